@@ -1,0 +1,126 @@
+"""A causal language model in two parts, its body and its head, and the progress of a run through it.
+
+Works for any decoder-only family, since it only ever calls the family's own `forward`. Knows nothing about scores.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from model.errors import TooLarge
+
+Progress = Callable[[float], None]  # called with the share done, 0 to 1; may raise to stop the run
+
+
+def body(model: PreTrainedModel) -> nn.Module:
+    """The model without its LM head."""
+    inner: nn.Module = getattr(model, model.base_model_prefix)
+    return inner
+
+
+class _HandedOn(BaseModelOutput):  # type: ignore[misc]
+    """A body's output of which a family may ask whatever it knows: router logits, caches. There is none."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+class _PassThrough(nn.Module):
+    """Stands in the body's place and hands on the hidden states that it is given."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutput:
+        return _HandedOn(last_hidden_state=inputs_embeds)
+
+
+def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """The model's own way from the body's last hidden states to logits, in float32: head, scaling, soft cap.
+
+    Runs the family's own `forward` with the body replaced by a pass-through, on a shallow copy that shares the
+    weights, so that nothing here has to know of any family's logit scaling.
+
+    Args:
+        model: the language model.
+        hidden: [C, d] last hidden states, after the final norm, on the model's device.
+
+    Returns:
+        [C, V] float32, free to be overwritten.
+    """
+    head = copy.copy(model)
+    head._modules = {**model._modules, model.base_model_prefix: _PassThrough()}
+    logits: Tensor = head(inputs_embeds=hidden[None], use_cache=False).logits[0]
+    return logits.float()
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    """V, the width of the model's logits (which may exceed the tokenizer's vocabulary)."""
+    head = model.get_output_embeddings()
+    return int(head.weight.shape[0]) if head is not None else int(model.config.vocab_size)
+
+
+def text_config(model: PreTrainedModel) -> Any:
+    """The configuration of the language model, where a model holds others too."""
+    return model.config.get_text_config()
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """The number of positions that the model was made for, if it states one."""
+    limit = getattr(text_config(model), "max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
+def hidden_states(
+    model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], bos: int | None
+) -> tuple[Tensor, list[int]]:
+    """[B, L, d] last hidden states, and how many positions of each row predict one of its tokens."""
+    fed = [np.concatenate([[bos], row[:-1]]) if bos is not None and len(row) else row[:-1] for row in rows]
+    lengths = [len(row) for row in fed]
+    longest, limit = max(lengths, default=0), context_length(model)
+    if limit is not None and longest > limit:
+        raise TooLarge(f"the text has {longest} tokens, the model's context holds {limit}; shorten the text")
+    if longest == 0:
+        return torch.zeros(len(rows), 0, text_config(model).hidden_size, device=model.device), lengths
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, row in enumerate(fed):
+        ids[i, : len(row)] = torch.as_tensor(row)
+    return body(model)(input_ids=ids.to(model.device), use_cache=False).last_hidden_state, lengths
+
+
+@contextmanager
+def watched(
+    model: PreTrainedModel, progress: Progress | None, start: float = 0.0, share: float = 1.0
+) -> Iterator[None]:
+    """Report each layer of the body that the calling thread runs within the block.
+
+    Hooks are taken off at the end, and stay silent in other threads, so that the shared model holds no state of a run.
+    """
+    layers = max((m for m in body(model).modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
+    if progress is None or layers is None:
+        yield
+        return
+    thread, count = threading.get_ident(), len(layers)
+
+    def hook_for(i: int) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            if threading.get_ident() == thread:
+                progress(start + share * (i + 1) / count)
+
+        return hook
+
+    handles = [layer.register_forward_hook(hook_for(i)) for i, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

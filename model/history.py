@@ -1,0 +1,148 @@
+"""Scores under a limited history: p(. | x_{t-w..t-1}) only, in three ways that differ in cost and in what they promise.
+
+- `exact`: each window of w tokens is encoded anew. N forward passes over w tokens, batched.
+- `strided(s)`: one window for every s tokens: each token sees between w and w + s - 1 tokens. N / s passes.
+- `banded`: one pass with a banded attention mask. A token attends to w positions in each layer, so that what it knows
+  reaches layers x w tokens back: not the same quantity, and never to be shown without its name.
+
+Where the tokenizer puts BOS before a text, every window starts with it (in `banded`, every token sees it).
+A token with fewer than w tokens before it has its whole history, and its full score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from model.errors import MicroStepError
+from model.forward import Progress, body, text_config, watched
+from model.uncertainty import TokenScores, reduce_in_chunks, score
+
+Method = Literal["exact", "strided", "banded"]
+
+WINDOW_TOKENS = 4096  # tokens of windows in one forward pass: activations stay small
+
+
+@dataclass(frozen=True)
+class LimitedHistory:
+    """Scores of N tokens that see at most a window of text, and the context that each was really given."""
+
+    scores: TokenScores  # of N tokens
+    method: Method
+    window: int  # w, tokens
+    context_min: int  # fewest and most tokens that a token with a full window could draw on
+    context_max: int
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for legends and manifests: what was computed."""
+        if self.method == "exact":
+            return f"exactly the last {self.window} tokens"
+        if self.method == "strided":
+            return f"strided: between {self.context_min} and {self.context_max} tokens"
+        return f"banded: {self.window} tokens a layer, reaching up to {self.context_max} tokens back through the layers"
+
+
+def limited_history(
+    model: PreTrainedModel,
+    row: NDArray[np.int64],
+    window: int,
+    method: Method = "exact",
+    stride: int = 16,
+    bos: int | None = None,
+    k: int = 5,
+    progress: Progress | None = None,
+) -> LimitedHistory:
+    """Score a text [N] whose tokens see a limited history.
+
+    Args:
+        model: any decoder-only language model.
+        row: token ids [N], without BOS.
+        window: w, at least 1.
+        method: see the module's docstring.
+        stride: s, for `strided`.
+        bos: id that stands before a text.
+        k: how many likeliest tokens to keep.
+        progress: told the share done; may raise to stop.
+
+    Raises:
+        MicroStepError: the window or stride is not positive, or `banded` is asked of a model with narrower attention.
+    """
+    if window < 1 or stride < 1:
+        raise MicroStepError(f"a limited history needs window and stride of at least 1, got {window} and {stride}")
+    if method == "banded":
+        scores = _banded(model, row, window, bos, k, progress)
+        layers = int(text_config(model).num_hidden_layers)
+        return LimitedHistory(scores, method, window, window, window * layers)
+    step = 1 if method == "exact" else stride
+    scores = _windows(model, row, window, step, bos, k, progress)
+    return LimitedHistory(scores, method, window, window, window + step - 1)
+
+
+def _windows(
+    model: PreTrainedModel,
+    row: NDArray[np.int64],
+    window: int,
+    stride: int,
+    bos: int | None,
+    k: int,
+    progress: Progress | None,
+) -> TokenScores:
+    """One forward pass over the first window, then windows of w + s - 1 tokens whose last s predictions are kept."""
+    n, reach = len(row), window + stride - 1
+    (first,) = score(model, [row[: reach + 1]], bos=bos, k=k)
+    parts, done = [first], len(first)
+    # Window j predicts tokens done + j s ... of which each has at least w tokens before it in the window.
+    starts = np.arange(done, n, stride)
+    per_batch = max(1, WINDOW_TOKENS // (reach + 1))
+    with torch.inference_mode():
+        for a in range(0, len(starts), per_batch):
+            batch = starts[a : a + per_batch]
+            # columns: tokens [start - w, start + s - 2], so that column w - 1 + i predicts token start + i
+            columns = batch[:, None] - window + np.arange(reach)
+            fed = row[np.minimum(columns, n - 1)]
+            lead = 0
+            if bos is not None:
+                fed, lead = np.concatenate([np.full((len(batch), 1), bos), fed], axis=1), 1
+            ids = torch.as_tensor(fed, device=model.device)
+            hidden = body(model)(input_ids=ids, use_cache=False).last_hidden_state[:, lead + window - 1 :]
+            target = batch[:, None] + np.arange(stride)
+            real = torch.as_tensor(target < n, device=model.device)
+            parts.append(reduce_in_chunks(model, hidden[real], row[target[target < n]], k))
+            if progress is not None:
+                progress(min(1.0, (a + len(batch)) / len(starts)))
+    return TokenScores.join(parts)
+
+
+def _banded(
+    model: PreTrainedModel, row: NDArray[np.int64], window: int, bos: int | None, k: int, progress: Progress | None
+) -> TokenScores:
+    narrow = getattr(text_config(model), "sliding_window", None)
+    if narrow and window > narrow:
+        raise MicroStepError(f"this model's own attention sees {narrow} tokens in some layers; use a window up to that")
+    fed = torch.as_tensor(row[:-1] if bos is None or not len(row) else np.concatenate([[bos], row[:-1]]))
+    n = len(fed)
+    if n == 0:
+        return TokenScores.nothing(len(row), k)
+    with torch.inference_mode(), watched(model, progress):
+        inner = body(model)
+        mask = _band(n, window, sink=bos is not None, dtype=model.dtype).to(model.device)
+        hidden = inner(input_ids=fed[None].to(model.device), attention_mask=mask, use_cache=False).last_hidden_state[0]
+        found = reduce_in_chunks(model, hidden, row[len(row) - n :], k)
+    return TokenScores.join([TokenScores.nothing(len(row) - n, k), found])
+
+
+def _band(n: int, window: int, sink: bool, dtype: torch.dtype) -> Tensor:
+    """[1, 1, n, n] additive mask: position i sees positions i - w + 1 .. i, and BOS at 0."""
+    i = torch.arange(n)
+    back = i[:, None] - i[None, :]
+    seen = (back >= 0) & (back < window)
+    if sink:
+        seen |= (i[None, :] == 0) & (back >= 0)
+    return torch.zeros(n, n, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]

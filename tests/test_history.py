@@ -1,0 +1,76 @@
+"""Limited history: against windows encoded one by one, and equal to the full scores where the window holds all."""
+
+import numpy as np
+import pytest
+
+from model.errors import MicroStepError
+from model.history import limited_history
+from model.uncertainty import score
+from tests.tiny import tiny_model
+
+FAMILIES = ["llama", "gemma3_text", "gpt2", "qwen2"]
+IDS = np.random.default_rng(0).integers(5, 400, 37)
+
+
+@pytest.mark.parametrize("bos", [None, 1])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exact_equals_one_window_at_a_time(family, bos):
+    model, window = tiny_model(family), 6
+    found = limited_history(model, IDS, window, bos=bos).scores
+    for t in range(1 if bos is None else 0, len(IDS)):
+        context = IDS[max(0, t - window) : t + 1]
+        (alone,) = score(model, [context], bos=bos)
+        np.testing.assert_allclose(found.entropy[t], alone.entropy[-1], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found.surprisal[t], alone.surprisal[-1], rtol=1e-3, atol=1e-4)
+    assert len(found) == len(IDS) and found.missing.sum() == (bos is None)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 5, 64])
+def test_strided_gives_each_token_at_least_w_tokens(stride):
+    model, window = tiny_model("llama"), 6
+    found = limited_history(model, IDS, window, method="strided", stride=stride, bos=1)
+    assert (found.context_min, found.context_max) == (window, window + stride - 1)
+    for t in range(len(IDS)):
+        candidates = [
+            score(model, [IDS[max(0, t - context) : t + 1]], bos=1)[0].entropy[-1]
+            for context in range(window, window + stride)
+        ]
+        assert np.abs(np.array(candidates) - found.scores.entropy[t]).min() < 1e-3
+
+
+@pytest.mark.parametrize("method", ["exact", "strided", "banded"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("bos", [None, 1])
+def test_a_window_that_holds_everything_changes_nothing(method, family, bos):
+    model = tiny_model(family)
+    ids = IDS[:8]  # within the tiny models' sliding windows
+    (full,) = score(model, [ids], bos=bos)
+    found = limited_history(model, ids, 8, method=method, bos=bos).scores
+    np.testing.assert_allclose(found.entropy, full.entropy, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found.rank, full.rank)
+
+
+def test_banded_reaches_no_further_than_layers_times_window():
+    model, window = tiny_model("llama"), 4
+    found = limited_history(model, IDS, window, method="banded")
+    assert found.context_max == window * model.config.num_hidden_layers
+    changed = IDS.copy()
+    changed[3] = 399 - changed[3]
+    other = limited_history(model, changed, window, method="banded").scores
+    # position i sees i-3..i in each of 3 layers: token 3 is in reach of predictions up to position 3 + 9
+    assert np.allclose(found.scores.entropy[14:], other.entropy[14:], atol=1e-6)
+    assert not np.allclose(found.scores.entropy[4:14], other.entropy[4:14], atol=1e-4)
+
+
+@pytest.mark.parametrize("ids", [IDS[:0], IDS[:1], IDS[:2]])
+@pytest.mark.parametrize("method", ["exact", "strided", "banded"])
+def test_short_texts(ids, method):
+    found = limited_history(tiny_model("llama"), ids, 4, method=method)
+    assert len(found.scores) == len(ids)
+
+
+def test_impossible_windows_are_refused():
+    with pytest.raises(MicroStepError, match="at least 1"):
+        limited_history(tiny_model("llama"), IDS, 0)
+    with pytest.raises(MicroStepError, match="8 tokens"):
+        limited_history(tiny_model("gemma3_text"), IDS, 9, method="banded")
