@@ -1,0 +1,137 @@
+"""Let a model continue a text, and score each token that it writes as it writes it, with no second pass.
+
+Scores are of the model's own distribution, before temperature or top-p. Knows nothing about texts: ids in, ids out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from model.errors import MicroStepError, TextError, TooLarge
+from model.forward import body, context_length, logits_of
+from model.uncertainty import TokenScores, reduce_in_chunks, reduce_logits
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen: greedily at temperature 0, else sampled from the warped distribution."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise MicroStepError(
+                f"temperature must be 0 or more and top-p in (0, 1], got {self.temperature} and {self.top_p}"
+            )
+
+    @property
+    def warpers(self) -> LogitsProcessorList:
+        """The library's own warpers, in the order in which `generate` applies them."""
+        chosen = LogitsProcessorList()
+        if self.temperature not in (0.0, 1.0):
+            chosen.append(TemperatureLogitsWarper(self.temperature))
+        if self.top_p < 1:
+            chosen.append(TopPLogitsWarper(self.top_p))
+        return chosen
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """N prompt tokens and T generated ones, with the scores of all."""
+
+    ids: NDArray[np.int64]  # [T] generated, the end-of-text token included where it came
+    scores: TokenScores  # of [N + T] tokens: the prompt's, then the continuation's
+    ended: bool  # the model ended its text by itself
+
+
+def continue_text(
+    model: PreTrainedModel,
+    prompt: NDArray[np.int64],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    bos: int | None = None,
+    k: int = 5,
+    on_token: Callable[[int, TokenScores], None] | None = None,
+) -> Continuation:
+    """Continue a prompt [N] by up to `max_new_tokens`, scoring prompt and continuation in the same pass.
+
+    Args:
+        model: any decoder-only language model with a key-value cache.
+        prompt: token ids without BOS.
+        max_new_tokens: T at most.
+        sampling: greedy if None.
+        bos: id that stands before the prompt.
+        k: how many likeliest tokens to keep.
+        on_token: told each new id and its scores as it comes; may raise to stop.
+
+    Raises:
+        TextError: there is nothing to continue.
+        TooLarge: prompt and continuation do not fit the model's context.
+    """
+    sampling = sampling or Sampling()
+    fed = prompt if bos is None else np.concatenate([[bos], prompt])
+    if not len(fed):
+        raise TextError("there is no text to continue, and this model has no BOS to start from; type a prompt")
+    limit = context_length(model)
+    if limit is not None and len(fed) + max_new_tokens > limit:
+        raise TooLarge(
+            f"{len(fed)} prompt tokens and {max_new_tokens} new ones do not fit this model's context of {limit}"
+        )
+    warpers, generator = sampling.warpers, torch.Generator().manual_seed(sampling.seed)
+    ends = _end_ids(model)
+    with torch.inference_mode():
+        cache = DynamicCache(config=model.config)
+        ids = torch.as_tensor(fed, device=model.device)[None]
+        hidden = _advance(model, ids, cache)
+        scored = fed[1:] if bos is None else prompt
+        parts = [
+            TokenScores.nothing(len(prompt) - len(scored), k),
+            reduce_in_chunks(model, hidden[0, :-1], scored, k),
+        ]
+        new: list[int] = []
+        while len(new) < max_new_tokens and not (new and new[-1] in ends):
+            logits = logits_of(model, hidden[0, -1:])
+            if sampling.temperature == 0:
+                chosen = logits.argmax(-1)
+            else:
+                probability = warpers(ids, logits.clone()).softmax(-1).cpu()
+                chosen = torch.multinomial(probability, 1, generator=generator)[:, 0].to(model.device)
+            parts.append(reduce_logits(logits, chosen, k))
+            new.append(int(chosen))
+            if on_token is not None:
+                on_token(new[-1], parts[-1])
+            if len(new) < max_new_tokens and new[-1] not in ends:
+                ids = torch.cat([ids, chosen[None]], dim=1)
+                hidden = _advance(model, chosen[None], cache)
+    return Continuation(
+        ids=np.array(new, dtype=np.int64), scores=TokenScores.join(parts), ended=bool(new) and new[-1] in ends
+    )
+
+
+def _advance(model: PreTrainedModel, ids: Tensor, cache: DynamicCache) -> Tensor:
+    """[1, L, d] last hidden states of ids [1, L] that follow what the cache holds."""
+    hidden: Tensor = body(model)(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+    return hidden
+
+
+def _end_ids(model: PreTrainedModel) -> set[int]:
+    """Ids that end a text, as `generate` reads them."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    if ends is None:
+        ends = model.config.get_text_config().eos_token_id
+    return set() if ends is None else {int(i) for i in (ends if isinstance(ends, list) else [ends])}
