@@ -154,8 +154,13 @@ def score_pair(
     )
 
 
+def chunk_positions(vocabulary: int) -> int:
+    """How many positions go through the LM head at a time."""
+    return max(16, CHUNK_ELEMENTS // vocabulary)
+
+
 def _chunks(n: int, width: int, chunk: int | None) -> Iterator[slice]:
-    step = chunk or max(16, CHUNK_ELEMENTS // width)
+    step = chunk or chunk_positions(width)
     for start in range(0, n, step):
         yield slice(start, min(start + step, n))
 

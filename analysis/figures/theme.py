@@ -6,9 +6,44 @@ common forms of colour blindness (orange against blue) and in grey print (lightn
 
 from __future__ import annotations
 
+from typing import Literal
+
+import plotly.graph_objects as go
+
+Theme = Literal["light", "dark"]
 RGB = tuple[int, int, int]
 
 SEQUENTIAL_LIGHT: tuple[RGB, ...] = ((255, 255, 255), (253, 230, 200), (246, 173, 98), (196, 72, 10))
 SEQUENTIAL_DARK: tuple[RGB, ...] = ((27, 30, 34), (76, 58, 36), (158, 88, 30), (236, 140, 44))
 ORANGE = {"light": "#c2410c", "dark": "#fb923c"}  # model A; "more"
 BLUE = {"light": "#1d4ed8", "dark": "#60a5fa"}  # model B; "less"
+
+INK = {"light": "#1d1f23", "dark": "#e7e8ea"}
+SOFT = {"light": "#6b7078", "dark": "#9aa0a8"}
+LINE = {"light": "#e4e5e2", "dark": "#2a2e33"}
+CARD = {"light": "#ffffff", "dark": "#1b1e22"}
+
+
+def colorscale(theme: Theme) -> list[list[float | str]]:
+    """The sequential scale as plotly takes it."""
+    ramp = SEQUENTIAL_LIGHT if theme == "light" else SEQUENTIAL_DARK
+    return [[i / (len(ramp) - 1), f"rgb{color}"] for i, color in enumerate(ramp)]
+
+
+def styled(figure: go.Figure, theme: Theme, height: int) -> go.Figure:
+    """Give a figure the project's look: one face, quiet grid, card-coloured ground, no surprises on hover."""
+    axis = {"gridcolor": LINE[theme], "zerolinecolor": LINE[theme], "linecolor": LINE[theme], "automargin": True}
+    figure.update_layout(
+        height=height,
+        paper_bgcolor=CARD[theme],
+        plot_bgcolor=CARD[theme],
+        font={"color": INK[theme], "family": "system-ui, 'DejaVu Sans', sans-serif", "size": 13},
+        hoverlabel={"font": {"family": "'DejaVu Sans Mono', ui-monospace, monospace"}, "align": "left"},
+        margin={"l": 56, "r": 16, "t": 30, "b": 48},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        barmode="overlay",
+        hovermode="closest",
+    )
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure

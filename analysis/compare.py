@@ -1,0 +1,297 @@
+"""Two models on one text: what one is sure of and the other is not.
+
+With one tokenizer, token by token, with divergences; with two, in cells at whose ends both have a token boundary.
+With chat templates, only the document's own characters are compared. Sums and means are taken over what both scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.alignment import Cells, common_cells
+from analysis.bootstrap import Estimate, difference, ratio
+from analysis.scoring import TOP_K, ScoredText, encode_for, fit, remarks, scored_text
+from analysis.units import PER_NAT, Unit, significant
+from model.continuation import Sampling, continue_text
+from model.document import Document
+from model.encoding import EncodedText, encode, encode_reply
+from model.errors import TextError
+from model.forward import Progress, vocabulary
+from model.loading import LoadedModel
+from model.uncertainty import Divergences, score, score_pair
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models' scores of one document, aligned. In a continuation each wrote its own text: no cells."""
+
+    document: Document
+    a: ScoredText
+    b: ScoredText
+    cells: Cells | None  # None for continuations
+    divergences: Divergences | None  # [N], only where both read the same tokens of one vocabulary
+
+    @property
+    def same_tokens(self) -> bool:
+        """Both models read the same ids, one by one."""
+        return np.array_equal(self.a.encoded.ids, self.b.encoded.ids) and same_tokenizer(self.a, self.b)
+
+
+def same_tokenizer(a: ScoredText | LoadedModel, b: ScoredText | LoadedModel) -> bool:
+    """Whether ids mean the same for both."""
+    return a.facts.tokenizer_hash == b.facts.tokenizer_hash
+
+
+def compare(
+    a: LoadedModel,
+    b: LoadedModel,
+    document: Document,
+    chat: bool = False,
+    force_bos: bool = False,
+    k: int = TOP_K,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Score one document under two models and align the scores.
+
+    Raises:
+        TextError, TooLarge: see scoring.py.
+    """
+    encoded_a, cut_a = fit(a, encode_for(a, document, chat, force_bos))
+    encoded_b, cut_b = fit(b, encode_for(b, document, chat, force_bos))
+    divergences = None
+    if _one_reading(a, encoded_a, b, encoded_b):
+        scores_a, scores_b, divergences = score_pair(
+            a.model, b.model, encoded_a.ids, bos=encoded_a.bos, k=k, progress=progress
+        )
+    else:
+        (scores_a,) = score(a.model, [encoded_a.ids], encoded_a.bos, k, progress=_part(progress, 0, 0.5))
+        (scores_b,) = score(b.model, [encoded_b.ids], encoded_b.bos, k, progress=_part(progress, 0.5, 0.5))
+    scored_a = scored_text(a, encoded_a, scores_a, (*remarks(a, encoded_a, chat), *cut_a))
+    scored_b = scored_text(b, encoded_b, scores_b, (*remarks(b, encoded_b, chat), *cut_b))
+    cells = common_cells(document.text, encoded_a, ~scores_a.missing, encoded_b, ~scores_b.missing)
+    return Comparison(document, scored_a, scored_b, cells, divergences)
+
+
+def _one_reading(a: LoadedModel, encoded_a: EncodedText, b: LoadedModel, encoded_b: EncodedText) -> bool:
+    return (
+        same_tokenizer(a, b)
+        and vocabulary(a.model) == vocabulary(b.model)
+        and encoded_a.bos == encoded_b.bos
+        and np.array_equal(encoded_a.ids, encoded_b.ids)
+    )
+
+
+def compare_continuations(
+    a: LoadedModel,
+    b: LoadedModel,
+    document: Document,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    chat: bool = False,
+    force_bos: bool = False,
+    k: int = TOP_K,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Let each model continue the document and score its own continuation as it goes."""
+    sides = []
+    for loaded, begin in ((a, 0.0), (b, 0.5)):
+        sides.append(
+            continued(loaded, document, max_new_tokens, sampling, chat, force_bos, k, _part(progress, begin, 0.5))
+        )
+    return Comparison(document, sides[0], sides[1], cells=None, divergences=None)
+
+
+def continued(
+    loaded: LoadedModel,
+    document: Document,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    chat: bool = False,
+    force_bos: bool = False,
+    k: int = TOP_K,
+    progress: Progress | None = None,
+) -> ScoredText:
+    """One model's continuation of a document, scored as it was written."""
+    if document.messages[-1].role == "assistant" and chat:
+        raise TextError("the conversation ends with an answer; leave it out to let the models write their own")
+    prompt = encode(document, loaded.tokenizer, chat=chat, force_bos=force_bos, reply=True)
+    count = iter(range(1, max_new_tokens + 1))
+    found = continue_text(
+        loaded.model,
+        prompt.ids,
+        max_new_tokens,
+        sampling,
+        prompt.bos,
+        k,
+        on_token=(lambda *_: progress(next(count) / max_new_tokens)) if progress else None,
+    )
+    if progress:
+        progress(1.0)
+    whole = encode_reply(prompt, found.ids, loaded.tokenizer)
+    ending = (
+        f"ended by itself after {len(found.ids)} tokens" if found.ended else f"stopped after {len(found.ids)} tokens"
+    )
+    return scored_text(loaded, whole, found.scores, (*remarks(loaded, prompt, chat), ending), len(found.ids))
+
+
+def _part(progress: Progress | None, begin: float, share: float) -> Progress | None:
+    return None if progress is None else lambda done: progress(begin + share * done)
+
+
+# --- statistics
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures that answer "who is less sure, and by how much?". Entropies are per token, in `unit`."""
+
+    unit: Unit
+    role: str  # "all", or the role that the figures are restricted to
+    tokens_a: int
+    tokens_b: int
+    bytes: int  # of the text that both scored; 0 for continuations, which have no text in common
+    entropy_a: Estimate
+    entropy_b: Estimate
+    entropy_difference: Estimate  # B - A, per token of each
+    confidence_a: Estimate
+    confidence_b: Estimate
+    confidence_difference: Estimate
+    bits_per_byte_a: float  # surprisal; always bits
+    bits_per_byte_b: float
+    bits_per_byte_difference: Estimate
+
+    @property
+    def finding(self) -> str:
+        """One sentence that states what was found."""
+        if not self.tokens_a or not self.tokens_b:
+            return "There is nothing that both models scored."
+        gap, unit = self.entropy_difference, self.unit
+        tokens = f"{self.tokens_a:,}" if self.tokens_a == self.tokens_b else f"{self.tokens_a:,} and {self.tokens_b:,}"
+        interval = f"95% interval {significant(gap.low)} to {significant(gap.high)}, {tokens} tokens"
+        if not gap.clear:
+            return (
+                f"No clear difference: B minus A is {significant(gap.mean)} {unit} of entropy per token ({interval})."
+            )
+        side = "less" if gap.mean > 0 else "more"
+        return f"B is {side} sure than A: {gap.mean:+.2f} {unit} of entropy per token ({interval})."
+
+
+def summarise(comparison: Comparison, unit: Unit = "bits", role: str = "all") -> Summary:
+    """Means over what both models scored (or, in a continuation, over what each wrote), with their intervals."""
+    if comparison.cells is None:
+        return _summary_of_own(comparison, unit)
+    cells, a, b = comparison.cells, comparison.a.scores, comparison.b.scores
+    chosen = np.ones(len(cells), dtype=bool) if role == "all" else cells.role == role
+    n_a, n_b, size = cells.tokens_a[chosen], cells.tokens_b[chosen], cells.bytes[chosen]
+    per = PER_NAT[unit]
+    entropy = cells.sum_a(a.entropy)[chosen] * per, cells.sum_b(b.entropy)[chosen] * per
+    confidence = cells.sum_a(a.confidence)[chosen], cells.sum_b(b.confidence)[chosen]
+    surprisal = cells.sum_a(a.surprisal)[chosen] * PER_NAT["bits"], cells.sum_b(b.surprisal)[chosen] * PER_NAT["bits"]
+    return Summary(
+        unit=unit,
+        role=role,
+        tokens_a=int(n_a.sum()),
+        tokens_b=int(n_b.sum()),
+        bytes=int(size.sum()),
+        entropy_a=ratio(entropy[0], n_a),
+        entropy_b=ratio(entropy[1], n_b),
+        entropy_difference=difference(entropy[1], n_b, entropy[0], n_a),
+        confidence_a=ratio(confidence[0], n_a),
+        confidence_b=ratio(confidence[1], n_b),
+        confidence_difference=difference(confidence[1], n_b, confidence[0], n_a),
+        bits_per_byte_a=ratio(surprisal[0], size).mean,
+        bits_per_byte_b=ratio(surprisal[1], size).mean,
+        bits_per_byte_difference=difference(surprisal[1], size, surprisal[0], size),
+    )
+
+
+def _summary_of_own(comparison: Comparison, unit: Unit) -> Summary:
+    """Each model over its own tokens: different texts, so resampled independently and without bits per byte."""
+    sides = []
+    for side in (comparison.a, comparison.b):
+        own = side.own
+        sides.append((side.scores.entropy[own] * PER_NAT[unit], side.scores.confidence[own], np.ones(int(own.sum()))))
+    (entropy_a, confidence_a, n_a), (entropy_b, confidence_b, n_b) = sides
+    nothing = Estimate(float("nan"), float("nan"), float("nan"))
+    return Summary(
+        unit=unit,
+        role="all",
+        tokens_a=len(n_a),
+        tokens_b=len(n_b),
+        bytes=0,
+        entropy_a=ratio(entropy_a, n_a),
+        entropy_b=ratio(entropy_b, n_b),
+        entropy_difference=difference(entropy_b, n_b, entropy_a, n_a, paired=False),
+        confidence_a=ratio(confidence_a, n_a),
+        confidence_b=ratio(confidence_b, n_b),
+        confidence_difference=difference(confidence_b, n_b, confidence_a, n_a, paired=False),
+        bits_per_byte_a=float("nan"),
+        bits_per_byte_b=float("nan"),
+        bits_per_byte_difference=nothing,
+    )
+
+
+def summary_table(comparison: Comparison, unit: Unit = "bits") -> pd.DataFrame:
+    """One row for all roles and one for each: means, differences and their 95% intervals."""
+    roles = ["all"]
+    if comparison.cells is not None:
+        found = sorted(set(comparison.cells.role.tolist()))
+        roles += found if len(found) > 1 else []
+    rows = []
+    for role in roles:
+        s = summarise(comparison, unit, role)
+        row: dict[str, object] = {"role": role, "tokens_a": s.tokens_a, "tokens_b": s.tokens_b, "bytes": s.bytes}
+        for name in ("entropy", "confidence"):
+            gap: Estimate = getattr(s, f"{name}_difference")
+            row |= {
+                f"{name}_a": getattr(s, f"{name}_a").mean,
+                f"{name}_b": getattr(s, f"{name}_b").mean,
+                f"{name}_difference": gap.mean,
+                f"{name}_low": gap.low,
+                f"{name}_high": gap.high,
+            }
+        row |= {"bits_per_byte_a": s.bits_per_byte_a, "bits_per_byte_b": s.bits_per_byte_b}
+        gap = s.bits_per_byte_difference
+        row |= {"bits_per_byte_difference": gap.mean, "bits_per_byte_low": gap.low, "bits_per_byte_high": gap.high}
+        rows.append({**row, "unit": unit})
+    return pd.DataFrame(rows)
+
+
+# --- tables
+
+
+def cell_table(comparison: Comparison, unit: Unit = "bits") -> pd.DataFrame:
+    """A row a cell: characters, text, role, and for each model the tokens and scores in it.
+
+    Entropy and surprisal are sums over the cell's tokens, confidence and margin means; differences are B - A. With
+    one tokenizer a cell is a token (but for characters split over tokens) and divergences stand beside.
+    """
+    cells = comparison.cells
+    if cells is None:
+        raise TextError("two continuations are different texts and cannot be aligned")
+    text = comparison.document.text
+    table: dict[str, object] = {
+        "start": cells.start,
+        "end": cells.end,
+        "text": [text[a:b] for a, b in zip(cells.start.tolist(), cells.end.tolist(), strict=True)],
+        "role": cells.role.astype(object),
+        "bytes": cells.bytes,
+        "tokens_a": cells.tokens_a,
+        "tokens_b": cells.tokens_b,
+    }
+    sides = (("a", comparison.a.scores, cells.sum_a), ("b", comparison.b.scores, cells.sum_b))
+    for name, per in (("entropy", PER_NAT[unit]), ("surprisal", PER_NAT[unit]), ("confidence", 0), ("margin", 0)):
+        shown: dict[str, NDArray[np.float64]] = {}
+        for side, scores, total in sides:
+            summed = total(getattr(scores, name))
+            shown[side] = summed * per if per else summed / np.asarray(table[f"tokens_{side}"])
+            table[f"{name}_{side}"] = shown[side]
+        table[f"{name}_difference"] = shown["b"] - shown["a"]
+    if comparison.divergences is not None:
+        for name in ("kl_ab", "kl_ba", "js"):
+            table[name] = cells.sum_a(getattr(comparison.divergences, name)) * PER_NAT[unit]
+    return pd.DataFrame(table)

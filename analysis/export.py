@@ -1,0 +1,204 @@
+"""Files out of tables and figures: CSV, Parquet, JSON, PNG, SVG, PDF, HTML, and a bundle that can make itself again.
+
+Everything is written beside its place and moved there whole, so that no half-written file is ever left.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import kaleido
+import pandas as pd
+import plotly.graph_objects as go
+from choreographer.browsers.chromium import Chromium
+
+from analysis.compare import Comparison
+from analysis.figures.base import Drawn, View
+from analysis.request import Request
+from model.errors import ExportError
+
+ImageFormat = Literal["png", "svg", "pdf"]
+IMAGES: tuple[ImageFormat, ...] = ("png", "svg", "pdf")
+TABLES = ("csv", "parquet", "json")
+FORMATS = (*IMAGES, "html", *TABLES, "zip")
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "plotly", "peft", "kaleido", "streamlit")
+NO_CHROME = "PNG, SVG and PDF need Chrome or Chromium on this machine; HTML, CSV, Parquet and the bundle do not"
+_IMAGE_SECONDS = 90
+_one_at_a_time = threading.Lock()  # every export starts a browser of its own
+
+
+def chrome() -> str | None:
+    """The Chrome that draws static images, if this machine has one."""
+    found = Chromium.find_browser(skip_local=False)
+    return str(found) if found else None
+
+
+def image(figure: go.Figure, kind: ImageFormat) -> bytes:
+    """A static image, drawn by a headless Chrome with no network.
+
+    Raises:
+        ExportError: there is no Chrome, or it did not answer in time.
+    """
+    if chrome() is None:
+        raise ExportError(NO_CHROME)
+    options = {"format": kind, "scale": 2 if kind == "png" else 1}
+    options |= {side: getattr(figure.layout, side) or default for side, default in (("width", 900), ("height", 420))}
+    with _one_at_a_time:
+        try:
+            drawn = kaleido.calc_fig_sync(figure, opts=options, kopts={"mathjax": False, "timeout": _IMAGE_SECONDS})
+        except Exception as error:
+            raise ExportError(f"the image could not be drawn ({error}); HTML and CSV need no browser") from error
+    return bytes(drawn)
+
+
+def page(drawn: Drawn) -> str:
+    """A web page that holds the figure and all that it needs: it opens with no network."""
+    return str(drawn.figure.to_html(include_plotlyjs=True, full_html=True, include_mathjax=False))
+
+
+def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
+    """A table as CSV (UTF-8), Parquet or JSON (one object a row).
+
+    Raises:
+        ExportError: no such format.
+    """
+    if suffix == "csv":
+        return table.to_csv(index=False).encode("utf-8")
+    if suffix == "parquet":
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    if suffix == "json":
+        return str(table.to_json(orient="records", force_ascii=False, indent=1, double_precision=15)).encode("utf-8")
+    raise ExportError(f"unknown table format {suffix!r}; use one of {', '.join(TABLES)}")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Put a file in its place whole or not at all.
+
+    Raises:
+        ExportError: it cannot be written there.
+    """
+    try:
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(beside).chmod(0o666 & ~umask)
+            Path(beside).replace(path)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def save_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table; the suffix chooses the format.
+
+    Raises:
+        ExportError: unknown suffix, or the file cannot be written.
+    """
+    write(path, table_bytes(table, path.suffix.lstrip(".").lower()))
+
+
+def check_format(path: Path) -> None:
+    """Raise ExportError, before heavy work, if a figure cannot be written under this name."""
+    suffix = path.suffix.lstrip(".").lower()
+    if suffix not in FORMATS:
+        raise ExportError(f"unknown figure format {path.name!r}; end the name with one of {', '.join(FORMATS)}")
+    if suffix in IMAGES and chrome() is None:
+        raise ExportError(NO_CHROME)
+    if not path.absolute().parent.is_dir():
+        raise ExportError(f"{path} cannot be written: its folder does not exist")
+
+
+def save_figure(drawn: Drawn, path: Path, bundled: bytes | None = None) -> None:
+    """Write a figure, or the data behind it; the suffix chooses.
+
+    Args:
+        drawn: what to write.
+        path: .png, .svg, .pdf, .html, .csv, .parquet, .json, or .zip with `bundled`.
+        bundled: content of a .zip.
+
+    Raises:
+        ExportError: unknown suffix, no Chrome, or the file cannot be written.
+    """
+    check_format(path)
+    suffix = path.suffix.lstrip(".").lower()
+    if suffix in IMAGES:
+        write(path, image(drawn.figure, suffix))
+    elif suffix == "html":
+        write(path, page(drawn).encode("utf-8"))
+    elif suffix == "zip" and bundled is not None:
+        write(path, bundled)
+    else:
+        save_table(drawn.data, path)
+
+
+def manifest(drawn: Drawn, request: Request, comparison: Comparison, view: View) -> dict[str, Any]:
+    """All that is needed to judge a figure and to make it again."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "figure": drawn.name,
+        "title": drawn.title,
+        "how": drawn.how,
+        "command": request.command(drawn.name, comparison, view, out="figure.csv"),
+        "models": {"a": comparison.a.facts.to_dict(), "b": comparison.b.facts.to_dict()},
+        "notes": {"a": list(comparison.a.notes), "b": list(comparison.b.notes)},
+        "request": request.to_dict(),
+        "view": {"score": view.score, "unit": view.unit, "theme": view.theme, "pinned": view.pinned, "role": view.role},
+        "rows": len(drawn.data),
+        "python": platform.python_version(),
+        "packages": packages,
+    }
+
+
+def bundle(drawn: Drawn, request: Request, comparison: Comparison, view: View) -> bytes:
+    """A zip of the figure, its data, the text and a manifest with the command that makes it again."""
+    told = manifest(drawn, request, comparison, view)
+    name, content = request.text_file()
+    files = {
+        "README.txt": _README.format(title=drawn.title, how=drawn.how, command=told["command"]).encode("utf-8"),
+        "manifest.json": json.dumps(told, indent=2, ensure_ascii=False).encode("utf-8"),
+        name: content,
+        "figure.html": page(drawn).encode("utf-8"),
+        "figure.plotly.json": str(drawn.figure.to_json()).encode("utf-8"),
+        "figure.csv": table_bytes(drawn.data, "csv"),
+        "figure.parquet": table_bytes(drawn.data, "parquet"),
+    }
+    if chrome() is not None:
+        files["figure.svg"] = image(drawn.figure, "svg")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in files.items():
+            # a fixed date: the same figure gives the same bundle
+            archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+_README = """{title}
+
+{how}
+
+manifest.json names the models, their revisions, the tokenizer, the dtype, the parameters and the package versions.
+To make the figure's data again, unpack this folder, and run in it, with micro_step on the Python path:
+
+    {command}
+"""

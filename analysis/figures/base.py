@@ -1,0 +1,59 @@
+"""What every figure takes and gives. A figure is drawn from a comparison, computes no score, and carries its data."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.figures.theme import Theme
+from analysis.units import SCORES, Score, Unit
+from model.errors import MicroStepError
+
+
+@dataclass(frozen=True)
+class View:
+    """How a comparison is looked at. Changing it runs no model."""
+
+    score: str = "entropy"
+    unit: Unit = "bits"
+    theme: Theme = "light"
+    pinned: int | None = None  # a character of the document's text
+    role: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise MicroStepError(f"unknown score {self.score!r}; use one of {', '.join(SCORES)}")
+
+    @property
+    def shown(self) -> Score:
+        """The score that is drawn."""
+        return SCORES[self.score]
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis that shows it."""
+        return f"{self.shown.title}, {self.shown.unit(self.unit)}"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with its words and its numbers."""
+
+    name: str
+    title: str
+    how: str  # one line: what it shows and how it is computed
+    figure: go.Figure
+    data: pd.DataFrame
+
+
+def safe(text: str, longest: int = 40) -> str:
+    """Text for plotly's labels and hover boxes, which read HTML: escaped, on one line, marks for white space."""
+    short = text if len(text) <= longest else text[: longest - 1] + "…"
+    visible = "".join(_MARKS.get(c, c if c.isprintable() else f"\\u{ord(c):04x}") for c in short)
+    return html.escape(visible, quote=False)
+
+
+_MARKS = {" ": "·", "\n": "¶", "\t": "→", "\r": "↵"}
