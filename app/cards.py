@@ -1,0 +1,113 @@
+"""The one kind of card that every figure stands in: title, what it shows, the figure, and its export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from analysis.compare import Comparison
+from analysis.export import IMAGES, NO_CHROME, bundle, image, page, table_bytes
+from analysis.figures.base import Drawn, View
+from analysis.request import Request
+from app.cache import static_images
+from app.plain import plain
+from app.state import pin
+
+MIME = {
+    "png": "image/png",
+    "svg": "image/svg+xml",
+    "pdf": "application/pdf",
+    "html": "text/html",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "zip": "application/zip",
+}
+
+
+def card(
+    drawn: Drawn,
+    request: Request,
+    comparison: Comparison,
+    view: View,
+    body: Callable[[], object] | None = None,
+    pin_from: Callable[[dict[str, Any]], int | None] | None = None,
+) -> None:
+    """Draw a figure in its card.
+
+    Args:
+        drawn: the figure, its words and its data.
+        request: what was asked, for the bundle.
+        comparison: the answer, for the bundle.
+        view: how it is looked at, for the bundle.
+        body: draws something else than the figure (the strip's component, a table).
+        pin_from: the character to pin for a clicked point of the figure.
+    """
+    with st.container(border=True, key=f"card_{drawn.name}"):
+        words, export = st.columns([3, 2], vertical_alignment="top")
+        with words:
+            st.markdown(f"**{plain(drawn.title)}**")
+        with export, st.container(horizontal=True, horizontal_alignment="right", gap=None, key=f"export_{drawn.name}"):
+            _export(drawn, request, comparison, view)
+        st.caption(plain(drawn.how))
+        if body is not None:
+            body()
+        else:
+            _chart(drawn, pin_from)
+
+
+def _chart(drawn: Drawn, pin_from: Callable[[dict[str, Any]], int | None] | None) -> None:
+    key = f"chart_{drawn.name}"
+    config = {
+        "displaylogo": False,
+        "toImageButtonOptions": {"format": "svg", "filename": f"micro_step-{drawn.name}"},
+        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    }
+    if pin_from is None:
+        st.plotly_chart(drawn.figure, key=key, theme=None, config=config, width="stretch")
+        return
+
+    def clicked() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points and (at := pin_from(points[0])) is not None:
+            pin(at)
+
+    st.plotly_chart(
+        drawn.figure,
+        key=key,
+        theme=None,
+        config=config,
+        width="stretch",
+        on_select=clicked,
+        selection_mode="points",
+    )
+
+
+def _export(drawn: Drawn, request: Request, comparison: Comparison, view: View) -> None:
+    """A button a format. What takes time is made only when its button is pressed."""
+    st.caption("export")
+    drawers: dict[str, Callable[[], bytes]] = {
+        **{kind: (lambda kind=kind: image(drawn.figure, kind)) for kind in IMAGES},
+        "html": lambda: page(drawn).encode("utf-8"),
+        "csv": lambda: table_bytes(drawn.data, "csv"),
+        "parquet": lambda: table_bytes(drawn.data, "parquet"),
+        "zip": lambda: bundle(drawn, request, comparison, view),
+    }
+    for kind, make in drawers.items():
+        no_chrome = kind in IMAGES and not static_images()
+        st.download_button(
+            "bundle" if kind == "zip" else kind.upper() if len(kind) < 5 else kind.capitalize(),
+            data=make,
+            file_name=f"micro_step-{drawn.name}.{kind}",
+            mime=MIME[kind],
+            key=f"export_{drawn.name}_{kind}",
+            type="tertiary",
+            disabled=no_chrome,
+            on_click="ignore",
+            help=NO_CHROME
+            if no_chrome
+            else "Figure, data, text, and a manifest with the command that makes it again"
+            if kind == "zip"
+            else None,
+        )

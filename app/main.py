@@ -1,0 +1,18 @@
+"""The app: `streamlit run app/main.py`. Sets the page up, draws the sidebar, and hands over to a page."""
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # Streamlit puts only this file's folder on the path
+    sys.path.insert(0, str(ROOT))
+
+from app.controls import sidebar  # noqa: E402
+
+st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
+st.session_state["inputs"] = None
+page = st.navigation([st.Page(ROOT / "pages" / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True)])
+st.session_state["inputs"] = sidebar()
+page.run()

@@ -1,0 +1,14 @@
+"""Text that comes from users, models or files, made safe for the places where Streamlit reads Markdown."""
+
+from __future__ import annotations
+
+import re
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:&^=])")
+
+
+def plain(text: str, longest: int = 300) -> str:
+    """Escaped so that it shows as it is: no emphasis, links, images, HTML, LaTeX, icons or colours."""
+    short = text if len(text) <= longest else text[: longest - 1] + "…"
+    visible = "".join(c if c.isprintable() else " " for c in short)
+    return _SPECIAL.sub(r"\\\1", visible)

@@ -1,0 +1,84 @@
+"""The interlinear token strip: rows of tokens aligned by character, drawn in the browser.
+
+    place = token_strip(Strip(text, (TokenRow(...), TokenRow(...), BarRow(...)), legend), key="strip", pinned=place)
+
+`rows` says what is drawn, `packing` how it travels, `pin` who moves the pin; the .js files beside them draw it. It
+knows neither models nor analysis: a page turns its results into a `Strip`. Token text reaches the page only through
+`textContent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+
+from app.token_strip.packing import pack
+from app.token_strip.pin import Pin, read_report, settle
+from app.token_strip.rows import BarRow, Detail, Legend, LineRow, Row, Scale, Strip, TokenRow, TopK
+
+__all__ = [
+    "BarRow",
+    "Detail",
+    "Legend",
+    "LineRow",
+    "Row",
+    "Scale",
+    "Strip",
+    "TokenRow",
+    "TopK",
+    "token_strip",
+]
+
+MODULES = ("dom", "unpack", "text", "colour", "layout", "places", "draw", "card", "legend", "strip")
+
+
+def token_strip(
+    strip: Strip,
+    *,
+    key: str,
+    pinned: int | None = None,
+    height: int = 480,
+    on_pin: Callable[[int | None], None] | None = None,
+) -> int | None:
+    """Draws the strip and returns the pinned place, a code point offset of the text (None: nothing is pinned).
+
+    The last to move the pin wins: the reader in the browser, or the page by a `pinned` other than in its last run.
+    A move in the browser runs the script again, and sends nothing of the strip anew.
+
+    Args:
+        strip: what to draw.
+        key: the widget's key, unique on the page.
+        pinned: the place to pin; the strip scrolls there.
+        height: of the scrolling part at most, in CSS pixels.
+        on_pin: called with the new place before the script runs again, when the reader moved the pin.
+    """
+
+    def report() -> None:
+        if on_pin is not None:
+            moved = read_report(st.session_state[key].get("pin"))
+            on_pin(moved.at if moved else None)
+
+    with st.container(gap=None):
+        result = _picture(key=key, data=pack(strip, key=key, height=height), on_pin_change=report)
+        last: Pin | None = st.session_state.get(f"{key}:pin")
+        pin = settle(last, asked=pinned, report=read_report(result.get("pin")), length=strip.length)
+        st.session_state[f"{key}:pin"] = pin
+        # On a wire of its own: to move the pin never sends the strip again.
+        _pin_wire(key=f"{key}:wire", data={"strip": key, "at": pin.at, "turn": pin.turn})
+    return pin.at
+
+
+def _read(name: str) -> str:
+    return (Path(__file__).parent / name).read_text("utf-8")
+
+
+def _script() -> str:
+    """The modules as one: Streamlit takes a component's JavaScript as one string."""
+    lines = (line for name in MODULES for line in _read(f"{name}.js").splitlines() if not line.startswith("import "))
+    return "\n".join(line if line.startswith("export default") else line.removeprefix("export ") for line in lines)
+
+
+_picture = st.components.v2.component("micro_step.token_strip", js=_script(), css=_read("strip.css"))
+_pin_wire = st.components.v2.component("micro_step.token_strip_pin", js=_read("pin.js"))
