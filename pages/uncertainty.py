@@ -1,0 +1,182 @@
+"""Where is each model unsure of the next token, and what did fine-tuning change?"""
+
+from typing import Any, cast
+
+import pandas as pd
+import streamlit as st
+
+from analysis.compare import Comparison, Summary, summarise, summary_table
+from analysis.figures.base import View
+from analysis.figures.comparison import draw
+from analysis.figures.theme import Theme
+from analysis.request import Request
+from analysis.units import SCORES, significant
+from app.cards import card
+from app.comparison_strip import comparison_strip
+from app.controls import Inputs
+from app.plain import plain
+from app.running import answer
+from app.state import pin, pinned
+from app.token_strip import token_strip
+from model.continuation import Sampling
+
+inputs: Inputs = st.session_state["inputs"]
+st.title("Uncertainty", anchor=False)
+st.caption("Where each model is unsure of the next token, on one text. A above, B below, aligned by character.")
+
+
+def controls() -> tuple[str, int, Sampling]:
+    """The page's own controls: which score is drawn, and whose text is scored."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        score = st.segmented_control(
+            "Score",
+            list(SCORES),
+            default="entropy",
+            key="score",
+            format_func=lambda name: SCORES[name].title,
+            bind="query-params",
+            required=True,
+            help="  \n".join(f"**{s.title}**: {s.meaning}" for s in SCORES.values()),
+        )
+        mode = st.segmented_control(
+            "Scored text",
+            ["given", "own"],
+            default="given",
+            key="mode",
+            format_func={"given": "the text", "own": "own continuations"}.__getitem__,
+            bind="query-params",
+            required=True,
+            help="**the text**: both models score the same text. **own continuations**: each model continues the "
+            "text, and its own tokens are scored as it writes them.",
+        )
+        new_tokens, sampling = 0, Sampling()
+        if mode == "own":
+            new_tokens = int(st.number_input("New tokens", 1, 2000, 60, key="new_tokens", bind="query-params"))
+            temperature = float(
+                st.number_input(
+                    "Temperature", 0.0, 5.0, 0.0, 0.1, key="temperature", bind="query-params",
+                    help="0 is greedy. Scores are always those of the model itself, before the temperature.",
+                )
+            )  # fmt: skip
+            top_p = float(st.number_input("Top-p", 0.05, 1.0, 1.0, 0.05, key="top_p", bind="query-params"))
+            seed = int(st.number_input("Seed", 0, 2**31 - 1, 0, key="seed", bind="query-params"))
+            sampling = Sampling(temperature, top_p, seed)
+    return str(score), new_tokens, sampling
+
+
+def summary_row(comparison: Comparison, summary: Summary) -> None:
+    """The four figures that answer the question, and the finding in one sentence."""
+    unit = summary.unit
+    gap = summary.entropy_difference
+    per_byte = f"{significant(summary.bits_per_byte_a)} / {significant(summary.bits_per_byte_b)}"
+    figures = (
+        (f"A {comparison.a.facts.name}", summary.entropy_a.mean, summary.confidence_a.mean, summary.tokens_a),
+        (f"B {comparison.b.facts.name}", summary.entropy_b.mean, summary.confidence_b.mean, summary.tokens_b),
+    )
+    with st.container(border=True):
+        columns = st.columns(4)
+        for column, (name, entropy, confidence, tokens) in zip(columns[:2], figures, strict=True):
+            with column:
+                st.metric(plain(name, 40), f"{significant(entropy)} {unit}", help="Mean entropy per token.")
+                st.caption(f"mean entropy, {tokens:,} tokens; mean confidence {significant(confidence)}")
+        with columns[2]:
+            st.metric("bits per byte", per_byte if summary.bytes else "none", help="Surprisal over UTF-8 bytes.")
+            st.caption(
+                f"A / B, over the {summary.bytes:,} bytes that both scored" if summary.bytes else "no text in common"
+            )
+        with columns[3]:
+            st.metric("B − A", f"{gap.mean:+.2f} {unit}", help="Difference of the mean entropies per token.")
+            st.caption(f"95% interval {significant(gap.low)} to {significant(gap.high)}, block bootstrap")
+        st.markdown(plain(summary.finding))
+
+
+def remarks(comparison: Comparison) -> None:
+    """What must be known to read these scores, beside them."""
+    for side, scored in (("A", comparison.a), ("B", comparison.b)):
+        if scored.notes:
+            st.caption(f"{side}: {plain('; '.join(scored.notes))}")
+
+
+@st.fragment
+def results(request: Request, comparison: Comparison, view: View) -> None:
+    """Everything below the summary; a pin redraws only this."""
+    view = View(view.score, view.unit, view.theme, pinned(), view.role)
+    strip = comparison_strip(comparison, view)
+    card(
+        draw("strip", comparison, view),
+        request,
+        comparison,
+        view,
+        body=lambda: token_strip(strip, key="strip", pinned=view.pinned, on_pin=pin),
+    )
+    card(draw("line", comparison, view), request, comparison, view, pin_from=_from_line)
+    if comparison.cells is None:
+        card(draw("distribution", comparison, view), request, comparison, view)
+        return
+    left, right = st.columns(2)
+    with left:
+        card(draw("scatter", comparison, view), request, comparison, view, pin_from=_from_scatter)
+    with right:
+        card(draw("distribution", comparison, view), request, comparison, view)
+    changed = draw("changes", comparison, view)
+    card(changed, request, comparison, view, body=lambda: _changes(changed.data, view))
+
+
+def _from_line(point: dict[str, Any]) -> int | None:
+    return int(point["x"]) if "x" in point else None
+
+
+def _from_scatter(point: dict[str, Any]) -> int | None:
+    data = point.get("customdata")
+    return int(data[0]) if data else None
+
+
+def _changes(table: pd.DataFrame, view: View) -> None:
+    """The pieces that changed most; choosing a row pins it."""
+    names = [f"{view.score}_{side}" for side in ("a", "b", "difference")]
+    kept = ["text", "start", *names, *(name for name in ("kl_ab", "kl_ba", "js") if name in table)]
+
+    def chosen() -> None:
+        rows = st.session_state["changes_table"]["selection"]["rows"]
+        if rows:
+            pin(int(table["start"].iloc[rows[0]]))
+
+    st.dataframe(
+        table[kept],
+        key="changes_table",
+        on_select=chosen,
+        selection_mode="single-row",
+        hide_index=True,
+        height=320,
+        column_config={name: st.column_config.NumberColumn(format="%.3g") for name in kept[2:]},
+    )
+
+
+def roles(comparison: Comparison, view: View) -> None:
+    """The same figures for each role, where the text has several, and what each model really read."""
+    table = summary_table(comparison, view.unit)
+    if len(table) > 1:
+        with st.expander("By role"):
+            st.dataframe(table, hide_index=True)
+    if comparison.a.encoded.chat or comparison.b.encoded.chat:
+        with st.expander("What each model read, template included"):
+            for side, scored in (("A", comparison.a), ("B", comparison.b)):
+                st.caption(f"{side} {plain(scored.facts.name)}")
+                st.code(scored.encoded.text[:20_000], language=None, wrap_lines=True)
+
+
+score, new_tokens, sampling = controls()
+if inputs.problem:
+    st.error(plain(inputs.problem))
+elif inputs.document is None or inputs.a is None or inputs.b is None:
+    st.info("There is no text yet: choose an example, type one, or load a file in the sidebar.")
+else:
+    asked = Request(inputs.a, inputs.b, inputs.document, inputs.chat, new_tokens=new_tokens, sampling=sampling)
+    found = answer(asked)
+    if found is not None:
+        theme = cast(Theme, "dark" if st.context.theme.type == "dark" else "light")
+        shown = View(score, inputs.unit, theme, pinned())
+        summary_row(found, summarise(found, inputs.unit))
+        remarks(found)
+        results(asked, found, shown)
+        roles(found, shown)
