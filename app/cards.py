@@ -15,6 +15,7 @@ from app.cache import static_images
 from app.plain import plain
 from app.state import pin
 
+LABELS = {"parquet": "Parquet", "zip": "bundle"}
 MIME = {
     "png": "image/png",
     "svg": "image/svg+xml",
@@ -45,10 +46,8 @@ def card(
         pin_from: the character to pin for a clicked point of the figure.
     """
     with st.container(border=True, key=f"card_{drawn.name}"):
-        words, export = st.columns([3, 2], vertical_alignment="top")
-        with words:
-            st.markdown(f"**{plain(drawn.title)}**")
-        with export, st.container(horizontal=True, horizontal_alignment="right", gap=None, key=f"export_{drawn.name}"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"export_{drawn.name}"):
+            st.markdown(f"**{plain(drawn.title)}**", width="stretch")
             _export(drawn, request, comparison, view)
         st.caption(plain(drawn.how))
         if body is not None:
@@ -86,7 +85,6 @@ def _chart(drawn: Drawn, pin_from: Callable[[dict[str, Any]], int | None] | None
 
 def _export(drawn: Drawn, request: Request, comparison: Comparison, view: View) -> None:
     """A button a format. What takes time is made only when its button is pressed."""
-    st.caption("export")
     drawers: dict[str, Callable[[], bytes]] = {
         **{kind: (lambda kind=kind: image(drawn.figure, kind)) for kind in IMAGES},
         "html": lambda: page(drawn).encode("utf-8"),
@@ -97,7 +95,7 @@ def _export(drawn: Drawn, request: Request, comparison: Comparison, view: View) 
     for kind, make in drawers.items():
         no_chrome = kind in IMAGES and not static_images()
         st.download_button(
-            "bundle" if kind == "zip" else kind.upper() if len(kind) < 5 else kind.capitalize(),
+            LABELS.get(kind, kind.upper()),
             data=make,
             file_name=f"micro_step-{drawn.name}.{kind}",
             mime=MIME[kind],

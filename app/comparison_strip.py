@@ -56,9 +56,8 @@ def _row(key: str, side: ScoredText, view: View, aligned: bool) -> TokenRow:
 def _topk(side: ScoredText, kept: NDArray[np.bool_]) -> TopK:
     ids = np.array(sorted(side.strings), dtype=np.int64)
     places = np.searchsorted(ids, np.maximum(side.scores.topk_ids[kept], ids[0] if len(ids) else 0))
-    return TopK(
-        places.astype(np.int32), side.scores.topk_probability[kept], tuple(side.strings[i] for i in ids.tolist()) or ("",)
-    )
+    strings = tuple(side.strings[i] for i in ids.tolist()) or ("",)
+    return TopK(places.astype(np.int32), side.scores.topk_probability[kept], strings)
 
 
 def _difference(comparison: Comparison, view: View) -> BarRow:
@@ -80,5 +79,5 @@ def _legend(view: View, aligned: bool) -> Legend:
     top = significant(score.top(unit), 2)
     ends = (f"0 {score.unit(unit)}, {score.low}", f"{top} {score.unit(unit)} or more, {score.high}")
     low, high = (f"1, {score.high}", f"0, {score.low}") if score.falls else ends
-    note = f"{score.title}; bars: B minus A, up where B is less sure" if aligned else f"{score.title}; the prompt is faint"
-    return Legend(low, high, note)
+    rest = "bars: B minus A, up where B is less sure" if aligned else "the prompt is faint"
+    return Legend(low, high, f"{score.title}; {rest}")

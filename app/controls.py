@@ -40,8 +40,8 @@ def sidebar() -> Inputs:
     with st.sidebar:
         pair = first_pair()
         names = [entry.name for entry in catalog()]
-        a = _model_name("Model A", state.A, names, pair.a, "The model that differences start from: often the base.")
-        b = _model_name("Model B", state.B, names, pair.b, "The model that is compared with A: often the fine-tuned one.")
+        a = _model_name("Model A", state.A, names, pair.a, "Differences start from it: often the base.")
+        b = _model_name("Model B", state.B, names, pair.b, "It is compared with A: often the fine-tuned one.")
         if (a, b) == (pair.a, pair.b):
             st.caption(plain(pair.why))
         chat = st.toggle(
@@ -70,23 +70,23 @@ def sidebar() -> Inputs:
 
 
 def _model_name(label: str, key: str, names: list[str], default: str, help_text: str) -> str:
-    def show(name: str) -> str:
-        entry = find(name)
-        if entry is None:
-            return name
-        return f"{name} ({entry.kind}{'' if is_cached(name) else ', not fetched yet'})"
-
+    if key not in st.session_state and key not in st.query_params:
+        st.session_state[key] = default  # not the widget's own default: links must name the models that they show
     chosen = st.selectbox(
         label,
         names,
-        index=names.index(default),
+        index=None,
         key=key,
-        format_func=show,
         accept_new_options=True,
         bind="query-params",
         help=f"{help_text} Choose one, or type a Hugging Face id (owner/name) or the path of a model folder.",
     )
-    return str(chosen or default).strip()
+    name = str(chosen or default).strip()
+    entry = find(name)
+    if entry is not None:
+        here = "" if is_cached(name) else ", not fetched yet"
+        st.caption(f"{plain(entry.kind)}, {plain(entry.licence)}{here}")
+    return name
 
 
 def _text() -> Document | None:
@@ -96,16 +96,15 @@ def _text() -> Document | None:
         bind="query-params", required=True,
     )  # fmt: skip
     if source == "example":
-        known = {sample.name: sample for sample in samples()}
-        name = st.selectbox(
+        known = {sample.title: sample for sample in samples()}
+        title = st.selectbox(
             "Example",
-            list(known),
-            format_func=lambda n: f"{known[n].title} ({known[n].kind})",
+            list(known),  # titles, with no format_func: the URL holds what is shown
             key=state.EXAMPLE,
             bind="query-params",
             label_visibility="collapsed",
         )
-        return Document(tuple(Message(role, content) for role, content in known[name].messages))
+        return Document(tuple(Message(role, content) for role, content in known[title].messages))
     if source == "file":
         upload = st.file_uploader(
             "UTF-8 text, or a conversation as JSON", type=["txt", "md", "py", "json", "csv", "log", "tex", "html"],
@@ -144,16 +143,16 @@ def _options(a: str, b: str) -> tuple[ModelSpec, ModelSpec]:
     with st.expander("Model options"):
         revisions = [st.text_input(f"Revision of {x}", key=f"revision_{x}", persist_state="session") for x in "AB"]
         adapters = [
-            st.text_input(
-                f"LoRA adapter on {x}", key=f"adapter_{x}", help="Hub id or folder.", persist_state="session"
-            )
+            st.text_input(f"LoRA adapter on {x}", key=f"adapter_{x}", help="Hub id or folder.", persist_state="session")
             for x in "AB"
         ]
         dtype = st.selectbox(
             "Precision", ["auto", "float32", "bfloat16", "float16"], key="dtype", persist_state="session",
             help="auto: float32 on the CPU, the checkpoint's own on a GPU.",
         )  # fmt: skip
-        device = st.text_input("Device", "auto", key="device", help="auto, cpu, cuda, cuda:1, mps", persist_state="session")
+        device = st.text_input(
+            "Device", "auto", key="device", help="auto, cpu, cuda, cuda:1, mps", persist_state="session"
+        )
         attention = st.text_input(
             "Attention", key="attention", help="sdpa, eager, flash_attention_2; empty: the library's choice.",
             persist_state="session",

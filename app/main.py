@@ -10,9 +10,10 @@ if str(ROOT) not in sys.path:  # Streamlit puts only this file's folder on the p
     sys.path.insert(0, str(ROOT))
 
 from app.controls import sidebar  # noqa: E402
+from app.look import dress  # noqa: E402
 
 st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
-st.session_state["inputs"] = None
+dress()
 page = st.navigation([st.Page(ROOT / "pages" / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True)])
 st.session_state["inputs"] = sidebar()
 page.run()

@@ -12,11 +12,11 @@ from analysis.scoring import cost_of, encode_for, fit
 from app import state
 from app.cache import workshop
 from app.plain import plain
+from model.catalog import find
 from model.cost import available_memory
 from model.document import Document
 from model.errors import MicroStepError
 from model.fetch import fetch, is_cached
-from model.catalog import find
 from model.loading import LoadedModel, ModelSpec
 
 HEAVY = 1.5e12  # parameters x tokens from which a run on a CPU takes more than half a minute: it is asked for first
@@ -63,7 +63,8 @@ def _ready(request: Request) -> bool:
         st.info(f"Model {side}, {plain(spec.name)}, is not on this machine yet.")
         accepted = False
         if entry is not None and entry.terms_needed:
-            accepted = st.checkbox(f"I accept its licence, {plain(entry.licence)}: {entry.licence_url}", key=f"terms_{side}")
+            terms = f"I accept its licence, {plain(entry.licence)}: {entry.licence_url}"
+            accepted = st.checkbox(terms, key=f"terms_{side}")
         needs = entry is not None and entry.terms_needed and not accepted
         if st.button(f"Fetch model {side}", type="primary", disabled=needs, key=f"fetch_{side}"):
             _fetch(spec, accepted)

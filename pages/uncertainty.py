@@ -1,6 +1,6 @@
 """Where is each model unsure of the next token, and what did fine-tuning change?"""
 
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -8,12 +8,13 @@ import streamlit as st
 from analysis.compare import Comparison, Summary, summarise, summary_table
 from analysis.figures.base import View
 from analysis.figures.comparison import draw
-from analysis.figures.theme import Theme
 from analysis.request import Request
+from analysis.scoring import ScoredText
 from analysis.units import SCORES, significant
 from app.cards import card
 from app.comparison_strip import comparison_strip
 from app.controls import Inputs
+from app.look import theme
 from app.plain import plain
 from app.running import answer
 from app.state import pin, pinned
@@ -73,7 +74,7 @@ def summary_row(comparison: Comparison, summary: Summary) -> None:
         (f"A {comparison.a.facts.name}", summary.entropy_a.mean, summary.confidence_a.mean, summary.tokens_a),
         (f"B {comparison.b.facts.name}", summary.entropy_b.mean, summary.confidence_b.mean, summary.tokens_b),
     )
-    with st.container(border=True):
+    with st.container(border=True, key="card_summary"):
         columns = st.columns(4)
         for column, (name, entropy, confidence, tokens) in zip(columns[:2], figures, strict=True):
             with column:
@@ -88,13 +89,13 @@ def summary_row(comparison: Comparison, summary: Summary) -> None:
             st.metric("B − A", f"{gap.mean:+.2f} {unit}", help="Difference of the mean entropies per token.")
             st.caption(f"95% interval {significant(gap.low)} to {significant(gap.high)}, block bootstrap")
         st.markdown(plain(summary.finding))
+        notes = [f"{side}: {'; '.join(scored.notes)}." for side, scored in _sides(comparison) if scored.notes]
+        if notes:
+            st.caption(plain(" ".join(notes), longest=2000))
 
 
-def remarks(comparison: Comparison) -> None:
-    """What must be known to read these scores, beside them."""
-    for side, scored in (("A", comparison.a), ("B", comparison.b)):
-        if scored.notes:
-            st.caption(f"{side}: {plain('; '.join(scored.notes))}")
+def _sides(comparison: Comparison) -> tuple[tuple[str, ScoredText], ...]:
+    return ("A", comparison.a), ("B", comparison.b)
 
 
 @st.fragment
@@ -160,7 +161,7 @@ def roles(comparison: Comparison, view: View) -> None:
             st.dataframe(table, hide_index=True)
     if comparison.a.encoded.chat or comparison.b.encoded.chat:
         with st.expander("What each model read, template included"):
-            for side, scored in (("A", comparison.a), ("B", comparison.b)):
+            for side, scored in _sides(comparison):
                 st.caption(f"{side} {plain(scored.facts.name)}")
                 st.code(scored.encoded.text[:20_000], language=None, wrap_lines=True)
 
@@ -174,9 +175,7 @@ else:
     asked = Request(inputs.a, inputs.b, inputs.document, inputs.chat, new_tokens=new_tokens, sampling=sampling)
     found = answer(asked)
     if found is not None:
-        theme = cast(Theme, "dark" if st.context.theme.type == "dark" else "light")
-        shown = View(score, inputs.unit, theme, pinned())
+        shown = View(score, inputs.unit, theme(), pinned())
         summary_row(found, summarise(found, inputs.unit))
-        remarks(found)
         results(asked, found, shown)
         roles(found, shown)

@@ -1,0 +1,32 @@
+"""The look that Streamlit's own theme cannot give: cards on a ground of their own, quiet export buttons."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from analysis.figures.theme import CARD, LINE, SOFT, Theme
+
+
+def theme() -> Theme:
+    """The reader's theme."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def dress() -> None:
+    """Add the style sheet, in the colours of the reader's theme. Constants only: no text of a user's gets in."""
+    now = theme()
+    st.html(_STYLE.replace("CARD", CARD[now]).replace("LINE", LINE[now]).replace("SOFT", SOFT[now]))
+
+
+_STYLE = """<style>
+.stMainBlockContainer { padding-top: 2.5rem; max-width: 1180px; }
+.stMainBlockContainer h1 { font-size: 1.6rem; padding: 0.4rem 0 0; }
+[class*="st-key-card_"] { background: CARD; }
+[class*="st-key-export_"] { column-gap: 0.25rem; row-gap: 0.2rem; }
+[class*="st-key-export_"] button {
+  min-height: 0; padding: 0 0.32rem; border: 1px solid LINE; border-radius: 6px; color: SOFT;
+}
+[class*="st-key-export_"] button p { font-size: 0.72rem; }
+[data-testid="stMetricValue"] { font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+[data-testid="stMetric"] + * { margin-top: -0.6rem; }
+</style>"""
