@@ -110,7 +110,7 @@ def _token_cells(tokens: EncodedText, cell_of: NDArray[np.int64]) -> NDArray[np.
 
 def _sum(cell: NDArray[np.int64], values: NDArray[np.floating], n: int) -> NDArray[np.float64]:
     inside = cell >= 0
-    return np.bincount(cell[inside], weights=values[inside].astype(np.float64), minlength=n)
+    return np.bincount(cell[inside], weights=values[inside].astype(np.float64), minlength=n).astype(np.float64)
 
 
 def _count(cell: NDArray[np.int64], n: int) -> NDArray[np.int64]:

@@ -72,7 +72,7 @@ def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
         ExportError: no such format.
     """
     if suffix == "csv":
-        return table.to_csv(index=False).encode("utf-8")
+        return str(table.to_csv(index=False)).encode("utf-8")
     if suffix == "parquet":
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)

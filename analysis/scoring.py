@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.units import PER_NAT, SCORES, Unit
 from model.cost import Cost, check, estimate, tokens_that_fit
@@ -40,13 +41,14 @@ class ScoredText:
             raise ValueError(f"{len(self.encoded)} tokens but {len(self.scores)} scores")
 
     @property
-    def content(self) -> np.ndarray:
-        """[N] bool: scored tokens that are text, not template."""
-        return (self.encoded.role != TEMPLATE) & ~self.scores.missing
+    def content(self) -> NDArray[np.bool_]:
+        """[N] scored tokens that are text, not template."""
+        found: NDArray[np.bool_] = (self.encoded.role != TEMPLATE) & ~self.scores.missing
+        return found
 
     @property
-    def own(self) -> np.ndarray:
-        """[N] bool: scored tokens that the model wrote itself."""
+    def own(self) -> NDArray[np.bool_]:
+        """[N] scored tokens that the model wrote itself."""
         return np.arange(len(self.encoded)) >= len(self.encoded) - self.generated
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -86,7 +87,7 @@ def _chart(drawn: Drawn, pin_from: Callable[[dict[str, Any]], int | None] | None
 def _export(drawn: Drawn, request: Request, comparison: Comparison, view: View) -> None:
     """A button a format. What takes time is made only when its button is pressed."""
     drawers: dict[str, Callable[[], bytes]] = {
-        **{kind: (lambda kind=kind: image(drawn.figure, kind)) for kind in IMAGES},
+        **{kind: partial(image, drawn.figure, kind) for kind in IMAGES},
         "html": lambda: page(drawn).encode("utf-8"),
         "csv": lambda: table_bytes(drawn.data, "csv"),
         "parquet": lambda: table_bytes(drawn.data, "parquet"),

@@ -86,10 +86,10 @@ def _fetch(spec: ModelSpec, accepted: bool) -> None:
 
 
 def _compute(request: Request) -> Comparison | None:
-    bar = st.progress(0.0, text="waiting for another run to end")
+    bar = st.progress(0.0, text="starting")
     stop = st.empty()
     stop.button("Stop", on_click=_stop, args=(request,), key="stop")
-    with workshop().turn(wait=lambda: bar.progress(0.0, text="waiting for another run to end")):
+    with workshop().turn(wait=lambda: _show(bar, "waiting for another run to end", None)):
         found = workshop().answer(request)  # another reader may have asked the same meanwhile
         if found is not None:
             return found

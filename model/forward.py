@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from model.errors import TooLarge
+from model.errors import TextError, TooLarge
 
 Progress = Callable[[float], None]  # called with the share done, 0 to 1; may raise to stop the run
 
@@ -91,6 +91,9 @@ def hidden_states(
         raise TooLarge(f"the text has {longest} tokens, the model's context holds {limit}; shorten the text")
     if longest == 0:
         return torch.zeros(len(rows), 0, text_config(model).hidden_size, device=model.device), lengths
+    known = model.get_input_embeddings().weight.shape[0]
+    if (unknown := max(int(row.max(initial=0)) for row in rows)) >= known:
+        raise TextError(f"the text holds the special token {unknown}, which this model does not know; take it out")
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     for i, row in enumerate(fed):
         ids[i, : len(row)] = torch.as_tensor(row)

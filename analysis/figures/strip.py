@@ -6,6 +6,7 @@ A heat map of characters, one row a model and line of text, the text on it, and 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -202,7 +203,7 @@ def _places(text: str, line: tuple[int, int]) -> list[float]:
     return [0.0, *np.cumsum(widths).astype(float).tolist()]
 
 
-def _boxes(boxes: list[_Box], marker: dict[str, object], **hover: object) -> go.Bar:
+def _boxes(boxes: list[_Box], marker: Mapping[str, object], **hover: object) -> go.Bar:
     return go.Bar(
         x=[box.x + box.width / 2 for box in boxes],
         width=[box.width for box in boxes],

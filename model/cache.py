@@ -1,0 +1,168 @@
+"""The project's own folder in the user's cache: finished models, work in progress, locks, file hashes.
+
+A model folder appears there whole or not at all: it is built in `staging/`, flushed to the disk and renamed into
+`models/` while a lock is held. Nothing here knows what a model is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from model.errors import ModelError, TooLarge
+
+RECORD = "micro_step.json"
+"""Written last into a finished model folder: where it comes from, its hashes, what was changed."""
+
+Progress = Callable[[str, float | None], None]
+"""Called with what is being done and how much of it is done (0 to 1, None when unknown)."""
+
+
+def silent(message: str, fraction: float | None) -> None:
+    """The progress callback for nobody."""
+
+
+def cache_dir() -> Path:
+    """Where fetched models are kept: `$MICRO_STEP_CACHE`, else the platform's user cache folder."""
+    override = os.environ.get("MICRO_STEP_CACHE")
+    return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("micro_step"))
+
+
+def model_folder(slug: str) -> Path:
+    """Where the finished model of that name is or would be."""
+    return cache_dir() / "models" / slug
+
+
+def is_finished(slug: str) -> bool:
+    """Whether that model folder is there and was finished."""
+    return (model_folder(slug) / RECORD).is_file()
+
+
+@contextmanager
+def lock(slug: str, progress: Progress = silent) -> Iterator[None]:
+    """Hold the lock of one model; another process that wants the same model waits.
+
+    Raises:
+        ModelError: the cache folder cannot be written.
+    """
+    path = cache_dir() / "locks" / f"{slug}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(path)
+        try:
+            held.acquire(timeout=0)
+        except filelock.Timeout:
+            progress(f"waiting for another process that is fetching {slug}", None)
+            held.acquire()
+    except OSError as error:
+        raise ModelError(
+            f"cannot write to the cache folder {cache_dir()} ({error.strerror}); set MICRO_STEP_CACHE to another"
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextmanager
+def build(slug: str) -> Iterator[Path]:
+    """An empty folder to build a model in; it replaces `model_folder(slug)` when the block ends without an error.
+
+    Call it with the lock of `slug` held: what interrupted processes left behind for the same slug is removed.
+    """
+    staging = cache_dir() / "staging"
+    staging.mkdir(parents=True, exist_ok=True)
+    for leftover in staging.glob(f"{slug}@*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder = staging / f"{slug}@{uuid.uuid4().hex}"
+    folder.mkdir()
+    try:
+        yield folder
+        _flush(folder)
+        target = model_folder(slug)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():  # unfinished, from a version that wrote in place, or damaged by hand
+            shutil.rmtree(target)
+        os.replace(folder, target)  # noqa: PTH105 - Path.replace refuses nothing that this does not
+        _flush_directory(target.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Push every file of a folder to the disk, so that a power cut after the rename finds them complete."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _flush_directory(folder)
+
+
+def _flush_directory(folder: Path) -> None:
+    if os.name != "posix":  # Windows cannot open a directory, and needs no flush of one
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def need_disk(size: int, what: str) -> None:
+    """Raise `TooLarge`, with both numbers, when the cache's disk has fewer than `size` bytes free."""
+    place = cache_dir()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise TooLarge(
+            f"{what} needs {size / 1e9:.2f} GB of disk in {cache_dir()}, and {free / 1e9:.2f} GB are free; "
+            "free some, or set MICRO_STEP_CACHE to a folder on another disk"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remembered_sha256(path: Path) -> str:
+    """`file_sha256`, kept in the cache under the file's path, size and modification time."""
+    path = path.resolve()
+    state = path.stat()
+    key = hashlib.sha256(f"{path}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
+    note = cache_dir() / "hashes" / key[:32]
+    try:
+        known = note.read_text()
+        if len(known) == 64:
+            return known
+    except OSError:
+        pass
+    digest = file_sha256(path)
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        draft = note.with_name(f"{note.name}.{uuid.uuid4().hex}")
+        draft.write_text(digest)
+        draft.replace(note)
+    except OSError:
+        pass  # a cache that cannot be written only costs the time to hash again
+    return digest
+
+
+def read_record(folder: Path) -> dict[str, object]:
+    """What was noted when the folder was made; empty for a folder that this project did not make."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

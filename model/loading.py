@@ -1,0 +1,161 @@
+"""From what a user names to a model in memory, ready to be scored, and the facts about it.
+
+No pickle is opened and no remote code is run unless the user asks for it. It keeps no model: who holds how many at
+once is the caller's business (`app/cache.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.adapter import adapter_folder, merge_adapter
+from model.errors import ModelBroken, ModelError, TooLarge
+from model.facts import ModelFacts, chat_template_hash, origin, tokenizer_hash
+from model.fetch import ROOT, fetch
+from model.folder import problem, stored_size
+from model.quiet import quiet
+from model.read import check_vocabulary, read_config, read_model, read_tokenizer
+from model.spec import Dtype, ModelSpec, Quantization, resolve_device
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Dtype", "LoadedModel", "ModelFacts", "ModelSpec", "Quantization", "load", "resolve_device"]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model in eval mode on its device, without gradients, and its tokenizer. Shared by users: holds no run."""
+
+    spec: ModelSpec
+    facts: ModelFacts
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load(
+    spec: ModelSpec,
+    progress: Callable[[str, float | None], None] | None = None,
+    accept_licence: bool = False,
+) -> LoadedModel:
+    """Fetch the model if needed, and load it.
+
+    Args:
+        spec: what to load, and how.
+        progress: called with what is being done and how much of it is done (None when unknown).
+        accept_licence: see `model.fetch.fetch`.
+
+    Raises:
+        ModelNotFound: nothing of that name can be had.
+        ModelBroken: its files are damaged, incomplete, or of a kind that is not read.
+        LicenceNeeded: its terms must be accepted first.
+        TooLarge: its weights do not fit into memory.
+        ModelError: it is no causal language model, or an option does not suit it or this machine.
+    """
+    tell = progress or (lambda message, fraction: None)
+    device = resolve_device(spec.device)
+    _check_quantization(spec, device)
+    folder = fetch(spec.name, spec.revision, progress, accept_licence, code=spec.trust_remote_code)
+    if (wrong := problem(folder)) is not None:
+        raise ModelBroken(f"{spec.name} cannot be loaded: {wrong}")
+    adapter = adapter_folder(spec.adapter, progress) if spec.adapter is not None else None
+    with quiet():
+        config = read_config(spec, folder)
+        dtype = _dtype(spec, config, device)
+        _check_memory(spec, folder, dtype, device)
+        tell(f"loading {spec.name}", None)
+        tokenizer = read_tokenizer(spec, folder)
+        model = read_model(spec, folder, config, dtype, device)
+        notes = list(check_vocabulary(spec, model, tokenizer))
+        if adapter is not None:
+            tell(f"merging {spec.adapter}", None)
+            model = merge_adapter(model, adapter)
+            if spec.quantization != "none":
+                notes.append(f"the adapter was merged into {spec.quantization} weights, which rounds it")
+    model.eval().requires_grad_(False)
+    return LoadedModel(spec, _facts(spec, folder, model, tokenizer, notes), model, tokenizer)
+
+
+def _check_quantization(spec: ModelSpec, device: torch.device) -> None:
+    if spec.quantization == "none":
+        return
+    from importlib.util import find_spec
+
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"{spec.quantization} loading needs the bitsandbytes package (`pip install bitsandbytes`);"
+            " without it choose no quantisation"
+        )
+    if device.type == "mps":
+        raise ModelError(f"{spec.quantization} loading does not work on mps; choose cpu or cuda")
+
+
+def _dtype(spec: ModelSpec, config: Any, device: torch.device) -> torch.dtype:
+    import torch
+
+    if spec.dtype != "auto":
+        return getattr(torch, spec.dtype)  # type: ignore[no-any-return]
+    if device.type == "cpu":
+        return torch.float32
+    own = config.get_text_config().dtype or torch.float32
+    return getattr(torch, own) if isinstance(own, str) else own
+
+
+def _check_memory(spec: ModelSpec, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse before loading what cannot fit: running out of memory may take the whole process down."""
+    from model.cost import available_memory
+
+    count, _ = stored_size(folder)
+    # 4-bit weights carry scales; their embeddings and head stay as they are, which is not counted here
+    size = count * {"none": dtype.itemsize, "8bit": 1.0, "4bit": 0.6}[spec.quantization]
+    there = available_memory(device)
+    if size > there:
+        raise TooLarge(
+            f"{spec.name} needs {size / 1e9:.2f} GB for its weights as {str(dtype).removeprefix('torch.')}, and"
+            f" {there / 1e9:.2f} GB are available on {device}; choose a smaller dtype, quantisation or model"
+        )
+
+
+def _facts(
+    spec: ModelSpec,
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    notes: list[str],
+) -> ModelFacts:
+    config = model.config.get_text_config()
+    place = origin(spec.name, folder, ROOT)
+    built_in = getattr(model.config, "quantization_config", None)
+    quantization: str = spec.quantization
+    if quantization != "none":
+        notes = [f"{quantization.removesuffix('bit')}-bit weights", *notes]
+    elif built_in is not None:
+        method = built_in.get("quant_method") if isinstance(built_in, dict) else built_in.quant_method
+        quantization = str(getattr(method, "value", method))
+        notes = [f"weights quantised by {quantization}", *notes]
+    head = model.get_output_embeddings()
+    return ModelFacts(
+        name=place.name,
+        source=place.source,
+        revision=place.revision,
+        tokenizer_hash=tokenizer_hash(tokenizer),
+        chat_template_hash=chat_template_hash(tokenizer),
+        family=str(model.config.model_type),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        attn_implementation=str(model.config._attn_implementation),
+        quantization=quantization,
+        adapter=spec.adapter,
+        parameters=int(model.num_parameters()),
+        vocab_size=int(getattr(head, "out_features", None) or config.vocab_size),
+        context_length=getattr(config, "max_position_embeddings", None),
+        layers=int(config.num_hidden_layers),
+        hidden_size=int(config.hidden_size),
+        licence=place.licence,
+        kind=place.kind,
+        approximations=(*place.approximations, *notes),
+    )

@@ -1,0 +1,28 @@
+"""Silence transformers' warnings and progress bars while a block runs, and put them back afterwards."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_ONE_AT_A_TIME = threading.RLock()  # the switches are global to the process
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Errors still come as exceptions. Blocks of several threads wait for one another."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # for its first import, which reads it once
+    from transformers.utils import logging
+
+    with _ONE_AT_A_TIME:
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
