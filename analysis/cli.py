@@ -77,6 +77,7 @@ def score(
     """Score every token of a text: entropy, confidence, margin, surprisal, rank."""
     from analysis.scoring import score_document, token_table
 
+    _check_table(out)
     document = _document(text, text_file, system, answer)
     spec = ModelSpec(model, revision, adapter, dtype, device, attn_implementation, quantization, trust_remote_code)
     loaded = _load(spec)
@@ -126,6 +127,8 @@ def compare(
     from analysis.request import Request
     from model.continuation import Sampling
 
+    _check_table(out)
+    _check_table(cells)
     options: tuple[Any, ...] = (dtype, device, attn_implementation, quantization, trust_remote_code)
     request = Request(
         ModelSpec(a, a_revision, a_adapter, *options),
@@ -178,14 +181,14 @@ def figure(
     trust_remote_code: Trust = False,
 ) -> None:
     """Make a figure of two models on one text, or the data behind it: the command that export bundles name."""
-    from analysis.export import bundle, check_format, save_figure
+    from analysis.export import FIGURE_FORMATS, bundle, check_out, save_figure
     from analysis.figures.base import View
     from analysis.figures.comparison import check_name, draw
     from analysis.request import Request
     from model.continuation import Sampling
 
     check_name(name)
-    check_format(out)
+    check_out(out, FIGURE_FORMATS)
     view = View(score, unit, theme, pinned, role)
     options: tuple[Any, ...] = (dtype, device, attn_implementation, quantization, trust_remote_code)
     request = Request(
@@ -227,6 +230,13 @@ def _document(text: str | None, file: str | None, system: str | None, answer: st
     turns = [Message("user", document.text)]
     turns = [Message("system", system), *turns] if system is not None else turns
     return Document((*turns, *([Message("assistant", answer)] if answer is not None else [])))
+
+
+def _check_table(out: Path | None) -> None:
+    from analysis.export import TABLES, check_out
+
+    if out is not None:
+        check_out(out, TABLES)
 
 
 def _load(spec: ModelSpec) -> LoadedModel:

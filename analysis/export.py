@@ -29,7 +29,7 @@ from model.errors import ExportError
 ImageFormat = Literal["png", "svg", "pdf"]
 IMAGES: tuple[ImageFormat, ...] = ("png", "svg", "pdf")
 TABLES = ("csv", "parquet", "json")
-FORMATS = (*IMAGES, "html", *TABLES, "zip")
+FIGURE_FORMATS = (*IMAGES, "html", *TABLES, "zip")
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "plotly", "peft", "kaleido", "streamlit")
 NO_CHROME = "PNG, SVG and PDF need Chrome or Chromium on this machine; HTML, CSV, Parquet and the bundle do not"
 _IMAGE_SECONDS = 90
@@ -113,11 +113,11 @@ def save_table(table: pd.DataFrame, path: Path) -> None:
     write(path, table_bytes(table, path.suffix.lstrip(".").lower()))
 
 
-def check_format(path: Path) -> None:
-    """Raise ExportError, before heavy work, if a figure cannot be written under this name."""
+def check_out(path: Path, formats: tuple[str, ...]) -> None:
+    """Raise ExportError, before heavy work, if nothing can be written under this name."""
     suffix = path.suffix.lstrip(".").lower()
-    if suffix not in FORMATS:
-        raise ExportError(f"unknown figure format {path.name!r}; end the name with one of {', '.join(FORMATS)}")
+    if suffix not in formats:
+        raise ExportError(f"unknown format {path.name!r}; end the name with one of {', '.join(formats)}")
     if suffix in IMAGES and chrome() is None:
         raise ExportError(NO_CHROME)
     if not path.absolute().parent.is_dir():
@@ -135,7 +135,7 @@ def save_figure(drawn: Drawn, path: Path, bundled: bytes | None = None) -> None:
     Raises:
         ExportError: unknown suffix, no Chrome, or the file cannot be written.
     """
-    check_format(path)
+    check_out(path, FIGURE_FORMATS)
     suffix = path.suffix.lstrip(".").lower()
     if suffix in IMAGES:
         write(path, image(drawn.figure, suffix))

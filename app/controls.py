@@ -72,6 +72,9 @@ def sidebar() -> Inputs:
 def _model_name(label: str, key: str, names: list[str], default: str, help_text: str) -> str:
     if key not in st.session_state and key not in st.query_params:
         st.session_state[key] = default  # not the widget's own default: links must name the models that they show
+    typed = st.session_state.get(key) or st.query_params.get(key)
+    if typed and typed not in names:
+        names = [*names, typed]
     chosen = st.selectbox(
         label,
         names,

@@ -1,0 +1,85 @@
+"""The import arrows of the project hold, every module imports, and nothing heavy hangs on the core."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("model", "data", "trainer", "analysis", "evals", "serving", "app", "pages", "benchmarks")
+
+# package -> which of the project's packages it may import
+ARROWS = {
+    "model": set(),
+    "data": {"model"},
+    "trainer": {"model", "data"},
+    "analysis": {"model", "data"},
+    "evals": {"model", "data"},
+    "serving": {"model"},
+    "app": {"model", "data", "analysis"},
+    "pages": {"model", "data", "analysis", "app"},
+    "benchmarks": {"model", "data", "analysis", "trainer", "evals", "serving"},
+}
+FORBIDDEN = {
+    "model": {"pandas", "plotly", "streamlit"},
+    "data": {"streamlit", "plotly"},
+    "analysis": {"streamlit"},
+    "trainer": {"streamlit"},
+    "evals": {"streamlit"},
+    "serving": {"streamlit"},
+}
+FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported(path):
+    """Top-level packages that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows(path):
+    package = path.relative_to(ROOT).parts[0]
+    names = imported(path)
+    ours = names & set(PACKAGES) - {package}
+    assert ours <= ARROWS[package], f"{package} must not import {ours - ARROWS[package]}"
+    assert not names & FORBIDDEN.get(package, set())
+
+
+def test_only_app_cache_uses_streamlits_cache():
+    users = [
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        if "st.cache_" in path.read_text("utf-8").replace("The only st.cache_*", "")
+    ]
+    assert users == ["app/cache.py"]
+
+
+def test_every_module_imports():
+    for path in FILES:
+        relative = path.relative_to(ROOT).with_suffix("")
+        if relative.parts[0] == "pages" or relative.name in ("__main__", "main"):
+            continue  # a page is run by the app: see test_app.py
+        importlib.import_module(".".join(relative.parts).removesuffix(".__init__"))
+
+
+def test_the_command_line_starts_without_torch():
+    """`python -m model list` and `--help` answer in well under a second."""
+    code = "import sys, model.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_files_are_small_and_say_what_they_are_for():
+    for path in FILES:
+        text = path.read_text("utf-8")
+        assert len(text.splitlines()) <= 400, f"{path} is long: give it one subject"
+        assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
