@@ -122,9 +122,10 @@ def compare(
     out: Out = None,
 ) -> None:
     """Compare two models on one text: means, differences with their 95% intervals, by role."""
-    from analysis.compare import cell_table, summarise, summary_table
+    from analysis.compare import cell_table
     from analysis.export import save_table
     from analysis.request import Request
+    from analysis.summary import summarise, summary_table
     from model.continuation import Sampling
 
     _check_table(out)

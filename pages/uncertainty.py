@@ -5,11 +5,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from analysis.compare import Comparison, Summary, summarise, summary_table
+from analysis.compare import Comparison
 from analysis.figures.base import View
 from analysis.figures.comparison import draw
 from analysis.request import Request
 from analysis.scoring import ScoredText
+from analysis.summary import Summary, summarise, summary_table
 from analysis.units import SCORES, significant
 from app.cards import card
 from app.comparison_strip import comparison_strip

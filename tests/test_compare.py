@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from analysis.bootstrap import difference, ratio
-from analysis.compare import cell_table, compare, compare_continuations, summarise, summary_table
+from analysis.compare import cell_table, compare, compare_continuations
 from analysis.request import Request, read_document
 from analysis.scoring import score_document, score_limited, token_table
+from analysis.summary import summarise, summary_table
 from analysis.units import SCORES, significant
 from model.continuation import Sampling
 from model.document import Document, Message
