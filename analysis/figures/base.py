@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -45,8 +47,13 @@ class Drawn:
     name: str
     title: str
     how: str  # one line: what it shows and how it is computed
-    figure: go.Figure
+    make: Callable[[], go.Figure]
     data: pd.DataFrame
+
+    @cached_property
+    def figure(self) -> go.Figure:
+        """The plotly figure, drawn when it is first looked at: a page may show its data another way."""
+        return self.make()
 
 
 def safe(text: str, longest: int = 40) -> str:

@@ -73,7 +73,7 @@ def line(comparison: Comparison, view: View) -> Drawn:
         how += (
             f"; below, B minus A, {'summed' if view.shown.information else 'averaged'} over each common piece of text"
         )
-    return Drawn("line", "Over the text", f"{how}.", styled(figure, view.theme, 420 if paired else 300), data)
+    return Drawn("line", "Over the text", f"{how}.", lambda: styled(figure, view.theme, 420 if paired else 300), data)
 
 
 def scatter(comparison: Comparison, view: View) -> Drawn:
@@ -120,7 +120,7 @@ def scatter(comparison: Comparison, view: View) -> Drawn:
         "scatter",
         "A against B",
         "A dot for each common piece of text; orange where B is less sure. On the line both agree.",
-        styled(figure, view.theme, 380),
+        lambda: styled(figure, view.theme, 380),
         cells,
     )
 
@@ -153,7 +153,7 @@ def distribution(comparison: Comparison, view: View) -> Drawn:
         "distribution",
         "Distribution",
         f"Share of each model's tokens in {BINS} equal bins of {view.shown.title}; the last bin holds all above.",
-        styled(figure, view.theme, 380),
+        lambda: styled(figure, view.theme, 380),
         pd.concat(rows, ignore_index=True),
     )
 
@@ -183,7 +183,7 @@ def changes(comparison: Comparison, view: View) -> Drawn:
         "changes",
         "What changed most",
         f"The {len(data)} pieces of text whose {view.shown.title} differs most, B minus A; @ is the character.",
-        styled(figure, view.theme, 120 + 20 * len(data)),
+        lambda: styled(figure, view.theme, 120 + 20 * len(data)),
         data,
     )
 

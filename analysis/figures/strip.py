@@ -30,6 +30,24 @@ Side = tuple[str, ScoredText]
 def strip(comparison: Comparison, view: View) -> Drawn:
     """Both models' rows under each other, aligned by character; two continuations one after the other."""
     sides: list[Side] = [("A", comparison.a), ("B", comparison.b)]
+    tables = [
+        token_table(side, view.unit).assign(
+            model=name, source_start=side.encoded.source_start, source_end=side.encoded.source_end
+        )
+        for name, side in sides
+    ]
+    aligned = comparison.cells is not None
+    return Drawn(
+        "strip",
+        "Token by token",
+        f"{view.shown.title.capitalize()} at each token, on one scale for both models; "
+        + ("the bars show B minus A." if aligned else "each wrote its own text."),
+        lambda: _draw(comparison, sides, view),
+        pd.concat(tables, ignore_index=True),
+    )
+
+
+def _draw(comparison: Comparison, sides: list[Side], view: View) -> go.Figure:
     page = _Page(view)
     if comparison.cells is None:
         for side in sides:
@@ -37,31 +55,16 @@ def strip(comparison: Comparison, view: View) -> Drawn:
             for line in _wrap(whole.text, 0, min(len(whole.text), LONGEST)):
                 page.add_row(whole.text, line, side, whole.start, whole.end)
                 page.gap()
-    else:
-        text = comparison.document.text
-        begin = max(0, min((view.pinned or 0) - LONGEST // 2, len(text) - LONGEST))
-        cells = cell_table(comparison, view.unit)
-        for line in _wrap(text, begin, min(len(text), begin + LONGEST)):
-            for side in sides:
-                page.add_row(text, line, side, side[1].encoded.source_start, side[1].encoded.source_end)
-            page.add_difference(text, line, cells)
-            page.gap()
-    return Drawn(
-        "strip",
-        "Token by token",
-        f"{view.shown.title.capitalize()} at each token, on one scale for both models"
-        + ("; the bars show B minus A." if comparison.cells is not None else "; each wrote its own text."),
-        page.figure(),
-        pd.concat(
-            [
-                token_table(side, view.unit).assign(
-                    model=name, source_start=side.encoded.source_start, source_end=side.encoded.source_end
-                )
-                for name, side in sides
-            ],
-            ignore_index=True,
-        ),
-    )
+        return page.figure()
+    text = comparison.document.text
+    begin = max(0, min((view.pinned or 0) - LONGEST // 2, len(text) - LONGEST))
+    cells = cell_table(comparison, view.unit)
+    for line in _wrap(text, begin, min(len(text), begin + LONGEST)):
+        for side in sides:
+            page.add_row(text, line, side, side[1].encoded.source_start, side[1].encoded.source_end)
+        page.add_difference(text, line, cells)
+        page.gap()
+    return page.figure()
 
 
 def _wrap(text: str, begin: int, end: int) -> list[tuple[int, int]]:
