@@ -1,0 +1,64 @@
+"""A few bundled example texts, so that there is something to look at before anything is typed.
+
+Each is a plain text or a conversation, listed in ``index.json`` with where it is from. It knows no tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from model.errors import TextError
+
+KINDS = ("prose", "code", "maths", "dialogue", "multilingual")
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example; ``messages`` are (role, content) pairs, a plain text has the single role ``text``."""
+
+    name: str
+    title: str
+    kind: str  # one of KINDS
+    origin: str  # author and licence
+    messages: tuple[tuple[str, str], ...]
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether this is a conversation, to be shown under a model's chat template."""
+        return self.messages[0][0] != "text"
+
+    @property
+    def text(self) -> str:
+        """The contents alone, without roles, with a blank line between messages."""
+        return "\n\n".join(content for _, content in self.messages)
+
+
+@cache
+def samples() -> tuple[Sample, ...]:
+    """Return the bundled examples, in the order in which they are offered."""
+    folder = files(__name__)
+    loaded = []
+    for entry in json.loads(folder.joinpath("index.json").read_text(encoding="utf-8")):
+        content = folder.joinpath(entry["file"]).read_text(encoding="utf-8")
+        if entry["file"].endswith(".json"):
+            messages = tuple((message["role"], message["content"]) for message in json.loads(content)["messages"])
+        else:
+            messages = (("text", content.removesuffix("\n")),)
+        loaded.append(Sample(entry["name"], entry["title"], entry["kind"], entry["origin"], messages))
+    return tuple(loaded)
+
+
+def sample(name: str) -> Sample:
+    """Return the example called ``name``.
+
+    Raises:
+        TextError: there is none of that name.
+    """
+    for candidate in samples():
+        if candidate.name == name:
+            return candidate
+    raise TextError(f"no example is called {name!r}; choose one of {', '.join(s.name for s in samples())}")
