@@ -1,131 +1,159 @@
 """The figures that answer "which model is less sure, and by how much?", each with its interval.
 
-Means are taken over what both models scored (or, of continuations, over what each wrote).
+Means are taken over what both models scored (or, of continuations, over what each wrote). Entropies per token can be
+compared only where the tokens are the same: of two tokenizers, the one that cuts finer has less entropy at each token.
+There the difference is taken per byte of text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.bootstrap import Estimate, difference, ratio
 from analysis.compare import Comparison
+from analysis.scoring import ScoredText
 from analysis.units import PER_NAT, Unit, significant
 
 
 @dataclass(frozen=True)
-class Summary:
-    """The figures that answer "who is less sure, and by how much?". Entropies are per token, in `unit`."""
+class Contrast:
+    """One figure of both models, and how far apart they are."""
 
-    unit: Unit
+    a: float
+    b: float
+    gap: Estimate  # B - A, with its 95% interval
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a comparison, for one role or for all."""
+
+    unit: Unit  # of the entropies
     role: str  # "all", or the role that the figures are restricted to
+    same_tokens: bool  # one tokenizer: a token of A is a token of B
     tokens_a: int
     tokens_b: int
-    bytes: int  # of the text that both scored; 0 for continuations, which have no text in common
-    entropy_a: Estimate
-    entropy_b: Estimate
-    entropy_difference: Estimate  # B - A, per token of each
-    confidence_a: Estimate
-    confidence_b: Estimate
-    confidence_difference: Estimate
-    bits_per_byte_a: float  # surprisal; always bits
-    bits_per_byte_b: float
-    bits_per_byte_difference: Estimate
+    bytes_a: int  # UTF-8 bytes of the scored text: the same for both, but for continuations
+    bytes_b: int
+    entropy: Contrast  # mean per token
+    entropy_per_byte: Contrast
+    confidence: Contrast  # mean per token
+    bits_per_byte: Contrast  # surprisal, always in bits; NaN for continuations, which have no text in common
+
+    @property
+    def per(self) -> Literal["token", "byte"]:
+        """What the difference in entropy is taken over."""
+        return "token" if self.same_tokens else "byte"
+
+    @property
+    def difference(self) -> Estimate:
+        """B - A in entropy, over the same pieces of text: per token of one tokenizer, else per byte."""
+        return self.entropy.gap if self.same_tokens else self.entropy_per_byte.gap
 
     @property
     def finding(self) -> str:
         """One sentence that states what was found."""
         if not self.tokens_a or not self.tokens_b:
             return "There is nothing that both models scored."
-        gap, unit = self.entropy_difference, self.unit
+        gap = self.difference
         tokens = f"{self.tokens_a:,}" if self.tokens_a == self.tokens_b else f"{self.tokens_a:,} and {self.tokens_b:,}"
         interval = f"95% interval {significant(gap.low)} to {significant(gap.high)}, {tokens} tokens"
+        size = (
+            f"{'+' if gap.mean > 0 else ''}{significant(gap.mean)} {self.unit} of entropy per {self.per} ({interval})"
+        )
         if not gap.clear:
-            return (
-                f"No clear difference: B minus A is {significant(gap.mean)} {unit} of entropy per token ({interval})."
-            )
-        side = "less" if gap.mean > 0 else "more"
-        return f"B is {side} sure than A: {gap.mean:+.2f} {unit} of entropy per token ({interval})."
+            return f"No clear difference: B minus A is {size}."
+        return f"B is {'less' if gap.mean > 0 else 'more'} sure than A: {size}."
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """One model's sums over n units: common pieces of text, or its own tokens."""
+
+    entropy: NDArray[np.float64]  # [n] nats
+    confidence: NDArray[np.float64]  # [n]
+    surprisal: NDArray[np.float64]  # [n] nats
+    tokens: NDArray[np.int64]  # [n]
+    bytes: NDArray[np.int64]  # [n]
 
 
 def summarise(comparison: Comparison, unit: Unit = "bits", role: str = "all") -> Summary:
     """Means over what both models scored (or, in a continuation, over what each wrote), with their intervals."""
-    if comparison.cells is None:
-        return _summary_of_own(comparison, unit)
-    cells, a, b = comparison.cells, comparison.a.scores, comparison.b.scores
-    chosen = np.ones(len(cells), dtype=bool) if role == "all" else cells.role == role
-    n_a, n_b, size = cells.tokens_a[chosen], cells.tokens_b[chosen], cells.bytes[chosen]
+    paired = comparison.cells is not None
+    a, b = _sums(comparison, role)
     per = PER_NAT[unit]
-    entropy = cells.sum_a(a.entropy)[chosen] * per, cells.sum_b(b.entropy)[chosen] * per
-    confidence = cells.sum_a(a.confidence)[chosen], cells.sum_b(b.confidence)[chosen]
-    surprisal = cells.sum_a(a.surprisal)[chosen] * PER_NAT["bits"], cells.sum_b(b.surprisal)[chosen] * PER_NAT["bits"]
+
+    def contrast(a_sum: NDArray[np.float64], b_sum: NDArray[np.float64], over: Literal["tokens", "bytes"]) -> Contrast:
+        a_weight, b_weight = getattr(a, over), getattr(b, over)
+        gap = difference(b_sum, b_weight, a_sum, a_weight, paired=paired)
+        return Contrast(ratio(a_sum, a_weight).mean, ratio(b_sum, b_weight).mean, gap)
+
+    nothing = Contrast(np.nan, np.nan, Estimate(np.nan, np.nan, np.nan))
+    bits = PER_NAT["bits"]
     return Summary(
         unit=unit,
         role=role,
-        tokens_a=int(n_a.sum()),
-        tokens_b=int(n_b.sum()),
-        bytes=int(size.sum()),
-        entropy_a=ratio(entropy[0], n_a),
-        entropy_b=ratio(entropy[1], n_b),
-        entropy_difference=difference(entropy[1], n_b, entropy[0], n_a),
-        confidence_a=ratio(confidence[0], n_a),
-        confidence_b=ratio(confidence[1], n_b),
-        confidence_difference=difference(confidence[1], n_b, confidence[0], n_a),
-        bits_per_byte_a=ratio(surprisal[0], size).mean,
-        bits_per_byte_b=ratio(surprisal[1], size).mean,
-        bits_per_byte_difference=difference(surprisal[1], size, surprisal[0], size),
+        same_tokens=comparison.a.facts.tokenizer_hash == comparison.b.facts.tokenizer_hash,
+        tokens_a=int(a.tokens.sum()),
+        tokens_b=int(b.tokens.sum()),
+        bytes_a=int(a.bytes.sum()),
+        bytes_b=int(b.bytes.sum()),
+        entropy=contrast(a.entropy * per, b.entropy * per, "tokens"),
+        entropy_per_byte=contrast(a.entropy * per, b.entropy * per, "bytes"),
+        confidence=contrast(a.confidence, b.confidence, "tokens"),
+        bits_per_byte=contrast(a.surprisal * bits, b.surprisal * bits, "bytes") if paired else nothing,
     )
 
 
-def _summary_of_own(comparison: Comparison, unit: Unit) -> Summary:
-    """Each model over its own tokens: different texts, so resampled independently and without bits per byte."""
+def _sums(comparison: Comparison, role: str) -> tuple[_Sums, _Sums]:
+    cells = comparison.cells
+    if cells is None:
+        return _own(comparison.a), _own(comparison.b)
+    chosen = np.ones(len(cells), dtype=bool) if role == "all" else cells.role == role
     sides = []
-    for side in (comparison.a, comparison.b):
-        own = side.own
-        sides.append((side.scores.entropy[own] * PER_NAT[unit], side.scores.confidence[own], np.ones(int(own.sum()))))
-    (entropy_a, confidence_a, n_a), (entropy_b, confidence_b, n_b) = sides
-    nothing = Estimate(float("nan"), float("nan"), float("nan"))
-    return Summary(
-        unit=unit,
-        role="all",
-        tokens_a=len(n_a),
-        tokens_b=len(n_b),
-        bytes=0,
-        entropy_a=ratio(entropy_a, n_a),
-        entropy_b=ratio(entropy_b, n_b),
-        entropy_difference=difference(entropy_b, n_b, entropy_a, n_a, paired=False),
-        confidence_a=ratio(confidence_a, n_a),
-        confidence_b=ratio(confidence_b, n_b),
-        confidence_difference=difference(confidence_b, n_b, confidence_a, n_a, paired=False),
-        bits_per_byte_a=float("nan"),
-        bits_per_byte_b=float("nan"),
-        bits_per_byte_difference=nothing,
-    )
+    for scores, total, tokens in (
+        (comparison.a.scores, cells.sum_a, cells.tokens_a),
+        (comparison.b.scores, cells.sum_b, cells.tokens_b),
+    ):
+        sums = (total(values)[chosen] for values in (scores.entropy, scores.confidence, scores.surprisal))
+        sides.append(_Sums(*sums, tokens=tokens[chosen], bytes=cells.bytes[chosen]))
+    return sides[0], sides[1]
+
+
+def _own(side: ScoredText) -> _Sums:
+    """The tokens that a model wrote, each a unit; a split character counts where it starts."""
+    own, encoded = side.own, side.encoded
+    reach = np.concatenate([[0], np.cumsum([len(character.encode("utf-8")) for character in encoded.text])])
+    bytes_ = reach[encoded.end] - reach[np.minimum(encoded.start + encoded.continuation, encoded.end)]
+    scores = (side.scores.entropy, side.scores.confidence, side.scores.surprisal)
+    sums = (values[own].astype(np.float64) for values in scores)
+    return _Sums(*sums, tokens=np.ones(int(own.sum()), dtype=np.int64), bytes=bytes_[own].astype(np.int64))
 
 
 def summary_table(comparison: Comparison, unit: Unit = "bits") -> pd.DataFrame:
-    """One row for all roles and one for each: means, differences and their 95% intervals."""
+    """One row for all roles and one for each: means, differences B - A and their 95% intervals."""
     roles = ["all"]
     if comparison.cells is not None:
         found = sorted(set(comparison.cells.role.tolist()))
         roles += found if len(found) > 1 else []
     rows = []
     for role in roles:
-        s = summarise(comparison, unit, role)
-        row: dict[str, object] = {"role": role, "tokens_a": s.tokens_a, "tokens_b": s.tokens_b, "bytes": s.bytes}
-        for name in ("entropy", "confidence"):
-            gap: Estimate = getattr(s, f"{name}_difference")
+        summary = summarise(comparison, unit, role)
+        row: dict[str, object] = {"role": role, "unit": unit}
+        row |= {name: getattr(summary, name) for name in ("tokens_a", "tokens_b", "bytes_a", "bytes_b")}
+        for name in ("entropy", "entropy_per_byte", "confidence", "bits_per_byte"):
+            contrast: Contrast = getattr(summary, name)
             row |= {
-                f"{name}_a": getattr(s, f"{name}_a").mean,
-                f"{name}_b": getattr(s, f"{name}_b").mean,
-                f"{name}_difference": gap.mean,
-                f"{name}_low": gap.low,
-                f"{name}_high": gap.high,
+                f"{name}_a": contrast.a,
+                f"{name}_b": contrast.b,
+                f"{name}_difference": contrast.gap.mean,
+                f"{name}_low": contrast.gap.low,
+                f"{name}_high": contrast.gap.high,
             }
-        row |= {"bits_per_byte_a": s.bits_per_byte_a, "bits_per_byte_b": s.bits_per_byte_b}
-        gap = s.bits_per_byte_difference
-        row |= {"bits_per_byte_difference": gap.mean, "bits_per_byte_low": gap.low, "bits_per_byte_high": gap.high}
-        rows.append({**row, "unit": unit})
+        rows.append(row)
     return pd.DataFrame(rows)

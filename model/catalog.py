@@ -39,6 +39,7 @@ class CatalogEntry:
     """In the order in which they are tried."""
 
 
+SHARE_ALIKE = ("cc-by-sa-3.0", "https://creativecommons.org/licenses/by-sa/3.0/")
 APACHE = ("apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 LLAMA = ("llama3.2", "https://www.llama.com/llama3_2/license/")
 GEMMA = ("gemma", "https://ai.google.dev/gemma/terms")
@@ -119,7 +120,7 @@ _CATALOG: tuple[CatalogEntry, ...] = (
         "Tiny SFT of this project",
         "sft",
         "llama",
-        *APACHE,
+        *SHARE_ALIKE,
         False,
         TINY_PARAMETERS,
         (BundledSource("data/demo/tiny-sft"),),

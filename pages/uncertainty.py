@@ -68,27 +68,32 @@ def controls() -> tuple[str, int, Sampling]:
 
 def summary_row(comparison: Comparison, summary: Summary) -> None:
     """The four figures that answer the question, and the finding in one sentence."""
-    unit = summary.unit
-    gap = summary.entropy_difference
-    per_byte = f"{significant(summary.bits_per_byte_a)} / {significant(summary.bits_per_byte_b)}"
-    figures = (
-        (f"A {comparison.a.facts.name}", summary.entropy_a.mean, summary.confidence_a.mean, summary.tokens_a),
-        (f"B {comparison.b.facts.name}", summary.entropy_b.mean, summary.confidence_b.mean, summary.tokens_b),
+    unit, gap, bits = summary.unit, summary.difference, summary.bits_per_byte
+    sides = (
+        ("A", comparison.a, summary.entropy.a, summary.confidence.a, summary.tokens_a),
+        ("B", comparison.b, summary.entropy.b, summary.confidence.b, summary.tokens_b),
     )
+    paired = comparison.cells is not None
     with st.container(border=True, key="card_summary"):
         columns = st.columns(4)
-        for column, (name, entropy, confidence, tokens) in zip(columns[:2], figures, strict=True):
+        for column, (side, scored, entropy, confidence, tokens) in zip(columns[:2], sides, strict=True):
             with column:
-                st.metric(plain(name, 40), f"{significant(entropy)} {unit}", help="Mean entropy per token.")
+                name = plain(f"{side} {scored.facts.name}", 40)
+                st.metric(name, f"{significant(entropy)} {unit}", help="Mean entropy per token.")
                 st.caption(f"mean entropy, {tokens:,} tokens; mean confidence {significant(confidence)}")
         with columns[2]:
-            st.metric("bits per byte", per_byte if summary.bytes else "none", help="Surprisal over UTF-8 bytes.")
-            st.caption(
-                f"A / B, over the {summary.bytes:,} bytes that both scored" if summary.bytes else "no text in common"
-            )
+            per_byte = f"{significant(bits.a)} / {significant(bits.b)}" if paired else "none"
+            st.metric("bits per byte", per_byte, help="Surprisal of the text that came, over its UTF-8 bytes.")
+            st.caption(f"A / B, over the {summary.bytes_a:,} bytes that both scored" if paired else "no text in common")
         with columns[3]:
-            st.metric("B − A", f"{gap.mean:+.2f} {unit}", help="Difference of the mean entropies per token.")
-            st.caption(f"95% interval {significant(gap.low)} to {significant(gap.high)}, block bootstrap")
+            sign = "+" if gap.mean > 0 else ""
+            st.metric(
+                f"B − A, per {summary.per}",
+                f"{sign}{significant(gap.mean)} {unit}",
+                help="Difference in entropy. Per token where both have the same tokens; else per byte of text, since "
+                "the model that cuts text finer has less entropy at each token. Interval: block bootstrap.",
+            )
+            st.caption(f"entropy; 95% interval {significant(gap.low)} to {significant(gap.high)}")
         st.markdown(plain(summary.finding))
         notes = [f"{side}: {'; '.join(scored.notes)}." for side, scored in _sides(comparison) if scored.notes]
         if notes:

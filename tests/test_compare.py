@@ -54,7 +54,7 @@ def test_a_model_against_itself_differs_nowhere(loaded):
     assert np.nanmax(found.divergences.js) < 1e-6
     assert (cell_table(found)["entropy_difference"] == 0).all()
     summary = summarise(found)
-    gap = summary.entropy_difference
+    gap = summary.difference
     assert gap.mean == gap.low == gap.high == 0 and "No clear difference" in summary.finding
 
 
@@ -64,7 +64,7 @@ def test_two_tokenizers_are_compared_in_common_cells(loaded):
     summary, table = summarise(found, "bits"), cell_table(found, "bits")
     # bits per byte by hand: all of each model's surprisal in the cells over the bytes that they cover
     covered = "".join(TEXT[s:e] for s, e in zip(table["start"], table["end"], strict=True))
-    assert summary.bytes == len(covered.encode())
+    assert summary.bytes_a == summary.bytes_b == len(covered.encode())
     by_hand = sum(
         s
         for s, a, b in zip(
@@ -72,10 +72,20 @@ def test_two_tokenizers_are_compared_in_common_cells(loaded):
         )
         if any(c <= a and b <= d for c, d in zip(table["start"], table["end"], strict=True))
     )
-    assert summary.bits_per_byte_b == pytest.approx(by_hand / np.log(2) / summary.bytes, rel=1e-5)
+    assert summary.bits_per_byte.b == pytest.approx(by_hand / np.log(2) / summary.bytes_b, rel=1e-5)
     # A has no BOS: its first token, and with it the first cell, is out of the comparison for both
     assert table["start"].iloc[0] > 0 and np.isnan(found.a.scores.entropy[0])
     assert not np.isnan(found.b.scores.entropy[0])
+
+
+def test_entropy_across_tokenizers_is_compared_per_byte(loaded):
+    """The finer tokenizer has less entropy at each token; that once read as "more sure"."""
+    one, two = (summarise(compare(loaded["base"], loaded[b], Document.plain(TEXT))) for b in ("sft", "other"))
+    assert one.per == "token" and one.difference == one.entropy.gap
+    assert two.per == "byte" and two.difference == two.entropy_per_byte.gap and "per byte" in two.finding
+    assert two.entropy_per_byte.a == pytest.approx(two.entropy.a * two.tokens_a / two.bytes_a)
+    # cutting one text twice as fine under the same total entropy halves the mean per token, not the rate per byte
+    assert two.difference.mean == pytest.approx(two.entropy_per_byte.b - two.entropy_per_byte.a)
 
 
 def test_roles_are_split_and_templates_left_out(loaded):
@@ -96,8 +106,10 @@ def test_continuations_are_each_models_own(loaded):
     )
     assert found.cells is None and found.a.generated <= 12
     summary = summarise(found)
-    assert summary.tokens_a == found.a.generated and np.isnan(summary.bits_per_byte_a)
-    assert summary.entropy_a.mean == pytest.approx(found.a.scores.entropy[-found.a.generated :].mean() / np.log(2))
+    assert summary.tokens_a == found.a.generated and np.isnan(summary.bits_per_byte.a)
+    assert summary.entropy.a == pytest.approx(found.a.scores.entropy[-found.a.generated :].mean() / np.log(2))
+    text = found.a.encoded.text[len("the cat") :]
+    assert summary.bytes_a == len(text.encode())
     with pytest.raises(TextError, match="two continuations|aligned"):
         cell_table(found)
     with pytest.raises(TextError, match="ends with an answer"):
