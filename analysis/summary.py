@@ -120,8 +120,15 @@ def _sums(comparison: Comparison, role: str) -> tuple[_Sums, _Sums]:
         (comparison.a.scores, cells.sum_a, cells.tokens_a),
         (comparison.b.scores, cells.sum_b, cells.tokens_b),
     ):
-        sums = (total(values)[chosen] for values in (scores.entropy, scores.confidence, scores.surprisal))
-        sides.append(_Sums(*sums, tokens=tokens[chosen], bytes=cells.bytes[chosen]))
+        sides.append(
+            _Sums(
+                total(scores.entropy)[chosen],
+                total(scores.confidence)[chosen],
+                total(scores.surprisal)[chosen],
+                tokens[chosen],
+                cells.bytes[chosen],
+            )
+        )
     return sides[0], sides[1]
 
 
@@ -130,9 +137,13 @@ def _own(side: ScoredText) -> _Sums:
     own, encoded = side.own, side.encoded
     reach = np.concatenate([[0], np.cumsum([len(character.encode("utf-8")) for character in encoded.text])])
     bytes_ = reach[encoded.end] - reach[np.minimum(encoded.start + encoded.continuation, encoded.end)]
-    scores = (side.scores.entropy, side.scores.confidence, side.scores.surprisal)
-    sums = (values[own].astype(np.float64) for values in scores)
-    return _Sums(*sums, tokens=np.ones(int(own.sum()), dtype=np.int64), bytes=bytes_[own].astype(np.int64))
+    return _Sums(
+        side.scores.entropy[own].astype(np.float64),
+        side.scores.confidence[own].astype(np.float64),
+        side.scores.surprisal[own].astype(np.float64),
+        np.ones(int(own.sum()), dtype=np.int64),
+        bytes_[own].astype(np.int64),
+    )
 
 
 def summary_table(comparison: Comparison, unit: Unit = "bits") -> pd.DataFrame:
