@@ -31,6 +31,7 @@ class Inputs:
     b: ModelSpec | None
     document: Document | None
     chat: bool
+    force_bos: bool
     unit: Unit
     problem: str = ""
 
@@ -51,6 +52,13 @@ def sidebar() -> Inputs:
             help="Each model reads the text in its own chat format; only the text itself is compared. "
             "A model without a template reads the raw text.",
         )
+        force_bos = st.toggle(
+            "Force BOS",
+            key=state.FORCE_BOS,
+            bind="query-params",
+            help="Put a beginning-of-text token before the text even for models whose tokenizer does not: "
+            "then their first token has scores too, but the model may never have seen a text begin so.",
+        )
         unit = st.segmented_control(
             "Unit", ["bits", "nats"], default="bits", key=state.UNIT, bind="query-params", required=True,
             help="Of entropy and surprisal. 1 nat is 1.443 bits.",
@@ -66,7 +74,7 @@ def sidebar() -> Inputs:
             specs = _options(a, b)
         except MicroStepError as error:
             problem = problem or str(error)
-    return Inputs(specs[0], specs[1], document, chat, cast(Unit, unit), problem)
+    return Inputs(specs[0], specs[1], document, chat, force_bos, cast(Unit, unit), problem)
 
 
 def _model_name(label: str, key: str, names: list[str], default: str, help_text: str) -> str:

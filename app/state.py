@@ -9,7 +9,7 @@ from __future__ import annotations
 import streamlit as st
 
 A, B = "a", "b"
-CHAT, UNIT, SOURCE, EXAMPLE = "chat", "unit", "source", "example"
+CHAT, FORCE_BOS, UNIT, SOURCE, EXAMPLE = "chat", "bos", "unit", "source", "example"
 TEXT, ANSWER, SYSTEM, UPLOAD = "text", "answer", "system", "upload"
 PINNED = "at"
 STOPPED = "stopped"  # the request that the user stopped

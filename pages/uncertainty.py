@@ -178,7 +178,7 @@ if inputs.problem:
 elif inputs.document is None or inputs.a is None or inputs.b is None:
     st.info("There is no text yet: choose an example, type one, or load a file in the sidebar.")
 else:
-    asked = Request(inputs.a, inputs.b, inputs.document, inputs.chat, new_tokens=new_tokens, sampling=sampling)
+    asked = Request(inputs.a, inputs.b, inputs.document, inputs.chat, inputs.force_bos, new_tokens, sampling)
     found = answer(asked)
     if found is not None:
         shown = View(score, inputs.unit, theme(), pinned())
