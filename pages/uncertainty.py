@@ -8,6 +8,7 @@ import streamlit as st
 from analysis.compare import Comparison
 from analysis.figures.base import View
 from analysis.figures.comparison import draw
+from analysis.figures.theme import LINE
 from analysis.request import Request
 from analysis.scoring import ScoredText
 from analysis.summary import Summary, summarise, summary_table
@@ -140,8 +141,21 @@ def _from_scatter(point: dict[str, Any]) -> int | None:
 
 def _changes(table: pd.DataFrame, view: View) -> None:
     """The pieces that changed most; choosing a row pins it."""
-    names = [f"{view.score}_{side}" for side in ("a", "b", "difference")]
-    kept = ["text", "start", *names, *(name for name in ("kl_ab", "kl_ba", "js") if name in table)]
+    unit = view.shown.unit(view.unit)
+    heads = {
+        f"{view.score}_a": (f"A, {unit}", view.shown.meaning),
+        f"{view.score}_b": (f"B, {unit}", view.shown.meaning),
+        f"{view.score}_difference": (
+            f"B − A, {unit}",
+            "Summed (probabilities: averaged) over the tokens of the piece.",
+        ),
+        "kl_ab": (f"KL(A‖B), {view.unit}", "Σ pA ln(pA / pB): what A expects and B does not."),
+        "kl_ba": (f"KL(B‖A), {view.unit}", "Σ pB ln(pB / pA): what B expects and A does not."),
+        "js": (f"JS, {view.unit}", "Jensen-Shannon divergence: symmetric, at most 1 bit a token."),
+    }
+    kept = ["text", "start", *(name for name in heads if name in table)]
+
+    mark = f"background-color: {LINE[view.theme]}; font-weight: bold"
 
     def chosen() -> None:
         rows = st.session_state["changes_table"]["selection"]["rows"]
@@ -149,14 +163,24 @@ def _changes(table: pd.DataFrame, view: View) -> None:
             pin(int(table["start"].iloc[rows[0]]))
 
     st.dataframe(
-        table[kept],
+        table[kept].style.apply(lambda row: [mark if _pinned_row(row, view) else ""] * len(row), axis=1),
         key="changes_table",
         on_select=chosen,
         selection_mode="single-row",
         hide_index=True,
         height=320,
-        column_config={name: st.column_config.NumberColumn(format="%.3g") for name in kept[2:]},
+        column_config={
+            "start": st.column_config.NumberColumn("character", help="Where the piece starts in the text."),
+            **{
+                name: st.column_config.NumberColumn(label, help=text, format="%.3g")
+                for name, (label, text) in heads.items()
+            },
+        },
     )
+
+
+def _pinned_row(row: pd.Series, view: View) -> bool:
+    return view.pinned is not None and row["start"] <= view.pinned < row["start"] + len(row["text"])
 
 
 def roles(comparison: Comparison, view: View) -> None:

@@ -131,7 +131,10 @@ def distribution(comparison: Comparison, view: View) -> Drawn:
     edges = np.linspace(0, top, BINS + 1)
     figure, rows = go.Figure(), []
     for name, side, color in _sides(comparison, view):
-        values = side_table(side, view)[view.score].to_numpy()
+        table = side_table(side, view)
+        values = table[view.score].to_numpy()
+        for value in _pinned_values(table, view):
+            figure.add_vline(x=min(value, top), line={"color": color, "width": 2, "dash": "dot"})
         counts, _ = np.histogram(np.clip(values, 0, top), edges)
         share = counts / max(1, counts.sum())
         rows.append(
@@ -198,6 +201,13 @@ def side_table(side: ScoredText, view: View) -> pd.DataFrame:
         table = table[side.content]
         table = table.assign(x=(table["start"] + table["end"]) / 2)
     return table if view.role == "all" else table[table["role"] == view.role]
+
+
+def _pinned_values(table: pd.DataFrame, view: View) -> list[float]:
+    """The scores of the tokens on the pinned character; none where each model wrote its own text."""
+    if view.pinned is None or (table["start"] < 0).any():
+        return []
+    return list(table.loc[(table["start"] <= view.pinned) & (view.pinned < table["end"]), view.score])
 
 
 def _less_sure(view: View) -> int:
