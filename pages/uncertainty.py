@@ -147,7 +147,7 @@ def _changes(table: pd.DataFrame, view: View) -> None:
         f"{view.score}_b": (f"B, {unit}", view.shown.meaning),
         f"{view.score}_difference": (
             f"B − A, {unit}",
-            "Summed (probabilities: averaged) over the tokens of the piece.",
+            "Sums over the tokens of the piece; of probabilities, means.",
         ),
         "kl_ab": (f"KL(A‖B), {view.unit}", "Σ pA ln(pA / pB): what A expects and B does not."),
         "kl_ba": (f"KL(B‖A), {view.unit}", "Σ pB ln(pB / pA): what B expects and A does not."),
