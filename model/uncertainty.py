@@ -21,8 +21,10 @@ from transformers import PreTrainedModel
 from model.errors import ModelError
 from model.forward import Progress, hidden_states, logits_of, vocabulary, watched
 
-CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32
-BLOCK_ELEMENTS = 1 << 20  # logits reduced at a time: small enough for a processor's cache
+CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32, but at least
+CHUNK_POSITIONS = 256  # so many positions: with fewer, reading the head's weights costs more than using them
+BLOCK_ELEMENTS = 1 << 22  # logits reduced at a time: small enough for a processor's cache
+GROUP = 64  # columns of which the largest is found together, before the top-k
 BODY_SHARE = 0.7  # of the time, for progress bars: a guess that suits small models with large vocabularies
 
 
@@ -63,8 +65,12 @@ class TokenScores:
     @classmethod
     def nothing(cls, n: int, k: int) -> TokenScores:
         """Give n missing tokens."""
+        entropy, confidence, margin, surprisal = np.full((4, n), np.nan, dtype=np.float32)
         return cls(
-            *(np.full(n, np.nan, dtype=np.float32) for _ in range(4)),
+            entropy,
+            confidence,
+            margin,
+            surprisal,
             rank=np.zeros(n, dtype=np.int64),
             topk_ids=np.full((n, k), -1, dtype=np.int64),
             topk_probability=np.full((n, k), np.nan, dtype=np.float32),
@@ -156,7 +162,7 @@ def score_pair(
 
 def chunk_positions(vocabulary: int) -> int:
     """How many positions go through the LM head at a time."""
-    return max(16, CHUNK_ELEMENTS // vocabulary)
+    return max(CHUNK_POSITIONS, CHUNK_ELEMENTS // vocabulary)
 
 
 def _chunks(n: int, width: int, chunk: int | None) -> Iterator[slice]:
@@ -204,44 +210,74 @@ def reduce_logits(logits: Tensor, target: Tensor, k: int) -> TokenScores:
         k: how many likeliest tokens to keep.
     """
     step = max(1, BLOCK_ELEMENTS // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    parts = [_reduce(z, x, k) for z, x in zip(logits.split(step), target.split(step), strict=True)]
+    spare = torch.empty_like(logits[:step])
+    blocks = zip(torch.split(logits, step), torch.split(target, step), strict=True)
+    parts = [_reduce(z, x, k, spare[: len(z)]) for z, x in blocks]
     columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
     return TokenScores(*columns)
 
 
-def _reduce(z: Tensor, x: Tensor, k: int) -> tuple[Tensor, ...]:
+def _reduce(z: Tensor, x: Tensor, k: int, spare: Tensor) -> tuple[Tensor, ...]:
+    """Every score of a block, in two buffers: z and spare are overwritten. See benchmarks/README.md for the choices."""
     width = min(max(k, 2), z.shape[1])
-    top, ids = z.topk(width, dim=-1)  # [C, k], likeliest first
+    top, ids = _largest(z, width)  # [C, k], likeliest first
     true = z.gather(-1, x[:, None])  # [C, 1]
-    rank = 1 + torch.count_nonzero(z > true, dim=-1)
+    # Counted in float32, exact below 2^24: comparing into bools and counting those takes four times as long.
+    rank = 1 + torch.gt(z, true, out=spare).sum(-1).long()
     best = top[:, :1]
     # With the maximum taken off first, ln sum e^z - sum p z keeps its precision; clamped, -inf counts as p = 0.
     z.sub_(best).clamp_(min=-1e4)
-    p = z.exp()
-    total = p.sum(-1)  # [C]
-    entropy = (total.log() - torch.einsum("cv,cv->c", p, z) / total).clamp_(min=0)
-    probability = (top - best).exp_() / total[:, None]
-    surprisal = total.log() + (best - true)[:, 0]
-    second = probability[:, 1] if width > 1 else torch.zeros_like(total)
+    p = torch.softmax(z, -1, out=spare)
+    scale = p.sum(-1)  # 1 but for the digits that softmax loses over a large vocabulary (2e-5 over 262,144)
+    log_total = (scale / p.gather(-1, ids[:, :1])[:, 0]).log()  # ln sum e^z, since the likeliest has e^0
+    probability = p.gather(-1, ids) / scale[:, None]
+    entropy = (log_total - p.mul_(z).sum(-1) / scale).clamp_(min=0)
+    surprisal = log_total + (best - true)[:, 0]
+    second = probability[:, 1] if width > 1 else torch.zeros_like(entropy)
     margin = probability[:, 0] - second
     return entropy, probability[:, 0], margin, surprisal, rank, ids[:, :k], probability[:, :k]
+
+
+def _largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """[C, k] largest values of each row and their columns, as `topk` but in one pass at the speed of a maximum.
+
+    The k largest lie in the k groups with the largest maxima, so that only those groups' members are sorted.
+    """
+    n = z.shape[1] // GROUP
+    if n < k:
+        values, columns = z.topk(k, dim=-1)
+        return values, columns
+    groups = z[:, : GROUP * n].view(-1, GROUP, n)  # group j holds columns j, j + n, j + 2n, ...
+    chosen = groups.amax(1).topk(k, dim=-1).indices  # [C, k]
+    members = (chosen[:, None] + n * torch.arange(GROUP, device=z.device)[:, None]).flatten(1)
+    rest = torch.arange(GROUP * n, z.shape[1], device=z.device).expand(len(z), -1)  # the last, incomplete group
+    members = torch.cat([members, rest], dim=1)
+    values, at = z.gather(1, members).topk(k, dim=-1)
+    return values, members.gather(1, at)
 
 
 def _divergences(a: Tensor, b: Tensor) -> NDArray[np.float32]:
     """[3, C]: KL(A||B), KL(B||A), JS of two [C, V] sets of logits."""
     step = max(1, BLOCK_ELEMENTS // a.shape[1]) if a.device.type == "cpu" else len(a)
     parts = []
-    for za, zb in zip(a.split(step), b.split(step), strict=True):
-        la, lb = za.log_softmax(-1).clamp_(min=-1e4), zb.log_softmax(-1).clamp_(min=-1e4)
-        pa, pb = la.exp(), lb.exp()
+    for za, zb in zip(torch.split(a, step), torch.split(b, step), strict=True):
+        (la, pa), (lb, pb) = _log_and_probability(za), _log_and_probability(zb)
         ratio = la - lb
-        kl_ab = torch.einsum("cv,cv->c", pa, ratio)
-        kl_ba = -torch.einsum("cv,cv->c", pb, ratio)
+        kl_ab = (pa * ratio).sum(-1)
+        kl_ba = -(pb * ratio).sum(-1)
         lm = (pa + pb).mul_(0.5).clamp_(min=1e-44).log_()
-        js = 0.5 * (torch.einsum("cv,cv->c", pa, la - lm) + torch.einsum("cv,cv->c", pb, lb - lm))
+        js = 0.5 * ((la - lm).mul_(pa).sum(-1) + (lb - lm).mul_(pb).sum(-1))
         parts.append(torch.stack([kl_ab, kl_ba, js]).clamp_(min=0))
     found: NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
     return found
+
+
+def _log_and_probability(z: Tensor) -> tuple[Tensor, Tensor]:
+    """[C, V] ln p and p. torch's log_softmax loses digits over a large vocabulary; sum and mul().sum() do not."""
+    log_p = z.log_softmax(-1).clamp_(min=-1e4)
+    p = log_p.exp()
+    scale = p.sum(-1, keepdim=True)
+    return log_p.sub_(scale.log()), p.div_(scale)
 
 
 def _report(progress: Progress | None, share: float) -> None:
