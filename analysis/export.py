@@ -120,6 +120,8 @@ def check_out(path: Path, formats: tuple[str, ...]) -> None:
         raise ExportError(f"unknown format {path.name!r}; end the name with one of {', '.join(formats)}")
     if suffix in IMAGES and chrome() is None:
         raise ExportError(NO_CHROME)
+    if path.is_dir():
+        raise ExportError(f"{path} cannot be written: it is a folder")
     if not path.absolute().parent.is_dir():
         raise ExportError(f"{path} cannot be written: its folder does not exist")
 

@@ -97,7 +97,7 @@ def read_document(content: bytes, name: str) -> Document:
     try:
         turns = json.loads(text)["messages"]
         return Document(tuple(Message(str(turn["role"]), str(turn["content"])) for turn in turns))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise TextError(
             f'{name} is no conversation; it should hold {{"messages": [{{"role": "user", "content": "..."}}]}}'
         ) from None

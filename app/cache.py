@@ -78,11 +78,13 @@ class Workshop:
 def _stamp(*specs: ModelSpec) -> Stamp:
     """When the files of local models last changed."""
     times = []
-    for name in (name for spec in specs for name in (spec.name, spec.adapter or "")):
-        path = Path(name).expanduser()
-        if name and path.exists():
+    for name in (name for spec in specs for name in (spec.name, spec.adapter or "") if name):
+        try:
+            path = Path(name).expanduser()
             files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
             times.append(max((file.stat().st_mtime for file in files), default=0.0))
+        except (OSError, ValueError, RuntimeError):  # no path: a name on the hub, or none that a file could have
+            continue
     return tuple(times)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+_LINK = re.compile(r"https?(?=:)|www(?=\.)|@", re.IGNORECASE)  # where Markdown makes links of bare text
+_JOINER = "\u2060"  # shows as nothing, and breaks such a link
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:&^=])")
 
 
@@ -11,4 +13,4 @@ def plain(text: str, longest: int = 300) -> str:
     """Escaped so that it shows as it is: no emphasis, links, images, HTML, LaTeX, icons or colours."""
     short = text if len(text) <= longest else text[: longest - 1] + "…"
     visible = "".join(c if c.isprintable() else " " for c in short)
-    return _SPECIAL.sub(r"\\\1", visible)
+    return _SPECIAL.sub(r"\\\1", _LINK.sub(rf"\g<0>{_JOINER}", visible))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import streamlit as st
 
@@ -17,6 +18,7 @@ from model.cost import available_memory
 from model.document import Document
 from model.errors import MicroStepError
 from model.fetch import fetch, is_cached
+from model.hub import is_repo_id
 from model.loading import LoadedModel, ModelSpec
 
 HEAVY = 1.5e12  # parameters x tokens from which a run on a CPU takes more than half a minute: it is asked for first
@@ -35,7 +37,8 @@ def answer(request: Request) -> Comparison | None:
         return None
     if st.session_state.get(state.STOPPED) == request:
         st.info("Stopped. Nothing was kept of this run.")
-        st.button("Run again", type="primary", on_click=lambda: st.session_state.pop(state.STOPPED))
+        # the button fades only slowly: a second click finds nothing to take away
+        st.button("Run again", type="primary", on_click=lambda: st.session_state.pop(state.STOPPED, None))
         return None
     place = st.empty()
     try:
@@ -57,9 +60,9 @@ def answer(request: Request) -> Comparison | None:
 def _ready(request: Request) -> bool:
     """Both models are on this machine; if not, offer to fetch them: a link alone never starts a download."""
     for side, spec in (("A", request.a), ("B", request.b)):
-        if is_cached(spec.name):
-            continue
         entry = find(spec.name)
+        if is_cached(spec.name) or (entry is None and not _on_hub(spec.name)):
+            continue  # what is neither here nor to be fetched fails at loading, with the reason
         st.info(f"Model {side}, {plain(spec.name)}, is not on this machine yet.")
         accepted = False
         if entry is not None and entry.terms_needed:
@@ -71,6 +74,11 @@ def _ready(request: Request) -> bool:
             st.rerun()
         return False
     return True
+
+
+def _on_hub(name: str) -> bool:
+    """Whether the hub may have it: it reads like a hub id, and nothing on this machine has that name."""
+    return is_repo_id(name) and not Path(name).exists()
 
 
 def _fetch(spec: ModelSpec, accepted: bool) -> None:
