@@ -6,18 +6,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pandas as pd
 import typer
 
 from model.document import Document, Message
 from model.errors import TextError
-from model.forward import Progress
 from model.loading import LoadedModel, ModelSpec, load
-from model.terminal import progress_bar, run
+from model.terminal import one_line, progress_bar, run
 
-app = typer.Typer(
+if TYPE_CHECKING:  # they bring torch and pandas, seconds that help and mistakes need not wait for
+    import pandas as pd
+
+    from model.forward import Progress
+
+app: typer.Typer = typer.Typer(
     help="Score texts, compare models, make figures.", no_args_is_help=True, pretty_exceptions_enable=False
 )
 
@@ -170,7 +173,10 @@ def figure(
     unit: Unit = "bits",
     theme: Annotated[Literal["light", "dark"], typer.Option(help="Colours of the figure.")] = "light",
     pinned: Annotated[int | None, typer.Option(min=0, help="Character of the text to mark.")] = None,
-    role: Annotated[str, typer.Option(help="Only tokens of this role; all for every one.")] = "all",
+    role: Annotated[
+        Literal["all", "text", "system", "user", "assistant"],
+        typer.Option(help="Only tokens of this role; all for every one."),
+    ] = "all",
     a_revision: Revision = None,
     b_revision: Revision = None,
     a_adapter: Adapter = None,
@@ -253,7 +259,7 @@ def _progress(what: str) -> Iterator[Progress]:
 
 def _remark(head: str, notes: tuple[str, ...]) -> None:
     for note in notes:
-        print(f"{head}{note}", file=sys.stderr)
+        print(one_line(f"{head}{note}"), file=sys.stderr)
 
 
 def _give(table: pd.DataFrame, out: Path | None, caption: str, turned: bool = False) -> None:
@@ -265,4 +271,4 @@ def _give(table: pd.DataFrame, out: Path | None, caption: str, turned: bool = Fa
         save_table(table, out)
         print(out)
     else:
-        show_table(table, caption, turned)
+        show_table(table, one_line(caption), turned)
