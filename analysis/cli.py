@@ -272,3 +272,7 @@ def _give(table: pd.DataFrame, out: Path | None, caption: str, turned: bool = Fa
         print(out)
     else:
         show_table(table, one_line(caption), turned)
+
+
+import analysis.corpus_cli  # noqa: E402 - adds its command
+import analysis.segment_cli  # noqa: E402, F401 - adds its commands

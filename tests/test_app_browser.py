@@ -382,9 +382,14 @@ def test_light_and_dark_hold_for_the_page_the_strip_and_the_figures(
     for element in (page.locator(".stApp"), card(page, "strip"), page.locator(".st-key-card_line .svg-container")):
         parts = [int(x) for x in re.findall(r"\d+", element.evaluate(bright))[:3]]
         assert (sum(parts) > 600) if theme == "light" else (sum(parts) < 150)
-    fill = page.locator(".st-key-card_scatter .xtick text").first.evaluate("e => getComputedStyle(e).fill")
-    ink = [int(x) for x in re.findall(r"\d+", fill)[:3]]
-    assert (sum(ink) < 400) if theme == "light" else (sum(ink) > 350)
+    page.wait_for_function(  # the figures are drawn anew once the browser has said which theme it has
+        """dark => {
+          const ink = document.querySelector('.st-key-card_scatter .xtick text');
+          const [r, g, b] = ink ? getComputedStyle(ink).fill.match(/\\d+/g).map(Number) : [];
+          return dark ? r + g + b > 350 : r + g + b < 400;
+        }""",
+        arg=theme == "dark",
+    )
 
 
 def test_a_narrow_window_shows_everything_without_sideways_scrolling(visit: Visit, link: dict[str, object]) -> None:

@@ -1,0 +1,166 @@
+"""One model, one text, one rule: gather what the rule looks at, cut, and show it as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.scoring import ScoredText, score_document, token_table
+from analysis.solver import Solved
+from analysis.units import PER_NAT, Unit
+from model.document import Document
+from model.errors import MicroStepError
+from model.forward import Progress
+from model.history import Method, limited_history
+from model.loading import LoadedModel
+from model.segmentation import MAX_LENGTH, RULES, Segmentation, SegmentInputs, check_max_length, valid_parameters
+from model.segmentation_attention import attention_shares, router_turns
+from model.segmentation_rules import NO_MICRO_STEP
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """How to compute what a rule needs beyond the scores."""
+
+    layers: tuple[int, ...] | None = None  # of the attention rules; None: all
+    heads: tuple[int, ...] | None = None
+    history: Method = "exact"  # of limited_history
+    stride: int = 16
+    prompt_apart: bool | None = None  # each prompt token its own segment; None: where a chat holds an answer
+
+
+@dataclass(frozen=True)
+class Segmentable:
+    """A scored text with all that one rule needs."""
+
+    scored: ScoredText  # of N tokens
+    inputs: SegmentInputs  # of the same N
+    notes: tuple[str, ...]  # what a reader must know of both
+
+    def __post_init__(self) -> None:
+        if len(self.scored.encoded) != len(self.inputs):
+            raise ValueError(f"{len(self.scored.encoded)} tokens but inputs of {len(self.inputs)}")
+
+
+def check_rule(rule: str, parameters: Mapping[str, float], max_length: int) -> dict[str, float]:
+    """All parameters of a rule; refuses, before a model is loaded, what could not run on a text.
+
+    Raises:
+        MicroStepError: unknown rule or parameter, a value out of range, or the rule needs a trained micro_step model.
+    """
+    chosen = valid_parameters(rule, parameters)
+    check_max_length(max_length)
+    if "micro_step" in RULES[rule].needs:
+        raise MicroStepError(NO_MICRO_STEP)
+    return chosen
+
+
+def gather(
+    loaded: LoadedModel,
+    document: Document,
+    rule: str,
+    parameters: Mapping[str, float],
+    max_length: int = MAX_LENGTH,
+    how: Gathering | None = None,
+    chat: bool = False,
+    force_bos: bool = False,
+    progress: Progress | None = None,
+) -> Segmentable:
+    """Score a document and compute what a rule needs.
+
+    Args:
+        loaded: the model.
+        document: what to read.
+        rule: a name in `RULES`.
+        parameters: of the rule, all of them; only `window` and `layer` matter here.
+        max_length: M.
+        how: choices that are no parameters of the rule.
+        chat: apply the chat template.
+        force_bos: put BOS first even if the tokenizer does not.
+        progress: told the share done; may raise to stop.
+
+    Raises:
+        MicroStepError: as `check_rule`, `score_document`, and the functions that compute what the rule needs.
+    """
+    chosen, how = check_rule(rule, parameters, max_length), how or Gathering()
+    needs = RULES[rule].needs
+    twice = bool(needs & {"window", "attention", "hidden"})
+
+    def part(begin: float, share: float) -> Progress | None:
+        return None if progress is None else lambda done: progress(begin + share * done)
+
+    scored = score_document(loaded, document, chat, force_bos, progress=part(0, 0.5 if twice else 1))
+    encoded, after = scored.encoded, part(0.5, 0.5)
+    apart = how.prompt_apart
+    if apart is None:
+        apart = encoded.chat and bool((encoded.role == "assistant").any())
+    inputs, notes = SegmentInputs.of(scored.scores, encoded, apart), list(scored.notes)
+    if apart:
+        notes.append("the prompt is not merged: each of its tokens is a segment")
+    if "window" in needs:
+        window = int(chosen["window"])
+        found = limited_history(loaded.model, encoded.ids, window, how.history, how.stride, encoded.bos, progress=after)
+        inputs = replace(inputs, limited_entropy=found.scores.entropy, window=window)
+        notes.append(f"limited history, {found.meaning}")
+    if "attention" in needs:
+        shares = attention_shares(
+            loaded.model, encoded.ids, encoded.bos, how.layers, how.heads, max_length, progress=after
+        )
+        inputs = replace(inputs, attention_mass=shares.mass, attention_sparsity=shares.sparsity)
+        heads = "all heads" if shares.heads is None else f"heads {_listed(shares.heads)}"
+        notes.append(f"attention: mean over layers {_listed(shares.layers)}, {heads}, first position left out")
+    if "hidden" in needs:
+        layer = int(chosen["layer"])
+        turns = router_turns(loaded.model, encoded.ids, layer, encoded.bos, progress=after)
+        inputs = replace(inputs, router=turns, layer=layer)
+    return Segmentable(scored, inputs, tuple(notes))
+
+
+def segment_table(scored: ScoredText, found: Segmentation, unit: Unit = "nats") -> pd.DataFrame:
+    """The table of scores with what the rule compared, where segments start, and the segment of each token.
+
+    `value` is in `unit` where it is an entropy or surprisal; parameters are in nats whatever the unit.
+    """
+    table = token_table(scored, unit)
+    scale = PER_NAT[unit] if RULES[found.rule].unit == "nats" else 1.0
+    table["value"] = found.value.astype(np.float64) * scale
+    table["starts_segment"] = found.starts
+    table["segment"] = found.segment
+    return table
+
+
+def curve_table(solved: Solved) -> pd.DataFrame:
+    """A row a point of the curve and the solution among them: parameter, value, mean_length, solution."""
+    values = np.append(solved.curve_parameter, solved.value)
+    lengths = np.append(solved.curve_length, solved.mean_length)
+    solution = np.arange(len(values)) == len(values) - 1
+    order = np.lexsort((~solution, values))
+    table = pd.DataFrame(
+        {
+            "rule": solved.rule,
+            "parameter": solved.parameter,
+            "value": values[order],
+            "mean_length": lengths[order],
+            "solution": solution[order],
+        }
+    )
+    return table.drop_duplicates("value", ignore_index=True)
+
+
+def finding(solved: Solved) -> str:
+    """The solution in one sentence, with the parameter in full."""
+    nearest = "" if solved.exact else ", the nearest of those tried"
+    return (
+        f"{solved.rule} {solved.parameter}={solved.value} gives segments of {solved.mean_length:.4f} tokens on average"
+        f" (target {solved.target_length:g}, at most {solved.max_length} tokens each{nearest})"
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """0-3, or 0, 2, 5."""
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ", ".join(map(str, numbers))
