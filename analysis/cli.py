@@ -194,7 +194,7 @@ def figure(
     from analysis.request import Request
     from model.continuation import Sampling
 
-    check_name(name)
+    check_name(name, paired=not new_tokens)
     check_out(out, FIGURE_FORMATS)
     view = View(score, unit, theme, pinned, role)
     options: tuple[Any, ...] = (dtype, device, attn_implementation, quantization, trust_remote_code)

@@ -154,7 +154,9 @@ def cell_table(comparison: Comparison, unit: Unit = "bits") -> pd.DataFrame:
     table: dict[str, object] = {
         "start": cells.start,
         "end": cells.end,
-        "text": [text[a:b] for a, b in zip(cells.start.tolist(), cells.end.tolist(), strict=True)],
+        "text": pd.Series(
+            [text[a:b] for a, b in zip(cells.start.tolist(), cells.end.tolist(), strict=True)], dtype=object
+        ),
         "role": cells.role.astype(object),
         "bytes": cells.bytes,
         "tokens_a": cells.tokens_a,

@@ -48,7 +48,9 @@ class Request:
         """The document as a file that the command line reads: name and content."""
         messages = self.document.messages
         if len(messages) == 1 and messages[0].role == PLAIN:
-            return "text.txt", messages[0].content.encode("utf-8")
+            text = messages[0].content
+            # a file's first U+FEFF is read as its mark, so that a text that begins with one needs another
+            return "text.txt", text.encode("utf-8-sig" if text.startswith("\ufeff") else "utf-8")
         turns = [{"role": message.role, "content": message.content} for message in messages]
         return "messages.json", json.dumps({"messages": turns}, indent=1, ensure_ascii=False).encode("utf-8")
 

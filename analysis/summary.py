@@ -36,6 +36,7 @@ class Summary:
     unit: Unit  # of the entropies
     role: str  # "all", or the role that the figures are restricted to
     same_tokens: bool  # one tokenizer: a token of A is a token of B
+    paired: bool  # one text that both read; False for continuations
     tokens_a: int
     tokens_b: int
     bytes_a: int  # UTF-8 bytes of the scored text: the same for both, but for continuations
@@ -48,12 +49,15 @@ class Summary:
     @property
     def per(self) -> Literal["token", "byte"]:
         """What the difference in entropy is taken over."""
-        return "token" if self.same_tokens else "byte"
+        return "byte" if self.paired and not self.same_tokens else "token"
 
     @property
     def difference(self) -> Estimate:
-        """B - A in entropy, over the same pieces of text: per token of one tokenizer, else per byte."""
-        return self.entropy.gap if self.same_tokens else self.entropy_per_byte.gap
+        """B - A in entropy: per byte of a text that two tokenizers cut differently, else per token.
+
+        Of continuations, which are different texts, a model's own tokens are the choices that it made.
+        """
+        return self.entropy_per_byte.gap if self.per == "byte" else self.entropy.gap
 
     @property
     def finding(self) -> str:
@@ -62,7 +66,8 @@ class Summary:
             return "There is nothing that both models scored."
         gap = self.difference
         tokens = f"{self.tokens_a:,}" if self.tokens_a == self.tokens_b else f"{self.tokens_a:,} and {self.tokens_b:,}"
-        interval = f"95% interval {significant(gap.low)} to {significant(gap.high)}, {tokens} tokens"
+        tokens += " tokens" if self.same_tokens or self.paired else " tokens of different lengths"
+        interval = f"95% interval {significant(gap.low)} to {significant(gap.high)}, {tokens}"
         size = (
             f"{'+' if gap.mean > 0 else ''}{significant(gap.mean)} {self.unit} of entropy per {self.per} ({interval})"
         )
@@ -99,6 +104,7 @@ def summarise(comparison: Comparison, unit: Unit = "bits", role: str = "all") ->
         unit=unit,
         role=role,
         same_tokens=comparison.a.facts.tokenizer_hash == comparison.b.facts.tokenizer_hash,
+        paired=paired,
         tokens_a=int(a.tokens.sum()),
         tokens_b=int(b.tokens.sum()),
         bytes_a=int(a.bytes.sum()),

@@ -21,7 +21,7 @@ from model.fetch import fetch, is_cached
 from model.hub import is_repo_id
 from model.loading import LoadedModel, ModelSpec
 
-HEAVY = 1.5e12  # parameters x tokens from which a run on a CPU takes more than half a minute: it is asked for first
+HEAVY = 1.5e12  # multiplications from which a run on a CPU takes more than half a minute: it is asked for first
 REDRAW_SECONDS = 0.15
 
 
@@ -134,11 +134,13 @@ def _must_ask(request: Request, models: tuple[LoadedModel, LoadedModel]) -> bool
 
 
 def _cost(loaded: LoadedModel, document: Document, request: Request) -> tuple[int, int, float]:
-    """Tokens, bytes on top of the weights, and work as parameters x tokens."""
+    """Tokens, bytes on top of the weights, and work as multiplications: of weights, and of attention."""
     encoded, _ = fit(loaded, encode_for(loaded, document, request.chat, request.force_bos))
     tokens = len(encoded) + request.new_tokens
     # a generated token costs a pass over all weights by itself, about as much as ten that are read together
-    return tokens, cost_of(loaded, tokens).run, loaded.facts.parameters * (len(encoded) + 10.0 * request.new_tokens)
+    attention = loaded.facts.layers * loaded.facts.hidden_size * float(tokens) ** 2
+    passes = len(encoded) + 10.0 * request.new_tokens
+    return tokens, cost_of(loaded, tokens).run, loaded.facts.parameters * passes + attention
 
 
 class _Ticker:

@@ -23,7 +23,10 @@ def adapter_folder(name: str, progress: Progress | None = None) -> Path:
         ModelNotFound: nothing of that name can be had.
         ModelBroken: there is something, but no readable LoRA adapter.
     """
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # the home folder of a user that there is not
+        path = Path(name)
     if path.is_dir():
         folder = path.resolve()
     elif not hub.is_repo_id(name):

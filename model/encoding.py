@@ -88,7 +88,7 @@ def encode(
     start, end, continuation = spans if spans is not None else _spans_from_offsets(rendered.text, offsets)
 
     bos = _bos(tokenizer, force_bos)
-    if bos is not None and len(ids) and ids[0] == bos:  # a chat template that writes BOS itself
+    if rendered.chat and bos is not None and len(ids) and ids[0] == bos:  # the template writes BOS itself
         ids, start, end, continuation = ids[1:], start[1:], end[1:], continuation[1:]
 
     # Characters to pieces, then tokens to the piece of all their characters: one that straddles is the template's.

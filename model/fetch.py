@@ -97,11 +97,11 @@ def _on_disk(name: str) -> Path | None:
     Raises:
         ModelBroken: there is something of that name, but it is no model.
     """
-    path = Path(name).expanduser()
     try:
+        path = Path(name).expanduser()
         if not path.exists():
             return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: the home folder of a user that there is not
         return None
     path = path.resolve()
     if path.is_file():

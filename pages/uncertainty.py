@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.compare import Comparison
-from analysis.figures.base import View
+from analysis.figures.base import View, visible
 from analysis.figures.comparison import draw
 from analysis.figures.theme import LINE
 from analysis.request import Request
@@ -155,6 +155,9 @@ def _changes(table: pd.DataFrame, view: View) -> None:
     }
     kept = ["text", "start", *(name for name in heads if name in table)]
 
+    shown = table[kept].assign(text=table["text"].map(visible))
+    at = -1 if view.pinned is None else view.pinned
+    pins = ((table["start"] <= at) & (at < table["end"])).to_dict()
     mark = f"background-color: {LINE[view.theme]}; font-weight: bold"
 
     def chosen() -> None:
@@ -163,7 +166,7 @@ def _changes(table: pd.DataFrame, view: View) -> None:
             pin(int(table["start"].iloc[rows[0]]))
 
     st.dataframe(
-        table[kept].style.apply(lambda row: [mark if _pinned_row(row, view) else ""] * len(row), axis=1),
+        shown.style.apply(lambda row: [mark if pins[row.name] else ""] * len(row), axis=1),
         key="changes_table",
         on_select=chosen,
         selection_mode="single-row",
@@ -177,10 +180,6 @@ def _changes(table: pd.DataFrame, view: View) -> None:
             },
         },
     )
-
-
-def _pinned_row(row: pd.Series, view: View) -> bool:
-    return view.pinned is not None and row["start"] <= view.pinned < row["start"] + len(row["text"])
 
 
 def roles(comparison: Comparison, view: View) -> None:

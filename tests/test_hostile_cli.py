@@ -173,7 +173,6 @@ def test_two_models_are_compared_on_a_hostile_text(
     assert "<script>alert" not in drawn and "<img" not in drawn
 
 
-@pytest.mark.xfail(strict=True, reason="model/encoding.py takes a written-out BOS at the start for the tokenizer's own")
 def test_a_bos_that_is_written_out_in_a_plain_text_is_a_token_of_it(
     models: dict[str, Path], work: Path, answers: Answers
 ) -> None:
@@ -351,9 +350,7 @@ def test_a_folder_that_is_no_model_is_refused(
     [
         *("", " ", "no-such-model", "owner/name", "../..", "<img src=x onerror=alert(1)>", "a\x1b[31mb", "a\x00b"),
         *("x" * 9999, "http://127.0.0.1:9/x", "[red]x[/red]", "smollm2"),
-        pytest.param(
-            "~no-such-user/x", marks=pytest.mark.xfail(strict=True, reason="expanduser in model/fetch.py raises")
-        ),
+        "~no-such-user/x",
     ],
 )
 def test_a_wrong_model_name_is_refused_without_a_network(fails: Fails, name: str) -> None:

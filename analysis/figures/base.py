@@ -56,11 +56,15 @@ class Drawn:
         return self.make()
 
 
-def safe(text: str, longest: int = 40) -> str:
-    """Text for plotly's labels and hover boxes, which read HTML: escaped, on one line, marks for white space."""
+def visible(text: str, longest: int = 40) -> str:
+    """Text on one line, with marks for white space and codes for what cannot be seen."""
     short = text if len(text) <= longest else text[: longest - 1] + "…"
-    visible = "".join(_MARKS.get(c, c if c.isprintable() else f"\\u{ord(c):04x}") for c in short)
-    return html.escape(visible, quote=False)
+    return "".join(_MARKS.get(c, c if c.isprintable() else f"\\u{ord(c):04x}") for c in short)
+
+
+def safe(text: str, longest: int = 40) -> str:
+    """The same for plotly's labels and hover boxes, which read HTML."""
+    return html.escape(visible(text, longest), quote=False)
 
 
 _MARKS = {" ": "·", "\n": "¶", "\t": "→", "\r": "↵"}

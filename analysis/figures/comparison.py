@@ -229,10 +229,12 @@ FIGURES: dict[str, Callable[[Comparison, View], Drawn]] = {
 PAIRED = ("scatter", "changes")  # need a text that both models read
 
 
-def check_name(name: str) -> None:
-    """Raise MicroStepError if no figure has this name."""
+def check_name(name: str, paired: bool) -> None:
+    """Raise MicroStepError, before heavy work, if no figure has this name or it needs a text that both models read."""
     if name not in FIGURES:
         raise MicroStepError(f"unknown figure {name!r}; use one of {', '.join(FIGURES)}")
+    if name in PAIRED and not paired:
+        raise MicroStepError(f"the figure {name!r} needs one text that both models read; continuations are two texts")
 
 
 def draw(name: str, comparison: Comparison, view: View) -> Drawn:
@@ -241,7 +243,5 @@ def draw(name: str, comparison: Comparison, view: View) -> Drawn:
     Raises:
         MicroStepError: no figure has this name, or it cannot be drawn of two continuations.
     """
-    check_name(name)
-    if comparison.cells is None and name in PAIRED:
-        raise MicroStepError(f"the figure {name!r} needs one text that both models read; continuations are two texts")
+    check_name(name, paired=comparison.cells is not None)
     return FIGURES[name](comparison, view)
