@@ -22,8 +22,8 @@ from model.errors import ModelError
 from model.forward import Progress, hidden_states, logits_of, vocabulary, watched
 
 CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32, but at least
-CHUNK_POSITIONS = 256  # so many positions: with fewer, reading the head's weights costs more than using them
-BLOCK_ELEMENTS = 1 << 22  # logits reduced at a time: small enough for a processor's cache
+CHUNK_POSITIONS = 512  # so many positions: with fewer, reading the head's weights costs more than using them
+BLOCK_ELEMENTS = 1 << 21  # logits reduced at a time: small enough for a processor's cache
 GROUP = 64  # columns of which the largest is found together, before the top-k
 BODY_SHARE = 0.7  # of the time, for progress bars: a guess that suits small models with large vocabularies
 
@@ -144,7 +144,7 @@ def score_pair(
         with watched(b, progress, start=half, share=half):
             hidden_b = hidden_states(b, [row], bos)[0][0]
         scores_a, scores_b, between = [], [], []
-        for piece in _chunks(len(target), 2 * vocabulary(a), chunk):
+        for piece in _chunks(len(target), vocabulary(a), chunk or chunk_positions(vocabulary(a)) // 2):
             logits_a, logits_b = logits_of(a, hidden_a[piece]), logits_of(b, hidden_b[piece]).to(a.device)
             between.append(_divergences(logits_a, logits_b))
             scores_a.append(reduce_logits(logits_a, target[piece].to(a.device), k))
