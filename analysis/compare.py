@@ -155,7 +155,7 @@ def cell_table(comparison: Comparison, unit: Unit = "bits") -> pd.DataFrame:
         "start": cells.start,
         "end": cells.end,
         "text": pd.Series(
-            [text[a:b] for a, b in zip(cells.start.tolist(), cells.end.tolist(), strict=True)], dtype=object
+            [text[a:b] for a, b in zip(cells.start.tolist(), cells.end.tolist(), strict=True)], dtype="str"
         ),
         "role": cells.role.astype(object),
         "bytes": cells.bytes,
