@@ -109,7 +109,7 @@ def test_conversations_nothing_and_nonsense_in_a_column(tmp_path):
     [
         ("x.txt", b"\xff\xfe", "damaged or not UTF-8"),
         ("x.txt.gz", b"no gzip", "damaged or not UTF-8"),
-        ("x.txt.gz", gzip.compress(b"long enough " * 99)[:-20], "damaged or not UTF-8"),
+        ("x.txt.gz", gzip.compress(b"long enough " * 99, mtime=0)[:-20], "damaged or not UTF-8"),
         ("x.jsonl", b"{]\n", "line 1 is not JSON"),
         ("x.jsonl", b"[1]\n", "line 1 is no JSON object"),
         ("x.jsonl", b"\n", "holds no document"),
