@@ -1,0 +1,111 @@
+"""How the next token is chosen, and when an answer ends: transformers' own settings, processors and criteria.
+
+Each row is seen alone: a processor gets the row's own tokens, whatever stands beside it in the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers.generation import EosTokenCriteria, GenerationConfig, MaxLengthCriteria
+
+from model.errors import MicroStepError
+from model.written import Written
+
+
+class Chooser:
+    """Chooses tokens for the rows of one run."""
+
+    def __init__(
+        self,
+        settings: GenerationConfig,
+        processors: LogitsProcessorList,
+        criteria: StoppingCriteriaList,
+        width: int,
+        most: int,
+        generator: torch.Generator | None,
+        topk: int,
+    ) -> None:
+        if settings.num_beams != 1:
+            raise MicroStepError("segments are decoded greedily or sampled; num_beams must be 1")
+        self.sampled = bool(settings.do_sample)
+        self.most = most  # new tokens of a row
+        self.topk = topk
+        self._processors = processors
+        self._others = [c for c in criteria if not isinstance(c, EosTokenCriteria | MaxLengthCriteria)]
+        end = settings.eos_token_id
+        self._ends = set() if end is None else set(end if isinstance(end, list) else [end])
+        self._width = width  # of the padded prompts
+        self._generator = generator
+
+    @property
+    def any_end(self) -> int:
+        """An id that ends an answer; 0 if there is none."""
+        return min(self._ends, default=0)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a choice depends on more than the logits."""
+        return bool(self._processors)
+
+    def processed(self, logits: Tensor, rows: list[Written], beyond: list[list[int]] | None = None) -> Tensor:
+        """[R, V] scores after the processors and warpers.
+
+        Args:
+            logits: [R, V].
+            rows: R rows.
+            beyond: tokens that follow each row's own.
+        """
+        if not self._processors:
+            return logits
+        more = beyond or [[] for _ in rows]
+        scores = [
+            self._processors(self._history(row, extra, logits.device), logits[i : i + 1].clone())
+            for i, (row, extra) in enumerate(zip(rows, more, strict=True))
+        ]
+        return torch.cat(scores)
+
+    def choose(self, logits: Tensor, rows: list[Written]) -> tuple[Tensor, Tensor]:
+        """[R] ids, and [R] the probability of each under the logits themselves, before processors."""
+        chosen = self.pick(self.processed(logits, rows))
+        return chosen, probability_of(logits, chosen)
+
+    def pick(self, scores: Tensor) -> Tensor:
+        """[R] ids from scores [R, V]: the highest, or sampled."""
+        if not self.sampled:
+            return scores.argmax(-1)
+        return self.sample(scores.softmax(-1))
+
+    def sample(self, probability: Tensor) -> Tensor:
+        """[R] ids from distributions [R, V]."""
+        return torch.multinomial(probability, 1, generator=self._generator)[:, 0]
+
+    def uniform(self, *shape: int, device: torch.device) -> Tensor:
+        """Random numbers from 0 to 1."""
+        return torch.rand(*shape, generator=self._generator, device=device)
+
+    def add(self, row: Written, token: int, probability: float, now: float, logits: Tensor) -> bool:
+        """Put a token at a row's end; whether the row is over."""
+        row.add(token, probability, now)
+        if self.topk:
+            best = logits.softmax(-1).topk(self.topk)
+            row.topk.append((best.indices.tolist(), best.values.tolist()))
+        row.ended = token in self._ends or self._other_end(row, logits.device)
+        return row.ended or len(row.ids) >= self.most
+
+    def _other_end(self, row: Written, device: torch.device) -> bool:
+        if not self._others:
+            return False
+        history = self._history(row, [], device)
+        return any(bool(torch.as_tensor(criterion(history, None)).any()) for criterion in self._others)
+
+    def _history(self, row: Written, extra: list[int], device: torch.device) -> Tensor:
+        """[1, P + t] a row's tokens; its padding is filled with its first token, which changes no penalty."""
+        tokens = [row.prompt[0]] * (self._width - len(row.prompt)) + row.prompt + row.ids + extra
+        return torch.tensor([tokens], device=device)
+
+
+def probability_of(logits: Tensor, chosen: Tensor) -> Tensor:
+    """[R] softmax probability of chosen [R] under logits [R, V]."""
+    return (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)).exp()

@@ -1,0 +1,153 @@
+"""The configuration of a micro_step model: its base's own, and the shape of what stands around it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from model.errors import ModelError
+
+MERGER_NAMES = ("residual_softmax", "mean", "attention", "local_encoder")
+STARTS = ("random", "copied")
+DECODINGS = ("merged", "lossless")
+
+
+class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
+    """What a micro_step model is made of. Every field but the base's configuration has a default.
+
+    Args:
+        base_config: the base's configuration, or its dictionary.
+        max_segment_length: M, the most tokens of a segment.
+        context_layers: the base layers whose states the micro decoder reads, from 1 (after the first layer) to the
+            number of layers, rising; the last one is included. Empty: 4 of them, spaced evenly.
+        merger: how the embeddings of a segment become one, a name in `MERGER_NAMES`.
+        merger_heads: attention heads of the mergers `attention` and `local_encoder`.
+        merger_layers: transformer layers of the merger `local_encoder`.
+        micro_layers: layers of the micro decoder.
+        micro_start: `copied` starts it as the base's last layers and final norm, `random` as the base's class does.
+        stop_head: whether there is one, that learns where segments end.
+        stop_weight: of the stop loss.
+        teacher_weight: of KL(teacher || model), where teacher states are given.
+        decoding: what it was trained for: `merged`, or `lossless`, which drafts for an unmerged base.
+        draft_vocabulary: ids of the only words that the micro decoder drafts in lossless mode; empty: all.
+        adapter: the LoRA adapter on the base, as peft's own dictionary, or None.
+        base_reference: where the base is to be found, if its weights are not saved along.
+
+    Raises:
+        ModelError: an unknown field, or values that do not go together.
+    """
+
+    model_type = "micro_step"
+    sub_configs = {"base_config": AutoConfig}  # noqa: RUF012 - transformers' own way
+    has_no_defaults_at_init = True
+
+    def __init__(
+        self,
+        base_config: Any = None,
+        max_segment_length: int = 4,
+        context_layers: tuple[int, ...] | list[int] = (),
+        merger: str = "residual_softmax",
+        merger_heads: int = 4,
+        merger_layers: int = 1,
+        micro_layers: int = 2,
+        micro_start: str = "copied",
+        stop_head: bool = True,
+        stop_weight: float = 0.5,
+        teacher_weight: float = 1.0,
+        decoding: str = "merged",
+        draft_vocabulary: tuple[int, ...] | list[int] = (),
+        adapter: dict[str, Any] | None = None,
+        base_reference: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(base_config, dict):
+            given = dict(base_config)
+            base_config = AutoConfig.for_model(given.pop("model_type"), **given)
+        else:
+            base_config = copy.deepcopy(base_config)  # transformers writes settings into sub-configurations
+        if base_config is None:
+            raise ModelError("a micro_step configuration needs the configuration of its base (base_config)")
+        self.base_config: Any = base_config
+        text: Any = base_config.get_text_config()
+        self.max_segment_length = max_segment_length
+        self.context_layers = list(context_layers) or spaced(int(text.num_hidden_layers))
+        self.merger = merger
+        self.merger_heads = merger_heads
+        self.merger_layers = merger_layers
+        self.micro_layers = micro_layers
+        self.micro_start = micro_start
+        self.stop_head = stop_head
+        self.stop_weight = stop_weight
+        self.teacher_weight = teacher_weight
+        self.decoding = decoding
+        self.draft_vocabulary = list(draft_vocabulary)
+        self.adapter = adapter
+        self.base_reference = base_reference
+        self._check(int(text.num_hidden_layers), int(text.hidden_size), int(text.vocab_size))
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            kwargs.setdefault(name, getattr(text, name, None))
+        kwargs.setdefault("tie_word_embeddings", bool(getattr(text, "tie_word_embeddings", False)))
+        kwargs.setdefault("dtype", text.dtype)
+        super().__init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """d, of the base and of all that stands around it."""
+        return int(self.base_config.get_text_config().hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """V, as the base's configuration states it."""
+        return int(self.base_config.get_text_config().vocab_size)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Layers of the base."""
+        return int(self.base_config.get_text_config().num_hidden_layers)
+
+    @property
+    def max_position_embeddings(self) -> int | None:
+        """Positions that the base was made for, in tokens."""
+        limit = getattr(self.base_config.get_text_config(), "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    def _check(self, layers: int, hidden_size: int, vocabulary: int) -> None:
+        for name, known in (("merger", MERGER_NAMES), ("micro_start", STARTS), ("decoding", DECODINGS)):
+            if (value := getattr(self, name)) not in known:
+                raise ModelError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
+        for name in ("max_segment_length", "merger_heads", "merger_layers", "micro_layers"):
+            if (value := getattr(self, name)) < 1:
+                raise ModelError(f"{name} must be at least 1, got {value}")
+        chosen = self.context_layers
+        if chosen != sorted(set(chosen)) or chosen[0] < 1 or chosen[-1] != layers:
+            raise ModelError(
+                f"context_layers must rise from at least 1 to the base's last layer {layers}, got {chosen}"
+            )
+        if self.merger in ("attention", "local_encoder") and hidden_size % self.merger_heads:
+            raise ModelError(f"merger_heads {self.merger_heads} must divide the hidden size {hidden_size}")
+        if self.micro_start == "copied" and self.micro_layers > layers:
+            raise ModelError(f"{self.micro_layers} micro layers cannot be copies of a base with {layers} layers")
+        if self.draft_vocabulary and not 0 <= min(self.draft_vocabulary) <= max(self.draft_vocabulary) < vocabulary:
+            raise ModelError(f"draft_vocabulary must hold ids from 0 to {vocabulary - 1}")
+
+
+def spaced(layers: int, states: int = 4) -> list[int]:
+    """K layers of `layers`, spaced evenly, the last one included: 8, 15, 22, 30 of 30."""
+    return sorted({max(1, layers * (i + 1) // states) for i in range(states)})
+
+
+def check_fields(given: dict[str, Any]) -> None:
+    """Raise ModelError, naming the nearest known one, for a field that the configuration does not have."""
+    import inspect
+
+    known = [name for name in inspect.signature(MicroStepConfig.__init__).parameters if name not in ("self", "kwargs")]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ModelError(
+                f"a micro_step model has no setting {name!r}"
+                + (f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}")
+            )

@@ -1,0 +1,334 @@
+"""Writing segment by segment: the base runs once a macro step, the micro decoder writes on while a rule keeps it.
+
+`generate_segments` is the one entry, for merged decoding (here) and for lossless decoding (lossless.py). A batch's rows
+have segments of different lengths; each row takes one slot of the macro cache a segment, so that no row waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria
+from transformers.generation import GenerationConfig, GenerationMixin
+
+from model.choosing import Chooser, probability_of
+from model.errors import MicroStepError, TextError, TooLarge
+from model.forward import logits_of
+from model.lossless import write_lossless
+from model.stopping import Offer, StopRule, find_stop_rule
+from model.written import Clock, SegmentedGeneration, Written, gathered
+
+if TYPE_CHECKING:
+    from model.modeling import MicroStepForCausalLM
+
+__all__ = ["SegmentedGeneration", "Written", "generate_segments"]
+
+NEW_TOKENS = 256  # where nothing else is said
+Told = Callable[[int, Written], None]
+
+
+def generate_segments(
+    model: MicroStepForCausalLM,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    rule: str | StopRule = "confidence",
+    confidence: float = 0.8,
+    max_new_tokens: int | None = None,
+    max_segment_length: int | None = None,
+    verify: bool | None = None,
+    generation_config: GenerationConfig | None = None,
+    seed: int | None = None,
+    topk: int = 0,
+    tokenizer: Any = None,
+    stop_strings: str | list[str] | None = None,
+    streamer: Any = None,
+    on_segment: Told | None = None,
+    **settings: Any,
+) -> SegmentedGeneration:
+    """Continue B prompts.
+
+    Args:
+        model: a micro_step model.
+        input_ids: [B, P] prompts, left-padded.
+        attention_mask: [B, P], 0 at padding; None: no padding.
+        rule: when the micro decoder hands back to the base, a name in `model.stopping.RULES`.
+        confidence: tau of the rule; above 1, the base alone writes. In lossless decoding the draft goes on while the
+            likeliest word has at least this probability.
+        max_new_tokens: T at most; 256 unless the settings say otherwise.
+        max_segment_length: M, at most the model's own.
+        verify: lossless decoding; None: what the model was trained for.
+        generation_config: transformers' settings; the model's own if None.
+        seed: of sampling; None: torch's global state.
+        topk: keep so many likeliest words of each new token.
+        tokenizer: needed for stop strings.
+        stop_strings: end an answer after any of these.
+        streamer: a transformers streamer, for one prompt; it is given whole segments.
+        on_segment: told the row's number and all that it has written after each of its segments; may raise to stop.
+        settings: more of GenerationConfig: do_sample, temperature, top_p, top_k, repetition_penalty, ...
+
+    Raises:
+        TextError: a prompt is empty.
+        TooLarge: prompt and new tokens do not fit the base's context.
+        MicroStepError: padding is not on the left, or settings that do not go together.
+    """
+    chosen = find_stop_rule(rule, model.stop is not None)
+    lossless = model.config.decoding == "lossless" if verify is None else verify
+    most = model.config.max_segment_length if max_segment_length is None else max_segment_length
+    if not 1 <= most <= model.config.max_segment_length:
+        raise MicroStepError(f"segments may have 1 to {model.config.max_segment_length} tokens, got {most}")
+    mask = _checked(input_ids, attention_mask)
+    if streamer is not None and len(input_ids) != 1:
+        raise MicroStepError("a streamer takes one prompt; use on_segment for a batch")
+    given = generation_config or model.generation_config
+    if max_new_tokens is None and given.max_new_tokens is None and given.max_length is None:
+        max_new_tokens = NEW_TOKENS
+    if max_new_tokens is not None:
+        settings["max_new_tokens"] = max_new_tokens
+    criteria = StoppingCriteriaList(settings.pop("stopping_criteria", []))
+    if stop_strings is not None:
+        if tokenizer is None:
+            raise MicroStepError("stop strings need the tokenizer: give tokenizer=...")
+        criteria.append(StopStringCriteria(tokenizer=tokenizer, stop_strings=stop_strings))
+
+    def decode(
+        _: Any,
+        input_ids: Tensor,
+        logits_processor: Any = None,
+        stopping_criteria: Any = None,
+        generation_config: Any = None,
+        **__: Any,
+    ) -> SegmentedGeneration:
+        width = input_ids.shape[1]
+        new = int(generation_config.max_length) - width
+        _check_context(model, width + new)
+        generator = None if seed is None else torch.Generator(input_ids.device).manual_seed(seed)
+        repeated = mask.repeat_interleave(len(input_ids) // len(mask), 0)
+        chooser = Chooser(generation_config, logits_processor, stopping_criteria, width, new, generator, topk)
+        rows = [Written(ids[kept].tolist()) for ids, kept in zip(input_ids, repeated.bool(), strict=True)]
+        clock = Clock()
+        tell = _teller(streamer, on_segment)
+        write = write_lossless if lossless else write_merged
+        with torch.inference_mode():
+            slots = write(model, input_ids, repeated, rows, chooser, chosen, confidence, most, clock, tell)
+        pad = generation_config.pad_token_id
+        if pad is None:
+            pad = chooser.any_end
+        name = chosen.name
+        return gathered(input_ids, rows, int(pad), clock, name, confidence, most, lossless, slots)
+
+    if streamer is not None:
+        streamer.put(input_ids.cpu())
+    found: SegmentedGeneration = GenerationMixin.generate(
+        model,
+        input_ids,
+        attention_mask=mask,
+        generation_config=generation_config,
+        stopping_criteria=criteria,
+        custom_generate=decode,
+        **settings,
+    )
+    if streamer is not None:
+        streamer.end()
+    return found
+
+
+def write_merged(
+    model: MicroStepForCausalLM,
+    input_ids: Tensor,
+    mask: Tensor,
+    rows: list[Written],
+    chooser: Chooser,
+    rule: StopRule,
+    tau: float,
+    most: int,
+    clock: Clock,
+    tell: Told,
+) -> int:
+    """Write all rows to their ends; returns the slots of the macro cache. Rows that are over leave the batch."""
+    if tau > 1 and not rule.needs_stop_head:
+        most = 1  # no probability reaches it
+    embed = model.get_input_embeddings()
+    cache = DynamicCache(config=model.base.config.get_text_config())
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    macro = model.macro(embed(input_ids), mask, position, cache)
+    last, context, position = macro.last[:, -1], macro.context[:, -1], position[:, -1]
+    clock.to("prompt")
+    live = list(range(len(rows)))
+    while live:
+        segment = _Segment(model, [rows[i] for i in live], chooser, rule, tau, most, clock)
+        e, there, over = segment.write(last, context)
+        for i in live:
+            tell(i, rows[i])
+        going = [at for at, done in enumerate(over) if not done]
+        clock.to("micro")
+        if not going:
+            break
+        if len(going) < len(live):
+            kept = torch.tensor(going, device=mask.device)
+            cache.batch_select_indices(kept)
+            mask, position, e, there = mask[kept], position[kept], e[kept], there[kept]
+            live = [live[at] for at in going]
+        position = position + there.sum(1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        macro = model.macro(model.merged(e, there)[:, None], mask, position[:, None], cache)
+        last, context = macro.last[:, -1], macro.context[:, -1]
+        clock.to("macro")
+    return int(cache.get_seq_length())
+
+
+class _Segment:
+    """One segment of each of R rows, while it is written."""
+
+    def __init__(
+        self,
+        model: MicroStepForCausalLM,
+        rows: list[Written],
+        chooser: Chooser,
+        rule: StopRule,
+        tau: float,
+        most: int,
+        clock: Clock,
+    ) -> None:
+        self.model, self.rows, self.chooser, self.rule, self.tau = model, rows, chooser, rule, tau
+        self.most, self.clock = most, clock
+        self.over = [False] * len(rows)
+
+    def write(self, last: Tensor, context: Tensor) -> tuple[Tensor, Tensor, list[bool]]:
+        """From the base's states [R, d] and [R, K, d].
+
+        Returns:
+            [R, M, d] embeddings of the segments' tokens, [R, M] which there are, and whether each row is over.
+        """
+        model = self.model
+        embed = model.get_input_embeddings()
+        logits = logits_of(model.base, last)
+        token, product = self.chooser.choose(logits, self.rows)
+        self.clock.to("macro")  # its head
+        for row in self.rows:
+            row.open()
+        fed = embed(token)
+        e = fed.new_zeros(len(self.rows), self.most, fed.shape[-1])
+        there = torch.zeros(len(self.rows), self.most, dtype=torch.bool, device=e.device)
+        e[:, 0], there[:, 0] = fed, True
+        live = list(range(len(self.rows)))
+        going = self._add(live, token, product, logits, slot=0)
+        cache = model.micro.new_cache()
+        for slot in range(1, self.most):
+            live, fed, context, product = _only(going, live, fed, context, product)
+            if not live:
+                break
+            if slot > 1 and len(going) < len(token):
+                cache.batch_select_indices(torch.tensor(going, device=e.device))
+            state, _ = model.micro(context if slot == 1 else None, fed[:, None], cache)
+            kept, token, product, logits = self._offer(live, state[:, 0], product, slot)
+            if len(kept) < len(live):
+                cache.batch_select_indices(torch.tensor(kept, device=e.device))
+            live, token, product, logits, context = _only(kept, live, token, product, logits, context)
+            if not live:
+                break
+            fed = embed(token)
+            e[live, slot], there[live, slot] = fed, True
+            going = self._add(live, token, probability_of(logits, token), logits, slot)
+        return e, there, self.over
+
+    def _add(self, live: list[int], token: Tensor, probability: Tensor, logits: Tensor, slot: int) -> list[int]:
+        """Put a token at the end of each live row; which of them (0 to len(live) - 1) may go on in the segment."""
+        now, going = self.clock.now(), []
+        told = zip(live, token.tolist(), probability.tolist(), strict=True)
+        for at, (i, id_, p) in enumerate(told):
+            row = self.rows[i]
+            self.over[i] = self.chooser.add(row, id_, p, now, logits[at])
+            if self.over[i]:
+                row.close("end" if row.ended else "limit")
+            elif slot == self.most - 1:
+                row.close("cap")
+            else:
+                going.append(at)
+        return going
+
+    def _offer(
+        self, live: list[int], state: Tensor, product: Tensor, slot: int
+    ) -> tuple[list[int], Tensor, Tensor, Tensor]:
+        """The micro decoder's next token for each live row, after the states [L, d] of the tokens before.
+
+        Returns:
+            which rows (0 to L - 1) keep it, and of all L the tokens, the products and the logits.
+        """
+        model, rule = self.model, self.rule
+        stop = None if model.stop is None else model.stop(state)[:, 0].float().sigmoid()
+        step = self.rows[live[0]].macro_steps - 1
+        unknown = torch.full_like(product, float("nan"))
+        keep = rule.keep(Offer(slot, step, unknown, product, stop), self.tau) if rule.early else None
+        if keep is not None and not bool(keep.any()):
+            for i in live:
+                self.rows[i].close("unsure")
+            return [], torch.zeros(0), product, state
+        rows = [self.rows[i] for i in live]
+        logits = logits_of(model.base, state)
+        token, probability = self.chooser.choose(logits, rows)
+        product = product * probability
+        if keep is None:
+            keep = rule.keep(Offer(slot, step, probability, product, stop), self.tau)
+        kept = []
+        told = zip(rows, keep.tolist(), token.tolist(), probability.tolist(), strict=True)
+        for at, (row, goes_on, id_, p) in enumerate(told):
+            row.micro_steps += 1
+            if goes_on:
+                kept.append(at)
+            else:
+                row.close("unsure", None if rule.early else (id_, p))
+        return kept, token, product, logits
+
+
+def _only(chosen: list[int], live: list[int], *tensors: Tensor) -> tuple[Any, ...]:
+    """The chosen rows of a list and of tensors; as they are, where all are chosen."""
+    if len(chosen) == len(live):
+        return live, *tensors
+    if not chosen:
+        return [], *tensors
+    at = torch.tensor(chosen, device=tensors[0].device)
+    return [live[i] for i in chosen], *(tensor[at] for tensor in tensors)
+
+
+def _checked(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """[B, P] long, ones at real tokens.
+
+    Raises:
+        TextError: a prompt is empty.
+        MicroStepError: padding that is not on the left.
+    """
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+    if input_ids.ndim != 2 or mask.shape != input_ids.shape:
+        raise MicroStepError(
+            f"input_ids and attention_mask must be [B, P], got {list(input_ids.shape)} and {list(mask.shape)}"
+        )
+    if not input_ids.numel() or bool((mask.sum(1) == 0).any()):
+        raise TextError("there is no text to continue; give each prompt at least one token")
+    if bool((mask[:, :-1] > mask[:, 1:]).any()):
+        raise MicroStepError("prompts must be padded on the left (tokenizer.padding_side = 'left')")
+    return mask
+
+
+def _check_context(model: MicroStepForCausalLM, tokens: int) -> None:
+    limit = model.config.max_position_embeddings
+    if limit is not None and tokens > limit:
+        raise TooLarge(
+            f"prompt and new tokens are {tokens} together, the model's context holds {limit}; ask for fewer new tokens"
+        )
+
+
+def _teller(streamer: Any, on_segment: Told | None) -> Told:
+    """Tells a streamer and a callback of each segment."""
+
+    def tell(i: int, row: Written) -> None:
+        if streamer is not None:
+            for token in row.segments[-1]:
+                streamer.put(torch.tensor([token]))
+        if on_segment is not None:
+            on_segment(i, row)
+
+    return tell
