@@ -1,9 +1,12 @@
 """How the next token is chosen, and when an answer ends: transformers' own settings, processors and criteria.
 
-Each row is seen alone: a processor gets the row's own tokens, whatever stands beside it in the batch.
+Each row is seen alone: it has processors of its own, which get its own tokens without padding, whatever stands beside
+it in the batch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,9 +23,8 @@ class Chooser:
     def __init__(
         self,
         settings: GenerationConfig,
-        processors: LogitsProcessorList,
+        processors: Callable[[list[int]], LogitsProcessorList],
         criteria: StoppingCriteriaList,
-        width: int,
         most: int,
         generator: torch.Generator | None,
         topk: int,
@@ -33,10 +35,10 @@ class Chooser:
         self.most = most  # new tokens of a row
         self.topk = topk
         self._processors = processors
+        self._of_row: dict[int, LogitsProcessorList] = {}
         self._others = [c for c in criteria if not isinstance(c, EosTokenCriteria | MaxLengthCriteria)]
         end = settings.eos_token_id
         self._ends = set() if end is None else set(end if isinstance(end, list) else [end])
-        self._width = width  # of the padded prompts
         self._generator = generator
 
     @property
@@ -44,10 +46,9 @@ class Chooser:
         """An id that ends an answer; 0 if there is none."""
         return min(self._ends, default=0)
 
-    @property
-    def looks_back(self) -> bool:
+    def looks_back(self, rows: list[Written]) -> bool:
         """Whether a choice depends on more than the logits."""
-        return bool(self._processors)
+        return bool(self._processors_of(rows[0]))
 
     def processed(self, logits: Tensor, rows: list[Written], beyond: list[list[int]] | None = None) -> Tensor:
         """[R, V] scores after the processors and warpers.
@@ -57,11 +58,11 @@ class Chooser:
             rows: R rows.
             beyond: tokens that follow each row's own.
         """
-        if not self._processors:
+        if not self.looks_back(rows):
             return logits
         more = beyond or [[] for _ in rows]
         scores = [
-            self._processors(self._history(row, extra, logits.device), logits[i : i + 1].clone())
+            self._processors_of(row)(self._history(row, extra, logits.device), logits[i : i + 1].clone())
             for i, (row, extra) in enumerate(zip(rows, more, strict=True))
         ]
         return torch.cat(scores)
@@ -100,10 +101,14 @@ class Chooser:
         history = self._history(row, [], device)
         return any(bool(torch.as_tensor(criterion(history, None)).any()) for criterion in self._others)
 
+    def _processors_of(self, row: Written) -> LogitsProcessorList:
+        if id(row) not in self._of_row:
+            self._of_row[id(row)] = self._processors(row.prompt)
+        return self._of_row[id(row)]
+
     def _history(self, row: Written, extra: list[int], device: torch.device) -> Tensor:
-        """[1, P + t] a row's tokens; its padding is filled with its first token, which changes no penalty."""
-        tokens = [row.prompt[0]] * (self._width - len(row.prompt)) + row.prompt + row.ids + extra
-        return torch.tensor([tokens], device=device)
+        """[1, p + t] a row's tokens, without padding."""
+        return torch.tensor([row.prompt + row.ids + extra], device=device)
 
 
 def probability_of(logits: Tensor, chosen: Tensor) -> Tensor:

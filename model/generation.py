@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria
+from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList, StopStringCriteria
 from transformers.generation import GenerationConfig, GenerationMixin
 
 from model.choosing import Chooser, probability_of
@@ -88,6 +88,7 @@ def generate_segments(
         max_new_tokens = NEW_TOKENS
     if max_new_tokens is not None:
         settings["max_new_tokens"] = max_new_tokens
+    given_processors = LogitsProcessorList(settings.pop("logits_processor", []))
     criteria = StoppingCriteriaList(settings.pop("stopping_criteria", []))
     if stop_strings is not None:
         if tokenizer is None:
@@ -97,7 +98,6 @@ def generate_segments(
     def decode(
         _: Any,
         input_ids: Tensor,
-        logits_processor: Any = None,
         stopping_criteria: Any = None,
         generation_config: Any = None,
         **__: Any,
@@ -107,7 +107,20 @@ def generate_segments(
         _check_context(model, width + new)
         generator = None if seed is None else torch.Generator(input_ids.device).manual_seed(seed)
         repeated = mask.repeat_interleave(len(input_ids) // len(mask), 0)
-        chooser = Chooser(generation_config, logits_processor, stopping_criteria, width, new, generator, topk)
+
+        def processors(prompt: list[int]) -> LogitsProcessorList:
+            """Transformers' own for one row, as if it were alone."""
+            ids = torch.tensor([prompt], device=input_ids.device)
+            return model._get_logits_processor(
+                generation_config,
+                len(prompt),
+                ids,
+                logits_processor=given_processors,
+                device=ids.device,
+                model_kwargs={},
+            )
+
+        chooser = Chooser(generation_config, processors, stopping_criteria, new, generator, topk)
         rows = [Written(ids[kept].tolist()) for ids, kept in zip(input_ids, repeated.bool(), strict=True)]
         clock = Clock()
         tell = _teller(streamer, on_segment)
@@ -225,11 +238,11 @@ class _Segment:
                 cache.batch_select_indices(torch.tensor(going, device=e.device))
             state, _ = model.micro(context if slot == 1 else None, fed[:, None], cache)
             kept, token, product, logits = self._offer(live, state[:, 0], product, slot)
+            if not kept:
+                break
             if len(kept) < len(live):
                 cache.batch_select_indices(torch.tensor(kept, device=e.device))
-            live, token, product, logits, context = _only(kept, live, token, product, logits, context)
-            if not live:
-                break
+            live, context = _only(kept, live, context)
             fed = embed(token)
             e[live, slot], there[live, slot] = fed, True
             going = self._add(live, token, probability_of(logits, token), logits, slot)
@@ -256,41 +269,58 @@ class _Segment:
         """The micro decoder's next token for each live row, after the states [L, d] of the tokens before.
 
         Returns:
-            which rows (0 to L - 1) keep it, and of all L the tokens, the products and the logits.
+            which rows (0 to L - 1) keep it, and of these the tokens, the products and the logits.
         """
         model, rule = self.model, self.rule
         stop = None if model.stop is None else model.stop(state)[:, 0].float().sigmoid()
         step = self.rows[live[0]].macro_steps - 1
-        unknown = torch.full_like(product, float("nan"))
-        keep = rule.keep(Offer(slot, step, unknown, product, stop), self.tau) if rule.early else None
-        if keep is not None and not bool(keep.any()):
-            for i in live:
-                self.rows[i].close("unsure")
-            return [], torch.zeros(0), product, state
-        rows = [self.rows[i] for i in live]
+        asked = list(range(len(live)))  # of whom a token is computed
+        if rule.early:
+            unknown = torch.full_like(product, float("nan"))
+            asked = self._kept(rule.keep(Offer(slot, step, unknown, product, stop), self.tau), live, asked)
+            if not asked:
+                return [], torch.zeros(0), product, state
+        rows, state, product = _only(asked, [self.rows[i] for i in live], state, product)
         logits = logits_of(model.base, state)
         token, probability = self.chooser.choose(logits, rows)
         product = product * probability
-        if keep is None:
-            keep = rule.keep(Offer(slot, step, probability, product, stop), self.tau)
-        kept = []
-        told = zip(rows, keep.tolist(), token.tolist(), probability.tolist(), strict=True)
-        for at, (row, goes_on, id_, p) in enumerate(told):
+        for row in rows:
             row.micro_steps += 1
+        if rule.early:
+            return asked, token, product, logits
+        keep = rule.keep(Offer(slot, step, probability, product, stop), self.tau)
+        kept = self._kept(keep, live, asked, token, probability)
+        _, token, product, logits = _only(kept, live, token, product, logits)
+        return kept, token, product, logits
+
+    def _kept(
+        self,
+        keep: Tensor,
+        live: list[int],
+        asked: list[int],
+        token: Tensor | None = None,
+        probability: Tensor | None = None,
+    ) -> list[int]:
+        """Which of the asked rows go on; the segments of the others end here."""
+        if bool(keep.all()):
+            return asked
+        kept = []
+        offered = None
+        if token is not None and probability is not None:
+            offered = list(zip(token.tolist(), probability.tolist(), strict=True))
+        for at, goes_on in zip(asked, keep.tolist(), strict=True):
             if goes_on:
                 kept.append(at)
             else:
-                row.close("unsure", None if rule.early else (id_, p))
-        return kept, token, product, logits
+                self.rows[live[at]].close("unsure", None if offered is None else offered[at])
+        return kept
 
 
-def _only(chosen: list[int], live: list[int], *tensors: Tensor) -> tuple[Any, ...]:
-    """The chosen rows of a list and of tensors; as they are, where all are chosen."""
+def _only(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
+    """The chosen ones of a list and of tensors' rows; as they are, where all are chosen."""
     if len(chosen) == len(live):
         return live, *tensors
-    if not chosen:
-        return [], *tensors
-    at = torch.tensor(chosen, device=tensors[0].device)
+    at = torch.tensor(chosen, dtype=torch.long, device=tensors[0].device)
     return [live[i] for i in chosen], *(tensor[at] for tensor in tensors)
 
 

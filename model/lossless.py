@@ -170,7 +170,7 @@ class _Drafter:
         """[R] tokens, their distributions [R, V] where they are drawn, and [R] the likeliest word's probability."""
         logits = logits_of(self.head, state)
         sure = (logits.amax(-1) - logits.logsumexp(-1)).exp()
-        if not self.chooser.sampled and not self.chooser.looks_back:
+        if not self.chooser.sampled and not self.chooser.looks_back(rows):
             best = logits.argmax(-1)
             return (self.words[best] if len(self.words) else best), None, sure
         if len(self.words):
@@ -209,7 +209,7 @@ def _accepted(chooser: Chooser, rows: list[Written], logits: Tensor, draft: Draf
     """[R] how many drafted tokens the base keeps, and [R] its own token after them; logits [R, 1 + n, V]."""
     n = draft.ids.shape[1]
     batch = torch.arange(len(rows), device=logits.device)
-    if chooser.looks_back:
+    if chooser.looks_back(rows):
         drafts = draft.ids.tolist()
         scores = torch.stack(
             [chooser.processed(logits[:, j], rows, [ids[:j] for ids in drafts]) for j in range(n + 1)], 1
