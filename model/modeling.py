@@ -8,17 +8,12 @@ M2D and as HAMburger (arXiv 2505.20438); generation stands in generation.py and 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from model.configuration import MicroStepConfig, check_fields
 from model.errors import MicroStepError, ModelError
@@ -27,7 +22,8 @@ from model.generation import SegmentedGeneration, generate_segments
 from model.layout import Layout, layout
 from model.lean_loss import HeadLoss, head_loss
 from model.mergers import build_merger
-from model.micro_decoder import MicroDecoder, layers_of
+from model.micro_decoder import MicroDecoder
+from model.outputs import Macro, Micro, MicroStepOutput, states_of
 from model.saving import base_reference, load_modules, save_modules
 
 Group = Literal["new", "base", "adapter"]
@@ -39,35 +35,6 @@ _ANYWHERE = {
     "token",
     "use_safetensors",
 }  # of no use here
-
-
-@dataclass
-class MicroStepOutput(ModelOutput):  # type: ignore[misc]
-    """What a forward pass gives; what was not asked for is None."""
-
-    loss: Tensor | None = None  # [] tokens + stop_weight * stops + teacher_weight * divergence
-    logits: Tensor | None = None  # [B, N, V] at t of token t + 1, float32; only without labels
-    token_loss: Tensor | None = None  # [] mean nll of the labelled tokens, nats
-    stop_loss: Tensor | None = None  # [] mean binary cross-entropy of the stops, nats
-    teacher_loss: Tensor | None = None  # [] mean KL(teacher || model) of the labelled tokens, nats
-    nll: Tensor | None = None  # [B, N] of token t, nats; NaN without a label
-    correct: Tensor | None = None  # [B, N] bool, token t was the likeliest
-    micro_position: Tensor | None = None  # [B, N] 0 for a segment's first token, which the base predicts
-    stop_logits: Tensor | None = None  # [B, N] that the segment ends after t; NaN where the micro decoder did not run
-    hidden_states: tuple[Tensor, ...] | None = None  # K x [B, S, d] the base's states that the micro decoder reads
-    macro_attentions: tuple[Tensor, ...] | None = None  # a layer [B, H, S, S]
-    micro_hidden_states: Tensor | None = None  # [Q, M - 1, d]
-    micro_attentions: tuple[Tensor, ...] | None = None  # a micro layer [Q, H, K + M - 1, K + M - 1]
-    micro_segments: Tensor | None = None  # [Q, 2] row and segment of each
-
-
-@dataclass(frozen=True)
-class Macro:
-    """What the base says of a batch's macro steps."""
-
-    last: Tensor  # [B, S, d] states after the final norm
-    context: Tensor  # [B, S, K, d] states of the context layers
-    attentions: tuple[Tensor, ...] | None  # a layer [B, H, S, S]
 
 
 class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
@@ -219,7 +186,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         """Run the base over macro embeddings [B, S, d], at the tokens' positions [B, S]."""
         inner = body(self.base)
         options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
-        with _states_of(inner, self.config.context_layers) as states:
+        with states_of(inner, self.config.context_layers) as states:
             out = inner(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask.long(),
@@ -319,7 +286,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
 
     def _micro_states(
         self, e: Tensor, plan: Layout, macro: Macro, rows: Tensor, segments: Tensor, output_attentions: bool
-    ) -> _Micro:
+    ) -> Micro:
         """The micro decoder over Q segments, in one run for each number of tokens that it has to read.
 
         To predict its tokens it reads all but a segment's last one; to say whether it ends there, that one too.
@@ -340,9 +307,9 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             found, attentions = self.micro(context, read, output_attentions=output_attentions)
             whole = whole.index_put((chosen[:, None], torch.arange(n, device=e.device)), found.to(whole.dtype))
         q, slot = there.nonzero(as_tuple=True)
-        return _Micro(rows[q], tokens[q, slot], slot < lengths[q] - 1, whole[q, slot], whole, attentions)
+        return Micro(rows[q], tokens[q, slot], slot < lengths[q] - 1, whole[q, slot], whole, attentions)
 
-    def _stop_logits(self, input_ids: Tensor, micro: _Micro) -> Tensor | None:
+    def _stop_logits(self, input_ids: Tensor, micro: Micro) -> Tensor | None:
         if self.stop is None:
             return None
         logits = self.stop(micro.states.to(self.stop.weight.dtype))[:, 0].float()
@@ -400,40 +367,10 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         return self.generate_segments(ids, options.pop("attention_mask", None), **options).sequences
 
 
-@dataclass(frozen=True)
-class _Micro:
-    """The micro decoder's states of Q segments, and where those stand that predict or end something."""
-
-    row: Tensor  # [T] row of each state
-    token: Tensor  # [T] index (of N) of the token that was read last
-    inner: Tensor  # [T] bool, the next token belongs to the same segment: the state predicts it
-    states: Tensor  # [T, d]
-    whole: Tensor  # [Q, M - 1, d]
-    attentions: tuple[Tensor, ...] | None
-
-
 def _at_tokens(last: Tensor, plan: Layout) -> Tensor:
     """[B, N, d] the base's state at each token's macro step: right for tokens that end their segment."""
     batch = torch.arange(len(last), device=last.device)[:, None]
     return last[batch, plan.segment]
-
-
-@contextmanager
-def _states_of(inner: nn.Module, chosen: list[int]) -> Iterator[list[Tensor]]:
-    """Keep what chosen layers, but for the last one, put out during the block."""
-    states: list[Tensor] = []
-    layers, thread = layers_of(inner), threading.get_ident()
-
-    def keep(_: nn.Module, __: Any, output: Any) -> None:
-        if threading.get_ident() == thread:  # the model is shared, the run is not
-            states.append(output[0] if isinstance(output, tuple) else output)
-
-    handles = [layers[i - 1].register_forward_hook(keep) for i in chosen[:-1]]
-    try:
-        yield states
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 AutoConfig.register("micro_step", MicroStepConfig)

@@ -142,6 +142,7 @@ def load_modules(
 
         where = fetch(reference["name"], reference["revision"])
         base = AutoModelForCausalLM.from_pretrained(where, local_files_only=True, dtype="auto", **options)
+    _check_shape(folder, config, base)
     found = fingerprint(base)
     if found != reference["fingerprint"] and not allow_other_base:
         raise ModelError(
@@ -173,3 +174,13 @@ def load_modules(
         model.generation_config = GenerationConfig.from_pretrained(folder)
     model.eval()
     return model
+
+
+def _check_shape(folder: Path, config: MicroStepConfig, base: PreTrainedModel) -> None:
+    theirs, ours = base.config.get_text_config(), config.base_config.get_text_config()
+    for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        if getattr(theirs, name) != getattr(ours, name):
+            raise ModelError(
+                f"{folder.name} was trained on a base with {name} {getattr(ours, name)}; the base given has"
+                f" {getattr(theirs, name)}"
+            )

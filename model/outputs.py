@@ -1,0 +1,73 @@
+"""What a pass of the micro_step model gives, and how the base's inner states are caught."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from model.micro_decoder import layers_of
+
+
+@dataclass
+class MicroStepOutput(ModelOutput):  # type: ignore[misc]
+    """What a forward pass gives; what was not asked for is None."""
+
+    loss: Tensor | None = None  # [] tokens + stop_weight * stops + teacher_weight * divergence
+    logits: Tensor | None = None  # [B, N, V] at t of token t + 1, float32; only without labels
+    token_loss: Tensor | None = None  # [] mean nll of the labelled tokens, nats
+    stop_loss: Tensor | None = None  # [] mean binary cross-entropy of the stops, nats
+    teacher_loss: Tensor | None = None  # [] mean KL(teacher || model) of the labelled tokens, nats
+    nll: Tensor | None = None  # [B, N] of token t, nats; NaN without a label
+    correct: Tensor | None = None  # [B, N] bool, token t was the likeliest
+    micro_position: Tensor | None = None  # [B, N] 0 for a segment's first token, which the base predicts
+    stop_logits: Tensor | None = None  # [B, N] that the segment ends after t; NaN where the micro decoder did not run
+    hidden_states: tuple[Tensor, ...] | None = None  # K x [B, S, d] the base's states that the micro decoder reads
+    macro_attentions: tuple[Tensor, ...] | None = None  # a layer [B, H, S, S]
+    micro_hidden_states: Tensor | None = None  # [Q, M - 1, d]
+    micro_attentions: tuple[Tensor, ...] | None = None  # a micro layer [Q, H, K + M - 1, K + M - 1]
+    micro_segments: Tensor | None = None  # [Q, 2] row and segment of each
+
+
+@dataclass(frozen=True)
+class Macro:
+    """What the base says of a batch's macro steps."""
+
+    last: Tensor  # [B, S, d] states after the final norm
+    context: Tensor  # [B, S, K, d] states of the context layers
+    attentions: tuple[Tensor, ...] | None  # a layer [B, H, S, S]
+
+
+@dataclass(frozen=True)
+class Micro:
+    """The micro decoder's states of Q segments, and where those stand that predict or end something."""
+
+    row: Tensor  # [T] row of each state
+    token: Tensor  # [T] index (of N) of the token that was read last
+    inner: Tensor  # [T] bool, the next token belongs to the same segment: the state predicts it
+    states: Tensor  # [T, d]
+    whole: Tensor  # [Q, M - 1, d]
+    attentions: tuple[Tensor, ...] | None
+
+
+@contextmanager
+def states_of(inner: nn.Module, chosen: list[int]) -> Iterator[list[Tensor]]:
+    """Keep what chosen layers, but for the last one, put out during the block."""
+    states: list[Tensor] = []
+    layers, thread = layers_of(inner), threading.get_ident()
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        if threading.get_ident() == thread:  # the model is shared, the run is not
+            states.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [layers[i - 1].register_forward_hook(keep) for i in chosen[:-1]]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
