@@ -13,6 +13,8 @@ import platform
 import tempfile
 import threading
 import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +23,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from choreographer.browsers.chromium import Chromium
 
-from analysis.compare import Comparison
-from analysis.figures.base import Drawn, View
-from analysis.request import Request
+from analysis.figures.base import Drawn
 from model.errors import ExportError
+from model.facts import ModelFacts
 
 ImageFormat = Literal["png", "svg", "pdf"]
 IMAGES: tuple[ImageFormat, ...] = ("png", "svg", "pdf")
@@ -34,6 +35,18 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "plotly", 
 NO_CHROME = "PNG, SVG and PDF need Chrome or Chromium on this machine; HTML, CSV, Parquet and the bundle do not"
 _IMAGE_SECONDS = 90
 _one_at_a_time = threading.Lock()  # every export starts a browser of its own
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a figure comes from: what its manifest says beside the figure, and the command that makes it again."""
+
+    command: Callable[[str, str], str]  # (name of the figure, file to write): run in a folder that holds `files`
+    request: Mapping[str, Any]  # what was asked, in plain values
+    view: Mapping[str, Any]  # how it is looked at
+    models: Mapping[str, ModelFacts]
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what a reader must know, by model
+    files: Mapping[str, bytes] = field(default_factory=dict)  # what the command reads
 
 
 def chrome() -> str | None:
@@ -126,13 +139,8 @@ def check_out(path: Path, formats: tuple[str, ...]) -> None:
         raise ExportError(f"{path} cannot be written: its folder does not exist")
 
 
-def save_figure(drawn: Drawn, path: Path, bundled: bytes | None = None) -> None:
-    """Write a figure, or the data behind it; the suffix chooses.
-
-    Args:
-        drawn: what to write.
-        path: .png, .svg, .pdf, .html, .csv, .parquet, .json, or .zip with `bundled`.
-        bundled: content of a .zip.
+def save_figure(drawn: Drawn, path: Path, origin: Origin) -> None:
+    """Write a figure, or the data behind it; the suffix chooses: one of FIGURE_FORMATS.
 
     Raises:
         ExportError: unknown suffix, no Chrome, or the file cannot be written.
@@ -143,13 +151,13 @@ def save_figure(drawn: Drawn, path: Path, bundled: bytes | None = None) -> None:
         write(path, image(drawn.figure, suffix))
     elif suffix == "html":
         write(path, page(drawn).encode("utf-8"))
-    elif suffix == "zip" and bundled is not None:
-        write(path, bundled)
+    elif suffix == "zip":
+        write(path, bundle(drawn, origin))
     else:
         save_table(drawn.data, path)
 
 
-def manifest(drawn: Drawn, request: Request, comparison: Comparison, view: View) -> dict[str, Any]:
+def manifest(drawn: Drawn, origin: Origin) -> dict[str, Any]:
     """All that is needed to judge a figure and to make it again."""
     packages = {}
     for name in PACKAGES:
@@ -161,25 +169,24 @@ def manifest(drawn: Drawn, request: Request, comparison: Comparison, view: View)
         "figure": drawn.name,
         "title": drawn.title,
         "how": drawn.how,
-        "command": request.command(drawn.name, comparison, view, out="figure.csv"),
-        "models": {"a": comparison.a.facts.to_dict(), "b": comparison.b.facts.to_dict()},
-        "notes": {"a": list(comparison.a.notes), "b": list(comparison.b.notes)},
-        "request": request.to_dict(),
-        "view": {"score": view.score, "unit": view.unit, "theme": view.theme, "pinned": view.pinned, "role": view.role},
+        "command": origin.command(drawn.name, "figure.csv"),
+        "models": {key: facts.to_dict() for key, facts in origin.models.items()},
+        "notes": {key: list(notes) for key, notes in origin.notes.items()},
+        "request": dict(origin.request),
+        "view": dict(origin.view),
         "rows": len(drawn.data),
         "python": platform.python_version(),
         "packages": packages,
     }
 
 
-def bundle(drawn: Drawn, request: Request, comparison: Comparison, view: View) -> bytes:
-    """A zip of the figure, its data, the text and a manifest with the command that makes it again."""
-    told = manifest(drawn, request, comparison, view)
-    name, content = request.text_file()
+def bundle(drawn: Drawn, origin: Origin) -> bytes:
+    """A zip of the figure, its data, what it was made from, and a manifest with the command that makes it again."""
+    told = manifest(drawn, origin)
     files = {
         "README.txt": _README.format(title=drawn.title, how=drawn.how, command=told["command"]).encode("utf-8"),
         "manifest.json": json.dumps(told, indent=2, ensure_ascii=False).encode("utf-8"),
-        name: content,
+        **origin.files,
         "figure.html": page(drawn).encode("utf-8"),
         "figure.plotly.json": str(drawn.figure.to_json()).encode("utf-8"),
         "figure.csv": table_bytes(drawn.data, "csv"),

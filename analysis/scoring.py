@@ -93,6 +93,9 @@ def cost_of(loaded: LoadedModel, n_tokens: int) -> Cost:
 def remarks(loaded: LoadedModel, encoded: EncodedText, chat: bool) -> tuple[str, ...]:
     """What must be said wherever these scores are shown."""
     notes = list(loaded.facts.approximations)
+    if (micro := loaded.facts.micro_step) is not None:
+        of = f", {micro.base}," if micro.base else ""
+        notes.append(f"a micro_step model: its base{of} was scored, token by token and as its training left it")
     if chat and not encoded.chat:
         notes.append("this model has no chat template: it read the raw text")
     if not encoded.exact:

@@ -2,177 +2,146 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from analysis.cli import (
-    Adapter,
-    Answer,
-    Attention,
-    Chat,
-    Device,
-    Dtype,
-    ForceBos,
+from analysis.options import (
+    LoadOptions,
+    OneModel,
     Out,
-    Quantization,
-    Revision,
-    System,
-    Text,
-    TextFile,
-    Trust,
+    TextOptions,
     Unit,
-    _check_table,
-    _document,
-    _give,
-    _load,
-    _progress,
-    _remark,
-    app,
+    check_table,
+    give,
+    load_shown,
+    progress,
+    remark,
+    spread,
 )
 from model.errors import MicroStepError
-from model.loading import ModelSpec
 from model.segmentation import MAX_LENGTH, RULES
 
 if TYPE_CHECKING:
-    from analysis.segmenting import Gathering, Segmentable
-    from model.document import Document
+    from analysis.extras import Gathering
+    from analysis.segmenting import Segmentable
 
-Model = Annotated[str, typer.Option(help="Catalog name, hub id or folder.")]
+commands = typer.Typer()
+
 Strategy = Annotated[str, typer.Option(help=f"One of: {', '.join(RULES)}.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="parameter=value of the strategy; may be repeated. Entropies in nats."),
 ]
-MaxLength = Annotated[int, typer.Option(min=1, help="The most tokens that a segment has.")]
-Layer = Annotated[
-    list[int] | None, typer.Option(help="For the attention strategies: a layer, from 0; may be repeated. Default: all.")
-]
-Head = Annotated[
-    list[int] | None, typer.Option(help="For the attention strategies: a head, from 0; may be repeated. Default: all.")
-]
-HistoryMethod = Annotated[
-    Literal["exact", "strided", "banded"], typer.Option(help="For limited_history: how it is limited.")
-]
-HistoryStride = Annotated[int, typer.Option(min=1, help="For strided: a window every so many tokens.")]
-PromptApart = Annotated[
-    bool | None,
-    typer.Option(
-        help="Each token that the assistant did not write is a segment. Default: where a chat template is applied to"
-        " a conversation with an answer."
-    ),
-]
 
 
-@app.command("segment")
+@dataclass(frozen=True)
+class CutOptions:
+    """How tokens are cut, and what is gathered for it, whatever the strategy."""
+
+    max_length: Annotated[int, typer.Option(min=1, help="The most tokens that a segment has.")] = MAX_LENGTH
+    prompt_apart: Annotated[
+        bool | None,
+        typer.Option(
+            help="Each token that the assistant did not write is a segment. Default: where a chat template is applied"
+            " to a conversation with an answer."
+        ),
+    ] = None
+    layer: Annotated[
+        list[int] | None,
+        typer.Option(help="For the attention strategies: a layer, from 0; may be repeated. Default: all."),
+    ] = None
+    head: Annotated[
+        list[int] | None,
+        typer.Option(help="For the attention strategies: a head, from 0; may be repeated. Default: all."),
+    ] = None
+    history_method: Annotated[
+        Literal["exact", "strided", "banded"], typer.Option(help="For limited_history: how it is limited.")
+    ] = "exact"
+    history_stride: Annotated[int, typer.Option(min=1, help="For strided: a window every so many tokens.")] = 16
+
+    def gathering(self) -> Gathering:
+        """The choices that are no parameters of a rule."""
+        from analysis.extras import Gathering
+
+        return Gathering(
+            _numbers(self.layer), _numbers(self.head), self.history_method, self.history_stride, self.prompt_apart
+        )
+
+
+@commands.command("segment")
+@spread
 def segment_command(
-    model: Model,
+    model: OneModel,
     strategy: Strategy,
+    text: TextOptions,
+    loading: LoadOptions,
+    cutting: CutOptions,
     settings: Set = None,
-    max_length: MaxLength = MAX_LENGTH,
-    text: Text = None,
-    text_file: TextFile = None,
-    system: System = None,
-    answer: Answer = None,
-    chat: Chat = False,
-    force_bos: ForceBos = False,
-    prompt_apart: PromptApart = None,
-    layer: Layer = None,
-    head: Head = None,
-    history_method: HistoryMethod = "exact",
-    history_stride: HistoryStride = 16,
     unit: Unit = "nats",
-    revision: Revision = None,
-    adapter: Adapter = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    attn_implementation: Attention = None,
-    quantization: Quantization = "none",
-    trust_remote_code: Trust = False,
     out: Out = None,
 ) -> None:
     """Cut a text into segments: the table of scores with value, starts_segment and segment."""
-    from analysis.segmenting import Gathering, check_rule, segment_table
+    from analysis.segmenting import check_rule, segment_table
     from model.segmentation import segment
 
-    parameters = check_rule(strategy, _parameters(settings), max_length)
-    _check_table(out)
-    document = _document(text, text_file, system, answer)
-    spec = ModelSpec(model, revision, adapter, dtype, device, attn_implementation, quantization, trust_remote_code)
-    how = Gathering(_numbers(layer), _numbers(head), history_method, history_stride, prompt_apart)
-    ready = _gather(spec, document, strategy, parameters, max_length, how, chat, force_bos)
-    found = segment(strategy, ready.inputs, max_length, **parameters)
+    parameters = check_rule(strategy, _parameters(settings), cutting.max_length)
+    check_table(out)
+    ready = _gather(model, text, loading, cutting, strategy, parameters)
+    found = segment(strategy, ready.inputs, cutting.max_length, **parameters)
     count = int(found.starts.sum())
     caption = f"{len(found)} tokens of {ready.scored.facts.name} in {count} segments by {strategy}, values in {unit}"
-    _give(segment_table(ready.scored, found, unit), out, caption)
+    give(segment_table(ready.scored, found, unit), out, caption)
 
 
-@app.command("solve")
+@commands.command("solve")
+@spread
 def solve_command(
-    model: Model,
+    model: OneModel,
     strategy: Strategy,
+    text: TextOptions,
+    loading: LoadOptions,
+    cutting: CutOptions,
     target_length: Annotated[float | None, typer.Option(help="Mean tokens a segment.")] = None,
     target_segments: Annotated[int | None, typer.Option(min=1, help="Or the number of segments.")] = None,
     settings: Set = None,
-    max_length: MaxLength = MAX_LENGTH,
-    text: Text = None,
-    text_file: TextFile = None,
-    system: System = None,
-    answer: Answer = None,
-    chat: Chat = False,
-    force_bos: ForceBos = False,
-    prompt_apart: PromptApart = None,
-    layer: Layer = None,
-    head: Head = None,
-    history_method: HistoryMethod = "exact",
-    history_stride: HistoryStride = 16,
-    revision: Revision = None,
-    adapter: Adapter = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    attn_implementation: Attention = None,
-    quantization: Quantization = "none",
-    trust_remote_code: Trust = False,
     out: Out = None,
 ) -> None:
     """Find the parameter of a strategy that gives a mean segment length, with the curve between the two."""
-    from analysis.segmenting import Gathering, check_rule, curve_table, finding
+    from analysis.segmenting import check_rule, curve_table, finding
     from analysis.solver import POINTS, solvable, solve
 
     given = _parameters(settings)
-    parameters = check_rule(strategy, given, max_length)
+    parameters = check_rule(strategy, given, cutting.max_length)
     if (target_length is None) == (target_segments is None):
         raise MicroStepError("give what is aimed at with --target-length or with --target-segments, one of them")
-    solvable(strategy, target_length or 1, max_length, given)
-    _check_table(out)
-    document = _document(text, text_file, system, answer)
-    spec = ModelSpec(model, revision, adapter, dtype, device, attn_implementation, quantization, trust_remote_code)
-    how = Gathering(_numbers(layer), _numbers(head), history_method, history_stride, prompt_apart)
-    ready = _gather(spec, document, strategy, parameters, max_length, how, chat, force_bos)
+    solvable(strategy, target_length or 1, cutting.max_length, given)
+    check_table(out)
+    ready = _gather(model, text, loading, cutting, strategy, parameters)
     tokens = len(ready.inputs) if ready.inputs.prompt is None else int((~ready.inputs.prompt).sum())
     aim = target_length if target_length is not None else tokens / (target_segments or 1)
-    solved = solve(strategy, ready.inputs, aim, max_length, POINTS, **given)
+    solved = solve(strategy, ready.inputs, aim, cutting.max_length, POINTS, **given)
     if out is not None:
-        _remark("", (finding(solved),))
-    _give(curve_table(solved), out, finding(solved))
+        remark("", (finding(solved),))
+    give(curve_table(solved), out, finding(solved))
 
 
 def _gather(
-    spec: ModelSpec,
-    document: Document,
+    model: OneModel,
+    text: TextOptions,
+    loading: LoadOptions,
+    cutting: CutOptions,
     strategy: str,
     parameters: dict[str, float],
-    max_length: int,
-    how: Gathering,
-    chat: bool,
-    force_bos: bool,
 ) -> Segmentable:
     from analysis.segmenting import gather
 
-    loaded = _load(spec)
-    with _progress("scoring") as progress:
-        ready = gather(loaded, document, strategy, parameters, max_length, how, chat, force_bos, progress)
-    _remark(f"{ready.scored.facts.name}: ", ready.notes)
+    document, how, longest = text.document(), cutting.gathering(), cutting.max_length
+    loaded = load_shown(model.spec(loading))
+    with progress("scoring") as told:
+        ready = gather(loaded, document, strategy, parameters, longest, how, text.chat, text.force_bos, told)
+    remark(f"{ready.scored.facts.name}: ", ready.notes)
     return ready
 
 

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from analysis.extras import Gathering, extra_for
 from analysis.scoring import ScoredText, score_document, token_table
 from analysis.solver import Solved
 from analysis.units import PER_NAT, Unit
 from model.document import Document
 from model.errors import MicroStepError
 from model.forward import Progress
-from model.history import Method, limited_history
 from model.loading import LoadedModel
 from model.segmentation import MAX_LENGTH, RULES, Segmentation, SegmentInputs, check_max_length, valid_parameters
-from model.segmentation_attention import attention_shares, router_turns
 from model.segmentation_rules import NO_MICRO_STEP
 
-
-@dataclass(frozen=True)
-class Gathering:
-    """How to compute what a rule needs beyond the scores."""
-
-    layers: tuple[int, ...] | None = None  # of the attention rules; None: all
-    heads: tuple[int, ...] | None = None
-    history: Method = "exact"  # of limited_history
-    stride: int = 16
-    prompt_apart: bool | None = None  # each prompt token its own segment; None: where a chat holds an answer
+PROMPT_APART = "the prompt is not merged: each of its tokens is a segment"
 
 
 @dataclass(frozen=True)
@@ -86,37 +76,27 @@ def gather(
         MicroStepError: as `check_rule`, `score_document`, and the functions that compute what the rule needs.
     """
     chosen, how = check_rule(rule, parameters, max_length), how or Gathering()
-    needs = RULES[rule].needs
-    twice = bool(needs & {"window", "attention", "hidden"})
+    extra = extra_for(rule, chosen, max_length, how)
 
     def part(begin: float, share: float) -> Progress | None:
         return None if progress is None else lambda done: progress(begin + share * done)
 
-    scored = score_document(loaded, document, chat, force_bos, progress=part(0, 0.5 if twice else 1))
-    encoded, after = scored.encoded, part(0.5, 0.5)
-    apart = how.prompt_apart
+    scored = score_document(loaded, document, chat, force_bos, progress=part(0, 0.5 if extra else 1))
+    inputs, notes = scored_inputs(scored, how)
+    if extra is not None:
+        found = extra.gather(loaded, scored.encoded, part(0.5, 0.5))
+        inputs = replace(inputs, **found.values)
+        notes = (*notes, found.note) if found.note else notes
+    return Segmentable(scored, inputs, notes)
+
+
+def scored_inputs(scored: ScoredText, how: Gathering) -> tuple[SegmentInputs, tuple[str, ...]]:
+    """What the rules look at in a scored text, and what a reader must know of both."""
+    encoded, apart = scored.encoded, how.prompt_apart
     if apart is None:
         apart = encoded.chat and bool((encoded.role == "assistant").any())
-    inputs, notes = SegmentInputs.of(scored.scores, encoded, apart), list(scored.notes)
-    if apart:
-        notes.append("the prompt is not merged: each of its tokens is a segment")
-    if "window" in needs:
-        window = int(chosen["window"])
-        found = limited_history(loaded.model, encoded.ids, window, how.history, how.stride, encoded.bos, progress=after)
-        inputs = replace(inputs, limited_entropy=found.scores.entropy, window=window)
-        notes.append(f"limited history, {found.meaning}")
-    if "attention" in needs:
-        shares = attention_shares(
-            loaded.model, encoded.ids, encoded.bos, how.layers, how.heads, max_length, progress=after
-        )
-        inputs = replace(inputs, attention_mass=shares.mass, attention_sparsity=shares.sparsity)
-        heads = "all heads" if shares.heads is None else f"heads {_listed(shares.heads)}"
-        notes.append(f"attention: mean over layers {_listed(shares.layers)}, {heads}, first position left out")
-    if "hidden" in needs:
-        layer = int(chosen["layer"])
-        turns = router_turns(loaded.model, encoded.ids, layer, encoded.bos, progress=after)
-        inputs = replace(inputs, router=turns, layer=layer)
-    return Segmentable(scored, inputs, tuple(notes))
+    notes = (*scored.notes, PROMPT_APART) if apart else scored.notes
+    return SegmentInputs.of(scored.scores, encoded, apart), notes
 
 
 def segment_table(scored: ScoredText, found: Segmentation, unit: Unit = "nats") -> pd.DataFrame:
@@ -157,10 +137,3 @@ def finding(solved: Solved) -> str:
         f"{solved.rule} {solved.parameter}={solved.value} gives segments of {solved.mean_length:.4f} tokens on average"
         f" (target {solved.target_length:g}, at most {solved.max_length} tokens each{nearest})"
     )
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    """0-3, or 0, 2, 5."""
-    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]}-{numbers[-1]}"
-    return ", ".join(map(str, numbers))

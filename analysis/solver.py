@@ -79,23 +79,9 @@ def solve(
     check_max_length(max_length)
     solved = solvable(rule, target_length, max_length, parameters)
     chosen = valid_parameters(rule, parameters)
-    counted = np.ones(len(inputs), dtype=bool) if inputs.prompt is None else ~inputs.prompt
-    tokens = int(counted.sum())
-    if not tokens:
-        raise MicroStepError("there is no token to segment outside the prompt")
-    tried: dict[float, float] = {}
-
-    def length(value: float) -> float:
-        if value not in tried:
-            starts = starts_of(rule, inputs, {**chosen, solved.name: value}, max_length)
-            tried[value] = tokens / int((starts & counted).sum())
-        return tried[value]
-
+    length, tried = _lengths_of(rule, inputs, max_length, solved, chosen)
     plan = plan_of(rule, inputs, chosen, max_length)
-    if solved.integer:
-        curve = np.unique(np.geomspace(max(1, solved.low), solved.high, points).round())
-    else:
-        curve = _quantiles(plan, max_length, solved, points)
+    curve = _points(plan, max_length, solved, points)
     lengths = np.array([length(value) for value in curve.tolist()])
     enclosing = np.flatnonzero((lengths[:-1] - target_length) * (lengths[1:] - target_length) <= 0)
     for i in enclosing[:1].tolist():
@@ -123,6 +109,46 @@ def solve(
         curve,
         lengths,
     )
+
+
+def length_curve(
+    rule: str, inputs: SegmentInputs, max_length: int = MAX_LENGTH, points: int = POINTS, **parameters: float
+) -> tuple[Floats, Floats]:
+    """[C] values of the parameter that sets the mean length, rising, and [C] the mean length at each.
+
+    Args and errors as `solve`.
+    """
+    solved = solvable(rule, 1, max_length, parameters)
+    chosen = valid_parameters(rule, parameters)
+    length, _ = _lengths_of(rule, inputs, max_length, solved, chosen)
+    curve = _points(plan_of(rule, inputs, chosen, max_length), max_length, solved, points)
+    return curve, np.array([length(value) for value in curve.tolist()])
+
+
+def _lengths_of(
+    rule: str, inputs: SegmentInputs, max_length: int, solved: Parameter, chosen: dict[str, float]
+) -> tuple[Callable[[float], float], dict[float, float]]:
+    """The mean length as a function of the parameter, and where it keeps what it was asked."""
+    counted = np.ones(len(inputs), dtype=bool) if inputs.prompt is None else ~inputs.prompt
+    tokens = int(counted.sum())
+    if not tokens:
+        raise MicroStepError("there is no token to segment outside the prompt")
+    tried: dict[float, float] = {}
+
+    def length(value: float) -> float:
+        if value not in tried:
+            starts = starts_of(rule, inputs, {**chosen, solved.name: value}, max_length)
+            tried[value] = tokens / int((starts & counted).sum())
+        return tried[value]
+
+    return length, tried
+
+
+def _points(plan: Plan, max_length: int, solved: Parameter, points: int) -> Floats:
+    """[C] values of the parameter at which the curve is taken."""
+    if solved.integer:
+        return np.unique(np.geomspace(max(1, solved.low), solved.high, points).round())
+    return _quantiles(plan, max_length, solved, points)
 
 
 def solvable(rule: str, target_length: float, max_length: int, parameters: dict[str, float]) -> Parameter:

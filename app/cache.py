@@ -10,18 +10,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import streamlit as st
 
-from analysis.compare import Comparison
+from analysis.asking import Asked, Load
+from analysis.cut_store import StoreSides
 from analysis.export import chrome
-from analysis.request import Request
 from model.catalog import DefaultPair, default_pair
 from model.forward import Progress
 from model.loading import LoadedModel, ModelSpec, load
 from model.terminal import Tell
 
-ANSWERS = 12  # kept; a comparison of 10,000 tokens takes about 3 MB
+ANSWERS = 24  # kept; a comparison of 10,000 tokens takes about 3 MB
+MODELS = 2  # kept in memory
+Answer = TypeVar("Answer")
 Stamp = tuple[float, ...]  # of a model's files: an answer of an older checkpoint is not an answer
 
 
@@ -29,18 +32,19 @@ class Workshop:
     """The models that are loaded, and the answers that were given."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[ModelSpec, Stamp], LoadedModel] = {}
-        self._answers: OrderedDict[tuple[Request, Stamp], Comparison] = OrderedDict()
+        self._models: OrderedDict[tuple[ModelSpec, Stamp], LoadedModel] = OrderedDict()
+        self._answers: OrderedDict[tuple[Asked[Any], Stamp], Any] = OrderedDict()
         self._guard = threading.Lock()
         self._running = threading.Lock()
 
-    def answer(self, request: Request) -> Comparison | None:
+    def answer(self, asked: Asked[Answer]) -> Answer | None:
         """The answer, if it was given before."""
-        key = request, _stamp(request.a, request.b)
+        key = asked, _stamp(*asked.specs.values())
         with self._guard:
             if key in self._answers:
                 self._answers.move_to_end(key)
-            return self._answers.get(key)
+            found: Answer | None = self._answers.get(key)
+            return found
 
     @contextmanager
     def turn(self, wait: Callable[[], None]) -> Iterator[None]:
@@ -52,24 +56,25 @@ class Workshop:
         finally:
             self._running.release()
 
-    def load(self, request: Request, tell: Tell) -> tuple[LoadedModel, LoadedModel]:
-        """Both models of a request; every other is let go first, so that at most two are in memory."""
-        wanted = {(spec, _stamp(spec)) for spec in (request.a, request.b)}
-        for key in set(self._models) - wanted:
-            del self._models[key]
-        loaded = []
-        for spec in (request.a, request.b):
-            key = spec, _stamp(spec)
+    def load(self, asked: Asked[Any], tell: Tell) -> dict[str, LoadedModel]:
+        """The models of a question. Those that were used longest ago are let go first: at most MODELS are in memory."""
+        wanted = {name: (spec, _stamp(spec)) for name, spec in asked.specs.items()}
+        needed = set(wanted.values())
+        while len(needed | self._models.keys()) > MODELS and (spare := [k for k in self._models if k not in needed]):
+            del self._models[spare[0]]
+        for key in needed:
             if key not in self._models:
-                self._models[key] = load(spec, tell)
-            loaded.append(self._models[key])
-        return loaded[0], loaded[1]
+                self._models[key] = load(key[0], tell)
+            self._models.move_to_end(key)
+        return {name: self._models[key] for name, key in wanted.items()}
 
-    def run(self, request: Request, progress: Progress) -> Comparison:
-        """Answer a request with the models that were loaded for it, and keep the answer."""
-        found = request.run(lambda spec: self._models[spec, _stamp(spec)], progress)
+    def run(
+        self, asked: Asked[Answer], progress: Progress, run: Callable[[Load, Progress], Answer] | None = None
+    ) -> Answer:
+        """Answer a question with the models that were loaded for it, and keep the answer; `run` is its own if None."""
+        found = (run or asked.run)(lambda spec: self._models[spec, _stamp(spec)], progress)
         with self._guard:
-            self._answers[request, _stamp(request.a, request.b)] = found
+            self._answers[asked, _stamp(*asked.specs.values())] = found
             while len(self._answers) > ANSWERS:
                 self._answers.popitem(last=False)
         return found
@@ -77,15 +82,18 @@ class Workshop:
 
 def _stamp(*specs: ModelSpec) -> Stamp:
     """When the files of local models last changed."""
-    times = []
-    for name in (name for spec in specs for name in (spec.name, spec.adapter or "") if name):
-        try:
-            path = Path(name).expanduser()
-            files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
-            times.append(max((file.stat().st_mtime for file in files), default=0.0))
-        except (OSError, ValueError, RuntimeError):  # no path: a name on the hub, or none that a file could have
-            continue
-    return tuple(times)
+    times = [_changed(name) for spec in specs for name in (spec.name, spec.adapter or "") if name]
+    return tuple(time for time in times if time is not None)
+
+
+def _changed(name: str) -> float | None:
+    """When a file, or the files of a folder, last changed."""
+    try:
+        path = Path(name).expanduser()
+        files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+        return max((file.stat().st_mtime for file in files), default=0.0)
+    except (OSError, ValueError, RuntimeError):  # no path: a name on the hub, or none that a file could have
+        return None
 
 
 @st.cache_resource
@@ -104,3 +112,17 @@ def first_pair() -> DefaultPair:
 def static_images() -> bool:
     """Whether this machine can draw PNG, SVG and PDF."""
     return chrome() is not None
+
+
+def store_sides(path: Path) -> StoreSides:
+    """A corpus store, read; anew when it has changed.
+
+    Raises:
+        TextError: the folder holds no complete store.
+    """
+    return _store_sides(path, _changed(str(path)))
+
+
+@st.cache_resource(show_spinner="reading the store", max_entries=2)
+def _store_sides(path: Path, changed: float | None) -> StoreSides:
+    return StoreSides.read(path)

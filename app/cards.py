@@ -8,10 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from analysis.compare import Comparison
-from analysis.export import IMAGES, NO_CHROME, bundle, image, page, table_bytes
-from analysis.figures.base import Drawn, View
-from analysis.request import Request
+from analysis.export import IMAGES, NO_CHROME, ImageFormat, Origin, bundle, image, page, table_bytes
+from analysis.figures.base import Drawn
 from app.cache import static_images
 from app.plain import plain
 from app.state import pin
@@ -30,34 +28,34 @@ MIME = {
 
 def card(
     drawn: Drawn,
-    request: Request,
-    comparison: Comparison,
-    view: View,
+    origin: Origin,
     body: Callable[[], object] | None = None,
     pin_from: Callable[[dict[str, Any]], int | None] | None = None,
+    on_pin: Callable[[int], None] = pin,
 ) -> None:
     """Draw a figure in its card.
 
     Args:
         drawn: the figure, its words and its data.
-        request: what was asked, for the bundle.
-        comparison: the answer, for the bundle.
-        view: how it is looked at, for the bundle.
+        origin: where it comes from, for the bundle.
         body: draws something else than the figure (the strip's component, a table).
         pin_from: the character to pin for a clicked point of the figure.
+        on_pin: pins it.
     """
     with st.container(border=True, key=f"card_{drawn.name}"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"export_{drawn.name}"):
             st.markdown(f"**{plain(drawn.title)}**", width="stretch")
-            _export(drawn, request, comparison, view)
+            _export(drawn, origin)
         st.caption(plain(drawn.how))
         if body is not None:
             body()
         else:
-            _chart(drawn, pin_from)
+            _chart(drawn, pin_from, on_pin)
 
 
-def _chart(drawn: Drawn, pin_from: Callable[[dict[str, Any]], int | None] | None) -> None:
+def _chart(
+    drawn: Drawn, pin_from: Callable[[dict[str, Any]], int | None] | None, on_pin: Callable[[int], None]
+) -> None:
     key = f"chart_{drawn.name}"
     config = {
         "displaylogo": False,
@@ -71,7 +69,7 @@ def _chart(drawn: Drawn, pin_from: Callable[[dict[str, Any]], int | None] | None
     def clicked() -> None:
         points = st.session_state[key]["selection"]["points"]
         if points and (at := pin_from(points[0])) is not None:
-            pin(at)
+            on_pin(at)
 
     st.plotly_chart(
         drawn.figure,
@@ -84,14 +82,14 @@ def _chart(drawn: Drawn, pin_from: Callable[[dict[str, Any]], int | None] | None
     )
 
 
-def _export(drawn: Drawn, request: Request, comparison: Comparison, view: View) -> None:
+def _export(drawn: Drawn, origin: Origin) -> None:
     """A button a format. What takes time is made only when its button is pressed."""
     drawers: dict[str, Callable[[], bytes]] = {
-        **{kind: partial(image, drawn.figure, kind) for kind in IMAGES},
+        **{kind: partial(_image, drawn, kind) for kind in IMAGES},
         "html": lambda: page(drawn).encode("utf-8"),
         "csv": lambda: table_bytes(drawn.data, "csv"),
         "parquet": lambda: table_bytes(drawn.data, "parquet"),
-        "zip": lambda: bundle(drawn, request, comparison, view),
+        "zip": lambda: bundle(drawn, origin),
     }
     for kind, make in drawers.items():
         no_chrome = kind in IMAGES and not static_images()
@@ -110,3 +108,8 @@ def _export(drawn: Drawn, request: Request, comparison: Comparison, view: View) 
             if kind == "zip"
             else None,
         )
+
+
+def _image(drawn: Drawn, kind: ImageFormat) -> bytes:
+    """The figure is drawn here, not when the button is: a still picture of a long text takes a second."""
+    return image(drawn.figure, kind)

@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 import streamlit as st
 
-from analysis.request import read_document
+from analysis.document_file import read_document
 from analysis.units import Unit
 from app import state
 from app.cache import first_pair

@@ -30,4 +30,11 @@ _STYLE = """<style>
 [class*="st-key-export_"] button p { font-size: 0.72rem; }
 [data-testid="stMetricValue"] { font-size: 1.35rem; font-variant-numeric: tabular-nums; }
 [data-testid="stMetric"] + * { margin-top: -0.6rem; }
+.live {
+  height: 11rem; overflow-y: auto; font: 0.85rem/1.7 "DejaVu Sans Mono", ui-monospace, monospace;
+  overflow-wrap: anywhere; display: flex; flex-direction: column-reverse; /* its end stays in view */
+}
+.live > div { margin-bottom: auto; }
+.live span { padding: 0.1rem 0; border-radius: 2px; }
+.live .begins { margin-left: 3px; }
 </style>"""

@@ -14,6 +14,12 @@ from app.look import dress  # noqa: E402
 
 st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
 dress()
-page = st.navigation([st.Page(ROOT / "pages" / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True)])
+page = st.navigation(
+    [
+        st.Page(ROOT / "pages" / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True),
+        st.Page(ROOT / "pages" / "segmentation.py", title="Segmentation", icon="✂️"),
+        st.Page(ROOT / "pages" / "generation.py", title="Generation", icon="✍️"),
+    ]
+)
 st.session_state["inputs"] = sidebar()
 page.run()

@@ -3,63 +3,82 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import streamlit as st
 
-from analysis.compare import Comparison
-from analysis.request import Request
-from analysis.scoring import cost_of, encode_for, fit
+from analysis.asking import Asked, Load
 from app import state
 from app.cache import workshop
 from app.plain import plain
 from model.catalog import find
 from model.cost import available_memory
-from model.document import Document
 from model.errors import MicroStepError
 from model.fetch import fetch, is_cached
+from model.forward import Progress
 from model.hub import is_repo_id
 from model.loading import LoadedModel, ModelSpec
+
+Answer = TypeVar("Answer")
 
 HEAVY = 1.5e12  # multiplications from which a run on a CPU takes more than half a minute: it is asked for first
 REDRAW_SECONDS = 0.15
 
 
-def answer(request: Request) -> Comparison | None:
-    """The answer to a request: at once if it was given before, else computed in front of the reader.
+@dataclass(frozen=True)
+class Way(Generic[Answer]):
+    """How a run is made and spoken of."""
+
+    doing: str = "scoring"
+    run: Callable[[Load, Progress], Answer] | None = None  # the question's own if None
+    stopped: str = "Stopped. Nothing was kept of this run."
+
+
+def answer(asked: Asked[Answer], way: Way[Answer] | None = None) -> Answer | None:
+    """The answer to a question: at once if it was given before, else computed in front of the reader.
 
     Returns None where there is none (yet); the page then says why and what helps.
     """
-    found = workshop().answer(request)
-    if found is not None:
+    return answers([asked], way)[0]
+
+
+def answers(questions: Sequence[Asked[Answer]], way: Way[Answer] | None = None) -> list[Answer | None]:
+    """The answers to several questions, as `answer`; what is missing is computed one after another."""
+    way = way or Way()
+    found = [workshop().answer(each) for each in questions]
+    missing = [each for each, known in zip(questions, found, strict=True) if known is None]
+    if not missing or not _ready(missing):
         return found
-    if not _ready(request):
-        return None
-    if st.session_state.get(state.STOPPED) == request:
-        st.info("Stopped. Nothing was kept of this run.")
+    stopped: set[Asked[Any]] = st.session_state.setdefault(state.STOPPED, set())
+    if stopped.intersection(missing):
+        st.info(way.stopped)
         # the button fades only slowly: a second click finds nothing to take away
-        st.button("Run again", type="primary", on_click=lambda: st.session_state.pop(state.STOPPED, None))
-        return None
+        again = _key("again", missing)
+        st.button("Run again", type="primary", on_click=stopped.difference_update, args=(missing,), key=again)
+        return found
     place = st.empty()
     try:
         with place.container():
-            found = _compute(request)
+            done = _compute(missing, way)
     except MicroStepError as error:
         place.empty()
         st.error(plain(str(error)))
-        return None
+        return found
     except MemoryError:
         place.empty()
         st.error("The machine's memory is full. Shorten the text, or choose a smaller model or precision.")
-        return None
-    if found is not None:
+        return found
+    if done:
         place.empty()
-    return found
+    return [workshop().answer(each) for each in questions]
 
 
-def _ready(request: Request) -> bool:
-    """Both models are on this machine; if not, offer to fetch them: a link alone never starts a download."""
-    for side, spec in (("A", request.a), ("B", request.b)):
+def _ready(questions: Sequence[Asked[Any]]) -> bool:
+    """All models are on this machine; if not, offer to fetch one: a link alone never starts a download."""
+    for side, spec in {name: spec for each in questions for name, spec in each.specs.items()}.items():
         entry = find(spec.name)
         if is_cached(spec.name) or (entry is None and not _on_hub(spec.name)):
             continue  # what is neither here nor to be fetched fails at loading, with the reason
@@ -93,60 +112,56 @@ def _fetch(spec: ModelSpec, accepted: bool) -> None:
             st.stop()
 
 
-def _compute(request: Request) -> Comparison | None:
+def _compute(questions: Sequence[Asked[Any]], way: Way[Any]) -> bool:
+    """Run what was not run before; False where the reader must say yes first."""
     bar = st.progress(0.0, text="starting")
     stop = st.empty()
-    stop.button("Stop", on_click=_stop, args=(request,), key="stop")
+    stop.button("Stop", on_click=_stop, args=(questions,), key=_key("stop", questions))
     with workshop().turn(wait=lambda: _show(bar, "waiting for another run to end", None)):
-        found = workshop().answer(request)  # another reader may have asked the same meanwhile
-        if found is not None:
-            return found
-        a, b = workshop().load(request, lambda what, share: _show(bar, what, share))
-        if _must_ask(request, (a, b)):
-            bar.empty()
-            stop.empty()
-            return None
-        progress = _Ticker(bar)
-        return workshop().run(request, progress)
+        for each in questions:
+            if workshop().answer(each) is not None:  # another reader may have asked the same meanwhile
+                continue
+            models = workshop().load(each, lambda what, share: _show(bar, what, share))
+            if _must_ask(each, models, questions):
+                bar.empty()
+                stop.empty()
+                return False
+            workshop().run(each, _Ticker(bar, way.doing), way.run)
+    return True
 
 
-def _stop(request: Request) -> None:
-    st.session_state[state.STOPPED] = request
+def _key(what: str, questions: Sequence[Asked[Any]]) -> str:
+    """A page may ask several times in one run: its buttons are told apart by the questions."""
+    return f"{what}_{hash(tuple(questions))}"
 
 
-def _must_ask(request: Request, models: tuple[LoadedModel, LoadedModel]) -> bool:
-    """Say what a heavy run costs, and wait for a yes."""
-    accepted: set[Request] = st.session_state.setdefault(state.ACCEPTED, set())
-    if request in accepted:
+def _stop(questions: Sequence[Asked[Any]]) -> None:
+    st.session_state[state.STOPPED].update(questions)
+
+
+def _must_ask(asked: Asked[Any], models: dict[str, LoadedModel], questions: Sequence[Asked[Any]]) -> bool:
+    """Say what a heavy run costs, and wait for a yes, which holds for all questions."""
+    accepted: set[Asked[Any]] = st.session_state.setdefault(state.ACCEPTED, set())
+    if asked in accepted:
         return False
     lines, heavy = [], False
-    for side, loaded in zip("AB", models, strict=True):
-        tokens, memory, work = _cost(loaded, request.document, request)
-        heavy |= work > HEAVY and loaded.model.device.type == "cpu"
+    for side, loaded in models.items():
+        cost = asked.cost(loaded)
+        heavy |= cost.work > HEAVY and loaded.model.device.type == "cpu"
         free = available_memory(loaded.model.device) / 1e9
-        lines.append(
-            f"Model {side}: {tokens:,} tokens, about {memory / 1e9:.1f} GB of memory ({free:.1f} GB are free)."
-        )
+        memory = f"about {cost.memory / 1e9:.1f} GB of memory ({free:.1f} GB are free)"
+        lines.append(f"Model {side}: {cost.tokens:,} tokens, {memory}.")
     if heavy:
         st.info("This will take a while on this machine. " + " ".join(lines))
-        st.button("Run it", type="primary", on_click=accepted.add, args=(request,))
+        st.button("Run it", type="primary", on_click=accepted.update, args=(questions,), key=_key("run", questions))
     return heavy
-
-
-def _cost(loaded: LoadedModel, document: Document, request: Request) -> tuple[int, int, float]:
-    """Tokens, bytes on top of the weights, and work as multiplications: of weights, and of attention."""
-    encoded, _ = fit(loaded, encode_for(loaded, document, request.chat, request.force_bos))
-    tokens = len(encoded) + request.new_tokens
-    # a generated token costs a pass over all weights by itself, about as much as ten that are read together
-    attention = loaded.facts.layers * loaded.facts.hidden_size * float(tokens) ** 2
-    passes = len(encoded) + 10.0 * request.new_tokens
-    return tokens, cost_of(loaded, tokens).run, loaded.facts.parameters * passes + attention
 
 
 class _Ticker:
     """A progress bar that says how long it still takes. Streamlit ends the run at a redraw when the reader stops it."""
 
-    def __init__(self, bar: st.delta_generator.DeltaGenerator) -> None:
+    def __init__(self, bar: st.delta_generator.DeltaGenerator, doing: str) -> None:
+        self.doing = doing
         self.bar, self.began, self.drawn = bar, time.monotonic(), 0.0
 
     def __call__(self, share: float) -> None:
@@ -156,7 +171,7 @@ class _Ticker:
         self.drawn = now
         left = (now - self.began) * (1 - share) / share if share > 0.02 else None
         rest = f", about {left:.0f} s left" if left is not None and now - self.began > 1 else ""
-        self.bar.progress(min(1.0, share), text=f"scoring, {share:.0%}{rest}")
+        self.bar.progress(min(1.0, share), text=f"{self.doing}, {share:.0%}{rest}")
 
 
 def _show(bar: st.delta_generator.DeltaGenerator, what: str, share: float | None) -> None:

@@ -11,28 +11,28 @@ import streamlit as st
 A, B = "a", "b"
 CHAT, FORCE_BOS, UNIT, SOURCE, EXAMPLE = "chat", "bos", "unit", "source", "example"
 TEXT, ANSWER, SYSTEM, UPLOAD = "text", "answer", "system", "upload"
-PINNED = "at"
+PINNED, PINNED_ANSWER = "at", "token"  # a character of the text; of the answer that a model wrote
 STOPPED = "stopped"  # the request that the user stopped
 ACCEPTED = "accepted"  # requests that the user started although they are heavy
 LONGEST_IN_URL = 2000  # characters of a typed text
 
 
-def pinned() -> int | None:
+def pinned(key: str = PINNED) -> int | None:
     """The pinned character of the text."""
-    if PINNED not in st.session_state:
-        said = st.query_params.get(PINNED, "")
-        st.session_state[PINNED] = int(said) if said.isascii() and said.isdigit() and len(said) < 10 else None
-    at: int | None = st.session_state[PINNED]
+    if key not in st.session_state:
+        said = st.query_params.get(key, "")
+        st.session_state[key] = int(said) if said.isascii() and said.isdigit() and len(said) < 10 else None
+    at: int | None = st.session_state[key]
     return at
 
 
-def pin(at: int | None) -> None:
+def pin(at: int | None, key: str = PINNED) -> None:
     """Pin a character for every figure of the page, and put it into the URL."""
-    st.session_state[PINNED] = at
+    st.session_state[key] = at
     if at is None:
-        st.query_params.pop(PINNED, None)
+        st.query_params.pop(key, None)
     else:
-        st.query_params[PINNED] = str(at)
+        st.query_params[key] = str(at)
 
 
 def recall(key: str) -> str:

@@ -66,7 +66,7 @@ def _read(path: Path) -> str:
         raise TextError(f"{path} cannot be read as UTF-8 text: {error}") from None
 
 
-def _write(reports: list[dict[str, Any]], path: Path) -> None:
+def _write(reports: Any, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
@@ -104,4 +104,5 @@ def _show(report: dict[str, Any]) -> None:
     console.print(table)
 
 
-import benchmarks.segment  # noqa: E402, F401 - adds its command
+import benchmarks.decode_cli  # noqa: E402
+import benchmarks.segment  # noqa: E402, F401 - they add their commands

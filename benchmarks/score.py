@@ -8,19 +8,12 @@ the ratio to the bare forward pass is taken within the round, so that what else 
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import random
 import re
-import sys
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
+from benchmarks.measure import highest, in_fresh_process, in_turn, resident, seconds_of, spread, version
 from model.errors import MicroStepError, TextError
 from model.terminal import Tell
 
@@ -31,9 +24,6 @@ if TYPE_CHECKING:
 DEFAULT_MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 _METHODS = ("bare", "discarded", "ours", "naive", "minicons")  # known without loading torch
 _SPARE = 0.8  # share of the free memory that a method may plan with
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-Result = TypeVar("Result")
 
 
 def check_methods(asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -91,21 +81,6 @@ def bundled_text(tokens: int) -> str:
     return "".join(parts)
 
 
-def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a function of this module in a new interpreter.
-
-    Raises:
-        MicroStepError: the process died, as the kernel's out-of-memory killer makes it.
-    """
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            raise MicroStepError(
-                "a measuring process was killed, most likely for its memory; use fewer tokens"
-            ) from None
-
-
 # --- in the fresh process
 
 
@@ -124,8 +99,7 @@ def timed(name: str, dtype: str, text: str, tokens: int, repeats: int, methods: 
         method.run(loaded, _start(loaded, piece))
     seconds: dict[str, list[float]] = {method.name: [] for method in usable}
     for turn in range(repeats):
-        at = turn % len(usable)
-        for method in usable[at:] + usable[:at]:
+        for method in (usable[i] for i in in_turn(turn, len(usable))):
             seconds[method.name].append(_seconds(method, loaded, piece))
     rows = []
     for method in _named(methods):
@@ -136,8 +110,8 @@ def timed(name: str, dtype: str, text: str, tokens: int, repeats: int, methods: 
                 "method": method.name,
                 "computes": method.computes,
                 "note": notes[method.name],
-                "seconds": _spread(taken),
-                "ratio": _spread(ratios),
+                "seconds": spread(taken),
+                "ratio": spread(ratios),
                 "peak_bytes": None,
             }
         )
@@ -150,7 +124,7 @@ def timed(name: str, dtype: str, text: str, tokens: int, repeats: int, methods: 
         "logits_bytes": logits_bytes,
         "threads": torch.get_num_threads(),
         "repeats": repeats,
-        "versions": {package: _version(package) for package in ("torch", "transformers", "minicons")},
+        "versions": {package: version(package) for package in ("torch", "transformers", "minicons")},
         "rows": rows,
     }
 
@@ -161,9 +135,9 @@ def peak(name: str, dtype: str, text: str, tokens: int, method: str) -> int:
     (chosen,) = _named((method,))
     chosen.run(loaded, _start(loaded, piece))  # weights that are mapped from a file are read now, kernels made
     gc.collect()
-    before = _resident()
+    before = resident()
     chosen.run(loaded, piece)
-    return max(0, _highest() - before)
+    return max(0, highest() - before)
 
 
 def _ready(name: str, dtype: str, text: str, tokens: int) -> tuple[LoadedModel, Excerpt]:
@@ -205,39 +179,4 @@ def _obstacle(method: Method, logits_bytes: int) -> str | None:
 
 def _seconds(method: Method, loaded: LoadedModel, piece: Excerpt) -> float:
     gc.collect()
-    start = time.perf_counter()
-    method.run(loaded, piece)
-    return time.perf_counter() - start
-
-
-def _spread(values: list[float] | None) -> dict[str, Any] | None:
-    return {"median": median(values), "min": min(values), "max": max(values), "each": values} if values else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _resident() -> int:
-    """Resident bytes now. On Linux the kernel's high-water mark starts anew from here."""
-    import psutil
-
-    if _CLEAR.exists():
-        _CLEAR.write_text("5", encoding="ascii")
-        return int(psutil.Process().memory_info().rss)
-    return _highest()
-
-
-def _highest() -> int:
-    """Most resident bytes: since `_resident` on Linux, since the start elsewhere (which may hide a small growth)."""
-    if _CLEAR.exists():
-        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"))
-        if found:
-            return 1024 * int(found[1])
-    import resource
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most
+    return seconds_of(lambda: method.run(loaded, piece))[0]

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from model.errors import MicroStepError, TextError, TooLarge
-from model.forward import body, context_length, logits_of
+from model.forward import body, context_length, logits_of, text_config
 from model.uncertainty import TokenScores, reduce_in_chunks, reduce_logits
 
 
@@ -95,7 +95,7 @@ def continue_text(
     warpers, generator = sampling.warpers, torch.Generator().manual_seed(sampling.seed)
     ends = _end_ids(model)
     with torch.inference_mode():
-        cache = DynamicCache(config=model.config)
+        cache = DynamicCache(config=text_config(model))
         ids = torch.as_tensor(fed, device=model.device)[None]
         hidden = _advance(model, ids, cache)
         scored = fed[1:] if bos is None else prompt
@@ -133,5 +133,5 @@ def _end_ids(model: PreTrainedModel) -> set[int]:
     """Ids that end a text, as `generate` reads them."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     if ends is None:
-        ends = model.config.get_text_config().eos_token_id
+        ends = text_config(model).eos_token_id
     return set() if ends is None else {int(i) for i in (ends if isinstance(ends, list) else [ends])}

@@ -126,12 +126,13 @@ def estimate(
         dtype: of the weights and activations; a LoadedModel brings its own.
         parameters: number of weights; a LoadedModel brings its own, from a config they are counted by formula.
     """
+    from model.forward import text_config
     from model.loading import LoadedModel
 
     weights = None
     config = model
     if isinstance(model, LoadedModel):
-        config, dtype = model.model.config, model.facts.dtype
+        config, dtype = text_config(model.model), model.facts.dtype
         weights = int(model.model.get_memory_footprint(return_buffers=True))
     width = _WIDTHS.get(str(dtype).removeprefix("torch."), 4)
     shape = _Shape.of(config)

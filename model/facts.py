@@ -24,6 +24,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class MicroFacts:
+    """What a micro_step model has around its base."""
+
+    decoding: str
+    """What it was trained for: "merged" or "lossless"."""
+    max_segment_length: int
+    merger: str
+    micro_layers: int
+    context_layers: tuple[int, ...]
+    """The base's layers whose states the micro decoder reads."""
+    stop_head: bool
+    base: str | None
+    """Where the base is to be had; None where its weights are in the same folder."""
+    base_revision: str | None
+    untrained: bool
+
+
+@dataclass(frozen=True)
 class ModelFacts:
     """Everything that decides what a model answers, and what a reader wants to know of it."""
 
@@ -53,6 +71,8 @@ class ModelFacts:
     """"pretrained", "sft" or "unknown"."""
     approximations: tuple[str, ...]
     """Sentences on what is not exactly the original, for instance "weights dequantised from Q4_1"."""
+    micro_step: MicroFacts | None = None
+    """None for a model that is no micro_step model."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

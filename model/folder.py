@@ -60,9 +60,9 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ValueError: the index cannot be read, or names a file that is missing or outside the folder.
     """
-    single = folder / "model.safetensors"
-    if single.is_file():
-        return [single]
+    for name in ("model.safetensors", "micro_step.safetensors"):  # the second: beside a base that stands elsewhere
+        if (folder / name).is_file():
+            return [folder / name]
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return []

@@ -23,8 +23,14 @@ from model.errors import TextError, TooLarge
 Progress = Callable[[float], None]  # called with the share done, 0 to 1; may raise to stop the run
 
 
+def token_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The language model that reads one token at a time: of a micro_step model its base, else the model itself."""
+    return model.base if model.config.model_type == "micro_step" else model
+
+
 def body(model: PreTrainedModel) -> nn.Module:
     """The model without its LM head."""
+    model = token_model(model)
     inner: nn.Module = getattr(model, model.base_model_prefix)
     return inner
 
@@ -57,6 +63,7 @@ def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     Returns:
         [C, V] float32, free to be overwritten.
     """
+    model = token_model(model)
     head = copy.copy(model)
     head._modules = {**model._modules, model.base_model_prefix: _PassThrough()}
     logits: Tensor = head(inputs_embeds=hidden[None], use_cache=False).logits[0]
@@ -71,7 +78,7 @@ def vocabulary(model: PreTrainedModel) -> int:
 
 def text_config(model: PreTrainedModel) -> Any:
     """The configuration of the language model, where a model holds others too."""
-    return model.config.get_text_config()
+    return token_model(model).config.get_text_config()
 
 
 def context_length(model: PreTrainedModel) -> int | None:

@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList, StopStringCriteria
 from transformers.generation import GenerationConfig, GenerationMixin
 
-from model.choosing import Chooser, probability_of
+from model.choosing import Chooser
 from model.errors import MicroStepError, TextError, TooLarge
+from model.few_rows import for_few_rows
 from model.forward import logits_of
 from model.lossless import write_lossless
 from model.stopping import Offer, StopRule, find_stop_rule
@@ -126,7 +127,8 @@ def generate_segments(
         tell = _teller(streamer, on_segment)
         write = write_lossless if lossless else write_merged
         with torch.inference_mode():
-            slots = write(model, input_ids, repeated, rows, chooser, chosen, confidence, most, clock, tell)
+            quick = for_few_rows(model)
+            slots = write(quick, input_ids, repeated, rows, chooser, chosen, confidence, most, clock, tell)
         pad = generation_config.pad_token_id
         if pad is None:
             pad = chooser.any_end
@@ -228,7 +230,7 @@ class _Segment:
         there = torch.zeros(len(self.rows), self.most, dtype=torch.bool, device=e.device)
         e[:, 0], there[:, 0] = fed, True
         live = list(range(len(self.rows)))
-        going = self._add(live, token, product, logits, slot=0)
+        going = self._foreseen(live, self._add(live, token, product, logits, slot=0), product, slot=1)
         cache = model.micro.new_cache()
         for slot in range(1, self.most):
             live, fed, context, product = _only(going, live, fed, context, product)
@@ -237,7 +239,7 @@ class _Segment:
             if slot > 1 and len(going) < len(token):
                 cache.batch_select_indices(torch.tensor(going, device=e.device))
             state, _ = model.micro(context if slot == 1 else None, fed[:, None], cache)
-            kept, token, product, logits = self._offer(live, state[:, 0], product, slot)
+            kept, token, probability, product, logits = self._offer(live, state[:, 0], product, slot)
             if not kept:
                 break
             if len(kept) < len(live):
@@ -245,8 +247,17 @@ class _Segment:
             live, context = _only(kept, live, context)
             fed = embed(token)
             e[live, slot], there[live, slot] = fed, True
-            going = self._add(live, token, probability_of(logits, token), logits, slot)
+            going = self._add(live, token, probability, logits, slot)
+            going = self._foreseen(live, going, product, slot + 1)
         return e, there, self.over
+
+    def _foreseen(self, live: list[int], going: list[int], product: Tensor, slot: int) -> list[int]:
+        """Which of the rows that may go on do, by a rule that needs nothing of the micro decoder, which then rests."""
+        if not going or not self.rule.early or self.rule.needs_stop_head:
+            return going
+        _, product = _only(going, live, product)
+        step, unknown = self.rows[live[0]].macro_steps - 1, torch.full_like(product, float("nan"))
+        return self._kept(self.rule.keep(Offer(slot, step, unknown, product, None), self.tau), live, going)
 
     def _add(self, live: list[int], token: Tensor, probability: Tensor, logits: Tensor, slot: int) -> list[int]:
         """Put a token at the end of each live row; which of them (0 to len(live) - 1) may go on in the segment."""
@@ -265,21 +276,21 @@ class _Segment:
 
     def _offer(
         self, live: list[int], state: Tensor, product: Tensor, slot: int
-    ) -> tuple[list[int], Tensor, Tensor, Tensor]:
+    ) -> tuple[list[int], Tensor, Tensor, Tensor, Tensor]:
         """The micro decoder's next token for each live row, after the states [L, d] of the tokens before.
 
         Returns:
-            which rows (0 to L - 1) keep it, and of these the tokens, the products and the logits.
+            which rows (0 to L - 1) keep it, and of these the tokens, their probabilities, the products and the logits.
         """
         model, rule = self.model, self.rule
         stop = None if model.stop is None else model.stop(state)[:, 0].float().sigmoid()
         step = self.rows[live[0]].macro_steps - 1
         asked = list(range(len(live)))  # of whom a token is computed
-        if rule.early:
+        if rule.early and rule.needs_stop_head:
             unknown = torch.full_like(product, float("nan"))
             asked = self._kept(rule.keep(Offer(slot, step, unknown, product, stop), self.tau), live, asked)
             if not asked:
-                return [], torch.zeros(0), product, state
+                return [], torch.zeros(0), product, product, state
         rows, state, product = _only(asked, [self.rows[i] for i in live], state, product)
         logits = logits_of(model.base, state)
         token, probability = self.chooser.choose(logits, rows)
@@ -287,11 +298,11 @@ class _Segment:
         for row in rows:
             row.micro_steps += 1
         if rule.early:
-            return asked, token, product, logits
+            return asked, token, probability, product, logits
         keep = rule.keep(Offer(slot, step, probability, product, stop), self.tau)
         kept = self._kept(keep, live, asked, token, probability)
-        _, token, product, logits = _only(kept, live, token, product, logits)
-        return kept, token, product, logits
+        _, token, probability, product, logits = _only(kept, live, token, probability, product, logits)
+        return kept, token, probability, product, logits
 
     def _kept(
         self,

@@ -7,18 +7,19 @@ once is the caller's business (`app/cache.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.adapter import adapter_folder, merge_adapter
 from model.errors import ModelBroken, ModelError, TooLarge
-from model.facts import ModelFacts, chat_template_hash, origin, tokenizer_hash
+from model.facts import MicroFacts, ModelFacts, chat_template_hash, origin, tokenizer_hash
 from model.fetch import ROOT, fetch
 from model.folder import problem, stored_size
 from model.quiet import quiet
 from model.read import check_vocabulary, read_config, read_model, read_tokenizer
 from model.spec import Dtype, ModelSpec, Quantization, resolve_device
+from model.wrapping import is_untrained, read_micro_step, saved_in
 
 if TYPE_CHECKING:
     import torch
@@ -68,16 +69,28 @@ def load(
         dtype = _dtype(spec, config, device)
         _check_memory(spec, folder, dtype, device)
         tell(f"loading {spec.name}", None)
-        tokenizer = read_tokenizer(spec, folder)
-        model = read_model(spec, folder, config, dtype, device)
-        notes = list(check_vocabulary(spec, model, tokenizer))
+        micro, told = saved_in(folder), tuple[str, ...]()
+        if micro is None:
+            tokenizer = read_tokenizer(spec, folder)
+            model = read_model(spec, folder, config, dtype, device)
+        else:
+            model, tokenizer, told = read_micro_step(
+                spec,
+                folder,
+                micro,
+                lambda: read_model(spec, folder, config, dtype, device),
+                lambda place: read_tokenizer(spec, place),
+                lambda base: load(base, progress, accept_licence),
+            )
+            micro = replace(micro, untrained=is_untrained(model))
+        notes = [*check_vocabulary(spec, model, tokenizer), *told]
         if adapter is not None:
             tell(f"merging {spec.adapter}", None)
             model = merge_adapter(model, adapter)
             if spec.quantization != "none":
                 notes.append(f"the adapter was merged into {spec.quantization} weights, which rounds it")
     model.eval().requires_grad_(False)
-    return LoadedModel(spec, _facts(spec, folder, model, tokenizer, notes), model, tokenizer)
+    return LoadedModel(spec, _facts(spec, folder, model, tokenizer, notes, micro), model, tokenizer)
 
 
 def _check_quantization(spec: ModelSpec, device: torch.device) -> None:
@@ -126,8 +139,11 @@ def _facts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     notes: list[str],
+    micro: MicroFacts | None,
 ) -> ModelFacts:
-    config = model.config.get_text_config()
+    from model.forward import text_config
+
+    config = text_config(model)
     place = origin(spec.name, folder, ROOT)
     built_in = getattr(model.config, "quantization_config", None)
     quantization: str = spec.quantization
@@ -158,4 +174,5 @@ def _facts(
         licence=place.licence,
         kind=place.kind,
         approximations=(*place.approximations, *notes),
+        micro_step=micro,
     )

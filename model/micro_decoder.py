@@ -24,7 +24,9 @@ def layers_of(inner: nn.Module) -> nn.ModuleList:
     Raises:
         ModelError: it has none that can be told.
     """
-    found = [module for module in inner.modules() if isinstance(module, nn.ModuleList)]
+    found = [module for module in inner.children() if isinstance(module, nn.ModuleList)]  # mostly they stand here
+    if not found:
+        found = [module for module in inner.modules() if isinstance(module, nn.ModuleList)]
     if not found:
         raise ModelError("this family's layers cannot be found; it cannot be the base of a micro_step model")
     return max(found, key=len)

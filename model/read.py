@@ -29,6 +29,8 @@ def read_config(spec: ModelSpec, folder: Path) -> Any:
             f"{spec.name} needs Python code of its own, which is not run unless you trust it"
             " (trust_remote_code, --trust-remote-code)"
         )
+    if said.get("model_type") == "micro_step":
+        import model.modeling  # noqa: F401 - tells transformers of it
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from model.errors import ModelError
-from model.forward import body
+from model.forward import body, token_model
 
 _NAME = "micro_step_capture"
 _HOOKS = (
@@ -103,6 +103,7 @@ def layers_of(inner: nn.Module) -> nn.ModuleList:
 
 def private_copy(model: PreTrainedModel) -> PreTrainedModel:
     """The model with modules of its own that share the weights: hooks and settings put on it stay on it."""
+    model = token_model(model)
     private: PreTrainedModel = copy.copy(model)
     private._modules = {**model._modules, model.base_model_prefix: _copy(body(model))}
     return private

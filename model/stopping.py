@@ -38,7 +38,7 @@ class StopRule:
     name: str
     meaning: str
     keep: Callable[[Offer, float], Tensor]  # under tau: [R] bool, the segment goes on with the token
-    early: bool = False  # it needs no token, so that none is computed in vain
+    early: bool = False  # it needs no token, and without a stop head no state either: none is computed in vain
     needs_stop_head: bool = False
 
 

@@ -109,25 +109,24 @@ def _sides(comparison: Comparison) -> tuple[tuple[str, ScoredText], ...]:
 def results(request: Request, comparison: Comparison, view: View) -> None:
     """Everything below the summary; a pin redraws only this."""
     view = View(view.score, view.unit, view.theme, pinned(), view.role)
+    origin = request.origin(comparison, view)
     strip = comparison_strip(comparison, view)
     card(
         draw("strip", comparison, view),
-        request,
-        comparison,
-        view,
+        origin,
         body=lambda: token_strip(strip, key="strip", pinned=view.pinned, on_pin=pin),
     )
-    card(draw("line", comparison, view), request, comparison, view, pin_from=_from_line)
+    card(draw("line", comparison, view), origin, pin_from=_from_line)
     if comparison.cells is None:
-        card(draw("distribution", comparison, view), request, comparison, view)
+        card(draw("distribution", comparison, view), origin)
         return
     left, right = st.columns(2)
     with left:
-        card(draw("scatter", comparison, view), request, comparison, view, pin_from=_from_scatter)
+        card(draw("scatter", comparison, view), origin, pin_from=_from_scatter)
     with right:
-        card(draw("distribution", comparison, view), request, comparison, view)
+        card(draw("distribution", comparison, view), origin)
     changed = draw("changes", comparison, view)
-    card(changed, request, comparison, view, body=lambda: _changes(changed.data, view))
+    card(changed, origin, body=lambda: _changes(changed.data, view))
 
 
 def _from_line(point: dict[str, Any]) -> int | None:

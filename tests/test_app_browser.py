@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tests.browser import ROOT, chromium_path, needs_chromium, streamlit_server
+from tests.browser import ROOT, needs_chromium, streamlit_server
 from tests.tiny import tiny_config, tiny_tokenizer
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -63,9 +63,9 @@ class Reader:
         if not url.startswith(("blob:", "data:", "about:")):
             self.hosts.add(urlparse(url).hostname)
 
-    def open(self, **query: object) -> Any:
-        """Follow a link to the app and wait until it is done."""
-        self.page.goto(f"{self.server}/?{urlencode({k: str(v) for k, v in query.items()})}")
+    def open(self, to: str = "", **query: object) -> Any:
+        """Follow a link to a page of the app and wait until it is done."""
+        self.page.goto(f"{self.server}/{to}?{urlencode(query, doseq=True)}")
         self.settle()
         return self.page
 
@@ -119,14 +119,6 @@ def server(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     }
     with streamlit_server("app/main.py", env=env) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=chromium_path())
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_a_bundle_makes_itself_again(models, tmp_path, monkeypatch, kind):
         if comparison.cells is None and name in PAIRED:
             continue
         view = View("surprisal", "nats", "dark", pinned=3)
-        content = bundle(draw(name, comparison, view), request, comparison, view)
+        content = bundle(draw(name, comparison, view), request.origin(comparison, view))
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             archive.extractall(tmp_path / name)
         told = json.loads((tmp_path / name / "manifest.json").read_text("utf-8"))
@@ -117,7 +117,7 @@ def test_every_figure_draws_on_every_text(models, name):
         for view in (View(), View("confidence", "nats", "dark", pinned=0)):
             drawn = draw(name, comparison, view)
             assert "<script>" not in drawn.figure.to_json()
-            assert manifest(drawn, request, comparison, view)["rows"] == len(drawn.data)
+            assert manifest(drawn, request.origin(comparison, view))["rows"] == len(drawn.data)
 
 
 def test_wrong_options_end_with_one_line(models, monkeypatch, capsys, tmp_path):

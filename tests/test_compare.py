@@ -6,7 +6,7 @@ import pytest
 
 from analysis.bootstrap import difference, ratio
 from analysis.compare import cell_table, compare, compare_continuations
-from analysis.request import Request, read_document
+from analysis.document_file import document_file, read_document
 from analysis.scoring import score_document, score_limited, token_table
 from analysis.summary import summarise, summary_table
 from analysis.units import SCORES, significant
@@ -158,8 +158,7 @@ def test_documents_from_files():
     for broken in (b"{", b"[]", b'{"messages": [{"role": "pope", "content": ""}]}', b'{"messages": 3}'):
         with pytest.raises(TextError):
             read_document(broken, "a.json")
-    request = Request(ModelSpec("x"), ModelSpec("y"), CHAT)
-    name, content = request.text_file()
+    name, content = document_file(CHAT)
     assert read_document(content, name) == CHAT
 
 

@@ -13,8 +13,11 @@ import pytest
 
 from analysis.cli import main
 from analysis.corpus import CorpusSpec, open_corpus
-from analysis.corpus_cli import CorpusOptions, score_corpus
-from analysis.corpus_store import ROLE_NAMES, open_store, writing
+from analysis.corpus_options import CorpusOptions
+from analysis.corpus_rows import ROLE_NAMES
+from analysis.corpus_scoring import score_corpus
+from analysis.corpus_store import open_store
+from analysis.corpus_store_write import writing
 from model.document import Document
 from model.encoding import encode
 from model.errors import ExportError, TextError, TooLarge
@@ -364,12 +367,15 @@ def test_too_little_memory_or_disk_is_said_before_anything_is_scored(loaded, tmp
 def test_the_command_tells_what_it_made(models, tmp_path, data, call):
     out = tmp_path / "store"
     words = ("--model", models["base"], "--data", data, "--out", out, "--dtype", "bfloat16", "--shard-tokens", 100)
-    code, said, lines = call(*words)
+    code, said, lines = call(*words, "--no-report")
     assert (code, said) == (0, f"{out}\n")
     store = open_store(out)
     assert store.facts.dtype == "bfloat16" and any("bfloat16" in line for line in lines)
     assert f"{store.tokens:,} tokens of {len(TEXTS)} documents in {len(store.marks)} shards" in lines[-1]
-    assert call(*words)[0] == 0
+    code, said, lines = call(*words)
+    assert code == 0 and said.endswith(f"\n{out}\n")
+    shown = [line.split()[0] for line in said.splitlines()[1:] if line.split()]
+    assert shown.count("confidence") == 2 and "router" not in shown, "both target lengths, of what is in the store"
 
 
 def test_ctrl_c_leaves_a_store_that_is_gone_on_with(models, loaded, tmp_path, data, call, monkeypatch):

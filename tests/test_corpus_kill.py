@@ -29,6 +29,7 @@ KILLS = 10
 SHARDS_AT_MOST = 2  # that a start completes before it is killed
 PRELOADED = [
     "analysis.corpus_cli",
+    "analysis.corpus_scoring",
     "analysis.corpus_store",
     "analysis.scoring",
     "transformers.models.llama.modeling_llama",
@@ -95,7 +96,18 @@ def words(tmp_path_factory):
     data = folder / "corpus.jsonl"
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
     model = save_tiny(folder / "model", "llama", seed=3, add_bos=True)
-    return ["--model", model, "--data", data, "--shard-tokens", 500, "--windows", "--max-tokens-per-document", 64]
+    return [
+        "--model",
+        model,
+        "--data",
+        data,
+        "--shard-tokens",
+        500,
+        "--windows",
+        "--max-tokens-per-document",
+        64,
+        "--no-report",
+    ]
 
 
 def test_killed_ten_times_and_started_again_equals_an_undisturbed_run(start, words, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import chromium_path, needs_chromium, streamlit_server
+from tests.browser import needs_chromium, streamlit_server
 from tests.test_app_browser import Reader, card, strip_text
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -57,14 +57,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     env = {"MICRO_STEP_CACHE": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1"}
     with streamlit_server("app/main.py", env=env) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=chromium_path())
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

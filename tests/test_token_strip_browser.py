@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from tests.browser import chromium_path, needs_chromium, streamlit_server
+from tests.browser import needs_chromium, streamlit_server
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 expect = playwright_api.expect
@@ -30,14 +30,6 @@ SETTLED = """async () => {
 def server() -> Iterator[str]:
     with streamlit_server("tests/strip_page.py") as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=chromium_path())
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -48,7 +48,12 @@ class Drawn:
     title: str
     how: str  # one line: what it shows and how it is computed
     make: Callable[[], go.Figure]
-    data: pd.DataFrame
+    tabulate: Callable[[], pd.DataFrame]
+
+    @cached_property
+    def data(self) -> pd.DataFrame:
+        """The numbers behind the figure, tabulated when they are first asked for."""
+        return self.tabulate()
 
     @cached_property
     def figure(self) -> go.Figure:

@@ -73,7 +73,13 @@ def line(comparison: Comparison, view: View) -> Drawn:
         how += (
             f"; below, B minus A, {'summed' if view.shown.information else 'averaged'} over each common piece of text"
         )
-    return Drawn("line", "Over the text", f"{how}.", lambda: styled(figure, view.theme, 420 if paired else 300), data)
+    return Drawn(
+        "line",
+        "Over the text",
+        f"{how}.",
+        lambda: styled(figure, view.theme, 420 if paired else 300),
+        lambda: data,
+    )
 
 
 def scatter(comparison: Comparison, view: View) -> Drawn:
@@ -121,7 +127,7 @@ def scatter(comparison: Comparison, view: View) -> Drawn:
         "A against B",
         "A dot for each common piece of text; orange where B is less sure. On the line both agree.",
         lambda: styled(figure, view.theme, 380),
-        cells,
+        lambda: cells,
     )
 
 
@@ -157,7 +163,7 @@ def distribution(comparison: Comparison, view: View) -> Drawn:
         "Distribution",
         f"Share of each model's tokens in {BINS} equal bins of {view.shown.title}; the last bin holds all above.",
         lambda: styled(figure, view.theme, 380),
-        pd.concat(rows, ignore_index=True),
+        lambda: pd.concat(rows, ignore_index=True),
     )
 
 
@@ -187,7 +193,7 @@ def changes(comparison: Comparison, view: View) -> Drawn:
         "What changed most",
         f"The {len(data)} pieces of text whose {view.shown.title} differs most, B minus A; @ is the character.",
         lambda: styled(figure, view.theme, 120 + 20 * len(data)),
-        data,
+        lambda: data,
     )
 
 

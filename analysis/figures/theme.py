@@ -18,6 +18,12 @@ SEQUENTIAL_DARK: tuple[RGB, ...] = ((27, 30, 34), (76, 58, 36), (158, 88, 30), (
 ORANGE = {"light": "#c2410c", "dark": "#fb923c"}  # model A; "more"
 BLUE = {"light": "#1d4ed8", "dark": "#60a5fa"}  # model B; "less"
 
+# Strategies, which have no order and are many: hues that stay apart with colour-blind eyes (after Okabe and Ito).
+SERIES = {
+    "light": ("#0072b2", "#c2410c", "#00805c", "#a8457f", "#7a6000", "#3d8fc4", "#5d6066", "#6d3fa0"),
+    "dark": ("#5bb5ec", "#fb923c", "#3ccf9f", "#e6a3c8", "#e3c04a", "#a6d8ff", "#b9bdc4", "#c39be0"),
+}
+
 INK = {"light": "#1d1f23", "dark": "#e7e8ea"}
 SOFT = {"light": "#6b7078", "dark": "#9aa0a8"}
 LINE = {"light": "#e4e5e2", "dark": "#2a2e33"}

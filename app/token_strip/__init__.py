@@ -16,13 +16,14 @@ import streamlit as st
 
 from app.token_strip.packing import pack
 from app.token_strip.pin import Pin, read_report, settle
-from app.token_strip.rows import BarRow, Detail, Legend, LineRow, Row, Scale, Strip, TokenRow, TopK
+from app.token_strip.rows import BarRow, Detail, Legend, LineRow, Note, Row, Scale, Strip, TokenRow, TopK
 
 __all__ = [
     "BarRow",
     "Detail",
     "Legend",
     "LineRow",
+    "Note",
     "Row",
     "Scale",
     "Strip",

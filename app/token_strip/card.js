@@ -7,7 +7,8 @@ import { visible } from "./text.js";
 /** @import { Spot } from "./places.js" */
 /** @import { StripData } from "./unpack.js" */
 
-const MOST_COLUMNS = 6;
+const MOST_COLUMNS = 12;
+const MOST_BESIDE = 3; // rows of the strip that stand side by side in the card; more stand one under the other
 const MARGIN = 8; // to the edge of the window
 const AWAY = 6; // from the line it speaks of
 const FEWEST = 0.001; // probability that is still shown as a number
@@ -141,12 +142,9 @@ function heading(data, spot, columns, pinned) {
  * @param {Column[]} columns
  */
 function scores(data, spot, columns) {
-  const element = el("table");
-  const add = (/** @type {string} */ label, /** @type {Node[]} */ cells) => {
-    const line = el("tr");
-    line.append(el("th", "", label), ...cells);
-    element.append(line);
-  };
+  /** @type {Node[][]} */
+  const lines = [];
+  const add = (/** @type {string} */ label, /** @type {Node[]} */ cells) => lines.push([el("th", "", label), ...cells]);
   add(
     "",
     columns.map(({ row, name }) => el("th", tint(spot.block, row), name)),
@@ -173,7 +171,22 @@ function scores(data, spot, columns) {
       "starts a segment",
       columns.map(({ row, token }) => el("td", "", row.boundary ? (row.boundary[token] ? "yes" : "no") : "")),
     );
-  return element.childElementCount > 1 ? [element] : [];
+  for (const label of new Set(columns.flatMap(({ row }) => row.notes.map((n) => n.label)))) {
+    const cells = columns.map(({ row, token }) => {
+      const note = row.notes.find((n) => n.label === label);
+      return el("td", "words", note ? data.strings[note.words[token]] : "");
+    });
+    add(label, cells);
+  }
+  if (lines.length < 2) return [];
+  const turned = new Set(columns.map(({ row }) => row)).size > MOST_BESIDE;
+  const element = el("table", turned ? "turned" : "");
+  for (const cells of turned ? lines[0].map((_, i) => lines.map((line) => line[i])) : lines) {
+    const line = el("tr");
+    line.append(...cells);
+    element.append(line);
+  }
+  return [element];
 }
 
 /**
@@ -201,14 +214,14 @@ function topk(data, columns) {
 }
 
 /**
- * The rows' full names, where they say more than their keys.
+ * The full names of a few rows, where they say more than their keys.
  * @param {Block} block
  * @param {number} left  columns that had no room
  */
 function names(block, left) {
-  const lines = block.tokens
+  const few = block.tokens.length <= MOST_BESIDE ? block.tokens : [];
+  const lines = few
     .filter((row) => row.title !== row.key)
-    .slice(0, MOST_COLUMNS)
     .map((row) => el("div", "soft name", `${row.key}  ${row.title}`));
   if (left > 0) lines.push(el("div", "soft name", `and ${left} more`));
   return lines;

@@ -285,7 +285,8 @@ function linePaths(row, line, look, width) {
   let before = null;
   for (const { left, right, value } of spans(row, line, look)) {
     if (before && before.right === left) paths.riser += `M${left} ${y(before.value)}V${y(value)}`;
-    paths[threshold !== null && value > threshold ? "above" : "below"] += `M${left} ${y(value)}H${right}`;
+    const marked = threshold !== null && (row.marked === "below" ? value < threshold : value > threshold);
+    paths[marked ? "above" : "below"] += `M${left} ${y(value)}H${right}`;
     before = { right, value };
   }
   return paths;

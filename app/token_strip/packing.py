@@ -92,6 +92,7 @@ def _pack_row(row: Row, arrays: _Arrays, strings: _Strings) -> dict[str, Any]:
                 "kind": "line",
                 "value": arrays.add(row.value.astype(np.float32)),
                 "threshold": row.threshold,
+                "marked": row.marked,
             }
 
 
@@ -107,8 +108,11 @@ def _pack_tokens(row: TokenRow, arrays: _Arrays, strings: _Strings) -> dict[str,
         "scale": row.scale,
         "value": None if row.value is None else arrays.add(quantise(row.value, row.scale)),
         "details": [
-            {"label": d.label, "digits": d.digits, "values": arrays.add(d.values.astype(np.float32))}
-            for d in row.details
+            {"label": d.label, "digits": d.digits, "values": arrays.add(_plain(d.values))} for d in row.details
+        ],
+        "notes": [
+            {"label": note.label, "words": arrays.add(_small(strings.intern(note.words)[note.index]))}
+            for note in row.notes
         ],
         "topk": None if row.topk is None else _pack_topk(row.topk, arrays, strings),
         "display": table(row.display),
@@ -128,6 +132,11 @@ def _pack_topk(topk: TopK, arrays: _Arrays, strings: _Strings) -> dict[str, Any]
     }
 
 
+def _plain(values: NDArray[Any]) -> NDArray[Any]:
+    """Counts as small as they can be, all else as float32."""
+    return _small(values) if np.issubdtype(values.dtype, np.integer) else values.astype(np.float32)
+
+
 def _small(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.uint16 if not array.size or array.max() < 2**16 else np.uint32)
 
@@ -140,22 +149,22 @@ def _frame(header: Mapping[str, Any], body: bytes) -> bytes:
 
 
 class _Arrays:
-    """The body: arrays one after another."""
+    """The body: arrays one after another. Equal ones, as rows of one tokenizer have, are held once."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._parts: dict[bytes, int] = {}
         self._length = 0
 
     def add(self, array: NDArray[Any]) -> dict[str, Any]:
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
         if little.dtype.str[1:] not in TYPES:
             raise TypeError(f"unpack.js reads {', '.join(TYPES)}, not {little.dtype}")
-        place = {"type": little.dtype.str[1:], "at": self._length, "count": little.size}
         data = little.tobytes()
         data += b"\0" * (-len(data) % ALIGNMENT)
-        self._parts.append(data)
-        self._length += len(data)
-        return place
+        if data not in self._parts:
+            self._parts[data] = self._length
+            self._length += len(data)
+        return {"type": little.dtype.str[1:], "at": self._parts[data], "count": little.size}
 
     def joined(self) -> bytes:
         return b"".join(self._parts)

@@ -21,9 +21,26 @@ class Detail:
     """One line of the hover card, such as "entropy, bits"."""
 
     label: str
-    values: NDArray[np.float32]
-    # [N], NaN where there is none
+    values: NDArray[np.float32] | NDArray[np.integer]
+    # [N], NaN where there is none; integers are counts, not negative
     digits: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Note:
+    """One line of the hover card in words, of which there are few."""
+
+    label: str
+    index: NDArray[np.integer]
+    # [N], into `words`
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.index.size and not (self.index.min() >= 0 and self.index.max() < len(self.words)):
+            raise ValueError(
+                f"note {self.label!r}: index runs from {self.index.min()} to {self.index.max()}, there are "
+                f"{len(self.words)} words"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +86,7 @@ class TokenRow:
     muted: NDArray[np.bool_] | None = None
     # [N], drawn faint: the chat template's own tokens
     text: str | None = None  # the row's own text, where the strip is not aligned
+    notes: tuple[Note, ...] = ()
 
     def __post_init__(self) -> None:
         where = f"TokenRow {self.key!r}"
@@ -79,6 +97,8 @@ class TokenRow:
                 _check_shape(where, name, array.shape, shape)
         for detail in self.details:
             _check_shape(where, f"detail {detail.label!r}", detail.values.shape, shape)
+        for note in self.notes:
+            _check_shape(where, f"note {note.label!r}", note.index.shape, shape)
         if self.topk is not None:
             _check_shape(where, "topk (positions)", self.topk.ids.shape[:1], shape)
         for name, strings in (("display", self.display), ("labels", self.labels)):
@@ -114,7 +134,7 @@ class BarRow:
 
 @dataclass(frozen=True, eq=False)
 class LineRow:
-    """A thin curve above the row that follows it: a score, orange where it is above the threshold."""
+    """A thin curve above the row that follows it: a score, orange on one side of the threshold."""
 
     key: str
     title: str
@@ -125,6 +145,7 @@ class LineRow:
     value: NDArray[np.float32]
     # [N], in [0, 1] of its axis; NaN is none
     threshold: float | None = None  # on the same axis; outside of [0, 1] it is not drawn
+    marked: Literal["above", "below"] = "above"  # the side of it that is orange
 
     def __post_init__(self) -> None:
         where = f"LineRow {self.key!r}"

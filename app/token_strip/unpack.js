@@ -3,6 +3,7 @@
 /** @typedef {Uint8Array | Uint16Array | Uint32Array | Float32Array} Numbers */
 /** @typedef {{type: string, at: number, count: number}} Place */
 /** @typedef {{label: string, digits: number, values: Numbers}} Detail */
+/** @typedef {{label: string, words: Numbers}} Note  words: into strings */
 /** @typedef {{k: number, ids: Numbers, probability: Numbers}} TopK */
 /** @typedef {"sequential" | "diverging" | "none"} Scale */
 /** @typedef {[number, number, number]} Colour */
@@ -19,6 +20,7 @@
  * @property {Scale} scale
  * @property {Numbers | null} value     0 to 254, 255 is missing
  * @property {Detail[]} details
+ * @property {Note[]} notes
  * @property {TopK | null} topk
  * @property {Numbers | null} display   into strings
  * @property {Numbers | null} labels    into strings
@@ -27,7 +29,7 @@
  */
 /** @typedef {{key: string, title: string, block: number, start: Numbers, end: Numbers, value: Numbers}} Curve */
 /** @typedef {Curve & {kind: "bars", up: string, down: string}} BarRow */
-/** @typedef {Curve & {kind: "line", threshold: number | null}} LineRow */
+/** @typedef {Curve & {kind: "line", threshold: number | null, marked: "above" | "below"}} LineRow */
 /** @typedef {{low: string, high: string, note: string, scale: Scale}} LegendData */
 
 /**

@@ -1,0 +1,90 @@
+"""Where does each strategy cut a text, and do the strategies, and two models, cut at the same places?"""
+
+from dataclasses import replace
+from typing import cast
+
+import streamlit as st
+
+from analysis.bench import CutView, Metric, store_bench
+from analysis.cut_request import CutRequest
+from analysis.cut_store import from_store
+from analysis.cutting import Kept
+from analysis.strategy import labels
+from app.controls import Inputs
+from app.cut_answers import Answered, ask, ask_other_precision, bench_of
+from app.cut_cards import history_card, judged_cards, strip_card, summary, unstable_card, values_card
+from app.cut_controls import Asked, controls
+from app.look import theme
+from app.plain import plain
+from app.state import pinned
+from app.strategies import chosen, editor, entries
+from model.errors import MicroStepError
+from model.segmentation import RULES
+from model.segmentation_rules import NO_MICRO_STEP
+
+NOT_IN_A_STORE = "a store holds scores only, and this strategy needs a run of the model"
+
+inputs: Inputs = st.session_state["inputs"]
+st.title("Segmentation", anchor=False)
+st.caption(
+    "Where to cut a text: strategies side by side. The prompt of a chat is not merged: each of its tokens is a segment."
+)
+
+
+def with_strategies(request: CutRequest) -> CutRequest:
+    """The request for the strategies as they are now."""
+    return replace(request, strategies=tuple(entry.strategy for entry in entries()))
+
+
+@st.fragment
+def lab(asked: Asked, base: CutRequest, first: Answered | None, second: Answered | None) -> None:
+    """Everything below the controls. A parameter that is moved, a pin, or a solved target redraws only this."""
+    kept: Kept = st.session_state.setdefault("segmentation_kept", Kept())
+    kept.turn()
+    request, unit = with_strategies(base), inputs.unit
+    if not set(request.extras()) <= set(base.extras()):  # a strategy was added that needs a run of the model
+        st.rerun(scope="app")
+    usable = tuple(name for name, rule in RULES.items() if "micro_step" not in rule.needs)
+    usable, why_not = (from_store(), NOT_IN_A_STORE) if asked.store else (usable, NO_MICRO_STEP)
+    try:
+        if asked.store is not None:
+            bench = store_bench(request, asked.store, kept)
+        elif first is not None:
+            bench = bench_of(request, first, second, kept)
+        else:
+            return
+    except MicroStepError as error:
+        editor((), unit, request.max_length, usable, why_not)
+        st.error(plain(str(error)))
+        return
+    editor(bench.judged, unit, request.max_length, usable, why_not)
+    there = [cut.number for cut in bench.shown]
+    waiting = [label for i, label in enumerate(labels(request.strategies)) if i not in there]
+    if waiting:
+        st.info(f"Not shown, since a run of the model is needed first: {', '.join(waiting)}.")
+    if not there:
+        return
+    metric, change = st.session_state.get("metric", "f1"), float(st.session_state.get("change", 0.05))
+    number = chosen() if chosen() in there else there[0]
+    view = CutView(unit, theme(), pinned(), number, cast(Metric, metric), change)
+    summary(bench, view)
+    strip_card(bench, view)
+    values_card(bench, view)
+    judged_cards(bench, view)
+    unstable_card(bench, view, may_run=asked.store is None)
+    if any(request.history in side.extras for side in bench.sides):
+        history_card(bench, view)
+
+
+asked = controls(inputs)
+if asked.problem:
+    st.error(plain(asked.problem))
+elif asked.request is None:
+    st.info(plain(asked.hint))
+elif asked.store is not None:
+    lab(asked, with_strategies(asked.request), None, None)
+else:
+    wanted = with_strategies(asked.request)
+    found = ask(wanted)
+    if found is not None:
+        lab(asked, wanted, found, ask_other_precision(found) if asked.other_precision else None)
