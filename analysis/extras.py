@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from model.encoding import EncodedText
+from model.errors import MicroStepError
 from model.forward import Progress
 from model.history import Method, limited_history
 from model.loading import LoadedModel
 from model.segmentation import RULES
 from model.segmentation_attention import attention_shares, router_turns
+from model.segmentation_refined import refined_confidences
+from model.segmentation_rules import NO_MICRO_STEP
+
+if TYPE_CHECKING:
+    from model.modeling import MicroStepForCausalLM
 
 WIDTH = 16  # tokens of a segment up to which attention is kept, so that another cap asks for no other run
 
@@ -97,7 +103,26 @@ class Hidden:
         return Gathered(len(encoded), {"router": turns, "layer": self.layer}, "")
 
 
-Extra = Window | Attention | Hidden
+@dataclass(frozen=True)
+class MicroConfidence:
+    """How sure a trained micro decoder is of each token, for each place in a segment that it could have."""
+
+    passes = 3.0  # the base's, and the head for every place in a segment
+
+    def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> Gathered:
+        """Run the model.
+
+        Raises:
+            MicroStepError: it is no micro_step model, or an untrained one.
+        """
+        if loaded.facts.micro_step is None or loaded.facts.micro_step.untrained:
+            raise MicroStepError(NO_MICRO_STEP)
+        found = refined_confidences(cast("MicroStepForCausalLM", loaded.model), encoded.ids, encoded.bos, progress)
+        note = "micro decoder's confidence, from the base's states of the unmerged text"
+        return Gathered(len(encoded), {"micro_confidence": found}, note)
+
+
+Extra = Window | Attention | Hidden | MicroConfidence
 
 
 def extra_for(rule: str, parameters: Mapping[str, float], max_length: int, how: Gathering) -> Extra | None:
@@ -116,7 +141,7 @@ def extra_for(rule: str, parameters: Mapping[str, float], max_length: int, how: 
         return Attention(how.layers, how.heads, max(WIDTH, max_length))
     if "hidden" in needs:
         return Hidden(int(parameters["layer"]))
-    return None
+    return MicroConfidence() if "micro_step" in needs else None
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -13,11 +13,9 @@ from analysis.scoring import ScoredText, score_document, token_table
 from analysis.solver import Solved
 from analysis.units import PER_NAT, Unit
 from model.document import Document
-from model.errors import MicroStepError
 from model.forward import Progress
 from model.loading import LoadedModel
 from model.segmentation import MAX_LENGTH, RULES, Segmentation, SegmentInputs, check_max_length, valid_parameters
-from model.segmentation_rules import NO_MICRO_STEP
 
 PROMPT_APART = "the prompt is not merged: each of its tokens is a segment"
 
@@ -39,12 +37,10 @@ def check_rule(rule: str, parameters: Mapping[str, float], max_length: int) -> d
     """All parameters of a rule; refuses, before a model is loaded, what could not run on a text.
 
     Raises:
-        MicroStepError: unknown rule or parameter, a value out of range, or the rule needs a trained micro_step model.
+        MicroStepError: unknown rule or parameter, or a value out of range.
     """
     chosen = valid_parameters(rule, parameters)
     check_max_length(max_length)
-    if "micro_step" in RULES[rule].needs:
-        raise MicroStepError(NO_MICRO_STEP)
     return chosen
 
 

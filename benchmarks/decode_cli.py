@@ -27,9 +27,7 @@ def decode_command(
     rule: Annotated[str, typer.Option(help="When a segment ends: confidence, product or stop_head.")] = "confidence",
     verify: Annotated[bool | None, typer.Option(help="Lossless, or merged; else what the model is for.")] = None,
     base: Annotated[str | None, typer.Option(help="Compare with this model instead of the model's own base.")] = None,
-    assistant: Annotated[
-        str | None, typer.Option(help="A smaller model, for assisted generation.")
-    ] = None,
+    assistant: Annotated[str | None, typer.Option(help="A smaller model, for assisted generation.")] = None,
     rivals: Annotated[bool, typer.Option(help="Run transformers' own ways to write faster, too.")] = True,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts that are answered together.")] = 1,
     dtype: Annotated[Dtype, typer.Option(help="Of the weights.")] = "float32",

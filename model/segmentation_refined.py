@@ -53,11 +53,11 @@ def refined_confidences(
         raise TextError(f"the text holds the special token {unknown}, which this model does not know; take it out")
     device = model.device
     with torch.inference_mode():
-        read = torch.as_tensor(fed, device=device)[None]
+        read = torch.tensor(fed, device=device)[None]
         macro = model.macro(embed(read), torch.ones_like(read), torch.arange(len(fed), device=device)[None])
         context = macro.context[0]
         first = len(ids) - len(fed)  # the token that the first state predicts
-        text = torch.as_tensor(ids, device=device)
+        text = torch.tensor(ids, device=device)
         step = max(1, _CHUNK_BYTES // (4 * vocabulary(model) * most))
         for begin in range(0, len(fed), step):
             start = torch.arange(begin, min(begin + step, len(fed)), device=device) + first

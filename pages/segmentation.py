@@ -21,6 +21,8 @@ from app.strategies import chosen, editor, entries
 from model.errors import MicroStepError
 from model.segmentation import RULES
 from model.segmentation_rules import NO_MICRO_STEP
+from model.spec import ModelSpec
+from model.wrapping import described
 
 NOT_IN_A_STORE = "a store holds scores only, and this strategy needs a run of the model"
 
@@ -36,6 +38,13 @@ def with_strategies(request: CutRequest) -> CutRequest:
     return replace(request, strategies=tuple(entry.strategy for entry in entries()))
 
 
+def under(models: tuple[tuple[str, ModelSpec], ...]) -> tuple[str, ...]:
+    """The strategies that these models can be asked for: one needs a trained micro_step model."""
+    saved = [described(spec.name) for _, spec in models]
+    trained = all(each is not None and not each.untrained for each in saved)
+    return tuple(name for name, rule in RULES.items() if trained or "micro_step" not in rule.needs)
+
+
 @st.fragment
 def lab(asked: Asked, base: CutRequest, first: Answered | None, second: Answered | None) -> None:
     """Everything below the controls. A parameter that is moved, a pin, or a solved target redraws only this."""
@@ -44,8 +53,7 @@ def lab(asked: Asked, base: CutRequest, first: Answered | None, second: Answered
     request, unit = with_strategies(base), inputs.unit
     if not set(request.extras()) <= set(base.extras()):  # a strategy was added that needs a run of the model
         st.rerun(scope="app")
-    usable = tuple(name for name, rule in RULES.items() if "micro_step" not in rule.needs)
-    usable, why_not = (from_store(), NOT_IN_A_STORE) if asked.store else (usable, NO_MICRO_STEP)
+    usable, why_not = (from_store(), NOT_IN_A_STORE) if asked.store else (under(base.models), NO_MICRO_STEP)
     try:
         if asked.store is not None:
             bench = store_bench(request, asked.store, kept)

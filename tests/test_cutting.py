@@ -66,7 +66,7 @@ def test_a_strategy_is_one_word_and_back():
     assert Strategy.parse("entropy_combined").others == {"rise": 0.0}
     assert labels([Strategy.parse(w) for w in ("word", "entropy", "word")]) == ["words", "entropy", "words 2"]
     wrong = {"entrpy": "did you mean", "entropy:threshold": "reads like", "entropy:threshold=99": "from 0 to 16",
-             "refined": "micro_step", "entropy:x=1": "no parameter", "fixed:k=nan": "from 1"}  # fmt: skip
+             "entropy:x=1": "no parameter", "fixed:k=nan": "from 1"}  # fmt: skip
     for word, said in wrong.items():
         with pytest.raises(MicroStepError, match=said):
             Strategy.parse(word)

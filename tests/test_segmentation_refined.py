@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from analysis import cli
 from model.forward import body, logits_of
+from model.loading import ModelSpec, load
+from model.modeling import MicroStepForCausalLM
 from model.segmentation import SegmentInputs, segment
 from model.segmentation_refined import refined_confidences
-from tests.micro_steps import micro_step
+from tests.micro_steps import micro_step, scramble
+from tests.tiny import save_tiny
 
 IDS = np.random.default_rng(0).integers(5, 400, 17)
 
@@ -55,3 +63,27 @@ def test_nothing_and_a_single_token():
     assert refined_confidences(model, IDS[:0]).shape == (0, 3)
     assert np.isnan(refined_confidences(model, IDS[:1])).all()
     assert refined_confidences(micro_step(max_segment_length=1), IDS).shape == (17, 0)
+
+
+def test_the_command_cuts_with_a_saved_model_and_refuses_others(tmp_path, monkeypatch, capsys):
+    where = save_tiny(tmp_path / "base", "llama")
+    model = MicroStepForCausalLM.from_base(AutoModelForCausalLM.from_pretrained(where))
+    scramble(model)
+    model.save_modules(tmp_path / "trained", str(where))
+    text = ["--text", "Once upon a time there was a small ship", "--strategy", "refined", "--set", "tau=0.05"]
+
+    def run(name: Path, *more: str) -> int:
+        monkeypatch.setattr("sys.argv", ["analysis", "segment", "--model", str(name), *text, *more])
+        try:
+            cli.main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    assert run(tmp_path / "trained", "--out", str(tmp_path / "cut.csv")) == 0
+    table = pd.read_csv(tmp_path / "cut.csv")
+    loaded = load(ModelSpec(str(tmp_path / "trained")))
+    expected = refined_confidences(loaded.model, table["token_id"].to_numpy())
+    found = segment("refined", SegmentInputs(micro_confidence=expected), tau=0.05)
+    assert table["starts_segment"].tolist() == found.starts.tolist()
+    assert run(where) == 1 and "trained micro_step model" in capsys.readouterr().err
