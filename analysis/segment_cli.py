@@ -24,7 +24,7 @@ from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, RULES
 
 if TYPE_CHECKING:
-    from analysis.extras import Gathering
+    from analysis.cutting.extras import Gathering
     from analysis.segmenting import Segmentable
 
 commands = typer.Typer()
@@ -63,7 +63,7 @@ class CutOptions:
 
     def gathering(self) -> Gathering:
         """The choices that are no parameters of a rule."""
-        from analysis.extras import Gathering
+        from analysis.cutting.extras import Gathering
 
         return Gathering(
             _numbers(self.layer), _numbers(self.head), self.history_method, self.history_stride, self.prompt_apart

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.extras import Gathering, extra_for
+from analysis.cutting.extras import Gathering, extra_for
 from analysis.scoring import ScoredText, score_document, token_table
 from analysis.solver import Solved
 from analysis.units import PER_NAT, Unit

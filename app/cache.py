@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from analysis.asking import Asked, Load
-from analysis.cut_store import StoreSides
+from analysis.cutting.store import StoreSides
 from analysis.export import chrome
 from model.catalog import DefaultPair, default_pair
 from model.forward import Progress

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from analysis.bench import Bench, text_bench
-from analysis.cut_request import CutRequest, ExtraOf
-from analysis.cutting import Kept, Side
-from analysis.extras import Gathered
+from analysis.cutting.bench import Bench, text_bench
+from analysis.cutting.cuts import Kept, Side
+from analysis.cutting.extras import Gathered
+from analysis.cutting.request import CutRequest, ExtraOf
 from analysis.scoring import ScoredText
 from app.running import answers
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from analysis.bench import METRICS, Bench, CutView, value_unit, why_words
-from analysis.cut_origin import origin
-from analysis.cutting import Cut
+from analysis.cutting.bench import METRICS, Bench, CutView, value_unit, why_words
+from analysis.cutting.cuts import Cut
+from analysis.cutting.origin import origin
+from analysis.cutting.strategy import labels, scale
 from analysis.figures.cuts import draw
-from analysis.strategy import labels, scale
 from analysis.units import significant
 from app.cards import card
 from app.plain import plain

@@ -8,9 +8,9 @@ from typing import cast
 
 import streamlit as st
 
-from analysis.cut_request import CutRequest
-from analysis.cut_store import StoreSides
-from analysis.extras import Gathering, Window
+from analysis.cutting.extras import Gathering, Window
+from analysis.cutting.request import CutRequest
+from analysis.cutting.store import StoreSides
 from app.cache import store_sides
 from app.controls import Inputs
 from app.plain import plain

@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from analysis.generating import FIRST_WORDS, beginning
-from analysis.generating_answer import Decoding
-from analysis.generating_origin import Over
-from analysis.generating_sweep import TAUS
+from analysis.generating.answer import Decoding
+from analysis.generating.origin import Over
+from analysis.generating.request import FIRST_WORDS, beginning
+from analysis.generating.sweep import TAUS
 from app import state
 from app.plain import plain
 from model.continuation import Sampling

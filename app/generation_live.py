@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from analysis.asking import Load
 from analysis.figures.base import safe
 from analysis.figures.theme import CARD, INK, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT, Theme
-from analysis.generating import GenerationRequest
-from analysis.generating_answer import Answer, Generation
-from analysis.generating_run import Run
+from analysis.generating.answer import Answer, Generation
+from analysis.generating.request import GenerationRequest
+from analysis.generating.run import Run
 from analysis.units import significant
 from app.running import REDRAW_SECONDS
 from model.forward import Progress

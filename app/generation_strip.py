@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from analysis.figures.base import visible
 from analysis.figures.generation_sweep import row_name
-from analysis.generating_answer import BASE, Answer, Generation
-from analysis.generating_sweep import Sweep
-from analysis.generating_tables import why_ended
+from analysis.generating.answer import BASE, Answer, Generation
+from analysis.generating.sweep import Sweep
+from analysis.generating.tables import why_ended
 from analysis.units import PER_NAT, Unit, significant
 from app.token_strip import Detail, Legend, Note, Strip, TokenRow, TopK
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bench import Bench, CutView, value_axis, value_range, why_words
-from analysis.cutting import Cut
-from analysis.strategy import scale
+from analysis.cutting.bench import Bench, CutView, value_axis, value_range, why_words
+from analysis.cutting.cuts import Cut
+from analysis.cutting.strategy import scale
 from analysis.units import significant
 from app.token_strip import Detail, Legend, LineRow, Note, Strip, TokenRow
 

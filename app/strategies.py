@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from analysis.cutting import Cut
+from analysis.cutting.cuts import Cut
+from analysis.cutting.strategy import Strategy, labels, scale
 from analysis.segmenting import check_rule
 from analysis.solver import POINTS, Solved, solve
-from analysis.strategy import Strategy, labels, scale
 from analysis.units import Unit, significant
 from app.plain import plain
 from model.errors import MicroStepError

@@ -7,11 +7,11 @@ import streamlit as st
 from analysis.figures import generation as figures
 from analysis.figures import generation_sweep as sweep_figures
 from analysis.figures.base import Drawn, visible
-from analysis.generating import GenerationRequest
-from analysis.generating_answer import Generation
-from analysis.generating_origin import GenerationView, origin
-from analysis.generating_sweep import SweepRequest, parse_taus
-from analysis.generating_text import agreement, counted, kind, promise, read
+from analysis.generating.answer import Generation
+from analysis.generating.origin import GenerationView, origin
+from analysis.generating.request import GenerationRequest
+from analysis.generating.sweep import SweepRequest, parse_taus
+from analysis.generating.text import agreement, counted, kind, promise, read
 from analysis.units import PER_NAT, significant
 from app import generation_live
 from app.cache import workshop

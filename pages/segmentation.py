@@ -5,11 +5,11 @@ from typing import cast
 
 import streamlit as st
 
-from analysis.bench import CutView, Metric, store_bench
-from analysis.cut_request import CutRequest
-from analysis.cut_store import from_store
-from analysis.cutting import Kept
-from analysis.strategy import labels
+from analysis.cutting.bench import CutView, Metric, store_bench
+from analysis.cutting.cuts import Kept
+from analysis.cutting.request import CutRequest
+from analysis.cutting.store import from_store
+from analysis.cutting.strategy import labels
 from app.controls import Inputs
 from app.cut_answers import Answered, ask, ask_other_precision, bench_of
 from app.cut_cards import history_card, judged_cards, strip_card, summary, unstable_card, values_card

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.cli import main
-from analysis.corpus import CorpusSpec, open_corpus
-from analysis.corpus_options import CorpusOptions
-from analysis.corpus_rows import ROLE_NAMES
-from analysis.corpus_scoring import score_corpus
-from analysis.corpus_store import open_store
-from analysis.corpus_store_write import writing
+from analysis.corpus.corpus import CorpusSpec, open_corpus
+from analysis.corpus.options import CorpusOptions
+from analysis.corpus.rows import ROLE_NAMES
+from analysis.corpus.scoring import score_corpus
+from analysis.corpus.store import open_store
+from analysis.corpus.store_write import writing
 from model.document import Document
 from model.encoding import encode
 from model.errors import ExportError, TextError, TooLarge

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from analysis.cli import main
-from analysis.corpus_store import open_store
+from analysis.corpus.store import open_store
 from model.errors import TextError
 from tests.tiny import CORPUS, save_tiny
 
@@ -28,9 +28,9 @@ ROOT = Path(__file__).parent.parent
 KILLS = 10
 SHARDS_AT_MOST = 2  # that a start completes before it is killed
 PRELOADED = [
-    "analysis.corpus_cli",
-    "analysis.corpus_scoring",
-    "analysis.corpus_store",
+    "analysis.corpus.cli",
+    "analysis.corpus.scoring",
+    "analysis.corpus.store",
     "analysis.scoring",
     "transformers.models.llama.modeling_llama",
 ]

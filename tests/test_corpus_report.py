@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from analysis.bootstrap import RESAMPLES
-from analysis.corpus import CorpusSpec, open_corpus
-from analysis.corpus_counts import count, pairs
-from analysis.corpus_inputs import CorpusSource, continuation
-from analysis.corpus_intervals import MOST_UNITS, Units, estimates, quotient
-from analysis.corpus_options import CorpusOptions
-from analysis.corpus_report import Candidate, cut_corpus, report, strategies_for
-from analysis.corpus_report_tables import curve_table, length_table, pair_table, strategy_table, transfer_table
-from analysis.corpus_scoring import score_corpus
-from analysis.corpus_transfer import shared_text, transfer
+from analysis.corpus.corpus import CorpusSpec, open_corpus
+from analysis.corpus.counts import count, pairs
+from analysis.corpus.inputs import CorpusSource, continuation
+from analysis.corpus.intervals import MOST_UNITS, Units, estimates, quotient
+from analysis.corpus.options import CorpusOptions
+from analysis.corpus.report import Candidate, cut_corpus, report, strategies_for
+from analysis.corpus.report_tables import curve_table, length_table, pair_table, strategy_table, transfer_table
+from analysis.corpus.scoring import score_corpus
+from analysis.corpus.transfer import shared_text, transfer
 from analysis.segmentation_report import agreement, agreement_of_texts, statistics
 from model.document import Document
 from model.encoding import encode

@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.bench import CutView, open_bench, value_range, why_words
-from analysis.cut_origin import origin
-from analysis.cut_request import CutRequest, ExtraOf, ScoresOf
-from analysis.cut_store import StoreSides
-from analysis.cutting import REASONS, Cut, Kept, Side, agree, cuts, mean_length, reasons
+from analysis.cutting.bench import CutView, open_bench, value_range, why_words
+from analysis.cutting.cuts import REASONS, Cut, Kept, Side, agree, cuts, mean_length, reasons
+from analysis.cutting.extras import WIDTH, Attention, Gathering, Hidden, Window, extra_for
+from analysis.cutting.origin import origin
+from analysis.cutting.request import CutRequest, ExtraOf, ScoresOf
+from analysis.cutting.store import StoreSides
+from analysis.cutting.strategy import Strategy, labels
 from analysis.export import bundle
-from analysis.extras import WIDTH, Attention, Gathering, Hidden, Window, extra_for
 from analysis.figures.cut_values import MOST_POINTS, _outline
 from analysis.figures.cuts import FIGURES, draw
 from analysis.solver import length_curve, solve
-from analysis.strategy import Strategy, labels
 from model.document import Document, Message
 from model.errors import MicroStepError, TextError
 from model.loading import ModelSpec, load
@@ -240,8 +240,8 @@ def test_a_side_refuses_an_extra_of_other_tokens(models):
 
 @pytest.fixture(scope="module")
 def store(models, tmp_path_factory):
-    from analysis.corpus import CorpusSpec, open_corpus
-    from analysis.corpus_scoring import score_corpus
+    from analysis.corpus.corpus import CorpusSpec, open_corpus
+    from analysis.corpus.scoring import score_corpus
 
     folder = tmp_path_factory.mktemp("store")
     texts = folder / "texts.txt"

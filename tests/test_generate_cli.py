@@ -6,10 +6,10 @@ import zipfile
 import pandas as pd
 import pytest
 
-from analysis.generate_cli import FIGURE_NAMES
-from analysis.generating import GenerationRequest
-from analysis.generating_answer import Decoding
-from analysis.generating_tables import answer_table, is_timed
+from analysis.generating.answer import Decoding
+from analysis.generating.cli import FIGURE_NAMES
+from analysis.generating.request import GenerationRequest
+from analysis.generating.tables import answer_table, is_timed
 from model.continuation import Sampling
 from model.document import Document
 from model.loading import ModelSpec, load

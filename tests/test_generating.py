@@ -6,12 +6,12 @@ import torch
 
 from analysis.figures import generation as figures
 from analysis.figures import generation_sweep as sweep_figures
-from analysis.generating import LONGEST_WORDS, GenerationRequest, beginning, prompt_of
-from analysis.generating_answer import Answer, Decoding, Generation, Segments
-from analysis.generating_origin import GenerationView, origin
-from analysis.generating_sweep import SweepRequest, parse_taus
-from analysis.generating_tables import answer_table, is_timed, segment_table, sweep_table, timeline_table
-from analysis.generating_text import agreement, finding, promise
+from analysis.generating.answer import Answer, Decoding, Generation, Segments
+from analysis.generating.origin import GenerationView, origin
+from analysis.generating.request import LONGEST_WORDS, GenerationRequest, beginning, prompt_of
+from analysis.generating.sweep import SweepRequest, parse_taus
+from analysis.generating.tables import answer_table, is_timed, segment_table, sweep_table, timeline_table
+from analysis.generating.text import agreement, finding, promise
 from app.generation_strip import generation_strip, sweep_strip
 from model.continuation import Sampling
 from model.document import Document, Message

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from analysis.generating_answer import Answer
+from analysis.generating.answer import Answer
 from app import generation_live
 from model.loading import ModelSpec, load
 from model.wrapping import wrapped
@@ -18,7 +18,7 @@ TEXT = "the cat sat on the mat"
 @pytest.fixture
 def runs(monkeypatch):
     """Counts the runs."""
-    from analysis.generating import GenerationRequest
+    from analysis.generating.request import GenerationRequest
 
     count, original = [], GenerationRequest.run
     monkeypatch.setattr(
@@ -84,7 +84,7 @@ def test_lossless_is_stated_and_checked(models, runs, monkeypatch):
     at = opened(models, decoding="lossless", tau="0.0", text="where is the cat")
     assert "output equals the base" in shown(at) and not at.warning
     assert at.metric[3].value == "100%" and at.metric[1].value == "0%"
-    from analysis.generating_answer import Generation
+    from analysis.generating.answer import Generation
 
     monkeypatch.setattr(Generation, "lossless_failed", True)
     at.run()

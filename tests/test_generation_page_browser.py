@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from transformers import AutoModelForCausalLM
 
-from analysis.generating_tables import is_timed
+from analysis.generating.tables import is_timed
 from tests.browser import needs_chromium, streamlit_server
 from tests.test_app_browser import Reader, card
 from tests.test_cli import call

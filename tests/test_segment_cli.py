@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.extras import Gathering
+from analysis.cutting.extras import Gathering
 from analysis.scoring import score_document, token_table
 from analysis.segmenting import check_rule, gather, segment_table
 from model.document import Document, Message

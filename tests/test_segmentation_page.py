@@ -15,7 +15,7 @@ TEXT = "the cat sat on the mat, and the dog sat down"
 @pytest.fixture
 def runs(monkeypatch):
     """The questions that were put to models."""
-    from analysis.cut_request import ExtraOf, ScoresOf
+    from analysis.cutting.request import ExtraOf, ScoresOf
 
     asked = []
     for kind in (ScoresOf, ExtraOf):
@@ -163,8 +163,8 @@ def test_hostile_texts_are_inert(models, runs, text):
 
 
 def test_a_store_is_judged_whole(models, runs, tmp_path):
-    from analysis.corpus import CorpusSpec, open_corpus
-    from analysis.corpus_scoring import score_corpus
+    from analysis.corpus.corpus import CorpusSpec, open_corpus
+    from analysis.corpus.scoring import score_corpus
     from model.loading import ModelSpec, load
 
     texts = tmp_path / "texts.txt"

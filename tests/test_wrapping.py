@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analysis.compare import compare, compare_continuations
-from analysis.extras import Attention, Hidden
+from analysis.cutting.extras import Attention, Hidden
 from analysis.scoring import encode_for, score_document
 from model.document import Document
 from model.errors import ModelBroken, ModelError

@@ -8,12 +8,12 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from analysis.bench import METRICS, Bench, CutView
-from analysis.cutting import Cut
+from analysis.cutting.bench import METRICS, Bench, CutView
+from analysis.cutting.cuts import Cut
+from analysis.cutting.strategy import scale
 from analysis.figures.base import Drawn
 from analysis.figures.theme import INK, SERIES, Theme, colorscale, styled
 from analysis.solver import length_curve
-from analysis.strategy import scale
 from analysis.units import significant
 from model.segmentation import Parameter
 

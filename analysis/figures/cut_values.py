@@ -8,13 +8,13 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from analysis.bench import Bench, CutView, value_axis
-from analysis.cutting import Cut, Side
+from analysis.cutting.bench import Bench, CutView, value_axis
+from analysis.cutting.cuts import Cut, Side
+from analysis.cutting.strategy import scale
 from analysis.figures.base import Drawn, safe
 from analysis.figures.still import Page, StillRow, around
 from analysis.figures.theme import BLUE, INK, LINE, ORANGE, SOFT, Theme, styled
 from analysis.segmentation_report import Stability, stability
-from analysis.strategy import scale
 from analysis.units import PER_NAT, significant
 from model.errors import MicroStepError
 

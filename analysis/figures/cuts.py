@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.bench import Bench, CutView
+from analysis.cutting.bench import Bench, CutView
 from analysis.figures.base import Drawn
 from analysis.figures.cut_judged import agreement, curves, lengths, statistics
 from analysis.figures.cut_values import history, segments, unstable, values

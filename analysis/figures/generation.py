@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from analysis.figures.base import Drawn, safe
 from analysis.figures.still import LONGEST, Page, StillRow, around, wrap
 from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SERIES, SOFT, styled
-from analysis.generating_answer import Answer, Generation
-from analysis.generating_origin import GenerationView
-from analysis.generating_tables import answer_table, segment_table, timeline_table, why_ended
+from analysis.generating.answer import Answer, Generation
+from analysis.generating.origin import GenerationView
+from analysis.generating.tables import answer_table, segment_table, timeline_table, why_ended
 from analysis.units import significant
 from model.errors import MicroStepError
 from model.stopping import REASONS

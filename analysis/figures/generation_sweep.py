@@ -11,9 +11,9 @@ from analysis.figures.base import Drawn
 from analysis.figures.generation import LEGEND, MARGIN, honest, still_row
 from analysis.figures.still import LONGEST, Page, around, wrap
 from analysis.figures.theme import BLUE, ORANGE, SOFT, styled
-from analysis.generating_origin import GenerationView
-from analysis.generating_sweep import Sweep
-from analysis.generating_tables import sweep_table, sweep_token_table
+from analysis.generating.origin import GenerationView
+from analysis.generating.sweep import Sweep
+from analysis.generating.tables import sweep_table, sweep_token_table
 from model.errors import MicroStepError
 
 

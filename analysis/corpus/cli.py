@@ -1,0 +1,111 @@
+"""`python -m analysis corpus`: score a corpus once into a store, and report on it. Torch waits until it is needed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analysis.corpus.corpus import Corpus, CorpusSpec, Cut, open_corpus
+from analysis.corpus.options import SHARD_TOKENS, CorpusOptions
+from analysis.corpus.report_cli import StrategyOptions, show_strategies
+from analysis.corpus.report_cli import commands as report_commands
+from analysis.corpus.study_cli import commands as study_commands
+from analysis.options import Chat, ForceBos, LoadOptions, OneModel, remark, spread
+from model.loading import load
+from model.terminal import one_line, progress_bar
+
+commands = typer.Typer()
+for each in (report_commands, study_commands):
+    commands.add_typer(each)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The corpus."""
+
+    data: Annotated[str, typer.Option(help="A .txt, .jsonl (also .gz) or .parquet file, or a data set's hub id.")]
+    column: Annotated[str, typer.Option(help="Holds the text or conversation; for all but .txt.")] = "text"
+    documents: Annotated[Cut, typer.Option(help="What is a document of a .txt file.")] = "file"
+    subset: Annotated[str | None, typer.Option(help="Configuration of a hub data set.")] = None
+    split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train"
+    data_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub data set.")] = None
+
+    def open(self) -> Corpus:
+        """Find it."""
+        return open_corpus(
+            CorpusSpec(self.data, self.column, self.documents, self.subset, self.split, self.data_revision)
+        )
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How it is scored."""
+
+    limit_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after so many tokens.")] = None
+    max_tokens_per_document: Annotated[
+        int | None, typer.Option(min=2, help="Leave out what is longer; by default what does not fit the context.")
+    ] = None
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Cut longer documents into windows of tokens, each scored on its own.")
+    ] = False
+    window_characters: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cut documents into windows of so many characters, the same under every model."),
+    ] = None
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens at once; by default what fits.")] = None
+    shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a shard.")] = SHARD_TOKENS
+    chat: Chat = False
+    force_bos: ForceBos = False
+
+    def options(self) -> CorpusOptions:
+        """As `score_corpus` takes them."""
+        return CorpusOptions(
+            self.chat,
+            self.force_bos,
+            self.windows,
+            self.window_characters,
+            self.max_tokens_per_document,
+            self.limit_tokens,
+            self.shard_tokens,
+            self.batch_tokens,
+        )
+
+
+@commands.command("corpus")
+@spread
+def corpus_command(
+    model: OneModel,
+    data: DataOptions,
+    out: Annotated[Path, typer.Option(help="Folder of the store; one that was begun is gone on with.")],
+    scoring: ScoringOptions,
+    loading: LoadOptions,
+    judging: StrategyOptions,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Report on the strategies at the end.")] = True,
+) -> None:
+    """Score a corpus once into a store of Parquet shards, and report on it. Stopped, it goes on when started again."""
+    settings = judging.check()
+    corpus, spec, started = data.open(), model.spec(loading), time.monotonic()
+    from analysis.corpus.scoring import score_corpus  # torch
+
+    try:
+        with progress_bar() as tell:
+            interval = 0.2 if sys.stderr.isatty() else 10.0  # a bar, or lines of a log
+            store = score_corpus(lambda: load(spec, tell), corpus, out, scoring.options(), tell, interval)
+    except KeyboardInterrupt:
+        print(one_line(f"{out} holds what was scored so far; start the same command again to go on"), file=sys.stderr)
+        raise
+    remark(f"{store.facts.name}: ", store.notes)
+    size = sum(mark.size for mark in store.marks)
+    print(
+        f"{store.tokens:,} tokens of {store.documents:,} documents in {len(store.marks):,} shards,"
+        f" {size / max(store.tokens, 1):.1f} bytes a token, {time.monotonic() - started:,.0f} s",
+        file=sys.stderr,
+    )
+    if report:
+        show_strategies(store, judging, settings)
+    print(out)

@@ -1,0 +1,125 @@
+"""How the entropy under a limited history differs from the full one, as the window w grows.
+
+Every w is judged on the same tokens: those with so many tokens before them that each window is a real limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.bootstrap import Estimate
+from analysis.corpus.counts import count, pairs
+from analysis.corpus.gather import Gather, GatheredRows
+from analysis.corpus.inputs import CorpusSource, CorpusTokens, row_of, with_gathered
+from analysis.corpus.intervals import Units, estimates, quotient
+from analysis.solver import POINTS, solve
+from model.errors import MicroStepError
+from model.segmentation import MAX_LENGTH, starts_of
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How boundaries of limited_history meet those of entropy, both solved for one mean length."""
+
+    target_length: float
+    f1: Estimate
+    chance: float  # F1 of as many boundaries, strewn independently
+
+
+@dataclass(frozen=True)
+class HistoryPoint:
+    """The limited entropies of one window beside the full ones, over N tokens."""
+
+    gather: Gather
+    tokens: int
+    excess: Estimate  # nats: mean of D_t = H_t^(w) - H_t
+    distance: Estimate  # nats: mean of |D_t|
+    correlation: Estimate  # Pearson's, of H_t^(w) and H_t
+    boundaries: tuple[Likeness, ...]
+
+
+def history(
+    source: CorpusSource, targets: Sequence[float] = (2.0, 3.0), max_length: int = MAX_LENGTH
+) -> list[HistoryPoint]:
+    """Judge every window that was gathered, from the narrowest on.
+
+    Windows are comparable where they were gathered from the same token on (`Gather.begin`): of several, the deepest.
+
+    Args:
+        source: a store, with limited histories gathered beside it.
+        targets: mean lengths, tokens, at which boundaries are compared.
+        max_length: M.
+
+    Raises:
+        MicroStepError: none was gathered, or a row is long enough for none of them.
+    """
+    held = [each for each in source.gathered if each.gather.need == "window"]
+    if not held:
+        raise MicroStepError(f"no limited history was gathered beside {source.store.path}; use corpus-gather")
+    begin = max(each.gather.begin for each in held)
+    alike = [each for each in held if each.gather.begin == begin]
+    return [_point(source, each, begin, targets, max_length) for each in sorted(alike, key=_order)]
+
+
+def _order(found: GatheredRows) -> tuple[int, str]:
+    return found.gather.window, found.gather.name
+
+
+def history_table(points: Sequence[HistoryPoint]) -> pd.DataFrame:
+    """A row a window."""
+    rows = []
+    for point in points:
+        how = point.gather
+        row: dict[str, object] = {"window": how.window, "how": how.meaning, "tokens": point.tokens}
+        found = {"excess": point.excess, "distance": point.distance, "correlation": point.correlation}
+        found |= {f"f1_at_{each.target_length:g}": each.f1 for each in point.boundaries}
+        for name, each in found.items():
+            row |= {name: each.mean, f"{name}_low": each.low, f"{name}_high": each.high}
+        rows.append(row | {f"chance_f1_at_{each.target_length:g}": each.chance for each in point.boundaries})
+    return pd.DataFrame(rows)
+
+
+def _point(
+    source: CorpusSource, found: GatheredRows, begin: int, targets: Sequence[float], max_length: int
+) -> HistoryPoint:
+    tokens = with_gathered(source.tokens, found, begin)
+    if not len(tokens.inputs):
+        raise MicroStepError(f"no row of {source.store.path} has more than {begin} tokens; gather from fewer on")
+    units = Units.of(tokens.rows.document)
+    full, limited = (_entropy(tokens, name) for name in ("entropy", "limited_entropy"))
+    x, y, d = full - np.nanmean(full), limited - np.nanmean(limited), limited - full
+    real = np.isfinite(d)
+    columns = np.stack([np.ones(len(d)), d, np.abs(d), x, y, x * x, y * y, x * y], axis=1)
+    row = row_of(tokens.rows.offsets)
+    per_row = np.zeros((len(tokens.rows), columns.shape[1]))
+    np.add.at(per_row, row[real], columns[real])
+    n, d_sum, abs_sum, sx, sy, sxx, syy, sxy = np.moveaxis(units.resampled(units.sums(per_row)), 1, 0)
+    variance = np.maximum((n * sxx - sx * sx) * (n * syy - sy * sy), 0)
+    return HistoryPoint(
+        found.gather,
+        int(real.sum()),
+        estimates(quotient(d_sum, n)).at(),
+        estimates(quotient(abs_sum, n)).at(),
+        estimates(quotient(n * sxy - sx * sy, np.sqrt(variance))).at(),
+        tuple(_likeness(tokens, target, max_length, units) for target in targets),
+    )
+
+
+def _likeness(tokens: CorpusTokens, target: float, max_length: int, units: Units) -> Likeness:
+    starts = []
+    for rule, given in (("entropy", {}), ("limited_history", {"window": float(tokens.inputs.window or 1)})):
+        solved = solve(rule, tokens.inputs, target, max_length, POINTS, **given)
+        starts.append(starts_of(rule, tokens.inputs, solved.parameters, max_length))
+    known = np.ones((2, len(tokens.rows)), dtype=bool)
+    met = pairs(count(np.stack(starts), tokens.rows.offsets, known, units), units)
+    return Likeness(target, met.f1.at(0, 1), float(met.chance[0, 1]))
+
+
+def _entropy(tokens: CorpusTokens, name: str) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = np.asarray(getattr(tokens.inputs, name), dtype=np.float64)
+    return values

@@ -1,0 +1,216 @@
+"""`python -m analysis corpus-report` and `corpus-gather`: judge strategies on a store; compute what some need first."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from analysis.options import LoadOptions, OneModel, Out, check_table, give, remark, spread
+from model.errors import MicroStepError
+from model.loading import load
+from model.segmentation import MAX_LENGTH, RULES, check_max_length, find_rule
+from model.terminal import progress_bar
+
+if TYPE_CHECKING:  # they bring pandas and pyarrow
+    import pandas as pd
+
+    from analysis.corpus.inputs import CorpusSource
+    from analysis.corpus.report import CorpusReport
+    from analysis.corpus.store import CorpusStore
+
+commands = typer.Typer()
+TARGETS = (2.0, 3.0)
+_NEEDS: tuple[Literal["attention", "hidden", "window"], ...] = ("attention", "hidden", "window")
+_FURTHER = [name for name, rule in RULES.items() if rule.needs & {*_NEEDS}]
+Table = Literal["strategies", "pairs", "lengths", "curves", "transfer", "history"]
+
+
+@dataclass(frozen=True)
+class StrategyOptions:
+    """Which strategies are judged, and at what lengths."""
+
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(help="May be repeated; by default all that the store has what they need for."),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="parameter=value, for each strategy that has it; may be repeated."),
+    ] = None
+    target_length: Annotated[
+        list[float] | None, typer.Option(help="Mean tokens a segment to solve for; may be repeated. Default: 2 and 3.")
+    ] = None
+    max_length: Annotated[int, typer.Option(min=1, help="The most tokens that a segment has.")] = MAX_LENGTH
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """What is asked for, else 2 and 3, as far as the cap allows."""
+        return tuple(self.target_length or [target for target in TARGETS if target <= self.max_length] or [1.0])
+
+    def check(self) -> dict[str, float]:
+        """The parameters that are set; refuses, before heavy work, what cannot be.
+
+        Raises:
+            MicroStepError: an unknown strategy, a setting that is no number, or a target that the cap forbids.
+        """
+        check_max_length(self.max_length)
+        for name in self.strategy or ():
+            find_rule(name)
+        for target in self.targets:
+            if not 1 <= target <= self.max_length:
+                raise MicroStepError(
+                    f"a mean length must be from 1 to the most tokens a segment {self.max_length}, got {target:g}"
+                )
+        found: dict[str, float] = {}
+        for setting in self.settings or ():
+            name, _, value = setting.partition("=")
+            try:
+                number = float(value)
+            except ValueError:
+                raise MicroStepError(f"--set takes parameter=number, got {setting!r}") from None
+            if name in found:
+                raise MicroStepError(f"{name!r} is set twice; set it once")
+            found[name] = number
+        return found
+
+
+@commands.command("corpus-report")
+@spread
+def report_command(
+    store: Annotated[Path, typer.Argument(help="Folder of a store of scores.")],
+    judging: StrategyOptions,
+    against: Annotated[Path | None, typer.Option(help="The store of the same corpus under another model.")] = None,
+    table: Annotated[
+        Table | None,
+        typer.Option(help="Which table; by default strategies, or transfer with --against."),
+    ] = None,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Take the complete shards of a store that is not finished.")
+    ] = False,
+    out: Out = None,
+) -> None:
+    """Report on a scored corpus: lengths, agreement with words and with each other, under two models the transfer."""
+    settings, chosen = judging.check(), table or ("strategies" if against is None else "transfer")
+    check_table(out)
+    if (chosen == "transfer") != (against is not None):
+        raise MicroStepError("the table transfer goes with --against STORE2, and the other tables without it")
+    from analysis.corpus.inputs import CorpusSource
+    from analysis.corpus.report_tables import brief
+    from analysis.corpus.store import open_store
+
+    source = CorpusSource.read(open_store(store, allow_incomplete))
+    other = None if against is None else CorpusSource.read(open_store(against, allow_incomplete))
+    found = _table(source, other, chosen, judging, settings)
+    remark(f"{source.store.facts.name}: ", source.store.notes)
+    if other is not None:
+        remark(f"{other.store.facts.name}: ", other.store.notes)
+    give(found if out is not None else brief(found), out, _caption(source, other, chosen))
+
+
+@commands.command("corpus-gather")
+@spread
+def gather_command(
+    store: Annotated[Path, typer.Argument(help="Folder of a store of scores of the same model.")],
+    model: OneModel,
+    strategy: Annotated[
+        list[str],
+        typer.Option(help=f"{', '.join(_FURTHER)}; may be repeated."),
+    ],
+    loading: LoadOptions,
+    every: Annotated[int, typer.Option(min=1, help="Only every so manieth row of the store.")] = 1,
+    window: Annotated[int, typer.Option(min=1, help="For limited_history: tokens of history.")] = 32,
+    history_method: Annotated[Literal["exact", "strided", "banded"], typer.Option(help="How it is limited.")] = "exact",
+    history_stride: Annotated[int, typer.Option(min=1, help="For strided: a window every so many tokens.")] = 16,
+    begin: Annotated[int, typer.Option(min=0, help="For limited_history: only tokens with so many before them.")] = 0,
+    layer: Annotated[int, typer.Option(min=0, help="For router: after how many layers.")] = 2,
+    max_length: Annotated[int, typer.Option(min=2, help="For attention_mass: the most tokens a segment.")] = MAX_LENGTH,
+) -> None:
+    """Compute what strategies need beyond the scores, and keep it in the store. Stopped, it goes on."""
+    from analysis.corpus.gather import Gather, gather
+    from analysis.corpus.store import open_store
+
+    opened = open_store(store)
+    spec = model.spec(loading)
+    for need in sorted({_need(name) for name in strategy}):
+        what = Gather(need, every, window, history_method, history_stride, begin, layer, max_length)
+        with progress_bar() as tell:
+            found = gather(partial(load, spec, tell), opened, what, tell, 0.2 if sys.stderr.isatty() else 10.0)
+        remark(f"{opened.facts.name}: ", (f"{what.meaning}, {int(found.offsets[-1]):,} tokens",))
+    print(store)
+
+
+def show_strategies(store: CorpusStore, judging: StrategyOptions, settings: Mapping[str, float]) -> None:
+    """Print the table of strategies of a store."""
+    from analysis.corpus.inputs import CorpusSource
+    from analysis.corpus.report_tables import brief
+
+    source = CorpusSource.read(store)
+    give(brief(_table(source, None, "strategies", judging, settings)), None, _caption(source, None, "strategies"))
+    more = f"python -m analysis corpus-report {store.path} --table curves"
+    remark("", (f"the curves, lengths and pairs: {more}, lengths or pairs",))
+
+
+def _table(
+    source: CorpusSource,
+    other: CorpusSource | None,
+    table: Table,
+    judging: StrategyOptions,
+    settings: Mapping[str, float],
+) -> pd.DataFrame:
+    """A table over all target lengths; a strategy that does not depend on them comes once."""
+    import pandas as pd
+
+    from analysis.corpus import report_tables as tables
+    from analysis.corpus.history import history, history_table
+    from analysis.corpus.report import cut_corpus, report, strategies_for
+    from analysis.corpus.transfer import transfer
+
+    if table == "history":
+        return history_table(history(source, judging.targets, judging.max_length))
+    parts, rules = [], judging.strategy or ([] if other is None else _common(source, other))
+    for target in judging.targets:
+        chosen = strategies_for(source, rules, settings, target)
+        if other is None:
+            found: CorpusReport = report(source, chosen, judging.max_length, curves=table == "curves")
+            make = {
+                "strategies": tables.strategy_table,
+                "pairs": tables.pair_table,
+                "lengths": tables.length_table,
+                "curves": tables.curve_table,
+            }[table]
+            parts.append(make(found))
+        else:
+            cuts = [[cut_corpus(each, strategy, judging.max_length) for strategy in chosen] for each in (source, other)]
+            parts.append(tables.transfer_table(transfer(source, cuts[0], other, cuts[1])))
+    joined = pd.concat(parts, ignore_index=True)
+    return joined if table in ("strategies", "pairs") else joined.drop_duplicates(ignore_index=True)
+
+
+def _common(source: CorpusSource, other: CorpusSource) -> list[str]:
+    return [name for name in source.rules() if name in other.rules()]
+
+
+def _caption(source: CorpusSource, other: CorpusSource | None, table: Table) -> str:
+    from analysis.corpus.intervals import Units
+
+    units = Units.of(source.tokens.rows.document)
+    name = source.store.facts.name if other is None else f"{source.store.facts.name} and {other.store.facts.name}"
+    notes = "; ".join(each.gather.meaning for each in source.gathered if not each.gather.begin)
+    corpus = source.store.manifest["data"]["name"]
+    return (
+        f"{table} of {name} on {corpus}, {source.store.tokens:,} tokens; ± is half of the interval,"
+        f" {units.meaning}{'; ' if notes else ''}{notes}"
+    )
+
+
+def _need(name: str) -> Literal["attention", "hidden", "window"]:
+    for need in _NEEDS:
+        if need in find_rule(name).needs:
+            return need
+    raise MicroStepError(f"{name} needs nothing beyond the scores; the store has all for it")

@@ -1,0 +1,196 @@
+"""A study of the strategies on several corpora under two models: everything scored, gathered and judged, in one folder.
+
+    OUT/stores/CORPUS-MODEL/   a store a corpus and a model, with what was gathered beside it
+    OUT/strategies.csv, pairs.csv, lengths.csv, curves.csv, transfer.csv, history.csv
+    OUT/study.md               the same in tables for readers
+
+Stopped, it goes on where it was: what is scored or gathered is not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.corpus import report_tables as tables
+from analysis.corpus.corpus import Corpus
+from analysis.corpus.gather import Gather, gather
+from analysis.corpus.history import history, history_table
+from analysis.corpus.inputs import CorpusSource
+from analysis.corpus.options import CorpusOptions
+from analysis.corpus.report import report, strategies_for
+from analysis.corpus.scoring import score_corpus
+from analysis.corpus.sources import SUFFIXES
+from analysis.corpus.study_text import study_text
+from analysis.corpus.transfer import transfer
+from analysis.export import save_table, write
+from model.errors import ExportError, MicroStepError
+from model.loading import LoadedModel
+from model.segmentation import MAX_LENGTH, RULES
+from model.terminal import Tell
+
+HISTORY_LIMIT = int(RULES["limited_history"].parameter("window").high)
+SHARD_TOKENS = 16_384  # what a kill costs at most: a minute on one core
+TABLES = ("strategies", "pairs", "lengths", "curves", "transfer", "history")
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What is computed, on how much of each corpus."""
+
+    limit_tokens: int = 100_000
+    """Of each corpus."""
+    window_characters: int = 2500
+    """Documents are cut into windows of at most so many: the same texts under both models."""
+    every: int = 10
+    """What needs a further run is computed for every so manieth window."""
+    window: int = 32
+    """Of the rule limited_history, tokens; strided by half of it."""
+    layer: int = 2
+    """Of the rule router."""
+    history_windows: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256)
+    """w of the study of limited history, tokens; each strided by half of it."""
+    history_every: int = 20
+    """Of the study of limited history: every so manieth window of text."""
+    targets: tuple[float, ...] = (2.0, 3.0)
+    """Mean lengths, tokens."""
+    max_length: int = MAX_LENGTH
+    """M."""
+
+    def gathers(self) -> list[Gather]:
+        """What is computed beyond the scores; the last is without any limit, so that it shows rounding alone."""
+        deepest = max(self.history_windows)
+        whole = min(HISTORY_LIMIT, self.window_characters + deepest)  # no window of text has more tokens
+        return [
+            Gather("attention", self.every, width=self.max_length),
+            Gather("hidden", self.every, layer=self.layer),
+            Gather("window", self.every, self.window, "strided", max(1, self.window // 2)),
+            *(
+                Gather("window", self.history_every, w, "strided", max(1, w // 2), begin=deepest)
+                for w in self.history_windows
+            ),
+            Gather("window", self.history_every, whole, "exact", begin=deepest),
+        ]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The tables of a study: a row also names its corpus, and its model where it is of one."""
+
+    models: tuple[str, str]
+    corpora: tuple[str, ...]
+    tables: dict[str, pd.DataFrame]  # by TABLES
+    notes: dict[str, tuple[str, ...]]  # what must be said, by "corpus, model"
+    options: StudyOptions
+
+
+def corpus_name(corpus: Corpus) -> str:
+    """Short name of a corpus: its file's without the suffix, or its hub id's."""
+    name = corpus.facts.name
+    suffix = next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)].replace("/", "--")
+
+
+def run_study(
+    corpora: Sequence[Corpus],
+    models: Sequence[tuple[str, Callable[[], LoadedModel]]],
+    out: Path,
+    options: StudyOptions,
+    tell: Tell = lambda message, fraction: None,
+    interval: float = 1.0,
+) -> Study:
+    """Score, gather and judge; the files are written at the end.
+
+    Args:
+        corpora: of different names.
+        models: two, each a name for folders and tables, and how to load it.
+        out: folder, made if it is not there.
+        options: how much of everything.
+        tell: told about the progress.
+        interval: seconds between two tellings.
+
+    Raises:
+        ExportError: the folder cannot be written, or holds stores of something else.
+        MicroStepError: as scoring, gathering and judging; or names that are not different.
+    """
+    names = [corpus_name(corpus) for corpus in corpora]
+    if len(set(names)) < len(names) or len({name for name, _ in models}) != 2 or len(models) != 2:
+        raise MicroStepError("a study needs corpora of different names, and two models of different names")
+    stores = out / "stores"
+    try:
+        stores.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{stores} cannot be made: {error.strerror}") from None
+    scoring = CorpusOptions(
+        window_characters=options.window_characters, limit_tokens=options.limit_tokens, shard_tokens=SHARD_TOKENS
+    )
+    for model, load_model in models:
+        held = _Once(load_model)
+        for name, corpus in zip(names, corpora, strict=True):
+            store = score_corpus(held, corpus, stores / f"{name}-{model}", scoring, tell, interval)
+            for what in options.gathers():
+                gather(held, store, what, tell, interval)
+    return judge_study(names, [name for name, _ in models], out, options, tell)
+
+
+def judge_study(
+    corpora: Sequence[str],
+    models: Sequence[str],
+    out: Path,
+    options: StudyOptions,
+    tell: Tell = lambda message, fraction: None,
+) -> Study:
+    """Judge what `run_study` has scored and gathered in `out`, and write the tables."""
+    from analysis.corpus.store import open_store
+
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    notes: dict[str, tuple[str, ...]] = {}
+    for corpus in corpora:
+        sources = [CorpusSource.read(open_store(out / "stores" / f"{corpus}-{model}")) for model in models]
+        tell(f"judging {corpus}", None)
+        for target in options.targets:
+            reports = [
+                report(source, strategies_for(source, target=target), options.max_length, curves=True)
+                for source in sources
+            ]
+            for model, found in zip(models, reports, strict=True):
+                notes[f"{corpus}, {model}"] = found.notes
+                for name in ("strategies", "pairs", "lengths", "curves"):
+                    table = getattr(tables, _MAKERS[name])(found)
+                    parts[name].append(_named(table, corpus=corpus, model=model, target_length=target))
+            cuts = [[each.cut for each in found.strategies] for found in reports]
+            met = tables.transfer_table(transfer(sources[0], cuts[0], sources[1], cuts[1]))
+            parts["transfer"].append(_named(met, corpus=corpus, target_length=target))
+        for model, source in zip(models, sources, strict=True):
+            windows = history_table(history(source, options.targets, options.max_length))
+            parts["history"].append(_named(windows, corpus=corpus, model=model))
+    joined = {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
+    study = Study((models[0], models[1]), tuple(corpora), joined, notes, options)
+    for name, table in joined.items():
+        save_table(table, out / f"{name}.csv")
+    write(out / "study.md", study_text(study).encode("utf-8"))
+    return study
+
+
+_MAKERS = {"strategies": "strategy_table", "pairs": "pair_table", "lengths": "length_table", "curves": "curve_table"}
+
+
+class _Once:
+    """A model that is loaded when it is first needed, and kept."""
+
+    def __init__(self, load_model: Callable[[], LoadedModel]) -> None:
+        self._load = load_model
+        self._held: LoadedModel | None = None
+
+    def __call__(self) -> LoadedModel:
+        self._held = self._held or self._load()
+        return self._held
+
+
+def _named(table: pd.DataFrame, **columns: object) -> pd.DataFrame:
+    """The table with these columns first."""
+    rest = table.drop(columns=[name for name in columns if name in table])
+    return pd.concat([pd.DataFrame(columns, index=rest.index), rest], axis=1)

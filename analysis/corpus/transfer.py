@@ -1,0 +1,142 @@
+"""Whether a strategy cuts a corpus at the same places under two models: boundaries compared by characters.
+
+Two tokenizers place no boundary where only the other has a token's edge, so that even like-minded models agree less
+than perfectly. Beside each F1 stand what independent boundaries at the same rates would reach (chance), and what the
+same pair of models reaches when every token is a segment (ceiling of the tokenizers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.bootstrap import Estimate
+from analysis.corpus.counts import count, pairs
+from analysis.corpus.inputs import CorpusSource, continuation, row_of
+from analysis.corpus.intervals import Units
+from analysis.corpus.report import CutCorpus
+from model.errors import MicroStepError
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One strategy under two models, over the characters that both have read."""
+
+    a: CutCorpus
+    b: CutCorpus
+    characters: int
+    rows: int  # documents or windows that both have
+    precision: Estimate  # share of B's boundaries that A has
+    recall: Estimate  # share of A's boundaries that B has
+    f1: Estimate
+    window_diff: Estimate
+    pk: Estimate
+    chance: float  # F1 of boundaries strewn independently over each model's tokens, at the rates of these two
+    ceiling: float  # F1 of the tokens' own edges
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The rows of two stores whose texts begin alike, and the P characters that both have read of them."""
+
+    a: NDArray[np.int64]  # [R] rows of A
+    b: NDArray[np.int64]  # [R] rows of B
+    offsets: NDArray[np.int64]  # [R + 1] of the P characters
+
+
+def shared_text(a: CorpusSource, b: CorpusSource) -> Shared:
+    """Find the rows of the same document, window and text.
+
+    Raises:
+        MicroStepError: there are none; windows of tokens, for instance, differ between tokenizers.
+    """
+    rows_a, rows_b = a.tokens.rows, b.tokens.rows
+    keys = [list(zip(rows.document.tolist(), rows.piece.tolist(), strict=True)) for rows in (rows_a, rows_b)]
+    place = {key: i for i, key in enumerate(keys[1])}
+    found = [(i, place[key], min(len(rows_a.text[i]), len(rows_b.text[place[key]])))
+             for i, key in enumerate(keys[0]) if key in place]  # fmt: skip
+    kept = [
+        (i, j, n)
+        for i, j, n in found
+        if n and rows_a.text[i][:n] == rows_b.text[j][:n] and rows_a.text_start[i] == rows_b.text_start[j]
+    ]
+    if not kept:
+        raise MicroStepError(
+            f"{a.store.path} and {b.store.path} have no text in common; score the same corpus with both models, long"
+            " documents with --window-characters"
+        )
+    rows = np.array(kept, dtype=np.int64)
+    return Shared(rows[:, 0], rows[:, 1], np.concatenate([[0], np.cumsum(rows[:, 2])]).astype(np.int64))
+
+
+def transfer(
+    a: CorpusSource, cuts_a: Sequence[CutCorpus], b: CorpusSource, cuts_b: Sequence[CutCorpus]
+) -> list[Transfer]:
+    """Compare S strategies under two models, each with itself.
+
+    Args:
+        a: model A's store.
+        cuts_a: [S] under A.
+        b: model B's store of the same corpus.
+        cuts_b: [S] the same strategies under B.
+
+    Raises:
+        MicroStepError: the stores have no text in common.
+    """
+    both = shared_text(a, b)
+    units = Units.of(a.tokens.rows.document[both.a])
+    edges_a, edges_b = (_characters(s, np.ones(len(s.tokens.inputs), bool), rows, both.offsets)
+                        for s, rows in ((a, both.a), (b, both.b)))  # fmt: skip
+    return [_one(a, one, b, other, both, units, edges_a, edges_b) for one, other in zip(cuts_a, cuts_b, strict=True)]
+
+
+def _one(
+    a: CorpusSource,
+    one: CutCorpus,
+    b: CorpusSource,
+    other: CutCorpus,
+    both: Shared,
+    units: Units,
+    edges_a: Bools,
+    edges_b: Bools,
+) -> Transfer:
+    starts = [_characters(a, one.starts, both.a, both.offsets), _characters(b, other.starts, both.b, both.offsets)]
+    known = one.known[both.a] & other.known[both.b]
+    counts = count(np.stack([*starts, edges_a, edges_b]), both.offsets, np.stack([known] * 4), units)
+    found, total = pairs(counts.of(2), units), counts.shared.sum(0)
+    tokens_a, tokens_b, common = total[2, 2], total[3, 3], total[2, 3]
+    in_a, in_b = total[0, 0], total[1, 1]
+    by_chance = common * in_a * in_b / max(tokens_a * tokens_b, 1)
+    return Transfer(
+        one,
+        other,
+        int((np.diff(both.offsets) * known).sum()),
+        int(known.sum()),
+        found.precision.at(0, 1),
+        found.recall.at(0, 1),
+        found.f1.at(0, 1),
+        found.window_diff.at(0, 1),
+        found.pk.at(0, 1),
+        float(2 * by_chance / (in_a + in_b)) if in_a + in_b else float("nan"),
+        float(2 * common / (tokens_a + tokens_b)) if tokens_a + tokens_b else float("nan"),
+    )
+
+
+def _characters(source: CorpusSource, starts: Bools, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> Bools:
+    """[P] characters at which a segment starts; none inside a character, nor in the chat template."""
+    held = source.tokens.rows
+    row = row_of(held.offsets)
+    place = np.full(len(held), -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    here = place[row]
+    inside = held.start - held.text_start[row]
+    real = starts & ~continuation(held) & (held.start >= 0) & (here >= 0)
+    real[real] = inside[real] < np.diff(offsets)[here[real]]
+    found = np.zeros(int(offsets[-1]), dtype=bool)
+    found[offsets[:-1][here[real]] + inside[real]] = True
+    return found
