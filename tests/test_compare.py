@@ -165,8 +165,8 @@ def test_documents_from_files():
 def test_units_and_rounding():
     assert SCORES["entropy"].top("nats") == pytest.approx(8 * np.log(2))
     assert SCORES["confidence"].shade(np.array([1.0, 0.25]), "bits").tolist() == [0.0, 0.75]
-    assert [significant(x) for x in (0, 1234.5, 0.012345, 9.999, float("nan"))] == [
-        "0", "1230", "0.0123", "10.0", "missing",
+    assert [significant(x) for x in (0, 1234.5, 0.012345, 9.999, 4.0312e-11, float("nan"))] == [
+        "0", "1230", "0.0123", "10.0", "4.03e-11", "missing",
     ]  # fmt: skip
     with pytest.raises(MicroStepError, match="top-p"):
         Sampling(top_p=2)
