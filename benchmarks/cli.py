@@ -105,4 +105,5 @@ def _show(report: dict[str, Any]) -> None:
 
 
 import benchmarks.decode_cli  # noqa: E402
-import benchmarks.segment  # noqa: E402, F401 - they add their commands
+import benchmarks.segment  # noqa: E402
+import benchmarks.train_cli  # noqa: E402, F401 - they add their commands
