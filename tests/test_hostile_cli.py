@@ -118,7 +118,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 @pytest.fixture
 def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many texts on the same models: each model is loaded for the first only."""
-    monkeypatch.setattr("analysis.cli.load", lambda spec, tell: _load(spec))
+    monkeypatch.setattr("analysis.options.load", lambda spec, tell: _load(spec))
 
 
 @lru_cache(maxsize=4)
