@@ -244,6 +244,7 @@ def test_a_reload_keeps_what_was_chosen(visit: Visit, link: dict[str, object]) -
 def test_colours_units_themes_and_a_second_view_run_no_model(visit: Visit, link: dict[str, object], runs: Path) -> None:
     reader = visit()
     page = reader.open(**link | {"text": f"{TEXT}, once more"})
+    reader.settle()
     before = count(runs)
     assert before > 0
     values = card(page, "summary").get_by_test_id("stMetricValue")
