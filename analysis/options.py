@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from model.document import Document, Message
-from model.errors import TextError
+from model.errors import MicroStepError, TextError
 from model.loading import LoadedModel, ModelSpec, load
 from model.terminal import one_line, progress_bar
 
@@ -232,3 +232,22 @@ def give(table: pd.DataFrame, out: Path | None, caption: str, turned: bool = Fal
         print(out)
     else:
         show_table(table, one_line(caption), turned)
+
+
+def set_parameters(settings: list[str] | None) -> dict[str, float]:
+    """The numbers of --set.
+
+    Raises:
+        MicroStepError: one that does not read like parameter=number, or a name that is set twice.
+    """
+    found: dict[str, float] = {}
+    for setting in settings or ():
+        name, _, value = setting.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise MicroStepError(f"--set takes parameter=number, got {setting!r}") from None
+        if name in found:
+            raise MicroStepError(f"{name!r} is set twice; set it once")
+        found[name] = number
+    return found

@@ -18,6 +18,7 @@ from analysis.options import (
     load_shown,
     progress,
     remark,
+    set_parameters,
     spread,
 )
 from model.errors import MicroStepError
@@ -86,7 +87,7 @@ def segment_command(
     from analysis.segmenting import check_rule, segment_table
     from model.segmentation import segment
 
-    parameters = check_rule(strategy, _parameters(settings), cutting.max_length)
+    parameters = check_rule(strategy, set_parameters(settings), cutting.max_length)
     check_table(out)
     ready = _gather(model, text, loading, cutting, strategy, parameters)
     found = segment(strategy, ready.inputs, cutting.max_length, **parameters)
@@ -112,7 +113,7 @@ def solve_command(
     from analysis.segmenting import check_rule, curve_table, finding
     from analysis.solver import POINTS, solvable, solve
 
-    given = _parameters(settings)
+    given = set_parameters(settings)
     parameters = check_rule(strategy, given, cutting.max_length)
     if (target_length is None) == (target_segments is None):
         raise MicroStepError("give what is aimed at with --target-length or with --target-segments, one of them")
@@ -143,21 +144,6 @@ def _gather(
         ready = gather(loaded, document, strategy, parameters, longest, how, text.chat, text.force_bos, told)
     remark(f"{ready.scored.facts.name}: ", ready.notes)
     return ready
-
-
-def _parameters(settings: list[str] | None) -> dict[str, float]:
-    """The numbers of --set."""
-    found: dict[str, float] = {}
-    for setting in settings or ():
-        name, _, value = setting.partition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            raise MicroStepError(f"--set takes parameter=number, got {setting!r}") from None
-        if name in found:
-            raise MicroStepError(f"{name!r} is set twice; set it once")
-        found[name] = number
-    return found
 
 
 def _numbers(given: list[int] | None) -> tuple[int, ...] | None:

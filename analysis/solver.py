@@ -21,6 +21,7 @@ from model.segmentation import (
     Parameter,
     SegmentInputs,
     check_max_length,
+    check_target_length,
     plan_of,
     starts_of,
     valid_parameters,
@@ -163,10 +164,7 @@ def solvable(rule: str, target_length: float, max_length: int, parameters: dict[
         raise MicroStepError(f"the rule {rule} has no parameter that sets the mean length; choose another rule")
     if name in parameters:
         raise MicroStepError(f"{name} of the rule {rule} is what is solved for; do not set it")
-    if not 1 <= target_length <= max_length:
-        raise MicroStepError(
-            f"a mean length must be from 1 to the most tokens a segment {max_length}, got {target_length:g}"
-        )
+    check_target_length(target_length, max_length)
     return RULES[rule].parameter(name)
 
 

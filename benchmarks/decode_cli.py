@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cli import _write, app
-from model.errors import ExportError, MicroStepError
+from benchmarks.output import Out, check_out, show, write
+from model.errors import MicroStepError
 from model.terminal import progress_bar
+
+commands = typer.Typer()
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-@app.command("decode")
+@commands.command("decode")
 def decode_command(
     model: Annotated[
         str, typer.Option(help="Catalog name, hub id or folder of a micro_step model, or of a base to put one around.")
@@ -42,7 +43,7 @@ def decode_command(
     ] = None,
     drafts: Annotated[str, typer.Option(help="With --forced-agreement: tokens of a draft.")] = "1,3",
     draft_words: Annotated[int, typer.Option(min=0, help="Draft only the first so many words; 0: as trained.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="A .json file to write as well.")] = None,
+    out: Out = None,
 ) -> None:
     """Speed, agreement and likelihood of a micro_step model's answers beside its base's own."""
     import torch
@@ -52,8 +53,7 @@ def decode_command(
     from benchmarks.decode_ways import PROMPTS, RIVALS, assisted_by, read_prompts
     from model.stopping import find_stop_rule
 
-    if out is not None and (out.suffix.lower() != ".json" or not out.parent.is_dir()):
-        raise ExportError(f"{out} cannot be written: give a .json file in a folder that is there")
+    check_out(out)
     find_stop_rule(rule, True)
     lengths, rates = _numbers("--forced", forced), _numbers("--forced-agreement", forced_agreement)
     counts = [int(n) for n in _numbers("--drafts", drafts)]
@@ -74,9 +74,7 @@ def decode_command(
                 others = [*others[:-1], assisted_by(assistant, dtype, device)]
             report = decode(made, rule, confidence, verify, repeats, others, tell)
     _show(report)
-    if out is not None:
-        _write(report, out)
-        print(out)
+    write(report, out)
 
 
 def _numbers(option: str, given: str | None) -> list[float]:
@@ -87,29 +85,25 @@ def _numbers(option: str, given: str | None) -> list[float]:
 
 
 def _show(report: dict[str, Any]) -> None:
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
     fresh = " (untrained modules around it)" if report["untrained"] else ""
-    console.print(
-        f"\n{report['model']}{fresh} beside {report['base']}, {report['dtype']}, {report['threads']} threads:"
-        f" {report['prompts']} prompts in batches of {report['batch_size']}, {report['max_new_tokens']} new tokens,"
-        f" {report['repeats']} rounds",
-        markup=False,
-        highlight=False,
-    )
-    for name, columns in _TABLES.items():
+    tables = []
+    for name, titles in _TABLES.items():
         if name not in report:
             continue
         table = Table(box=None, pad_edge=False)
-        for title in columns:
+        for title in titles:
             table.add_column(title, justify="left" if title in ("way", "what it does") else "right")
         for row in report[name]:
-            table.add_row(*(_cell(row, key) for key in columns.values()))
-        console.print(table)
+            table.add_row(*(_cell(row, key) for key in titles.values()))
+        tables.append(table)
+    show(
+        f"\n{report['model']}{fresh} beside {report['base']}, {report['dtype']}, {report['threads']} threads:"
+        f" {report['prompts']} prompts in batches of {report['batch_size']}, {report['max_new_tokens']} new tokens,"
+        f" {report['repeats']} rounds",
+        *tables,
+    )
     if "speedup" in report:
-        console.print(
-            f"tokens per macro step {report['tokens_per_macro_step']:.2f}; {_shares(report)}", highlight=False
-        )
+        show(f"tokens per macro step {report['tokens_per_macro_step']:.2f}; {_shares(report)}")
 
 
 _TABLES: dict[str, dict[str, str]] = {

@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from analysis.solver import solve
-from benchmarks.cli import _write, app
-from model.errors import ExportError, MicroStepError
+from benchmarks.output import Out, check_out, columns, show, write
+from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, RULES, SegmentInputs, segment
 from model.terminal import progress_bar
 
@@ -130,24 +127,24 @@ def benchmark(tokens: int, solved_tokens: int, repeats: int, max_length: int = M
     }
 
 
-@app.command("segment")
+commands = typer.Typer()
+
+
+@commands.command("segment")
 def segment_command(
     tokens: Annotated[int, typer.Option(min=1, help="Stored scores to segment.")] = 1_000_000,
     solved_tokens: Annotated[int, typer.Option(min=1, help="Stored scores to solve on.")] = 100_000,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each is run.")] = 3,
     max_length: Annotated[int, typer.Option(min=3, help="The most tokens that a segment has.")] = MAX_LENGTH,
-    out: Annotated[Path | None, typer.Option(help="A .json file to write as well.")] = None,
+    out: Out = None,
 ) -> None:
     """Time of segmenting stored scores beside a plain loop, and of solving for a mean length."""
-    if out is not None and (out.suffix.lower() != ".json" or not out.parent.is_dir()):
-        raise ExportError(f"{out} cannot be written: give a .json file in a folder that is there")
+    check_out(out)
     with progress_bar() as tell:
         tell("segmenting", None)
         report = benchmark(tokens, solved_tokens, repeats, max_length)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("rule", no_wrap=True)
-    for title in (f"s for {tokens:,}", "loop", "x", f"solve {solved_tokens:,}", "mean length", "solved for"):
-        table.add_column(title, justify="right", no_wrap=True)
+    solving = f"solve {solved_tokens:,}"
+    table = columns("rule", f"s for {tokens:,}", "loop", "x", solving, "mean length", "solved for")
     for row in report["rows"]:
         seconds = row["seconds"]["median"]
         table.add_row(
@@ -159,8 +156,5 @@ def segment_command(
             f"{row['mean_length']:.2f}",
             f"{row['solved_length']:.3f}",
         )
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
-    if out is not None:
-        _write([report], out)
-        print(out)
+    show("", table)
+    write([report], out)

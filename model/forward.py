@@ -87,20 +87,26 @@ def context_length(model: PreTrainedModel) -> int | None:
     return int(limit) if limit else None
 
 
+def check_readable(model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], longest: int) -> None:
+    """Raise TooLarge or TextError if a model cannot read rows of ids: too many positions, or an id it does not know."""
+    limit = context_length(model)
+    if limit is not None and longest > limit:
+        raise TooLarge(f"the text has {longest} tokens, the model's context holds {limit}; shorten the text")
+    known = model.get_input_embeddings().weight.shape[0]
+    if (unknown := max(int(row.max(initial=0)) for row in rows)) >= known:
+        raise TextError(f"the text holds the special token {unknown}, which this model does not know; take it out")
+
+
 def hidden_states(
     model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], bos: int | None
 ) -> tuple[Tensor, list[int]]:
     """[B, L, d] last hidden states, and how many positions of each row predict one of its tokens."""
     fed = [np.concatenate([[bos], row[:-1]]) if bos is not None and len(row) else row[:-1] for row in rows]
     lengths = [len(row) for row in fed]
-    longest, limit = max(lengths, default=0), context_length(model)
-    if limit is not None and longest > limit:
-        raise TooLarge(f"the text has {longest} tokens, the model's context holds {limit}; shorten the text")
+    longest = max(lengths, default=0)
     if longest == 0:
         return torch.zeros(len(rows), 0, text_config(model).hidden_size, device=model.device), lengths
-    known = model.get_input_embeddings().weight.shape[0]
-    if (unknown := max(int(row.max(initial=0)) for row in rows)) >= known:
-        raise TextError(f"the text holds the special token {unknown}, which this model does not know; take it out")
+    check_readable(model, rows, longest)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     for i, row in enumerate(fed):
         ids[i, : len(row)] = torch.as_tensor(row)

@@ -6,7 +6,7 @@ have segments of different lengths; each row takes one slot of the macro cache a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation import GenerationConfig, GenerationMixin
 
 from model.choosing import Chooser
+from model.course import Course, Told, leave, only
 from model.errors import MicroStepError, TextError, TooLarge
 from model.few_rows import for_few_rows
 from model.forward import logits_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["SegmentedGeneration", "Written", "generate_segments"]
 
 NEW_TOKENS = 256  # where nothing else is said
-Told = Callable[[int, Written], None]
 
 
 def generate_segments(
@@ -124,11 +124,11 @@ def generate_segments(
         chooser = Chooser(generation_config, processors, stopping_criteria, new, generator, topk)
         rows = [Written(ids[kept].tolist()) for ids, kept in zip(input_ids, repeated.bool(), strict=True)]
         clock = Clock()
-        tell = _teller(streamer, on_segment)
         write = write_lossless if lossless else write_merged
         with torch.inference_mode():
             quick = for_few_rows(model)
-            slots = write(quick, input_ids, repeated, rows, chooser, chosen, confidence, most, clock, tell)
+            course = Course(quick, chooser, chosen, confidence, most, clock, _teller(streamer, on_segment))
+            slots = write(course, input_ids, repeated, rows)
         pad = generation_config.pad_token_id
         if pad is None:
             pad = chooser.any_end
@@ -151,21 +151,11 @@ def generate_segments(
     return found
 
 
-def write_merged(
-    model: MicroStepForCausalLM,
-    input_ids: Tensor,
-    mask: Tensor,
-    rows: list[Written],
-    chooser: Chooser,
-    rule: StopRule,
-    tau: float,
-    most: int,
-    clock: Clock,
-    tell: Told,
-) -> int:
+def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
     """Write all rows to their ends; returns the slots of the macro cache. Rows that are over leave the batch."""
-    if tau > 1 and not rule.needs_stop_head:
-        most = 1  # no probability reaches it
+    if course.tau > 1 and not course.rule.needs_stop_head:
+        course = replace(course, most=1)  # no probability reaches it
+    model, clock = course.model, course.clock
     embed = model.get_input_embeddings()
     cache = DynamicCache(config=model.base.config.get_text_config())
     position = (mask.cumsum(1) - 1).clamp(min=0)
@@ -174,19 +164,15 @@ def write_merged(
     clock.to("prompt")
     live = list(range(len(rows)))
     while live:
-        segment = _Segment(model, [rows[i] for i in live], chooser, rule, tau, most, clock)
+        segment = _Segment(course, [rows[i] for i in live])
         e, there, over = segment.write(last, context)
         for i in live:
-            tell(i, rows[i])
+            course.tell(i, rows[i])
         going = [at for at, done in enumerate(over) if not done]
         clock.to("micro")
         if not going:
             break
-        if len(going) < len(live):
-            kept = torch.tensor(going, device=mask.device)
-            cache.batch_select_indices(kept)
-            mask, position, e, there = mask[kept], position[kept], e[kept], there[kept]
-            live = [live[at] for at in going]
+        live, mask, position, e, there = leave(cache, going, live, mask, position, e, there)
         position = position + there.sum(1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         macro = model.macro(model.merged(e, there)[:, None], mask, position[:, None], cache)
@@ -198,18 +184,8 @@ def write_merged(
 class _Segment:
     """One segment of each of R rows, while it is written."""
 
-    def __init__(
-        self,
-        model: MicroStepForCausalLM,
-        rows: list[Written],
-        chooser: Chooser,
-        rule: StopRule,
-        tau: float,
-        most: int,
-        clock: Clock,
-    ) -> None:
-        self.model, self.rows, self.chooser, self.rule, self.tau = model, rows, chooser, rule, tau
-        self.most, self.clock = most, clock
+    def __init__(self, course: Course, rows: list[Written]) -> None:
+        self.course, self.rows = course, rows
         self.over = [False] * len(rows)
 
     def write(self, last: Tensor, context: Tensor) -> tuple[Tensor, Tensor, list[bool]]:
@@ -218,22 +194,22 @@ class _Segment:
         Returns:
             [R, M, d] embeddings of the segments' tokens, [R, M] which there are, and whether each row is over.
         """
-        model = self.model
+        model, most = self.course.model, self.course.most
         embed = model.get_input_embeddings()
         logits = logits_of(model.base, last)
-        token, product = self.chooser.choose(logits, self.rows)
-        self.clock.to("macro")  # its head
+        token, product = self.course.chooser.choose(logits, self.rows)
+        self.course.clock.to("macro")  # its head
         for row in self.rows:
             row.open()
         fed = embed(token)
-        e = fed.new_zeros(len(self.rows), self.most, fed.shape[-1])
-        there = torch.zeros(len(self.rows), self.most, dtype=torch.bool, device=e.device)
+        e = fed.new_zeros(len(self.rows), most, fed.shape[-1])
+        there = torch.zeros(len(self.rows), most, dtype=torch.bool, device=e.device)
         e[:, 0], there[:, 0] = fed, True
         live = list(range(len(self.rows)))
         going = self._foreseen(live, self._add(live, token, product, logits, slot=0), product, slot=1)
         cache = model.micro.new_cache()
-        for slot in range(1, self.most):
-            live, fed, context, product = _only(going, live, fed, context, product)
+        for slot in range(1, most):
+            live, fed, context, product = only(going, live, fed, context, product)
             if not live:
                 break
             if slot > 1 and len(going) < len(token):
@@ -242,9 +218,7 @@ class _Segment:
             kept, token, probability, product, logits = self._offer(live, state[:, 0], product, slot)
             if not kept:
                 break
-            if len(kept) < len(live):
-                cache.batch_select_indices(torch.tensor(kept, device=e.device))
-            live, context = _only(kept, live, context)
+            live, context = leave(cache, kept, live, context)
             fed = embed(token)
             e[live, slot], there[live, slot] = fed, True
             going = self._add(live, token, probability, logits, slot)
@@ -253,22 +227,23 @@ class _Segment:
 
     def _foreseen(self, live: list[int], going: list[int], product: Tensor, slot: int) -> list[int]:
         """Which of the rows that may go on do, by a rule that needs nothing of the micro decoder, which then rests."""
-        if not going or not self.rule.early or self.rule.needs_stop_head:
+        rule, tau = self.course.rule, self.course.tau
+        if not going or not rule.early or rule.needs_stop_head:
             return going
-        _, product = _only(going, live, product)
+        _, product = only(going, live, product)
         step, unknown = self.rows[live[0]].macro_steps - 1, torch.full_like(product, float("nan"))
-        return self._kept(self.rule.keep(Offer(slot, step, unknown, product, None), self.tau), live, going)
+        return self._kept(rule.keep(Offer(slot, step, unknown, product, None), tau), live, going)
 
     def _add(self, live: list[int], token: Tensor, probability: Tensor, logits: Tensor, slot: int) -> list[int]:
         """Put a token at the end of each live row; which of them (0 to len(live) - 1) may go on in the segment."""
-        now, going = self.clock.now(), []
+        now, going = self.course.clock.now(), []
         told = zip(live, token.tolist(), probability.tolist(), strict=True)
         for at, (i, id_, p) in enumerate(told):
             row = self.rows[i]
-            self.over[i] = self.chooser.add(row, id_, p, now, logits[at])
+            self.over[i] = self.course.chooser.add(row, id_, p, now, logits[at])
             if self.over[i]:
-                row.close("end" if row.ended else "limit")
-            elif slot == self.most - 1:
+                row.finish()
+            elif slot == self.course.most - 1:
                 row.close("cap")
             else:
                 going.append(at)
@@ -282,26 +257,26 @@ class _Segment:
         Returns:
             which rows (0 to L - 1) keep it, and of these the tokens, their probabilities, the products and the logits.
         """
-        model, rule = self.model, self.rule
+        model, rule, tau = self.course.model, self.course.rule, self.course.tau
         stop = None if model.stop is None else model.stop(state)[:, 0].float().sigmoid()
         step = self.rows[live[0]].macro_steps - 1
         asked = list(range(len(live)))  # of whom a token is computed
         if rule.early and rule.needs_stop_head:
             unknown = torch.full_like(product, float("nan"))
-            asked = self._kept(rule.keep(Offer(slot, step, unknown, product, stop), self.tau), live, asked)
+            asked = self._kept(rule.keep(Offer(slot, step, unknown, product, stop), tau), live, asked)
             if not asked:
                 return [], torch.zeros(0), product, product, state
-        rows, state, product = _only(asked, [self.rows[i] for i in live], state, product)
+        rows, state, product = only(asked, [self.rows[i] for i in live], state, product)
         logits = logits_of(model.base, state)
-        token, probability = self.chooser.choose(logits, rows)
+        token, probability = self.course.chooser.choose(logits, rows)
         product = product * probability
         for row in rows:
             row.micro_steps += 1
         if rule.early:
             return asked, token, probability, product, logits
-        keep = rule.keep(Offer(slot, step, probability, product, stop), self.tau)
+        keep = rule.keep(Offer(slot, step, probability, product, stop), tau)
         kept = self._kept(keep, live, asked, token, probability)
-        _, token, probability, product, logits = _only(kept, live, token, probability, product, logits)
+        _, token, probability, product, logits = only(kept, live, token, probability, product, logits)
         return kept, token, probability, product, logits
 
     def _kept(
@@ -325,14 +300,6 @@ class _Segment:
             else:
                 self.rows[live[at]].close("unsure", None if offered is None else offered[at])
         return kept
-
-
-def _only(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
-    """The chosen ones of a list and of tensors' rows; as they are, where all are chosen."""
-    if len(chosen) == len(live):
-        return live, *tensors
-    at = torch.tensor(chosen, dtype=torch.long, device=tensors[0].device)
-    return [live[i] for i in chosen], *(tensor[at] for tensor in tensors)
 
 
 def _checked(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -367,7 +334,7 @@ def _teller(streamer: Any, on_segment: Told | None) -> Told:
 
     def tell(i: int, row: Written) -> None:
         if streamer is not None:
-            for token in row.segments[-1]:
+            for token in row.ids[row.starts[-1] :]:
                 streamer.put(torch.tensor([token]))
         if on_segment is not None:
             on_segment(i, row)

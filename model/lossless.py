@@ -9,7 +9,6 @@ drafted.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,33 +16,23 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from model.choosing import Chooser, probability_of
+from model.course import Course, leave
 from model.forward import logits_of, vocabulary
-from model.stopping import StopRule
 from model.written import Clock, Written
 
 if TYPE_CHECKING:
-    from model.modeling import MicroStepForCausalLM
+    pass
 
 
-def write_lossless(
-    model: MicroStepForCausalLM,
-    input_ids: Tensor,
-    mask: Tensor,
-    rows: list[Written],
-    chooser: Chooser,
-    rule: StopRule,
-    tau: float,
-    most: int,
-    clock: Clock,
-    tell: Callable[[int, Written], None],
-) -> int:
+def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
     """Write all rows to their ends; returns the slots of the base's cache. A segment is what one pass gave.
 
     `rule` says when to stop drafting: `stop_head` by the stop head, the others by the likeliest word's probability or
     the product of these.
     """
+    model, chooser, clock = course.model, course.chooser, course.clock
     embed = model.get_input_embeddings()
-    drafter = _Drafter(model, chooser, rule, tau, most)
+    drafter = _Drafter(course)
     cache = DynamicCache()  # layers that keep everything, sliding ones too: what was refused is taken out again
     position = (mask.cumsum(1) - 1).clamp(min=0)
     macro = model.macro(embed(input_ids), mask, position, cache)
@@ -58,17 +47,13 @@ def write_lossless(
         for at, (i, id_, p) in enumerate(told):
             rows[i].open()
             if chooser.add(rows[i], id_, p, clock.now(), logits[at]):
-                rows[i].close("end" if rows[i].ended else "limit")
-                tell(i, rows[i])
+                rows[i].finish()
+                course.tell(i, rows[i])
             else:
                 going.append(at)
         if not going:
             return int(cache.get_seq_length())
-        if len(going) < len(live):
-            left = torch.tensor(going, device=mask.device)
-            cache.batch_select_indices(left)
-            mask, position, token, context = mask[left], position[left], token[left], context[left]
-            live = [live[i] for i in going]
+        live, mask, position, token, context = leave(cache, going, live, mask, position, token, context)
         written = [rows[i] for i in live]
         draft = drafter.draft(written, context, token)
         clock.to("micro")
@@ -89,16 +74,13 @@ def write_lossless(
         accepted_p = _chosen_probability(every, draft.ids)
         over = _take(chooser, written, draft, count.tolist(), accepted_p, every, clock)
         for i in live:
-            tell(i, rows[i])
+            course.tell(i, rows[i])
         kept = [at for at, done in enumerate(over) if not done]
         if not kept:
             return int(cache.get_seq_length())
-        if len(kept) < len(live):
-            left = torch.tensor(kept, device=mask.device)
-            cache.batch_select_indices(left)
-            mask, position, token, context = mask[left], position[left], token[left], context[left]
-            probability, logits = probability[left], logits[left]
-            live = [live[i] for i in kept]
+        live, mask, position, token, context, probability, logits = leave(
+            cache, kept, live, mask, position, token, context, probability, logits
+        )
 
 
 class Draft:
@@ -121,11 +103,11 @@ class Draft:
 class _Drafter:
     """Drafts up to M - 1 tokens, each row as long as the rule lets it."""
 
-    def __init__(self, model: MicroStepForCausalLM, chooser: Chooser, rule: StopRule, tau: float, most: int) -> None:
-        self.model, self.chooser, self.rule, self.tau = model, chooser, rule, tau
-        self.most = most if tau <= 1 else 1
-        self.words = torch.tensor(model.config.draft_vocabulary, device=model.device, dtype=torch.long)
-        self.head = with_vocabulary(model.base, self.words) if len(self.words) else model.base
+    def __init__(self, course: Course) -> None:
+        self.model, self.chooser, self.rule, self.tau = course.model, course.chooser, course.rule, course.tau
+        self.most = course.most if course.tau <= 1 else 1
+        self.words = torch.tensor(self.model.config.draft_vocabulary, device=self.model.device, dtype=torch.long)
+        self.head = with_vocabulary(self.model.base, self.words) if len(self.words) else self.model.base
 
     def draft(self, rows: list[Written], context: Tensor, token: Tensor) -> Draft:
         """Draft after the tokens [R] that the base has just chosen, from its context states [R, K, d]."""
@@ -263,7 +245,7 @@ def _take(
             if done := chooser.add(row, ids[i][j], probability[i][j], clock.now(), logits[i, j]):
                 break
         if done:
-            row.close("end" if row.ended else "limit")
+            row.finish()
         elif count < drafted[i]:
             row.close("disagreed", (ids[i][count], probability[i][count]))
         else:

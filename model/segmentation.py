@@ -28,6 +28,7 @@ __all__ = [
     "SegmentInputs",
     "Segmentation",
     "check_max_length",
+    "check_target_length",
     "entropy_bound",
     "find_rule",
     "plan_of",
@@ -172,6 +173,12 @@ def check_max_length(max_length: int) -> None:
     """Raise MicroStepError unless segments may have so many tokens."""
     if max_length < 1 or max_length != int(max_length):
         raise MicroStepError(f"a segment's most tokens must be a whole number of at least 1, got {max_length}")
+
+
+def check_target_length(target: float, max_length: int) -> None:
+    """Raise MicroStepError unless segments under the cap may have this mean length."""
+    if not 1 <= target <= max_length:
+        raise MicroStepError(f"a mean length must be from 1 to the most tokens a segment {max_length}, got {target:g}")
 
 
 def _valid(rule: str, parameter: Parameter, value: float) -> float:

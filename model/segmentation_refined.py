@@ -6,14 +6,13 @@ that was trained to merge reads merged segments when it writes, so that its own 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.errors import TextError, TooLarge
-from model.forward import Progress, context_length, logits_of, vocabulary
+from model.forward import Progress, check_readable, logits_of, vocabulary
 
 if TYPE_CHECKING:
     from model.modeling import MicroStepForCausalLM
@@ -43,14 +42,10 @@ def refined_confidences(
     most = model.config.max_segment_length - 1
     out = np.full((len(ids), most), np.nan, dtype=np.float32)
     fed = ids[:-1] if bos is None else np.concatenate([[bos], ids[:-1]]) if len(ids) else ids
-    limit = context_length(model)
-    if limit is not None and len(fed) > limit:
-        raise TooLarge(f"the text has {len(fed)} tokens, the model's context holds {limit}; shorten the text")
     if not len(fed) or not most:
         return out
-    embed: Any = model.get_input_embeddings()
-    if (unknown := int(fed.max())) >= embed.weight.shape[0]:
-        raise TextError(f"the text holds the special token {unknown}, which this model does not know; take it out")
+    check_readable(model, [ids], len(fed))
+    embed = model.get_input_embeddings()
     device = model.device
     with torch.inference_mode():
         read = torch.tensor(fed, device=device)[None]

@@ -46,6 +46,10 @@ class Written:
         self.why.append(why)
         self.refused.append(refused)
 
+    def finish(self) -> None:
+        """End the last segment of a row that is over."""
+        self.close("end" if self.ended else "limit")
+
     @property
     def segments(self) -> list[list[int]]:
         """The ids of each segment."""

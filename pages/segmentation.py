@@ -46,14 +46,20 @@ def under(models: tuple[tuple[str, ModelSpec], ...]) -> tuple[str, ...]:
 
 
 @st.fragment
-def lab(asked: Asked, base: CutRequest, first: Answered | None, second: Answered | None) -> None:
+def lab(
+    asked: Asked,
+    base: CutRequest,
+    first: Answered | None,
+    second: Answered | None,
+    usable: tuple[str, ...],
+    why_not: str,
+) -> None:
     """Everything below the controls. A parameter that is moved, a pin, or a solved target redraws only this."""
     kept: Kept = st.session_state.setdefault("segmentation_kept", Kept())
     kept.turn()
     request, unit = with_strategies(base), inputs.unit
     if not set(request.extras()) <= set(base.extras()):  # a strategy was added that needs a run of the model
         st.rerun(scope="app")
-    usable, why_not = (from_store(), NOT_IN_A_STORE) if asked.store else (under(base.models), NO_MICRO_STEP)
     try:
         if asked.store is not None:
             bench = store_bench(request, asked.store, kept)
@@ -90,9 +96,10 @@ if asked.problem:
 elif asked.request is None:
     st.info(plain(asked.hint))
 elif asked.store is not None:
-    lab(asked, with_strategies(asked.request), None, None)
+    lab(asked, with_strategies(asked.request), None, None, from_store(), NOT_IN_A_STORE)
 else:
     wanted = with_strategies(asked.request)
     found = ask(wanted)
     if found is not None:
-        lab(asked, wanted, found, ask_other_precision(found) if asked.other_precision else None)
+        other = ask_other_precision(found) if asked.other_precision else None
+        lab(asked, wanted, found, other, under(wanted.models), NO_MICRO_STEP)

@@ -8,13 +8,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: more threads each are many times slower
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser import chromium_path
+from tests.browser import chromium_path, streamlit_server
 from tests.tiny import save_tiny
 
 
@@ -38,3 +38,37 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=chromium_path())
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app, with no model on the machine but its own."""
+    env = {"MICRO_STEP_CACHE": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1"}
+    with streamlit_server("app/main.py", env=env) as url:
+        yield url
+
+
+@pytest.fixture
+def reader(server: str, browser: Any) -> Iterator[Any]:
+    """A reader of the app; whatever the page was given, nothing of it ran or became an element."""
+    from tests.reader import Reader, inert
+
+    reader = Reader(browser, server)
+    yield reader
+    inert(reader.page)
+    reader.close()  # no script error, no dialog, no other host
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, list[str]]]:
+    """Run `python -m analysis` here; gives its exit code, standard output and the lines of standard error."""
+    from tests.command import call
+
+    def run(*words: object) -> tuple[int, str, list[str]]:
+        code = call(monkeypatch, *words)
+        said = capfd.readouterr()
+        return code, said.out, said.err.strip().splitlines()
+
+    return run

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlparse
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from tests.browser import ROOT, needs_chromium, streamlit_server
+from tests.reader import Reader, card, strip_text
 from tests.tiny import tiny_config, tiny_tokenizer
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -40,60 +41,6 @@ def counted(self, *rest):
     return run(self, *rest)
 request.Request.run = counted
 """
-PATIENCE = 60_000  # ms, of a machine that does much else
-expect.set_options(timeout=PATIENCE)
-
-
-class Reader:
-    """One reader in a browser context of its own; afterwards nothing may have gone wrong or out."""
-
-    def __init__(self, browser: Any, server: str, **options: Any) -> None:
-        options = {"viewport": {"width": 1300, "height": 2200}, **options}
-        self.context = browser.new_context(accept_downloads=True, **options)
-        self.context.set_default_timeout(PATIENCE)
-        self.server = server
-        self.errors: list[str] = []
-        self.hosts: set[str | None] = set()
-        self.page = self.context.new_page()
-        self.page.on("pageerror", lambda error: self.errors.append(f"script: {error}"))
-        self.page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        self.context.on("request", lambda request: self._note(request.url))
-
-    def _note(self, url: str) -> None:
-        if not url.startswith(("blob:", "data:", "about:")):
-            self.hosts.add(urlparse(url).hostname)
-
-    def open(self, to: str = "", **query: object) -> Any:
-        """Follow a link to a page of the app and wait until it is done."""
-        self.page.goto(f"{self.server}/{to}?{urlencode(query, doseq=True)}")
-        self.settle()
-        return self.page
-
-    def settle(self) -> None:
-        """Wait until the script has run and shown something."""
-        self.page.locator(".stApp[data-test-script-state=notRunning] h1").wait_for()
-        self.page.wait_for_timeout(150)  # a click may only be on its way
-        self.page.locator(".stApp[data-test-script-state=notRunning] h1").wait_for()
-
-    def choose(self, group: str, option: str) -> None:
-        """Pick an option of a segmented control."""
-        self.page.get_by_role("radiogroup", name=group, exact=True).get_by_text(option, exact=True).click()
-        self.settle()
-
-    def query(self) -> dict[str, str]:
-        return {key: values[0] for key, values in parse_qs(urlparse(self.page.url).query).items()}
-
-    def download(self, figure: str, kind: str) -> bytes:
-        self.settle()
-        with self.page.expect_download() as pending:
-            self.page.locator(f".st-key-export_{figure}_{kind} button:visible").click()
-        assert pending.value.suggested_filename == f"micro_step-{figure}.{kind}"
-        return Path(pending.value.path()).read_bytes()
-
-    def close(self) -> None:
-        self.context.close()
-        assert self.errors == []
-        assert self.hosts <= {"127.0.0.1"}
 
 
 Visit = Callable[..., Reader]
@@ -142,18 +89,6 @@ def link(models: dict[str, Path]) -> dict[str, object]:
 
 def count(runs: Path) -> int:
     return len(runs.read_text().splitlines())
-
-
-def card(page: Any, name: str) -> Any:
-    return page.locator(f".st-key-card_{name}")
-
-
-def strip_text(page: Any, row: int = 0) -> str:
-    """The text that a row of the strip shows, in all lines that are drawn."""
-    return "".join(
-        "".join(line.locator(".row").nth(row).locator(".cell").all_text_contents())
-        for line in page.locator(".strip .line").all()
-    ).replace("·", " ")
 
 
 def test_the_first_visit_shows_a_worked_example_and_asks_no_other_host(visit: Visit, models: dict[str, Path]) -> None:

@@ -3,14 +3,12 @@
 import io
 import json
 import shlex
-import sys
 import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cli import main
 from analysis.compare import cell_table
 from analysis.export import bundle, manifest
 from analysis.figures.base import View
@@ -20,18 +18,9 @@ from analysis.scoring import score_document, token_table
 from model.continuation import Sampling
 from model.document import Document, Message
 from model.loading import ModelSpec, load
+from tests.command import call
 
 TEXT = 'the cat "sat", <b>on</b>\nthe mat 🦆 12 + 30 = 42; =1+1'
-
-
-def call(monkeypatch, *words):
-    """Run `python -m analysis` in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["analysis", *map(str, words)])
-    try:
-        main()
-    except SystemExit as leave:
-        return leave.code or 0
-    return 0
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "json"])

@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,20 +43,9 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def call(monkeypatch, capfd):
-    """Run `python -m analysis corpus` here; gives its exit code, standard output and the lines of standard error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["analysis", "corpus", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as leave:
-            code = int(leave.code or 0)
-        said = capfd.readouterr()
-        return code, said.out, said.err.strip().splitlines()
-
-    return run
+def call(command):
+    """Run `python -m analysis corpus` here."""
+    return partial(command, "corpus")
 
 
 def make(loaded, data, out, corpus=None, **options):

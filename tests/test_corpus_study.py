@@ -1,13 +1,11 @@
 """What rules need beyond the scores is gathered once; limited history is studied; a whole study is one command."""
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cli import main
 from analysis.corpus.corpus import CorpusSpec, Entry, open_corpus
 from analysis.corpus.gather import COMPLETE, FOLDER, Gather, gather, gathers, read_gathered
 from analysis.corpus.history import history, history_table
@@ -55,20 +53,9 @@ def made(model, data, path, **options):
 
 
 @pytest.fixture
-def call(monkeypatch, capfd):
-    """Run `python -m analysis` here; gives its exit code, standard output and the lines of standard error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["analysis", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as leave:
-            code = int(leave.code or 0)
-        said = capfd.readouterr()
-        return code, said.out, said.err.strip().splitlines()
-
-    return run
+def call(command):
+    """Run `python -m analysis` here."""
+    return command
 
 
 # --- windows of characters

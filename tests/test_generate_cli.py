@@ -13,7 +13,7 @@ from analysis.generating.tables import answer_table, is_timed
 from model.continuation import Sampling
 from model.document import Document
 from model.loading import ModelSpec, load
-from tests.test_cli import call
+from tests.command import call
 
 PROMPT = "the cat sat on <b>the</b> mat"
 SHORT = ("--max-new-tokens", 12)

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 
 from analysis.generating.tables import is_timed
 from tests.browser import needs_chromium, streamlit_server
-from tests.test_app_browser import Reader, card
-from tests.test_cli import call
+from tests.command import call
+from tests.reader import Reader, card
 from tests.tiny import tiny_config, tiny_tokenizer
 
 playwright_api = pytest.importorskip("playwright.sync_api")

@@ -5,26 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser import needs_chromium, streamlit_server
-from tests.test_app_browser import Reader, card, strip_text
+from tests.browser import needs_chromium
+from tests.reader import INERT, TAGS, Reader, card, inert, strip_text
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 expect = playwright_api.expect
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 
-# Each payload says that it ran by setting window.hostile, and carries the mark "evil" into any element it becomes.
-TAGS = (
-    "<script>window.hostile=1</script><img class=evil src=x onerror='window.hostile=2'>"
-    "<svg class=evil onload='window.hostile=3'><b class=evil>bold</b><a class=evil href='javascript:hostile=4'>l</a>"
-    "<iframe class=evil srcdoc='<script>parent.hostile=5</script>'></iframe><style>.evil{display:none}</style>"
-)
 MARKDOWN = (
     "![evil](http://evil.test/x.png) [evil](http://evil.test) **evil** `evil` # evil :material/bug_report: :red[evil]"
 )
@@ -42,35 +35,6 @@ TYPED = {
     "right to left": RIGHT_TO_LEFT,
     "one long line": f"{LONG} {TAGS}",
 }
-INERT = """() => ({
-  flag: window.hostile ?? null,
-  elements: [...document.querySelectorAll('.evil, [src*="evil"], [href*="evil.test"], [srcdoc], [src="x"], [onerror]')]
-    .map(e => e.outerHTML),
-  scripts: [...document.scripts].map(s => s.textContent).filter(s => s.includes('hostile')),
-  styles: [...document.querySelectorAll('style')].map(s => s.textContent).filter(s => s.includes('.evil')),
-  formulas: document.querySelectorAll('.katex').length,
-})"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    env = {"MICRO_STEP_CACHE": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1"}
-    with streamlit_server("app/main.py", env=env) as url:
-        yield url
-
-
-@pytest.fixture
-def reader(server: str, browser: Any) -> Iterator[Reader]:
-    reader = Reader(browser, server)
-    yield reader
-    inert(reader.page)
-    reader.close()  # no script error, no dialog, no other host
-
-
-def inert(page: Any) -> None:
-    """Nothing of a payload runs or stands in the page as an element."""
-    found = page.evaluate(INERT)
-    assert found == {"flag": None, "elements": [], "scripts": [], "styles": [], "formulas": 0}
 
 
 def type_text(reader: Reader, text: str) -> None:

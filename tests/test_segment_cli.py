@@ -13,7 +13,7 @@ from analysis.segmenting import check_rule, gather, segment_table
 from model.document import Document, Message
 from model.loading import ModelSpec, load
 from model.segmentation import RULES, SegmentInputs, segment
-from tests.test_cli import call
+from tests.command import call
 
 TEXT = 'the cat "sat", <b>on</b>\nthe mat 🦆 12 + 30 = 42; the dog sleeps on and on'
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from analysis import cli
 from model.forward import body, logits_of
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.segmentation import SegmentInputs, segment
 from model.segmentation_refined import refined_confidences
+from tests.command import call
 from tests.micro_steps import micro_step, scramble
 from tests.tiny import save_tiny
 
@@ -73,12 +73,7 @@ def test_the_command_cuts_with_a_saved_model_and_refuses_others(tmp_path, monkey
     text = ["--text", "Once upon a time there was a small ship", "--strategy", "refined", "--set", "tau=0.05"]
 
     def run(name: Path, *more: str) -> int:
-        monkeypatch.setattr("sys.argv", ["analysis", "segment", "--model", str(name), *text, *more])
-        try:
-            cli.main()
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
+        return call(monkeypatch, "segment", "--model", name, *text, *more)
 
     assert run(tmp_path / "trained", "--out", str(tmp_path / "cut.csv")) == 0
     table = pd.read_csv(tmp_path / "cut.csv")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from analysis.options import LoadOptions, OneModel, Out, check_table, give, remark, spread
+from analysis.options import LoadOptions, OneModel, Out, check_table, give, remark, set_parameters, spread
 from model.errors import MicroStepError
 from model.loading import load
-from model.segmentation import MAX_LENGTH, RULES, check_max_length, find_rule
+from model.segmentation import MAX_LENGTH, RULES, check_max_length, check_target_length, find_rule
 from model.terminal import progress_bar
 
 if TYPE_CHECKING:  # they bring pandas and pyarrow
@@ -63,21 +63,8 @@ class StrategyOptions:
         for name in self.strategy or ():
             find_rule(name)
         for target in self.targets:
-            if not 1 <= target <= self.max_length:
-                raise MicroStepError(
-                    f"a mean length must be from 1 to the most tokens a segment {self.max_length}, got {target:g}"
-                )
-        found: dict[str, float] = {}
-        for setting in self.settings or ():
-            name, _, value = setting.partition("=")
-            try:
-                number = float(value)
-            except ValueError:
-                raise MicroStepError(f"--set takes parameter=number, got {setting!r}") from None
-            if name in found:
-                raise MicroStepError(f"{name!r} is set twice; set it once")
-            found[name] = number
-        return found
+            check_target_length(target, self.max_length)
+        return set_parameters(self.settings)
 
 
 @commands.command("corpus-report")

@@ -81,9 +81,10 @@ def segmentation_figure(
     from analysis.cutting.request import CutRequest
     from analysis.cutting.strategy import Strategy
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
-    from analysis.figures.cuts import check_name, draw
+    from analysis.figures.base import check_figure
+    from analysis.figures.cuts import FIGURES, draw
 
-    check_name(name)
+    check_figure(name, FIGURES)
     check_out(out, FIGURE_FORMATS)
     how, specs = cutting.gathering(), models.specs(loading)
     if (models.store is None) == (not specs):

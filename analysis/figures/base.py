@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,6 +59,12 @@ class Drawn:
     def figure(self) -> go.Figure:
         """The plotly figure, drawn when it is first looked at: a page may show its data another way."""
         return self.make()
+
+
+def check_figure(name: str, figures: Collection[str]) -> None:
+    """Raise MicroStepError, before heavy work, if no figure has this name."""
+    if name not in figures:
+        raise MicroStepError(f"unknown figure {name!r}; use one of {', '.join(figures)}")
 
 
 def visible(text: str, longest: int = 40) -> str:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.compare import Comparison, cell_table
-from analysis.figures.base import Drawn, View, safe
+from analysis.figures.base import Drawn, View, check_figure, safe
 from analysis.figures.strip import strip
 from analysis.figures.theme import BLUE, INK, LINE, ORANGE, styled
 from analysis.scoring import ScoredText, token_table
@@ -237,8 +237,7 @@ PAIRED = ("scatter", "changes")  # need a text that both models read
 
 def check_name(name: str, paired: bool) -> None:
     """Raise MicroStepError, before heavy work, if no figure has this name or it needs a text that both models read."""
-    if name not in FIGURES:
-        raise MicroStepError(f"unknown figure {name!r}; use one of {', '.join(FIGURES)}")
+    check_figure(name, FIGURES)
     if name in PAIRED and not paired:
         raise MicroStepError(f"the figure {name!r} needs one text that both models read; continuations are two texts")
 

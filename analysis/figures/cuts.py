@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from analysis.cutting.bench import Bench, CutView
-from analysis.figures.base import Drawn
+from analysis.figures.base import Drawn, check_figure
 from analysis.figures.cut_judged import agreement, curves, lengths, statistics
 from analysis.figures.cut_values import history, segments, unstable, values
-from model.errors import MicroStepError
 
 FIGURES: dict[str, Callable[[Bench, CutView], Drawn]] = {
     "segments": segments,
@@ -22,17 +21,11 @@ FIGURES: dict[str, Callable[[Bench, CutView], Drawn]] = {
 }
 
 
-def check_name(name: str) -> None:
-    """Raise MicroStepError, before heavy work, if no figure has this name."""
-    if name not in FIGURES:
-        raise MicroStepError(f"unknown figure {name!r}; use one of {', '.join(FIGURES)}")
-
-
 def draw(name: str, bench: Bench, view: CutView) -> Drawn:
     """Draw a figure by name.
 
     Raises:
         MicroStepError: no figure has this name, or what it shows was not asked for.
     """
-    check_name(name)
+    check_figure(name, FIGURES)
     return FIGURES[name](bench, view)

@@ -9,14 +9,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from analysis.figures.base import Drawn, safe
+from analysis.figures.base import Drawn, check_figure, safe
 from analysis.figures.still import LONGEST, Page, StillRow, around, wrap
 from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SERIES, SOFT, styled
 from analysis.generating.answer import Answer, Generation
 from analysis.generating.origin import GenerationView
 from analysis.generating.tables import answer_table, segment_table, timeline_table, why_ended
 from analysis.units import significant
-from model.errors import MicroStepError
 from model.stopping import REASONS
 
 MARGIN = 6  # columns of a row's name
@@ -229,6 +228,5 @@ def draw(name: str, generation: Generation, view: GenerationView) -> Drawn:
     Raises:
         MicroStepError: no figure has this name.
     """
-    if name not in FIGURES:
-        raise MicroStepError(f"unknown figure {name!r}; use one of {', '.join(FIGURES)}")
+    check_figure(name, FIGURES)
     return FIGURES[name](generation, view)

@@ -7,14 +7,13 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures.base import Drawn
+from analysis.figures.base import Drawn, check_figure
 from analysis.figures.generation import LEGEND, MARGIN, honest, still_row
 from analysis.figures.still import LONGEST, Page, around, wrap
 from analysis.figures.theme import BLUE, ORANGE, SOFT, styled
 from analysis.generating.origin import GenerationView
 from analysis.generating.sweep import Sweep
 from analysis.generating.tables import sweep_table, sweep_token_table
-from model.errors import MicroStepError
 
 
 def curves(sweep: Sweep, view: GenerationView) -> Drawn:
@@ -111,6 +110,5 @@ def draw(name: str, sweep: Sweep, view: GenerationView) -> Drawn:
     Raises:
         MicroStepError: no figure has this name.
     """
-    if name not in FIGURES:
-        raise MicroStepError(f"unknown figure {name!r}; use one of {', '.join(FIGURES)}")
+    check_figure(name, FIGURES)
     return FIGURES[name](sweep, view)

@@ -24,7 +24,7 @@ from analysis.options import (
     spread,
 )
 from model.document import Document
-from model.errors import MicroStepError, TextError
+from model.errors import TextError
 
 if TYPE_CHECKING:
     from analysis.generating.answer import Generation
@@ -128,11 +128,11 @@ def generation_figure(
     """Answer a prompt and draw it, or give the data behind the figure: the command that export bundles name."""
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
     from analysis.figures import generation, generation_sweep
+    from analysis.figures.base import check_figure
     from analysis.generating.origin import GenerationView, origin
     from analysis.generating.sweep import of_taus, parse_taus
 
-    if name not in FIGURE_NAMES:
-        raise MicroStepError(f"unknown figure {name!r}; use one of {', '.join(FIGURE_NAMES)}")
+    check_figure(name, FIGURE_NAMES)
     check_out(out, FIGURE_FORMATS)
     request = decoding.request(model, text, loading)
     view = GenerationView(unit, theme, pinned, over)

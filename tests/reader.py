@@ -1,0 +1,108 @@
+"""A reader of the app in a real browser, and what hostile text must never do in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlparse
+
+import pytest
+
+expect = pytest.importorskip("playwright.sync_api").expect
+PATIENCE = 60_000  # ms, of a machine that does much else
+expect.set_options(timeout=PATIENCE)
+
+# Each payload says that it ran by setting window.hostile, and carries the mark "evil" into any element it becomes.
+TAGS = (
+    "<script>window.hostile=1</script><img class=evil src=x onerror='window.hostile=2'>"
+    "<svg class=evil onload='window.hostile=3'><b class=evil>bold</b><a class=evil href='javascript:hostile=4'>l</a>"
+    "<iframe class=evil srcdoc='<script>parent.hostile=5</script>'></iframe><style>.evil{display:none}</style>"
+)
+INERT = """() => ({
+  flag: window.hostile ?? null,
+  elements: [...document.querySelectorAll('.evil, [src*="evil"], [href*="evil.test"], [srcdoc], [src="x"], [onerror]')]
+    .map(e => e.outerHTML),
+  scripts: [...document.scripts].map(s => s.textContent).filter(s => s.includes('hostile')),
+  styles: [...document.querySelectorAll('style')].map(s => s.textContent).filter(s => s.includes('.evil')),
+  formulas: document.querySelectorAll('.katex').length,
+})"""
+
+
+class Reader:
+    """One reader in a browser context of its own; afterwards nothing may have gone wrong or out."""
+
+    def __init__(self, browser: Any, server: str, **options: Any) -> None:
+        options = {"viewport": {"width": 1300, "height": 2200}, **options}
+        self.context = browser.new_context(accept_downloads=True, **options)
+        self.context.set_default_timeout(PATIENCE)
+        self.server = server
+        self.errors: list[str] = []
+        self.hosts: set[str | None] = set()
+        self.page = self.context.new_page()
+        self.page.on("pageerror", lambda error: self.errors.append(f"script: {error}"))
+        self.page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.context.on("request", lambda request: self._note(request.url))
+
+    def _note(self, url: str) -> None:
+        if not url.startswith(("blob:", "data:", "about:")):
+            self.hosts.add(urlparse(url).hostname)
+
+    def open(self, to: str = "", **query: object) -> Any:
+        """Follow a link to a page of the app and wait until it is done."""
+        self.page.goto(f"{self.server}/{to}?{urlencode(query, doseq=True)}")
+        self.settle()
+        return self.page
+
+    def settle(self) -> None:
+        """Wait until the script has run and shown something."""
+        self.page.locator(".stApp[data-test-script-state=notRunning] h1").wait_for()
+        self.page.wait_for_timeout(150)  # a click may only be on its way
+        self.page.locator(".stApp[data-test-script-state=notRunning] h1").wait_for()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds of the page, and fail if it never does."""
+        end = time.monotonic() + PATIENCE / 1000
+        while not holds():
+            assert time.monotonic() < end, "it never held"
+            self.page.wait_for_timeout(100)
+        self.settle()
+
+    def choose(self, group: str, option: str) -> None:
+        """Pick an option of a segmented control."""
+        self.page.get_by_role("radiogroup", name=group, exact=True).get_by_text(option, exact=True).click()
+        self.settle()
+
+    def query(self) -> dict[str, str]:
+        return {key: values[0] for key, values in parse_qs(urlparse(self.page.url).query).items()}
+
+    def download(self, figure: str, kind: str) -> bytes:
+        self.settle()
+        with self.page.expect_download() as pending:
+            self.page.locator(f".st-key-export_{figure}_{kind} button:visible").click()
+        assert pending.value.suggested_filename == f"micro_step-{figure}.{kind}"
+        return Path(pending.value.path()).read_bytes()
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.errors == []
+        assert self.hosts <= {"127.0.0.1"}
+
+
+def card(page: Any, name: str) -> Any:
+    return page.locator(f".st-key-card_{name}")
+
+
+def strip_text(page: Any, row: int = 0) -> str:
+    """The text that a row of the strip shows, in all lines that are drawn."""
+    return "".join(
+        "".join(line.locator(".row").nth(row).locator(".cell").all_text_contents())
+        for line in page.locator(".strip .line").all()
+    ).replace("·", " ")
+
+
+def inert(page: Any) -> None:
+    """Nothing of a payload runs or stands in the page as an element."""
+    found = page.evaluate(INERT)
+    assert found == {"flag": None, "elements": [], "scripts": [], "styles": [], "formulas": 0}
