@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.alignment import Cells, common_cells
-from analysis.scoring import TOP_K, ScoredText, encode_for, fit, remarks, scored_text
+from analysis.scoring import TOP_K, ScoredText, encode_for, fit, scored_text
 from analysis.units import PER_NAT, Unit
 from model.continuation import Sampling, continue_text
 from model.document import Document
@@ -21,6 +21,7 @@ from model.encoding import EncodedText, encode, encode_reply
 from model.errors import TextError
 from model.forward import Progress, vocabulary
 from model.loading import LoadedModel
+from model.remarks import remarks
 from model.uncertainty import Divergences, score, score_pair
 
 

@@ -19,6 +19,7 @@ from model.errors import TextError, TooLarge
 from model.forward import Progress, context_length
 from model.history import Method, limited_history
 from model.loading import LoadedModel, ModelFacts
+from model.remarks import remarks
 from model.uncertainty import TokenScores, chunk_positions, score
 
 TOP_K = 5
@@ -88,21 +89,6 @@ def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[s
 def cost_of(loaded: LoadedModel, n_tokens: int) -> Cost:
     """What scoring a text of that length takes."""
     return estimate(loaded, n_tokens, chunk=chunk_positions(loaded.facts.vocab_size))
-
-
-def remarks(loaded: LoadedModel, encoded: EncodedText, chat: bool) -> tuple[str, ...]:
-    """What must be said wherever these scores are shown."""
-    notes = list(loaded.facts.approximations)
-    if (micro := loaded.facts.micro_step) is not None:
-        of = f", {micro.base}," if micro.base else ""
-        notes.append(f"a micro_step model: its base{of} was scored, token by token and as its training left it")
-    if chat and not encoded.chat:
-        notes.append("this model has no chat template: it read the raw text")
-    if not encoded.exact:
-        notes.append("token positions are the tokenizer's own, which trim white space")
-    if loaded.facts.dtype != "float32":
-        notes.append(f"the model computed in {loaded.facts.dtype}: entropies are off by up to some .1 nats")
-    return tuple(notes)
 
 
 def score_document(

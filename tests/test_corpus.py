@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.cli import main
-from analysis.corpus.corpus import CorpusSpec, open_corpus
-from analysis.corpus.options import CorpusOptions
-from analysis.corpus.rows import ROLE_NAMES
-from analysis.corpus.scoring import score_corpus
-from analysis.corpus.store import open_store
-from analysis.corpus.store_write import writing
+from data.corpus.corpus import CorpusSpec, open_corpus
+from data.corpus.options import CorpusOptions
+from data.corpus.rows import ROLE_NAMES
+from data.corpus.scoring import score_corpus
+from data.corpus.store import open_store
+from data.corpus.store_write import writing
 from model.document import Document
 from model.encoding import encode
 from model.errors import ExportError, TextError, TooLarge

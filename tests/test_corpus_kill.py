@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from analysis.cli import main
-from analysis.corpus.store import open_store
+from data.corpus.store import open_store
 from model.errors import TextError
 from tests.tiny import CORPUS, save_tiny
 
@@ -29,8 +29,8 @@ KILLS = 10
 SHARDS_AT_MOST = 2  # that a start completes before it is killed
 PRELOADED = [
     "analysis.corpus.cli",
-    "analysis.corpus.scoring",
-    "analysis.corpus.store",
+    "data.corpus.scoring",
+    "data.corpus.store",
     "analysis.scoring",
     "transformers.models.llama.modeling_llama",
 ]

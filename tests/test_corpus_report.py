@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from analysis.bootstrap import RESAMPLES
-from analysis.corpus.corpus import CorpusSpec, open_corpus
 from analysis.corpus.counts import count, pairs
-from analysis.corpus.inputs import CorpusSource, continuation
 from analysis.corpus.intervals import MOST_UNITS, Units, estimates, quotient
-from analysis.corpus.options import CorpusOptions
 from analysis.corpus.report import Candidate, cut_corpus, report, strategies_for
 from analysis.corpus.report_tables import curve_table, length_table, pair_table, strategy_table, transfer_table
-from analysis.corpus.scoring import score_corpus
 from analysis.corpus.transfer import shared_text, transfer
 from analysis.segmentation_report import agreement, agreement_of_texts, statistics
+from data.corpus.corpus import CorpusSpec, open_corpus
+from data.corpus.inputs import CorpusSource, continuation
+from data.corpus.options import CorpusOptions
+from data.corpus.scoring import score_corpus
 from model.document import Document
 from model.encoding import encode
 from model.errors import MicroStepError

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.corpus.corpus import CorpusSpec, Entry, open_corpus
-from analysis.corpus.gather import COMPLETE, FOLDER, Gather, gather, gathers, read_gathered
 from analysis.corpus.history import history, history_table
-from analysis.corpus.inputs import CorpusSource, with_gathered
-from analysis.corpus.options import CorpusOptions
-from analysis.corpus.pieces import Reading, character_windows, pieces
 from analysis.corpus.report import report, strategies_for
-from analysis.corpus.scoring import score_corpus
 from analysis.corpus.study import TABLES
+from data.corpus.corpus import CorpusSpec, Entry, open_corpus
+from data.corpus.gather import COMPLETE, FOLDER, Gather, gather, gathers, read_gathered
+from data.corpus.inputs import CorpusSource, with_gathered
+from data.corpus.options import CorpusOptions
+from data.corpus.pieces import Reading, character_windows, pieces
+from data.corpus.scoring import score_corpus
 from model.document import Document
 from model.errors import ExportError, MicroStepError, TextError
 from model.history import limited_history
@@ -127,7 +127,7 @@ def test_what_is_gathered_is_what_the_model_gives_for_each_row(loaded, store):
 
 
 def test_gathering_begins_where_a_window_is_a_limit_and_goes_on_where_it_stopped(loaded, store, monkeypatch):
-    monkeypatch.setattr("analysis.corpus.gather.PART_TOKENS", 100)
+    monkeypatch.setattr("data.corpus.gather.PART_TOKENS", 100)
     what = Gather("window", window=3, method="exact", begin=6)
     found = gather(lambda: loaded["other"], store, what)
     for k, row in enumerate(store.rows()):

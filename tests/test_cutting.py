@@ -240,8 +240,8 @@ def test_a_side_refuses_an_extra_of_other_tokens(models):
 
 @pytest.fixture(scope="module")
 def store(models, tmp_path_factory):
-    from analysis.corpus.corpus import CorpusSpec, open_corpus
-    from analysis.corpus.scoring import score_corpus
+    from data.corpus.corpus import CorpusSpec, open_corpus
+    from data.corpus.scoring import score_corpus
 
     folder = tmp_path_factory.mktemp("store")
     texts = folder / "texts.txt"

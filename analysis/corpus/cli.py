@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from analysis.corpus.corpus import Corpus, CorpusSpec, Cut, open_corpus
-from analysis.corpus.options import SHARD_TOKENS, CorpusOptions
 from analysis.corpus.report_cli import StrategyOptions, show_strategies
 from analysis.corpus.report_cli import commands as report_commands
 from analysis.corpus.study_cli import commands as study_commands
 from analysis.options import Chat, ForceBos, LoadOptions, OneModel, remark, spread
+from data.corpus.corpus import Corpus, CorpusSpec, Cut, open_corpus
+from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from model.loading import load
 from model.terminal import one_line, progress_bar
 
@@ -90,7 +90,7 @@ def corpus_command(
     """Score a corpus once into a store of Parquet shards, and report on it. Stopped, it goes on when started again."""
     settings = judging.check()
     corpus, spec, started = data.open(), model.spec(loading), time.monotonic()
-    from analysis.corpus.scoring import score_corpus  # torch
+    from data.corpus.scoring import score_corpus  # torch
 
     try:
         with progress_bar() as tell:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.corpus.inputs import row_firsts, row_of
 from analysis.corpus.intervals import Estimates, Floats, Units, estimates, quotient
+from data.corpus.inputs import row_firsts, row_of
 
 Bools = NDArray[np.bool_]
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import Estimate
 from analysis.corpus.counts import count, pairs
-from analysis.corpus.gather import Gather, GatheredRows
-from analysis.corpus.inputs import CorpusSource, CorpusTokens, row_of, with_gathered
 from analysis.corpus.intervals import Units, estimates, quotient
 from analysis.solver import POINTS, solve
+from data.corpus.gather import Gather, GatheredRows
+from data.corpus.inputs import CorpusSource, CorpusTokens, row_of, with_gathered
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, starts_of
 

@@ -20,9 +20,9 @@ from model.terminal import progress_bar
 if TYPE_CHECKING:  # they bring pandas and pyarrow
     import pandas as pd
 
-    from analysis.corpus.inputs import CorpusSource
     from analysis.corpus.report import CorpusReport
-    from analysis.corpus.store import CorpusStore
+    from data.corpus.inputs import CorpusSource
+    from data.corpus.store import CorpusStore
 
 commands = typer.Typer()
 TARGETS = (2.0, 3.0)
@@ -87,9 +87,9 @@ def report_command(
     check_table(out)
     if (chosen == "transfer") != (against is not None):
         raise MicroStepError("the table transfer goes with --against STORE2, and the other tables without it")
-    from analysis.corpus.inputs import CorpusSource
     from analysis.corpus.report_tables import brief
-    from analysis.corpus.store import open_store
+    from data.corpus.inputs import CorpusSource
+    from data.corpus.store import open_store
 
     source = CorpusSource.read(open_store(store, allow_incomplete))
     other = None if against is None else CorpusSource.read(open_store(against, allow_incomplete))
@@ -119,8 +119,8 @@ def gather_command(
     max_length: Annotated[int, typer.Option(min=2, help="For attention_mass: the most tokens a segment.")] = MAX_LENGTH,
 ) -> None:
     """Compute what strategies need beyond the scores, and keep it in the store. Stopped, it goes on."""
-    from analysis.corpus.gather import Gather, gather
-    from analysis.corpus.store import open_store
+    from data.corpus.gather import Gather, gather
+    from data.corpus.store import open_store
 
     opened = open_store(store)
     spec = model.spec(loading)
@@ -134,8 +134,8 @@ def gather_command(
 
 def show_strategies(store: CorpusStore, judging: StrategyOptions, settings: Mapping[str, float]) -> None:
     """Print the table of strategies of a store."""
-    from analysis.corpus.inputs import CorpusSource
     from analysis.corpus.report_tables import brief
+    from data.corpus.inputs import CorpusSource
 
     source = CorpusSource.read(store)
     give(brief(_table(source, None, "strategies", judging, settings)), None, _caption(source, None, "strategies"))

@@ -16,17 +16,17 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.corpus import report_tables as tables
-from analysis.corpus.corpus import Corpus
-from analysis.corpus.gather import Gather, gather
 from analysis.corpus.history import history, history_table
-from analysis.corpus.inputs import CorpusSource
-from analysis.corpus.options import CorpusOptions
 from analysis.corpus.report import report, strategies_for
-from analysis.corpus.scoring import score_corpus
-from analysis.corpus.sources import SUFFIXES
 from analysis.corpus.study_text import study_text
 from analysis.corpus.transfer import transfer
 from analysis.export import save_table, write
+from data.corpus.corpus import Corpus
+from data.corpus.gather import Gather, gather
+from data.corpus.inputs import CorpusSource
+from data.corpus.options import CorpusOptions
+from data.corpus.scoring import score_corpus
+from data.corpus.values import SUFFIXES
 from model.errors import ExportError, MicroStepError
 from model.loading import LoadedModel
 from model.segmentation import MAX_LENGTH, RULES
@@ -144,7 +144,7 @@ def judge_study(
     tell: Tell = lambda message, fraction: None,
 ) -> Study:
     """Judge what `run_study` has scored and gathered in `out`, and write the tables."""
-    from analysis.corpus.store import open_store
+    from data.corpus.store import open_store
 
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     notes: dict[str, tuple[str, ...]] = {}

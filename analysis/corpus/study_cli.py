@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from analysis.corpus.corpus import CorpusSpec, open_corpus
 from analysis.options import LoadOptions, spread
+from data.corpus.corpus import CorpusSpec, open_corpus
 from model.errors import MicroStepError
 from model.loading import LoadedModel, ModelSpec, load
 from model.segmentation import MAX_LENGTH, check_max_length

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from analysis.bootstrap import Estimate
 from analysis.corpus.counts import count, pairs
-from analysis.corpus.inputs import CorpusSource, continuation, row_of
 from analysis.corpus.intervals import Units
 from analysis.corpus.report import CutCorpus
+from data.corpus.inputs import CorpusSource, continuation, row_of
 from model.errors import MicroStepError
 
 Bools = NDArray[np.bool_]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.corpus.inputs import CorpusSource, continuation
-from analysis.corpus.rows import ROLE_NAMES
-from analysis.corpus.store import open_store
 from analysis.cutting.cuts import Side
 from analysis.segmenting import PROMPT_APART
+from data.corpus.inputs import CorpusSource, continuation
+from data.corpus.rows import ROLE_NAMES
+from data.corpus.store import open_store
 from model.errors import TextError
 from model.segmentation import RULES, SegmentInputs
 

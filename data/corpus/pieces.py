@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.corpus.corpus import LONGEST_DOCUMENT, Corpus, Entry
+from data.corpus.corpus import LONGEST_DOCUMENT, Corpus, Entry
 from model.document import PLAIN, Document
 from model.encoding import EncodedText, encode
 from model.errors import TextError, TooLarge

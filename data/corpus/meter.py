@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from analysis.corpus.pieces import Piece
+from data.corpus.pieces import Piece
 from model.terminal import Tell
 
 

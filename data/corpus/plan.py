@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from analysis.corpus.corpus import Corpus
-from analysis.corpus.options import CorpusOptions
-from analysis.scoring import remarks
+from data.corpus.corpus import Corpus
+from data.corpus.options import CorpusOptions
 from model import cost
 from model.cost import estimate, tokens_that_fit
 from model.document import Document
@@ -17,6 +16,7 @@ from model.encoding import encode
 from model.errors import TooLarge
 from model.forward import context_length
 from model.loading import LoadedModel
+from model.remarks import remarks
 from model.uncertainty import chunk_positions
 
 MOST_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}  # more is no faster

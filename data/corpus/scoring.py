@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.corpus.corpus import Corpus
-from analysis.corpus.meter import Meter
-from analysis.corpus.options import CorpusOptions
-from analysis.corpus.pieces import Piece, Reading, pieces
-from analysis.corpus.plan import BYTES_A_TOKEN, check_disk, expected_bytes, resolve
-from analysis.corpus.rows import ROLE_NAMES, ScoredRows
-from analysis.corpus.store import (
+from data.corpus.corpus import Corpus
+from data.corpus.meter import Meter
+from data.corpus.options import CorpusOptions
+from data.corpus.pieces import Piece, Reading, pieces
+from data.corpus.plan import BYTES_A_TOKEN, check_disk, expected_bytes, resolve
+from data.corpus.rows import ROLE_NAMES, ScoredRows
+from data.corpus.store import (
     FORMAT,
     MANIFEST,
     CorpusStore,
@@ -32,7 +32,7 @@ from analysis.corpus.store import (
     read_manifest,
     read_mark,
 )
-from analysis.corpus.store_write import begin, finish, write_shard, writing
+from data.corpus.store_write import begin, finish, write_shard, writing
 from model import uncertainty
 from model.errors import TextError
 from model.loading import LoadedModel

@@ -13,8 +13,8 @@ from typing import Any
 
 import filelock
 
-from analysis.corpus.rows import ScoredRows, to_parquet
-from analysis.corpus.store import COMPLETE, COUNTS, IDENTITY, LOCK, MANIFEST, Mark, read_manifest, shard_name
+from data.corpus.rows import ScoredRows, to_parquet
+from data.corpus.store import COMPLETE, COUNTS, IDENTITY, LOCK, MANIFEST, Mark, read_manifest, shard_name
 from model.errors import ExportError
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.corpus.gather import GatheredRows, gathers, read_gathered
-from analysis.corpus.rows import ROLE_NAMES, ScoredRows
-from analysis.corpus.store import CorpusStore
+from data.corpus.gather import GatheredRows, gathers, read_gathered
+from data.corpus.rows import ROLE_NAMES, ScoredRows
+from data.corpus.store import CorpusStore
 from model.errors import MicroStepError
 from model.segmentation import RULES, SegmentInputs, find_rule, valid_parameters, word_starts
 from model.segmentation_rules import NO_MICRO_STEP

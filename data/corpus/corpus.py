@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from analysis.corpus.sources import (
+from data.corpus.values import (
     SUFFIXES,
     CorpusSpec,
     Cut,

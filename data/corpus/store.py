@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.corpus.rows import ScoredRow, ScoredRows, from_parquet
+from data.corpus.rows import ScoredRow, ScoredRows, from_parquet
 from model.errors import TextError
 from model.facts import ModelFacts
 

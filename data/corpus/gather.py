@@ -23,15 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from analysis.corpus.store import COMPLETE, IDENTITY, CorpusStore
-from analysis.corpus.store_write import as_json, put, writing
+from data.corpus.store import COMPLETE, IDENTITY, CorpusStore
+from data.corpus.store_write import as_json, put, writing
 from model.errors import ExportError, MicroStepError, TextError
 from model.segmentation import MAX_LENGTH
 from model.segmentation_rules import Need
 from model.terminal import Tell
 
 if TYPE_CHECKING:
-    from analysis.corpus.rows import ScoredRow
+    from data.corpus.rows import ScoredRow
     from model.history import Method
     from model.loading import LoadedModel
 
