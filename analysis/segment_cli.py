@@ -111,7 +111,7 @@ def solve_command(
 ) -> None:
     """Find the parameter of a strategy that gives a mean segment length, with the curve between the two."""
     from analysis.segmenting import check_rule, curve_table, finding
-    from analysis.solver import POINTS, solvable, solve
+    from model.solver import POINTS, solvable, solve
 
     given = set_parameters(settings)
     parameters = check_rule(strategy, given, cutting.max_length)

@@ -10,12 +10,12 @@ import pandas as pd
 
 from analysis.cutting.extras import Gathering, extra_for
 from analysis.scoring import ScoredText, score_document, token_table
-from analysis.solver import Solved
 from analysis.units import PER_NAT, Unit
 from model.document import Document
 from model.forward import Progress
 from model.loading import LoadedModel
 from model.segmentation import MAX_LENGTH, RULES, Segmentation, SegmentInputs, check_max_length, valid_parameters
+from model.solver import Solved
 
 PROMPT_APART = "the prompt is not merged: each of its tokens is a segment"
 

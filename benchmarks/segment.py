@@ -16,10 +16,10 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from analysis.solver import solve
 from benchmarks.output import Out, check_out, columns, show, write
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, RULES, SegmentInputs, segment
+from model.solver import solve
 from model.terminal import progress_bar
 
 _SCORE_BASED = tuple(name for name, rule in RULES.items() if rule.needs <= {"scores"})

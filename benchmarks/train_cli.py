@@ -54,3 +54,34 @@ def _show(report: dict[str, Any]) -> None:
         f" {report['repeats']} rounds",
         table,
     )
+
+
+@commands.command("train")
+def train_command(
+    model: Annotated[str, typer.Option(help="Catalog name, hub id or folder of the base.")] = "smollm2-135m-instruct",
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 8,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each row that are not learnt.")] = 64,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of each row that are.")] = 192,
+    length: Annotated[float, typer.Option(min=1, max=4, help="Mean length of a segment.")] = 2.0,
+    precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="bfloat16: autocast.")] = "bfloat16",
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of each round.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 3,
+    out: Out = None,
+) -> None:
+    """Tokens per second of training, beside transformers' Trainer on the same batches, on the processor."""
+    from benchmarks.train import train
+
+    check_out(out)
+    report = train(model, rows, prompt, tokens, length, precision, steps, repeats)
+    table = columns("way", "tokens/s", "min..max", "x Trainer", "min..max")
+    table.add_column("what is trained")
+    for row in report["rows"]:
+        cells = (*spread_cells(row["tokens_per_second"], 0), *spread_cells(row["ratio"], 2))
+        table.add_row(row["way"], *cells, row["computes"])
+    show(
+        f"{report['model']}, {report['precision']}: {report['rows_of_step']} rows of {report['prompt_tokens']} +"
+        f" {report['response_tokens']} tokens, segments of {report['mean_length']:.2f} on average;"
+        f" {report['threads']} threads, {report['repeats']} rounds of {report['steps']} steps",
+        table,
+    )
+    write(report, out)

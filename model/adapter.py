@@ -51,6 +51,25 @@ def adapter_folder(name: str, progress: Progress | None = None) -> Path:
     return folder
 
 
+def adapter_base(folder: Path) -> tuple[str, str | None] | None:
+    """The base that the folder of an adapter names, and its revision; None for a folder of anything else.
+
+    Raises:
+        ModelBroken: it is an adapter, but names no base.
+    """
+    file = folder / "adapter_config.json"
+    if (folder / "config.json").is_file() or not file.is_file():
+        return None
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        name, revision = said["base_model_name_or_path"], said.get("revision")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelBroken(f"{folder.name} is no adapter: it has no readable adapter_config.json") from error
+    if not isinstance(name, str) or not name:
+        raise ModelBroken(f"the adapter {folder.name} does not say which base it belongs to; name that as the model")
+    return name, revision if isinstance(revision, str) else None
+
+
 def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """Add the adapter's low-rank changes to the model's weights (Hu et al. 2021, arXiv 2106.09685).
 

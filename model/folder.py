@@ -48,9 +48,12 @@ def problem(folder: Path) -> str | None:
     return None
 
 
-def _not_a_model(folder: Path) -> str:
-    if (folder / "adapter_config.json").is_file():
-        return "it is an adapter: name its base as the model and this folder as the adapter"
+def _not_a_model(folder: Path) -> str | None:
+    if (folder / "adapter_config.json").is_file():  # it names its base itself: see adapter.py
+        weights = folder / "adapter_model.safetensors"
+        return (
+            safetensors_problem(weights) if weights.is_file() else "it is an adapter without adapter_model.safetensors"
+        )
     return "it has no config.json, so it is no model in Hugging Face format"
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.adapter import adapter_folder, merge_adapter
-from model.errors import ModelBroken, ModelError, TooLarge
-from model.facts import MicroFacts, ModelFacts, chat_template_hash, origin, tokenizer_hash
+from model.adapter import adapter_base, adapter_folder, merge_adapter
+from model.cache import remembered_sha256
+from model.catalog import find
+from model.errors import MicroStepError, ModelBroken, ModelError, TooLarge
+from model.facts import MicroFacts, ModelFacts, chat_template_hash, find_name, origin, tokenizer_hash
 from model.fetch import ROOT, fetch
 from model.folder import problem, stored_size
 from model.quiet import quiet
@@ -61,6 +63,8 @@ def load(
     device = resolve_device(spec.device)
     _check_quantization(spec, device)
     folder = fetch(spec.name, spec.revision, progress, accept_licence, code=spec.trust_remote_code)
+    if spec.adapter is None and (below := adapter_base(folder)) is not None:
+        return _adapted(spec, folder, *below, lambda base: load(base, progress, accept_licence))
     if (wrong := problem(folder)) is not None:
         raise ModelBroken(f"{spec.name} cannot be loaded: {wrong}")
     adapter = adapter_folder(spec.adapter, progress) if spec.adapter is not None else None
@@ -91,6 +95,27 @@ def load(
                 notes.append(f"the adapter was merged into {spec.quantization} weights, which rounds it")
     model.eval().requires_grad_(False)
     return LoadedModel(spec, _facts(spec, folder, model, tokenizer, notes, micro), model, tokenizer)
+
+
+def _adapted(
+    spec: ModelSpec, folder: Path, base: str, revision: str | None, load_base: Callable[[ModelSpec], LoadedModel]
+) -> LoadedModel:
+    """An adapter that was named alone, on the base that it names itself."""
+    try:
+        found = load_base(replace(spec, name=base, revision=revision, adapter=str(folder)))
+    except MicroStepError as error:
+        raise type(error)(f"the base of the adapter {folder.name} cannot be loaded: {error}") from error
+    own = remembered_sha256(folder / "adapter_model.safetensors")
+    facts = replace(
+        found.facts,
+        name=find_name(spec.name, folder, find(spec.name) is not None),
+        source=origin(spec.name, folder, ROOT).source,
+        revision=f"sha256:{own}",
+        adapter=None,
+        kind="sft",
+        approximations=(*found.facts.approximations, f"an adapter, merged into {base} ({found.facts.revision[:19]})"),
+    )
+    return LoadedModel(spec, facts, found.model, found.tokenizer)
 
 
 def _check_quantization(spec: ModelSpec, device: torch.device) -> None:

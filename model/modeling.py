@@ -206,6 +206,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         segment_starts: Tensor | None = None,
         labels: Tensor | None = None,
         teacher_states: Tensor | None = None,
+        averaged_over: tuple[int, int] | None = None,
         every_segment: bool = False,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
@@ -219,6 +220,8 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             labels: [B, N] the ids again, -100 where no loss is taken; not shifted. With labels no logits are kept.
             teacher_states: [B, N, d] states after the final norm whose distributions are to be matched, at t of
                 token t + 1: the unmerged base's, for one.
+            averaged_over: labelled tokens and stops that the losses are means over, where this batch is a part of a
+                larger one; None: those of this batch.
             every_segment: run the micro decoder on all segments, for their `stop_logits`.
             output_attentions: needs a model with eager attention (`set_attn_implementation("eager")`).
             output_hidden_states: of the base's context layers and of the micro decoder.
@@ -253,7 +256,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             shape = (*input_ids.shape, vocabulary(self.base))
             out.logits = logits_of(self.base, states.flatten(0, 1)).view(shape)
         else:
-            self._losses(out, states, cast(Tensor, labels), labelled, plan, teacher_states)
+            self._losses(out, states, cast(Tensor, labels), labelled, plan, teacher_states, averaged_over)
         if output_hidden_states:
             out.hidden_states = macro.context.unbind(2)
             out.micro_hidden_states = micro.whole
@@ -324,10 +327,11 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         labelled: Tensor,
         plan: Layout,
         teacher_states: Tensor | None,
+        averaged_over: tuple[int, int] | None,
     ) -> None:
         """Fill in what is known with labels."""
         row, token = labelled.nonzero(as_tuple=True)
-        count = max(1, len(row))
+        count = max(1, len(row) if averaged_over is None else averaged_over[0])
         teacher = None if teacher_states is None else teacher_states[row, token - 1]
         weight = torch.full((len(row),), 1 / count, device=states.device)
         told: HeadLoss = head_loss(
@@ -339,19 +343,22 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         out.nll = torch.full(labels.shape, float("nan"), device=states.device).index_put((row, token), told.nll)
         out.correct = torch.zeros_like(labelled).index_put((row, token), told.correct)
         if out.stop_logits is not None:
-            out.stop_loss = self._stop_loss(out.stop_logits, labelled, plan)
+            self._stop_loss(out, out.stop_logits, labelled, plan, None if averaged_over is None else averaged_over[1])
             out.loss = out.loss + self.config.stop_weight * out.stop_loss
 
-    def _stop_loss(self, stop_logits: Tensor, labelled: Tensor, plan: Layout) -> Tensor:
-        """Mean over the labelled tokens after which the segment may end or not; a row's last token is not one."""
+    def _stop_loss(
+        self, out: MicroStepOutput, stop_logits: Tensor, labelled: Tensor, plan: Layout, count: int | None
+    ) -> None:
+        """Over the labelled tokens after which the segment may end or not; a row's last token is not one."""
         follows = torch.zeros_like(labelled)
         follows[:, :-1] = plan.real[:, 1:]
         free = plan.slot < self.config.max_segment_length - 1
         row, token = (labelled & follows & free & ~stop_logits.isnan()).nonzero(as_tuple=True)
-        if not len(row):
-            return stop_logits.new_zeros(())
-        ends = plan.starts[row, token + 1].float()
-        return F.binary_cross_entropy_with_logits(stop_logits[row, token], ends)
+        logits, ends = stop_logits[row, token], plan.starts[row, token + 1]
+        every = F.binary_cross_entropy_with_logits(logits, ends.float(), reduction="sum")
+        out.stop_loss = every / max(1, len(row) if count is None else count)
+        out.stop_count = len(row)
+        out.stop_correct = ((logits > 0) == ends).sum()
 
     def generate_segments(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any

@@ -18,11 +18,11 @@ from analysis.cutting.strategy import Strategy, labels
 from analysis.export import bundle
 from analysis.figures.cut_values import MOST_POINTS, _outline
 from analysis.figures.cuts import FIGURES, draw
-from analysis.solver import length_curve, solve
 from model.document import Document, Message
 from model.errors import MicroStepError, TextError
 from model.loading import ModelSpec, load
 from model.segmentation import RULES, SegmentInputs, segment
+from model.solver import length_curve, solve
 from tests.command import call
 
 TEXT = 'the cat "sat", <b>on</b>\nthe mat 🦆 12 + 30 = 42; the dog sleeps on and on'

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from analysis.segmentation_report import agreement, agreement_of_texts, character_starts, stability, statistics
-from analysis.solver import solve
 from model.document import Document
 from model.encoding import encode
 from model.errors import MicroStepError
 from model.segmentation import RULES, SegmentInputs, segment, word_starts
+from model.solver import solve
 from tests.test_segmentation import inputs_of
 from tests.tiny import tiny_tokenizer
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from analysis.bootstrap import Estimate
 from analysis.corpus.counts import count, pairs
 from analysis.corpus.intervals import Units, estimates, quotient
-from analysis.solver import POINTS, solve
 from data.corpus.gather import Gather, GatheredRows
 from data.corpus.inputs import CorpusSource, CorpusTokens, row_of, with_gathered
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, starts_of
+from model.solver import POINTS, solve
 
 
 @dataclass(frozen=True)

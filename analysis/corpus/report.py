@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from analysis.bootstrap import Estimate
 from analysis.corpus.counts import Pairs, count, pairs
 from analysis.corpus.intervals import Estimates, Floats, Units, estimates, quotient
-from analysis.solver import POINTS, solve
 from data.corpus.inputs import CorpusSource, CorpusTokens, row_of
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, RULES, check_max_length, find_rule, segment, starts_of
+from model.solver import POINTS, solve
 
 Bools = NDArray[np.bool_]
 

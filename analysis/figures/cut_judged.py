@@ -13,9 +13,9 @@ from analysis.cutting.cuts import Cut
 from analysis.cutting.strategy import scale
 from analysis.figures.base import Drawn
 from analysis.figures.theme import INK, SERIES, Theme, colorscale, styled
-from analysis.solver import length_curve
 from analysis.units import significant
 from model.segmentation import Parameter
+from model.solver import length_curve
 
 MANY_TOKENS = 200_000  # from which a curve takes fewer points
 FEW_POINTS = 13

@@ -1,0 +1,94 @@
+"""Recipes as typed YAML: read into frozen pydantic models, with one line for every mistake.
+
+No string of a recipe is ever executed: YAML is read as plain values, and these must fit the fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from model.errors import MicroStepError
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def read_yaml(path: Path, kind: type[Kind]) -> Kind:
+    """Read a YAML file as a model.
+
+    Args:
+        path: the file.
+        kind: a pydantic model that forbids unknown keys.
+
+    Raises:
+        MicroStepError: there is no such file, it is no YAML, or a key or value is wrong; file and key are named.
+    """
+    try:
+        said = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise MicroStepError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where is not None else ""
+        raise MicroStepError(f"{path}{line} is no YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(said, dict):
+        raise MicroStepError(f"{path} must hold keys and values, as in `name: value`")
+    try:
+        as_json = json.dumps(said)  # in which a list may stand for a tuple, strictly typed all the same
+    except (TypeError, ValueError) as error:
+        raise MicroStepError(f"{path} holds what is neither text, number, list nor mapping: {error}") from None
+    try:
+        return kind.model_validate_json(as_json)
+    except ValidationError as error:
+        raise MicroStepError(f"{path}: {_first(error, kind)}") from None
+
+
+def dump_yaml(model: BaseModel) -> str:
+    """A model as YAML, every default written out."""
+    text: str = yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _first(error: ValidationError, kind: type[BaseModel]) -> str:
+    """The first mistake, unknown keys before others, and how many more there are."""
+    found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    told = _told(found[0], kind)
+    return told if len(found) == 1 else f"{told} ({len(found) - 1} more)"
+
+
+def _told(mistake: Any, kind: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        known = _fields(kind, mistake["loc"][:-1])
+        close = difflib.get_close_matches(str(mistake["loc"][-1]), known, n=1, cutoff=0.5)
+        return f"unknown key {place!r}" + (
+            f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+        )
+    if mistake["type"] == "missing":
+        return f"the key {place!r} is missing"
+    message = str(mistake["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def _fields(kind: Any, place: tuple[Any, ...]) -> list[str]:
+    """The keys that may stand at a place."""
+    import typing
+
+    for part in place:
+        if isinstance(part, int):
+            continue
+        fields = getattr(kind, "model_fields", {})
+        if part not in fields:
+            continue
+        kind = fields[part].annotation
+        while not hasattr(kind, "model_fields"):
+            inner = [each for each in typing.get_args(kind) if each is not type(None)]
+            if not inner:
+                return []
+            kind = inner[0]
+    return list(getattr(kind, "model_fields", {}))

@@ -1,0 +1,463 @@
+"""The trainer: what is learnt, in which order, with which loss; that it falls; that a stopped run goes on as before."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from data.prepared import Prepared
+from data.recipe import dump_yaml
+from data.runs import LogLine, Run, read_lines, read_run
+from model.errors import ExportError, MicroStepError
+from model.loading import ModelSpec, load
+from model.modeling import MicroStepForCausalLM
+from tests.browser import ROOT
+from tests.tiny import save_tiny
+from tests.training import make_prepared, recipe
+from trainer import batches, checkpoint
+from trainer.build import build
+from trainer.draft import DraftObjective
+from trainer.loop import Stopped, Trainer, accelerator_for
+from trainer.objectives import LanguageModelObjective, MicroStepObjective
+from trainer.optimizer import choose, factor
+from trainer.recipe import Recipe, Segmentation, Stage, read_recipe
+from trainer.rows import Rows, training_rows
+from trainer.states import positions
+
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny", "llama", seed=3, chat=True)
+
+
+@pytest.fixture(scope="module")
+def prepared(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return make_prepared(tmp_path_factory.mktemp("data") / "made", model)
+
+
+def quiet(message: str, fraction: float | None) -> None:
+    """Says nothing."""
+
+
+def trained(chosen: Recipe, prepared: Prepared, out: Path, tell: Any = quiet) -> Run:
+    built = build(chosen, prepared, out.parent / "states", "cpu", quiet)
+    return Trainer(built, out, accelerator_for(chosen, "cpu"), tell).run()
+
+
+def figures(path: Path) -> list[dict[str, Any]]:
+    """What a log says, without what the clock decides."""
+    lines = [json.loads(line) for line in (path / "log.jsonl").read_text("utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "seconds")} for line in lines]
+
+
+# --- rows
+
+
+def test_the_answer_and_the_token_that_closes_it_are_learnt(prepared: Prepared, model: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    rows = training_rows(prepared, Segmentation(rule="fixed", parameters={"k": 3}))
+    assert len(rows.train) + len(rows.held_out) == 48 and len(rows.held_out) == 6
+    texts = {True: 0, False: 0}
+    for part in (rows.train, rows.held_out):
+        for i in range(len(part)):
+            one = part.take(np.array([i]))
+            said = tokenizer.decode(one.ids[one.learnt])
+            assert said.startswith("Here: ")
+            texts[said.endswith(".<|im_end|>")] += 1
+            assert one.starts[~one.learnt].all()  # the prompt is never merged
+            assert one.learnt[-1] and one.starts[np.flatnonzero(one.learnt)[0]]
+            run = np.diff(np.append(np.flatnonzero(one.starts[one.learnt]), one.learnt.sum()))
+            assert (run[:-1] == 3).all()
+    assert texts == {True: 39, False: 9}  # every fifth answer was cut off: its end is not learnt
+
+
+def test_of_several_turns_the_last_answer_is_learnt(model: Path, tmp_path: Path) -> None:
+    talk = [
+        {"role": "user", "content": "Say one."}, {"role": "assistant", "content": "One."},
+        {"role": "user", "content": "Say two."}, {"role": "assistant", "content": "Two."},
+    ]  # fmt: skip
+    rows = training_rows(make_prepared(tmp_path / "p", model, messages=[talk]), None).train
+    assert AutoTokenizer.from_pretrained(model).decode(rows.ids[rows.learnt]) == "Two.<|im_end|>"
+
+
+def test_a_target_length_is_solved_for(prepared: Prepared) -> None:
+    wanted = Segmentation(rule="entropy", target_length=1.7)
+    assert training_rows(prepared, wanted).train.mean_length == pytest.approx(1.7, abs=0.1)
+    with pytest.raises(MicroStepError, match="window"):
+        training_rows(prepared, Segmentation(rule="limited_history"))
+    with pytest.raises(MicroStepError, match="did you mean 'entropy'"):
+        training_rows(prepared, Segmentation(rule="entrpy"))
+
+
+# --- steps
+
+
+def test_an_epoch_reads_each_row_as_often_as_it_is_repeated() -> None:
+    lengths, repeat = np.arange(5, 45), np.ones(40, dtype=np.int64)
+    repeat[3] = 3
+    seen: list[int] = []
+    for chosen in batches.steps(lengths, repeat, 100, seed=1):
+        assert len(chosen) * lengths[chosen].max() <= 100
+        seen += chosen.tolist()
+        if len(seen) >= 42:
+            break
+    assert sorted(seen) == sorted(np.repeat(np.arange(40), repeat).tolist())
+    first, again = (list(islice(batches.steps(lengths, repeat, 100, seed=1), 30)) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    other = list(islice(batches.steps(lengths, repeat, 100, seed=2), 30))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+    with pytest.raises(MicroStepError, match="batch.tokens"):
+        next(batches.steps(lengths, repeat, 20, seed=1))
+
+
+def test_what_a_step_counts_is_what_the_model_counts(prepared: Prepared, model: Path) -> None:
+    built = build(recipe(model), prepared, Path("unused"), "cpu", quiet)
+    rows = built.feed.train  # type: ignore[attr-defined]
+    for chosen in islice(built.feed.steps(), 3):
+        _, tally = built.objective(built.feed.part(chosen), (1, 1))
+        assert built.feed.counts(chosen) == (tally.tokens, int(tally.other[0])) == batches.counts(rows, chosen, 4)
+
+
+def test_the_rate_warms_up_and_falls_to_its_floor() -> None:
+    stage = Stage(name="s", steps=101, rates={"new": 1.0}, warmup=10, floor=0.2)
+    assert factor(stage, 0) == pytest.approx(0.1, abs=1e-3) and factor(stage, 100) == pytest.approx(0.2)
+    assert factor(stage, 50) == pytest.approx(0.6)
+
+
+# --- losses
+
+
+def test_the_plain_loss_is_transformers_own(prepared: Prepared, model: Path) -> None:
+    built = build(recipe(model, "control"), prepared, Path("unused"), "cpu", quiet)
+    assert isinstance(built.objective, LanguageModelObjective)
+    batch = built.feed.part(next(built.feed.steps()))
+    n = int((batch.labels[:, 1:] != -100).sum())  # type: ignore[attr-defined]
+    loss, tally = built.objective(batch, (n, 0))
+    theirs = built.model(input_ids=batch.ids, attention_mask=batch.mask.long(), labels=batch.labels).loss  # type: ignore[attr-defined]
+    assert float(loss) == pytest.approx(float(theirs), rel=1e-5) == pytest.approx(tally.token_loss, rel=1e-5)
+
+
+def test_the_draft_loss_is_that_of_the_micro_decoder_position_by_position(
+    prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    chosen = recipe(model, "draft", draft={"vocabulary": 120})
+    built = build(chosen, prepared, tmp_path, "cpu", quiet)
+    micro, objective = built.model, built.objective
+    assert isinstance(micro, MicroStepForCausalLM) and isinstance(objective, DraftObjective)
+    words = micro.config.draft_vocabulary
+    assert len(words) == 120 and micro.generation_config.eos_token_id in words
+    rows = built.feed.train.rows  # type: ignore[attr-defined]
+    row, token = positions(rows)
+    some = np.arange(0, len(row), 7)[:9]
+    micro.double()
+    objective._head = [objective._head[0].double()]
+    _, tally = objective(built.feed.part(some).__class__(*_exact(micro, rows, row[some], token[some])), (1, 1))
+    nll, right, counted = np.zeros(4), np.zeros(4), np.zeros(4)
+    head = micro.base.get_output_embeddings().weight.double()[words]
+    for r, t in zip(row[some], token[some], strict=True):
+        ids = torch.from_numpy(rows.ids[rows.offsets[r] : rows.offsets[r + 1]])[None]
+        at = int(t - rows.offsets[r])
+        with torch.no_grad():
+            embed = micro.get_input_embeddings()
+            macro = micro.macro(embed(ids), torch.ones_like(ids), torch.arange(ids.shape[1])[None])
+            for j in range(1, min(4, ids.shape[1] - at - 1)):
+                state, _ = micro.micro(macro.context[:, at], embed(ids[:, at + 1 : at + 1 + j]))
+                scores = (head @ state[0, -1]).log_softmax(-1)
+                target = int(ids[0, at + 1 + j])
+                counted[j] += 1
+                if target in words:
+                    nll[j] -= float(scores[words.index(target)])
+                    right[j] += int(scores.argmax()) == words.index(target)
+    assert tally.position[0].tolist() == counted.tolist() and counted[1:].all()
+    np.testing.assert_allclose(tally.position[1].numpy(), nll, rtol=1e-9)
+    assert tally.position[2].tolist() == right.tolist()
+
+
+def _exact(micro: MicroStepForCausalLM, rows: Rows, row: Any, token: Any) -> tuple[torch.Tensor, ...]:
+    """A draft batch with states in float64 instead of the stored bfloat16."""
+    contexts, after, learnt = [], [], []
+    for r, t in zip(row, token, strict=True):
+        ids = torch.from_numpy(rows.ids[rows.offsets[r] : rows.offsets[r + 1]])[None]
+        with torch.no_grad():
+            e = micro.get_input_embeddings()(ids)
+            macro = micro.macro(e, torch.ones_like(ids), torch.arange(ids.shape[1])[None])
+        at = int(t - rows.offsets[r])
+        contexts.append(macro.context[0, at])
+        places = torch.arange(at + 1, at + 5)
+        learnt.append(places < ids.shape[1])
+        after.append(ids[0, places.clamp(max=ids.shape[1] - 1)])
+    return torch.stack(contexts), torch.stack(after), torch.stack(learnt)
+
+
+def test_gradients_reach_exactly_the_groups_of_a_stage(prepared: Prepared, model: Path) -> None:
+    chosen = recipe(model, adapter=LORA, stages=[{"name": "a", "steps": 1, "rates": {"adapter": 1e-3, "new": 1e-3}}])
+    built = build(chosen, prepared, Path("unused"), "cpu", quiet)
+    assert isinstance(built.objective, MicroStepObjective)
+    for rates in ({"new": 1.0}, {"adapter": 1.0}, {"base": 1.0}, {"new": 1.0, "adapter": 1.0}):
+        built.objective.zero_grad()
+        groups = choose(built.objective, "micro_step", rates)
+        loss, _ = built.objective(built.feed.part(next(built.feed.steps())), (1, 1))
+        loss.backward()
+        for name, parameter in built.model.named_parameters():
+            group = "adapter" if "lora_" in name else "base" if name.startswith("base.") else "new"
+            assert (parameter.grad is not None) <= (group in rates), name
+        assert all(parameters for parameters in groups.values())
+
+
+# --- runs
+
+
+@pytest.mark.parametrize("objective", ["micro_step", "draft", "control"])
+def test_the_loss_falls_and_the_checkpoint_opens(
+    objective: str, prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    run = trained(recipe(model, objective, steps=30, log_every=5), prepared, tmp_path / "run")
+    losses = [line.token_loss for line in run.lines if line.split == "train"]
+    assert losses[-1] < 0.85 * losses[0]
+    measured = [line for line in run.lines if line.split == "validation"]
+    assert measured[-1].token_loss < measured[0].token_loss
+    assert run.finished and run.lines[-1].step == run.facts.steps == 30
+    assert run.lines[-1].seen == sum(line.tokens for line in run.lines if line.split == "train")
+    found = load(ModelSpec(str(run.model)))
+    assert (found.facts.micro_step is not None) == (objective != "control")
+    assert run.model is not None and read_run(tmp_path / "run") == run
+
+
+def test_an_adapter_control_opens_by_its_folder_alone(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    stage = {"name": "a", "steps": 4, "rates": {"adapter": 1e-2}}
+    run = trained(recipe(model, "control", adapter=LORA, stages=[stage]), prepared, tmp_path / "run")
+    found, base = load(ModelSpec(str(run.model))), load(ModelSpec(str(model)))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert not torch.allclose(found.model(ids).logits, base.model(ids).logits)
+    assert found.facts.revision != base.facts.revision and any("adapter" in note for note in found.facts.approximations)
+
+
+def test_stages_follow_each_other_and_train_what_they_say(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    stages = [
+        {"name": "first", "steps": 3, "rates": {"new": 1e-3}},
+        {"name": "second", "steps": 3, "rates": {"new": 1e-3, "base": 1e-3}},
+    ]
+    run = trained(recipe(model, stages=stages, checkpoint={"every": 3, "keep": 5}), prepared, tmp_path / "run")
+    assert [stage.last for stage in run.facts.stages] == [3, 6]
+    assert [set(line.rates) for line in run.lines if line.split == "train"] == [{"new"}] * 3 + [{"new", "base"}] * 3
+    plain = load(ModelSpec(str(model))).model.state_dict()
+    for path, same in zip(run.checkpoints, (True, False), strict=True):
+        found = load(ModelSpec(str(path / "model"))).model.state_dict()
+        assert all(torch.allclose(found[f"base.{name}"], weight) for name, weight in plain.items()) == same
+
+
+def test_parts_of_a_step_add_up_to_the_whole(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    whole = trained(recipe(model), prepared, tmp_path / "whole")
+    parts = trained(recipe(model, batch={"tokens": 512, "accumulate": 3}), prepared, tmp_path / "parts")
+    _same(whole.lines, parts.lines)
+
+
+def _same(a: tuple[LogLine, ...], b: tuple[LogLine, ...]) -> None:
+    """The same curve within float error."""
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert (x.step, x.split, x.tokens, x.stops) == (y.step, y.split, y.tokens, y.stops)
+        assert x.loss == pytest.approx(y.loss, rel=2e-4) and x.stop_loss == pytest.approx(y.stop_loss, rel=2e-3)
+
+
+def write_recipe(chosen: Recipe, path: Path) -> Path:
+    path.write_text(dump_yaml(chosen), "utf-8")
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_killed_run_goes_on_to_the_same_losses_bit_for_bit(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    chosen = recipe(
+        model, steps=12, checkpoint={"every": 3, "keep": 2}, log_every=2, adapter=LORA,
+        stages=[
+            {"name": "first", "steps": 8, "rates": {"new": 1e-3}},
+            {"name": "second", "steps": 40, "rates": {"new": 1e-3, "adapter": 1e-3}},
+        ],
+    )  # fmt: skip
+    whole = trained(chosen, prepared, tmp_path / "whole")
+    file, out = write_recipe(chosen, tmp_path / "r.yaml"), tmp_path / "killed"
+    words = [sys.executable, "-m", "trainer", str(file), "--out", str(out), "--prepared", str(prepared.path)]
+    after = random.Random(time.time_ns()).randint(2, 40)
+    with subprocess.Popen([*words, "--device", "cpu"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 120
+        while not any(line.step >= after for line in _lines(out)) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    assert 0 < len(figures(out)) < len(figures(tmp_path / "whole"))
+    trained(chosen, prepared, out)
+    assert figures(out) == figures(tmp_path / "whole")
+    assert (out / "model/micro_step.safetensors").read_bytes() == (
+        tmp_path / "whole/model/micro_step.safetensors"
+    ).read_bytes()
+    assert whole.finished
+
+
+def _lines(out: Path) -> list[LogLine]:
+    return read_lines(out / "log.jsonl")
+
+
+def test_two_processes_follow_the_curve_of_one(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    chosen = recipe(model)
+    one = trained(chosen, prepared, tmp_path / "one")
+    file = write_recipe(chosen, tmp_path / "r.yaml")
+    words = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(_free_port())),
+        *("-m", "trainer", str(file), "--out", str(tmp_path / "two"), "--prepared", str(prepared.path)),
+        *("--device", "cpu"),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == [str(tmp_path / "two" / "model")]  # said once
+    _same(one.lines, read_run(tmp_path / "two").lines)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    def stop(message: str, fraction: float | None) -> None:
+        if "step 5 of" in message:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    chosen = recipe(model, steps=9, checkpoint={"every": 100})
+    with pytest.raises(Stopped):
+        trained(chosen, prepared, tmp_path / "run", stop)
+    (last,) = read_run(tmp_path / "run").checkpoints
+    assert last.name in ("step-00000005", "step-00000006")
+    assert load(ModelSpec(str(last / "model"))).facts.micro_step is not None
+    trained(chosen, prepared, tmp_path / "run")
+    trained(chosen, prepared, tmp_path / "whole")
+    assert figures(tmp_path / "run") == figures(tmp_path / "whole")
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    prepared: Prepared, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def tell(message: str, fraction: float | None) -> None:
+        if "step 5 of" in message:
+            monkeypatch.setattr(checkpoint, "save_file", full)
+            monkeypatch.setattr(safetensors.torch, "save_file", full)
+
+    chosen = recipe(model, steps=9)
+    with pytest.raises(ExportError, match="No space left on device.*the one before is whole"):
+        trained(chosen, prepared, tmp_path / "run", tell)
+    monkeypatch.undo()
+    run = read_run(tmp_path / "run")
+    assert [path.name for path in run.checkpoints] == ["step-00000002", "step-00000004"]
+    assert load(ModelSpec(str(run.model))).facts.micro_step is not None
+    trained(chosen, prepared, tmp_path / "run")
+    assert figures(tmp_path / "run")[-1]["step"] == 9
+
+
+def test_another_recipe_or_other_data_do_not_go_into_a_begun_folder(
+    prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    trained(recipe(model, steps=2), prepared, tmp_path / "run")
+    with pytest.raises(ExportError, match="another recipe"):
+        trained(recipe(model, steps=3), prepared, tmp_path / "run")
+    other = make_prepared(tmp_path / "other", model, examples=20)
+    with pytest.raises(ExportError, match="other data"):
+        trained(recipe(model, steps=2), other, tmp_path / "run")
+
+
+# --- recipes
+
+
+def test_every_recipe_of_the_project_parses() -> None:
+    from data.mixes import read_mix
+
+    names = sorted(path.stem for path in (ROOT / "trainer/recipes").glob("*.yaml"))
+    assert len(names) >= 5
+    for name in names:
+        chosen = read_recipe(name)
+        assert chosen.name == name
+        read_mix(chosen.data.mix)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stagez": []}, "unknown key 'stagez'; did you mean 'stages'"),
+        (
+            {"stages": [{"name": "a", "step": 3, "rates": {"new": 1.0}}]},
+            "unknown key 'stages.0.step'; did you mean 'steps'",
+        ),
+        (
+            {"stages": [{"name": "a", "steps": "3", "rates": {"new": 1.0}}]},
+            "stages.0.steps: Input should be a valid integer",
+        ),
+        ({"stages": [{"name": "a", "steps": 3, "rates": {"old": 1.0}}]}, "stages.0.rates.old"),
+        ({"stages": []}, "stages"),
+        ({"objective": "control"}, "train adapter, base, not new"),
+        ({"adapter": LORA}, "go together"),
+        ({"name": "../up"}, "name"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(change: dict[str, Any], said: str, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(json.dumps({**json.loads(recipe(model).model_dump_json()), **change}), "utf-8")  # JSON is YAML
+    with pytest.raises(MicroStepError) as caught:
+        read_recipe(file)
+    assert said in str(caught.value) and "\n" not in str(caught.value) and str(file) in str(caught.value)
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    for words, said in (
+        (["nowhere.yaml"], "there is no recipe"),
+        ([str(tmp_path / "x.yaml")], "no YAML"),
+        ([str(write_recipe(recipe(model), tmp_path / "r.yaml")), "--prepared", str(tmp_path)], "no prepared data"),
+        ([str(write_recipe(recipe(tmp_path / "no"), tmp_path / "s.yaml")), "--dry-run"], "no"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "trainer", *words, "--out", str(tmp_path / "o")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "o").exists()
+
+
+def test_a_dry_run_estimates_and_writes_nothing(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    from trainer.plan import plan
+    from trainer.run import Places
+
+    for objective in ("micro_step", "draft", "control"):
+        chosen = recipe(model, objective, steps=100)
+        found = plan(chosen, Places(tmp_path / "o", prepared=prepared.path), "cpu", quiet)
+        built = build(chosen, prepared, tmp_path / objective, "cpu", quiet)
+        assert found.parameters == built.facts.parameters
+        assert found.tokens == pytest.approx(100 * built.facts.tokens_per_step, rel=0.5)
+        assert found.memory > 0 and found.seconds and found.epochs and "min" in found.text
+        assert (found.states is not None) == (objective == "draft")
+    unprepared = plan(recipe(model), Places(tmp_path / "o"), "cpu", quiet)
+    assert unprepared.tokens is None and "not prepared" in unprepared.text
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,5 @@
+"""The command line: `python -m trainer RECIPE`."""
+
+from trainer.cli import main
+
+main()

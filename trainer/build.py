@@ -1,0 +1,236 @@
+"""From a recipe and prepared data to what the loop runs: the module, what it reads, and how it is saved to be opened.
+
+Knows families and files; nothing about steps.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from data.corpus.store_write import as_json, put
+from data.prepared import Prepared
+from data.runs import RunFacts, StageFacts
+from model.errors import MicroStepError
+from model.loading import ModelSpec, load
+from model.modeling import MicroStepForCausalLM
+from model.quiet import quiet
+from model.read import read_tokenizer
+from model.saving import fingerprint
+from model.terminal import Tell
+from trainer.draft import DraftObjective, frequent
+from trainer.feed import DraftFeed, Feed, RowFeed, mean_tokens
+from trainer.objectives import LanguageModelObjective, MicroStepObjective
+from trainer.optimizer import group_of
+from trainer.recipe import Recipe
+from trainer.rows import Rows, training_rows
+from trainer.states import states_of
+
+_PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy")
+
+
+@dataclass(frozen=True)
+class Built:
+    """All that a run needs."""
+
+    recipe: Recipe
+    objective: nn.Module
+    """Gives losses; see `trainer.objectives.Objective`."""
+    model: PreTrainedModel
+    """What is trained, as it is saved."""
+    tokenizer: PreTrainedTokenizerBase
+    feed: Feed
+    facts: RunFacts
+    notes: tuple[str, ...]
+    most: int
+    """M; 1 where there are no segments."""
+
+    def export(self, folder: Path) -> None:
+        """Write a folder that opens like any model, in bfloat16 where only a part was trained.
+
+        Raises:
+            ExportError: it cannot be written.
+        """
+        with quiet():
+            self._export(folder)
+
+    def _export(self, folder: Path) -> None:
+        recipe = self.recipe
+        whole = "base" in recipe.groups
+        if isinstance(self.model, MicroStepForCausalLM) and not whole:
+            self.model.save_modules(folder, recipe.base.name, recipe.base.revision, torch.bfloat16)
+        elif isinstance(self.model, MicroStepForCausalLM):
+            _whole(self.model).save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        else:
+            self.model.save_pretrained(folder)
+            if recipe.adapter is None:
+                self.tokenizer.save_pretrained(folder)
+            else:
+                _name_base(folder, recipe)
+
+
+def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: Tell) -> Built:
+    """Load the base and put around it what the recipe says.
+
+    Args:
+        recipe: what to train.
+        prepared: its data.
+        states: folder for the base's states, which a draft is trained on.
+        device: as `ModelSpec.device`.
+        tell: told what is done.
+
+    Raises:
+        MicroStepError: the base cannot be had, or the recipe does not fit it or the data.
+    """
+    rows = training_rows(prepared, recipe.segmentation if recipe.objective == "micro_step" else None)
+    model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
+    objective: nn.Module
+    feed: Feed = RowFeed(recipe, rows.train, rows.held_out)
+    if not isinstance(model, MicroStepForCausalLM):
+        objective = LanguageModelObjective(model)
+    elif recipe.objective == "micro_step":
+        objective = MicroStepObjective(model, load_base(recipe, device, tell)[0] if recipe.teacher else None)
+    else:
+        identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
+        train = states_of(model, rows.train, states / "train", identity, tell)
+        measured = states_of(model, rows.held_out, states / "held_out", identity, tell)
+        objective, feed = DraftObjective(model), DraftFeed(recipe, train, measured)
+    facts = _facts(recipe, model, prepared, feed, revision)
+    most = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
+    return Built(recipe, objective, model, tokenizer, feed, facts, rows.notes, most)
+
+
+def build_model(
+    recipe: Recipe, device: str, tell: Tell, rows: Rows | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
+    """What is trained, its tokenizer, and the base's revision.
+
+    Args:
+        recipe: what to train.
+        device: as `ModelSpec.device`.
+        tell: told what is done.
+        rows: training rows, for a draft vocabulary; None: the whole vocabulary is taken.
+
+    Raises:
+        MicroStepError: the base cannot be had, or the recipe does not fit it.
+    """
+    torch.manual_seed(recipe.seed)
+    base, tokenizer, revision = load_base(recipe, device, tell)
+    model = base
+    if recipe.objective in ("micro_step", "draft"):
+        model = _micro_step(recipe, base, tokenizer, rows)
+    elif recipe.adapter is not None:
+        from peft import LoraConfig
+
+        base.add_adapter(LoraConfig(**recipe.adapter))
+    model.train()
+    if isinstance(model, MicroStepForCausalLM) and not recipe.groups & {"base", "adapter"}:
+        model.base.eval()
+    return model, tokenizer, revision
+
+
+def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
+    """The base, its tokenizer and its revision; in bfloat16 only where its weights stay as they are."""
+    if recipe.base.config is not None:
+        folder = Path(recipe.base.name)
+        given = dict(recipe.base.config)
+        try:
+            tokenizer = read_tokenizer(ModelSpec(recipe.base.name), folder)
+            config = AutoConfig.for_model(given.pop("model_type"), **given)
+            fresh: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        except (KeyError, ValueError, TypeError) as error:
+            raise MicroStepError(f"base.config makes no model: {error}") from error
+        if fresh.config.vocab_size < len(tokenizer):
+            raise MicroStepError(
+                f"base.config has a vocab_size of {fresh.config.vocab_size}, the tokenizer {len(tokenizer)} words"
+            )
+        return fresh, tokenizer, None
+    changed = "base" in recipe.groups
+    dtype = "bfloat16" if recipe.precision == "bfloat16" and not changed else "float32"
+    loaded = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype=dtype, device=device), tell)  # type: ignore[arg-type]
+    if isinstance(loaded.model, MicroStepForCausalLM):
+        raise MicroStepError(f"{recipe.base.name} is a micro_step model already; give its base")
+    return loaded.model, loaded.tokenizer, loaded.facts.revision
+
+
+def _micro_step(
+    recipe: Recipe, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows | None
+) -> MicroStepForCausalLM:
+    """New modules around the base, in float32."""
+    settings = dict(recipe.model)
+    if recipe.objective == "draft":
+        settings |= {"decoding": "lossless", "merger": "mean", "stop_head": False}
+        if recipe.draft.vocabulary is not None and rows is not None:
+            ends = base.generation_config.eos_token_id
+            needed = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+            settings["draft_vocabulary"] = frequent(rows, recipe.draft.vocabulary, needed)
+    settings.setdefault("max_segment_length", recipe.segmentation.max_length)
+    if settings["max_segment_length"] != recipe.segmentation.max_length:
+        raise MicroStepError("model.max_segment_length and segmentation.max_length differ: leave the first out")
+    model = MicroStepForCausalLM.from_base(base, tokenizer, **settings)
+    for module in (model.merger, model.micro, model.stop):
+        if module is not None:
+            module.float()
+    if recipe.adapter is not None:
+        model.add_adapter_to_base(**recipe.adapter)
+    return model
+
+
+def _facts(recipe: Recipe, model: PreTrainedModel, prepared: Prepared, feed: Feed, revision: str | None) -> RunFacts:
+    stages, first = [], 1
+    for stage in recipe.stages:
+        stages.append(
+            StageFacts(stage.name, first, first + stage.steps - 1, {str(g): r for g, r in stage.rates.items()})
+        )
+        first += stage.steps
+    return RunFacts(
+        name=recipe.name,
+        objective=recipe.objective,
+        base=recipe.base.name if recipe.base.config is None else str(recipe.base.config["model_type"]),
+        base_revision=revision,
+        data=prepared.name,
+        data_hash=prepared.hash,
+        steps=recipe.steps,
+        stages=tuple(stages),
+        parameters=parameters_of(recipe, model),
+        tokens_per_step=mean_tokens(feed),
+        seed=recipe.seed,
+        packages={name: importlib.metadata.version(name) for name in _PACKAGES},
+    )
+
+
+def parameters_of(recipe: Recipe, model: PreTrainedModel) -> dict[str, int]:
+    """Of each group that is trained at some stage, and of `frozen`."""
+    found = dict.fromkeys([*sorted(recipe.groups), "frozen"], 0)
+    for name, parameter in model.named_parameters():
+        group = group_of(name, recipe.objective)
+        found[group if group in recipe.groups else "frozen"] += parameter.numel()
+    return found
+
+
+def _whole(model: MicroStepForCausalLM) -> MicroStepForCausalLM:
+    """The model as it can be saved with its base: an adapter folded in, without touching the one that is trained."""
+    if model.config.adapter is None:
+        return model
+    import copy
+
+    merged = copy.deepcopy(model)
+    merged.merge_adapter()
+    return merged
+
+
+def _name_base(folder: Path, recipe: Recipe) -> None:
+    """Let an adapter's folder name its base as the recipe does, not the place where it happened to lie."""
+    import json
+
+    file = folder / "adapter_config.json"
+    said: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    said |= {"base_model_name_or_path": recipe.base.name, "revision": recipe.base.revision}
+    put(file, as_json(said))

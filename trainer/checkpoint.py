@@ -1,0 +1,148 @@
+"""Checkpoints of a run: there whole or not at all, and enough to go on to the same losses, bit for bit.
+
+    CHECKPOINTS/step-00000100/model/                 opens like any model
+    CHECKPOINTS/step-00000100/weights.safetensors    what is trained, as it is trained
+    CHECKPOINTS/step-00000100/optimizer.safetensors  its moments
+    CHECKPOINTS/step-00000100/state.json             the step, and what was counted since the last line of the log
+
+No state of a random generator: each step seeds it anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from model.errors import ExportError, ModelBroken
+
+STATE, WEIGHTS, OPTIMIZER, OPENS = "state.json", "weights.safetensors", "optimizer.safetensors", "model"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Steps done."""
+    seen: int = 0
+    """Learnt tokens so far."""
+    seconds: float = 0.0
+    """Of training, over all sittings."""
+    since: tuple[float, ...] = ()
+    """Sums since the last line of the log."""
+
+
+def save(
+    folder: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, export: Callable[[Path], None]
+) -> Path:
+    """Write a checkpoint beside its place and move it there.
+
+    Args:
+        folder: of all checkpoints of the run.
+        progress: how far it is.
+        model: its parameters with gradients are kept.
+        optimizer: of these parameters.
+        export: writes a folder that opens as a model.
+
+    Raises:
+        ExportError: it cannot be written; the ones before stay.
+    """
+    final = folder / f"step-{progress.step:08d}"
+    part = final.with_suffix(".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        save_file({name: parameter.detach().cpu().contiguous() for name, parameter in named.items()}, part / WEIGHTS)
+        save_file(_moments(named, optimizer), part / OPTIMIZER)
+        export(part / OPENS)
+        (part / STATE).write_text(json.dumps(asdict(progress)) + "\n", "utf-8")
+        _flush(part)
+        shutil.rmtree(final, ignore_errors=True)
+        part.replace(final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise ExportError(
+            f"the checkpoint {final} cannot be written ({_reason(error)}); the one before is whole: free some room and"
+            " start the same command again to go on"
+        ) from error
+    return final
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of most steps that is whole."""
+    whole = [path for path in folder.glob("step-*") if path.suffix != ".part" and (path / STATE).is_file()]
+    return max(whole, default=None)
+
+
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Progress:
+    """Put a checkpoint back, onto the devices where the parameters are.
+
+    Args:
+        path: of the checkpoint.
+        model: into which.
+        optimizer: of its parameters; None: the stage is over, only the weights are wanted.
+
+    Raises:
+        ModelBroken: it is damaged, or of another recipe.
+    """
+    try:
+        said = json.loads((path / STATE).read_text("utf-8"))
+        progress = Progress(**{**said, "since": tuple(said["since"])})
+        weights, moments = load_file(path / WEIGHTS), load_file(path / OPTIMIZER)
+        named = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, weight in weights.items():
+                named[name].copy_(weight)
+        if optimizer is not None:
+            _put_moments(moments, named, optimizer)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelBroken(
+            f"{path} is damaged or of another recipe ({_reason(error)}); remove it to go on from the one before"
+        ) from error
+    return progress
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest checkpoints, and what killed runs left."""
+    for path in sorted(path for path in folder.glob("step-*") if path.suffix != ".part")[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _moments(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        for name, parameter in named.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _put_moments(moments: dict[str, Tensor], named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    held: dict[str, dict[str, Any]] = {}
+    for name, value in moments.items():
+        parameter, _, key = name.rpartition("/")
+        device = torch.device("cpu") if key == "step" else named[parameter].device  # where AdamW keeps it
+        held.setdefault(parameter, {})[key] = value.to(device)
+    for parameter, state in held.items():
+        optimizer.state[named[parameter]] = state
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).strip().splitlines()[0]

@@ -1,0 +1,90 @@
+"""`python -m trainer RECIPE`: from named data to a checkpoint that every page opens. Torch waits until it is needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.terminal import Tell, one_line, progress_bar, run
+from trainer.recipe import Recipe, read_recipe
+
+app = typer.Typer(
+    name="python -m trainer",
+    help="Train a micro_step model, its control or a base from a recipe.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    run(app)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe of the project.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default runs/NAME. A begun one goes on.")
+    ] = None,
+    local: Annotated[Path | None, typer.Option(help="Folder with the sources' files; without it, the hub.")] = None,
+    prepared: Annotated[
+        Path | None,
+        typer.Option(help="A folder that `python -m data prepare` made; by default runs/prepared/MIX-BASE is."),
+    ] = None,
+    states: Annotated[Path | None, typer.Option(help="Of a draft: where the base's states are kept.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it takes: parameters, memory, tokens, time.")
+    ] = False,
+) -> None:
+    """Train from a recipe; stopped or killed, the same command goes on where it was."""
+    chosen = read_recipe(recipe)
+    folder = out if out is not None else Path("runs") / chosen.name
+    with progress_bar() as tell:
+        say = tell if sys.stderr.isatty() else _lines()
+        _train(chosen, folder, local, prepared, states, device, dry_run, say)
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    local: Path | None,
+    prepared: Path | None,
+    states: Path | None,
+    device: str,
+    dry_run: bool,
+    tell: Tell,
+) -> None:
+    from trainer.loop import Stopped
+    from trainer.run import Places, run_recipe  # torch
+
+    places = Places(folder, local, prepared, states)
+    try:
+        if dry_run:
+            from trainer.plan import plan
+
+            print(plan(recipe, places, device, tell).text)
+            return
+        done = run_recipe(recipe, places, device, tell)
+    except Stopped:
+        print(one_line(f"{folder} holds a checkpoint; start the same command again to go on"), file=sys.stderr)
+        raise
+    if done is not None:
+        print(done.model)
+
+
+def _lines() -> Tell:
+    """For a log: every message once."""
+    last = ""
+
+    def tell(message: str, fraction: float | None) -> None:
+        nonlocal last
+        if message != last:
+            last = message
+            print(one_line(message), file=sys.stderr, flush=True)
+
+    return tell

@@ -1,0 +1,103 @@
+"""The draft objective: a micro decoder learns to go on from the states of a base that stays as it is.
+
+At a position t the base says token t + 1 itself; the micro decoder reads the base's states at t and that token, and
+learns the M - 1 tokens after it. No base runs: its states were stored once (states.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.lean_loss import head_loss
+from model.lossless import with_vocabulary
+from model.modeling import MicroStepForCausalLM
+from trainer.rows import Rows
+from trainer.tally import Tally
+
+
+@dataclass(frozen=True)
+class DraftBatch:
+    """Q positions."""
+
+    context: Tensor  # [Q, K, d]
+    ids: Tensor  # [Q, M] the tokens after each position
+    learnt: Tensor  # [Q, M] bool
+
+    @property
+    def tokens(self) -> int:
+        """Positions: each is one token of the text."""
+        return len(self.ids)
+
+    def to(self, device: torch.device) -> DraftBatch:
+        """The same on another device."""
+        return DraftBatch(*(each.to(device, non_blocking=True) for each in (self.context, self.ids, self.learnt)))
+
+
+class DraftObjective(nn.Module):
+    """Tokens 2 .. M after each position; words outside the draft vocabulary are not learnt, and count as missed."""
+
+    def __init__(self, model: MicroStepForCausalLM) -> None:
+        super().__init__()
+        self.model = model
+        words = torch.tensor(model.config.draft_vocabulary, dtype=torch.long, device=model.device)
+        known = torch.full((int(model.config.vocab_size),), -1, dtype=torch.long, device=model.device)
+        known[words] = torch.arange(len(words), device=model.device)
+        # In a list: no submodule, and no buffer. The cut head is a copy of frozen weights.
+        self._head = [with_vocabulary(model.base, words) if len(words) else model.base]
+        self._place = known if len(words) else torch.arange(len(known), device=model.device)
+
+    def forward(self, batch: DraftBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
+        """See `trainer.objectives.Objective`."""
+        model, most = self.model, self.model.config.max_segment_length
+        with torch.no_grad():
+            e = model.get_input_embeddings()(batch.ids[:, :-1])
+        kind = next(model.micro.parameters()).dtype
+        states, _ = model.micro(batch.context.to(kind), e.to(kind))  # [Q, M - 1, d]
+        q, slot = batch.learnt[:, 1:].nonzero(as_tuple=True)
+        target = self._place[batch.ids[q, slot + 1]]
+        known = target >= 0
+        weight = known / max(1, averaged_over[0])
+        told = head_loss(self._head[0], states[q, slot], target.clamp(min=0), weight)
+        tally = Tally.of(most, slot[known] + 1, told.nll[known], told.correct[known])
+        tally.position[0].scatter_add_(0, slot[~known] + 1, torch.ones_like(slot[~known], dtype=tally.position.dtype))
+        return told.loss, tally
+
+
+def frequent(rows: Rows, words: int, needed: list[int]) -> list[int]:
+    """The ids of the words that are most frequent among the learnt tokens, `needed` ones included, rising."""
+    count = np.bincount(rows.ids[rows.learnt])
+    order = np.argsort(-count, kind="stable")
+    chosen = [word for word in order[:words].tolist() if count[word]]
+    return sorted({*chosen[: words - len(needed)], *needed})
+
+
+def draft_steps(
+    row: NDArray[np.int64], repeat: NDArray[np.int64], size: int, every: int, seed: int
+) -> Iterator[NDArray[np.int64]]:
+    """The positions of every step, without end.
+
+    Args:
+        row: [P] row of each position; positions of a row stand side by side.
+        repeat: [R] how often a row comes in an epoch.
+        size: positions of a step.
+        every: take each so manieth position of a row, from a random one on in each epoch.
+        seed: of the order.
+    """
+    first = np.searchsorted(row, np.arange(len(repeat)))
+    place = np.arange(len(row)) - first[row]
+    epoch = 0
+    while True:
+        chance = np.random.default_rng([seed, epoch])
+        phase = chance.integers(every, size=len(repeat))
+        chosen = np.flatnonzero((place + phase[row]) % every == 0)
+        order = chance.permutation(np.repeat(chosen, repeat[row[chosen]]))
+        size = min(size, len(order))
+        for a in range(0, len(order) - size + 1, size):
+            yield order[a : a + size]
+        epoch += 1

@@ -1,0 +1,121 @@
+"""What the loop reads: for each step the units of it (rows, or stored positions), and parts of these as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainer import batches
+from trainer.batches import Batch
+from trainer.draft import DraftBatch, draft_steps
+from trainer.recipe import Recipe
+from trainer.rows import Rows
+from trainer.states import States
+
+Chosen = NDArray[np.int64]
+
+
+class Readable(Protocol):
+    """A part of a step as tensors."""
+
+    @property
+    def tokens(self) -> int:
+        """That are read."""
+        ...
+
+    def to(self, device: torch.device) -> Readable:
+        """The same on another device."""
+        ...
+
+
+class Feed(Protocol):
+    """Where the loop gets its steps from."""
+
+    def steps(self) -> Iterator[Chosen]:
+        """The units of each step, from the first on, without end."""
+        ...
+
+    def part(self, chosen: Chosen, held_out: bool = False) -> Readable:
+        """Some units as tensors; of none, something that nothing is learnt of."""
+        ...
+
+    def counts(self, chosen: Chosen) -> tuple[int, int]:
+        """Learnt tokens and stops of a step."""
+        ...
+
+    def held_out(self) -> Sequence[Chosen]:
+        """Batches of units that are only measured on."""
+        ...
+
+
+@dataclass(frozen=True)
+class RowFeed:
+    """Whole rows."""
+
+    recipe: Recipe
+    train: Rows
+    measured: Rows
+
+    def steps(self) -> Iterator[Chosen]:
+        """See `Feed`."""
+        return batches.steps(self.train.lengths, self.train.repeat, self.recipe.batch.tokens, self.recipe.seed)
+
+    def part(self, chosen: Chosen, held_out: bool = False) -> Batch:
+        """See `Feed`."""
+        return batches.batch(self.measured if held_out else self.train, chosen)
+
+    def counts(self, chosen: Chosen) -> tuple[int, int]:
+        """See `Feed`."""
+        most = self.recipe.segmentation.max_length if self.recipe.objective == "micro_step" else 1
+        return batches.counts(self.train, chosen, most)
+
+    def held_out(self) -> Sequence[Chosen]:
+        """See `Feed`."""
+        return batches.held_out_batches(self.measured, self.recipe.batch.tokens, self.recipe.validation.tokens)
+
+
+@dataclass(frozen=True)
+class DraftFeed:
+    """Positions with stored states."""
+
+    recipe: Recipe
+    train: States
+    measured: States
+
+    def steps(self) -> Iterator[Chosen]:
+        """See `Feed`."""
+        tokens, every = self.recipe.batch.tokens, self.recipe.draft.every
+        return draft_steps(self.train.row, self.train.rows.repeat, tokens, every, self.recipe.seed)
+
+    def part(self, chosen: Chosen, held_out: bool = False) -> DraftBatch:
+        """See `Feed`."""
+        states = self.measured if held_out else self.train
+        none = not len(chosen)
+        context, ids, learnt = states.read(np.array([0]) if none else chosen, self.recipe.segmentation.max_length)
+        return DraftBatch(context, ids, torch.zeros_like(learnt) if none else learnt)
+
+    def counts(self, chosen: Chosen) -> tuple[int, int]:
+        """See `Feed`."""
+        _, learnt = self.train.following(chosen, self.recipe.segmentation.max_length)
+        return int(learnt[:, 1:].sum()), 0
+
+    def held_out(self) -> Sequence[Chosen]:
+        """See `Feed`."""
+        n = min(len(self.measured), self.recipe.validation.tokens)
+        return [np.arange(a, min(a + self.recipe.batch.tokens, n)) for a in range(0, n, self.recipe.batch.tokens)]
+
+
+def mean_tokens(feed: Feed, among: int = 50) -> float:
+    """Learnt tokens of a step, on average over the first ones."""
+    return float(np.mean([feed.counts(chosen)[0] for chosen, _ in zip(feed.steps(), range(among), strict=False)]))
+
+
+def tensor_of(values: Sequence[float], device: torch.device) -> Tensor:
+    """Numbers on a device, to be added up over processes."""
+    return torch.tensor(values, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)

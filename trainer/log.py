@@ -1,0 +1,102 @@
+"""The log of a run: a line of JSON each so many steps, the same for TensorBoard, and a line on the terminal."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from data.corpus.store_write import put
+from data.runs import LOG, LogLine, read_lines, to_line
+from model.errors import ExportError
+from model.terminal import Tell
+from trainer.checkpoint import Progress
+from trainer.recipe import Stage
+from trainer.tally import Tally
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class RunLog:
+    """Writes the log of one run, from a step on; later lines of an earlier sitting are dropped."""
+
+    def __init__(self, folder: Path, step: int, steps: int, tell: Tell) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file, self._steps, self._tell = folder / LOG, steps, tell
+        kept = [line for line in read_lines(self._file) if line.step <= step]
+        put(self._file, "".join(map(to_line, kept)).encode())
+        self._board: SummaryWriter = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._board.close()
+
+    def write(self, line: LogLine) -> None:
+        """Append a line.
+
+        Raises:
+            ExportError: the disk is full.
+        """
+        try:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(to_line(line))
+                file.flush()
+                os.fsync(file.fileno())
+            for name, value in _scalars(line).items():
+                self._board.add_scalar(f"{line.split}/{name}", value, line.step)
+        except OSError as error:
+            raise ExportError(
+                f"{self._file} cannot be written ({error.strerror}); the last checkpoint is whole: free some room and"
+                " start the same command again to go on"
+            ) from error
+        self._tell(_told(line, self._steps), line.step / self._steps)
+
+
+def log_line(tally: Tally, loss: float, progress: Progress, stage: Stage, split: str, **more: Any) -> LogLine:
+    """A line from what was counted."""
+    return LogLine(
+        step=progress.step,
+        stage=stage.name,
+        split="train" if split == "train" else "validation",
+        tokens=tally.tokens,
+        seen=progress.seen,
+        loss=loss,
+        token_loss=tally.token_loss,
+        stop_loss=tally.stop_loss,
+        teacher_loss=tally.teacher_loss,
+        accuracy=tally.accuracy,
+        position_tokens=tally.position_tokens,
+        position_loss=tally.position_loss,
+        position_accuracy=tally.position_accuracy,
+        stop_accuracy=tally.stop_accuracy,
+        stops=int(tally.other[0]),
+        rates=more.get("rates", {}),
+        gradient_norm=more.get("gradient_norm"),
+        tokens_per_second=more.get("tokens_per_second"),
+        seconds=progress.seconds,
+    )
+
+
+def _scalars(line: LogLine) -> dict[str, float]:
+    names = ("loss", "token_loss", "stop_loss", "teacher_loss", "accuracy", "stop_accuracy", "gradient_norm")
+    found = {name: getattr(line, name) for name in (*names, "tokens_per_second")}
+    found |= {f"accuracy_at_{i}": value for i, value in enumerate(line.position_accuracy)}
+    found |= {f"nll_at_{i}": value for i, value in enumerate(line.position_loss)}
+    found |= {f"rate_{group}": rate for group, rate in line.rates.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _told(line: LogLine, steps: int) -> str:
+    places = " ".join("-" if value is None else f"{value:.3f}" for value in line.position_accuracy)
+    parts = [f"{line.stage}, step {line.step:,} of {steps:,}: {line.split} loss {line.loss:.4f}", f"right {places}"]
+    if line.stop_accuracy is not None:
+        parts.append(f"stops {line.stop_accuracy:.3f}")
+    if line.tokens_per_second is not None:
+        left = (steps - line.step) * line.seconds / max(1, line.step)
+        parts.append(f"{line.tokens_per_second:,.0f} tokens/s, about {left / 60:.0f} min left")
+    return ", ".join(parts)

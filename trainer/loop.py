@@ -1,0 +1,290 @@
+"""The training loop: stages, steps, validation, checkpoints. Devices and processes are accelerate's business.
+
+A step's units are chosen from the seed and the step alone and dealt out to processes; the loss is a mean over the whole
+step, however many parts it was taken in; random numbers are seeded anew at every step. So a run that was stopped goes
+on as if it had not been, and two processes follow the curve of one.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from data.corpus.store_write import put
+from data.runs import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
+from model.errors import ExportError
+from model.terminal import Tell
+from trainer import checkpoint, optimizer
+from trainer.batches import dealt
+from trainer.build import Built
+from trainer.checkpoint import Progress
+from trainer.feed import Chosen, tensor_of
+from trainer.log import RunLog, log_line
+from trainer.recipe import Recipe, Stage
+from trainer.tally import Tally
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop, and did so after a checkpoint."""
+
+
+@dataclass
+class _Sums:
+    """What is added up between two lines of the log."""
+
+    tally: Tally
+    loss: float = 0.0
+    norm: float = 0.0
+    steps: int = 0
+    read: float = 0.0  # tokens
+    seconds: float = 0.0
+
+    def packed(self) -> tuple[float, ...]:
+        """As plain numbers, exact."""
+        return (
+            *(self.loss, self.norm, float(self.steps), self.read, self.seconds),
+            *(self.tally.position.flatten().tolist()),
+            *(self.tally.other.tolist()),
+        )
+
+    @classmethod
+    def unpacked(cls, values: tuple[float, ...], most: int, device: torch.device) -> _Sums:
+        """What `packed` gave."""
+        nothing = Tally.nothing(most, device)
+        if not values:
+            return cls(nothing)
+        loss, norm, steps, read, seconds, *rest = values
+        n = nothing.position.numel()
+        tally = Tally(tensor_of(rest[:n], device).view_as(nothing.position), tensor_of(rest[n:], device))
+        return cls(tally, loss, norm, int(steps), read, seconds)
+
+
+class Trainer:
+    """One run in one folder."""
+
+    def __init__(self, built: Built, folder: Path, accelerator: Accelerator, tell: Tell) -> None:
+        self.built, self.recipe, self.folder = built, built.recipe, folder
+        self.accelerator, self.tell = accelerator, tell
+        self.device = accelerator.device
+        self.checkpoints = folder / CHECKPOINTS
+        self._asked_to_stop = False
+
+    def run(self) -> Run:
+        """Train from the newest checkpoint, or from nothing, to the end.
+
+        Raises:
+            Stopped: asked to, by Ctrl-C or SIGTERM; a checkpoint of the last step was written.
+            ExportError: the disk is full, or the folder is of another recipe.
+        """
+        main = self.accelerator.is_main_process
+        if main:
+            begin(self.folder, self.built)
+        self.accelerator.wait_for_everyone()
+        progress, last = Progress(), checkpoint.newest(self.checkpoints)
+        if last is not None:
+            progress = checkpoint.load(last, self.built.objective, None)
+        self.built.objective.to(self.device)
+        steps = self.built.feed.steps()
+        for _ in range(progress.step):
+            next(steps)
+        log = RunLog(self.folder, progress.step, self.recipe.steps, self.tell) if main else None
+        with log or nullcontext(), self._signals():
+            first = 0
+            for stage in self.recipe.stages:
+                if progress.step < first + stage.steps:
+                    progress = self._stage(stage, first, progress, last, steps, log)
+                    last = None
+                first += stage.steps
+        if main:
+            self.built.export(self.folder / MODEL)
+        self.accelerator.wait_for_everyone()
+        return read_run(self.folder)
+
+    def _stage(
+        self,
+        stage: Stage,
+        first: int,
+        progress: Progress,
+        last: Path | None,
+        steps: Iterator[Chosen],
+        log: RunLog | None,
+    ) -> Progress:
+        """Train one stage from the step that `progress` says; `last` holds the optimizer, if it is of this stage."""
+        recipe, objective = self.recipe, self.built.objective
+        groups = optimizer.choose(objective, recipe.objective, {str(g): r for g, r in stage.rates.items()})
+        adam = optimizer.build(groups, stage, recipe.optimizer)
+        if last is not None and progress.step > first:
+            checkpoint.load(last, objective, adam)
+        module, prepared = self.accelerator.prepare(objective, adam)
+        sums = _Sums.unpacked(progress.since, self.built.most, self.device)
+        for done in range(progress.step - first, stage.steps):
+            for group in prepared.param_groups:
+                group["lr"] = group["peak"] * optimizer.factor(stage, done)
+            began = time.monotonic()
+            seen = self._step(module, prepared, next(steps), progress.step, sums)
+            sums.seconds += time.monotonic() - began
+            progress = replace(
+                progress,
+                step=progress.step + 1,
+                seen=progress.seen + seen,
+                seconds=progress.seconds + time.monotonic() - began,
+            )
+            ends, stop = done + 1 == stage.steps, self._stop()
+            if progress.step % recipe.log_every == 0 or ends:
+                self._log(stage, progress, sums, prepared, log)
+                sums = _Sums.unpacked((), self.built.most, self.device)
+            if progress.step % recipe.validation.every == 0 or ends:
+                self._validate(module, stage, progress, log)
+            if progress.step % recipe.checkpoint.every == 0 or ends or stop:
+                self._save(replace(progress, since=sums.packed()), objective, adam)
+            if stop:
+                raise Stopped
+        self.accelerator.free_memory(module, prepared)
+        return replace(progress, since=())
+
+    def _step(self, module: nn.Module, adam: Any, chosen: Chosen, step: int, sums: _Sums) -> int:
+        """One optimizer step; returns the learnt tokens of all processes."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        parts = world * self.recipe.batch.accumulate
+        torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 1009 + rank)
+        averaged_over = self.built.feed.counts(chosen)
+        for i in range(self.recipe.batch.accumulate):
+            part = self.built.feed.part(dealt(chosen, i * world + rank, parts)).to(self.device)
+            last = i + 1 == self.recipe.batch.accumulate
+            with nullcontext() if last else self.accelerator.no_sync(module):
+                loss, tally = module(part, averaged_over)
+                self.accelerator.backward(loss * world)  # gradients are averaged over processes
+            sums.tally, sums.loss, sums.read = sums.tally + tally, sums.loss + loss.item(), sums.read + part.tokens
+        norm = self.accelerator.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip)
+        adam.step()
+        adam.zero_grad()
+        sums.norm, sums.steps = sums.norm + float(norm), sums.steps + 1
+        return averaged_over[0]
+
+    def _log(self, stage: Stage, progress: Progress, sums: _Sums, adam: Any, log: RunLog | None) -> None:
+        loss, read = self._over_processes(tensor_of([sums.loss, sums.read], self.device)).tolist()
+        tally = self._reduced(sums.tally)
+        if log is not None:
+            more = {
+                "rates": {group["group"]: group["lr"] for group in adam.param_groups},
+                "gradient_norm": sums.norm / sums.steps,
+                "tokens_per_second": read / max(sums.seconds, 1e-9),
+            }
+            log.write(log_line(tally, loss / sums.steps, progress, stage, "train", **more))
+
+    @torch.no_grad()
+    def _validate(self, module: nn.Module, stage: Stage, progress: Progress, log: RunLog | None) -> None:
+        """On the held-out rows, if there are any."""
+        feed, rank, world = self.built.feed, self.accelerator.process_index, self.accelerator.num_processes
+        every = feed.held_out()
+        if not every:
+            return
+        tally = Tally.nothing(self.built.most, self.device)
+        was = [each for each in module.modules() if each.training]
+        module.eval()
+        for chosen in every[rank::world]:
+            part = feed.part(chosen, held_out=True).to(self.device)
+            _, found = self._unwrapped(module)(part, (1, 1))
+            tally = tally + found
+        for each in was:
+            each.training = True
+        tally = self._reduced(tally)
+        if log is not None:
+            log.write(log_line(tally, self._whole_loss(tally), progress, stage, "validation"))
+
+    def _whole_loss(self, tally: Tally) -> float:
+        """What is minimised, from its parts."""
+        config = self.built.model.config
+        loss = tally.token_loss
+        if tally.stop_loss is not None:
+            loss += config.stop_weight * tally.stop_loss
+        if tally.teacher_loss is not None:
+            loss += config.teacher_weight * tally.teacher_loss
+        return loss
+
+    def _unwrapped(self, module: nn.Module) -> Any:
+        """Without the wrapper of processes, which would wait for gradients, but with mixed precision."""
+
+        def forward(*given: Any) -> Any:
+            with self.accelerator.autocast():
+                return self.accelerator.unwrap_model(module)(*given)
+
+        return forward
+
+    def _save(self, progress: Progress, objective: nn.Module, adam: torch.optim.Optimizer) -> None:
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.checkpoints, progress, objective, adam, self.built.export)
+            checkpoint.prune(self.checkpoints, self.recipe.checkpoint.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _reduced(self, tally: Tally) -> Tally:
+        return Tally(self._over_processes(tally.position), self._over_processes(tally.other))
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        summed: Tensor = self.accelerator.reduce(values.clone(), "sum")
+        return summed
+
+    def _stop(self) -> bool:
+        """Whether any process was asked to stop."""
+        if self.accelerator.num_processes == 1:
+            return self._asked_to_stop
+        asked = self._over_processes(tensor_of([float(self._asked_to_stop)], self.device))
+        return bool(asked.item())
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run after the present step; a second one at once."""
+
+        def ask(number: int, _: FrameType | None) -> None:
+            if self._asked_to_stop:
+                raise KeyboardInterrupt
+            self._asked_to_stop = True
+            self.tell("stopping after this step", None)
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def accelerator_for(recipe: Recipe, device: str = "auto") -> Accelerator:
+    """Devices, processes and mixed precision."""
+    precision = "bf16" if recipe.precision == "bfloat16" else "no"
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a part may hold no segment of two tokens
+    return Accelerator(mixed_precision=precision, cpu=device == "cpu", kwargs_handlers=[unused])
+
+
+def begin(folder: Path, built: Built) -> None:
+    """Write what the run is of, or see that the folder is of the same.
+
+    Raises:
+        ExportError: it is of something else, or cannot be written.
+    """
+    from data.recipe import dump_yaml
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be made: {error.strerror}") from error
+    said = dump_yaml(built.recipe)
+    there = folder / RECIPE
+    if there.exists() and there.read_text("utf-8") != said:
+        raise ExportError(
+            f"{folder} holds a run of another recipe (see {there}); give --out another folder, or remove this one"
+        )
+    if (folder / FACTS).exists() and read_run(folder).facts.data_hash != built.facts.data_hash:
+        raise ExportError(f"{folder} was trained on other data; give --out another folder, or remove this one")
+    put(there, said.encode())
+    put(folder / FACTS, facts_json(built.facts))

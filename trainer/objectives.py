@@ -1,0 +1,81 @@
+"""What is minimised: one module for each objective, all called in the same way by the loop.
+
+`micro_step` learns to write segments; `control` and `pretraining` are plain next-token prediction with the base alone,
+every token a segment. The draft objective stands in draft.py.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from model.forward import body
+from model.lean_loss import head_loss
+from model.modeling import MicroStepForCausalLM
+from trainer.batches import Batch
+from trainer.tally import Tally
+
+
+class Objective(Protocol):
+    """A module whose forward pass gives the loss of a part of a step, and what was counted."""
+
+    def __call__(self, batch: Batch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
+        """The loss, as this part's share of a mean over so many tokens and stops of the whole step."""
+        ...
+
+
+class MicroStepObjective(nn.Module):
+    """Next tokens, from the base and the micro decoder, and stops; with a teacher, its distributions too."""
+
+    def __init__(self, model: MicroStepForCausalLM, teacher: PreTrainedModel | None) -> None:
+        super().__init__()
+        self.model = model
+        self._teacher = [teacher]  # in a list: no submodule, its weights are neither trained nor saved
+
+    def forward(self, batch: Batch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
+        """See `Objective`."""
+        (teacher,) = self._teacher
+        states = None
+        if teacher is not None:
+            with torch.no_grad():
+                states = body(teacher)(
+                    input_ids=batch.ids, attention_mask=batch.mask.long(), use_cache=False
+                ).last_hidden_state
+        out = self.model(
+            batch.ids, batch.mask, batch.starts, batch.labels, teacher_states=states, averaged_over=averaged_over
+        )
+        row, token = (~out.nll.isnan()).nonzero(as_tuple=True)
+        stops = None
+        if out.stop_loss is not None:
+            stops = (float(out.stop_count), out.stop_correct, out.stop_loss * averaged_over[1])
+        tally = Tally.of(
+            self.model.config.max_segment_length,
+            out.micro_position[row, token],
+            out.nll[row, token],
+            out.correct[row, token],
+            stops,
+        )
+        if out.teacher_loss is not None:
+            tally.other[3], tally.other[4] = len(row), out.teacher_loss.detach() * averaged_over[0]
+        return out.loss, tally
+
+
+class LanguageModelObjective(nn.Module):
+    """Next tokens of the base alone."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
+        """See `Objective`."""
+        states = body(self.model)(
+            input_ids=batch.ids, attention_mask=batch.mask.long(), use_cache=False
+        ).last_hidden_state
+        row, token = (batch.labels[:, 1:] != -100).nonzero(as_tuple=True)
+        weight = torch.full((len(row),), 1 / max(1, averaged_over[0]), device=states.device)
+        told = head_loss(self.model, states[row, token], batch.ids[row, token + 1], weight)
+        return told.loss, Tally.of(1, torch.zeros_like(row), told.nll, told.correct)

@@ -1,0 +1,52 @@
+"""Parameter groups and learning rates: AdamW, with a warm-up and a decay of its own in each stage."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.recipe import Optimizer, Stage
+
+
+def group_of(name: str, objective: str) -> str:
+    """The group that a parameter of that name belongs to: new, base or adapter."""
+    if "lora_" in name:
+        return "adapter"
+    if objective in ("control", "pretraining"):
+        return "base"
+    return "base" if ".base." in f".{name}" else "new"
+
+
+def choose(module: nn.Module, objective: str, rates: dict[str, float]) -> dict[str, list[nn.Parameter]]:
+    """Let gradients reach exactly the groups that have a rate, and return their parameters by group."""
+    found: dict[str, list[nn.Parameter]] = {group: [] for group in rates}
+    for name, parameter in module.named_parameters():
+        group = group_of(name, objective)
+        parameter.requires_grad_(group in rates)
+        if group in rates:
+            found[group].append(parameter)
+    return found
+
+
+def build(groups: dict[str, list[nn.Parameter]], stage: Stage, settings: Optimizer) -> torch.optim.AdamW:
+    """One optimizer for a stage; vectors of a group are not decayed."""
+    parts: list[dict[str, Any]] = []
+    for group, parameters in groups.items():
+        for decayed in (True, False):
+            chosen = [parameter for parameter in parameters if (parameter.dim() > 1) == decayed]
+            if chosen:
+                decay = settings.weight_decay if decayed else 0.0
+                rate = stage.rates[group]  # type: ignore[index]
+                parts.append({"params": chosen, "weight_decay": decay, "peak": rate, "group": group, "lr": rate})
+    return torch.optim.AdamW(parts, betas=settings.betas)
+
+
+def factor(stage: Stage, done: int) -> float:
+    """Share of the peak rate for the step after `done` steps of a stage."""
+    warm = min(1.0, (done + 1) / stage.warmup) if stage.warmup else 1.0
+    along = done / max(1, stage.steps - 1)
+    fall = {"cosine": (1 + math.cos(math.pi * along)) / 2, "linear": 1 - along, "constant": 1.0}[stage.decay]
+    return warm * (stage.floor + (1 - stage.floor) * fall)

@@ -1,0 +1,213 @@
+"""A training recipe: what is trained, on what, in which stages. Typed YAML; every default is written here.
+
+Light: no torch, so that a wrong recipe is told at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data.distill import DistillOptions
+from data.recipe import read_yaml
+from model.errors import MicroStepError
+from model.segmentation import MAX_LENGTH
+
+Objective = Literal["micro_step", "draft", "control", "pretraining"]
+Group = Literal["new", "base", "adapter"]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+FOLDER = Path(__file__).parent / "recipes"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Base(_Part):
+    """The model that is built on."""
+
+    name: str
+    """Catalog name, hub id or folder; for pretraining, a folder with a tokenizer."""
+    revision: str | None = None
+    config: dict[str, Any] | None = None
+    """Of transformers, with model_type: start from random weights. Only for pretraining."""
+
+
+class Distill(_Part):
+    """Let the base write the responses itself."""
+
+    max_new_tokens: Positive = 256
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0: greedy."""
+    batch_rows: Positive | None = None
+    """None: what memory holds."""
+
+    def options(self, seed: int) -> DistillOptions:
+        """As `data.distill` takes them."""
+        return DistillOptions(self.max_new_tokens, self.temperature, seed=seed, batch_rows=self.batch_rows)
+
+
+class Data(_Part):
+    """What is trained on."""
+
+    mix: str
+    """A name in data/mixes, or the path of a YAML file."""
+    limit: Positive | None = None
+    """Examples, after cleaning."""
+    distill: Distill | None = None
+    chat: bool = True
+    """Apply the base's chat template; without it, and for plain texts, only the first token is prompt."""
+    max_tokens: Positive = 512
+    """Of an example; what is longer is cut."""
+
+
+class Segmentation(_Part):
+    """Where training segments start."""
+
+    rule: str = "entropy_relative"
+    parameters: dict[str, float] = {}
+    max_length: Positive = MAX_LENGTH
+    target_length: Annotated[float, Field(ge=1)] | None = None
+    """Solve the rule's threshold for this mean length of the training responses."""
+
+
+class Draft(_Part):
+    """How a micro decoder is trained on stored states of a base that stays as it is."""
+
+    every: Positive = 1
+    """Train on each so manieth position of a response, from a random one on in each epoch."""
+    vocabulary: Positive | None = None
+    """Draft only so many words, those most frequent in the training responses; None: all."""
+
+
+class Stage(_Part):
+    """A part of the run with its own trainable groups."""
+
+    name: str
+    steps: Positive
+    rates: dict[Group, Rate]
+    """Peak learning rate of each group that is trained: new, base, adapter."""
+    warmup: Annotated[int, Field(ge=0)] = 20
+    """Steps."""
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Of the peak, at the last step."""
+
+
+class Batch(_Part):
+    """What one optimizer step sees."""
+
+    tokens: Positive = 4096
+    """Padding included, over all processes; of a draft: positions."""
+    accumulate: Positive = 1
+    """Parts that a process takes one after the other."""
+
+
+class Optimizer(_Part):
+    """AdamW."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Of matrices; vectors are not decayed."""
+    clip: Rate = 1.0
+    """Largest norm of the gradient."""
+
+
+class Validation(_Part):
+    """On examples that are never trained on."""
+
+    every: Positive = 100
+    tokens: Positive = 20_000
+    """Of the first held-out rows."""
+
+
+class Checkpoint(_Part):
+    """What is kept on the way."""
+
+    every: Positive = 200
+    keep: Positive = 2
+
+
+class Recipe(_Part):
+    """One training run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of the run's folder."""
+    objective: Objective
+    base: Base
+    data: Data
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    segmentation: Segmentation = Segmentation()
+    model: dict[str, Any] = {}
+    """Fields of MicroStepConfig."""
+    adapter: dict[str, Any] | None = None
+    """Fields of peft's LoraConfig, for a group `adapter` on the base."""
+    draft: Draft = Draft()
+    teacher: bool = False
+    """Also match the distributions of the base as it was."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: autocast; what is trained stays in float32."""
+    batch: Batch = Batch()
+    optimizer: Optimizer = Optimizer()
+    validation: Validation = Validation()
+    checkpoint: Checkpoint = Checkpoint()
+    log_every: Positive = 10
+    seed: int = 0
+
+    @property
+    def groups(self) -> set[str]:
+        """That some stage trains."""
+        return {group for stage in self.stages for group in stage.rates}
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        groups = self.groups
+        allowed: set[str] = {
+            "micro_step": {"new", "base", "adapter"},
+            "draft": {"new"},
+            "control": {"base", "adapter"},
+            "pretraining": {"base"},
+        }[self.objective]
+        if odd := sorted(groups - allowed):
+            raise ValueError(
+                f"stages of the objective {self.objective} train {', '.join(sorted(allowed))}, not {odd[0]}"
+            )
+        if empty := [stage.name for stage in self.stages if not stage.rates]:
+            raise ValueError(f"stage {empty[0]!r} trains nothing: give it rates")
+        if ("adapter" in groups) != (self.adapter is not None):
+            raise ValueError("an adapter and a stage that trains it go together: give both or none")
+        if len({stage.name for stage in self.stages}) < len(self.stages):
+            raise ValueError("two stages have one name")
+        if (self.base.config is not None) != (self.objective == "pretraining"):
+            raise ValueError("base.config is for pretraining, and only for that")
+        if self.model and self.objective in ("control", "pretraining"):
+            raise ValueError(f"model holds the settings of a micro_step model, which {self.objective} trains none of")
+        if self.teacher and self.objective in ("control", "pretraining"):
+            raise ValueError(f"a teacher is for micro_step and draft, not for {self.objective}")
+        if self.objective == "draft" and self.model.get("decoding", "lossless") != "lossless":
+            raise ValueError("a draft is for the lossless mode: leave model.decoding out")
+        return self
+
+
+def read_recipe(path: Path | str) -> Recipe:
+    """Read a recipe: a YAML file, or the name of one that comes with the project.
+
+    Raises:
+        MicroStepError: there is none, or it is wrong; one line says where.
+    """
+    given = Path(path)
+    shipped = FOLDER / f"{path}.yaml"
+    if not given.exists() and shipped.is_file():
+        given = shipped
+    if not given.exists():
+        names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise MicroStepError(f"there is no recipe {str(path)!r}; give a YAML file or one of {names}")
+    return read_yaml(given, Recipe)

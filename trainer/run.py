@@ -1,0 +1,117 @@
+"""A recipe from beginning to end: prepare the data if that was not done, build, train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from data.corpus.gather import Gather
+from data.prepared import Prepared, read_prepared
+from data.runs import Run
+from model.loading import ModelSpec, load
+from model.segmentation import find_rule, valid_parameters
+from model.terminal import Tell
+from trainer.build import Built, build
+from trainer.loop import Trainer, accelerator_for
+from trainer.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders of a run."""
+
+    out: Path
+    local: Path | None = None
+    """Files of the sources; None: the hub."""
+    prepared: Path | None = None
+    """None: beside the run, under the names of mix and base."""
+    states: Path | None = None
+    """Of a draft; None: in the prepared data."""
+
+    def prepared_for(self, recipe: Recipe) -> Path:
+        """Where the data is prepared."""
+        if self.prepared is not None:
+            return self.prepared
+        base = Path(recipe.base.name).name
+        return self.out.parent / "prepared" / f"{Path(recipe.data.mix).stem}-{base}"
+
+    def states_for(self, recipe: Recipe) -> Path:
+        """Where the states of a frozen base are kept."""
+        return self.states if self.states is not None else self.prepared_for(recipe) / "states"
+
+
+def run_recipe(recipe: Recipe, places: Places, device: str, tell: Tell) -> Run | None:
+    """Prepare what is not prepared yet, and train; what was begun goes on. None in all processes but the main one.
+
+    Raises:
+        MicroStepError: what stands in the way.
+        KeyboardInterrupt: asked to stop.
+    """
+    accelerator = accelerator_for(recipe, device)
+    quiet: Tell = tell if accelerator.is_main_process else lambda message, fraction: None
+    built = built_from(recipe, places, device, quiet, accelerator)
+    for note in built.notes:
+        quiet(note, None)
+    done = Trainer(built, places.out, accelerator, quiet).run()
+    return done if accelerator.is_main_process else None
+
+
+def built_from(
+    recipe: Recipe, places: Places, device: str, tell: Tell, accelerator: Accelerator | None = None
+) -> Built:
+    """Prepared data, and what is trained on it. The main process prepares; the others wait for it."""
+    if accelerator is None or accelerator.is_main_process:
+        data = prepared_data(recipe, places, device, tell)
+        built = build(recipe, data, places.states_for(recipe), _device(device, accelerator), tell)
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+        if not accelerator.is_main_process:
+            data = prepared_data(recipe, places, device, tell)
+            built = build(recipe, data, places.states_for(recipe), _device(device, accelerator), tell)
+    return built
+
+
+def _device(device: str, accelerator: Accelerator | None) -> str:
+    return device if accelerator is None else str(accelerator.device)
+
+
+def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Prepared:
+    """The recipe's data, prepared now if it was not; a folder that was named is taken as it is."""
+    if places.prepared is not None:
+        return read_prepared(places.prepared)
+    from data.mixes import read_mix
+    from data.prepare import PrepareOptions, prepare
+
+    options = PrepareOptions(
+        chat=recipe.data.chat,
+        max_tokens=recipe.data.max_tokens,
+        limit=recipe.data.limit,
+        distill=None if recipe.data.distill is None else recipe.data.distill.options(recipe.seed),
+    )
+    spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype="float32", device=device)
+    return prepare(
+        read_mix(recipe.data.mix),
+        lambda: load(spec, tell),
+        places.prepared_for(recipe),
+        places.local,
+        options,
+        _needed(recipe),
+        tell,
+    )
+
+
+def _needed(recipe: Recipe) -> tuple[Gather, ...]:
+    """What the segmentation needs beyond the scores."""
+    if recipe.objective != "micro_step":
+        return ()
+    rule = find_rule(recipe.segmentation.rule)
+    parameters = valid_parameters(rule.name, recipe.segmentation.parameters)
+    if "window" in rule.needs:
+        return (Gather("window", window=int(parameters["window"])),)
+    if "attention" in rule.needs:
+        return (Gather("attention", width=recipe.segmentation.max_length),)
+    if "hidden" in rule.needs:
+        return (Gather("hidden", layer=int(parameters["layer"])),)
+    return ()

@@ -1,0 +1,135 @@
+"""The states of a base that stays as it is, computed once for all positions that a micro decoder is trained on.
+
+    STATES/states.npy     [P, K, d] of the context layers, bfloat16 as int16
+    STATES/positions.npy  [P, 2] row and position in it
+    STATES/states.json    written last: what they are of
+
+They are read through the page cache, so that they may be larger than the memory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.corpus.store_write import as_json, put
+from model.errors import TooLarge
+from model.modeling import MicroStepForCausalLM
+from model.terminal import Tell
+from trainer.batches import batch, cut
+from trainer.rows import Rows
+
+MARK, STATES, POSITIONS = "states.json", "states.npy", "positions.npy"
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class States:
+    """Macro states of P positions: position t of a row is followed there by t + 1, which the base predicts itself."""
+
+    rows: Rows
+    states: NDArray[np.int16]  # [P, K, d] bits of bfloat16
+    row: NDArray[np.int64]  # [P]
+    token: NDArray[np.int64]  # [P] index in `rows.ids`
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def following(self, chosen: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """[Q, M] the ids of the M tokens after each of Q positions, and [Q, M] whether they are learnt."""
+        after = self.token[chosen, None] + np.arange(1, most + 1)
+        end = self.rows.offsets[self.row[chosen] + 1]
+        there = after < end[:, None]
+        after = np.minimum(after, end[:, None] - 1)
+        return self.rows.ids[after], there & self.rows.learnt[after]
+
+    def read(self, chosen: NDArray[np.int64], most: int) -> tuple[Tensor, Tensor, Tensor]:
+        """[Q, K, d] bfloat16 states of Q positions, and as tensors what `following` gives."""
+        ids, learnt = self.following(chosen, most)
+        states = torch.from_numpy(self.states[chosen]).view(torch.bfloat16)
+        return states, torch.from_numpy(ids), torch.from_numpy(learnt)
+
+
+def positions(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[P] rows and [P] tokens at which a draft may begin: the two tokens after them are learnt."""
+    at = np.arange(len(rows.ids) - 2)
+    row = np.repeat(np.arange(len(rows)), rows.lengths)
+    chosen = at[(row[at] == row[at + 2]) & rows.learnt[at + 1] & rows.learnt[at + 2]]
+    return row[chosen], chosen
+
+
+def stored_bytes(rows: Rows, model: MicroStepForCausalLM) -> int:
+    """What the states of these rows take on disk."""
+    return len(positions(rows)[0]) * len(model.config.context_layers) * int(model.config.hidden_size) * 2
+
+
+def states_of(model: MicroStepForCausalLM, rows: Rows, path: Path, identity: dict[str, Any], tell: Tell) -> States:
+    """Compute the states, or read those that are there.
+
+    Args:
+        model: whose base is run, unmerged.
+        rows: the examples.
+        path: folder of the states.
+        identity: what decides them; states of something else are computed anew.
+        tell: told about the progress.
+
+    Raises:
+        TooLarge: the disk has no room.
+        ExportError: the folder cannot be written.
+    """
+    row, token = positions(rows)
+    shape = (len(row), len(model.config.context_layers), int(model.config.hidden_size))
+    said = {**identity, "shape": list(shape), "layers": list(model.config.context_layers)}
+    if _mark(path) != said:
+        _compute(model, rows, token, shape, path, tell)
+        put(path / MARK, as_json(said))
+    return States(rows, np.load(path / STATES, mmap_mode="r"), row, token)
+
+
+def _mark(path: Path) -> Any:
+    try:
+        return json.loads((path / MARK).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _compute(
+    model: MicroStepForCausalLM,
+    rows: Rows,
+    token: NDArray[np.int64],
+    shape: tuple[int, int, int],
+    path: Path,
+    tell: Tell,
+) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / MARK).unlink(missing_ok=True)
+    size = 2 * int(np.prod(shape))
+    if shutil.disk_usage(path).free < size + 2**28:
+        raise TooLarge(
+            f"the states take {size / 1e9:.2f} GB in {path}, more than the disk has free; free some, lower data.limit"
+            " or raise draft.every"
+        )
+    out = np.lib.format.open_memmap(path / STATES, mode="w+", dtype=np.int16, shape=shape)
+    place = np.full(len(rows.ids), -1)
+    place[token] = np.arange(len(token))
+    done = 0
+    for chosen in cut(np.argsort(rows.lengths, kind="stable"), rows.lengths, BATCH_TOKENS):
+        some = batch(rows, chosen).to(model.device)
+        position = (some.mask.long().cumsum(1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            context = model.macro(model.get_input_embeddings()(some.ids), some.mask, position).context  # [B, N, K, d]
+        bits = context.to(torch.bfloat16).cpu()[some.mask.cpu()].view(torch.int16).numpy()  # [tokens, K, d]
+        where = np.concatenate([np.arange(rows.offsets[i], rows.offsets[i + 1]) for i in chosen])
+        wanted = place[where] >= 0
+        out[place[where[wanted]]] = bits[wanted]
+        done += len(where)
+        tell(f"states of the base: {done:,} of {len(rows.ids):,} tokens", done / len(rows.ids))
+    out.flush()

@@ -1,0 +1,107 @@
+"""What is counted of a pass over some rows, as sums, so that parts of a step and processes can be added up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_STOPS = 5  # stops, right ones, their loss, tokens with a teacher, their divergence
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over tokens, for each of M positions in a segment, and over stops."""
+
+    position: Tensor  # [4, M] float64: tokens, nll in nats, tokens that are the likeliest, tokens that have an nll
+    other: Tensor  # [5] float64: stops, right ones, their loss, tokens with a teacher, their divergence
+
+    @classmethod
+    def nothing(cls, most: int, device: torch.device) -> Tally:
+        """Of no token."""
+        kind = torch.float64 if device.type != "mps" else torch.float32
+        return cls(torch.zeros(4, most, dtype=kind, device=device), torch.zeros(_STOPS, dtype=kind, device=device))
+
+    def __add__(self, more: Tally) -> Tally:
+        return Tally(self.position + more.position, self.other + more.other)
+
+    @classmethod
+    def of(
+        cls,
+        most: int,
+        slot: Tensor,
+        nll: Tensor,
+        correct: Tensor,
+        stops: tuple[float, Tensor, Tensor] | None = None,
+        divergence: Tensor | None = None,
+    ) -> Tally:
+        """Of T tokens.
+
+        Args:
+            most: M.
+            slot: [T] place in the segment.
+            nll: [T] nats.
+            correct: [T] bool.
+            stops: how many, [] right ones, [] sum of their losses.
+            divergence: [T] KL(teacher || model), nats.
+        """
+        zero = cls.nothing(most, nll.device)
+        position = zero.position.clone()
+        for row, values in enumerate((torch.ones_like(nll), nll, correct, torch.ones_like(nll))):
+            position[row].scatter_add_(0, slot, values.to(position.dtype))
+        other = zero.other.clone()
+        if stops is not None:
+            other[0], other[1], other[2] = stops[0], stops[1].detach(), stops[2].detach()
+        if divergence is not None:
+            other[3], other[4] = len(nll), divergence.sum()
+        return cls(position, other)
+
+    @property
+    def tokens(self) -> int:
+        """Over all positions."""
+        return int(self.position[0].sum())
+
+    @property
+    def token_loss(self) -> float:
+        """Nats a token that has an nll."""
+        return float(self.position[1].sum() / self.position[3].sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of tokens that are the likeliest."""
+        return float(self.position[2].sum() / self.position[0].sum())
+
+    @property
+    def stop_loss(self) -> float | None:
+        """Nats a stop."""
+        return float(self.other[2] / self.other[0]) if self.other[0] else None
+
+    @property
+    def stop_accuracy(self) -> float | None:
+        """Share of stops on the right side of one half."""
+        return float(self.other[1] / self.other[0]) if self.other[0] else None
+
+    @property
+    def teacher_loss(self) -> float | None:
+        """Nats a token."""
+        return float(self.other[4] / self.other[3]) if self.other[3] else None
+
+    @property
+    def position_tokens(self) -> tuple[int, ...]:
+        """[M]."""
+        return tuple(int(count) for count in self.position[0].tolist())
+
+    @property
+    def position_loss(self) -> tuple[float | None, ...]:
+        """[M] nats a token; None where there is none."""
+        return _means(self.position[1], self.position[3])
+
+    @property
+    def position_accuracy(self) -> tuple[float | None, ...]:
+        """[M] share of tokens that are the likeliest; None where there is none."""
+        return _means(self.position[2], self.position[0])
+
+
+def _means(sums: Tensor, counts: Tensor) -> tuple[float | None, ...]:
+    return tuple(total / n if n else None for total, n in zip(sums.tolist(), counts.tolist(), strict=True))
