@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.errors import MicroStepError
 
 Kind = TypeVar("Kind", bound=BaseModel)
+
+
+class Part(BaseModel):
+    """Values that cannot be changed, of exactly the types that are named; a key that is not named is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def read_yaml(path: Path, kind: type[Kind]) -> Kind:
@@ -29,7 +36,7 @@ def read_yaml(path: Path, kind: type[Kind]) -> Kind:
         MicroStepError: there is no such file, it is no YAML, or a key or value is wrong; file and key are named.
     """
     try:
-        said = yaml.safe_load(path.read_text("utf-8"))
+        said = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 (a safe loader)
     except OSError as error:
         raise MicroStepError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
@@ -72,23 +79,36 @@ def _told(mistake: Any, kind: type[BaseModel]) -> str:
     if mistake["type"] == "missing":
         return f"the key {place!r} is missing"
     message = str(mistake["msg"]).removeprefix("Value error, ")
+    given = mistake.get("input")
+    if mistake["type"] != "value_error" and isinstance(given, str | int | float | bool | None):
+        message += f", got {given!r}" if len(repr(given)) < 60 else ""
     return f"{place}: {message}" if place else message
 
 
-def _fields(kind: Any, place: tuple[Any, ...]) -> list[str]:
-    """The keys that may stand at a place."""
-    import typing
-
+def _fields(kind: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
+    """The keys that may stand at a place; the numbers of lists and the keys of mappings in it lead no deeper."""
+    kinds = [kind]
     for part in place:
-        if isinstance(part, int):
-            continue
-        fields = getattr(kind, "model_fields", {})
-        if part not in fields:
-            continue
-        kind = fields[part].annotation
-        while not hasattr(kind, "model_fields"):
-            inner = [each for each in typing.get_args(kind) if each is not type(None)]
-            if not inner:
-                return []
-            kind = inner[0]
-    return list(getattr(kind, "model_fields", {}))
+        inner = [each.model_fields[part].annotation for each in kinds if part in each.model_fields]
+        kinds = [found for each in inner for found in _models(each)] or kinds
+    return [name for each in kinds for name in each.model_fields]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation, as in `dict[str, tuple[Model, ...]] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for each in get_args(annotation) for found in _models(each)]
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; a key that is given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,5 @@
+"""The command line: `python -m data`."""
+
+from data.cli import main
+
+main()

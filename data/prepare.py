@@ -1,0 +1,122 @@
+"""From a mix to prepared data: clean the examples, let the base answer them if asked to, score them, gather the rest.
+
+Each part goes on where it was stopped, and is not done twice. See prepared.py for what is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.cleaning import clean
+from data.corpus.corpus import CorpusSpec, open_corpus
+from data.corpus.gather import Gather, gather
+from data.corpus.options import CorpusOptions
+from data.corpus.store import open_store
+from data.corpus.store_write import as_json, put
+from data.distill import DistillOptions
+from data.mixes import Mix
+from data.prepared import ANSWERS, EXAMPLES, STORE, TABLE, Prepared, examples_file, read_prepared
+from data.recipe import dump_yaml
+from model.errors import ExportError
+from model.terminal import Tell
+
+if TYPE_CHECKING:
+    from model.loading import LoadedModel
+
+IDENTITY = "prepared.json"
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How data is prepared."""
+
+    chat: bool = True
+    """Apply the base's chat template."""
+    max_tokens: int = 512
+    """Of an example; the rest is cut."""
+    limit: int | None = None
+    """Examples, after cleaning."""
+    distill: DistillOptions | None = None
+    """Let the base write the responses."""
+    ray: bool = False
+    """Score on a Ray cluster."""
+
+
+def prepare(
+    mix: Mix,
+    base: str,
+    load_model: Callable[[], LoadedModel],
+    out: Path,
+    local: Path | None,
+    options: PrepareOptions,
+    needed: Sequence[Gather] = (),
+    tell: Tell = lambda message, fraction: None,
+) -> Prepared:
+    """Prepare data under a base, or go on where that was stopped.
+
+    Args:
+        mix: what examples.
+        base: the name that `load_model` loads, to see that a begun folder is of the same.
+        load_model: called when it is needed.
+        out: folder of the prepared data.
+        local: folder of the sources' files; None: the hub.
+        options: how.
+        needed: what strategies need beyond the scores.
+        tell: told about the progress.
+
+    Raises:
+        ExportError: the folder is of something else, or cannot be written.
+        TextError: a source cannot be had, or nothing is left of it.
+    """
+    _begin(out, mix, base, options)
+    if not (out / EXAMPLES / TABLE).is_file():
+        clean(mix, local, out / EXAMPLES, options.limit, tell)
+    if options.distill is not None and not (out / ANSWERS / TABLE).is_file():
+        from data.distill_examples import distill_examples
+
+        distill_examples(load_model, out / EXAMPLES, out / ANSWERS, options.distill, tell)
+    _score(load_model, out, options, tell)
+    store = open_store(out / STORE)
+    for what in needed:
+        gather(load_model, store, what, tell)
+    return read_prepared(out)
+
+
+def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
+    """Note what the folder is of, or see that it is of the same."""
+    how = {name: value for name, value in asdict(options).items() if name != "ray"}
+    said: dict[str, Any] = json.loads(as_json({"base": base, "options": how, "mix": dump_yaml(mix).splitlines()}))
+    file = out / IDENTITY
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        there = json.loads(file.read_text("utf-8")) if file.is_file() else None
+    except OSError as error:
+        raise ExportError(f"{out} cannot be used: {error.strerror}") from None
+    except ValueError:
+        raise ExportError(f"{file} is damaged; remove {out} and prepare again") from None
+    if there is None:
+        put(file, as_json(said))
+    elif there != said:
+        odd = [name for name in said if there.get(name) != said[name]]
+        raise ExportError(
+            f"{out} was prepared with another {' and '.join(odd)}; give another folder, or remove this one"
+        )
+
+
+def _score(load_model: Callable[[], LoadedModel], out: Path, options: PrepareOptions, tell: Tell) -> None:
+    if (out / STORE / "complete.json").is_file():
+        return
+    corpus = open_corpus(CorpusSpec(str(examples_file(out)), "messages"))
+    how = CorpusOptions(chat=options.chat, max_tokens=options.max_tokens)
+    if options.ray:
+        from data.corpus.ray_scoring import score_corpus_with_ray
+
+        score_corpus_with_ray(load_model, corpus, out / STORE, how, tell)
+        return
+    from data.corpus.scoring import score_corpus  # torch
+
+    score_corpus(load_model, corpus, out / STORE, how, tell)
