@@ -8,12 +8,15 @@ from analysis import compare_cli, segment_cli
 from analysis.corpus import cli as corpus_cli
 from analysis.cutting import cli as cutting_cli
 from analysis.generating import cli as generating_cli
+from analysis.runs import cli as runs_cli
 from model.terminal import run
 
 app = typer.Typer(
-    help="Score texts, compare models, cut texts, make figures.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Score texts, compare models, cut texts, follow training, make figures.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
-for each in (compare_cli, segment_cli, cutting_cli, corpus_cli, generating_cli):
+for each in (compare_cli, segment_cli, cutting_cli, corpus_cli, generating_cli, runs_cli):
     app.add_typer(each.commands)
 
 

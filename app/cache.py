@@ -17,6 +17,7 @@ import streamlit as st
 from analysis.asking import Asked, Load
 from analysis.cutting.store import StoreSides
 from analysis.export import chrome
+from analysis.runs.shelf import Shelf
 from model.catalog import DefaultPair, default_pair
 from model.forward import Progress
 from model.loading import LoadedModel, ModelSpec, load
@@ -100,6 +101,12 @@ def _changed(name: str) -> float | None:
 def workshop() -> Workshop:
     """The server's one workshop."""
     return Workshop()
+
+
+@st.cache_resource
+def shelf() -> Shelf:
+    """The logs of training runs, as far as they were read."""
+    return Shelf()
 
 
 @st.cache_resource(show_spinner=False, ttl=600)

@@ -19,6 +19,7 @@ page = st.navigation(
         st.Page(ROOT / "pages" / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True),
         st.Page(ROOT / "pages" / "segmentation.py", title="Segmentation", icon="✂️"),
         st.Page(ROOT / "pages" / "generation.py", title="Generation", icon="✍️"),
+        st.Page(ROOT / "pages" / "runs.py", title="Runs", icon="📈"),
     ]
 )
 st.session_state["inputs"] = sidebar()

@@ -22,6 +22,7 @@ import torch
 from benchmarks.measure import in_fresh_process, spread, version
 from benchmarks.score import bundled_text
 from benchmarks.train_step import cut
+from data.learnt import Rows
 from data.runs import RunFacts, StageFacts
 from model.errors import TextError
 from model.loading import ModelSpec, load
@@ -32,7 +33,6 @@ from trainer.feed import Chosen, DraftFeed, RowFeed
 from trainer.loop import Trainer, accelerator_for
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.recipe import Recipe
-from trainer.rows import Rows
 from trainer.states import states_of
 
 RATE = 1e-4
@@ -142,9 +142,7 @@ def _rows(name: str, count: int, prompt: int, tokens: int, length: float) -> Row
     chance = random.Random(0)
     starts = [[True] * (prompt - 1) + cut(tokens + 1, length, chance) for _ in range(count)]
     learnt = np.tile(np.arange(width) >= prompt, count)
-    return Rows(
-        np.array(ids), learnt, np.array(starts).ravel(), np.arange(count + 1) * width, np.ones(count, dtype=np.int64)
-    )
+    return Rows(np.array(ids), learnt, np.array(starts).ravel(), np.arange(count + 1) * width, np.arange(count))
 
 
 def _theirs(name: str, made: Rows, rows: int, precision: str, steps: int, out: Path) -> float:
@@ -237,14 +235,15 @@ def _ours(
         silent = lambda message, fraction: None  # noqa: E731
         model, tokenizer, _ = build_model(recipe, "cpu", silent, made)
         objective: torch.nn.Module
-        feed: Any = _InOrder(recipe, made, made, rows)
+        once = np.ones(len(made), dtype=np.int64)
+        feed: Any = _InOrder(recipe, made, once, made, rows)
         if recipe.objective == "control":
             objective = LanguageModelObjective(model)
         elif recipe.objective == "micro_step":
             objective = MicroStepObjective(model, None)
         else:
             stored = states_of(model, made, states, {"rows": len(made)}, silent)
-            objective, feed = DraftObjective(model), _PositionsInOrder(recipe, stored, stored, rows)
+            objective, feed = DraftObjective(model), _PositionsInOrder(recipe, stored, once, stored, rows)
         most = getattr(model.config, "max_segment_length", 1)
         facts = RunFacts(
             "benchmark", recipe.objective, name, None, "bundled", "", steps + 1,

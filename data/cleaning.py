@@ -1,217 +1,209 @@
 """Clean a mix: read its sources, drop and mend examples by the mix's rules, and count what each rule did.
 
-All examples of a mix are held in memory: their order is shuffled, so that any prefix is a fair sample.
+Sources are streamed; the examples that are kept stay in memory, as their order is shuffled: about the size of their
+texts and 1 kB each, and what seen.py says of duplicates and evaluation sets.
 """
 
 from __future__ import annotations
 
-import random
-from collections import Counter
+import hashlib
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from data.corpus.store_write import as_json, put
+from data.corpus.store_write import put
 from data.example import Example
-from data.examples import write_examples
-from data.mixes import Cleaning, Mix, Use
-from data.reading import examples_of, read, records_of
-from data.rules import Contamination, NearDuplicates, code_language, fingerprint, line_breaks
+from data.examples import write_examples, writing_to
+from data.mixes import Cleaning, Mix, Opening, Use
+from data.reading import readings
+from data.records import at_hand
+from data.report import REPORT, CleaningReport, Tally
+from data.rules import languages, literal_line_breaks, real_line_breaks
+from data.seen import Contamination, Duplicates, NearDuplicates
 from data.sources import source
+from model.document import Message
 from model.errors import ExportError, TextError
 from model.terminal import Tell
 
-REPORT = "report.json"
-_SAMPLES = 3
-
-
-@dataclass(frozen=True)
-class SourceReport:
-    """What became of one source."""
-
-    source: str
-    licence: str
-    read: int
-    kept: int
-    held_out: int
-    repeat: int
-    dropped: dict[str, int]
-    """By rule."""
-    mended: dict[str, int]
-
-
-@dataclass(frozen=True)
-class CleaningReport:
-    """What became of a mix."""
-
-    mix: str
-    sources: tuple[SourceReport, ...]
-    samples: dict[str, tuple[str, ...]]
-    """Of each rule, the beginnings of some that it dropped or mended."""
-
-    @property
-    def kept(self) -> int:
-        """Examples."""
-        return sum(each.kept for each in self.sources)
-
-
-@dataclass
-class _Counts:
-    read: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    mended: Counter[str] = field(default_factory=Counter)
-    kept: list[Example] = field(default_factory=list)
-
 
 def clean(
-    mix: Mix, local: Path | None, out: Path, limit: int | None = None, tell: Tell = lambda message, fraction: None
+    mix: Mix,
+    local: Path | None,
+    out: Path,
+    limit: int | None = None,
+    tell: Tell = lambda message, fraction: None,
+    interval: float = 1.0,
 ) -> CleaningReport:
-    """Clean a mix into examples.parquet and report.json.
+    """Clean a mix into examples.parquet and report.json, both there at the end or not at all.
+
+    The same mix and files give the same examples in the same order; a prefix of them is a fair sample of all. The order
+    follows from seed, source and number alone, so that two mixes that keep the same examples hold them in one order.
 
     Args:
         mix: what to read, and by which rules.
         local: folder of the sources' files; None: the hub.
         out: folder, made if it is not there.
-        limit: keep the first so many examples of the shuffled mix.
-        tell: told about the progress.
+        limit: keep the first so many examples.
+        tell: told about the progress, at most every `interval` seconds but for each source once.
+        interval: seconds.
 
     Raises:
         TextError: a source cannot be had, or nothing is left.
         ExportError: the folder cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{out} cannot be made: {error.strerror}") from None
-    samples: dict[str, list[str]] = {}
-    shared = _Shared(mix.cleaning, _contamination(mix.cleaning, local, tell))
-    found: dict[str, _Counts] = {}
+    if out.exists() and not out.is_dir():
+        raise ExportError(f"{out} is a file; give a folder")
     for use in mix.sources:
-        if use.name in found:
-            raise TextError(f"the mix {mix.name} names {use.name} twice; use repeat")
-        counts = found[use.name] = _Counts()
-        tell(f"cleaning {use.name}", None)
-        examples = _examples(use, local)
-        for example in examples:
-            counts.read += 1
-            kept = shared.cleaned(example, use.what.code_language, counts, samples)
-            if kept is not None:
-                counts.kept.append(replace(kept, repeat=use.repeat))
-                if use.limit is not None and len(counts.kept) >= use.limit:
-                    break
-            if counts.read % 1000 == 0:
-                tell(f"cleaning {use.name}: {counts.read:,} read, {len(counts.kept):,} kept", None)
-    examples_ = _in_order(mix, found, limit)
-    if not examples_:
-        raise TextError(f"nothing is left of the mix {mix.name}: {_why(found)}")
-    taken = Counter(each.source for each in examples_)
-    aside = Counter(each.source for each in examples_ if each.held_out)
-    report = CleaningReport(
-        mix.name,
-        tuple(
-            SourceReport(
-                use.name, use.what.licence, counts.read, taken[use.name], aside[use.name], use.repeat,
-                dict(counts.dropped) | _left(counts, taken[use.name]), dict(counts.mended),
-            )
-            for use in mix.sources
-            for counts in [found[use.name]]
-        ),
-        {rule: tuple(texts) for rule, texts in samples.items()},
-    )  # fmt: skip
-    put(out / REPORT, as_json(asdict(report)))
-    write_examples(out, examples_)
+        at_hand(use.what, local)
+    rules = _Rules(mix.cleaning, _contamination(mix.cleaning, local, tell))
+    tallies: dict[str, Tally] = {}
+    kept: list[Example] = []
+    for place, use in enumerate(mix.sources):
+        tally = tallies[use.name] = Tally()
+        own = list(_cleaned(use, local, rules, tally, partial(_told, tell, place / len(mix.sources)), interval))
+        own.sort(key=lambda each: _order(mix.seed, each))
+        n = mix.held_out
+        kept += [replace(each, held_out=n is not None and i % n == n - 1) for i, each in enumerate(own)]
+    kept.sort(key=lambda each: _order(mix.seed, each))
+    kept = kept[:limit]
+    if not kept:
+        raise TextError(f"nothing is left of the mix {mix.name}: {_why(tallies)}")
+    report = _report(mix, tallies, kept, rules)
+    with writing_to(out):
+        put(out / REPORT, report.to_json())
+    write_examples(out, kept)
     return report
 
 
-def _examples(use: Use, local: Path | None) -> Iterator[Example]:
-    if use.file is None:
-        return read(use.name, use.what, local)
-    assert use.columns is not None
-    return examples_of(use.name, records_of(Path(use.file).expanduser(), use.columns.text or "text"), use.columns)
+def _told(tell: Tell, share: float, message: str) -> None:
+    tell(message, share)
 
 
-def _left(counts: _Counts, taken: int) -> dict[str, int]:
-    left = len(counts.kept) - taken
-    return {"limit": left} if left else {}
+def _cleaned(
+    use: Use, local: Path | None, rules: _Rules, tally: Tally, tell: Callable[[str], None], interval: float
+) -> Iterator[Example]:
+    """The examples of one source that are kept."""
+    kept, told = 0, time.monotonic()
+    tell(f"cleaning {use.name}")
+    for each in readings(use.what, local):
+        tally.read += 1
+        if time.monotonic() - told > interval:
+            told = time.monotonic()
+            tell(f"cleaning {use.name}: {tally.read:,} read, {kept:,} kept")
+        if each.messages is None:
+            tally.drop(str(each.reason), each.sample)
+            continue
+        messages = each.messages if use.opening is None else _opened(each.messages, use.opening)
+        if messages is None:
+            tally.drop("opening", each.messages[0].content)
+            continue
+        example = rules.cleaned(Example(use.name, each.number, messages, each.ended, repeat=use.repeat), tally)
+        if example is not None:
+            yield example
+            kept += 1
+            if kept == use.limit:
+                return
 
 
-def _why(found: dict[str, _Counts]) -> str:
-    read_, dropped = sum(each.read for each in found.values()), Counter[str]()
-    for each in found.values():
-        dropped += each.dropped
-    return f"{read_:,} examples were read, " + (
-        ", ".join(f"{n:,} dropped by {rule}" for rule, n in dropped.most_common()) or "none dropped"
+def _opened(messages: tuple[Message, ...], opening: Opening) -> tuple[Message, ...] | None:
+    """A plain text as its beginning and what follows; None where nothing follows. Conversations stay."""
+    if len(messages) > 1 or messages[0].role == "user":
+        return messages
+    text, at = messages[0].content, opening.characters
+    if len(text) <= at:
+        return None
+    ends = [text.rfind(end, at // 2, at) + 1 for end in (". ", "! ", "? ", "\n")]
+    cut = max(ends) or text.rfind(" ", 0, at) + 1 or at
+    begun, follows = text[:cut].rstrip(), text[cut:].lstrip("\n")
+    if not follows.strip():
+        return None
+    return Message("user", f"{opening.ask}\n\n{begun}"), Message("assistant", follows.rstrip())
+
+
+def _order(seed: int, example: Example) -> bytes:
+    key = f"{seed}/{example.source}/{example.number}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(key, digest_size=16).digest()
+
+
+def _report(mix: Mix, tallies: dict[str, Tally], kept: list[Example], rules: _Rules) -> CleaningReport:
+    def count(name: str, only_held_out: bool) -> int:
+        return sum(each.source == name and (each.held_out or not only_held_out) for each in kept)
+
+    found = tuple(
+        tallies[use.name].report(use.name, use.what.licence, count(use.name, False), count(use.name, True), use.repeat)
+        for use in mix.sources
     )
+    unguarded = rules.contamination.unguarded if rules.contamination is not None else {}
+    return CleaningReport(mix.name, found, unguarded, rules.near.missed if rules.near is not None else None)
 
 
-def _in_order(mix: Mix, found: dict[str, _Counts], limit: int | None) -> list[Example]:
-    """Shuffled; of each source every so manieth held out."""
-    every: list[Example] = []
-    for name, counts in found.items():
-        kept = counts.kept
-        random.Random(f"{mix.seed}/{name}").shuffle(kept)
-        n = mix.held_out
-        every += [replace(each, held_out=n is not None and i % n == n - 1) for i, each in enumerate(kept)]
-    random.Random(mix.seed).shuffle(every)
-    return every[:limit]
+def _why(tallies: dict[str, Tally]) -> str:
+    read = sum(each.read for each in tallies.values())
+    dropped = [f"{n:,} dropped by {rule}" for each in tallies.values() for rule, n in each.dropped.most_common()]
+    return f"{read:,} examples were read, {', '.join(dropped) or 'none dropped'}"
 
 
 def _contamination(rules: Cleaning, local: Path | None, tell: Tell) -> Contamination | None:
-    if not rules.decontaminate:
+    if rules.decontaminate is None:
         return None
-    sets = Contamination(rules.overlap)
-    for name in rules.decontaminate:
+    held = Contamination(rules.decontaminate.words)
+    for name in rules.decontaminate.against:
         tell(f"reading {name}, to keep it out", None)
-        for example in read(name, source(name), local):
-            sets.add(example.prompt)
-            sets.add(example.response)
-    return sets
+        for each in readings(source(name), local):
+            if each.messages is not None:
+                example = Example(name, each.number, each.messages)
+                held.add(name, example.prompt or example.response, example.response if example.prompt else "")
+    return held
 
 
-class _Shared:
-    """The rules in their order, with what has been seen so far."""
+class _Rules:
+    """The rules of a mix in their order, with what has been seen so far."""
 
     def __init__(self, rules: Cleaning, contamination: Contamination | None) -> None:
-        self._rules, self._contamination = rules, contamination
-        self._seen: set[bytes] = set()
-        self._near = NearDuplicates(rules.near_duplicates) if rules.near_duplicates is not None else None
+        self.contamination = contamination
+        self.near = None if rules.near_duplicates is None else NearDuplicates(rules.near_duplicates)
+        self._rules = rules
+        self._seen = Duplicates()
 
-    def cleaned(
-        self, example: Example, language: str | None, counts: _Counts, samples: dict[str, list[str]]
-    ) -> Example | None:
+    def cleaned(self, example: Example, tally: Tally) -> Example | None:
         """The example, mended where that was due; None where a rule drops it."""
-
-        def note(rule: str, tally: Counter[str], text: str) -> None:
-            tally[rule] += 1
-            if len(samples.setdefault(rule, [])) < _SAMPLES:
-                samples[rule].append(text[:160])
-
         rules = self._rules
-        if rules.line_breaks != "keep":
-            turned = _mapped(example, lambda text: line_breaks(text, rules.line_breaks == "literal"))
-            if turned != example:
-                note("line_breaks", counts.mended, example.response)
-                example = turned
-        drops: list[tuple[str, Callable[[], bool]]] = [
-            ("code_language", lambda: rules.code_language and language is not None and code_language(example, language)),
-            ("too short", lambda: bool(example.response) and len(example.response) < rules.least_characters),
-            ("response_characters", lambda: len(example.response) > (rules.response_characters or 1 << 62)),
-            ("prompt_characters", lambda: len(example.prompt) > (rules.prompt_characters or 1 << 62)),
-            ("exact_duplicates", lambda: rules.exact_duplicates and self._again(example)),
-            ("decontaminate", lambda: self._contamination is not None and self._contamination.holds(_whole(example))),
-            ("near_duplicates", lambda: self._near is not None and self._near.again(_whole(example))),
-        ]
-        for rule, drop in drops:
-            if drop():
-                note(rule, counts.dropped, _whole(example))
-                return None
+        if rules.line_breaks == "real":
+            before, example = example, _mapped(example, real_line_breaks)
+            if example != before:
+                tally.mend("line_breaks", _whole(before))
+        if (reason := self._reason(example, tally)) is not None:
+            tally.drop(*reason)
+            return None
+        if rules.line_breaks == "literal":
+            before, example = example, _mapped(example, literal_line_breaks)
+            if example != before:
+                tally.mend("line_breaks", _whole(example))
         return example
 
-    def _again(self, example: Example) -> bool:
-        print_ = fingerprint(_whole(example))
-        known = print_ in self._seen
-        self._seen.add(print_)
-        return known
+    def _reason(self, example: Example, tally: Tally) -> tuple[str, str] | None:
+        """The first rule that drops an example, and a sample of what it saw."""
+        rules, whole = self._rules, _whole(example)
+        if rules.code_languages is not None:
+            blocks = [label for message in example.messages for label in languages(message.content)]
+            tally.unlabelled += blocks.count("")
+            if other := [label for label in blocks if label and label not in rules.code_languages]:
+                return "code_languages", f"{other[0]}: {whole}"
+        if rules.prompt_characters is not None and len(example.prompt) > rules.prompt_characters:
+            return "prompt_characters", whole
+        if rules.response_characters is not None and len(example.response) > rules.response_characters:
+            return "response_characters", whole
+        if example.response and len(example.response) < rules.least_characters:
+            return "least_characters", whole
+        if self.contamination is not None and (shared := self.contamination.found(whole)) is not None:
+            return "decontaminate", shared
+        if rules.exact_duplicates and self._seen.again(whole):
+            return "exact_duplicates", whole
+        if self.near is not None and self.near.again(whole):
+            return "near_duplicates", whole
+        return None
 
 
 def _whole(example: Example) -> str:

@@ -6,41 +6,58 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from data.recipe import read_yaml
-from data.sources import Columns, Source, source, sources
+from data.recipe import Part, read_yaml
+from data.source import Positive, Shape, Source
+from data.sources import source, sources
 from model.errors import MicroStepError
 
 FOLDER = Path(__file__).parent / "mixes"
-Positive = Annotated[int, Field(ge=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class Opening(Part):
+    """Makes a pair of a plain text: the user gives its beginning, the assistant goes on."""
+
+    ask: str
+    """Said before the beginning."""
+    characters: Positive = 200
+    """Of the beginning, about: it ends with a sentence or line if one ends in its second half, else with a word."""
 
 
-class Use(_Part):
+class Use(Part):
     """A source of a mix: a known one, or a file of the user's own with its columns."""
 
     source: str | None = None
     file: str | None = None
-    """.txt, .jsonl, .json, each also .gz, or .parquet."""
-    columns: Columns | None = None
+    """.txt, .jsonl, .json (a list), each also .gz, or .parquet; a relative path starts where the mix lies."""
+    columns: Shape | None = None
     """Of `file`."""
-    licence: str = "unknown"
+    licence: str = "not given"
     """Of `file`."""
     repeat: Positive = 1
     """How often its examples come in an epoch."""
     limit: Positive | None = None
-    """Take so many examples, after cleaning."""
+    """Take the first so many examples that are clean; the rest is not read."""
+    opening: Opening | None = None
+    """For plain texts."""
 
     @model_validator(mode="after")
     def _one(self) -> Use:
         if (self.source is None) == (self.file is None):
             raise ValueError("name either a source or a file")
-        if (self.file is None) != (self.columns is None):
-            raise ValueError("a file needs columns, a source has its own")
+        if self.source is not None:
+            if self.columns is not None or self.licence != "not given":
+                raise ValueError("columns and licence are for a file; a source has its own")
+            known = sources()
+            if self.source not in known:
+                raise ValueError(f"no data source is called {self.source!r}; {_nearest(self.source, list(known))}")
+            if known[self.source].evaluate_only:
+                raise ValueError(f"{self.source} is for evaluation only, and never trained on")
+        elif self.columns is None:
+            raise ValueError("a file needs columns, as in `columns: {prompt: question, response: answer}`")
+        else:
+            self.columns.check()
         return self
 
     @property
@@ -50,46 +67,59 @@ class Use(_Part):
 
     @property
     def what(self) -> Source:
-        """The source.
-
-        Raises:
-            MicroStepError: there is none of that name.
-        """
+        """The source."""
         if self.source is not None:
             return source(self.source)
-        assert self.columns is not None
-        return Source(title=self.name, licence=self.licence, columns=self.columns)
+        shape = {name: getattr(self.columns, name) for name in Shape.model_fields}
+        return Source(name=self.name, title=self.name, licence=self.licence, local=self.file, **shape)
 
 
-class Cleaning(_Part):
-    """Rules, each switched by its value; what each did is counted."""
+class Decontamination(Part):
+    """What is kept out because a model is evaluated on it."""
 
-    line_breaks: Literal["keep", "real", "literal"] = "real"
-    r"""real: literal \n become line breaks in a text that has more of them than line breaks, and none of those inside
-    quotes. literal: the other way round, for an ablation."""
-    code_language: bool = False
-    """Drop examples of a source with a code language that hold fenced code labelled with another one."""
+    against: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of sources."""
+    words: Annotated[int, Field(ge=5)] = 13
+    """Of a run that an example may not share with them."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Decontamination:
+        for name in self.against:
+            if name not in sources():
+                raise ValueError(f"no data source is called {name!r}; {_nearest(name, list(sources()))}")
+        return self
+
+
+class Cleaning(Part):
+    r"""Rules, each switched by its value; what each did is counted. They stand in the order in which they apply."""
+
+    line_breaks: Literal["real", "literal"] | None = "real"
+    r"""real: literal \n become line breaks in a text that was written with them, see rules.py. literal: all line breaks
+    become literal, after all other rules, so that the same examples are kept. None: texts stay as they are."""
+    code_languages: tuple[str, ...] | None = None
+    """Drop an example with a fenced block that is labelled with any other language; one without a label may stay."""
+    prompt_characters: Positive | None = None
+    """Drop what has a longer prompt."""
+    response_characters: Positive | None = None
+    """Drop what has a longer response or text."""
+    least_characters: Positive = 1
+    """Drop what has a shorter response or text."""
+    decontaminate: Decontamination | None = None
+    """Drop what shares a run of words with an evaluation set."""
     exact_duplicates: bool = True
     """Drop what is equal to an earlier example but for case and white space."""
-    near_duplicates: Annotated[float, Field(gt=0, lt=1)] | None = None
+    near_duplicates: Annotated[float, Field(ge=0.3, lt=1)] | None = None
     """Drop what shares this much (Jaccard) of its runs of five words with an earlier example."""
-    decontaminate: tuple[str, ...] = ()
-    """Drop what shares a run of `overlap` words with one of these evaluation sets."""
-    overlap: Positive = 13
-    """Words; of a shorter evaluation text all its words, if there are at least eight."""
-    prompt_characters: Positive | None = None
-    """Drop longer prompts."""
-    response_characters: Positive | None = None
-    """Drop longer responses and texts."""
-    least_characters: Positive = 1
-    """Drop shorter responses and texts."""
 
 
-class Mix(_Part):
+class Mix(Part):
     """What a model is trained on."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    about: str = ""
+    """One sentence."""
     sources: Annotated[tuple[Use, ...], Field(min_length=1)]
+    """Of two equal examples the first is kept."""
     cleaning: Cleaning = Cleaning()
     held_out: Annotated[int, Field(ge=2)] | None = 50
     """Every so manieth example of each source is never trained on; None: all are."""
@@ -97,15 +127,10 @@ class Mix(_Part):
     """Of the order."""
 
     @model_validator(mode="after")
-    def _allowed(self) -> Mix:
-        known = sources()
-        for use in self.sources:
-            if use.source is not None and use.source in known and known[use.source].evaluate_only:
-                raise ValueError(f"{use.source} is for evaluation only, and never trained on")
-        for name in self.cleaning.decontaminate:
-            if name not in known:
-                close = difflib.get_close_matches(name, list(known), n=1)
-                raise ValueError(f"decontaminate: no source is called {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    def _once(self) -> Mix:
+        names = [use.name for use in self.sources]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is named twice; use repeat")
         return self
 
 
@@ -120,14 +145,20 @@ def read_mix(name: str) -> Mix:
     Raises:
         MicroStepError: there is none, or it is wrong.
     """
-    shipped = FOLDER / f"{name}.yaml"
-    path = shipped if Path(name).suffix == "" and shipped.is_file() else Path(name)
+    path = FOLDER / f"{name}.yaml" if name in names() else Path(name).expanduser()
     if not path.is_file():
-        close = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"give a YAML file or one of {', '.join(names())}"
-        raise MicroStepError(f"there is no mix {name!r}; {hint}")
+        raise MicroStepError(f"there is no mix {name!r}; {_nearest(name, names(), 'give a YAML file or one of ')}")
     mix = read_yaml(path, Mix)
-    for use in mix.sources:
-        if use.source is not None:
-            source(use.source)
-    return mix
+    uses = tuple(
+        use if use.file is None else use.model_copy(update={"file": str(_from(path, use.file))}) for use in mix.sources
+    )
+    return mix.model_copy(update={"sources": uses})
+
+
+def _from(mix: Path, file: str) -> Path:
+    return (mix.parent / Path(file).expanduser()).absolute()
+
+
+def _nearest(name: str, known: list[str], head: str = "there are ") -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"{head}{', '.join(known)}"

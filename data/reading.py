@@ -1,141 +1,167 @@
-"""Records of a source as examples, in a fixed order: from the hub, from local files, or made from templates.
+"""What the records of a source become: plain texts, prompts with a response, conversations.
 
-Knows formats and columns; nothing about tokens, mixes or cleaning.
+Knows columns and patterns; nothing about files, tokens, mixes or cleaning.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from data.example import Example
-from data.sources import Columns, Source
-from data.templates import prompts
-from model.document import PLAIN, ROLES, Message
-from model.errors import MicroStepError, TextError
+from data.records import Record, at_hand, records
+from data.source import Columns, Shape, Source, Turns
+from model.document import PLAIN, Message
+from model.errors import TextError
 
-_ROLE = {"human": "user", "gpt": "assistant", "from": "role"}
-_SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
+FILTERS, UNUSABLE = "filters", "unusable"
+_NOT_THERE = object()
 
 
-def read(name: str, source: Source, local: Path | None = None) -> Iterator[Example]:
-    """The examples of a source.
+@dataclass(frozen=True)
+class Reading:
+    """A record, or a piece of one."""
+
+    number: int
+    """Counted from 0 through the source, whatever becomes of it."""
+    messages: tuple[Message, ...] | None
+    """None where there is nothing to learn from."""
+    ended: bool = True
+    """False for a piece that the text goes on after."""
+    reason: str | None = None
+    """FILTERS or UNUSABLE, where there are no messages."""
+    sample: str = ""
+    """What the record holds instead."""
+
+
+def readings(source: Source, local: Path | None = None) -> Iterator[Reading]:
+    """Read a source.
 
     Args:
-        name: of the source.
-        source: what it is.
-        local: the folder under which its files are; None: the hub.
+        source: what to read.
+        local: the folder that holds its files; None: the hub.
 
     Raises:
-        TextError: it cannot be had, a file is damaged, or a named column is not there.
+        TextError: it cannot be had, a file is damaged, or a record lacks a column that is named.
     """
+    at_hand(source, local)
+    columns: Columns = source
+    if local is not None and source.local_columns is not None:
+        columns = source.local_columns
     if source.templates is not None:
-        for number, prompt in enumerate(prompts(Path(__file__).parent / source.templates)):
-            yield Example(name, number, (Message("user", prompt),))
-        return
-    columns = source.columns
-    if local is not None and source.local is not None:
-        columns = source.local.columns or columns
-        records = _local(name, source, local)
-    elif local is not None and source.hub is None:
-        raise TextError(f"source {name!r} names no local files and is on no hub")
-    else:
-        records = _hub(name, source)
-    yield from examples_of(name, records, columns, source)
-
-
-def examples_of(
-    name: str, records: Iterable[Mapping[str, Any]], columns: Columns, source: Source | None = None
-) -> Iterator[Example]:
-    """Records as examples, those that the source keeps.
-
-    Raises:
-        TextError: a record has not the columns, or something else than text in them.
-    """
-    source = source or Source(title=name, licence="unknown", columns=columns)
+        columns = Columns(prompt="prompt")
     number = 0
-    for record in records:
-        if not all(keep.holds(_at(record, keep.column)) for keep in source.keep):
-            continue
-        for messages in _examples(name, source, columns, record):
-            yield Example(name, number, messages)
+    for record in records(source, local):
+        for each in _readings(source, columns, record, number):
+            yield each
             number += 1
 
 
-def _examples(
-    name: str, source: Source, columns: Columns, record: Mapping[str, Any]
-) -> Iterator[tuple[Message, ...]]:
-    """A record as conversations or texts; one without content gives none."""
-    missing = [column for column in columns.names if _at(record, column) is _NOTHING]
-    if missing:
-        raise TextError(
-            f"source {name!r}: a record has no column {missing[0]!r}, only {', '.join(map(str, record)) or 'none'};"
-            " check that this is the data set that the source names"
-        )
+def _readings(source: Source, columns: Columns, record: Record, number: int) -> Iterator[Reading]:
+    for rule in source.filters:
+        if not rule.keeps(_at(source, record, rule.column)):
+            yield Reading(number, None, reason=FILTERS, sample=f"{rule.column}: {_at(source, record, rule.column)}")
+            return
     if columns.text is not None:
-        text = _cut_out(source, _text(name, record, columns.text))
-        yield from ((Message(PLAIN, piece),) for piece in pieces(text, source.piece_characters))
+        text = _cut_out(source, _text(source, record, columns.text))
+        found = list(pieces(text, source.piece_chars))
+        for i, piece in enumerate(found):
+            yield Reading(number + i, (Message(PLAIN, piece),), ended=i == len(found) - 1)
+        if not found:
+            yield Reading(number, None, reason=UNUSABLE, sample="no text")
         return
-    if columns.messages is not None:
-        messages = _conversation(name, _at(record, columns.messages))
+    messages = _turns(source, columns.messages, record) if columns.messages else _pair(source, columns, record)
+    if isinstance(messages, str):
+        yield Reading(number, None, reason=UNUSABLE, sample=messages)
     else:
-        parts = [_text(name, record, column).strip() for column in columns.prompt]
-        prompt = "\n\n".join(part for part in parts if part)
-        if source.prompt_pattern is not None and (found := re.search(source.prompt_pattern, prompt)):
-            prompt = found.group(1).strip()
-        system = _text(name, record, columns.system).strip() if columns.system is not None else ""
-        messages = [*([Message("system", system)] if system else []), *([Message("user", prompt)] if prompt else [])]
-        if columns.response is not None:
-            answer = _cut_out(source, _text(name, record, columns.response)).strip()
-            if not answer or not prompt:
-                return
-            messages.append(Message("assistant", answer))
-    if messages:
-        yield tuple(messages)
+        yield Reading(number, messages)
 
 
-def _conversation(name: str, turns: object) -> list[Message]:
-    found = []
-    for turn in turns if isinstance(turns, list) else []:
-        role = turn.get("role", turn.get("from")) if isinstance(turn, dict) else None
-        content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
-        role = _ROLE.get(str(role), role)
-        if role not in ROLES or not isinstance(content, str):
-            raise TextError(f"source {name!r}: a conversation is a list of role and content, got {str(turn)[:60]!r}")
-        found.append(Message(str(role), content.strip()))
-    return found
+def _pair(source: Source, columns: Columns, record: Record) -> tuple[Message, ...] | str:
+    """A system message, a prompt and a response; a word where prompt or response is empty."""
+    names = (columns.prompt,) if isinstance(columns.prompt, str) else columns.prompt or ()
+    parts = [_text(source, record, name).strip() for name in names]
+    prompt = "\n\n".join(part for part in parts if part)
+    if source.prompt_pattern is not None and (found := re.search(source.prompt_pattern, prompt)):
+        prompt = (found.group(1) or "").strip()
+    if not prompt:
+        return "no prompt"
+    system = _text(source, record, columns.system).strip() if columns.system is not None else ""
+    messages = [*([Message("system", system)] if system else []), Message("user", prompt)]
+    if columns.response is not None:
+        response = _cut_out(source, _text(source, record, columns.response)).strip()
+        if not response:
+            return f"no response to: {prompt}"
+        messages.append(Message("assistant", response))
+    return tuple(messages)
 
 
-_NOTHING = object()
+def _turns(source: Source, turns: Turns, record: Record) -> tuple[Message, ...] | str:
+    """A conversation up to its last answer; a word where there is none, or someone unknown speaks."""
+    messages = []
+    for column in turns.columns:
+        value = _at(source, record, column)
+        for turn in value if isinstance(value, list) else [value]:
+            role = turn.get(turns.role) if isinstance(turn, Mapping) else None
+            content = turn.get(turns.content) if isinstance(turn, Mapping) else None
+            if not isinstance(role, str) or role not in turns.roles or not isinstance(content, str):
+                return f"no turn of a known role: {turn}"
+            content = _clean(content).strip()
+            if turns.roles[role] == "assistant":
+                content = _cut_out(source, content).strip()
+            if content or turns.roles[role] != "system":
+                messages.append(Message(turns.roles[role], content))
+    while messages and messages[-1].role != "assistant":
+        messages.pop()
+    speakers = [message.role for message in messages if message.role != "system"]
+    if not messages or not all(message.content for message in messages) or speakers[0] != "user":
+        return f"no question with an answer: {messages[0].content if messages else ''}"
+    return tuple(messages)
 
 
-def _at(record: Mapping[str, Any], column: str) -> Any:
-    """The value of a column; of a dotted one, inside nested records."""
-    value: Any = record
+def _at(source: Source, record: Record, column: str) -> object:
+    """The value of a column; of a dotted one, inside a column.
+
+    Raises:
+        TextError: there is no such column.
+    """
+    value: object = record
     for part in [column] if column in record else column.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return _NOTHING
-        value = value[part]
+        value = value.get(part, _NOT_THERE) if isinstance(value, Mapping) else _NOT_THERE
+    if value is _NOT_THERE:
+        raise _no_column(source, record, column)
     return value
 
 
-def _text(name: str, record: Mapping[str, Any], column: str) -> str:
-    value = _at(record, column)
+def _text(source: Source, record: Record, column: str) -> str:
+    """A column's text; lists of texts a line each; none at all is the empty text."""
+    value = _at(source, record, column)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = "\n".join(value)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise TextError(f"source {name!r}: the column {column!r} holds {type(value).__name__}, not text")
-    return value.replace("\r\n", "\n").replace("\x00", "").encode("utf-8", "ignore").decode("utf-8")
+        raise _no_column(source, record, column)
+    return _clean(value)
 
 
-def _cut_out(source: Source, text: str) -> str:
-    return re.sub(source.remove, "", text) if source.remove is not None else text
+def _no_column(source: Source, record: Record, column: str) -> TextError:
+    return TextError(
+        f"source {source.name!r}: a record has no text in column {column!r}, only {', '.join(record) or 'none'}; "
+        "check that this is the data set that the source names"
+    )
+
+
+def _clean(text: str) -> str:
+    """Line breaks of one kind, and no half of a surrogate pair, which no UTF-8 file can hold."""
+    return text.replace("\r\n", "\n").encode("utf-8", "ignore").decode("utf-8")
+
+
+def _cut_out(shape: Shape, text: str) -> str:
+    for pattern in shape.removed:
+        text = re.sub(pattern, "", text)
+    return text
 
 
 def pieces(text: str, limit: int | None) -> Iterator[str]:
@@ -153,89 +179,5 @@ def pieces(text: str, limit: int | None) -> Iterator[str]:
         if size >= limit:
             yield "\n\n".join(gathered)
             gathered, size = [], 0
-    if gathered and size:
+    if size:
         yield "\n\n".join(gathered)
-
-
-# --- where records come from
-
-
-def _local(name: str, source: Source, folder: Path) -> Iterator[Mapping[str, Any]]:
-    assert source.local is not None
-    files = sorted(folder.glob(source.local.pattern))
-    if not files:
-        raise TextError(
-            f"source {name!r}: there is no {source.local.pattern} in {folder}; give the folder that holds it (--local)"
-        )
-    for file in files:
-        column = (source.local.columns or source.columns).text or "text"
-        yield from records_of(file, column, source.local.separator)
-
-
-def records_of(file: Path, column: str = "text", separator: str | None = None) -> Iterator[Mapping[str, Any]]:
-    """The records of a local file; a .txt gives records of one column.
-
-    Raises:
-        TextError: it cannot be read, is damaged, or is of no kind that is read.
-    """
-    kind = file.name.lower().removesuffix(".gz")
-    if not kind.endswith(_SUFFIXES):
-        raise TextError(f"{file} is of no kind that is read; give one of {', '.join(_SUFFIXES)}, also .gz")
-    try:
-        if kind.endswith(".parquet"):
-            yield from _parquet(file)
-            return
-        opened: Any = gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")
-        with opened, io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as lines:
-            if kind.endswith(".txt"):
-                text = lines.read()
-                yield from ({column: piece} for piece in (text.split(separator) if separator else [text]))
-            elif kind.endswith(".json"):
-                yield from (_record(file, i, each) for i, each in enumerate(_listed(file, json.load(lines)), 1))
-            else:
-                yield from (_record(file, i, json.loads(line)) for i, line in enumerate(lines, 1) if line.strip())
-    except OSError as error:
-        raise TextError(f"{file} cannot be read: {error.strerror or error}") from None
-    except (EOFError, zlib.error, UnicodeDecodeError, ValueError, RecursionError) as error:
-        if isinstance(error, MicroStepError):
-            raise
-        raise TextError(f"{file} is damaged or not what its name says ({error}); fetch it again") from None
-
-
-def _listed(file: Path, found: object) -> Sequence[Any]:
-    if not isinstance(found, list):
-        raise TextError(f"{file} is no JSON list of records")
-    return found
-
-
-def _record(file: Path, number: int, found: object) -> Mapping[str, Any]:
-    if not isinstance(found, dict):
-        raise TextError(f"{file}, record {number} is no JSON object")
-    return found
-
-
-def _parquet(file: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(256):
-                yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise TextError(f"{file} is no Parquet file that can be read ({error}); fetch it again") from None
-
-
-def _hub(name: str, source: Source) -> Iterator[Mapping[str, Any]]:
-    if source.hub is None:
-        raise TextError(f"source {name!r} is on no hub; give the folder that holds its files (--local)")
-    import datasets  # heavy, and not needed for local files
-
-    try:
-        yield from datasets.load_dataset(source.hub.id, source.hub.subset, split=source.hub.split, streaming=True)
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TextError(
-            f"source {name!r}: the hub's {source.hub.id} cannot be read ({reason}); check the network, log in if it is"
-            " gated, or give a folder with its files (--local)"
-        ) from None

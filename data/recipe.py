@@ -36,7 +36,7 @@ def read_yaml(path: Path, kind: type[Kind]) -> Kind:
         MicroStepError: there is no such file, it is no YAML, or a key or value is wrong; file and key are named.
     """
     try:
-        said = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 (a safe loader)
+        said = yaml.load(path.read_text("utf-8"), _Loader)
     except OSError as error:
         raise MicroStepError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

@@ -12,7 +12,8 @@ Knows nothing about training itself. A line that is being written while it is re
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,19 +130,30 @@ def read_lines(path: Path) -> list[LogLine]:
         TextError: a line is not one.
     """
     try:
-        text = path.read_text("utf-8")
+        whole = path.read_bytes()
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise TextError(f"{path} cannot be read as a log: {error}") from None
-    whole = text[: text.rfind("\n") + 1].splitlines()
     found = []
-    for number, line in enumerate(whole, 1):
+    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
         try:
-            found.append(_line(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            found.append(from_line(line))
+        except ValueError:
             raise TextError(f"{path}, line {number} is no line of a training log") from None
     return found
+
+
+def from_line(line: bytes | str) -> LogLine:
+    """The inverse of `to_line`.
+
+    Raises:
+        ValueError: it is no such line.
+    """
+    try:
+        return _line(json.loads(line))
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no line of a training log: {error}") from None
 
 
 def facts_json(facts: RunFacts) -> bytes:
@@ -155,22 +167,110 @@ def read_run(path: Path) -> Run:
     Raises:
         TextError: it is none, or is damaged.
     """
+    return Run(path, read_facts(path), tuple(read_lines(path / LOG)), checkpoints(path), is_finished(path))
+
+
+def read_facts(path: Path) -> RunFacts:
+    """What the run in a folder is of.
+
+    Raises:
+        TextError: there is no run, or its facts are damaged.
+    """
     try:
         said = json.loads((path / FACTS).read_text("utf-8"))
         if said.pop("format", None) != FORMAT:
             raise TextError(f"{path} holds a run of another version; train it again")
-        stages = tuple(StageFacts(**stage) for stage in said.pop("stages"))
-        facts = RunFacts(**said, stages=stages)
+        return _facts(said)
     except OSError:
         raise TextError(f"{path} holds no training run: there is no {FACTS}") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise TextError(f"{path / FACTS} is damaged; train again, or choose another run") from None
-    checkpoints = tuple(sorted(each for each in (path / CHECKPOINTS).glob("step-*") if each.suffix != ".part"))
-    finished = (path / MODEL / "config.json").is_file() or (path / MODEL / "adapter_config.json").is_file()
-    return Run(path, facts, tuple(read_lines(path / LOG)), checkpoints, finished)
+
+
+def checkpoints(path: Path) -> tuple[Path, ...]:
+    """The complete checkpoints of a run, oldest first."""
+    return tuple(sorted(each for each in (path / CHECKPOINTS).glob("step-*") if each.suffix != ".part"))
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run has written its model."""
+    return any((path / MODEL / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def _line(values: dict[str, Any]) -> LogLine:
-    names = {field.name for field in fields(LogLine)}
-    lists = {name: tuple(values[name]) for name in ("position_tokens", "position_loss", "position_accuracy")}
-    return LogLine(**{**{name: values[name] for name in names}, **lists})
+    found = {name: kind(values[name]) for name, kind in _KINDS.items()}
+    if not len(found["position_tokens"]) == len(found["position_loss"]) == len(found["position_accuracy"]):
+        raise ValueError("the lists have no place for each position")
+    return LogLine(**found)
+
+
+def _facts(said: dict[str, Any]) -> RunFacts:
+    words = {name: _word(said[name]) for name in ("name", "objective", "base", "data", "data_hash")}
+    return RunFacts(
+        **words,
+        base_revision=None if said["base_revision"] is None else _word(said["base_revision"]),
+        steps=_whole(said["steps"]),
+        stages=tuple(
+            StageFacts(_word(each["name"]), _whole(each["first"]), _whole(each["last"]), _rates(each["rates"]))
+            for each in said["stages"]
+        ),
+        parameters={_word(name): _whole(count) for name, count in said["parameters"].items()},
+        tokens_per_step=_number(said["tokens_per_step"]),
+        seed=_whole(said["seed"]),
+        packages={_word(name): _word(version) for name, version in said["packages"].items()},
+    )
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{value!r} is no number")
+    return value  # type: ignore[return-value]
+
+
+def _maybe(value: object) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no word")
+    return value
+
+
+def _rates(value: dict[str, Any]) -> dict[str, float]:
+    return {_word(name): _number(rate) for name, rate in value.items()}
+
+
+def _split(value: object) -> str:
+    if value not in ("train", "validation"):
+        raise ValueError(f"{value!r} is no split")
+    return str(value)
+
+
+_KINDS: dict[str, Callable[[Any], Any]] = {
+    "step": _whole,
+    "stage": _word,
+    "split": _split,
+    "tokens": _whole,
+    "seen": _whole,
+    "loss": _number,
+    "token_loss": _number,
+    "stop_loss": _maybe,
+    "teacher_loss": _maybe,
+    "accuracy": _number,
+    "position_tokens": lambda given: tuple(map(_whole, given)),
+    "position_loss": lambda given: tuple(map(_maybe, given)),
+    "position_accuracy": lambda given: tuple(map(_maybe, given)),
+    "stop_accuracy": _maybe,
+    "stops": _whole,
+    "rates": _rates,
+    "gradient_norm": _maybe,
+    "tokens_per_second": _maybe,
+    "seconds": _number,
+}

@@ -18,6 +18,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from data.learnt import Rows
 from data.prepared import Prepared
 from data.recipe import dump_yaml
 from data.runs import LogLine, Run, read_lines, read_run
@@ -34,7 +35,7 @@ from trainer.loop import Stopped, Trainer, accelerator_for
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import choose, factor
 from trainer.recipe import Recipe, Segmentation, Stage, read_recipe
-from trainer.rows import Rows, training_rows
+from trainer.rows import training_rows
 from trainer.states import positions
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
@@ -155,12 +156,12 @@ def test_the_plain_loss_is_transformers_own(prepared: Prepared, model: Path) -> 
 def test_the_draft_loss_is_that_of_the_micro_decoder_position_by_position(
     prepared: Prepared, model: Path, tmp_path: Path
 ) -> None:
-    chosen = recipe(model, "draft", draft={"vocabulary": 120})
+    chosen = recipe(model, "draft", draft={"vocabulary": 24})
     built = build(chosen, prepared, tmp_path, "cpu", quiet)
     micro, objective = built.model, built.objective
     assert isinstance(micro, MicroStepForCausalLM) and isinstance(objective, DraftObjective)
     words = micro.config.draft_vocabulary
-    assert len(words) == 120 and micro.generation_config.eos_token_id in words
+    assert len(words) == 24 and micro.generation_config.eos_token_id in words
     rows = built.feed.train.rows  # type: ignore[attr-defined]
     row, token = positions(rows)
     some = np.arange(0, len(row), 7)[:9]
@@ -184,7 +185,7 @@ def test_the_draft_loss_is_that_of_the_micro_decoder_position_by_position(
                     nll[j] -= float(scores[words.index(target)])
                     right[j] += int(scores.argmax()) == words.index(target)
     assert tally.position[0].tolist() == counted.tolist() and counted[1:].all()
-    np.testing.assert_allclose(tally.position[1].numpy(), nll, rtol=1e-9)
+    np.testing.assert_allclose(tally.position[1].numpy(), nll, rtol=1e-6)  # logits are float32
     assert tally.position[2].tolist() == right.tolist()
 
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.learnt import Rows
 from model.errors import MicroStepError
-from trainer.rows import Rows
 
 POOL = 32  # batches whose rows are sorted by length together: little padding, and yet chance companions
 

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from data.corpus.store_write import as_json, put
+from data.learnt import Rows
 from data.prepared import Prepared
 from data.runs import RunFacts, StageFacts
 from model.errors import MicroStepError
@@ -29,7 +30,7 @@ from trainer.feed import DraftFeed, Feed, RowFeed, mean_tokens
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import group_of
 from trainer.recipe import Recipe
-from trainer.rows import Rows, training_rows
+from trainer.rows import training_rows
 from trainer.states import states_of
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy")
@@ -92,7 +93,7 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     rows = training_rows(prepared, recipe.segmentation if recipe.objective == "micro_step" else None)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
     objective: nn.Module
-    feed: Feed = RowFeed(recipe, rows.train, rows.held_out)
+    feed: Feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
     if not isinstance(model, MicroStepForCausalLM):
         objective = LanguageModelObjective(model)
     elif recipe.objective == "micro_step":
@@ -101,7 +102,7 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
         identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
         train = states_of(model, rows.train, states / "train", identity, tell)
         measured = states_of(model, rows.held_out, states / "held_out", identity, tell)
-        objective, feed = DraftObjective(model), DraftFeed(recipe, train, measured)
+        objective, feed = DraftObjective(model), DraftFeed(recipe, train, rows.repeat, measured)
     facts = _facts(recipe, model, prepared, feed, revision)
     most = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
     return Built(recipe, objective, model, tokenizer, feed, facts, rows.notes, most)

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from data.learnt import Rows
 from model.lean_loss import head_loss
 from model.lossless import with_vocabulary
 from model.modeling import MicroStepForCausalLM
-from trainer.rows import Rows
 from trainer.tally import Tally
 
 
@@ -72,9 +72,8 @@ class DraftObjective(nn.Module):
 def frequent(rows: Rows, words: int, needed: list[int]) -> list[int]:
     """The ids of the words that are most frequent among the learnt tokens, `needed` ones included, rising."""
     count = np.bincount(rows.ids[rows.learnt])
-    order = np.argsort(-count, kind="stable")
-    chosen = [word for word in order[:words].tolist() if count[word]]
-    return sorted({*chosen[: words - len(needed)], *needed})
+    order = [word for word in np.argsort(-count, kind="stable").tolist() if count[word] and word not in needed]
+    return sorted({*needed, *order[: words - len(needed)]})
 
 
 def draft_steps(

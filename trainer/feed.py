@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.learnt import Rows
 from trainer import batches
 from trainer.batches import Batch
 from trainer.draft import DraftBatch, draft_steps
 from trainer.recipe import Recipe
-from trainer.rows import Rows
 from trainer.states import States
 
 Chosen = NDArray[np.int64]
@@ -60,11 +60,13 @@ class RowFeed:
 
     recipe: Recipe
     train: Rows
+    repeat: NDArray[np.int64]
+    """[R] how often each row of `train` comes in an epoch."""
     measured: Rows
 
     def steps(self) -> Iterator[Chosen]:
         """See `Feed`."""
-        return batches.steps(self.train.lengths, self.train.repeat, self.recipe.batch.tokens, self.recipe.seed)
+        return batches.steps(self.train.lengths, self.repeat, self.recipe.batch.tokens, self.recipe.seed)
 
     def part(self, chosen: Chosen, held_out: bool = False) -> Batch:
         """See `Feed`."""
@@ -86,12 +88,14 @@ class DraftFeed:
 
     recipe: Recipe
     train: States
+    repeat: NDArray[np.int64]
+    """[R] how often each row comes in an epoch."""
     measured: States
 
     def steps(self) -> Iterator[Chosen]:
         """See `Feed`."""
         tokens, every = self.recipe.batch.tokens, self.recipe.draft.every
-        return draft_steps(self.train.row, self.train.rows.repeat, tokens, every, self.recipe.seed)
+        return draft_steps(self.train.row, self.repeat, tokens, every, self.recipe.seed)
 
     def part(self, chosen: Chosen, held_out: bool = False) -> DraftBatch:
         """See `Feed`."""

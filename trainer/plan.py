@@ -80,7 +80,7 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
         assert isinstance(model, MicroStepForCausalLM)
         objective: torch.nn.Module = DraftObjective(model)
         row, _ = positions(rows.train)
-        chosen = draft_steps(row, rows.train.repeat, recipe.batch.tokens, recipe.draft.every, recipe.seed)
+        chosen = draft_steps(row, rows.repeat, recipe.batch.tokens, recipe.draft.every, recipe.seed)
         size = len(next(chosen))
         shape = (size, len(model.config.context_layers), model.config.hidden_size)
         most = recipe.segmentation.max_length
@@ -89,7 +89,7 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
         states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
         a_step, an_epoch = size * (most - 1.0), len(row) / recipe.draft.every * (most - 1)
     else:
-        feed = RowFeed(recipe, rows.train, rows.held_out)
+        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
         if isinstance(model, MicroStepForCausalLM):
             objective = MicroStepObjective(model, load_base(recipe, device, tell)[0] if recipe.teacher else None)
         else:

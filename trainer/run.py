@@ -93,6 +93,7 @@ def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Pr
     spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype="float32", device=device)
     return prepare(
         read_mix(recipe.data.mix),
+        recipe.base.name,
         lambda: load(spec, tell),
         places.prepared_for(recipe),
         places.local,

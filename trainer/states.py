@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.corpus.store_write import as_json, put
+from data.learnt import Rows
 from model.errors import TooLarge
 from model.modeling import MicroStepForCausalLM
 from model.terminal import Tell
 from trainer.batches import batch, cut
-from trainer.rows import Rows
 
 MARK, STATES, POSITIONS = "states.json", "states.npy", "positions.npy"
 BATCH_TOKENS = 4096

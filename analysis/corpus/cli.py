@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from analysis.corpus.study_cli import commands as study_commands
 from analysis.options import Chat, ForceBos, LoadOptions, OneModel, remark, spread
 from data.corpus.corpus import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
+from data.corpus.store import CorpusStore
 from model.loading import load
 from model.terminal import one_line, progress_bar
 
@@ -61,6 +63,7 @@ class ScoringOptions:
     shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a shard.")] = SHARD_TOKENS
     chat: Chat = False
     force_bos: ForceBos = False
+    ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, or with Ray on this machine.")] = False
 
     def options(self) -> CorpusOptions:
         """As `score_corpus` takes them."""
@@ -90,12 +93,16 @@ def corpus_command(
     """Score a corpus once into a store of Parquet shards, and report on it. Stopped, it goes on when started again."""
     settings = judging.check()
     corpus, spec, started = data.open(), model.spec(loading), time.monotonic()
-    from data.corpus.scoring import score_corpus  # torch
+    score: Callable[..., CorpusStore]
+    if scoring.ray:
+        from data.corpus.ray_scoring import score_corpus_with_ray as score
+    else:
+        from data.corpus.scoring import score_corpus as score  # torch
 
     try:
         with progress_bar() as tell:
             interval = 0.2 if sys.stderr.isatty() else 10.0  # a bar, or lines of a log
-            store = score_corpus(lambda: load(spec, tell), corpus, out, scoring.options(), tell, interval)
+            store = score(lambda: load(spec, tell), corpus, out, scoring.options(), tell, interval)
     except KeyboardInterrupt:
         print(one_line(f"{out} holds what was scored so far; start the same command again to go on"), file=sys.stderr)
         raise

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from numpy.typing import NDArray
 from data.corpus.corpus import Corpus
 from data.corpus.meter import Meter
 from data.corpus.options import CorpusOptions
-from data.corpus.pieces import Piece, Reading, pieces
+from data.corpus.pieces import Piece
 from data.corpus.plan import BYTES_A_TOKEN, check_disk, expected_bytes, resolve
 from data.corpus.rows import ROLE_NAMES, ScoredRows
+from data.corpus.shards import Shard, planned
 from data.corpus.store import (
     FORMAT,
     MANIFEST,
@@ -30,7 +30,6 @@ from data.corpus.store import (
     Mark,
     open_store,
     read_manifest,
-    read_mark,
 )
 from data.corpus.store_write import begin, finish, write_shard, writing
 from model import uncertainty
@@ -66,34 +65,43 @@ def score_corpus(
         TooLarge: memory or disk do not suffice.
     """
     with writing(path):
-        loaded = load_model()
-        options, notes = resolve(loaded, options or CorpusOptions(), read_manifest(path))
-        check_disk(path, expected_bytes(corpus, options))
-        begin(path, _manifest(loaded, corpus, options, notes))
+        loaded, options = begin_store(load_model, corpus, path, options)
         marks: list[Mark] = []
         meter: Meter | None = None
-        stream: Iterator[Piece] | None = None
-        ahead: Piece | None = None
-        for number in count():
-            mark = read_mark(path, number, check=True)
-            if mark is None:
-                done = sum(each.tokens for each in marks)
-                meter = meter or Meter(tell, interval, f"scoring {corpus.facts.name}", done)
-                if stream is None:
-                    stream = _pieces(loaded, corpus, options, marks[-1].next if marks else (0, 0))
-                    ahead = next(stream, None)
-                left = None if options.limit_tokens is None else options.limit_tokens - done
-                pieces, ahead = _gather(stream, ahead, options.shard_tokens, left)
-                mark = _score_shard(loaded, pieces, ahead, left, options, path, number, meter)
-            else:
-                stream = None  # a later, damaged shard starts somewhere else
-            marks.append(mark)
-            if mark.last:
-                break
-        if not corpus.unchanged():
-            raise TextError(f"{corpus.spec.data} was changed while it was scored; remove {path} and start again")
-        finish(path, marks)
-        return open_store(path)
+        for each in planned(loaded, corpus, options, path):
+            if isinstance(each, Shard):
+                meter = meter or Meter(tell, interval, scoring_what(corpus), sum(mark.tokens for mark in marks))
+                each = score_shard(loaded, each, options, path, meter)
+            marks.append(each)
+        return finish_store(corpus, path, marks)
+
+
+def begin_store(
+    load_model: Callable[[], LoadedModel], corpus: Corpus, path: Path, options: CorpusOptions | None
+) -> tuple[LoadedModel, CorpusOptions]:
+    """Load the model, and begin its store or see that the begun one is of the same; see `score_corpus`."""
+    loaded = load_model()
+    options, notes = resolve(loaded, options or CorpusOptions(), read_manifest(path))
+    check_disk(path, expected_bytes(corpus, options))
+    begin(path, _manifest(loaded, corpus, options, notes))
+    return loaded, options
+
+
+def finish_store(corpus: Corpus, path: Path, marks: list[Mark]) -> CorpusStore:
+    """Note that all shards are there.
+
+    Raises:
+        TextError: the corpus was changed meanwhile.
+    """
+    if not corpus.unchanged():
+        raise TextError(f"{corpus.spec.data} was changed while it was scored; remove {path} and start again")
+    finish(path, marks)
+    return open_store(path)
+
+
+def scoring_what(corpus: Corpus) -> str:
+    """What is going on, for whoever is told."""
+    return f"scoring {corpus.facts.name}"
 
 
 def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes: tuple[str, ...]) -> dict[str, Any]:
@@ -113,47 +121,19 @@ def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes
     }
 
 
-# --- documents to shards
+def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path: Path, meter: Meter) -> Mark:
+    """Score the rows of one shard and write it.
 
-
-def _pieces(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, start: tuple[int, int]) -> Iterator[Piece]:
-
-    known, longest = int(loaded.model.get_input_embeddings().weight.shape[0]), options.max_tokens or 1
-    windows, characters = options.windows, options.window_characters
-    reading = Reading(loaded.tokenizer, known, longest, windows, characters, options.chat, options.force_bos)
-    return pieces(corpus, reading, start)
-
-
-def _gather(
-    stream: Iterator[Piece], ahead: Piece | None, shard_tokens: int, left: int | None
-) -> tuple[list[Piece], Piece | None]:
-    """The rows of one shard, and the first of the next one (None where the corpus ends)."""
-    pieces: list[Piece] = []
-    size, left = 0, 1 << 62 if left is None else left
-    while ahead is not None and size < shard_tokens and left > 0:
-        piece = ahead if ahead.n < left else ahead.head(left)
-        pieces.append(piece)
-        size, left = size + max(1, piece.n), left - piece.n
-        ahead = next(stream, None)
-    return pieces, ahead
-
-
-def _score_shard(
-    loaded: LoadedModel,
-    pieces: list[Piece],
-    ahead: Piece | None,
-    left: int | None,
-    options: CorpusOptions,
-    path: Path,
-    number: int,
-    meter: Meter,
-) -> Mark:
-    """Score the rows of one shard and write it."""
-    tokens = sum(piece.n for piece in pieces)
+    Raises:
+        TextError: it is the whole corpus, and holds no token.
+        TooLarge: the disk does not suffice.
+        ExportError: it cannot be written.
+    """
+    pieces, ahead, tokens = shard.pieces, shard.ahead, shard.tokens
     first = [piece for piece in pieces if piece.number == 0]
     refused = [piece for piece in first if piece.problem is not None]
-    end, last = pieces[-1], ahead is None or tokens == left
-    if last and number == 0 and tokens == 0:
+    end = pieces[-1]
+    if shard.last and shard.number == 0 and tokens == 0:
         (path / MANIFEST).unlink()
         reason = f"the first that was refused: {refused[0].problem}" if refused else "its documents are empty"
         raise TextError(f"there is no token to score in {meter.what.removeprefix('scoring ')}: {reason}")
@@ -164,7 +144,7 @@ def _score_shard(
         rows=len(pieces),
         tokens=tokens,
         next=(ahead.document, ahead.number) if ahead is not None else (end.document + 1, 0),
-        last=last,
+        last=shard.last,
         documents=len(first),
         empty=sum(piece.document_tokens == 0 for piece in first),
         refused=len(refused),
@@ -173,7 +153,7 @@ def _score_shard(
         left_out=sum(piece.left_out for piece in pieces),
         inexact=sum(piece.encoded is not None and not piece.encoded.exact for piece in first),
     )
-    return write_shard(path, number, rows, mark)
+    return write_shard(path, shard.number, rows, mark)
 
 
 def _score_rows(loaded: LoadedModel, pieces: list[Piece], batch_tokens: int, meter: Meter) -> ScoredRows:

@@ -1,0 +1,251 @@
+"""Curves of training runs: which there are, how they are smoothed, and their tables.
+
+Smoothing is an exponential moving average over the lines of a log, corrected for its start and weighted by what each
+line is a mean of: after lines 1..n with values x, weights w and a smoothing of b,
+
+    s_n = sum_i b^(n-i) w_i x_i  /  sum_i b^(n-i) w_i
+
+so that s_1 = x_1, equal values stay as they are, and b = 0 changes nothing. A value that is missing or not finite has
+no weight, and is missing when smoothed. Validations are not smoothed: each is over the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from analysis.runs.log import RunLog
+from analysis.units import PER_NAT, Unit
+from data.runs import LogLine, Split
+from model.errors import MicroStepError
+
+Floats = NDArray[np.float64]
+Axis = Literal["step", "tokens", "seconds"]
+AXES: dict[Axis, str] = {"step": "step", "tokens": "labelled tokens seen", "seconds": "seconds of training"}
+COLUMN: dict[Axis, str] = {"step": "step", "tokens": "seen", "seconds": "seconds"}
+SPLITS: tuple[Split, ...] = ("train", "validation")
+MOST_SMOOTHING = 0.99
+COLUMNS = ("curve", "group", "run", "split", "stage", "step", "seen", "seconds", "tokens", "value", "smoothed")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity of the log: how to name it, how to draw it."""
+
+    name: str  # the field of LogLine
+    title: str
+    meaning: str  # one sentence for help texts
+    kind: Literal["information", "share", "rate", "other"] = "other"
+    of_stops: bool = False  # a mean over ends of segments, not over tokens
+    weighted: bool = True  # smoothed by how many those are; else every line counts the same
+    log: bool = False  # a logarithmic axis may help
+
+    def unit(self, unit: Unit) -> str:
+        """How the axis is labelled."""
+        return {"information": unit, "share": "share"}.get(self.kind, "")
+
+    def scale(self, unit: Unit) -> float:
+        """From the log's value to what is shown."""
+        return PER_NAT[unit] if self.kind == "information" else 1.0
+
+    def weight(self, line: LogLine) -> float:
+        """What a line counts in smoothing."""
+        return float(line.stops if self.of_stops else line.tokens) if self.weighted else 1.0
+
+
+CURVES: dict[str, Curve] = {
+    curve.name: curve
+    for curve in (
+        Curve(
+            "loss",
+            "loss",
+            "What training minimises: the token loss plus the weighted parts of stops and teacher.",
+            "information",
+            log=True,
+        ),
+        Curve(
+            "token_loss",
+            "token loss",
+            "Mean -ln p of the labelled tokens, whoever predicts them: base or micro decoder.",
+            "information",
+            log=True,
+        ),
+        Curve(
+            "stop_loss",
+            "stop loss",
+            "Binary cross-entropy of the stop head: does the segment end here?",
+            "information",
+            of_stops=True,
+            log=True,
+        ),
+        Curve(
+            "teacher_loss",
+            "teacher loss",
+            "KL divergence from the base's own predictions, where the recipe asks for it.",
+            "information",
+            log=True,
+        ),
+        Curve("accuracy", "accuracy", "Share of labelled tokens that are the likeliest under the model.", "share"),
+        Curve(
+            "stop_accuracy",
+            "stop accuracy",
+            "Share of places where the stop head, at one half, says rightly whether the segment ends.",
+            "share",
+            of_stops=True,
+        ),
+        Curve(
+            "gradient_norm",
+            "gradient norm",
+            "Euclidean norm of the gradient before clipping, mean over the steps of a line.",
+            weighted=False,
+            log=True,
+        ),
+        Curve(
+            "rates",
+            "learning rates",
+            "Of each group of parameters, at the step of the line.",
+            "rate",
+            weighted=False,
+            log=True,
+        ),
+        Curve(
+            "tokens_per_second",
+            "tokens per second",
+            "All tokens of the rows over wall-clock time, prompts included and padding not. Of one machine.",
+            weighted=False,
+        ),
+    )
+}
+
+
+def check_smoothing(smoothing: float) -> None:
+    """Raise MicroStepError if nothing can be smoothed so."""
+    if not 0 <= smoothing <= MOST_SMOOTHING:
+        raise MicroStepError(f"smoothing is a number from 0 to {MOST_SMOOTHING}, got {smoothing:g}")
+
+
+def curve(name: str) -> Curve:
+    """A curve by name.
+
+    Raises:
+        MicroStepError: there is none.
+    """
+    if name not in CURVES:
+        raise MicroStepError(f"unknown curve {name!r}; use one of {', '.join(CURVES)}")
+    return CURVES[name]
+
+
+def smoothed(values: ArrayLike, weights: ArrayLike, smoothing: float) -> Floats:
+    """[N] the moving average that the module's docstring defines.
+
+    Args:
+        values: [N], NaN where one is missing.
+        weights: [N], not negative.
+        smoothing: b.
+    """
+    check_smoothing(smoothing)
+    given, weight = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if given.shape != weight.shape:
+        raise ValueError(f"values of shape {given.shape} with weights of shape {weight.shape}")
+    found = np.full_like(given, np.nan)
+    total = count = 0.0
+    for i, (x, w) in enumerate(zip(given.tolist(), weight.tolist(), strict=True)):
+        total, count = smoothing * total, smoothing * count
+        if np.isfinite(x) and w > 0:
+            total, count = total + w * x, count + w
+            found[i] = total / count
+    return found
+
+
+def log_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
+    """A row a line of the logs: losses in `unit`; a column `rate_GROUP` for each group of parameters."""
+    parts = []
+    for run in runs:
+        lines = run.lines
+        shown = {
+            name: [_value(getattr(line, name), each.scale(unit)) for line in lines]
+            for name, each in CURVES.items()
+            if name != "rates"
+        }
+        rates = {f"rate_{group}": [_value(line.rates.get(group), 1) for line in lines] for group in groups(lines)}
+        stops = {"stops": [line.stops for line in lines]}
+        parts.append(pd.DataFrame({**_places(run, lines), **shown, **stops, **rates}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def groups(lines: Sequence[LogLine]) -> list[str]:
+    """The groups of parameters that have a learning rate somewhere, in the order in which they come."""
+    return list(dict.fromkeys(group for line in lines for group in line.rates))
+
+
+def curve_table(runs: Sequence[RunLog], names: Sequence[str], unit: Unit, smoothing: float) -> pd.DataFrame:
+    """A row a point of each curve: `value` as it was logged, in `unit`, and `smoothed`; `group` of learning rates."""
+    parts = []
+    for name in names:
+        shown = curve(name)
+        for run in runs:
+            for split in SPLITS:
+                lines, beta = run.of(split), smoothing if split == "train" else 0.0
+                for group in groups(lines) if shown.kind == "rate" else [""]:
+                    parts.append(_points(run, shown, lines, group, unit, beta))
+    return joined(parts, COLUMNS)
+
+
+def series(
+    run: RunLog, lines: Sequence[LogLine], values: Floats, weights: Floats, smoothing: float
+) -> pd.DataFrame | None:
+    """The points of one line of a figure that have a value, with where they are; None if none has one."""
+    if not len(values) or np.isnan(values).all():
+        return None
+    table = pd.DataFrame({**_places(run, lines), "value": values, "smoothed": smoothed(values, weights, smoothing)})
+    return table[~np.isnan(values)]
+
+
+def joined(parts: Sequence[pd.DataFrame | None], columns: Sequence[str]) -> pd.DataFrame:
+    """Tables under each other."""
+    there = [part for part in parts if part is not None]
+    if not there:
+        return pd.DataFrame(columns=list(columns))
+    return pd.concat(there, ignore_index=True)[list(columns)]
+
+
+def unfinite(run: RunLog) -> int:
+    """How many lines have a loss that is infinite or no number: training has diverged there."""
+    return sum(not math.isfinite(line.loss) for line in run.lines)
+
+
+def _points(
+    run: RunLog, shown: Curve, lines: Sequence[LogLine], group: str, unit: Unit, smoothing: float
+) -> pd.DataFrame | None:
+    def get(line: LogLine) -> float | None:
+        if shown.kind != "rate":
+            found: float | None = getattr(line, shown.name)
+            return found
+        return line.rates.get(group)
+
+    values = np.array([_value(get(line), shown.scale(unit)) for line in lines])
+    weights = np.array([shown.weight(line) for line in lines])
+    table = series(run, lines, values, weights, 0.0 if shown.kind == "rate" else smoothing)
+    return None if table is None else table.assign(curve=shown.name, group=group)
+
+
+def _places(run: RunLog, lines: Sequence[LogLine]) -> dict[str, Sequence[object]]:
+    return {
+        "run": [run.name] * len(lines),
+        "split": [line.split for line in lines],
+        "stage": [line.stage for line in lines],
+        "step": [line.step for line in lines],
+        "seen": [line.seen for line in lines],
+        "seconds": [float(line.seconds) for line in lines],
+        "tokens": [line.tokens for line in lines],
+    }
+
+
+def _value(given: float | None, scale: float) -> float:
+    return float("nan") if given is None else given * scale

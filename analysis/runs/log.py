@@ -1,0 +1,206 @@
+"""A training run as it is read for tables and figures: with what is damaged, and only what is new of a log that grows.
+
+A damaged line is left out and named; the lines around it are kept. Of steps that were done again, after a run went on
+from a checkpoint, the last time counts.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO
+
+from data.runs import FACTS, LOG, MODEL, LogLine, RunFacts, Split, checkpoints, from_line, is_finished, read_facts
+from model.errors import TextError
+
+KEPT_END = 200  # bytes before the end of what was read: a log that was written anew differs there
+LEAST_PATIENCE = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of a run that opens as a model."""
+
+    step: int | None  # None: the model that the run ended with
+    path: Path
+
+    @property
+    def title(self) -> str:
+        """How it is named."""
+        return "final model" if self.step is None else f"step {self.step:,}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the folder of a run said when it was looked at; an export keeps it beside the log."""
+
+    finished: bool = False
+    checkpoints: tuple[Checkpoint, ...] = ()  # oldest first, the final model last
+    age: float = 0.0  # seconds since the log was written to
+
+    @classmethod
+    def at(cls, path: Path, now: float) -> Look:
+        """Look at a folder."""
+        found = [Checkpoint(_step(each), each / MODEL) for each in checkpoints(path)]
+        finished = is_finished(path)
+        if finished:
+            found.append(Checkpoint(None, path / MODEL))
+        return cls(finished, tuple(found), max(0.0, now - _written(path)))
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """A run as it stands."""
+
+    name: str  # its folder's, under the folder that was searched: tells runs apart
+    path: Path
+    facts: RunFacts
+    lines: tuple[LogLine, ...]  # in the order of their steps, each split by itself
+    look: Look = field(default_factory=Look)
+    damage: tuple[str, ...] = ()  # sentences on what could not be read
+    repeated: int = 0  # lines of steps that were done again later
+
+    def of(self, split: Split) -> list[LogLine]:
+        """The lines of one split."""
+        return [line for line in self.lines if line.split == split]
+
+    def last(self, split: Split) -> LogLine | None:
+        """The newest line of one split."""
+        return next((line for line in reversed(self.lines) if line.split == split), None)
+
+    @property
+    def steps(self) -> int:
+        """Steps done, as far as the log says."""
+        return max((line.step for line in self.lines), default=0)
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a new line after which a run is taken to have stopped: five of its own usual pauses."""
+        times = [line.seconds for line in self.lines[-20:]]
+        pauses = [b - a for a, b in pairwise(times)]
+        return max(LEAST_PATIENCE, 5 * max(pauses, default=0.0))
+
+    @property
+    def state(self) -> str:
+        """running, stopped or finished: a guess from the age of the log where there is no final model."""
+        if self.look.finished:
+            return "finished"
+        return "running" if self.look.age <= self.patience else "stopped"
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of training, at the pace of the last lines; None where there is no pace yet."""
+        lines = self.of("train")[-20:]
+        if len(lines) < 2 or lines[-1].step <= lines[0].step:
+            return None
+        pace = (lines[-1].seconds - lines[0].seconds) / (lines[-1].step - lines[0].step)
+        return max(0, self.facts.steps - self.steps) * pace
+
+    @property
+    def positions(self) -> int:
+        """Places of the longest segment that was measured."""
+        return max((len(line.position_tokens) for line in self.lines), default=0)
+
+
+@dataclass
+class Follower:
+    """Reads a log again and again: only what was added since, unless it was written anew. Holds one log's lines."""
+
+    path: Path
+    _lines: list[LogLine] = field(default_factory=list)
+    _damaged: list[int] = field(default_factory=list)  # numbers of lines, from 1
+    _read: int = 0  # bytes
+    _number: int = 0  # lines
+    _end: bytes = b""  # of what was read
+    _file: tuple[int, int] | None = None  # device and inode
+
+    def read(self) -> tuple[tuple[LogLine, ...], tuple[str, ...], int]:
+        """The lines as they count, what is damaged, and how many lines were superseded.
+
+        Raises:
+            TextError: the log cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                self._follow(file)
+        except FileNotFoundError:
+            self._forget()
+        except OSError as error:
+            raise TextError(f"{self.path} cannot be read: {error.strerror}") from None
+        kept = _standing(self._lines)
+        return kept, self._damage(), len(self._lines) - len(kept)
+
+    def _damage(self) -> tuple[str, ...]:
+        if not self._damaged:
+            return ()
+        more = len(self._damaged) - 1
+        others = f", nor {'is 1 other' if more == 1 else f'are {more:,} others'}" if more else ""
+        kept = f"the other {len(self._lines):,} are shown" if self._lines else "there are no others"
+        return (f"{self.path}, line {self._damaged[0]:,} is no line of a training log{others}; {kept}",)
+
+    def _follow(self, file: BinaryIO) -> None:
+        stat = os.fstat(file.fileno())
+        file.seek(max(0, self._read - len(self._end)))
+        if self._file != (stat.st_dev, stat.st_ino) or file.read(len(self._end)) != self._end:
+            self._forget()
+            file.seek(0)
+        self._file = stat.st_dev, stat.st_ino
+        new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]  # a line that is being written waits
+        for line in whole.split(b"\n")[:-1]:
+            self._number += 1
+            try:
+                self._lines.append(from_line(line))
+            except ValueError:
+                self._damaged.append(self._number)
+        self._read += len(whole)
+        self._end = (self._end + whole)[-KEPT_END:]
+
+    def _forget(self) -> None:
+        self._lines, self._damaged, self._read, self._number, self._end, self._file = [], [], 0, 0, b"", None
+
+
+def read_log(path: Path, name: str, now: float, follower: Follower | None = None, look: Look | None = None) -> RunLog:
+    """Read the folder of a run.
+
+    Args:
+        path: the folder.
+        name: what it is called among others.
+        now: seconds since 1970, for the age of its log.
+        follower: has read its log before.
+        look: what the folder is to have said, instead of what it says now.
+
+    Raises:
+        TextError: there is no run, its facts are damaged, or it cannot be read.
+    """
+    facts = read_facts(path)
+    lines, damage, repeated = (follower or Follower(path / LOG)).read()
+    return RunLog(name, path, facts, lines, look or Look.at(path, now), damage, repeated)
+
+
+def _standing(lines: list[LogLine]) -> tuple[LogLine, ...]:
+    """Without lines of steps that were done again: a later line is of fewer steps, or of as many in the same split."""
+    kept, least, of_split = list[LogLine](), float("inf"), dict[str, int]()
+    for line in reversed(lines):
+        if line.step <= least and line.step < of_split.get(line.split, line.step + 1):
+            kept.append(line)
+            of_split[line.split] = line.step
+        least = min(least, line.step)
+    return tuple(reversed(kept))
+
+
+def _written(path: Path) -> float:
+    """When the log was last written to; the facts, where there is none yet."""
+    for name in (LOG, FACTS):
+        try:
+            return (path / name).stat().st_mtime
+        except OSError:
+            continue
+    return 0.0
+
+
+def _step(folder: Path) -> int:
+    digits = folder.name.rpartition("-")[2]
+    return int(digits) if digits.isascii() and digits.isdigit() else 0

@@ -1,0 +1,75 @@
+"""Accuracy and NLL per micro position: the base predicts position 0 of a segment, the micro decoder the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.runs.curves import SPLITS, joined, series
+from analysis.runs.log import RunLog
+from analysis.units import PER_NAT, Unit
+from data.runs import LogLine
+
+Measure = Literal["accuracy", "nll"]
+MEASURES: dict[Measure, str] = {"accuracy": "accuracy", "nll": "NLL"}
+Z = 1.959963984540054  # of a 95% interval
+LAST = (
+    "run", "split", "stage", "step", "position", "predicted_by", "tokens",
+    "accuracy", "accuracy_low", "accuracy_high", "nll",
+)  # fmt: skip
+OVER = ("measure", "position", "run", "split", "stage", "step", "seen", "seconds", "tokens", "value", "smoothed")
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95% score interval of a share of independent trials (Wilson 1927); NaN without a trial."""
+    if count <= 0 or not math.isfinite(share):
+        return math.nan, math.nan
+    spread = Z * Z / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def judged(run: RunLog) -> LogLine | None:
+    """The line that a run is judged by: the last validation; the last line of training where there is none."""
+    return run.last("validation") or run.last("train")
+
+
+def position_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
+    """A row a run and position, of its last validation; NLL in `unit`, accuracy with its 95% interval."""
+    rows = []
+    for run in runs:
+        line = judged(run)
+        for position in range(len(line.position_tokens) if line else 0):
+            assert line is not None
+            count = line.position_tokens[position]
+            share, loss = line.position_accuracy[position], line.position_loss[position]
+            if not count or share is None or loss is None:
+                continue
+            who = "base" if position == 0 else "micro decoder"
+            given = (run.name, line.split, line.stage, line.step, position, who, count)
+            rows.append((*given, share, *wilson(share, count), loss * PER_NAT[unit]))
+    return pd.DataFrame(rows, columns=list(LAST))
+
+
+def position_curve_table(runs: Sequence[RunLog], measure: Measure, unit: Unit, smoothing: float) -> pd.DataFrame:
+    """A row a point: a measure at each position over the log; `tokens` are those of the position."""
+    scale = PER_NAT[unit] if measure == "nll" else 1.0
+    parts = []
+    for position in range(max((run.positions for run in runs), default=0)):
+        for run in runs:
+            for split in SPLITS:
+                lines = [line for line in run.of(split) if len(line.position_tokens) > position]
+                lists = [line.position_accuracy if measure == "accuracy" else line.position_loss for line in lines]
+                given = [each[position] for each in lists]
+                values = np.array([math.nan if value is None else value * scale for value in given])
+                weights = np.array([line.position_tokens[position] for line in lines], dtype=np.float64)
+                table = series(run, lines, values, weights, smoothing if split == "train" else 0.0)
+                if table is not None:
+                    counts = weights[~np.isnan(values)].astype(int)
+                    parts.append(table.assign(measure=measure, position=position, tokens=counts))
+    return joined(parts, OVER)

@@ -1,0 +1,121 @@
+"""The controls of the runs page: which runs, which curves, and how they are drawn. Widgets in, plain values out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from analysis.runs.curves import AXES, CURVES, MOST_SMOOTHING
+from analysis.runs.find import MOST_SHOWN, Found, Place
+from analysis.runs.origin import SMOOTHING, RunsView
+from analysis.runs.positions import Measure
+from analysis.units import Unit
+from app.look import theme
+from app.plain import plain
+
+FOLDER, RUNS, CURVE, X, SMOOTH, LOG, MEASURE, LIVE = (
+    "folder", "runs", "curve", "x", "smoothing", "log_scale", "measure", "live",
+)  # fmt: skip
+DEFAULT_FOLDER = "runs"
+FIRST = 3  # runs that a first visit compares: the newest
+NAMES = {each.title: name for name, each in CURVES.items()}  # the URL holds what is shown
+
+
+def folder() -> Path:
+    """The folder that holds runs."""
+    _default(FOLDER, DEFAULT_FOLDER)
+    typed = st.text_input(
+        "Folder of runs", key=FOLDER, bind="query-params", persist_state="session",
+        help="A folder that holds training runs, up to three folders deep, or the folder of one run. "
+        "A path that does not begin with / starts where the app was started.",
+    )  # fmt: skip
+    try:
+        return Path(str(typed).strip() or ".").expanduser()
+    except RuntimeError:  # the home folder of a user that there is not
+        return Path(str(typed))
+
+
+def choose(found: Found) -> tuple[list[Place], bool]:
+    """The runs to compare, and whether the page follows those that are not finished."""
+    names = [place.name for place in found.places]
+    asked = st.session_state.get(RUNS) or st.query_params.get_all(RUNS)
+    there = [name for name in asked if name in names][:MOST_SHOWN]
+    if there != list(asked) or not asked:
+        gone = [name for name in asked if name not in names]
+        if gone and len(gone) < 10:
+            st.info(plain(f"Not in this folder: {', '.join(gone)}."))
+        if RUNS not in st.session_state:
+            st.query_params[RUNS] = st.session_state[RUNS] = there or names[:FIRST]  # a link names what it shows
+        elif asked:  # of another folder; but the reader may take all away
+            st.session_state[RUNS] = there or names[:FIRST]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.multiselect(
+            "Runs to compare", names, key=RUNS, bind="query-params", persist_state="session", max_selections=MOST_SHOWN,
+            help=f"Up to {MOST_SHOWN}. Each keeps one colour in all figures, by its place here.",
+        )  # fmt: skip
+        live = st.toggle(
+            "Live", True, key=LIVE, bind="query-params", persist_state="session",
+            help="Looks for new lines every few seconds while a chosen run has no final model.",
+        )  # fmt: skip
+    return found.named(chosen), bool(live)
+
+
+def view(unit: Unit) -> RunsView:
+    """How curves are drawn."""
+    _default(CURVE, ["loss"])
+    curves = st.pills(
+        "Curves", list(NAMES), selection_mode="multi", key=CURVE, bind="query-params", persist_state="session",
+        help="A panel each.  \n" + "  \n".join(f"**{each.title}**: {each.meaning}" for each in CURVES.values()),
+    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        _default(X, "step")
+        x = st.segmented_control(
+            "Over", ["step", "tokens", "seconds"], key=X, bind="query-params", persist_state="session", required=True,
+            help="  \n".join(
+                (
+                    "**step**: optimiser steps.",
+                    "**tokens**: labelled tokens trained on so far.",
+                    "**seconds**: of training, over all sittings, on whatever machine it was.",
+                )
+            ),
+        )  # fmt: skip
+        _default(SMOOTH, SMOOTHING)
+        smoothing = st.slider(
+            "Smoothing", 0.0, MOST_SMOOTHING, step=0.01, key=SMOOTH, bind="query-params", persist_state="session",
+            width=260,
+            help="Weight b of what came before, a line of the log: s = Σ bⁿ⁻ⁱ wᵢ xᵢ / Σ bⁿ⁻ⁱ wᵢ, with wᵢ the tokens "
+            "that the line is a mean of. So the start is not pulled to zero, and a short line counts little. "
+            "Validations are not smoothed.",
+        )  # fmt: skip
+        log = st.toggle(
+            "Log scale", key=LOG, bind="query-params", persist_state="session",
+            help="Of losses, NLL, gradient norm and learning rates; shares and speeds stay linear.",
+        )  # fmt: skip
+    names = tuple(NAMES[str(title)] for title in curves or ()) or ("loss",)
+    measure: Measure = "nll" if st.session_state.get(MEASURE, st.query_params.get(MEASURE)) == "NLL" else "accuracy"
+    return RunsView(names, x if x in AXES else "step", float(smoothing), bool(log), measure, unit, theme())
+
+
+def measure() -> None:
+    """What is drawn of micro positions over the log; `view` reads it."""
+    _default(MEASURE, "accuracy")
+    st.segmented_control(
+        "Per micro position", ["accuracy", "NLL"], key=MEASURE, bind="query-params", persist_state="session",
+        required=True,
+        help="**accuracy**: share of tokens that are the likeliest.  \n**NLL**: mean -ln p of the tokens.",
+    )  # fmt: skip
+
+
+def one_of(label: str, options: Sequence[str], key: str) -> int:
+    """The number of a choice from a list that may change; the first if what was chosen is gone."""
+    if st.session_state.get(key) not in options:
+        st.session_state[key] = options[0]
+    return list(options).index(str(st.selectbox(label, options, key=key)))
+
+
+def _default(key: str, value: object) -> None:
+    """What a widget shows first; not its own default, so that links name it."""
+    if key not in st.session_state and key not in st.query_params:
+        st.session_state[key] = value

@@ -1,0 +1,216 @@
+"""Score a corpus into a store on a Ray cluster: the same shards by the same code, each by one of many actors.
+
+The driver reads and tokenises the corpus once, to find where the shards begin. Each actor holds the model, reads the
+corpus for itself, and writes the shards that it is given, each with its mark. Corpus and store lie on a disk that all
+machines share. The store is byte for byte the one-process one, where each actor has as many threads as that process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from data.corpus.corpus import Corpus, Entry
+from data.corpus.meter import Meter
+from data.corpus.options import CorpusOptions
+from data.corpus.scoring import begin_store, finish_store, score_shard, scoring_what
+from data.corpus.shards import Shard, gather, planned, stream_pieces
+from data.corpus.store import CorpusStore, Mark, read_mark
+from data.corpus.store_write import writing
+from model import errors
+from model.errors import MicroStepError, TextError
+from model.fetch import ROOT
+from model.loading import LoadedModel, ModelSpec, load
+from model.terminal import Tell
+
+RAY = 'pip install "ray[data]==2.60.0"'
+_NUMBERS = ("number", "document", "window", "left", "tokens")
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """How a cluster is used."""
+
+    actors: int | None = None
+    """Models at once; None: one for each GPU, or for as many processors as one has threads."""
+    threads: int | None = None
+    """Of an actor on processors; None: as many as this process has."""
+
+
+def score_corpus_with_ray(
+    load_model: Callable[[], LoadedModel],
+    corpus: Corpus,
+    path: Path,
+    options: CorpusOptions | None = None,
+    tell: Tell = lambda message, fraction: None,
+    interval: float = 1.0,
+    cluster: RayOptions | None = None,
+) -> CorpusStore:
+    """Score a corpus into the store at `path` with Ray, or go on where a run was stopped; see `score_corpus`.
+
+    Ray's cluster is the one that RAY_ADDRESS names, or that this process is in; else one of this machine alone.
+
+    Raises:
+        MicroStepError: Ray is not installed, or an actor died.
+        ExportError: the folder cannot be used, holds a store of something else, or another process writes in it.
+        TextError: the corpus is damaged, changed, or holds no token.
+        TooLarge: memory or disk do not suffice.
+    """
+    if find_spec("ray") is None:
+        raise MicroStepError(f"--ray needs Ray: {RAY}; without --ray one process scores")
+    with writing(path):
+        loaded, options = begin_store(load_model, corpus, path, options)
+        items = []
+        done = total = 0
+        for shard in planned(loaded, corpus, options, path):
+            total += shard.tokens
+            tell(f"{scoring_what(corpus)}: finding the shards, {total:,} tokens", None)
+            if isinstance(shard, Mark):
+                done += shard.tokens
+            elif shard.last and not total:
+                score_shard(loaded, shard, options, path, Meter(tell, interval, scoring_what(corpus), 0))  # raises
+            else:
+                items.append(_item(shard))
+        if items:
+            meter = Meter(tell, interval, scoring_what(corpus), done)
+            meter.expected = total
+            job = _Job(_anywhere(loaded.spec), _absolute(corpus), options, path.resolve())
+            _run(job, items, cluster or RayOptions(), loaded.model.device.type == "cuda", meter)
+        marks: list[Mark] = []
+        for number in count():
+            mark = read_mark(path, number)
+            if mark is None:
+                raise MicroStepError(f"shard {number} of {path} is missing; start the same command again")
+            marks.append(mark)
+            if mark.last:
+                return finish_store(corpus, path, marks)
+        raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every actor needs to know."""
+
+    spec: ModelSpec
+    corpus: Corpus
+    options: CorpusOptions
+    path: Path
+
+
+class _Scorer:
+    """Holds a model, and scores one shard after another."""
+
+    def __init__(self, job: _Job, threads: int | None) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._job, self._loaded = job, load(job.spec)
+        self._corpus = cast(Corpus, _Onward(job.corpus))
+        self._meter = Meter(lambda message, fraction: None, 1.0, scoring_what(job.corpus), 0)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Score the shards of a batch; gives their tokens, and the project's own error where one ended it."""
+        try:
+            for values in zip(*(batch[name].tolist() for name in _NUMBERS), strict=True):
+                self._score(*values)
+        except MicroStepError as error:
+            return {"tokens": np.array([0]), "error": np.array([type(error).__name__]), "told": np.array([str(error)])}
+        nothing = np.full(len(batch["tokens"]), "")
+        return {"tokens": batch["tokens"], "error": nothing, "told": nothing}
+
+    def _score(self, number: int, document: int, window: int, left: int, tokens: int) -> None:
+        limit = None if left < 0 else left
+        options = self._job.options
+        stream = stream_pieces(self._loaded, self._corpus, options, (document, window))
+        pieces, ahead = gather(stream, next(stream, None), options.shard_tokens, limit)
+        shard = Shard(number, pieces, ahead, limit)
+        if shard.tokens != tokens:
+            name = self._job.corpus.spec.data
+            raise TextError(f"{name} is not the same for all of Ray's actors; put it where all machines read it")
+        score_shard(self._loaded, shard, options, self._job.path, self._meter)
+
+
+class _Onward:
+    """The documents of a corpus for a reader that asks for ever later ones, which are then read only once."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._entries: Iterator[Entry] = iter(())
+        self._held: Entry | None = None
+
+    def entries(self, start: int = 0) -> Iterator[Entry]:
+        """As `Corpus.entries`."""
+        if self._held is None or start < self._held.index:
+            self._entries = self._corpus.entries(start)
+        elif start == self._held.index:
+            yield self._held
+        for entry in self._entries:
+            self._held = entry
+            if entry.index >= start:
+                yield entry
+
+
+def _item(shard: Shard) -> dict[str, int]:
+    first = shard.pieces[0]
+    left = -1 if shard.left is None else shard.left
+    return dict(zip(_NUMBERS, (shard.number, first.document, first.number, left, shard.tokens), strict=True))
+
+
+def _run(job: _Job, items: list[dict[str, int]], cluster: RayOptions, gpu: bool, meter: Meter) -> None:
+    """Let actors score shards, and count them as they come."""
+    import ray
+    import ray.data
+    import torch
+
+    began = not ray.is_initialized()
+    if began:
+        environment = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=environment)
+    try:
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its remarks are not for our users
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        threads = None if gpu else cluster.threads or torch.get_num_threads()
+        there = ray.cluster_resources()
+        most = int(there.get("GPU", 0)) if gpu else int(there.get("CPU", 1)) // (threads or 1)
+        scored = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            _Scorer,
+            fn_constructor_args=(job, threads),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(len(items), cluster.actors or max(1, most))),
+            num_gpus=1 if gpu else None,
+            num_cpus=None if gpu else min(threads or 1, int(there.get("CPU", 1))),
+        )
+        for batch in scored.iter_batches(batch_size=None, batch_format="numpy"):
+            for tokens, error, told in zip(batch["tokens"], batch["error"], batch["told"], strict=True):
+                if error:
+                    raise getattr(errors, str(error), MicroStepError)(str(told))
+                meter.add(int(tokens))
+    except ray.exceptions.RayError as error:
+        why = (str(getattr(error, "cause", None) or error).strip().splitlines() or [type(error).__name__])[-1]
+        raise MicroStepError(
+            f"Ray stopped ({why}); the complete shards stay: start the same command again to go on"
+        ) from error
+    finally:
+        if began:
+            ray.shutdown()
+
+
+def _anywhere(spec: ModelSpec) -> ModelSpec:
+    """The same for a process in another folder."""
+    path = Path(spec.name).expanduser()
+    return replace(spec, name=str(path.resolve())) if path.exists() else spec
+
+
+def _absolute(corpus: Corpus) -> Corpus:
+    if corpus.facts.kind == "hub":
+        return corpus
+    return replace(corpus, spec=replace(corpus.spec, data=str(Path(corpus.spec.data).expanduser().resolve())))

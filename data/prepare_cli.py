@@ -1,0 +1,54 @@
+"""`python -m data prepare`: clean a mix, score it under a base, and say what each strategy would give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model.terminal import progress_bar
+
+commands = typer.Typer()
+
+
+@commands.command("prepare")
+def prepare_command(
+    mix: Annotated[str, typer.Argument(help="Name of a mix, or a YAML file.")],
+    model: Annotated[str, typer.Option(help="The base: catalog name, hub id or folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the prepared data; a begun one is gone on with.")],
+    local: Annotated[Path | None, typer.Option(help="Folder with the sources' files; without it, the hub.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Examples, after cleaning.")] = None,
+    chat: Annotated[bool, typer.Option("--chat/--plain", help="Apply the base's chat template.")] = True,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Of an example; the rest is cut.")] = 512,
+    distill: Annotated[
+        int | None, typer.Option(min=1, help="Let the base write the responses, of so many tokens at most.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="M, the most tokens of a segment, for the table.")] = 4,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, with one model an actor.")] = False,
+) -> None:
+    """Clean a mix, score it under a base (resumable), and show what each strategy would give on the responses."""
+    from data.distill import DistillOptions
+    from data.mixes import read_mix
+    from data.prepare import PrepareOptions, prepare
+    from data.strategies import strategy_rows
+    from model.loading import ModelSpec, load
+
+    chosen = read_mix(mix)
+    spec = ModelSpec(model, dtype=dtype, device=device)  # type: ignore[arg-type]
+    answers = None if distill is None else DistillOptions(max_new_tokens=distill)
+    options = PrepareOptions(chat, max_tokens, limit, answers, ray)
+    with progress_bar() as tell:
+        made = prepare(chosen, model, lambda: load(spec, tell), out, local, options, (), tell)
+    table = Table(box=None, pad_edge=False)
+    for column in ("strategy", "tokens a macro step", *(f"of {n + 1}" for n in range(max_length))):
+        table.add_column(column, justify="left" if column == "strategy" else "right")
+    for row in strategy_rows(made, max_length):
+        table.add_row(row.strategy, f"{row.mean_length:.3f}", *(f"{share:.1%}" for share in row.shares))
+    Console(width=140).print(table)
+    print(f"{len(made.held_out):,} examples, {int(made.held_out.sum()):,} held out; {made.hash}")
+    print(out)

@@ -1,0 +1,101 @@
+"""What a finished run is worth beyond its own log: bits per byte of the held-out answers, and how it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from data.corpus.rows import ROLE_NAMES
+from data.prepared import Prepared
+from data.runs import Run
+from model.forward import body, logits_of
+from model.loading import ModelSpec, load
+from model.modeling import MicroStepForCausalLM
+from model.wrapping import wrapped
+from trainer.recipe import Recipe
+from trainer.rows import training_rows
+
+if TYPE_CHECKING:
+    from trainer.ablation import Decode
+
+
+def _data(recipe: Recipe, out: Path, local: Path | None, device: str) -> Prepared:
+    from trainer.run import Places, prepared_data
+
+    return prepared_data(recipe, Places(out / recipe.name, local), device, lambda message, fraction: None)
+
+
+def bits_per_byte(done: Run, recipe: Recipe, out: Path, local: Path | None, device: str) -> float:
+    """Of the held-out answers that were validated on: their nll in bits over their bytes of UTF-8.
+
+    The token that closes an answer is in the nll and no byte. Literal line breaks count as the one byte they stand for.
+    """
+    prepared = _data(recipe, out, local, device)
+    last = [line for line in done.lines if line.split == "validation"][-1]
+    rows = prepared.source.tokens.rows
+    answer = np.isin(rows.role, [ROLE_NAMES.index("assistant"), ROLE_NAMES.index("text")])
+    total = tokens = 0
+    for i in range(len(rows)):
+        if not prepared.held_out[rows.document[i]]:
+            continue
+        one = slice(int(rows.offsets[i]), int(rows.offsets[i + 1]))
+        inside = answer[one] & (rows.start[one] >= 0)
+        if inside.any():
+            a, b = int(rows.start[one][inside].min()), int(rows.end[one][inside].max())
+            text = rows.text[i][a - int(rows.text_start[i]) : b - int(rows.text_start[i])]
+            total += len(text.replace("\\n", "\n").encode())
+            tokens += int(inside.sum())
+    bytes_a_token = total / max(1, tokens)
+    return float(last.token_loss / np.log(2) / bytes_a_token)
+
+
+def decoding(done: Run, recipe: Recipe, how: Decode, out: Path, local: Path | None, device: str) -> dict[str, float]:
+    """Tokens a macro step of greedy answers to held-out prompts, and their nll under the base beside the base's own."""
+    rows = training_rows(_data(recipe, out, local, device), None).held_out
+    found = wrapped(load(ModelSpec(str(done.model), dtype="float32", device=device)))
+    base = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype="float32", device=device))
+    model = found.model
+    ends = base.model.generation_config.eos_token_id
+    pad = ends[0] if isinstance(ends, list) else ends or 0
+    prompts = []
+    for i in range(min(how.prompts, len(rows))):
+        one = rows.take(np.array([i]))
+        prompts.append(torch.from_numpy(one.ids[: int(np.flatnonzero(one.learnt)[0])]))
+    ids, mask = _left_padded(prompts, pad)
+    ids, mask = ids.to(base.model.device), mask.to(base.model.device)
+    theirs = MicroStepForCausalLM.from_base(base.model).generate_segments(
+        ids, mask, rule="confidence", confidence=1.1, max_new_tokens=how.max_new_tokens
+    )
+    ours = model.generate_segments(
+        ids, mask, rule="confidence", confidence=how.confidence, max_new_tokens=how.max_new_tokens
+    )
+    nll = [_nll(base.model, prompts, [row.ids for row in said.rows]) for said in (ours, theirs)]
+    return {"tokens a macro step": ours.tokens_per_macro_step, "nll under the base over its own": nll[0] / nll[1]}
+
+
+def _left_padded(rows: list[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    n = max(map(len, rows))
+    ids = torch.full((len(rows), n), pad)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, n - len(row) :], mask[i, n - len(row) :] = row, 1
+    return ids, mask
+
+
+@torch.inference_mode()
+def _nll(base: PreTrainedModel, prompts: list[torch.Tensor], answers: Sequence[Sequence[int]]) -> float:
+    """Mean nats a token of answers under the base."""
+    total, count = 0.0, 0
+    for prompt, answer in zip(prompts, answers, strict=True):
+        said = torch.tensor(list(answer))
+        whole = torch.cat([prompt, said])[None].to(base.device)
+        states = body(base)(input_ids=whole, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
+        log_p = logits_of(base, states).log_softmax(-1)
+        total -= float(log_p.gather(1, said[:, None].to(log_p.device)).sum())
+        count += len(said)
+    return total / max(1, count)
