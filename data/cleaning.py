@@ -116,10 +116,10 @@ def _opened(messages: tuple[Message, ...], opening: Opening) -> tuple[Message, .
         return None
     ends = [text.rfind(end, at // 2, at) + 1 for end in (". ", "! ", "? ", "\n")]
     cut = max(ends) or text.rfind(" ", 0, at) + 1 or at
-    begun, follows = text[:cut].rstrip(), text[cut:].lstrip("\n")
-    if not follows.strip():
+    begun, follows = text[:cut].rstrip(), text[cut:].strip("\n" if text[cut - 1] == "\n" else None).rstrip()
+    if not follows:
         return None
-    return Message("user", f"{opening.ask}\n\n{begun}"), Message("assistant", follows.rstrip())
+    return Message("user", f"{opening.ask}\n\n{begun}"), Message("assistant", follows)
 
 
 def _order(seed: int, example: Example) -> bytes:

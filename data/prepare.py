@@ -103,7 +103,8 @@ def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
     elif there != said:
         odd = [name for name in said if there.get(name) != said[name]]
         raise ExportError(
-            f"{out} was prepared with another {' and '.join(odd)}; give another folder, or remove this one"
+            f"{out} was prepared otherwise: {', '.join(odd)} differ from those in {file.name};"
+            " give another folder, or remove this one"
         )
 
 

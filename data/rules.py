@@ -17,8 +17,8 @@ _ALIASES = {
 _QUOTED = re.compile(
     r'''"""|\'\'\'|(?<![\w\\])'(?:[^'\\\n]|\\.)*'(?!\w)|(?<!\\)"(?:[^"\\\n]|\\.)*"|(?<!`)`[^`\n]*`(?!`)'''
 )
-# Commands of TeX that begin with \n; where a text holds any TeX, every \n before a small letter is taken for one.
-_COMMANDS = r"abla|ewcommand|ewline|ewpage|eq|eg|ot|otin|oindent|onumber|umber|u|mid|parallel|leq|geq|earrow|warrow"
+# Commands of TeX that begin with \n; where a text holds other TeX, every \n before a small letter is taken for one.
+_COMMANDS = r"abla|ewcommand|ewline|ewpage|eq|otin|oindent|onumber|earrow|warrow"
 _LITERAL = re.compile(rf"(?<!\\)(?:\\r)?\\n(?!(?:{_COMMANDS})(?![A-Za-z]))")
 _IN_TEX = re.compile(r"(?<!\\)(?:\\r)?\\n(?![a-z])")
 _TEX = re.compile(r"\$|\\[(\[]|\\(?:frac|d?frac|text|times|theta|sqrt|boxed|alpha|pi|cdot|left|begin|leq?|geq?)\b")

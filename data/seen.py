@@ -48,7 +48,7 @@ class NearDuplicates:
 
     Two texts are near where their sets of five-word runs have a Jaccard index of at least `least`. MinHash only finds
     the candidates: it misses a pair just at the threshold in `missed` of the cases (at most 1 %, where `least` is .3 or
-    more), and none is removed that is not near. Memory: about 3 kB a text, and 8 bytes a word.
+    more), and none is removed that is not near. Memory: about 7 kB a text, and 8 bytes a word.
     """
 
     def __init__(self, least: float, permutations: int = 128) -> None:
@@ -87,13 +87,14 @@ class Contamination:
 
     A text holds an item if they share a run of n words (13 unless said: Brown et al. 2020, section C). A question of
     fewer words is looked for as a whole, if it has at least SHORTEST; an answer of fewer than n words is not looked
-    for, as a number or a name stands anywhere. About 100 bytes a word of the sets.
+    for, as a number or a name stands anywhere. About 200 bytes a word of the sets.
     """
 
     def __init__(self, n: int = 13) -> None:
         self._n = n
         self._sets: list[str] = []
-        self._begins: dict[bytes, set[int]] = {}  # the first words of runs, to the lengths of those that begin so
+        self._begins: dict[bytes, tuple[int, ...]] = {}  # first words of runs, to the lengths of those runs
+        self._lengths: dict[tuple[int, ...], tuple[int, ...]] = {}  # one of each for all that have the same
         self._runs: dict[bytes, int] = {}  # to the number of the set
         self.unguarded: dict[str, int] = {}
         """Questions of a set that are too short to be looked for."""
@@ -115,7 +116,9 @@ class Contamination:
         for run in runs(found, n):
             self._runs.setdefault(_digest(run, 8), len(self._sets) - 1)
             begin = " ".join(run.split(" ", self._begin)[: self._begin])
-            self._begins.setdefault(_digest(begin, 8), set()).add(n)
+            lengths = self._begins.get(key := _digest(begin, 8), ())
+            if n not in lengths:
+                self._begins[key] = self._lengths.setdefault((*lengths, n), (*lengths, n))
 
     @property
     def _begin(self) -> int:

@@ -149,7 +149,7 @@ def test_filters_are_declared_and_counted(tmp_path: Path) -> None:
     file = lines(tmp_path / "a.jsonl", *records)
     for rule, kept in (
         ({"equals": "Python"}, [0, 3]),
-        ({"one_of": ["Go", "Rust"]}, [1]),
+        ({"one_of": ("Go", "Rust")}, [1]),
         ({"contains": "o"}, [0, 1, 3]),
     ):
         found = list(readings(own(file, text="t", filters=({"column": "lang", **rule},))))

@@ -5,7 +5,9 @@ Knows families and files; nothing about steps.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,7 @@ class Built:
     """M; 1 where there are no segments."""
 
     def export(self, folder: Path) -> None:
-        """Write a folder that opens like any model, in bfloat16 where only a part was trained.
+        """Write a folder that opens like any model, in bfloat16.
 
         Raises:
             ExportError: it cannot be written.
@@ -67,14 +69,17 @@ class Built:
         if isinstance(self.model, MicroStepForCausalLM) and not whole:
             self.model.save_modules(folder, recipe.base.name, recipe.base.revision, torch.bfloat16)
         elif isinstance(self.model, MicroStepForCausalLM):
-            _whole(self.model).save_pretrained(folder)
+            merged = copy.deepcopy(self.model)
+            if merged.config.adapter is not None:
+                merged.merge_adapter()
+            merged.to(torch.bfloat16).save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        elif recipe.adapter is None:
+            copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         else:
             self.model.save_pretrained(folder)
-            if recipe.adapter is None:
-                self.tokenizer.save_pretrained(folder)
-            else:
-                _name_base(folder, recipe)
+            _name_base(folder, recipe)
 
 
 def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: Tell) -> Built:
@@ -216,21 +221,8 @@ def parameters_of(recipe: Recipe, model: PreTrainedModel) -> dict[str, int]:
     return found
 
 
-def _whole(model: MicroStepForCausalLM) -> MicroStepForCausalLM:
-    """The model as it can be saved with its base: an adapter folded in, without touching the one that is trained."""
-    if model.config.adapter is None:
-        return model
-    import copy
-
-    merged = copy.deepcopy(model)
-    merged.merge_adapter()
-    return merged
-
-
 def _name_base(folder: Path, recipe: Recipe) -> None:
     """Let an adapter's folder name its base as the recipe does, not the place where it happened to lie."""
-    import json
-
     file = folder / "adapter_config.json"
     said: dict[str, Any] = json.loads(file.read_text("utf-8"))
     said |= {"base_model_name_or_path": recipe.base.name, "revision": recipe.base.revision}

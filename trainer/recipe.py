@@ -45,9 +45,12 @@ class Distill(_Part):
     batch_rows: Positive | None = None
     """None: what memory holds."""
 
-    def options(self, seed: int) -> DistillOptions:
+    seed: int = 0
+    """Of sampling; not the run's, so that runs with several seeds share their data."""
+
+    def options(self) -> DistillOptions:
         """As `data.distill` takes them."""
-        return DistillOptions(self.max_new_tokens, self.temperature, seed=seed, batch_rows=self.batch_rows)
+        return DistillOptions(self.max_new_tokens, self.temperature, seed=self.seed, batch_rows=self.batch_rows)
 
 
 class Data(_Part):

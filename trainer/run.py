@@ -14,6 +14,7 @@ from model.loading import ModelSpec, load
 from model.segmentation import find_rule, valid_parameters
 from model.terminal import Tell
 from trainer.build import Built, build
+from trainer.card import write_card
 from trainer.loop import Trainer, accelerator_for
 from trainer.recipe import Recipe
 
@@ -55,7 +56,10 @@ def run_recipe(recipe: Recipe, places: Places, device: str, tell: Tell) -> Run |
     for note in built.notes:
         quiet(note, None)
     done = Trainer(built, places.out, accelerator, quiet).run()
-    return done if accelerator.is_main_process else None
+    if not accelerator.is_main_process:
+        return None
+    write_card(done, recipe, places.prepared_for(recipe))
+    return done
 
 
 def built_from(
@@ -88,7 +92,7 @@ def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Pr
         chat=recipe.data.chat,
         max_tokens=recipe.data.max_tokens,
         limit=recipe.data.limit,
-        distill=None if recipe.data.distill is None else recipe.data.distill.options(recipe.seed),
+        distill=None if recipe.data.distill is None else recipe.data.distill.options(),
     )
     spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype="float32", device=device)
     return prepare(
