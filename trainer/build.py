@@ -21,6 +21,7 @@ from data.learnt import Rows
 from data.prepared import Prepared
 from data.runs import RunFacts, StageFacts
 from model.errors import MicroStepError
+from model.fetch import fetch
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.quiet import quiet
@@ -145,7 +146,7 @@ def build_model(
 def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
     """The base, its tokenizer and its revision; in bfloat16 only where its weights stay as they are."""
     if recipe.base.config is not None:
-        folder = Path(recipe.base.name)
+        folder = fetch(recipe.base.name, recipe.base.revision, tell)
         given = dict(recipe.base.config)
         try:
             tokenizer = read_tokenizer(ModelSpec(recipe.base.name), folder)

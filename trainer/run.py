@@ -94,7 +94,7 @@ def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Pr
         limit=recipe.data.limit,
         distill=None if recipe.data.distill is None else recipe.data.distill.options(),
     )
-    spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype="float32", device=device)
+    spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype=recipe.precision, device=device)
     return prepare(
         read_mix(recipe.data.mix),
         recipe.base.name,
