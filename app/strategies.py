@@ -13,11 +13,11 @@ import streamlit as st
 from analysis.cutting.cuts import Cut
 from analysis.cutting.strategy import Strategy, labels, scale
 from analysis.segmenting import check_rule
-from analysis.solver import POINTS, Solved, solve
 from analysis.units import Unit, significant
 from app.plain import plain
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, RULES, Parameter
+from model.solver import POINTS, Solved, solve
 
 DEFAULT = ("entropy:threshold=3", "confidence:tau=0.3", "entropy_relative:rho=0.7", "word")  # about the same lengths
 MOST = 12  # strategies side by side
@@ -28,11 +28,17 @@ _LIST, _NEXT, _CHOSEN = "strategies", "strategies_next", "strategy_chosen"
 
 @dataclass(frozen=True)
 class Entry:
-    """A strategy in the list; widgets keep their values by its number."""
+    """A strategy in the list; widgets keep their values by its number.
+
+    A value that comes from elsewhere gives a box or slider a new key, and with it a new widget. Written into the old
+    one, it would meet what the browser still holds: a late report of it would be taken for a move of the reader.
+    """
 
     number: int
     strategy: Strategy
     said: str = ""  # what the solver, or a refusal, had to say
+    boxes: int = 0  # how often the number boxes were set from elsewhere
+    sliders: int = 0
 
 
 def entries() -> list[Entry]:
@@ -116,7 +122,8 @@ def threshold_slider(place: int, top: float, unit: Unit) -> None:
         st.session_state.setdefault(key, int(now))
         st.slider(
             _label(parameter, unit), int(parameter.low), int(max(parameter.low + 1, min(parameter.high, 16), now)),
-            key=key, help=parameter.meaning, on_change=_moved, args=(entry.number, parameter.name, unit, "slide"),
+            key=key, help=parameter.meaning, on_change=_moved,
+            args=(entry.number, parameter.name, unit, "slide", key, now),
         )  # fmt: skip
         return
     low = max(parameter.low, min(LOWEST, now)) * factor
@@ -124,7 +131,7 @@ def threshold_slider(place: int, top: float, unit: Unit) -> None:
     st.session_state.setdefault(key, now * factor)
     st.slider(
         _label(parameter, unit), low, high, step=parameter.step, format="%.3g", key=key, help=parameter.meaning,
-        on_change=_moved, args=(entry.number, parameter.name, unit, "slide"),
+        on_change=_moved, args=(entry.number, parameter.name, unit, "slide", key, now),
     )  # fmt: skip
 
 
@@ -171,7 +178,8 @@ def _number(entry: Entry, parameter: Parameter, unit: Unit) -> None:
     st.number_input(
         _label(parameter, unit), kind(parameter.low * factor), kind(parameter.high * factor),
         step=kind(parameter.step), format=None if parameter.integer else "%.4g", key=key, width=150,
-        help=f"{plain(parameter.meaning)}.", on_change=_moved, args=(entry.number, parameter.name, unit, "number"),
+        help=f"{plain(parameter.meaning)}.", on_change=_moved,
+        args=(entry.number, parameter.name, unit, "number", key, value),
     )  # fmt: skip
 
 
@@ -180,7 +188,8 @@ def _label(parameter: Parameter, unit: Unit) -> str:
 
 
 def _key(entry: Entry, parameter: Parameter, unit: Unit, kind: str) -> str:
-    return f"{kind}_{entry.number}_{entry.strategy.name}_{parameter.name}_{unit}"
+    turn = entry.boxes if kind == "number" else entry.sliders
+    return f"{kind}_{entry.number}_{turn}_{entry.strategy.name}_{parameter.name}_{unit}"
 
 
 def _rule_name(name: str, usable: Sequence[str]) -> str:
@@ -203,24 +212,28 @@ def _find(number: int) -> Entry:
     return next(entry for entry in entries() if entry.number == number)
 
 
-def _moved(number: int, name: str, unit: Unit, kind: str) -> None:
-    """A parameter's number or slider was changed: the other one follows."""
-    entry = _find(number)
+def _moved(number: int, name: str, unit: Unit, kind: str, key: str, given: float) -> None:
+    """A parameter's number or slider was changed: the other one follows.
+
+    A new widget may report the value that it was given, and late: that moves nothing.
+    """
+    entry, shown = _find(number), st.session_state.get(key)
     parameter = entry.strategy.rule.parameter(name)
-    shown = st.session_state[_key(entry, parameter, unit, kind)]
-    factor = scale(parameter.unit, unit)
-    value = float(f"{shown / factor:.6g}")
-    _set(entry, parameter, min(max(value, parameter.low), parameter.high), "")
+    if shown is None:
+        return
+    value = float(f"{shown / scale(parameter.unit, unit):.6g}")
+    if value == float(f"{given:.6g}"):
+        return
+    st.session_state.pop(_key(entry, parameter, "nats" if unit == "bits" else "bits", kind), None)
+    value = min(max(value, parameter.low), parameter.high)
+    _set(entry, parameter, value, "", boxes=kind != "number", sliders=kind != "slide")
 
 
-def _set(entry: Entry, parameter: Parameter, value: float, said: str) -> None:
-    changed = replace(entry, strategy=entry.strategy.with_value(parameter.name, value), said=said)
-    for unit in ("bits", "nats"):
-        for kind in ("number", "slide"):
-            key = _key(entry, parameter, unit, kind)
-            if key in st.session_state:
-                st.session_state[key] = int(value) if parameter.integer else value * scale(parameter.unit, unit)
-    _put(entry.number, changed)
+def _set(entry: Entry, parameter: Parameter, value: float, said: str, boxes: bool = True, sliders: bool = True) -> None:
+    """Give a parameter a value, and new boxes or sliders that show it."""
+    strategy = entry.strategy.with_value(parameter.name, value)
+    turns = {"boxes": entry.boxes + boxes, "sliders": entry.sliders + sliders}
+    _put(entry.number, replace(entry, strategy=strategy, said=said, **turns))
 
 
 def _change_rule(number: int, usable: tuple[str, ...], why_not: str) -> None:

@@ -187,6 +187,17 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise TextError(f"{path / MANIFEST} is not of {FORMAT!r}; give another folder")
+    try:
+        numbers = (
+            manifest["prompts"]["count"],
+            manifest["options"]["shard_prompts"],
+            manifest["options"]["batch_rows"],
+        )
+        whole = isinstance(manifest["model"], dict) and all(isinstance(each, int) and each > 0 for each in numbers)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise TextError(f"{path / MANIFEST} is damaged; remove {path} and start again")
     return manifest
 
 

@@ -44,6 +44,7 @@ APACHE = ("apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 LLAMA = ("llama3.2", "https://www.llama.com/llama3_2/license/")
 GEMMA = ("gemma", "https://ai.google.dev/gemma/terms")
 TINY_PARAMETERS = 1_296_000
+MICRO_STEP_TINY_PARAMETERS = 1_698_689
 
 
 def _pair(
@@ -124,6 +125,16 @@ _CATALOG: tuple[CatalogEntry, ...] = (
         False,
         TINY_PARAMETERS,
         (BundledSource("data/demo/tiny-sft"),),
+    ),
+    CatalogEntry(
+        "micro-step-tiny",
+        "Tiny micro_step model of this project",
+        "sft",
+        "micro_step",
+        *SHARE_ALIKE,
+        False,
+        MICRO_STEP_TINY_PARAMETERS,
+        (BundledSource("data/demo/micro-step-tiny"),),
     ),
 )
 

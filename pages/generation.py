@@ -86,7 +86,8 @@ def _remarks(found: Generation) -> None:
     if found.untrained:
         st.markdown(
             "**Untrained.** The micro decoder is a copy of the base's last layers, the merger a plain mean: "
-            "what this writes, and how fast, says nothing about trained models."
+            "what this writes, and how fast, says nothing about trained models. For a trained one choose "
+            "micro-step-tiny in the sidebar."
         )
     if found.lossless_failed:
         st.warning(plain(promise(found)))

@@ -199,7 +199,7 @@ def test_a_damaged_shard_is_said_and_made_anew(sft, tmp_path):
     assert len(part) == 5 and not count_distilled(out).complete
 
 
-@pytest.mark.parametrize("content", [None, "not json", '{"format": "another"}'])
+@pytest.mark.parametrize("content", [None, "not json", '{"format": "another"}', '{"format": "micro_step answers 1"}'])
 def test_a_folder_of_something_else_is_refused(sft, tmp_path, content):
     out = tmp_path / "out"
     out.mkdir()

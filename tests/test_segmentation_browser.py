@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -18,9 +17,8 @@ from urllib.parse import urlparse
 import pandas as pd
 import pytest
 
-from tests.browser import ROOT, needs_chromium, streamlit_server
-from tests.test_app_browser import Reader, card
-from tests.test_hostile_browser import TAGS, inert
+from tests.browser import ROOT, needs_chromium
+from tests.reader import TAGS, Reader, card, inert
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 expect = playwright_api.expect
@@ -28,21 +26,6 @@ expect = playwright_api.expect
 pytestmark = [pytest.mark.browser, needs_chromium]
 
 TEXT = "the cat sat on the mat, and the dog sat down on the other mat, and so on and on"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    env = {"MICRO_STEP_CACHE": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1"}
-    with streamlit_server("app/main.py", env=env) as url:
-        yield url
-
-
-@pytest.fixture
-def reader(server: str, browser: Any) -> Iterator[Reader]:
-    reader = Reader(browser, server)
-    yield reader
-    inert(reader.page)
-    reader.close()  # no script error, no dialog, no other host
 
 
 def link(models: dict[str, Path], /, **more: object) -> dict[str, object]:
@@ -66,7 +49,7 @@ def test_strategies_are_added_moved_solved_pinned_and_exported(
         expect(rows).to_have_count(count)
     reader.settle()
 
-    before, every = notches(page, 0), page.locator(".strip .notch").count()
+    before = notches(page, 0)
     bar = page.locator(".st-key-chart_values .textpoint text").last
     expect(bar).to_have_text("3.61")  # bits
     slider = page.locator(".st-key-card_threshold input[type=range]")
@@ -74,9 +57,7 @@ def test_strategies_are_added_moved_solved_pinned_and_exported(
     for _ in range(4):
         slider.press("PageUp")
     expect(bar).not_to_have_text("3.61")
-    expect(page.locator(".strip .notch")).not_to_have_count(every)
-    reader.settle()
-    assert notches(page, 0) < before
+    reader.until(lambda: notches(page, 0) < before)
     assert float(str(bar.text_content())) > 3.61
 
     line = page.locator(".st-key-strategy_0")

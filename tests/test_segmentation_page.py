@@ -163,8 +163,8 @@ def test_hostile_texts_are_inert(models, runs, text):
 
 
 def test_a_store_is_judged_whole(models, runs, tmp_path):
-    from analysis.corpus.corpus import CorpusSpec, open_corpus
-    from analysis.corpus.scoring import score_corpus
+    from data.corpus.corpus import CorpusSpec, open_corpus
+    from data.corpus.scoring import score_corpus
     from model.loading import ModelSpec, load
 
     texts = tmp_path / "texts.txt"
