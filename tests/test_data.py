@@ -23,6 +23,8 @@ from data.make_demo import STAGES, make
 from data.samples import KINDS, ROLES, sample, samples
 from data.sources import SOURCES, Document, read, source
 from model.errors import MicroStepError, TextError
+from model.loading import ModelSpec, load
+from model.modeling import MicroStepForCausalLM
 
 DEMO = Path(data.__file__).parent / "demo"
 PAIR = ("tiny-base", "tiny-sft")
@@ -212,10 +214,11 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(DEMO / "tiny-sft")
 
 
-def test_the_pair_is_small_and_shares_its_tokenizer() -> None:
-    assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) <= 6_000_000
-    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        assert len({hashlib.sha256((DEMO / name / file).read_bytes()).hexdigest() for name in PAIR}) == 1
+def test_the_family_is_small_and_shares_its_tokenizer() -> None:
+    assert sum(file.stat().st_size for file in DEMO.rglob("*") if file.is_file()) <= 12_000_000
+    for file in ("tokenizer.json", "chat_template.jinja"):
+        shared = {hashlib.sha256((DEMO / name / file).read_bytes()).hexdigest() for name in (*PAIR, "micro-step-tiny")}
+        assert len(shared) == 1
     for name in PAIR:
         card = (DEMO / name / "README.md").read_text(encoding="utf-8")
         assert all(SOURCES[use.source].title in card for stage in STAGES if stage.name == name for use in stage.uses)
@@ -264,3 +267,17 @@ def test_the_card_shows_the_figures_that_were_measured() -> None:
         after, before = report["held_out"]["after"], report["held_out"]["before"]
         assert after["gsm8k, chat"]["loss"] < before["gsm8k, chat"]["loss"]
         assert f"{after['gsm8k, chat']['loss']:.3f}" in (DEMO / name / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_micro_step_model_writes_its_held_out_answers_in_segments() -> None:
+    """It gains macro steps at every tau, more at a lower one, and its answers end."""
+    loaded = load(ModelSpec("micro-step-tiny"))
+    assert loaded.facts.micro_step is not None and not loaded.facts.micro_step.untrained
+    assert isinstance(loaded.model, MicroStepForCausalLM)
+    prompt = [{"role": "user", "content": "Name three fruits."}]
+    ids = loaded.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+    gained = [
+        loaded.model.generate_segments(ids, confidence=tau, max_new_tokens=64).tokens_per_macro_step
+        for tau in (1.1, 0.8, 0.4)
+    ]
+    assert gained[0] == 1 and 1.2 < gained[1] < gained[2]

@@ -259,7 +259,10 @@ def test_stages_follow_each_other_and_train_what_they_say(prepared: Prepared, mo
     plain = load(ModelSpec(str(model))).model.state_dict()
     for path, same in zip(run.checkpoints, (True, False), strict=True):
         found = load(ModelSpec(str(path / "model"))).model.state_dict()
-        assert all(torch.allclose(found[f"base.{name}"], weight, atol=1e-3, rtol=1e-2) for name, weight in plain.items()) == same
+        assert (
+            all(torch.allclose(found[f"base.{name}"], weight, atol=1e-3, rtol=1e-2) for name, weight in plain.items())
+            == same
+        )
 
 
 def test_parts_of_a_step_add_up_to_the_whole(prepared: Prepared, model: Path, tmp_path: Path) -> None:

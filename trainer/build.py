@@ -164,7 +164,7 @@ def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel,
     loaded = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype=dtype, device=device), tell)  # type: ignore[arg-type]
     if isinstance(loaded.model, MicroStepForCausalLM):
         raise MicroStepError(f"{recipe.base.name} is a micro_step model already; give its base")
-    loaded.model.config._name_or_path = recipe.base.name  # it is saved, and folders of this machine are nobody's business
+    loaded.model.config._name_or_path = recipe.base.name  # saved with the model: no folder of this machine
     return loaded.model, loaded.tokenizer, loaded.facts.revision
 
 
