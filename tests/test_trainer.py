@@ -239,6 +239,13 @@ def test_the_loss_falls_and_the_checkpoint_opens(
     assert run.model is not None and read_run(tmp_path / "run") == run
 
 
+def test_a_run_without_held_out_examples_measures_none(model: Path, tmp_path: Path) -> None:
+    prepared = make_prepared(tmp_path / "p", model, examples=12, every=99)
+    for objective in ("micro_step", "draft"):
+        run = trained(recipe(model, objective, steps=3), prepared, tmp_path / objective)
+        assert run.finished and {line.split for line in run.lines} == {"train"}
+
+
 def test_an_adapter_control_opens_by_its_folder_alone(prepared: Prepared, model: Path, tmp_path: Path) -> None:
     stage = {"name": "a", "steps": 4, "rates": {"adapter": 1e-2}}
     run = trained(recipe(model, "control", adapter=LORA, stages=[stage]), prepared, tmp_path / "run")

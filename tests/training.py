@@ -27,8 +27,10 @@ def conversation(chance: random.Random) -> list[dict[str, str]]:
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": f"Here: {a} and {b}, {a} and {b}."}]
 
 
-def make_prepared(folder: Path, model: Path, examples: int = 48, messages: list[Any] | None = None) -> Prepared:
-    """Prepared data under a tiny model with a chat template; every eighth example is held out."""
+def make_prepared(
+    folder: Path, model: Path, examples: int = 48, messages: list[Any] | None = None, every: int = 8
+) -> Prepared:
+    """Prepared data under a tiny model with a chat template; every eighth example, or so, is held out."""
     chance = random.Random(0)
     talks = messages if messages is not None else [conversation(chance) for _ in range(examples)]
     n = len(talks)
@@ -37,7 +39,7 @@ def make_prepared(folder: Path, model: Path, examples: int = 48, messages: list[
         "number": list(range(n)),
         "messages": talks,
         "ended": [i % 5 != 4 for i in range(n)],
-        "held_out": [i % 8 == 7 for i in range(n)],
+        "held_out": [i % every == every - 1 for i in range(n)],
         "repeat": [1 + (i == 0) for i in range(n)],
     }
     file = folder / EXAMPLES / TABLE

@@ -88,6 +88,8 @@ def states_of(model: MicroStepForCausalLM, rows: Rows, path: Path, identity: dic
     row, token = positions(rows)
     shape = (len(row), len(model.config.context_layers), int(model.config.hidden_size))
     said = {**identity, "shape": list(shape), "layers": list(model.config.context_layers)}
+    if not len(row):  # nothing held out, for one: an empty file cannot be mapped
+        return States(rows, np.zeros(shape, dtype=np.int16), row, token)
     if _mark(path) != said:
         _compute(model, rows, token, shape, path, tell)
         put(path / MARK, as_json(said))
