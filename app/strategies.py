@@ -5,8 +5,9 @@ Every widget of a strategy is drawn from the registry of rules. Values are held 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import streamlit as st
 
@@ -23,22 +24,35 @@ DEFAULT = ("entropy:threshold=3", "confidence:tau=0.3", "entropy_relative:rho=0.
 MOST = 12  # strategies side by side
 LOWEST = -6.0  # nats, of a slider for a rise
 URL = "cut"
-_LIST, _NEXT, _CHOSEN = "strategies", "strategies_next", "strategy_chosen"
+_LIST, _NEXT, _CHOSEN, _MIRRORS = "strategies", "strategies_next", "strategy_chosen", "strategy_mirrors"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A strategy in the list; widgets keep their values by its number.
-
-    A value that comes from elsewhere gives a box or slider a new key, and with it a new widget. Written into the old
-    one, it would meet what the browser still holds: a late report of it would be taken for a move of the reader.
-    """
+    """A strategy in the list; widgets keep their values by its number."""
 
     number: int
     strategy: Strategy
     said: str = ""  # what the solver, or a refusal, had to say
-    boxes: int = 0  # how often the number boxes were set from elsewhere
-    sliders: int = 0
+
+
+@dataclass
+class Mirror:
+    """A number box or slider that shows a parameter, as the browser last told of it.
+
+    Only the reader writes into it. A value that comes from elsewhere makes another, with a key of its own: written into
+    this one, it would cross what the browser is telling, and the value before it would pass for a move of the reader.
+    """
+
+    name: str
+    turn: int
+    value: float  # the parameter that it stands for
+    first: float  # what it showed when it was made, in the unit shown
+    shown: float  # what it shows now
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}_{self.turn}"
 
 
 def entries() -> list[Entry]:
@@ -116,22 +130,15 @@ def threshold_slider(place: int, top: float, unit: Unit) -> None:
     if rule.solves is None:
         st.caption("This rule has no threshold to move.")
         return
-    parameter, now = rule.parameter(rule.solves), entry.strategy.parameters[rule.solves]
-    factor, key = scale(parameter.unit, unit), _key(entry, parameter, unit, "slide")
-    if parameter.integer:
-        st.session_state.setdefault(key, int(now))
-        st.slider(
-            _label(parameter, unit), int(parameter.low), int(max(parameter.low + 1, min(parameter.high, 16), now)),
-            key=key, help=parameter.meaning, on_change=_moved,
-            args=(entry.number, parameter.name, unit, "slide", key, now),
-        )  # fmt: skip
-        return
-    low = max(parameter.low, min(LOWEST, now)) * factor
-    high = max(min(parameter.high, top), now, parameter.low + parameter.step) * factor
-    st.session_state.setdefault(key, now * factor)
+    parameter = rule.parameter(rule.solves)
+    factor, (mirror, move) = scale(parameter.unit, unit), _mirror(entry, parameter, unit, "slide")
+    high = max(min(parameter.high, 16 if parameter.integer else top), parameter.low + parameter.step) * factor
+    high = max(high, mirror.first, mirror.shown)  # with other ends it would be another widget
+    low = max(parameter.low * factor, min(LOWEST * factor, mirror.first, mirror.shown))
+    kind = int if parameter.integer else float
     st.slider(
-        _label(parameter, unit), low, high, step=parameter.step, format="%.3g", key=key, help=parameter.meaning,
-        on_change=_moved, args=(entry.number, parameter.name, unit, "slide", key, now),
+        _label(parameter, unit), kind(low), kind(high), kind(mirror.shown), kind(parameter.step),
+        format=None if parameter.integer else "%.3g", key=mirror.key, help=parameter.meaning, on_change=move,
     )  # fmt: skip
 
 
@@ -171,25 +178,28 @@ def _line(
 
 
 def _number(entry: Entry, parameter: Parameter, unit: Unit) -> None:
-    factor, key = scale(parameter.unit, unit), _key(entry, parameter, unit, "number")
-    value = entry.strategy.parameters[parameter.name]
-    kind = int if parameter.integer else float
-    st.session_state.setdefault(key, kind(value * factor))
+    factor, kind = scale(parameter.unit, unit), int if parameter.integer else float
+    mirror, move = _mirror(entry, parameter, unit, "number")
     st.number_input(
-        _label(parameter, unit), kind(parameter.low * factor), kind(parameter.high * factor),
-        step=kind(parameter.step), format=None if parameter.integer else "%.4g", key=key, width=150,
-        help=f"{plain(parameter.meaning)}.", on_change=_moved,
-        args=(entry.number, parameter.name, unit, "number", key, value),
+        _label(parameter, unit), kind(parameter.low * factor), kind(parameter.high * factor), kind(mirror.shown),
+        step=kind(parameter.step), format=None if parameter.integer else "%.4g", key=mirror.key, width=150,
+        help=f"{plain(parameter.meaning)}.", on_change=move,
     )  # fmt: skip
+
+
+def _mirror(entry: Entry, parameter: Parameter, unit: Unit, kind: str) -> tuple[Mirror, Callable[[], None]]:
+    """The box or slider of a parameter, a new one if its value came from elsewhere, and what a move of it does."""
+    mirrors: dict[str, Mirror] = st.session_state.setdefault(_MIRRORS, {})
+    name = f"{kind}_{entry.number}_{entry.strategy.name}_{parameter.name}_{unit}"
+    mirror, value = mirrors.get(name), entry.strategy.parameters[parameter.name]
+    if mirror is None or mirror.value != value:
+        shown = value * scale(parameter.unit, unit)
+        mirror = mirrors[name] = Mirror(name, mirror.turn + 1 if mirror else 0, value, shown, shown)
+    return mirror, partial(_moved, entry.number, entry.strategy.name, parameter, unit, mirror)
 
 
 def _label(parameter: Parameter, unit: Unit) -> str:
     return f"{parameter.name}, {unit if parameter.unit == 'nats' else parameter.unit}"
-
-
-def _key(entry: Entry, parameter: Parameter, unit: Unit, kind: str) -> str:
-    turn = entry.boxes if kind == "number" else entry.sliders
-    return f"{kind}_{entry.number}_{turn}_{entry.strategy.name}_{parameter.name}_{unit}"
 
 
 def _rule_name(name: str, usable: Sequence[str]) -> str:
@@ -208,36 +218,25 @@ def _put(number: int, changed: Entry | None) -> None:
     st.session_state[_LIST] = [entry for entry in listed if entry is not None]
 
 
-def _find(number: int) -> Entry:
-    return next(entry for entry in entries() if entry.number == number)
+def _find(number: int) -> Entry | None:
+    """The strategy, unless it was removed: its widgets may still tell of themselves."""
+    return next((entry for entry in entries() if entry.number == number), None)
 
 
-def _moved(number: int, name: str, unit: Unit, kind: str, key: str, given: float) -> None:
-    """A parameter's number or slider was changed: the other one follows.
-
-    A new widget may report the value that it was given, and late: that moves nothing.
-    """
-    entry, shown = _find(number), st.session_state.get(key)
-    parameter = entry.strategy.rule.parameter(name)
-    if shown is None:
+def _moved(number: int, rule: str, parameter: Parameter, unit: Unit, mirror: Mirror) -> None:
+    """The browser tells of a box or slider, maybe late, and maybe nothing new."""
+    entry, shown = _find(number), st.session_state.get(mirror.key)
+    if entry is None or entry.strategy.name != rule or shown is None or shown == mirror.shown:
         return
     value = float(f"{shown / scale(parameter.unit, unit):.6g}")
-    if value == float(f"{given:.6g}"):
-        return
-    st.session_state.pop(_key(entry, parameter, "nats" if unit == "bits" else "bits", kind), None)
-    value = min(max(value, parameter.low), parameter.high)
-    _set(entry, parameter, value, "", boxes=kind != "number", sliders=kind != "slide")
-
-
-def _set(entry: Entry, parameter: Parameter, value: float, said: str, boxes: bool = True, sliders: bool = True) -> None:
-    """Give a parameter a value, and new boxes or sliders that show it."""
-    strategy = entry.strategy.with_value(parameter.name, value)
-    turns = {"boxes": entry.boxes + boxes, "sliders": entry.sliders + sliders}
-    _put(entry.number, replace(entry, strategy=strategy, said=said, **turns))
+    mirror.shown, mirror.value = shown, min(max(value, parameter.low), parameter.high)
+    _put(number, replace(entry, strategy=entry.strategy.with_value(parameter.name, mirror.value), said=""))
 
 
 def _change_rule(number: int, usable: tuple[str, ...], why_not: str) -> None:
-    entry, name = _find(number), st.session_state[f"rule_{number}"]
+    entry, name = _find(number), st.session_state.get(f"rule_{number}")
+    if entry is None or name is None:
+        return
     try:
         check_rule(name, {}, MAX_LENGTH)
         if name not in usable:
@@ -261,10 +260,10 @@ def _add() -> None:
 
 
 def _copy(number: int) -> None:
-    listed = entries()
-    place = next(i for i, entry in enumerate(listed) if entry.number == number)
-    copied = Entry(_new_number(), listed[place].strategy)
-    st.session_state[_LIST] = [*listed[: place + 1], copied, *listed[place + 1 :]]
+    entry, listed = _find(number), entries()
+    if entry is not None:
+        after = listed.index(entry) + 1
+        st.session_state[_LIST] = [*listed[:after], Entry(_new_number(), entry.strategy), *listed[after:]]
 
 
 def _drop(number: int) -> None:
@@ -272,8 +271,9 @@ def _drop(number: int) -> None:
 
 
 def _solve(number: int, cut: Cut, max_length: int) -> None:
-    entry = _find(number)
-    target = st.session_state.get(f"target_{number}")
+    entry, target = _find(number), st.session_state.get(f"target_{number}")
+    if entry is None:
+        return
     if target is None:
         _put(number, replace(entry, said="Give a target length first: the mean tokens that a segment is to have."))
         return
@@ -283,7 +283,8 @@ def _solve(number: int, cut: Cut, max_length: int) -> None:
     except MicroStepError as error:
         _put(number, replace(entry, said=str(error)))
         return
-    _set(entry, strategy.rule.parameter(solved.parameter), solved.value, _said(solved, cut.side.key))
+    changed = strategy.with_value(solved.parameter, solved.value)
+    _put(number, replace(entry, strategy=changed, said=_said(solved, cut.side.key)))
 
 
 def _said(solved: Solved, side: str) -> str:

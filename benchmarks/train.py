@@ -149,6 +149,7 @@ def _theirs(name: str, made: Rows, rows: int, precision: str, steps: int, out: P
     """Tokens per second of transformers' Trainer."""
     from transformers import Trainer as TheirTrainer
     from transformers import TrainerCallback, TrainingArguments
+    from transformers.trainer_callback import PrinterCallback
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         ends: list[float] = []  # noqa: RUF012
@@ -181,7 +182,9 @@ def _theirs(name: str, made: Rows, rows: int, precision: str, steps: int, out: P
         train_sampling_strategy="sequential",
     )
     with quiet():
-        TheirTrainer(model=model, args=arguments, train_dataset=examples, callbacks=[clock]).train()
+        theirs = TheirTrainer(model=model, args=arguments, train_dataset=examples, callbacks=[clock])
+        theirs.remove_callback(PrinterCallback)
+        theirs.train()
     return rows * width * steps / (clock.ends[-1] - clock.ends[0])
 
 

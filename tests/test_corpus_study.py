@@ -192,7 +192,8 @@ def test_history_is_judged_on_the_same_tokens_and_without_a_limit_differs_in_not
     assert points[0].tokens == np.maximum(np.diff(source.tokens.rows.offsets) - 6, 0).sum()
     narrow, _, whole = points
     assert abs(whole.excess.mean) < 1e-5 and whole.correlation.mean == pytest.approx(1)
-    assert whole.boundaries[0].f1.mean == 1 > narrow.boundaries[0].f1.mean
+    # a token whose entropy is the solved threshold itself may fall on its other side by rounding
+    assert whole.boundaries[0].f1.mean > 0.995 > narrow.boundaries[0].f1.mean
     found = with_gathered(source.tokens, next(each for each in source.gathered if each.gather.window == 2), begin=6)
     x, y = (getattr(found.inputs, name).astype(float) for name in ("entropy", "limited_entropy"))
     assert narrow.excess.mean == pytest.approx((y - x).mean())

@@ -258,7 +258,7 @@ def test_an_adapter_control_opens_by_its_folder_alone(prepared: Prepared, model:
 def test_stages_follow_each_other_and_train_what_they_say(prepared: Prepared, model: Path, tmp_path: Path) -> None:
     stages = [
         {"name": "first", "steps": 3, "rates": {"new": 1e-3}},
-        {"name": "second", "steps": 3, "rates": {"new": 1e-3, "base": 1e-3}},
+        {"name": "second", "steps": 3, "rates": {"new": 1e-3, "base": 3e-2}},
     ]
     run = trained(recipe(model, stages=stages, checkpoint={"every": 3, "keep": 5}), prepared, tmp_path / "run")
     assert [stage.last for stage in run.facts.stages] == [3, 6]
