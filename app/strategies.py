@@ -52,6 +52,7 @@ class Mirror:
 
     @property
     def key(self) -> str:
+        """Of the widget."""
         return f"{self.name}_{self.turn}"
 
 
