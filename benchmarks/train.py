@@ -26,12 +26,12 @@ from data.learnt import Rows
 from data.runs import RunFacts, StageFacts
 from model.errors import TextError
 from model.loading import ModelSpec, load
+from model.modeling import MicroStepForCausalLM
 from model.quiet import quiet
-from trainer.build import Built, build_model
+from trainer.build import Built, build_model, objective_over_rows
 from trainer.draft import DraftObjective
 from trainer.feed import Chosen, DraftFeed, RowFeed
 from trainer.loop import Trainer, accelerator_for
-from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.recipe import Recipe
 from trainer.states import states_of
 
@@ -240,11 +240,10 @@ def _ours(
         objective: torch.nn.Module
         once = np.ones(len(made), dtype=np.int64)
         feed: Any = _InOrder(recipe, made, once, made, rows)
-        if recipe.objective == "control":
-            objective = LanguageModelObjective(model)
-        elif recipe.objective == "micro_step":
-            objective = MicroStepObjective(model, None)
+        if recipe.objective != "draft":
+            objective = objective_over_rows(recipe, model, "cpu", silent)
         else:
+            assert isinstance(model, MicroStepForCausalLM)
             stored = states_of(model, made, states, {"rows": len(made)}, silent)
             objective, feed = DraftObjective(model), _PositionsInOrder(recipe, stored, once, stored, rows)
         most = getattr(model.config, "max_segment_length", 1)

@@ -15,11 +15,12 @@ from data.cleaning import clean
 from data.corpus.corpus import CorpusSpec, open_corpus
 from data.corpus.gather import Gather, gather
 from data.corpus.options import CorpusOptions
-from data.corpus.store import open_store
+from data.corpus.store import COMPLETE, open_store
 from data.corpus.store_write import as_json, put
 from data.distill import DistillOptions
+from data.examples import TABLE
 from data.mixes import Mix
-from data.prepared import ANSWERS, EXAMPLES, STORE, TABLE, Prepared, examples_file, read_prepared
+from data.prepared import ANSWERS, EXAMPLES, STORE, Prepared, examples_file, read_prepared
 from data.recipe import dump_yaml
 from model.errors import ExportError
 from model.terminal import Tell
@@ -109,7 +110,7 @@ def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
 
 
 def _score(load_model: Callable[[], LoadedModel], out: Path, options: PrepareOptions, tell: Tell) -> None:
-    if (out / STORE / "complete.json").is_file():
+    if (out / STORE / COMPLETE).is_file():
         return
     corpus = open_corpus(CorpusSpec(str(examples_file(out)), "messages"))
     how = CorpusOptions(chat=options.chat, max_tokens=options.max_tokens)

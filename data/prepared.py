@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from data.corpus.inputs import CorpusSource
 from data.corpus.store import open_store
+from data.examples import TABLE
 from model.errors import TextError
 
 EXAMPLES, ANSWERS, STORE = "examples", "answers", "store"
-TABLE = "examples.parquet"
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,11 @@ class Run:
             return self.path / MODEL
         return self.checkpoints[-1] / MODEL if self.checkpoints else None
 
+    @property
+    def validated(self) -> LogLine | None:
+        """The last line of a validation; None where nothing was held out, or not yet."""
+        return next((line for line in reversed(self.lines) if line.split == "validation"), None)
+
 
 def to_line(line: LogLine) -> str:
     """One line of log.jsonl, with its line break."""

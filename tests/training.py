@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from data.corpus.corpus import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.scoring import score_corpus
-from data.prepared import EXAMPLES, STORE, TABLE, Prepared, read_prepared
+from data.examples import TABLE
+from data.prepared import EXAMPLES, STORE, Prepared, read_prepared
 from model.loading import ModelSpec, load
 from trainer.recipe import Recipe
 

@@ -7,6 +7,7 @@ of its own: a stopped grid goes on where it was, and a finished run is not made 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
 import sys
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, ValidationError
 
-from data.recipe import dump_yaml, read_yaml
-from data.runs import Run, read_run
+from data.recipe import Part, dump_yaml, read_yaml
+from data.runs import RECIPE, Run, read_run
 from model.errors import MicroStepError, TextError
 from model.terminal import Tell, one_line, run
 from trainer.recipe import Recipe, read_recipe
@@ -30,24 +31,22 @@ _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 
 app = typer.Typer(name="python -m trainer.ablation", add_completion=False, pretty_exceptions_enable=False)
 
 
-class Decode(BaseModel):
+class Decode(Part):
     """How the trained models are made to write, for their tokens a macro step."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     prompts: Annotated[int, Field(ge=1)] = 24
     """Of the held-out examples, the first ones."""
     confidence: Annotated[float, Field(ge=0)] = 0.5
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
 
 
-class Grid(BaseModel):
+class Grid(Part):
     """Variants of a recipe."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     name: str
     recipe: str
     """A recipe's name, or a path."""
-    common: dict[str, Any] = {}
+    common: dict[str, Any] = Field(default={})
     """Keys of the recipe that are other values in every run."""
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     """Of each, keys of the recipe that are other values. The first is what the others are compared with."""
@@ -102,16 +101,12 @@ def recipe_of(grid: Grid, variant: str, seed: int) -> Recipe:
     Raises:
         MicroStepError: a key or value is wrong.
     """
-    from pydantic import ValidationError
-
     said = read_recipe(grid.recipe).model_dump(mode="json")
     for change in (grid.common, grid.variants[variant]):
         said = _changed(said, change)
     slug = re.sub(r"[^A-Za-z0-9._]+", "-", f"{grid.name}-{variant}").strip("-")
     said |= {"name": f"{slug}-{seed}", "seed": seed}
     try:
-        import json
-
         return Recipe.model_validate_json(json.dumps(said))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -157,7 +152,7 @@ def _made(recipe: Recipe, out: Path, local: Path | None, device: str, tell: Tell
 
     folder = out / recipe.name
     try:
-        if (done := read_run(folder)).finished and (folder / "recipe.yaml").read_text("utf-8") == dump_yaml(recipe):
+        if (done := read_run(folder)).finished and (folder / RECIPE).read_text("utf-8") == dump_yaml(recipe):
             return done
     except TextError:
         pass
@@ -171,7 +166,9 @@ def _measures(done: Run, recipe: Recipe, grid: Grid, out: Path, local: Path | No
     """What a run came to."""
     from trainer.measure import bits_per_byte, decoding
 
-    last = [line for line in done.lines if line.split == "validation"][-1]
+    last = done.validated
+    if last is None:
+        raise MicroStepError(f"{recipe.name} held nothing out, so there is nothing to compare; set held_out in its mix")
     found = {"nll": last.token_loss, "accuracy": last.accuracy}
     for j, value in enumerate(last.position_accuracy):
         if value is not None:

@@ -99,12 +99,12 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     rows = training_rows(prepared, recipe.segmentation if recipe.objective == "micro_step" else None)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
     objective: nn.Module
-    feed: Feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
-    if not isinstance(model, MicroStepForCausalLM):
-        objective = LanguageModelObjective(model)
-    elif recipe.objective == "micro_step":
-        objective = MicroStepObjective(model, load_base(recipe, device, tell)[0] if recipe.teacher else None)
+    feed: Feed
+    if recipe.objective != "draft":
+        objective = objective_over_rows(recipe, model, device, tell)
+        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
     else:
+        assert isinstance(model, MicroStepForCausalLM)
         identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
         train = states_of(model, rows.train, states / "train", identity, tell)
         measured = states_of(model, rows.held_out, states / "held_out", identity, tell)
@@ -112,6 +112,13 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     facts = _facts(recipe, model, prepared, feed, revision)
     most = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
     return Built(recipe, objective, model, tokenizer, feed, facts, rows.notes, most)
+
+
+def objective_over_rows(recipe: Recipe, model: PreTrainedModel, device: str, tell: Tell) -> nn.Module:
+    """What is minimised by every objective but the draft's, which reads stored states."""
+    if not isinstance(model, MicroStepForCausalLM):
+        return LanguageModelObjective(model)
+    return MicroStepObjective(model, load_base(recipe, device, tell)[0] if recipe.teacher else None)
 
 
 def build_model(

@@ -92,7 +92,7 @@ def _data(prepared: Path, recipe: Recipe) -> list[str]:
 
 
 def _held_out(run: Run) -> list[str]:
-    last = next((line for line in reversed(run.lines) if line.split == "validation"), None)
+    last = run.validated
     if last is None:
         return ["Nothing was held out."]
     told = [f"{last.tokens:,} tokens: {last.token_loss:.4f} nats a token, {last.accuracy:.3f} of them the likeliest."]

@@ -99,13 +99,13 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None) 
     try:
         said = json.loads((path / STATE).read_text("utf-8"))
         progress = Progress(**{**said, "since": tuple(said["since"])})
-        weights, moments = load_file(path / WEIGHTS), load_file(path / OPTIMIZER)
+        weights = load_file(path / WEIGHTS)
         named = dict(model.named_parameters())
         with torch.no_grad():
             for name, weight in weights.items():
                 named[name].copy_(weight)
         if optimizer is not None:
-            _put_moments(moments, named, optimizer)
+            _put_moments(load_file(path / OPTIMIZER), named, optimizer)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelBroken(
             f"{path} is damaged or of another recipe ({_reason(error)}); remove it to go on from the one before"
@@ -114,7 +114,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None) 
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest checkpoints, and what killed runs left."""
+    """Remove all but the newest checkpoints."""
     for path in sorted(path for path in folder.glob("step-*") if path.suffix != ".part")[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
 

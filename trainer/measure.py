@@ -36,7 +36,8 @@ def bits_per_byte(done: Run, recipe: Recipe, out: Path, local: Path | None, devi
     The token that closes an answer is in the nll and no byte. Literal line breaks count as the one byte they stand for.
     """
     prepared = _data(recipe, out, local, device)
-    last = [line for line in done.lines if line.split == "validation"][-1]
+    last = done.validated
+    assert last is not None, "a run that held nothing out has nothing to measure"
     rows = prepared.source.tokens.rows
     answer = np.isin(rows.role, [ROLE_NAMES.index("assistant"), ROLE_NAMES.index("text")])
     total = tokens = 0

@@ -51,15 +51,17 @@ class MicroStepObjective(nn.Module):
         stops = None
         if out.stop_loss is not None:
             stops = (float(out.stop_count), out.stop_correct, out.stop_loss * averaged_over[1])
+        taught = None
+        if out.teacher_loss is not None:
+            taught = (float(len(row)), out.teacher_loss * averaged_over[0])
         tally = Tally.of(
             self.model.config.max_segment_length,
             out.micro_position[row, token],
             out.nll[row, token],
             out.correct[row, token],
             stops,
+            taught,
         )
-        if out.teacher_loss is not None:
-            tally.other[3], tally.other[4] = len(row), out.teacher_loss.detach() * averaged_over[0]
         return out.loss, tally
 
 

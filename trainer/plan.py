@@ -12,10 +12,9 @@ import torch
 from data.prepared import examples_file, read_prepared
 from model.modeling import MicroStepForCausalLM
 from model.terminal import Tell
-from trainer.build import build_model, load_base, parameters_of
+from trainer.build import build_model, objective_over_rows, parameters_of
 from trainer.draft import DraftBatch, DraftObjective, draft_steps
 from trainer.feed import RowFeed, mean_tokens
-from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import choose
 from trainer.recipe import Recipe
 from trainer.rows import training_rows
@@ -90,10 +89,7 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
         a_step, an_epoch = size * (most - 1.0), len(row) / recipe.draft.every * (most - 1)
     else:
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
-        if isinstance(model, MicroStepForCausalLM):
-            objective = MicroStepObjective(model, load_base(recipe, device, tell)[0] if recipe.teacher else None)
-        else:
-            objective = LanguageModelObjective(model)
+        objective = objective_over_rows(recipe, model, device, tell)
         parts = [feed.part(chosen) for chosen, _ in zip(feed.steps(), range(_MEASURED), strict=False)]  # type: ignore[misc]
         a_step, an_epoch = mean_tokens(feed), float((rows.train.learnt * 1).sum())
     seconds, memory = _measure(objective, recipe, parts)

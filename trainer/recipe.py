@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from data.distill import DistillOptions
-from data.recipe import read_yaml
+from data.recipe import Part, read_yaml
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH
 
@@ -22,11 +22,7 @@ Rate = Annotated[float, Field(gt=0)]
 FOLDER = Path(__file__).parent / "recipes"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Base(_Part):
+class Base(Part):
     """The model that is built on."""
 
     name: str
@@ -36,7 +32,7 @@ class Base(_Part):
     """Of transformers, with model_type: start from random weights. Only for pretraining."""
 
 
-class Distill(_Part):
+class Distill(Part):
     """Let the base write the responses itself."""
 
     max_new_tokens: Positive = 256
@@ -53,7 +49,7 @@ class Distill(_Part):
         return DistillOptions(self.max_new_tokens, self.temperature, seed=self.seed, batch_rows=self.batch_rows)
 
 
-class Data(_Part):
+class Data(Part):
     """What is trained on."""
 
     mix: str
@@ -67,17 +63,17 @@ class Data(_Part):
     """Of an example; what is longer is cut."""
 
 
-class Segmentation(_Part):
+class Segmentation(Part):
     """Where training segments start."""
 
     rule: str = "entropy_relative"
-    parameters: dict[str, float] = {}
+    parameters: dict[str, float] = Field(default={})
     max_length: Positive = MAX_LENGTH
     target_length: Annotated[float, Field(ge=1)] | None = None
     """Solve the rule's threshold for this mean length of the training responses."""
 
 
-class Draft(_Part):
+class Draft(Part):
     """How a micro decoder is trained on stored states of a base that stays as it is."""
 
     every: Positive = 1
@@ -86,7 +82,7 @@ class Draft(_Part):
     """Draft only so many words, those most frequent in the training responses; None: all."""
 
 
-class Stage(_Part):
+class Stage(Part):
     """A part of the run with its own trainable groups."""
 
     name: str
@@ -100,7 +96,7 @@ class Stage(_Part):
     """Of the peak, at the last step."""
 
 
-class Batch(_Part):
+class Batch(Part):
     """What one optimizer step sees."""
 
     tokens: Positive = 4096
@@ -109,7 +105,7 @@ class Batch(_Part):
     """Parts that a process takes one after the other."""
 
 
-class Optimizer(_Part):
+class Optimizer(Part):
     """AdamW."""
 
     betas: tuple[float, float] = (0.9, 0.95)
@@ -119,7 +115,7 @@ class Optimizer(_Part):
     """Largest norm of the gradient."""
 
 
-class Validation(_Part):
+class Validation(Part):
     """On examples that are never trained on."""
 
     every: Positive = 100
@@ -127,14 +123,14 @@ class Validation(_Part):
     """Of the first held-out rows."""
 
 
-class Checkpoint(_Part):
+class Checkpoint(Part):
     """What is kept on the way."""
 
     every: Positive = 200
     keep: Positive = 2
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """One training run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -144,7 +140,7 @@ class Recipe(_Part):
     data: Data
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     segmentation: Segmentation = Segmentation()
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = Field(default={})
     """Fields of MicroStepConfig."""
     adapter: dict[str, Any] | None = None
     """Fields of peft's LoraConfig, for a group `adapter` on the base."""

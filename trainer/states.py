@@ -1,8 +1,7 @@
 """The states of a base that stays as it is, computed once for all positions that a micro decoder is trained on.
 
-    STATES/states.npy     [P, K, d] of the context layers, bfloat16 as int16
-    STATES/positions.npy  [P, 2] row and position in it
-    STATES/states.json    written last: what they are of
+    STATES/states.npy   [P, K, d] of the context layers, bfloat16 as int16
+    STATES/states.json  written last: what they are of
 
 They are read through the page cache, so that they may be larger than the memory.
 """
@@ -27,7 +26,7 @@ from model.modeling import MicroStepForCausalLM
 from model.terminal import Tell
 from trainer.batches import batch, cut
 
-MARK, STATES, POSITIONS = "states.json", "states.npy", "positions.npy"
+MARK, STATES = "states.json", "states.npy"
 BATCH_TOKENS = 4096
 
 

@@ -34,7 +34,7 @@ class Tally:
         nll: Tensor,
         correct: Tensor,
         stops: tuple[float, Tensor, Tensor] | None = None,
-        divergence: Tensor | None = None,
+        teacher: tuple[float, Tensor] | None = None,
     ) -> Tally:
         """Of T tokens.
 
@@ -44,7 +44,7 @@ class Tally:
             nll: [T] nats.
             correct: [T] bool.
             stops: how many, [] right ones, [] sum of their losses.
-            divergence: [T] KL(teacher || model), nats.
+            teacher: how many tokens, [] sum of their KL(teacher || model), nats.
         """
         zero = cls.nothing(most, nll.device)
         position = zero.position.clone()
@@ -53,8 +53,8 @@ class Tally:
         other = zero.other.clone()
         if stops is not None:
             other[0], other[1], other[2] = stops[0], stops[1].detach(), stops[2].detach()
-        if divergence is not None:
-            other[3], other[4] = len(nll), divergence.sum()
+        if teacher is not None:
+            other[3], other[4] = teacher[0], teacher[1].detach()
         return cls(position, other)
 
     @property
