@@ -130,7 +130,7 @@ def batches(prompts: Sequence[str], tokenizer: Any, base: Any, size: int, new_to
                 " fewer new tokens"
             )
         encoded.append(ids)
-    return [_padded(encoded[i : i + size], base.device) for i in range(0, len(encoded), size)]
+    return [padded(encoded[i : i + size], base.device) for i in range(0, len(encoded), size)]
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -174,7 +174,8 @@ def endless(*models: Any) -> Iterator[None]:
             settings.eos_token_id = end
 
 
-def _padded(rows: Rows, device: torch.device) -> Batch:
+def padded(rows: Rows, device: torch.device) -> Batch:
+    """Prompts of different lengths as one batch."""
     longest = max(len(row) for row in rows)
     ids = torch.tensor([[row[0]] * (longest - len(row)) + row for row in rows], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)

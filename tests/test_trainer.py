@@ -189,6 +189,39 @@ def test_the_draft_loss_is_that_of_the_micro_decoder_position_by_position(
     assert tally.position[2].tolist() == right.tolist()
 
 
+def test_a_taught_draft_learns_what_the_base_expects_among_the_drafted_words(
+    prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    chosen = recipe(model, "draft", draft={"vocabulary": 24}, teacher=True)
+    built = build(chosen, prepared, tmp_path, "cpu", quiet)
+    micro, objective, states = built.model, built.objective, built.feed.train  # type: ignore[attr-defined]
+    assert isinstance(micro, MicroStepForCausalLM) and isinstance(objective, DraftObjective)
+    some = np.arange(0, len(states), 5)[:12]
+    batch = built.feed.part(some)
+    loss, tally = objective(batch, (1, 1))
+    words = micro.config.draft_vocabulary
+    head = micro.base.get_output_embeddings().weight[words].double()
+    micro_states, _ = micro.micro(batch.context.float(), micro.get_input_embeddings()(batch.ids[:, :-1]))  # type: ignore[attr-defined]
+    expected, without = 0.0, 0
+    rows = states.rows
+    for i, p in enumerate(some):
+        first, end = int(states.token[p]), int(rows.offsets[states.row[p] + 1])
+        ids = torch.from_numpy(rows.ids[rows.offsets[states.row[p]] : end])[None]
+        with torch.no_grad():
+            theirs = micro.base(ids, output_hidden_states=True).hidden_states[-1][0]
+        for j in range(1, 4):
+            if first + 1 + j >= end or int(rows.ids[first + 1 + j]) not in words:
+                continue
+            if first + 1 + j == end - 1:  # the state before a row's last token is not stored
+                without += 1
+                continue
+            state = theirs[first + j - int(rows.offsets[states.row[p]])].to(torch.bfloat16).double()
+            theirs_p, mine_p = (head @ state).log_softmax(-1), (head @ micro_states[i, j - 1].double()).log_softmax(-1)
+            expected += float((theirs_p.exp() * (theirs_p - mine_p)).sum().detach())
+    assert without and float(tally.other[4]) == pytest.approx(expected, rel=1e-4) and expected > 0.01
+    assert float(loss) == pytest.approx(float(tally.position[1].sum()) + expected, rel=1e-4)
+
+
 def _exact(micro: MicroStepForCausalLM, rows: Rows, row: Any, token: Any) -> tuple[torch.Tensor, ...]:
     """A draft batch with states in float64 instead of the stored bfloat16."""
     contexts, after, learnt = [], [], []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -80,6 +81,7 @@ class Built:
             self.tokenizer.save_pretrained(folder)
         else:
             self.model.save_pretrained(folder)
+            _in_bfloat16(folder / "adapter_model.safetensors")
             _name_base(folder, recipe)
 
 
@@ -228,6 +230,12 @@ def parameters_of(recipe: Recipe, model: PreTrainedModel) -> dict[str, int]:
         group = group_of(name, recipe.objective)
         found[group if group in recipe.groups else "frozen"] += parameter.numel()
     return found
+
+
+def _in_bfloat16(file: Path) -> None:
+    """Round an adapter's weights, which are trained in float32."""
+    weights = {name: weight.to(torch.bfloat16) for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
 
 
 def _name_base(folder: Path, recipe: Recipe) -> None:

@@ -28,6 +28,8 @@ class DraftBatch:
     context: Tensor  # [Q, K, d]
     ids: Tensor  # [Q, M] the tokens after each position
     learnt: Tensor  # [Q, M] bool
+    teacher: Tensor | None = None  # [Q, M - 1, d] the base's own last states before tokens 2 .. M
+    taught: Tensor | None = None  # [Q, M - 1] bool, whether they are known
 
     @property
     def tokens(self) -> int:
@@ -36,11 +38,15 @@ class DraftBatch:
 
     def to(self, device: torch.device) -> DraftBatch:
         """The same on another device."""
-        return DraftBatch(*(each.to(device, non_blocking=True) for each in (self.context, self.ids, self.learnt)))
+        every = (self.context, self.ids, self.learnt, self.teacher, self.taught)
+        return DraftBatch(*(None if each is None else each.to(device, non_blocking=True) for each in every))  # type: ignore[arg-type]
 
 
 class DraftObjective(nn.Module):
-    """Tokens 2 .. M after each position; words outside the draft vocabulary are not learnt, and count as missed."""
+    """Tokens 2 .. M after each position; words outside the draft vocabulary are not learnt, and count as missed.
+
+    With a teacher, the base's own distribution of each token among the drafted words is learnt too.
+    """
 
     def __init__(self, model: MicroStepForCausalLM) -> None:
         super().__init__()
@@ -63,8 +69,16 @@ class DraftObjective(nn.Module):
         target = self._place[batch.ids[q, slot + 1]]
         known = target >= 0
         weight = known / max(1, averaged_over[0])
-        told = head_loss(self._head[0], states[q, slot], target.clamp(min=0), weight)
-        tally = Tally.of(most, slot[known] + 1, told.nll[known], told.correct[known])
+        teacher = None
+        if batch.teacher is not None and batch.taught is not None:
+            # where the base's state is not known, the micro decoder's own: it is then taught nothing
+            mine = states.detach()[q, slot]
+            teacher = torch.where(batch.taught[q, slot, None], batch.teacher[q, slot].to(mine.dtype), mine)
+        told = head_loss(
+            self._head[0], states[q, slot], target.clamp(min=0), weight, teacher, model.config.teacher_weight
+        )
+        taught = None if teacher is None else (float(known.sum()), told.divergence[known].sum())
+        tally = Tally.of(most, slot[known] + 1, told.nll[known], told.correct[known], None, taught)
         tally.position[0].scatter_add_(0, slot[~known] + 1, torch.ones_like(slot[~known], dtype=tally.position.dtype))
         return told.loss, tally
 

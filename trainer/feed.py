@@ -101,8 +101,10 @@ class DraftFeed:
         """See `Feed`."""
         states = self.measured if held_out else self.train
         none = not len(chosen)
-        context, ids, learnt = states.read(np.array([0]) if none else chosen, self.recipe.segmentation.max_length)
-        return DraftBatch(context, ids, torch.zeros_like(learnt) if none else learnt)
+        chosen, most = np.array([0]) if none else chosen, self.recipe.segmentation.max_length
+        context, ids, learnt = states.read(chosen, most)
+        teacher, taught = states.last(chosen, most) if self.recipe.teacher else (None, None)
+        return DraftBatch(context, ids, torch.zeros_like(learnt) if none else learnt, teacher, taught)
 
     def counts(self, chosen: Chosen) -> tuple[int, int]:
         """See `Feed`."""

@@ -56,6 +56,19 @@ class States:
         states = torch.from_numpy(self.states[chosen]).view(torch.bfloat16)
         return states, torch.from_numpy(ids), torch.from_numpy(learnt)
 
+    def last(self, chosen: NDArray[np.int64], most: int) -> tuple[Tensor, Tensor]:
+        """What the base itself expects of the tokens 2 .. M after each of Q positions.
+
+        Returns:
+            [Q, M - 1, d] bfloat16, its last states at the tokens before, and [Q, M - 1] whether they are stored: that
+            before the last token of a text is not.
+        """
+        ahead = chosen[:, None] + np.arange(1, most)
+        inside = np.minimum(ahead, len(self) - 1)
+        stored = (ahead < len(self)) & (self.token[inside] == self.token[chosen, None] + np.arange(1, most))
+        states = torch.from_numpy(self.states[inside, -1]).view(torch.bfloat16)
+        return states, torch.from_numpy(stored)
+
 
 def positions(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """[P] rows and [P] tokens at which a draft may begin: the two tokens after them are learnt."""

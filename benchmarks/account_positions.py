@@ -1,0 +1,68 @@
+"""How often a merged model expects the right token at each place of a segment, beside its base at the same tokens."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from benchmarks.account_ratio import ratio
+from data.prepared import Prepared
+from model.forward import body
+from model.lean_loss import head_loss
+from model.loading import LoadedModel, ModelSpec, load
+from model.wrapping import wrapped
+from trainer.batches import batch, cut
+from trainer.recipe import Segmentation
+from trainer.rows import training_rows
+
+BATCH_TOKENS = 4096
+
+
+@torch.inference_mode()
+def positions(
+    name: str, base: LoadedModel, prepared: Prepared, segmentation: Segmentation, most_rows: int | None = None
+) -> list[dict[str, Any]]:
+    """Accuracy on held-out responses at places 1 .. M of the segments that a strategy cuts.
+
+    Args:
+        name: a micro_step model for merged decoding.
+        base: what stands beside it, read without segments.
+        prepared: whose held-out examples are read.
+        segmentation: the strategy, as in training.
+        most_rows: read the first so many; None: all.
+
+    Returns:
+        a row a place, with intervals over examples.
+    """
+    loaded = load(ModelSpec(name, dtype=cast("Any", base.facts.dtype), device=str(base.model.device)))
+    model = wrapped(loaded).model
+    most = int(model.config.max_segment_length)
+    rows = training_rows(prepared, segmentation).held_out
+    rows = rows.take(np.arange(len(rows))[:most_rows])
+    right = np.zeros((2, len(rows), most))
+    count = np.zeros((len(rows), most))
+    for chosen in cut(np.argsort(rows.lengths, kind="stable"), rows.lengths, BATCH_TOKENS):
+        some = batch(rows, chosen).to(model.device)
+        out = model(some.ids, some.mask, some.starts, some.labels)
+        row, token = (~out.nll.isnan()).nonzero(as_tuple=True)
+        states = body(base.model)(
+            input_ids=some.ids, attention_mask=some.mask.long(), use_cache=False
+        ).last_hidden_state[row, token - 1]
+        theirs = head_loss(base.model, states, some.ids[row, token], torch.ones(len(row), device=states.device))
+        place = chosen[row.cpu().numpy()], out.micro_position[row, token].cpu().numpy()
+        np.add.at(right[0], place, out.correct[row, token].cpu().numpy())
+        np.add.at(right[1], place, theirs.correct.cpu().numpy())
+        np.add.at(count, place, 1)
+    return [
+        {
+            "model": loaded.facts.name,
+            "place": j + 1,
+            "tokens": int(count[:, j].sum()),
+            "accuracy": ratio((right[0, :, j], count[:, j])),
+            "base_accuracy": ratio((right[1, :, j], count[:, j])),
+        }
+        for j in range(most)
+        if count[:, j].any()
+    ]
