@@ -75,6 +75,8 @@ def questions(tokenizer: Any, count: int, local: Path | None) -> Rows:
         TextError: they cannot be had.
     """
     found: Rows = []
+    if not count:
+        return found
     for each in readings(source(QUESTIONS), local):
         if len(found) == count:
             break
@@ -119,11 +121,11 @@ def ways_of(names: Sequence[str], taus: Sequence[float], base: LoadedModel, toke
         if vocabulary(loaded.model) != vocabulary(base.model):
             raise ModelError(f"{name} has {vocabulary(loaded.model):,} words, the base {vocabulary(base.model):,}")
         if loaded.facts.micro_step is None:
-            found.append(Way(name, "plain", None, Ways(loaded.model, cast("Any", None), tokens).plain))
+            found.append(Way(loaded.facts.name, "plain", None, Ways(loaded.model, cast("Any", None), tokens).plain))
             continue
         ways = Ways(base.model, wrapped(loaded).model, tokens)
         for tau in taus:
-            found.append(Way(name, loaded.facts.micro_step.decoding, tau, _at(ways, tau)))
+            found.append(Way(loaded.facts.name, loaded.facts.micro_step.decoding, tau, _at(ways, tau)))
     return found
 
 

@@ -1,0 +1,133 @@
+"""The account of trained models: on tiny ones, what is known beforehand comes out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.account import account, held_out_prompts
+from benchmarks.account_positions import positions
+from benchmarks.account_ratio import ratio
+from data.prepared import Prepared
+from model.errors import ModelError, TextError
+from model.loading import ModelSpec, load
+from model.modeling import MicroStepForCausalLM
+from tests.micro_steps import scramble
+from tests.tiny import save_tiny
+from tests.training import make_prepared
+from trainer.recipe import Segmentation
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("base") / "base", "llama", chat=True)
+
+
+@pytest.fixture(scope="module")
+def prepared(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return make_prepared(tmp_path_factory.mktemp("data") / "prepared", base, examples=24, every=4)
+
+
+@pytest.fixture(scope="module")
+def models(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A merged and a lossless model around the base, moved away from where they start."""
+    loaded, folder = load(ModelSpec(str(base))), tmp_path_factory.mktemp("models")
+    for name in ("merged", "lossless"):
+        model = MicroStepForCausalLM.from_base(loaded.model, loaded.tokenizer, decoding=name)
+        scramble(model)
+        model.save_modules(folder / name, str(base))
+    return str(folder / "merged"), str(folder / "lossless")
+
+
+def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
+    base: Path, prepared: Prepared, models: tuple[str, str]
+) -> None:
+    report = account(
+        models,
+        str(base),
+        lambda _: {"made": held_out_prompts(prepared, "made", 6)},
+        (0.01, 1.1),
+        tokens=24,
+        sizes=((1, 3), (4, None)),
+        dtype="float32",
+    )
+    rows = report["rows"]
+    assert [(row["model"], row["tau"], row["at_a_time"], row["prompts"]) for row in rows] == [
+        (model, tau, size, prompts)
+        for size, prompts in ((1, 3), (4, 6))
+        for model, tau in (
+            ("base", None),
+            ("merged", 0.01),
+            ("merged", 1.1),
+            ("lossless", 0.01),
+            ("lossless", 1.1),
+        )
+    ]
+    for row in rows:
+        if row["model"] == "base":
+            assert row["speedup"][0] == row["nll_ratio"][0] == row["cache_of_base"][0] == 1
+        if row["model"] == "base" or row["tau"] == 1.1:
+            assert row["tokens_per_macro_step"][0] == 1
+        if row["model"] != "merged" or row["tau"] == 1.1:
+            assert row["identical"][0] == row["same_prefix"][0] == 1
+            assert row["agreement"][0] == 1 and row["nll_ratio"][0] == pytest.approx(1)
+        elif row["tokens_per_macro_step"][0] > 1:
+            assert row["cache_of_base"][0] < 1
+            layers, heads, width, size = load(ModelSpec(str(base))).facts.layers, 2, 8, 4
+            whole = 2 * layers * heads * width * size
+            assert row["cache_bytes_a_token"][0] == pytest.approx(whole / row["tokens_per_macro_step"][0])
+    assert any(row["model"] == "merged" and row["tokens_per_macro_step"][0] > 1.5 for row in rows)
+
+
+def test_accuracy_by_place_is_the_models_own_beside_the_bases(
+    base: Path, prepared: Prepared, models: tuple[str, str]
+) -> None:
+    loaded = load(ModelSpec(str(base)))
+    rows = positions(models[0], loaded, prepared, Segmentation(rule="fixed", parameters={"k": 3}))
+    assert [row["place"] for row in rows] == [1, 2, 3]
+    assert rows[0]["tokens"] >= rows[1]["tokens"] >= rows[2]["tokens"] > 0
+    alone = positions(models[0], loaded, prepared, Segmentation(rule="fixed", parameters={"k": 1}))
+    (only,) = alone
+    assert only["accuracy"] == only["base_accuracy"], "every token a segment: the base itself"
+    assert only["tokens"] == sum(row["tokens"] for row in rows)
+
+
+def test_a_ratio_is_of_sums_and_its_interval_holds_it() -> None:
+    over, by = np.array([1.0, 2.0, 6.0, 3.0]), np.array([1.0, 1.0, 2.0, 2.0])
+    value, low, high = ratio((over, by))
+    assert value == 2 and low < 2 < high
+    assert ratio((over, by), (over, by)) == [1, 1, 1]
+    assert np.isnan(ratio((over[:1], by[:1]))[1:]).all()
+
+
+def test_what_cannot_be_measured_is_said(base: Path, prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(TextError, match="holds out no prompts of 'other'; it does of made"):
+        held_out_prompts(prepared, "other", 3)
+    other = save_tiny(tmp_path / "other", "llama", chat=True, vocab_size=500)
+    with pytest.raises(ModelError, match="words"):
+        account((str(other),), str(base), lambda _: {"made": held_out_prompts(prepared, "made", 2)}, (0.5,), tokens=4)
+
+
+def test_the_command_gives_tables_and_json(
+    base: Path, prepared: Prepared, models: tuple[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "account.json"
+    options = ["--model", models[0], "--base", str(base), "--prepared", str(prepared.path), "--source", "made"]
+    options += ["--questions", "0", "--held-out", "3", "--max-new-tokens", "8", "--confidence", "0.5"]
+    options += ["--alone", "2", "--segments", "fixed:k=2", "--dtype", "float32", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "account", *options], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert "place" in done.stdout
+    report = json.loads(out.read_text())
+    assert (
+        report["prompts"] == {"gsm8k_test": 0, "made": 3} and len(report["rows"]) == 4 and len(report["positions"]) == 2
+    )
