@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from analysis.corpus.change_cli import commands as change_commands
 from analysis.corpus.report_cli import StrategyOptions, show_strategies
 from analysis.corpus.report_cli import commands as report_commands
 from analysis.corpus.study_cli import commands as study_commands
@@ -22,7 +23,7 @@ from model.loading import load
 from model.terminal import one_line, progress_bar
 
 commands = typer.Typer()
-for each in (report_commands, study_commands):
+for each in (report_commands, change_commands, study_commands):
     commands.add_typer(each)
 
 

@@ -1,0 +1,120 @@
+"""What fine-tuning changed over a corpus: the mean scores of two models with one tokenizer, token by token.
+
+Both stores hold the same tokens, so every difference is paired; its interval is over documents (see intervals.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.bootstrap import Estimate
+from analysis.corpus.intervals import Units, estimates, quotient
+from data.corpus.inputs import CorpusSource
+from data.corpus.rows import ROLE_NAMES, ScoredRows
+from model.document import TEMPLATE
+from model.errors import MicroStepError
+
+SCORES = ("entropy", "confidence", "surprisal")
+CONTENT = "all content"  # every role but the chat template
+
+
+@dataclass(frozen=True)
+class Change:
+    """One score of the tokens of one role, under two models. Entropy and surprisal in nats."""
+
+    role: str
+    score: str
+    documents: int  # that have such tokens
+    tokens: int
+    a: Estimate
+    b: Estimate
+    difference: Estimate  # B - A
+
+
+def changes(a: CorpusSource, b: CorpusSource) -> list[Change]:
+    """Every score, by role and over all content.
+
+    Args:
+        a: a store under model A, for instance the base.
+        b: a store of the same corpus under model B, with the same tokenizer.
+
+    Raises:
+        MicroStepError: the stores hold different tokens.
+    """
+    first, second = a.tokens.rows, b.tokens.rows
+    _check_same(a, b)
+    units = Units.of(first.document)
+    row = np.repeat(np.arange(len(first)), np.diff(first.offsets))
+    found: list[Change] = []
+    for role in (*ROLE_NAMES, CONTENT):
+        if role == CONTENT and len({each.role for each in found} - {TEMPLATE}) < 2:
+            break
+        chosen = first.role != ROLE_NAMES.index(TEMPLATE) if role == CONTENT else first.role == ROLE_NAMES.index(role)
+        for score in SCORES:
+            x, y = getattr(first, score).astype(np.float64), getattr(second, score).astype(np.float64)
+            there = chosen & ~np.isnan(x) & ~np.isnan(y)
+            if there.any():
+                found.append(_change(role, score, x, y, there, row, units, first))
+    return found
+
+
+def change_table(found: list[Change]) -> pd.DataFrame:
+    """A row a role and score."""
+    return pd.DataFrame(
+        [
+            {
+                "role": each.role,
+                "score": each.score,
+                "documents": each.documents,
+                "tokens": each.tokens,
+                "a": each.a.mean,
+                "a_low": each.a.low,
+                "a_high": each.a.high,
+                "b": each.b.mean,
+                "b_low": each.b.low,
+                "b_high": each.b.high,
+                "difference": each.difference.mean,
+                "difference_low": each.difference.low,
+                "difference_high": each.difference.high,
+                "clear": each.difference.clear,
+            }
+            for each in found
+        ]
+    )
+
+
+def _change(
+    role: str,
+    score: str,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    there: NDArray[np.bool_],
+    row: NDArray[np.int64],
+    units: Units,
+    rows: ScoredRows,
+) -> Change:
+    parts = np.zeros((len(rows), 3))  # sums of A, of B, and of tokens, a row
+    for column, values in enumerate((x, y, np.ones_like(x))):
+        np.add.at(parts[:, column], row[there], values[there])
+    draws = units.resampled(units.sums(parts))
+    means = quotient(draws[:, :2], draws[:, 2:])
+    told = estimates(np.column_stack([means, means[:, 1] - means[:, 0]]))
+    documents = len(np.unique(rows.document[np.unique(row[there])]))
+    return Change(role, score, documents, int(there.sum()), told.at(0), told.at(1), told.at(2))
+
+
+def _check_same(a: CorpusSource, b: CorpusSource) -> None:
+    first, second = a.tokens.rows, b.tokens.rows
+    if a.store.facts.tokenizer_hash != b.store.facts.tokenizer_hash:
+        raise MicroStepError(
+            f"{a.store.facts.name} and {b.store.facts.name} have different tokenizers, and their scores are of"
+            " different tokens; `python -m analysis compare` aligns single texts by character"
+        )
+    if not np.array_equal(first.offsets, second.offsets) or not np.array_equal(first.ids, second.ids):
+        raise MicroStepError(
+            f"{a.store.path} and {b.store.path} hold different tokens; score the same corpus in the same way with both"
+        )

@@ -1,0 +1,43 @@
+"""`python -m analysis corpus-change`: mean scores of two models on one corpus, and what changed between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analysis.options import Out, check_table, give, remark
+
+commands = typer.Typer()
+
+
+@commands.command("corpus-change")
+def change_command(
+    store: Annotated[Path, typer.Argument(help="Store of model A, for instance the base.")],
+    against: Annotated[Path, typer.Argument(help="Store of the same corpus under model B, with the same tokenizer.")],
+    out: Out = None,
+) -> None:
+    """What fine-tuning changed: mean entropy, confidence and surprisal under two models, by role, with intervals."""
+    check_table(out)
+    from analysis.corpus.change import change_table, changes
+    from analysis.corpus.intervals import Units
+    from data.corpus.inputs import CorpusSource
+    from data.corpus.store import open_store
+
+    a, b = (CorpusSource.read(open_store(path)) for path in (store, against))
+    found = change_table(changes(a, b))
+    for each in (a, b):
+        remark(f"{each.store.facts.name}: ", each.store.notes)
+    meaning = Units.of(a.tokens.rows.document).meaning
+    if out is None:
+        for name in ("a", "b", "difference"):
+            found[f"±{name}"] = (found.pop(f"{name}_high") - found.pop(f"{name}_low")) / 2
+        order = ["role", "score", "documents", "tokens", "a", "±a", "b", "±b", "difference", "±difference"]
+        found = found[order]
+    give(
+        found,
+        out,
+        f"A {a.store.facts.name}, B {b.store.facts.name} on {a.store.manifest['data']['name']}; nats a token;"
+        f" ± is half of the interval, {meaning}",
+    )
