@@ -58,7 +58,7 @@ def test_means_and_differences_are_those_of_the_tokens(stores: dict[str, Path]) 
             assert one.b.mean == pytest.approx(mine[chosen].astype(float).mean())
             assert one.difference.mean == pytest.approx(one.b.mean - one.a.mean)
             assert one.difference.low < one.difference.mean < one.difference.high
-    content = found["all content", "entropy"]
+    content = found["content", "entropy"]
     assert content.tokens == found["user", "entropy"].tokens + found["assistant", "entropy"].tokens
     assert ("system", "entropy") not in found
 
@@ -89,6 +89,6 @@ def test_the_command_gives_a_table_and_a_file(
     capsys.readouterr()
     assert call(monkeypatch, "corpus-change", *pair) == 0
     shown = capsys.readouterr().out
-    assert "all content" in shown and "difference" in shown
+    assert "content" in shown and "difference" in shown
     assert call(monkeypatch, "corpus-change", pair[0], stores["some-b"]) != 0
     assert "hold different tokens" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from model.document import TEMPLATE
 from model.errors import MicroStepError
 
 SCORES = ("entropy", "confidence", "surprisal")
-CONTENT = "all content"  # every role but the chat template
+CONTENT = "content"  # every role but the chat template
 
 
 @dataclass(frozen=True)
