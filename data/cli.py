@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from data import cleaning_cli, distill_cli, prepare_cli
+from data import cleaning_cli, distill_cli, held_out_cli, prepare_cli
 from model.terminal import run
 
 app = typer.Typer(
@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for each in (cleaning_cli, distill_cli, prepare_cli):
+for each in (cleaning_cli, distill_cli, held_out_cli, prepare_cli):
     app.add_typer(each.commands)
 
 

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from data.examples import TABLE, read_examples
+from data.example import Example
+from data.examples import TABLE, read_examples, write_examples
 from data.report import REPORT
+from model.document import Message
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,6 +54,27 @@ def test_clean_writes_examples_and_shows_what_each_rule_did(tmp_path: Path) -> N
     assert json.loads((tmp_path / "out" / REPORT).read_text("utf-8"))["kept"] == 6
     assert run("clean", mix, "--out", tmp_path / "few", "--limit", 2)[0] == 0
     assert len(list(read_examples(tmp_path / "few"))) == 2
+
+
+def test_held_out_examples_become_a_corpus(tmp_path: Path) -> None:
+    examples = [
+        Example("made", i, (Message("user", f"q{i}"), Message("assistant", f"a {i}")), held_out=i % 3 == 2)
+        for i in range(7)
+    ]
+    write_examples(tmp_path / "p" / "examples", examples)
+    written = [replace(each, messages=(each.messages[0], Message("assistant", "written"))) for each in examples]
+    write_examples(tmp_path / "p" / "answers", written)
+    for flags, answers in (((), ["written"] * 2), (("--references",), ["a 2", "a 5"])):
+        out = tmp_path / f"held{len(flags)}.jsonl"
+        code, said, err = run("held-out", tmp_path / "p", "--out", out, *flags)
+        assert (code, said.strip(), err) == (0, str(out), [])
+        rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+        assert [(row["number"], row["messages"][1]["content"]) for row in rows] == list(
+            zip((2, 5), answers, strict=True)
+        )
+    write_examples(tmp_path / "none", examples[:2])
+    code, _, err = run("held-out", tmp_path / "none", "--out", tmp_path / "x.jsonl")
+    assert code == 1 and "holds no example back" in err[-1] and not (tmp_path / "x.jsonl").exists()
 
 
 @pytest.mark.parametrize(

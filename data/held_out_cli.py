@@ -1,0 +1,40 @@
+"""`python -m data held-out`: the examples that no run on prepared data saw, as a corpus of conversations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+commands = typer.Typer()
+
+
+@commands.command("held-out")
+def held_out_command(
+    prepared: Annotated[Path, typer.Argument(help="Folder that `python -m data prepare` or `clean` wrote.")],
+    out: Annotated[Path, typer.Option(help="A .jsonl file: source, number, and the conversation as messages.")],
+    references: Annotated[
+        bool, typer.Option("--references", help="With the sources' own answers, not those that the base wrote.")
+    ] = False,
+) -> None:
+    """Write the held-out examples, one a line, for `python -m analysis corpus --column messages` and other tools."""
+    from data.corpus.store_write import put
+    from data.examples import TABLE, read_examples
+    from data.prepared import ANSWERS, EXAMPLES
+    from model.errors import ExportError, TextError
+
+    if out.suffix != ".jsonl":
+        raise ExportError(f"{out} is no .jsonl file; give one")
+    folders = [prepared / EXAMPLES, prepared] if references else [prepared / ANSWERS, prepared / EXAMPLES, prepared]
+    folder = next((each for each in folders if (each / TABLE).is_file()), prepared)
+    chosen = [each for each in read_examples(folder) if each.held_out]
+    if not chosen:
+        raise TextError(f"{folder} holds no example back; its mix has no `held_out`")
+    lines = []
+    for each in chosen:
+        turns = [{"role": turn.role, "content": turn.content} for turn in each.messages]
+        lines.append(json.dumps({"source": each.source, "number": each.number, "messages": turns}, ensure_ascii=False))
+    put(out, ("\n".join(lines) + "\n").encode())
+    print(out)
