@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from model.encoding import encode
 from model.errors import ModelError, TextError
 from model.forward import text_config, vocabulary
 from model.loading import LoadedModel, ModelSpec, load
+from model.stopping import RULES
 from model.terminal import Tell
 from model.wrapping import wrapped
 from model.written import SegmentedGeneration
@@ -42,6 +44,7 @@ class Way:
 
     model: str
     decoding: str  # merged, lossless, or plain
+    rule: str | None  # when a segment ends
     tau: float | None
     write: Callable[[Batch], SegmentedGeneration | Rows]
 
@@ -108,29 +111,35 @@ def held_out_prompts(prepared: Prepared, name: str, count: int) -> Rows:
     return found
 
 
-def ways_of(names: Sequence[str], taus: Sequence[float], base: LoadedModel, tokens: int, tell: Tell) -> list[Way]:
-    """The base, and every model at every tau; a model without segments once.
+def ways_of(
+    names: Sequence[str], rules: Sequence[str], taus: Sequence[float], base: LoadedModel, tokens: int, tell: Tell
+) -> list[Way]:
+    """The base, and every model by every rule that it can follow at every tau; a model without segments once.
 
     Raises:
         ModelError: a model that shares no vocabulary with the base.
     """
     plain = Ways(base.model, cast("Any", None), tokens)
-    found = [Way(BASE, "plain", None, plain.plain)]
+    found = [Way(BASE, "plain", None, None, plain.plain)]
     for name in names:
         loaded = load(ModelSpec(name, dtype=cast("Any", base.facts.dtype), device=str(base.model.device)), tell)
         if vocabulary(loaded.model) != vocabulary(base.model):
             raise ModelError(f"{name} has {vocabulary(loaded.model):,} words, the base {vocabulary(base.model):,}")
         if loaded.facts.micro_step is None:
-            found.append(Way(loaded.facts.name, "plain", None, Ways(loaded.model, cast("Any", None), tokens).plain))
+            found.append(
+                Way(loaded.facts.name, "plain", None, None, Ways(loaded.model, cast("Any", None), tokens).plain)
+            )
             continue
         ways = Ways(base.model, wrapped(loaded).model, tokens)
-        for tau in taus:
-            found.append(Way(loaded.facts.name, loaded.facts.micro_step.decoding, tau, _at(ways, tau)))
+        saved = loaded.facts.micro_step
+        chosen = [name for name in rules if saved.stop_head or not RULES[name].needs_stop_head]
+        for ends, tau in product(chosen, taus):
+            found.append(Way(loaded.facts.name, saved.decoding, ends, tau, _at(ways, ends, tau)))
     return found
 
 
-def _at(ways: Ways, tau: float) -> Callable[[Batch], SegmentedGeneration]:
-    return lambda batch: ways.segments(batch, rule="confidence", confidence=tau)
+def _at(ways: Ways, rule: str, tau: float) -> Callable[[Batch], SegmentedGeneration]:
+    return lambda batch: ways.segments(batch, rule=rule, confidence=tau)
 
 
 def answered(ways: Sequence[Way], prompts: Rows, size: int, tell: Tell) -> list[Answers]:
@@ -158,6 +167,7 @@ def account(
     base: str,
     prompts_of: Callable[[Any], dict[str, Rows]],
     taus: Sequence[float],
+    rules: Sequence[str] = ("confidence",),
     tokens: int = 256,
     sizes: Sequence[tuple[int, int | None]] = ((1, 24), (8, None)),
     dtype: str = "bfloat16",
@@ -170,7 +180,8 @@ def account(
         names: the models: micro_step models, and controls without segments.
         base: whose own answers they stand beside.
         prompts_of: given the tokenizer, the prompts' ids by the name of their source.
-        taus: of the rule `confidence`.
+        taus: of the rules.
+        rules: when a segment ends; see `model.stopping`.
         tokens: of an answer at most.
         sizes: prompts at a time, and how many of the prompts at that (None: all).
         dtype: of the weights.
@@ -183,7 +194,7 @@ def account(
     loaded = load(ModelSpec(base, dtype=cast("Any", dtype), device=device), tell)
     by_source = prompts_of(loaded.tokenizer)
     prompts = _mixed(by_source)
-    ways = ways_of(names, taus, loaded, tokens, tell)
+    ways = ways_of(names, rules, taus, loaded, tokens, tell)
     rows: list[dict[str, Any]] = []
     for size, most in sizes:
         chosen = prompts[:most]
@@ -242,6 +253,7 @@ def _row(
     return {
         "model": way.model,
         "decoding": way.decoding,
+        "rule": way.rule,
         "tau": way.tau,
         "at_a_time": size,
         "prompts": len(prompts),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -20,6 +20,9 @@ def account_command(
     prepared: Annotated[Path, typer.Option(help="Prepared data; its held-out examples are read.")],
     base: Annotated[str, typer.Option(help="Whose own answers they stand beside.")] = "smollm2-135m-instruct",
     confidence: Annotated[str, typer.Option(help="Values of tau.")] = "0.5,0.6,0.7,0.8,0.9,0.95",
+    rule: Annotated[
+        list[str] | None, typer.Option(help="When a segment ends: confidence, product or stop_head; may be repeated.")
+    ] = None,
     questions: Annotated[int, typer.Option(min=0, help="First test questions of GSM8K.")] = 200,
     held_out: Annotated[int, typer.Option(min=0, help="Held-out prompts of --source.")] = 50,
     source: Annotated[str, typer.Option(help="Source in the prepared data.")] = "dolly_hhrlhf",
@@ -33,25 +36,36 @@ def account_command(
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")] = None,
     local: Annotated[Path | None, typer.Option(help="Folder of the sources' files; else the hub.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="A .png, .svg or .pdf file to draw it in.")] = None,
     out: Out = None,
 ) -> None:
     """Speed, agreement, likelihood and memory of trained models over tau, beside their base's own answers."""
     import torch
 
     from analysis.cutting.strategy import Strategy
+    from analysis.export import IMAGES, image
+    from analysis.export import check_out as check_figure
+    from analysis.export import write as write_bytes
     from benchmarks.account import QUESTIONS, account, held_out_prompts
     from benchmarks.account import questions as test_questions
+    from benchmarks.account_figure import draw
     from benchmarks.account_positions import positions
     from data.prepared import read_prepared
     from model.loading import ModelSpec, load
+    from model.stopping import find_stop_rule
     from model.wrapping import described
     from trainer.recipe import Segmentation
 
     check_out(out)
+    if figure is not None:
+        check_figure(figure, IMAGES)
     try:
         taus = [float(part) for part in confidence.split(",")]
     except ValueError:
         raise MicroStepError(f"--confidence takes numbers with commas between, got {confidence!r}") from None
+    rules = rule or ["confidence"]
+    for name in rules:
+        find_stop_rule(name, True)
     strategy = Strategy.parse(segments)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -65,7 +79,7 @@ def account_command(
 
     sizes = [(1, alone), (batch_size, None)]
     with progress_bar() as tell:
-        report = account(model, base, prompts_of, taus, max_new_tokens, sizes, dtype, device, tell)
+        report = account(model, base, prompts_of, taus, rules, max_new_tokens, sizes, dtype, device, tell)
         cuts = Segmentation(rule=strategy.name, parameters=dict(strategy.parameters))
         loaded = load(ModelSpec(base, dtype=dtype, device=device), tell)
         report["positions"] = [
@@ -75,6 +89,9 @@ def account_command(
             for row in positions(name, loaded, data, cuts)
         ]
     _show(report)
+    if figure is not None:
+        write_bytes(figure, image(draw(report), cast("Any", figure.suffix[1:])))
+        print(figure)
     write(report, out)
 
 
@@ -90,11 +107,18 @@ _FIGURES = (
 
 
 def _show(report: dict[str, Any]) -> None:
-    table = columns("model", "tau", "at a time", "prompts", *(title for title, _ in _FIGURES))
+    table = columns("model", "rule", "tau", "at a time", "prompts", *(title for title, _ in _FIGURES))
     for row in report["rows"]:
         tau = "-" if row["tau"] is None else f"{row['tau']:g}"
         cells = [_cell(row[key]) for _, key in _FIGURES]
-        table.add_row(f"{row['model']} ({row['decoding']})", tau, str(row["at_a_time"]), str(row["prompts"]), *cells)
+        table.add_row(
+            f"{row['model']} ({row['decoding']})",
+            row["rule"] or "-",
+            tau,
+            str(row["at_a_time"]),
+            str(row["prompts"]),
+            *cells,
+        )
     places = columns("model", "place", "tokens", "accuracy", "base's")
     for row in report["positions"]:
         places.add_row(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.account import account, held_out_prompts
+from benchmarks.account_figure import draw
 from benchmarks.account_positions import positions
 from benchmarks.account_ratio import ratio
 from data.prepared import Prepared
@@ -84,6 +85,7 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
             whole = 2 * layers * heads * width * size
             assert row["cache_bytes_a_token"][0] == pytest.approx(whole / row["tokens_per_macro_step"][0])
     assert any(row["model"] == "merged" and row["tokens_per_macro_step"][0] > 1.5 for row in rows)
+    assert len(draw(report).data) == 4 + 3 * 2, "a line a model, and one more for the speed of one prompt at a time"
 
 
 def test_accuracy_by_place_is_the_models_own_beside_the_bases(
@@ -113,6 +115,15 @@ def test_what_cannot_be_measured_is_said(base: Path, prepared: Prepared, tmp_pat
     other = save_tiny(tmp_path / "other", "llama", chat=True, vocab_size=500)
     with pytest.raises(ModelError, match="words"):
         account((str(other),), str(base), lambda _: {"made": held_out_prompts(prepared, "made", 2)}, (0.5,), tokens=4)
+
+
+def test_every_rule_that_a_model_can_follow_is_measured(
+    base: Path, prepared: Prepared, models: tuple[str, str]
+) -> None:
+    prompts = {"made": held_out_prompts(prepared, "made", 2)}
+    rules, sizes = ("confidence", "stop_head"), ((2, None),)
+    report = account(models[:1], str(base), lambda _: prompts, (0.5,), rules, 4, sizes, "float32")
+    assert [(row["model"], row["rule"]) for row in report["rows"][1:]] == [("merged", rule) for rule in rules]
 
 
 def test_the_command_gives_tables_and_json(
