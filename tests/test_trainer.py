@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from data.learnt import Rows
@@ -25,6 +26,7 @@ from data.runs import LogLine, Run, read_lines, read_run
 from model.errors import ExportError, MicroStepError
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
+from model.saving import MODULES
 from tests.browser import ROOT
 from tests.tiny import save_tiny
 from tests.training import make_prepared, recipe
@@ -251,6 +253,41 @@ def test_gradients_reach_exactly_the_groups_of_a_stage(prepared: Prepared, model
             group = "adapter" if "lora_" in name else "base" if name.startswith("base.") else "new"
             assert (parameter.grad is not None) <= (group in rates), name
         assert all(parameters for parameters in groups.values())
+
+
+# --- starting from another run
+
+
+def test_a_run_starts_with_the_micro_decoder_of_another(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    draft = trained(recipe(model, "draft", steps=4), prepared, tmp_path / "draft")
+    assert draft.model is not None
+    built = build(recipe(model, start=str(draft.model)), prepared, Path("unused"), "cpu", quiet)
+    fresh = build(recipe(model), prepared, Path("unused"), "cpu", quiet)
+    saved = load_file(draft.model / MODULES)
+    for name, weight in built.model.micro.state_dict().items():
+        assert torch.equal(weight, saved[f"micro.{name}"].float()), name
+    moved = [
+        not torch.equal(w, fresh.model.micro.state_dict()[name]) for name, w in built.model.micro.state_dict().items()
+    ]
+    assert any(moved)
+    for part in ("merger", "stop"):
+        for a, b in zip(getattr(built.model, part).parameters(), getattr(fresh.model, part).parameters(), strict=True):
+            assert torch.equal(a, b), part
+
+
+def test_a_start_that_does_not_fit_is_refused(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    draft = trained(recipe(model, "draft", steps=2), prepared, tmp_path / "draft")
+    start = str(draft.model)
+    with pytest.raises(MicroStepError, match=r"has max_segment_length 4, and this model 3"):
+        shorter = {"rule": "fixed", "parameters": {"k": 2}, "max_length": 3}
+        build(recipe(model, start=start, segmentation=shorter), prepared, Path("unused"), "cpu", quiet)
+    with pytest.raises(MicroStepError, match="holds no modules"):
+        build(recipe(model, start=str(model)), prepared, Path("unused"), "cpu", quiet)
+    other = save_tiny(tmp_path / "other", "llama", seed=4, chat=True)
+    with pytest.raises(MicroStepError, match="was trained on other weights"):
+        build(recipe(other, start=start), prepared, Path("unused"), "cpu", quiet)
+    with pytest.raises(ValueError, match="control trains none"):
+        recipe(model, "control", start=start)
 
 
 # --- runs

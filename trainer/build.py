@@ -35,6 +35,7 @@ from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import group_of
 from trainer.recipe import Recipe
 from trainer.rows import training_rows
+from trainer.start import start_micro_decoder
 from trainer.states import states_of
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy")
@@ -192,6 +193,8 @@ def _micro_step(
     if settings["max_segment_length"] != recipe.segmentation.max_length:
         raise MicroStepError("model.max_segment_length and segmentation.max_length differ: leave the first out")
     model = MicroStepForCausalLM.from_base(base, tokenizer, **settings)
+    if recipe.start is not None:
+        start_micro_decoder(model, recipe.start)
     for module in (model.merger, model.micro, model.stop):
         if module is not None:
             module.float()

@@ -142,6 +142,8 @@ class Recipe(Part):
     segmentation: Segmentation = Segmentation()
     model: dict[str, Any] = Field(default={})
     """Fields of MicroStepConfig."""
+    start: str | None = None
+    """A micro_step model on the same base, by catalog name or folder, whose micro decoder is started with."""
     adapter: dict[str, Any] | None = None
     """Fields of peft's LoraConfig, for a group `adapter` on the base."""
     draft: Draft = Draft()
@@ -189,6 +191,8 @@ class Recipe(Part):
             raise ValueError("base.config is for pretraining, and only for that")
         if self.model and self.objective in ("control", "pretraining"):
             raise ValueError(f"model holds the settings of a micro_step model, which {self.objective} trains none of")
+        if self.start and self.objective in ("control", "pretraining"):
+            raise ValueError(f"start is a micro decoder to go on with, and {self.objective} trains none")
         if self.teacher and self.objective in ("control", "pretraining"):
             raise ValueError(f"a teacher is for micro_step and draft, not for {self.objective}")
         if self.objective == "draft" and self.model.get("decoding", "lossless") != "lossless":
