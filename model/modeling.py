@@ -208,6 +208,8 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         teacher_states: Tensor | None = None,
         averaged_over: tuple[int, int] | None = None,
         every_segment: bool = False,
+        inputs_embeds: Tensor | None = None,
+        logits_to_keep: int = 0,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> MicroStepOutput:
@@ -223,6 +225,8 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             averaged_over: labelled tokens and stops that the losses are means over, where this batch is a part of a
                 larger one; None: those of this batch.
             every_segment: run the micro decoder on all segments, for their `stop_logits`.
+            inputs_embeds: [B, N, d] to read instead of the embeddings of `input_ids`, which still say the shape.
+            logits_to_keep: logits of only so many last positions; 0: of all.
             output_attentions: needs a model with eager attention (`set_attn_implementation("eager")`).
             output_hidden_states: of the base's context layers and of the micro decoder.
 
@@ -242,7 +246,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             raise MicroStepError(
                 "a row's first segment must be one token: no macro step stands before it that could predict the others"
             )
-        e = self.get_input_embeddings()(input_ids)
+        e = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         macro = self.macro(self._macro_embeddings(e, plan), plan.segments, plan.macro_position, None, output_attentions)
         labelled = plan.real & (plan.position > 0) & (labels != -100) if labels is not None else None
         rows, segments = self._micro_segments(plan, labelled, every_segment)
@@ -253,8 +257,9 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         stops = self._stop_logits(input_ids, micro)
         out = MicroStepOutput(micro_position=plan.slot, stop_logits=stops)
         if labelled is None:
-            shape = (*input_ids.shape, vocabulary(self.base))
-            out.logits = logits_of(self.base, states.flatten(0, 1)).view(shape)
+            kept = states[:, -logits_to_keep:]  # -0: all
+            shape = (*kept.shape[:2], vocabulary(self.base))
+            out.logits = logits_of(self.base, kept.flatten(0, 1)).view(shape)
         else:
             self._losses(out, states, cast(Tensor, labels), labelled, plan, teacher_states, averaged_over)
         if output_hidden_states:

@@ -293,3 +293,16 @@ def test_segments_of_one_token_only_need_no_micro_decoder():
         assert torch.equal(model(IDS, every_segment=True).logits, model.base(IDS).logits)
         out = model(IDS, labels=IDS)
         assert torch.isfinite(out.loss) and out.stop_logits.isnan().all()
+
+
+def test_embeddings_may_stand_for_ids_and_the_last_logits_alone_be_kept():
+    model = micro_step("llama")
+    ids = torch.randint(5, 400, (2, 14), generator=torch.Generator().manual_seed(1))
+    starts = random_starts(ids, 4, 4)
+    whole = model(ids, segment_starts=starts).logits
+    e = model.get_input_embeddings()(ids)
+    assert torch.equal(model(torch.zeros_like(ids), segment_starts=starts, inputs_embeds=e).logits, whole)
+    torch.testing.assert_close(model(ids, segment_starts=starts, logits_to_keep=2).logits, whole[:, -2:])
+    e = e.detach().requires_grad_()
+    model(ids, segment_starts=starts, inputs_embeds=e, logits_to_keep=1).logits.sum().backward()
+    assert e.grad is not None and bool((e.grad[:, 0] != 0).any())
