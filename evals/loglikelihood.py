@@ -1,0 +1,192 @@
+"""How likely a continuation is: by the base alone, or in the segments that a micro_step model itself would write.
+
+Two definitions, both a product of conditional probabilities over every continuation y_1 .. y_n of a context:
+
+(a) `by_base`: every token is a segment of one, so that the base alone says log p(y_t | context, y_1 .. y_{t-1}).
+
+(b) `by_own_segments`: the context is read token by token. y_1 starts a segment. After a segment's tokens
+    y_s .. y_{s+j-1} the micro decoder has a distribution q_j; y_{s+j} joins the segment if j < M and
+    max_v q_j(v) >= tau, and then counts log q_j(y_{s+j}). Otherwise it starts the next segment and counts the base's
+    log probability, the base having read the segments before as merged steps. That is greedy decoding with the rule
+    `confidence`, with the given token in the place of the chosen one. Whether a token joins does not depend on the
+    token itself, so that the probabilities of all continuations still sum to one. Nothing of the context merges with
+    the continuation.
+
+With tau > 1 no token joins: (b) is (a). A model that was trained for lossless decoding writes with its base's
+probabilities, so that (a) is its definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from model.course import leave
+from model.forward import body, logits_of, token_model, vocabulary
+from model.modeling import MicroStepForCausalLM
+
+_CHUNK_BYTES = 96 * 2**20  # of float32 logits
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A continuation of n tokens."""
+
+    nll: NDArray[np.float32]  # [n] nats
+    correct: NDArray[np.bool_]  # [n] the token was the likeliest word
+    slot: NDArray[np.int64]  # [n] its place in its segment; 0: the base predicted it
+
+    @property
+    def total(self) -> float:
+        """The log-likelihood, nats."""
+        return -float(self.nll.sum(dtype=np.float64))
+
+    @property
+    def greedy(self) -> bool:
+        """Whether greedy decoding would have written it."""
+        return bool(self.correct.all())
+
+    @property
+    def macro_steps(self) -> int:
+        """Passes of the base that predicted a token of it."""
+        return int((self.slot == 0).sum())
+
+
+@torch.inference_mode()
+def by_base(
+    model: PreTrainedModel, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
+) -> list[Scored]:
+    """Score continuations by definition (a), in one batch.
+
+    Args:
+        model: any language model; of a micro_step model its base.
+        contexts: ids, at least one each.
+        continuations: ids, at least one each.
+    """
+    base = token_model(model)
+    rows = [[*context, *said][:-1] for context, said in zip(contexts, continuations, strict=True)]
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+    hidden = body(base)(input_ids=ids.to(base.device), use_cache=False).last_hidden_state
+    places = [slice(len(row) - len(said), len(row)) for row, said in zip(rows, continuations, strict=True)]
+    states = torch.cat([hidden[i, place] for i, place in enumerate(places)])
+    target = torch.tensor([token for said in continuations for token in said], device=base.device)
+    step = max(1, _CHUNK_BYTES // (4 * vocabulary(base)))
+    told = [_told(logits_of(base, states[a : a + step]), target[a : a + step]) for a in range(0, len(target), step)]
+    nll = torch.cat([each[0] for each in told]).cpu().numpy()
+    correct = torch.cat([each[1] for each in told]).cpu().numpy()
+    bounds = pairwise(np.cumsum([0, *map(len, continuations)]).tolist())
+    return [Scored(nll[a:b], correct[a:b], np.zeros(b - a, dtype=np.int64)) for a, b in bounds]
+
+
+def _told(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """[T] nll and [T] whether it is the likeliest, of targets [T] under logits [T, V]."""
+    nll = logits.logsumexp(-1) - logits.gather(-1, target[..., None])[..., 0]
+    return nll, logits.argmax(-1) == target
+
+
+def by_own_segments(
+    model: MicroStepForCausalLM,
+    contexts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[int]],
+    confidence: float,
+) -> list[Scored]:
+    """Score continuations by definition (b), in one batch: a loop over macro steps, all rows at once.
+
+    Args:
+        model: a micro_step model.
+        contexts: ids, at least one each.
+        continuations: ids, at least one each.
+        confidence: tau.
+    """
+    if model.config.decoding == "lossless" or confidence > 1 or model.config.max_segment_length == 1:
+        return by_base(model, contexts, continuations)
+    with torch.inference_mode():
+        return _Reading(model, contexts, continuations, confidence).read()
+
+
+class _Reading:
+    """R rows that are read segment by segment."""
+
+    def __init__(
+        self,
+        model: MicroStepForCausalLM,
+        contexts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        tau: float,
+    ) -> None:
+        self.model, self.contexts, self.tau, self.most = model, contexts, tau, model.config.max_segment_length
+        self.count = torch.tensor([len(said) for said in continuations])
+        self.text = torch.zeros(len(continuations), int(self.count.max()), dtype=torch.long)
+        for i, said in enumerate(continuations):
+            self.text[i, : len(said)] = torch.tensor(said)
+        shape = tuple(self.text.shape)
+        self.nll = np.full(shape, np.nan, dtype=np.float32)
+        self.correct, self.slot = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.int64)
+
+    def read(self) -> list[Scored]:
+        """Read all rows to their ends."""
+        model, device = self.model, self.model.device
+        embed = model.get_input_embeddings()
+        ids, mask = _left_padded(self.contexts)
+        ids, mask, text, count = (each.to(device) for each in (ids, mask, self.text, self.count))
+        cache = DynamicCache(config=model.base.config.get_text_config())
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        macro = model.macro(embed(ids), mask, position, cache)
+        last, context, position = macro.last[:, -1], macro.context[:, -1], position[:, -1]
+        at, live = torch.zeros_like(count), list(range(len(count)))
+        while True:
+            window = at[:, None] + torch.arange(self.most, device=device)  # [L, M]
+            tokens = text.gather(1, window.clamp(max=text.shape[1] - 1))
+            inside = self._segment(live, last, context, tokens, window, window < count[:, None])
+            length = inside.sum(1)
+            at = at + length
+            going = (at < count).nonzero()[:, 0].tolist()
+            if not going:
+                break
+            live, mask, position, at, text, count, tokens, inside, length = leave(
+                cache, going, live, mask, position, at, text, count, tokens, inside, length
+            )
+            position = position + length
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            step = model.merged(embed(tokens) * inside[..., None], inside)
+            macro = model.macro(step[:, None], mask, position[:, None], cache)
+            last, context = macro.last[:, -1], macro.context[:, -1]
+        sizes = self.count.tolist()
+        return [Scored(self.nll[i, :n], self.correct[i, :n], self.slot[i, :n]) for i, n in enumerate(sizes)]
+
+    def _segment(
+        self, live: list[int], last: Tensor, context: Tensor, tokens: Tensor, window: Tensor, there: Tensor
+    ) -> Tensor:
+        """[L, M] which of the next tokens [L, M] are the next segment; they are scored."""
+        model = self.model
+        state, _ = model.micro(context, model.get_input_embeddings()(tokens[:, :-1]))
+        states = torch.cat([last[:, None], state], 1)
+        logits = logits_of(model.base, states.flatten(0, 1)).view(*tokens.shape, -1)
+        sure = (logits[:, 1:].amax(-1) - logits[:, 1:].logsumexp(-1)).exp()
+        goes = (sure >= self.tau).long().cumprod(1).bool()
+        inside = torch.cat([torch.ones_like(goes[:, :1]), goes], 1) & there
+        nll, correct = _told(logits, tokens)
+        row, slot = inside.nonzero(as_tuple=True)
+        place = np.array(live)[row.cpu().numpy()], window[row, slot].cpu().numpy()
+        self.nll[place] = nll[row, slot].cpu().numpy()
+        self.correct[place] = correct[row, slot].cpu().numpy()
+        self.slot[place] = slot.cpu().numpy()
+        return inside
+
+
+def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(row), 1
+    return ids, mask

@@ -1,0 +1,32 @@
+"""pass@k: how often at least one of k programs passes, estimated without bias from n of them.
+
+With c of n passing, 1 - C(n - c, k) / C(n, k): Chen et al. 2021, arXiv 2107.03374, section 2.1.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import comb
+
+KS = (1, 10, 100)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The estimate for one problem.
+
+    Args:
+        n: programs that were run.
+        c: of these passed.
+        k: at most n.
+
+    Raises:
+        ValueError: numbers that do not go together.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, got n = {n}, c = {c}, k = {k}")
+    return float(1 - Fraction(comb(n - c, k), comb(n, k)))
+
+
+def passes(outcomes: list[bool]) -> dict[str, float]:
+    """pass@1, pass@10, pass@100 of one problem, as far as there are programs for them."""
+    return {f"pass@{k}": pass_at_k(len(outcomes), sum(outcomes), k) for k in KS if k <= len(outcomes)}

@@ -1,0 +1,148 @@
+"""From folders of samples to the rows of a table: every score with its standard error, beside what it cost.
+
+Everything is counted from the samples; nothing is stored twice. Knows neither models nor the harness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evals.averages import Average, averages
+from evals.benchmark import Benchmark, find_benchmark
+from evals.samples import SampleFile, read_manifest, read_samples
+from model.errors import TextError
+
+_SETTING = ("batch_rows", "max_new_tokens", "repeats", "chat", "temperature", "limit")  # of the options
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A folder of samples."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    files: tuple[SampleFile, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A benchmark under one model and one tau."""
+
+    benchmark: Benchmark
+    model: str
+    tau: float | None  # None: a plain model
+    scores: Mapping[str, Average]
+    samples: int
+    documents: int  # that there will be when the run is done
+    tokens: int
+    macro_steps: int
+    seconds: float
+    cut: int  # prompts that did not fit the context
+    speedup: float | None = None  # tokens per second over those of `over`
+    over: str | None = None
+
+    @property
+    def score(self) -> Average:
+        """The score that stands for the benchmark."""
+        return self.scores[self.benchmark.metric]
+
+    @property
+    def tokens_per_macro_step(self) -> float:
+        """Of all samples together."""
+        return self.tokens / max(1, self.macro_steps)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all samples together, prompts read included."""
+        return self.tokens / max(1e-9, self.seconds)
+
+    @property
+    def name(self) -> str:
+        """The model, with its tau."""
+        return self.model if self.tau is None else f"{self.model} ({self.tau:g})"
+
+    @property
+    def shown(self) -> list[str]:
+        """The scores of a table."""
+        return [self.benchmark.metric, *(name for name in self.benchmark.beside if name in self.scores)]
+
+    def invalid(self, score: str) -> Average | None:
+        """The share of answers that could not be read, in the way of a score; None where there is no such thing."""
+        return self.scores.get(f"{score} invalid", self.scores.get("invalid"))
+
+
+def read_folder(folder: Path) -> Evaluated:
+    """Read a folder of samples, whether or not its run is done.
+
+    Raises:
+        TextError: it is none, or a file is damaged.
+    """
+    manifest = read_manifest(folder)
+    found = [read_samples(path) for path in sorted(folder.glob("*@*.jsonl"))]
+    files = tuple(each[0] for each in found if each is not None and each[0].samples)
+    if not files:
+        raise TextError(f"{folder} holds no sample yet")
+    return Evaluated(folder, manifest, files)
+
+
+def report_rows(found: Sequence[Evaluated]) -> list[Row]:
+    """A row for each benchmark, model and tau: benchmarks together, plain models first, tau falling.
+
+    A row's speed is compared with the same model's at tau above 1, where its base writes alone in the same way; without
+    such a run with the plain model that is its base. Both must have run under the same settings.
+    """
+    named = _names(found)
+    rows = [(_row(file, name), each) for each, name in zip(found, named, strict=True) for file in each.files]
+    rows.sort(key=lambda pair: (pair[0].benchmark.name, pair[0].tau is not None, pair[0].model, -(pair[0].tau or 0)))
+    return [_compared(row, where, rows) for row, where in rows]
+
+
+def _names(found: Sequence[Evaluated]) -> list[str]:
+    """The models' names; with the folder's where two of them have one name."""
+    names = [str(each.manifest["model"]["name"]) for each in found]
+    return [
+        f"{name} [{each.path.name}]" if names.count(name) > 1 else name for each, name in zip(found, names, strict=True)
+    ]
+
+
+def _row(file: SampleFile, model: str) -> Row:
+    samples = file.samples
+    return Row(
+        find_benchmark(file.head.benchmark),
+        model,
+        file.head.tau,
+        averages([sample.scores for sample in samples]),
+        len(samples),
+        file.head.documents,
+        sum(sample.tokens for sample in samples),
+        sum(sample.macro_steps for sample in samples),
+        sum(sample.seconds for sample in samples),
+        sum(sample.cut > 0 for sample in samples),
+    )
+
+
+def _compared(row: Row, where: Evaluated, rows: Sequence[tuple[Row, Evaluated]]) -> Row:
+    """With its speed over its base's; reading along is another thing than writing, and is not compared."""
+    if row.tau is None or row.tau > 1 or not row.benchmark.generates:
+        return row
+    base = (where.manifest["model"].get("micro_step") or {}).get("base")
+    alike = [
+        (other, it)
+        for other, it in rows
+        if other.benchmark is row.benchmark and other.samples == row.samples and _setting(it) == _setting(where)
+    ]
+    own = [other for other, it in alike if it is where and other.tau is not None and other.tau > 1]
+    plain = [other for other, it in alike if other.tau is None and it.manifest["model"]["name"] == base]
+    reference = next(iter([*own, *plain]), None)
+    if reference is None:
+        return row
+    return replace(row, speedup=row.tokens_per_second / reference.tokens_per_second, over=reference.name)
+
+
+def _setting(where: Evaluated) -> tuple[Any, ...]:
+    """What two runs must share for their speeds to be compared."""
+    model, options = where.manifest["model"], where.manifest["options"]
+    return (where.manifest["threads"], model["device"], model["dtype"], *(options[name] for name in _SETTING))
