@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.catalog import find
 from model.errors import MicroStepError, ModelBroken, ModelError
 from model.facts import MicroFacts
 from model.spec import ModelSpec
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from model.modeling import MicroStepForCausalLM
 
 UNTRAINED = "untrained: the micro decoder is a copy of the base's last layers, and a merged segment the plain mean"
+OTHER_SOURCE = "the base has other weights than those it was trained with, as another source of the same model has"
 LONGEST = 8  # M of untrained modules: more tokens of a segment than they could ever be right about
 SEED = 0  # of untrained modules
 
@@ -98,14 +100,15 @@ def read_micro_step(
         ModelBroken: damaged files.
     """
     from model.modeling import MicroStepForCausalLM
-    from model.saving import base_reference
+    from model.saving import base_reference, fingerprint
 
     if spec.adapter is not None or spec.quantization != "none":
         raise ModelError(
             f"{spec.name} is a micro_step model: it is loaded without a further adapter and without quantisation"
         )
     own_tokens = (folder / "tokenizer.json").is_file()
-    if base_reference(folder) is None and (own_tokens or saved.base is None):
+    reference = base_reference(folder)
+    if reference is None and (own_tokens or saved.base is None):
         model, tokenizer = read_whole(), read_tokens(folder)
         return model, tokenizer, _notes(model)
     assert saved.base is not None
@@ -113,12 +116,16 @@ def read_micro_step(
         base = load(replace(spec, name=saved.base, revision=saved.base_revision))
     except MicroStepError as error:
         raise type(error)(f"the base of {spec.name} cannot be loaded: {error}") from error
-    if base_reference(folder) is None:
+    other: tuple[str, ...] = ()
+    if reference is None:
         model = read_whole()
     else:
-        model = MicroStepForCausalLM.from_pretrained(folder, base=base.model)
+        # a model of the catalog is the same model wherever it comes from, quantised or not
+        if find(saved.base) is not None and fingerprint(base.model) != reference["fingerprint"]:
+            other = (OTHER_SOURCE,)
+        model = MicroStepForCausalLM.from_pretrained(folder, base=base.model, allow_other_base=bool(other))
     tokenizer = read_tokens(folder) if own_tokens else base.tokenizer
-    return model, tokenizer, (*base.facts.approximations, *_notes(model))
+    return model, tokenizer, (*base.facts.approximations, *other, *_notes(model))
 
 
 def _notes(model: MicroStepForCausalLM) -> tuple[str, ...]:

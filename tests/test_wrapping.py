@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from analysis.compare import compare, compare_continuations
 from analysis.cutting.extras import Attention, Hidden
@@ -16,7 +17,7 @@ from model.facts import MicroFacts
 from model.forward import token_model
 from model.history import limited_history
 from model.loading import ModelSpec, load
-from model.wrapping import UNTRAINED, described, wrapped
+from model.wrapping import OTHER_SOURCE, UNTRAINED, described, wrapped
 from tests.micro_steps import scramble
 
 TEXT = Document.plain("the cat sat on the mat, and the dog sat down")
@@ -123,3 +124,21 @@ def test_what_cannot_be_loaded_says_why(saved, models, tmp_path, monkeypatch):
     with pytest.raises(ModelError):
         load(ModelSpec(str(tmp_path / "odd")))
     assert described(str(tmp_path / "odd")) is None
+
+
+def test_another_source_of_a_catalog_model_is_taken_and_said(saved, models, tmp_path, monkeypatch):
+    """Names of the catalog stand for one model, whose weights may come quantised; a folder stands for its files."""
+    shutil.copytree(models["sft"], tmp_path / "base")
+    shutil.copytree(saved / "modules", tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["base_reference"]["name"] = str(tmp_path / "base")
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    assert not any("other weights" in note for note in load(ModelSpec(str(tmp_path / "m"))).facts.approximations)
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    save_file(
+        {name: w * 1.02 for name, w in weights.items()}, tmp_path / "base" / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ModelError, match="was trained on"):
+        load(ModelSpec(str(tmp_path / "m")))
+    monkeypatch.setattr("model.wrapping.find", lambda name: name)
+    assert OTHER_SOURCE in load(ModelSpec(str(tmp_path / "m"))).facts.approximations
