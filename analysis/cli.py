@@ -5,6 +5,9 @@ from __future__ import annotations
 import typer
 
 from analysis import compare_cli, segment_cli
+from analysis.attention import cli as attention_cli
+from analysis.attention import evenness_cli, micro_cli
+from analysis.attribution import cli as attribution_cli
 from analysis.corpus import cli as corpus_cli
 from analysis.cutting import cli as cutting_cli
 from analysis.generating import cli as generating_cli
@@ -16,7 +19,18 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for each in (compare_cli, segment_cli, cutting_cli, corpus_cli, generating_cli, runs_cli):
+for each in (
+    compare_cli,
+    segment_cli,
+    cutting_cli,
+    corpus_cli,
+    generating_cli,
+    runs_cli,
+    attention_cli,
+    micro_cli,
+    evenness_cli,
+    attribution_cli,
+):
     app.add_typer(each.commands)
 
 

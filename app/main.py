@@ -19,6 +19,8 @@ page = st.navigation(
         st.Page(ROOT / "pages" / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True),
         st.Page(ROOT / "pages" / "segmentation.py", title="Segmentation", icon="✂️"),
         st.Page(ROOT / "pages" / "generation.py", title="Generation", icon="✍️"),
+        st.Page(ROOT / "pages" / "attention.py", title="Attention", icon="👁️"),
+        st.Page(ROOT / "pages" / "attribution.py", title="Attribution", icon="⚖️"),
         st.Page(ROOT / "pages" / "runs.py", title="Runs", icon="📈"),
     ]
 )

@@ -1,8 +1,9 @@
 """Attention rows of chosen layers and heads, a block of queries at a time, from one pass of any transformers family.
 
-In the pass, the chosen layers' attention functions keep the queries and keys that they are given: after the rotary
-position, with the family's own scaling, soft cap and mask beside them. The rows are then computed block by block by the
-family's own eager function, so that nothing here has to know of any family, and memory is O(heads x block x N).
+In the pass, the chosen layers' attention functions keep the queries and keys that they are given (or hand them on at
+once, so that none are kept): after the rotary position, with the family's own scaling, soft cap and mask beside them.
+The rows are then computed block by block by the family's own eager function, so that nothing here has to know of any
+family, and memory is O(heads x block x N).
 
 The pass runs on copies of the modules that share the weights: the model itself is not touched, other threads may use
 it meanwhile, and nothing of the run stays behind.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -81,12 +82,20 @@ class Attended:
         return found if heads is None or not whole else found[list(heads)]
 
 
+Visit = Callable[[int, Attended], None]  # told a layer and what it was given, before the layer itself goes on
+
+
+class Enough(Exception):
+    """A visitor has seen what it needs: the rest of the pass is left out. Whoever started the pass catches it."""
+
+
 @dataclass
 class Capture:
     """The chosen layers of one run."""
 
     implementation: str
-    held: dict[int, Attended] = field(default_factory=dict)
+    held: dict[int, Attended] = field(default_factory=dict)  # empty where a visitor takes them
+    visit: Visit | None = None
 
 
 def layers_of(inner: nn.Module) -> nn.ModuleList:
@@ -118,9 +127,15 @@ def _copy(module: nn.Module) -> nn.Module:
     return new
 
 
-def capture(private: PreTrainedModel, layers: Sequence[int]) -> Capture:
-    """Let these layers of a `private_copy` keep what their attention is given, in the pass that follows."""
-    found = Capture(str(private.config._attn_implementation or "eager"))
+def capture(private: PreTrainedModel, layers: Sequence[int], visit: Visit | None = None) -> Capture:
+    """Let these layers of a `private_copy` keep what their attention is given, in the pass that follows.
+
+    Args:
+        private: of which model.
+        layers: which, from 0.
+        visit: is given each layer's in its turn, and nothing is kept; may raise `Enough` to leave the pass.
+    """
+    found = Capture(str(private.config._attn_implementation or "eager"), visit=visit)
     all_layers = layers_of(body(private))
     for i in layers:
         for part in all_layers[i].modules():
@@ -137,10 +152,22 @@ def _attend(
 ) -> Any:
     """Keep the arguments, then do as the model would have done."""
     found, layer = cast("tuple[Capture, int]", module.captured)
-    found.held[layer] = Attended(module, query, key, attention_mask, options)
+    attended = Attended(_bare(module), query, key, attention_mask, options)
+    if found.visit is None:
+        found.held[layer] = attended
+    else:
+        found.visit(layer, attended)
     family = sys.modules[type(module).__module__]
     usual = family.ALL_ATTENTION_FUNCTIONS.get_interface(found.implementation, family.eager_attention_forward)
     return usual(module, query, key, value, attention_mask, **options)
+
+
+def _bare(module: nn.Module) -> nn.Module:
+    """What the eager functions read of a module: its settings and own weights (sinks), without its projections."""
+    bare = copy.copy(module)
+    bare._modules = {name: child for name, child in module._modules.items() if child and not list(child.parameters())}
+    bare.__dict__.pop("captured", None)
+    return bare
 
 
 ALL_ATTENTION_FUNCTIONS.register(_NAME, _attend)

@@ -1,0 +1,178 @@
+"""Attention as it is asked for: a reading of a text by a model, its overview, one layer of it, or its rollout.
+
+Each is a question of its own, so that another layer, head, window or pin asks a model for no more than that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.asking import Load, RunCost, scoring_cost
+from analysis.attention.layer import LayerAttention, layer_attention
+from analysis.attention.overview import Overview, overview
+from analysis.attention.pooling import Pool
+from analysis.attention.reading import Reading, encode_whole, merges, read
+from analysis.attention.rollout import Rollout, rollout
+from analysis.cutting.extras import Gathering, extra_for
+from analysis.cutting.strategy import Strategy
+from analysis.segmenting import PROMPT_APART, gather
+from model.document import Document
+from model.encoding import EncodedText
+from model.forward import Progress
+from model.loading import LoadedModel, ModelSpec
+from model.segmentation import MAX_LENGTH, SegmentInputs, segment, word_starts
+
+DEFAULT = Strategy.of("word")  # needs no scores, and so no run of the model
+
+
+@dataclass(frozen=True)
+class ReadingOf:
+    """How one model reads a text: its positions, and their segments."""
+
+    side: str  # A or B
+    spec: ModelSpec
+    document: Document
+    chat: bool = False
+    force_bos: bool = False
+    strategy: Strategy = DEFAULT
+    max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
+    how: Gathering = field(default_factory=Gathering)
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """Its one model."""
+        return {self.side: self.spec}
+
+    def cost(self, loaded: LoadedModel) -> RunCost:
+        """What a run takes: nothing but for scores that the strategy needs."""
+        extra = extra_for(self.strategy.name, self.strategy.parameters, self.max_length, self.how)
+        passes = (0.0 if _only_text(self.strategy) else 1.0) + (extra.passes if extra is not None else 0.0)
+        return self.passes(loaded, passes)
+
+    def passes(self, loaded: LoadedModel, count: float) -> RunCost:
+        """What so many passes over the text take."""
+        found = scoring_cost(loaded, self.document, self.chat, self.force_bos, passes=count)
+        return found if count else replace(found, work=0.0)
+
+    def run(self, load: Load, progress: Progress | None = None) -> Reading:
+        """The reading.
+
+        Raises:
+            MicroStepError: as `encode_whole`, and as `gather` for the strategy.
+        """
+        loaded = load(self.spec)
+        most = self.max_length
+        if loaded.facts.micro_step is not None and merges(loaded):
+            most = min(most, loaded.facts.micro_step.max_segment_length)
+        encoded, notes = encode_whole(loaded, self.document, self.chat, self.force_bos)
+        if _only_text(self.strategy):
+            inputs = text_inputs(encoded, self.how)
+        else:
+            found = gather(
+                loaded,
+                self.document,
+                self.strategy.name,
+                self.strategy.parameters,
+                most,
+                self.how,
+                self.chat,
+                self.force_bos,
+                progress,
+            )
+            inputs = found.inputs
+        starts = segment(self.strategy.name, inputs, most, **self.strategy.parameters).starts
+        if len(starts) < len(encoded):
+            notes = (*notes, f"the first {len(starts):,} of {len(encoded):,} tokens: more does not fit the memory")
+        n = min(len(starts), len(encoded))
+        notes = (*notes, PROMPT_APART) if inputs.prompt is not None else notes
+        return read(loaded, encoded.head(n), starts[:n], f"{self.strategy}, at most {most} tokens", notes)
+
+
+@dataclass(frozen=True)
+class OverviewOf:
+    """The small maps and statistics of all layers and heads of a reading."""
+
+    of: ReadingOf
+    pool: Pool = "max"
+    keep: int | None = None  # a layer that is looked at as well, in the same pass
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """Its one model."""
+        return self.of.specs
+
+    def cost(self, loaded: LoadedModel) -> RunCost:
+        """What a run takes: a pass, and all rows of attention a second time."""
+        return self.of.passes(loaded, 2.0)
+
+    def run(self, load: Load, progress: Progress | None = None, reading: Reading | None = None) -> Overview:
+        """The overview; of a reading that was answered before, where there is one."""
+        reading = reading or self.of.run(load)
+        return overview(load(self.of.spec), reading, None, self.pool, self.keep, progress)
+
+
+@dataclass(frozen=True)
+class LayerOf:
+    """One layer of a reading."""
+
+    of: ReadingOf
+    layer: int
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """Its one model."""
+        return self.of.specs
+
+    def cost(self, loaded: LoadedModel) -> RunCost:
+        """What a run takes: the layers up to this one."""
+        return self.of.passes(loaded, min(1.0, (self.layer + 1) / loaded.facts.layers))
+
+    def run(self, load: Load, progress: Progress | None = None, reading: Reading | None = None) -> LayerAttention:
+        """The layer's queries and keys."""
+        return layer_attention(load(self.of.spec), reading or self.of.run(load), self.layer, progress)
+
+
+@dataclass(frozen=True)
+class RolloutOf:
+    """The rollout of a reading through the layers 0 .. layer."""
+
+    of: ReadingOf
+    layer: int
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """Its one model."""
+        return self.of.specs
+
+    def cost(self, loaded: LoadedModel) -> RunCost:
+        """What a run takes: the pass, its rows, and a product of [P, P] a layer."""
+        found = self.of.passes(loaded, 2.0)
+        return replace(
+            found, work=found.work + (self.layer + 1) * found.tokens**3 / 3, memory=found.memory + 4 * found.tokens**2
+        )
+
+    def run(self, load: Load, progress: Progress | None = None, reading: Reading | None = None) -> Rollout:
+        """The rollout."""
+        return rollout(load(self.of.spec), reading or self.of.run(load), self.layer, progress)
+
+
+def _only_text(strategy: Strategy) -> bool:
+    """Whether a strategy looks at no score."""
+    return strategy.rule.needs <= {"text"}
+
+
+def text_inputs(encoded: EncodedText, how: Gathering) -> SegmentInputs:
+    """What `word` and `fixed` look at, without scores: a token is missing where it would have none."""
+    unscored: NDArray[np.float64] = np.zeros(len(encoded))
+    unscored[: int(encoded.bos is None)] = np.nan
+    apart = how.prompt_apart
+    if apart is None:
+        apart = encoded.chat and bool((encoded.role == "assistant").any())
+    return SegmentInputs(
+        entropy=unscored,
+        word_start=word_starts(encoded.text, encoded.start, encoded.continuation),
+        prompt=encoded.role != "assistant" if apart else None,
+    )

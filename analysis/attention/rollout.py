@@ -1,0 +1,71 @@
+"""Attention rollout: how much of each position's state comes from each position of the input (Abnar & Zuidema 2020).
+
+R_l = (A_l + I) / 2 R_{l-1}, with A_l the mean over the heads of layer l and R_{-1} = I: half of each state is taken to
+come through the attention, half through the residual stream. The rows of R sum to one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from analysis.attention.reading import Reading, attend, check_layers
+from model.cost import available_memory
+from model.errors import TooLarge
+from model.forward import Progress
+from model.loading import LoadedModel
+from model.segmentation_capture import Attended
+
+_BLOCK_ELEMENTS = 1 << 21
+_SPARE = 0.9  # share of the free memory that a run may plan with
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """The rollout through layers 0 .. layer."""
+
+    reading: Reading
+    layer: int
+    whole: NDArray[np.float32]  # [P, P], nothing after the diagonal
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return len(self.whole)
+
+    def rows(self, begin: int, end: int) -> NDArray[np.float32]:
+        """[end - begin, end] of the queries begin .. end - 1."""
+        return self.whole[begin:end, :end]
+
+
+def rollout(loaded: LoadedModel, reading: Reading, layer: int, progress: Progress | None = None) -> Rollout:
+    """Roll attention out through the layers 0 .. layer; one [P, P] array is held.
+
+    Raises:
+        TooLarge: it does not fit the free memory.
+        MicroStepError, ModelError, TextError: as `attend`.
+    """
+    check_layers(loaded.model, [layer])
+    n = len(reading)
+    needed, free = 4 * n * n, available_memory(loaded.model.device)
+    if needed > _SPARE * free:
+        raise TooLarge(
+            f"a rollout over {n:,} positions takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free;"
+            " shorten the text"
+        )
+    whole = torch.eye(n, device=loaded.model.device)
+    attend(loaded, reading, range(layer + 1), lambda _, attended: _through(attended, whole), progress)
+    return Rollout(reading, layer, whole.cpu().numpy())
+
+
+def _through(attended: Attended, whole: torch.Tensor) -> None:
+    """One layer, in place. Rows only look back: from the last block on, no row is read after it was overwritten."""
+    n, heads = len(whole), int(attended.query.shape[1])
+    step = max(1, min(256, _BLOCK_ELEMENTS // (heads * n)))
+    for begin in reversed(range(0, n, step)):
+        end = min(n, begin + step)
+        mean = attended.rows(begin, end, None).mean(0)
+        whole[begin:end, :end] = (mean @ whole[:end, :end] + whole[begin:end, :end]) / 2

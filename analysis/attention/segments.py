@@ -1,0 +1,36 @@
+"""From tokens to segments: the weights on a segment's keys are summed, the rows of a segment's queries averaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.attention.maps import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRows:
+    """A map of P positions as one of S segments. A row still sums to what its tokens' rows sum to: 1."""
+
+    of: Rows
+    starts: NDArray[np.bool_]  # [P] the position starts a segment
+
+    def __post_init__(self) -> None:
+        if self.starts.shape != (self.of.size,) or not self.starts[0]:
+            raise ValueError(f"starts must be [{self.of.size}] and begin with a segment, got {self.starts.shape}")
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return int(self.starts.sum())
+
+    def rows(self, begin: int, end: int) -> NDArray[np.float32]:
+        """[end - begin, end] of the segments begin .. end - 1."""
+        edges = np.append(np.flatnonzero(self.starts), self.of.size)
+        first, last = int(edges[begin]), int(edges[end])
+        summed = np.add.reduceat(self.of.rows(first, last), edges[:end], axis=1)
+        counts = np.diff(edges[begin : end + 1])[:, None]
+        mean = np.add.reduceat(summed, edges[begin:end] - first, axis=0) / counts
+        return mean.astype(np.float32)

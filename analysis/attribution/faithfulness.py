@@ -1,0 +1,102 @@
+"""Is an attribution true to the model? Deletion and insertion curves, and the area between them.
+
+Deletion replaces tokens by the baseline, those that pushed F most towards F(x) first; insertion starts from the
+baseline and puts them back in the same order. A faithful order makes the first curve fall early and the second rise
+early, so that the area between them is large; a random order leaves about none (Petsiuk, Das and Saenko 2018).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from analysis.attribution.methods import FLOAT_ERROR, Attributed, Meter, rows_at_once
+from analysis.attribution.quantity import Baseline, Problem
+
+POINTS = 11  # of a curve, both ends included
+SEEDS = 5  # random orders
+ROWS = 2 * (1 + SEEDS) * (POINTS - 2)  # that a check reads; the ends are known
+
+
+@dataclass(frozen=True, eq=False)
+class Faithfulness:
+    """Curves of F over the share of tokens that is replaced, or put back."""
+
+    share: NDArray[np.float64]  # [11] 0 to 1
+    deletion: NDArray[np.float64]  # [11] from F(x) to F(baseline)
+    insertion: NDArray[np.float64]  # [11] from F(baseline) to F(x)
+    random_deletion: NDArray[np.float64]  # [5, 11] of each seed
+    random_insertion: NDArray[np.float64]  # [5, 11]
+
+    @property
+    def span(self) -> float:
+        """Largest minus smallest value on all curves. F(x) - F(baseline) may be far smaller: F is rarely monotone."""
+        every = np.concatenate([self.deletion, self.insertion, self.random_deletion.flat, self.random_insertion.flat])
+        return float(every.max() - every.min())
+
+    def area(self, deletion: NDArray[np.float64], insertion: NDArray[np.float64]) -> float:
+        """Area between two curves, positive on the side of F(x), over `span`: -1 to 1. NaN where F moves by nothing."""
+        towards = np.sign(self.deletion[0] - self.deletion[-1])
+        if self.span <= FLOAT_ERROR or not towards:
+            return float("nan")
+        return float(towards * np.trapezoid(insertion - deletion, self.share) / self.span)
+
+    @property
+    def own(self) -> float:
+        """The area of the attribution's order."""
+        return self.area(self.deletion, self.insertion)
+
+    @property
+    def random(self) -> NDArray[np.float64]:
+        """[5] the area of each random order."""
+        pairs = zip(self.random_deletion, self.random_insertion, strict=True)
+        return np.array([self.area(deletion, insertion) for deletion, insertion in pairs])
+
+    def table(self, scale: float = 1.0) -> pd.DataFrame:
+        """A row a point of each curve: curve, order, share, value."""
+        curves = [("deletion", "attribution", self.deletion), ("insertion", "attribution", self.insertion)]
+        for name, rows in (("deletion", self.random_deletion), ("insertion", self.random_insertion)):
+            curves += [(name, f"random {i}", row) for i, row in enumerate(rows)]
+        return pd.concat(
+            [
+                pd.DataFrame({"curve": name, "order": order, "share": self.share, "value": row * scale})
+                for name, order, row in curves
+            ],
+            ignore_index=True,
+        )
+
+
+def faithfulness(problem: Problem, found: Attributed, baseline: Baseline, meter: Meter) -> Faithfulness:
+    """The curves of an attribution, and of random orders, by the same baseline."""
+    tokens = np.flatnonzero(problem.attributed)
+    towards = found.values[tokens] * np.sign(found.f_input - found.f_baseline)
+    best = tokens[np.argsort(-towards, kind="stable")]
+    orders = [best, *(np.random.default_rng(seed).permutation(tokens) for seed in range(SEEDS))]
+    share = np.linspace(0, 1, POINTS)
+    counts = np.rint(share * len(tokens)).astype(int)
+    kept = np.ones((len(orders), 2, POINTS, problem.inputs.shape[1]), dtype=bool)
+    for i, order in enumerate(orders):
+        for p, count in enumerate(counts.tolist()):
+            kept[i, 0, p, order[:count]] = False
+            kept[i, 1, p, order[count:]] = False
+    inner = kept[:, :, 1:-1]
+    values = np.empty(kept.shape[:3])
+    values[:, :, 1:-1] = _scored(problem, inner.reshape(-1, inner.shape[-1]), baseline, meter).reshape(inner.shape[:3])
+    values[:, 0, 0] = values[:, 1, -1] = found.f_input
+    values[:, 0, -1] = values[:, 1, 0] = found.f_baseline
+    return Faithfulness(counts / len(tokens), values[0, 0], values[0, 1], values[1:, 0], values[1:, 1])
+
+
+def _scored(problem: Problem, kept: NDArray[np.bool_], baseline: Baseline, meter: Meter) -> NDArray[np.float64]:
+    """[R] F of rows that hold the text's embedding where `kept` [R, n], and the baseline elsewhere."""
+    base, rows = problem.baseline(baseline), rows_at_once(problem, gradients=False)
+    parts = []
+    with torch.no_grad():
+        for part in np.array_split(kept, -(-len(kept) // rows)):
+            here = torch.as_tensor(part, device=base.device)[:, :, None]
+            parts.append(meter.score(torch.where(here, problem.inputs, base)).double().cpu().numpy())
+    return np.concatenate(parts)

@@ -1,0 +1,272 @@
+"""Attribution as it is asked for: a quantity at a token of a text, to the tokens before it.
+
+The segments of a text are a question of their own: sums over them, and the quantities of a micro_step model, need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.asking import Load, RunCost, scoring_cost
+from analysis.attention.request import text_inputs
+from analysis.attribution.faithfulness import ROWS, Faithfulness, faithfulness
+from analysis.attribution.methods import (
+    BACKWARD,
+    METHODS,
+    MOST_POSITIONS,
+    Attributed,
+    Features,
+    Meter,
+    attribute,
+    expected_rows,
+    row_bytes,
+)
+from analysis.attribution.quantity import BASELINES, QUANTITIES, Baseline, check_choice, eligible, problem
+from analysis.attribution.units import unit_starts
+from analysis.cutting.extras import Gathering, extra_for
+from analysis.cutting.strategy import Strategy
+from analysis.scoring import ScoredText, encode_for, fit
+from analysis.segmenting import PROMPT_APART, gather
+from model.document import Document
+from model.encoding import EncodedText
+from model.errors import MicroStepError
+from model.facts import ModelFacts
+from model.forward import Progress
+from model.loading import LoadedModel, ModelSpec
+from model.remarks import remarks
+from model.segmentation import MAX_LENGTH, segment
+
+DEFAULT = Strategy.of("word")  # needs no scores, and so no run of the model
+FIRST = 64  # tokens among which a target is chosen where none is given: what stands before is read many times
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Where a strategy starts segments in a text."""
+
+    starts: NDArray[np.bool_]  # [N]
+    strategy: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentsOf:
+    """The question for the segments of one text under one model."""
+
+    side: str
+    spec: ModelSpec
+    document: Document
+    chat: bool = False
+    force_bos: bool = False
+    strategy: Strategy = DEFAULT
+    max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
+    how: Gathering = field(default_factory=Gathering)
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """Its one model."""
+        return {self.side: self.spec}
+
+    @property
+    def only_text(self) -> bool:
+        """Whether the strategy looks at no score, so that no model is run."""
+        return self.strategy.rule.needs <= {"text"}
+
+    def cost(self, loaded: LoadedModel) -> RunCost:
+        """What a run takes: the scores, and what else the strategy needs."""
+        extra = extra_for(self.strategy.name, self.strategy.parameters, self.max_length, self.how)
+        passes = (0.0 if self.only_text else 1.0) + (extra.passes if extra is not None else 0.0)
+        found = scoring_cost(loaded, self.document, self.chat, self.force_bos, passes=passes)
+        return found if passes else RunCost(found.tokens, found.memory, 0.0)
+
+    def run(self, load: Load, progress: Progress | None = None) -> Segments:
+        """The segments.
+
+        Raises:
+            MicroStepError: as `encode_for`, `fit`, and as `gather` for the strategy.
+        """
+        loaded, micro = load(self.spec), load(self.spec).facts.micro_step
+        most = self.max_length if micro is None else min(self.max_length, micro.max_segment_length)
+        rule, parameters = self.strategy.name, self.strategy.parameters
+        if self.only_text:
+            encoded, _ = fit(loaded, encode_for(loaded, self.document, self.chat, self.force_bos))
+            inputs = text_inputs(encoded, self.how)
+        else:
+            found = gather(loaded, self.document, rule, parameters, most, self.how, self.chat, self.force_bos, progress)
+            encoded, inputs = found.scored.encoded, found.inputs
+        starts = segment(rule, inputs, most, **parameters).starts.copy()
+        if micro is not None and encoded.bos is None:
+            starts[:2] = True  # no macro step stands before the first token, so that its segment is that token alone
+        notes = (PROMPT_APART,) if inputs.prompt is not None else ()
+        return Segments(starts, f"{self.strategy}, at most {most} tokens", notes)
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """A quantity at one token, given back to the t tokens before it. Compared by identity."""
+
+    facts: tuple[ModelFacts, ...]  # of the model; for KL of A and B
+    encoded: EncodedText  # N tokens
+    target: int  # t
+    values: NDArray[np.float64]  # [t]; NaN where a token is not attributed
+    batches: NDArray[np.float64] | None  # [5, t] of Shapley sampling
+    feature: NDArray[np.int64]  # [t] tokens that were moved together have one number
+    found: Attributed  # F, delta, steps and passes
+    faithfulness: Faithfulness
+    notes: tuple[str, ...] = ()
+
+    @property
+    def standard_error(self) -> NDArray[np.float64] | None:
+        """[t] of Shapley sampling."""
+        if self.batches is None:
+            return None
+        error: NDArray[np.float64] = self.batches.std(axis=0, ddof=1) / np.sqrt(len(self.batches))
+        return error
+
+
+@dataclass(frozen=True)
+class AttributionRequest:
+    """A quantity at a token, a method, and what stands for nothing."""
+
+    models: tuple[tuple[str, ModelSpec], ...]  # ("A", spec); for KL also ("B", spec)
+    document: Document
+    at: int  # t, index of the target among the tokens
+    chat: bool = False
+    force_bos: bool = False
+    quantity: str = "entropy"
+    method: str = "integrated_gradients"
+    baseline: Baseline = "mean"
+    features: Features | None = None  # what ablation and Shapley move; None: the method's own default
+    strategy: Strategy | None = None  # of quantities of a micro_step model, which read segments
+    max_length: int = MAX_LENGTH
+    how: Gathering = field(default_factory=Gathering)
+
+    def __post_init__(self) -> None:
+        for what, name, known in (
+            ("quantity", self.quantity, list(QUANTITIES)),
+            ("method", self.method, list(METHODS)),
+            ("baseline", self.baseline, list(BASELINES)),
+            ("features", self.features or "tokens", ["tokens", "words"]),
+        ):
+            check_choice(what, name, known)
+        pair, title = QUANTITIES[self.quantity].pair, QUANTITIES[self.quantity].title
+        if len(self.models) != 1 + pair:
+            raise MicroStepError(f"{title} is of {'two models, A and B' if pair else 'one model'}")
+        if QUANTITIES[self.quantity].segmented != (self.strategy is not None):
+            raise MicroStepError(f"{title} {'reads no segments' if self.strategy else 'needs a strategy'}")
+        if self.features is not None and METHODS[self.method].features is None:
+            raise MicroStepError(f"{METHODS[self.method].title} looks at every token: it takes no features")
+
+    @property
+    def moved(self) -> Features | None:
+        """What the method moves; None where it looks at every embedding."""
+        return self.features or METHODS[self.method].features
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """The models by their letters."""
+        return dict(self.models)
+
+    @property
+    def segments(self) -> SegmentsOf | None:
+        """The question that comes first; None where the quantity needs no segments."""
+        side, spec = self.models[0]
+        if self.strategy is None:
+            return None
+        return SegmentsOf(
+            side, spec, self.document, self.chat, self.force_bos, self.strategy, self.max_length, self.how
+        )
+
+    def cost(self, loaded: LoadedModel) -> RunCost:
+        """What a run takes: the passes of the method and of the faithfulness check, over the tokens up to t."""
+        encoded, _ = fit(loaded, encode_for(loaded, self.document, self.chat, self.force_bos))
+        n = min(self.at, len(encoded)) + int(encoded.bos is not None)
+        gradients = METHODS[self.method].gradients
+        features = len(np.unique(self._features(encoded)[: self.at]))
+        passes = expected_rows(self.method, features) * (BACKWARD if gradients else 1.0) + ROWS
+        work = passes * (loaded.facts.parameters * n + loaded.facts.layers * loaded.facts.hidden_size * float(n) ** 2)
+        rows = max(1, MOST_POSITIONS // max(1, n))
+        return RunCost(n, rows * row_bytes(loaded, n, gradients), work)
+
+    def run(self, load: Load, progress: Progress | None = None, segments: Segments | None = None) -> Attribution:
+        """The attribution.
+
+        Args:
+            load: gives the models.
+            progress: told the share of rows done; may raise to stop.
+            segments: the answer to `self.segments`, where there is one already.
+
+        Raises:
+            MicroStepError: two models that read different tokens; or as `problem`, `attribute` and `SegmentsOf.run`.
+        """
+        models = [load(spec) for _, spec in self.models]
+        asked = self.segments
+        segments = None if asked is None else segments or asked.run(load)
+        read = [fit(loaded, encode_for(loaded, self.document, self.chat, self.force_bos)) for loaded in models]
+        encoded, cut = read[0]
+        if len(read) == 2:
+            _check_same(models, encoded, read[1][0])
+            encoded, cut = min(read, key=lambda each: len(each[0]))
+        starts = None if segments is None else segments.starts
+        asking = problem(models, encoded, self.quantity, self.at, starts)
+        n, lead = asking.inputs.shape[1], asking.lead
+        feature = np.concatenate([np.full(lead, -1), self._features(encoded)])[:n]
+        rows = expected_rows(self.method, len(np.unique(feature[asking.attributed])))
+        meter = Meter(asking, rows + ROWS, progress)
+        found = attribute(asking, self.method, self.baseline, feature, meter)
+        curves = faithfulness(asking, found, self.baseline, meter)
+        if progress is not None:
+            progress(1.0)
+        tokens = slice(lead, lead + self.at)
+        notes = [*remarks(models[0], encoded, self.chat), *cut]
+        if segments is not None:  # the model itself is read then, not its base alone
+            notes = [note for note in notes if not note.startswith("a micro_step model")]
+            notes += [f"read in the segments of {segments.strategy}", *segments.notes]
+        return Attribution(
+            tuple(loaded.facts for loaded in models),
+            encoded,
+            self.at,
+            found.values[tokens],
+            None if found.batches is None else found.batches[:, tokens],
+            feature[tokens],
+            found,
+            curves,
+            tuple(notes),
+        )
+
+    def _features(self, encoded: EncodedText) -> NDArray[np.int64]:
+        """[N] the feature of each token."""
+        starts = unit_starts(encoded)["words" if self.moved == "words" else "tokens"]
+        return np.cumsum(starts, dtype=np.int64) - 1
+
+
+def default_target(scored: ScoredText, quantity: str, segments: Segments | None = None) -> int:
+    """The token of greatest entropy at which a quantity is defined, among the first `FIRST` ones that can be.
+
+    Raises:
+        MicroStepError: there is none.
+    """
+    micro = scored.facts.micro_step
+    starts = None if segments is None else segments.starts
+    most = None if micro is None else micro.max_segment_length
+    at = np.flatnonzero(eligible(scored.encoded, quantity, starts, most) & ~scored.scores.missing)[:FIRST]
+    if not len(at):
+        raise MicroStepError(
+            f"the text has no token at which {QUANTITIES[quantity].title} is defined; take a longer one"
+        )
+    return int(at[np.argmax(scored.scores.entropy[at])])
+
+
+def _check_same(models: Sequence[LoadedModel], a: EncodedText, b: EncodedText) -> None:
+    """Raise MicroStepError unless two models read the same tokens."""
+    if models[0].facts.tokenizer_hash != models[1].facts.tokenizer_hash:
+        raise MicroStepError("KL needs two models with the same tokenizer, which cut the text into the same tokens")
+    n = min(len(a), len(b))
+    if a.bos != b.bos or a.text != b.text or not np.array_equal(a.ids[:n], b.ids[:n]):
+        raise MicroStepError(
+            "KL needs the same tokens, and the models read different ones: leave the template out, or force BOS"
+        )

@@ -1,0 +1,172 @@
+"""The controls of the attribution page: what is attributed, how, and over what the values are summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import streamlit as st
+
+from analysis.attribution.methods import METHODS, Features
+from analysis.attribution.quantity import BASELINES, QUANTITIES, Baseline
+from analysis.attribution.request import DEFAULT, AttributionRequest, SegmentsOf
+from analysis.attribution.units import ATTRIBUTION_UNITS, AttributionUnit
+from analysis.cutting.request import ScoresOf
+from analysis.cutting.strategy import Strategy
+from app.attention_controls import MOST_CAP, segmented
+from app.controls import Inputs
+from app.plain import plain
+from model.document import Document
+from model.errors import MicroStepError
+from model.loading import ModelSpec
+from model.segmentation import MAX_LENGTH, RULES
+from model.wrapping import described
+
+A, B = "A", "B"
+UNIT = "sum_over"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the controls say of a run; the token is chosen in the text."""
+
+    models: tuple[tuple[str, ModelSpec], ...]
+    document: Document
+    chat: bool
+    force_bos: bool
+    quantity: str
+    method: str
+    baseline: Baseline
+    features: Features | None
+    strategy: Strategy
+    max_length: int
+
+    @property
+    def segmented(self) -> bool:
+        """Whether the quantity is read in segments."""
+        return QUANTITIES[self.quantity].segmented
+
+    def scores(self) -> ScoresOf:
+        """The question for the scores of the text, in which the token is chosen."""
+        return ScoresOf(*self.models[0], self.document, self.chat, self.force_bos)
+
+    def segments(self) -> SegmentsOf:
+        """The question for the segments."""
+        return SegmentsOf(*self.models[0], self.document, self.chat, self.force_bos, self.strategy, self.max_length)
+
+    def request(self, at: int) -> AttributionRequest:
+        """The question at a token."""
+        return AttributionRequest(
+            self.models,
+            self.document,
+            at,
+            self.chat,
+            self.force_bos,
+            self.quantity,
+            self.method,
+            self.baseline,
+            self.features,
+            self.strategy if self.segmented else None,
+            self.max_length if self.segmented else MAX_LENGTH,
+        )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the controls say, or why that is no question."""
+
+    choice: Choice | None
+    problem: str = ""
+    hint: str = ""
+
+
+def controls(inputs: Inputs) -> Asked:
+    """Draw what decides a run, and read it."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        quantity = segmented(
+            "Quantity", list(QUANTITIES), "quantity", "entropy",
+            format_func=lambda name: QUANTITIES[name].title,
+            help="  \n".join(f"**{plain(each.title)}**: {plain(each.meaning, 400)}." for each in QUANTITIES.values()),
+        )  # fmt: skip
+        side = segmented(
+            "Model", [A, B], "of", B, disabled=QUANTITIES[quantity].pair,
+            help="Of the two in the sidebar. KL is of both; micro confidence and the decision to end are of a "
+            "micro\\_step model, of which all else is its base's.",
+        )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        method = segmented(
+            "Method", list(METHODS), "method", "integrated_gradients",
+            format_func=lambda name: METHODS[name].title,
+            help="  \n".join(f"**{plain(each.title)}**: {plain(each.meaning, 400)}." for each in METHODS.values()),
+        )  # fmt: skip
+        baseline = segmented(
+            "Baseline", list(BASELINES), "baseline", "mean",
+            help="What stands for nothing.  \n"
+            + "  \n".join(f"**{name}**: {said}." for name, said in BASELINES.items()),
+        )  # fmt: skip
+        features = _features(method)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        strategy = st.selectbox(
+            "Segments", _strategies(inputs), key="cut_by", bind="query-params", accept_new_options=True, width=280,
+            help="For sums over segments, and for what a micro_step model reads. Choose one, or type one as in "
+            "entropy:threshold=1.2 (in nats); **word** needs no scores.",
+        )  # fmt: skip
+        cap = st.number_input(
+            "Most tokens, M", 1, MOST_CAP, MAX_LENGTH, key="cap", bind="query-params", width=130,
+            help="No segment has more tokens; a micro_step model's own M is never passed.",
+        )  # fmt: skip
+    if inputs.problem:
+        return Asked(None, problem=inputs.problem)
+    if inputs.document is None or inputs.a is None or inputs.b is None:
+        return Asked(None, hint="There is no text yet: choose an example, type one, or load a file in the sidebar.")
+    pairs = ((A, inputs.a), (B, inputs.b))
+    models = pairs if QUANTITIES[quantity].pair else tuple(pair for pair in pairs if pair[0] == side)
+    try:
+        parsed = Strategy.parse(str(strategy or DEFAULT))
+    except MicroStepError as error:
+        return Asked(None, problem=str(error))
+    return Asked(
+        Choice(
+            models,
+            inputs.document,
+            inputs.chat,
+            inputs.force_bos,
+            quantity,
+            method,
+            cast(Baseline, baseline),
+            features,
+            parsed,
+            int(cap),
+        )
+    )
+
+
+def unit(offered: tuple[AttributionUnit, ...]) -> AttributionUnit:
+    """Draw over what the values are summed, and read it."""
+    return cast(
+        AttributionUnit,
+        segmented(
+            "Sum over", list(offered), UNIT, offered[0],
+            help="Values of larger units are sums: no model runs.  \n"
+            + "  \n".join(f"**{name}**: {ATTRIBUTION_UNITS[name]}." for name in offered),
+        ),
+    )  # fmt: skip
+
+
+def _features(method: str) -> Features | None:
+    """What is moved; of methods that move nothing, None."""
+    own = METHODS[method].features
+    if own is None:
+        return None
+    chosen = segmented(
+        "Moves", ["tokens", "words"], f"moves_{method}", own, help="What is replaced by the baseline at once."
+    )
+    return None if chosen == own else cast(Features, chosen)
+
+
+def _strategies(inputs: Inputs) -> list[str]:
+    """Rules with their defaults, as words; the one that needs a trained micro_step model only where there is one."""
+    specs = [spec for spec in (inputs.a, inputs.b) if spec is not None]
+    trained = any(saved is not None and not saved.untrained for saved in (described(spec.name) for spec in specs))
+    names = ["word", *(name for name in RULES if name != "word")]
+    return [str(Strategy.of(name)) for name in names if trained or "micro_step" not in RULES[name].needs]
