@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from analysis.attribution.faithfulness import ROWS
 from analysis.attribution.methods import CLOSE, METHODS
 from analysis.attribution.origin import Shown, origin
 from analysis.attribution.quantity import BASELINES
@@ -52,7 +53,7 @@ def summary(shown: Shown) -> None:
             st.caption(
                 f"random orders: {significant(float(random.mean()))} ({significant(low)} to {significant(high)})"
             )
-        notes = [*shown.found.notes, f"{found.passes:,} rows were read"]
+        notes = [*shown.found.notes, f"{found.passes + ROWS:,} rows were read"]
         st.caption(plain(f"{shown.what}. {'; '.join(notes)}.", longest=2000))
 
 
@@ -75,7 +76,11 @@ def _error(shown: Shown) -> None:
             help="The sum of all attributions minus the difference between text and baseline, which they should sum "
             f"to. Steps are doubled until it is at most {CLOSE:.0%} of the difference.",
         )
-        share = f"{abs(found.delta) / difference:.1%} of the difference" if difference else "no difference"
+        share = (
+            f"{abs(found.delta) / difference:.1%} of the difference{'' if found.converged else ': not converged'}"
+            if difference
+            else "no difference"
+        )
         st.caption(f"{share}, {found.steps} steps")
     else:
         total = float(np.nansum(shown.found.values)) * shown.scale

@@ -24,6 +24,7 @@ from model.wrapping import described
 
 A, B = "A", "B"
 UNIT = "sum_over"
+FIRST_METHOD = "feature_ablation"  # quick and exact under any model: integrated gradients may take a thousand passes
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def controls(inputs: Inputs) -> Asked:
         )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
         method = segmented(
-            "Method", list(METHODS), "method", "integrated_gradients",
+            "Method", list(METHODS), "method", FIRST_METHOD,
             format_func=lambda name: METHODS[name].title,
             help="  \n".join(f"**{plain(each.title)}**: {plain(each.meaning, 400)}." for each in METHODS.values()),
         )  # fmt: skip

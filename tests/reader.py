@@ -95,7 +95,8 @@ def card(page: Any, name: str) -> Any:
 
 
 def strip_text(page: Any, row: int = 0) -> str:
-    """The text that a row of the strip shows, in all lines that are drawn."""
+    """The text that a row of the strip shows, in all lines that are drawn, once they are."""
+    page.locator(".strip .line .cell").first.wait_for()
     return "".join(
         "".join(line.locator(".row").nth(row).locator(".cell").all_text_contents())
         for line in page.locator(".strip .line").all()

@@ -50,11 +50,11 @@ def test_the_first_visit_is_a_worked_example(models, runs):
     at = opened(models)
     assert not at.exception and not at.error
     assert [metric.label for metric in at.metric] == [
-        "entropy", "on the baseline", "convergence delta", "faithfulness",
+        "entropy", "on the baseline", "their sum", "faithfulness",
     ]  # fmt: skip
     assert all(metric.proto.help for metric in at.metric)
     assert kinds(runs) == ["ScoresOf", "SegmentsOf", "AttributionRequest"]
-    assert runs[-1].method == "integrated_gradients" and runs[-1].models[0][0] == "B" and runs[-1].at > 0
+    assert runs[-1].method == "feature_ablation" and runs[-1].models[0][0] == "B" and runs[-1].at > 0
     bars, curves = charts(at)
     assert len(curves["data"]) == 8 and bars["data"][0]["orientation"] == "h"
 
@@ -68,6 +68,12 @@ def test_a_deep_link_names_quantity_method_baseline_unit_and_token(models, runs)
     said = shown(at).replace("\\", "")
     assert "Surprisal of base" in said and "by ablation" in said and "The strongest words" in said
     assert at.metric[2].label == "their sum"
+
+
+def test_integrated_gradients_show_their_convergence(models, runs):
+    at = opened(models, method="integrated gradients")
+    assert not at.exception and not at.error and runs[-1].method == "integrated_gradients"
+    assert at.metric[2].label == "convergence delta" and "steps" in shown(at)
 
 
 def test_another_unit_runs_no_model_and_another_token_one(models, runs):

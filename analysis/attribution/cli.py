@@ -172,6 +172,7 @@ def attribute(
 
 def _said(shown: Shown) -> str:
     """The figures of a run in one line."""
+    from analysis.attribution.faithfulness import ROWS
     from analysis.units import significant
 
     found, check = shown.found.found, shown.found.faithfulness
@@ -182,7 +183,7 @@ def _said(shown: Shown) -> str:
     parts += [f"delta {significant(found.delta * shown.scale)}"] if found.delta is not None else []
     parts += [f"{found.steps} steps"] if found.steps is not None else []
     area = f"area {significant(check.own)}, random {significant(float(check.random.mean()))}"
-    return ", ".join([*parts, f"{found.passes} rows read", area])
+    return ", ".join([*parts, f"{found.passes + ROWS} rows read", area])
 
 
 @commands.command("attribution-figure")

@@ -83,6 +83,13 @@ class Attributed:
     steps: int | None  # of integrated gradients
     passes: int  # rows that the model read
 
+    @property
+    def converged(self) -> bool:
+        """Whether the values of integrated gradients sum to the difference, within `CLOSE`."""
+        if self.steps is None or self.delta is None:
+            return True
+        return _close(self.delta, self.f_input - self.f_baseline)
+
 
 class Meter:
     """Counts the rows that F reads, and tells the share of those that are expected."""
@@ -109,6 +116,15 @@ def expected_rows(method: str, features: int) -> int:
         "feature_ablation": 1 + features,
         "shapley_sampling": BATCHES * (1 + PERMUTATIONS * features),
     }[method]
+
+
+def most_rows(method: str, features: int) -> int:
+    """Rows that a method reads at most: integrated gradients with all doublings."""
+    return 2 * MOST_STEPS - STEPS if method == "integrated_gradients" else expected_rows(method, features)
+
+
+def _close(delta: float, difference: float) -> bool:
+    return abs(delta) <= max(CLOSE * abs(difference), FLOAT_ERROR)
 
 
 def rows_at_once(problem: Problem, gradients: bool) -> int:
@@ -198,8 +214,8 @@ def _integrated(
             _leaf(problem), base, n_steps=steps, method="gausslegendre", internal_batch_size=rows
         )
         values = _summed(found)
-        off = abs(float(values[problem.attributed].sum()) - difference)
-        if off <= max(CLOSE * abs(difference), FLOAT_ERROR) or steps >= MOST_STEPS or not math.isfinite(off):
+        off = float(values[problem.attributed].sum()) - difference
+        if _close(off, difference) or steps >= MOST_STEPS or not math.isfinite(off):
             return values, steps
         steps *= 2
         meter.expected += steps

@@ -23,6 +23,7 @@ from analysis.attribution.methods import (
     Meter,
     attribute,
     expected_rows,
+    most_rows,
     row_bytes,
 )
 from analysis.attribution.quantity import BASELINES, QUANTITIES, Baseline, check_choice, eligible, problem
@@ -41,7 +42,7 @@ from model.remarks import remarks
 from model.segmentation import MAX_LENGTH, segment
 
 DEFAULT = Strategy.of("word")  # needs no scores, and so no run of the model
-FIRST = 64  # tokens among which a target is chosen where none is given: what stands before is read many times
+FIRST = 32  # tokens among which a target is chosen where none is given: what stands before is read many times
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +188,7 @@ class AttributionRequest:
         n = min(self.at, len(encoded)) + int(encoded.bos is not None)
         gradients = METHODS[self.method].gradients
         features = len(np.unique(self._features(encoded)[: self.at]))
-        passes = expected_rows(self.method, features) * (BACKWARD if gradients else 1.0) + ROWS
+        passes = most_rows(self.method, features) * (BACKWARD if gradients else 1.0) + ROWS
         work = passes * (loaded.facts.parameters * n + loaded.facts.layers * loaded.facts.hidden_size * float(n) ** 2)
         rows = max(1, MOST_POSITIONS // max(1, n))
         return RunCost(n, rows * row_bytes(loaded, n, gradients), work)
@@ -226,6 +227,14 @@ class AttributionRequest:
         if segments is not None:  # the model itself is read then, not its base alone
             notes = [note for note in notes if not note.startswith("a micro_step model")]
             notes += [f"read in the segments of {segments.strategy}", *segments.notes]
+        notes += (
+            []
+            if found.converged
+            else [
+                f"integrated gradients did not converge in {found.steps} steps: the values do not sum to the"
+                " difference; choose another baseline or method"
+            ]
+        )
         return Attribution(
             tuple(loaded.facts for loaded in models),
             encoded,
