@@ -15,14 +15,12 @@ from analysis.figures.theme import Theme
 from app import state
 from app.controls import Inputs
 from app.plain import plain
+from app.widgets import NO_TEXT, default, segmented, segments_of
 from model.errors import MicroStepError
-from model.segmentation import MAX_LENGTH, RULES
-from model.wrapping import described
 
 A, B, DIFFERENCE = "A", "B", "B − A"
 LAYER, HEAD = "layer", "head"
 QUERIES, KEYS, LENGTH = "q", "k", "n"
-MOST_CAP = 64
 SOURCE_NAMES = {"head": "head", "mean": "mean of heads", "rollout": "rollout"}
 
 
@@ -42,15 +40,10 @@ def controls(inputs: Inputs) -> Asked:
             "Model", [A, B, DIFFERENCE], "of", A,
             help="Of the two in the sidebar. **B − A** needs the same tokens under both: what fine-tuning moved.",
         )  # fmt: skip
-        strategy = st.selectbox(
-            "Segments", _strategies(inputs), key="cut_by", bind="query-params", accept_new_options=True, width=280,
-            help="Where segments start, for the boundaries, the shares on segments, and what a micro_step model "
-            "merges. Choose one, or type one as in entropy:threshold=1.2 (in nats); **word** needs no scores.",
-        )  # fmt: skip
-        cap = st.number_input(
-            "Most tokens, M", 1, MOST_CAP, MAX_LENGTH, key="cap", bind="query-params", width=130,
-            help="No segment has more tokens; a micro_step model's own M is never passed.",
-        )  # fmt: skip
+        strategy, cap = segments_of(
+            inputs,
+            "Where segments start, for the boundaries, the shares on segments, and what a micro_step model merges.",
+        )
         pool = segmented(
             "A cell is", list(POOLS), "pool", "max",
             help="  \n".join(f"**{name}**: {said}." for name, said in POOLS.items()),
@@ -58,7 +51,7 @@ def controls(inputs: Inputs) -> Asked:
     if inputs.problem:
         return Asked(None, problem=inputs.problem)
     if inputs.document is None or inputs.a is None or inputs.b is None:
-        return Asked(None, hint="There is no text yet: choose an example, type one, or load a file in the sidebar.")
+        return Asked(None, hint=NO_TEXT)
     pairs = ((A, inputs.a), (B, inputs.b))
     models = tuple((key, spec) for key, spec in pairs if which in (key, DIFFERENCE))
     try:
@@ -67,21 +60,13 @@ def controls(inputs: Inputs) -> Asked:
             inputs.document,
             inputs.chat,
             inputs.force_bos,
-            Strategy.parse(str(strategy or "word")),
-            int(cap),
+            Strategy.parse(strategy),
+            cap,
             pool=cast(Pool, pool),
         )
     except MicroStepError as error:
         return Asked(None, problem=str(error))
     return Asked(request)
-
-
-def _strategies(inputs: Inputs) -> list[str]:
-    """Rules with their defaults, as words; the one that needs a trained micro_step model only where there is one."""
-    specs = [spec for spec in (inputs.a, inputs.b) if spec is not None]
-    trained = any(saved is not None and not saved.untrained for saved in (described(spec.name) for spec in specs))
-    names = ["word", *(name for name in RULES if name != "word")]
-    return [str(Strategy.of(name)) for name in names if trained or "micro_step" not in RULES[name].needs]
 
 
 def shown() -> str:
@@ -162,24 +147,9 @@ def choose(layer: int, head: int) -> None:
     st.session_state[LAYER], st.session_state[HEAD], st.session_state["map"] = layer, head, "head"
 
 
-def segmented(label: str, options: list[str], key: str, first: str, **more: Any) -> str:
-    """One of a few; a choice that is not offered any more falls back to the first."""
-    default(key, first)
-    if st.session_state.get(key, first) not in options:
-        st.session_state[key] = first
-    found = st.segmented_control(label, options, key=key, bind="query-params", required=True, **more)
-    return first if found is None else str(found)  # a link may have named none that there is
-
-
 def _number(label: str, key: str, most: int, first: int, **more: Any) -> int:
     """A whole number from 0 to `most`, also where a link or another model left a larger one."""
     default(key, min(first, most))
     if st.session_state.get(key) is not None and st.session_state[key] > most:
         st.session_state[key] = most
     return int(st.number_input(label, 0, most, key=key, bind="query-params", width=130, **more))
-
-
-def default(key: str, value: object) -> None:
-    """What a widget shows first; not its own default, so that links name it."""
-    if key not in st.session_state and key not in st.query_params:
-        st.session_state[key] = value

@@ -23,6 +23,7 @@ from app.plain import plain
 from app.running import Way, answer
 from app.state import pin
 from app.token_strip import Detail, Legend, Strip, TokenRow, token_strip
+from app.widgets import NO_TEXT
 from model.errors import MicroStepError
 
 
@@ -32,7 +33,7 @@ def micro_view(inputs: Inputs) -> None:
         st.error(plain(inputs.problem))
         return
     if inputs.document is None or inputs.a is None or inputs.b is None:
-        st.info("There is no text yet: choose an example, type one, or load a file in the sidebar.")
+        st.info(NO_TEXT)
         return
     try:
         request = controls(inputs, inputs.a, inputs.b, inputs.document)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 import streamlit as st
 
@@ -16,6 +16,7 @@ from analysis.generating.request import beginning, prompt_of
 from app import state
 from app.controls import Inputs
 from app.state import pin, pinned
+from app.widgets import segmented
 from model.document import Document
 from model.facts import MicroFacts
 from model.loading import ModelSpec
@@ -45,13 +46,13 @@ def controls(inputs: Inputs, a: ModelSpec, b: ModelSpec, document: Document) -> 
         MicroStepError: parameters that do not exist, or a document without a prompt that is to be answered.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        side = _segmented(
+        side = segmented(
             "Model", ["A", "B"], SIDE, _first(a, b),
             help="Of the two in the sidebar. Around a model that is no micro\\_step model stand untrained modules.",
         )  # fmt: skip
         spec = a if side == "A" else b
         saved = described(spec.name)
-        cut = _segmented(
+        cut = segmented(
             "Segments", list(CUTS), CUT, "training", format_func=CUTS.__getitem__,
             help="**as in training**: by the strategy of the model's recipe; where it aims at a mean length, its "
             "threshold is solved on this text. **by a strategy** of your choice. **as it writes**: the model answers "
@@ -74,7 +75,7 @@ def looked_at(found: MicroAttention) -> Shown:
     chosen, count = chosen_segment(found), len(found.first)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         layers = list(range(1, found.layers + 1))
-        layer = _segmented("Micro layer", layers, LAYER, 1, help="Of the micro decoder, from below.")
+        layer = segmented("Micro layer", layers, LAYER, 1, help="Of the micro decoder, from below.")
         which = st.segmented_control(
             "Weights of", [MEAN, ONE], default=MEAN if chosen is None else ONE, key=_mirror(chosen is None),
             required=True, on_change=lambda: pin(1 if chosen is None else None, key=SEGMENT),
@@ -151,12 +152,3 @@ def _decoding(most: int) -> Decoding:
         "New tokens", 2, MOST_TOKENS, 60, key="micro_new", bind="query-params", width=120,
     )  # fmt: skip
     return Decoding(tau=float(tau), max_segment_length=most, max_new_tokens=int(new))
-
-
-def _segmented(label: str, options: list[Any], key: str, default: Any, **more: Any) -> Any:
-    """One of a few; a choice that is not offered any more falls back to the default."""
-    if key not in st.session_state and key not in st.query_params:
-        st.session_state[key] = default
-    if st.session_state.get(key, default) not in options:
-        st.session_state[key] = default
-    return cast("Any", st.segmented_control(label, options, key=key, bind="query-params", required=True, **more))

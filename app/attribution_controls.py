@@ -9,18 +9,17 @@ import streamlit as st
 
 from analysis.attribution.methods import METHODS, Features
 from analysis.attribution.quantity import BASELINES, QUANTITIES, Baseline
-from analysis.attribution.request import DEFAULT, AttributionRequest, SegmentsOf
+from analysis.attribution.request import AttributionRequest, SegmentsOf
 from analysis.attribution.units import ATTRIBUTION_UNITS, AttributionUnit
 from analysis.cutting.request import ScoresOf
 from analysis.cutting.strategy import Strategy
-from app.attention_controls import MOST_CAP, segmented
 from app.controls import Inputs
 from app.plain import plain
+from app.widgets import NO_TEXT, segmented, segments_of
 from model.document import Document
 from model.errors import MicroStepError
 from model.loading import ModelSpec
-from model.segmentation import MAX_LENGTH, RULES
-from model.wrapping import described
+from model.segmentation import MAX_LENGTH
 
 A, B = "A", "B"
 UNIT = "sum_over"
@@ -107,23 +106,15 @@ def controls(inputs: Inputs) -> Asked:
         )  # fmt: skip
         features = _features(method)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        strategy = st.selectbox(
-            "Segments", _strategies(inputs), key="cut_by", bind="query-params", accept_new_options=True, width=280,
-            help="For sums over segments, and for what a micro_step model reads. Choose one, or type one as in "
-            "entropy:threshold=1.2 (in nats); **word** needs no scores.",
-        )  # fmt: skip
-        cap = st.number_input(
-            "Most tokens, M", 1, MOST_CAP, MAX_LENGTH, key="cap", bind="query-params", width=130,
-            help="No segment has more tokens; a micro_step model's own M is never passed.",
-        )  # fmt: skip
+        strategy, cap = segments_of(inputs, "For sums over segments, and for what a micro_step model reads.")
     if inputs.problem:
         return Asked(None, problem=inputs.problem)
     if inputs.document is None or inputs.a is None or inputs.b is None:
-        return Asked(None, hint="There is no text yet: choose an example, type one, or load a file in the sidebar.")
+        return Asked(None, hint=NO_TEXT)
     pairs = ((A, inputs.a), (B, inputs.b))
     models = pairs if QUANTITIES[quantity].pair else tuple(pair for pair in pairs if pair[0] == side)
     try:
-        parsed = Strategy.parse(str(strategy or DEFAULT))
+        parsed = Strategy.parse(strategy)
     except MicroStepError as error:
         return Asked(None, problem=str(error))
     return Asked(
@@ -134,23 +125,20 @@ def controls(inputs: Inputs) -> Asked:
             inputs.force_bos,
             quantity,
             method,
-            cast(Baseline, baseline),
+            baseline,
             features,
             parsed,
-            int(cap),
+            cap,
         )
     )
 
 
 def unit(offered: tuple[AttributionUnit, ...]) -> AttributionUnit:
     """Draw over what the values are summed, and read it."""
-    return cast(
-        AttributionUnit,
-        segmented(
-            "Sum over", list(offered), UNIT, offered[0],
-            help="Values of larger units are sums: no model runs.  \n"
-            + "  \n".join(f"**{name}**: {ATTRIBUTION_UNITS[name]}." for name in offered),
-        ),
+    return segmented(
+        "Sum over", list(offered), UNIT, offered[0],
+        help="Values of larger units are sums: no model runs.  \n"
+        + "  \n".join(f"**{name}**: {ATTRIBUTION_UNITS[name]}." for name in offered),
     )  # fmt: skip
 
 
@@ -163,11 +151,3 @@ def _features(method: str) -> Features | None:
         "Moves", ["tokens", "words"], f"moves_{method}", own, help="What is replaced by the baseline at once."
     )
     return None if chosen == own else cast(Features, chosen)
-
-
-def _strategies(inputs: Inputs) -> list[str]:
-    """Rules with their defaults, as words; the one that needs a trained micro_step model only where there is one."""
-    specs = [spec for spec in (inputs.a, inputs.b) if spec is not None]
-    trained = any(saved is not None and not saved.untrained for saved in (described(spec.name) for spec in specs))
-    names = ["word", *(name for name in RULES if name != "word")]
-    return [str(Strategy.of(name)) for name in names if trained or "micro_step" not in RULES[name].needs]

@@ -14,11 +14,10 @@ from analysis.cutting.store import StoreSides
 from app.cache import store_sides
 from app.controls import Inputs
 from app.plain import plain
+from app.widgets import MOST_CAP, NO_TEXT
 from model.errors import MicroStepError
 from model.history import Method
 from model.segmentation import MAX_LENGTH
-
-MOST_CAP = 64
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def controls(inputs: Inputs) -> Asked:
     if inputs.problem:
         return Asked(None, problem=inputs.problem)
     if inputs.document is None or inputs.a is None or inputs.b is None:
-        return Asked(None, hint="There is no text yet: choose an example, type one, or load a file in the sidebar.")
+        return Asked(None, hint=NO_TEXT)
     models = tuple((key, spec) for key, spec in (("A", inputs.a), ("B", inputs.b)) if which in (key, "both"))
     history = Window(window, how.history, how.stride) if window else None
     text = replace(

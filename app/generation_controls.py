@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import streamlit as st
 
@@ -13,6 +12,7 @@ from analysis.generating.request import FIRST_WORDS, beginning
 from analysis.generating.sweep import TAUS
 from app import state
 from app.plain import plain
+from app.widgets import default, segmented
 from model.continuation import Sampling
 from model.document import Document
 from model.facts import MicroFacts
@@ -44,27 +44,27 @@ def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> Chosen:
         MicroStepError: sampling values that do not go together.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        side = _segmented(
+        side = segmented(
             "Model", ["A", "B"], MODEL, "B",
             help="Of the two in the sidebar. A micro\\_step model answers as it was trained; around any other model "
             "stand untrained modules.",
         )  # fmt: skip
         spec = a if side == "A" else b
         saved = described(spec.name)
-        decoding = _segmented(
+        decoding = segmented(
             "Decoding", ["merged", "lossless"], DECODING, saved.decoding if saved else "merged",
             help="**merged**: each segment becomes one macro step of the base, and the answer may differ from the "
             "base's.  \n**lossless**: the base checks every draft, and the answer is the base's own.",
         )  # fmt: skip
         names = [name for name, rule in RULES.items() if saved is None or saved.stop_head or not rule.needs_stop_head]
-        rule = _segmented(
+        rule = segmented(
             "Rule", names, RULE, "confidence",
             help="When the micro decoder hands back to the base.  \n"
             + "  \n".join(f"**{plain(name)}**: {RULES[name].meaning}" for name in names),
         )  # fmt: skip
         prompt = _prompt(document)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        _default(TAU, TRAINED_TAU if saved else UNTRAINED_TAU)
+        default(TAU, TRAINED_TAU if saved else UNTRAINED_TAU)
         tau = st.slider(
             "tau", 0.0, 1.05, step=0.05, key=TAU, bind="query-params",
             help="How sure the micro decoder must be to go on. Above 1 it never is: the base alone writes.",
@@ -78,8 +78,8 @@ def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> Chosen:
         )  # fmt: skip
         new = st.number_input("New tokens", 1, 2000, 60, key="new_tokens", bind="query-params")
         sampling, penalty = _sampling()
-    how = Decoding(str(rule), float(tau), int(most), decoding == "lossless", int(new), sampling, penalty)
-    return Chosen(str(side), spec, saved, how, prompt)
+    how = Decoding(rule, float(tau), int(most), decoding == "lossless", int(new), sampling, penalty)
+    return Chosen(side, spec, saved, how, prompt)
 
 
 def _prompt(document: Document | None) -> Document | None:
@@ -87,7 +87,7 @@ def _prompt(document: Document | None) -> Document | None:
     if document is None or len(document.messages) > 1:
         return document
     example = st.session_state.get(state.SOURCE, "example") == "example"
-    part = _segmented(
+    part = segmented(
         "Prompt", [BEGINNING, WHOLE], PROMPT, BEGINNING if example else WHOLE,
         help=f"The sidebar's text, or its first {FIRST_WORDS} words, which leaves something to be written.",
     )  # fmt: skip
@@ -112,7 +112,7 @@ def _sampling() -> tuple[Sampling, float]:
 
 def timeline_over() -> Over:
     """What the timeline runs over."""
-    return "passes" if _segmented("Timeline over", ["time", "base passes"], "over", "time") != "time" else "time"
+    return "passes" if segmented("Timeline over", ["time", "base passes"], "over", "time") != "time" else "time"
 
 
 def taus() -> str:
@@ -121,17 +121,3 @@ def taus() -> str:
         "Values of tau", " ".join(f"{tau:g}" for tau in TAUS), key="taus", bind="query-params",
         help="Up to 12 numbers; above 1 the base alone writes.",
     )  # fmt: skip
-
-
-def _segmented(label: str, options: list[str], key: str, default: str, **more: Any) -> str:
-    """One of a few; a choice that is not offered any more falls back to the default."""
-    _default(key, default)
-    if st.session_state.get(key, default) not in options:
-        st.session_state[key] = default
-    return str(st.segmented_control(label, options, key=key, bind="query-params", required=True, **more))
-
-
-def _default(key: str, value: object) -> None:
-    """What a widget shows first; not its own default, so that links name it."""
-    if key not in st.session_state and key not in st.query_params:
-        st.session_state[key] = value

@@ -14,6 +14,7 @@ from analysis.runs.positions import Measure
 from analysis.units import Unit
 from app.look import theme
 from app.plain import plain
+from app.widgets import default
 
 FOLDER, RUNS, CURVE, X, SMOOTH, LOG, MEASURE, LIVE = (
     "folder", "runs", "curve", "x", "smoothing", "log_scale", "measure", "live",
@@ -25,7 +26,7 @@ NAMES = {each.title: name for name, each in CURVES.items()}  # the URL holds wha
 
 def folder() -> Path:
     """The folder that holds runs."""
-    _default(FOLDER, DEFAULT_FOLDER)
+    default(FOLDER, DEFAULT_FOLDER)
     typed = st.text_input(
         "Folder of runs", key=FOLDER, bind="query-params", persist_state="session",
         help="A folder that holds training runs, up to three folders deep, or the folder of one run. "
@@ -64,13 +65,13 @@ def choose(found: Found) -> tuple[list[Place], bool]:
 
 def view(unit: Unit) -> RunsView:
     """How curves are drawn."""
-    _default(CURVE, ["loss"])
+    default(CURVE, ["loss"])
     curves = st.pills(
         "Curves", list(NAMES), selection_mode="multi", key=CURVE, bind="query-params", persist_state="session",
         help="A panel each.  \n" + "  \n".join(f"**{each.title}**: {each.meaning}" for each in CURVES.values()),
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        _default(X, "step")
+        default(X, "step")
         x = st.segmented_control(
             "Over", ["step", "tokens", "seconds"], key=X, bind="query-params", persist_state="session", required=True,
             help="  \n".join(
@@ -81,7 +82,7 @@ def view(unit: Unit) -> RunsView:
                 )
             ),
         )  # fmt: skip
-        _default(SMOOTH, SMOOTHING)
+        default(SMOOTH, SMOOTHING)
         smoothing = st.slider(
             "Smoothing", 0.0, MOST_SMOOTHING, step=0.01, key=SMOOTH, bind="query-params", persist_state="session",
             width=260,
@@ -100,7 +101,7 @@ def view(unit: Unit) -> RunsView:
 
 def measure() -> None:
     """What is drawn of micro positions over the log; `view` reads it."""
-    _default(MEASURE, "accuracy")
+    default(MEASURE, "accuracy")
     st.segmented_control(
         "Per micro position", ["accuracy", "NLL"], key=MEASURE, bind="query-params", persist_state="session",
         required=True,
@@ -113,9 +114,3 @@ def one_of(label: str, options: Sequence[str], key: str) -> int:
     if st.session_state.get(key) not in options:
         st.session_state[key] = options[0]
     return list(options).index(str(st.selectbox(label, options, key=key)))
-
-
-def _default(key: str, value: object) -> None:
-    """What a widget shows first; not its own default, so that links name it."""
-    if key not in st.session_state and key not in st.query_params:
-        st.session_state[key] = value

@@ -21,6 +21,7 @@ from app.plain import plain
 from app.running import answer
 from app.state import pin, pinned
 from app.token_strip import token_strip
+from app.widgets import NO_TEXT
 from model.continuation import Sampling
 
 inputs: Inputs = st.session_state["inputs"]
@@ -198,7 +199,7 @@ score, new_tokens, sampling = controls()
 if inputs.problem:
     st.error(plain(inputs.problem))
 elif inputs.document is None or inputs.a is None or inputs.b is None:
-    st.info("There is no text yet: choose an example, type one, or load a file in the sidebar.")
+    st.info(NO_TEXT)
 else:
     asked = Request(inputs.a, inputs.b, inputs.document, inputs.chat, inputs.force_bos, new_tokens, sampling)
     found = answer(asked)
