@@ -12,6 +12,7 @@ from analysis.cutting.extras import Gathering, extra_for
 from analysis.scoring import ScoredText, score_document, token_table
 from analysis.units import PER_NAT, Unit
 from model.document import Document
+from model.encoding import EncodedText
 from model.forward import Progress
 from model.loading import LoadedModel
 from model.segmentation import MAX_LENGTH, RULES, Segmentation, SegmentInputs, check_max_length, valid_parameters
@@ -88,11 +89,16 @@ def gather(
 
 def scored_inputs(scored: ScoredText, how: Gathering) -> tuple[SegmentInputs, tuple[str, ...]]:
     """What the rules look at in a scored text, and what a reader must know of both."""
-    encoded, apart = scored.encoded, how.prompt_apart
-    if apart is None:
-        apart = encoded.chat and bool((encoded.role == "assistant").any())
+    apart = prompt_apart(scored.encoded, how)
     notes = (*scored.notes, PROMPT_APART) if apart else scored.notes
-    return SegmentInputs.of(scored.scores, encoded, apart), notes
+    return SegmentInputs.of(scored.scores, scored.encoded, apart), notes
+
+
+def prompt_apart(encoded: EncodedText, how: Gathering) -> bool:
+    """Whether each token of the prompt is a segment: as it was asked for, else in a chat that has an answer."""
+    if how.prompt_apart is not None:
+        return how.prompt_apart
+    return encoded.chat and bool((encoded.role == "assistant").any())
 
 
 def segment_table(scored: ScoredText, found: Segmentation, unit: Unit = "nats") -> pd.DataFrame:

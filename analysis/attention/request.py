@@ -7,25 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from analysis.asking import Load, RunCost, scoring_cost
 from analysis.attention.layer import LayerAttention, layer_attention
 from analysis.attention.overview import Overview, overview
 from analysis.attention.pooling import Pool
 from analysis.attention.reading import Reading, encode_whole, merges, read
 from analysis.attention.rollout import Rollout, rollout
-from analysis.cutting.extras import Gathering, extra_for
+from analysis.cutting.extras import Gathering
+from analysis.cutting.starts import DEFAULT, starts_cost, starts_of
 from analysis.cutting.strategy import Strategy
-from analysis.segmenting import PROMPT_APART, gather
 from model.document import Document
-from model.encoding import EncodedText
 from model.forward import Progress
 from model.loading import LoadedModel, ModelSpec
-from model.segmentation import MAX_LENGTH, SegmentInputs, segment, word_starts
-
-DEFAULT = Strategy.of("word")  # needs no scores, and so no run of the model
+from model.segmentation import MAX_LENGTH
 
 
 @dataclass(frozen=True)
@@ -48,14 +42,11 @@ class ReadingOf:
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: nothing but for scores that the strategy needs."""
-        extra = extra_for(self.strategy.name, self.strategy.parameters, self.max_length, self.how)
-        passes = (0.0 if _only_text(self.strategy) else 1.0) + (extra.passes if extra is not None else 0.0)
-        return self.passes(loaded, passes)
+        return starts_cost(loaded, self.document, self.strategy, self.max_length, self.how, self.chat, self.force_bos)
 
     def passes(self, loaded: LoadedModel, count: float) -> RunCost:
         """What so many passes over the text take."""
-        found = scoring_cost(loaded, self.document, self.chat, self.force_bos, passes=count)
-        return found if count else replace(found, work=0.0)
+        return scoring_cost(loaded, self.document, self.chat, self.force_bos, passes=count)
 
     def run(self, load: Load, progress: Progress | None = None) -> Reading:
         """The reading.
@@ -68,27 +59,21 @@ class ReadingOf:
         if loaded.facts.micro_step is not None and merges(loaded):
             most = min(most, loaded.facts.micro_step.max_segment_length)
         encoded, notes = encode_whole(loaded, self.document, self.chat, self.force_bos)
-        if _only_text(self.strategy):
-            inputs = text_inputs(encoded, self.how)
-        else:
-            found = gather(
-                loaded,
-                self.document,
-                self.strategy.name,
-                self.strategy.parameters,
-                most,
-                self.how,
-                self.chat,
-                self.force_bos,
-                progress,
-            )
-            inputs = found.inputs
-        starts = segment(self.strategy.name, inputs, most, **self.strategy.parameters).starts
+        starts, apart = starts_of(
+            loaded,
+            encoded,
+            self.document,
+            self.strategy,
+            most,
+            self.how,
+            self.chat,
+            self.force_bos,
+            progress,
+        )
         if len(starts) < len(encoded):
             notes = (*notes, f"the first {len(starts):,} of {len(encoded):,} tokens: more does not fit the memory")
         n = min(len(starts), len(encoded))
-        notes = (*notes, PROMPT_APART) if inputs.prompt is not None else notes
-        return read(loaded, encoded.head(n), starts[:n], f"{self.strategy}, at most {most} tokens", notes)
+        return read(loaded, encoded.head(n), starts[:n], f"{self.strategy}, at most {most} tokens", (*notes, *apart))
 
 
 @dataclass(frozen=True)
@@ -157,22 +142,3 @@ class RolloutOf:
     def run(self, load: Load, progress: Progress | None = None, reading: Reading | None = None) -> Rollout:
         """The rollout."""
         return rollout(load(self.of.spec), reading or self.of.run(load), self.layer, progress)
-
-
-def _only_text(strategy: Strategy) -> bool:
-    """Whether a strategy looks at no score."""
-    return strategy.rule.needs <= {"text"}
-
-
-def text_inputs(encoded: EncodedText, how: Gathering) -> SegmentInputs:
-    """What `word` and `fixed` look at, without scores: a token is missing where it would have none."""
-    unscored: NDArray[np.float64] = np.zeros(len(encoded))
-    unscored[: int(encoded.bos is None)] = np.nan
-    apart = how.prompt_apart
-    if apart is None:
-        apart = encoded.chat and bool((encoded.role == "assistant").any())
-    return SegmentInputs(
-        entropy=unscored,
-        word_start=word_starts(encoded.text, encoded.start, encoded.continuation),
-        prompt=encoded.role != "assistant" if apart else None,
-    )

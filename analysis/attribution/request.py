@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.asking import Load, RunCost, scoring_cost
-from analysis.attention.request import text_inputs
+from analysis.asking import Load, RunCost
 from analysis.attribution.faithfulness import ROWS, Faithfulness, faithfulness
 from analysis.attribution.methods import (
     BACKWARD,
@@ -28,10 +27,10 @@ from analysis.attribution.methods import (
 )
 from analysis.attribution.quantity import BASELINES, QUANTITIES, Baseline, check_choice, eligible, problem
 from analysis.attribution.units import unit_starts
-from analysis.cutting.extras import Gathering, extra_for
+from analysis.cutting.extras import Gathering
+from analysis.cutting.starts import DEFAULT, starts_cost, starts_of
 from analysis.cutting.strategy import Strategy
 from analysis.scoring import ScoredText, encode_for, fit
-from analysis.segmenting import PROMPT_APART, gather
 from model.document import Document
 from model.encoding import EncodedText
 from model.errors import MicroStepError
@@ -39,9 +38,8 @@ from model.facts import ModelFacts
 from model.forward import Progress
 from model.loading import LoadedModel, ModelSpec
 from model.remarks import remarks
-from model.segmentation import MAX_LENGTH, segment
+from model.segmentation import MAX_LENGTH
 
-DEFAULT = Strategy.of("word")  # needs no scores, and so no run of the model
 FIRST = 32  # tokens among which a target is chosen where none is given: what stands before is read many times
 
 
@@ -72,17 +70,9 @@ class SegmentsOf:
         """Its one model."""
         return {self.side: self.spec}
 
-    @property
-    def only_text(self) -> bool:
-        """Whether the strategy looks at no score, so that no model is run."""
-        return self.strategy.rule.needs <= {"text"}
-
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: the scores, and what else the strategy needs."""
-        extra = extra_for(self.strategy.name, self.strategy.parameters, self.max_length, self.how)
-        passes = (0.0 if self.only_text else 1.0) + (extra.passes if extra is not None else 0.0)
-        found = scoring_cost(loaded, self.document, self.chat, self.force_bos, passes=passes)
-        return found if passes else RunCost(found.tokens, found.memory, 0.0)
+        return starts_cost(loaded, self.document, self.strategy, self.max_length, self.how, self.chat, self.force_bos)
 
     def run(self, load: Load, progress: Progress | None = None) -> Segments:
         """The segments.
@@ -92,17 +82,21 @@ class SegmentsOf:
         """
         loaded, micro = load(self.spec), load(self.spec).facts.micro_step
         most = self.max_length if micro is None else min(self.max_length, micro.max_segment_length)
-        rule, parameters = self.strategy.name, self.strategy.parameters
-        if self.only_text:
-            encoded, _ = fit(loaded, encode_for(loaded, self.document, self.chat, self.force_bos))
-            inputs = text_inputs(encoded, self.how)
-        else:
-            found = gather(loaded, self.document, rule, parameters, most, self.how, self.chat, self.force_bos, progress)
-            encoded, inputs = found.scored.encoded, found.inputs
-        starts = segment(rule, inputs, most, **parameters).starts.copy()
+        encoded, _ = fit(loaded, encode_for(loaded, self.document, self.chat, self.force_bos))
+        starts, notes = starts_of(
+            loaded,
+            encoded,
+            self.document,
+            self.strategy,
+            most,
+            self.how,
+            self.chat,
+            self.force_bos,
+            progress,
+        )
+        starts = starts.copy()
         if micro is not None and encoded.bos is None:
             starts[:2] = True  # no macro step stands before the first token, so that its segment is that token alone
-        notes = (PROMPT_APART,) if inputs.prompt is not None else ()
         return Segments(starts, f"{self.strategy}, at most {most} tokens", notes)
 
 
