@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,16 +18,15 @@ from numpy.typing import NDArray
 
 from benchmarks.account_ratio import ratio
 from benchmarks.decode import Judged
-from benchmarks.decode_ways import Batch, Rows, Ways, padded
+from benchmarks.decode_ways import Batch, Rows, Ways, padded, prompt_ids
 from benchmarks.measure import in_turn, seconds_of, version
 from data.prepared import Prepared
 from data.reading import readings
 from data.sources import source
-from model.document import Document, Message
-from model.encoding import encode
+from model.cost import slot_bytes
 from model.errors import ModelError, TextError
-from model.forward import text_config, vocabulary
-from model.loading import LoadedModel, ModelSpec, load
+from model.forward import vocabulary
+from model.loading import LoadedModel
 from model.stopping import RULES
 from model.terminal import Tell
 from model.wrapping import wrapped
@@ -77,16 +76,10 @@ def questions(tokenizer: Any, count: int, local: Path | None) -> Rows:
     Raises:
         TextError: they cannot be had.
     """
-    found: Rows = []
     if not count:
-        return found
-    for each in readings(source(QUESTIONS), local):
-        if len(found) == count:
-            break
-        if each.messages is not None:
-            asked = Document((Message("user", each.messages[0].content),))
-            found.append(encode(asked, tokenizer, chat=True, reply=True).ids.tolist())
-    return found
+        return []
+    asked = (each.messages[0].content for each in readings(source(QUESTIONS), local) if each.messages is not None)
+    return [prompt_ids(text, tokenizer) for text in islice(asked, count)]
 
 
 def held_out_prompts(prepared: Prepared, name: str, count: int) -> Rows:
@@ -104,47 +97,42 @@ def held_out_prompts(prepared: Prepared, name: str, count: int) -> Rows:
     if not chosen and count:
         held = sorted({names[i] for i in rows.example})
         raise TextError(f"{prepared.path} holds out no prompts of {name!r}; it does of {', '.join(held) or 'none'}")
-    found = []
-    for i in chosen:
-        one = slice(int(rows.offsets[i]), int(rows.offsets[i + 1]))
-        found.append(rows.ids[one][: int(np.flatnonzero(rows.learnt[one])[0])].tolist())
-    return found
+    return [rows.prompt(i) for i in chosen]
 
 
 def ways_of(
-    names: Sequence[str], rules: Sequence[str], taus: Sequence[float], base: LoadedModel, tokens: int, tell: Tell
+    models: Sequence[LoadedModel], base: LoadedModel, rules: Sequence[str], taus: Sequence[float], tokens: int
 ) -> list[Way]:
     """The base, and every model by every rule that it can follow at every tau; a model without segments once.
 
     Raises:
         ModelError: a model that shares no vocabulary with the base.
     """
-    plain = Ways(base.model, cast("Any", None), tokens)
-    found = [Way(BASE, "plain", None, None, plain.plain)]
-    for name in names:
-        loaded = load(ModelSpec(name, dtype=cast("Any", base.facts.dtype), device=str(base.model.device)), tell)
+    found = [_plain(BASE, base, tokens)]
+    for loaded in models:
+        name, saved = loaded.facts.name, loaded.facts.micro_step
         if vocabulary(loaded.model) != vocabulary(base.model):
             raise ModelError(f"{name} has {vocabulary(loaded.model):,} words, the base {vocabulary(base.model):,}")
-        if loaded.facts.micro_step is None:
-            found.append(
-                Way(loaded.facts.name, "plain", None, None, Ways(loaded.model, cast("Any", None), tokens).plain)
-            )
+        if saved is None:
+            found.append(_plain(name, loaded, tokens))
             continue
         ways = Ways(base.model, wrapped(loaded).model, tokens)
-        saved = loaded.facts.micro_step
-        chosen = [name for name in rules if saved.stop_head or not RULES[name].needs_stop_head]
-        for ends, tau in product(chosen, taus):
-            found.append(Way(loaded.facts.name, saved.decoding, ends, tau, _at(ways, ends, tau)))
+        for rule, tau in product(rules, taus):
+            if saved.stop_head or not RULES[rule].needs_stop_head:
+                found.append(Way(name, saved.decoding, rule, tau, _at(ways, rule, tau)))
     return found
+
+
+def _plain(name: str, loaded: LoadedModel, tokens: int) -> Way:
+    return Way(name, "plain", None, None, Ways(loaded.model, cast("Any", None), tokens).plain)
 
 
 def _at(ways: Ways, rule: str, tau: float) -> Callable[[Batch], SegmentedGeneration]:
     return lambda batch: ways.segments(batch, rule=rule, confidence=tau)
 
 
-def answered(ways: Sequence[Way], prompts: Rows, size: int, tell: Tell) -> list[Answers]:
+def answered(ways: Sequence[Way], prompts: Rows, size: int, device: torch.device, tell: Tell) -> list[Answers]:
     """Let every way answer all prompts in batches of `size`, longest last, in turning order."""
-    device = torch.device("cpu")
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i)) if size > 1 else range(len(prompts))
     sorted_prompts = [prompts[i] for i in order]
     parts = [sorted_prompts[i : i + size] for i in range(0, len(prompts), size)]
@@ -163,53 +151,47 @@ def answered(ways: Sequence[Way], prompts: Rows, size: int, tell: Tell) -> list[
 
 
 def account(
-    names: Sequence[str],
-    base: str,
-    prompts_of: Callable[[Any], dict[str, Rows]],
+    models: Sequence[LoadedModel],
+    base: LoadedModel,
+    by_source: dict[str, Rows],
     taus: Sequence[float],
     rules: Sequence[str] = ("confidence",),
     tokens: int = 256,
     sizes: Sequence[tuple[int, int | None]] = ((1, 24), (8, None)),
-    dtype: str = "bfloat16",
-    device: str = "cpu",
     tell: Tell = lambda message, fraction: None,
 ) -> dict[str, Any]:
     """Measure all.
 
     Args:
-        names: the models: micro_step models, and controls without segments.
+        models: micro_step models, and controls without segments, in the base's precision and place.
         base: whose own answers they stand beside.
-        prompts_of: given the tokenizer, the prompts' ids by the name of their source.
+        by_source: the prompts' ids by the name of their source.
         taus: of the rules.
         rules: when a segment ends; see `model.stopping`.
         tokens: of an answer at most.
         sizes: prompts at a time, and how many of the prompts at that (None: all).
-        dtype: of the weights.
-        device: where they are.
         tell: told about the progress.
 
     Returns:
         a report with a row a way and a size.
     """
-    loaded = load(ModelSpec(base, dtype=cast("Any", dtype), device=device), tell)
-    by_source = prompts_of(loaded.tokenizer)
     prompts = _mixed(by_source)
-    ways = ways_of(names, rules, taus, loaded, tokens, tell)
+    ways = ways_of(models, base, rules, taus, tokens)
     rows: list[dict[str, Any]] = []
     for size, most in sizes:
         chosen = prompts[:most]
-        found = answered(ways, chosen, size, tell)
+        found = answered(ways, chosen, size, base.model.device, tell)
         tell(f"{size} at a time: judging the answers", None)
-        own = _judged(loaded.model, chosen, found[0].rows)
+        own = _judged(base.model, chosen, found[0].rows)
         for way, answers in zip(ways, found, strict=True):
-            judged = own if way.model == BASE else _judged(loaded.model, chosen, answers.rows)
-            rows.append(_row(way, size, answers, found[0], judged, own, chosen, loaded.model))
+            judged = own if way.model == BASE else _judged(base.model, chosen, answers.rows)
+            rows.append(_row(way, size, answers, found[0], judged, own, chosen, base.model))
     return {
         "benchmark": "account",
-        "base": loaded.facts.name,
-        "models": list(names),
-        "dtype": loaded.facts.dtype,
-        "device": str(loaded.model.device),
+        "base": base.facts.name,
+        "models": [loaded.facts.name for loaded in models],
+        "dtype": base.facts.dtype,
+        "device": str(base.model.device),
         "threads": torch.get_num_threads(),
         "prompts": {name: len(each) for name, each in by_source.items()},
         "max_new_tokens": tokens,
@@ -265,7 +247,7 @@ def _row(
         "identical": ratio((same, np.ones_like(same))),
         "nll": ratio((judged.nll, judged.count)),
         "nll_ratio": ratio((judged.nll, judged.count), (own.nll, own.count)),
-        "cache_bytes_a_token": ratio((slots * _slot_bytes(base), judged.count)),
+        "cache_bytes_a_token": ratio((slots * slot_bytes(base), judged.count)),
         "cache_of_base": ratio((read + slots, read + own.count)),
         "seconds": float(seconds.sum()),
     }
@@ -274,11 +256,3 @@ def _row(
 def _common(a: list[int], b: list[int]) -> int:
     """Tokens up to the first that differs."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _slot_bytes(base: Any) -> float:
-    """Bytes of keys and values that one position takes in the base's cache."""
-    config = text_config(base)
-    heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-    width = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-    return float(2 * int(config.num_hidden_layers) * heads * width * base.dtype.itemsize)

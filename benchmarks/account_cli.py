@@ -53,7 +53,6 @@ def account_command(
     from data.prepared import read_prepared
     from model.loading import ModelSpec, load
     from model.stopping import find_stop_rule
-    from model.wrapping import described
     from trainer.recipe import Segmentation
 
     check_out(out)
@@ -70,24 +69,17 @@ def account_command(
     if threads is not None:
         torch.set_num_threads(threads)
     data = read_prepared(prepared)
-
-    def prompts_of(tokenizer: Any) -> dict[str, list[list[int]]]:
-        return {
-            QUESTIONS: test_questions(tokenizer, questions, local),
+    sizes = [(1, alone), (batch_size, None)]
+    cuts = Segmentation(rule=strategy.name, parameters=dict(strategy.parameters))
+    with progress_bar() as tell:
+        own, *models = (load(ModelSpec(name, dtype=dtype, device=device), tell) for name in (base, *model))
+        prompts = {
+            QUESTIONS: test_questions(own.tokenizer, questions, local),
             source: held_out_prompts(data, source, held_out),
         }
-
-    sizes = [(1, alone), (batch_size, None)]
-    with progress_bar() as tell:
-        report = account(model, base, prompts_of, taus, rules, max_new_tokens, sizes, dtype, device, tell)
-        cuts = Segmentation(rule=strategy.name, parameters=dict(strategy.parameters))
-        loaded = load(ModelSpec(base, dtype=dtype, device=device), tell)
-        report["positions"] = [
-            row
-            for name in model
-            if (said := described(name)) is not None and said.decoding == "merged"
-            for row in positions(name, loaded, data, cuts)
-        ]
+        report = account(models, own, prompts, taus, rules, max_new_tokens, sizes, tell)
+        merged = [each for each in models if (said := each.facts.micro_step) and said.decoding == "merged"]
+        report["positions"] = [row for each in merged for row in positions(each, own, data, cuts)]
     _show(report)
     if figure is not None:
         write_bytes(figure, image(draw(report), cast("Any", figure.suffix[1:])))

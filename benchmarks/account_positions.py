@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from benchmarks.account_ratio import ratio
 from data.prepared import Prepared
 from model.forward import body
 from model.lean_loss import head_loss
-from model.loading import LoadedModel, ModelSpec, load
+from model.loading import LoadedModel
 from model.wrapping import wrapped
 from trainer.batches import batch, cut
 from trainer.recipe import Segmentation
@@ -22,12 +22,12 @@ BATCH_TOKENS = 4096
 
 @torch.inference_mode()
 def positions(
-    name: str, base: LoadedModel, prepared: Prepared, segmentation: Segmentation, most_rows: int | None = None
+    merged: LoadedModel, base: LoadedModel, prepared: Prepared, segmentation: Segmentation, most_rows: int | None = None
 ) -> list[dict[str, Any]]:
     """Accuracy on held-out responses at places 1 .. M of the segments that a strategy cuts.
 
     Args:
-        name: a micro_step model for merged decoding.
+        merged: a micro_step model for merged decoding.
         base: what stands beside it, read without segments.
         prepared: whose held-out examples are read.
         segmentation: the strategy, as in training.
@@ -36,8 +36,7 @@ def positions(
     Returns:
         a row a place, with intervals over examples.
     """
-    loaded = load(ModelSpec(name, dtype=cast("Any", base.facts.dtype), device=str(base.model.device)))
-    model = wrapped(loaded).model
+    model = wrapped(merged).model
     most = int(model.config.max_segment_length)
     rows = training_rows(prepared, segmentation).held_out
     rows = rows.take(np.arange(len(rows))[:most_rows])
@@ -57,7 +56,7 @@ def positions(
         np.add.at(count, place, 1)
     return [
         {
-            "model": loaded.facts.name,
+            "model": merged.facts.name,
             "place": j + 1,
             "tokens": int(count[:, j].sum()),
             "accuracy": ratio((right[0, :, j], count[:, j])),

@@ -21,6 +21,7 @@ from model.errors import TextError, TooLarge
 from model.forward import context_length
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
+from model.padding import left_padded
 from model.written import SegmentedGeneration
 
 PROMPTS = (
@@ -119,8 +120,7 @@ def batches(prompts: Sequence[str], tokenizer: Any, base: Any, size: int, new_to
         raise TextError("there are no prompts")
     encoded = []
     for prompt in prompts:
-        text = encode(Document((Message("user", prompt),)), tokenizer, chat=True, reply=True)
-        ids = ([] if text.bos is None else [text.bos]) + text.ids.tolist()
+        ids = prompt_ids(prompt, tokenizer)
         limit = context_length(base)
         if not ids:
             raise TextError("a prompt is empty; give each some text")
@@ -176,10 +176,15 @@ def endless(*models: Any) -> Iterator[None]:
 
 def padded(rows: Rows, device: torch.device) -> Batch:
     """Prompts of different lengths as one batch."""
-    longest = max(len(row) for row in rows)
-    ids = torch.tensor([[row[0]] * (longest - len(row)) + row for row in rows], device=device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    return Batch(ids, mask)
+    ids, mask = left_padded(rows, rows[0][0])
+    return Batch(ids.to(device), mask.to(device))
+
+
+def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
+    """The ids of a prompt under the tokenizer's chat template, where it has one, BOS included."""
+    text = encode(Document((Message("user", prompt),)), tokenizer, chat=True, reply=True)
+    ids: list[int] = text.ids.tolist()
+    return ids if text.bos is None else [text.bos, *ids]
 
 
 def _ends(model: Any) -> set[int]:

@@ -21,6 +21,7 @@ from model.errors import TextError, TooLarge
 from model.forward import context_length, text_config, token_model, vocabulary
 from model.loading import LoadedModel
 from model.modeling import MicroStepForCausalLM
+from model.padding import left_padded
 from model.written import Written
 
 MOST_ROWS = {"cpu": 48, "cuda": 256, "mps": 64}  # more is no faster
@@ -114,10 +115,7 @@ class Writer:
         options = self.options
         width = 1 + max(len(ids) for ids in prompts)  # with padding in every row, attention takes its quick way
         self._check_room(len(prompts), width + options.max_new_tokens)
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, row in enumerate(prompts):
-            ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(row), 1
+        ids, mask = left_padded(prompts, width=width)
         settings: dict[str, Any] = {"do_sample": options.temperature > 0, "repetition_penalty": 1.0}
         if options.temperature > 0:
             settings |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}

@@ -43,6 +43,12 @@ class Rows:
         """Learnt tokens of a segment, on average."""
         return float(self.learnt.sum() / max(1, int((self.learnt & self.starts).sum())))
 
+    def prompt(self, row: int) -> list[int]:
+        """The ids of a row before the first that is learnt."""
+        one = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+        ids: list[int] = self.ids[one][: int(np.flatnonzero(self.learnt[one])[0])].tolist()
+        return ids
+
     def take(self, chosen: NDArray[np.int64]) -> Rows:
         """Some rows."""
         lengths = self.lengths[chosen]

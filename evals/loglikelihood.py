@@ -31,6 +31,7 @@ from transformers import DynamicCache, PreTrainedModel
 from model.course import leave
 from model.forward import body, logits_of, token_model, vocabulary
 from model.modeling import MicroStepForCausalLM
+from model.padding import left_padded
 
 _CHUNK_BYTES = 96 * 2**20  # of float32 logits
 
@@ -136,7 +137,7 @@ class _Reading:
         """Read all rows to their ends."""
         model, device = self.model, self.model.device
         embed = model.get_input_embeddings()
-        ids, mask = _left_padded(self.contexts)
+        ids, mask = left_padded(self.contexts)
         ids, mask, text, count = (each.to(device) for each in (ids, mask, self.text, self.count))
         cache = DynamicCache(config=model.base.config.get_text_config())
         position = (mask.cumsum(1) - 1).clamp(min=0)
@@ -181,12 +182,3 @@ class _Reading:
         self.correct[place] = correct[row, slot].cpu().numpy()
         self.slot[place] = slot.cpu().numpy()
         return inside
-
-
-def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :], mask[i, width - len(row) :] = torch.tensor(row), 1
-    return ids, mask

@@ -16,6 +16,7 @@ from model.errors import TooLarge
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from model.loading import LoadedModel
 
@@ -146,6 +147,14 @@ def estimate(
         logits_chunk=3 * min(chunk, max(positions, 1)) * shape.vocab * 4 + positions * shape.hidden * width,
         attention=whole + masks + attention_maps * batch * n_tokens**2 * 4,
     )
+
+
+def slot_bytes(model: PreTrainedModel) -> int:
+    """Bytes of keys and values that one position takes in a model's cache."""
+    from model.forward import text_config
+
+    shape = _Shape.of(text_config(model))
+    return int(2 * shape.layers * shape.kv_heads * shape.head_dim * model.dtype.itemsize)
 
 
 def available_memory(device: torch.device | str) -> int:

@@ -16,7 +16,7 @@ from benchmarks.account_positions import positions
 from benchmarks.account_ratio import ratio
 from data.prepared import Prepared
 from model.errors import ModelError, TextError
-from model.loading import ModelSpec, load
+from model.loading import LoadedModel, ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from tests.micro_steps import scramble
 from tests.tiny import save_tiny
@@ -47,17 +47,20 @@ def models(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, s
     return str(folder / "merged"), str(folder / "lossless")
 
 
+def opened(names: tuple[str, ...]) -> list[LoadedModel]:
+    return [load(ModelSpec(name)) for name in names]
+
+
 def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
     base: Path, prepared: Prepared, models: tuple[str, str]
 ) -> None:
     report = account(
-        models,
-        str(base),
-        lambda _: {"made": held_out_prompts(prepared, "made", 6)},
+        opened(models),
+        load(ModelSpec(str(base))),
+        {"made": held_out_prompts(prepared, "made", 6)},
         (0.01, 1.1),
         tokens=24,
         sizes=((1, 3), (4, None)),
-        dtype="float32",
     )
     rows = report["rows"]
     assert [(row["model"], row["tau"], row["at_a_time"], row["prompts"]) for row in rows] == [
@@ -92,10 +95,10 @@ def test_accuracy_by_place_is_the_models_own_beside_the_bases(
     base: Path, prepared: Prepared, models: tuple[str, str]
 ) -> None:
     loaded = load(ModelSpec(str(base)))
-    rows = positions(models[0], loaded, prepared, Segmentation(rule="fixed", parameters={"k": 3}))
+    rows = positions(*opened(models[:1]), loaded, prepared, Segmentation(rule="fixed", parameters={"k": 3}))
     assert [row["place"] for row in rows] == [1, 2, 3]
     assert rows[0]["tokens"] >= rows[1]["tokens"] >= rows[2]["tokens"] > 0
-    alone = positions(models[0], loaded, prepared, Segmentation(rule="fixed", parameters={"k": 1}))
+    alone = positions(*opened(models[:1]), loaded, prepared, Segmentation(rule="fixed", parameters={"k": 1}))
     (only,) = alone
     assert only["accuracy"] == only["base_accuracy"], "every token a segment: the base itself"
     assert only["tokens"] == sum(row["tokens"] for row in rows)
@@ -114,7 +117,8 @@ def test_what_cannot_be_measured_is_said(base: Path, prepared: Prepared, tmp_pat
         held_out_prompts(prepared, "other", 3)
     other = save_tiny(tmp_path / "other", "llama", chat=True, vocab_size=500)
     with pytest.raises(ModelError, match="words"):
-        account((str(other),), str(base), lambda _: {"made": held_out_prompts(prepared, "made", 2)}, (0.5,), tokens=4)
+        prompts = {"made": held_out_prompts(prepared, "made", 2)}
+        account(opened((str(other),)), load(ModelSpec(str(base))), prompts, (0.5,), tokens=4)
 
 
 def test_every_rule_that_a_model_can_follow_is_measured(
@@ -122,7 +126,7 @@ def test_every_rule_that_a_model_can_follow_is_measured(
 ) -> None:
     prompts = {"made": held_out_prompts(prepared, "made", 2)}
     rules, sizes = ("confidence", "stop_head"), ((2, None),)
-    report = account(models[:1], str(base), lambda _: prompts, (0.5,), rules, 4, sizes, "float32")
+    report = account(opened(models[:1]), load(ModelSpec(str(base))), prompts, (0.5,), rules, 4, sizes)
     assert [(row["model"], row["rule"]) for row in report["rows"][1:]] == [("merged", rule) for rule in rules]
 
 

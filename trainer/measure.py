@@ -16,6 +16,7 @@ from data.runs import Run
 from model.forward import body, logits_of
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
+from model.padding import left_padded
 from model.wrapping import wrapped
 from trainer.recipe import Recipe
 from trainer.rows import training_rows
@@ -63,11 +64,8 @@ def decoding(done: Run, recipe: Recipe, how: Decode, out: Path, local: Path | No
     model = found.model
     ends = base.model.generation_config.eos_token_id
     pad = ends[0] if isinstance(ends, list) else ends or 0
-    prompts = []
-    for i in range(min(how.prompts, len(rows))):
-        one = rows.take(np.array([i]))
-        prompts.append(torch.from_numpy(one.ids[: int(np.flatnonzero(one.learnt)[0])]))
-    ids, mask = _left_padded(prompts, pad)
+    prompts = [rows.prompt(i) for i in range(min(how.prompts, len(rows)))]
+    ids, mask = left_padded(prompts, pad)
     ids, mask = ids.to(base.model.device), mask.to(base.model.device)
     theirs = MicroStepForCausalLM.from_base(base.model).generate_segments(
         ids, mask, rule="confidence", confidence=1.1, max_new_tokens=how.max_new_tokens
@@ -79,22 +77,13 @@ def decoding(done: Run, recipe: Recipe, how: Decode, out: Path, local: Path | No
     return {"tokens a macro step": ours.tokens_per_macro_step, "nll under the base over its own": nll[0] / nll[1]}
 
 
-def _left_padded(rows: list[torch.Tensor], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    n = max(map(len, rows))
-    ids = torch.full((len(rows), n), pad)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, n - len(row) :], mask[i, n - len(row) :] = row, 1
-    return ids, mask
-
-
 @torch.inference_mode()
-def _nll(base: PreTrainedModel, prompts: list[torch.Tensor], answers: Sequence[Sequence[int]]) -> float:
+def _nll(base: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> float:
     """Mean nats a token of answers under the base."""
     total, count = 0.0, 0
     for prompt, answer in zip(prompts, answers, strict=True):
         said = torch.tensor(list(answer))
-        whole = torch.cat([prompt, said])[None].to(base.device)
+        whole = torch.tensor([[*prompt, *answer]], device=base.device)
         states = body(base)(input_ids=whole, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
         log_p = logits_of(base, states).log_softmax(-1)
         total -= float(log_p.gather(1, said[:, None].to(log_p.device)).sum())
