@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_write import as_json, put
+from data.corpus.store_write import as_json, put, refuse_other
 from model.document import Message
-from model.errors import ExportError, MicroStepError, TextError
+from model.errors import MicroStepError, TextError
 
 if TYPE_CHECKING:
     from model.facts import ModelFacts
@@ -226,12 +226,7 @@ def begin(path: Path, manifest: dict[str, Any]) -> None:
         *((f"prompts {name}", there["prompts"].get(name), value) for name, value in manifest["prompts"].items()),
         *((name, there["options"].get(name), value) for name, value in manifest["options"].items()),
     ]
-    different = [f"{name} ({str(old)[:16]} there, {str(new)[:16]} now)" for name, old, new in pairs if old != new]
-    if different:
-        raise ExportError(
-            f"{path} was begun with something else: {', '.join(different)};"
-            " use the same model, prompts and options as then, or give another folder"
-        )
+    refuse_other(path, pairs, "use the same model, prompts and options as then, or give another folder")
 
 
 # --- shards

@@ -22,13 +22,14 @@ def held_out_command(
     """Write the held-out examples, one a line, for `python -m analysis corpus --column messages` and other tools."""
     from data.corpus.store_write import put
     from data.examples import TABLE, read_examples
-    from data.prepared import ANSWERS, EXAMPLES
+    from data.prepared import EXAMPLES, examples_file
     from model.errors import ExportError, TextError
 
     if out.suffix != ".jsonl":
         raise ExportError(f"{out} is no .jsonl file; give one")
-    folders = [prepared / EXAMPLES, prepared] if references else [prepared / ANSWERS, prepared / EXAMPLES, prepared]
-    folder = next((each for each in folders if (each / TABLE).is_file()), prepared)
+    folder = prepared / EXAMPLES if references else examples_file(prepared).parent
+    if not (folder / TABLE).is_file():
+        folder = prepared  # of `clean`
     chosen = [each for each in read_examples(folder) if each.held_out]
     if not chosen:
         raise TextError(f"{folder} holds no example back; its mix has no `held_out`")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_write import as_json, put
+from data.corpus.store_write import as_json, put, refuse_other
 from evals.averages import Value
 from model.errors import ExportError, TextError
 
@@ -184,12 +184,7 @@ def begin(folder: Path, manifest: Mapping[str, Any]) -> None:
         *((name, there["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
         *((name, there["options"].get(name), value) for name, value in manifest["options"].items()),
     ]
-    different = [f"{name} ({str(old)[:16]} there, {str(new)[:16]} now)" for name, old, new in pairs if old != new]
-    if different:
-        raise ExportError(
-            f"{folder} was begun with something else: {', '.join(different)};"
-            " use the same model and options as then, or give --out another folder"
-        )
+    refuse_other(folder, pairs, "use the same model and options as then, or give --out another folder")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,18 @@ def begin(path: Path, manifest: Mapping[str, Any]) -> None:
         *((f"data {name}", there["data"].get(name), value) for name, value in manifest["data"].items()),
         *((name, there["parameters"].get(name), value) for name, value in manifest["parameters"].items()),
     ]
+    refuse_other(path, pairs, "use the same model, data and options as then, or give --out another folder")
+
+
+def refuse_other(path: Path, pairs: Iterable[tuple[str, object, object]], remedy: str) -> None:
+    """See that a begun folder is of the same: what it is of there, and now, by name.
+
+    Raises:
+        ExportError: it is not; the message names what differs, and the remedy.
+    """
     different = [f"{name} ({_short(old)} there, {_short(new)} now)" for name, old, new in pairs if old != new]
     if different:
-        raise ExportError(
-            f"{path} was begun with something else: {', '.join(different)};"
-            " use the same model, data and options as then, or give --out another folder"
-        )
+        raise ExportError(f"{path} was begun with something else: {', '.join(different)}; {remedy}")
 
 
 def write_shard(path: Path, number: int, rows: ScoredRows, mark: Mark) -> Mark:
