@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shlex
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlparse
 
+import pandas as pd
 import pytest
+
+from tests.command import call
 
 expect = pytest.importorskip("playwright.sync_api").expect
 PATIENCE = 60_000  # ms, of a machine that does much else
@@ -92,6 +99,29 @@ class Reader:
 
 def card(page: Any, name: str) -> Any:
     return page.locator(f".st-key-card_{name}")
+
+
+def link(models: dict[str, Path], text: str, /, **more: object) -> dict[str, object]:
+    """Two tiny models on a typed text, as a deep link names them."""
+    return {"a": models["base"], "b": models["sft"], "source": "Typed", "text": text, **more}
+
+
+def remade(
+    reader: Reader, command: str, figure: str, folder: Path, monkeypatch: pytest.MonkeyPatch, rtol: float, atol: float
+) -> dict[str, Any]:
+    """Make a figure's data again by the command of its bundle, which is `command`; gives the manifest."""
+    folder.mkdir()
+    with zipfile.ZipFile(io.BytesIO(reader.download(figure, "zip"))) as archive:
+        archive.extractall(folder)
+    told: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+    first = pd.read_csv(folder / "figure.csv")
+    (folder / "figure.csv").unlink()
+    python, *words = shlex.split(told["command"])
+    assert python == "python" and words[:4] == ["-m", "analysis", command, figure]
+    monkeypatch.chdir(folder)
+    assert call(monkeypatch, *words[2:]) == 0
+    pd.testing.assert_frame_equal(first, pd.read_csv(folder / "figure.csv"), rtol=rtol, atol=atol)
+    return told
 
 
 def strip_text(page: Any, row: int = 0) -> str:

@@ -1,14 +1,13 @@
 """The page through Streamlit's own test runner: what it shows, what it asks, and when it runs a model."""
 
 import json
-from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from app.plain import plain
+from tests import pages
+from tests.pages import ROOT, shown
 
-ROOT = Path(__file__).parent.parent
 TEXT = "the cat sat on the mat"
 
 
@@ -22,19 +21,8 @@ def runs(monkeypatch):
     return count
 
 
-def opened(models, a="base", b="sft", text=TEXT, **query):
-    """The app with two tiny models and a typed text, as a deep link opens it."""
-    from app.cache import workshop
-
-    workshop.clear()
-    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120)
-    for key, value in {"a": str(models[a]), "b": str(models[b]), "source": "Typed", "text": text, **query}.items():
-        at.query_params[key] = value
-    return at.run()
-
-
-def shown(at):
-    return " ".join(element.value for kind in ("markdown", "caption", "info", "error") for element in at.get(kind))
+def opened(models, text=TEXT, **query):
+    return pages.opened(models, text, **query)
 
 
 def test_a_deep_link_shows_two_models_on_its_text(models, runs):

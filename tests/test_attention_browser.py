@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import json
 import re
-import shlex
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from tests.browser import needs_chromium
-from tests.command import call
-from tests.reader import TAGS, Reader, card, inert
+from tests.reader import TAGS, Reader, card, inert, link, remade
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 expect = playwright_api.expect
@@ -27,10 +21,6 @@ PLACE = """(chart, [x, y, xa, ya]) => {
   const plot = chart.querySelector('.js-plotly-plot'), box = plot.getBoundingClientRect(), l = plot._fullLayout;
   return [box.x + l[xa]._offset + l[xa].d2p(x), box.y + l[ya]._offset + l[ya].d2p(y)];
 }"""
-
-
-def link(models: dict[str, Path], /, **more: object) -> dict[str, object]:
-    return {"a": models["base"], "b": models["sft"], "source": "Typed", "text": TEXT, **more}
 
 
 def place(page: Any, figure: str, x: float, y: float) -> tuple[float, float]:
@@ -52,26 +42,10 @@ def click(reader: Reader, figure: str, x: float, y: float) -> None:
     reader.settle()
 
 
-def remade(reader: Reader, figure: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Make a figure's data again by the command of its bundle; gives the manifest."""
-    folder.mkdir()
-    with zipfile.ZipFile(io.BytesIO(reader.download(figure, "zip"))) as archive:
-        archive.extractall(folder)
-    told: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
-    first = pd.read_csv(folder / "figure.csv")
-    (folder / "figure.csv").unlink()
-    python, *words = shlex.split(told["command"])
-    assert python == "python" and words[:4] == ["-m", "analysis", "attention-figure", figure]
-    monkeypatch.chdir(folder)
-    assert call(monkeypatch, *words[2:]) == 0
-    pd.testing.assert_frame_equal(first, pd.read_csv(folder / "figure.csv"), rtol=1e-4, atol=1e-6)
-    return told
-
-
 def test_a_head_is_picked_zoomed_pinned_linked_and_exported(
     reader: Reader, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = reader.open("attention", **link(models))
+    page = reader.open("attention", **link(models, TEXT))
     expect(card(page, "attention_summary").get_by_test_id("stMetricValue")).to_have_count(4)
     expect(card(page, "maps")).to_contain_text("All layers and heads")
 
@@ -99,10 +73,10 @@ def test_a_head_is_picked_zoomed_pinned_linked_and_exported(
     page.get_by_role("button", name="Zoom to the pin").click()
     reader.until(lambda: reader.query().get("q", "0") != "0")
     expect(card(page, "map")).to_contain_text("Queries ")
-    told = remade(reader, "map", tmp_path / "map", monkeypatch)
+    told = remade(reader, "attention-figure", "map", tmp_path / "map", monkeypatch, rtol=1e-4, atol=1e-6)
     assert told["view"]["pinned"] == at and told["view"]["queries"] == told["view"]["keys"]
-    remade(reader, "row", tmp_path / "row", monkeypatch)
-    remade(reader, "statistics", tmp_path / "statistics", monkeypatch)
+    remade(reader, "attention-figure", "row", tmp_path / "row", monkeypatch, rtol=1e-4, atol=1e-6)
+    remade(reader, "attention-figure", "statistics", tmp_path / "statistics", monkeypatch, rtol=1e-4, atol=1e-6)
 
     page.goto(page.url)
     reader.settle()
@@ -114,14 +88,14 @@ def test_two_models_are_subtracted_in_a_narrow_dark_window_with_a_hostile_text(
     server: str, browser: Any, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader(browser, server, viewport={"width": 700, "height": 2000}, color_scheme="dark")
-    page = reader.open("attention", **link(models, text=TAGS, of="B − A", level="segments"))
+    page = reader.open("attention", **link(models, TAGS, of="B − A", level="segments"))
     expect(card(page, "map")).to_contain_text("B − A")
     reader.settle()
     for name in ("attention_summary", "maps", "map", "row"):
         box = card(page, name).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 700
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 700
-    told = remade(reader, "maps", tmp_path / "maps", monkeypatch)
+    told = remade(reader, "attention-figure", "maps", tmp_path / "maps", monkeypatch, rtol=1e-4, atol=1e-6)
     assert set(told["models"]) == {"a", "b"}
     inert(page)
     reader.close()

@@ -7,7 +7,7 @@ import pytest
 from model.loading import ModelSpec, load
 from model.wrapping import wrapped
 from tests.micro_steps import scramble
-from tests.test_app import shown
+from tests.pages import shown
 
 TEXT = "the cat sat on the mat, and the dog sleeps on. The quick brown fox jumps over it."
 SCRIPT = """

@@ -1,14 +1,12 @@
 """The attention page through Streamlit's own test runner: what it shows, what it asks, and when it runs a model."""
 
 import json
-from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
-from tests.test_app import shown
+from tests import pages
+from tests.pages import ROOT, asked_of, charts, kinds, shown
 
-ROOT = Path(__file__).parent.parent
 TEXT = "the cat sat on the mat, and the dog sat down on the mat"
 
 
@@ -17,31 +15,11 @@ def runs(monkeypatch):
     """The questions that were put to models."""
     from analysis.attention.request import LayerOf, OverviewOf, ReadingOf, RolloutOf
 
-    asked = []
-    for kind in (ReadingOf, OverviewOf, LayerOf, RolloutOf):
-        run = kind.run
-        monkeypatch.setattr(kind, "run", lambda self, *rest, run=run: (asked.append(self), run(self, *rest))[1])
-    return asked
+    return asked_of(monkeypatch, ReadingOf, OverviewOf, LayerOf, RolloutOf)
 
 
-def kinds(runs):
-    return [type(each).__name__ for each in runs]
-
-
-def opened(models, /, a="base", b="sft", text=TEXT, **query):
-    """The page with two tiny models and a typed text, as a deep link opens it."""
-    from app.cache import workshop
-
-    workshop.clear()
-    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120)
-    for key, value in {"a": str(models[a]), "b": str(models[b]), "source": "Typed", "text": text, **query}.items():
-        at.query_params[key] = value
-    at.switch_page("../pages/attention.py")
-    return at.run()
-
-
-def charts(at):
-    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+def opened(models, /, text=TEXT, **query):
+    return pages.opened(models, text, "attention", **query)
 
 
 def test_the_first_visit_is_a_worked_example(models, runs):

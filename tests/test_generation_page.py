@@ -9,8 +9,9 @@ from analysis.generating.answer import Answer
 from app import generation_live
 from model.loading import ModelSpec, load
 from model.wrapping import wrapped
+from tests import pages
 from tests.micro_steps import scramble
-from tests.test_app import ROOT, shown
+from tests.pages import charts, shown
 
 TEXT = "the cat sat on the mat"
 
@@ -37,22 +38,9 @@ def loaded_answer():
     return Answer(text, two.astype(int), *spans, two, two, nothing.astype(int), nothing, two, 1.0)
 
 
-def opened(models, a="base", b="sft", text=TEXT, **query):
-    """The page with two tiny models and a typed prompt, as a deep link opens it."""
-    from streamlit.testing.v1 import AppTest
-
-    from app.cache import workshop
-
-    workshop.clear()
-    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120)
-    given = {"a": str(models[a]), "b": str(models[b]), "source": "Typed", "text": text, "new_tokens": "12", **query}
-    for key, value in given.items():
-        at.query_params[key] = value
-    return at.switch_page("../pages/generation.py").run()
-
-
-def figures(at):
-    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+def opened(models, text=TEXT, **query):
+    """With few new tokens."""
+    return pages.opened(models, text, "generation", **{"new_tokens": "12", **query})
 
 
 def test_an_untrained_model_answers_and_says_that_it_is_untrained(models, runs):
@@ -61,7 +49,7 @@ def test_an_untrained_model_answers_and_says_that_it_is_untrained(models, runs):
     assert [metric.label.split()[0] for metric in at.metric] == ["tokens", "cache", "tokens/s,", "equal"]
     assert "Untrained." in shown(at) and shown(at).count("Untrained modules") == 3
     assert runs[0].model.name == str(models["sft"]) and runs[0].how.lossless is False
-    assert {figure["layout"]["xaxis"]["title"]["text"] for figure in figures(at)} == {
+    assert {figure["layout"]["xaxis"]["title"]["text"] for figure in charts(at)} == {
         "seconds, prompt included",
         "tokens of a segment",
     }
@@ -72,7 +60,7 @@ def test_views_run_no_model_and_what_decides_the_answer_does(models, runs):
     at.segmented_control(key="unit").set_value("nats").run()
     at.segmented_control(key="over").set_value("base passes").run()
     assert len(runs) == 1 and not at.exception
-    assert "passes of the base" in {figure["layout"]["xaxis"]["title"]["text"] for figure in figures(at)}
+    assert "passes of the base" in {figure["layout"]["xaxis"]["title"]["text"] for figure in charts(at)}
     at.slider(key="tau").set_value(0.0).run()
     at.slider(key="tau").set_value(0.3).run()
     assert len(runs) == 2 and runs[1].how.tau == 0 and "nats a token" in shown(at)
@@ -114,9 +102,9 @@ def test_a_saved_model_brings_its_own_settings(models, runs, tmp_path):
 
 def test_a_sweep_runs_when_it_is_asked_for(models, runs):
     at = opened(models, taus="0 1.01", text="the dog sat")
-    assert len(figures(at)) == 2
+    assert len(charts(at)) == 2
     next(button for button in at.button if button.label == "Run the sweep").click().run()
-    assert not at.exception and not at.error and len(figures(at)) == 3
+    assert not at.exception and not at.error and len(charts(at)) == 3
     assert "Segments under each tau" in shown(at)
     at.text_input(key="taus").set_value("nothing").run()
     assert "numbers" in at.error[0].value and len(runs) == 1
@@ -179,7 +167,7 @@ def test_a_stopped_run_keeps_what_was_written(models, runs, monkeypatch):
 def test_hostile_text_and_names_stay_text(models, runs):
     at = opened(models, text="<img src=x onerror=alert(1)> ![x](http://e/p.png) **b**", token="2")
     assert not at.exception and at.session_state["token"] == 2
-    drawn = "".join(json.dumps(figure) for figure in figures(at))
+    drawn = "".join(json.dumps(figure) for figure in charts(at))
     assert "<img" not in drawn and "![x](" not in shown(at)
 
 

@@ -8,8 +8,8 @@ from streamlit.testing.v1 import AppTest
 from app import state
 from app.cache import shelf
 from data.runs import FACTS, LOG, MODEL, to_line
-from tests.test_app import ROOT
-from tests.test_app import shown as shown_escaped
+from tests.pages import ROOT
+from tests.pages import shown as shown_escaped
 from tests.training_logs import line, lines, save_run
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from tests.browser import ROOT, needs_chromium
-from tests.reader import TAGS, Reader, card, inert
+from tests.reader import TAGS, Reader, card, inert, link
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 expect = playwright_api.expect
@@ -26,10 +26,6 @@ expect = playwright_api.expect
 pytestmark = [pytest.mark.browser, needs_chromium]
 
 TEXT = "the cat sat on the mat, and the dog sat down on the other mat, and so on and on"
-
-
-def link(models: dict[str, Path], /, **more: object) -> dict[str, object]:
-    return {"a": models["base"], "b": models["sft"], "source": "Typed", "text": TEXT, **more}
 
 
 def notches(page: Any, row: int) -> int:
@@ -41,7 +37,7 @@ def notches(page: Any, row: int) -> int:
 def test_strategies_are_added_moved_solved_pinned_and_exported(
     reader: Reader, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    page = reader.open("segmentation", **link(models, models="A", cut="entropy:threshold=2.5"))
+    page = reader.open("segmentation", **link(models, TEXT, models="A", cut="entropy:threshold=2.5"))
     rows = page.locator(".strip .line").first.locator(".row:not(.line)")
     expect(rows).to_have_count(1)
     for count in (2, 3, 4):
@@ -103,7 +99,7 @@ def test_both_models_in_a_narrow_dark_window_with_a_hostile_text(
     server: str, browser: Any, models: dict[str, Path]
 ) -> None:
     reader = Reader(browser, server, viewport={"width": 700, "height": 1600}, color_scheme="dark")
-    page = reader.open("segmentation", **link(models, text=TAGS, cut=["entropy", "word"]))
+    page = reader.open("segmentation", **link(models, TAGS, cut=["entropy", "word"]))
     expect(page.locator(".strip .line").first.locator(".row:not(.line)")).to_have_count(4)
     page.locator(".strip .cell").nth(4).hover()
     expect(page.locator(".card .turned")).to_contain_text("A entropy")

@@ -1,14 +1,12 @@
 """The segmentation page through Streamlit's own test runner: what it shows, what it asks, and when it runs a model."""
 
 import json
-from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
-from tests.test_app import shown
+from tests import pages
+from tests.pages import ROOT, asked_of, shown
 
-ROOT = Path(__file__).parent.parent
 TEXT = "the cat sat on the mat, and the dog sat down"
 
 
@@ -17,25 +15,12 @@ def runs(monkeypatch):
     """The questions that were put to models."""
     from analysis.cutting.request import ExtraOf, ScoresOf
 
-    asked = []
-    for kind in (ScoresOf, ExtraOf):
-        run = kind.run
-        monkeypatch.setattr(kind, "run", lambda self, *rest, run=run: (asked.append(self), run(self, *rest))[1])
-    return asked
+    return asked_of(monkeypatch, ScoresOf, ExtraOf)
 
 
-def opened(models, /, a="base", b="sft", text=TEXT, cut=("entropy:threshold=3.5", "word"), **query):
-    """The page with two tiny models and a typed text, as a deep link opens it."""
-    from app.cache import workshop
-
-    workshop.clear()
-    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120)
-    for key, value in {"a": str(models[a]), "b": str(models[b]), "source": "Typed", "text": text, **query}.items():
-        at.query_params[key] = value
-    if cut:
-        at.query_params["cut"] = list(cut)
-    at.switch_page("../pages/segmentation.py")
-    return at.run()
+def opened(models, /, text=TEXT, cut=("entropy:threshold=3.5", "word"), **query):
+    """With these strategies in the link."""
+    return pages.opened(models, text, "segmentation", **query, **({"cut": list(cut)} if cut else {}))
 
 
 def cuts(at):
