@@ -68,6 +68,11 @@ def text_words(document: Document, chat: bool, force_bos: bool) -> list[str]:
     return [*words, *(["--chat"] if chat else []), *(["--force-bos"] if force_bos else [])]
 
 
+def apart_words(prompt_apart: bool | None) -> list[str]:
+    """The option that says whether each token of the prompt is a segment; none where that follows from the text."""
+    return [] if prompt_apart is None else ["--prompt-apart" if prompt_apart else "--no-prompt-apart"]
+
+
 def load_words(spec: ModelSpec, facts: Sequence[ModelFacts]) -> list[str]:
     """The options that say how every model is loaded; "auto" becomes the precision that it came to, if it was one."""
     came_to = {each.dtype for each in facts}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from analysis.asking import command_line, load_words, model_words, text_words
+from analysis.asking import apart_words, command_line, load_words, model_words, text_words
 from analysis.attention.micro import MicroAttention
 from analysis.attention.micro_request import MicroRequest
 from analysis.document_file import document_file
@@ -49,8 +49,7 @@ def command(figure: str, request: MicroRequest, found: MicroAttention, view: Mic
         words += ["--max-new-tokens", str(how.max_new_tokens)]
         words += [] if how.lossless is None else ["--lossless" if how.lossless else "--merged"]
     words += ["--max-length", str(found.positions + 1)]
-    apart = request.how.prompt_apart
-    words += [] if apart is None else ["--prompt-apart" if apart else "--no-prompt-apart"]
+    words += apart_words(request.how.prompt_apart)
     words += ["--layer", str(view.layer + 1)]
     words += ["--segment", str(view.segment + 1)] if view.segment is not None else []
     return command_line([*words, "--theme", view.theme, "--out", out])

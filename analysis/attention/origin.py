@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from analysis.asking import command_line, load_words, model_words, text_words
+from analysis.asking import apart_words, command_line, load_words, model_words, text_words
 from analysis.attention.look import Looked
 from analysis.document_file import document_file
 from analysis.export import Origin
@@ -33,8 +33,7 @@ def command(figure: str, looked: Looked, out: str) -> str:
     words += text_words(request.document, request.chat, request.force_bos)
     words += load_words(request.models[0][1], [side.reading.facts for side in looked.sides])
     words += ["--strategy", str(request.strategy), "--max-length", str(request.max_length)]
-    if request.how.prompt_apart is not None:
-        words += ["--prompt-apart" if request.how.prompt_apart else "--no-prompt-apart"]
+    words += apart_words(request.how.prompt_apart)
     words += ["--pool", request.pool, "--shown", view.shown, "--layer", str(view.layer), "--head", str(view.head)]
     words += ["--source", view.source, "--level", view.level]
     for name, part in (("--queries", view.queries), ("--keys", view.keys)):

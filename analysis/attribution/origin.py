@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
-from analysis.asking import command_line, load_words, model_words, text_words
+from analysis.asking import apart_words, command_line, load_words, model_words, text_words
 from analysis.attribution.methods import METHODS
 from analysis.attribution.quantity import QUANTITIES, Quantity
 from analysis.attribution.request import Attribution, AttributionRequest, Segments, SegmentsOf
@@ -106,7 +106,6 @@ def command(figure: str, shown: Shown, out: str) -> str:
     words += ["--features", request.features] if request.features is not None else []
     if shown.asked is not None:
         words += ["--strategy", str(shown.asked.strategy), "--max-length", str(shown.asked.max_length)]
-        apart = shown.asked.how.prompt_apart
-        words += [] if apart is None else ["--prompt-apart" if apart else "--no-prompt-apart"]
+        words += apart_words(shown.asked.how.prompt_apart)
     words += ["--unit", view.unit, "--information", view.information, "--theme", view.theme]
     return command_line([*words, "--out", out])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from analysis.asking import command_line, load_words, model_words, text_words
+from analysis.asking import apart_words, command_line, load_words, model_words, text_words
 from analysis.cutting.bench import Bench, CutView
 from analysis.cutting.request import CutRequest
 from analysis.document_file import document_file
@@ -37,8 +37,7 @@ def command(figure: str, bench: Bench, view: CutView, out: str) -> str:
         for number in numbers or ():
             words += [name, str(number)]
     words += ["--history-method", request.how.history, "--history-stride", str(request.how.stride)]
-    if request.how.prompt_apart is not None:
-        words += ["--prompt-apart" if request.how.prompt_apart else "--no-prompt-apart"]
+    words += apart_words(request.how.prompt_apart)
     words += ["--window", str(request.history.window)] if request.history is not None else []
     words += ["--other-precision"] if bench.others else []
     words += ["--chosen", str(view.chosen + 1), "--metric", view.metric, "--change", repr(view.change)]
