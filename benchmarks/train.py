@@ -241,7 +241,7 @@ def _ours(
         once = np.ones(len(made), dtype=np.int64)
         feed: Any = _InOrder(recipe, made, once, made, rows)
         if recipe.objective != "draft":
-            objective = objective_over_rows(recipe, model, "cpu", silent)
+            objective = objective_over_rows(model)
         else:
             assert isinstance(model, MicroStepForCausalLM)
             stored = states_of(model, made, states, {"rows": len(made)}, silent)

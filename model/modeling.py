@@ -221,7 +221,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             segment_starts: [B, N] bool; every prompt token starts a segment. None: every token does.
             labels: [B, N] the ids again, -100 where no loss is taken; not shifted. With labels no logits are kept.
             teacher_states: [B, N, d] states after the final norm whose distributions are to be matched, at t of
-                token t + 1: the unmerged base's, for one.
+                token t + 1: the unmerged base's, for one. Nothing is matched where they are NaN.
             averaged_over: labelled tokens and stops that the losses are means over, where this batch is a part of a
                 larger one; None: those of this batch.
             every_segment: run the micro decoder on all segments, for their `stop_logits`.
@@ -337,11 +337,12 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         """Fill in what is known with labels."""
         row, token = labelled.nonzero(as_tuple=True)
         count = max(1, len(row) if averaged_over is None else averaged_over[0])
-        teacher = None if teacher_states is None else teacher_states[row, token - 1]
+        states, teacher = states[row, token - 1], None
+        if teacher_states is not None:
+            theirs = teacher_states[row, token - 1].to(states.dtype)
+            teacher = torch.where(theirs.isnan(), states.detach(), theirs)  # its own teach nothing
         weight = torch.full((len(row),), 1 / count, device=states.device)
-        told: HeadLoss = head_loss(
-            self.base, states[row, token - 1], labels[row, token], weight, teacher, self.config.teacher_weight
-        )
+        told: HeadLoss = head_loss(self.base, states, labels[row, token], weight, teacher, self.config.teacher_weight)
         out.loss = told.loss
         out.token_loss = told.nll.sum() / count
         out.teacher_loss = told.divergence.sum() / count if teacher is not None else None

@@ -221,7 +221,35 @@ def test_a_taught_draft_learns_what_the_base_expects_among_the_drafted_words(
             theirs_p, mine_p = (head @ state).log_softmax(-1), (head @ micro_states[i, j - 1].double()).log_softmax(-1)
             expected += float((theirs_p.exp() * (theirs_p - mine_p)).sum().detach())
     assert without and float(tally.other[4]) == pytest.approx(expected, rel=1e-4) and expected > 0.01
-    assert float(loss) == pytest.approx(float(tally.position[1].sum()) + expected, rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(float(tally.position[1].sum()) + expected, rel=1e-4)
+
+
+def test_a_taught_model_matches_the_base_as_it_was_at_every_token_whose_state_is_stored(
+    prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    built = build(recipe(model, teacher=True), prepared, tmp_path, "cpu", quiet)
+    micro, feed = built.model, built.feed
+    batch = feed.part(next(feed.steps()))
+    loss, tally = built.objective(batch, (1, 1))
+    out = micro(batch.ids, batch.mask, batch.starts)  # type: ignore[attr-defined]
+    expected, without, taught = 0.0, 0, 0
+    for i, row in enumerate(batch.ids):  # type: ignore[attr-defined]
+        length = int(batch.mask[i].sum())  # type: ignore[attr-defined]
+        with torch.no_grad():
+            theirs = micro.base(row[None, :length], output_hidden_states=True).hidden_states[-1][0]
+        for t in np.flatnonzero(batch.labels[i].numpy() != -100):  # type: ignore[attr-defined]
+            if t == length - 1:  # the state before a row's last token is not stored
+                without += 1
+                continue
+            taught += 1
+            state = theirs[t - 1].to(torch.bfloat16).float()
+            theirs_p = micro.base.lm_head(state).double().log_softmax(-1)
+            mine_p = out.logits[i, t - 1].double().log_softmax(-1)
+            expected += float((theirs_p.exp() * (theirs_p - mine_p)).sum().detach())
+    assert without and float(tally.other[3]) == taught
+    assert float(tally.other[4]) == pytest.approx(expected, rel=1e-4) and expected > 0.01
+    stop = float(tally.other[2]) * micro.config.stop_weight
+    assert float(loss.detach()) == pytest.approx(float(tally.position[1].sum()) + expected + stop, rel=1e-4)
 
 
 def _exact(micro: MicroStepForCausalLM, rows: Rows, row: Any, token: Any) -> tuple[torch.Tensor, ...]:
@@ -278,9 +306,13 @@ def test_a_run_starts_with_the_micro_decoder_of_another(prepared: Prepared, mode
 def test_a_start_that_does_not_fit_is_refused(prepared: Prepared, model: Path, tmp_path: Path) -> None:
     draft = trained(recipe(model, "draft", steps=2), prepared, tmp_path / "draft")
     start = str(draft.model)
-    with pytest.raises(MicroStepError, match=r"has max_segment_length 4, and this model 3"):
-        shorter = {"rule": "fixed", "parameters": {"k": 2}, "max_length": 3}
-        build(recipe(model, start=start, segmentation=shorter), prepared, Path("unused"), "cpu", quiet)
+    cuts = {"rule": "fixed", "parameters": {"k": 2}}
+    with pytest.raises(MicroStepError, match=r"writes at most 4 tokens a segment, and this model 5"):
+        longer = {**cuts, "max_length": 5}
+        build(recipe(model, start=start, segmentation=longer), prepared, Path("unused"), "cpu", quiet)
+    cut_short = recipe(model, start=start, segmentation={**cuts, "max_length": 3})
+    shorter = build(cut_short, prepared, tmp_path, "cpu", quiet)
+    assert shorter.most == 3  # a micro decoder that writes longer segments writes shorter ones too
     with pytest.raises(MicroStepError, match="holds no modules"):
         build(recipe(model, start=str(model)), prepared, Path("unused"), "cpu", quiet)
     other = save_tiny(tmp_path / "other", "llama", seed=4, chat=True)

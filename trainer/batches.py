@@ -28,6 +28,7 @@ class Batch:
     mask: Tensor  # [B, N] bool, no padding
     starts: Tensor  # [B, N] bool, the token starts a segment
     labels: Tensor  # [B, N] the ids again, -100 where nothing is learnt
+    teacher: Tensor | None = None  # [B, N, d] the base's own last states, as it was; NaN where none is known
 
     @property
     def tokens(self) -> int:
@@ -36,7 +37,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        return Batch(*(each.to(device, non_blocking=True) for each in (self.ids, self.mask, self.starts, self.labels)))
+        every = (self.ids, self.mask, self.starts, self.labels, self.teacher)
+        return Batch(*(None if each is None else each.to(device, non_blocking=True) for each in every))  # type: ignore[arg-type]
 
 
 def steps(lengths: NDArray[np.int64], repeat: NDArray[np.int64], tokens: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -36,7 +36,7 @@ from trainer.optimizer import group_of
 from trainer.recipe import Recipe
 from trainer.rows import training_rows
 from trainer.start import start_micro_decoder
-from trainer.states import states_of
+from trainer.states import States, states_of
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy")
 
@@ -92,7 +92,7 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     Args:
         recipe: what to train.
         prepared: its data.
-        states: folder for the base's states, which a draft is trained on.
+        states: folder for the base's states, which a draft is trained on, and which teach.
         device: as `ModelSpec.device`.
         tell: told what is done.
 
@@ -101,27 +101,30 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     """
     rows = training_rows(prepared, recipe.segmentation if recipe.objective == "micro_step" else None)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
+    stored: tuple[States, States] | None = None
+    if isinstance(model, MicroStepForCausalLM) and (recipe.objective == "draft" or recipe.teacher):
+        # a fresh adapter changes nothing: these are the states of the base as it was
+        identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
+        stored = (
+            states_of(model, rows.train, states / "train", identity, tell),
+            states_of(model, rows.held_out, states / "held_out", identity, tell),
+        )
     objective: nn.Module
     feed: Feed
-    if recipe.objective != "draft":
-        objective = objective_over_rows(recipe, model, device, tell)
-        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
+    if recipe.objective == "draft":
+        assert isinstance(model, MicroStepForCausalLM) and stored is not None
+        objective, feed = DraftObjective(model), DraftFeed(recipe, stored[0], rows.repeat, stored[1])
     else:
-        assert isinstance(model, MicroStepForCausalLM)
-        identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
-        train = states_of(model, rows.train, states / "train", identity, tell)
-        measured = states_of(model, rows.held_out, states / "held_out", identity, tell)
-        objective, feed = DraftObjective(model), DraftFeed(recipe, train, rows.repeat, measured)
+        objective = objective_over_rows(model)
+        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, stored)
     facts = _facts(recipe, model, prepared, feed, revision)
     most = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
     return Built(recipe, objective, model, tokenizer, feed, facts, rows.notes, most)
 
 
-def objective_over_rows(recipe: Recipe, model: PreTrainedModel, device: str, tell: Tell) -> nn.Module:
+def objective_over_rows(model: PreTrainedModel) -> nn.Module:
     """What is minimised by every objective but the draft's, which reads stored states."""
-    if not isinstance(model, MicroStepForCausalLM):
-        return LanguageModelObjective(model)
-    return MicroStepObjective(model, load_base(recipe, device, tell)[0] if recipe.teacher else None)
+    return MicroStepObjective(model) if isinstance(model, MicroStepForCausalLM) else LanguageModelObjective(model)
 
 
 def build_model(

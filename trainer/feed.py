@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -63,6 +63,8 @@ class RowFeed:
     repeat: NDArray[np.int64]
     """[R] how often each row of `train` comes in an epoch."""
     measured: Rows
+    teacher: tuple[States, States] | None = None
+    """Of the rows that are trained and measured on: the states of the base as it was, whose last ones teach."""
 
     def steps(self) -> Iterator[Chosen]:
         """See `Feed`."""
@@ -70,7 +72,10 @@ class RowFeed:
 
     def part(self, chosen: Chosen, held_out: bool = False) -> Batch:
         """See `Feed`."""
-        return batches.batch(self.measured if held_out else self.train, chosen)
+        part = batches.batch(self.measured if held_out else self.train, chosen)
+        if self.teacher is None:
+            return part
+        return replace(part, teacher=self.teacher[held_out].of_rows(chosen, part.ids.shape))
 
     def counts(self, chosen: Chosen) -> tuple[int, int]:
         """See `Feed`."""

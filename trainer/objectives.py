@@ -28,32 +28,25 @@ class Objective(Protocol):
 
 
 class MicroStepObjective(nn.Module):
-    """Next tokens, from the base and the micro decoder, and stops; with a teacher, its distributions too."""
+    """Next tokens, from the base and the micro decoder, and stops; with a teacher's states, its distributions too."""
 
-    def __init__(self, model: MicroStepForCausalLM, teacher: PreTrainedModel | None) -> None:
+    def __init__(self, model: MicroStepForCausalLM) -> None:
         super().__init__()
         self.model = model
-        self._teacher = [teacher]  # in a list: no submodule, its weights are neither trained nor saved
 
     def forward(self, batch: Batch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
         """See `Objective`."""
-        (teacher,) = self._teacher
-        states = None
-        if teacher is not None:
-            with torch.no_grad():
-                states = body(teacher)(
-                    input_ids=batch.ids, attention_mask=batch.mask.long(), use_cache=False
-                ).last_hidden_state
         out = self.model(
-            batch.ids, batch.mask, batch.starts, batch.labels, teacher_states=states, averaged_over=averaged_over
+            batch.ids, batch.mask, batch.starts, batch.labels, teacher_states=batch.teacher, averaged_over=averaged_over
         )
         row, token = (~out.nll.isnan()).nonzero(as_tuple=True)
         stops = None
         if out.stop_loss is not None:
             stops = (float(out.stop_count), out.stop_correct, out.stop_loss * averaged_over[1])
         taught = None
-        if out.teacher_loss is not None:
-            taught = (float(len(row)), out.teacher_loss * averaged_over[0])
+        if batch.teacher is not None and out.teacher_loss is not None:
+            known = ~batch.teacher[row, token - 1, 0].isnan()
+            taught = (float(known.sum()), out.teacher_loss * averaged_over[0])
         tally = Tally.of(
             self.model.config.max_segment_length,
             out.micro_position[row, token],

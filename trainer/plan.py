@@ -5,13 +5,14 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from data.prepared import examples_file, read_prepared
 from model.modeling import MicroStepForCausalLM
 from model.terminal import Tell
+from trainer.batches import Batch
 from trainer.build import build_model, objective_over_rows, parameters_of
 from trainer.draft import DraftBatch, DraftObjective, draft_steps
 from trainer.feed import RowFeed, mean_tokens
@@ -37,7 +38,7 @@ class Plan:
     """Learnt tokens of all steps; None where the data is not prepared yet."""
     epochs: float | None
     states: int | None
-    """Bytes on disk of the base's states, for a draft."""
+    """Bytes on disk of the base's states, for a draft or a teacher."""
     seconds: float | None
     """Of all steps on this device alone; None where the data is not prepared yet."""
     notes: tuple[str, ...]
@@ -89,8 +90,12 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
         a_step, an_epoch = size * (most - 1.0), len(row) / recipe.draft.every * (most - 1)
     else:
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
-        objective = objective_over_rows(recipe, model, device, tell)
+        objective = objective_over_rows(model)
         parts = [feed.part(chosen) for chosen, _ in zip(feed.steps(), range(_MEASURED), strict=False)]  # type: ignore[misc]
+        if recipe.teacher:
+            assert isinstance(model, MicroStepForCausalLM)
+            parts = [_taught(part, model) for part in parts]  # type: ignore[arg-type, misc]
+            states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
         a_step, an_epoch = mean_tokens(feed), float((rows.train.learnt * 1).sum())
     seconds, memory = _measure(objective, recipe, parts)
     return Plan(
@@ -102,6 +107,11 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
         seconds * recipe.steps,
         rows.notes,
     )
+
+
+def _taught(part: Batch, model: MicroStepForCausalLM) -> Batch:
+    """As if there were a teacher, which a measured step needs for its cost alone."""
+    return replace(part, teacher=torch.zeros(*part.ids.shape, int(model.config.hidden_size)))
 
 
 def _measure(objective: torch.nn.Module, recipe: Recipe, parts: list[DraftBatch]) -> tuple[float, int]:

@@ -10,7 +10,7 @@ from model.fetch import fetch
 from model.modeling import MicroStepForCausalLM
 from model.saving import MODULES, base_reference, fingerprint
 
-_SAME = ("context_layers", "micro_layers", "max_segment_length")
+_SAME = ("context_layers", "micro_layers")
 _PREFIX = "micro."
 
 
@@ -37,7 +37,15 @@ def start_micro_decoder(model: MicroStepForCausalLM, name: str) -> None:
                 f"start: {name} has {setting} {getattr(theirs, setting)}, and this model"
                 f" {getattr(model.config, setting)}"
             )
+    if theirs.max_segment_length < model.config.max_segment_length:
+        raise MicroStepError(
+            f"start: {name} writes at most {theirs.max_segment_length} tokens a segment, and this model"
+            f" {model.config.max_segment_length}"
+        )
     weights = {
         key.removeprefix(_PREFIX): w for key, w in load_file(folder / MODULES).items() if key.startswith(_PREFIX)
     }
-    model.micro.load_state_dict(weights)
+    try:
+        model.micro.load_state_dict(weights)
+    except RuntimeError as error:  # learned positions of another M
+        raise MicroStepError(f"start: {name} does not fit: {str(error).splitlines()[-1].strip()}") from None

@@ -69,6 +69,18 @@ class States:
         states = torch.from_numpy(self.states[inside, -1]).view(torch.bfloat16)
         return states, torch.from_numpy(stored)
 
+    def of_rows(self, chosen: NDArray[np.int64], shape: tuple[int, ...]) -> Tensor:
+        """[B, N, d] float32, the last states of B rows at every token; NaN where none is stored, or no row is chosen.
+
+        Not stored are those of the prompt, and that before the last token of a text.
+        """
+        out = torch.full((*shape, self.states.shape[-1]), float("nan"))
+        first, end = (np.searchsorted(self.row, chosen, side) for side in ("left", "right"))
+        for i, (row, a, b) in enumerate(zip(chosen, first, end, strict=True)):
+            at = torch.from_numpy(self.token[a:b] - self.rows.offsets[row])
+            out[i, at] = torch.from_numpy(self.states[a:b, -1]).view(torch.bfloat16).float()
+        return out
+
 
 def positions(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """[P] rows and [P] tokens at which a draft may begin: the two tokens after them are learnt."""
