@@ -7,8 +7,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from analysis.folders import Found, Place
 from analysis.runs.curves import AXES, CURVES, MOST_SMOOTHING
-from analysis.runs.find import MOST_SHOWN, Found, Place
+from analysis.runs.find import MOST_SHOWN
 from analysis.runs.origin import SMOOTHING, RunsView
 from analysis.runs.positions import Measure
 from analysis.units import Unit
