@@ -26,6 +26,7 @@ from evals.tables import TEXT_COLUMNS, TITLES, notes, with_error
 
 SAMPLE, ANSWER, UNREAD = "sample", "answer_number", "unread"
 LONGEST = 20_000  # characters of a prompt or an answer that are sent
+WIDTHS = {"tau": 45, "score": 85, "invalid": 70, "tokens / macro step": 155, "tokens / s": 80, "x base": 65}
 ROW, MOST = 35, 320  # height of a row of a table, and of a table
 
 
@@ -73,8 +74,18 @@ def report_cards(rows: Sequence[Row], found: Mapping[str, Evaluated], theme: The
     table = figures.reading_table(rows)
 
     def body() -> None:
-        right = {title: st.column_config.TextColumn(alignment="right") for title in TITLES[TEXT_COLUMNS:]}
-        st.dataframe(table, key="report_table", hide_index=True, height=_height(table, 460), column_config=right)
+        text = st.column_config.TextColumn
+        columns = {title: text(alignment="right", width=WIDTHS.get(title)) for title in TITLES[TEXT_COLUMNS:]}
+        columns |= {title: text(width=WIDTHS[title]) for title in ("tau", "score")}
+        order = [*(title for title in TITLES if title != "samples"), "samples"]  # what costs is seen first
+        st.dataframe(
+            table,
+            key="report_table",
+            hide_index=True,
+            height=_height(table, 460),
+            column_order=order,
+            column_config=columns,
+        )
         st.caption(plain(" ".join(notes(rows)[1:]), longest=2000))
 
     card(figures.report(rows, theme), report_origin(found, rows), body=body)
@@ -148,13 +159,13 @@ def invalid_cards(side: Side, way: str, theme: Theme) -> None:
     if table.empty:
         st.info(plain(f"No answer is invalid: {way} could read all {len(side.file.samples):,}."))
         return
-    reasons = ", ".join(f"{count:,} {why}" for why, count in table["reason"].value_counts().items())
-    st.caption(plain(f"{len(table):,} of {len(side.file.samples):,} documents' answers: {reasons}.", longest=1000))
+    reasons = "; ".join(f"{why} ({count:,})" for why, count in table["reason"].value_counts().items())
+    st.caption(plain(f"Of {len(side.file.samples):,} documents, {len(table):,} answers: {reasons}.", longest=1000))
     shown = table.assign(text=table["text"].map(lambda text: visible(text, 80)))
     _listed(drawn, invalid_origin(side, way), shown, UNREAD)
     highest = max(side.samples)
     numbers = list(dict.fromkeys(table["document"].tolist()))
-    document = step("Invalid answer to document", numbers, highest, UNREAD, "Its number in the data set, from 0.")
+    document = step("Invalid document", numbers, highest, UNREAD, "Its number in the data set, from 0.")
     sample = side.samples[document]
     for number, why in invalid(sample, way):
         st.caption(plain(f"Invalid since {why}." if len(sample.answers) < 2 else f"Answer {number}: {why}."))
@@ -189,9 +200,10 @@ def _listed(drawn: Drawn, origin: Origin, table: pd.DataFrame, key: str) -> None
 def _column(name: str) -> ColumnConfig:
     """The words above a column: "score_A" is "score, A"."""
     title = f"{name[:-2]}, {name[-1]}" if name[-2:] in ("_A", "_B") else name
-    number = name.startswith(("score_", "tokens_per"))
-    words = title.replace("_", " ")
-    return st.column_config.NumberColumn(words, format="%.3g") if number else st.column_config.Column(words)
+    words = title.replace("tokens_per_macro_step", "tokens / step").replace("_", " ")
+    if name.startswith(("score_", "tokens_per")):
+        return st.column_config.NumberColumn(words, format="%.3g", width=len(words) * 7 + 10)
+    return st.column_config.Column(words, width="medium" if name.startswith(("invalid", "reason")) else None)
 
 
 def _text(text: str) -> None:

@@ -93,6 +93,7 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
             text=[f"τ {row.tau:g}" for row in mine],
             textposition="top right",
             mode="lines+markers+text",
+            cliponaxis=False,
             name=_safe(model),
             line={"color": SERIES[theme][i % len(SERIES[theme])]},
             customdata=[[row.score.stderr * scale, row.samples] for row in mine],
@@ -106,7 +107,7 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
         showlegend=True,
     )
     most = max(row.tokens_per_macro_step for row in rows)
-    drawn.update_xaxes(range=[0.95, 1 + 1.12 * (most - 1)] if most > 1 else [0.5, 2])  # room for the last name
+    drawn.update_xaxes(range=[0.95, 1 + 1.2 * (most - 1)] if most > 1 else [0.5, 2])  # room for the last name
     return drawn
 
 

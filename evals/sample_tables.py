@@ -17,10 +17,10 @@ def document_table(beside: Beside, show: Show = "all") -> pd.DataFrame:
     """A row for each document that is shown: scores, what was read, why nothing was, and tokens."""
     columns: dict[str, Callable[[Sample], object]] = {
         "score": lambda sample: value(sample, beside.score),
+        "tokens_per_macro_step": per_step,
         "read": lambda sample: _joined(read(sample, beside.score)),
         "invalid": lambda sample: _joined([why for _, why in invalid(sample, beside.score)]),
         "tokens": lambda sample: sample.tokens,
-        "tokens_per_macro_step": per_step,
     }
     rows = []
     for number in beside.documents(show):
