@@ -80,14 +80,9 @@ def test_the_command_line_starts_without_torch():
 
 def test_what_the_app_takes_from_evals_needs_neither_torch_nor_the_harness():
     """The page Benchmarks opens where lm-evaluation-harness is not installed."""
-    lines = [
-        line.strip()
-        for path in FILES
-        if path.relative_to(ROOT).parts[0] in ("app", "pages")
-        for line in map(
-            ast.unparse, (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if is_of_evals(node))
-        )
-    ]
+    users = [path for path in FILES if path.relative_to(ROOT).parts[0] in ("app", "pages")]
+    nodes = [node for path in users for node in ast.walk(ast.parse(path.read_text("utf-8"))) if is_of_evals(node)]
+    lines = list(map(ast.unparse, nodes))
     assert lines
     code = "import sys\n" + "\n".join(lines) + "\nsys.exit(bool({'torch', 'lm_eval', 'transformers'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
