@@ -15,7 +15,7 @@ from data.corpus.store import MANIFEST
 from data.corpus.store_write import as_json
 from evals.beside import Beside, Show, Side, invalid
 from evals.report import Evaluated, Row, bare
-from evals.samples import SampleFile, file_name, to_lines
+from evals.samples import Sample, SampleFile, file_name, to_lines
 from evals.tables import notes
 
 FOLDER = "evaluations"  # of an export
@@ -44,7 +44,7 @@ def report_origin(found: Mapping[str, Evaluated], rows: Sequence[Row], benchmark
     for name, each in found.items():
         make[f"{FOLDER}/{name}/{MANIFEST}"] = partial(as_json, each.manifest)
         for file in each.files:
-            make[f"{FOLDER}/{name}/{file_name(file.head.benchmark, file.head.tau)}"] = partial(_content, bare(file))
+            make[f"{FOLDER}/{name}/{file_name(file.head.benchmark, file.head.tau)}"] = partial(_bare, file)
     return Origin(
         lambda figure, out: _command([*words, "--out", out]),
         {"evaluations": {name: dict(each.manifest) for name, each in found.items()}},
@@ -57,27 +57,31 @@ def report_origin(found: Mapping[str, Evaluated], rows: Sequence[Row], benchmark
 
 def document_origin(beside: Beside, show: Show) -> Origin:
     """Of the table of documents."""
-    return _origin(beside.sides, [bare(side.file) for side in beside.sides], {"score": beside.score, "show": show})
+    return _origin(beside.sides, lambda side: _bare(side.file), {"score": beside.score, "show": show})
 
 
 def sample_origin(beside: Beside, document: int, answer: int) -> Origin:
     """Of one document's samples."""
-    files = [_only(side, {document}) for side in beside.sides]
-    return _origin(beside.sides, files, {"score": beside.score, "document": document, "answer": answer})
+    view = {"score": beside.score, "document": document, "answer": answer}
+    return _origin(beside.sides, lambda side: _only(side, lambda sample: sample.document == document), view)
 
 
 def invalid_origin(side: Side, way: str) -> Origin:
     """Of the answers that could not be read."""
-    kept = {sample.document for sample in side.file.samples if invalid(sample, way)}
-    return _origin([side], [_only(side, kept)], {"score": way})
+    return _origin([side], lambda side: _only(side, lambda sample: bool(invalid(sample, way))), {"score": way})
 
 
-def _only(side: Side, kept: set[int]) -> SampleFile:
-    """The samples of some documents."""
-    return SampleFile(side.file.head, tuple(each for each in side.file.samples if each.document in kept))
+def _bare(file: SampleFile) -> bytes:
+    """The samples without prompts and answers."""
+    return to_lines([file.head, *bare(file).samples])
 
 
-def _origin(sides: Sequence[Side], files: Sequence[SampleFile], view: Mapping[str, object]) -> Origin:
+def _only(side: Side, kept: Callable[[Sample], bool]) -> bytes:
+    """Some of the samples, whole."""
+    return to_lines([side.file.head, *filter(kept, side.file.samples)])
+
+
+def _origin(sides: Sequence[Side], content: Callable[[Side], bytes], view: Mapping[str, object]) -> Origin:
     paths = [f"{FOLDER}/{key}/{side.path.name}" for key, side in zip("AB", sides, strict=False)]
     options = [word for name, value in view.items() for word in (f"--{name}", str(value))]
     return Origin(
@@ -85,13 +89,9 @@ def _origin(sides: Sequence[Side], files: Sequence[SampleFile], view: Mapping[st
         {"runs": {path: side.name for path, side in zip(paths, sides, strict=True)}},
         view,
         {},
-        files=Files({path: partial(_content, file) for path, file in zip(paths, files, strict=True)}),
+        files=Files({path: partial(content, side) for path, side in zip(paths, sides, strict=True)}),
     )
 
 
 def _command(words: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "evals", *words])
-
-
-def _content(file: SampleFile) -> bytes:
-    return to_lines([file.head, *file.samples])
