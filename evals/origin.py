@@ -83,7 +83,7 @@ def _only(side: Side, kept: Callable[[Sample], bool]) -> bytes:
 
 def _origin(sides: Sequence[Side], content: Callable[[Side], bytes], view: Mapping[str, object]) -> Origin:
     paths = [f"{FOLDER}/{key}/{side.path.name}" for key, side in zip("AB", sides, strict=False)]
-    options = [word for name, value in view.items() for word in (f"--{name}", str(value))]
+    options = [f"--{name}={value}" for name, value in view.items()]  # whatever a score is called
     return Origin(
         lambda figure, out: _command(["samples", *paths, "--table", figure, *options, "--out", out]),
         {"runs": {path: side.name for path, side in zip(paths, sides, strict=True)}},
