@@ -18,6 +18,8 @@ from analysis.asking import Asked, Load
 from analysis.cutting.store import StoreSides
 from analysis.export import chrome
 from analysis.runs.shelf import Shelf
+from evals.report import Evaluated, read_folder
+from evals.samples import SampleFile, read_samples
 from model.catalog import DefaultPair, default_pair
 from model.forward import Progress
 from model.loading import LoadedModel, ModelSpec, load
@@ -133,3 +135,32 @@ def store_sides(path: Path) -> StoreSides:
 @st.cache_resource(show_spinner="reading the store", max_entries=2)
 def _store_sides(path: Path, changed: float | None) -> StoreSides:
     return StoreSides.read(path)
+
+
+def evaluation(path: Path) -> Evaluated:
+    """An evaluation's scores, without prompts and answers; read anew when it has changed.
+
+    Raises:
+        TextError: it is none, or it is damaged.
+    """
+    return _evaluation(path.absolute(), _changed(str(path)))
+
+
+def sample_file(path: Path) -> SampleFile | None:
+    """A file of samples with all that was written; read anew when it has changed.
+
+    Raises:
+        TextError: it is damaged.
+    """
+    return _sample_file(path.absolute(), _changed(str(path)))
+
+
+@st.cache_resource(show_spinner="reading the evaluation", max_entries=48)
+def _evaluation(path: Path, changed: float | None) -> Evaluated:
+    return read_folder(path, texts=False)
+
+
+@st.cache_resource(show_spinner="reading the samples", max_entries=6)
+def _sample_file(path: Path, changed: float | None) -> SampleFile | None:
+    found = read_samples(path)
+    return None if found is None else found[0]

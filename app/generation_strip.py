@@ -24,7 +24,7 @@ def generation_strip(generation: Generation, unit: Unit) -> Strip:
     rows = [_segmented(generation, "micro", generation.facts.name, unit, None if aligned else micro.text)]
     if base is not None:
         rows.append(_base(generation, base, unit, None if aligned else base.text))
-    return Strip(micro.text if aligned else "", tuple(rows), _legend(), aligned)
+    return Strip(micro.text if aligned else "", tuple(rows), legend(), aligned)
 
 
 def sweep_strip(sweep: Sweep, unit: Unit) -> Strip:
@@ -41,7 +41,7 @@ def sweep_strip(sweep: Sweep, unit: Unit) -> Strip:
         )
         for each in sweep.generations
     ]
-    return Strip(sweep.generations[0].micro.text if one else "", tuple(rows), _legend(), one)
+    return Strip(sweep.generations[0].micro.text if one else "", tuple(rows), legend(), one)
 
 
 def _segmented(
@@ -121,5 +121,6 @@ def _topk(generation: Generation, answer: Answer) -> TopK | None:
     return TopK(places, answer.topk_probability, tuple(generation.strings[i] for i in ids.tolist()))
 
 
-def _legend() -> Legend:
+def legend() -> Legend:
+    """Of a strip that shows probabilities."""
     return Legend("1, sure", "0, unsure", f"probability of each token under whoever wrote it; {NOTE}")

@@ -22,6 +22,7 @@ page = st.navigation(
         st.Page(ROOT / "pages" / "attention.py", title="Attention", icon="👁️"),
         st.Page(ROOT / "pages" / "attribution.py", title="Attribution", icon="⚖️"),
         st.Page(ROOT / "pages" / "runs.py", title="Runs", icon="📈"),
+        st.Page(ROOT / "pages" / "benchmarks.py", title="Benchmarks", icon="🏁"),
     ]
 )
 st.session_state["inputs"] = sidebar()

@@ -18,7 +18,7 @@ from analysis.units import PER_NAT, significant
 from app import state
 from app.cards import card
 from app.plain import plain
-from app.run_controls import one_of
+from app.widgets import one_of
 from model.catalog import find
 from model.hub import is_repo_id
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
 
+from analysis.folders import Found, Place
 from analysis.runs.curves import AXES, CURVES, MOST_SMOOTHING
-from analysis.runs.find import MOST_SHOWN, Found, Place
+from analysis.runs.find import MOST_SHOWN
 from analysis.runs.origin import SMOOTHING, RunsView
 from analysis.runs.positions import Measure
 from analysis.units import Unit
 from app.look import theme
-from app.plain import plain
-from app.widgets import default
+from app.widgets import default, folder_of, settle_choice
 
 FOLDER, RUNS, CURVE, X, SMOOTH, LOG, MEASURE, LIVE = (
     "folder", "runs", "curve", "x", "smoothing", "log_scale", "measure", "live",
@@ -26,31 +25,13 @@ NAMES = {each.title: name for name, each in CURVES.items()}  # the URL holds wha
 
 def folder() -> Path:
     """The folder that holds runs."""
-    default(FOLDER, DEFAULT_FOLDER)
-    typed = st.text_input(
-        "Folder of runs", key=FOLDER, bind="query-params", persist_state="session",
-        help="A folder that holds training runs, up to three folders deep, or the folder of one run. "
-        "A path that does not begin with / starts where the app was started.",
-    )  # fmt: skip
-    try:
-        return Path(str(typed).strip() or ".").expanduser()
-    except RuntimeError:  # the home folder of a user that there is not
-        return Path(str(typed))
+    meaning = "A folder that holds training runs, up to three folders deep, or the folder of one run."
+    return folder_of("Folder of runs", FOLDER, DEFAULT_FOLDER, meaning)
 
 
 def choose(found: Found) -> tuple[list[Place], bool]:
     """The runs to compare, and whether the page follows those that are not finished."""
-    names = [place.name for place in found.places]
-    asked = st.session_state.get(RUNS) or st.query_params.get_all(RUNS)
-    there = [name for name in asked if name in names][:MOST_SHOWN]
-    if there != list(asked) or not asked:
-        gone = [name for name in asked if name not in names]
-        if gone and len(gone) < 10:
-            st.info(plain(f"Not in this folder: {', '.join(gone)}."))
-        if RUNS not in st.session_state:
-            st.query_params[RUNS] = st.session_state[RUNS] = there or names[:FIRST]  # a link names what it shows
-        elif asked:  # of another folder; but the reader may take all away
-            st.session_state[RUNS] = there or names[:FIRST]
+    names = settle_choice(found, RUNS, FIRST, MOST_SHOWN)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.multiselect(
             "Runs to compare", names, key=RUNS, bind="query-params", persist_state="session", max_selections=MOST_SHOWN,
@@ -107,10 +88,3 @@ def measure() -> None:
         required=True,
         help="**accuracy**: share of tokens that are the likeliest.  \n**NLL**: mean -ln p of the tokens.",
     )  # fmt: skip
-
-
-def one_of(label: str, options: Sequence[str], key: str) -> int:
-    """The number of a choice from a list that may change; the first if what was chosen is gone."""
-    if st.session_state.get(key) not in options:
-        st.session_state[key] = options[0]
-    return list(options).index(str(st.selectbox(label, options, key=key)))

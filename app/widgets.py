@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import streamlit as st
 
 from analysis.cutting.strategy import Strategy
+from analysis.folders import Found
 from app.controls import Inputs
+from app.plain import plain
 from model.segmentation import MAX_LENGTH, RULES
 from model.wrapping import described
 
@@ -30,6 +34,78 @@ def segmented(label: str, options: Sequence[Option], key: str, first: Option, **
         st.session_state[key] = first
     found: Option | None = st.segmented_control(label, options, key=key, bind="query-params", required=True, **more)
     return first if found is None else found  # a link may have named none that there is
+
+
+def folder_of(label: str, key: str, first: str, meaning: str) -> Path:
+    """A typed folder; `meaning` says what it holds."""
+    default(key, first)
+    typed = st.text_input(
+        label, key=key, bind="query-params", persist_state="session",
+        help=f"{meaning} A path that does not begin with / starts where the app was started.",
+    )  # fmt: skip
+    try:
+        return Path(str(typed).strip() or ".").expanduser()
+    except RuntimeError:  # the home folder of a user that there is not
+        return Path(str(typed))
+
+
+def settle_choice(found: Found, key: str, first: int, most: int) -> list[str]:
+    """Before the widget that chooses among found folders: what a link asks for and is there, or the newest; all names.
+
+    Args:
+        found: the folders.
+        key: of the widget.
+        first: how many a first visit chooses.
+        most: how many can be chosen.
+    """
+    names = [place.name for place in found.places]
+    asked = st.session_state.get(key) or st.query_params.get_all(key)
+    there = [name for name in asked if name in names][:most]
+    if there != list(asked) or not asked:
+        gone = [name for name in asked if name not in names]
+        if gone and len(gone) < 10:
+            st.info(plain(f"Not in this folder: {', '.join(gone)}."))
+        if key not in st.session_state:
+            st.query_params[key] = st.session_state[key] = there or names[:first]  # a link names what it shows
+        elif asked:  # of another folder; but the reader may take all away
+            st.session_state[key] = there or names[:first]
+    return names
+
+
+def one_of(label: str, options: Sequence[str], key: str, first: int = 0, **more: Any) -> int:
+    """The number of a choice from a list that may change; the first one if what was chosen is gone."""
+    asked = st.session_state.get(key, st.query_params.get(key) if "bind" in more else None)
+    if asked not in options:
+        st.session_state[key] = options[first]
+    return list(options).index(str(st.selectbox(label, options, key=key, **more)))
+
+
+def step(label: str, numbers: Sequence[int], highest: int, key: str, help: str) -> int:
+    """One of some rising numbers, typed or stepped to; a number that is not among them leads to the next that is.
+
+    Args:
+        label: of the number.
+        numbers: at least one.
+        highest: that any choice of numbers may hold: the widget's own bounds do not move.
+        key: of the number; it stands in the link.
+        help: of the number.
+    """
+    linked, last = st.query_params.get(key, ""), st.session_state.get(f"{key}_last")
+    asked = st.session_state.get(key, int(linked) if linked.isascii() and linked.isdigit() else numbers[0])
+    at = min(bisect_left(numbers, asked), len(numbers) - 1)
+    if numbers[at] != asked and last is not None and asked < last:
+        at = max(0, at - 1)
+    st.session_state[key] = st.session_state[f"{key}_last"] = numbers[at]
+
+    def go(to: int) -> None:
+        st.session_state[key] = numbers[to]
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.button("◀ Previous", key=f"{key}_previous", disabled=at == 0, on_click=go, args=(at - 1,))
+        st.number_input(label, 0, highest, key=key, bind="query-params", persist_state="session", help=help, width=150)
+        st.button("Next ▶", key=f"{key}_next", disabled=at == len(numbers) - 1, on_click=go, args=(at + 1,))
+        st.caption(f"{at + 1:,} of {len(numbers):,}")
+    return numbers[at]
 
 
 def segments_of(inputs: Inputs, what_for: str) -> tuple[str, int]:

@@ -128,14 +128,20 @@ def report_command(
     figure_format: Annotated[
         Literal["html", "svg", "png", "pdf"], typer.Option(help="All but html need Chrome on this machine.")
     ] = "svg",
+    tasks: Annotated[str | None, typer.Option(help="Only these benchmarks, with commas between.")] = None,
 ) -> None:
     """The table of some runs, with standard errors, and its figures."""
+    from evals.benchmark import find_benchmark
     from evals.report import read_folder, report_rows
     from evals.tables import TABLES, write_table
 
     if out is not None and out.suffix not in TABLES:
         raise MicroStepError(f"--out must end in one of {', '.join(TABLES)}, got {out.name}")
-    found = report_rows([read_folder(folder) for folder in folders])
+    asked = None if tasks is None else [find_benchmark(name) for name in tasks.replace(" ", "").split(",")]
+    found = report_rows([read_folder(folder, texts=False) for folder in folders])
+    found = [row for row in found if asked is None or row.benchmark in asked]
+    if not found:
+        raise MicroStepError(f"{' and '.join(map(str, folders))}: there is no sample of {tasks}")
     if out is not None:
         write_table(found, out)
         print(out)
@@ -148,6 +154,53 @@ def report_command(
         from evals.tables import show
 
         show(found)
+
+
+@app.command("samples")
+def samples_command(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="A [B]", help="Files of samples of one benchmark: FOLDER/BENCHMARK@TAU.jsonl."),
+    ],
+    table: Annotated[
+        Literal["documents", "tokens", "facts", "invalid"],
+        typer.Option(help="A row a document; a token of --document; a fact of it; an answer of A that is invalid."),
+    ] = "documents",
+    score: Annotated[
+        str | None, typer.Option(help="The score that judges, or the way of reading; by default the benchmark's.")
+    ] = None,
+    show: Annotated[
+        Literal["all", "differing", "a-wrong", "b-wrong", "invalid"],
+        typer.Option(help="Documents: all, scored differently, wrong in A and right in B, the reverse, or invalid."),
+    ] = "all",
+    document: Annotated[int | None, typer.Option(min=0, help="Its number in the data set, from 0.")] = None,
+    answer: Annotated[int, typer.Option(min=1, help="Of several to a document, which.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="File to write: .csv, .parquet or .json.")] = None,
+) -> None:
+    """Samples of one run, or of two side by side."""
+    from analysis.options import check_table, give
+    from evals import sample_tables
+    from evals.beside import Beside, read_side
+
+    check_table(out)
+    if len(runs) > 2:
+        raise MicroStepError(f"one run or two are looked at, got {len(runs)} files")
+    sides = tuple(read_side(path) for path in runs)
+    beside = Beside(sides, score or sides[0].benchmark.metric)
+    if table == "documents":
+        give(sample_tables.document_table(beside, show), out, f"a row a document; judged by {beside.score}")
+        return
+    if table == "invalid":
+        give(
+            sample_tables.invalid_table(sides[0], beside.score), out, f"a row an answer that {beside.score} cannot read"
+        )
+        return
+    if document is None or not any(beside.of(document)):
+        raise MicroStepError(f"--table {table} needs a --document that is there, got {document}")
+    if table == "tokens":
+        give(sample_tables.token_table(beside, document, answer), out, "a row a token")
+    else:
+        give(sample_tables.fact_table(beside, document), out, "a row a fact")
 
 
 def _need_harness() -> None:

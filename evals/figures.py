@@ -1,7 +1,7 @@
-"""A figure for each benchmark: the score with its standard error against tokens per macro step.
+"""A benchmark's score with its standard error against tokens per macro step, and the report as a table.
 
-A micro_step model is a line through its values of tau; a plain model is a horizontal line with its band, as it writes
-one token a step.
+A micro_step model is a line through its values of tau; a plain model, which writes one token a step, is a horizontal
+line with its band. Where there is none, the micro_step model's own base is: tau above 1.
 """
 
 from __future__ import annotations
@@ -9,45 +9,79 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import pandas as pd
 import plotly.graph_objects as go
 
+from analysis.export import image, page
+from analysis.figures.base import Drawn
+from analysis.figures.table import table_figure
+from analysis.figures.theme import SERIES, SOFT, Theme, styled
 from data.corpus.store_write import put
 from evals.report import Row
+from evals.tables import TITLES, lines, notes, score_table
 from model.errors import ExportError
 from model.terminal import one_line
 
 Format = Literal["html", "svg", "png", "pdf"]
-_COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-)  # Okabe and Ito, safe for the colour-blind
-_GREY = "#555555"
-_SIZE = {"width": 760, "height": 420}
-_SECONDS = 90
+_HEIGHT = 400
+_SHARE = 100  # scores that are shares are drawn as percentages
 
 
-def figure(rows: Sequence[Row]) -> go.Figure:
+def report(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
+    """Every score that a table shows, of every benchmark."""
+    return Drawn(
+        "report",
+        "Scores, and what they cost",
+        f"Every benchmark under every model and tau. {notes(rows)[0]}",
+        lambda: table_figure(reading_table(rows), theme),
+        lambda: score_table(rows),
+    )
+
+
+def reading_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """The report as a reader sees it, in words."""
+    return pd.DataFrame(lines(rows), columns=list(TITLES))
+
+
+def score(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
+    """The score of one benchmark over tokens per macro step.
+
+    Args:
+        rows: of the same benchmark.
+        theme: colours.
+    """
+    benchmark = rows[0].benchmark
+    return Drawn(
+        f"score_{benchmark.name}",
+        benchmark.title,
+        f"{benchmark.metric} with one standard error, against tokens per macro step; each point is a value of tau, "
+        f"dashed is a base alone. Asked: {benchmark.about}.",
+        lambda: figure(rows, theme),
+        lambda: score_table(rows),
+    )
+
+
+def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
     """The figure of one benchmark.
 
     Args:
         rows: of the same benchmark.
+        theme: colours.
     """
     benchmark = rows[0].benchmark
-    scale = 100 if benchmark.higher_is_better else 1
-    drawn = go.Figure()
-    for row in (row for row in rows if row.tau is None):
+    scale = _SHARE if benchmark.higher_is_better else 1
+    unit = "%" if benchmark.higher_is_better else ""
+    drawn, ink = go.Figure(), SOFT[theme]
+    plain = [row for row in rows if row.tau is None]
+    for row in plain or [row for row in rows if row.tau is not None and row.tau > 1]:
         drawn.add_hline(
-            row.score.value * scale, line={"color": _GREY, "dash": "dash"}, name=_safe(row.name), showlegend=True
+            row.score.value * scale, line={"color": ink, "dash": "dash"}, name=_safe(row.name), showlegend=True
         )
         if row.score.stderr > 0:
             low, high = ((row.score.value + sign * row.score.stderr) * scale for sign in (-1, 1))
-            drawn.add_hrect(low, high, fillcolor=_GREY, opacity=0.12, line_width=0)
+            drawn.add_hrect(low, high, fillcolor=ink, opacity=0.12, line_width=0)
     for i, model in enumerate(dict.fromkeys(row.model for row in rows if row.tau is not None)):
         mine = sorted(
             (row for row in rows if row.model == model and row.tau is not None), key=lambda row: -(row.tau or 0)
@@ -57,23 +91,23 @@ def figure(rows: Sequence[Row]) -> go.Figure:
             y=[row.score.value * scale for row in mine],
             error_y={"array": [row.score.stderr * scale for row in mine], "thickness": 1},
             text=[f"τ {row.tau:g}" for row in mine],
-            textposition="top center",
+            textposition="top right",
             mode="lines+markers+text",
+            cliponaxis=False,
             name=_safe(model),
-            line={"color": _COLOURS[i % len(_COLOURS)]},
+            line={"color": SERIES[theme][i % len(SERIES[theme])]},
+            customdata=[[row.score.stderr * scale, row.samples] for row in mine],
+            hovertemplate=f"%{{text}}<br>%{{y:.3~g}} ± %{{customdata[0]:.2~g}}{unit}, %{{customdata[1]:,}} samples<br>"
+            "%{x:.3~g} tokens per macro step",
         )
-    unit = ", %" if benchmark.higher_is_better else ""
+    drawn = styled(drawn, theme, _HEIGHT)
     drawn.update_layout(
-        title=_safe(benchmark.title),
-        xaxis={"title": "tokens a macro step"},
-        yaxis={"title": _safe(benchmark.metric) + unit, "rangemode": "nonnegative"},
-        template="plotly_white",
+        xaxis={"title": "tokens per macro step"},
+        yaxis={"title": _safe(benchmark.metric) + (unit and f", {unit}"), "rangemode": "nonnegative"},
         showlegend=True,
-        margin={"l": 70, "r": 30, "t": 50, "b": 55},
-        **_SIZE,
     )
-    if not any(row.tau is not None for row in rows):
-        drawn.update_xaxes(range=[0.5, 2])
+    most = max(row.tokens_per_macro_step for row in rows)
+    drawn.update_xaxes(range=[0.95, 1 + 1.2 * (most - 1)] if most > 1 else [0.5, 2])  # room for the last name
     return drawn
 
 
@@ -94,26 +128,9 @@ def write_figures(rows: Sequence[Row], folder: Path, kind: Format) -> list[Path]
         raise ExportError(f"{folder} cannot be made: {error.strerror}") from None
     out = []
     for name in dict.fromkeys(row.benchmark.name for row in rows):
-        drawn = figure([row for row in rows if row.benchmark.name == name])
+        drawn = score([row for row in rows if row.benchmark.name == name])
+        drawn.figure.update_layout(title=_safe(drawn.title), margin={"t": 90})
         path = folder / f"{name}.{kind}"
-        if kind == "html":
-            content = str(drawn.to_html(include_plotlyjs=True, include_mathjax=False)).encode()
-        else:
-            content = _image(drawn, kind)
-        put(path, content)
+        put(path, page(drawn).encode() if kind == "html" else image(drawn.figure, kind))
         out.append(path)
     return out
-
-
-def _image(drawn: go.Figure, kind: Format) -> bytes:
-    import kaleido
-    from choreographer.browsers.chromium import Chromium
-
-    if not Chromium.find_browser(skip_local=False):
-        raise ExportError(f"{kind} needs Chrome or Chromium on this machine; --figure-format html does not")
-    options: dict[str, Any] = {"format": kind, "scale": 2 if kind == "png" else 1, **_SIZE}
-    try:
-        found = kaleido.calc_fig_sync(drawn, opts=options, kopts={"mathjax": False, "timeout": _SECONDS})
-    except Exception as error:
-        raise ExportError(f"the image could not be drawn ({error}); html needs no browser") from error
-    return bytes(found)

@@ -5,16 +5,17 @@ Everything is counted from the samples; nothing is stored twice. Knows neither m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evals.averages import Average, averages
 from evals.benchmark import Benchmark, find_benchmark
-from evals.samples import SampleFile, read_manifest, read_samples
+from evals.samples import SampleFile, file_name, read_manifest, read_samples
 from model.errors import TextError
 
+_MODEL = ("name", "device", "dtype")
 _SETTING = ("batch_rows", "max_new_tokens", "repeats", "chat", "temperature", "limit")  # of the options
 
 
@@ -41,6 +42,7 @@ class Row:
     macro_steps: int
     seconds: float
     cut: int  # prompts that did not fit the context
+    path: Path  # of the samples
     speedup: float | None = None  # tokens per second over those of `over`
     over: str | None = None
 
@@ -74,18 +76,45 @@ class Row:
         return self.scores.get(f"{score} invalid", self.scores.get("invalid"))
 
 
-def read_folder(folder: Path) -> Evaluated:
+def read_folder(folder: Path, texts: bool = True) -> Evaluated:
     """Read a folder of samples, whether or not its run is done.
+
+    Args:
+        folder: which.
+        texts: keep prompts and answers; a report needs none.
 
     Raises:
         TextError: it is none, or a file is damaged.
+        MicroStepError: a benchmark is not known.
     """
     manifest = read_manifest(folder)
-    found = [read_samples(path) for path in sorted(folder.glob("*@*.jsonl"))]
-    files = tuple(each[0] for each in found if each is not None and each[0].samples)
+    lacking = [name for name in _MODEL if not isinstance(manifest["model"].get(name), str)]
+    lacking += [name for name in _SETTING if name not in manifest["options"]]
+    lacking += [name for name in ("threads",) if name not in manifest]
+    if lacking:
+        raise TextError(f"the manifest of {folder} does not say {', '.join(lacking)}: it is damaged")
+    files = []
+    for path in sorted(folder.glob("*@*.jsonl")):
+        found = read_samples(path)
+        if found is not None and found[0].samples:
+            file = found[0]
+            if path.name != file_name(file.head.benchmark, file.head.tau):
+                raise TextError(f"{path} holds {file_name(file.head.benchmark, file.head.tau)}: it was renamed")
+            metric = find_benchmark(file.head.benchmark).metric
+            if any(metric not in sample.scores for sample in file.samples):
+                raise TextError(f"{path} is damaged: a sample has no score {metric!r}")
+            files.append(file if texts else bare(file))
     if not files:
         raise TextError(f"{folder} holds no sample yet")
-    return Evaluated(folder, manifest, files)
+    return Evaluated(folder, manifest, tuple(files))
+
+
+def bare(file: SampleFile, texts_of: Container[int] = ()) -> SampleFile:
+    """A file with the prompts and answers of these documents only; scores and reasons of all."""
+    samples = (
+        sample if sample.document in texts_of else replace(sample, prompt="", answers=()) for sample in file.samples
+    )
+    return replace(file, samples=tuple(samples))
 
 
 def report_rows(found: Sequence[Evaluated]) -> list[Row]:
@@ -95,20 +124,25 @@ def report_rows(found: Sequence[Evaluated]) -> list[Row]:
     such a run with the plain model that is its base. Both must have run under the same settings.
     """
     named = _names(found)
-    rows = [(_row(file, name), each) for each, name in zip(found, named, strict=True) for file in each.files]
+    rows = [(_row(file, name, each.path), each) for each, name in zip(found, named, strict=True) for file in each.files]
     rows.sort(key=lambda pair: (pair[0].benchmark.name, pair[0].tau is not None, pair[0].model, -(pair[0].tau or 0)))
     return [_compared(row, where, rows) for row, where in rows]
 
 
 def _names(found: Sequence[Evaluated]) -> list[str]:
-    """The models' names; with the folder's where two of them have one name."""
+    """The models' names; with as much of the folder's path as tells them apart where two of them have one name."""
     names = [str(each.manifest["model"]["name"]) for each in found]
-    return [
-        f"{name} [{each.path.name}]" if names.count(name) > 1 else name for each, name in zip(found, names, strict=True)
-    ]
+    whole = [each.path.absolute().parts for each in found]
+    most, told = max(map(len, whole), default=1), names
+    for count in range(1, most + 1):
+        ends = ["/".join(parts[-count:]) for parts in whole]
+        told = [f"{name} [{end}]" if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]
+        if len({*told}) == len(told):
+            break
+    return told
 
 
-def _row(file: SampleFile, model: str) -> Row:
+def _row(file: SampleFile, model: str, folder: Path) -> Row:
     samples = file.samples
     return Row(
         find_benchmark(file.head.benchmark),
@@ -121,6 +155,7 @@ def _row(file: SampleFile, model: str) -> Row:
         sum(sample.macro_steps for sample in samples),
         sum(sample.seconds for sample in samples),
         sum(sample.cut > 0 for sample in samples),
+        folder / file_name(file.head.benchmark, file.head.tau),
     )
 
 

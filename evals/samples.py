@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from data.corpus.store import IDENTITY, MANIFEST
 from data.corpus.store_write import as_json, put, refuse_other
 from evals.averages import Value
@@ -36,6 +38,13 @@ class Piece:
     starts: tuple[int, ...]  # index of each segment's first token
     probability: tuple[float, ...] | None  # of each token, under whichever part wrote it
     ended: bool
+
+    def __post_init__(self) -> None:
+        count = len(self.tokens)
+        if len(self.ids) != count or len(self.probability or self.ids) != count:
+            raise ValueError(f"{count} tokens, {len(self.ids)} ids, {len(self.probability or self.ids)} probabilities")
+        if list(self.starts) != sorted({*self.starts} & {*range(count)}):
+            raise ValueError(f"segments start at {self.starts} of {count} tokens")
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,13 @@ def file_name(benchmark: str, tau: float | None) -> str:
     return f"{benchmark}@{BASE if tau is None else format(tau, 'g')}.jsonl"
 
 
-def _parsed(line: bytes) -> Any:
-    return json.loads(line.decode("utf-8"))
+_HEAD, _SAMPLE = TypeAdapter(Head), TypeAdapter(Sample)
+
+
+def to_lines(records: Sequence[Head | Sample]) -> bytes:
+    """Records as they stand in a file."""
+    lines = (json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n" for record in records)
+    return b"".join(line.encode("utf-8", "replace") for line in lines)
 
 
 def read_samples(path: Path) -> tuple[SampleFile, int] | None:
@@ -103,23 +117,22 @@ def read_samples(path: Path) -> tuple[SampleFile, int] | None:
     if not whole:
         return None
     try:
-        first, *others = map(_parsed, whole.splitlines())
-        if first.get("format") != FORMAT:
+        first, *others = whole.splitlines()
+        if json.loads(first).get("format") != FORMAT:
             raise TextError(f"{path} is not of {FORMAT!r}")
-        head = Head(**first)
-        samples = tuple(_sample(each) for each in others)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TextError(f"{path} is damaged ({error}); remove it and start the same run again") from None
+        head = _HEAD.validate_json(first)
+        samples = tuple(map(_SAMPLE.validate_json, others))
+    except ValidationError as error:
+        said = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, said["loc"]))
+        raise _damaged(path, f"{where}: {said['msg']}" if where else said["msg"]) from None
+    except (ValueError, AttributeError) as error:
+        raise _damaged(path, error) from None
     return SampleFile(head, samples), len(whole)
 
 
-def _sample(values: dict[str, Any]) -> Sample:
-    answers = tuple(Piece(**_tuples(each)) for each in values["answers"])
-    return Sample(**{**values, "answers": answers, "scores": _tuples(values["scores"])})
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+def _damaged(path: Path, what: object) -> TextError:
+    return TextError(f"{path} is damaged ({what}); remove it and start the same run again")
 
 
 class Writer:
@@ -135,7 +148,7 @@ class Writer:
         there = read_samples(path)
         self._path, self.samples = path, list[Sample]()
         if there is None:
-            self._write(path, [dataclasses.asdict(head)], 0)
+            self._write(path, to_lines([head]), 0)
             return
         found, size = there
         if found.head != head:
@@ -144,16 +157,15 @@ class Writer:
                 " use the same data and --limit as then, or give --out another folder"
             )
         self.samples = list(found.samples)
-        self._write(path, [], size)
+        self._write(path, b"", size)
 
     def add(self, samples: Sequence[Sample]) -> None:
         """Put samples at the end, in one piece, and push them to the disk."""
-        self._write(self._path, [dataclasses.asdict(sample) for sample in samples], None)
+        self._write(self._path, to_lines(samples), None)
         self.samples += samples
 
     @staticmethod
-    def _write(path: Path, lines: list[dict[str, Any]], size: int | None) -> None:
-        content = b"".join((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "replace") for line in lines)
+    def _write(path: Path, content: bytes, size: int | None) -> None:
         try:
             with path.open("ab") as file:
                 if size is not None:

@@ -5,12 +5,12 @@ Names are data from outside: they are escaped for each format.
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from data.corpus.store_write import put
 from evals.averages import Average
@@ -20,7 +20,7 @@ from model.terminal import one_line
 TITLES = (
     "benchmark", "model", "tau", "score", "value", "invalid", "samples", "tokens / macro step", "tokens / s", "x base",
 )  # fmt: skip
-_TEXT = 4  # columns that are words; the others are numbers
+TEXT_COLUMNS = 4  # columns that are words; the others are numbers
 _LOG_WIDTH = 150
 _SHARES = 100  # scores that are shares are shown as percentages
 _LATEX = str.maketrans({
@@ -42,7 +42,7 @@ def _cells(row: Row, name: str) -> tuple[str, ...]:
         one_line(row.model),
         "-" if row.tau is None else f"{row.tau:g}",
         name,
-        _with_error(score, row.benchmark.higher_is_better),
+        with_error(score, row.benchmark.higher_is_better),
         "-" if invalid is None else f"{_SHARES * invalid.value:.1f}%",
         f"{row.samples}" if whole else f"{row.samples} of {row.documents}",
         f"{row.tokens_per_macro_step:.2f}",
@@ -51,7 +51,8 @@ def _cells(row: Row, name: str) -> tuple[str, ...]:
     )
 
 
-def _with_error(score: Average, share: bool) -> str:
+def with_error(score: Average, share: bool) -> str:
+    """A score with its standard error; a share in percent."""
     if math.isnan(score.value):
         return "-"
     scale, digits, unit = (_SHARES, 1, "%") if share else (1, 3, "")
@@ -82,7 +83,7 @@ def show(rows: Sequence[Row]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for i, title in enumerate(TITLES):
-        table.add_column(title, justify="left" if i < _TEXT else "right")
+        table.add_column(title, justify="left" if i < TEXT_COLUMNS else "right")
     for line in lines(rows):
         table.add_row(*map(Text, line))
     console = Console()
@@ -95,7 +96,7 @@ def show(rows: Sequence[Row]) -> None:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table as Markdown."""
-    written = [TITLES, tuple("---" if i < _TEXT else "---:" for i in range(len(TITLES)))]
+    written = [TITLES, tuple("---" if i < TEXT_COLUMNS else "---:" for i in range(len(TITLES)))]
     written += [tuple(map(_markdown, line)) for line in lines(rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in written)
     return "\n\n".join([table, *map(_markdown, notes(rows))]) + "\n"
@@ -111,7 +112,7 @@ def page(rows: Sequence[Row]) -> str:
     body = "\n".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in lines(rows))
     told = "".join(f"<p>{html.escape(note)}</p>" for note in notes(rows))
     style = "table{border-collapse:collapse;font:14px sans-serif}td,th{padding:2px 10px;text-align:right}" + "".join(
-        f"td:nth-child({i + 1}),th:nth-child({i + 1}){{text-align:left}}" for i in range(_TEXT)
+        f"td:nth-child({i + 1}),th:nth-child({i + 1}){{text-align:left}}" for i in range(TEXT_COLUMNS)
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmarks</title><style>{style}</style>'
@@ -121,7 +122,7 @@ def page(rows: Sequence[Row]) -> str:
 
 def latex(rows: Sequence[Row]) -> str:
     """The table as LaTeX, with the rules of booktabs."""
-    written = [r"\begin{tabular}{" + "l" * _TEXT + "r" * (len(TITLES) - _TEXT) + "}", r"\toprule"]
+    written = [r"\begin{tabular}{" + "l" * TEXT_COLUMNS + "r" * (len(TITLES) - TEXT_COLUMNS) + "}", r"\toprule"]
     written += [" & ".join(map(_latex, TITLES)) + r" \\", r"\midrule"]
     before = None
     for line in lines(rows):
@@ -137,22 +138,37 @@ def _latex(text: str) -> str:
     return text.translate(_LATEX)
 
 
+def score_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """A line for each score of each row, nothing rounded."""
+    return pd.DataFrame(
+        [
+            {
+                "benchmark": row.benchmark.name,
+                "model": _inert(row.model),
+                "tau": math.nan if row.tau is None else row.tau,
+                "score": name,
+                "value": score.value,
+                "stderr": score.stderr,
+                "samples": score.samples,
+                "documents": row.documents,
+                "tokens": row.tokens,
+                "macro_steps": row.macro_steps,
+                "seconds": row.seconds,
+                "tokens_per_macro_step": row.tokens_per_macro_step,
+                "tokens_per_second": row.tokens_per_second,
+                "speedup": math.nan if row.speedup is None else row.speedup,
+                "speedup_over": None if row.over is None else _inert(row.over),
+                "cut_prompts": row.cut,
+            }
+            for row in rows
+            for name, score in row.scores.items()
+        ]
+    )
+
+
 def every_score(rows: Sequence[Row]) -> str:
     """CSV: a line for each score of each row, nothing rounded."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow([
-        "benchmark", "model", "tau", "score", "value", "stderr", "samples", "documents", "tokens", "macro_steps",
-        "seconds", "tokens_per_macro_step", "tokens_per_second", "speedup", "speedup_over", "cut_prompts",
-    ])  # fmt: skip
-    for row in rows:
-        for name, score in row.scores.items():
-            cost = (row.tokens_per_macro_step, row.tokens_per_second, row.speedup, row.over, row.cut)
-            writer.writerow([
-                row.benchmark.name, _inert(row.model), row.tau, name, score.value, score.stderr, score.samples,
-                row.documents, row.tokens, row.macro_steps, row.seconds, *cost,
-            ])  # fmt: skip
-    return out.getvalue()
+    return str(score_table(rows).to_csv(index=False))
 
 
 def _inert(text: str) -> str:

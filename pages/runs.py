@@ -8,7 +8,8 @@ import streamlit as st
 
 from analysis.figures.base import Drawn
 from analysis.figures.runs import draw
-from analysis.runs.find import Found, Place, find_runs
+from analysis.folders import Found, Place
+from analysis.runs.find import find_runs
 from analysis.runs.log import RunLog
 from analysis.runs.origin import RunsView, origin
 from analysis.runs.summary import summarise

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ import nltk
 import torch
 
 from evals.benchmark import Benchmark, find_benchmark
+from evals.judging import JUDGES, Asked, Response
 from evals.run import EvalOptions
+from evals.samples import FORMAT, Head, Piece, Sample, Writer, begin, file_name
 from model.loading import LoadedModel, ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from tests.micro_steps import scramble
@@ -81,3 +86,53 @@ def micro_model(folder: Path, plain: LoadedModel) -> LoadedModel:
 def chosen(*names: str) -> list[Benchmark]:
     """Benchmarks."""
     return [find_benchmark(name) for name in names]
+
+
+def save_evaluation(
+    folder: Path, name: str, taus: Sequence[float | None], answers: Sequence[str] = (), **model: Any
+) -> Path:
+    """Write a finished evaluation of GSM8K and ARC as the runner does, with made-up answers and no model.
+
+    Args:
+        folder: is made.
+        name: the model's.
+        taus: of its runs; None is a plain model's.
+        answers: to the sums, by default right, wrong and cut off in turns, worse with a lower tau.
+        model: facts that differ from the usual ones.
+    """
+    folder.mkdir(parents=True)
+    facts = {"name": name, "device": "cpu", "dtype": "float32", "micro_step": None, **model}
+    options = dataclasses.asdict(EvalOptions(limit=len(SUMS)))
+    begin(folder, {"format": FORMAT, "model": facts, "options": options, "packages": {}, "threads": 1})
+    for tau in taus:
+        said = list(answers) or [_answer(i, tau) for i in range(len(SUMS))]
+        head = Head("gsm8k_cot_zeroshot", tau, len(said), "0" * 64)
+        samples = [_sum(i, text, tau) for i, text in enumerate(said)]
+        Writer(folder / file_name(head.benchmark, tau), head).add(samples)
+        head = Head("arc_challenge", tau, 3, "1" * 64)
+        samples = [
+            Sample(i, f"Question: {i}?\nAnswer:", {"acc": float(i == 0), "acc_norm": float(i < 2)},
+                   {"target": "B", "log_likelihood": [-3.5, -1.25 - i]}, (), 12, 12 if tau is None else 8, 0, 0.1, 0)
+            for i in range(3)
+        ]  # fmt: skip
+        Writer(folder / file_name(head.benchmark, tau), head).add(samples)
+    return folder
+
+
+def _answer(i: int, tau: float | None) -> str:
+    right = SUMS[i]["answer"].split("#### ")[1]
+    if i == 4:
+        return "Well, let me think about 5"
+    return f"So it is.\nThe answer is {right if tau is None or tau > 1 or i % 2 else 1000 + i}."
+
+
+def _sum(i: int, text: str, tau: float | None) -> Sample:
+    tokens = tuple(re.findall(r"\s?\S+|\s", text)) or (" ",)
+    length = 1 if tau is None or tau > 1 else 2
+    starts = tuple(range(0, len(tokens), length))
+    probability = None if tau is None else tuple(round(1 / (1 + j % 3), 4) for j in range(len(tokens)))
+    piece = Piece(text, tokens, tuple(range(len(tokens))), starts, probability, text.endswith("."))
+    judged = JUDGES["gsm8k"](SUMS[i % len(SUMS)], [Response(text, piece.ended)], Asked())
+    steps = len(starts)
+    return Sample(i, f"Q: {SUMS[i % len(SUMS)]['question']}\nA:", judged.scores, judged.detail, (piece,),
+                  len(tokens), steps, len(tokens) - steps, 0.02 * steps, 0)  # fmt: skip

@@ -17,10 +17,10 @@ ARROWS = {
     "data": {"model"},
     "trainer": {"model", "data"},
     "analysis": {"model", "data"},
-    "evals": {"model", "data"},
+    "evals": {"model", "data", "analysis"},
     "serving": {"model"},
-    "app": {"model", "data", "analysis"},
-    "pages": {"model", "data", "analysis", "app"},
+    "app": {"model", "data", "analysis", "evals"},
+    "pages": {"model", "data", "analysis", "evals", "app"},
     "benchmarks": {"model", "data", "analysis", "trainer", "evals", "serving"},
 }
 FORBIDDEN = {
@@ -76,6 +76,21 @@ def test_the_command_line_starts_without_torch():
     """`python -m model list` and `--help` answer in well under a second."""
     code = "import sys, model.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_what_the_app_takes_from_evals_needs_neither_torch_nor_the_harness():
+    """The page Benchmarks opens where lm-evaluation-harness is not installed."""
+    users = [path for path in FILES if path.relative_to(ROOT).parts[0] in ("app", "pages")]
+    nodes = [node for path in users for node in ast.walk(ast.parse(path.read_text("utf-8"))) if is_of_evals(node)]
+    lines = list(map(ast.unparse, nodes))
+    assert lines
+    code = "import sys\n" + "\n".join(lines) + "\nsys.exit(bool({'torch', 'lm_eval', 'transformers'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def is_of_evals(node):
+    """Whether a node imports of evals."""
+    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "evals"
 
 
 def test_files_are_small_and_say_what_they_are_for():

@@ -207,7 +207,7 @@ def test_figures_have_a_line_through_tau_and_the_base_across(rows):
 def test_figures_are_written(rows, tmp_path):
     written = write_figures(rows, tmp_path / "figures", "html")
     assert {path.stem for path in written} == {row.benchmark.name for row in rows}
-    assert "tokens a macro step" in written[0].read_text("utf-8")
+    assert "tokens per macro step" in written[0].read_text("utf-8")
 
 
 # --- the command line

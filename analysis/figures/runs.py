@@ -11,15 +11,12 @@ from plotly.subplots import make_subplots
 from analysis.figures.base import Drawn, check_figure, safe
 from analysis.figures.runs_lines import curves, position_curves
 from analysis.figures.runs_marks import colours
-from analysis.figures.theme import CARD, INK, LINE, styled
+from analysis.figures.table import table_figure
+from analysis.figures.theme import styled
 from analysis.runs.log import RunLog
 from analysis.runs.origin import RunsView
 from analysis.runs.positions import position_table
 from analysis.runs.tables import facts_table, runs_table, unlike
-from analysis.units import significant
-
-ROW, WIDE = 26, 8  # height of a line of a table, width of a character
-LONGEST_CELL = 60
 
 
 def positions(runs: Sequence[RunLog], view: RunsView) -> Drawn:
@@ -44,7 +41,7 @@ def listed(runs: Sequence[RunLog], view: RunsView) -> Drawn:
         "runs",
         "Runs",
         "As their logs stand. Losses are the last ones, not the best; a state is told from files, see its help.",
-        lambda: _draw_table(runs_table(runs, view.unit), view),
+        lambda: table_figure(runs_table(runs, view.unit), view.theme),
         lambda: runs_table(runs, view.unit),
     )
 
@@ -55,7 +52,7 @@ def facts(runs: Sequence[RunLog], view: RunsView) -> Drawn:
         "facts",
         "Facts and settings",
         "What was trained, on what, with what: the run's own record, and every setting of its resolved recipe.",
-        lambda: _draw_table(facts_table(runs), view),
+        lambda: table_figure(facts_table(runs), view.theme),
         lambda: facts_table(runs),
     )
 
@@ -110,33 +107,6 @@ def _draw_positions(runs: Sequence[RunLog], table: pd.DataFrame, view: RunsView)
     figure.update_annotations(font={"size": 13})
     figure.update_layout(showlegend=True, uirevision="runs", legend={"y": 1.12})
     return figure
-
-
-def _draw_table(table: pd.DataFrame, view: RunsView) -> go.Figure:
-    """A table as a picture, for exports."""
-    ground, line = CARD[view.theme], LINE[view.theme]
-    look = {"fill": {"color": ground}, "line": {"color": line}, "align": "left", "height": ROW}
-    ink = {"color": INK[view.theme]}
-    figure = go.Figure(
-        go.Table(
-            header={"values": [f"<b>{safe(str(name), LONGEST_CELL)}</b>" for name in table], "font": ink, **look},
-            cells={"values": [[_cell(value) for value in table[name]] for name in table], "font": ink, **look},
-        )
-    )
-    width = max(900, 110 * len(table.columns))
-    fits = max(1, round((width / max(1, len(table.columns)) - 16) / WIDE))  # characters of a line in a cell
-    lines = [max(-(-len(_cell(value)) // fits) for value in row) for row in table.itertuples(index=False)]
-    figure = styled(figure, view.theme, 40 + ROW * (2 + sum(max(1, count) for count in lines)))
-    figure.update_layout(margin={"l": 12, "r": 12, "t": 12, "b": 12}, width=width)
-    return figure
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if value != value else significant(value)
-    if isinstance(value, bool):
-        return "yes" if value else ""
-    return safe(str(value), LONGEST_CELL).replace("·", " ")
 
 
 FIGURES: dict[str, Callable[[Sequence[RunLog], RunsView], Drawn]] = {

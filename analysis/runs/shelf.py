@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
 
-from analysis.runs.find import Place
+from analysis.folders import Place
 from analysis.runs.log import Follower, Look, RunLog, read_log
 from data.runs import FACTS, LOG
 from model.errors import MicroStepError
