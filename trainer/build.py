@@ -34,7 +34,7 @@ from trainer.feed import DraftFeed, Feed, RowFeed, mean_tokens
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import group_of
 from trainer.recipe import Recipe
-from trainer.rows import training_rows
+from trainer.rows import rows_of
 from trainer.start import start_micro_decoder
 from trainer.states import states_of
 
@@ -99,7 +99,7 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     Raises:
         MicroStepError: the base cannot be had, or the recipe does not fit it or the data.
     """
-    rows = training_rows(prepared, recipe.segmentation if recipe.objective == "micro_step" else None)
+    rows = rows_of(prepared, recipe)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
     objective: nn.Module
     feed: Feed
@@ -109,8 +109,9 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     else:
         assert isinstance(model, MicroStepForCausalLM)
         identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
-        train = states_of(model, rows.train, states / "train", identity, tell)
         measured = states_of(model, rows.held_out, states / "held_out", identity, tell)
+        learnt = {**identity, "data": prepared.hash_without(recipe.data.without)}
+        train = states_of(model, rows.train, states / "train", learnt, tell)
         objective, feed = DraftObjective(model), DraftFeed(recipe, train, rows.repeat, measured)
     facts = _facts(recipe, model, prepared, feed, revision)
     most = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
@@ -216,7 +217,7 @@ def _facts(recipe: Recipe, model: PreTrainedModel, prepared: Prepared, feed: Fee
         base=recipe.base.name if recipe.base.config is None else str(recipe.base.config["model_type"]),
         base_revision=revision,
         data=prepared.name,
-        data_hash=prepared.hash,
+        data_hash=prepared.hash_without(recipe.data.without),
         steps=recipe.steps,
         stages=tuple(stages),
         parameters=parameters_of(recipe, model),
