@@ -17,7 +17,7 @@ ARROWS = {
     "data": {"model"},
     "trainer": {"model", "data"},
     "analysis": {"model", "data"},
-    "evals": {"model", "data"},
+    "evals": {"model", "data", "trainer"},
     "serving": {"model"},
     "app": {"model", "data", "analysis"},
     "pages": {"model", "data", "analysis", "app"},

@@ -83,7 +83,12 @@ def write_card(run: Run, recipe: Recipe, prepared: Path) -> None:
 def _data(prepared: Path, recipe: Recipe) -> list[str]:
     answers = "written by the base itself" if recipe.data.distill is not None else "as they are in the data"
     left_out = f", without {', '.join(recipe.data.without)}" if recipe.data.without else ""
-    told = [f"The mix {recipe.data.mix}{left_out}, responses {answers}.", "", "| source | licence | examples |", "|---|---|---|"]
+    told = [
+        f"The mix {recipe.data.mix}{left_out}, responses {answers}.",
+        "",
+        "| source | licence | examples |",
+        "|---|---|---|",
+    ]
     try:
         report = json.loads((prepared / EXAMPLES / "report.json").read_text("utf-8"))
         learnt = [each for each in report["sources"] if each["source"] not in recipe.data.without]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from data.distill import DistillOptions
+from data.mixes import Mix, read_mix
 from data.recipe import Part, read_yaml
 from data.runs import RECIPE
 from model.errors import MicroStepError
@@ -201,6 +202,19 @@ class Recipe(Part):
         if self.objective == "draft" and self.model.get("decoding", "lossless") != "lossless":
             raise ValueError("a draft is for the lossless mode: leave model.decoding out")
         return self
+
+
+def mix_of(recipe: Recipe) -> Mix:
+    """What a recipe's data is prepared from, the sources that are left out of training included.
+
+    Raises:
+        MicroStepError: there is no such mix, or it lacks a source that is to be left out.
+    """
+    mix = read_mix(recipe.data.mix)
+    there = [use.name for use in mix.sources]
+    if odd := [name for name in recipe.data.without if name not in there]:
+        raise MicroStepError(f"data.without: the mix {mix.name} has no {odd[0]!r}; it has {', '.join(there)}")
+    return mix
 
 
 def same_recipe(folder: Path, recipe: Recipe) -> bool:

@@ -25,9 +25,7 @@ class TrainingRows:
     notes: tuple[str, ...]
 
 
-def training_rows(
-    prepared: Prepared, segmentation: Segmentation | None, without: Sequence[str] = ()
-) -> TrainingRows:
+def training_rows(prepared: Prepared, segmentation: Segmentation | None, without: Sequence[str] = ()) -> TrainingRows:
     """Cut every prepared example.
 
     Args:
