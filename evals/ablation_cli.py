@@ -43,12 +43,12 @@ def ablate_command(
     chosen = read_grid(grid)
     for path in table or []:
         check_table(path)
-    if any(each.evaluate is not None for each in runs_of(chosen)):
-        need_harness()
     planned = plan(chosen, out, local, device).text
     if dry_run:
         print(planned)
         return
+    if any(each.evaluate is not None for each in runs_of(chosen)):
+        need_harness()
     print(planned, file=sys.stderr)
     try:
         with progress_bar() as tell:
