@@ -10,6 +10,7 @@ Reads what `data.prepare` made.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from data.corpus.inputs import CorpusSource
 from data.corpus.store import open_store
 from data.examples import TABLE
-from model.errors import TextError
+from model.errors import MicroStepError, TextError
 
 EXAMPLES, ANSWERS, STORE = "examples", "answers", "store"
 
@@ -39,6 +40,10 @@ class Prepared:
     """[E] the response is whole, so that its end may be learnt."""
     repeat: NDArray[np.int64]
     """[E] how often an example comes in an epoch."""
+    sources: tuple[str, ...]
+    """Names of the sources that the examples are of."""
+    origin: NDArray[np.int64]
+    """[E] the example's place in `sources`."""
     hash: str
     """Of examples and scores."""
 
@@ -46,6 +51,23 @@ class Prepared:
     def name(self) -> str:
         """Of the folder."""
         return self.path.resolve().name
+
+    def of(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """[E] whether an example is of one of these sources.
+
+        Raises:
+            MicroStepError: a source has no example here.
+        """
+        if odd := [name for name in names if name not in self.sources]:
+            raise MicroStepError(f"{self.path} holds nothing of {odd[0]!r}; it does of {', '.join(self.sources)}")
+        return np.isin(self.origin, [self.sources.index(name) for name in names])
+
+    def hash_without(self, names: Sequence[str]) -> str:
+        """`hash` of what is left to train on without some sources."""
+        if not names:
+            return self.hash
+        said = "\n".join([self.hash, *sorted(set(names))])
+        return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
 
 
 def examples_file(path: Path) -> Path:
@@ -64,7 +86,7 @@ def read_prepared(path: Path) -> Prepared:
     if not file.is_file():
         raise TextError(f"{path} holds no prepared data; make it with `python -m data prepare`")
     try:
-        table = pq.read_table(file, columns=["held_out", "ended", "repeat"])
+        table = pq.read_table(file, columns=["source", "held_out", "ended", "repeat"])
     except (pa.ArrowException, OSError, KeyError) as error:
         raise TextError(f"{file} is damaged ({error}); remove {path} and prepare it again") from None
     store = open_store(path / STORE)
@@ -73,11 +95,14 @@ def read_prepared(path: Path) -> Prepared:
     digest = hashlib.sha256(file.read_bytes())
     for mark in store.marks:
         digest.update(mark.sha256.encode())
+    names, origin = np.unique(table.column("source").to_pylist(), return_inverse=True)
     return Prepared(
         path=path,
         source=CorpusSource.read(store),
         held_out=table.column("held_out").to_numpy().astype(bool),
         ended=table.column("ended").to_numpy().astype(bool),
         repeat=table.column("repeat").to_numpy().astype(np.int64),
+        sources=tuple(map(str, names)),
+        origin=origin.astype(np.int64),
         hash=f"sha256:{digest.hexdigest()}",
     )

@@ -45,14 +45,28 @@ def read_yaml(path: Path, kind: type[Kind]) -> Kind:
         raise MicroStepError(f"{path}{line} is no YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(said, dict):
         raise MicroStepError(f"{path} must hold keys and values, as in `name: value`")
+    return as_model(said, kind, str(path))
+
+
+def as_model(said: dict[str, Any], kind: type[Kind], place: str) -> Kind:
+    """Plain values as a model.
+
+    Args:
+        said: as YAML gives them.
+        kind: a pydantic model that forbids unknown keys.
+        place: where they stand, for messages.
+
+    Raises:
+        MicroStepError: a key or value is wrong; it is named.
+    """
     try:
         as_json = json.dumps(said)  # in which a list may stand for a tuple, strictly typed all the same
     except (TypeError, ValueError) as error:
-        raise MicroStepError(f"{path} holds what is neither text, number, list nor mapping: {error}") from None
+        raise MicroStepError(f"{place} holds what is neither text, number, list nor mapping: {error}") from None
     try:
         return kind.model_validate_json(as_json)
     except ValidationError as error:
-        raise MicroStepError(f"{path}: {_first(error, kind)}") from None
+        raise MicroStepError(f"{place}: {_first(error, kind)}") from None
 
 
 def dump_yaml(model: BaseModel) -> str:

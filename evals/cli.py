@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from evals.ablation_cli import ablate_command
+from evals.needed import need_harness
 from model.errors import MicroStepError
 from model.terminal import Tell, one_line, progress_bar, run
 
@@ -20,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_NO_HARNESS = "evaluation needs lm-evaluation-harness: pip install -r requirements-evals.txt"
+app.command("ablate")(ablate_command)
 
 
 def main() -> None:
@@ -83,7 +85,7 @@ def run_command(
 
     chosen = [find_benchmark(name) for name in dict.fromkeys(tasks.replace(" ", "").split(","))]
     taus = _numbers(confidence)
-    _need_harness()
+    need_harness()
     import torch
 
     from evals.report import read_folder, report_rows
@@ -201,13 +203,6 @@ def samples_command(
         give(sample_tables.token_table(beside, document, answer), out, "a row a token")
     else:
         give(sample_tables.fact_table(beside, document), out, "a row a fact")
-
-
-def _need_harness() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("lm_eval") is None:
-        raise MicroStepError(_NO_HARNESS)
 
 
 def _numbers(given: str) -> list[float]:

@@ -83,7 +83,7 @@ def evaluate(
         TooLarge: prompts and answers do not fit the model's context.
     """
     options = options or EvalOptions()
-    sandbox = _sandbox(chosen, options)
+    sandbox = sandbox_for(chosen, options)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with writing(out):
         loaded = load_model()
@@ -98,7 +98,12 @@ def evaluate(
         return [each.run(out) for each in runs]
 
 
-def _sandbox(chosen: Sequence[Benchmark], options: EvalOptions) -> Sandbox | None:
+def sandbox_for(chosen: Sequence[Benchmark], options: EvalOptions) -> Sandbox | None:
+    """Where the programs of these benchmarks run; None: they have none.
+
+    Raises:
+        MicroStepError: they have, and this was not allowed, or the machine cannot shut them off.
+    """
     running = [benchmark.name for benchmark in chosen if benchmark.runs_code]
     if not running:
         return None

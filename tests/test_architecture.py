@@ -17,7 +17,7 @@ ARROWS = {
     "data": {"model"},
     "trainer": {"model", "data"},
     "analysis": {"model", "data"},
-    "evals": {"model", "data", "analysis"},
+    "evals": {"model", "data", "analysis", "trainer"},
     "serving": {"model"},
     "app": {"model", "data", "analysis", "evals"},
     "pages": {"model", "data", "analysis", "evals", "app"},

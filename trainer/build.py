@@ -34,7 +34,7 @@ from trainer.feed import DraftFeed, Feed, RowFeed, mean_tokens
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import group_of
 from trainer.recipe import Recipe
-from trainer.rows import training_rows
+from trainer.rows import rows_of
 from trainer.start import start_micro_decoder
 from trainer.states import States, states_of
 
@@ -99,14 +99,15 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     Raises:
         MicroStepError: the base cannot be had, or the recipe does not fit it or the data.
     """
-    rows = training_rows(prepared, recipe.segmentation if recipe.objective == "micro_step" else None)
+    rows = rows_of(prepared, recipe)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
     stored: tuple[States, States] | None = None
     if isinstance(model, MicroStepForCausalLM) and (recipe.objective == "draft" or recipe.teacher):
         # a fresh adapter changes nothing: these are the states of the base as it was
         identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
+        learnt = {**identity, "data": prepared.hash_without(recipe.data.without)}
         stored = (
-            states_of(model, rows.train, states / "train", identity, tell),
+            states_of(model, rows.train, states / "train", learnt, tell),
             states_of(model, rows.held_out, states / "held_out", identity, tell),
         )
     objective: nn.Module
@@ -219,7 +220,7 @@ def _facts(recipe: Recipe, model: PreTrainedModel, prepared: Prepared, feed: Fee
         base=recipe.base.name if recipe.base.config is None else str(recipe.base.config["model_type"]),
         base_revision=revision,
         data=prepared.name,
-        data_hash=prepared.hash,
+        data_hash=prepared.hash_without(recipe.data.without),
         steps=recipe.steps,
         stages=tuple(stages),
         parameters=parameters_of(recipe, model),

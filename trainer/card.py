@@ -82,10 +82,17 @@ def write_card(run: Run, recipe: Recipe, prepared: Path) -> None:
 
 def _data(prepared: Path, recipe: Recipe) -> list[str]:
     answers = "written by the base itself" if recipe.data.distill is not None else "as they are in the data"
-    told = [f"The mix {recipe.data.mix}, responses {answers}.", "", "| source | licence | examples |", "|---|---|---|"]
+    left_out = f", without {', '.join(recipe.data.without)}" if recipe.data.without else ""
+    told = [
+        f"The mix {recipe.data.mix}{left_out}, responses {answers}.",
+        "",
+        "| source | licence | examples |",
+        "|---|---|---|",
+    ]
     try:
         report = json.loads((prepared / EXAMPLES / "report.json").read_text("utf-8"))
-        told += [f"| {each['source']} | {each['licence']} | {each['kept']:,} |" for each in report["sources"]]
+        learnt = [each for each in report["sources"] if each["source"] not in recipe.data.without]
+        told += [f"| {each['source']} | {each['licence']} | {each['kept']:,} |" for each in learnt]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"Prepared data without a report on its sources: {prepared.name}."]
     return told

@@ -30,7 +30,7 @@ from trainer.build import Built
 from trainer.checkpoint import Progress
 from trainer.feed import Chosen, tensor_of
 from trainer.log import RunLog, log_line
-from trainer.recipe import Recipe, Stage
+from trainer.recipe import Recipe, Stage, same_recipe
 from trainer.tally import Tally
 
 
@@ -280,7 +280,7 @@ def begin(folder: Path, built: Built) -> None:
         raise ExportError(f"{folder} cannot be made: {error.strerror}") from error
     said = dump_yaml(built.recipe)
     there = folder / RECIPE
-    if there.exists() and there.read_text("utf-8") != said:
+    if there.exists() and not same_recipe(folder, built.recipe):
         raise ExportError(
             f"{folder} holds a run of another recipe (see {there}); give --out another folder, or remove this one"
         )

@@ -1,10 +1,8 @@
-"""What a finished run is worth beyond its own log: bits per byte of the held-out answers, and how it writes."""
+"""What a finished run is worth beyond its own log: each source's held-out answers, bits per byte, and how it writes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,25 +16,44 @@ from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.padding import left_padded
 from model.wrapping import wrapped
+from trainer.batches import batch, held_out_batches
+from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.recipe import Recipe
-from trainer.rows import training_rows
-
-if TYPE_CHECKING:
-    from trainer.ablation import Decode
+from trainer.rows import rows_of, training_rows
+from trainer.tally import Tally
 
 
-def _data(recipe: Recipe, out: Path, local: Path | None, device: str) -> Prepared:
-    from trainer.run import Places, prepared_data
+@torch.inference_mode()
+def nll_by_source(done: Run, recipe: Recipe, prepared: Prepared, device: str) -> dict[str, float]:
+    """Nats a learnt token of each source's held-out rows, trained on or not, under the model as it was saved.
 
-    return prepared_data(recipe, Places(out / recipe.name, local), device, lambda message, fraction: None)
+    Of each source the first rows are read, as many as a validation reads of all. A draft's loss is of stored states,
+    and is not taken here; neither is that of one source alone, which the log has.
+    """
+    if recipe.objective == "draft" or len(prepared.sources) < 2:
+        return {}
+    rows, origin = rows_of(prepared, recipe).held_out, prepared.origin
+    model = load(ModelSpec(str(done.model), dtype="float32", device=device)).model
+    plain = not isinstance(model, MicroStepForCausalLM)
+    objective = LanguageModelObjective(model) if plain else MicroStepObjective(model, None)
+    most = 1 if plain else int(model.config.max_segment_length)
+    found = {}
+    for place, name in enumerate(prepared.sources):
+        mine = rows.take(np.flatnonzero(origin[rows.example] == place))
+        if not len(mine):
+            continue
+        tally = Tally.nothing(most, model.device)
+        for chosen in held_out_batches(mine, recipe.batch.tokens, recipe.validation.tokens):
+            tally = tally + objective(batch(mine, chosen).to(model.device), (1, 1))[1]
+        found[name] = tally.token_loss
+    return found
 
 
-def bits_per_byte(done: Run, recipe: Recipe, out: Path, local: Path | None, device: str) -> float:
+def bits_per_byte(done: Run, prepared: Prepared) -> float:
     """Of the held-out answers that were validated on: their nll in bits over their bytes of UTF-8.
 
     The token that closes an answer is in the nll and no byte. Literal line breaks count as the one byte they stand for.
     """
-    prepared = _data(recipe, out, local, device)
     last = done.validated
     assert last is not None, "a run that held nothing out has nothing to measure"
     rows = prepared.source.tokens.rows
@@ -56,23 +73,29 @@ def bits_per_byte(done: Run, recipe: Recipe, out: Path, local: Path | None, devi
     return float(last.token_loss / np.log(2) / bytes_a_token)
 
 
-def decoding(done: Run, recipe: Recipe, how: Decode, out: Path, local: Path | None, device: str) -> dict[str, float]:
+def decoding(
+    done: Run,
+    recipe: Recipe,
+    prepared: Prepared,
+    device: str,
+    most_prompts: int,
+    confidence: float,
+    max_new_tokens: int,
+) -> dict[str, float]:
     """Tokens a macro step of greedy answers to held-out prompts, and their nll under the base beside the base's own."""
-    rows = training_rows(_data(recipe, out, local, device), None).held_out
+    rows = training_rows(prepared, None).held_out
     found = wrapped(load(ModelSpec(str(done.model), dtype="float32", device=device)))
     base = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype="float32", device=device))
     model = found.model
     ends = base.model.generation_config.eos_token_id
     pad = ends[0] if isinstance(ends, list) else ends or 0
-    prompts = [rows.prompt(i) for i in range(min(how.prompts, len(rows)))]
+    prompts = [rows.prompt(i) for i in range(min(most_prompts, len(rows)))]
     ids, mask = left_padded(prompts, pad)
     ids, mask = ids.to(base.model.device), mask.to(base.model.device)
     theirs = MicroStepForCausalLM.from_base(base.model).generate_segments(
-        ids, mask, rule="confidence", confidence=1.1, max_new_tokens=how.max_new_tokens
+        ids, mask, rule="confidence", confidence=1.1, max_new_tokens=max_new_tokens
     )
-    ours = model.generate_segments(
-        ids, mask, rule="confidence", confidence=how.confidence, max_new_tokens=how.max_new_tokens
-    )
+    ours = model.generate_segments(ids, mask, rule="confidence", confidence=confidence, max_new_tokens=max_new_tokens)
     nll = [_nll(base.model, prompts, [row.ids for row in said.rows]) for said in (ours, theirs)]
     return {"tokens a macro step": ours.tokens_per_macro_step, "nll under the base over its own": nll[0] / nll[1]}
 

@@ -18,7 +18,7 @@ from trainer.draft import DraftBatch, DraftObjective, draft_steps
 from trainer.feed import RowFeed, mean_tokens
 from trainer.optimizer import choose
 from trainer.recipe import Recipe
-from trainer.rows import training_rows
+from trainer.rows import rows_of
 from trainer.run import Places
 from trainer.states import positions, stored_bytes
 
@@ -67,7 +67,7 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
     ready = examples_file(folder).is_file()
     rows = None
     if ready:
-        rows = training_rows(read_prepared(folder), recipe.segmentation if recipe.objective == "micro_step" else None)
+        rows = rows_of(read_prepared(folder), recipe)
     model, _, _ = build_model(recipe, device, tell, None if rows is None else rows.train)
     parameters = parameters_of(recipe, model)
     trained = sum(count for group, count in parameters.items() if group != "frozen")

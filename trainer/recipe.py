@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from data.distill import DistillOptions
+from data.mixes import Mix, read_mix
 from data.recipe import Part, read_yaml
+from data.runs import RECIPE
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH
 
@@ -61,6 +63,8 @@ class Data(Part):
     """Apply the base's chat template; without it, and for plain texts, only the first token is prompt."""
     max_tokens: Positive = 512
     """Of an example; what is longer is cut."""
+    without: tuple[str, ...] = ()
+    """Sources that are not trained on, of those in the mix. What is prepared, measured and solved for is the same."""
 
 
 class Segmentation(Part):
@@ -198,6 +202,27 @@ class Recipe(Part):
         if self.objective == "draft" and self.model.get("decoding", "lossless") != "lossless":
             raise ValueError("a draft is for the lossless mode: leave model.decoding out")
         return self
+
+
+def mix_of(recipe: Recipe) -> Mix:
+    """What a recipe's data is prepared from, the sources that are left out of training included.
+
+    Raises:
+        MicroStepError: there is no such mix, or it lacks a source that is to be left out.
+    """
+    mix = read_mix(recipe.data.mix)
+    there = [use.name for use in mix.sources]
+    if odd := [name for name in recipe.data.without if name not in there]:
+        raise MicroStepError(f"data.without: the mix {mix.name} has no {odd[0]!r}; it has {', '.join(there)}")
+    return mix
+
+
+def same_recipe(folder: Path, recipe: Recipe) -> bool:
+    """Whether the run in a folder is of this recipe; keys that came later have their defaults in it."""
+    try:
+        return read_yaml(folder / RECIPE, Recipe) == recipe
+    except MicroStepError:
+        return False
 
 
 def read_recipe(path: Path | str) -> Recipe:

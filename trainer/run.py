@@ -16,7 +16,7 @@ from model.terminal import Tell
 from trainer.build import Built, build
 from trainer.card import write_card
 from trainer.loop import Trainer, accelerator_for
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, mix_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,6 @@ def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Pr
     """The recipe's data, prepared now if it was not; a folder that was named is taken as it is."""
     if places.prepared is not None:
         return read_prepared(places.prepared)
-    from data.mixes import read_mix
     from data.prepare import PrepareOptions, prepare
 
     options = PrepareOptions(
@@ -96,7 +95,7 @@ def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Pr
     )
     spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype=recipe.precision, device=device)
     return prepare(
-        read_mix(recipe.data.mix),
+        mix_of(recipe),
         recipe.base.name,
         lambda: load(spec, tell),
         places.prepared_for(recipe),

@@ -1,0 +1,17 @@
+"""What evaluation needs beyond the project's own requirements."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from model.errors import MicroStepError
+
+
+def need_harness() -> None:
+    """See that lm-evaluation-harness is there, without loading it.
+
+    Raises:
+        MicroStepError: it is not; the message says how to get it.
+    """
+    if find_spec("lm_eval") is None:
+        raise MicroStepError("evaluation needs lm-evaluation-harness: pip install -r requirements-evals.txt")
