@@ -192,7 +192,7 @@ def _theirs(name: str, made: Rows, rows: int, precision: str, steps: int, out: P
 class _InOrder(RowFeed):
     """The same rows in the same order as the other trainer reads them."""
 
-    size: int
+    size: int = 1
 
     def steps(self) -> Iterator[Chosen]:
         """See `Feed`."""
@@ -239,7 +239,7 @@ def _ours(
         model, tokenizer, _ = build_model(recipe, "cpu", silent, made)
         objective: torch.nn.Module
         once = np.ones(len(made), dtype=np.int64)
-        feed: Any = _InOrder(recipe, made, once, made, rows)
+        feed: Any = _InOrder(recipe, made, once, made, size=rows)
         if recipe.objective != "draft":
             objective = objective_over_rows(model)
         else:

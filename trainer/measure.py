@@ -35,7 +35,7 @@ def nll_by_source(done: Run, recipe: Recipe, prepared: Prepared, device: str) ->
     rows, origin = rows_of(prepared, recipe).held_out, prepared.origin
     model = load(ModelSpec(str(done.model), dtype="float32", device=device)).model
     plain = not isinstance(model, MicroStepForCausalLM)
-    objective = LanguageModelObjective(model) if plain else MicroStepObjective(model, None)
+    objective = LanguageModelObjective(model) if plain else MicroStepObjective(model)
     most = 1 if plain else int(model.config.max_segment_length)
     found = {}
     for place, name in enumerate(prepared.sources):
