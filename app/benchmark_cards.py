@@ -111,6 +111,7 @@ def sample_cards(chosen: Chosen, theme: Theme) -> None:
     highest = max(beside.documents())
     document = step("Document", table["document"].tolist(), highest, SAMPLE, "Its number in the data set, from 0.")
     found = beside.of(document)
+    _prompts(beside, found)
     answer = _which(found)
     come_from = sample_origin(beside, document, answer)
     pieces = sample_figures.pieces(beside, document, answer)
@@ -124,8 +125,8 @@ def sample_cards(chosen: Chosen, theme: Theme) -> None:
     else:
         st.caption("Nothing was written for this document: it was scored by likelihoods, or answers are empty.")
     facts = sample_figures.facts(beside, document, theme)
-    card(facts, come_from, body=lambda: st.dataframe(facts.data, key="fact_table", hide_index=True))
-    _prompts(beside, found)
+    height = _height(facts.data, 2 * MOST)  # tokens per macro step are in view
+    card(facts, come_from, body=lambda: st.dataframe(facts.data, key="fact_table", hide_index=True, height=height))
     if pieces:
         with st.expander("The answers as text"):
             for key, _, piece in pieces:

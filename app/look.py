@@ -22,6 +22,7 @@ _STYLE = """<style>
 .stMainBlockContainer { padding-top: 2.5rem; max-width: 1180px; }
 @media (max-width: 768px) { .stMainBlockContainer { padding-top: 4.25rem; } } /* below the bar of the closed sidebar */
 .stMainBlockContainer h1 { font-size: 1.6rem; padding: 0.4rem 0 0; }
+.stMainBlockContainer h3 { font-size: 1.25rem; padding: 0.8rem 0 0; }
 [class*="st-key-card_"] { background: CARD; }
 [class*="st-key-export_"] { column-gap: 0.25rem; row-gap: 0.2rem; }
 [class*="st-key-export_"] button {

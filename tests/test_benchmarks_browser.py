@@ -77,10 +77,9 @@ def test_two_runs_are_chosen_stepped_through_filtered_and_made_again(
     expect(page.get_by_text("Invalid since it was cut off before an answer was marked")).to_be_visible()
     expect(page.locator("[data-testid=stCode]").get_by_text("Well, let me think about 5").first).to_be_visible()
     assert b"micro-step-tiny" in made_again(reader, "report", tmp_path / "report", monkeypatch)
-    assert b"\n2," in made_again(reader, "documents", tmp_path / "documents", monkeypatch)
     assert b"B," in made_again(reader, "tokens", tmp_path / "tokens", monkeypatch)
-    assert b"think about 5" in made_again(reader, "invalid", tmp_path / "invalid", monkeypatch)
-    assert reader.download(f"score_{GSM8K}", "svg").startswith(b"<svg")
+    assert b"think about 5" in reader.download("invalid", "csv")
+    assert reader.download("documents", "parquet").startswith(b"PAR1")
     told = page.url
     assert all(part in told for part in (f"benchmark={GSM8K}", "sample=2", "run_b=micro-step-tiny"))
     page.goto(told)

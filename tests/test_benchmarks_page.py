@@ -96,7 +96,7 @@ def test_two_runs_are_stepped_through_and_filtered(folder):
     assert at.number_input(key="sample").value == 2 and at.button(key="sample_next").disabled
     at.button(key="sample_previous").click().run()
     facts = table(at, "fact").set_index("fact")
-    assert facts.loc["ours", "A"] == "0" and facts.loc["ours", "B"] == "1"
+    assert facts.loc["ours", "A"] == "0" and facts.loc["ours", "B"] == "1.00"
     assert facts.loc["ours: read", "A"] == "1000" and facts.loc["right answer", "B"] == "7"
     at.segmented_control(key="show").set_value("wrong in B, right in A").run()
     assert "No document is such" in shown(at) and not at.exception
