@@ -336,34 +336,28 @@ def test_rows_with_texts_of_their_own_stand_one_after_another(show: Open) -> Non
     expect(page.get_by_text("pinned: 0")).to_be_visible()
 
 
-# Scrolls through the whole strip, a step a frame, and times the script and layout of each step.
+# Scrolls through the whole strip, a step a frame, and counts the elements that stand in the page.
 SCROLL = """async e => {
-  const steps = 120, end = e.scrollHeight - e.clientHeight, times = [];
+  const steps = 120, end = e.scrollHeight - e.clientHeight;
   let most = 0;
   const frame = () => new Promise(requestAnimationFrame);
   for (let i = 1; i <= steps; i++) {
     await frame();
-    const from = performance.now();
     e.scrollTop = end * i / steps;
     await frame();            // the scroll event and the strip's own frame
     await frame();
-    times.push(performance.now() - from);
     most = Math.max(most, e.querySelectorAll('*').length);
   }
-  times.sort((a, b) => a - b);
-  return {median: times[steps >> 1], p95: times[Math.floor(steps * .95)], most, height: e.scrollHeight};
+  return {most, height: e.scrollHeight};
 }"""
 
 
 @pytest.mark.parametrize("case", ["large", "huge", "oneline"])
 def test_long_texts_scroll_with_few_elements(show: Open, case: str) -> None:
     page = show(case)
-    page.evaluate("performance.clearMeasures()")
     found = page.locator(".scroller").evaluate(SCROLL)
-    print(f"{case}: {found}")
     assert found["height"] > 20_000
     assert found["most"] < 4_000
-    assert found["median"] < 150  # two frames are 33 ms; a shared machine may be slow
     expect(page.locator(".cell").first).to_be_attached()
 
 

@@ -78,7 +78,7 @@ class States:
         first, end = (np.searchsorted(self.row, chosen, side) for side in ("left", "right"))
         for i, (row, a, b) in enumerate(zip(chosen, first, end, strict=True)):
             at = torch.from_numpy(self.token[a:b] - self.rows.offsets[row])
-            out[i, at] = torch.from_numpy(self.states[a:b, -1]).view(torch.bfloat16).float()
+            out[i, at] = torch.from_numpy(np.array(self.states[a:b, -1])).view(torch.bfloat16).float()
         return out
 
 
