@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
-import time
 from typing import Any
 
 import numpy as np
@@ -152,9 +151,7 @@ def test_ten_thousand_tokens_twice_stay_small() -> None:
         )
 
     strip = Strip("abc " * n, (row("A"), row("B")), LEGEND)
-    begin = time.perf_counter()
     size = len(pack(strip, key="k", height=300))
-    assert time.perf_counter() - begin < 2
     assert size < 2_000_000  # the worst case: every word of the vocabulary comes up among the guesses
 
 
