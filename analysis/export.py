@@ -13,7 +13,7 @@ import platform
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,22 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "plotly", 
 NO_CHROME = "PNG, SVG and PDF need Chrome or Chromium on this machine; HTML, CSV, Parquet and the bundle do not"
 _IMAGE_SECONDS = 90
 _one_at_a_time = threading.Lock()  # every export starts a browser of its own
+
+
+class Files(Mapping[str, bytes]):
+    """The files of an export, made when they are asked for: a page is drawn far more often than it is exported."""
+
+    def __init__(self, make: Mapping[str, Callable[[], bytes]]) -> None:
+        self._make = dict(make)
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._make[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make)
+
+    def __len__(self) -> int:
+        return len(self._make)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ are in it only where the figure shows them.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from analysis.export import Origin
+from analysis.export import Files, Origin
 from data.corpus.store import MANIFEST
 from data.corpus.store_write import as_json
 from evals.beside import Beside, Show, Side, invalid
@@ -19,22 +19,6 @@ from evals.samples import Sample, SampleFile, file_name, to_lines
 from evals.tables import notes
 
 FOLDER = "evaluations"  # of an export
-
-
-class Files(Mapping[str, bytes]):
-    """The files of an export, made when they are asked for."""
-
-    def __init__(self, make: Mapping[str, Callable[[], bytes]]) -> None:
-        self._make = dict(make)
-
-    def __getitem__(self, name: str) -> bytes:
-        return self._make[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._make)
-
-    def __len__(self) -> int:
-        return len(self._make)
 
 
 def report_origin(found: Mapping[str, Evaluated], rows: Sequence[Row], benchmark: str | None = None) -> Origin:

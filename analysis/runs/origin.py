@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from analysis.asking import command_line
-from analysis.export import Origin
+from analysis.export import Files, Origin
 from analysis.figures.theme import Theme
 from analysis.runs.curves import AXES, Axis, check_smoothing, curve
 from analysis.runs.log import Look, RunLog
@@ -62,7 +62,7 @@ def origin(runs: Sequence[RunLog], view: RunsView) -> Origin:
         view=dataclasses.asdict(view),
         models={},
         notes={run.name: tuple(said) for run in runs if (said := remarks(run))},
-        files=Files(runs),
+        files=_files(runs),
     )
 
 
@@ -74,26 +74,16 @@ def command(figure: str, runs: Sequence[RunLog], view: RunsView, out: str) -> st
     return command_line([*words, "--measure", view.measure, "--unit", view.unit, "--theme", view.theme, "--out", out])
 
 
-class Files(Mapping[str, bytes]):
-    """The files of an export, made when they are asked for: a page is drawn far more often than it is exported."""
-
-    def __init__(self, runs: Sequence[RunLog]) -> None:
-        self._make: dict[str, Callable[[], bytes]] = {SEEN: partial(_seen, runs)}
-        for run in runs:
-            folder = f"{FOLDER}/{run.name}"
-            self._make[f"{folder}/{FACTS}"] = partial(facts_json, run.facts)
-            self._make[f"{folder}/{LOG}"] = partial(_log, run)
-            if recipe(run.path) is not None:
-                self._make[f"{folder}/{RECIPE}"] = partial(_recipe, run)
-
-    def __getitem__(self, name: str) -> bytes:
-        return self._make[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._make)
-
-    def __len__(self) -> int:
-        return len(self._make)
+def _files(runs: Sequence[RunLog]) -> Files:
+    """The logs, what was seen of their folders, and the recipes that there are."""
+    make: dict[str, Callable[[], bytes]] = {SEEN: partial(_seen, runs)}
+    for run in runs:
+        folder = f"{FOLDER}/{run.name}"
+        make[f"{folder}/{FACTS}"] = partial(facts_json, run.facts)
+        make[f"{folder}/{LOG}"] = partial(_log, run)
+        if recipe(run.path) is not None:
+            make[f"{folder}/{RECIPE}"] = partial(_recipe, run)
+    return Files(make)
 
 
 def read_seen(path: Path) -> dict[str, Look]:
