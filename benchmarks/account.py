@@ -88,14 +88,11 @@ def held_out_prompts(prepared: Prepared, name: str, count: int) -> Rows:
     Raises:
         TextError: there are none.
     """
-    from data.examples import read_examples
-    from data.prepared import examples_file
-
-    names = [each.source for each in read_examples(examples_file(prepared.path).parent)]
     rows = training_rows(prepared, None).held_out
-    chosen = [i for i in range(len(rows)) if names[rows.example[i]] == name][:count]
+    names = [prepared.sources[place] for place in prepared.origin[rows.example]]
+    chosen = [i for i in range(len(rows)) if names[i] == name][:count]
     if not chosen and count:
-        held = sorted({names[i] for i in rows.example})
+        held = sorted(set(names))
         raise TextError(f"{prepared.path} holds out no prompts of {name!r}; it does of {', '.join(held) or 'none'}")
     return [rows.prompt(i) for i in chosen]
 
