@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from model.cache import Progress
 from model.errors import ModelBroken
 from model.quiet import quiet
+from model.saving import share_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -146,9 +147,7 @@ def _write(
     copy.save_pretrained(folder)
     tokenizer.name_or_path = ""
     tokenizer.save_pretrained(folder)
-    mode = (folder / "config.json").stat().st_mode
-    for path in folder.glob("*.safetensors"):  # written for their owner only, unlike every other file
-        path.chmod(mode)
+    share_weights(folder)
 
 
 def _clean_config(config: Any, original: dict[str, object]) -> Any:

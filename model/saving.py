@@ -84,6 +84,7 @@ def save_modules(
             config.save_pretrained(beside)
             model.generation_config.save_pretrained(beside)
             beside.chmod(0o755)
+            share_weights(beside)
             if folder.exists():
                 shutil.rmtree(folder)
             beside.replace(folder)
@@ -91,6 +92,13 @@ def save_modules(
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def share_weights(folder: Path) -> None:
+    """Let whoever may read a saved model's configuration read its weights: safetensors writes for the owner alone."""
+    mode = next(folder.glob("*config.json")).stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
 
 
 def base_reference(folder: Path | str) -> dict[str, Any] | None:

@@ -93,6 +93,12 @@ def test_the_modules_alone_come_back_on_their_base(tmp_path, on_disk):
     assert half.dtype == torch.bfloat16 and half.base.dtype == torch.bfloat16
 
 
+def test_who_may_read_the_configuration_may_read_the_weights(tmp_path, on_disk):
+    where, model = on_disk
+    model.save_modules(tmp_path / "m", str(where))
+    assert (tmp_path / "m" / MODULES).stat().st_mode == (tmp_path / "m" / "config.json").stat().st_mode
+
+
 def test_an_adapter_comes_along_merged_or_to_train_on(tmp_path, on_disk):
     where, model = on_disk
     before = logits(model)

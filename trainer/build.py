@@ -27,7 +27,7 @@ from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.quiet import quiet
 from model.read import read_tokenizer
-from model.saving import fingerprint
+from model.saving import fingerprint, share_weights
 from model.terminal import Tell
 from trainer.draft import DraftObjective, frequent
 from trainer.feed import DraftFeed, Feed, RowFeed, mean_tokens
@@ -65,6 +65,7 @@ class Built:
         """
         with quiet():
             self._export(folder)
+        share_weights(folder)
 
     def _export(self, folder: Path) -> None:
         recipe = self.recipe
