@@ -45,8 +45,8 @@ LLAMA = ("llama3.2", "https://www.llama.com/llama3_2/license/")
 GEMMA = ("gemma", "https://ai.google.dev/gemma/terms")
 TINY_PARAMETERS = 1_296_000
 MICRO_STEP_TINY_PARAMETERS = 1_698_689
-# Of what was trained on SmolLM2 135M Instruct, its weights included.
-MERGED_PARAMETERS = DRAFT_PARAMETERS = CONTROL_PARAMETERS = 0
+# Of what was trained on SmolLM2 135M Instruct, its weights included and adapters merged into them.
+MERGED_PARAMETERS, DRAFT_PARAMETERS, CONTROL_PARAMETERS = 142_759_873, 141_595_776, 134_515_008
 
 
 def _pair(
