@@ -113,7 +113,7 @@ def shelf() -> Shelf:
 
 @st.cache_resource(show_spinner=False, ttl=600)
 def first_pair() -> DefaultPair:
-    """What to compare on the first visit; asks once whether the hub is there."""
+    """What to compare on the first visit, of what is on this machine."""
     return default_pair()
 
 

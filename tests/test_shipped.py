@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from data.runs import LOG, RECIPE, from_line
 from model.catalog import find
 from model.fetch import is_cached
-from model.loading import ModelSpec, load
+from model.loading import LoadedModel, ModelSpec, load
 from model.padding import left_padded
 from model.wrapping import wrapped
 from trainer.recipe import read_recipe
@@ -20,6 +21,14 @@ BASE = "smollm2-135m-instruct"
 NAMES = ("micro-step-smollm2-135m", "micro-step-smollm2-135m-draft", "control-smollm2-135m")
 DEMO = Path(__file__).parent.parent / "data" / "demo"
 QUESTION = "A shop sells pencils at 3 for 2 dollars. How much do 12 pencils cost?"
+
+
+@pytest.fixture
+def opened() -> Callable[[str], LoadedModel]:
+    """Opens a model on the base, where that is on this machine."""
+    if not is_cached(BASE):
+        pytest.skip(f"{BASE} is not on this machine: python -m model fetch {BASE}")
+    return lambda name: load(ModelSpec(name, dtype="float32", device="cpu"))
 
 
 def test_together_they_take_at_most_40_megabytes():
@@ -41,20 +50,16 @@ def test_each_comes_with_the_recipe_that_made_it_its_whole_log_and_a_card(name):
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", NAMES)
-def test_each_opens_on_its_base_and_is_as_large_as_the_catalog_says(name):
-    if not is_cached(BASE):
-        pytest.skip(f"{BASE} is not on this machine: python -m model fetch {BASE}")
-    loaded = load(ModelSpec(name, dtype="float32", device="cpu"))
+def test_each_opens_on_its_base_and_is_as_large_as_the_catalog_says(opened, name):
+    loaded = opened(name)
     entry = find(name)
     assert entry is not None and loaded.facts.parameters == entry.parameters
     assert not any(note.startswith("untrained") for note in loaded.facts.approximations)
 
 
 @pytest.mark.real
-def test_the_draft_writes_what_its_base_writes_in_far_fewer_passes():
-    if not is_cached(BASE):
-        pytest.skip(f"{BASE} is not on this machine: python -m model fetch {BASE}")
-    loaded = load(ModelSpec(NAMES[1], dtype="float32", device="cpu"))
+def test_the_draft_writes_what_its_base_writes_in_far_fewer_passes(opened):
+    loaded = opened(NAMES[1])
     model = wrapped(loaded).model
     turns = [{"role": "user", "content": QUESTION}]
     prompt = loaded.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
