@@ -46,7 +46,12 @@ def list_benchmarks() -> None:
 @app.command("run")
 def run_command(
     model: Annotated[str, typer.Option(help="Catalog name, hub id or folder, of a micro_step or a plain model.")],
-    tasks: Annotated[str, typer.Option(help="Benchmarks with commas between; `python -m evals list` names them.")],
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Benchmarks with commas between; `python -m evals list` names them. NAME:N: only its first N documents."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the samples; one that was begun is gone on with.")],
     confidence: Annotated[
         str, typer.Option(help="Values of tau with commas between, of a micro_step model; above 1 the base alone.")
@@ -83,7 +88,9 @@ def run_command(
     """Run benchmarks (resumable), each sample kept as its batch is done."""
     from evals.benchmark import find_benchmark
 
-    chosen = [find_benchmark(name) for name in dict.fromkeys(tasks.replace(" ", "").split(","))]
+    limits = _limits(tasks)
+    chosen = [find_benchmark(name) for name in limits]
+    own = {name: most for name, most in limits.items() if most is not None}
     taus = _numbers(confidence)
     need_harness()
     import torch
@@ -112,7 +119,7 @@ def run_command(
     try:
         with progress_bar() as tell:
             say = tell if sys.stderr.isatty() else _lines()
-            evaluate(lambda: load(spec, say), chosen, taus, out, local, options, say)
+            evaluate(lambda: load(spec, say), chosen, taus, out, local, options, say, own)
     except KeyboardInterrupt:
         print(one_line(f"{out} holds the samples so far; start the same command again to go on"), file=sys.stderr)
         raise
@@ -203,6 +210,17 @@ def samples_command(
         give(sample_tables.token_table(beside, document, answer), out, "a row a token")
     else:
         give(sample_tables.fact_table(beside, document), out, "a row a fact")
+
+
+def _limits(tasks: str) -> dict[str, int | None]:
+    """Each benchmark's name in `a,b:20`, and how many documents are asked for, if that is said."""
+    found: dict[str, int | None] = {}
+    for part in tasks.replace(" ", "").split(","):
+        name, colon, most = part.partition(":")
+        if colon and (not most.isdecimal() or int(most) < 1):
+            raise MicroStepError(f"--tasks takes NAME or NAME:N, N documents at most, got {part!r}")
+        found[name] = int(most) if colon else None
+    return found
 
 
 def _numbers(given: str) -> list[float]:

@@ -64,6 +64,7 @@ def evaluate(
     local: Path | None = None,
     options: EvalOptions | None = None,
     tell: Tell = lambda message, fraction: None,
+    limits: Mapping[str, int] | None = None,
 ) -> list[SampleFile]:
     """Evaluate a model, or go on where a run was stopped.
 
@@ -75,6 +76,7 @@ def evaluate(
         local: folder with the data sets; None: the hub.
         options: what else decides the samples.
         tell: told about the progress.
+        limits: only the first so many documents of these benchmarks, by name, instead of the options' limit.
 
     Raises:
         MicroStepError: a benchmark runs programs and this was not allowed, or the machine cannot shut them off.
@@ -82,7 +84,7 @@ def evaluate(
         TextError: a data set cannot be had.
         TooLarge: prompts and answers do not fit the model's context.
     """
-    options = options or EvalOptions()
+    options, limits = options or EvalOptions(), limits or {}
     sandbox = sandbox_for(chosen, options)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with writing(out):
@@ -92,7 +94,7 @@ def evaluate(
             raise MicroStepError(f"{loaded.facts.name} is a micro_step model: give at least one --confidence")
         runs = []
         for benchmark in chosen:  # all of them first: what cannot run is said before anything runs
-            found = documents(benchmark, local, options.limit)
+            found = documents(benchmark, local, limits.get(benchmark.name, options.limit))
             runs += [_Run(loaded, benchmark, found, tau, options, sandbox, tell) for tau in taus]
         begin(out, _manifest(loaded, options))
         return [each.run(out) for each in runs]
