@@ -49,7 +49,7 @@ def run_command(
     tasks: Annotated[
         str,
         typer.Option(
-            help="Benchmarks with commas between; `python -m evals list` names them. NAME:N: only its first N documents."
+            help="Benchmarks with commas between (`python -m evals list`); NAME:N asks for the first N documents."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the samples; one that was begun is gone on with.")],

@@ -18,12 +18,17 @@ import torch
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
+from transformers import DynamicCache
 
 from evals.loglikelihood import Scored, by_base, by_own_segments
 from evals.until import AnswerCriterion, StopStrings, apart
 from model.errors import MicroStepError
+from model.few_rows import for_few_rows
+from model.forward import body
+from model.growing_cache import growing_cache
 from model.loading import LoadedModel, ModelSpec, load
 from model.modeling import MicroStepForCausalLM
+from model.shared_prefix import shared_first
 
 Likelihood = Literal["own", "base"]
 _Request = tuple[Any, list[int], list[int]]  # the request's texts, ids of the context, ids of the continuation
@@ -63,7 +68,7 @@ class RecordedLM(HFLM):  # type: ignore[misc]
 
     def __init__(self, loaded: LoadedModel, batch_size: int = 8, per_token: bool = False) -> None:
         with _harness_quiet():
-            super().__init__(loaded.model, "causal", tokenizer=loaded.tokenizer, batch_size=batch_size)
+            super().__init__(for_few_rows(loaded.model), "causal", tokenizer=loaded.tokenizer, batch_size=batch_size)
         self.per_token = per_token
         self.answers: list[Answer] = []
         self.likelihoods: list[Likely] = []
@@ -104,11 +109,23 @@ class RecordedLM(HFLM):  # type: ignore[misc]
                 self.cache_hook.add_partial("loglikelihood", texts_of, out[-1])
         return out
 
+    def _read(self, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> None:
+        body(self.model)(
+            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
+        )
+
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
         begun = time.perf_counter()
-        out: Tensor = super()._model_generate(context, max_length, stop, **generation_kwargs)
+        with torch.inference_mode():
+            prompts = shared_first(context, generation_kwargs.pop("attention_mask"), self.model)
+            cache = growing_cache(self.model.config.get_text_config())
+            prompts.read_shared(cache, lambda ids, mask, position: self._read(ids, mask, position, cache))
+            out: Tensor = super()._model_generate(
+                prompts.ids, max_length, stop, attention_mask=prompts.mask, past_key_values=cache, **generation_kwargs
+            )
         share = (time.perf_counter() - begun) / len(out)
         stops = StopStrings(self.tokenizer, stop)
+        out = torch.cat([context, out[:, context.shape[1] :]], 1)
         for row in out[:, context.shape[1] :].tolist():
             ids, ended = stops.cut(row, self.ends)
             self.answers.append(Answer(tuple(ids), tuple(range(len(ids))), None, len(ids), 0, ended, share))

@@ -26,10 +26,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from model.course import leave
+from model.course import leave, read_prompts
 from model.forward import body, logits_of, token_model, vocabulary
+from model.growing_cache import growing_cache
 from model.modeling import MicroStepForCausalLM
 from model.padding import left_padded
 
@@ -139,10 +140,8 @@ class _Reading:
         embed = model.get_input_embeddings()
         ids, mask = left_padded(self.contexts)
         ids, mask, text, count = (each.to(device) for each in (ids, mask, self.text, self.count))
-        cache = DynamicCache(config=model.base.config.get_text_config())
-        position = (mask.cumsum(1) - 1).clamp(min=0)
-        macro = model.macro(embed(ids), mask, position, cache)
-        last, context, position = macro.last[:, -1], macro.context[:, -1], position[:, -1]
+        cache = growing_cache(model.base.config.get_text_config())
+        last, context, mask, position = read_prompts(model, ids, mask, cache)
         at, live = torch.zeros_like(count), list(range(len(count)))
         while True:
             window = at[:, None] + torch.arange(self.most, device=device)  # [L, M]

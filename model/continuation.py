@@ -22,6 +22,7 @@ from transformers import (
 
 from model.errors import MicroStepError, TextError, TooLarge
 from model.forward import body, context_length, logits_of, text_config
+from model.growing_cache import growing_cache
 from model.uncertainty import TokenScores, reduce_in_chunks, reduce_logits
 
 
@@ -95,7 +96,7 @@ def continue_text(
     warpers, generator = sampling.warpers, torch.Generator().manual_seed(sampling.seed)
     ends = _end_ids(model)
     with torch.inference_mode():
-        cache = DynamicCache(config=text_config(model))
+        cache = growing_cache(text_config(model))
         ids = torch.as_tensor(fed, device=model.device)[None]
         hidden = _advance(model, ids, cache)
         scored = fed[1:] if bos is None else prompt

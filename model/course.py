@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from model.choosing import Chooser
+from model.shared_prefix import shared_first
 from model.stopping import StopRule
 from model.written import Clock, Written
 
@@ -31,6 +32,23 @@ class Course:
     most: int  # M
     clock: Clock
     tell: Told  # of a row's number and all that it has written, after each of its segments
+
+
+def read_prompts(
+    model: MicroStepForCausalLM, input_ids: Tensor, mask: Tensor, cache: DynamicCache
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Read prompts [B, P], padded on the left, into an empty cache, every token as a macro step of its own.
+
+    Returns:
+        at the last tokens the base's states [B, d] and [B, K, d]; the mask [B, P] of what the cache holds; and the
+        last tokens' positions [B].
+    """
+    embed = model.get_input_embeddings()
+    prompts = shared_first(input_ids, mask, model.base)
+    prompts.read_shared(cache, lambda ids, mask, position: model.macro(embed(ids), mask, position, cache))
+    ids, position = prompts.ids[:, prompts.shared :], prompts.position
+    macro = model.macro(embed(ids), prompts.mask, position[:, prompts.shared :], cache)
+    return macro.last[:, -1], macro.context[:, -1], prompts.mask, position[:, -1]
 
 
 def only(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:

@@ -1,8 +1,8 @@
 """A view of a model whose linear layers are quick for a few rows, sharing all weights with the model.
 
-Decoding on a processor feeds a linear layer 1 row, or 2 to 5: a draft under check, a small batch, the states that a
-micro decoder starts from. In float32, MKL multiplies x W^T for 2 or 3 rows in as many times the time of one, and W x^T
-in the time of one, the weights being what takes long to read (benchmarks/README.md has the times).
+Decoding on a processor feeds a linear layer a row a prompt, a few for a draft under check. In float32, MKL multiplies
+x W^T for 2 rows in nearly twice the time of one, and W x^T in the time of one, the weights being what takes long to
+read; up to a few dozen rows W x^T is the quicker one, or as quick (benchmarks/README.md has the times).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MOST = 5  # rows; with 8, x W^T is the quicker one
+MOST = 32  # rows
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList, StopStringCriteria
+from transformers import LogitsProcessorList, StoppingCriteriaList, StopStringCriteria
 from transformers.generation import GenerationConfig, GenerationMixin
 
 from model.choosing import Chooser
-from model.course import Course, Told, leave, only
+from model.course import Course, Told, leave, only, read_prompts
 from model.errors import MicroStepError, TextError, TooLarge
 from model.few_rows import for_few_rows
 from model.forward import logits_of
+from model.growing_cache import growing_cache
 from model.lossless import write_lossless
 from model.stopping import Offer, StopRule, find_stop_rule
 from model.written import Clock, SegmentedGeneration, Written, gathered
@@ -156,11 +157,8 @@ def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Wri
     if course.tau > 1 and not course.rule.needs_stop_head:
         course = replace(course, most=1)  # no probability reaches it
     model, clock = course.model, course.clock
-    embed = model.get_input_embeddings()
-    cache = DynamicCache(config=model.base.config.get_text_config())
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    macro = model.macro(embed(input_ids), mask, position, cache)
-    last, context, position = macro.last[:, -1], macro.context[:, -1], position[:, -1]
+    cache = growing_cache(model.base.config.get_text_config())
+    last, context, mask, position = read_prompts(model, input_ids, mask, cache)
     clock.to("prompt")
     live = list(range(len(rows)))
     while live:

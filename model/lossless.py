@@ -9,19 +9,16 @@ drafted.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from model.choosing import Chooser, probability_of
-from model.course import Course, leave
+from model.course import Course, leave, read_prompts
 from model.forward import logits_of, vocabulary
+from model.growing_cache import growing_cache
 from model.written import Clock, Written
-
-if TYPE_CHECKING:
-    pass
 
 
 def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
@@ -33,11 +30,9 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
     model, chooser, clock = course.model, course.chooser, course.clock
     embed = model.get_input_embeddings()
     drafter = _Drafter(course)
-    cache = DynamicCache()  # layers that keep everything, sliding ones too: what was refused is taken out again
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    macro = model.macro(embed(input_ids), mask, position, cache)
-    position, context = position[:, -1], macro.context[:, -1]
-    logits = logits_of(model.base, macro.last[:, -1])
+    cache = growing_cache()  # layers that keep everything, sliding ones too: what was refused is taken out again
+    last, context, mask, position = read_prompts(model, input_ids, mask, cache)
+    logits = logits_of(model.base, last)
     token, probability = chooser.choose(logits, rows)
     clock.to("prompt")
     live = list(range(len(rows)))

@@ -1,0 +1,61 @@
+"""Caches of keys and values that grow in place.
+
+Transformers' dynamic cache copies all that it holds at every step. Here a layer keeps room for more tokens, so that a
+step writes only its own; the room grows with what it holds, so that copying stays a small part of all writing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+ROOM = 64  # more tokens at the least
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """A dynamic layer whose keys and values [B, H, N, D] are the beginning of something larger."""
+
+    keys: Tensor
+    values: Tensor
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Put new keys and values [B, H, n, D] behind those that there are, and return all."""
+        if torch.is_grad_enabled() and (key_states.requires_grad or value_states.requires_grad):
+            found: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
+            return found  # what a gradient needs must not be written over
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = _extended(self.keys, key_states)
+        self.values = _extended(self.values, value_states)
+        return self.keys, self.values
+
+
+def _extended(held: Tensor, new: Tensor) -> Tensor:
+    """[B, H, N + n, D] `held` and `new`: written behind `held` where there is room."""
+    if not held.numel():
+        held = new[:, :, :0]
+    rows, heads, n, d = held.shape
+    total = n + new.shape[2]
+    room = held.untyped_storage().nbytes() // held.element_size()
+    pitch = held.stride(1) // d if heads else 0  # tokens a head has room for
+    fits = n > 0 and held.stride() == (heads * pitch * d, pitch * d, d, 1) and held.storage_offset() == 0
+    if not fits or total > pitch or rows * heads * pitch * d > room:
+        grown = held.new_empty(rows, heads, total + max(ROOM, total // 4), d)
+        grown[:, :, :n] = held
+        held = grown[:, :, :n]
+    out = held.as_strided((rows, heads, total, d), held.stride())
+    out[:, :, n:] = new
+    return out
+
+
+def growing_cache(config: PretrainedConfig | None = None) -> DynamicCache:
+    """An empty cache; with a configuration layers that slide do, else every layer keeps everything."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if config is None:
+        cache.layer_class_to_replicate = GrowingLayer
+    return cache
