@@ -6,8 +6,10 @@ once with several. Intervals are 95% bootstraps over prompts; of speeds, over ba
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
 from typing import Any, cast
@@ -16,16 +18,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.account_kept import Kept, Measured
 from benchmarks.account_ratio import ratio
-from benchmarks.decode import Judged
 from benchmarks.decode_ways import Batch, Rows, Ways, padded, prompt_ids
 from benchmarks.measure import in_turn, seconds_of, version
 from data.prepared import Prepared
 from data.reading import readings
 from data.sources import source
+from evals.loglikelihood import by_base
 from model.cost import slot_bytes
 from model.errors import ModelError, TextError
+from model.few_rows import for_few_rows
 from model.forward import vocabulary
+from model.growing_cache import growing_cache
 from model.loading import LoadedModel
 from model.stopping import RULES
 from model.terminal import Tell
@@ -35,6 +40,8 @@ from trainer.rows import training_rows
 
 QUESTIONS = "gsm8k_test"  # measured on, never trained on
 BASE = "base"
+WARM_TOKENS = 16  # that a way writes before it is measured
+JUDGED_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -45,29 +52,17 @@ class Way:
     decoding: str  # merged, lossless, or plain
     rule: str | None  # when a segment ends
     tau: float | None
-    write: Callable[[Batch], SegmentedGeneration | Rows]
+    write: Callable[[Batch, int | None], SegmentedGeneration | Rows]  # so many new tokens; None: all
 
 
-@dataclass
+@dataclass(frozen=True)
 class Answers:
-    """What a way wrote to the prompts, a batch after the other."""
+    """What a way wrote to the prompts."""
 
-    seconds: list[float] = field(default_factory=list)  # a batch
-    rows: Rows = field(default_factory=list)  # a prompt
-    tokens: list[int] = field(default_factory=list)  # a batch
-    passes: list[int] = field(default_factory=list)  # a prompt; of the base
-
-    def add(self, seconds: float, answer: SegmentedGeneration | Rows) -> None:
-        """Put a batch at the end."""
-        if isinstance(answer, SegmentedGeneration):
-            rows = [row.ids for row in answer.rows]
-            self.passes += [row.macro_steps for row in answer.rows]
-        else:
-            rows = answer
-            self.passes += [len(row) for row in rows]
-        self.seconds.append(seconds)
-        self.tokens.append(sum(map(len, rows)))
-        self.rows += rows
+    seconds: list[float]  # a batch
+    rows: Rows  # a prompt
+    tokens: list[int]  # a batch
+    passes: list[int]  # a prompt; of the base
 
 
 def questions(tokenizer: Any, count: int, local: Path | None) -> Rows:
@@ -121,30 +116,67 @@ def ways_of(
 
 
 def _plain(name: str, loaded: LoadedModel, tokens: int) -> Way:
-    return Way(name, "plain", None, None, Ways(loaded.model, cast("Any", None), tokens).plain)
+    """Transformers' own `generate`, with the layers and the cache that make micro_step models quick, too."""
+    ways = Ways(for_few_rows(loaded.model), cast("Any", None), tokens)
+
+    def write(batch: Batch, most: int | None) -> Rows:
+        cache = growing_cache(loaded.model.config.get_text_config())
+        return replace(ways, new_tokens=most or tokens).plain(batch, past_key_values=cache)
+
+    return Way(name, "plain", None, None, write)
 
 
-def _at(ways: Ways, rule: str, tau: float) -> Callable[[Batch], SegmentedGeneration]:
-    return lambda batch: ways.segments(batch, rule=rule, confidence=tau)
+def _at(ways: Ways, rule: str, tau: float) -> Callable[[Batch, int | None], SegmentedGeneration]:
+    def write(batch: Batch, most: int | None) -> SegmentedGeneration:
+        return replace(ways, new_tokens=most or ways.new_tokens).segments(batch, rule=rule, confidence=tau)
+
+    return write
 
 
-def answered(ways: Sequence[Way], prompts: Rows, size: int, device: torch.device, tell: Tell) -> list[Answers]:
-    """Let every way answer all prompts in batches of `size`, longest last, in turning order."""
+def answered(
+    ways: Sequence[Way], prompts: Rows, size: int, device: torch.device, kept: Kept, tell: Tell
+) -> list[Answers]:
+    """Let every way answer all prompts in batches of `size`, longest last, in turning order.
+
+    Batches that are kept are not measured again.
+    """
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i)) if size > 1 else range(len(prompts))
     sorted_prompts = [prompts[i] for i in order]
     parts = [sorted_prompts[i : i + size] for i in range(0, len(prompts), size)]
-    found = [Answers() for _ in ways]
-    for way in ways:
-        way.write(padded(parts[0], device))
+    warm = set[int]()
     for number, part in enumerate(parts):
-        tell(f"{size} at a time: batch {number + 1} of {len(parts)}", number / len(parts))
-        for which in in_turn(number, len(ways)):
+        for turn, which in enumerate(in_turn(number, len(ways))):
+            if kept.get(size, which, number) is not None:
+                continue
+            done = number * len(ways) + turn
+            tell(f"{size} at a time: batch {number + 1} of {len(parts)}", done / (len(parts) * len(ways)))
+            way = ways[which]
+            if which not in warm:
+                way.write(padded(parts[0], device), WARM_TOKENS)
+                warm.add(which)
             batch = padded(part, device)
-            found[which].add(*seconds_of(lambda which=which, batch=batch: ways[which].write(batch)))  # type: ignore[misc]
-    for each in found:  # back into the order of the prompts
-        back = np.argsort(np.array(order))
-        each.rows, each.passes = [each.rows[i] for i in back], [each.passes[i] for i in back]
+            kept.put(size, which, number, _measured(*seconds_of(lambda way=way, batch=batch: way.write(batch, None))))  # type: ignore[misc]
+    found = []
+    back = np.argsort(np.array(order))  # into the order of the prompts
+    for which in range(len(ways)):
+        batches = [cast("Measured", kept.get(size, which, number)) for number in range(len(parts))]
+        rows = [row for each in batches for row in each.rows]
+        passes = [count for each in batches for count in each.passes]
+        found.append(
+            Answers(
+                [each.seconds for each in batches],
+                [rows[i] for i in back],
+                [sum(map(len, each.rows)) for each in batches],
+                [passes[i] for i in back],
+            )
+        )
     return found
+
+
+def _measured(seconds: float, answer: SegmentedGeneration | Rows) -> Measured:
+    if isinstance(answer, SegmentedGeneration):
+        return Measured(seconds, [row.ids for row in answer.rows], [row.macro_steps for row in answer.rows])
+    return Measured(seconds, answer, [len(row) for row in answer])
 
 
 def account(
@@ -156,6 +188,7 @@ def account(
     tokens: int = 256,
     sizes: Sequence[tuple[int, int | None]] = ((1, 24), (8, None)),
     tell: Tell = lambda message, fraction: None,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     """Measure all.
 
@@ -168,31 +201,41 @@ def account(
         tokens: of an answer at most.
         sizes: prompts at a time, and how many of the prompts at that (None: all).
         tell: told about the progress.
+        keep: file of the batches as they are measured; one that was begun is gone on with.
 
     Returns:
         a report with a row a way and a size.
     """
     prompts = _mixed(by_source)
     ways = ways_of(models, base, rules, taus, tokens)
+    settings = {
+        "models": [[each.facts.name, each.facts.revision] for each in (base, *models)],
+        "dtype": base.facts.dtype,
+        "device": str(base.model.device),
+        "threads": torch.get_num_threads(),
+        "versions": {package: version(package) for package in ("torch", "transformers")},
+        "max_new_tokens": tokens,
+        "ways": [[way.model, way.rule, way.tau] for way in ways],
+        "prompts_sha256": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
+        "sizes": sizes,
+    }
+    kept = Kept(keep, settings)
     rows: list[dict[str, Any]] = []
     for size, most in sizes:
         chosen = prompts[:most]
-        found = answered(ways, chosen, size, base.model.device, tell)
+        found = answered(ways, chosen, size, base.model.device, kept, tell)
         tell(f"{size} at a time: judging the answers", None)
-        own = _judged(base.model, chosen, found[0].rows)
+        judge = _Judge(base.model)
+        own = judge.told(chosen, found[0].rows)
         for way, answers in zip(ways, found, strict=True):
-            judged = own if way.model == BASE else _judged(base.model, chosen, answers.rows)
+            judged = judge.told(chosen, answers.rows)
             rows.append(_row(way, size, answers, found[0], judged, own, chosen, base.model))
     return {
         "benchmark": "account",
         "base": base.facts.name,
-        "models": [loaded.facts.name for loaded in models],
-        "dtype": base.facts.dtype,
-        "device": str(base.model.device),
-        "threads": torch.get_num_threads(),
+        **settings,
         "prompts": {name: len(each) for name, each in by_source.items()},
-        "max_new_tokens": tokens,
-        "versions": {package: version(package) for package in ("torch", "transformers")},
+        "sittings": kept.sittings,
         "rows": rows,
     }
 
@@ -212,10 +255,24 @@ class _Told:
     count: NDArray[np.float64]  # [P] tokens
 
 
-def _judged(base: Any, prompts: Rows, answers: Rows) -> _Told:
-    each = [Judged.of(base, [prompt], [answer]) for prompt, answer in zip(prompts, answers, strict=True)]
-    count = np.array([len(answer) for answer in answers], dtype=np.float64)
-    return _Told(np.array([one.nll for one in each]) * count, np.array([one.agreement for one in each]) * count, count)
+class _Judge:
+    """The base, reading answers after their prompts; the same answer only once."""
+
+    def __init__(self, base: Any) -> None:
+        self._base = base
+        self._there: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, float]] = {}
+
+    def told(self, prompts: Rows, answers: Rows) -> _Told:
+        """Of each answer."""
+        pairs = [(tuple(prompt), tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
+        new = sorted({pair for pair in pairs if pair not in self._there}, key=lambda pair: sum(map(len, pair)))
+        for a in range(0, len(new), JUDGED_AT_ONCE):
+            some = new[a : a + JUDGED_AT_ONCE]
+            scored = by_base(self._base, [prompt for prompt, _ in some], [answer for _, answer in some])
+            for pair, one in zip(some, scored, strict=True):
+                self._there[pair] = -one.total, float(one.correct.sum())
+        nll, agreed = np.array([self._there[pair] for pair in pairs]).T
+        return _Told(nll, agreed, np.array([len(answer) for _, answer in pairs], dtype=np.float64))
 
 
 def _row(

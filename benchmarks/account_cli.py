@@ -32,10 +32,17 @@ def account_command(
     segments: Annotated[str, typer.Option(help="Strategy for the accuracy by place: NAME:parameter=value.")] = (
         "confidence:tau=0.9"
     ),
+    read: Annotated[
+        int | None, typer.Option(min=1, help="Held-out examples read for the accuracy by place; all, if not given.")
+    ] = None,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights.")] = "bfloat16",
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")] = None,
     local: Annotated[Path | None, typer.Option(help="Folder of the sources' files; else the hub.")] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="A .jsonl file of all batches as they are measured; a begun one is gone on with."),
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="A .png, .svg or .pdf file to draw it in.")] = None,
     out: Out = None,
 ) -> None:
@@ -77,9 +84,9 @@ def account_command(
             QUESTIONS: test_questions(own.tokenizer, questions, local),
             source: held_out_prompts(data, source, held_out),
         }
-        report = account(models, own, prompts, taus, rules, max_new_tokens, sizes, tell)
+        report = account(models, own, prompts, taus, rules, max_new_tokens, sizes, tell, keep)
         merged = [each for each in models if (said := each.facts.micro_step) and said.decoding == "merged"]
-        report["positions"] = [row for each in merged for row in positions(each, own, data, cuts)]
+        report["positions"] = [row for each in merged for row in positions(each, own, data, cuts, read)]
     _show(report)
     if figure is not None:
         write_bytes(figure, image(draw(report), cast("Any", figure.suffix[1:])))

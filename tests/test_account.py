@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.account import account, held_out_prompts
+from benchmarks.account import _Judge, account, held_out_prompts
 from benchmarks.account_figure import draw
 from benchmarks.account_positions import positions
 from benchmarks.account_ratio import ratio
+from benchmarks.decode import Judged
 from data.prepared import Prepared
-from model.errors import ModelError, TextError
+from model.errors import ExportError, ModelError, TextError
 from model.loading import LoadedModel, ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from tests.micro_steps import scramble
@@ -91,6 +92,44 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
     assert len(draw(report).data) == 4 + 3 * 2, "a line a model, and one more for the speed of one prompt at a time"
 
 
+def test_a_stopped_account_goes_on_and_measures_nothing_twice(
+    base: Path, prepared: Prepared, models: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, keep = {"made": held_out_prompts(prepared, "made", 4)}, tmp_path / "kept.jsonl"
+    loaded, own = opened(models[:1]), load(ModelSpec(str(base)))
+    options = {"tokens": 8, "sizes": ((2, None),), "keep": keep}
+    whole = account(loaded, own, prompts, (0.5,), **options)
+    lines = keep.read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + 2 * 2, "a head, and two batches of two ways"
+    keep.write_text("".join(lines[:3]) + lines[3][:20])  # stopped in the middle of a line
+    again = account(loaded, own, prompts, (0.5,), **options)
+    assert again["sittings"] == 2 and len(keep.read_text().splitlines()) == 6
+    exact = ("tokens", "tokens_per_macro_step", "agreement", "same_prefix", "nll", "nll_ratio", "cache_of_base")
+    assert [[row[key] for key in exact] for row in again["rows"]] == [
+        [row[key] for key in exact] for row in whole["rows"]
+    ]
+
+    monkeypatch.setattr("benchmarks.account.seconds_of", lambda run: pytest.fail("it was measured before"))
+    third = account(loaded, own, prompts, (0.5,), **options)
+    assert third["rows"] == again["rows"] and third["sittings"] == 3
+    with pytest.raises(ExportError, match=r"begun with something else: max_new_tokens \(8 there, 9 now\)"):
+        account(loaded, own, prompts, (0.5,), **{**options, "tokens": 9})
+    keep.write_text('{"format": "other"}\n')
+    with pytest.raises(ExportError, match="no account that could be gone on with"):
+        account(loaded, own, prompts, (0.5,), **options)
+
+
+def test_an_answer_is_judged_as_by_itself(base: Path, prepared: Prepared) -> None:
+    own, prompts = load(ModelSpec(str(base))), held_out_prompts(prepared, "made", 5)
+    answers = [prompt[:n] for n, prompt in enumerate(reversed(prompts), 1)]
+    told = _Judge(own.model).told(prompts, answers)
+    for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        alone = Judged.of(own.model, [prompt], [answer])
+        assert told.count[i] == len(answer)
+        assert told.nll[i] / len(answer) == pytest.approx(alone.nll, rel=1e-5)
+        assert told.agreed[i] / len(answer) == pytest.approx(alone.agreement)
+
+
 def test_accuracy_by_place_is_the_models_own_beside_the_bases(
     base: Path, prepared: Prepared, models: tuple[str, str]
 ) -> None:
@@ -137,6 +176,7 @@ def test_the_command_gives_tables_and_json(
     options = ["--model", models[0], "--base", str(base), "--prepared", str(prepared.path), "--source", "made"]
     options += ["--questions", "0", "--held-out", "3", "--max-new-tokens", "8", "--confidence", "0.5"]
     options += ["--alone", "2", "--segments", "fixed:k=2", "--dtype", "float32", "--out", str(out)]
+    options += ["--read", "2", "--keep", str(tmp_path / "kept.jsonl")]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "account", *options], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
