@@ -303,6 +303,31 @@ def test_a_run_starts_with_the_micro_decoder_of_another(prepared: Prepared, mode
             assert torch.equal(a, b), part
 
 
+def test_a_run_goes_on_where_another_ended(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    stages = [{"name": "a", "steps": 4, "rates": {"adapter": 1e-2, "new": 1e-2}}]
+    first = trained(recipe(model, adapter=LORA, stages=stages), prepared, tmp_path / "first")
+    assert first.model is not None
+    further = recipe(model, adapter=LORA, stages=stages, start=str(first.model), start_with="all", teacher=True)
+    built = build(further, prepared, tmp_path / "states", "cpu", quiet)
+    saved, there = load_file(first.model / MODULES), built.model.state_dict()
+    assert any("lora_B" in name and weight.any() for name, weight in saved.items())
+    for name, weight in saved.items():
+        assert torch.equal(there[name], weight.float()), name
+
+    fresh = build(recipe(model, teacher=True), prepared, tmp_path / "others", "cpu", quiet)
+    batches = [next(iter(each.feed.steps())) for each in (built, fresh)]
+    taught, untouched = (each.feed.part(batch).teacher for each, batch in zip((built, fresh), batches, strict=True))
+    assert torch.equal(taught.nan_to_num(), untouched.nan_to_num()), "the adapter that was started with teaches nothing"
+    ids = torch.randint(5, 100, (1, 9))
+    with torch.no_grad():
+        assert not torch.equal(built.model.base(ids).logits, fresh.model.base(ids).logits), "but it is there"
+
+    with pytest.raises(MicroStepError, match=r"has adapter \{.*\}, and this model None"):
+        build(recipe(model, start=str(first.model), start_with="all"), prepared, tmp_path, "cpu", quiet)
+    with pytest.raises(ValueError, match="name a model there"):
+        recipe(model, start_with="all")
+
+
 def test_a_start_that_does_not_fit_is_refused(prepared: Prepared, model: Path, tmp_path: Path) -> None:
     draft = trained(recipe(model, "draft", steps=2), prepared, tmp_path / "draft")
     start = str(draft.model)

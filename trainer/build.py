@@ -35,8 +35,8 @@ from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import group_of
 from trainer.recipe import Recipe
 from trainer.rows import rows_of
-from trainer.start import start_micro_decoder
-from trainer.states import States, states_of
+from trainer.start import start_from
+from trainer.states import States, base_as_it_was, states_of
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy")
 
@@ -104,13 +104,13 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
     stored: tuple[States, States] | None = None
     if isinstance(model, MicroStepForCausalLM) and (recipe.objective == "draft" or recipe.teacher):
-        # a fresh adapter changes nothing: these are the states of the base as it was
         identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
         learnt = {**identity, "data": prepared.hash_without(recipe.data.without)}
-        stored = (
-            states_of(model, rows.train, states / "train", learnt, tell),
-            states_of(model, rows.held_out, states / "held_out", identity, tell),
-        )
+        with base_as_it_was(model):
+            stored = (
+                states_of(model, rows.train, states / "train", learnt, tell),
+                states_of(model, rows.held_out, states / "held_out", identity, tell),
+            )
     objective: nn.Module
     feed: Feed
     if recipe.objective == "draft":
@@ -198,13 +198,13 @@ def _micro_step(
     if settings["max_segment_length"] != recipe.segmentation.max_length:
         raise MicroStepError("model.max_segment_length and segmentation.max_length differ: leave the first out")
     model = MicroStepForCausalLM.from_base(base, tokenizer, **settings)
-    if recipe.start is not None:
-        start_micro_decoder(model, recipe.start)
     for module in (model.merger, model.micro, model.stop):
         if module is not None:
             module.float()
     if recipe.adapter is not None:
         model.add_adapter_to_base(**recipe.adapter)
+    if recipe.start is not None:
+        start_from(model, recipe.start, recipe.start_with)
     return model
 
 

@@ -147,7 +147,9 @@ class Recipe(Part):
     model: dict[str, Any] = Field(default={})
     """Fields of MicroStepConfig."""
     start: str | None = None
-    """A micro_step model on the same base, by catalog name or folder, whose micro decoder is started with."""
+    """A micro_step model on the same base, by catalog name or folder, whose weights are started with."""
+    start_with: Literal["micro decoder", "all"] = "micro decoder"
+    """Which of its weights; `all`: merger, stop head and adapter as well, which must be alike."""
     adapter: dict[str, Any] | None = None
     """Fields of peft's LoraConfig, for a group `adapter` on the base."""
     draft: Draft = Draft()
@@ -197,6 +199,8 @@ class Recipe(Part):
             raise ValueError(f"model holds the settings of a micro_step model, which {self.objective} trains none of")
         if self.start and self.objective in ("control", "pretraining"):
             raise ValueError(f"start is a micro decoder to go on with, and {self.objective} trains none")
+        if self.start_with == "all" and not self.start:
+            raise ValueError("start_with says what of `start` is taken: name a model there")
         if self.teacher and self.objective in ("control", "pretraining"):
             raise ValueError(f"a teacher is for micro_step and draft, not for {self.objective}")
         if self.objective == "draft" and self.model.get("decoding", "lossless") != "lossless":

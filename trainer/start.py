@@ -1,6 +1,8 @@
-"""Start a micro decoder where another run on the same base left it: a draft's, for one, that is cheap to train."""
+"""Start where another run on the same base ended: its micro decoder alone (a draft's is cheap to train), or all."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from safetensors.torch import load_file
 
@@ -10,16 +12,23 @@ from model.fetch import fetch
 from model.modeling import MicroStepForCausalLM
 from model.saving import MODULES, base_reference, fingerprint
 
-_SAME = ("context_layers", "micro_layers")
+Part = Literal["micro decoder", "all"]
+_SAME: dict[Part, tuple[str, ...]] = {
+    "micro decoder": ("context_layers", "micro_layers"),
+    "all": (
+        "context_layers", "micro_layers", "decoding", "merger", "merger_heads", "merger_layers", "stop_head", "adapter",
+    ),
+}  # fmt: skip
 _PREFIX = "micro."
 
 
-def start_micro_decoder(model: MicroStepForCausalLM, name: str) -> None:
-    """Put the micro decoder of a saved model into another one; merger and stop head stay as they are.
+def start_from(model: MicroStepForCausalLM, name: str, part: Part) -> None:
+    """Put weights of a saved model into another one; what is not asked for stays as it is.
 
     Args:
-        model: fresh, around the same base.
+        model: fresh, around the same base, with its adapter if it has one.
         name: a micro_step model of the catalog, or a folder that holds its modules.
+        part: the micro decoder; or merger, stop head and adapter as well.
 
     Raises:
         MicroStepError: there is none, or it does not fit.
@@ -31,21 +40,24 @@ def start_micro_decoder(model: MicroStepForCausalLM, name: str) -> None:
     if reference["fingerprint"] != fingerprint(model.base):
         raise MicroStepError(f"start: {name} was trained on other weights of {reference['name']} than this base's")
     theirs = MicroStepConfig.from_pretrained(folder)
-    for setting in _SAME:
-        if getattr(theirs, setting) != getattr(model.config, setting):
-            raise MicroStepError(
-                f"start: {name} has {setting} {getattr(theirs, setting)}, and this model"
-                f" {getattr(model.config, setting)}"
-            )
+    for setting in _SAME[part]:
+        there, here = getattr(theirs, setting), getattr(model.config, setting)
+        if there != here:
+            raise MicroStepError(f"start: {name} has {setting} {there}, and this model {here}")
     if theirs.max_segment_length < model.config.max_segment_length:
         raise MicroStepError(
             f"start: {name} writes at most {theirs.max_segment_length} tokens a segment, and this model"
             f" {model.config.max_segment_length}"
         )
-    weights = {
-        key.removeprefix(_PREFIX): w for key, w in load_file(folder / MODULES).items() if key.startswith(_PREFIX)
-    }
+    weights = load_file(folder / MODULES)
     try:
-        model.micro.load_state_dict(weights)
+        if part == "all":
+            odd = model.load_state_dict(weights, strict=False).unexpected_keys
+            if odd:
+                raise MicroStepError(f"start: {name} does not fit: this model has no {odd[0]}")
+        else:
+            model.micro.load_state_dict(
+                {key.removeprefix(_PREFIX): w for key, w in weights.items() if key.startswith(_PREFIX)}
+            )
     except RuntimeError as error:  # learned positions of another M
         raise MicroStepError(f"start: {name} does not fit: {str(error).splitlines()[-1].strip()}") from None

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,19 @@ def positions(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def stored_bytes(rows: Rows, model: MicroStepForCausalLM) -> int:
     """What the states of these rows take on disk."""
     return len(positions(rows)[0]) * len(model.config.context_layers) * int(model.config.hidden_size) * 2
+
+
+@contextmanager
+def base_as_it_was(model: MicroStepForCausalLM) -> Iterator[None]:
+    """Without the adapter on the base, which may have been trained before."""
+    if model.config.adapter is None:
+        yield
+        return
+    model.base.disable_adapters()
+    try:
+        yield
+    finally:
+        model.base.enable_adapters()
 
 
 def states_of(model: MicroStepForCausalLM, rows: Rows, path: Path, identity: dict[str, Any], tell: Tell) -> States:
