@@ -88,7 +88,7 @@ def run_command(
     """Run benchmarks (resumable), each sample kept as its batch is done."""
     from evals.benchmark import find_benchmark
 
-    limits = _limits(tasks)
+    limits = limits_of(tasks)
     chosen = [find_benchmark(name) for name in limits]
     own = {name: most for name, most in limits.items() if most is not None}
     taus = _numbers(confidence)
@@ -212,8 +212,12 @@ def samples_command(
         give(sample_tables.fact_table(beside, document), out, "a row a fact")
 
 
-def _limits(tasks: str) -> dict[str, int | None]:
-    """Each benchmark's name in `a,b:20`, and how many documents are asked for, if that is said."""
+def limits_of(tasks: str) -> dict[str, int | None]:
+    """Each benchmark's name in `a,b:20`, and how many documents are asked for, if that is said.
+
+    Raises:
+        MicroStepError: it is written otherwise.
+    """
     found: dict[str, int | None] = {}
     for part in tasks.replace(" ", "").split(","):
         name, colon, most = part.partition(":")

@@ -31,6 +31,8 @@ from model.terminal import Tell
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.models.huggingface import HFLM
 
 _NEW_TOKENS = 256  # the harness's, where a task names no number
 
@@ -145,6 +147,32 @@ def _check_chat(loaded: LoadedModel, options: EvalOptions) -> None:
             raise ModelError(f"the chat template of {loaded.facts.name} leaves a system prompt out; give none")
 
 
+def requests_of(
+    benchmark: Benchmark, task: ConfigurableTask, lm: HFLM, options: EvalOptions
+) -> dict[int, list[Instance]]:
+    """The harness's requests of each document of a benchmark's task, as a model is asked."""
+    template = lm.apply_chat_template if options.chat else None
+    found: dict[int, list[Instance]] = {}
+    for number, document in enumerate(task.eval_docs):
+        context = task.fewshot_context(
+            document,
+            num_fewshot=task.config.num_fewshot,
+            system_instruction=options.system,
+            apply_chat_template=options.chat,
+            fewshot_as_multiturn=options.multiturn,
+            chat_template=template,
+            gen_prefix=task.doc_to_prefix(document),
+        )
+        built = task.construct_requests(
+            document, context, apply_chat_template=options.chat, metadata=(benchmark.name, number, 1)
+        )
+        found[number] = built if isinstance(built, list) else [built]
+        if options.chat and benchmark.judge == "tokens":  # the turn's own start stands before it
+            for each in found[number]:
+                each.arguments = (each.args[0], each.args[1].lstrip())
+    return found
+
+
 class _Run:
     """One benchmark under one tau."""
 
@@ -187,36 +215,13 @@ class _Run:
         writer = Writer(path, head)
         there = {sample.document for sample in writer.samples}
         meter = _Meter(self._tell, self.benchmark.name, self.tau, len(self.found), len(there))
-        for number, batch in enumerate(self._batches(self._requests())):
+        for number, batch in enumerate(self._batches(requests_of(self.benchmark, self.task, self.lm, self.options))):
             missing = [document for document, _ in batch if document not in there]
             if missing:  # the whole batch again, as what stands beside a row rounds its numbers
                 samples = [sample for sample in self._samples(batch, number) if sample.document in missing]
                 writer.add(samples)
                 meter.add(samples)
         return SampleFile(head, tuple(writer.samples))
-
-    def _requests(self) -> Mapping[int, list[Instance]]:
-        """The harness's requests of each document."""
-        template = self.lm.apply_chat_template if self.options.chat else None
-        found: dict[int, list[Instance]] = {}
-        for number, document in enumerate(self.task.eval_docs):
-            context = self.task.fewshot_context(
-                document,
-                num_fewshot=self.task.config.num_fewshot,
-                system_instruction=self.options.system,
-                apply_chat_template=self.options.chat,
-                fewshot_as_multiturn=self.options.multiturn,
-                chat_template=template,
-                gen_prefix=self.task.doc_to_prefix(document),
-            )
-            built = self.task.construct_requests(
-                document, context, apply_chat_template=self.options.chat, metadata=(self.benchmark.name, number, 1)
-            )
-            found[number] = built if isinstance(built, list) else [built]
-            if self.options.chat and self.benchmark.judge == "tokens":  # the turn's own start stands before it
-                for each in found[number]:
-                    each.arguments = (each.args[0], each.args[1].lstrip())
-        return found
 
     def _batches(self, requests: Mapping[int, list[Instance]]) -> Iterator[list[tuple[int, list[Instance]]]]:
         """Documents of like lengths, the longest first, with about as many requests as a batch has rows."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 
 from evals.harness import MicroStepLM, RecordedLM, fitting
 from evals.loglikelihood import by_base, by_own_segments
@@ -15,8 +16,10 @@ from evals.until import AnswerCriterion, StopStrings, apart
 from model.errors import MicroStepError
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
+from model.padding import left_padded
+from model.shared_prefix import shared_first
 from tests.micro_steps import micro_step, scramble
-from tests.tiny import save_tiny, tiny_tokenizer
+from tests.tiny import CORPUS, save_tiny, tiny_tokenizer
 
 CONTEXTS = ("The quick brown fox", "She sold 48 clips in April; in May", "def fibonacci(n):\n", "café ", "")
 CONTINUATIONS = (
@@ -50,6 +53,11 @@ def requests(kind, *arguments):
     return [Instance(kind, {}, each, i) for i, each in enumerate(arguments)]
 
 
+def own_class(loaded, batch_size=1):
+    """The harness's own, untouched."""
+    return HFLM(loaded.model, "causal", tokenizer=loaded.tokenizer, batch_size=batch_size)
+
+
 def likelihoods(lm):
     return lm.loglikelihood(requests("loglikelihood", *zip(CONTEXTS, CONTINUATIONS, strict=True)), disable_tqdm=True)
 
@@ -64,20 +72,20 @@ def texts(lm, until, most=24, prompts=CONTEXTS[:4]):
 
 @pytest.mark.parametrize("likelihood", ["own", "base"])
 def test_above_one_log_likelihoods_are_the_harnesss(loaded, likelihood):
-    expected = likelihoods(RecordedLM(loaded, batch_size=2))
+    expected = likelihoods(own_class(loaded, 2))
     found = likelihoods(MicroStepLM(around(loaded), confidence=1.1, likelihood=likelihood, batch_size=2))
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
     np.testing.assert_allclose([x for x, _ in found], [x for x, _ in expected], atol=1e-3, rtol=0)
 
 
 def test_the_base_alone_is_asked_whatever_tau_is(loaded):
-    expected = likelihoods(RecordedLM(loaded, batch_size=3))
+    expected = likelihoods(own_class(loaded, 3))
     found = likelihoods(MicroStepLM(around(loaded), confidence=0.0, likelihood="base", batch_size=3))
     np.testing.assert_allclose([x for x, _ in found], [x for x, _ in expected], atol=1e-3, rtol=0)
 
 
 def test_a_lossless_model_has_its_bases_likelihood(loaded):
-    expected = likelihoods(RecordedLM(loaded, batch_size=3))
+    expected = likelihoods(own_class(loaded, 3))
     found = likelihoods(MicroStepLM(around(loaded, decoding="lossless"), confidence=0.0, batch_size=3))
     np.testing.assert_allclose([x for x, _ in found], [x for x, _ in expected], atol=1e-3, rtol=0)
 
@@ -178,13 +186,26 @@ def test_what_is_too_long_loses_its_beginning():
 
 def test_above_one_texts_are_the_harnesss(loaded):
     plain = RecordedLM(loaded, batch_size=2)
-    expected = texts(plain, ["\n\n"])
+    expected = texts(own_class(loaded, 2), ["\n\n"])
+    assert texts(plain, ["\n\n"]) == expected
     for micro in (around(loaded), around(loaded, decoding="lossless")):
         lm = MicroStepLM(micro, confidence=1.1, batch_size=2)
         assert texts(lm, ["\n\n"]) == expected
         assert [each.ids for each in lm.answers] == [each.ids for each in plain.answers]
         assert all(each.macro_steps == len(each.ids) for each in lm.answers)
     assert any(expected)
+
+
+def test_worked_examples_before_every_question_change_no_text(loaded):
+    """They are read once for a batch, where the model's layers let them."""
+    prompts = [" ".join(CORPUS[:5]) + each for each in ("", " She", " def f(n):\n", " It was the best of times")]
+    expected = texts(own_class(loaded, 4), [], prompts=prompts)
+    plain, micro = RecordedLM(loaded, batch_size=4), MicroStepLM(around(loaded), confidence=1.1, batch_size=4)
+    assert texts(plain, [], prompts=prompts) == texts(micro, [], prompts=prompts) == expected
+    ids = [plain.tok_encode(prompt) for prompt in prompts]
+    assert shared_first(*left_padded(ids), loaded.model).shared >= (
+        0 if loaded.model.config.model_type == "gemma3_text" else 32
+    )
 
 
 def test_a_stop_string_ends_both_at_the_same_place(loaded):
