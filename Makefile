@@ -1,10 +1,10 @@
-# Two commands: `make app` opens the workbench, `make test` checks everything. Each sets up what it needs.
+# `make app` opens the workbench, `make test` checks everything. Each sets up what it needs.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: app test check format clean
+.PHONY: app test check format clean evaluation
 
 app: $(VENV)/ready
 	-$(PY) -m model fetch --default
@@ -23,6 +23,16 @@ check: $(VENV)/ready-dev
 format: $(VENV)/ready-dev
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+# the table of docs/evaluation.md: make evaluation DATA=FOLDER; hours on two cores, stopped and gone on with at will
+EVALUATED := smollm2-135m-instruct control-smollm2-135m micro-step-smollm2-135m
+evaluation: $(VENV)/ready-dev
+	for model in $(EVALUATED); do \
+	  $(PY) -m evals run --model $$model --confidence .5,.8,.95 --chat --multiturn --allow-code-execution \
+	    --tasks gsm8k_cot_zeroshot:200,gsm8k_cot:100,arc_challenge:300,mbpp_instruct:100,humaneval_instruct \
+	    --batch-rows 64 --max-new-tokens 256 --dtype float32 --threads 2 --local $(DATA) --out evaluated/$$model || exit 1; \
+	done
+	$(PY) -m evals report $(EVALUATED:%=evaluated/%) --out evaluated/table.md --figures evaluated --figure-format png
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -68,7 +68,8 @@ def shared_first(ids: Tensor, mask: Tensor, base: PreTrainedModel) -> Prompts:
 
 
 def _padded_anywhere(base: PreTrainedModel) -> bool:
-    """Whether padding may stand within a row: every layer sees all slots, and positions are told, not counted."""
+    """Whether padding may stand within a row: every layer sees all slots, and positions are told, not guessed."""
     layers = DynamicCache(config=base.config).layers
     told = "position_ids" in inspect.signature(body(base).forward).parameters
-    return told and all(type(layer) is DynamicLayer for layer in layers)
+    guessed = "flash" in str(base.config._attn_implementation)  # packed rows, where positions jump
+    return told and not guessed and all(type(layer) is DynamicLayer for layer in layers)
