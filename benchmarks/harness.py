@@ -70,7 +70,9 @@ def compare(
     theirs = HFLM(base.model, "causal", tokenizer=base.tokenizer, batch_size=rows)
     out = []
     for benchmark, limit in chosen:
-        lms = {THEIRS: theirs, PLAIN: RecordedLM(base, rows), MICRO: MicroStepLM(micro, 1.1, batch_size=rows)}
+        lms = {THEIRS: theirs, MICRO: MicroStepLM(micro, 1.1, batch_size=rows)}
+        if benchmark.generates:  # else it is the harness's own code
+            lms[PLAIN] = RecordedLM(base, rows)
         found = documents(benchmark, local, limit)
         asked = requests_of(benchmark, task_of(benchmark, found, options.max_new_tokens), theirs, options)
         several = [each for document in asked.values() for each in document]
