@@ -30,7 +30,7 @@ from model.cost import slot_bytes
 from model.errors import ModelError, TextError
 from model.few_rows import for_few_rows
 from model.forward import vocabulary
-from model.growing_cache import growing_cache
+from model.growing_cache import growing_cache, keeps_all
 from model.loading import LoadedModel
 from model.stopping import RULES
 from model.terminal import Tell
@@ -120,8 +120,8 @@ def _plain(name: str, loaded: LoadedModel, tokens: int) -> Way:
     ways = Ways(for_few_rows(loaded.model), cast("Any", None), tokens)
 
     def write(batch: Batch, most: int | None) -> Rows:
-        cache = growing_cache(loaded.model.config.get_text_config())
-        return replace(ways, new_tokens=most or tokens).plain(batch, past_key_values=cache)
+        options = {"past_key_values": growing_cache(loaded.model.config)} if keeps_all(loaded.model) else {}
+        return replace(ways, new_tokens=most or tokens).plain(batch, **options)
 
     return Way(name, "plain", None, None, write)
 

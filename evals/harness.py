@@ -25,7 +25,7 @@ from evals.until import AnswerCriterion, StopStrings, apart
 from model.errors import MicroStepError
 from model.few_rows import for_few_rows
 from model.forward import body
-from model.growing_cache import growing_cache
+from model.growing_cache import growing_cache, keeps_all
 from model.loading import LoadedModel, ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.shared_prefix import shared_first
@@ -118,11 +118,11 @@ class RecordedLM(HFLM):  # type: ignore[misc]
         begun = time.perf_counter()
         with torch.inference_mode():
             prompts = shared_first(context, generation_kwargs.pop("attention_mask"), self.model)
-            cache = growing_cache(self.model.config.get_text_config())
-            prompts.read_shared(cache, lambda ids, mask, position: self._read(ids, mask, position, cache))
-            out: Tensor = super()._model_generate(
-                prompts.ids, max_length, stop, attention_mask=prompts.mask, past_key_values=cache, **generation_kwargs
-            )
+            generation_kwargs["attention_mask"] = prompts.mask
+            if keeps_all(self.model):
+                cache = generation_kwargs["past_key_values"] = growing_cache(self.model.config)
+                prompts.read_shared(cache, lambda ids, mask, position: self._read(ids, mask, position, cache))
+            out: Tensor = super()._model_generate(prompts.ids, max_length, stop, **generation_kwargs)
         share = (time.perf_counter() - begun) / len(out)
         stops = StopStrings(self.tokenizer, stop)
         out = torch.cat([context, out[:, context.shape[1] :]], 1)

@@ -6,12 +6,15 @@ step writes only its own; the room grows with what it holds, so that copying sta
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+
+from model.forward import body
 
 ROOM = 64  # more tokens at the least
 
@@ -50,6 +53,13 @@ def _extended(held: Tensor, new: Tensor) -> Tensor:
     out = held.as_strided((rows, heads, total, d), held.stride())
     out[:, :, n:] = new
     return out
+
+
+def keeps_all(model: PreTrainedModel) -> bool:
+    """Whether every layer of a model keeps keys and values of all positions, and is told these: no window, no state."""
+    layers = DynamicCache(config=model.config).layers
+    told = "position_ids" in inspect.signature(body(model).forward).parameters
+    return told and all(type(layer) is DynamicLayer for layer in layers)
 
 
 def growing_cache(config: PretrainedConfig | None = None) -> DynamicCache:

@@ -6,16 +6,14 @@ as shared tokens, padding, the row's own tokens: causal attention and positions 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
-from model.forward import body
+from model.growing_cache import keeps_all
 
 WORTHWHILE = 32  # shared tokens; with fewer, one pass over everything is as quick
 
@@ -68,8 +66,5 @@ def shared_first(ids: Tensor, mask: Tensor, base: PreTrainedModel) -> Prompts:
 
 
 def _padded_anywhere(base: PreTrainedModel) -> bool:
-    """Whether padding may stand within a row: every layer sees all slots, and positions are told, not guessed."""
-    layers = DynamicCache(config=base.config).layers
-    told = "position_ids" in inspect.signature(body(base).forward).parameters
-    guessed = "flash" in str(base.config._attn_implementation)  # packed rows, where positions jump
-    return told and not guessed and all(type(layer) is DynamicLayer for layer in layers)
+    """Whether padding may stand within a row: all slots are seen, and jumps of positions mean nothing else."""
+    return keeps_all(base) and "flash" not in str(base.config._attn_implementation)

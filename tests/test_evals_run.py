@@ -16,12 +16,12 @@ import pytest
 
 from evals import tables
 from evals.benchmark import benchmarks
-from evals.cli import main
+from evals.cli import limits_of, main
 from evals.figures import figure, write_figures
 from evals.report import read_folder, report_rows
 from evals.run import evaluate
 from evals.samples import Head, Writer, file_name, read_samples
-from model.errors import ExportError, TextError
+from model.errors import ExportError, MicroStepError, TextError
 from tests.evaluations import OPTIONS, SUMS, chosen, lines, micro_model, plain_model, write_local
 
 ROOT = Path(__file__).parent.parent
@@ -130,6 +130,18 @@ def test_a_folder_of_something_else_is_left_alone(micro, plain, local, done, tmp
     (stranger / "thesis.tex").write_text("mine")
     with pytest.raises(ExportError, match="holds other files"):
         evaluate(lambda: micro, chosen("gsm8k_cot_zeroshot"), [0.1], stranger, local, OPTIONS)
+
+
+def test_each_benchmark_may_have_its_own_number_of_documents(plain, local, tmp_path):
+    both = chosen("gsm8k_cot_zeroshot", "arc_challenge")
+    found = evaluate(lambda: plain, both, [], tmp_path / "out", local, OPTIONS, limits={"gsm8k_cot_zeroshot": 2})
+    assert [len(file.samples) for file in found] == [2, 6]
+    with pytest.raises(ExportError, match="2 documents of other content or number"):
+        evaluate(lambda: plain, both, [], tmp_path / "out", local, OPTIONS, limits={"gsm8k_cot_zeroshot": 3})
+    assert limits_of("a, b:20") == {"a": None, "b": 20}
+    for wrong in ("a:", "a:0", "a:x", "a:-1"):
+        with pytest.raises(MicroStepError, match="NAME:N"):
+            limits_of(wrong)
 
 
 def test_damage_in_the_middle_is_named(tmp_path):

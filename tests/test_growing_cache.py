@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DynamicCache
+from transformers import DynamicCache, MambaConfig, MambaForCausalLM
 
-from model.growing_cache import ROOM, growing_cache
+from model.growing_cache import ROOM, growing_cache, keeps_all
 from tests.tiny import FAMILIES, tiny_model
 
 STEPS = st.one_of(
@@ -64,6 +64,13 @@ def test_every_family_reads_with_it_as_with_its_own(family):
         for part in ids.split([10, 1, 1, 9, 9], 1):
             mine, theirs = (model(part, past_key_values=cache).logits for cache in caches)
             torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+
+
+def test_what_does_not_keep_everything_is_known():
+    whole = {family for family in FAMILIES if keeps_all(tiny_model(family))}
+    assert set(FAMILIES) - whole == {"gemma2", "gemma3_text", "mistral"}
+    config = MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, state_size=4)
+    assert not keeps_all(MambaForCausalLM(config))
 
 
 def test_gradients_reach_what_was_read_before():
