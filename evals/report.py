@@ -121,7 +121,8 @@ def report_rows(found: Sequence[Evaluated]) -> list[Row]:
     """A row for each benchmark, model and tau: benchmarks together, plain models first, tau falling.
 
     A row's speed is compared with the same model's at tau above 1, where its base writes alone in the same way; without
-    such a run with the plain model that is its base. Both must have run under the same settings.
+    such a run with the plain model that is its base, where answers were written one at a time: in a batch a plain model
+    waits for its longest answer. Both must have run under the same settings.
     """
     named = _names(found)
     rows = [(_row(file, name, each.path), each) for each, name in zip(found, named, strict=True) for file in each.files]
@@ -170,7 +171,11 @@ def _compared(row: Row, where: Evaluated, rows: Sequence[tuple[Row, Evaluated]])
         if other.benchmark is row.benchmark and other.samples == row.samples and _setting(it) == _setting(where)
     ]
     own = [other for other, it in alike if it is where and other.tau is not None and other.tau > 1]
-    plain = [other for other, it in alike if other.tau is None and it.manifest["model"]["name"] == base]
+    plain = [
+        other
+        for other, it in alike
+        if other.tau is None and it.manifest["model"]["name"] == base and it.manifest["options"]["batch_rows"] == 1
+    ]
     reference = next(iter([*own, *plain]), None)
     if reference is None:
         return row
