@@ -219,13 +219,12 @@ def account(
         "prompts_sha256": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
         "sizes": sizes,
     }
-    kept = Kept(keep, settings)
+    kept, judge = Kept(keep, settings), _Judge(base.model)
     rows: list[dict[str, Any]] = []
     for size, most in sizes:
         chosen = prompts[:most]
         found = answered(ways, chosen, size, base.model.device, kept, tell)
         tell(f"{size} at a time: judging the answers", None)
-        judge = _Judge(base.model)
         own = judge.told(chosen, found[0].rows)
         for way, answers in zip(ways, found, strict=True):
             judged = judge.told(chosen, answers.rows)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from benchmarks.output import Out, check_out, columns, show, write
+from benchmarks.output import Out, check_out, columns, interval_cell, show, write
 from model.errors import MicroStepError
 from model.terminal import progress_bar
 
@@ -109,7 +109,7 @@ def _show(report: dict[str, Any]) -> None:
     table = columns("model", "rule", "tau", "at a time", "prompts", *(title for title, _ in _FIGURES))
     for row in report["rows"]:
         tau = "-" if row["tau"] is None else f"{row['tau']:g}"
-        cells = [_cell(row[key]) for _, key in _FIGURES]
+        cells = [interval_cell(row[key], 3) for _, key in _FIGURES]
         table.add_row(
             f"{row['model']} ({row['decoding']})",
             row["rule"] or "-",
@@ -121,7 +121,11 @@ def _show(report: dict[str, Any]) -> None:
     places = columns("model", "place", "tokens", "accuracy", "base's")
     for row in report["positions"]:
         places.add_row(
-            row["model"], str(row["place"]), f"{row['tokens']:,}", _cell(row["accuracy"]), _cell(row["base_accuracy"])
+            row["model"],
+            str(row["place"]),
+            f"{row['tokens']:,}",
+            interval_cell(row["accuracy"], 3),
+            interval_cell(row["base_accuracy"], 3),
         )
     show(
         f"\nbeside {report['base']}, {report['dtype']}, {report['threads']} threads: {report['prompts']}, at most"
@@ -129,7 +133,3 @@ def _show(report: dict[str, Any]) -> None:
         table,
         places,
     )
-
-
-def _cell(value: list[float]) -> str:
-    return f"{value[0]:.3f} ({value[1]:.3f}..{value[2]:.3f})"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.corpus.store_write import refuse_other
+from data.corpus.store_write import append, refuse_other
 from model.errors import ExportError
 
 FORMAT = "micro_step account 1"
@@ -89,13 +88,5 @@ def _whole_lines(path: Path) -> bytes:
 
 
 def _write(path: Path, records: list[dict[str, Any]], size: int | None) -> None:
-    """Put lines at the end, behind the first `size` bytes if these are said, and push them to the disk."""
-    try:
-        with path.open("ab") as file:
-            if size is not None:
-                file.truncate(size)
-            file.write("".join(json.dumps(record) + "\n" for record in records).encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror}; what was measured before stays") from None
+    content = "".join(json.dumps(record) + "\n" for record in records).encode()
+    append(path, content, size, "what was measured before stays")

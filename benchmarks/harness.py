@@ -15,7 +15,7 @@ import typer
 
 from benchmarks.account_ratio import ratio
 from benchmarks.measure import in_turn, seconds_of
-from benchmarks.output import Out, check_out, columns, show, write
+from benchmarks.output import Out, check_out, columns, interval_cell, show, write
 from model.terminal import Tell, progress_bar
 
 if TYPE_CHECKING:
@@ -149,10 +149,6 @@ def harness_command(
     for row in rows:
         apart = f"{row['difference']:.1e}" if "difference" in row else "-"
         counts = (str(row[key]) for key in ("documents", "requests", "equal"))
-        table.add_row(row["benchmark"], row["way"], *counts, apart, _cell(row["speedup"]))
+        table.add_row(row["benchmark"], row["way"], *counts, apart, interval_cell(row["speedup"], 2))
     show(f"\n{base}, {dtype}, {torch.get_num_threads()} threads, {batch_rows} at once; 95% over batches", table)
     write({"base": base, "model": model, "dtype": dtype, "threads": torch.get_num_threads(), "rows": rows}, out)
-
-
-def _cell(value: Sequence[float]) -> str:
-    return f"{value[0]:.2f} ({value[1]:.2f}..{value[2]:.2f})"

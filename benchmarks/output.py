@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,12 @@ def spread_cells(spread: dict[str, float] | None, digits: int) -> tuple[str, str
     if not spread:
         return "-", "-"
     return f"{spread['median']:.{digits}f}", f"{spread['min']:.{digits}f}..{spread['max']:.{digits}f}"
+
+
+def interval_cell(value: Sequence[float], digits: int) -> str:
+    """A value and the ends of its interval, as a cell."""
+    mean, low, high = (f"{each:.{digits}f}" for each in value)
+    return f"{mean} ({low}..{high})"
 
 
 def megabytes(size: int | None) -> str:

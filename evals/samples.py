@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_write import as_json, put, refuse_other
+from data.corpus.store_write import append, as_json, put, refuse_other
 from evals.averages import Value
 from model.errors import ExportError, TextError
 
@@ -166,17 +165,7 @@ class Writer:
 
     @staticmethod
     def _write(path: Path, content: bytes, size: int | None) -> None:
-        try:
-            with path.open("ab") as file:
-                if size is not None:
-                    file.truncate(size)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise ExportError(
-                f"{path} cannot be written ({error.strerror}); the samples before stay: start again to go on"
-            ) from error
+        append(path, content, size, "the samples before stay: start again to go on")
 
 
 # --- the manifest

@@ -18,6 +18,7 @@ from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH
 
 Objective = Literal["micro_step", "draft", "control", "pretraining"]
+Started = Literal["micro decoder", "all"]
 Group = Literal["new", "base", "adapter"]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -148,7 +149,7 @@ class Recipe(Part):
     """Fields of MicroStepConfig."""
     start: str | None = None
     """A micro_step model on the same base, by catalog name or folder, whose weights are started with."""
-    start_with: Literal["micro decoder", "all"] = "micro decoder"
+    start_with: Started = "micro decoder"
     """Which of its weights; `all`: merger, stop head and adapter as well, which must be alike."""
     adapter: dict[str, Any] | None = None
     """Fields of peft's LoraConfig, for a group `adapter` on the base."""

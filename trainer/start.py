@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from safetensors.torch import load_file
 
 from model.configuration import MicroStepConfig
@@ -11,9 +9,9 @@ from model.errors import MicroStepError
 from model.fetch import fetch
 from model.modeling import MicroStepForCausalLM
 from model.saving import MODULES, base_reference, fingerprint
+from trainer.recipe import Started
 
-Part = Literal["micro decoder", "all"]
-_SAME: dict[Part, tuple[str, ...]] = {
+_SAME: dict[Started, tuple[str, ...]] = {
     "micro decoder": ("context_layers", "micro_layers"),
     "all": (
         "context_layers", "micro_layers", "decoding", "merger", "merger_heads", "merger_layers", "stop_head", "adapter",
@@ -22,7 +20,7 @@ _SAME: dict[Part, tuple[str, ...]] = {
 _PREFIX = "micro."
 
 
-def start_from(model: MicroStepForCausalLM, name: str, part: Part) -> None:
+def start_from(model: MicroStepForCausalLM, name: str, part: Started) -> None:
     """Put weights of a saved model into another one; what is not asked for stays as it is.
 
     Args:

@@ -131,3 +131,20 @@ def put(path: Path, content: bytes) -> None:
         raise ExportError(
             f"{path} cannot be written ({error.strerror}); the complete shards stay: start again to go on"
         ) from error
+
+
+def append(path: Path, content: bytes, size: int | None, stays: str) -> None:
+    """Put bytes at the end of a file, behind its first `size` bytes if these are said, and push them to the disk.
+
+    Raises:
+        ExportError: it cannot be written; the message ends with what stays.
+    """
+    try:
+        with path.open("ab") as file:
+            if size is not None:
+                file.truncate(size)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written ({error.strerror}); {stays}") from error
