@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Value = float | tuple[float, float]  # a number, or numerator and denominator
+_MISSED = 0.05  # one-sided
 EXPONENTIATED = ("perplexity",)  # ratios of nats, which a reader wants as exp
 
 
@@ -23,6 +24,18 @@ class Average:
     value: float
     stderr: float  # NaN with one sample
     samples: int  # that have this score
+
+    @property
+    def bound(self) -> float | None:
+        """Where all samples' shares are 0, or 1: what the mean is at most, or at least, at 95%; else None.
+
+        A share whose mean is m is above 0 with probability m at least, so that n zeros have one of (1 - m)^n at most:
+        for right and wrong the exact binomial bound (Clopper and Pearson 1934), where a standard error says nothing.
+        """
+        if self.stderr != 0 or self.value not in (0, 1):
+            return None
+        most = 1 - _MISSED ** (1 / self.samples)
+        return most if self.value == 0 else 1 - most
 
 
 def mean(values: Sequence[float]) -> Average:

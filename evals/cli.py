@@ -13,7 +13,7 @@ from rich.table import Table
 from evals.ablation_cli import ablate_command
 from evals.needed import need_harness
 from model.errors import MicroStepError
-from model.terminal import Tell, one_line, progress_bar, run
+from model.terminal import one_line, progress_bar, run
 
 app = typer.Typer(
     name="python -m evals",
@@ -118,8 +118,7 @@ def run_command(
     spec = ModelSpec(model, revision=revision, dtype=dtype, device=device)
     try:
         with progress_bar() as tell:
-            say = tell if sys.stderr.isatty() else _lines()
-            evaluate(lambda: load(spec, say), chosen, taus, out, local, options, say, own)
+            evaluate(lambda: load(spec, tell), chosen, taus, out, local, options, tell, own)
     except KeyboardInterrupt:
         print(one_line(f"{out} holds the samples so far; start the same command again to go on"), file=sys.stderr)
         raise
@@ -235,16 +234,3 @@ def _numbers(given: str) -> list[float]:
     if not found or any(not 0 <= tau < float("inf") for tau in found):
         raise MicroStepError(f"--confidence takes numbers from 0 on with commas between, got {given!r}")
     return found
-
-
-def _lines() -> Tell:
-    """For a log: every message once."""
-    last = ""
-
-    def tell(message: str, fraction: float | None) -> None:
-        nonlocal last
-        if message != last:
-            last = message
-            print(one_line(message), file=sys.stderr, flush=True)
-
-    return tell

@@ -52,9 +52,11 @@ def _cells(row: Row, name: str) -> tuple[str, ...]:
 
 
 def with_error(score: Average, share: bool) -> str:
-    """A score with its standard error; a share in percent."""
+    """A score with its standard error, or of which none or all are right with its bound; a share in percent."""
     if math.isnan(score.value):
         return "-"
+    if share and score.bound is not None:
+        return f"{_SHARES * score.value:.0f}% ({'<' if score.value == 0 else '>'} {_SHARES * score.bound:.1f}%)"
     scale, digits, unit = (_SHARES, 1, "%") if share else (1, 3, "")
     error = "" if math.isnan(score.stderr) else f" ± {scale * score.stderr:.{digits}f}"
     return f"{scale * score.value:.{digits}f}{error}{unit}"
@@ -63,6 +65,8 @@ def with_error(score: Average, share: bool) -> str:
 def notes(rows: Sequence[Row]) -> list[str]:
     """What a reader must know beside the table."""
     out = ["± is one standard error, over samples. tau above 1: the base alone writes, by the same code."]
+    if any(row.benchmark.higher_is_better and row.scores[name].bound is not None for row in rows for name in row.shown):
+        out.append("In brackets, where none or all are right: what the share is at most, or at least, at 95%.")
     if over := sorted({row.over for row in rows if row.over is not None}):
         out.append(f"x base: tokens per second over those of {', '.join(map(one_line, over))}.")
     for row in rows:

@@ -11,6 +11,7 @@ from evals import answers
 from evals.answers import equal_numbers, flexible, harness_equal, letter, ours, strict
 from evals.averages import averages, mean, ratio
 from evals.passk import pass_at_k, passes
+from evals.tables import with_error
 
 TEXTS = (
     "So 3 + 4 = 7. The answer is 7.",
@@ -163,6 +164,21 @@ def test_the_mean_has_the_harnesss_error():
     assert mean(values).value == pytest.approx(3 / 7)
     assert mean(values).stderr == pytest.approx(mean_stderr(values))
     assert np.isnan(mean([1.0]).stderr)
+
+
+@pytest.mark.parametrize("n", [2, 100, 200])
+def test_none_or_all_right_have_the_exact_binomial_bound(n):
+    none, every = mean([0.0] * n).bound, mean([1.0] * n).bound
+    assert none is not None and (1 - none) ** n == pytest.approx(0.05)  # so many wrong, by chance
+    assert every is not None and every**n == pytest.approx(0.05)
+    assert mean([0.0] * (n - 1) + [1.0]).bound is None and mean([0.5] * n).bound is None
+    assert with_error(mean([0.0] * 100), share=True) == "0% (< 3.0%)"
+    assert with_error(mean([1.0] * 100), share=True) == "100% (> 97.0%)"
+    assert with_error(mean([0.0] * 100), share=False) == "0.000 ± 0.000"
+
+
+def test_one_sample_has_no_bound():
+    assert mean([0.0]).bound is None
 
 
 def test_the_error_of_a_ratio_is_what_resampling_gives():

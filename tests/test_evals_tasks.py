@@ -60,7 +60,12 @@ def test_each_benchmark_reads_and_asks(name, local):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, each in benchmarks().items() if each.stock and "arc_challenge_" not in name]
+    "name",
+    [
+        name
+        for name, each in benchmarks().items()
+        if each.stock and not {"doc_to_text", "gen_prefix"} & each.config.keys()  # whose words are ours
+    ],
 )
 def test_prompts_are_the_harnesss(name, local):
     """Beside its own task, whose file is read anew, on the same documents."""
@@ -102,6 +107,18 @@ def test_a_forced_prefix_stands_where_it_is_asked_for_alone(local):
         task = task_of(benchmark, documents(benchmark, local, 1), None)
         task.build_all_requests()
         assert task.instances[0].args[0].endswith("The best answer is") == there
+
+
+def test_a_whole_function_is_asked_for_as_a_begun_one_without_its_beginning(local):
+    asked = []
+    for name in ("humaneval_instruct", "humaneval_whole"):
+        benchmark = find_benchmark(name)
+        (document,) = documents(benchmark, local, 1)
+        task = task_of(benchmark, [document], None)
+        task.build_all_requests()
+        asked.append(task.instances[0].args[0])
+    begun, whole = asked
+    assert whole.endswith("```python\n") and begun == whole + document["prompt"] + "\n"
 
 
 def test_only_the_test_split_of_mbpp_is_asked(local):
@@ -226,6 +243,7 @@ class Recorder:
     [
         ("humaneval", "    return a + b\n", "    return a - b\n"),
         ("humaneval_instruct", "    return a + b\n```\nThis adds.", "def add(a, b):\n    return 5 +\n"),
+        ("humaneval_whole", "def add(a, b):\n    return a + b\n```\nThis adds.", "return a + b\n"),
         ("mbpp", "def add(a, b):\r\n    return a + b\n", "def add(a, b):\n    return 0\n"),
         ("mbpp_instruct", "def add(a, b):\n    return a + b\n", "Here you are!"),
     ],

@@ -45,8 +45,7 @@ def train(
     chosen = read_recipe(recipe)
     folder = out if out is not None else Path("runs") / chosen.name
     with progress_bar() as tell:
-        say = tell if sys.stderr.isatty() else _lines()
-        _train(chosen, folder, local, prepared, states, device, dry_run, say)
+        _train(chosen, folder, local, prepared, states, device, dry_run, tell)
 
 
 def _train(
@@ -75,16 +74,3 @@ def _train(
         raise
     if done is not None:
         print(done.model)
-
-
-def _lines() -> Tell:
-    """For a log: every message once."""
-    last = ""
-
-    def tell(message: str, fraction: float | None) -> None:
-        nonlocal last
-        if message != last:
-            last = message
-            print(one_line(message), file=sys.stderr, flush=True)
-
-    return tell
