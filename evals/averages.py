@@ -34,8 +34,15 @@ class Average:
         """
         if self.stderr != 0 or self.value not in (0, 1):
             return None
-        most = 1 - _MISSED ** (1 / self.samples)
+        most = 1 - float(_MISSED ** (1 / self.samples))
         return most if self.value == 0 else 1 - most
+
+    @property
+    def whiskers(self) -> tuple[float, float]:
+        """From where to where a figure's error bar goes: one standard error either way, or to the bound."""
+        if self.bound is not None:
+            return min(self.value, self.bound), max(self.value, self.bound)
+        return self.value - self.stderr, self.value + self.stderr
 
 
 def mean(values: Sequence[float]) -> Average:

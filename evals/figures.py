@@ -20,12 +20,13 @@ from analysis.figures.table import table_figure
 from analysis.figures.theme import SERIES, SOFT, Theme, styled
 from data.corpus.store_write import put
 from evals.report import Row
-from evals.tables import TITLES, lines, notes, score_table
+from evals.tables import TITLES, lines, notes, score_table, with_error
 from model.errors import ExportError
 from model.terminal import one_line
 
 Format = Literal["html", "svg", "png", "pdf"]
 _HEIGHT = 400
+_DASHES = ("dash", "dot", "dashdot")  # of plain models
 _SHARE = 100  # scores that are shares are drawn as percentages
 
 
@@ -56,8 +57,8 @@ def score(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
     return Drawn(
         f"score_{benchmark.name}",
         benchmark.title,
-        f"{benchmark.metric} with one standard error, against tokens per macro step; each point is a value of tau, "
-        f"dashed is a base alone. Asked: {benchmark.about}.",
+        f"{benchmark.metric} with one standard error, or up to the 95% bound where none or all are right, against "
+        f"tokens per macro step; each point is a value of tau, dashed is a base alone. Asked: {benchmark.about}.",
         lambda: figure(rows, theme),
         lambda: score_table(rows),
     )
@@ -75,13 +76,12 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
     unit = "%" if benchmark.higher_is_better else ""
     drawn, ink = go.Figure(), SOFT[theme]
     plain = [row for row in rows if row.tau is None]
-    for row in plain or [row for row in rows if row.tau is not None and row.tau > 1]:
-        drawn.add_hline(
-            row.score.value * scale, line={"color": ink, "dash": "dash"}, name=_safe(row.name), showlegend=True
-        )
-        if row.score.stderr > 0:
-            low, high = ((row.score.value + sign * row.score.stderr) * scale for sign in (-1, 1))
-            drawn.add_hrect(low, high, fillcolor=ink, opacity=0.12, line_width=0)
+    for i, row in enumerate(plain or [row for row in rows if row.tau is not None and row.tau > 1]):
+        line = {"color": ink, "dash": _DASHES[i % len(_DASHES)]}
+        drawn.add_hline(row.score.value * scale, line=line, name=_safe(row.name), showlegend=True)
+        low, high = row.score.whiskers
+        if high > low:
+            drawn.add_hrect(low * scale, high * scale, fillcolor=ink, opacity=0.12, line_width=0)
     for i, model in enumerate(dict.fromkeys(row.model for row in rows if row.tau is not None)):
         mine = sorted(
             (row for row in rows if row.model == model and row.tau is not None), key=lambda row: -(row.tau or 0)
@@ -89,16 +89,19 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
         drawn.add_scatter(
             x=[row.tokens_per_macro_step for row in mine],
             y=[row.score.value * scale for row in mine],
-            error_y={"array": [row.score.stderr * scale for row in mine], "thickness": 1},
+            error_y={
+                "array": [(row.score.whiskers[1] - row.score.value) * scale for row in mine],
+                "arrayminus": [(row.score.value - row.score.whiskers[0]) * scale for row in mine],
+                "thickness": 1,
+            },
             text=[f"τ {row.tau:g}" for row in mine],
             textposition="top right",
             mode="lines+markers+text",
             cliponaxis=False,
             name=_safe(model),
             line={"color": SERIES[theme][i % len(SERIES[theme])]},
-            customdata=[[row.score.stderr * scale, row.samples] for row in mine],
-            hovertemplate=f"%{{text}}<br>%{{y:.3~g}} ± %{{customdata[0]:.2~g}}{unit}, %{{customdata[1]:,}} samples<br>"
-            "%{x:.3~g} tokens per macro step",
+            customdata=[[with_error(row.score, benchmark.higher_is_better), row.samples] for row in mine],
+            hovertemplate="%{text}<br>%{customdata[0]}, %{customdata[1]:,} samples<br>%{x:.3~g} tokens per macro step",
         )
     drawn = styled(drawn, theme, _HEIGHT)
     drawn.update_layout(

@@ -181,6 +181,12 @@ def test_one_sample_has_no_bound():
     assert mean([0.0]).bound is None
 
 
+def test_an_error_bar_ends_at_the_bound_or_one_error_away():
+    none, some = mean([0.0] * 50), mean([0.0, 1.0, 1.0, 0.0])
+    assert none.whiskers == (0, none.bound) and mean([1.0] * 50).whiskers == (mean([1.0] * 50).bound, 1)
+    assert some.whiskers == (some.value - some.stderr, some.value + some.stderr)
+
+
 def test_the_error_of_a_ratio_is_what_resampling_gives():
     draw = np.random.default_rng(0)
     y = draw.integers(5, 60, 400).astype(float)

@@ -208,7 +208,9 @@ def test_figures_have_a_line_through_tau_and_the_base_across(rows):
     assert line.x[1] > 1
     (row,) = (row for row in rows if row.benchmark.name == "arc_challenge" and row.tau == 0.1)
     assert line.y[1] == pytest.approx(100 * row.score.value)
-    assert line.error_y.array[1] == pytest.approx(100 * row.score.stderr)
+    low, high = row.score.whiskers
+    assert line.error_y.array[1] == pytest.approx(100 * (high - row.score.value))
+    assert line.error_y.arrayminus[1] == pytest.approx(100 * (row.score.value - low))
     (base,) = (row for row in rows if row.benchmark.name == "arc_challenge" and row.tau is None)
     across = [shape for shape in drawn.layout.shapes if shape.type == "line"]
     assert [shape.y0 for shape in across] == [pytest.approx(100 * base.score.value)]
