@@ -62,6 +62,11 @@ def keeps_all(model: PreTrainedModel) -> bool:
     return told and all(type(layer) is DynamicLayer for layer in layers)
 
 
+def padded_anywhere(model: PreTrainedModel) -> bool:
+    """Whether padding may stand within a row: all slots are seen, and jumps of positions mean nothing else."""
+    return keeps_all(model) and "flash" not in str(model.config._attn_implementation)
+
+
 def growing_cache(config: PretrainedConfig | None = None) -> DynamicCache:
     """An empty cache; with a configuration layers that slide do, else every layer keeps everything."""
     cache = DynamicCache(config=config)

@@ -17,8 +17,10 @@ from transformers import DynamicCache, PreTrainedModel
 from model.choosing import Chooser, probability_of
 from model.course import Course, leave, read_prompts
 from model.forward import logits_of, vocabulary
-from model.growing_cache import growing_cache
+from model.growing_cache import growing_cache, padded_anywhere
 from model.written import Clock, Written
+
+IDLE = 0.25  # of the cache's slots, that no row sees
 
 
 def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
@@ -29,7 +31,7 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
     """
     model, chooser, clock = course.model, course.chooser, course.clock
     embed = model.get_input_embeddings()
-    drafter = _Drafter(course)
+    drafter, anywhere = _Drafter(course), padded_anywhere(model.base)
     cache = growing_cache()  # layers that keep everything, sliding ones too: what was refused is taken out again
     last, context, mask, position = read_prompts(model, input_ids, mask, cache)
     logits = logits_of(model.base, last)
@@ -63,7 +65,7 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
         batch = torch.arange(len(live), device=mask.device)
         every, logits, context = logits, logits[batch, count], macro.context[batch, count]
         probability = probability_of(logits, token)
-        mask = _keep(cache, seen, n + 1, count + 1)
+        mask = _without_refused(cache, seen, n + 1, count + 1, anywhere)
         position = position + count + 1
         clock.to("macro")
         accepted_p = _chosen_probability(every, draft.ids)
@@ -249,24 +251,27 @@ def _take(
     return over
 
 
-def _keep(cache: DynamicCache, seen: Tensor, new: int, kept: Tensor) -> Tensor:
-    """Take out of the cache what each row refused of the last `new` slots; returns the mask of what is left.
+def _without_refused(cache: DynamicCache, seen: Tensor, new: int, kept: Tensor, anywhere: bool) -> Tensor:
+    """Take what each row refused of the last `new` slots out of the cache; returns the mask of what is left.
 
-    Rows stay aligned at their ends: a row that keeps fewer moves to the right, and what is empty in all rows goes.
+    Slots that no row keeps go. Where padding may stand anywhere the others stay, unseen, until so many are idle that
+    moving every row's keys and values together is worth it.
     """
     most = int(kept.max())
     if most < new:
         cache.crop(most - new)
-        seen = seen[:, : seen.shape[1] - (new - most)]
-    shift = most - kept
-    if bool((shift > 0).any()):
-        at = torch.arange(seen.shape[1], device=seen.device) - shift[:, None]
-        seen = torch.where(at >= 0, seen.gather(1, at.clamp(min=0)), 0)
-        empty = int((seen.cumsum(1) == 0).sum(1).min())
-        at, seen = at.clamp(min=0)[:, empty:], seen[:, empty:]
-        for layer in cache.layers:
-            index = at[:, None, :, None].expand(-1, layer.keys.shape[1], -1, layer.keys.shape[-1])
-            layer.keys = layer.keys.gather(2, index)
-            index = at[:, None, :, None].expand(-1, layer.values.shape[1], -1, layer.values.shape[-1])
-            layer.values = layer.values.gather(2, index)
-    return seen
+        seen = seen[:, : most - new]
+    slot = torch.arange(most, device=seen.device)
+    seen = torch.cat([seen[:, :-most], seen[:, -most:] * (slot < kept[:, None])], 1)
+    idle = seen.shape[1] - int(seen.sum(1).max())  # slots that would go
+    if bool((kept == most).all()) or (anywhere and idle <= IDLE * seen.shape[1]):
+        return seen
+    order = seen.argsort(dim=1, stable=True)[:, idle:]  # rows aligned at their ends
+    for layer in cache.layers:
+        layer.keys, layer.values = (_gathered(each, order) for each in (layer.keys, layer.values))
+    return seen.gather(1, order)
+
+
+def _gathered(held: Tensor, order: Tensor) -> Tensor:
+    """[R, H, N, D] the slots of keys or values in each row's order [R, N]."""
+    return held.gather(2, order[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[-1]))

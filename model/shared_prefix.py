@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from model.growing_cache import keeps_all
+from model.growing_cache import padded_anywhere
 
 WORTHWHILE = 32  # shared tokens; with fewer, one pass over everything is as quick
 
@@ -58,13 +58,8 @@ def shared_first(ids: Tensor, mask: Tensor, base: PreTrainedModel) -> Prompts:
     flush = ids.gather(1, (column + (width - lengths)[:, None]).clamp(max=width - 1))  # padded on the right instead
     alike = (flush == flush[:1]).all(0) & (column < lengths.min() - 1)  # every row keeps a token of its own
     shared = int(alike.long().cumprod(0).sum())
-    if rows == 1 or shared < WORTHWHILE or not _padded_anywhere(base):
+    if rows == 1 or shared < WORTHWHILE or not padded_anywhere(base):
         return Prompts(ids, mask, 0)
     ahead = column < shared
     there = ahead | (column >= width - lengths[:, None] + shared)
     return Prompts(torch.where(ahead, flush, ids), there.to(mask.dtype), shared)
-
-
-def _padded_anywhere(base: PreTrainedModel) -> bool:
-    """Whether padding may stand within a row: all slots are seen, and jumps of positions mean nothing else."""
-    return keeps_all(base) and "flash" not in str(base.config._attn_implementation)

@@ -118,6 +118,19 @@ def test_lossless_output_is_the_bases_on_two_hundred_prompts(family, trained):
         assert sum(row.accepted for row in found.rows) > 30, "no draft was right: the test shows little"
 
 
+def test_slots_of_refused_tokens_change_nothing_whenever_they_go(monkeypatch):
+    model = fitted("llama")
+    ids, mask = ragged([1 + i % 12 for i in range(40)], seed=5)
+    expected = plain(model, ids, mask, max_new_tokens=24)
+    slots = []
+    for idle in (0.0, 0.1, 1.0):
+        monkeypatch.setattr("model.lossless.IDLE", idle)
+        found = model.generate_segments(ids, mask, confidence=0.0, max_new_tokens=24, verify=True)
+        assert torch.equal(found.sequences[:, : expected.shape[1]], expected)
+        slots.append(found.cache_slots)
+    assert slots == sorted(slots) and slots[0] < slots[2]
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_lossless_with_penalties_and_a_draft_vocabulary_is_still_the_bases(family):
     model = micro_step(family, draft_vocabulary=list(range(5, 60)))
