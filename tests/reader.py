@@ -76,6 +76,16 @@ class Reader:
             self.page.wait_for_timeout(100)
         self.settle()
 
+    def steady(self, element: Any) -> str:
+        """What an element says, once it has said the same for a second: a busy machine may still be drawing."""
+        said: list[str] = [element.inner_text()]
+        while True:
+            self.page.wait_for_timeout(1000)
+            said.append(element.inner_text())
+            if said[-1] == said[-2]:
+                return said[-1]
+            assert len(said) < PATIENCE / 1000, f"it never holds still: {said[-3:]}"
+
     def choose(self, group: str, option: str) -> None:
         """Pick an option of a segmented control."""
         self.page.get_by_role("radiogroup", name=group, exact=True).get_by_text(option, exact=True).click()

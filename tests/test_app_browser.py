@@ -183,7 +183,7 @@ def test_colours_units_themes_and_a_second_view_run_no_model(visit: Visit, link:
     before = count(runs)
     assert before > 0
     values = card(page, "summary").get_by_test_id("stMetricValue")
-    bits = values.first.inner_text()
+    bits = reader.steady(values.first)
     fills = page.locator(".strip .cell").evaluate_all("cells => cells.map(c => c.style.backgroundColor).join()")
     reader.choose("Unit", "nats")
     expect(values.first).to_contain_text("nats")

@@ -49,6 +49,7 @@ def test_a_head_is_picked_zoomed_pinned_linked_and_exported(
     expect(card(page, "attention_summary").get_by_test_id("stMetricValue")).to_have_count(4)
     expect(card(page, "maps")).to_contain_text("All layers and heads")
 
+    reader.steady(card(page, "maps"))  # a click into a figure that is drawn anew is lost
     click(reader, "maps", 2, 1)
     expect(card(page, "map")).to_contain_text("layer 2, head 1")
     reader.until(lambda: reader.query().get("layer") == "2" and reader.query().get("head") == "1")
