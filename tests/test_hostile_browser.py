@@ -47,6 +47,7 @@ def type_text(reader: Reader, text: str) -> None:
 
 def upload(reader: Reader, name: str, content: bytes) -> None:
     file = {"name": name, "mimeType": "text/plain", "buffer": content}
+    reader.steady(reader.page.get_by_test_id("stSidebar"))  # a file given to what is drawn anew is lost
     reader.page.locator("input[type=file]").set_input_files(file)
     expect(reader.page.get_by_test_id("stFileChipName")).to_have_attribute("title", name)
     reader.settle()
