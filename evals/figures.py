@@ -86,12 +86,13 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
         mine = sorted(
             (row for row in rows if row.model == model and row.tau is not None), key=lambda row: -(row.tau or 0)
         )
+        whiskers = [(row.score.value, *row.score.whiskers) for row in mine]
         drawn.add_scatter(
             x=[row.tokens_per_macro_step for row in mine],
             y=[row.score.value * scale for row in mine],
             error_y={
-                "array": [(row.score.whiskers[1] - row.score.value) * scale for row in mine],
-                "arrayminus": [(row.score.value - row.score.whiskers[0]) * scale for row in mine],
+                "array": [(high - value) * scale for value, _, high in whiskers],
+                "arrayminus": [(value - low) * scale for value, low, _ in whiskers],
                 "thickness": 1,
             },
             text=[f"τ {row.tau:g}" for row in mine],
@@ -100,7 +101,7 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
             cliponaxis=False,
             name=_safe(model),
             line={"color": SERIES[theme][i % len(SERIES[theme])]},
-            customdata=[[with_error(row.score, benchmark.higher_is_better), row.samples] for row in mine],
+            customdata=[[_safe(with_error(row.score, benchmark.higher_is_better)), row.samples] for row in mine],
             hovertemplate="%{text}<br>%{customdata[0]}, %{customdata[1]:,} samples<br>%{x:.3~g} tokens per macro step",
         )
     drawn = styled(drawn, theme, _HEIGHT)

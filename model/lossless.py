@@ -261,10 +261,12 @@ def _without_refused(cache: DynamicCache, seen: Tensor, new: int, kept: Tensor, 
     if most < new:
         cache.crop(most - new)
         seen = seen[:, : most - new]
+    if bool((kept == most).all()):
+        return seen
     slot = torch.arange(most, device=seen.device)
     seen = torch.cat([seen[:, :-most], seen[:, -most:] * (slot < kept[:, None])], 1)
     idle = seen.shape[1] - int(seen.sum(1).max())  # slots that would go
-    if bool((kept == most).all()) or (anywhere and idle <= IDLE * seen.shape[1]):
+    if anywhere and idle <= IDLE * seen.shape[1]:
         return seen
     order = seen.argsort(dim=1, stable=True)[:, idle:]  # rows aligned at their ends
     for layer in cache.layers:

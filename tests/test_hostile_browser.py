@@ -76,7 +76,7 @@ def looked_at(reader: Reader) -> None:
     """Open everything that shows the text: the cards of tokens, the hover of plots, the row of the table."""
     page = reader.page
     cells = page.locator(".strip .cell")  # of the lines that are drawn, which are others after a scroll
-    for cell in (cells.first, cells.nth(cells.count() // 2), cells.last):
+    for cell in (cells.first, cells.nth(min(1, cells.count() - 1)), cells.nth(cells.count() // 2), cells.last):
         cell.scroll_into_view_if_needed()
         reader.until(lambda cell=cell: shows_card(page, cell))
     for name in ("line", "scatter"):
