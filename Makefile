@@ -29,7 +29,7 @@ EVALUATED := smollm2-135m-instruct control-smollm2-135m micro-step-smollm2-135m
 evaluation: $(VENV)/ready-dev
 	for model in $(EVALUATED); do \
 	  $(PY) -m evals run --model $$model --confidence .5,.8,.95 --chat --multiturn --allow-code-execution \
-	    --tasks gsm8k_cot_zeroshot:200,gsm8k_cot:100,arc_challenge:300,mbpp_instruct:100,humaneval_whole \
+	    --tasks gsm8k_cot_zeroshot:200,gsm8k_cot:200,arc_challenge:300,mbpp_instruct:100,humaneval_whole \
 	    --batch-rows 64 --max-new-tokens 256 --dtype float32 --threads 2 --local $(DATA) --out evaluated/$$model || exit 1; \
 	done
 	$(PY) -m evals report $(EVALUATED:%=evaluated/%) --out evaluated/table.md --figures evaluated --figure-format png
