@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import re
 import tempfile
 import threading
 import zipfile
@@ -22,6 +23,7 @@ import kaleido
 import pandas as pd
 import plotly.graph_objects as go
 from choreographer.browsers.chromium import Chromium
+from pandas.api.types import is_numeric_dtype
 
 from analysis.figures.base import Drawn
 from model.errors import ExportError
@@ -34,6 +36,7 @@ FIGURE_FORMATS = (*IMAGES, "html", *TABLES, "zip")
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "plotly", "peft", "kaleido", "streamlit")
 NO_CHROME = "PNG, SVG and PDF need Chrome or Chromium on this machine; HTML, CSV, Parquet and the bundle do not"
 _IMAGE_SECONDS = 90
+_FORMULA = re.compile(r"\s*[=+\-@](?=.*[A-Za-z])(?=.*[(|])", re.DOTALL)  # it calls something: CSV injection, CWE-1236
 _one_at_a_time = threading.Lock()  # every export starts a browser of its own
 
 
@@ -97,11 +100,14 @@ def page(drawn: Drawn) -> str:
 def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
     """A table as CSV (UTF-8), Parquet or JSON (one object a row).
 
+    In CSV an apostrophe stands before a text that a spreadsheet would run as a formula; all else is exact.
+
     Raises:
         ExportError: no such format.
     """
     if suffix == "csv":
-        return str(table.to_csv(index=False)).encode("utf-8")
+        texts = {name: table[name].map(_inert) for name in table if not is_numeric_dtype(table[name])}
+        return str(table.assign(**texts).to_csv(index=False)).encode("utf-8")
     if suffix == "parquet":
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
@@ -109,6 +115,10 @@ def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
     if suffix == "json":
         return str(table.to_json(orient="records", force_ascii=False, indent=1, double_precision=15)).encode("utf-8")
     raise ExportError(f"unknown table format {suffix!r}; use one of {', '.join(TABLES)}")
+
+
+def _inert(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
 
 
 def write(path: Path, content: bytes) -> None:

@@ -19,6 +19,7 @@ from analysis.figures.base import Drawn
 from analysis.figures.table import table_figure
 from analysis.figures.theme import SERIES, SOFT, Theme, styled
 from data.corpus.store_write import put
+from evals.benchmark import Benchmark, Judge
 from evals.report import Row
 from evals.tables import TITLES, lines, notes, score_table, with_error
 from model.errors import ExportError
@@ -28,6 +29,15 @@ Format = Literal["html", "svg", "png", "pdf"]
 _HEIGHT = 400
 _DASHES = ("dash", "dot", "dashdot")  # of plain models
 _SHARE = 100  # scores that are shares are drawn as percentages
+_COUNTED: dict[Judge, str] = {
+    "gsm8k": "right answers",
+    "choices": "right choices",
+    "letter": "right letters",
+    "humaneval": "programs that pass",
+    "mbpp": "programs that pass",
+    "ifeval": "prompts followed",
+    "tokens": "right tokens",
+}
 
 
 def report(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
@@ -57,8 +67,8 @@ def score(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
     return Drawn(
         f"score_{benchmark.name}",
         benchmark.title,
-        f"{benchmark.metric} with one standard error, or up to the 95% bound where none or all are right, against "
-        f"tokens per macro step; each point is a value of tau, dashed is a base alone. Asked: {benchmark.about}.",
+        f"{_axis(benchmark)}, with {_whiskers(rows)}, against tokens per macro step; each point is a value of tau, "
+        f"dashed is a base alone. Asked: {benchmark.about}.",
         lambda: figure(rows, theme),
         lambda: score_table(rows),
     )
@@ -73,7 +83,6 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
     """
     benchmark = rows[0].benchmark
     scale = _SHARE if benchmark.higher_is_better else 1
-    unit = "%" if benchmark.higher_is_better else ""
     drawn, ink = go.Figure(), SOFT[theme]
     plain = [row for row in rows if row.tau is None]
     for i, row in enumerate(plain or [row for row in rows if row.tau is not None and row.tau > 1]):
@@ -107,12 +116,24 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
     drawn = styled(drawn, theme, _HEIGHT)
     drawn.update_layout(
         xaxis={"title": "tokens per macro step"},
-        yaxis={"title": _safe(benchmark.metric) + (unit and f", {unit}"), "rangemode": "nonnegative"},
+        yaxis={"title": _safe(_axis(benchmark)), "rangemode": "nonnegative"},
         showlegend=True,
     )
     most = max(row.tokens_per_macro_step for row in rows)
     drawn.update_xaxes(range=[0.95, 1 + 1.2 * (most - 1)] if most > 1 else [0.5, 2])  # room for the last name
     return drawn
+
+
+def _axis(benchmark: Benchmark) -> str:
+    """What the score counts, its name, and its unit."""
+    counted = _COUNTED.get(benchmark.judge)
+    return f"{counted} ({benchmark.metric}), %" if counted else benchmark.metric.replace("_", " ")
+
+
+def _whiskers(rows: Sequence[Row]) -> str:
+    """What error bars and bands are."""
+    bounded = any(row.score.bound is not None for row in rows)
+    return "one standard error" + (", or up to the 95% bound where none or all are right" if bounded else "")
 
 
 def _safe(text: str) -> str:
@@ -132,8 +153,13 @@ def write_figures(rows: Sequence[Row], folder: Path, kind: Format) -> list[Path]
         raise ExportError(f"{folder} cannot be made: {error.strerror}") from None
     out = []
     for name in dict.fromkeys(row.benchmark.name for row in rows):
-        drawn = score([row for row in rows if row.benchmark.name == name])
-        drawn.figure.update_layout(title=_safe(drawn.title), margin={"t": 90})
+        mine = [row for row in rows if row.benchmark.name == name]
+        drawn = score(mine)
+        fewest, most = min(row.samples for row in mine), max(row.samples for row in mine)
+        samples = f"{fewest:,} samples" if fewest == most else f"{fewest:,} to {most:,} samples"
+        told = f"{samples}; whiskers and bands: {_whiskers(mine)}"
+        title = {"text": _safe(drawn.title), "subtitle": {"text": told}, "y": 0.95, "yanchor": "top"}
+        drawn.figure.update_layout(title=title, margin={"t": 110})
         path = folder / f"{name}.{kind}"
         put(path, page(drawn).encode() if kind == "html" else image(drawn.figure, kind))
         out.append(path)

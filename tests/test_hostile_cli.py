@@ -151,6 +151,19 @@ def test_a_hostile_text_is_scored_exactly_and_printed_harmlessly(
         assert list(read(path)["token"]) == list(table["token"])
 
 
+@pytest.mark.parametrize("text", ['=HYPERLINK("http://x/")', "=cmd|' /C calc'!A0", " @SUM(A1)", "-a\t(", "+1\n=f (x)"])
+def test_a_spreadsheet_runs_no_cell_of_a_csv(work: Path, text: str) -> None:
+    tokens = [text, "=", "==", "-1", "+", "@", "a=f(x)", "", "(", "=" * 10**6 + "a"]
+    table = pd.DataFrame({"token": tokens, "start": range(len(tokens)), "known": [True] * 9 + [None]})
+    for suffix, first, read in (
+        ("csv", f"'{text}", partial(pd.read_csv, keep_default_na=False)),
+        ("json", text, read_json),
+        ("parquet", text, pd.read_parquet),
+    ):
+        save_table(table, work / f"x.{suffix}")
+        assert list(read(work / f"x.{suffix}")["token"]) == [first, *tokens[1:]]
+
+
 def read_json(path: Path) -> pd.DataFrame:
     return pd.DataFrame(json.loads(path.read_text("utf-8")))
 

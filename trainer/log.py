@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.store_write import put
+from data.corpus.store_write import append, put
 from data.runs import LOG, LogLine, read_lines, to_line
 from model.errors import ExportError
 from model.terminal import Tell
@@ -17,6 +16,8 @@ from trainer.tally import Tally
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+_STAYS = "the last checkpoint is whole: free some room and start the same command again to go on"
 
 
 class RunLog:
@@ -42,18 +43,12 @@ class RunLog:
         Raises:
             ExportError: the disk is full.
         """
+        append(self._file, to_line(line).encode(), None, _STAYS)
         try:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(to_line(line))
-                file.flush()
-                os.fsync(file.fileno())
             for name, value in _scalars(line).items():
                 self._board.add_scalar(f"{line.split}/{name}", value, line.step)
         except OSError as error:
-            raise ExportError(
-                f"{self._file} cannot be written ({error.strerror}); the last checkpoint is whole: free some room and"
-                " start the same command again to go on"
-            ) from error
+            raise ExportError(f"{self._board.log_dir} cannot be written ({error.strerror}); {_STAYS}") from error
         self._tell(_told(line, self._steps), line.step / self._steps)
 
 
