@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from evals import tables
+from evals.averages import Average
 from evals.benchmark import benchmarks
 from evals.cli import limits_of, main
 from evals.figures import figure, write_figures
@@ -222,6 +223,23 @@ def test_figures_are_written(rows, tmp_path):
     written = write_figures(rows, tmp_path / "figures", "html")
     assert {path.stem for path in written} == {row.benchmark.name for row in rows}
     assert "tokens per macro step" in written[0].read_text("utf-8")
+    one = next(row for row in rows if row.benchmark.name == "arc_challenge")
+    for samples, value, told in (
+        ((7, 7), 0.25, '7 samples; whiskers and bands: one standard error"'),
+        ((7, 1200), 0.0, "7 to 1,200 samples; whiskers and bands: one standard error, or up to the 95% bound where"),
+    ):
+        some = [replace(one, samples=n, scores={"acc_norm": Average(value, value / 2, n)}) for n in samples]
+        (path,) = write_figures(some, tmp_path / "told", "html")
+        assert f'"subtitle":{{"text":"{told}' in path.read_text("utf-8")
+
+
+def test_an_axis_says_what_is_counted(rows):
+    axes = {row.benchmark.name: figure([row]).layout.yaxis.title.text for row in rows}
+    assert axes["gsm8k_cot_zeroshot"] == "right answers (ours), %"
+    assert axes["arc_challenge"] == "right choices (acc_norm), %"
+    for each in benchmarks().values():
+        text = figure([replace(rows[0], benchmark=each, scores={each.metric: rows[0].score})]).layout.yaxis.title.text
+        assert (f" ({each.metric}), %" in text) == each.higher_is_better
 
 
 # --- the command line
