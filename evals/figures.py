@@ -67,8 +67,8 @@ def score(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
     return Drawn(
         f"score_{benchmark.name}",
         benchmark.title,
-        f"{_axis(benchmark)}, with {_whiskers(rows)}, against tokens per macro step; each point is a value of tau, "
-        f"dashed is a base alone. Asked: {benchmark.about}.",
+        f"Against tokens per macro step: {_counted(benchmark)}, with {_whiskers(rows)}; a point is a tau, dashed a "
+        f"base alone. Asked: {benchmark.about}.",
         lambda: figure(rows, theme),
         lambda: score_table(rows),
     )
@@ -82,7 +82,7 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
         theme: colours.
     """
     benchmark = rows[0].benchmark
-    scale = _SHARE if benchmark.higher_is_better else 1
+    scale, unit = (_SHARE, ", %") if benchmark.higher_is_better else (1, "")
     drawn, ink = go.Figure(), SOFT[theme]
     plain = [row for row in rows if row.tau is None]
     for i, row in enumerate(plain or [row for row in rows if row.tau is not None and row.tau > 1]):
@@ -116,7 +116,7 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
     drawn = styled(drawn, theme, _HEIGHT)
     drawn.update_layout(
         xaxis={"title": "tokens per macro step"},
-        yaxis={"title": _safe(_axis(benchmark)), "rangemode": "nonnegative"},
+        yaxis={"title": _safe(_counted(benchmark)) + unit, "rangemode": "nonnegative"},
         showlegend=True,
     )
     most = max(row.tokens_per_macro_step for row in rows)
@@ -124,16 +124,16 @@ def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
     return drawn
 
 
-def _axis(benchmark: Benchmark) -> str:
-    """What the score counts, its name, and its unit."""
+def _counted(benchmark: Benchmark) -> str:
+    """What the score counts, and its name."""
     counted = _COUNTED.get(benchmark.judge)
-    return f"{counted} ({benchmark.metric}), %" if counted else benchmark.metric.replace("_", " ")
+    return f"{counted} ({benchmark.metric})" if counted else benchmark.metric.replace("_", " ")
 
 
 def _whiskers(rows: Sequence[Row]) -> str:
     """What error bars and bands are."""
     bounded = any(row.score.bound is not None for row in rows)
-    return "one standard error" + (", or up to the 95% bound where none or all are right" if bounded else "")
+    return "one standard error" + (", or the 95% bound where none or all are right" if bounded else "")
 
 
 def _safe(text: str) -> str:

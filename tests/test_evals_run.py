@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from app import plain as shown
 from evals import tables
 from evals.averages import Average
 from evals.benchmark import benchmarks
 from evals.cli import limits_of, main
-from evals.figures import figure, write_figures
+from evals.figures import figure, score, write_figures
 from evals.report import read_folder, report_rows
 from evals.run import evaluate
 from evals.samples import Head, Writer, file_name, read_samples
@@ -226,7 +227,7 @@ def test_figures_are_written(rows, tmp_path):
     one = next(row for row in rows if row.benchmark.name == "arc_challenge")
     for samples, value, told in (
         ((7, 7), 0.25, '7 samples; whiskers and bands: one standard error"'),
-        ((7, 1200), 0.0, "7 to 1,200 samples; whiskers and bands: one standard error, or up to the 95% bound where"),
+        ((7, 1200), 0.0, "7 to 1,200 samples; whiskers and bands: one standard error, or the 95% bound where"),
     ):
         some = [replace(one, samples=n, scores={"acc_norm": Average(value, value / 2, n)}) for n in samples]
         (path,) = write_figures(some, tmp_path / "told", "html")
@@ -238,8 +239,10 @@ def test_an_axis_says_what_is_counted(rows):
     assert axes["gsm8k_cot_zeroshot"] == "right answers (ours), %"
     assert axes["arc_challenge"] == "right choices (acc_norm), %"
     for each in benchmarks().values():
-        text = figure([replace(rows[0], benchmark=each, scores={each.metric: rows[0].score})]).layout.yaxis.title.text
-        assert (f" ({each.metric}), %" in text) == each.higher_is_better
+        drawn = score([replace(rows[0], benchmark=each, scores={each.metric: Average(0.0, 0.0, 9)})])
+        assert (f" ({each.metric}), %" in drawn.figure.layout.yaxis.title.text) == each.higher_is_better
+        assert "the 95% bound" in drawn.how
+        assert not shown.plain(drawn.how).endswith("…")
 
 
 # --- the command line
