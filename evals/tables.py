@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.export import table_bytes
 from data.corpus.store_write import put
 from evals.averages import Average
 from evals.report import Row
@@ -172,7 +173,7 @@ def score_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 def every_score(rows: Sequence[Row]) -> str:
     """CSV: a line for each score of each row, nothing rounded."""
-    return str(score_table(rows).to_csv(index=False))
+    return table_bytes(score_table(rows), "csv").decode("utf-8")
 
 
 def _inert(text: str) -> str:
