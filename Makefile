@@ -13,7 +13,8 @@ app: $(VENV)/ready
 test: $(VENV)/ready-dev check
 	@tests/chromium.sh
 	-$(PY) -m model fetch smollm2-135m-instruct
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile -m "not browser"
+	$(PY) -m pytest -m browser  # one by one: a browser and its server keep two cores busy
 
 check: $(VENV)/ready-dev
 	$(PY) -m ruff check .

@@ -36,21 +36,29 @@ INERT = """() => ({
   formulas: document.querySelectorAll('.katex').length,
 })"""
 
+# Two frames later, nothing runs.
+RESTS = """async () => {
+  for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+  return document.querySelector('.stApp[data-test-script-state=notRunning] h1') !== null;
+}"""
+
 
 class Reader:
-    """One reader in a browser context of its own; afterwards nothing may have gone wrong or out."""
+    """One reader, a session of the app; afterwards nothing may have gone wrong or out."""
 
-    def __init__(self, browser: Any, server: str, **options: Any) -> None:
-        options = {"viewport": {"width": 1300, "height": 2200}, **options}
-        self.context = browser.new_context(accept_downloads=True, **options)
-        self.context.set_default_timeout(PATIENCE)
+    def __init__(
+        self, browser: Any, server: str, viewport: tuple[int, int] = (1300, 2200), color_scheme: str = "light"
+    ) -> None:
         self.server = server
         self.errors: list[str] = []
         self.hosts: set[str | None] = set()
-        self.page = self.context.new_page()
+        self.page = browser.contexts[0].new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.page.set_viewport_size({"width": viewport[0], "height": viewport[1]})
+        self.page.emulate_media(color_scheme=color_scheme)
         self.page.on("pageerror", lambda error: self.errors.append(f"script: {error}"))
         self.page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        self.context.on("request", lambda request: self._note(request.url))
+        self.page.on("request", lambda request: self._note(request.url))
 
     def _note(self, url: str) -> None:
         if not url.startswith(("blob:", "data:", "about:")):
@@ -63,10 +71,12 @@ class Reader:
         return self.page
 
     def settle(self) -> None:
-        """Wait until the script has run and shown something."""
-        self.page.locator(".stApp[data-test-script-state=notRunning] h1").wait_for()
-        self.page.wait_for_timeout(150)  # a click may only be on its way
-        self.page.locator(".stApp[data-test-script-state=notRunning] h1").wait_for()
+        """Wait until the script has run and shown something, and does not begin again: a click may be on its way."""
+        quiet = 0
+        while quiet < 4:
+            self.page.locator(".stApp[data-test-script-state=notRunning] h1").wait_for()
+            self.page.wait_for_timeout(100)
+            quiet = quiet + 1 if self.page.evaluate(RESTS) else 0
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds of the page, and fail if it never does."""
@@ -75,6 +85,17 @@ class Reader:
             assert time.monotonic() < end, "it never held"
             self.page.wait_for_timeout(100)
         self.settle()
+
+    def insist(self, act: Callable[[], object], holds: Callable[[], bool]) -> None:
+        """Do what a person does: once more where it had no effect, as a click into what is drawn anew is lost."""
+        for _ in range(3):
+            act()
+            end = time.monotonic() + PATIENCE / 3000
+            while time.monotonic() < end:
+                if holds():
+                    return self.settle()
+                self.page.wait_for_timeout(100)
+        raise AssertionError("three times, and no effect")
 
     def steady(self, element: Any) -> str:
         """What an element says, once it has said the same for a second: a busy machine may still be drawing."""
@@ -91,6 +112,11 @@ class Reader:
         self.page.get_by_role("radiogroup", name=group, exact=True).get_by_text(option, exact=True).click()
         self.settle()
 
+    def linked(self, key: str) -> str:
+        """What the address says of a choice, once it does."""
+        self.until(lambda: key in self.query())
+        return self.query()[key]
+
     def query(self) -> dict[str, str]:
         return {key: values[0] for key, values in parse_qs(urlparse(self.page.url).query).items()}
 
@@ -102,7 +128,7 @@ class Reader:
         return Path(pending.value.path()).read_bytes()
 
     def close(self) -> None:
-        self.context.close()
+        self.page.close()
         assert self.errors == []
         assert self.hosts <= {"127.0.0.1"}
 

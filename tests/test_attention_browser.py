@@ -50,8 +50,8 @@ def test_a_head_is_picked_zoomed_pinned_linked_and_exported(
     expect(card(page, "maps")).to_contain_text("All layers and heads")
 
     reader.steady(card(page, "maps"))  # a click into a figure that is drawn anew is lost
-    click(reader, "maps", 2, 1)
-    expect(card(page, "map")).to_contain_text("layer 2, head 1")
+    shown = card(page, "map")
+    reader.insist(lambda: click(reader, "maps", 2, 1), lambda: "layer 2, head 1" in shown.inner_text())
     reader.until(lambda: reader.query().get("layer") == "2" and reader.query().get("head") == "1")
     page.locator(".st-key-shown").get_by_text("distance", exact=True).click()
     expect(card(page, "statistics")).to_contain_text("Distance of all layers and heads")
@@ -61,8 +61,7 @@ def test_a_head_is_picked_zoomed_pinned_linked_and_exported(
     page.mouse.move(*hover)
     label = page.locator(".st-key-chart_map .hoverlayer .hovertext")
     expect(label).to_contain_text(re.compile(r"from .* \(7\).*to .* \(3\).*weight 0?\.\d+|from.*to.*weight", re.S))
-    click(reader, "map", 3, 7)
-    reader.until(lambda: "at" in reader.query())
+    reader.insist(lambda: click(reader, "map", 3, 7), lambda: "at" in reader.query())
     at = int(reader.query()["at"])
     expect(card(page, "row")).to_contain_text("attends to")
     expect(page.locator(".strip .cell.pinned").first).to_be_visible()
@@ -88,7 +87,7 @@ def test_a_head_is_picked_zoomed_pinned_linked_and_exported(
 def test_two_models_are_subtracted_in_a_narrow_dark_window_with_a_hostile_text(
     server: str, browser: Any, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = Reader(browser, server, viewport={"width": 700, "height": 2000}, color_scheme="dark")
+    reader = Reader(browser, server, viewport=(700, 2000), color_scheme="dark")
     page = reader.open("attention", **link(models, TAGS, of="B − A", level="segments"))
     expect(card(page, "map")).to_contain_text("B − A")
     reader.settle()

@@ -27,17 +27,17 @@ def test_a_token_is_explained_another_pinned_summed_exported_and_remade(
     expect(summary.get_by_test_id("stMetricValue")).to_have_count(4)
     expect(card(page, "attribution")).to_contain_text("depends on")
     expect(page.locator(".strip .cell.pinned").first).to_be_visible()  # the token that is explained
-    first = summary.inner_text()
+    first = reader.steady(summary)
 
-    page.locator(".strip .cell", has_text="dog").first.click()
-    reader.until(lambda: reader.query().get("at") == "32")
+    dog = page.locator(".strip .cell", has_text="dog").first
+    reader.insist(dog.click, lambda: reader.query().get("at") == "32")
     expect(card(page, "attribution")).to_contain_text("dog depends on")
     reader.until(lambda: summary.inner_text() != first)
 
-    explained = summary.inner_text()
+    explained = reader.steady(summary)
     reader.choose("Sum over", "words")
     expect(card(page, "units")).to_contain_text("The strongest words")
-    assert summary.inner_text() == explained and "rows were read" in explained
+    assert reader.steady(summary) == explained and "rows were read" in explained
     told = remade(reader, "attribution-figure", "attribution", tmp_path / "attribution", monkeypatch, **CLOSE)
     assert told["view"]["unit"] == "words" and told["request"]["quantity"] == "entropy"
     remade(reader, "attribution-figure", "units", tmp_path / "units", monkeypatch, **CLOSE)
@@ -52,7 +52,7 @@ def test_a_token_is_explained_another_pinned_summed_exported_and_remade(
 def test_two_models_in_a_narrow_dark_window_with_a_hostile_text(
     server: str, browser: Any, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = Reader(browser, server, viewport={"width": 700, "height": 2000}, color_scheme="dark")
+    reader = Reader(browser, server, viewport=(700, 2000), color_scheme="dark")
     more = {"quantity": "KL(A||B)", "method": "ablation"}
     page = reader.open("attribution", **link(models, TAGS, **more))
     expect(card(page, "curves")).to_contain_text("Is it faithful?")

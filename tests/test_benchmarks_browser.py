@@ -28,7 +28,7 @@ EVIL = "%{x} <img class=evil src=x onerror='window.hostile=1'> **b** $x$"
 
 @pytest.fixture
 def reader(server: str, browser: Any) -> Iterator[Reader]:
-    found = Reader(browser, f"{server}/benchmarks", viewport={"width": 1300, "height": 4200})
+    found = Reader(browser, f"{server}/benchmarks", viewport=(1300, 4200))
     yield found
     inert(found.page)
     found.close()
@@ -68,7 +68,7 @@ def test_two_runs_are_chosen_stepped_through_filtered_and_made_again(
     select(reader, "A", "micro-step-tiny (0.5)")
     select(reader, "B", "micro-step-tiny (1.1)")
     expect(card(page, "tokens")).to_contain_text("Answers to document 0")
-    assert "The answer is 1000." in strip_text(page)
+    reader.until(lambda: "The answer is 1000." in strip_text(page))
     page.get_by_role("button", name="Next ▶").first.click()
     expect(card(page, "tokens")).to_contain_text("Answers to document 1")
     reader.choose("Show", "wrong in A, right in B")
@@ -80,8 +80,8 @@ def test_two_runs_are_chosen_stepped_through_filtered_and_made_again(
     assert b"B," in made_again(reader, "tokens", tmp_path / "tokens", monkeypatch)
     assert b"think about 5" in reader.download("invalid", "csv")
     assert reader.download("documents", "parquet").startswith(b"PAR1")
+    reader.until(lambda: all(p in page.url for p in (f"benchmark={GSM8K}", "sample=2", "run_b=micro-step-tiny")))
     told = page.url
-    assert all(part in told for part in (f"benchmark={GSM8K}", "sample=2", "run_b=micro-step-tiny"))
     page.goto(told)
     expect(card(page, "tokens")).to_contain_text("Answers to document 2")
     expect(page.get_by_role("combobox", name="B", exact=True)).to_have_value("micro-step-tiny (1.1)")
@@ -94,14 +94,13 @@ def test_what_stands_in_files_stays_text_and_a_narrow_window_holds_all(reader: R
     box = card(page, f"score_{GSM8K}").locator(".nsewdrag").first.bounding_box()
     for share in (0.1, 0.4, 0.8):
         page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] * 0.5)
-    assert "<script>" in strip_text(page)
+    reader.until(lambda: "<script>" in strip_text(page))
     for title in ("The prompt", "The answers as text"):
         page.get_by_text(title, exact=True).click()
     reader.settle()
     inert(page)
     page.set_viewport_size({"width": 700, "height": 4200})
-    reader.settle()
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= 700
+    reader.until(lambda: page.evaluate("document.scrollingElement.scrollWidth") <= 700)
 
 
 def test_an_empty_folder_says_what_makes_an_evaluation(reader: Reader, tmp_path: Path) -> None:

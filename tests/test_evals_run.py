@@ -81,7 +81,7 @@ def test_a_run_that_is_killed_goes_on_to_equal_samples(micro, local, undisturbed
     command = [sys.executable, "-m", "evals", "run", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    first, deadline = out / file_name("arc_challenge", 0.1), time.monotonic() + 90
+    first, deadline = out / file_name("arc_challenge", 0.1), time.monotonic() + 240
     while not (first.exists() and first.read_bytes().count(b"\n") > 1):
         assert process.poll() is None
         assert time.monotonic() < deadline

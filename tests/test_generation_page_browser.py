@@ -68,11 +68,10 @@ def test_a_token_answers_the_pointer_and_a_pin_is_in_every_figure_and_in_the_lin
         "expected",
     ):
         expect(hover).to_contain_text(words)
-    strip.locator(".cell").nth(1).click()
+    reader.insist(strip.locator(".cell").nth(1).click, lambda: "token" in reader.query())
     expect(strip.locator(".cell.pinned").first).to_be_visible()
     rings = card(page, "timeline").locator(".scatterlayer .trace")
     expect(rings).to_have_count(6)
-    reader.settle()
     assert int(reader.query()["token"]) > 0
     page.set_viewport_size({"width": 700, "height": 1200})
     page.reload()
@@ -90,11 +89,11 @@ def test_tau_changes_the_segments_and_a_bundle_makes_its_data_again(
 ) -> None:
     page = reader.open(**link(models, tau=0))
     labels = card(page, "answer").locator(".label")
+    reader.steady(card(page, "answer"))
     before = labels.count()
     page.get_by_role("slider", name="tau").press("End")
     expect(card(page, "summary")).to_contain_text("token for token")
-    reader.settle()
-    assert labels.count() > before and reader.query()["tau"] == "1.05"
+    reader.until(lambda: labels.count() > before and reader.query()["tau"] == "1.05")
     reader.choose("Decoding", "lossless")
     expect(card(page, "summary")).to_contain_text("the output equals the base's")
     with zipfile.ZipFile(io.BytesIO(reader.download("answer", "zip"))) as archive:

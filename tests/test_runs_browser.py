@@ -76,7 +76,7 @@ def test_two_runs_are_chosen_smoothed_exported_and_made_again(
     expect(card(page, "curves").locator(".legendtext")).to_have_count(6)  # all are chosen at first
     pick(reader, "two", "one")
     expect(card(page, "curves").locator(".legendtext")).to_have_count(4)
-    assert legend(reader) == ["two, train", "two, validation", "one, train", "one, validation"]
+    reader.until(lambda: legend(reader) == ["two, train", "two, validation", "one, train", "one, validation"])
     page.get_by_role("slider", name="Smoothing").press("Home")
     expect(card(page, "curves")).to_contain_text("Not smoothed.")
     page.get_by_role("slider", name="Smoothing").press("End")
@@ -85,9 +85,9 @@ def test_two_runs_are_chosen_smoothed_exported_and_made_again(
     expect(card(page, "curves").locator(".xtitle")).to_have_text("labelled tokens seen")
     page.get_by_test_id("stButtonGroup").get_by_text("learning rates", exact=True).click()
     expect(card(page, "curves").locator(".ytitle, .y2title")).to_have_count(2)
-    reader.settle()
+    said = ("runs=two&runs=one", "smoothing=0.99", "x=tokens", "learning+rates")
+    reader.until(lambda: all(part in page.url for part in said))
     told = page.url
-    assert all(part in told for part in ("runs=two&runs=one", "smoothing=0.99", "x=tokens", "learning+rates"))
     with zipfile.ZipFile(io.BytesIO(reader.download("curves", "zip"))) as archive:
         archive.extractall(tmp_path / "there")
     monkeypatch.chdir(tmp_path / "there")

@@ -45,6 +45,7 @@ def test_strategies_are_added_moved_solved_pinned_and_exported(
         expect(rows).to_have_count(count)
     reader.settle()
 
+    reader.steady(card(page, "segments"))
     before = notches(page, 0)
     bar = page.locator(".st-key-chart_values .textpoint text").last
     expect(bar).to_have_text("3.61")  # bits
@@ -66,11 +67,11 @@ def test_strategies_are_added_moved_solved_pinned_and_exported(
     mean = re.search(r"([\d.]+) tokens a segment on model A", card(page, "strategies").inner_text())
     assert mean and abs(float(mean[1]) - 2.2) < 0.4
 
-    page.locator(".strip .cell").filter(has_text=re.compile("^·d$|^·dog$")).first.click()
+    dog = page.locator(".strip .cell").filter(has_text=re.compile("^·d$|^·dog$")).first
+    reader.insist(dog.click, lambda: "at" in reader.query())
     expect(page.locator(".strip .cell.pinned")).to_have_count(4)
     expect(page.locator(".st-key-chart_values .shapelayer path")).to_have_count(1)  # the pin
     expect(page.locator(".card")).to_contain_text("why")
-    reader.settle()
     at = int(reader.query()["at"])
     assert TEXT[at] in " dog"
 
@@ -92,13 +93,13 @@ def test_strategies_are_added_moved_solved_pinned_and_exported(
     page.goto(f"{reader.server}/segmentation?{query}")
     reader.settle()
     expect(page.locator(".strip .cell.pinned")).to_have_count(4)
-    assert notches(page, 0) == shown
+    reader.until(lambda: notches(page, 0) == shown)
 
 
 def test_both_models_in_a_narrow_dark_window_with_a_hostile_text(
     server: str, browser: Any, models: dict[str, Path]
 ) -> None:
-    reader = Reader(browser, server, viewport={"width": 700, "height": 1600}, color_scheme="dark")
+    reader = Reader(browser, server, viewport=(700, 1600), color_scheme="dark")
     page = reader.open("segmentation", **link(models, TAGS, cut=["entropy", "word"]))
     expect(page.locator(".strip .line").first.locator(".row:not(.line)")).to_have_count(4)
     page.locator(".strip .cell").nth(4).hover()

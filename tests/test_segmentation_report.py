@@ -199,7 +199,7 @@ def test_the_solver_refuses_what_cannot_be():
 def test_a_hundred_thousand_scores_are_solved_in_seconds():
     """The exact figure is benchmarks/segment.py's: this only notices what has become many times slower."""
     inputs = inputs_of(np.random.default_rng(0), 100_000)
-    begin = time.perf_counter()
+    begin = time.process_time()
     solve("entropy", inputs, 2.5)
     solve("entropy_budget", inputs, 2.5)
-    assert time.perf_counter() - begin < 20
+    assert time.process_time() - begin < 20

@@ -39,7 +39,8 @@ def show(server: str, browser: Any) -> Iterator[Open]:
 
     def opened(case: str, *, theme: str = "light", width: int = 1120, height: int = 900) -> Any:
         wanted = "" if theme == "auto" else f"&embed_options={theme}_theme"
-        page = browser.new_page(viewport={"width": width, "height": height})
+        page = browser.contexts[0].new_page()
+        page.set_viewport_size({"width": width, "height": height})
         pages.append(page)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: (errors.append(f"dialog {dialog.message}"), dialog.dismiss()))
