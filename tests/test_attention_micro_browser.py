@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import shlex
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from tests.browser import needs_chromium, streamlit_server
+from tests.browser import needs_chromium
 from tests.command import call
 from tests.reader import TAGS, Reader, card, inert
 
@@ -20,17 +19,10 @@ expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = [pytest.mark.browser, needs_chromium]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    env = {"MICRO_STEP_CACHE": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with streamlit_server("app/main.py", env=env) as url:
-        yield f"{url}/attention"
-
-
 def test_a_click_chooses_a_segment_and_a_bundle_makes_its_figure_again(
     server: str, browser: Any, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = Reader(browser, server)
+    reader = Reader(browser, f"{server}/attention")
     text = f"the cat sat on the mat and the dog sat on the cat {TAGS}"
     page = reader.open(a=models["base"], b=models["sft"], source="Typed", text=text, view="Micro")
     expect(card(page, "micro_summary").get_by_test_id("stMetricValue")).to_have_count(4)

@@ -17,7 +17,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from analysis.generating.tables import is_timed
-from tests.browser import needs_chromium, streamlit_server
+from tests.browser import needs_chromium
 from tests.command import call
 from tests.reader import Reader, card
 from tests.tiny import tiny_config, tiny_tokenizer
@@ -30,16 +30,9 @@ pytestmark = [pytest.mark.browser, needs_chromium]
 TEXT = "the cat sat <img src=x onerror=alert(1)> on the mat"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    env = {"MICRO_STEP_CACHE": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with streamlit_server("app/main.py", env=env) as url:
-        yield f"{url}/generation"
-
-
 @pytest.fixture
 def reader(server: str, browser: Any) -> Iterator[Reader]:
-    found = Reader(browser, server)
+    found = Reader(browser, f"{server}/generation")
     yield found
     found.close()
 

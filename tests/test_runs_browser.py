@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from data.runs import LOG, MODEL, to_line
-from tests.browser import needs_chromium, streamlit_server
+from tests.browser import needs_chromium
 from tests.command import call
 from tests.reader import Reader, card, inert
 from tests.training_logs import line, lines, save_run
@@ -25,13 +25,6 @@ expect = playwright_api.expect
 pytestmark = [pytest.mark.browser, needs_chromium]
 
 EVIL = "%{x} <img class=evil src=x onerror='window.hostile=1'> **b** $x$"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    env = {"MICRO_STEP_CACHE": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    with streamlit_server("app/main.py", env=env) as url:
-        yield url
 
 
 @pytest.fixture
