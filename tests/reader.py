@@ -52,17 +52,18 @@ class Reader:
         self.server = server
         self.errors: list[str] = []
         self.hosts: set[str | None] = set()
-        self.page = browser.contexts[0].new_page()
+        self.context = browser.contexts[0]
+        self.page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE)
         self.page.set_viewport_size({"width": viewport[0], "height": viewport[1]})
         self.page.emulate_media(color_scheme=color_scheme)
         self.page.on("pageerror", lambda error: self.errors.append(f"script: {error}"))
         self.page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        self.page.on("request", lambda request: self._note(request.url))
+        self.context.on("request", self._note)  # of the context: a window that the page opens asks no host either
 
-    def _note(self, url: str) -> None:
-        if not url.startswith(("blob:", "data:", "about:")):
-            self.hosts.add(urlparse(url).hostname)
+    def _note(self, request: Any) -> None:
+        if not request.url.startswith(("blob:", "data:", "about:")):
+            self.hosts.add(urlparse(request.url).hostname)
 
     def open(self, to: str = "", **query: object) -> Any:
         """Follow a link to a page of the app and wait until it is done."""
@@ -80,22 +81,24 @@ class Reader:
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds of the page, and fail if it never does."""
-        end = time.monotonic() + PATIENCE / 1000
-        while not holds():
-            assert time.monotonic() < end, "it never held"
-            self.page.wait_for_timeout(100)
+        assert self._comes_to_hold(holds, PATIENCE), "it never held"
         self.settle()
 
     def insist(self, act: Callable[[], object], holds: Callable[[], bool]) -> None:
         """Do what a person does: once more where it had no effect, as a click into what is drawn anew is lost."""
         for _ in range(3):
             act()
-            end = time.monotonic() + PATIENCE / 3000
-            while time.monotonic() < end:
-                if holds():
-                    return self.settle()
-                self.page.wait_for_timeout(100)
+            if self._comes_to_hold(holds, PATIENCE / 3):
+                return self.settle()
         raise AssertionError("three times, and no effect")
+
+    def _comes_to_hold(self, holds: Callable[[], bool], patience: float) -> bool:
+        end = time.monotonic() + patience / 1000
+        while not holds():
+            if time.monotonic() > end:
+                return False
+            self.page.wait_for_timeout(100)
+        return True
 
     def steady(self, element: Any) -> str:
         """What an element says, once it has said the same for a second: a busy machine may still be drawing."""
@@ -128,6 +131,7 @@ class Reader:
         return Path(pending.value.path()).read_bytes()
 
     def close(self) -> None:
+        self.context.remove_listener("request", self._note)
         self.page.close()
         assert self.errors == []
         assert self.hosts <= {"127.0.0.1"}

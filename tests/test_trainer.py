@@ -424,13 +424,13 @@ def test_a_killed_run_goes_on_to_the_same_losses_bit_for_bit(prepared: Prepared,
         model, steps=12, checkpoint={"every": 3, "keep": 2}, log_every=2, adapter=LORA,
         stages=[
             {"name": "first", "steps": 8, "rates": {"new": 1e-3}},
-            {"name": "second", "steps": 40, "rates": {"new": 1e-3, "adapter": 1e-3}},
+            {"name": "second", "steps": 64, "rates": {"new": 1e-3, "adapter": 1e-3}},
         ],
     )  # fmt: skip
     whole = trained(chosen, prepared, tmp_path / "whole")
     file, out = write_recipe(chosen, tmp_path / "r.yaml"), tmp_path / "killed"
     words = [sys.executable, "-m", "trainer", str(file), "--out", str(out), "--prepared", str(prepared.path)]
-    after = random.Random(time.time_ns()).randint(2, 24)  # of 48: it must not end before it is killed
+    after = random.Random(time.time_ns()).randint(2, 40)  # of 72: it must not end before it is killed
     with subprocess.Popen([*words, "--device", "cpu"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         end = time.monotonic() + 120
         while not any(line.step >= after for line in _lines(out)) and time.monotonic() < end:
