@@ -73,15 +73,17 @@ def test_every_layer_and_head_equals_eager_attention(family, bos, facts, monkeyp
         found = layer_attention(loaded, reading, layer)
         for head in range(4):
             weights = np.nan_to_num(window(found.rows_of(head), everything))
-            np.testing.assert_allclose(weights, truth[layer, head], atol=5e-6)
+            np.testing.assert_allclose(weights, truth[layer, head], rtol=1e-5, atol=5e-6)
             np.testing.assert_allclose(weights, precise[layer, head], atol=2e-4)
         mean = np.nan_to_num(window(found.rows_of(None), everything))
-        np.testing.assert_allclose(mean, truth[layer].mean(0), atol=5e-6)
+        np.testing.assert_allclose(mean, truth[layer].mean(0), rtol=1e-5, atol=5e-6)
     found = overview(loaded, reading, keep=2)
-    np.testing.assert_allclose(np.nan_to_num(found.maps), truth, atol=5e-6)  # a cell a weight, of a text this short
+    np.testing.assert_allclose(
+        np.nan_to_num(found.maps), truth, rtol=1e-5, atol=5e-6
+    )  # a cell a weight, of a text this short
     assert found.kept is not None and found.step == 1
     kept = np.nan_to_num(window(found.kept.rows_of(1), everything))
-    np.testing.assert_allclose(kept, truth[2, 1], atol=5e-6)
+    np.testing.assert_allclose(kept, truth[2, 1], rtol=1e-5, atol=5e-6)
     expected = slow_statistics(truth, reading, found_window(family))
     np.testing.assert_allclose(found.statistics, expected, atol=2e-4, rtol=2e-4)
 
@@ -136,11 +138,11 @@ def test_learned_sinks_leave_less_than_one_and_statistics_say_so(facts):
     found = overview(loaded, reading, keep=1)
     truth = eager(model, reading)
     assert truth.sum(-1).max() < 0.999
-    np.testing.assert_allclose(np.nan_to_num(found.maps), truth, atol=5e-6)
+    np.testing.assert_allclose(np.nan_to_num(found.maps), truth, rtol=1e-5, atol=5e-6)
     np.testing.assert_allclose(found.statistics, slow_statistics(truth, reading, (0,)), atol=2e-4, rtol=2e-4)
     assert found.kept is not None
     np.testing.assert_allclose(
-        np.nan_to_num(window(found.kept.rows_of(3), Window.of(len(reading)))), truth[1, 3], atol=5e-6
+        np.nan_to_num(window(found.kept.rows_of(3), Window.of(len(reading)))), truth[1, 3], rtol=1e-5, atol=5e-6
     )
 
 
@@ -161,13 +163,13 @@ def test_a_model_that_merges_is_read_macro_step_by_macro_step(family, bos, facts
         out = model(torch.as_tensor(ids)[None], segment_starts=torch.as_tensor(starts)[None], output_attentions=True)
     truth = np.stack([each[0].double().numpy() for each in out.macro_attentions])
     found = overview(loaded, reading)
-    np.testing.assert_allclose(np.nan_to_num(found.maps), truth, atol=5e-6)
+    np.testing.assert_allclose(np.nan_to_num(found.maps), truth, rtol=1e-5, atol=5e-6)
     np.testing.assert_allclose(found.of("boundaries"), 1, atol=1e-5)  # every macro step starts a segment
     lossless = replace(loaded, facts=replace(facts, micro_step=replace(micro, decoding="lossless")))
     again = read(lossless, reading.encoded, reading.token_starts, "test")
     assert not again.merged and "losslessly" in again.notes[-1]
     np.testing.assert_allclose(
-        np.nan_to_num(overview(lossless, again).maps), eager(tiny_model(family), again), atol=5e-6
+        np.nan_to_num(overview(lossless, again).maps), eager(tiny_model(family), again), rtol=1e-5, atol=5e-6
     )
 
 
@@ -203,9 +205,9 @@ def test_pooling_by_blocks_equals_pooling_at_once(n, most, pool, block):
             part = slice(i * step, (i + 1) * step), slice(j * step, (j + 1) * step)
             seen = array[part][visible[part]]
             expected = np.nan if not len(seen) else seen.max() if pool == "max" else seen.mean(dtype=np.float64)
-            np.testing.assert_allclose(found[i, j], expected, atol=1e-6)
+            np.testing.assert_allclose(found[i, j], expected, rtol=1e-5, atol=1e-6)
     whole = cells(Whole(array), Window.of(n), most, pool)
-    np.testing.assert_allclose(whole.weight, found, atol=1e-6)
+    np.testing.assert_allclose(whole.weight, found, rtol=1e-5, atol=1e-6)
     assert whole.step == step
 
 
@@ -253,8 +255,8 @@ def test_segments_sum_keys_and_average_queries():
         [[array[a:b, c:d].sum(1).mean() for c, d in zip(edges, edges[1:])] for a, b in zip(edges, edges[1:])]  # noqa: B905
     )
     assert map_.size == 7
-    np.testing.assert_allclose(np.nan_to_num(window(map_, Window.of(7))), expected, atol=1e-6)
-    np.testing.assert_allclose(map_.rows(2, 5), expected[2:5, :5], atol=1e-6)
+    np.testing.assert_allclose(np.nan_to_num(window(map_, Window.of(7))), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(map_.rows(2, 5), expected[2:5, :5], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(np.nan_to_num(window(map_, Window.of(7))).sum(1), 1, atol=1e-5)
 
 
@@ -268,7 +270,7 @@ def test_rollout_equals_the_product_of_whole_matrices(family, facts, monkeypatch
     for layer in range(3):
         product = (truth[layer].mean(0) + np.eye(len(reading))) / 2 @ product
         found = rollout(loaded, reading, layer)
-        np.testing.assert_allclose(found.whole, product, atol=5e-6)
+        np.testing.assert_allclose(found.whole, product, rtol=1e-5, atol=5e-6)
         np.testing.assert_allclose(found.whole.sum(1), 1, atol=1e-5)
     monkeypatch.setattr("analysis.attention.rollout.available_memory", lambda device: 100)
     with pytest.raises(TooLarge, match="shorten the text"):
@@ -282,8 +284,8 @@ def test_blocks_of_any_size_give_the_same(facts, monkeypatch):
     for size in (1, 4 * len(reading) * 3, 1 << 30):
         monkeypatch.setattr(overview_module, "_BLOCK_ELEMENTS", size)
         found = overview(loaded, reading, pool="mean")
-        np.testing.assert_allclose(found.maps, whole.maps, atol=1e-6)
-        np.testing.assert_allclose(found.statistics, whole.statistics, atol=1e-6)
+        np.testing.assert_allclose(found.maps, whole.maps, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.statistics, whole.statistics, rtol=1e-5, atol=1e-6)
 
 
 def test_the_pass_ends_at_the_last_layer_and_leaves_the_model_as_it_was(facts):
@@ -351,6 +353,7 @@ def test_questions_are_answered_as_their_functions_do(pair):
     np.testing.assert_allclose(
         np.nan_to_num(window(LayerOf(asked, 1).run(give).rows_of(2), Window.of(len(reading)))),
         np.nan_to_num(found.maps[1, 2]),
+        rtol=1e-5,
         atol=1e-6,
     )
 
@@ -373,13 +376,15 @@ def test_the_difference_is_bs_minus_as(pair):
     document, view = Document.plain(TEXT), AttentionView(layer=1, head=2, pinned=20)
     both = open_look(AttentionRequest((("A", a), ("B", b)), document), view, give, "map")
     each = [open_look(AttentionRequest((pair_,), document), view, give, "map") for pair_ in (("A", a), ("B", b))]
-    np.testing.assert_allclose(both.cells().weight, each[1].cells().weight - each[0].cells().weight, atol=1e-7)
-    np.testing.assert_allclose(both.spread()[0], each[1].spread()[0] - each[0].spread()[0], atol=1e-7)
+    np.testing.assert_allclose(
+        both.cells().weight, each[1].cells().weight - each[0].cells().weight, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(both.spread()[0], each[1].spread()[0] - each[0].spread()[0], rtol=1e-5, atol=1e-6)
     assert both.query == each[0].query == both.reading.at(20)
     both = open_look(AttentionRequest((("A", a), ("B", b)), document), view, give, "statistics")
     each = [open_look(AttentionRequest((pair_,), document), view, give, "statistics") for pair_ in (("A", a), ("B", b))]
     np.testing.assert_allclose(
-        both.statistic("distance"), each[1].statistic("distance") - each[0].statistic("distance"), atol=1e-9
+        both.statistic("distance"), each[1].statistic("distance") - each[0].statistic("distance"), rtol=1e-5, atol=1e-6
     )
 
 
@@ -403,13 +408,13 @@ def test_the_command_writes_one_map_as_transformers_gives_it(command, models, tm
     assert code == 0 and said.strip().endswith("x.npz")
     with np.load(tmp_path / "x.npz") as held:
         assert held["attention"].dtype == np.float32
-        np.testing.assert_allclose(held["attention"], truth, atol=5e-6)
+        np.testing.assert_allclose(held["attention"], truth, rtol=1e-5, atol=5e-6)
         assert held["tokens"][0] == "BOS" and len(held["tokens"]) == len(truth) == len(held["starts"])
         assert '"layer": 2' in str(held["facts"])
     parts = ("--queries", "5:9", "--keys", "2:4")
     assert command(*words, "--head", 3, *parts, "--out", tmp_path / "y.npz")[0] == 0
     with np.load(tmp_path / "y.npz") as held:
-        np.testing.assert_allclose(held["attention"], truth[5:9, 2:4], atol=5e-6)
+        np.testing.assert_allclose(held["attention"], truth[5:9, 2:4], rtol=1e-5, atol=5e-6)
     assert command(*words, "--rollout", "--level", "segments", "--out", tmp_path / "z.npz")[0] == 0
     with np.load(tmp_path / "z.npz") as held:
         assert held["attention"].shape[0] == held["starts"].sum()

@@ -70,7 +70,7 @@ def test_first_token_without_bos_is_missing_and_nothing_shifts():
     assert len(bare) == len(with_bos) == len(ids)
     assert np.isnan(bare.entropy[0]) and bare.rank[0] == 0
     (longer,) = score(model, [np.concatenate([[1], ids])])
-    np.testing.assert_allclose(longer.entropy[1:], with_bos.entropy, atol=1e-5)
+    np.testing.assert_allclose(longer.entropy[1:], with_bos.entropy, rtol=1e-5, atol=1e-5)
 
 
 def test_closed_forms():
@@ -92,7 +92,10 @@ def test_large_logits_keep_their_precision():
     z = torch.randn(4, 100_000) + 3000
     p = torch.softmax(z.double(), -1)
     np.testing.assert_allclose(
-        reduce_logits(z.clone(), torch.zeros(4, dtype=torch.long), 1).entropy, -(p * p.log()).sum(-1), atol=2e-5
+        reduce_logits(z.clone(), torch.zeros(4, dtype=torch.long), 1).entropy,
+        -(p * p.log()).sum(-1),
+        rtol=1e-5,
+        atol=2e-5,
     )
 
 
@@ -101,7 +104,7 @@ def test_divergences_equal_the_reference_and_vanish_on_equal_models():
     ids = np.random.default_rng(2).integers(5, 400, 25)
     scores_a, scores_b, between = score_pair(a, b, ids, bos=1, chunk=4)
     (alone,) = score(a, [ids], bos=1)
-    np.testing.assert_allclose(scores_a.entropy, alone.entropy, atol=1e-5)
+    np.testing.assert_allclose(scores_a.entropy, alone.entropy, rtol=1e-5, atol=1e-5)
     with torch.no_grad():
         feed = torch.tensor([[1, *ids[:-1]]])
         pa, pb = (m(feed).logits[0].double().softmax(-1) for m in (a, b))
