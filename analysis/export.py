@@ -36,7 +36,8 @@ FIGURE_FORMATS = (*IMAGES, "html", *TABLES, "zip")
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "plotly", "peft", "kaleido", "streamlit")
 NO_CHROME = "PNG, SVG and PDF need Chrome or Chromium on this machine; HTML, CSV, Parquet and the bundle do not"
 _IMAGE_SECONDS = 90
-_FORMULA = re.compile(r"\s*[=+\-@](?=.*[A-Za-z])(?=.*[(|])", re.DOTALL)  # it calls something: CSV injection, CWE-1236
+_FORMULA = re.compile(r"'*\s*[=+\-@](?=.*[A-Za-z])(?=.*[(|])", re.DOTALL)  # it calls something: CSV injection, CWE-1236
+_LINE_ENDS = "\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029\0"  # at each of these some reader of CSV ends a line, or a file
 _one_at_a_time = threading.Lock()  # every export starts a browser of its own
 
 
@@ -100,14 +101,17 @@ def page(drawn: Drawn) -> str:
 def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
     """A table as CSV (UTF-8), Parquet or JSON (one object a row).
 
-    In CSV an apostrophe stands before a text that a spreadsheet would run as a formula; all else is exact.
+    In CSV an apostrophe stands before a text that a spreadsheet would run as a formula, and `read_csv` takes it away;
+    all else is exact. A text that holds anything like the end of a line is quoted.
 
     Raises:
         ExportError: no such format.
     """
     if suffix == "csv":
         texts = {name: table[name].map(_inert) for name in table if not is_numeric_dtype(table[name])}
-        return str(table.assign(**texts).to_csv(index=False)).encode("utf-8")
+        lines = _Lines()
+        table.assign(**texts).to_csv(lines, index=False, lineterminator=_LINE_ENDS)
+        return lines.getvalue().encode("utf-8")
     if suffix == "parquet":
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
@@ -117,8 +121,34 @@ def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
     raise ExportError(f"unknown table format {suffix!r}; use one of {', '.join(TABLES)}")
 
 
+class _Lines(io.StringIO):
+    """Takes rows that a CSV writer ends with _LINE_ENDS, so that it quotes every text that holds one of them."""
+
+    def __init__(self) -> None:
+        super().__init__(newline="")
+
+    def write(self, row: str) -> int:
+        """One row, which ends with a line feed."""
+        return super().write(row.removesuffix(_LINE_ENDS) + "\n")
+
+
 def _inert(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) else cell
+
+
+def read_csv(file: Path | io.BytesIO, dtype: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """A table that `table_bytes` wrote, each text as it was: "NA" and "null" are texts, and only nothing is missing.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is no CSV.
+    """
+    table = pd.read_csv(file, dtype=dict(dtype or {}), keep_default_na=False, na_values=[""], encoding="utf-8")
+    texts = {name: table[name].map(_as_it_was) for name in table if not is_numeric_dtype(table[name])}
+    return table.assign(**texts).rename(columns=_as_it_was)
+
+
+def _as_it_was(cell: object) -> object:
+    return cell[1:] if isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def write(path: Path, content: bytes) -> None:
@@ -236,4 +266,7 @@ manifest.json names the models, their revisions, the tokenizer, the dtype, the p
 To make the figure's data again, unpack this folder, and run in it, with micro_step on the Python path:
 
     {command}
+
+In figure.csv a text that holds a line end is quoted, and an apostrophe stands before one that a spreadsheet would run
+as a formula; figure.parquet holds every text as it is.
 """

@@ -5,13 +5,14 @@ An interval is over seeds: every run is asked the same documents, and how other 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
+from analysis.export import table_bytes
 from data.corpus.store_write import put
 from model.errors import MicroStepError
 
@@ -99,22 +100,21 @@ def _table(title: str, names: Sequence[str], told: Mapping[str, Mapping[str, tup
 
 def as_csv(seeds: Sequence[int], rows: Sequence[Row]) -> str:
     """A line for each measure of each variant, nothing rounded; the half of an interval is empty with one seed."""
-    out = io.StringIO()
-    writer = csv.writer(out)
     head = ["variant", "measure", "mean", "half_95", "difference", "difference_half_95"]
-    writer.writerow([*head, *(f"seed_{seed}" for seed in seeds)])
+    lines: list[list[object]] = []
     for row in rows:
         for name, values in row.values.items():
             differences = row.differences.get(name) if row is not rows[0] else None
-            writer.writerow([row.variant, name, *_numbers(values), *_numbers(differences), *values])
-    return out.getvalue()
+            lines.append([row.variant, name, *_numbers(values), *_numbers(differences), *values])
+    table = pd.DataFrame(lines, columns=[*head, *(f"seed_{seed}" for seed in seeds)])
+    return table_bytes(table, "csv").decode("utf-8")
 
 
-def _numbers(values: Sequence[float] | None) -> tuple[float | str, float | str]:
+def _numbers(values: Sequence[float] | None) -> tuple[float, float]:
     if values is None:
-        return "", ""
+        return math.nan, math.nan
     found = interval(values)
-    return found.mean, "" if math.isnan(found.half) else found.half
+    return found.mean, found.half
 
 
 def check_table(path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_hostile_text_is_scored_exactly_and_printed_harmlessly(
     for token, start, end in spans:  # exact, but for characters that are split over tokens
         assert token == text[start:end] or re.search("�|<0x..>", token)
     for suffix, read in (
-        ("csv", partial(pd.read_csv, keep_default_na=False, lineterminator="\n")),
+        ("csv", partial(pd.read_csv, keep_default_na=False)),
         ("json", read_json),
     ):
         path = work / f"x.{suffix}"

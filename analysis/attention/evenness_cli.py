@@ -104,12 +104,11 @@ def evenness_figure(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
     from analysis.attention.evenness_tables import read_study
+    from analysis.export import read_csv
 
     try:
-        found = pd.read_csv(path, dtype={"seeds": "str"})
+        found = read_csv(path, dtype={"seeds": "str"})
     except OSError as error:
         raise TextError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, UnicodeDecodeError) as error:
