@@ -65,11 +65,11 @@ def compare(
     divergences = None
     if _one_reading(a, encoded_a, b, encoded_b):
         scores_a, scores_b, divergences = score_pair(
-            a.model, b.model, encoded_a.ids, bos=encoded_a.bos, k=k, progress=progress
+            a.model, b.model, encoded_a.ids, prefix=encoded_a.prefix, k=k, progress=progress
         )
     else:
-        (scores_a,) = score(a.model, [encoded_a.ids], encoded_a.bos, k, progress=_part(progress, 0, 0.5))
-        (scores_b,) = score(b.model, [encoded_b.ids], encoded_b.bos, k, progress=_part(progress, 0.5, 0.5))
+        (scores_a,) = score(a.model, [encoded_a.ids], encoded_a.prefix, k, progress=_part(progress, 0, 0.5))
+        (scores_b,) = score(b.model, [encoded_b.ids], encoded_b.prefix, k, progress=_part(progress, 0.5, 0.5))
     scored_a = scored_text(a, encoded_a, scores_a, (*remarks(a, encoded_a, chat), *cut_a))
     scored_b = scored_text(b, encoded_b, scores_b, (*remarks(b, encoded_b, chat), *cut_b))
     cells = common_cells(document.text, encoded_a, ~scores_a.missing, encoded_b, ~scores_b.missing)
@@ -80,7 +80,7 @@ def _one_reading(a: LoadedModel, encoded_a: EncodedText, b: LoadedModel, encoded
     return (
         same_tokenizer(a, b)
         and vocabulary(a.model) == vocabulary(b.model)
-        and encoded_a.bos == encoded_b.bos
+        and encoded_a.prefix == encoded_b.prefix
         and np.array_equal(encoded_a.ids, encoded_b.ids)
     )
 
@@ -125,7 +125,7 @@ def continued(
         prompt.ids,
         max_new_tokens,
         sampling,
-        prompt.bos,
+        prompt.prefix,
         k,
         on_token=(lambda *_: progress(next(count) / max_new_tokens)) if progress else None,
     )

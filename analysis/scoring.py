@@ -69,7 +69,7 @@ def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[s
         TooLarge: not even one token fits.
     """
     notes, limit = [], context_length(loaded.model)
-    room = len(encoded) if limit is None else limit + (encoded.bos is None)  # the last token is never read
+    room = len(encoded) if limit is None else limit + 1 - len(encoded.prefix)  # the last token is never read
     if len(encoded) > room:
         notes.append(
             f"the first {room:,} of {len(encoded):,} tokens were scored: the model's context ends at {limit:,}"
@@ -105,7 +105,7 @@ def score_document(
         TextError, TooLarge: see `encode_for` and `fit`.
     """
     encoded, cut = fit(loaded, encode_for(loaded, document, chat, force_bos))
-    (scores,) = score(loaded.model, [encoded.ids], bos=encoded.bos, k=k, progress=progress)
+    (scores,) = score(loaded.model, [encoded.ids], prefix=encoded.prefix, k=k, progress=progress)
     return scored_text(loaded, encoded, scores, (*remarks(loaded, encoded, chat), *cut))
 
 
@@ -122,7 +122,7 @@ def score_limited(
 ) -> ScoredText:
     """Score a document whose tokens see at most `window` tokens of history; the notes say how it was limited."""
     encoded, cut = fit(loaded, encode_for(loaded, document, chat, force_bos))
-    found = limited_history(loaded.model, encoded.ids, window, method, stride, encoded.bos, k, progress)
+    found = limited_history(loaded.model, encoded.ids, window, method, stride, encoded.prefix, k, progress)
     notes = (f"limited history, {found.meaning}", *remarks(loaded, encoded, chat), *cut)
     return scored_text(loaded, encoded, found.scores, notes)
 

@@ -187,7 +187,8 @@ def _run(loaded: LoadedModel, reading: Reading, method: str) -> Callable[[], obj
     import numpy as np
     import torch
 
-    ids = torch.as_tensor(np.concatenate([np.full(reading.lead, reading.encoded.bos or 0), reading.encoded.ids]))[None]
+    before = np.asarray(reading.encoded.prefix, dtype=np.int64)
+    ids = torch.as_tensor(np.concatenate([before, reading.encoded.ids]))[None]
 
     def forward(**options: Any) -> object:
         with torch.inference_mode():

@@ -183,8 +183,7 @@ def padded(rows: Rows, device: torch.device) -> Batch:
 def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
     """The ids of a prompt under the tokenizer's chat template, where it has one, BOS included."""
     text = encode(Document((Message("user", prompt),)), tokenizer, chat=True, reply=True)
-    ids: list[int] = text.ids.tolist()
-    return ids if text.bos is None else [text.bos, *ids]
+    return [*text.prefix, *text.ids.tolist()]
 
 
 def _ends(model: Any) -> set[int]:

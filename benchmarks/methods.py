@@ -5,7 +5,7 @@ A method takes a loaded model and one text, computes, and throws the result away
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import TextError
-from model.forward import body, logits_of, vocabulary
+from model.forward import body, fed_ids, logits_of, vocabulary
 from model.loading import LoadedModel
 from model.uncertainty import chunk_positions
 from model.uncertainty import score as score_tokens
@@ -30,14 +30,13 @@ class Excerpt:
     """The first N tokens of a text, as one model reads them."""
 
     text: str
-    ids: NDArray[np.int64]  # [N] without BOS
-    bos: int | None
+    ids: NDArray[np.int64]  # [N] without what the tokenizer puts first
+    prefix: Sequence[int]
 
     @property
     def fed(self) -> Tensor:
         """[1, N] what a plain forward pass is given: BOS, where the tokenizer puts one, and the text."""
-        ids = self.ids if self.bos is None else np.concatenate([[self.bos], self.ids[:-1]])
-        return torch.as_tensor(ids)[None]
+        return torch.as_tensor(fed_ids(self.ids, self.prefix) if self.prefix else self.ids)[None]
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ def excerpt(loaded: LoadedModel, text: str, n: int) -> Excerpt:
     end = found["offset_mapping"][:n][-1][1]
     ids = loaded.tokenizer(text[:end], add_special_tokens=False)["input_ids"]
     whole = loaded.tokenizer(text[:end])["input_ids"]
-    leads = len(whole) == len(ids) + 1 and whole[1:] == ids
-    return Excerpt(text[:end], np.asarray(ids, dtype=np.int64), whole[0] if leads else None)
+    lead = len(whole) - len(ids)
+    return Excerpt(text[:end], np.asarray(ids, dtype=np.int64), tuple(whole[:lead]) if whole[lead:] == ids else ())
 
 
 def _bare(loaded: LoadedModel, text: Excerpt) -> object:
@@ -85,13 +84,13 @@ def _discarded(loaded: LoadedModel, text: Excerpt) -> object:
 
 
 def _ours(loaded: LoadedModel, text: Excerpt) -> object:
-    return score_tokens(loaded.model, [text.ids], bos=text.bos, k=TOP_K)
+    return score_tokens(loaded.model, [text.ids], prefix=text.prefix, k=TOP_K)
 
 
 def _naive(loaded: LoadedModel, text: Excerpt) -> object:
     with torch.inference_mode():
         logits = loaded.model(text.fed).logits[0].float()
-        predicted = torch.as_tensor(text.ids[1:] if text.bos is None else text.ids)[:, None]
+        predicted = torch.as_tensor(text.ids if text.prefix else text.ids[1:])[:, None]
         log_p = logits.log_softmax(-1)[: len(predicted)]  # [N, V]
         p = log_p.exp()
         true = log_p.gather(-1, predicted)

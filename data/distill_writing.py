@@ -97,7 +97,7 @@ class Writer:
             TooLarge: prompt and answer do not fit the model's context.
         """
         encoded = encode(Document(prompt.messages), self.loaded.tokenizer, chat=True, reply=True)
-        ids = [*([] if encoded.bos is None else [encoded.bos]), *encoded.ids.tolist()]
+        ids = [*encoded.prefix, *encoded.ids.tolist()]
         if not ids:
             raise TextError("the prompt is empty")
         if max(ids) >= int(self.base.get_input_embeddings().weight.shape[0]):

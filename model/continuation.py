@@ -5,7 +5,7 @@ Scores are of the model's own distribution, before temperature or top-p. Knows n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +65,7 @@ def continue_text(
     prompt: NDArray[np.int64],
     max_new_tokens: int,
     sampling: Sampling | None = None,
-    bos: int | None = None,
+    prefix: Sequence[int] = (),
     k: int = 5,
     on_token: Callable[[int, TokenScores], None] | None = None,
 ) -> Continuation:
@@ -73,10 +73,10 @@ def continue_text(
 
     Args:
         model: any decoder-only language model with a key-value cache.
-        prompt: token ids without BOS.
+        prompt: token ids without what the tokenizer puts first.
         max_new_tokens: T at most.
         sampling: greedy if None.
-        bos: id that stands before the prompt.
+        prefix: ids that stand before the prompt.
         k: how many likeliest tokens to keep.
         on_token: told each new id and its scores as it comes; may raise to stop.
 
@@ -85,7 +85,7 @@ def continue_text(
         TooLarge: prompt and continuation do not fit the model's context.
     """
     sampling = sampling or Sampling()
-    fed = prompt if bos is None else np.concatenate([[bos], prompt])
+    fed = np.concatenate([np.asarray(prefix, dtype=np.int64), prompt])
     if not len(fed):
         raise TextError("there is no text to continue, and this model has no BOS to start from; type a prompt")
     limit = context_length(model)
@@ -99,10 +99,10 @@ def continue_text(
         cache = growing_cache(text_config(model))
         ids = torch.as_tensor(fed, device=model.device)[None]
         hidden = _advance(model, ids, cache)
-        scored = fed[1:] if bos is None else prompt
+        scored = prompt if prefix else prompt[1:]
         parts = [
             TokenScores.nothing(len(prompt) - len(scored), k),
-            reduce_in_chunks(model, hidden[0, :-1], scored, k),
+            reduce_in_chunks(model, hidden[0, len(fed) - len(scored) - 1 : -1], scored, k),
         ]
         new: list[int] = []
         while len(new) < max_new_tokens and not (new and new[-1] in ends):

@@ -23,9 +23,9 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True)
 class EncodedText:
-    """N tokens of one text, as one model reads them. BOS is context, not a row."""
+    """N tokens of one text, as one model reads them. What the tokenizer puts before a text is context, not rows."""
 
-    text: str  # what the model reads, chat template included, BOS excluded
+    text: str  # what the model reads, chat template included, prefix excluded
     ids: NDArray[np.int64]  # [N]
     start: NDArray[np.int32]  # [N] characters [start, end) of `text` that the token touches
     end: NDArray[np.int32]  # [N]
@@ -33,7 +33,7 @@ class EncodedText:
     role: NDArray[np.str_]  # [N] text, system, user, assistant or template
     source_start: NDArray[np.int32]  # [N] the same characters in the document's own text; -1 in the template
     source_end: NDArray[np.int32]  # [N]
-    bos: int | None  # id that stands before the text
+    prefix: tuple[int, ...]  # ids that stand before the text: BOS in most models, none in some, two in GLM-4
     chat: bool  # a chat template was applied
     exact: bool  # spans come from the tokens' bytes, not from reported offsets
 
@@ -87,9 +87,10 @@ def encode(
     exact = spans is not None
     start, end, continuation = spans if spans is not None else _spans_from_offsets(rendered.text, offsets)
 
-    bos = _bos(tokenizer, force_bos)
-    if rendered.chat and bos is not None and len(ids) and ids[0] == bos:  # the template writes BOS itself
-        ids, start, end, continuation = ids[1:], start[1:], end[1:], continuation[1:]
+    prefix = _prefix(tokenizer, force_bos)
+    if rendered.chat and prefix and tuple(ids[: len(prefix)].tolist()) == prefix:  # the template writes it itself
+        n = len(prefix)
+        ids, start, end, continuation = ids[n:], start[n:], end[n:], continuation[n:]
 
     # Characters to pieces, then tokens to the piece of all their characters: one that straddles is the template's.
     outside = len(rendered.pieces)
@@ -110,7 +111,7 @@ def encode(
         role=roles[which],
         source_start=np.where(which < outside, start + source, -1).astype(np.int32),
         source_end=np.where(which < outside, end + source, -1).astype(np.int32),
-        bos=bos,
+        prefix=prefix,
         chat=rendered.chat,
         exact=exact,
     )
@@ -157,17 +158,20 @@ def _show(piece: bytes) -> str:
 _ESCAPED = {0xDC00 + byte: f"<0x{byte:02X}>" for byte in range(0x80, 0x100)}
 
 
-def _bos(tokenizer: Any, force: bool) -> int | None:
-    """The id that the tokenizer itself puts before a text, or that the user asks for."""
-    probe = tokenizer("a", verbose=False)["input_ids"]
+def _prefix(tokenizer: Any, force_bos: bool) -> tuple[int, ...]:
+    """The ids that the tokenizer itself puts before a text, after the BOS that the user asks for.
+
+    What it puts after a text, an end token as a rule, is no part of the text and is not read.
+    """
+    probe = tokenizer("a", return_special_tokens_mask=True, verbose=False)
+    ids, special = probe["input_ids"], probe["special_tokens_mask"]
+    prefix = tuple(int(i) for i in ids[: special.index(0) if 0 in special else 0])
     bos = tokenizer.bos_token_id
-    if bos is not None and len(probe) > 1 and probe[0] == bos:
-        return int(bos)
-    if not force:
-        return None
+    if not force_bos or bos in prefix:
+        return prefix
     if bos is None:
         raise TextError("BOS was asked for, but this model's tokenizer has none; leave it off")
-    return int(bos)
+    return (int(bos), *prefix)
 
 
 @lru_cache(maxsize=1)

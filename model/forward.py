@@ -97,20 +97,29 @@ def check_readable(model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], lo
         raise TextError(f"the text holds the special token {unknown}, which this model does not know; take it out")
 
 
+def fed_ids(row: NDArray[np.int64], prefix: Sequence[int] = ()) -> NDArray[np.int64]:
+    """What a model reads to score a row [N]: the prefix [P], then all but the last id; nothing for an empty row."""
+    return np.concatenate([np.asarray(prefix, dtype=np.int64), row[:-1]]) if len(row) else row
+
+
 def hidden_states(
-    model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], bos: int | None
+    model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], prefix: Sequence[int]
 ) -> tuple[Tensor, list[int]]:
-    """[B, L, d] last hidden states, and how many positions of each row predict one of its tokens."""
-    fed = [np.concatenate([[bos], row[:-1]]) if bos is not None and len(row) else row[:-1] for row in rows]
-    lengths = [len(row) for row in fed]
-    longest = max(lengths, default=0)
+    """[B, L, d] last hidden states that predict a token of their row, and how many of each row do.
+
+    Of a prefix [P], only its last position predicts a token of the row.
+    """
+    fed, before = [fed_ids(row, prefix) for row in rows], max(0, len(prefix) - 1)
+    lengths = [max(0, len(row) - before) for row in fed]
+    longest = max(map(len, fed), default=0)
     if longest == 0:
         return torch.zeros(len(rows), 0, text_config(model).hidden_size, device=model.device), lengths
     check_readable(model, rows, longest)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     for i, row in enumerate(fed):
         ids[i, : len(row)] = torch.as_tensor(row)
-    return body(model)(input_ids=ids.to(model.device), use_cache=False).last_hidden_state, lengths
+    hidden: Tensor = body(model)(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+    return hidden[:, before:], lengths
 
 
 @contextmanager

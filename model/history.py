@@ -11,6 +11,7 @@ A token with fewer than w tokens before it has its whole history, and its full s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from model.errors import MicroStepError
-from model.forward import Progress, body, text_config, watched
+from model.forward import Progress, body, fed_ids, text_config, watched
 from model.uncertainty import TokenScores, reduce_in_chunks, score
 
 Method = Literal["exact", "strided", "banded"]
@@ -55,7 +56,7 @@ def limited_history(
     window: int,
     method: Method = "exact",
     stride: int = 16,
-    bos: int | None = None,
+    prefix: Sequence[int] = (),
     k: int = 5,
     progress: Progress | None = None,
 ) -> LimitedHistory:
@@ -63,11 +64,11 @@ def limited_history(
 
     Args:
         model: any decoder-only language model.
-        row: token ids [N], without BOS.
+        row: token ids [N], without what the tokenizer puts first.
         window: w, at least 1.
         method: see the module's docstring.
         stride: s, for `strided`.
-        bos: id that stands before a text.
+        prefix: ids that stand before a text.
         k: how many likeliest tokens to keep.
         progress: told the share done; may raise to stop.
 
@@ -77,11 +78,11 @@ def limited_history(
     if window < 1 or stride < 1:
         raise MicroStepError(f"a limited history needs window and stride of at least 1, got {window} and {stride}")
     if method == "banded":
-        scores = _banded(model, row, window, bos, k, progress)
+        scores = _banded(model, row, window, prefix, k, progress)
         layers = int(text_config(model).num_hidden_layers)
         return LimitedHistory(scores, method, window, window, window * layers)
     step = 1 if method == "exact" else stride
-    scores = _windows(model, row, window, step, bos, k, progress)
+    scores = _windows(model, row, window, step, prefix, k, progress)
     return LimitedHistory(scores, method, window, window, window + step - 1)
 
 
@@ -90,13 +91,13 @@ def _windows(
     row: NDArray[np.int64],
     window: int,
     stride: int,
-    bos: int | None,
+    prefix: Sequence[int],
     k: int,
     progress: Progress | None,
 ) -> TokenScores:
     """One forward pass over the first window, then windows of w + s - 1 tokens whose last s predictions are kept."""
     n, reach = len(row), window + stride - 1
-    (first,) = score(model, [row[: reach + 1]], bos=bos, k=k)
+    (first,) = score(model, [row[: reach + 1]], prefix=prefix, k=k)
     parts, done = [first], len(first)
     # Window j predicts tokens done + j s ... of which each has at least w tokens before it in the window.
     starts = np.arange(done, n, stride)
@@ -107,11 +108,9 @@ def _windows(
             # columns: tokens [start - w, start + s - 2], so that column w - 1 + i predicts token start + i
             columns = batch[:, None] - window + np.arange(reach)
             fed = row[np.minimum(columns, n - 1)]
-            lead = 0
-            if bos is not None:
-                fed, lead = np.concatenate([np.full((len(batch), 1), bos), fed], axis=1), 1
+            fed = np.concatenate([np.tile(np.asarray(prefix, dtype=np.int64), (len(batch), 1)), fed], axis=1)
             ids = torch.as_tensor(fed, device=model.device)
-            hidden = body(model)(input_ids=ids, use_cache=False).last_hidden_state[:, lead + window - 1 :]
+            hidden = body(model)(input_ids=ids, use_cache=False).last_hidden_state[:, len(prefix) + window - 1 :]
             target = batch[:, None] + np.arange(stride)
             real = torch.as_tensor(target < n, device=model.device)
             parts.append(reduce_in_chunks(model, hidden[real], row[target[target < n]], k))
@@ -121,28 +120,34 @@ def _windows(
 
 
 def _banded(
-    model: PreTrainedModel, row: NDArray[np.int64], window: int, bos: int | None, k: int, progress: Progress | None
+    model: PreTrainedModel,
+    row: NDArray[np.int64],
+    window: int,
+    prefix: Sequence[int],
+    k: int,
+    progress: Progress | None,
 ) -> TokenScores:
     narrow = getattr(text_config(model), "sliding_window", None)
     if narrow and window > narrow:
         raise MicroStepError(f"this model's own attention sees {narrow} tokens in some layers; use a window up to that")
-    fed = torch.as_tensor(row[:-1] if bos is None or not len(row) else np.concatenate([[bos], row[:-1]]))
+    fed = torch.as_tensor(fed_ids(row, prefix))
     n = len(fed)
     if n == 0:
         return TokenScores.nothing(len(row), k)
+    before = max(0, len(prefix) - 1)  # positions that predict no token of the row
     with torch.inference_mode(), watched(model, progress):
         inner = body(model)
-        mask = _band(n, window, sink=bos is not None, dtype=model.dtype).to(model.device)
+        mask = _band(n, window, sinks=len(prefix), dtype=model.dtype).to(model.device)
         hidden = inner(input_ids=fed[None].to(model.device), attention_mask=mask, use_cache=False).last_hidden_state[0]
-        found = reduce_in_chunks(model, hidden, row[len(row) - n :], k)
-    return TokenScores.join([TokenScores.nothing(len(row) - n, k), found])
+        target = row if prefix else row[1:]
+        found = reduce_in_chunks(model, hidden[before:], target, k)
+    return TokenScores.join([TokenScores.nothing(len(row) - len(target), k), found])
 
 
-def _band(n: int, window: int, sink: bool, dtype: torch.dtype) -> Tensor:
-    """[1, 1, n, n] additive mask: position i sees positions i - w + 1 .. i, and BOS at 0."""
+def _band(n: int, window: int, sinks: int, dtype: torch.dtype) -> Tensor:
+    """[1, 1, n, n] additive mask: position i sees positions i - w + 1 .. i, and the first `sinks`."""
     i = torch.arange(n)
     back = i[:, None] - i[None, :]
     seen = (back >= 0) & (back < window)
-    if sink:
-        seen |= (i[None, :] == 0) & (back >= 0)
+    seen |= (i[None, :] < sinks) & (back >= 0)
     return torch.zeros(n, n, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[None, None]

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from model.cost import available_memory
 from model.errors import MicroStepError, ModelError, TooLarge
-from model.forward import Progress, body, context_length, hidden_states, text_config, watched
+from model.forward import Progress, body, context_length, fed_ids, hidden_states, text_config, watched
 from model.segmentation import MAX_LENGTH
 from model.segmentation_capture import Attended, capture, layers_of, private_copy
 
@@ -44,7 +44,7 @@ class AttentionShares:
 def attention_shares(
     model: PreTrainedModel,
     row: NDArray[np.int64],
-    bos: int | None = None,
+    prefix: Sequence[int] = (),
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     width: int = MAX_LENGTH,
@@ -54,8 +54,8 @@ def attention_shares(
 
     Args:
         model: any decoder-only language model.
-        row: token ids, without BOS.
-        bos: id that stands before the text.
+        row: token ids, without what the tokenizer puts first.
+        prefix: ids that stand before the text.
         layers: which layers to average over, from 0; all if None.
         heads: which heads, the same in every layer; all if None.
         width: W, the most tokens before that a share is given for.
@@ -71,16 +71,19 @@ def attention_shares(
         heads = _chosen("head", heads, int(text_config(model).num_attention_heads))
     mass = np.full((len(row), width), np.nan, dtype=np.float32)
     sparsity = np.full(len(row), np.nan, dtype=np.float32)
-    lead = int(bos is None)
     with torch.inference_mode():
-        for at, rows, seen in _mean_rows(model, row, bos, chosen, heads, progress):
-            tokens = slice(at.start + lead, at.stop + lead)
-            mass[tokens], sparsity[tokens] = _shares(at, rows, seen, width)
+        for at, rows, seen in _mean_rows(model, row, prefix, chosen, heads, progress):
+            tokens = slice(at.start + 1 - len(prefix), at.stop + 1 - len(prefix))
+            mass[tokens], sparsity[tokens] = _shares(at, rows, seen, width, max(1, len(prefix)))
     return AttentionShares(mass, sparsity, chosen, None if heads is None else tuple(heads))
 
 
 def router_turns(
-    model: PreTrainedModel, row: NDArray[np.int64], layer: int, bos: int | None = None, progress: Progress | None = None
+    model: PreTrainedModel,
+    row: NDArray[np.int64],
+    layer: int,
+    prefix: Sequence[int] = (),
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """[N] half of (1 - cosine) between the hidden states of each token and the one before, after `layer` layers.
 
@@ -94,15 +97,15 @@ def router_turns(
     if not 0 <= layer <= count:
         raise MicroStepError(f"layer must be from 0 to {count} for this model, got {layer}")
     found, limit = np.full(len(row), np.nan, dtype=np.float32), context_length(model)
-    fits = limit is None or len(row) + (bos is not None) <= limit
+    fits = limit is None or len(row) + len(prefix) <= limit
     read = np.append(row, row[-1:]) if fits else row  # the last id of a row is never read
     held: list[Tensor] = []
     with torch.inference_mode(), watched(model, progress):
         private = private_copy(model)
         _keep_states(private, layer, held)
-        hidden_states(private, [read], bos)
+        hidden_states(private, [read], prefix)
     if held:
-        states = held[0][0, int(bos is not None) :].float()
+        states = held[0][0, len(prefix) :].float()
         turn = (1 - torch.cosine_similarity(states[1:], states[:-1], dim=-1)) / 2
         found[1 : len(turn) + 1] = turn.clamp_(0, 1).cpu().numpy()
     return found
@@ -136,26 +139,26 @@ def _chosen(what: str, given: Sequence[int] | None, count: int) -> tuple[int, ..
 def _mean_rows(
     model: PreTrainedModel,
     row: NDArray[np.int64],
-    bos: int | None,
+    prefix: Sequence[int],
     layers: tuple[int, ...],
     heads: Sequence[int] | None,
     progress: Progress | None,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Blocks of positions, their attention [block, end] averaged over layers and heads, and what they could see."""
-    n = len(row) if bos is not None else len(row) - 1
+    n = len(fed_ids(row, prefix))
     if n < 1:
         return
     _check_memory(model, n, len(layers))
     with watched(model, progress, share=0.5):
         private = private_copy(model)
         found = capture(private, layers)
-        hidden_states(private, [row], bos)
+        hidden_states(private, [row], prefix)
     unread = [layer for layer in layers if layer not in found.held]
     if unread:
         raise ModelError(f"the attention of layer {unread[0]} cannot be read (it may have none); choose other layers")
     held = list(found.held.values())
     step = max(1, _BLOCK_ELEMENTS // (n * int(held[0].query.shape[1])))
-    for begin in range(0, n, step):
+    for begin in range(max(0, len(prefix) - 1), n, step):  # the first that predicts a token of the row
         end = min(begin + step, n)
         yield slice(begin, end), *_averaged(held, begin, end, heads)
         if progress is not None:
@@ -170,16 +173,18 @@ def _averaged(held: list[Attended], begin: int, end: int, heads: Sequence[int] |
     return rows / len(held), seen
 
 
-def _shares(at: slice, rows: Tensor, seen: Tensor, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _shares(
+    at: slice, rows: Tensor, seen: Tensor, width: int, sinks: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """[block, W] and [block] of positions `at` from their rows [block, end]."""
-    a = rows[:, 1:]  # without the sink
+    a = rows[:, sinks:]  # without the first position, or what the tokenizer puts first
     a = a / a.sum(-1, keepdim=True)  # NaN where nothing is left
-    sparsity = torch.special.entr(a).sum(-1).exp() / seen[:, 1:].sum(-1)
+    sparsity = torch.special.entr(a).sum(-1).exp() / seen[:, sinks:].sum(-1)
     if a.shape[1] == 0:
         nothing = np.full((len(rows), width), np.nan, dtype=np.float32)
         return nothing, nothing[:, 0]
     position = torch.arange(at.start, at.stop, device=a.device)
-    column = position[:, None] - 1 - torch.arange(width, device=a.device)  # of a: a position less than of rows
+    column = position[:, None] - sinks - torch.arange(width, device=a.device)  # of a
     near = a.gather(1, column.clamp(min=0)) * torch.where(column >= 0, 1.0, 0.0)
     # Summed up to rounding, the whole row is 1.
     return near.cumsum(-1).clamp_(max=1).cpu().numpy(), sparsity.cpu().numpy()

@@ -6,13 +6,14 @@ that was trained to merge reads merged segments when it writes, so that its own 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.forward import Progress, check_readable, logits_of, vocabulary
+from model.forward import Progress, check_readable, fed_ids, logits_of, vocabulary
 
 if TYPE_CHECKING:
     from model.modeling import MicroStepForCausalLM
@@ -21,14 +22,14 @@ _CHUNK_BYTES = 96 * 2**20  # of float32 logits
 
 
 def refined_confidences(
-    model: MicroStepForCausalLM, ids: NDArray[np.int64], bos: int | None = None, progress: Progress | None = None
+    model: MicroStepForCausalLM, ids: NDArray[np.int64], prefix: Sequence[int] = (), progress: Progress | None = None
 ) -> NDArray[np.float32]:
     """The micro decoder's confidence in each token, for each place in a segment that it could have.
 
     Args:
         model: a micro_step model.
-        ids: [N] a text's tokens without BOS.
-        bos: id that stands before the text.
+        ids: [N] a text's tokens without what the tokenizer puts first.
+        prefix: ids that stand before the text.
         progress: told the share done; may raise to stop.
 
     Returns:
@@ -41,7 +42,7 @@ def refined_confidences(
     """
     most = model.config.max_segment_length - 1
     out = np.full((len(ids), most), np.nan, dtype=np.float32)
-    fed = ids[:-1] if bos is None else np.concatenate([[bos], ids[:-1]]) if len(ids) else ids
+    fed = fed_ids(ids, prefix)
     if not len(fed) or not most:
         return out
     check_readable(model, [ids], len(fed))
@@ -51,10 +52,10 @@ def refined_confidences(
         read = torch.tensor(fed, device=device)[None]
         macro = model.macro(embed(read), torch.ones_like(read), torch.arange(len(fed), device=device)[None])
         context = macro.context[0]
-        first = len(ids) - len(fed)  # the token that the first state predicts
+        first = len(ids) - len(fed)  # the token that the first state predicts; below 0 inside the prefix
         text = torch.tensor(ids, device=device)
         step = max(1, _CHUNK_BYTES // (4 * vocabulary(model) * most))
-        for begin in range(0, len(fed), step):
+        for begin in range(max(0, len(prefix) - 1), len(fed), step):
             start = torch.arange(begin, min(begin + step, len(fed)), device=device) + first
             at = start[:, None] + torch.arange(most, device=device)
             state, _ = model.micro(context[start - first], embed(text[at.clamp(max=len(ids) - 1)]))

@@ -89,7 +89,7 @@ class Divergences:
 def score(
     model: PreTrainedModel,
     rows: Sequence[NDArray[np.int64]],
-    bos: int | None = None,
+    prefix: Sequence[int] = (),
     k: int = 5,
     chunk: int | None = None,
     progress: Progress | None = None,
@@ -98,8 +98,8 @@ def score(
 
     Args:
         model: any decoder-only language model.
-        rows: token ids of each text, [N_i], without BOS.
-        bos: id that stands before each text; where None, each text's first token is missing.
+        rows: token ids of each text, [N_i], without what the tokenizer puts first.
+        prefix: ids that stand before each text; where there are none, each text's first token is missing.
         k: how many likeliest tokens to keep; at least 1.
         chunk: positions per LM head call; chosen for memory if None. Results do not depend on it.
         progress: told the share done; an exception that it raises stops the run.
@@ -111,8 +111,8 @@ def score(
         TooLarge: a text is longer than the model's context.
     """
     with torch.inference_mode(), watched(model, progress, share=BODY_SHARE):
-        hidden, lengths = hidden_states(model, rows, bos)
-        targets = [row if bos is not None else row[1:] for row in rows]
+        hidden, lengths = hidden_states(model, rows, prefix)
+        targets = [row if prefix else row[1:] for row in rows]
         flat = torch.cat([hidden[i, :n] for i, n in enumerate(lengths)]) if lengths else hidden.flatten(0, 1)
         target = np.concatenate(targets) if targets else np.zeros(0, dtype=np.int64)
         every = reduce_in_chunks(model, flat, target, k, chunk, progress)
@@ -123,7 +123,7 @@ def score_pair(
     a: PreTrainedModel,
     b: PreTrainedModel,
     row: NDArray[np.int64],
-    bos: int | None = None,
+    prefix: Sequence[int] = (),
     k: int = 5,
     chunk: int | None = None,
     progress: Progress | None = None,
@@ -136,13 +136,13 @@ def score_pair(
     """
     if vocabulary(a) != vocabulary(b):
         raise ModelError(f"no divergence between vocabularies of {vocabulary(a)} and {vocabulary(b)} entries")
-    target = torch.as_tensor(row if bos is not None else row[1:])
+    target = torch.as_tensor(row if prefix else row[1:])
     with torch.inference_mode():
         half = BODY_SHARE / 2
         with watched(a, progress, share=half):
-            hidden_a = hidden_states(a, [row], bos)[0][0]
+            hidden_a = hidden_states(a, [row], prefix)[0][0]
         with watched(b, progress, start=half, share=half):
-            hidden_b = hidden_states(b, [row], bos)[0][0]
+            hidden_b = hidden_states(b, [row], prefix)[0][0]
         scores_a, scores_b, between = [], [], []
         for piece in _chunks(len(target), vocabulary(a), chunk or chunk_positions(vocabulary(a)) // 2):
             logits_a, logits_b = logits_of(a, hidden_a[piece]), logits_of(b, hidden_b[piece]).to(a.device)

@@ -49,7 +49,7 @@ def reading_of(loaded, text=TEXT, every=3):
 
 def eager(model, reading):
     """[L, H, P, P] as transformers gives it, in float64."""
-    ids = np.concatenate([np.full(reading.lead, reading.encoded.bos or 0, dtype=np.int64), reading.encoded.ids])
+    ids = np.concatenate([np.asarray(reading.encoded.prefix, dtype=np.int64), reading.encoded.ids])
     model.set_attn_implementation("eager")
     with torch.no_grad():
         found = model(torch.as_tensor(ids)[None], output_attentions=True).attentions
@@ -158,7 +158,7 @@ def test_a_model_that_merges_is_read_macro_step_by_macro_step(family, bos, facts
     assert "".join(reading.words[reading.lead :]) == TEXT
     model.base.set_attn_implementation("eager")
     starts = np.concatenate([np.ones(reading.lead, dtype=bool), reading.token_starts])
-    ids = np.concatenate([np.full(reading.lead, reading.encoded.bos or 0, dtype=np.int64), reading.encoded.ids])
+    ids = np.concatenate([np.asarray(reading.encoded.prefix, dtype=np.int64), reading.encoded.ids])
     with torch.no_grad():
         out = model(torch.as_tensor(ids)[None], segment_starts=torch.as_tensor(starts)[None], output_attentions=True)
     truth = np.stack([each[0].double().numpy() for each in out.macro_attentions])

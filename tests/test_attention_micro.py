@@ -34,7 +34,7 @@ def rows_of(lengths, seed=0):
     for i, n in enumerate(lengths):
         ids = torch.randint(5, 400, (1, n), generator=generator)
         starts = random_starts(ids, 1, M, seed + i)[0].numpy()
-        found.append(CutRow(ids[0].numpy(), readable_starts(starts, False)))
+        found.append(CutRow(ids[0].numpy(), readable_starts(starts, 0)))
     return found
 
 
@@ -306,7 +306,7 @@ def test_a_text_has_the_weights_of_its_segments_with_and_without_bos(models, nam
     spec = ModelSpec(str(models[name]))
     found = MicroRequest(spec, Document.plain(TEXT), strategy=Strategy.of("fixed", {"k": 3})).run(load)
     model, encoded = wrapped(load(spec)).model, found.encoded
-    bos = [] if encoded.bos is None else [encoded.bos]
+    bos = list(encoded.prefix)
     assert bool(bos) == (name == "other") and found.untrained and any("untrained" in note for note in found.notes)
     row = CutRow(np.array([*bos, *encoded.ids]), np.array([True] * len(bos) + found.starts.tolist()))
     expected = segments_of(row)

@@ -36,8 +36,8 @@ def sft(models):
     return load(ModelSpec(str(models["sft"])))
 
 
-def encoded_by(loaded, text=TEXT, bos=None):
-    return replace(encode_for(loaded, Document.plain(text), False), bos=bos)
+def encoded_by(loaded, text=TEXT, prefix=()):
+    return replace(encode_for(loaded, Document.plain(text), False), prefix=prefix)
 
 
 def wrapped(model, facts):
@@ -124,17 +124,17 @@ def test_a_linear_read_out_through_the_language_models_own_path(tiny, monkeypatc
 @pytest.mark.parametrize("family", FAMILIES)
 def test_embeddings_are_read_as_ids_are_in_every_family_with_and_without_bos(tiny, family):
     loaded = wrapped(tiny_model(family), tiny.facts)
-    for bos in (None, 1):
-        encoded = encoded_by(tiny, bos=bos)
+    for prefix in ((), (1,), (1, 7)):
+        encoded = encoded_by(tiny, prefix=prefix)
         asking = problem([loaded], encoded, "surprisal", 7)
-        ids = ([bos] if bos is not None else []) + encoded.ids[:7].tolist()
+        ids = [*prefix, *encoded.ids[:7].tolist()]
         with torch.no_grad():
             logits = loaded.model(torch.tensor([ids])).logits[0, -1].double()
         log_p = logits.log_softmax(-1)
         assert asking.value(asking.inputs) == pytest.approx(-float(log_p[int(encoded.ids[7])]), rel=1e-4, abs=1e-4)
         opened = problem([loaded], encoded, "entropy", 7)
         assert opened.value(opened.inputs) == pytest.approx(-float((log_p.exp() * log_p).sum()), rel=1e-3, abs=1e-4)
-        assert asking.attributed.tolist() == [False] * (bos is not None) + [True] * 7
+        assert asking.attributed.tolist() == [False] * len(prefix) + [True] * 7
 
 
 def test_f_is_what_the_project_scores(tiny, sft):
@@ -166,7 +166,7 @@ def test_a_model_that_reads_more_than_its_embeddings_is_refused(tiny, monkeypatc
 
 
 def test_baselines_are_the_embeddings_that_they_say(tiny):
-    asking = problem([tiny], encoded_by(tiny, bos=1), "entropy", 6)
+    asking = problem([tiny], encoded_by(tiny, prefix=(1,)), "entropy", 6)
     weight = tiny.model.get_input_embeddings().weight.double()
     for name, vector in (
         ("zero", weight[0] * 0),
@@ -321,7 +321,7 @@ def by_hand(model, ids, starts, target):
 @pytest.mark.parametrize("decoding", ["merged", "lossless"])
 def test_a_micro_step_models_quantities_against_a_float64_forward(tiny, decoding):
     ids = np.random.default_rng(0).integers(5, 400, len(STARTS))
-    encoded = replace(encoded_by(tiny), bos=None)
+    encoded = replace(encoded_by(tiny), prefix=())
     encoded = encoded.head(len(STARTS))
     assert len(encoded) == len(STARTS)
     encoded = replace(encoded, ids=ids)

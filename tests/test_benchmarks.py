@@ -65,8 +65,8 @@ def test_all_methods_read_the_same_tokens(tmp_path, add_bos):
     piece = excerpt(loaded, bundled_text(64), 64)
     assert 60 <= len(piece.ids) <= 64 and piece.fed.shape == (1, len(piece.ids))
     whole = loaded.tokenizer(piece.text)["input_ids"]
-    assert whole == ([] if piece.bos is None else [piece.bos]) + piece.ids.tolist()
-    assert (piece.bos is not None) == add_bos
+    assert whole == [*piece.prefix, *piece.ids.tolist()]
+    assert bool(piece.prefix) == add_bos
 
 
 def test_the_bundled_text_is_long_enough_and_always_the_same():

@@ -12,15 +12,15 @@ from tests.tiny import tiny_model
 PROMPT = np.random.default_rng(3).integers(5, 400, 9)
 
 
-@pytest.mark.parametrize("bos", [None, 1])
+@pytest.mark.parametrize("prefix", [(), (1,), (1, 7)])
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2", "qwen3"])
-def test_greedy_equals_generate_and_scores_equal_one_pass(family, bos):
+def test_greedy_equals_generate_and_scores_equal_one_pass(family, prefix):
     model = tiny_model(family)
-    found = continue_text(model, PROMPT, 20, bos=bos)
-    fed = torch.tensor([[*([bos] if bos is not None else []), *PROMPT]])
+    found = continue_text(model, PROMPT, 20, prefix=prefix)
+    fed = torch.tensor([[*prefix, *PROMPT]])
     expected = model.generate(fed, attention_mask=torch.ones_like(fed), max_new_tokens=20, do_sample=False)
     assert found.ids.tolist() == expected[0, fed.shape[1] :].tolist()
-    (whole,) = score(model, [np.concatenate([PROMPT, found.ids])], bos=bos)
+    (whole,) = score(model, [np.concatenate([PROMPT, found.ids])], prefix=prefix)
     for name in ("entropy", "confidence", "margin", "surprisal"):
         np.testing.assert_allclose(getattr(found.scores, name), getattr(whole, name), rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(found.scores.rank[len(PROMPT) :], 1)
@@ -54,7 +54,7 @@ def test_what_cannot_be_continued_is_refused():
     model = tiny_model("llama")
     with pytest.raises(TextError, match="nothing|no text"):
         continue_text(model, PROMPT[:0], 5)
-    assert len(continue_text(model, PROMPT[:0], 5, bos=1).ids) <= 5
+    assert len(continue_text(model, PROMPT[:0], 5, prefix=(1,)).ids) <= 5
     with pytest.raises(TooLarge, match="512"):
         continue_text(model, PROMPT, 510)
     with pytest.raises(MicroStepError, match="top-p"):

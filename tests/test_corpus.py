@@ -181,7 +181,7 @@ def test_a_store_equals_scoring_each_document(models, tmp_path, data, name, batc
     assert [row.document for row in rows] == list(range(len(TEXTS)))
     for text, row in zip(TEXTS, rows, strict=True):
         encoded = encode(Document.plain(text), loaded.tokenizer)
-        (alone,) = score(loaded.model, [encoded.ids], bos=encoded.bos)
+        (alone,) = score(loaded.model, [encoded.ids], prefix=encoded.prefix)
         np.testing.assert_array_equal(row.ids, encoded.ids)
         for each in SCORES:
             np.testing.assert_allclose(getattr(row, each), getattr(alone, each), atol=1e-4, err_msg=each)

@@ -155,7 +155,7 @@ def test_the_inputs_of_a_store_are_those_of_its_texts(sources, model):
         encoded = encode(Document.plain(text), loaded.tokenizer)
         piece = slice(*rows.offsets[i : i + 2].tolist())
         np.testing.assert_array_equal(split[piece], encoded.continuation)
-        (scores,) = score(loaded.model, [encoded.ids], bos=encoded.bos)
+        (scores,) = score(loaded.model, [encoded.ids], prefix=encoded.prefix)
         expected = SegmentInputs.of(scores, encoded)
         np.testing.assert_array_equal(whole.word_start[piece], expected.word_start)
         np.testing.assert_allclose(whole.entropy[piece], expected.entropy, atol=1e-4)

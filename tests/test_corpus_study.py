@@ -132,7 +132,7 @@ def test_gathering_begins_where_a_window_is_a_limit_and_goes_on_where_it_stopped
     found = gather(lambda: loaded["other"], store, what)
     for k, row in enumerate(store.rows()):
         mine = found.values["limited_entropy"][slice(*found.offsets[k : k + 2])]
-        full = limited_history(loaded["other"].model, row.ids.astype(np.int64), 3, bos=BOS).scores.entropy
+        full = limited_history(loaded["other"].model, row.ids.astype(np.int64), 3, prefix=(BOS,)).scores.entropy
         assert np.isnan(mine[:6]).all()
         np.testing.assert_allclose(mine[6:], full[6:], rtol=1e-5, atol=1e-5)
     folder = store.path / FOLDER / what.name

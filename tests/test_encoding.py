@@ -81,10 +81,10 @@ def test_trailing_space_stays_with_its_token_when_offsets_are_trimmed():
 def test_bos_is_context_and_no_row():
     text = "hello there"
     plain, with_bos = tiny_tokenizer(), tiny_tokenizer(add_bos=True)
-    assert encode(Document.plain(text), plain).bos is None
+    assert encode(Document.plain(text), plain).prefix == ()
     encoded = encode(Document.plain(text), with_bos)
-    assert encoded.bos == with_bos.bos_token_id and encoded.bos not in encoded.ids
-    assert encode(Document.plain(text), plain, force_bos=True).bos == plain.bos_token_id
+    assert encoded.prefix == (with_bos.bos_token_id,) and encoded.prefix[0] not in encoded.ids
+    assert encode(Document.plain(text), plain, force_bos=True).prefix == (plain.bos_token_id,)
     plain.bos_token = None
     with pytest.raises(TextError, match="none"):
         encode(Document.plain(text), plain, force_bos=True)
@@ -131,7 +131,7 @@ def test_chat_bos_written_by_the_template_is_no_row():
     tokenizer = tiny_tokenizer(add_bos=True)
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
     encoded = encode(Document.plain("hi there"), tokenizer, chat=True)
-    assert encoded.bos == tokenizer.bos_token_id and encoded.ids[0] != encoded.bos
+    assert encoded.prefix == (tokenizer.bos_token_id,) and encoded.ids[0] != tokenizer.bos_token_id
 
 
 def test_lone_surrogates_are_refused():

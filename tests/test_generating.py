@@ -164,7 +164,7 @@ def test_merged_decoding_saves_slots_and_every_token_is_accounted_for(run):
 def test_a_model_of_another_family_with_bos(models, lossless):
     how = Decoding(tau=0.0, lossless=lossless, max_new_tokens=20)
     found = GenerationRequest(ModelSpec(str(models["other"])), Document.plain(TEXT), how=how).run(load)
-    assert found.prompt.bos is not None and not found.lossless_failed
+    assert found.prompt.prefix and not found.lossless_failed
     held = 0 if lossless else int((found.segments.lengths[:-1] - 1).sum())
     assert found.cached_tokens - found.cache_slots == held
     assert found.micro.text.encode() and len(found.base) == 20
@@ -173,7 +173,7 @@ def test_a_model_of_another_family_with_bos(models, lossless):
 def test_nll_is_the_base_reading_the_answer(run, loaded):
     found = run(lossless=False, tau=0.0)
     whole = np.concatenate([found.prompt.ids, found.micro.ids])
-    (scores,) = score(loaded.model, [whole], bos=found.prompt.bos)
+    (scores,) = score(loaded.model, [whole], prefix=found.prompt.prefix)
     np.testing.assert_allclose(found.micro.nll, scores.surprisal[-len(found.micro) :])
 
 

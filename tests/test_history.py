@@ -12,27 +12,27 @@ FAMILIES = ["llama", "gemma3_text", "gpt2", "qwen2"]
 IDS = np.random.default_rng(0).integers(5, 400, 37)
 
 
-@pytest.mark.parametrize("bos", [None, 1])
+@pytest.mark.parametrize("prefix", [(), (1,), (1, 7)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_exact_equals_one_window_at_a_time(family, bos):
+def test_exact_equals_one_window_at_a_time(family, prefix):
     model, window = tiny_model(family), 6
-    found = limited_history(model, IDS, window, bos=bos).scores
-    for t in range(1 if bos is None else 0, len(IDS)):
+    found = limited_history(model, IDS, window, prefix=prefix).scores
+    for t in range(0 if prefix else 1, len(IDS)):
         context = IDS[max(0, t - window) : t + 1]
-        (alone,) = score(model, [context], bos=bos)
+        (alone,) = score(model, [context], prefix=prefix)
         np.testing.assert_allclose(found.entropy[t], alone.entropy[-1], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(found.surprisal[t], alone.surprisal[-1], rtol=1e-3, atol=1e-4)
-    assert len(found) == len(IDS) and found.missing.sum() == (bos is None)
+    assert len(found) == len(IDS) and found.missing.sum() == (not prefix)
 
 
 @pytest.mark.parametrize("stride", [1, 3])
 def test_strided_gives_each_token_at_least_w_tokens(stride):
     model, window = tiny_model("llama"), 6
-    found = limited_history(model, IDS, window, method="strided", stride=stride, bos=1)
+    found = limited_history(model, IDS, window, method="strided", stride=stride, prefix=(1,))
     assert (found.context_min, found.context_max) == (window, window + stride - 1)
     for t in range(len(IDS)):
         candidates = [
-            score(model, [IDS[max(0, t - context) : t + 1]], bos=1)[0].entropy[-1]
+            score(model, [IDS[max(0, t - context) : t + 1]], prefix=(1,))[0].entropy[-1]
             for context in range(window, window + stride)
         ]
         assert np.abs(np.array(candidates) - found.scores.entropy[t]).min() < 1e-3
@@ -40,18 +40,18 @@ def test_strided_gives_each_token_at_least_w_tokens(stride):
 
 def test_one_stride_over_the_whole_text_is_the_full_history():
     model = tiny_model("llama")
-    found = limited_history(model, IDS, 6, method="strided", stride=64, bos=1).scores
-    np.testing.assert_allclose(found.entropy, score(model, [IDS], bos=1)[0].entropy, rtol=1e-4, atol=1e-5)
+    found = limited_history(model, IDS, 6, method="strided", stride=64, prefix=(1,)).scores
+    np.testing.assert_allclose(found.entropy, score(model, [IDS], prefix=(1,))[0].entropy, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["exact", "strided", "banded"])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("bos", [None, 1])
-def test_a_window_that_holds_everything_changes_nothing(method, family, bos):
+@pytest.mark.parametrize("prefix", [(), (1,), (1, 7)])
+def test_a_window_that_holds_everything_changes_nothing(method, family, prefix):
     model = tiny_model(family)
-    ids = IDS[:8]  # within the tiny models' sliding windows
-    (full,) = score(model, [ids], bos=bos)
-    found = limited_history(model, ids, 8, method=method, bos=bos).scores
+    ids = IDS[: 9 - len(prefix)]  # within the tiny models' sliding windows
+    (full,) = score(model, [ids], prefix=prefix)
+    found = limited_history(model, ids, 8, method=method, prefix=prefix).scores
     np.testing.assert_allclose(found.entropy, full.entropy, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found.rank, full.rank)
 

@@ -34,13 +34,13 @@ def test_scores_equal_transformers_in_float64(loaded, chat):
         expected = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True)["input_ids"]
     else:
         expected = tokenizer(document.text)["input_ids"]
-    bos = scored.encoded.bos
-    assert ([bos] if bos is not None else []) + scored.encoded.ids.tolist() == list(expected)
+    prefix = scored.encoded.prefix
+    assert [*prefix, *scored.encoded.ids.tolist()] == list(expected)
 
     with torch.no_grad():
         logits = loaded.model(torch.tensor([expected])).logits[0].double()
     log_p = logits.log_softmax(-1)
-    first = 0 if bos is not None else 1  # rows that have scores
+    first = 0 if prefix else 1  # rows that have scores
     log_p, ids = log_p[:-1], torch.tensor(expected[1:])
     entropy = -(log_p.exp() * log_p).sum(-1).numpy()
     best = log_p.exp().topk(2).values.numpy()

@@ -219,22 +219,22 @@ def test_float32_scores_meet_their_thresholds_in_float64():
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2", "qwen2"])
-@pytest.mark.parametrize("bos", [None, 1])
-def test_every_rule_on_real_scores(family, bos):
+@pytest.mark.parametrize("prefix", [(), (1,), (1, 7)])
+def test_every_rule_on_real_scores(family, prefix):
     model, ids = tiny_model(family), np.random.default_rng(1).integers(5, 400, 60)
-    (scores,) = score(model, [ids], bos=bos)
-    shares = attention_shares(model, ids, bos, layers=[0, 2], width=4)
+    (scores,) = score(model, [ids], prefix=prefix)
+    shares = attention_shares(model, ids, prefix, layers=[0, 2], width=4)
     inputs = SegmentInputs(
         entropy=scores.entropy,
         confidence=scores.confidence,
         margin=scores.margin,
         surprisal=scores.surprisal,
-        limited_entropy=limited_history(model, ids, 6, bos=bos).scores.entropy,
+        limited_entropy=limited_history(model, ids, 6, prefix=prefix).scores.entropy,
         window=6,
         word_start=ids % 3 == 0,
         attention_mass=shares.mass,
         attention_sparsity=shares.sparsity,
-        router=router_turns(model, ids, 2, bos),
+        router=router_turns(model, ids, 2, prefix),
         layer=2,
         micro_confidence=np.random.default_rng(2).random((60, 4)),
     )
@@ -248,14 +248,14 @@ def test_every_rule_on_real_scores(family, bos):
         for max_length in (1, 4, 5):
             found = segment(rule, inputs, max_length, **p)
             assert found.starts.tolist() == slow(rule, inputs, max_length, found.parameters), rule
-            assert found.starts[0] and (found.starts[1] or bos is not None)
+            assert found.starts[0] and (found.starts[1] or bool(prefix))
 
 
 def test_a_confidence_bounds_the_entropy():
     bound = entropy_bound(np.array([1, 0.25, 0.7, NAN]), 4)
     np.testing.assert_allclose(bound, [0, math.log(4), -0.7 * math.log(0.7) - 0.3 * math.log(0.1), NAN])
     model, ids = tiny_model("llama"), np.random.default_rng(1).integers(5, 400, 60)
-    (scores,) = score(model, [ids], bos=1)
+    (scores,) = score(model, [ids], prefix=(1,))
     assert (scores.entropy <= entropy_bound(scores.confidence, 400) + 1e-4).all()
 
 
@@ -287,7 +287,7 @@ def test_every_token_outside_the_answer_is_a_segment():
     tokenizer, model = tiny_tokenizer(chat=True), tiny_model("llama")
     chat = Document((Message("user", "the quick brown fox"), Message("assistant", "jumps over the lazy dog, and on")))
     encoded = encode(chat, tokenizer, chat=True)
-    (scores,) = score(model, [encoded.ids], bos=encoded.bos)
+    (scores,) = score(model, [encoded.ids], prefix=encoded.prefix)
     inputs = SegmentInputs.of(scores, encoded, prompt_apart=True)
     found = segment("confidence", inputs, tau=0.0)
     answer = encoded.role == "assistant"

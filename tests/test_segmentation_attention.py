@@ -27,44 +27,42 @@ def slow_shares(attentions, n, lead, layers, heads, width):
     mass, sparsity = np.full((n, width), np.nan), np.full(n, np.nan)
     for t in range(n):
         position = t - 1 + lead  # that predicts token t
-        if position < 1:
+        if position < max(1, lead):
             continue
-        row = mean[position, 1 : position + 1]
+        row = mean[position, max(1, lead) : position + 1]
         row = row / row.sum()
         for j in range(1, width + 1):
             mass[t, j - 1] = row[max(0, len(row) - j) :].sum()
         inside = row[row > 0]
-        sparsity[t] = np.exp(-(inside * np.log(inside)).sum()) / seen[position, 1:].sum()
+        sparsity[t] = np.exp(-(inside * np.log(inside)).sum()) / seen[position, max(1, lead) :].sum()
     return mass, sparsity
 
 
-@pytest.mark.parametrize(("family", "bos"), [(name, None if i % 2 else 1) for i, name in enumerate(FAMILIES)])
-def test_shares_equal_those_of_whole_arrays(family, bos, monkeypatch):
+@pytest.mark.parametrize(("family", "prefix"), [(name, ((), (1,), (1, 7))[i % 3]) for i, name in enumerate(FAMILIES)])
+def test_shares_equal_those_of_whole_arrays(family, prefix, monkeypatch):
     monkeypatch.setattr("model.segmentation_attention._BLOCK_ELEMENTS", 4 * 37 * 15)  # blocks of 15 queries
-    attentions, _ = eager(family, np.concatenate([[bos], IDS[:-1]]) if bos is not None else IDS[:-1])
+    attentions, _ = eager(family, np.array([*prefix, *IDS[:-1]]))
     for implementation in (None, "eager") if family == "llama" else (None,):  # sdpa where the family has it
         model = tiny_model(family)
         if implementation:
             model.set_attn_implementation(implementation)
         for layers, heads in ((None, None), ([0, 2], [1, 3]), ([1], [0])):
-            found = attention_shares(model, IDS, bos, layers, heads, width=5)
-            mass, sparsity = slow_shares(
-                attentions, len(IDS), int(bos is not None), layers or range(3), heads or slice(None), 5
-            )
+            found = attention_shares(model, IDS, prefix, layers, heads, width=5)
+            mass, sparsity = slow_shares(attentions, len(IDS), len(prefix), layers or range(3), heads or slice(None), 5)
             np.testing.assert_allclose(found.mass, mass, atol=2e-4)
             np.testing.assert_allclose(found.sparsity, sparsity, atol=2e-4)
             assert found.layers == tuple(layers or range(3)) and found.mass.dtype == np.float32
 
 
-@pytest.mark.parametrize("bos", [None, 1])
+@pytest.mark.parametrize("prefix", [(), (1,), (1, 7)])
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
-def test_router_equals_the_hidden_states(family, bos):
-    _, states = eager(family, np.concatenate([[bos], IDS]) if bos is not None else IDS)
+def test_router_equals_the_hidden_states(family, prefix):
+    _, states = eager(family, np.array([*prefix, *IDS]))
     for layer in (0, 1, 2):  # transformers gives the last one after its final norm
-        h = states[layer][int(bos is not None) :]
+        h = states[layer][len(prefix) :]
         norm = np.linalg.norm(h, axis=1)
         turn = (1 - (h[1:] * h[:-1]).sum(1) / (norm[1:] * norm[:-1])) / 2
-        found = router_turns(tiny_model(family), IDS, layer, bos)
+        found = router_turns(tiny_model(family), IDS, layer, prefix)
         assert np.isnan(found[0])
         np.testing.assert_allclose(found[1:], turn, atol=1e-4)
 
@@ -94,29 +92,29 @@ def test_the_model_stays_as_it_was(family):
         ]
 
     before, implementation = state(), model.config._attn_implementation
-    attention_shares(model, IDS, 1)
-    router_turns(model, IDS, 0, 1)
-    router_turns(model, IDS, 3, 1)
+    attention_shares(model, IDS, (1,))
+    router_turns(model, IDS, 0, (1,))
+    router_turns(model, IDS, 3, (1,))
 
     def stop(share):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        attention_shares(model, IDS, 1, progress=stop)
+        attention_shares(model, IDS, (1,), progress=stop)
     assert state() == before and model.config._attn_implementation == implementation
 
 
 @pytest.mark.parametrize("ids", [IDS[:0], IDS[:1], IDS[:2]])
-@pytest.mark.parametrize("bos", [None, 1])
-def test_short_texts(ids, bos):
-    found = attention_shares(tiny_model("llama"), ids, bos)
+@pytest.mark.parametrize("prefix", [(), (1,), (1, 7)])
+def test_short_texts(ids, prefix):
+    found = attention_shares(tiny_model("llama"), ids, prefix)
     assert found.mass.shape == (len(ids), 4) and found.sparsity.shape == (len(ids),)
-    assert router_turns(tiny_model("llama"), ids, 1, bos).shape == (len(ids),)
+    assert router_turns(tiny_model("llama"), ids, 1, prefix).shape == (len(ids),)
 
 
 def test_progress_reaches_the_end():
     told = []
-    attention_shares(tiny_model("llama"), IDS, 1, progress=told.append)
+    attention_shares(tiny_model("llama"), IDS, (1,), progress=told.append)
     assert told == sorted(told) and told[-1] == 1
 
 

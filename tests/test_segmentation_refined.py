@@ -22,14 +22,14 @@ from tests.tiny import save_tiny
 IDS = np.random.default_rng(0).integers(5, 400, 17)
 
 
-@pytest.mark.parametrize("bos", [None, 1])
+@pytest.mark.parametrize("prefix", [(), (1,), (1, 7)])
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
-def test_confidences_equal_one_prefix_at_a_time(monkeypatch, family, bos):
+def test_confidences_equal_one_prefix_at_a_time(monkeypatch, family, prefix):
     monkeypatch.setattr("model.segmentation_refined._CHUNK_BYTES", 4 * 400 * 3 * 5)  # five starts a chunk
     model = micro_step(family)
-    found = refined_confidences(model, IDS, bos)
-    fed = IDS.tolist() if bos is None else [bos, *IDS.tolist()]
-    shift = 0 if bos is None else 1
+    found = refined_confidences(model, IDS, prefix)
+    fed = [*prefix, *IDS.tolist()]
+    shift = len(prefix)
     embed = model.get_input_embeddings()
     expected = np.full((len(IDS), 3), np.nan, dtype=np.float32)
     with torch.no_grad():

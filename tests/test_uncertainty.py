@@ -13,14 +13,14 @@ FAMILIES = ["llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "mistral
 FIELDS = ("entropy", "confidence", "margin", "surprisal")
 
 
-def reference(model, ids, bos):
+def reference(model, ids, prefix):
     """The definitions, word by word, in float64 from the whole of the model's own logits."""
-    sequence = ([bos] if bos is not None else []) + list(ids)
+    sequence = [*prefix, *ids]
     with torch.no_grad():
         logits = model(torch.tensor([sequence])).logits[0].double().numpy()
     rows = []
     for t, token in enumerate(ids):
-        at = t - 1 if bos is None else t
+        at = t + len(prefix) - 1
         if at < 0:
             rows.append((np.nan,) * 4 + (0,))
             continue
@@ -32,19 +32,19 @@ def reference(model, ids, bos):
     return [np.array(column) for column in zip(*rows, strict=True)]
 
 
-@pytest.mark.parametrize("bos", [None, 1])
+@pytest.mark.parametrize("prefix", [(), (1,), (1, 7)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_equal_the_float64_reference(family, bos):
+def test_scores_equal_the_float64_reference(family, prefix):
     model = tiny_model(family)
     ids = np.random.default_rng(0).integers(5, vocabulary(model), 40)
-    (found,) = score(model, [ids], bos=bos)
-    expected = reference(model, ids, bos)
+    (found,) = score(model, [ids], prefix=prefix)
+    expected = reference(model, ids, prefix)
     for name, values in zip(FIELDS, expected, strict=False):
         np.testing.assert_allclose(getattr(found, name), values, rtol=2e-4, atol=2e-5, err_msg=name)
     np.testing.assert_array_equal(found.rank, expected[4])
     scored = ~found.missing
     np.testing.assert_allclose(found.topk_probability[scored, 0], expected[1][scored], rtol=2e-4)
-    assert found.missing.sum() == (bos is None)
+    assert found.missing.sum() == (not prefix)
     assert (found.topk_ids[found.missing] == -1).all()
 
 
@@ -53,9 +53,9 @@ def test_scores_do_not_depend_on_batch_or_chunk(family):
     model = tiny_model(family)
     rng = np.random.default_rng(1)
     rows = [rng.integers(5, vocabulary(model), n) for n in (0, 1, 2, 17, 40, 33)]
-    together = score(model, rows, bos=1, chunk=7)
+    together = score(model, rows, prefix=(1,), chunk=7)
     for row, batched in zip(rows, together, strict=True):
-        (alone,) = score(model, [row], bos=1, chunk=1000)
+        (alone,) = score(model, [row], prefix=(1,), chunk=1000)
         assert len(batched) == len(row)
         for name in FIELDS:
             np.testing.assert_allclose(getattr(batched, name), getattr(alone, name), rtol=1e-4, atol=1e-5)
@@ -66,7 +66,7 @@ def test_scores_do_not_depend_on_batch_or_chunk(family):
 def test_first_token_without_bos_is_missing_and_nothing_shifts():
     model = tiny_model("llama")
     ids = np.arange(10, 30)
-    (bare,), (with_bos,) = score(model, [ids]), score(model, [ids], bos=1)
+    (bare,), (with_bos,) = score(model, [ids]), score(model, [ids], prefix=(1,))
     assert len(bare) == len(with_bos) == len(ids)
     assert np.isnan(bare.entropy[0]) and bare.rank[0] == 0
     (longer,) = score(model, [np.concatenate([[1], ids])])
@@ -102,8 +102,8 @@ def test_large_logits_keep_their_precision():
 def test_divergences_equal_the_reference_and_vanish_on_equal_models():
     a, b = tiny_model("llama", seed=0), tiny_model("llama", seed=1)
     ids = np.random.default_rng(2).integers(5, 400, 25)
-    scores_a, scores_b, between = score_pair(a, b, ids, bos=1, chunk=4)
-    (alone,) = score(a, [ids], bos=1)
+    scores_a, scores_b, between = score_pair(a, b, ids, prefix=(1,), chunk=4)
+    (alone,) = score(a, [ids], prefix=(1,))
     np.testing.assert_allclose(scores_a.entropy, alone.entropy, rtol=1e-5, atol=1e-5)
     with torch.no_grad():
         feed = torch.tensor([[1, *ids[:-1]]])
@@ -128,13 +128,13 @@ def test_text_longer_than_the_context_is_refused_with_both_numbers():
     model = tiny_model("gpt2")
     limit = model.config.max_position_embeddings
     with pytest.raises(TooLarge, match=str(limit)):
-        score(model, [np.full(limit + 1, 7)], bos=1)
+        score(model, [np.full(limit + 1, 7)], prefix=(1,))
 
 
 def test_progress_rises_to_one_can_stop_the_run_and_leaves_no_hook():
     model = tiny_model("llama")
     seen = []
-    score(model, [np.arange(5, 60)], bos=1, chunk=10, progress=seen.append)
+    score(model, [np.arange(5, 60)], prefix=(1,), chunk=10, progress=seen.append)
     assert seen == sorted(seen) and seen[-1] == pytest.approx(1.0)
 
     def stop(_share):
@@ -150,7 +150,7 @@ def test_progress_rises_to_one_can_stop_the_run_and_leaves_no_hook():
 def test_the_shared_model_is_untouched():
     model = tiny_model("llama")
     before = dict(model._modules)
-    score(model, [np.arange(5, 20)], bos=1)
+    score(model, [np.arange(5, 20)], prefix=(1,))
     assert dict(model._modules) == before
 
 
@@ -165,5 +165,5 @@ def test_families_that_ask_more_of_the_body_than_hidden_states():
     )
     for model in (MixtralForCausalLM(mixtral).eval(), MambaForCausalLM(MambaConfig(**small)).eval()):
         ids = np.arange(3, 30)
-        (found,) = score(model, [ids], bos=1)
-        np.testing.assert_allclose(found.entropy, reference(model, ids, 1)[0], rtol=2e-4, atol=2e-5)
+        (found,) = score(model, [ids], prefix=(1,))
+        np.testing.assert_allclose(found.entropy, reference(model, ids, (1,))[0], rtol=2e-4, atol=2e-5)

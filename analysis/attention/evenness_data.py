@@ -142,7 +142,7 @@ def _of_store(prepared: Prepared, texts: Texts, how: TrainingCut | Strategy, mos
     kept = []
     for example in texts.examples:
         one = slice(*rows.offsets[at[example] : at[example] + 2].tolist())
-        kept.append(CutRow(rows.ids[one], readable_starts(rows.starts[one], False)))
+        kept.append(CutRow(rows.ids[one], readable_starts(rows.starts[one], 0)))
     settings = ", ".join(f"{name} {value:.3g}" for name, value in found.parameters.items())
     solved = f", solved for {target:g} tokens on average of all its rows" if target is not None else ""
     known = isinstance(how, TrainingCut) and how.known

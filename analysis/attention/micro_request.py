@@ -81,7 +81,7 @@ class MicroRequest:
         if self.written is not None and self.written.lossless is not None:
             merged = not self.written.lossless
         encoded, ids, starts = readable(encoded, starts, context_length(ready.model))
-        row, bos = CutRow(ids, starts), int(encoded.bos is not None)
+        row, lead = CutRow(ids, starts), len(encoded.prefix)
         told = _part(progress, _SHARE_CUT, 1.0)
         blocks = list(micro_blocks(ready.model, [row], merged, most, told))
         if not blocks:
@@ -91,8 +91,8 @@ class MicroRequest:
         return MicroAttention(
             facts=replace(ready.loaded.facts, micro_step=ready.facts),
             encoded=encoded,
-            starts=starts[bos:],
-            first=np.concatenate([block.first for block in blocks]) - bos,
+            starts=starts[lead:],
+            first=np.concatenate([block.first for block in blocks]) - lead,
             length=np.concatenate([block.length for block in blocks]),
             weights=np.concatenate([block.weights for block in blocks]),
             merged=merged,

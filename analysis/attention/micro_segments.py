@@ -162,15 +162,15 @@ def readable(
         starts: [N] where a strategy starts segments.
         limit: positions of the model, if it states them.
     """
-    bos = encoded.bos is not None
-    if limit is not None and len(encoded) + bos > limit:
-        encoded, starts = encoded.head(limit - bos), starts[: limit - bos]
-    ids = np.concatenate([[encoded.bos], encoded.ids]) if bos else encoded.ids
-    return encoded, ids.astype(np.int64), readable_starts(starts, bos)
+    lead = len(encoded.prefix)
+    if limit is not None and len(encoded) + lead > limit:
+        encoded, starts = encoded.head(limit - lead), starts[: limit - lead]
+    ids = np.concatenate([np.asarray(encoded.prefix, dtype=np.int64), encoded.ids])
+    return encoded, ids, readable_starts(starts, lead)
 
 
-def readable_starts(starts: NDArray[np.bool_], bos: bool) -> NDArray[np.bool_]:
-    """[N] or, with a BOS before the text, [1 + N]: the first two tokens start segments, as the model needs it."""
-    found = np.concatenate([[True], starts]) if bos else starts.copy()
+def readable_starts(starts: NDArray[np.bool_], lead: int) -> NDArray[np.bool_]:
+    """[P + N], with P ids before the text: these and the first two of all start segments, as the model needs it."""
+    found = np.concatenate([np.ones(lead, dtype=bool), starts])
     found[:2] = True
     return found

@@ -48,8 +48,8 @@ class Reading:
 
     @property
     def lead(self) -> int:
-        """1 where BOS stands before the text: position 0 is then no token."""
-        return int(self.encoded.bos is not None)
+        """How many positions stand before the text: what the tokenizer puts there, BOS in most. They are no tokens."""
+        return len(self.encoded.prefix)
 
     @cached_property
     def begin(self) -> NDArray[np.int64]:
@@ -130,7 +130,7 @@ def encode_whole(
     """
     encoded = encode_for(loaded, document, chat, force_bos)
     notes, limit = _remarks(loaded, encoded, chat), context_length(loaded.model)
-    room = len(encoded) if limit is None else limit - int(encoded.bos is not None)
+    room = len(encoded) if limit is None else limit - len(encoded.prefix)
     if len(encoded) > room:
         said = f"the first {room:,} of {len(encoded):,} tokens were read: the model's context ends at {limit:,}"
         encoded, notes = encoded.head(room), (*notes, said)
@@ -175,7 +175,7 @@ def read(
         if loaded.facts.micro_step is not None:
             notes = (*notes, "this micro_step model decodes losslessly: its base reads single tokens")
         return Reading(loaded.facts, encoded, starts, strategy, False, notes)
-    if encoded.bos is None:
+    if not encoded.prefix:
         starts[1:2] = True
     said = "macro attention: of the base, over merged segments"
     return Reading(loaded.facts, encoded, starts, strategy, True, (*notes, said))
@@ -195,7 +195,7 @@ def attend(
     """
     chosen = check_layers(loaded.model, layers)
     encoded, left = reading.encoded, set(chosen)
-    ids = np.concatenate([np.full(reading.lead, encoded.bos or 0, dtype=np.int64), encoded.ids])
+    ids = np.concatenate([np.asarray(encoded.prefix, dtype=np.int64), encoded.ids])
     check_readable(loaded.model, [ids], len(ids))
 
     def seen(layer: int, attended: Attended) -> None:

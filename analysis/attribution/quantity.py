@@ -77,7 +77,7 @@ class Problem:
 
     quantity: Quantity
     target: int  # t, index of the token among the encoded ones
-    lead: int  # positions before the first token: 1 with BOS
+    lead: int  # positions before the first token: what the tokenizer puts there
     inputs: Tensor  # [1, n, D] float32; of two models side by side, A's embeddings first
     attributed: Bools  # [n] the position is attributed
     score: Callable[[Tensor], Tensor]  # F: [R, n, D] -> [R] float32
@@ -138,14 +138,14 @@ def problem(
     what = QUANTITIES[quantity]
     if not 0 <= target < len(encoded):
         raise MicroStepError(f"there is no token {target}: the text has {len(encoded)}, counted from 0")
-    lead = int(encoded.bos is not None)
+    lead = len(encoded.prefix)
     own = encoded.role[:target] != TEMPLATE
     if not own.any():
         raise MicroStepError(f"nothing stands before token {target} that its {what.title} could come from")
     if len(models) != 1 + what.pair:
         raise MicroStepError(f"{what.title} is of {1 + what.pair} model{'s' * what.pair}, got {len(models)}")
     held = int(quantity == "micro_confidence")  # the target is read too, since a segment's end is not known before it
-    ids = np.concatenate([np.full(lead, encoded.bos or 0, dtype=np.int64), encoded.ids[: target + held]])
+    ids = np.concatenate([np.asarray(encoded.prefix, dtype=np.int64), encoded.ids[: target + held]])
     for loaded in models:
         check_readable(loaded.model, [ids], len(ids))
     parts = [_embedded(loaded.model, ids) for loaded in models]
@@ -189,7 +189,7 @@ def eligible(encoded: EncodedText, quantity: str, starts: Bools | None, most: in
     if quantity == "micro_confidence":
         return found & (place > 0)
     before = np.concatenate([[0], place[:-1]])
-    found[: 1 + (encoded.bos is None)] = False  # the segment before is the row's first: none could end there
+    found[: max(0, 2 - len(encoded.prefix))] = False  # the segment before is the row's first: none could end there
     return found if most is None else found & (before < most - 1)
 
 
@@ -245,7 +245,7 @@ def _of_segments(
     most = model.config.max_segment_length
     if not eligible(encoded, what.name, starts, most)[target]:
         raise MicroStepError(_why_not(encoded, what, target, most))
-    lead = int(encoded.bos is not None)
+    lead = len(encoded.prefix)
     whole = np.concatenate([np.ones(lead, dtype=bool), starts])[: ids.shape[1]]
     whole[:2] = True
     opened = int(np.flatnonzero(whole)[-1])  # where the last segment starts
@@ -276,6 +276,6 @@ def _of_segments(
 def _why_not(encoded: EncodedText, what: Quantity, target: int, most: int) -> str:
     if what.name == "micro_confidence":
         return f"token {target} starts a segment: the base predicts it; choose one inside a segment"
-    if target < 1 + (encoded.bos is None):
+    if target < 2 - len(encoded.prefix):
         return f"no segment could end before token {target}: choose a later one"
     return f"the segment before token {target} is full ({most} tokens): it ends in any case; choose another token"

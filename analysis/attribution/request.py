@@ -95,7 +95,7 @@ class SegmentsOf:
             progress,
         )
         starts = starts.copy()
-        if micro is not None and encoded.bos is None:
+        if micro is not None and not encoded.prefix:
             starts[:2] = True  # no macro step stands before the first token, so that its segment is that token alone
         return Segments(starts, f"{self.strategy}, at most {most} tokens", notes)
 
@@ -179,7 +179,7 @@ class AttributionRequest:
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: the passes of the method and of the faithfulness check, over the tokens up to t."""
         encoded, _ = fit(loaded, encode_for(loaded, self.document, self.chat, self.force_bos))
-        n = min(self.at, len(encoded)) + int(encoded.bos is not None)
+        n = min(self.at, len(encoded)) + len(encoded.prefix)
         gradients = METHODS[self.method].gradients
         features = len(np.unique(self._features(encoded)[: self.at]))
         passes = most_rows(self.method, features) * (BACKWARD if gradients else 1.0) + ROWS
@@ -269,7 +269,7 @@ def _check_same(models: Sequence[LoadedModel], a: EncodedText, b: EncodedText) -
     if models[0].facts.tokenizer_hash != models[1].facts.tokenizer_hash:
         raise MicroStepError("KL needs two models with the same tokenizer, which cut the text into the same tokens")
     n = min(len(a), len(b))
-    if a.bos != b.bos or a.text != b.text or not np.array_equal(a.ids[:n], b.ids[:n]):
+    if a.prefix != b.prefix or a.text != b.text or not np.array_equal(a.ids[:n], b.ids[:n]):
         raise MicroStepError(
             "KL needs the same tokens, and the models read different ones: leave the template out, or force BOS"
         )

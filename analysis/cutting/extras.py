@@ -62,7 +62,7 @@ class Window:
     def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> Gathered:
         """Run the model."""
         found = limited_history(
-            loaded.model, encoded.ids, self.window, self.method, self.stride, encoded.bos, progress=progress
+            loaded.model, encoded.ids, self.window, self.method, self.stride, encoded.prefix, progress=progress
         )
         values = {"limited_entropy": found.scores.entropy, "window": self.window}
         return Gathered(len(encoded), values, f"limited history, {found.meaning}")
@@ -81,7 +81,7 @@ class Attention:
     def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> Gathered:
         """Run the model."""
         found = attention_shares(
-            loaded.model, encoded.ids, encoded.bos, self.layers, self.heads, self.width, progress=progress
+            loaded.model, encoded.ids, encoded.prefix, self.layers, self.heads, self.width, progress=progress
         )
         heads = "all heads" if found.heads is None else f"heads {_listed(found.heads)}"
         note = f"attention: mean over layers {_listed(found.layers)}, {heads}, first position left out"
@@ -99,7 +99,7 @@ class Hidden:
 
     def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> Gathered:
         """Run the model."""
-        turns = router_turns(loaded.model, encoded.ids, self.layer, encoded.bos, progress=progress)
+        turns = router_turns(loaded.model, encoded.ids, self.layer, encoded.prefix, progress=progress)
         return Gathered(len(encoded), {"router": turns, "layer": self.layer}, "")
 
 
@@ -117,7 +117,7 @@ class MicroConfidence:
         """
         if loaded.facts.micro_step is None or loaded.facts.micro_step.untrained:
             raise MicroStepError(NO_MICRO_STEP)
-        found = refined_confidences(cast("MicroStepForCausalLM", loaded.model), encoded.ids, encoded.bos, progress)
+        found = refined_confidences(cast("MicroStepForCausalLM", loaded.model), encoded.ids, encoded.prefix, progress)
         note = "micro decoder's confidence, from the base's states of the unmerged text"
         return Gathered(len(encoded), {"micro_confidence": found}, note)
 

@@ -86,7 +86,7 @@ def starts_of(
 def _text_inputs(encoded: EncodedText, how: Gathering) -> SegmentInputs:
     """What `word` and `fixed` look at, without scores: a token is missing where it would have none."""
     unscored: NDArray[np.float64] = np.zeros(len(encoded))
-    unscored[: int(encoded.bos is None)] = np.nan
+    unscored[: int(not encoded.prefix)] = np.nan
     return SegmentInputs(
         entropy=unscored,
         word_start=word_starts(encoded.text, encoded.start, encoded.continuation),

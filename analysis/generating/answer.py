@@ -179,7 +179,7 @@ class Generation:
         """Tokens that the slots of the base's cache stand for: the base alone would need a slot for each."""
         if self.lossless or not len(self.segments):
             return self.cache_slots
-        before = len(self.prompt) + (self.prompt.bos is not None)
+        before = len(self.prompt) + len(self.prompt.prefix)
         return before + int(self.segments.starts[-1])  # the last segment is never read again
 
     @property

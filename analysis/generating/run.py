@@ -44,7 +44,7 @@ class Run:
         watch: Watch | None = None,
     ) -> None:
         self.ready, self.prompt, self.how, self.notes = ready, prompt, how, notes
-        self.fed = torch.tensor([_with_bos(prompt)], device=ready.model.device, dtype=torch.long)
+        self.fed = torch.tensor([_fed(prompt)], device=ready.model.device, dtype=torch.long)
         self.lossless = ready.facts.decoding == "lossless" if how.lossless is None else how.lossless
         self.written: Written | None = None
         self.base: list[int] = []
@@ -190,7 +190,7 @@ class Run:
     def _read(self, answer: Answer) -> Answer:
         """With what the base says of it, reading it token by token; of its own answer, its probabilities too."""
         whole = np.concatenate([self.prompt.ids, answer.ids])
-        (scores,) = score(token_model(self.ready.model), [whole], bos=self.prompt.bos, k=TOP_K)
+        (scores,) = score(token_model(self.ready.model), [whole], prefix=self.prompt.prefix, k=TOP_K)
         own = slice(len(whole) - len(answer), None)
         nll = scores.surprisal[own]
         if not np.isnan(answer.probability).all():
@@ -241,9 +241,8 @@ class Run:
         check(cost_of(loaded, tokens), loaded.model.device)
 
 
-def _with_bos(prompt: EncodedText) -> list[int]:
-    ids: list[int] = prompt.ids.tolist()
-    return ids if prompt.bos is None else [prompt.bos, *ids]
+def _fed(prompt: EncodedText) -> list[int]:
+    return [*prompt.prefix, *prompt.ids.tolist()]
 
 
 def _settings(how: Decoding) -> dict[str, Any]:

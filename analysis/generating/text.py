@@ -67,5 +67,6 @@ def kind(found: Generation) -> str:
 
 def read(prompt: EncodedText) -> str:
     """The prompt as the model reads it, and how many tokens it has."""
-    bos = ", BOS before it" if prompt.bos is not None else ""
-    return f"{counted(len(prompt), 'token')}{bos}"
+    before = len(prompt.prefix)
+    first = f"{before} tokens that the tokenizer puts first" if before > 1 else "BOS"
+    return f"{counted(len(prompt), 'token')}{f', {first} before it' if before else ''}"

@@ -220,17 +220,17 @@ def _values(loaded: LoadedModel, row: ScoredRow, store: CorpusStore, what: Gathe
     from model.segmentation_attention import attention_shares, router_turns
 
     parameters = store.manifest["parameters"]
-    bos = encode(Document.plain("a"), loaded.tokenizer, parameters["chat"], parameters["force_bos"]).bos
+    prefix = encode(Document.plain("a"), loaded.tokenizer, parameters["chat"], parameters["force_bos"]).prefix
     ids = row.ids.astype(np.int64)
     if what.need == "attention":
-        shares = attention_shares(loaded.model, ids, bos, width=what.width)
+        shares = attention_shares(loaded.model, ids, prefix, width=what.width)
         return {"attention_mass": shares.mass, "attention_sparsity": shares.sparsity}
     if what.need == "hidden":
-        return {"router": router_turns(loaded.model, ids, what.layer, bos)}
+        return {"router": router_turns(loaded.model, ids, what.layer, prefix)}
     entropy = np.full(len(ids), np.nan, dtype=np.float32)
     skipped = max(0, what.begin - what.window)  # every token from `begin` on still has `window` tokens before it
     if len(ids) > what.begin:
-        found = limited_history(loaded.model, ids[skipped:], what.window, what.method, what.stride, bos, k=1)
+        found = limited_history(loaded.model, ids[skipped:], what.window, what.method, what.stride, prefix, k=1)
         entropy[what.begin :] = found.scores.entropy[what.begin - skipped :]
     return {"limited_entropy": entropy}
 

@@ -40,7 +40,7 @@ def resolve(
     notes = remarks(loaded, probe, options.chat)
     device, chunk = loaded.model.device, chunk_positions(loaded.facts.vocab_size)
     context = context_length(loaded.model)
-    room = None if context is None else context + (probe.bos is None)  # the last token is never read
+    room = None if context is None else context + 1 - len(probe.prefix)  # the last token is never read
     fits = tokens_that_fit(loaded, device, chunk=chunk)
     if options.max_tokens is None and there is not None:
         longest = int(there["parameters"]["max_tokens"])

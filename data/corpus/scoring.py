@@ -162,8 +162,8 @@ def _score_rows(loaded: LoadedModel, pieces: list[Piece], batch_tokens: int, met
     found = [TokenScores.nothing(0, 1)] * len(pieces)
     for batch in _batches(lengths, batch_tokens):
         texts = [pieces[i].encoded for i in batch]
-        bos = next(text.bos for text in texts if text is not None)
-        scored = uncertainty.score(loaded.model, [text.ids for text in texts if text is not None], bos=bos, k=1)
+        prefix = next(text.prefix for text in texts if text is not None)
+        scored = uncertainty.score(loaded.model, [text.ids for text in texts if text is not None], prefix=prefix, k=1)
         for i, scores in zip(batch, scored, strict=True):
             found[i] = scores
         meter.add(int(lengths[batch].sum()))
