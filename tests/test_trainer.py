@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from data.learnt import Rows
 from data.prepared import Prepared
 from data.recipe import dump_yaml
 from data.runs import LogLine, Run, read_lines, read_run
-from model.errors import ExportError, MicroStepError
+from model.errors import ExportError, MicroStepError, ModelBroken
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.saving import MODULES
@@ -137,9 +138,22 @@ def test_what_a_step_counts_is_what_the_model_counts(prepared: Prepared, model: 
 
 
 def test_the_rate_warms_up_and_falls_to_its_floor() -> None:
-    stage = Stage(name="s", steps=101, rates={"new": 1.0}, warmup=10, floor=0.2)
-    assert factor(stage, 0) == pytest.approx(0.1, abs=1e-3) and factor(stage, 100) == pytest.approx(0.2)
-    assert factor(stage, 50) == pytest.approx(0.6)
+    stage = Stage(name="s", steps=110, rates={"new": 1.0}, warmup=10, floor=0.2)
+    assert factor(stage, 0) == pytest.approx(0.1, abs=1e-3) and factor(stage, 109) == pytest.approx(0.2)
+    assert factor(stage, 59) == pytest.approx(0.6)  # half of the way from the peak to the end
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6, 20, 21, 40, 100])
+@pytest.mark.parametrize("decay", ["cosine", "linear", "constant"])
+def test_the_peak_rate_is_the_peak(steps: int, decay: str) -> None:
+    """The fall once began with the first step: with the default warm-up a run of 40 steps reached 58% of its peak."""
+    stage = Stage(name="s", steps=steps, rates={"new": 1.0}, decay=decay)  # type: ignore[arg-type]
+    rates = [factor(stage, done) for done in range(steps)]
+    top = min(stage.warmup, steps) - 1
+    assert rates[top] == max(rates) == pytest.approx(1)
+    assert all(a < b for a, b in zip(rates[:top], rates[1 : top + 1], strict=True))
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == pytest.approx(1.0 if decay == "constant" or steps <= 20 else stage.floor)
 
 
 # --- losses
@@ -444,6 +458,53 @@ def test_a_killed_run_goes_on_to_the_same_losses_bit_for_bit(prepared: Prepared,
         tmp_path / "whole/model/micro_step.safetensors"
     ).read_bytes()
     assert whole.finished
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ("new", "base"),
+        ("base", "new"),
+        ("new base", "new"),
+        ("new", "new base"),
+        ("new adapter", "new"),
+        ("adapter", "new"),
+        ("new base adapter", "adapter", "new"),
+    ],
+)
+def test_a_stop_in_any_stage_keeps_what_the_stages_before_it_trained(
+    groups: tuple[str, ...], prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    """A checkpoint once held the present stage's parameters alone: a resumed run went on without the others' training."""
+    stages = [
+        {"name": f"{i}", "steps": 2, "rates": dict.fromkeys(names.split(), 1e-2)} for i, names in enumerate(groups)
+    ]
+    adapter = LORA if any("adapter" in names for names in groups) else None
+    chosen = recipe(model, stages=stages, adapter=adapter, checkpoint={"every": 1, "keep": 9})
+    trained(chosen, prepared, tmp_path / "whole")
+    for stop in range(2 * len(groups) - 2, 2 * len(groups) + 1):  # the end of a stage, inside the next, the run's end
+        shutil.copytree(tmp_path / "whole", tmp_path / "again")
+        shutil.rmtree(tmp_path / "again/model")
+        for path in (tmp_path / "again/checkpoints").iterdir():
+            if int(path.name[5:]) > stop:
+                shutil.rmtree(path)
+        trained(chosen, prepared, tmp_path / "again")
+        assert figures(tmp_path / "again") == figures(tmp_path / "whole")
+        for file in (tmp_path / "whole/model").glob("*.safetensors"):
+            assert file.read_bytes() == (tmp_path / "again/model" / file.name).read_bytes()
+        shutil.rmtree(tmp_path / "again")
+
+
+def test_a_checkpoint_that_lacks_an_earlier_stage_is_refused(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    """As versions wrote that lost it: to go on from one would train on from the start of what is missing."""
+    stages = [{"name": name, "steps": 2, "rates": {name: 1e-2}} for name in ("base", "new")]
+    chosen = recipe(model, stages=stages, checkpoint={"every": 3})
+    trained(chosen, prepared, tmp_path / "run")
+    for path in (tmp_path / "run/checkpoints").iterdir():
+        weights = load_file(path / checkpoint.WEIGHTS)
+        save_file({k: w for k, w in weights.items() if ".base." not in k}, path / checkpoint.WEIGHTS)
+    with pytest.raises(ModelBroken, match="lacks what an earlier stage trained.*another folder"):
+        trained(chosen, prepared, tmp_path / "run")
 
 
 def _lines(out: Path) -> list[LogLine]:

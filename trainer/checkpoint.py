@@ -1,7 +1,7 @@
 """Checkpoints of a run: there whole or not at all, and enough to go on to the same losses, bit for bit.
 
     CHECKPOINTS/step-00000100/model/                 opens like any model
-    CHECKPOINTS/step-00000100/weights.safetensors    what is trained, as it is trained
+    CHECKPOINTS/step-00000100/weights.safetensors    what this stage and those before it trained, as it is trained
     CHECKPOINTS/step-00000100/optimizer.safetensors  its moments
     CHECKPOINTS/step-00000100/state.json             the step, and what was counted since the last line of the log
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,19 @@ class Progress:
 
 
 def save(
-    folder: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, export: Callable[[Path], None]
+    folder: Path,
+    progress: Progress,
+    trained: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    export: Callable[[Path], None],
 ) -> Path:
     """Write a checkpoint beside its place and move it there.
 
     Args:
         folder: of all checkpoints of the run.
         progress: how far it is.
-        model: its parameters with gradients are kept.
-        optimizer: of these parameters.
+        trained: every parameter that a stage has trained so far, the present one or one before it.
+        optimizer: of the present stage.
         export: writes a folder that opens as a model.
 
     Raises:
@@ -62,9 +66,8 @@ def save(
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        save_file({name: parameter.detach().cpu().contiguous() for name, parameter in named.items()}, part / WEIGHTS)
-        save_file(_moments(named, optimizer), part / OPTIMIZER)
+        save_file({name: parameter.detach().cpu().contiguous() for name, parameter in trained.items()}, part / WEIGHTS)
+        save_file(_moments(trained, optimizer), part / OPTIMIZER)
         export(part / OPENS)
         (part / STATE).write_text(json.dumps(asdict(progress)) + "\n", "utf-8")
         _flush(part)
@@ -85,32 +88,44 @@ def newest(folder: Path) -> Path | None:
     return max(whole, default=None)
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Progress:
+def read_progress(path: Path) -> Progress:
+    """How far a checkpoint is.
+
+    Raises:
+        ModelBroken: it is damaged.
+    """
+    try:
+        said = json.loads((path / STATE).read_text("utf-8"))
+        return Progress(**{**said, "since": tuple(said["since"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _broken(path, error) from error
+
+
+def load(path: Path, trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
     """Put a checkpoint back, onto the devices where the parameters are.
 
     Args:
         path: of the checkpoint.
-        model: into which.
-        optimizer: of its parameters; None: the stage is over, only the weights are wanted.
+        trained: every parameter that a stage had trained by then.
+        optimizer: of the present stage; None: that is over, only the weights are wanted.
 
     Raises:
         ModelBroken: it is damaged, or of another recipe.
     """
     try:
-        said = json.loads((path / STATE).read_text("utf-8"))
-        progress = Progress(**{**said, "since": tuple(said["since"])})
         weights = load_file(path / WEIGHTS)
-        named = dict(model.named_parameters())
+        if lost := sorted(trained.keys() - weights.keys()):
+            raise ModelBroken(
+                f"{path} lacks what an earlier stage trained ({lost[0]} and {len(lost) - 1} more): it was written by a"
+                " version that kept only the last stage's weights; start the run again in another folder (--out)"
+            )
         with torch.no_grad():
             for name, weight in weights.items():
-                named[name].copy_(weight)
+                trained[name].copy_(weight)
         if optimizer is not None:
-            _put_moments(load_file(path / OPTIMIZER), named, optimizer)
+            _put_moments(load_file(path / OPTIMIZER), trained, optimizer)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelBroken(
-            f"{path} is damaged or of another recipe ({_reason(error)}); remove it to go on from the one before"
-        ) from error
-    return progress
+        raise _broken(path, error) from error
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -119,7 +134,13 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _moments(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _broken(path: Path, error: Exception) -> ModelBroken:
+    return ModelBroken(
+        f"{path} is damaged or of another recipe ({_reason(error)}); remove it to go on from the one before"
+    )
+
+
+def _moments(named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for name, parameter in named.items()
@@ -127,7 +148,9 @@ def _moments(named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -
     }
 
 
-def _put_moments(moments: dict[str, Tensor], named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+def _put_moments(
+    moments: dict[str, Tensor], named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
     held: dict[str, dict[str, Any]] = {}
     for name, value in moments.items():
         parameter, _, key = name.rpartition("/")

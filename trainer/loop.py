@@ -92,7 +92,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         progress, last = Progress(), checkpoint.newest(self.checkpoints)
         if last is not None:
-            progress = checkpoint.load(last, self.built.objective, None)
+            progress = checkpoint.read_progress(last)
+            checkpoint.load(last, self._trained(progress.step), None)
         self.built.objective.to(self.device)
         steps = self.built.feed.steps()
         for _ in range(progress.step):
@@ -124,7 +125,7 @@ class Trainer:
         groups = optimizer.choose(objective, recipe.objective, {str(g): r for g, r in stage.rates.items()})
         adam = optimizer.build(groups, stage, recipe.optimizer)
         if last is not None and progress.step > first:
-            checkpoint.load(last, objective, adam)
+            checkpoint.load(last, self._trained(progress.step), adam)
         module, prepared = self.accelerator.prepare(objective, adam)
         sums = _Sums.unpacked(progress.since, self.built.most, self.device)
         for done in range(progress.step - first, stage.steps):
@@ -146,7 +147,7 @@ class Trainer:
             if progress.step % recipe.validation.every == 0 or ends:
                 self._validate(module, stage, progress, log)
             if progress.step % recipe.checkpoint.every == 0 or ends or stop:
-                self._save(replace(progress, since=sums.packed()), objective, adam)
+                self._save(replace(progress, since=sums.packed()), adam)
             if stop:
                 raise Stopped
         self.accelerator.free_memory(module, prepared)
@@ -221,9 +222,19 @@ class Trainer:
 
         return forward
 
-    def _save(self, progress: Progress, objective: nn.Module, adam: torch.optim.Optimizer) -> None:
+    def _trained(self, step: int) -> dict[str, nn.Parameter]:
+        """What the stages that had begun by a step train: a stop in a later one must not lose an earlier one's."""
+        groups, first = set[str](), 0
+        for stage in self.recipe.stages:
+            if first < step:
+                groups |= set(stage.rates)
+            first += stage.steps
+        return optimizer.parameters(self.built.objective, self.recipe.objective, groups)
+
+    def _save(self, progress: Progress, adam: torch.optim.Optimizer) -> None:
         if self.accelerator.is_main_process:
-            checkpoint.save(self.checkpoints, progress, objective, adam, self.built.export)
+            trained = self._trained(progress.step)
+            checkpoint.save(self.checkpoints, progress, trained, adam, self.built.export)
             checkpoint.prune(self.checkpoints, self.recipe.checkpoint.keep)
         self.accelerator.wait_for_everyone()
 

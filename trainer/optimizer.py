@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -31,6 +32,11 @@ def choose(module: nn.Module, objective: str, rates: dict[str, float]) -> dict[s
     return found
 
 
+def parameters(module: nn.Module, objective: str, groups: Collection[str]) -> dict[str, nn.Parameter]:
+    """The parameters of some groups by name, whether gradients reach them now or not."""
+    return {name: each for name, each in module.named_parameters() if group_of(name, objective) in groups}
+
+
 def build(groups: dict[str, list[nn.Parameter]], stage: Stage, settings: Optimizer) -> torch.optim.AdamW:
     """One optimizer for a stage; vectors of a group are not decayed."""
     parts: list[dict[str, Any]] = []
@@ -45,8 +51,14 @@ def build(groups: dict[str, list[nn.Parameter]], stage: Stage, settings: Optimiz
 
 
 def factor(stage: Stage, done: int) -> float:
-    """Share of the peak rate for the step after `done` steps of a stage."""
-    warm = min(1.0, (done + 1) / stage.warmup) if stage.warmup else 1.0
-    along = done / max(1, stage.steps - 1)
+    """Share of the peak rate for the step after `done` steps of a stage.
+
+    The rate rises over the warm-up, whose last step has the peak, and falls from there to its floor at the stage's last
+    step. A warm-up that is longer than the stage takes all of it.
+    """
+    peak = max(0, min(stage.warmup, stage.steps) - 1)  # steps before the one that has the peak
+    if done < peak:
+        return (done + 1) / (peak + 1)
+    along = (done - peak) / max(1, stage.steps - 1 - peak)
     fall = {"cosine": (1 + math.cos(math.pi * along)) / 2, "linear": 1 - along, "constant": 1.0}[stage.decay]
-    return warm * (stage.floor + (1 - stage.floor) * fall)
+    return stage.floor + (1 - stage.floor) * fall

@@ -95,7 +95,7 @@ class Stage(Part):
     rates: dict[Group, Rate]
     """Peak learning rate of each group that is trained: new, base, adapter."""
     warmup: Annotated[int, Field(ge=0)] = 20
-    """Steps."""
+    """Steps over which the rate rises to its peak; it falls from there."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Of the peak, at the last step."""
