@@ -36,22 +36,27 @@ SHOWN = (
 FOLDER_OF_PAGES = Path(__file__).resolve().parent.parent / "pages"
 
 
-def summary(found: Summary, view: RunsView, several: bool) -> None:
+def summary(found: Summary, view: RunsView) -> None:
     """The four figures that answer how training goes."""
     line, best, under_way = found.line, found.best, found.under_way
     what = "validation" if found.validated else "training"
     with st.container(border=True, key="card_summary"):
         columns = st.columns(4)
         with columns[0]:
-            loss = significant(line.loss * PER_NAT[view.unit])
+            loss = significant(line.token_loss * PER_NAT[view.unit])
             st.metric(
-                f"{'lowest ' if several else ''}{what} loss",
+                f"{'lowest ' if found.compared > 1 else ''}{what} loss a token",
                 f"{loss} {view.unit}",
-                help="What training minimises, at the last validation of each chosen run; the lowest of them."
-                if found.validated
-                else "There is no validation yet: the last line of training.",
+                help=(
+                    "Of the tokens alone, at the last validation of each chosen run; the lowest of them."
+                    if found.validated
+                    else "Of the tokens alone; there is no validation yet: the last line of training."
+                )
+                + " What training minimises has other parts too (stops, a teacher), whose weights differ from recipe to"
+                " recipe, and does not compare.",
             )
-            st.caption(plain(f"{best.name}, step {line.step:,}"))
+            apart = f"; {found.apart:,} chosen runs on other data or of another kind do not compare" * bool(found.apart)
+            st.caption(plain(f"{best.name}, step {line.step:,}{apart}"))
         with columns[1]:
             st.metric(
                 "its accuracy",

@@ -245,7 +245,8 @@ def _ours(
         else:
             assert isinstance(model, MicroStepForCausalLM)
             stored = states_of(model, made, states, {"rows": len(made)}, silent)
-            objective, feed = DraftObjective(model), _PositionsInOrder(recipe, stored, once, stored, rows)
+            draft = DraftObjective(model)
+            objective, feed = draft, _PositionsInOrder(recipe, stored, once, stored, draft.drafted, rows)
         most = getattr(model.config, "max_segment_length", 1)
         facts = RunFacts(
             "benchmark", recipe.objective, name, None, "bundled", "", steps + 1,

@@ -39,6 +39,12 @@ class Rows:
         return np.diff(self.offsets)
 
     @property
+    def learnt_tokens(self) -> NDArray[np.int64]:
+        """[R] tokens that are learnt."""
+        total = np.concatenate([[0], np.cumsum(self.learnt)])
+        return np.asarray(total[self.offsets[1:]] - total[self.offsets[:-1]])
+
+    @property
     def mean_length(self) -> float:
         """Learnt tokens of a segment, on average."""
         return float(self.learnt.sum() / max(1, int((self.learnt & self.starts).sum())))

@@ -78,7 +78,7 @@ class LogLine:
     seen: int
     """Labelled tokens trained on so far."""
     loss: float
-    """What is minimised: token_loss, plus the weighted parts."""
+    """What is minimised: token_loss, plus the weighted parts, all means over the same tokens in both splits."""
     token_loss: float
     stop_loss: float | None
     teacher_loss: float | None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from evals.sandbox import Isolation
 
 MEASURES = "measures.json"
-_FORMAT = "micro_step measures 1"
+_FORMAT = "micro_step measures 2"
 
 
 def ablate(
@@ -114,13 +114,14 @@ def _measures(done: Run, recipe: Recipe, decode: Decode | None, local: Path | No
     if last is None:
         raise MicroStepError(f"{recipe.name} held nothing out, so there is nothing to compare; set held_out in its mix")
     found = {"nll": last.token_loss, "accuracy": last.accuracy}
-    for j, value in enumerate(last.position_accuracy):
+    for slot, value in enumerate(last.position_accuracy):
         if value is not None:
-            found[f"accuracy {j + 1}"] = value
+            found[f"accuracy at {slot}"] = value  # as logs and evaluations call it: 0 is the base's own
     if last.stop_accuracy is not None:
         found["stop accuracy"] = last.stop_accuracy
     prepared = prepared_data(recipe, Places(done.path, local), device, lambda message, fraction: None)
-    found["bits per byte"] = bits_per_byte(done, prepared)
+    if recipe.objective != "draft":  # which reads each token at several places, and is no likelihood of the text
+        found["bits per byte"] = bits_per_byte(done, recipe, prepared)
     found |= {f"nll {name}": nll for name, nll in nll_by_source(done, recipe, prepared, device).items()}
     if decode is not None:
         how = (decode.prompts, decode.confidence, decode.max_new_tokens)

@@ -52,7 +52,7 @@ def results(where: Path, found: Found, chosen: list[Place], known: object) -> No
         return
     with above:
         if (answer := summarise(runs)) is not None:
-            summary(answer, how, len(runs) > 1)
+            summary(answer, how)
         notes = [f"{run.name}: {said}." for run in runs for said in remarks(run) if said not in run.damage]
         if notes or unlike(runs):
             st.caption(plain(" ".join([unlike(runs), *notes]).strip(), longest=2000))

@@ -258,7 +258,22 @@ def test_the_summary_is_of_the_lowest_validation():
     assert found is not None and found.best is fast and found.under_way is slow and found.line.step == 200
     assert summarise([only_train]).validated is False and summarise([run_of([])]) is None
     assert summarise([run_of([line(10, loss=float("nan"))]), fast]).best is fast
+    assert (found.compared, found.apart) == (2, 0)
     assert [duration(each) for each in (4, 600, 7200)] == ["4 s", "10 min", "2.0 h"]
+
+
+def test_the_best_run_is_that_of_the_best_tokens_among_runs_that_compare():
+    """It was chosen by what is minimised: a run without a weight on its stops won with the worse token loss."""
+    worse = run_of([line(10, "validation", token_loss=2.0, loss=2.0)], "no stops")
+    better = run_of([line(10, "validation", token_loss=1.8, loss=2.3)], "stops")
+    found = summarise([worse, better])
+    assert found is not None and found.best is better and found.compared == 2
+    elsewhere = dataclasses.replace(run_of([line(10, "validation", token_loss=0.1)]), facts=facts(data_hash="other"))
+    draft = dataclasses.replace(run_of([line(10, "validation", token_loss=0.1)]), facts=facts(objective="draft"))
+    found = summarise([worse, elsewhere, better, draft])
+    assert found is not None and found.best is better and (found.compared, found.apart) == (2, 2)
+    weighted = run_of([line(10, stop_loss=None)], "b")
+    assert "compare their loss a token" in tables.unlike([run_of([line(10)], "a"), weighted])
 
 
 def test_stages_stand_where_they_begin_on_each_axis():

@@ -115,7 +115,8 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     feed: Feed
     if recipe.objective == "draft":
         assert isinstance(model, MicroStepForCausalLM) and stored is not None
-        objective, feed = DraftObjective(model), DraftFeed(recipe, stored[0], rows.repeat, stored[1])
+        objective = DraftObjective(model)
+        feed = DraftFeed(recipe, stored[0], rows.repeat, stored[1], objective.drafted)
     else:
         objective = objective_over_rows(model)
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, stored)

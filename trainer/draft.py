@@ -58,28 +58,36 @@ class DraftObjective(nn.Module):
         self._head = [with_vocabulary(model.base, words) if len(words) else model.base]
         self._place = known if len(words) else torch.arange(len(known), device=model.device)
 
+    @property
+    def drafted(self) -> NDArray[np.bool_]:
+        """[V] whether a word can be drafted."""
+        return (self._place >= 0).cpu().numpy()
+
     def forward(self, batch: DraftBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
         """See `trainer.objectives.Objective`."""
-        model, most = self.model, self.model.config.max_segment_length
+        model = self.model
         with torch.no_grad():
             e = model.get_input_embeddings()(batch.ids[:, :-1])
         kind = next(model.micro.parameters()).dtype
         states, _ = model.micro(batch.context.to(kind), e.to(kind))  # [Q, M - 1, d]
-        q, slot = batch.learnt[:, 1:].nonzero(as_tuple=True)
-        target = self._place[batch.ids[q, slot + 1]]
-        known = target >= 0
+        learnt, place = batch.learnt[:, 1:], self._place[batch.ids[:, 1:]]
+        known = learnt & (place >= 0)
         weight = known / max(1, averaged_over[0])
-        teacher = None
+        teacher, taught = None, None
         if batch.teacher is not None and batch.taught is not None:
             # where the base's state is not known, the micro decoder's own: it is then taught nothing
-            mine = states.detach()[q, slot]
-            teacher = torch.where(batch.taught[q, slot, None], batch.teacher[q, slot].to(mine.dtype), mine)
+            taught = known & batch.taught
+            teacher = torch.where(taught[..., None], batch.teacher.to(states.dtype), states.detach()).flatten(0, 1)
         told = head_loss(
-            self._head[0], states[q, slot], target.clamp(min=0), weight, teacher, model.config.teacher_weight
+            self._head[0],
+            states.flatten(0, 1),
+            place.clamp(min=0).flatten(),
+            weight.flatten(),
+            teacher,
+            model.config.teacher_weight,
         )
-        taught = None if teacher is None else (float(known.sum()), told.divergence[known].sum())
-        tally = Tally.of(most, slot[known] + 1, told.nll[known], told.correct[known], None, taught)
-        tally.position[0].scatter_add_(0, slot[~known] + 1, torch.ones_like(slot[~known], dtype=tally.position.dtype))
+        nll, correct, divergence = (each.view_as(known) for each in (told.nll, told.correct, told.divergence))
+        tally = Tally.of_places(learnt, known, nll, correct, None if taught is None else (taught, divergence))
         return told.loss, tally
 
 

@@ -46,7 +46,11 @@ class Feed(Protocol):
         ...
 
     def counts(self, chosen: Chosen) -> tuple[int, int]:
-        """Learnt tokens and stops of a step."""
+        """Tokens and stops that the loss of a step is a mean over."""
+        ...
+
+    def learnt(self, chosen: Chosen) -> int:
+        """Learnt tokens of a step."""
         ...
 
     def held_out(self) -> Sequence[Chosen]:
@@ -82,6 +86,10 @@ class RowFeed:
         most = self.recipe.segmentation.max_length if self.recipe.objective == "micro_step" else 1
         return batches.counts(self.train, chosen, most)
 
+    def learnt(self, chosen: Chosen) -> int:
+        """See `Feed`."""
+        return self.counts(chosen)[0]
+
     def held_out(self) -> Sequence[Chosen]:
         """See `Feed`."""
         return batches.held_out_batches(self.measured, self.recipe.batch.tokens, self.recipe.validation.tokens)
@@ -96,6 +104,8 @@ class DraftFeed:
     repeat: NDArray[np.int64]
     """[R] how often each row comes in an epoch."""
     measured: States
+    vocabulary: NDArray[np.bool_]
+    """[V] the word can be drafted; others are learnt by nobody, and count as missed."""
 
     def steps(self) -> Iterator[Chosen]:
         """See `Feed`."""
@@ -113,8 +123,13 @@ class DraftFeed:
 
     def counts(self, chosen: Chosen) -> tuple[int, int]:
         """See `Feed`."""
+        ids, learnt = self.train.following(chosen, self.recipe.segmentation.max_length)
+        return int((learnt & self.vocabulary[ids])[:, 1:].sum()), 0
+
+    def learnt(self, chosen: Chosen) -> int:
+        """See `Feed`."""
         _, learnt = self.train.following(chosen, self.recipe.segmentation.max_length)
-        return int(learnt[:, 1:].sum()), 0
+        return int(learnt[:, 1:].sum())
 
     def held_out(self) -> Sequence[Chosen]:
         """See `Feed`."""
@@ -124,7 +139,7 @@ class DraftFeed:
 
 def mean_tokens(feed: Feed, among: int = 50) -> float:
     """Learnt tokens of a step, on average over the first ones."""
-    return float(np.mean([feed.counts(chosen)[0] for chosen, _ in zip(feed.steps(), range(among), strict=False)]))
+    return float(np.mean([feed.learnt(chosen) for chosen, _ in zip(feed.steps(), range(among), strict=False)]))
 
 
 def tensor_of(values: Sequence[float], device: torch.device) -> Tensor:

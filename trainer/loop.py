@@ -43,16 +43,15 @@ class _Sums:
     """What is added up between two lines of the log."""
 
     tally: Tally
-    loss: float = 0.0
-    norm: float = 0.0
+    norm: Tensor  # [] float64, on the device, so that no step waits for it
     steps: int = 0
-    read: float = 0.0  # tokens
+    read: int = 0  # tokens
     seconds: float = 0.0
 
     def packed(self) -> tuple[float, ...]:
         """As plain numbers, exact."""
         return (
-            *(self.loss, self.norm, float(self.steps), self.read, self.seconds),
+            *(float(self.norm), float(self.steps), float(self.read), self.seconds),
             *(self.tally.position.flatten().tolist()),
             *(self.tally.other.tolist()),
         )
@@ -62,11 +61,11 @@ class _Sums:
         """What `packed` gave."""
         nothing = Tally.nothing(most, device)
         if not values:
-            return cls(nothing)
-        loss, norm, steps, read, seconds, *rest = values
-        n = nothing.position.numel()
-        tally = Tally(tensor_of(rest[:n], device).view_as(nothing.position), tensor_of(rest[n:], device))
-        return cls(tally, loss, norm, int(steps), read, seconds)
+            return cls(nothing, tensor_of([0.0], device).sum())
+        n, m = nothing.position.numel(), nothing.other.numel()
+        *_, norm, steps, read, seconds = values[: -n - m]  # an older checkpoint has one more, before these
+        tally = Tally(tensor_of(values[-n - m : -m], device).view_as(nothing.position), tensor_of(values[-m:], device))
+        return cls(tally, tensor_of([norm], device).sum(), int(steps), int(read), seconds)
 
 
 class Trainer:
@@ -160,28 +159,29 @@ class Trainer:
         torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 1009 + rank)
         averaged_over = self.built.feed.counts(chosen)
         for i in range(self.recipe.batch.accumulate):
-            part = self.built.feed.part(dealt(chosen, i * world + rank, parts)).to(self.device)
+            read = self.built.feed.part(dealt(chosen, i * world + rank, parts))
+            part = read.to(self.device)
             last = i + 1 == self.recipe.batch.accumulate
             with nullcontext() if last else self.accelerator.no_sync(module):
                 loss, tally = module(part, averaged_over)
                 self.accelerator.backward(loss * world)  # gradients are averaged over processes
-            sums.tally, sums.loss, sums.read = sums.tally + tally, sums.loss + loss.item(), sums.read + part.tokens
+            sums.tally, sums.read = sums.tally + tally, sums.read + read.tokens
         norm = self.accelerator.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip)
         adam.step()
         adam.zero_grad()
-        sums.norm, sums.steps = sums.norm + float(norm), sums.steps + 1
-        return averaged_over[0]
+        sums.norm, sums.steps = sums.norm + norm, sums.steps + 1
+        return self.built.feed.learnt(chosen)
 
     def _log(self, stage: Stage, progress: Progress, sums: _Sums, adam: Any, log: RunLog | None) -> None:
-        loss, read = self._over_processes(tensor_of([sums.loss, sums.read], self.device)).tolist()
+        read = float(self._over_processes(tensor_of([float(sums.read)], self.device)))
         tally = self._reduced(sums.tally)
         if log is not None:
             more = {
                 "rates": {group["group"]: group["lr"] for group in adam.param_groups},
-                "gradient_norm": sums.norm / sums.steps,
+                "gradient_norm": float(sums.norm) / sums.steps,
                 "tokens_per_second": read / max(sums.seconds, 1e-9),
             }
-            log.write(log_line(tally, loss / sums.steps, progress, stage, "train", **more))
+            log.write(log_line(tally, self._whole_loss(tally), progress, stage, "train", **more))
 
     @torch.no_grad()
     def _validate(self, module: nn.Module, stage: Stage, progress: Progress, log: RunLog | None) -> None:
@@ -204,13 +204,13 @@ class Trainer:
             log.write(log_line(tally, self._whole_loss(tally), progress, stage, "validation"))
 
     def _whole_loss(self, tally: Tally) -> float:
-        """What is minimised, from its parts."""
+        """What is minimised, from its parts: of a train line's steps together and of a validation in one way."""
         config = self.built.model.config
         loss = tally.token_loss
         if tally.stop_loss is not None:
             loss += config.stop_weight * tally.stop_loss
-        if tally.teacher_loss is not None:
-            loss += config.teacher_weight * tally.teacher_loss
+        if tally.divergence is not None:
+            loss += config.teacher_weight * tally.divergence
         return loss
 
     def _unwrapped(self, module: nn.Module) -> Any:

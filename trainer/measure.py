@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from data.corpus.rows import ROLE_NAMES
+from data.learnt import Rows
 from data.prepared import Prepared
 from data.runs import Run
 from model.forward import body, logits_of
@@ -49,28 +49,31 @@ def nll_by_source(done: Run, recipe: Recipe, prepared: Prepared, device: str) ->
     return found
 
 
-def bits_per_byte(done: Run, prepared: Prepared) -> float:
-    """Of the held-out answers that were validated on: their nll in bits over their bytes of UTF-8.
+def bits_per_byte(done: Run, recipe: Recipe, prepared: Prepared) -> float:
+    """Of the held-out answers that the last validation read: their nll in bits over their bytes of UTF-8.
 
     The token that closes an answer is in the nll and no byte. Literal line breaks count as the one byte they stand for.
     """
     last = done.validated
     assert last is not None, "a run that held nothing out has nothing to measure"
-    rows = prepared.source.tokens.rows
-    answer = np.isin(rows.role, [ROLE_NAMES.index("assistant"), ROLE_NAMES.index("text")])
-    total = tokens = 0
-    for i in range(len(rows)):
-        if not prepared.held_out[rows.document[i]]:
-            continue
-        one = slice(int(rows.offsets[i]), int(rows.offsets[i + 1]))
-        inside = answer[one] & (rows.start[one] >= 0)
-        if inside.any():
-            a, b = int(rows.start[one][inside].min()), int(rows.end[one][inside].max())
-            text = rows.text[i][a - int(rows.text_start[i]) : b - int(rows.text_start[i])]
-            total += len(text.replace("\\n", "\n").encode())
-            tokens += int(inside.sum())
-    bytes_a_token = total / max(1, tokens)
-    return float(last.token_loss / np.log(2) / bytes_a_token)
+    rows = rows_of(prepared, recipe).held_out
+    read = held_out_batches(rows, recipe.batch.tokens, recipe.validation.tokens)
+    total = sum(_answer_bytes(prepared, rows, int(row)) for chosen in read for row in chosen)
+    return float(last.token_loss * last.tokens / np.log(2) / max(1, total))
+
+
+def _answer_bytes(prepared: Prepared, rows: Rows, row: int) -> int:
+    """UTF-8 bytes of the characters that a row's learnt tokens stand for."""
+    scored = prepared.source.tokens.rows
+    (there,) = np.flatnonzero(scored.document == rows.example[row])
+    first, size = int(scored.offsets[there]), int(rows.lengths[row])  # a row may end before its example does
+    start, end = scored.start[first : first + size], scored.end[first : first + size]
+    inside = rows.learnt[rows.offsets[row] : rows.offsets[row + 1]] & (start >= 0)
+    if not inside.any():
+        return 0
+    before = int(scored.text_start[there])
+    text = scored.text[there][int(start[inside].min()) - before : int(end[inside].max()) - before]
+    return len(text.replace("\\n", "\n").encode())
 
 
 def decoding(

@@ -87,7 +87,7 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
         blank = torch.zeros(size, most, dtype=torch.long)
         parts = [DraftBatch(torch.zeros(shape), blank, torch.ones_like(blank, dtype=torch.bool))] * _MEASURED
         states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
-        a_step, an_epoch = size * (most - 1.0), len(row) / recipe.draft.every * (most - 1)
+        a_step, an_epoch = size * (most - 1.0), float(rows.repeat[row].sum()) / recipe.draft.every * (most - 1)
     else:
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
         objective = objective_over_rows(model)
@@ -96,7 +96,7 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
             assert isinstance(model, MicroStepForCausalLM)
             parts = [_taught(part, model) for part in parts]  # type: ignore[arg-type, misc]
             states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
-        a_step, an_epoch = mean_tokens(feed), float((rows.train.learnt * 1).sum())
+        a_step, an_epoch = mean_tokens(feed), float(rows.train.learnt_tokens @ rows.repeat)
     seconds, memory = _measure(objective, recipe, parts)
     return Plan(
         parameters,

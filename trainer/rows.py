@@ -45,7 +45,7 @@ def training_rows(prepared: Prepared, segmentation: Segmentation | None, without
         asked = segmentation
         every = cut(prepared, asked.rule, asked.parameters, asked.max_length, asked.target_length)
     rows = every.rows
-    useful = np.add.reduceat(np.append(rows.learnt, False), rows.offsets[:-1]) * (rows.lengths > 0) > 0
+    useful = rows.learnt_tokens > 0
     held_out = prepared.held_out[rows.example]
     left_out = prepared.of(without)[rows.example]
     train = rows.take(np.flatnonzero(useful & ~held_out & ~left_out))

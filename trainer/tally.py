@@ -57,6 +57,28 @@ class Tally:
             other[3], other[4] = teacher[0], teacher[1].detach()
         return cls(position, other)
 
+    @classmethod
+    def of_places(
+        cls, learnt: Tensor, known: Tensor, nll: Tensor, correct: Tensor, teacher: tuple[Tensor, Tensor] | None
+    ) -> Tally:
+        """Of places 2 .. M of Q positions, without waiting for the device.
+
+        Args:
+            learnt: [Q, M - 1] bool, the token counts.
+            known: [Q, M - 1] bool, it has an nll; where it has none it counts as missed.
+            nll: [Q, M - 1] nats.
+            correct: [Q, M - 1] bool.
+            teacher: [Q, M - 1] bool, whether there is one, and [Q, M - 1] KL(teacher || model), nats.
+        """
+        zero = cls.nothing(learnt.shape[1] + 1, nll.device)
+        position, other = zero.position.clone(), zero.other.clone()
+        for row, values in enumerate((learnt, nll * known, correct & known, known)):
+            position[row, 1:] = values.to(position.dtype).sum(0)
+        if teacher is not None:
+            there, divergence = teacher
+            other[3], other[4] = there.sum(), (divergence * there).to(other.dtype).sum()
+        return cls(position, other)
+
     @property
     def tokens(self) -> int:
         """Over all positions."""
@@ -84,8 +106,13 @@ class Tally:
 
     @property
     def teacher_loss(self) -> float | None:
-        """Nats a token."""
+        """Nats a token that has a teacher."""
         return float(self.other[4] / self.other[3]) if self.other[3] else None
+
+    @property
+    def divergence(self) -> float | None:
+        """Nats of the teacher's part for each token that has an nll, those that no teacher knows included."""
+        return float(self.other[4] / self.position[3].sum()) if self.other[3] else None
 
     @property
     def position_tokens(self) -> tuple[int, ...]:

@@ -1,4 +1,8 @@
-"""The four figures that answer how training goes: of the run with the lowest validation loss, and what is under way."""
+"""The four figures that answer how training goes: of the run with the lowest validation loss, and what is under way.
+
+Runs are compared by nats a token alone: what training minimises has other parts and weights from recipe to recipe, and
+is not the same quantity. Runs on other data, or a draft beside a model that writes, are not compared at all.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,13 @@ LAST = 20  # lines that a speed is the median of
 class Summary:
     """What stands above the curves."""
 
-    best: RunLog  # with the lowest loss at its last validation; of its last training line where no run has one
+    best: RunLog  # of those compared, with the least nats a token at its last validation, or line where none has one
     line: LogLine
     interval: tuple[float, float]  # 95%, of its accuracy
     speed: float | None  # tokens per second of the best: median of its last lines
     under_way: RunLog  # the first that runs; the best where none does
+    compared: int  # runs that the best is the best of
+    apart: int  # runs that are not compared with it: of other data, or a draft beside others
 
     @property
     def validated(self) -> bool:
@@ -37,10 +43,17 @@ def summarise(runs: Sequence[RunLog]) -> Summary | None:
         lines = [(run, line) for run, line in lines if line.split == "validation"]
     if not lines:
         return None
-    best, line = min(lines, key=lambda pair: pair[1].loss if math.isfinite(pair[1].loss) else math.inf)
+    alike = [(run, line) for run, line in lines if _yardstick(run) == _yardstick(lines[0][0])]
+    best, line = min(alike, key=lambda pair: pair[1].token_loss if math.isfinite(pair[1].token_loss) else math.inf)
     speeds = [each.tokens_per_second for each in best.of("train")[-LAST:] if each.tokens_per_second is not None]
     under_way = next((run for run in runs if run.state == "running"), best)
-    return Summary(best, line, wilson(line.accuracy, line.tokens), median(speeds) if speeds else None, under_way)
+    interval, speed = wilson(line.accuracy, line.tokens), median(speeds) if speeds else None
+    return Summary(best, line, interval, speed, under_way, len(alike), len(lines) - len(alike))
+
+
+def _yardstick(run: RunLog) -> tuple[str, bool]:
+    """Runs of one have nats a token of the same tokens: a draft is measured at several places of each."""
+    return run.facts.data_hash, run.facts.objective == "draft"
 
 
 def duration(seconds: float) -> str:

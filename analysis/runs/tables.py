@@ -121,7 +121,22 @@ def unlike(runs: Sequence[RunLog]) -> str:
         ("bases", {(run.facts.base, run.facts.base_revision) for run in runs}),
     )
     apart = [name for name, values in kinds if len(values) > 1]
-    return f"These runs differ in {' and '.join(apart)}: compare their losses with care." if apart else ""
+    if apart:
+        return f"These runs differ in {' and '.join(apart)}: compare their losses with care."
+    if len({_parts(run) for run in runs}) > 1:
+        return "What these runs minimise has other parts or weights: compare their loss a token, not their loss."
+    return ""
+
+
+def _parts(run: RunLog) -> tuple[bool, bool, str]:
+    """What a run's loss is made of: stops, a teacher, and the recipe's weights of them."""
+    line, said = (run.lines[-1] if run.lines else None), dict(_settings(recipe(run.path) or ""))
+    weights = [said.get(f"recipe: model.{name}", "") for name in ("stop_weight", "teacher_weight")]
+    return (
+        line is not None and line.stop_loss is not None,
+        line is not None and line.teacher_loss is not None,
+        str(weights),
+    )
 
 
 def _settings(text: str) -> list[tuple[str, str]]:
