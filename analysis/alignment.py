@@ -1,7 +1,8 @@
 """Cells: the finest pieces of a text at whose ends both models have a token boundary.
 
 Two tokenizers cut one text differently; sums over cells can be compared all the same. Positions are characters of the
-document's own text, so that chat templates, which differ too, stay out of the comparison.
+document's own text, so that chat templates, which differ too, stay out of the comparison. Nothing is lost in them: a
+token of no character (the lone space that some tokenizers put before a text) counts with the character that follows.
 """
 
 from __future__ import annotations
@@ -96,16 +97,32 @@ def _boundaries(n: int, tokens: EncodedText) -> NDArray[np.bool_]:
 def _usable(n: int, tokens: EncodedText, scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """[n] characters all of whose tokens are scored content."""
     covered, spoilt = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
-    for change, chosen in ((covered, tokens.source_start >= 0), (spoilt, (tokens.source_start >= 0) & ~scored)):
-        np.add.at(change, tokens.source_start[chosen], 1)
-        np.add.at(change, tokens.source_end[chosen], -1)
+    content, (first, last) = tokens.source_start >= 0, _reach(n, tokens)
+    for change, chosen, start, end in (
+        (covered, content, tokens.source_start, tokens.source_end),
+        (spoilt, content & ~scored, first, last),
+    ):
+        np.add.at(change, start[chosen], 1)
+        np.add.at(change, end[chosen], -1)
     usable: NDArray[np.bool_] = (np.cumsum(covered)[:n] > 0) & (np.cumsum(spoilt)[:n] == 0)
     return usable
 
 
 def _token_cells(tokens: EncodedText, cell_of: NDArray[np.int64]) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = np.where(tokens.source_end > tokens.source_start, cell_of[tokens.source_start], -1)
+    start, end = _reach(len(cell_of) - 1, tokens)
+    found: NDArray[np.int64] = np.where(end > start, cell_of[start], -1)
     return found
+
+
+def _reach(n: int, tokens: EncodedText) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """[N] characters [start, end) that each token counts with: its own, or of a token of none the one that follows.
+
+    After the last character it is the last. A token of the template keeps -1, -1.
+    """
+    start, end = tokens.source_start, tokens.source_end
+    bare = (start >= 0) & (end == start)
+    start = np.where(bare, np.minimum(start, n - 1), start)
+    return start, np.where(bare, start + 1, end)
 
 
 def _sum(cell: NDArray[np.int64], values: NDArray[np.floating], n: int) -> NDArray[np.float64]:

@@ -132,10 +132,10 @@ def continued(
     if progress:
         progress(1.0)
     whole = encode_reply(prompt, found.ids, loaded.tokenizer)
-    ending = (
-        f"ended by itself after {len(found.ids)} tokens" if found.ended else f"stopped after {len(found.ids)} tokens"
-    )
-    return scored_text(loaded, whole, found.scores, (*remarks(loaded, prompt, chat), ending), len(found.ids))
+    written = f"{len(found.ids)} tokens"
+    ending = f"ended by itself after {written}, the end token among them" if found.ended else f"stopped after {written}"
+    notes = (*remarks(loaded, prompt, chat), ending)
+    return scored_text(loaded, whole, found.scores, notes, len(found.ids), found.ended)
 
 
 def _part(progress: Progress | None, begin: float, share: float) -> Progress | None:

@@ -36,6 +36,7 @@ class ScoredText:
     strings: dict[int, str]  # what each of the top-k ids stands for
     notes: tuple[str, ...] = field(default=())  # what a reader must know: truncation, missing template, ...
     generated: int = 0  # how many of the last tokens the model wrote itself
+    ended: bool = False  # the last token ends the text: a choice that the model made, and no bytes of text
 
     def __post_init__(self) -> None:
         if len(self.encoded) != len(self.scores):
@@ -128,12 +129,17 @@ def score_limited(
 
 
 def scored_text(
-    loaded: LoadedModel, encoded: EncodedText, scores: TokenScores, notes: tuple[str, ...], generated: int = 0
+    loaded: LoadedModel,
+    encoded: EncodedText,
+    scores: TokenScores,
+    notes: tuple[str, ...],
+    generated: int = 0,
+    ended: bool = False,
 ) -> ScoredText:
     """Put scores together with what their top-k ids stand for."""
     ids = np.unique(scores.topk_ids[scores.topk_ids >= 0])
     strings = dict(zip(ids.tolist(), token_strings(loaded.tokenizer, ids), strict=True))
-    return ScoredText(loaded.facts, encoded, scores, strings, notes, generated)
+    return ScoredText(loaded.facts, encoded, scores, strings, notes, generated, ended)
 
 
 def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:

@@ -139,10 +139,15 @@ def _sums(comparison: Comparison, role: str) -> tuple[_Sums, _Sums]:
 
 
 def _own(side: ScoredText) -> _Sums:
-    """The tokens that a model wrote, each a unit; a split character counts where it starts."""
+    """The tokens that a model wrote, each a unit; a split character counts where it starts.
+
+    The end token is a choice like every other and counts as a token, but its spelling is no text and counts no bytes.
+    """
     own, encoded = side.own, side.encoded
     reach = np.concatenate([[0], np.cumsum([len(character.encode("utf-8")) for character in encoded.text])])
     bytes_ = reach[encoded.end] - reach[np.minimum(encoded.start + encoded.continuation, encoded.end)]
+    if side.ended:
+        bytes_[-1] = 0
     return _Sums(
         side.scores.entropy[own].astype(np.float64),
         side.scores.confidence[own].astype(np.float64),

@@ -99,9 +99,11 @@ def encode(
     for i, piece in enumerate(rendered.pieces):
         piece_of[piece.start : piece.end] = i
         shift[piece.start : piece.end] = piece.source - piece.start
-    which = np.where(piece_of[start] == piece_of[np.maximum(end - 1, start)], piece_of[start], outside)
+    # A token of no character goes with the character that follows, or with the last.
+    first = np.where(end > start, start, np.minimum(start, max(len(rendered.text) - 1, 0)))
+    which = np.where(piece_of[first] == piece_of[np.maximum(end - 1, first)], piece_of[first], outside)
     roles = np.array([*(piece.role for piece in rendered.pieces), TEMPLATE])
-    source = np.where(which < outside, shift[start], 0)
+    source = np.where(which < outside, shift[first], 0)
     return EncodedText(
         text=rendered.text,
         ids=ids,

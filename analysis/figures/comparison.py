@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from analysis.compare import Comparison, cell_table
+from analysis.compare import Comparison
 from analysis.figures.base import Drawn, View, check_figure, safe
-from analysis.figures.strip import strip
+from analysis.figures.strip import role_cells, strip
 from analysis.figures.theme import BLUE, INK, LINE, ORANGE, styled
 from analysis.scoring import ScoredText, token_table
 from model.errors import MicroStepError
@@ -25,9 +26,10 @@ def line(comparison: Comparison, view: View) -> Drawn:
     paired = comparison.cells is not None
     figure = make_subplots(rows=2 if paired else 1, shared_xaxes=True, row_heights=[0.7, 0.3] if paired else None)
     sides = []
+    cells = role_cells(comparison, view) if paired else None
     for name, side, color in _sides(comparison, view):
         table = side_table(side, view).assign(model=name)
-        sides.append(table)
+        sides.append(table if cells is None else _with_gap(table, cells, token_cells(comparison, name), view))
         trace = go.Scatter if len(table) < 2000 else go.Scattergl
         figure.add_trace(
             trace(
@@ -46,8 +48,7 @@ def line(comparison: Comparison, view: View) -> Drawn:
     data = pd.concat(sides, ignore_index=True)
     figure.update_yaxes(title=view.axis, rangemode="tozero", row=1, col=1)
     bottom = "token of the continuation" if not paired else "character of the text"
-    if paired:
-        cells = cell_table(comparison, view.unit)
+    if cells is not None:
         gap = cells[f"{view.score}_difference"]
         figure.add_trace(
             go.Bar(
@@ -64,7 +65,6 @@ def line(comparison: Comparison, view: View) -> Drawn:
             col=1,
         )
         figure.update_yaxes(title="B - A", row=2, col=1)
-        data = data.merge(cells[["start", f"{view.score}_difference"]], on="start", how="left")
     figure.update_xaxes(title=bottom, row=2 if paired else 1, col=1)
     if view.pinned is not None:
         figure.add_vline(x=view.pinned + 0.5, line={"color": INK[view.theme], "width": 1, "dash": "dot"})
@@ -72,6 +72,7 @@ def line(comparison: Comparison, view: View) -> Drawn:
     if paired:
         how += (
             f"; below, B minus A, {'summed' if view.shown.information else 'averaged'} over each common piece of text"
+            " (in the data, on the piece's first token)"
         )
     return Drawn(
         "line",
@@ -84,7 +85,7 @@ def line(comparison: Comparison, view: View) -> Drawn:
 
 def scatter(comparison: Comparison, view: View) -> Drawn:
     """A against B for each common cell."""
-    cells = cell_table(comparison, view.unit)
+    cells = role_cells(comparison, view)
     x, y = cells[f"{view.score}_a"], cells[f"{view.score}_b"]
     trace = go.Scatter if len(cells) < 2000 else go.Scattergl
     figure = go.Figure()
@@ -132,12 +133,18 @@ def scatter(comparison: Comparison, view: View) -> Drawn:
 
 
 def distribution(comparison: Comparison, view: View) -> Drawn:
-    """Share of each model's tokens in bins of the score, up to the top of the fixed scale."""
+    """Share of each model's tokens in bins of the score, up to the top of the fixed scale.
+
+    Of one text, only tokens of what both scored: where one model's context ends first, the rest is another text.
+    """
+    paired = comparison.cells is not None
     top = view.shown.top(view.unit)
     edges = np.linspace(0, top, BINS + 1)
     figure, rows = go.Figure(), []
     for name, side, color in _sides(comparison, view):
         table = side_table(side, view)
+        if paired:
+            table = table[token_cells(comparison, name)[table["position"]] >= 0]
         values = table[view.score].to_numpy()
         for value in _pinned_values(table, view):
             figure.add_vline(x=min(value, top), line={"color": color, "width": 2, "dash": "dot"})
@@ -161,7 +168,8 @@ def distribution(comparison: Comparison, view: View) -> Drawn:
     return Drawn(
         "distribution",
         "Distribution",
-        f"Share of each model's tokens in {BINS} equal bins of {view.shown.title}; the last bin holds all above.",
+        f"Share of each model's tokens{', of the text that both scored,' if paired else ''} in {BINS} equal bins of "
+        f"{view.shown.title}; the last bin holds all above.",
         lambda: styled(figure, view.theme, 380),
         lambda: pd.concat(rows, ignore_index=True),
     )
@@ -169,7 +177,7 @@ def distribution(comparison: Comparison, view: View) -> Drawn:
 
 def changes(comparison: Comparison, view: View) -> Drawn:
     """The pieces of text where the score changed most between A and B."""
-    cells = cell_table(comparison, view.unit)
+    cells = role_cells(comparison, view)
     gap = cells[f"{view.score}_difference"]
     data = cells.loc[gap.abs().sort_values(ascending=False, kind="stable").index].head(CHANGES).reset_index(drop=True)
     shown = data[f"{view.score}_difference"]
@@ -207,6 +215,20 @@ def side_table(side: ScoredText, view: View) -> pd.DataFrame:
         table = table[side.content]
         table = table.assign(x=(table["start"] + table["end"]) / 2)
     return table if view.role == "all" else table[table["role"] == view.role]
+
+
+def token_cells(comparison: Comparison, side: str) -> NDArray[np.int64]:
+    """The cell of each token of a side, of one text that both read; -1: in none."""
+    assert comparison.cells is not None
+    return comparison.cells.token_cell_a if side == "A" else comparison.cells.token_cell_b
+
+
+def _with_gap(table: pd.DataFrame, cells: pd.DataFrame, cell: NDArray[np.int64], view: View) -> pd.DataFrame:
+    """Each cell's difference on the first of its tokens, so that a column of one model sums to the difference."""
+    name = f"{view.score}_difference"
+    own = pd.Series(cell[table["position"]], index=table.index)
+    gap = own.map(cells[name]).where(~own.duplicated())
+    return table.assign(**{name: gap})
 
 
 def _pinned_values(table: pd.DataFrame, view: View) -> list[float]:

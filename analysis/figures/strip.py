@@ -15,6 +15,12 @@ from analysis.units import significant
 Side = tuple[str, ScoredText]
 
 
+def role_cells(comparison: Comparison, view: View) -> pd.DataFrame:
+    """The cells of the role that is looked at; their index is the cell's number."""
+    cells = cell_table(comparison, view.unit)
+    return cells if view.role == "all" else cells[cells["role"] == view.role]
+
+
 def strip(comparison: Comparison, view: View) -> Drawn:
     """Both models' rows under each other, aligned by character; two continuations one after the other."""
     sides: list[Side] = [("A", comparison.a), ("B", comparison.b)]
@@ -26,7 +32,8 @@ def strip(comparison: Comparison, view: View) -> Drawn:
             )
             for name, side in sides
         ]
-        return pd.concat(tables, ignore_index=True)
+        found = pd.concat(tables, ignore_index=True)
+        return found if view.role == "all" else found[found["role"] == view.role].reset_index(drop=True)
 
     aligned = comparison.cells is not None
     return Drawn(
@@ -50,7 +57,7 @@ def _draw(comparison: Comparison, sides: list[Side], view: View) -> go.Figure:
                 page.gap()
         return page.figure(_legend(view))
     text = comparison.document.text
-    cells = cell_table(comparison, view.unit)
+    cells = role_cells(comparison, view)
     sign, top = -1 if view.shown.falls else 1, view.shown.top(view.unit) / 2
     height = np.clip(sign * cells[f"{view.score}_difference"] / top, -1, 1)
     bars = list(zip(cells["start"], cells["end"], height, strict=True))
@@ -66,6 +73,8 @@ def _draw(comparison: Comparison, sides: list[Side], view: View) -> go.Figure:
 def _row(scored: ScoredText, view: View, own_text: bool) -> StillRow:
     encoded = scored.encoded
     shown = view.shown.values(getattr(scored.scores, view.score), view.unit)
+    if view.role != "all":
+        shown = np.where(encoded.role == view.role, shown, np.float32(np.nan))
     start, end = (encoded.start, encoded.end) if own_text else (encoded.source_start, encoded.source_end)
 
     def hover(i: int) -> str:
