@@ -1,7 +1,8 @@
 """Judge a segmentation: its lengths, how it agrees with another or with words, and how stable it is.
 
 Boundaries are compared between the tokens of one tokenizer, or between characters where two tokenizers cut the same
-text differently. The first token of a text starts a segment under every rule, so that it is never counted as agreement.
+text differently. What starts a segment under every rule (the first token of a text, the first with a score, and the
+prompt of a chat) is no decision of a strategy: it counts neither as agreement nor as disagreement.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.encoding import EncodedText
+from analysis.corpus.counts import count
+from analysis.intervals import Units
 from model.segmentation import MAX_LENGTH, RULES, Segmentation, SegmentInputs, segment, starts_of
 
 Bools = NDArray[np.bool_]
@@ -62,7 +64,7 @@ class Stability:
 
 
 def statistics(found: Segmentation, inputs: SegmentInputs) -> Statistics:
-    """Lengths, and agreement with words where the inputs know them.
+    """Lengths, and agreement with words where the inputs know them: over rows, each for itself.
 
     Args:
         found: a segmentation of N tokens.
@@ -71,18 +73,31 @@ def statistics(found: Segmentation, inputs: SegmentInputs) -> Statistics:
     counted = np.ones(len(found), dtype=bool) if inputs.prompt is None else ~inputs.prompt
     lengths = found.lengths[counted[found.starts]]
     segments, tokens = len(lengths), int(lengths.sum())
-    words = inputs.word_start
+    words, offsets = inputs.word_start, row_offsets(inputs, counted)
     return Statistics(
         tokens,
         segments,
         tokens / segments if segments else float("nan"),
         float((lengths == 1).mean()) if segments else float("nan"),
         np.bincount(lengths, minlength=1).astype(np.int64),
-        None if words is None else agreement(words[counted], found.starts[counted]),
+        None if words is None else agreement(words[counted], found.starts[counted], offsets, inputs.forced[counted]),
     )
 
 
-def agreement(reference: Bools, hypothesis: Bools, k: int | None = None) -> Agreement:
+def row_offsets(inputs: SegmentInputs, counted: Bools) -> NDArray[np.int64]:
+    """[R + 1] where the rows of some tokens begin and end, among the [N] that are counted."""
+    ends = np.append(np.flatnonzero(inputs.row_starts), len(counted))
+    found: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counted)])[ends].astype(np.int64)
+    return found
+
+
+def agreement(
+    reference: Bools,
+    hypothesis: Bools,
+    offsets: NDArray[np.int64] | None = None,
+    forced: Bools | None = None,
+    k: int | None = None,
+) -> Agreement:
     """Compare two segmentations of the same N positions.
 
     WindowDiff: Pevzner and Hearst 2002, https://aclanthology.org/J02-1002. Pk: Beeferman, Berger and Lafferty 1999.
@@ -90,53 +105,26 @@ def agreement(reference: Bools, hypothesis: Bools, k: int | None = None) -> Agre
     Args:
         reference: [N] positions that start a segment.
         hypothesis: [N].
+        offsets: [R + 1] rows of the positions, which no window crosses; one row if None.
+        forced: [N] positions that start a segment under every rule, beside the first of each row: they do not count.
         k: reach of a window; half the reference's mean segment, rounded, if None.
     """
     if reference.shape != hypothesis.shape:
         raise ValueError(f"both must be [N], got {reference.shape} and {hypothesis.shape}")
-    n, a, b = len(reference), reference[1:], hypothesis[1:]
-    shared, in_a, in_b = int((a & b).sum()), int(a.sum()), int(b.sum())
-    reach = k if k is not None else max(1, round(n / (in_a + 1) / 2))
-    # boundaries between positions i and i + k, for i = 0 .. n - k - 1
-    count_a, count_b = (np.concatenate([[0], np.cumsum(x, dtype=np.int64)]) for x in (a, b))
-    within_a, within_b = count_a[reach:] - count_a[:-reach], count_b[reach:] - count_b[:-reach]
-    windows = n > reach
+    offsets = np.array([0, len(reference)]) if offsets is None else offsets
+    rows = len(offsets) - 1
+    units = Units(np.zeros(rows, dtype=np.int64), 1, "texts")
+    found = count(np.stack([reference, hypothesis]), offsets, np.ones((2, rows), dtype=bool), units, forced, k)
+    shared, in_a, in_b = (float(x) for x in (found.shared[0, 0, 1], found.own[0, 0, 1], found.own[0, 1, 0]))
+    windows = float(found.windows[0, 0, 1])
     return Agreement(
         precision=shared / in_b if in_b else float("nan"),
         recall=shared / in_a if in_a else float("nan"),
         f1=2 * shared / (in_a + in_b) if in_a + in_b else 1.0,
-        window_diff=float((within_a != within_b).mean()) if windows else float("nan"),
-        pk=float(((within_a == 0) != (within_b == 0)).mean()) if windows else float("nan"),
-        k=reach,
+        window_diff=float(found.differ[0, 0, 1]) / windows if windows else float("nan"),
+        pk=float(found.split[0, 0, 1]) / windows if windows else float("nan"),
+        k=int(found.reach[0, 1]),
     )
-
-
-def agreement_of_texts(
-    reference: EncodedText, reference_starts: Bools, hypothesis: EncodedText, hypothesis_starts: Bools
-) -> Agreement:
-    """Compare two segmentations of one document by its characters, up to where both models read it.
-
-    Args:
-        reference: the tokens of one model, [N_a].
-        reference_starts: [N_a] tokens that start a segment.
-        hypothesis: the tokens of another, [N_b].
-        hypothesis_starts: [N_b].
-    """
-    n = min(int(text.source_end.max(initial=0)) for text in (reference, hypothesis))
-    return agreement(
-        character_starts(reference, reference_starts, n), character_starts(hypothesis, hypothesis_starts, n)
-    )
-
-
-def character_starts(encoded: EncodedText, starts: Bools, n: int) -> Bools:
-    """[n] characters of the document's own text at which a segment starts.
-
-    The template's tokens have no place in it, and neither has a segment that starts inside a character.
-    """
-    at = encoded.source_start[starts & ~encoded.continuation & (encoded.source_start >= 0)]
-    found = np.zeros(n, dtype=bool)
-    found[at[at < n]] = True
-    return found
 
 
 def stability(

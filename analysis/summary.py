@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import Estimate, difference, ratio
 from analysis.compare import Comparison
+from analysis.intervals import Estimate, difference, ratio
 from analysis.scoring import ScoredText
 from analysis.units import PER_NAT, Unit, significant
 
@@ -26,7 +26,7 @@ class Contrast:
 
     a: float
     b: float
-    gap: Estimate  # B - A, with its 95% interval
+    gap: Estimate  # B - A, with its 95% interval (see analysis/intervals.py)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ class Summary:
         return self.entropy_per_byte.gap if self.per == "byte" else self.entropy.gap
 
     @property
+    def interval(self) -> str:
+        """The interval of the difference in words, or why there is none."""
+        if self.difference.known:
+            return f"95% interval {self.difference.ends()}"
+        return "no interval: nothing differs" if self.difference.mean == 0 else "no interval: too few tokens"
+
+    @property
     def finding(self) -> str:
         """One sentence that states what was found."""
         if not self.tokens_a or not self.tokens_b:
@@ -67,10 +74,10 @@ class Summary:
         gap = self.difference
         tokens = f"{self.tokens_a:,}" if self.tokens_a == self.tokens_b else f"{self.tokens_a:,} and {self.tokens_b:,}"
         tokens += " tokens" if self.same_tokens or self.paired else " tokens of different lengths"
-        interval = f"95% interval {significant(gap.low)} to {significant(gap.high)}, {tokens}"
-        size = (
-            f"{'+' if gap.mean > 0 else ''}{significant(gap.mean)} {self.unit} of entropy per {self.per} ({interval})"
-        )
+        sign = "+" if gap.mean > 0 else ""
+        size = f"{sign}{significant(gap.mean)} {self.unit} of entropy per {self.per} ({self.interval}, {tokens})"
+        if not gap.known and gap.mean != 0:
+            return f"Too few tokens to say which is surer: B minus A is {size}."
         if not gap.clear:
             return f"No clear difference: B minus A is {size}."
         return f"B is {'less' if gap.mean > 0 else 'more'} sure than A: {size}."

@@ -13,6 +13,7 @@ from analysis.cutting.cuts import Cut
 from analysis.cutting.origin import origin
 from analysis.cutting.strategy import labels, scale
 from analysis.figures.cuts import draw
+from analysis.intervals import Estimate
 from analysis.units import significant
 from app.cards import card
 from app.plain import plain
@@ -35,9 +36,7 @@ def summary(bench: Bench, view: CutView) -> None:
                 st.metric(
                     plain(cut.name), f"{significant(mean.mean)} tokens", help="Mean segment length, prompt left out."
                 )
-                st.caption(
-                    f"a segment; 95% {significant(mean.low)} to {significant(mean.high)}; {counted.segments:,} segments"
-                )
+                st.caption(f"a segment; 95% {mean.ends()}; {counted.segments:,} segments")
         rest = columns[len(judged) :]
         if len(judged) == 2:
             found, between = bench.agreement(judged[0], judged[1])
@@ -132,8 +131,8 @@ def _statistics(table: pd.DataFrame, bench: Bench, view: CutView) -> None:
     """The table of cuts; choosing a row draws its values, and the pinned token stands at its end."""
     shown = table.drop(columns=["model", "strategy"])
     interval = [
-        f"{significant(low)} to {significant(high)}"
-        for low, high in zip(table["mean_length_low"], table["mean_length_high"], strict=True)
+        Estimate(*ends).ends()
+        for ends in zip(*(table[f"mean_length{each}"] for each in ("", "_low", "_high")), strict=True)
     ]
     shown = shown.drop(columns=["mean_length_low", "mean_length_high"])
     shown.insert(shown.columns.get_loc("mean_length") + 1, "interval", interval)
@@ -163,7 +162,9 @@ def _statistics(table: pd.DataFrame, bench: Bench, view: CutView) -> None:
         selection_mode="single-row",
         hide_index=True,
         column_config={
-            "interval": st.column_config.TextColumn("95%", help="Bootstrap over segments; of a store, documents."),
+            "interval": st.column_config.TextColumn(
+                "95%", help="Student's t over segments in their order; of a store, over documents. None of too few."
+            ),
             "pinned": st.column_config.TextColumn("at the pinned character"),
             **{
                 name: st.column_config.NumberColumn(label, help=text, format=form)

@@ -1,7 +1,7 @@
 """The account of trained models: speed, agreement, likelihood and memory of their answers over tau, beside the base's.
 
 All ways write the same prompts in one process, batch by batch, in turning order, once with one prompt at a time and
-once with several. Intervals are 95% bootstraps over prompts; of speeds, over batches.
+once with several. Intervals are of 95%, over prompts; of speeds, over batches. Where these are too few there is none.
 """
 
 from __future__ import annotations

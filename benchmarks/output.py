@@ -65,10 +65,10 @@ def spread_cells(spread: dict[str, float] | None, digits: int) -> tuple[str, str
     return f"{spread['median']:.{digits}f}", f"{spread['min']:.{digits}f}..{spread['max']:.{digits}f}"
 
 
-def interval_cell(value: Sequence[float], digits: int) -> str:
-    """A value and the ends of its interval, as a cell."""
-    mean, low, high = (f"{each:.{digits}f}" for each in value)
-    return f"{mean} ({low}..{high})"
+def interval_cell(value: Sequence[float | None], digits: int) -> str:
+    """A value and the ends of its interval, where there is one, as a cell."""
+    mean, low, high = ("" if each is None else f"{each:.{digits}f}" for each in value)
+    return f"{mean} ({low}..{high})" if low else f"{mean} (no interval)"
 
 
 def megabytes(size: int | None) -> str:

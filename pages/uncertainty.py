@@ -93,9 +93,10 @@ def summary_row(comparison: Comparison, summary: Summary) -> None:
                 f"B − A, per {summary.per}",
                 f"{sign}{significant(gap.mean)} {unit}",
                 help="Difference in entropy. Per token where both have the same tokens; else per byte of text, since "
-                "the model that cuts text finer has less entropy at each token. Interval: block bootstrap.",
+                "the model that cuts text finer has less entropy at each token. Interval: Student's t over the "
+                "pieces in their order, whose neighbours are not independent; none where they are too few.",
             )
-            st.caption(f"entropy; 95% interval {significant(gap.low)} to {significant(gap.high)}")
+            st.caption(f"entropy; {summary.interval}")
         st.markdown(plain(summary.finding))
         notes = [f"{side}: {'; '.join(scored.notes)}." for side, scored in _sides(comparison) if scored.notes]
         if notes:

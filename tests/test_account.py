@@ -15,6 +15,7 @@ from benchmarks.account_figure import draw
 from benchmarks.account_positions import positions
 from benchmarks.account_ratio import ratio
 from benchmarks.decode import Judged
+from benchmarks.output import interval_cell
 from data.prepared import Prepared
 from model.errors import ExportError, ModelError, TextError
 from model.loading import LoadedModel, ModelSpec, load
@@ -147,8 +148,10 @@ def test_a_ratio_is_of_sums_and_its_interval_holds_it() -> None:
     over, by = np.array([1.0, 2.0, 6.0, 3.0]), np.array([1.0, 1.0, 2.0, 2.0])
     value, low, high = ratio((over, by))
     assert value == 2 and low < 2 < high
-    assert ratio((over, by), (over, by)) == [1, 1, 1]
-    assert np.isnan(ratio((over[:1], by[:1]))[1:]).all()
+    assert ratio((over, by), (over, by)) == [1, None, None], "nothing varies"
+    assert ratio((over[:2], by[:2])) == [1.5, None, None], "two prompts are too few"
+    assert interval_cell([1.5, None, None], 2) == "1.50 (no interval)"
+    assert interval_cell([1.5, 1.25, 1.75], 2) == "1.50 (1.25..1.75)"
 
 
 def test_what_cannot_be_measured_is_said(base: Path, prepared: Prepared, tmp_path: Path) -> None:

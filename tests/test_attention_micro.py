@@ -12,10 +12,10 @@ from analysis.attention.micro_read import BATCH_TOKENS, CutRow, eager_copy, micr
 from analysis.attention.micro_request import MicroRequest
 from analysis.attention.micro_segments import TrainingCut, model_of, readable_starts, training_of
 from analysis.attention.micro_tables import figure_table, finding, segment_figures, slot_table, weight_table
-from analysis.bootstrap import Estimate
 from analysis.cutting.extras import Gathering
 from analysis.cutting.strategy import Strategy
 from analysis.generating.answer import Decoding
+from analysis.intervals import Estimate
 from model.document import Document, Message
 from model.errors import MicroStepError, TextError, TooLarge
 from model.loading import ModelSpec, load
@@ -289,7 +289,7 @@ def test_intervals_are_over_units_and_narrow_with_them():
     assert sums.effective.high == pytest.approx(np.quantile(draws, 0.975), abs=0.06)
     one = Sums.of(effective[:1], k, segment_units(1))
     assert math.isnan(one.effective.low) and verdict(one.effective, k) == "undecided"
-    assert segment_units(4500).kind == "runs of 5 segments" and segment_units(27).block == 3
+    assert segment_units(4500).kind == "runs of 5 segments" and segment_units(27).in_order
 
 
 def test_the_verdict_follows_its_rule():

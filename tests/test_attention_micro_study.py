@@ -79,11 +79,13 @@ def test_runs_seeds_and_untrained_modules_side_by_side(models, runs):
     assert "| short | 0 1 |" in said and "Rule, set before" in said and "python -m x" in said
 
 
-def test_few_documents_are_resampled_by_segments_and_strategies_are_the_same_for_all(models):
+def test_few_documents_are_the_units_still_and_strategies_are_the_same_for_all(models):
+    """Segments of three documents say nothing of other documents: a wide interval of three units is right."""
     texts = read_texts("samples", limit=3)
     found = study([ModelSpec(str(models["base"]))], Asked(texts, Strategy.of("fixed", {"k": 2})), load)
     (row,) = found.rows
-    assert row.documents == 3 and "segments" in row.sums.units.kind and row.stages == "untrained"
+    assert row.documents == row.sums.units.count == 3 and row.sums.units.kind == "documents"
+    assert row.stages == "untrained"
     assert row.sums.segments == row.sums.queries.sum()
     with pytest.raises(TextError, match="no segment has two tokens"):
         study([ModelSpec(str(models["base"]))], Asked(texts, Strategy.of("fixed", {"k": 1})), load)
@@ -152,7 +154,7 @@ def test_evenness_writes_a_study_that_draws_itself_again(models, runs, tmp_path,
     assert set(table["model"]) == {"short-0", "untrained (base)", "untrained (sft)"} and (table["documents"] == 9).all()
     assert (pd.read_csv("study/weights.csv")["weight"].between(0, 1)).all()
     text = (tmp_path / "study" / "evenness.md").read_text()
-    assert "Rule, set before" in text and "95% bootstrap over 9 documents" in text and "--data" in text
+    assert "Rule, set before" in text and "95% intervals by Student's t over 9 documents" in text and "--data" in text
     assert {p.name for p in (tmp_path / "study").iterdir()} == {
         "evenness.csv", "weights.csv", "evenness.md", "models.html", "places.html",
     }  # fmt: skip

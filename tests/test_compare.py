@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.bootstrap import difference, ratio
 from analysis.compare import cell_table, compare, compare_continuations
 from analysis.document_file import document_file, read_document
 from analysis.scoring import score_document, score_limited, token_table
@@ -55,7 +54,8 @@ def test_a_model_against_itself_differs_nowhere(loaded):
     assert (cell_table(found)["entropy_difference"] == 0).all()
     summary = summarise(found)
     gap = summary.difference
-    assert gap.mean == gap.low == gap.high == 0 and "No clear difference" in summary.finding
+    assert gap.mean == 0 and not gap.known
+    assert "No clear difference" in summary.finding and "nothing differs" in summary.finding
 
 
 def test_two_tokenizers_are_compared_in_common_cells(loaded):
@@ -138,17 +138,13 @@ def test_empty_texts_are_refused(loaded):
     assert len(lonely.cells) == 0 and "nothing" in summarise(lonely).finding
 
 
-def test_bootstrap_interval_covers_the_truth():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(100):
-        noise = rng.normal(size=403)
-        values = 1.0 + noise[3:] + 0.6 * noise[2:-1]  # neighbours are dependent
-        found = ratio(values, np.ones(400), seed=trial)
-        hits += found.low <= 1.0 <= found.high
-    assert 85 <= hits <= 100  # 95 expected; independent resampling would give about 80
-    gap = difference(np.full(50, 3.0), np.ones(50), np.full(50, 1.0), np.ones(50))
-    assert gap.mean == gap.low == gap.high == 2 and gap.clear
+def test_too_few_tokens_say_nothing(loaded):
+    """Of a text of five tokens a difference used to be claimed in one case of four where there was none."""
+    summary = summarise(compare(loaded["base"], loaded["sft"], Document.plain("a b c")))
+    assert 2 <= summary.tokens_a < 10 and summary.difference.mean != 0 and not summary.difference.clear
+    assert summary.finding.startswith("Too few tokens to say which is surer: B minus A is")
+    assert "no interval: too few tokens" in summary.finding and "nan" not in summary.finding
+    assert np.isnan(summary_table(compare(loaded["base"], loaded["sft"], Document.plain("a b c"))).entropy_low).all()
 
 
 def test_documents_from_files():

@@ -3,15 +3,21 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from analysis.bootstrap import RESAMPLES
 from analysis.corpus.counts import count, pairs
-from analysis.corpus.intervals import MOST_UNITS, Units, estimates, quotient
 from analysis.corpus.report import Candidate, cut_corpus, report, strategies_for
 from analysis.corpus.report_tables import curve_table, length_table, pair_table, strategy_table, transfer_table
 from analysis.corpus.transfer import shared_text, transfer
-from analysis.segmentation_report import agreement, agreement_of_texts, statistics
+from analysis.cutting.bench import store_bench
+from analysis.cutting.cuts import Kept, agree, cuts
+from analysis.cutting.extras import Gathering
+from analysis.cutting.request import CutRequest
+from analysis.cutting.store import StoreSides
+from analysis.cutting.strategy import Strategy
+from analysis.intervals import Units
+from analysis.segmentation_report import agreement, statistics
 from data.corpus.corpus import CorpusSpec, open_corpus
 from data.corpus.inputs import CorpusSource, continuation
 from data.corpus.options import CorpusOptions
@@ -20,8 +26,9 @@ from model.document import Document
 from model.encoding import encode
 from model.errors import MicroStepError
 from model.loading import ModelSpec, load
-from model.segmentation import SegmentInputs, segment
+from model.segmentation import MAX_LENGTH, SegmentInputs, segment
 from model.uncertainty import score
+from tests.command import call
 from tests.tiny import CORPUS
 
 TEXTS = [*CORPUS, "", *(text[: 7 * i] for i, text in enumerate(reversed(CORPUS), 1)), "a"]
@@ -46,7 +53,7 @@ def sources(models, tmp_path_factory):
 
 
 def units_of_rows(rows):
-    return Units(np.arange(rows), rows, "documents", 1)
+    return Units.in_runs(rows, "documents")
 
 
 # --- counting
@@ -96,46 +103,23 @@ def test_one_row_is_as_agreement_has_it(seed):
 # --- intervals
 
 
-def test_units_are_documents_or_windows_of_few_or_runs_of_many():
-    many = Units.of(np.repeat(np.arange(9), 2))
-    assert (many.count, many.kind, many.block) == (9, "documents", 1)
-    novel = Units.of(np.zeros(27, int))
-    assert (novel.count, novel.kind, novel.block) == (27, "windows", 3)
-    large = Units.of(np.arange(2 * MOST_UNITS + 1))
-    assert large.kind == "runs of 3 documents" and large.count == -(-(2 * MOST_UNITS + 1) // 3)
-    for units in (many, novel):
-        assert units.weights.shape == (RESAMPLES, units.count)
-        assert (units.weights.sum(1) == units.count).all()
-    drawn = novel.weights[0]
-    assert any((drawn[i] > 0) and (drawn[(i + 1) % 27] > 0) and (drawn[(i + 2) % 27] > 0) for i in range(27))
-
-
-def test_intervals_by_hand():
-    """Two documents with the ratios 0 and 1: a resample has 0, 1/2 or 1, the outer ones each a quarter of the time."""
-    units = units_of_rows(2)
-    total, weight = units.resampled(np.array([0.0, 4.0])), units.resampled(np.array([4.0, 4.0]))
-    found = estimates(quotient(total, weight)).at()
-    assert (found.mean, found.low, found.high) == (0.5, 0.0, 1.0)
-    draws = quotient(total, weight)[1:]
-    assert set(draws.tolist()) == {0, 0.5, 1} and abs((draws == 0.5).mean() - 0.5) < 0.05
-
-
-def test_an_interval_is_that_of_counting_every_resample_anew(sources):
+def test_a_document_left_out_is_as_counted_without_it(sources):
     source = sources["corpus", "base"]
     found = report(source, strategies_for(source, ["entropy", "margin"], target=2.0))
     rows, cuts, units = source.tokens.rows, [each.cut for each in found.strategies], found.units
     assert units.kind == "documents" and units.count == len(rows) == len(TEXTS)
     again = []
-    for weights in units.weights[:20].astype(int):
-        pieces = [slice(*rows.offsets[i : i + 2]) for i in np.repeat(np.arange(len(rows)), weights)]
-        kept = [np.concatenate([cut.starts[piece] for piece in pieces]) for cut in cuts]
+    for out in range(len(rows)):
+        kept = [np.concatenate([cut.starts[slice(*rows.offsets[i : i + 2])] for i in range(len(rows)) if i != out])
+                for cut in cuts]  # fmt: skip
+        lengths = np.delete(np.diff(rows.offsets), out)
         first = np.zeros(len(kept[0]), bool)
-        first[np.cumsum([0, *(piece.stop - piece.start for piece in pieces)])[:-1].clip(max=len(first) - 1)] = True
+        first[np.concatenate([[0], np.cumsum(lengths)])[:-1][lengths > 0]] = True
         a, b = (each & ~first for each in kept)
         again.append([2 * (a & b).sum() / (a.sum() + b.sum()), len(first) / kept[0].sum()])
     words = np.ones(source.tokens.rows.offsets[-1], bool)
     counts = count(np.stack([*(cut.starts for cut in cuts), words]), rows.offsets, np.ones((3, len(rows)), bool), units)
-    shared, own = units.resampled(counts.shared)[1:21], units.resampled(counts.own)[1:21]
+    shared, own = units.left_out(counts.shared)[1:], units.left_out(counts.own)[1:]
     f1 = 2 * shared[:, 0, 1] / (own[:, 0, 1] + own[:, 1, 0])
     np.testing.assert_allclose(f1, [each[0] for each in again])
     first, table = found.strategies[0], strategy_table(found)
@@ -191,7 +175,7 @@ def test_strategies_are_solved_for_their_length_and_the_curve_goes_through_it(so
     assert (np.diff(entropy.value) > 0).all() and (np.diff(entropy.mean_length) >= -1e-9).all()
     assert entropy[entropy.solution].mean_length.item() == table.loc["entropy", "mean_length"]
     assert len(pair_table(found)) == len(table) * (len(table) - 1)
-    assert any(note.startswith("intervals: 95% bootstrap over") for note in found.notes)
+    assert any(note.startswith("95% intervals by Student's t over") for note in found.notes)
 
 
 def test_settings_are_kept_and_strays_are_told(sources):
@@ -233,19 +217,48 @@ def _messages(turns):
     return [Message(**turn) for turn in turns]
 
 
+def test_the_report_the_page_and_the_figure_count_alike(models, tmp_path, monkeypatch, capsys):
+    """Over a store the page and the figure counted every document's first token as agreement, and windows crossed."""
+    data = tmp_path / "short.jsonl"
+    texts = [text[3 * i : 3 * i + 30] for text in CORPUS for i in range(5)]
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    loaded = load(ModelSpec(str(models["base"])))
+    store = score_corpus(lambda: loaded, open_corpus(CorpusSpec(str(data))), tmp_path / "store")
+    settings = {"entropy": {"threshold": 5.0}, "surprisal": {"threshold": 5.0}}
+    told = report(CorpusSource.read(store), [Candidate(rule, given) for rule, given in settings.items()])
+    strategies = tuple(Strategy.of(rule, given) for rule, given in settings.items())
+    request = CutRequest((), None, strategies, store=str(store.path))
+    bench = store_bench(request, StoreSides.read(store.path), Kept())
+    out = tmp_path / "agreement.csv"
+    chosen = [each for rule in settings for each in ("--strategy", f"{rule}:threshold=5")]
+    assert call(monkeypatch, "segmentation-figure", "agreement", "--store", store.path, *chosen, "--out", out) == 0
+    drawn = pd.read_csv(out)
+    first, second = bench.judged
+    page, _ = bench.agreement(first, second)
+    figure = drawn[(drawn["reference"] == first.name) & (drawn["hypothesis"] == second.name)].iloc[0]
+    for name in ("precision", "recall", "f1", "window_diff", "pk"):
+        mine = getattr(told.pairs, name).mean[0, 1]
+        assert mine == pytest.approx(getattr(page, name)) == pytest.approx(figure[name]), name
+        words = getattr(told.words, name).mean[2, 0]
+        assert words == pytest.approx(getattr(bench.statistics(first).words, name)), name
+    assert 0 < page.f1 < 1 and np.isfinite(page.window_diff)
+    mine, length = told.strategies[0].mean_length, bench.mean_length(first)
+    assert (mine.mean, mine.low, mine.high) == (length.mean, length.low, length.high)
+
+
 # --- two models
 
 
-def test_transfer_of_one_document_is_as_agreement_of_texts_has_it(sources):
+def test_transfer_of_one_document_is_as_the_page_has_it(sources):
     a, b = sources["one", "base"], sources["one", "other"]
     candidate = Candidate("entropy", {"threshold": 2.5})
-    cuts = cut_corpus(a, candidate), cut_corpus(b, candidate)
-    (found,) = transfer(a, [cuts[0]], b, [cuts[1]])
-    texts = [encode(Document.plain(TEXTS[3]), sources[name].tokenizer) for name in ("base", "other")]
-    one = agreement_of_texts(texts[0], cuts[0].starts, texts[1], cuts[1].starts)
+    (found,) = transfer(a, [cut_corpus(a, candidate)], b, [cut_corpus(b, candidate)])
+    sides = [StoreSides.read(source.store.path).shown(0) for source in (a, b)]
+    strategy = Strategy.of("entropy", {"threshold": 2.5})
+    one, between = agree(*cuts(sides, [strategy], MAX_LENGTH, Gathering(), Kept()))
     for name in ("precision", "recall", "f1", "window_diff", "pk"):
         assert getattr(found, name).mean == pytest.approx(getattr(one, name)), name
-    assert found.characters == len(TEXTS[3]) and found.rows == 1
+    assert found.characters == len(TEXTS[3]) and found.rows == 1 and between == "characters"
 
 
 def test_a_model_transfers_to_itself_and_another_one_less(sources):

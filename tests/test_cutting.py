@@ -113,14 +113,18 @@ def test_agreement_outside_the_prompt_between_tokens_or_characters():
 
 
 def test_mean_lengths_and_their_intervals():
-    one = cut_of(side([3, 0, 3, 0, 3, 0, 0, 3]), "entropy:threshold=1")
-    found = mean_length(one)
-    assert found.mean == 8 / 4 and found.low <= 2 <= found.high
+    found = mean_length(cut_of(side([3, 0, 3, 0, 3, 0, 0, 3]), "entropy:threshold=1"))
+    assert found.mean == 8 / 4 and not found.known, "four segments are too few"
+    found = mean_length(cut_of(side([3, 0, 3, 0, 3, 0, 0, 3] * 5), "entropy:threshold=1"))
+    assert found.mean == 2 and 1 <= found.low < 2 < found.high
     rows = np.zeros(40, dtype=bool)
     rows[::4] = True
     entropies = np.tile([3.0, 0, 3, 0], 10)
     documents = mean_length(cut_of(side(entropies, row_start=rows), "entropy:threshold=1"))
-    assert documents.mean == documents.low == documents.high == 2  # every document has segments of 2
+    assert documents.mean == 2 and not documents.known, "every document has segments of 2: nothing varies"
+    entropies[3] = 3.0
+    documents = mean_length(cut_of(side(entropies, row_start=rows), "entropy:threshold=1"))
+    assert documents.mean == 40 / 21 and documents.low < 40 / 21 < documents.high
 
 
 def test_extras_are_asked_for_once_and_only_where_needed():

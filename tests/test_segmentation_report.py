@@ -5,14 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from analysis.segmentation_report import agreement, agreement_of_texts, character_starts, stability, statistics
-from model.document import Document
-from model.encoding import encode
+from analysis.segmentation_report import agreement, stability, statistics
 from model.errors import MicroStepError
-from model.segmentation import RULES, SegmentInputs, segment, word_starts
+from model.segmentation import RULES, SegmentInputs, segment
 from model.solver import solve
 from tests.test_segmentation import inputs_of
-from tests.tiny import tiny_tokenizer
 
 
 def starts(word):
@@ -62,19 +59,19 @@ def test_agreement_at_the_ends():
         agreement(starts("|ab"), starts("|abc"))
 
 
-def test_two_tokenizers_agree_by_characters():
-    document = Document.plain("the quick brown fox 🦆 jumps over the lazy dog")
-    a = encode(document, tiny_tokenizer())
-    b = encode(document, tiny_tokenizer(kind="sentencepiece", add_bos=True))
-    assert len(a) != len(b)
-    cuts = [word_starts(text.text, text.start, text.continuation) for text in (a, b)]
-    assert agreement_of_texts(a, cuts[0], b, cuts[1]).f1 == 1
-    marks = character_starts(a, cuts[0], len(document.text))
-    spaces = [letter == " " for letter in document.text]
-    assert marks[0] and all(marks[i] or not spaces[i] for i in range(len(marks)))
-    assert all(spaces[i] or spaces[i - 1] for i in np.flatnonzero(marks[1:]) + 1)
-    every = np.ones(len(a), bool)
-    assert not character_starts(a, every & a.continuation, len(document.text)).any()
+def test_what_every_rule_starts_is_neither_agreement_nor_disagreement():
+    """Two texts: their first tokens, which all rules start, used to be counted as agreed on, and windows to cross."""
+    reference, hypothesis = starts("|ab|cd|ef|gh"), starts("|a|bcd|ef|gh")
+    offsets = np.array([0, 4, 8])
+    found = agreement(reference, hypothesis, offsets)
+    assert (found.precision, found.recall, found.f1) == (1 / 2, 1 / 2, 1 / 2)  # end to end it would be 2 / 3
+    # segments of 2: windows of reach 1, three in each text; c and b differ
+    assert (found.k, found.window_diff, found.pk) == (1, 2 / 6, 2 / 6)
+    forced = np.zeros(8, dtype=bool)
+    forced[6] = True  # the first with a score of the second text: g, which both start
+    found = agreement(reference, hypothesis, offsets, forced)
+    assert (found.precision, found.recall, found.f1) == (0, 0, 0)
+    assert agreement(reference, hypothesis, offsets, np.ones(8, dtype=bool)).f1 == 1, "there was nothing to agree on"
 
 
 # --- statistics

@@ -3,7 +3,7 @@
 Of one query in one head, w are the weights over the slots that it sees and p those over the K context states, divided
 by their own sum. H = -sum p ln p. Means are over queries, so that a segment of four tokens counts three times.
 
-The bootstrap draws documents (of a single text, segments in blocks), so that only sums per document are kept.
+Intervals are over documents (of a single text, over its segments), so that only sums per document are kept.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bootstrap import Estimate
-from analysis.corpus.intervals import FEWEST_DOCUMENTS, MOST_UNITS, Estimates, Units, estimates, quotient
+from analysis.intervals import SHARE, Estimate, Estimates, Units, quotient
 
 Floats = NDArray[np.float64]
 Axis = Literal["layer", "head", "position"]
@@ -81,7 +80,7 @@ class Sums:
     """What is kept of the micro attention of a text or corpus: sums over queries, for each of U units."""
 
     states: int  # K
-    units: Units  # what is drawn for the intervals
+    units: Units  # what the intervals are over
     queries: Floats  # [U, P]
     segments: int  # of two tokens and more
     weights: Floats  # [U, L, H, P, K + P]
@@ -127,26 +126,24 @@ class Sums:
         """The mean of a figure over queries, with its interval: an array over the axes of `by`, pooled over others."""
         over = tuple(1 + i for i, axis in enumerate(AXES) if axis not in by)
         total = self.figures[list(FIGURES).index(name)].sum(over)
-        return estimates(quotient(self.units.resampled(total), self.units.resampled(self.counted.sum(over))))
+        within = (1.0, float(self.states)) if name == "effective" else SHARE
+        return self._mean(total, self.counted.sum(over), within)
 
     @cached_property
     def mean_weights(self) -> Estimates:
         """[L, H, P, K + P] mean weights over queries; NaN in slots that a query does not see."""
-        drawn = self.units.resampled(self.queries)[:, None, None, :, None]
-        return estimates(_unseen(quotient(self.units.resampled(self.weights), drawn), self.states))
+        return self._mean(_unseen(self.weights, self.states), self.queries[:, None, None, :, None])
 
     @cached_property
     def slot_shares(self) -> Estimates:
         """[P, K + P] mean weights over queries, heads and layers."""
         layers, heads = self.counted.shape[1:3]
-        drawn = self.units.resampled(self.queries)[..., None] * layers * heads
-        return estimates(_unseen(quotient(self.units.resampled(self.weights.sum((1, 2))), drawn), self.states))
+        return self._mean(_unseen(self.weights.sum((1, 2)), self.states), self.queries[..., None] * layers * heads)
 
     @cached_property
     def largest_at(self) -> Estimates:
         """[K] share of queries, pooled, of which this context state has the largest weight."""
-        drawn = self.units.resampled(self.counted.sum((1, 2, 3)))[..., None]
-        return estimates(quotient(self.units.resampled(self.top.sum((1, 2, 3))), drawn))
+        return self._mean(self.top.sum((1, 2, 3)), self.counted.sum((1, 2, 3))[..., None])
 
     @cached_property
     def effective_of_mean(self) -> Estimate:
@@ -155,15 +152,20 @@ class Sums:
         No more than a side light: the claim is about what each head does.
         """
         context = self.weights[..., : self.states].sum((1, 2, 3))
-        drawn = self.units.resampled(context)
+        sums = self.units.left_out(context)
         with np.errstate(divide="ignore", invalid="ignore"):
-            entropy = _entropy(drawn / drawn.sum(-1, keepdims=True))
-        return estimates(np.exp(entropy)).at()
+            entropy = _entropy(sums / sums.sum(-1, keepdims=True))
+        return self.units.estimates(np.exp(entropy), context.sum(-1), (1.0, float(self.states))).at()
 
     @property
     def effective(self) -> Estimate:
         """Effective context states, pooled: what the verdict is about."""
         return self.figure("effective").at()
+
+    def _mean(self, total: Floats, weight: Floats, within: tuple[float, float] = SHARE) -> Estimates:
+        """Sum of totals over sum of weights, each [U, ...], with the interval."""
+        left = self.units.left_out
+        return self.units.estimates(quotient(left(total), left(weight)), weight, within)
 
 
 def verdict(effective: Estimate, states: int) -> Verdict:
@@ -179,21 +181,17 @@ def verdict(effective: Estimate, states: int) -> Verdict:
 
 def document_units(documents: int) -> Units:
     """A unit a document."""
-    return Units.of(np.arange(documents, dtype=np.int32))
+    return Units.in_runs(documents, "documents")
 
 
 def segment_units(segments: int) -> Units:
-    """A unit a segment; neighbours are drawn together, since they are not independent."""
-    together = max(1, -(-segments // MOST_UNITS))
-    of_row = np.arange(segments) // together
-    count = int(of_row.max(initial=-1)) + 1
-    kind = "segments" if together == 1 else f"runs of {together} segments"
-    return Units(of_row, count, kind, max(1, round(count ** (1 / 3))))
+    """A unit a segment; neighbours may depend on each other."""
+    return Units.in_runs(segments, "segments", in_order=True)
 
 
-def enough_documents(documents: int) -> bool:
-    """Whether intervals are over documents; with fewer, they are over segments."""
-    return documents >= FEWEST_DOCUMENTS
+def over_documents(documents: int) -> bool:
+    """Whether intervals are over documents: of a single one they are over its segments."""
+    return documents > 1
 
 
 def _sums(units: Units, rows: NDArray[np.int64], weights: NDArray[np.floating], states: int) -> Sums:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.asking import Load
-from analysis.attention.evenness import Sums, document_units, enough_documents, segment_units
+from analysis.attention.evenness import Sums, document_units, over_documents, segment_units
 from analysis.attention.evenness_data import CutTexts, Texts, cut_texts
 from analysis.attention.micro_read import micro_blocks
 from analysis.attention.micro_request import NOTHING
@@ -141,7 +141,7 @@ def corpus_sums(
     """
     if not cut.segments:
         raise TextError(NOTHING)
-    by_document = enough_documents(len(cut.rows))
+    by_document = over_documents(len(cut.rows))
     units = document_units(len(cut.rows)) if by_document else segment_units(cut.segments)
 
     def parts() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:

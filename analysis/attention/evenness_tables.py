@@ -10,7 +10,6 @@ from analysis.attention.evenness import BAR, verdict
 from analysis.attention.evenness_study import Row, Study
 from analysis.attention.micro import context_names
 from analysis.attention.micro_tables import figure_table, weights_of
-from analysis.bootstrap import Estimate
 from analysis.units import significant
 from model.errors import TextError
 
@@ -106,7 +105,7 @@ def study_text(study: Study, command: str) -> str:
             "",
             *lines,
             "",
-            f"Texts: {study.texts}. Segments: {'; '.join(cuts)}. Intervals: {'; '.join(units)}."
+            f"Texts: {study.texts}. Segments: {'; '.join(cuts)}. {'; '.join(units)}."
             + (f" {'; '.join(notes)}." if notes else ""),
             "",
             "```",
@@ -129,20 +128,16 @@ def _line(row: Row) -> str:
         " ".join(map(str, row.seeds)) or "-",
         "mean" if row.micro.untrained else row.micro.merger,
         _cell(row.stages),
-        _spoken(n),
+        n.spoken(),
         str(k),
         verdict(n, k),
-        _spoken(sums.figure("evenness").at()),
-        _spoken(sums.figure("context_share").at()),
-        _spoken(sums.figure("largest").at()),
+        sums.figure("evenness").at().spoken(),
+        sums.figure("context_share").at().spoken(),
+        sums.figure("largest").at().spoken(),
         f"layer {row.micro.context_layers[most]} ({significant(float(top.mean[most]), 2)})",
-        _spoken(sums.effective_of_mean),
+        sums.effective_of_mean.spoken(),
     )
     return f"| {' | '.join(cells)} |"
-
-
-def _spoken(value: Estimate) -> str:
-    return f"{significant(value.mean)} ({significant(value.low)} to {significant(value.high)})"
 
 
 def _cell(text: str) -> str:
@@ -154,7 +149,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
     """A sentence a model, for the terminal."""
     return [
         f"{row.name}: {significant(row.sums.effective.mean)} effective context states of {row.sums.states}"
-        f" ({significant(row.sums.effective.low)} to {significant(row.sums.effective.high)}),"
+        f" ({row.sums.effective.ends()}),"
         f" {verdict(row.sums.effective, row.sums.states)}"
         for row in rows
     ]

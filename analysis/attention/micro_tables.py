@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from analysis.attention.evenness import AXES, BAR, FIGURES, Axis, Sums, measure, verdict
 from analysis.attention.micro import MicroAttention, context_names
-from analysis.corpus.intervals import Estimates
+from analysis.intervals import Estimates
 from analysis.units import significant
 
 LEVELS: dict[str, tuple[Axis, ...]] = {
@@ -41,7 +41,7 @@ def slot_names(found: MicroAttention, segment: int | None) -> list[str]:
 def weight_table(found: MicroAttention, segment: int | None = None) -> pd.DataFrame:
     """A row a layer, head, micro position and slot that is seen: the weight of one segment, or the mean of all.
 
-    `low` and `high` are of the 95% interval of the mean; missing for one segment.
+    `low` and `high` are of the 95% interval of the mean; missing for one segment, and where segments are too few.
     """
     if segment is None:
         every = found.sums.mean_weights
@@ -159,9 +159,11 @@ def finding(sums: Sums) -> str:
     said = {
         "confirmed": "the claim holds here",
         "refuted": "the claim does not hold here",
-        "undecided": "the interval holds the bar, so nothing is decided",
+        "undecided": "the interval holds the bar, so nothing is decided"
+        if n.known
+        else "there are too few segments for an interval, so nothing is decided",
     }[verdict(n, k)]
     return (
-        f"{significant(n.mean)} effective context states of {k} ({significant(n.low)} to {significant(n.high)}); "
+        f"{significant(n.mean)} effective context states of {k} ({n.ends()}); "
         f"fairly even would be {significant(BAR * k)} or more: {said}."
     )

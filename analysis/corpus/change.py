@@ -1,6 +1,7 @@
 """What fine-tuning changed over a corpus: the mean scores of two models with one tokenizer, token by token.
 
-Both stores hold the same tokens, so every difference is paired; its interval is over documents (see intervals.py).
+Both stores hold the same tokens, so every difference is paired; its interval is over documents, and
+there is none where they are too few (see analysis/intervals.py).
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import Estimate
-from analysis.corpus.intervals import Units, estimates, quotient
+from analysis.intervals import Estimate, Units, quotient
 from data.corpus.inputs import CorpusSource
 from data.corpus.rows import ROLE_NAMES, ScoredRows
 from model.document import TEMPLATE
@@ -100,9 +100,10 @@ def _change(
     parts = np.zeros((len(rows), 3))  # sums of A, of B, and of tokens, a row
     for column, values in enumerate((x, y, np.ones_like(x))):
         np.add.at(parts[:, column], row[there], values[there])
-    draws = units.resampled(units.sums(parts))
-    means = quotient(draws[:, :2], draws[:, 2:])
-    told = estimates(np.column_stack([means, means[:, 1] - means[:, 0]]))
+    own = units.sums(parts)
+    sums = units.left_out(own)
+    means = quotient(sums[:, :2], sums[:, 2:])
+    told = units.estimates(np.column_stack([means, means[:, 1] - means[:, 0]]), own[:, 2])
     documents = len(np.unique(rows.document[np.unique(row[there])]))
     return Change(role, score, documents, int(there.sum()), told.at(0), told.at(1), told.at(2))
 

@@ -21,7 +21,7 @@ def change_command(
     """What fine-tuning changed: mean entropy, confidence and surprisal under two models, by role, with intervals."""
     check_table(out)
     from analysis.corpus.change import change_table, changes
-    from analysis.corpus.intervals import Units
+    from analysis.intervals import Units
     from data.corpus.inputs import CorpusSource
     from data.corpus.store import open_store
 
@@ -39,5 +39,5 @@ def change_command(
         found,
         out,
         f"A {a.store.facts.name}, B {b.store.facts.name} on {a.store.manifest['data']['name']}; nats a token;"
-        f" ± is half of the interval, {meaning}",
+        f" {meaning}; ± is half of one",
     )

@@ -1,8 +1,9 @@
 """Boundaries counted document by document: S segmentations of the same P positions, every pair of them at once.
 
-Positions are tokens, or characters where two tokenizers are compared. The first position of a row starts a segment
-under every rule, so that it is never counted as agreement. The measures are those of `segmentation_report.agreement`,
-to which they are equal where there is one row.
+Positions are tokens, or characters where two tokenizers are compared. Some start a segment under every rule: the first
+of a row, the first that has a score, and prompts. No strategy decided that: they are neither agreement nor
+disagreement, and count as no boundary of anyone. No window reaches over the end of a row. This is the one computation:
+`segmentation_report.agreement`, reports, the page and figures all count here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.corpus.intervals import Estimates, Floats, Units, estimates, quotient
+from analysis.intervals import SHARE, Estimates, Floats, Units, quotient
 from data.corpus.inputs import row_firsts, row_of
 
 Bools = NDArray[np.bool_]
@@ -55,7 +56,14 @@ class Pairs:
     mean_f1: Estimates  # [S] with all others but itself
 
 
-def count(starts: Bools, offsets: NDArray[np.int64], known: Bools, units: Units) -> Counts:
+def count(
+    starts: Bools,
+    offsets: NDArray[np.int64],
+    known: Bools,
+    units: Units,
+    forced: Bools | None = None,
+    reach: int | None = None,
+) -> Counts:
     """Count the boundaries of S segmentations.
 
     Args:
@@ -63,13 +71,20 @@ def count(starts: Bools, offsets: NDArray[np.int64], known: Bools, units: Units)
         offsets: [R + 1] the rows of the P positions.
         known: [S, R] rows in which a segmentation is known.
         units: of the R rows.
+        forced: [P] positions that start a segment under every rule, beside the first of each row.
+        reach: of a window; half the mean segment of the reference, rounded, if None.
     """
-    row = row_of(offsets)
-    marks = starts & known[:, row]
-    marks[:, row_firsts(offsets)] = False
-    own, positions, held = _totals(marks, offsets, known, units)
-    segments = own.sum(0) + held[1]
-    reach = np.maximum(1, np.round(quotient(held[0], segments, 1.0) / 2)).astype(np.int64)
+    row, first = row_of(offsets), row_firsts(offsets)
+    given = known[:, row]
+    marks = starts & given
+    marks[:, first] = given[:, first]
+    forced = np.zeros(len(row), dtype=bool) if forced is None else forced.copy()
+    forced[first] = True
+    whole, segments = _per_row(marks, offsets, known)
+    half = np.round(quotient(whole, segments, 1.0) / 2)
+    reaches = np.maximum(1, half if reach is None else np.full_like(half, reach)).astype(np.int64)
+    marks &= ~forced
+    own, positions = _totals(marks, forced, offsets, known, units)
     shared = np.zeros_like(own)
     unit = units.of_row[row]
     edges = [0, *(np.flatnonzero(np.diff(unit)) + 1).tolist(), len(row)]
@@ -77,29 +92,32 @@ def count(starts: Bools, offsets: NDArray[np.int64], known: Bools, units: Units)
         part = marks[:, begin:end].astype(np.float32)
         if end > begin:
             shared[unit[begin]] += part @ part.T
-    return Counts(shared, own, *_windows(marks, offsets, known, units, reach), positions, reach)
+    return Counts(shared, own, *_windows(marks, offsets, known, units, reaches), positions, reaches)
+
+
+def _per_row(marks: Bools, offsets: NDArray[np.int64], known: Bools) -> tuple[Floats, Floats]:
+    """[S, S] positions, and segments of i, in the rows in which both i and j are known."""
+    rows = known.shape[1]
+    lengths, row = np.diff(offsets).astype(np.float64), row_of(offsets)
+    segments = np.stack([np.bincount(row, each, minlength=rows) for each in marks])
+    there = known.astype(np.float64)
+    return (there * lengths) @ there.T, segments @ there.T
 
 
 def _totals(
-    marks: Bools, offsets: NDArray[np.int64], known: Bools, units: Units
-) -> tuple[Floats, Floats, tuple[Floats, Floats]]:
-    """[U, S, S] boundaries and positions where both are known; [S, S] all their positions, and rows that hold any."""
-    size, rows, lengths = len(marks), known.shape[1], np.diff(offsets)
-    row = row_of(offsets)
-    per_row = np.stack([np.bincount(row, each, minlength=rows) for each in marks], axis=1)  # [R, S]
+    marks: Bools, forced: Bools, offsets: NDArray[np.int64], known: Bools, units: Units
+) -> tuple[Floats, Floats]:
+    """[U, S, S] boundaries of i, and positions that could be boundaries, where both are known."""
+    size, rows, row = len(marks), known.shape[1], row_of(offsets)
+    per_row = np.stack([np.bincount(row, each, minlength=rows) for each in (*marks, ~forced)], axis=1)  # [R, S + 1]
     own, positions = (np.zeros((units.count, size, size)) for _ in range(2))
-    all_positions, all_rows = np.zeros((size, size)), np.zeros((size, size))
     patterns, which = np.unique(known, axis=1, return_inverse=True)
     for i, pattern in enumerate(patterns.T):  # rows in which the same segmentations are known: mostly all, or few kinds
         both = pattern[:, None] & pattern
-        here = (which.reshape(-1) == i)[:, None]
-        own += units.sums(per_row * here)[:, :, None] * both
-        places = np.stack([lengths, lengths > 0], axis=1) * here  # the first of a row is no place for a boundary
-        positions += (units.sums(places) @ [1, -1])[:, None, None] * both
-        all_positions, all_rows = (
-            total + n * both for total, n in zip((all_positions, all_rows), places.sum(0), strict=True)
-        )
-    return own, positions, (all_positions, all_rows)
+        here = units.sums(per_row * (which.reshape(-1) == i)[:, None])
+        own += here[:, :-1, None] * both
+        positions += here[:, -1, None, None] * both
+    return own, positions
 
 
 def _windows(
@@ -125,20 +143,21 @@ def _windows(
 
 def pairs(counts: Counts, units: Units) -> Pairs:
     """The measures of every pair, each with its interval."""
-    shared, own = units.resampled(counts.shared), units.resampled(counts.own)
+    shared, own = units.left_out(counts.shared), units.left_out(counts.own)
     other = np.swapaxes(own, 1, 2)
+    of_i, of_j = counts.own, np.swapaxes(counts.own, 1, 2)  # how much of each unit stands in a measure
     f1 = quotient(2 * shared, own + other, 1.0)
-    windows = units.resampled(counts.windows)
+    windows = units.left_out(counts.windows)
     size = f1.shape[1]
     others = ~np.eye(size, dtype=bool)
     mean_f1 = quotient((f1 * others).sum(2), np.full((len(f1), size), float(size - 1)))
     own_all, other_all, could = own[0], other[0], counts.positions.sum(0)
     return Pairs(
-        precision=estimates(quotient(shared, other)),
-        recall=estimates(quotient(shared, own)),
-        f1=estimates(f1),
+        precision=units.estimates(quotient(shared, other), of_j, SHARE),
+        recall=units.estimates(quotient(shared, own), of_i, SHARE),
+        f1=units.estimates(f1, of_i + of_j, SHARE),
         chance=quotient(2 * own_all * other_all, could * (own_all + other_all)),
-        window_diff=estimates(quotient(units.resampled(counts.differ), windows)),
-        pk=estimates(quotient(units.resampled(counts.split), windows)),
-        mean_f1=estimates(mean_f1),
+        window_diff=units.estimates(quotient(units.left_out(counts.differ), windows), counts.windows, SHARE),
+        pk=units.estimates(quotient(units.left_out(counts.split), windows), counts.windows, SHARE),
+        mean_f1=units.estimates(mean_f1, counts.own.sum(2), SHARE),
     )

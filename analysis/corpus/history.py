@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import Estimate
 from analysis.corpus.counts import count, pairs
-from analysis.corpus.intervals import Units, estimates, quotient
+from analysis.intervals import Estimate, Units, quotient
 from data.corpus.gather import Gather, GatheredRows
 from data.corpus.inputs import CorpusSource, CorpusTokens, row_of, with_gathered
 from model.errors import MicroStepError
@@ -98,14 +97,15 @@ def _point(
     row = row_of(tokens.rows.offsets)
     per_row = np.zeros((len(tokens.rows), columns.shape[1]))
     np.add.at(per_row, row[real], columns[real])
-    n, d_sum, abs_sum, sx, sy, sxx, syy, sxy = np.moveaxis(units.resampled(units.sums(per_row)), 1, 0)
+    own = units.sums(per_row)
+    n, d_sum, abs_sum, sx, sy, sxx, syy, sxy = np.moveaxis(units.left_out(own), 1, 0)
     variance = np.maximum((n * sxx - sx * sx) * (n * syy - sy * sy), 0)
     return HistoryPoint(
         found.gather,
         int(real.sum()),
-        estimates(quotient(d_sum, n)).at(),
-        estimates(quotient(abs_sum, n)).at(),
-        estimates(quotient(n * sxy - sx * sy, np.sqrt(variance))).at(),
+        units.estimates(quotient(d_sum, n), own[:, 0]).at(),
+        units.estimates(quotient(abs_sum, n), own[:, 0], (0.0, np.inf)).at(),
+        units.estimates(quotient(n * sxy - sx * sy, np.sqrt(variance)), own[:, 0], (-1.0, 1.0)).at(),
         tuple(_likeness(tokens, target, max_length, units) for target in targets),
     )
 
@@ -116,7 +116,7 @@ def _likeness(tokens: CorpusTokens, target: float, max_length: int, units: Units
         solved = solve(rule, tokens.inputs, target, max_length, POINTS, **given)
         starts.append(starts_of(rule, tokens.inputs, solved.parameters, max_length))
     known = np.ones((2, len(tokens.rows)), dtype=bool)
-    met = pairs(count(np.stack(starts), tokens.rows.offsets, known, units), units)
+    met = pairs(count(np.stack(starts), tokens.rows.offsets, known, units, tokens.inputs.forced), units)
     return Likeness(target, met.f1.at(0, 1), float(met.chance[0, 1]))
 
 

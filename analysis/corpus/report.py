@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bootstrap import Estimate
 from analysis.corpus.counts import Pairs, count, pairs
-from analysis.corpus.intervals import Estimates, Floats, Units, estimates, quotient
+from analysis.intervals import SHARE, Estimate, Estimates, Floats, Units, quotient
 from data.corpus.inputs import CorpusSource, CorpusTokens, row_of
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, RULES, check_max_length, find_rule, segment, starts_of
@@ -93,7 +92,7 @@ class CorpusReport:
     def notes(self) -> tuple[str, ...]:
         """What must be said wherever these figures are shown."""
         gathered = tuple(each.gather.meaning for each in self.source.gathered if not each.gather.begin)
-        return (*self.source.store.notes, *gathered, f"intervals: {self.units.meaning}")
+        return (*self.source.store.notes, *gathered, self.units.meaning)
 
 
 def strategies_for(
@@ -167,12 +166,14 @@ def report(
         raise MicroStepError("there is no strategy to report on; name one with --strategy")
     cuts = [cut_corpus(source, strategy, max_length) for strategy in strategies]
     units = Units.of(source.tokens.rows.document)
+    inputs = source.tokens.inputs
     counted, offsets = counted_positions(source)
-    word_start = source.tokens.inputs.word_start
+    word_start = inputs.word_start
     words = np.ones(len(counted), dtype=bool) if word_start is None else word_start
     every_row = np.ones(len(offsets) - 1, dtype=bool)
     starts = np.stack([*(cut.starts for cut in cuts), words])[:, counted]
-    found = count(starts, offsets, np.stack([*(cut.known for cut in cuts), every_row]), units)
+    known = np.stack([*(cut.known for cut in cuts), every_row])
+    found = count(starts, offsets, known, units, inputs.forced[counted])
     return CorpusReport(
         source,
         max_length,
@@ -208,8 +209,10 @@ def _strategy(
     per_row = np.stack(
         [tokens, np.bincount(row, minlength=rows), np.bincount(row[lengths == 1], minlength=rows)], axis=1
     )
-    sums = units.resampled(units.sums(per_row))
-    mean, single = estimates(quotient(sums[:, 0], sums[:, 1])), estimates(quotient(sums[:, 2], sums[:, 1]))
+    own = units.sums(per_row)
+    sums = units.left_out(own)
+    mean = units.estimates(quotient(sums[:, 0], sums[:, 1]), own[:, 1], (1.0, np.inf))
+    single = units.estimates(quotient(sums[:, 2], sums[:, 1]), own[:, 1], SHARE)
     return StrategyReport(
         cut,
         int(tokens.sum()),
@@ -228,7 +231,7 @@ def _ends(cut: CutCorpus, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _curve(source: CorpusSource, cut: CutCorpus, units: Units, max_length: int, tokens: Floats) -> Curve | None:
-    """The mean length at each value; tokens: [1 + RESAMPLES] of the known rows."""
+    """The mean length at each value; tokens: [1 + U] of the known rows, and without each unit."""
     if cut.solved is None or cut.tokens is None:
         return None
     name, values = cut.solved
@@ -240,5 +243,6 @@ def _curve(source: CorpusSource, cut: CutCorpus, units: Units, max_length: int, 
         changed = {**cut.parameters, name: int(value) if integer else value}
         starts = starts_of(cut.strategy.rule, here.inputs, changed, max_length) & counted
         per_row[:, i] = np.bincount(row[starts], minlength=len(cut.known))
-    segments = units.resampled(units.sums(per_row))
-    return Curve(name, values, estimates(quotient(tokens[:, None], segments)))
+    own = units.sums(per_row)
+    lengths = quotient(tokens[:, None], units.left_out(own))
+    return Curve(name, values, units.estimates(lengths, own, (1.0, np.inf)))

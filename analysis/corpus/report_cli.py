@@ -184,15 +184,15 @@ def _common(source: CorpusSource, other: CorpusSource) -> list[str]:
 
 
 def _caption(source: CorpusSource, other: CorpusSource | None, table: Table) -> str:
-    from analysis.corpus.intervals import Units
+    from analysis.intervals import Units
 
     units = Units.of(source.tokens.rows.document)
     name = source.store.facts.name if other is None else f"{source.store.facts.name} and {other.store.facts.name}"
     notes = "; ".join(each.gather.meaning for each in source.gathered if not each.gather.begin)
     corpus = source.store.manifest["data"]["name"]
     return (
-        f"{table} of {name} on {corpus}, {source.store.tokens:,} tokens; ± is half of the interval,"
-        f" {units.meaning}{'; ' if notes else ''}{notes}"
+        f"{table} of {name} on {corpus}, {source.store.tokens:,} tokens;"
+        f" {units.meaning}; ± is half of one{'; ' if notes else ''}{notes}"
     )
 
 

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import Estimate
 from analysis.corpus.counts import Pairs
 from analysis.corpus.report import CorpusReport, CutCorpus, StrategyReport
 from analysis.corpus.transfer import Transfer
+from analysis.intervals import Estimate
 
 Table = Literal["strategies", "pairs", "lengths", "curves", "transfer"]
 _LONG = ("word_precision", "word_recall", "word_window_diff", "word_pk", "precision", "recall", "parameters_")

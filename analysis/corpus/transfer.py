@@ -2,7 +2,8 @@
 
 Two tokenizers place no boundary where only the other has a token's edge, so that even like-minded models agree less
 than perfectly. Beside each F1 stand what independent boundaries at the same rates would reach (chance), and what the
-same pair of models reaches when every token is a segment (ceiling of the tokenizers).
+same pair of models reaches when every token is a segment (ceiling of the tokenizers). Prompts are left out, and
+boundaries that every rule has are not counted, as everywhere.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bootstrap import Estimate
 from analysis.corpus.counts import count, pairs
-from analysis.corpus.intervals import Units
 from analysis.corpus.report import CutCorpus
+from analysis.intervals import Estimate, Units
 from data.corpus.inputs import CorpusSource, continuation, row_of
 from model.errors import MicroStepError
 
@@ -90,9 +90,28 @@ def transfer(
     """
     both = shared_text(a, b)
     units = Units.of(a.tokens.rows.document[both.a])
-    edges_a, edges_b = (_characters(s, np.ones(len(s.tokens.inputs), bool), rows, both.offsets)
-                        for s, rows in ((a, both.a), (b, both.b)))  # fmt: skip
-    return [_one(a, one, b, other, both, units, edges_a, edges_b) for one, other in zip(cuts_a, cuts_b, strict=True)]
+    sides = (a, both.a), (b, both.b)
+    edges = [_characters(s, np.ones(len(s.tokens.inputs), bool), rows, both.offsets) for s, rows in sides]
+    forced = np.any([_characters(s, s.tokens.inputs.forced, rows, both.offsets) for s, rows in sides], axis=0)
+    counted = ~np.any([_prompt(s, rows, both.offsets) for s, rows in sides], axis=0)
+    read = _Read(both, units, edges, forced, counted)
+    return [_one(a, one, b, other, read) for one, other in zip(cuts_a, cuts_b, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What both models have read, whatever the strategy: P characters."""
+
+    both: Shared
+    units: Units
+    edges: list[Bools]  # [P] where a token starts, under each model
+    forced: Bools  # [P] where every rule starts a segment, under one of them
+    counted: Bools  # [P] outside prompts
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """[R + 1] of the rows, among the characters that are counted."""
+        return np.concatenate([[0], np.cumsum(self.counted)])[self.both.offsets].astype(np.int64)
 
 
 def _one(
@@ -100,14 +119,13 @@ def _one(
     one: CutCorpus,
     b: CorpusSource,
     other: CutCorpus,
-    both: Shared,
-    units: Units,
-    edges_a: Bools,
-    edges_b: Bools,
+    read: _Read,
 ) -> Transfer:
+    both, units, offsets = read.both, read.units, read.offsets
     starts = [_characters(a, one.starts, both.a, both.offsets), _characters(b, other.starts, both.b, both.offsets)]
     known = one.known[both.a] & other.known[both.b]
-    counts = count(np.stack([*starts, edges_a, edges_b]), both.offsets, np.stack([known] * 4), units)
+    marks = np.stack([*starts, *read.edges])[:, read.counted]
+    counts = count(marks, offsets, np.stack([known] * 4), units, read.forced[read.counted])
     found, total = pairs(counts.of(2), units), counts.shared.sum(0)
     tokens_a, tokens_b, common = total[2, 2], total[3, 3], total[2, 3]
     in_a, in_b = total[0, 0], total[1, 1]
@@ -115,7 +133,7 @@ def _one(
     return Transfer(
         one,
         other,
-        int((np.diff(both.offsets) * known).sum()),
+        int((np.diff(offsets) * known).sum()),
         int(known.sum()),
         found.precision.at(0, 1),
         found.recall.at(0, 1),
@@ -140,3 +158,19 @@ def _characters(source: CorpusSource, starts: Bools, rows: NDArray[np.int64], of
     found = np.zeros(int(offsets[-1]), dtype=bool)
     found[offsets[:-1][here[real]] + inside[real]] = True
     return found
+
+
+def _prompt(source: CorpusSource, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> Bools:
+    """[P] characters that a token of the prompt holds."""
+    found = np.zeros(int(offsets[-1]) + 1, dtype=np.int64)
+    held, prompt = source.tokens.rows, source.tokens.inputs.prompt
+    if prompt is None:
+        return found[:-1] > 0
+    row = row_of(held.offsets)
+    place = np.full(len(held), -1, dtype=np.int64)
+    place[rows] = np.arange(len(rows))
+    here = prompt & (held.start >= 0) & (place[row] >= 0)
+    at, before = place[row[here]], held.text_start[row[here]]
+    for sign, edge in ((1, held.start), (-1, held.end)):
+        np.add.at(found, offsets[at] + np.minimum(edge[here] - before, np.diff(offsets)[at]), sign)
+    return np.cumsum(found[:-1]) > 0

@@ -12,12 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.asking import Load
-from analysis.bootstrap import Estimate
 from analysis.cutting.cuts import REASONS, Cut, Kept, Side, agree, cuts, mean_length, reasons
 from analysis.cutting.request import CutRequest
 from analysis.cutting.store import StoreSides
 from analysis.cutting.strategy import scale
 from analysis.figures.theme import Theme
+from analysis.intervals import Estimate
 from analysis.segmentation_report import Agreement, Statistics, statistics
 from analysis.units import Unit, significant
 from model.errors import MicroStepError
@@ -85,7 +85,7 @@ class Bench:
 
     def statistics(self, cut: Cut) -> Statistics:
         """Lengths and agreement with words."""
-        return self.kept.get(("statistics", cut), lambda: statistics(cut.found, cut.inputs))
+        return self.kept.get(("statistics", cut), lambda: statistics(cut.found, cut.side.inputs))
 
     def mean_length(self, cut: Cut) -> Estimate:
         """See `analysis.cutting.cuts.mean_length`."""

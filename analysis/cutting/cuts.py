@@ -14,11 +14,11 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bootstrap import Estimate, ratio
 from analysis.cutting.extras import Extra, Gathered, Gathering, extra_for
 from analysis.cutting.strategy import Strategy, labels
+from analysis.intervals import Estimate, Units, quotient, ratio
 from analysis.scoring import ScoredText
-from analysis.segmentation_report import Agreement, agreement
+from analysis.segmentation_report import Agreement, agreement, row_offsets
 from analysis.segmenting import scored_inputs
 from model.errors import MicroStepError
 from model.loading import ModelFacts
@@ -45,6 +45,7 @@ class Side:
     inputs: SegmentInputs  # [N] what all rules can look at
     notes: tuple[str, ...] = ()
     extras: Mapping[Extra, Gathered] = field(default_factory=dict)
+    document: NDArray[np.int32] | None = None  # [R] of a store: the number of the document that each row is of
 
     def __post_init__(self) -> None:
         n = len(self.inputs)
@@ -169,35 +170,51 @@ def _cut(name: str, side: Side, strategy: Strategy, number: int, max_length: int
 
 
 def mean_length(cut: Cut) -> Estimate:
-    """Tokens per segment, prompt left out, with its 95% interval: over segments; of many documents, over these."""
+    """Tokens per segment, prompt left out, with its 95% interval: over segments; of a store, over its documents."""
     counted = cut.side.counted
     starts = cut.found.starts & counted
-    rows = np.cumsum(cut.inputs.row_starts) - 1
-    if rows[-1] > 0:
-        tokens = np.bincount(rows, counted).astype(np.float64)
-        return ratio(tokens, np.bincount(rows, starts).astype(np.float64))
-    lengths = cut.found.lengths[counted[cut.found.starts]].astype(np.float64)
-    return ratio(lengths, np.ones(len(lengths)))
+    if cut.side.document is None:
+        lengths = cut.found.lengths[counted[cut.found.starts]].astype(np.float64)
+        return ratio(lengths, np.ones(len(lengths)))
+    rows, units = np.cumsum(cut.side.inputs.row_starts) - 1, Units.of(cut.side.document)
+    own = units.sums(np.stack([np.bincount(rows, counted), np.bincount(rows, starts)], axis=1))
+    sums = units.left_out(own)
+    return units.estimates(quotient(sums[:, 0], sums[:, 1]), own[:, 1], (1.0, np.inf)).at()
 
 
 def agree(reference: Cut, hypothesis: Cut) -> tuple[Agreement, str]:
-    """How the boundaries of two cuts meet, outside the prompt; and whether between tokens or characters."""
+    """How the boundaries of two cuts meet, outside the prompt; and whether between tokens or characters.
+
+    Boundaries that every rule has are not counted, and no window crosses from one document of a store to the next.
+    """
     a, b = reference.side, hypothesis.side
+    starts = reference.found.starts, hypothesis.found.starts
     if a is b or (np.array_equal(a.start, b.start) and np.array_equal(a.end, b.end)):
-        both = a.counted & b.counted
-        return agreement(reference.found.starts[both], hypothesis.found.starts[both]), "tokens"
+        both, forced = a.counted & b.counted, a.inputs.forced | b.inputs.forced
+        offsets = row_offsets(a.inputs, both)
+        return agreement(starts[0][both], starts[1][both], offsets, forced[both]), "tokens"
     last = min(int(side.end.max(initial=0)) for side in (a, b))
-    first = max(int(side.start[side.counted & (side.start >= 0)].min(initial=last)) for side in (a, b))
-    places = [_characters(cut, last)[first:] for cut in (reference, hypothesis)]
-    return agreement(places[0], places[1]), "characters"
+    forced = _characters(a, a.inputs.forced, last) | _characters(b, b.inputs.forced, last)
+    both = ~(_covered(a, ~a.counted, last) | _covered(b, ~b.counted, last))
+    places = [_characters(side, each, last)[both] for side, each in zip((a, b), starts, strict=True)]
+    return agreement(places[0], places[1], forced=forced[both]), "characters"
 
 
-def _characters(cut: Cut, n: int) -> Bools:
-    """[n] characters at which a segment starts, inside none."""
-    side, found = cut.side, np.zeros(n, dtype=bool)
-    at = side.start[cut.found.starts & ~side.continuation & (side.start >= 0)]
+def _characters(side: Side, tokens: Bools, n: int) -> Bools:
+    """[n] characters at which one of some tokens [N] starts, inside none."""
+    found = np.zeros(n, dtype=bool)
+    at = side.start[tokens & ~side.continuation & (side.start >= 0)]
     found[at[at < n]] = True
     return found
+
+
+def _covered(side: Side, tokens: Bools, n: int) -> Bools:
+    """[n] characters that one of some tokens [N] holds."""
+    there = tokens & (side.start >= 0)
+    change = np.zeros(n + 1, dtype=np.int64)
+    np.add.at(change, np.minimum(side.start[there], n), 1)
+    np.add.at(change, np.minimum(side.end[there], n), -1)
+    return np.cumsum(change[:-1]) > 0
 
 
 def reasons(cut: Cut) -> NDArray[np.int8]:

@@ -38,7 +38,20 @@ class StoreSides:
         notes = source.store.notes if inputs.prompt is None else (*source.store.notes, PROMPT_APART)
         nowhere = np.full(n, -1, dtype=np.int32)
         none = np.zeros(n, dtype=bool)
-        whole = Side("A", source.store.facts, "", nowhere, nowhere, none, (), np.empty(0, "U9"), inputs, notes)
+        rows = source.tokens.rows
+        whole = Side(
+            key="A",
+            facts=source.store.facts,
+            text="",
+            start=nowhere,
+            end=nowhere,
+            continuation=none,
+            display=(),
+            role=np.empty(0, "U9"),
+            inputs=inputs,
+            notes=notes,
+            document=rows.document[np.diff(rows.offsets) > 0],
+        )
         return cls(path, whole, source)
 
     @property

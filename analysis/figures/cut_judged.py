@@ -48,7 +48,7 @@ def statistics(bench: Bench, view: CutView) -> Drawn:
     return Drawn(
         "statistics",
         "Lengths and words",
-        "Tokens per segment with the 95% interval (block bootstrap); prompt left out. Words: agreement of the "
+        "Tokens per segment with the 95% interval, where there are enough; prompt left out. Words: agreement of the "
         "boundaries with the starts of words.",
         make,
         lambda: data,

@@ -20,11 +20,10 @@ from analysis.attention.micro_tables import (
     slot_table,
     weight_table,
 )
-from analysis.bootstrap import Estimate
-from analysis.corpus.intervals import Estimates
 from analysis.figures.base import Drawn, check_figure, safe
 from analysis.figures.still import Page, StillRow, around
 from analysis.figures.theme import INK, SERIES, SOFT, colorscale, styled
+from analysis.intervals import Estimate, Estimates
 from analysis.units import significant
 
 MARGIN = 9  # columns of a row's name
@@ -175,8 +174,7 @@ def _draw_shares(found: MicroAttention, view: MicroView) -> go.Figure:
     for slot, name in enumerate(names):
         there = ~np.isnan(every.mean[:, slot])
         mean, low, high = (values[:, slot] for values in (every.mean, every.low, every.high))
-        said = [f"{significant(float(m))} ({significant(float(a))} to {significant(float(b))})"
-                for m, a, b in zip(mean, low, high, strict=True)]  # fmt: skip
+        said = [Estimate(float(m), float(a), float(b)).spoken() for m, a, b in zip(mean, low, high, strict=True)]
         of_context = slot < found.states
         figure.add_bar(
             x=[positions[i] for i in np.flatnonzero(there)],
@@ -222,7 +220,7 @@ def _draw_evenness(found: MicroAttention, view: MicroView) -> go.Figure:
                 marker={"size": 8, "color": SERIES[view.theme][col - 1]},
                 error_y={"array": high - mean, "arrayminus": mean - low, "thickness": 1.2},
                 customdata=[
-                    _spoken(Estimate(m, a, b))
+                    Estimate(m, a, b).spoken()
                     for m, a, b in zip(mean.tolist(), low.tolist(), high.tolist(), strict=True)
                 ],
                 hovertemplate=f"{title} %{{x}}<br>%{{customdata}} of {k}<extra></extra>",
@@ -246,10 +244,6 @@ def _label(slot: str) -> str:
     if not name.startswith("token"):
         return slot
     return f"{name}{colon}{safe(text, MOST_LABELS)}"
-
-
-def _spoken(value: Estimate) -> str:
-    return f"{significant(value.mean)} ({significant(value.low)} to {significant(value.high)})"
 
 
 FIGURES: dict[str, Callable[[MicroAttention, MicroView], Drawn]] = {
