@@ -137,9 +137,21 @@ def scored_text(
     ended: bool = False,
 ) -> ScoredText:
     """Put scores together with what their top-k ids stand for."""
+    notes = (*notes, *impossible(scores.surprisal))
     ids = np.unique(scores.topk_ids[scores.topk_ids >= 0])
     strings = dict(zip(ids.tolist(), token_strings(loaded.tokenizer, ids), strict=True))
     return ScoredText(loaded.facts, encoded, scores, strings, notes, generated, ended)
+
+
+def impossible(surprisal: NDArray[np.float32]) -> tuple[str, ...]:
+    """What must be said where tokens came that the model had ruled out: a logit of minus infinity is legal."""
+    count = int(np.isinf(surprisal).sum())
+    if not count:
+        return ()
+    return (
+        f"{count:,} of {len(surprisal):,} tokens came although the model gave them probability 0: their surprisal is"
+        " infinite, and so is every mean of it, and bits per byte",
+    )
 
 
 def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:

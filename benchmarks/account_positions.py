@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.account_ratio import ratio
 from data.prepared import Prepared
+from model.finite import check_finite
 from model.forward import body
 from model.lean_loss import head_loss
 from model.loading import LoadedModel
@@ -45,11 +46,13 @@ def positions(
     for chosen in cut(np.argsort(rows.lengths, kind="stable"), rows.lengths, BATCH_TOKENS):
         some = batch(rows, chosen).to(model.device)
         out = model(some.ids, some.mask, some.starts, some.labels)
-        row, token = (~out.nll.isnan()).nonzero(as_tuple=True)
+        row, token = out.labelled.nonzero(as_tuple=True)
+        check_finite(merged.model, out.nll[row, token].isnan())
         states = body(base.model)(
             input_ids=some.ids, attention_mask=some.mask.long(), use_cache=False
         ).last_hidden_state[row, token - 1]
         theirs = head_loss(base.model, states, some.ids[row, token], torch.ones(len(row), device=states.device))
+        check_finite(base.model, theirs.nll.isnan())
         place = chosen[row.cpu().numpy()], out.micro_position[row, token].cpu().numpy()
         np.add.at(right[0], place, out.correct[row, token].cpu().numpy())
         np.add.at(right[1], place, theirs.correct.cpu().numpy())

@@ -18,6 +18,7 @@ from benchmarks.measure import spread, version
 from model.configuration import MicroStepConfig
 from model.errors import ModelError
 from model.fetch import fetch
+from model.finite import check_finite
 from model.forward import body, vocabulary
 from model.lean_loss import head_loss
 from model.loading import ModelSpec, load
@@ -177,6 +178,7 @@ class Judged:
             with torch.inference_mode():
                 states = body(base)(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0, len(prompt) - 1 :]
                 told = head_loss(base, states, ids[0, len(prompt) :], torch.ones(len(answer), device=base.device))
+            check_finite(base, told.nll.isnan())
             nll += float(told.nll.double().sum())
             agreed += int(told.correct.sum())
             count += len(answer)

@@ -14,16 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessorList
 
 from evals.loglikelihood import Scored, by_base, by_own_segments
 from evals.until import AnswerCriterion, StopStrings, apart
 from model.errors import MicroStepError
 from model.few_rows import for_few_rows
+from model.finite import FiniteLogits, check_finite
 from model.forward import body
 from model.growing_cache import growing_cache, keeps_all
 from model.loading import LoadedModel, ModelSpec, load
@@ -89,6 +91,7 @@ class RecordedLM(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         if not self.per_token:
             said: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+            check_finite(self.model, np.isnan([total for total, _ in said]), of="texts")
             for (_, _, ids), (total, _) in zip(requests, said, strict=True):
                 self.likelihoods.append(Likely(total, len(ids), len(ids), None))
             return said
@@ -122,7 +125,9 @@ class RecordedLM(HFLM):  # type: ignore[misc]
             if keeps_all(self.model):
                 cache = generation_kwargs["past_key_values"] = growing_cache(self.model.config)
                 prompts.read_shared(cache, lambda ids, mask, position: self._read(ids, mask, position, cache))
+            watch = generation_kwargs["logits_processor"] = LogitsProcessorList([FiniteLogits(self.model)])
             out: Tensor = super()._model_generate(prompts.ids, max_length, stop, **generation_kwargs)
+            watch[0].check()
         share = (time.perf_counter() - begun) / len(out)
         stops = StopStrings(self.tokenizer, stop)
         out = torch.cat([context, out[:, context.shape[1] :]], 1)

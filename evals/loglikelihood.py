@@ -29,6 +29,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from model.course import leave, read_prompts
+from model.finite import check_finite
 from model.forward import body, logits_of, token_model, vocabulary
 from model.growing_cache import growing_cache
 from model.modeling import MicroStepForCausalLM
@@ -84,6 +85,7 @@ def by_base(
     step = max(1, _CHUNK_BYTES // (4 * vocabulary(base)))
     told = [_told(logits_of(base, states[a : a + step]), target[a : a + step]) for a in range(0, len(target), step)]
     nll = torch.cat([each[0] for each in told]).cpu().numpy()
+    check_finite(base, np.isnan(nll))
     correct = torch.cat([each[1] for each in told]).cpu().numpy()
     bounds = pairwise(np.cumsum([0, *map(len, continuations)]).tolist())
     return [Scored(nll[a:b], correct[a:b], np.zeros(b - a, dtype=np.int64)) for a, b in bounds]
@@ -175,6 +177,7 @@ class _Reading:
         goes = (sure >= self.tau).long().cumprod(1).bool()
         inside = torch.cat([torch.ones_like(goes[:, :1]), goes], 1) & there
         nll, correct = _told(logits, tokens)
+        check_finite(model, nll[:, 0].isnan() | sure.isnan().any(1), of="texts")
         row, slot = inside.nonzero(as_tuple=True)
         place = np.array(live)[row.cpu().numpy()], window[row, slot].cpu().numpy()
         self.nll[place] = nll[row, slot].cpu().numpy()

@@ -6,22 +6,25 @@ it in the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.generation import EosTokenCriteria, GenerationConfig, MaxLengthCriteria
 
 from model.errors import MicroStepError
+from model.finite import not_finite
 from model.written import Written
 
 
 class Chooser:
-    """Chooses tokens for the rows of one run."""
+    """Chooses tokens for the rows of one run of a model."""
 
     def __init__(
         self,
+        model: PreTrainedModel,
         settings: GenerationConfig,
         processors: Callable[[list[int]], LogitsProcessorList],
         criteria: StoppingCriteriaList,
@@ -31,6 +34,7 @@ class Chooser:
     ) -> None:
         if settings.num_beams != 1:
             raise MicroStepError("segments are decoded greedily or sampled; num_beams must be 1")
+        self.model = model
         self.sampled = bool(settings.do_sample)
         self.most = most  # new tokens of a row
         self.topk = topk
@@ -68,9 +72,13 @@ class Chooser:
         return torch.cat(scores)
 
     def choose(self, logits: Tensor, rows: list[Written]) -> tuple[Tensor, Tensor]:
-        """[R] ids, and [R] the probability of each under the logits themselves, before processors."""
-        chosen = self.pick(self.processed(logits, rows))
-        return chosen, probability_of(logits, chosen)
+        """[R] ids, and [R] the probability of each under the logits themselves, before processors.
+
+        It is NaN where there is nothing to choose from, which `add` refuses.
+        """
+        scores = self.processed(logits, rows)
+        chosen = self.pick(scores)
+        return chosen, probability_of(logits, chosen, scores)
 
     def pick(self, scores: Tensor) -> Tensor:
         """[R] ids from scores [R, V]: the highest, or sampled."""
@@ -79,15 +87,24 @@ class Chooser:
         return self.sample(scores.softmax(-1))
 
     def sample(self, probability: Tensor) -> Tensor:
-        """[R] ids from distributions [R, V]."""
-        return torch.multinomial(probability, 1, generator=self._generator)[:, 0]
+        """[R] ids from distributions [R, V]; any id from one that is NaN, which the id's probability then is, too."""
+        return torch.multinomial(probability.nan_to_num(nan=1.0), 1, generator=self._generator)[:, 0]
 
     def uniform(self, *shape: int, device: torch.device) -> Tensor:
         """Random numbers from 0 to 1."""
         return torch.rand(*shape, generator=self._generator, device=device)
 
     def add(self, row: Written, token: int, probability: float, now: float, logits: Tensor) -> bool:
-        """Put a token at a row's end; whether the row is over."""
+        """Put a token at a row's end; whether the row is over.
+
+        Raises:
+            NumericalError: its probability is NaN, since the logits are not finite.
+            MicroStepError: its probability is NaN, since the settings leave no token to choose.
+        """
+        if math.isnan(probability):
+            if bool(logits.logsumexp(-1).isfinite()):
+                raise MicroStepError(f"the settings forbid every token as new token {len(row.ids) + 1}; loosen them")
+            raise not_finite(self.model, f"new token {len(row.ids) + 1} has logits")
         row.add(token, probability, now)
         if self.topk:
             best = logits.softmax(-1).topk(self.topk)
@@ -111,6 +128,10 @@ class Chooser:
         return torch.tensor([row.prompt + row.ids + extra], device=device)
 
 
-def probability_of(logits: Tensor, chosen: Tensor) -> Tensor:
-    """[R] softmax probability of chosen [R] under logits [R, V]."""
-    return (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)).exp()
+def probability_of(logits: Tensor, chosen: Tensor, scores: Tensor | None = None) -> Tensor:
+    """[R] softmax probability of chosen [R] under logits [R, V].
+
+    NaN where the logits are not finite, or where the scores [R, V] that the choice was made from hold no possible word.
+    """
+    p = (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)).exp()
+    return p if scores is None or scores is logits else p.where(scores.amax(-1) > -torch.inf, torch.nan)

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from model.errors import MicroStepError, TextError, TooLarge
+from model.finite import not_finite
 from model.forward import body, context_length, logits_of, text_config
 from model.growing_cache import growing_cache
 from model.uncertainty import TokenScores, reduce_in_chunks, reduce_logits
@@ -83,6 +84,7 @@ def continue_text(
     Raises:
         TextError: there is nothing to continue.
         TooLarge: prompt and continuation do not fit the model's context.
+        NumericalError: the model's logits are not finite.
     """
     sampling = sampling or Sampling()
     fed = np.concatenate([np.asarray(prefix, dtype=np.int64), prompt])
@@ -111,8 +113,12 @@ def continue_text(
                 chosen = logits.argmax(-1)
             else:
                 probability = warpers(ids, logits.clone()).softmax(-1).cpu()
+                if bool(probability.isnan().any()):
+                    raise not_finite(model, f"new token {len(new) + 1} has logits")
                 chosen = torch.multinomial(probability, 1, generator=generator)[:, 0].to(model.device)
             parts.append(reduce_logits(logits, chosen, k))
+            if parts[-1].not_finite.any():
+                raise not_finite(model, f"new token {len(new) + 1} has logits")
             new.append(int(chosen))
             if on_token is not None:
                 on_token(new[-1], parts[-1])

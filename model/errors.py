@@ -5,6 +5,7 @@ MicroStepError
  |    +-- ModelNotFound  no catalog entry, hub repository or folder of that name can be had
  |    +-- ModelBroken    it is there, but its files cannot be read
  |    +-- LicenceNeeded  its terms must be accepted first
+ |    +-- NumericalError its numbers are NaN or infinite, so that nothing can be said
  +-- TextError           a text cannot be read or scored
  +-- TooLarge            more memory, disk or context than there is
  +-- ExportError         a file cannot be written
@@ -34,6 +35,12 @@ class ModelBroken(ModelError):
 
 class LicenceNeeded(ModelError):
     """The model's terms must be accepted before it is fetched."""
+
+
+class NumericalError(ModelError):
+    """The model's numbers are NaN or infinite, so that no score, token or loss can be made of them."""
+
+    row: int | None = None  # of a batch, which text it was
 
 
 class TextError(MicroStepError):

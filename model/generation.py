@@ -6,6 +6,7 @@ have segments of different lengths; each row takes one slot of the macro cache a
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from model.choosing import Chooser
 from model.course import Course, Told, leave, only, read_prompts
 from model.errors import MicroStepError, TextError, TooLarge
 from model.few_rows import for_few_rows
+from model.finite import not_finite
 from model.forward import logits_of
 from model.growing_cache import growing_cache
 from model.lossless import write_lossless
@@ -76,6 +78,7 @@ def generate_segments(
         TextError: a prompt is empty.
         TooLarge: prompt and new tokens do not fit the base's context.
         MicroStepError: padding is not on the left, or settings that do not go together.
+        NumericalError: the model's logits are not finite.
     """
     chosen = find_stop_rule(rule, model.stop is not None)
     lossless = model.config.decoding == "lossless" if verify is None else verify
@@ -122,7 +125,7 @@ def generate_segments(
                 model_kwargs={},
             )
 
-        chooser = Chooser(generation_config, processors, stopping_criteria, new, generator, topk)
+        chooser = Chooser(model, generation_config, processors, stopping_criteria, new, generator, topk)
         rows = [Written(ids[kept].tolist()) for ids, kept in zip(input_ids, repeated.bool(), strict=True)]
         clock = Clock()
         write = write_lossless if lossless else write_merged
@@ -261,7 +264,7 @@ class _Segment:
         asked = list(range(len(live)))  # of whom a token is computed
         if rule.early and rule.needs_stop_head:
             unknown = torch.full_like(product, float("nan"))
-            asked = self._kept(rule.keep(Offer(slot, step, unknown, product, stop), tau), live, asked)
+            asked = self._kept(rule.keep(Offer(slot, step, unknown, product, stop), tau), live, asked, None, stop)
             if not asked:
                 return [], torch.zeros(0), product, product, state
         rows, state, product = only(asked, [self.rows[i] for i in live], state, product)
@@ -285,13 +288,20 @@ class _Segment:
         token: Tensor | None = None,
         probability: Tensor | None = None,
     ) -> list[int]:
-        """Which of the asked rows go on; the segments of the others end here."""
+        """Which of the asked rows go on; the segments of the others end here.
+
+        Raises:
+            NumericalError: a probability is NaN, which no rule keeps.
+        """
         if bool(keep.all()):
             return asked
         kept = []
         offered = None
-        if token is not None and probability is not None:
-            offered = list(zip(token.tolist(), probability.tolist(), strict=True))
+        p = None if probability is None else probability.tolist()
+        if p is not None and any(math.isnan(each) for each in p):
+            raise not_finite(self.course.model, "the micro decoder has probabilities")
+        if token is not None and p is not None:
+            offered = list(zip(token.tolist(), p, strict=True))
         for at, goes_on in zip(asked, keep.tolist(), strict=True):
             if goes_on:
                 kept.append(at)

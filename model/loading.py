@@ -94,7 +94,11 @@ def load(
             if spec.quantization != "none":
                 notes.append(f"the adapter was merged into {spec.quantization} weights, which rounds it")
     model.eval().requires_grad_(False)
-    return LoadedModel(spec, _facts(spec, folder, model, tokenizer, notes, micro), model, tokenizer)
+    facts = _facts(spec, folder, model, tokenizer, notes, micro)
+    from model.forward import token_model
+
+    token_model(model).name_or_path = model.name_or_path = facts.name  # in messages
+    return LoadedModel(spec, facts, model, tokenizer)
 
 
 def _adapted(

@@ -9,6 +9,7 @@ drafted.
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from model.choosing import Chooser, probability_of
 from model.course import Course, leave, read_prompts
+from model.finite import not_finite
 from model.forward import logits_of, vocabulary
 from model.growing_cache import growing_cache, padded_anywhere
 from model.written import Clock, Written
@@ -61,10 +63,10 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
         seen = torch.cat([mask, inside.to(mask.dtype)], 1)
         macro = model.macro(embed(fed), seen, position[:, None] + steps, cache)
         logits = logits_of(model.base, macro.last.flatten(0, 1)).view(len(live), n + 1, -1)
-        count, token = _accepted(chooser, written, logits, draft)
+        count, token, possible = _accepted(chooser, written, logits, draft)
         batch = torch.arange(len(live), device=mask.device)
         every, logits, context = logits, logits[batch, count], macro.context[batch, count]
-        probability = probability_of(logits, token)
+        probability = probability_of(logits, token).where(possible, torch.nan)
         mask = _without_refused(cache, seen, n + 1, count + 1, anywhere)
         position = position + count + 1
         clock.to("macro")
@@ -161,10 +163,13 @@ class _Drafter:
         distribution = scores.softmax(-1)
         return self.chooser.sample(distribution), distribution, sure
 
-    @staticmethod
-    def _refuse(out: Draft, rows: list[Written], going: Tensor, keep: Tensor, token: Tensor, sure: Tensor) -> None:
+    def _refuse(
+        self, out: Draft, rows: list[Written], going: Tensor, keep: Tensor, token: Tensor, sure: Tensor
+    ) -> None:
         told = zip(rows, going.tolist(), keep.tolist(), token.tolist(), sure.tolist(), strict=True)
         for i, (row, was, is_kept, id_, p) in enumerate(told):
+            if was and math.isnan(p):
+                raise not_finite(self.model, "the micro decoder has probabilities")
             row.micro_steps += was
             row.drafted += was and is_kept
             if was and not is_kept:
@@ -184,8 +189,15 @@ def with_vocabulary(lm: PreTrainedModel, words: Tensor) -> PreTrainedModel:
     return out
 
 
-def _accepted(chooser: Chooser, rows: list[Written], logits: Tensor, draft: Draft) -> tuple[Tensor, Tensor]:
-    """[R] how many drafted tokens the base keeps, and [R] its own token after them; logits [R, 1 + n, V]."""
+def _accepted(chooser: Chooser, rows: list[Written], logits: Tensor, draft: Draft) -> tuple[Tensor, Tensor, Tensor]:
+    """[R] how many drafted tokens the base keeps, [R] its own token after them, and whether any was possible there.
+
+    Args:
+        chooser: chooses.
+        rows: R rows.
+        logits: [R, 1 + n, V] of the base, before and after each drafted token.
+        draft: n tokens of each row.
+    """
     n = draft.ids.shape[1]
     batch = torch.arange(len(rows), device=logits.device)
     if chooser.looks_back(rows):
@@ -199,10 +211,10 @@ def _accepted(chooser: Chooser, rows: list[Written], logits: Tensor, draft: Draf
         choice = scores.argmax(-1)
         agreed = (choice[:, :n] == draft.ids) & draft.there
         count = agreed.long().cumprod(1).sum(1)
-        return count, choice[batch, count]
-    p = scores.softmax(-1)
+        return count, choice[batch, count], scores[batch, count].amax(-1) > -torch.inf
+    p, possible = scores.softmax(-1), scores.amax(-1) > -torch.inf
     if not n:
-        return torch.zeros_like(batch), chooser.sample(p[:, 0])
+        return torch.zeros_like(batch), chooser.sample(p[:, 0]), possible[:, 0]
     q = torch.stack(draft.distributions, 1)  # [R, n, V]
     drawn = draft.ids[..., None]
     ratio = (p[:, :n].gather(2, drawn) / q.gather(2, drawn).clamp_min(1e-30))[..., 0]
@@ -211,7 +223,8 @@ def _accepted(chooser: Chooser, rows: list[Written], logits: Tensor, draft: Draf
     refused = count < draft.there.sum(1)
     at = p[batch, count]
     rest = (at - q[batch, count.clamp(max=n - 1)]).clamp_min(0)
-    return count, chooser.sample(torch.where((refused & (rest.sum(-1) > 0))[:, None], rest, at))
+    token = chooser.sample(torch.where((refused & (rest.sum(-1) > 0))[:, None], rest, at))
+    return count, token, possible[batch, count]
 
 
 def _chosen_probability(logits: Tensor, ids: Tensor) -> list[list[float]]:

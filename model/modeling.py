@@ -343,7 +343,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             teacher = torch.where(theirs.isnan(), states.detach(), theirs)  # its own teach nothing
         weight = torch.full((len(row),), 1 / count, device=states.device)
         told: HeadLoss = head_loss(self.base, states, labels[row, token], weight, teacher, self.config.teacher_weight)
-        out.loss = told.loss
+        out.labelled, out.loss = labelled, told.loss
         out.token_loss = told.nll.sum() / count
         out.teacher_loss = told.divergence.sum() / count if teacher is not None else None
         out.nll = torch.full(labels.shape, float("nan"), device=states.device).index_put((row, token), told.nll)

@@ -25,6 +25,7 @@ class MicroStepOutput(ModelOutput):  # type: ignore[misc]
     teacher_loss: Tensor | None = None  # [] mean KL(teacher || model) of the labelled tokens, nats
     stop_count: int | None = None  # stops that the stop loss is over
     stop_correct: Tensor | None = None  # [] of these on the right side of one half
+    labelled: Tensor | None = None  # [B, N] bool, the tokens that have a label
     nll: Tensor | None = None  # [B, N] of token t, nats; NaN without a label
     correct: Tensor | None = None  # [B, N] bool, token t was the likeliest
     micro_position: Tensor | None = None  # [B, N] 0 for a segment's first token, which the base predicts

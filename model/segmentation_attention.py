@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from model.cost import available_memory
 from model.errors import MicroStepError, ModelError, TooLarge
+from model.finite import check_states
 from model.forward import Progress, body, context_length, fed_ids, hidden_states, text_config, watched
 from model.segmentation import MAX_LENGTH
 from model.segmentation_capture import Attended, capture, layers_of, private_copy
@@ -92,6 +93,7 @@ def router_turns(
     Raises:
         MicroStepError: no such layer.
         TooLarge: the text is longer than the context.
+        NumericalError: the hidden states are not finite.
     """
     count = int(text_config(model).num_hidden_layers)
     if not 0 <= layer <= count:
@@ -106,6 +108,7 @@ def router_turns(
         hidden_states(private, [read], prefix)
     if held:
         states = held[0][0, len(prefix) :].float()
+        check_states(model, states, f"hidden states after layer {layer}")
         turn = (1 - torch.cosine_similarity(states[1:], states[:-1], dim=-1)) / 2
         found[1 : len(turn) + 1] = turn.clamp_(0, 1).cpu().numpy()
     return found

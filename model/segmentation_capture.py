@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from model.errors import ModelError
+from model.finite import check_states
 from model.forward import body, token_model
 
 _NAME = "micro_step_capture"
@@ -91,8 +92,9 @@ class Enough(Exception):
 
 @dataclass
 class Capture:
-    """The chosen layers of one run."""
+    """The chosen layers of one run of a model."""
 
+    model: PreTrainedModel
     implementation: str
     held: dict[int, Attended] = field(default_factory=dict)  # empty where a visitor takes them
     visit: Visit | None = None
@@ -134,8 +136,10 @@ def capture(private: PreTrainedModel, layers: Sequence[int], visit: Visit | None
         private: of which model.
         layers: which, from 0.
         visit: is given each layer's in its turn, and nothing is kept; may raise `Enough` to leave the pass.
+
+    In the pass, NumericalError is raised where queries or keys of these layers are not finite.
     """
-    found = Capture(str(private.config._attn_implementation or "eager"), visit=visit)
+    found = Capture(private, str(private.config._attn_implementation or "eager"), visit=visit)
     all_layers = layers_of(body(private))
     for i in layers:
         for part in all_layers[i].modules():
@@ -152,6 +156,8 @@ def _attend(
 ) -> Any:
     """Keep the arguments, then do as the model would have done."""
     found, layer = cast("tuple[Capture, int]", module.captured)
+    for given in (query, key):  # [1, H, N, d]
+        check_states(found.model, given[0].transpose(0, 1), f"queries or keys in layer {layer}", "positions")
     attended = Attended(_bare(module), query, key, attention_mask, options)
     if found.visit is None:
         found.held[layer] = attended

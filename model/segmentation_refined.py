@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.finite import check_finite
 from model.forward import Progress, check_readable, fed_ids, logits_of, vocabulary
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def refined_confidences(
             at = start[:, None] + torch.arange(most, device=device)
             state, _ = model.micro(context[start - first], embed(text[at.clamp(max=len(ids) - 1)]))
             logits = logits_of(model, state.flatten(0, 1))
+            check_finite(model, ~logits.logsumexp(-1).isfinite(), "micro decoder's logits", "places")
             sure = (logits.amax(-1) - logits.logsumexp(-1)).exp().view(at.shape).cpu().numpy()
             for j in range(most):
                 kept = (at[:, j] + 1 < len(ids)).cpu().numpy()

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from model.errors import ModelError
+from model.errors import ModelError, NumericalError
+from model.finite import check_finite
 from model.forward import Progress, hidden_states, logits_of, vocabulary, watched
 
 CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32, but at least
@@ -55,6 +56,11 @@ class TokenScores:
     def missing(self) -> NDArray[np.bool_]:
         """[N] tokens that could not be scored."""
         return np.isnan(self.entropy)
+
+    @property
+    def not_finite(self) -> NDArray[np.bool_]:
+        """[N] tokens whose logits were NaN or plus infinity: something stands before them, and yet they are NaN."""
+        return np.isnan(self.entropy) & (self.rank > 0)
 
     @classmethod
     def join(cls, parts: Sequence[TokenScores]) -> TokenScores:
@@ -109,14 +115,22 @@ def score(
 
     Raises:
         TooLarge: a text is longer than the model's context.
+        NumericalError: the logits of a text's tokens are not finite; `row` is its number.
     """
     with torch.inference_mode(), watched(model, progress, share=BODY_SHARE):
         hidden, lengths = hidden_states(model, rows, prefix)
         targets = [row if prefix else row[1:] for row in rows]
         flat = torch.cat([hidden[i, :n] for i, n in enumerate(lengths)]) if lengths else hidden.flatten(0, 1)
         target = np.concatenate(targets) if targets else np.zeros(0, dtype=np.int64)
-        every = reduce_in_chunks(model, flat, target, k, chunk, progress)
-    return _split(every, [len(row) for row in rows], lengths, k)
+        every = _reduced(model, flat, target, k, chunk, progress)
+    found = _split(every, [len(row) for row in rows], lengths, k)
+    for i, (scores, n) in enumerate(zip(found, lengths, strict=True)):
+        try:
+            check_finite(model, scores.not_finite[len(scores) - n :])
+        except NumericalError as error:
+            error.row = i
+            raise
+    return found
 
 
 def score_pair(
@@ -133,6 +147,7 @@ def score_pair(
     Raises:
         ModelError: the two models' logits differ in width, so that no divergence is defined.
         TooLarge: the text is longer than a model's context.
+        NumericalError: the logits of a model are not finite.
     """
     if vocabulary(a) != vocabulary(b):
         raise ModelError(f"no divergence between vocabularies of {vocabulary(a)} and {vocabulary(b)} entries")
@@ -150,6 +165,8 @@ def score_pair(
             scores_a.append(reduce_logits(logits_a, target[piece].to(a.device), k))
             scores_b.append(reduce_logits(logits_b, target[piece].to(a.device), k))
             _report(progress, BODY_SHARE + (1 - BODY_SHARE) * piece.stop / len(target))
+    for model, parts in ((a, scores_a), (b, scores_b)):
+        check_finite(model, TokenScores.join([TokenScores.nothing(0, k), *parts]).not_finite)
     lead = len(row) - len(target)
     kl = np.concatenate([np.full((3, lead), np.nan, dtype=np.float32), *between], axis=1)
     before = TokenScores.nothing(lead, k)
@@ -192,7 +209,24 @@ def reduce_in_chunks(
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> TokenScores:
-    """Scores of C positions from the body's hidden states [C, d], a chunk of logits at a time."""
+    """Scores of C positions from the body's hidden states [C, d], a chunk of logits at a time.
+
+    Raises:
+        NumericalError: logits are not finite.
+    """
+    found = _reduced(model, hidden, target, k, chunk, progress)
+    check_finite(model, found.not_finite)
+    return found
+
+
+def _reduced(
+    model: PreTrainedModel,
+    hidden: Tensor,
+    target: NDArray[np.int64],
+    k: int,
+    chunk: int | None,
+    progress: Progress | None,
+) -> TokenScores:
     ids = torch.as_tensor(target, device=hidden.device)
     parts = [TokenScores.nothing(0, k)]
     for piece in _chunks(len(hidden), vocabulary(model), chunk):
@@ -202,7 +236,7 @@ def reduce_in_chunks(
 
 
 def reduce_logits(logits: Tensor, target: Tensor, k: int) -> TokenScores:
-    """Scores of C positions from their logits.
+    """Scores of C positions from their logits; NaN with a rank of at least 1 where these are not finite.
 
     Args:
         logits: [C, V] float32; overwritten.
@@ -267,6 +301,8 @@ def _divergences(a: Tensor, b: Tensor) -> NDArray[np.float32]:
         kl_ba = -(pb * ratio).sum(-1)
         lm = (pa + pb).mul_(0.5).clamp_(min=1e-44).log_()
         js = 0.5 * ((la - lm).mul_(pa).sum(-1) + (lb - lm).mul_(pb).sum(-1))
+        kl_ab = torch.where(_rules_out(zb, pa), torch.inf, kl_ab)
+        kl_ba = torch.where(_rules_out(za, pb), torch.inf, kl_ba)
         parts.append(torch.stack([kl_ab, kl_ba, js]).clamp_(min=0))
     found: NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
     return found
@@ -274,10 +310,18 @@ def _divergences(a: Tensor, b: Tensor) -> NDArray[np.float32]:
 
 def _log_and_probability(z: Tensor) -> tuple[Tensor, Tensor]:
     """[C, V] ln p and p. torch's log_softmax loses digits over a large vocabulary; sum and mul().sum() do not."""
-    log_p = z.log_softmax(-1).clamp_(min=-1e4)
+    log_p = z.log_softmax(-1).clamp_(min=-1e30)  # p = 0 from there on, and 0 ln 0 = 0
     p = log_p.exp()
     scale = p.sum(-1, keepdim=True)
     return log_p.sub_(scale.log()), p.div_(scale)
+
+
+def _rules_out(z: Tensor, p: Tensor) -> Tensor:
+    """[C] whether logits [C, V] give a word the probability 0, by minus infinity, that p [C, V] holds possible."""
+    ruled_out = z.amin(-1) == -torch.inf
+    if not bool(ruled_out.any()):
+        return ruled_out
+    return ((z == -torch.inf) & (p > 0)).any(-1)
 
 
 def _report(progress: Progress | None, share: float) -> None:

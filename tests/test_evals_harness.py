@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from evals.harness import MicroStepLM, RecordedLM, fitting
 from evals.loglikelihood import by_base, by_own_segments
 from evals.until import AnswerCriterion, StopStrings, apart
-from model.errors import MicroStepError
+from model.errors import MicroStepError, NumericalError
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.padding import left_padded
@@ -286,3 +286,22 @@ def test_the_harness_finds_the_model_by_its_name():
 def test_a_plain_model_is_refused_by_name(loaded):
     with pytest.raises(MicroStepError, match=r"no micro_step model; the harness's own class"):
         MicroStepLM(loaded)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_numbers_that_are_not_finite_are_no_answers_and_no_likelihoods(own, tmp_path):
+    """A plain model's NaN used to be judged as the text that its padding makes, and as a likelihood of NaN."""
+    folder = save_tiny(tmp_path / "tiny", "llama", chat=True)
+    broken = load(ModelSpec(str(folder), dtype="float32", device="cpu"))
+    broken.model.model.norm.weight.fill_(torch.nan)
+    lm = MicroStepLM(around(broken), 0.5, batch_size=2) if own else RecordedLM(broken, 2)
+    per_token = RecordedLM(broken, 2, per_token=True)
+    said = r"not finite in float32; its weights are not either \(first .*norm\.weight\)"
+    for run in (
+        lambda: texts(lm, ["\n"], 4),
+        lambda: lm.generate_until(requests("generate_until", ("a", {"do_sample": True, "temperature": 1.0}))),
+        lambda: likelihoods(lm),
+        lambda: likelihoods(per_token),
+    ):
+        with pytest.raises(NumericalError, match=said):
+            run()

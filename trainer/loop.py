@@ -7,6 +7,7 @@ on as if it had not been, and two processes follow the curve of one.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 
 from data.corpus.store_write import put
 from data.runs import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
-from model.errors import ExportError
+from model.errors import ExportError, NumericalError
+from model.finite import damaged_weights
 from model.terminal import Tell
 from trainer import checkpoint, optimizer
 from trainer.batches import dealt
@@ -83,6 +85,7 @@ class Trainer:
 
         Raises:
             Stopped: asked to, by Ctrl-C or SIGTERM; a checkpoint of the last step was written.
+            NumericalError: a loss, a gradient or a weight is NaN or infinite; the last checkpoint is a good one.
             ExportError: the disk is full, or the folder is of another recipe.
         """
         main = self.accelerator.is_main_process
@@ -175,6 +178,8 @@ class Trainer:
     def _log(self, stage: Stage, progress: Progress, sums: _Sums, adam: Any, log: RunLog | None) -> None:
         read = float(self._over_processes(tensor_of([float(sums.read)], self.device)))
         tally = self._reduced(sums.tally)
+        self._check_finite(self._whole_loss(tally), "training loss", tally, progress)
+        self._check_finite(float(sums.norm), "gradient", tally, progress)
         if log is not None:
             more = {
                 "rates": {group["group"]: group["lr"] for group in adam.param_groups},
@@ -200,8 +205,22 @@ class Trainer:
         for each in was:
             each.training = True
         tally = self._reduced(tally)
+        self._check_finite(self._whole_loss(tally), "validation loss", tally, progress)
         if log is not None:
             log.write(log_line(tally, self._whole_loss(tally), progress, stage, "validation"))
+
+    def _check_finite(self, number: float, what: str, tally: Tally, progress: Progress) -> None:
+        """Stop the run where a number of all processes, over the tokens of a tally, is NaN or infinite."""
+        if tally.tokens and not math.isfinite(number):
+            raise self._not_finite(what, progress)
+
+    def _not_finite(self, what: str, progress: Progress) -> NumericalError:
+        last = checkpoint.newest(self.checkpoints)
+        kept = "no checkpoint was written before" if last is None else f"the last good checkpoint is {last}"
+        return NumericalError(
+            f"the {what} was NaN or infinite at step {progress.step:,}, so the run in {self.folder} was stopped:"
+            f" {kept}; lower the learning rate, or train in float32, and start in another folder"
+        )
 
     def _whole_loss(self, tally: Tally) -> float:
         """What is minimised, from its parts: of a train line's steps together and of a validation in one way."""
@@ -232,6 +251,8 @@ class Trainer:
         return optimizer.parameters(self.built.objective, self.recipe.objective, groups)
 
     def _save(self, progress: Progress, adam: torch.optim.Optimizer) -> None:
+        if (damaged := damaged_weights(self.built.objective)) is not None:
+            raise self._not_finite(f"weight {damaged}", progress)
         if self.accelerator.is_main_process:
             trained = self._trained(progress.step)
             checkpoint.save(self.checkpoints, progress, trained, adam, self.built.export)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from data.learnt import Rows
 from data.prepared import Prepared
 from data.runs import Run
+from model.finite import check_finite, not_finite
 from model.forward import body, logits_of
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
@@ -46,6 +48,8 @@ def nll_by_source(done: Run, recipe: Recipe, prepared: Prepared, device: str) ->
         for chosen in held_out_batches(mine, recipe.batch.tokens, recipe.validation.tokens):
             tally = tally + objective(batch(mine, chosen).to(model.device), (1, 1))[1]
         found[name] = tally.token_loss
+        if math.isnan(found[name]):
+            raise not_finite(model, f"the held-out rows of {name} have losses")
     return found
 
 
@@ -112,6 +116,7 @@ def _nll(base: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Seque
         whole = torch.tensor([[*prompt, *answer]], device=base.device)
         states = body(base)(input_ids=whole, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
         log_p = logits_of(base, states).log_softmax(-1)
+        check_finite(base, log_p[:, 0].isnan())
         total -= float(log_p.gather(1, said[:, None].to(log_p.device)).sum())
         count += len(said)
     return total / max(1, count)

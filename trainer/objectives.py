@@ -39,7 +39,7 @@ class MicroStepObjective(nn.Module):
         out = self.model(
             batch.ids, batch.mask, batch.starts, batch.labels, teacher_states=batch.teacher, averaged_over=averaged_over
         )
-        row, token = (~out.nll.isnan()).nonzero(as_tuple=True)
+        row, token = out.labelled.nonzero(as_tuple=True)
         stops = None
         if out.stop_loss is not None:
             stops = (float(out.stop_count), out.stop_correct, out.stop_loss * averaged_over[1])

@@ -24,6 +24,7 @@ from torch import Tensor
 from data.corpus.store_write import as_json, put
 from data.learnt import Rows
 from model.errors import TooLarge
+from model.finite import check_states
 from model.modeling import MicroStepForCausalLM
 from model.terminal import Tell
 from trainer.batches import batch, cut
@@ -167,6 +168,7 @@ def _compute(
         position = (some.mask.long().cumsum(1) - 1).clamp(min=0)
         with torch.inference_mode():
             context = model.macro(model.get_input_embeddings()(some.ids), some.mask, position).context  # [B, N, K, d]
+        check_states(model.base, context[some.mask.bool()], "states")
         bits = context.to(torch.bfloat16).cpu()[some.mask.cpu()].view(torch.int16).numpy()  # [tokens, K, d]
         where = np.concatenate([np.arange(rows.offsets[i], rows.offsets[i + 1]) for i in chosen])
         wanted = place[where] >= 0

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.finite import check_states
 from model.forward import Progress, check_readable
 from model.layout import Layout, layout
 from model.micro_decoder import MicroDecoder
@@ -78,6 +79,7 @@ def micro_blocks(
         TooLarge: a row does not fit the model's context.
         TextError: a row holds a token that the model does not know.
         MicroStepError: a segment has more than `most` tokens.
+        NumericalError: weights are not finite.
     """
     micro = eager_copy(model.micro)
     begin = 0
@@ -128,7 +130,7 @@ def _batch_blocks(
     size = _segments_at_once(model, model.micro.context + most - 1)
     for a in range(0, len(steps.row), size):
         part = slice(a, a + size)
-        weights = _weights(micro, steps.context[part], steps.e[part], steps.length[part])
+        weights = _weights(model, micro, steps.context[part], steps.e[part], steps.length[part])
         yield Block(
             row=steps.row[part].cpu().numpy() + begin,
             first=steps.first[part].cpu().numpy(),
@@ -165,11 +167,12 @@ def _merged_states(model: MicroStepForCausalLM, e: Tensor, plan: Layout) -> Tens
 
 
 @torch.inference_mode()
-def _weights(micro: MicroDecoder, context: Tensor, e: Tensor, lengths: Tensor) -> Tensor:
+def _weights(model: MicroStepForCausalLM, micro: MicroDecoder, context: Tensor, e: Tensor, lengths: Tensor) -> Tensor:
     """[Q, L, H, P, K + P] float32; see `Block`."""
     k, p = context.shape[1], e.shape[1]
     _, layers = micro(context, e, output_attentions=True)
     found = torch.stack(cast("tuple[Tensor, ...]", layers), 1)[..., k:, :].float()
+    check_states(model, found, "micro attention weights", "segments")
     query, slot = torch.arange(p, device=e.device), torch.arange(k + p, device=e.device)
     seen = slot <= k + query[:, None]  # [P, K + P]
     asked = query < lengths[:, None] - 1  # [Q, P]

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from analysis.attribution.quantity import Baseline, Problem, check_choice
 from model.cost import available_memory, estimate
-from model.errors import MicroStepError, TooLarge
+from model.errors import TooLarge
+from model.finite import not_finite
 from model.forward import Progress, vocabulary
 from model.loading import LoadedModel
 
@@ -171,7 +172,8 @@ def attribute(
         seed: of the permutations.
 
     Raises:
-        MicroStepError: no such method or baseline, or the result is not finite.
+        MicroStepError: no such method or baseline.
+        NumericalError: the result is not finite.
         TooLarge: see `rows_at_once`.
     """
     check_choice("method", method, list(METHODS))
@@ -199,7 +201,8 @@ def attribute(
                 values = batches.mean(axis=0)
     values = np.where(problem.attributed, values, np.nan)
     if not np.isfinite([f_input, f_baseline, *values[problem.attributed]]).all():
-        raise MicroStepError("the attribution is not finite: the model's numbers overflow; try --dtype float32")
+        models = sorted((each.model for each in problem.models), key=lambda model: model.dtype != torch.float16)
+        raise not_finite(models[0], f"{problem.quantity.title} or its gradient is made of numbers")
     delta = float(np.nansum(values)) - (f_input - f_baseline) if METHODS[method].sums else None
     return Attributed(values, batches, f_input, f_baseline, delta, steps, meter.done + 2)
 

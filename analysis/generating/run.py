@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
 from analysis.generating.answer import Answer, Decoding, Generation, Segments
@@ -22,6 +23,7 @@ from analysis.scoring import TOP_K, cost_of
 from model.cost import check
 from model.encoding import EncodedText, encode_reply, token_strings
 from model.errors import TooLarge
+from model.finite import FiniteLogits
 from model.forward import Progress, context_length, token_model
 from model.uncertainty import score
 from model.wrapping import Wrapped
@@ -100,7 +102,15 @@ class Run:
                 with self._pause(-1):
                     self._tell(0.5 + 0.45 * len(self.base) / how.max_new_tokens)
 
-            model.generate(self.fed, attention_mask=mask, streamer=_Streamer(told), **settings)
+            finite = FiniteLogits(model)
+            model.generate(
+                self.fed,
+                attention_mask=mask,
+                streamer=_Streamer(told),
+                logits_processor=LogitsProcessorList([finite]),
+                **settings,
+            )
+            finite.check()
             self._base_total = time.perf_counter() - began - (self._paused - away)
 
     def done(self, base: Answer | None = None) -> Generation:

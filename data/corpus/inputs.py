@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data.corpus.gather import GatheredRows, gathers, read_gathered
 from data.corpus.rows import ROLE_NAMES, ScoredRows
 from data.corpus.store import CorpusStore
-from model.errors import MicroStepError
+from model.errors import MicroStepError, NumericalError
 from model.segmentation import RULES, SegmentInputs, find_rule, valid_parameters, word_starts
 from model.segmentation_rules import NO_MICRO_STEP
 
@@ -50,8 +50,10 @@ class CorpusSource:
 
         Raises:
             TextError: a file is damaged.
+            NumericalError: an earlier version stored scores that are not finite.
         """
         rows = store.arrays()
+        _check_finite(store, rows)
         tokens = CorpusTokens(rows, _inputs(rows, bool(store.manifest["parameters"]["chat"])), np.arange(len(rows)))
         return cls(store, tokens, tuple(read_gathered(store, what) for what in gathers(store)))
 
@@ -88,6 +90,18 @@ class CorpusSource:
         if name is not None:
             setting[name] = getattr(fullest.gather, name)
         return with_gathered(self.tokens, fullest), setting
+
+
+def _check_finite(store: CorpusStore, rows: ScoredRows) -> None:
+    """A token that something stands before has a rank, and so must have scores."""
+    bad = np.isnan(rows.entropy) & (rows.rank > 0)
+    if bad.any():
+        documents = len(np.unique(rows.document[row_of(rows.offsets)[bad]]))
+        raise NumericalError(
+            f"{store.path} holds scores that are not finite ({store.facts.name} in {store.facts.dtype}): of"
+            f" {int(bad.sum()):,} of {len(bad):,} tokens in {documents:,} of {store.documents:,} documents; score the"
+            " corpus again as bfloat16 or float32"
+        )
 
 
 def with_gathered(tokens: CorpusTokens, found: GatheredRows, begin: int = 0) -> CorpusTokens:

@@ -20,12 +20,12 @@ import numpy as np
 from data.corpus.corpus import Corpus, Entry
 from data.corpus.meter import Meter
 from data.corpus.options import CorpusOptions
-from data.corpus.scoring import begin_store, finish_store, score_shard, scoring_what
+from data.corpus.scoring import begin_store, finish_store, score_shard, scoring_what, stopped_by_numbers
 from data.corpus.shards import Shard, gather, planned, stream_pieces
 from data.corpus.store import CorpusStore, Mark, read_mark
 from data.corpus.store_write import writing
 from model import errors
-from model.errors import MicroStepError, TextError
+from model.errors import MicroStepError, NumericalError, TextError
 from model.fetch import ROOT
 from model.loading import LoadedModel, ModelSpec, load
 from model.terminal import Tell
@@ -82,7 +82,10 @@ def score_corpus_with_ray(
             meter = Meter(tell, interval, scoring_what(corpus), done)
             meter.expected = total
             job = _Job(_anywhere(loaded.spec), _absolute(corpus), options, path.resolve())
-            _run(job, items, cluster or RayOptions(), loaded.model.device.type == "cuda", meter)
+            try:
+                _run(job, items, cluster or RayOptions(), loaded.model.device.type == "cuda", meter)
+            except NumericalError as error:
+                raise stopped_by_numbers(path, error, begun=True) from error  # other actors may have scored theirs
         marks: list[Mark] = []
         for number in count():
             mark = read_mark(path, number)

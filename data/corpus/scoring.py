@@ -33,7 +33,7 @@ from data.corpus.store import (
 )
 from data.corpus.store_write import begin, finish, write_shard, writing
 from model import uncertainty
-from model.errors import TextError
+from model.errors import NumericalError, TextError
 from model.loading import LoadedModel
 from model.terminal import Tell
 from model.uncertainty import TokenScores
@@ -63,6 +63,7 @@ def score_corpus(
         ExportError: the folder cannot be used, holds a store of something else, or another process writes in it.
         TextError: the corpus is damaged, changed, or holds no token.
         TooLarge: memory or disk do not suffice.
+        NumericalError: a document's scores are not finite: no statistic is made of the others alone.
     """
     with writing(path):
         loaded, options = begin_store(load_model, corpus, path, options)
@@ -71,7 +72,10 @@ def score_corpus(
         for each in planned(loaded, corpus, options, path):
             if isinstance(each, Shard):
                 meter = meter or Meter(tell, interval, scoring_what(corpus), sum(mark.tokens for mark in marks))
-                each = score_shard(loaded, each, options, path, meter)
+                try:
+                    each = score_shard(loaded, each, options, path, meter)
+                except NumericalError as error:
+                    raise stopped_by_numbers(path, error, begun=bool(marks)) from error
             marks.append(each)
         return finish_store(corpus, path, marks)
 
@@ -97,6 +101,14 @@ def finish_store(corpus: Corpus, path: Path, marks: list[Mark]) -> CorpusStore:
         raise TextError(f"{corpus.spec.data} was changed while it was scored; remove {path} and start again")
     finish(path, marks)
     return open_store(path)
+
+
+def stopped_by_numbers(path: Path, error: NumericalError, begun: bool) -> NumericalError:
+    """The error for a user; a store of another precision is another store, and one without a shard is taken away."""
+    if begun:
+        return NumericalError(f"{error}, with another --out than {path}, which holds what was scored before")
+    (path / MANIFEST).unlink()  # so that the folder goes as it came
+    return error
 
 
 def scoring_what(corpus: Corpus) -> str:
@@ -128,6 +140,7 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
         TextError: it is the whole corpus, and holds no token.
         TooLarge: the disk does not suffice.
         ExportError: it cannot be written.
+        NumericalError: a document's scores are not finite; none of its shard is kept.
     """
     pieces, ahead, tokens = shard.pieces, shard.ahead, shard.tokens
     first = [piece for piece in pieces if piece.number == 0]
@@ -163,7 +176,11 @@ def _score_rows(loaded: LoadedModel, pieces: list[Piece], batch_tokens: int, met
     for batch in _batches(lengths, batch_tokens):
         texts = [pieces[i].encoded for i in batch]
         prefix = next(text.prefix for text in texts if text is not None)
-        scored = uncertainty.score(loaded.model, [text.ids for text in texts if text is not None], prefix=prefix, k=1)
+        ids = [text.ids for text in texts if text is not None]
+        try:
+            scored = uncertainty.score(loaded.model, ids, prefix=prefix, k=1)
+        except NumericalError as error:
+            raise NumericalError(f"document {pieces[batch[error.row or 0]].document} of the corpus: {error}") from error
         for i, scores in zip(batch, scored, strict=True):
             found[i] = scores
         meter.add(int(lengths[batch].sum()))
