@@ -32,6 +32,7 @@ from tests.browser import ROOT
 from tests.tiny import save_tiny
 from tests.training import make_prepared, recipe
 from trainer import batches, checkpoint
+from trainer.budget import fitted_to
 from trainer.build import build
 from trainer.draft import DraftObjective
 from trainer.loop import Stopped, Trainer, accelerator_for
@@ -611,6 +612,41 @@ def test_another_recipe_or_other_data_do_not_go_into_a_begun_folder(
     other = make_prepared(tmp_path / "other", model, examples=20)
     with pytest.raises(ExportError, match="other data"):
         trained(recipe(model, steps=2), other, tmp_path / "run")
+
+
+# --- a budget
+
+
+def test_stages_share_a_budget_as_they_share_the_steps(model: Path) -> None:
+    stages = [{"name": "a", "steps": 2, "rates": {"new": 1e-3}}, {"name": "b", "steps": 6, "rates": {"base": 1e-3}}]
+    chosen = recipe(model, stages=stages, minutes=1.0, validation={"every": 10})
+    by_hand = fitted_to(chosen, [1.0, 2.0])  # 60 s over a quarter of 1 s and three quarters of 2 s: 34.3 steps
+    assert [stage.steps for stage in by_hand.stages] == [8, 25]
+    # each tenth step validates for 5 s, and so does the end of each stage: 50 s over 1.75 + .5 s: 22.2 steps
+    assert [stage.steps for stage in fitted_to(chosen, [1.0, 2.0], 5.0).stages] == [5, 16]
+    assert fitted_to(chosen, [1e9, 1e9]).steps == 2  # a step of each stage at least
+    assert by_hand.minutes == 1.0 and by_hand.stages[1].rates == chosen.stages[1].rates
+
+
+def test_a_budget_becomes_steps_and_leaves_no_trace_in_what_is_trained(
+    prepared: Prepared, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import budget
+    from trainer.run import Places, run_recipe
+
+    monkeypatch.setattr(budget, "_SECONDS", 0.0)
+    chosen, places = recipe(model, steps=50, minutes=0.01), Places(tmp_path / "run", prepared=prepared.path)
+    run = run_recipe(chosen, places, "cpu", quiet)
+    assert run is not None and run.finished
+    there = read_recipe(tmp_path / "run/recipe.yaml")
+    assert there.minutes == 0.01 and there.steps == run.facts.steps == run.lines[-1].step == run.facts.stages[-1].last
+    plain = there.model_copy(update={"minutes": None})
+    trained(plain, prepared, tmp_path / "plain")
+    assert figures(tmp_path / "run") == figures(tmp_path / "plain"), "the steps that were measured train nothing"
+    shutil.rmtree(tmp_path / "run/model")
+    monkeypatch.setattr(budget, "_seconds_a_step", None)  # a begun run is not measured again
+    again = run_recipe(chosen, places, "cpu", quiet)
+    assert again is not None and again.facts == run.facts and again.lines == run.lines
 
 
 # --- recipes

@@ -6,7 +6,7 @@ processes: a step's rows are chosen for all of them, and dealt out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +37,15 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """The same in pinned memory."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         every = (self.ids, self.mask, self.starts, self.labels, self.teacher)
-        return Batch(*(None if each is None else each.to(device, non_blocking=True) for each in every))  # type: ignore[arg-type]
+        return Batch(*(None if each is None else change(each) for each in every))  # type: ignore[arg-type]
 
 
 def steps(lengths: NDArray[np.int64], repeat: NDArray[np.int64], tokens: int, seed: int) -> Iterator[NDArray[np.int64]]:

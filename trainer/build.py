@@ -175,9 +175,8 @@ def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel,
                 f"base.config has a vocab_size of {fresh.config.vocab_size}, the tokenizer {len(tokenizer)} words"
             )
         return fresh, tokenizer, None
-    changed = "base" in recipe.groups
-    dtype = "bfloat16" if recipe.precision == "bfloat16" and not changed else "float32"
-    loaded = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype=dtype, device=device), tell)  # type: ignore[arg-type]
+    dtype = "float32" if "base" in recipe.groups else recipe.base_dtype
+    loaded = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype=dtype, device=device), tell)
     if isinstance(loaded.model, MicroStepForCausalLM):
         raise MicroStepError(f"{recipe.base.name} is a micro_step model already; give its base")
     loaded.model.config._name_or_path = recipe.base.name  # saved with the model: no folder of this machine
@@ -210,12 +209,6 @@ def _micro_step(
 
 
 def _facts(recipe: Recipe, model: PreTrainedModel, prepared: Prepared, feed: Feed, revision: str | None) -> RunFacts:
-    stages, first = [], 1
-    for stage in recipe.stages:
-        stages.append(
-            StageFacts(stage.name, first, first + stage.steps - 1, {str(g): r for g, r in stage.rates.items()})
-        )
-        first += stage.steps
     return RunFacts(
         name=recipe.name,
         objective=recipe.objective,
@@ -224,12 +217,22 @@ def _facts(recipe: Recipe, model: PreTrainedModel, prepared: Prepared, feed: Fee
         data=prepared.name,
         data_hash=prepared.hash_without(recipe.data.without),
         steps=recipe.steps,
-        stages=tuple(stages),
+        stages=stage_facts(recipe),
         parameters=parameters_of(recipe, model),
         tokens_per_step=mean_tokens(feed),
         seed=recipe.seed,
         packages={name: importlib.metadata.version(name) for name in _PACKAGES},
     )
+
+
+def stage_facts(recipe: Recipe) -> tuple[StageFacts, ...]:
+    """Where each stage begins and ends, and its peak rates."""
+    stages, first = [], 1
+    for stage in recipe.stages:
+        rates = {str(group): rate for group, rate in stage.rates.items()}
+        stages.append(StageFacts(stage.name, first, first + stage.steps - 1, rates))
+        first += stage.steps
+    return tuple(stages)
 
 
 def parameters_of(recipe: Recipe, model: PreTrainedModel) -> dict[str, int]:

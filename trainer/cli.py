@@ -37,12 +37,18 @@ def train(
     ] = None,
     states: Annotated[Path | None, typer.Option(help="Of a draft: where the base's states are kept.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Of training: as many steps as fit, not the recipe's; a begun run keeps its own."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it takes: parameters, memory, tokens, time.")
     ] = False,
 ) -> None:
     """Train from a recipe; stopped or killed, the same command goes on where it was."""
     chosen = read_recipe(recipe)
+    if minutes is not None:
+        chosen = chosen.model_copy(update={"minutes": minutes})
     folder = out if out is not None else Path("runs") / chosen.name
     with progress_bar() as tell:
         _train(chosen, folder, local, prepared, states, device, dry_run, tell)

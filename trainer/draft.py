@@ -6,7 +6,7 @@ learns the M - 1 tokens after it. No base runs: its states were stored once (sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +38,15 @@ class DraftBatch:
 
     def to(self, device: torch.device) -> DraftBatch:
         """The same on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> DraftBatch:
+        """The same in pinned memory."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> DraftBatch:
         every = (self.context, self.ids, self.learnt, self.teacher, self.taught)
-        return DraftBatch(*(None if each is None else each.to(device, non_blocking=True) for each in every))  # type: ignore[arg-type]
+        return DraftBatch(*(None if each is None else change(each) for each in every))  # type: ignore[arg-type]
 
 
 class DraftObjective(nn.Module):

@@ -33,6 +33,10 @@ class Readable(Protocol):
         """The same on another device."""
         ...
 
+    def pinned(self) -> Readable:
+        """The same in pinned memory, from which a copy to cuda waits for nothing."""
+        ...
+
 
 class Feed(Protocol):
     """Where the loop gets its steps from."""

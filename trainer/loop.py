@@ -27,10 +27,10 @@ from model.errors import ExportError, NumericalError
 from model.finite import damaged_weights
 from model.terminal import Tell
 from trainer import checkpoint, optimizer
-from trainer.batches import dealt
+from trainer.ahead import Step, ready
 from trainer.build import Built
 from trainer.checkpoint import Progress
-from trainer.feed import Chosen, tensor_of
+from trainer.feed import tensor_of
 from trainer.log import RunLog, log_line
 from trainer.recipe import Recipe, Stage, same_recipe
 from trainer.tally import Tally
@@ -97,9 +97,8 @@ class Trainer:
             progress = checkpoint.read_progress(last)
             checkpoint.load(last, self._trained(progress.step), None)
         self.built.objective.to(self.device)
-        steps = self.built.feed.steps()
-        for _ in range(progress.step):
-            next(steps)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        steps = ready(self.built.feed, progress.step, rank, world, self.recipe.batch.accumulate, self.device)
         log = RunLog(self.folder, progress.step, self.recipe.steps, self.tell) if main else None
         with log or nullcontext(), self._signals():
             first = 0
@@ -119,7 +118,7 @@ class Trainer:
         first: int,
         progress: Progress,
         last: Path | None,
-        steps: Iterator[Chosen],
+        steps: Iterator[Step],
         log: RunLog | None,
     ) -> Progress:
         """Train one stage from the step that `progress` says; `last` holds the optimizer, if it is of this stage."""
@@ -135,15 +134,14 @@ class Trainer:
                 group["lr"] = group["peak"] * optimizer.factor(stage, done)
             began = time.monotonic()
             seen = self._step(module, prepared, next(steps), progress.step, sums)
-            sums.seconds += time.monotonic() - began
-            progress = replace(
-                progress,
-                step=progress.step + 1,
-                seen=progress.seen + seen,
-                seconds=progress.seconds + time.monotonic() - began,
-            )
+            progress = replace(progress, step=progress.step + 1, seen=progress.seen + seen)
             ends, stop = done + 1 == stage.steps, self._stop()
-            if progress.step % recipe.log_every == 0 or ends:
+            told = progress.step % recipe.log_every == 0 or ends
+            if told and self.device.type == "cuda":  # its time is that of all steps since the line before
+                torch.cuda.synchronize(self.device)
+            took = time.monotonic() - began
+            sums.seconds, progress = sums.seconds + took, replace(progress, seconds=progress.seconds + took)
+            if told:
                 self._log(stage, progress, sums, prepared, log)
                 sums = _Sums.unpacked((), self.built.most, self.device)
             if progress.step % recipe.validation.every == 0 or ends:
@@ -155,25 +153,20 @@ class Trainer:
         self.accelerator.free_memory(module, prepared)
         return replace(progress, since=())
 
-    def _step(self, module: nn.Module, adam: Any, chosen: Chosen, step: int, sums: _Sums) -> int:
-        """One optimizer step; returns the learnt tokens of all processes."""
+    def _step(self, module: nn.Module, adam: Any, step: Step, number: int, sums: _Sums) -> int:
+        """One optimizer step, which nothing here waits for; returns the learnt tokens of all processes."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        parts = world * self.recipe.batch.accumulate
-        torch.manual_seed((self.recipe.seed * 1_000_003 + step) * 1009 + rank)
-        averaged_over = self.built.feed.counts(chosen)
-        for i in range(self.recipe.batch.accumulate):
-            read = self.built.feed.part(dealt(chosen, i * world + rank, parts))
-            part = read.to(self.device)
-            last = i + 1 == self.recipe.batch.accumulate
-            with nullcontext() if last else self.accelerator.no_sync(module):
-                loss, tally = module(part, averaged_over)
+        torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 1009 + rank)
+        for i, part in enumerate(step.parts, 1):
+            with nullcontext() if i == len(step.parts) else self.accelerator.no_sync(module):
+                loss, tally = module(part.to(self.device), step.averaged_over)
                 self.accelerator.backward(loss * world)  # gradients are averaged over processes
-            sums.tally, sums.read = sums.tally + tally, sums.read + read.tokens
+            sums.tally, sums.read = sums.tally + tally, sums.read + part.tokens
         norm = self.accelerator.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip)
         adam.step()
         adam.zero_grad()
         sums.norm, sums.steps = sums.norm + norm, sums.steps + 1
-        return self.built.feed.learnt(chosen)
+        return step.learnt
 
     def _log(self, stage: Stage, progress: Progress, sums: _Sums, adam: Any, log: RunLog | None) -> None:
         read = float(self._over_processes(tensor_of([float(sums.read)], self.device)))

@@ -13,6 +13,7 @@ from data.prepared import examples_file, read_prepared
 from model.modeling import MicroStepForCausalLM
 from model.terminal import Tell
 from trainer.batches import Batch
+from trainer.budget import fitted_to
 from trainer.build import build_model, objective_over_rows, parameters_of
 from trainer.draft import DraftBatch, DraftObjective, draft_steps
 from trainer.feed import RowFeed, mean_tokens
@@ -98,14 +99,18 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
             states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
         a_step, an_epoch = mean_tokens(feed), float(rows.train.learnt_tokens @ rows.repeat)
     seconds, memory = _measure(objective, recipe, parts)
+    steps, notes = recipe.steps, rows.notes
+    if recipe.minutes is not None:
+        steps = fitted_to(recipe, [seconds] * len(recipe.stages)).steps
+        notes = (*notes, f"about {steps:,} steps fit {recipe.minutes:g} minutes here")
     return Plan(
         parameters,
         memory + trained * _MOMENTS,
-        round(a_step * recipe.steps),
-        a_step * recipe.steps / an_epoch,
+        round(a_step * steps),
+        a_step * steps / an_epoch,
         states,
-        seconds * recipe.steps,
-        rows.notes,
+        seconds * steps,
+        notes,
     )
 
 

@@ -5,12 +5,14 @@ Light: no torch, so that a wrong recipe is told at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from data.distill import DistillOptions
+from data.distill_answers import SHARD_PROMPTS
 from data.mixes import Mix, read_mix
 from data.recipe import Part, read_yaml
 from data.runs import RECIPE
@@ -31,6 +33,8 @@ class Base(Part):
     name: str
     """Catalog name, hub id or folder; for pretraining, a folder with a tokenizer."""
     revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of its weights where they stay as they are, and when it answers and scores; None: the run's precision."""
     config: dict[str, Any] | None = None
     """Of transformers, with model_type: start from random weights. Only for pretraining."""
 
@@ -49,7 +53,10 @@ class Distill(Part):
 
     def options(self) -> DistillOptions:
         """As `data.distill` takes them."""
-        return DistillOptions(self.max_new_tokens, self.temperature, seed=self.seed, batch_rows=self.batch_rows)
+        given = {"temperature": self.temperature, "seed": self.seed, "batch_rows": self.batch_rows}
+        if self.batch_rows is not None:  # a batch is of one shard
+            given["shard_prompts"] = max(SHARD_PROMPTS, self.batch_rows)
+        return DistillOptions(self.max_new_tokens, **given)  # type: ignore[arg-type]
 
 
 class Data(Part):
@@ -163,7 +170,14 @@ class Recipe(Part):
     validation: Validation = Validation()
     checkpoint: Checkpoint = Checkpoint()
     log_every: Positive = 10
+    minutes: Rate | None = None
+    """A budget for steps and validations: as many steps as fit it here, split over the stages as theirs are."""
     seed: int = 0
+
+    @property
+    def base_dtype(self) -> Literal["float32", "bfloat16"]:
+        """Of a base that stays as it is."""
+        return self.base.dtype or self.precision
 
     @property
     def groups(self) -> set[str]:
@@ -223,11 +237,23 @@ def mix_of(recipe: Recipe) -> Mix:
 
 
 def same_recipe(folder: Path, recipe: Recipe) -> bool:
-    """Whether the run in a folder is of this recipe; keys that came later have their defaults in it."""
+    """Whether the run in a folder is of this recipe; keys that came later have their defaults in it.
+
+    Under a budget of minutes the run has the steps that fitted it where it was begun.
+    """
     try:
-        return read_yaml(folder / RECIPE, Recipe) == recipe
+        there = read_yaml(folder / RECIPE, Recipe)
     except MicroStepError:
         return False
+    if recipe.minutes is not None and len(there.stages) == len(recipe.stages):
+        recipe = with_steps(recipe, [stage.steps for stage in there.stages])
+    return there == recipe
+
+
+def with_steps(recipe: Recipe, steps: Sequence[int]) -> Recipe:
+    """The same recipe with other numbers of steps."""
+    stages = tuple(stage.model_copy(update={"steps": n}) for stage, n in zip(recipe.stages, steps, strict=True))
+    return recipe.model_copy(update={"stages": stages})
 
 
 def read_recipe(path: Path | str) -> Recipe:

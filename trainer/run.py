@@ -13,6 +13,7 @@ from data.runs import Run
 from model.loading import ModelSpec, load
 from model.segmentation import find_rule, valid_parameters
 from model.terminal import Tell
+from trainer.budget import fit
 from trainer.build import Built, build
 from trainer.card import write_card
 from trainer.loop import Trainer, accelerator_for
@@ -55,10 +56,11 @@ def run_recipe(recipe: Recipe, places: Places, device: str, tell: Tell) -> Run |
     built = built_from(recipe, places, device, quiet, accelerator)
     for note in built.notes:
         quiet(note, None)
+    built = fit(built, places.out, accelerator, quiet)
     done = Trainer(built, places.out, accelerator, quiet).run()
     if not accelerator.is_main_process:
         return None
-    write_card(done, recipe, places.prepared_for(recipe))
+    write_card(done, built.recipe, places.prepared_for(recipe))
     return done
 
 
@@ -93,7 +95,7 @@ def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Pr
         limit=recipe.data.limit,
         distill=None if recipe.data.distill is None else recipe.data.distill.options(),
     )
-    spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype=recipe.precision, device=device)
+    spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype=recipe.base_dtype, device=device)
     return prepare(
         mix_of(recipe),
         recipe.base.name,

@@ -56,8 +56,7 @@ class States:
     def read(self, chosen: NDArray[np.int64], most: int) -> tuple[Tensor, Tensor, Tensor]:
         """[Q, K, d] bfloat16 states of Q positions, and as tensors what `following` gives."""
         ids, learnt = self.following(chosen, most)
-        states = torch.from_numpy(self.states[chosen]).view(torch.bfloat16)
-        return states, torch.from_numpy(ids), torch.from_numpy(learnt)
+        return self._at(self.states, chosen), torch.from_numpy(ids), torch.from_numpy(learnt)
 
     def last(self, chosen: NDArray[np.int64], most: int) -> tuple[Tensor, Tensor]:
         """What the base itself expects of the tokens 2 .. M after each of Q positions.
@@ -69,8 +68,13 @@ class States:
         ahead = chosen[:, None] + np.arange(1, most)
         inside = np.minimum(ahead, len(self) - 1)
         stored = (ahead < len(self)) & (self.token[inside] == self.token[chosen, None] + np.arange(1, most))
-        states = torch.from_numpy(self.states[inside, -1]).view(torch.bfloat16)
-        return states, torch.from_numpy(stored)
+        return self._at(self.states[:, -1], inside), torch.from_numpy(stored)
+
+    @staticmethod
+    def _at(states: NDArray[np.int16], chosen: NDArray[np.int64]) -> Tensor:
+        """Bfloat16 rows, gathered by torch: on all cores, and while other threads go on."""
+        found = torch.from_numpy(states).index_select(0, torch.from_numpy(chosen.ravel()))
+        return found.view(*chosen.shape, *found.shape[1:]).view(torch.bfloat16)
 
     def of_rows(self, chosen: NDArray[np.int64], shape: tuple[int, ...]) -> Tensor:
         """[B, N, d] float32, the last states of B rows at every token; NaN where none is stored, or no row is chosen.
@@ -133,7 +137,7 @@ def states_of(model: MicroStepForCausalLM, rows: Rows, path: Path, identity: dic
     if _mark(path) != said:
         _compute(model, rows, token, shape, path, tell)
         put(path / MARK, as_json(said))
-    return States(rows, np.load(path / STATES, mmap_mode="r"), row, token)
+    return States(rows, np.load(path / STATES, mmap_mode="c"), row, token)  # never written: torch asks for it
 
 
 def _mark(path: Path) -> Any:
