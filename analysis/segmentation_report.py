@@ -55,7 +55,7 @@ class Stability:
     by_parameter: Bools  # [N] when the parameter is a little smaller or larger
     distance: NDArray[np.float32]  # [N] of the compared value from the bar, in the rule's unit; NaN where none
     near: Bools  # [N] compared values that the same change of the bar passes over
-    change: float  # relative, of the parameter; a whole number changes by 1
+    change: float  # of the parameter: a share of it, or of 0, which has no share, the number itself; whole ones: by 1
 
     def __post_init__(self) -> None:
         shapes = {name: getattr(self, name).shape for name in ("by_scores", "by_parameter", "distance", "near")}
@@ -142,7 +142,7 @@ def stability(
         inputs: N tokens.
         other: the same N tokens with scores of another precision, or of another model.
         max_length: M.
-        change: of the parameter that sets the mean length, up and down, as a share of it.
+        change: of the parameter that sets the mean length, up and down, as a share of it; from 0 by this very number.
         parameters: of the rule.
 
     Raises:
@@ -158,7 +158,7 @@ def stability(
     name = RULES[rule].solves
     if name is not None:
         moved, value = RULES[rule].parameter(name), found.parameters[name]
-        by = 1.0 if moved.integer else change * abs(value)
+        by = 1.0 if moved.integer else change * (abs(value) or 1.0)
         for changed in (max(moved.low, value - by), min(moved.high, value + by)):
             there = int(changed) if moved.integer else changed
             by_parameter |= found.starts != starts_of(rule, inputs, {**found.parameters, name: there}, max_length)
@@ -167,4 +167,4 @@ def stability(
         distance = np.full(len(found), np.nan, dtype=np.float32)
     else:
         distance = np.abs(found.value - bar).astype(np.float32)
-    return Stability(by_scores, by_parameter, distance, distance <= change * abs(bar or 0.0), change)
+    return Stability(by_scores, by_parameter, distance, distance <= change * (abs(bar or 0.0) or 1.0), change)

@@ -106,6 +106,17 @@ def test_stability_by_hand():
     assert found.near.tolist() == [False, True, True, False, False]
 
 
+def test_a_parameter_of_nothing_changes_by_a_number():
+    """A share of 0 is 0: no boundary ever flipped there (605 of 2,000 do at .005 nats)."""
+    h = np.cumsum(np.random.default_rng(0).normal(0, 0.006, 2000)).astype(np.float32)
+    rise = np.diff(h, prepend=h[0])
+    found = stability("entropy_rise", SegmentInputs(h), max_length=10**6, threshold=0.0, change=0.005)
+    flipped = (np.abs(rise[1:]) < 0.005) & (np.abs(rise[1:]) > 0)
+    np.testing.assert_array_equal(found.by_parameter[1:], flipped)
+    np.testing.assert_array_equal(found.near[1:], flipped | (rise[1:] == 0))
+    assert 500 < flipped.sum() < 1500
+
+
 def test_stability_of_rules_without_a_threshold():
     inputs = inputs_of(np.random.default_rng(0), 50)
     for rule in ("word", "fixed", "entropy_spike"):

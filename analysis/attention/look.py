@@ -22,6 +22,7 @@ from analysis.attention.segments import SegmentRows
 from analysis.attention.statistics import statistic
 from analysis.cutting.cuts import Kept
 from analysis.cutting.extras import Gathering
+from analysis.cutting.starts import only_text
 from analysis.cutting.strategy import Strategy
 from analysis.figures.theme import Theme
 from model.document import Document
@@ -100,11 +101,15 @@ class AttentionRequest:
             raise MicroStepError(f"unknown pooling {self.pool!r}; use one of {', '.join(POOLS)}")
 
     def readings(self) -> list[ReadingOf]:
-        """A question a model."""
+        """A question a model. B - A is of the same segments: those that A's scores give, where scores decide."""
+        first = None if only_text(self.strategy) else self.models[0][1]
         return [
-            ReadingOf(key, spec, self.document, self.chat, self.force_bos, self.strategy, self.max_length, self.how)
-            for key, spec in self.models
-        ]
+            ReadingOf(
+                key, spec, self.document, self.chat, self.force_bos, self.strategy, self.max_length, self.how,
+                first if place else None,
+            )
+            for place, (key, spec) in enumerate(self.models)
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,8 +250,10 @@ def check_comparable(a: Reading, b: Reading) -> None:
         raise MicroStepError("B − A needs two models with the same tokenizer, which cut the text into the same tokens")
     if not np.array_equal(a.encoded.ids, b.encoded.ids):
         raise MicroStepError("B − A needs the same tokens, and the models read different ones: leave the template out")
-    if a.merged != b.merged or not np.array_equal(a.begin, b.begin):
+    if a.merged != b.merged:
         raise MicroStepError("B − A needs the same positions, and only one of the models merges segments")
+    if not np.array_equal(a.token_starts, b.token_starts):
+        raise MicroStepError("B − A needs the same segments, and the models cut the text differently: cut it by words")
 
 
 def rows_at(of: LayerAttention | Rollout, view: AttentionView) -> Rows:

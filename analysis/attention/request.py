@@ -34,11 +34,12 @@ class ReadingOf:
     strategy: Strategy = DEFAULT
     max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
     how: Gathering = field(default_factory=Gathering)
+    cut_by: ModelSpec | None = None  # A, where B - A is looked at: scores of its own would cut B's text differently
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
-        """Its one model."""
-        return {self.side: self.spec}
+        """Its model, and the one that cuts."""
+        return {self.side: self.spec} | ({"A": self.cut_by} if self.cut_by is not None else {})
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: nothing but for scores that the strategy needs."""
@@ -60,7 +61,7 @@ class ReadingOf:
             most = min(most, loaded.facts.micro_step.max_segment_length)
         encoded, notes = encode_whole(loaded, self.document, self.chat, self.force_bos)
         starts, apart = starts_of(
-            loaded,
+            loaded if self.cut_by is None else load(self.cut_by),
             encoded,
             self.document,
             self.strategy,
@@ -73,7 +74,8 @@ class ReadingOf:
         if len(starts) < len(encoded):
             notes = (*notes, f"the first {len(starts):,} of {len(encoded):,} tokens: more does not fit the memory")
         n = min(len(starts), len(encoded))
-        return read(loaded, encoded.head(n), starts[:n], f"{self.strategy}, at most {most} tokens", (*notes, *apart))
+        strategy = f"{self.strategy}{' under A' if self.cut_by is not None else ''}, at most {most} tokens"
+        return read(loaded, encoded.head(n), starts[:n], strategy, (*notes, *apart))
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,8 @@ def unstable(bench: Bench, view: CutView) -> Drawn:
         figure.update_layout(showlegend=True)
         return styled(figure, view.theme, 130 + 44 * len(found))
 
-    what = f"when its parameter is {view.change:.0%} smaller or larger (a whole number: by 1)"
+    what = f"when its parameter is {view.change:.0%} smaller or larger (a whole number: by 1; 0: by {view.change:g}"
+    what += f"{' nats' if any(cut.strategy.rule.unit == 'nats' for cut in bench.shown) else ''})"
     what += f", or when the model computes in {bench.others[0].facts.dtype}" if bench.others else ""
     return Drawn(
         "unstable",
