@@ -49,6 +49,23 @@ def seconds_of(run: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - start, found
 
 
+def settle(device: str) -> None:
+    """Wait until an accelerator has done what it was given, before a clock is read."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def device_name(device: str) -> str:
+    """What a device is called: of cuda, the card."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    return device
+
+
 def spread(values: Sequence[float] | None) -> dict[str, Any] | None:
     """Median, smallest, largest and all values; None of none."""
     if not values:
@@ -64,9 +81,15 @@ def version(package: str) -> str | None:
         return None
 
 
-def resident() -> int:
-    """Resident bytes now. On Linux the kernel's high-water mark starts anew from here."""
+def resident(device: str = "cpu") -> int:
+    """Resident bytes now, on cuda those of the device. The high-water mark starts anew from here, on cuda and Linux."""
     import psutil
+
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+        return int(torch.cuda.memory_allocated(device))
 
     if _CLEAR.exists():
         _CLEAR.write_text("5", encoding="ascii")
@@ -74,8 +97,12 @@ def resident() -> int:
     return highest()
 
 
-def highest() -> int:
-    """Most resident bytes: since `resident` on Linux, since the start elsewhere (which may hide a small growth)."""
+def highest(device: str = "cpu") -> int:
+    """Most resident bytes: since `resident` on cuda and Linux, since the start elsewhere (which may hide a growth)."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
     if _CLEAR.exists():
         found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"))
         if found:

@@ -13,7 +13,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from benchmarks.measure import highest, in_fresh_process, in_turn, resident, seconds_of, spread, version
+from benchmarks.measure import (
+    device_name,
+    highest,
+    in_fresh_process,
+    in_turn,
+    resident,
+    seconds_of,
+    settle,
+    spread,
+    version,
+)  # fmt: skip
 from model.errors import MicroStepError, TextError
 from model.terminal import Tell
 
@@ -45,6 +55,7 @@ def benchmark(
     methods: Sequence[str] = _METHODS,
     text: str | None = None,
     dtype: str = "float32",
+    device: str = "cpu",
     tell: Tell = lambda message, fraction: None,
 ) -> dict[str, Any]:
     """Measure one model: what was run on what, and a row a method with seconds, ratio to bare and peak bytes.
@@ -56,15 +67,16 @@ def benchmark(
         methods: from `check_methods`.
         text: what to score; the bundled examples, shuffled and repeated, if None.
         dtype: of the weights.
+        device: where it is run.
         tell: told what is being done.
     """
     text = bundled_text(tokens) if text is None else text
     tell(f"{name}: timing {repeats} rounds", None)
-    report = in_fresh_process(timed, name, dtype, text, tokens, repeats, tuple(methods))
+    report = in_fresh_process(timed, name, dtype, device, text, tokens, repeats, tuple(methods))
     for row in report["rows"]:
         if row["seconds"] is not None:
             tell(f"{name}: memory of {row['method']}", None)
-            row["peak_bytes"] = in_fresh_process(peak, name, dtype, text, tokens, row["method"])
+            row["peak_bytes"] = in_fresh_process(peak, name, dtype, device, text, tokens, row["method"])
     return report
 
 
@@ -84,14 +96,16 @@ def bundled_text(tokens: int) -> str:
 # --- in the fresh process
 
 
-def timed(name: str, dtype: str, text: str, tokens: int, repeats: int, methods: tuple[str, ...]) -> dict[str, Any]:
+def timed(
+    name: str, dtype: str, device: str, text: str, tokens: int, repeats: int, methods: tuple[str, ...]
+) -> dict[str, Any]:
     """All but the peaks of a report."""
     import torch
 
-    loaded, piece = _ready(name, dtype, text, tokens)
+    loaded, piece = _ready(name, dtype, device, text, tokens)
     words = loaded.facts.vocab_size
     logits_bytes = 4 * len(piece.ids) * words
-    notes = {method.name: _obstacle(method, logits_bytes) for method in _named(methods)}
+    notes = {method.name: _obstacle(method, logits_bytes, device) for method in _named(methods)}
     usable = [method for method in _named(methods) if notes[method.name] is None]
     if not usable or usable[0].name != "bare":
         raise MicroStepError(f"{name}: the bare forward pass {notes['bare']}; use fewer tokens")
@@ -119,6 +133,7 @@ def timed(name: str, dtype: str, text: str, tokens: int, repeats: int, methods: 
         "benchmark": "score",
         "model": loaded.facts.name,
         "dtype": loaded.facts.dtype,
+        "device": device_name(device),
         "tokens": len(piece.ids),
         "vocabulary": words,
         "logits_bytes": logits_bytes,
@@ -129,25 +144,25 @@ def timed(name: str, dtype: str, text: str, tokens: int, repeats: int, methods: 
     }
 
 
-def peak(name: str, dtype: str, text: str, tokens: int, method: str) -> int:
+def peak(name: str, dtype: str, device: str, text: str, tokens: int, method: str) -> int:
     """Bytes by which a method's resident memory grows at its peak over the loaded model."""
-    loaded, piece = _ready(name, dtype, text, tokens)
+    loaded, piece = _ready(name, dtype, device, text, tokens)
     (chosen,) = _named((method,))
     chosen.run(loaded, _start(loaded, piece))  # weights that are mapped from a file are read now, kernels made
     gc.collect()
-    before = resident()
+    before = resident(device)
     chosen.run(loaded, piece)
-    return max(0, highest() - before)
+    return max(0, highest(device) - before)
 
 
-def _ready(name: str, dtype: str, text: str, tokens: int) -> tuple[LoadedModel, Excerpt]:
+def _ready(name: str, dtype: str, device: str, text: str, tokens: int) -> tuple[LoadedModel, Excerpt]:
     import warnings
 
     from benchmarks.methods import excerpt
     from model.loading import ModelSpec, load
 
     warnings.filterwarnings("ignore", message="tokenizer is changed by adding pad_token_id")  # minicons, of ours
-    loaded = load(ModelSpec(name, dtype=cast("Any", dtype), device="cpu"))
+    loaded = load(ModelSpec(name, dtype=cast("Any", dtype), device=device))
     piece = excerpt(loaded, text, tokens)
     limit = loaded.facts.context_length
     if limit is not None and len(piece.ids) >= limit:
@@ -167,16 +182,25 @@ def _named(names: Sequence[str]) -> list[Method]:
     return [method for method in METHODS if method.name in names]
 
 
-def _obstacle(method: Method, logits_bytes: int) -> str | None:
+def _obstacle(method: Method, logits_bytes: int, device: str) -> str | None:
     """Why the method cannot run here. Running into the kernel's memory killer would take others down."""
     from model.cost import available_memory
 
-    needed, there = method.logits_held * logits_bytes, available_memory("cpu")
+    if method.name == "minicons" and device != "cpu":
+        return "not run: asked for on the processor only"
+    needed, there = method.logits_held * logits_bytes, available_memory(device)
     if needed > _SPARE * there:
         return f"not run: needs {needed / 1e9:.1f} GB, {there / 1e9:.1f} GB are free"
     return method.missing()
 
 
 def _seconds(method: Method, loaded: LoadedModel, piece: Excerpt) -> float:
+    device = str(loaded.model.device)
     gc.collect()
-    return seconds_of(lambda: method.run(loaded, piece))[0]
+    settle(device)
+
+    def run() -> None:
+        method.run(loaded, piece)
+        settle(device)
+
+    return seconds_of(run)[0]

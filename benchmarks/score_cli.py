@@ -24,9 +24,10 @@ def score(
     method: Annotated[list[str] | None, typer.Option(help="Only these methods, beside the bare forward pass.")] = None,
     text_file: Annotated[Path | None, typer.Option(help="A UTF-8 text; without it the bundled examples.")] = None,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     out: Out = None,
 ) -> None:
-    """Time and memory of scoring every token of a text, against the bare forward pass, on the processor."""
+    """Time and memory of scoring every token of a text, against the bare forward pass."""
     from benchmarks.score import DEFAULT_MODELS, benchmark, check_methods
 
     check_out(out)
@@ -35,7 +36,7 @@ def score(
     reports = []
     with progress_bar() as tell:
         for name in model or DEFAULT_MODELS:
-            reports.append(benchmark(name, tokens, repeats, methods, text, dtype, tell))
+            reports.append(benchmark(name, tokens, repeats, methods, text, dtype, device, tell))
     for report in reports:
         _show(report)
     write(reports, out)
@@ -63,7 +64,7 @@ def _show(report: dict[str, Any]) -> None:
         )
     show(
         f"\n{report['model']}, {report['dtype']}: {report['tokens']:,} tokens, {report['vocabulary']:,} words, logits"
-        f" [N, V] in float32 {report['logits_bytes'] / 1e6:,.0f} MB; {report['threads']} threads,"
+        f" [N, V] in float32 {report['logits_bytes'] / 1e6:,.0f} MB; {report['device']}, {report['threads']} threads,"
         f" {report['repeats']} rounds",
         table,
     )

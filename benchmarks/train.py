@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import in_fresh_process, spread, version
+from benchmarks.measure import device_name, in_fresh_process, spread, version
 from benchmarks.score import bundled_text
 from benchmarks.train_step import cut
 from data.learnt import Rows
@@ -71,6 +71,7 @@ def train(
     precision: str = "bfloat16",
     steps: int = 3,
     repeats: int = 3,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Measure one base: what was run on what, and a row a contender.
 
@@ -83,8 +84,10 @@ def train(
         precision: float32 or bfloat16 (autocast).
         steps: that are timed in each round, after one that is not.
         repeats: rounds.
+        device: cpu or cuda.
     """
-    report: dict[str, Any] = in_fresh_process(timed, name, rows, prompt, tokens, length, precision, steps, repeats)
+    given = (name, rows, prompt, tokens, length, precision, steps, repeats, device)
+    report: dict[str, Any] = in_fresh_process(timed, *given)
     return report
 
 
@@ -92,17 +95,25 @@ def train(
 
 
 def timed(
-    name: str, rows: int, prompt: int, tokens: int, length: float, precision: str, steps: int, repeats: int
+    name: str,
+    rows: int,
+    prompt: int,
+    tokens: int,
+    length: float,
+    precision: str,
+    steps: int,
+    repeats: int,
+    device: str,
 ) -> dict[str, Any]:
     """The report."""
     made = _rows(name, rows * (steps + 1), prompt, tokens, length)
     rates: dict[str, list[float]] = {each: [] for each in ("Trainer", *(each.name for each in CONTENDERS))}
     with tempfile.TemporaryDirectory() as folder:
         ways: list[tuple[str, Callable[[Path], float]]] = [
-            ("Trainer", lambda out: _theirs(name, made, rows, precision, steps, out))
+            ("Trainer", lambda out: _theirs(name, made, rows, precision, steps, device, out))
         ]
         for each in CONTENDERS:
-            ways.append((each.name, _ours(each, name, made, rows, precision, steps, Path(folder) / "states")))
+            ways.append((each.name, _ours(each, name, made, rows, precision, steps, device, Path(folder) / "states")))
         for turn in range(repeats):
             for i, (who, run) in enumerate(ways[turn % 2 :] + ways[: turn % 2]):
                 rates[who].append(run(Path(folder) / f"{turn}-{i}"))
@@ -113,6 +124,7 @@ def timed(
         "benchmark": "train",
         "model": name,
         "precision": precision,
+        "device": device_name(device),
         "rows_of_step": rows,
         "prompt_tokens": prompt,
         "response_tokens": tokens,
@@ -145,7 +157,7 @@ def _rows(name: str, count: int, prompt: int, tokens: int, length: float) -> Row
     return Rows(np.array(ids), learnt, np.array(starts).ravel(), np.arange(count + 1) * width, np.arange(count))
 
 
-def _theirs(name: str, made: Rows, rows: int, precision: str, steps: int, out: Path) -> float:
+def _theirs(name: str, made: Rows, rows: int, precision: str, steps: int, device: str, out: Path) -> float:
     """Tokens per second of transformers' Trainer."""
     from transformers import Trainer as TheirTrainer
     from transformers import TrainerCallback, TrainingArguments
@@ -163,7 +175,7 @@ def _theirs(name: str, made: Rows, rows: int, precision: str, steps: int, out: P
         ids, learnt = (values.reshape(-1, width)[i] for values in (made.ids, made.learnt))
         labels = np.where(learnt, ids, -100)
         examples.append({"input_ids": ids.tolist(), "attention_mask": [1] * width, "labels": labels.tolist()})
-    model = load(ModelSpec(name, dtype="float32", device="cpu")).model.requires_grad_(True)
+    model = load(ModelSpec(name, dtype="float32", device=device)).model.requires_grad_(True)
     clock = Clock()
     clock.ends = []
     arguments = TrainingArguments(
@@ -172,7 +184,7 @@ def _theirs(name: str, made: Rows, rows: int, precision: str, steps: int, out: P
         max_steps=steps + 1,
         learning_rate=RATE,
         bf16=precision == "bfloat16",
-        use_cpu=True,
+        use_cpu=device == "cpu",
         report_to=[],
         save_strategy="no",
         logging_strategy="steps",
@@ -221,7 +233,7 @@ class _PositionsInOrder(DraftFeed):
 
 
 def _ours(
-    who: Contender, name: str, made: Rows, rows: int, precision: str, steps: int, states: Path
+    who: Contender, name: str, made: Rows, rows: int, precision: str, steps: int, device: str, states: Path
 ) -> Callable[[Path], float]:
     """What gives the tokens per second of our trainer."""
     said = dict(who.recipe)
@@ -236,7 +248,7 @@ def _ours(
 
     def run(out: Path) -> float:
         silent = lambda message, fraction: None  # noqa: E731
-        model, tokenizer, _ = build_model(recipe, "cpu", silent, made)
+        model, tokenizer, _ = build_model(recipe, device, silent, made)
         objective: torch.nn.Module
         once = np.ones(len(made), dtype=np.int64)
         feed: Any = _InOrder(recipe, made, once, made, size=rows)
@@ -253,7 +265,7 @@ def _ours(
             (StageFacts("only", 1, steps + 1, {}),), {}, 0.0, 0, {},
         )  # fmt: skip
         built = Built(recipe, objective, model, tokenizer, feed, facts, (), most)
-        done = Trainer(built, out, accelerator_for(recipe, "cpu"), silent).run()
+        done = Trainer(built, out, accelerator_for(recipe, device), silent).run()
         seconds = done.lines[-1].seconds - done.lines[0].seconds
         return float(rows * int(made.lengths[0]) * steps / seconds)
 

@@ -66,13 +66,14 @@ def train_command(
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="bfloat16: autocast.")] = "bfloat16",
     steps: Annotated[int, typer.Option(min=1, help="Timed steps of each round.")] = 3,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     out: Out = None,
 ) -> None:
-    """Tokens per second of training, beside transformers' Trainer on the same batches, on the processor."""
+    """Tokens per second of training, beside transformers' Trainer on the same batches."""
     from benchmarks.train import train
 
     check_out(out)
-    report = train(model, rows, prompt, tokens, length, precision, steps, repeats)
+    report = train(model, rows, prompt, tokens, length, precision, steps, repeats, device)
     table = columns("way", "tokens/s", "min..max", "x Trainer", "min..max")
     table.add_column("what is trained")
     for row in report["rows"]:
@@ -81,7 +82,7 @@ def train_command(
     show(
         f"{report['model']}, {report['precision']}: {report['rows_of_step']} rows of {report['prompt_tokens']} +"
         f" {report['response_tokens']} tokens, segments of {report['mean_length']:.2f} on average;"
-        f" {report['threads']} threads, {report['repeats']} rounds of {report['steps']} steps",
+        f" {report['device']}, {report['threads']} threads, {report['repeats']} rounds of {report['steps']} steps",
         table,
     )
     write(report, out)

@@ -51,7 +51,7 @@ def test_the_command_gives_a_table_and_json(tmp_path):
 
 def test_every_method_runs_or_says_why_not(tmp_path):
     model = save_tiny(tmp_path / "tiny", "gemma3_text", add_bos=True)
-    report = timed(str(model), "float32", bundled_text(50), 50, 1, check_methods(None))
+    report = timed(str(model), "float32", "cpu", bundled_text(50), 50, 1, check_methods(None))
     rows = {row["method"]: row for row in report["rows"]}
     assert list(rows) == [method.name for method in METHODS]
     for name, row in rows.items():
