@@ -1,6 +1,6 @@
 """Entry of `python -m analysis`."""
 
-from analysis.cli import main
+from model.terminal import start
 
 if __name__ == "__main__":
-    main()
+    start("analysis.cli")

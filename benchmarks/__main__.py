@@ -1,6 +1,6 @@
 """`python -m benchmarks NAME`."""
 
-from benchmarks.cli import main
+from model.terminal import start
 
 if __name__ == "__main__":
-    main()
+    start("benchmarks.cli")

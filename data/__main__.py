@@ -1,5 +1,6 @@
 """The command line: `python -m data`."""
 
-from data.cli import main
+from model.terminal import start
 
-main()
+if __name__ == "__main__":
+    start("data.cli")

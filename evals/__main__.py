@@ -1,6 +1,6 @@
 """The command line: `python -m evals`."""
 
-from evals.cli import main
+from model.terminal import start
 
 if __name__ == "__main__":
-    main()
+    start("evals.cli")

@@ -1,6 +1,6 @@
 """`python -m model list | fetch | show`."""
 
-from model.cli import main
+from model.terminal import start
 
 if __name__ == "__main__":
-    main()
+    start("model.cli")

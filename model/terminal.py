@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
 
 from model.errors import MicroStepError
+from model.faults import fault
 
 _INTERRUPTED = 130  # as shells count it: 128 + SIGINT
+_NOBODY_READS = 141  # 128 + SIGPIPE
+_FAULT = 70  # as sysexits.h calls an internal error of a program
 _STOPPED = "Stopped; nothing was left half-written."
 
 Tell = Callable[[str, float | None], None]  # what is being done, and the share done (None: unknown)
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command line; a user's mistake ends with one line on standard error and a non-zero exit code."""
+    """Run a command line.
+
+    A user's mistake ends with one line on standard error and the exit code 1 or 2; so does what nobody foresaw, with
+    70, and its traceback in a log file. No output is written to whoever stopped reading it.
+    """
+    _guarded(lambda: app(standalone_mode=False))  # typer returns the code of an Exit, and turns Ctrl-C into one of 130
+
+
+def start(module: str) -> None:
+    """Import the module that holds a command line, and run its `app`: its import is guarded, too."""
+    _guarded(lambda: import_module(module).app(standalone_mode=False))
+
+
+def _guarded(work: Callable[[], Any]) -> None:
+    threading.excepthook = lambda failed: _tell_fault(failed.exc_value)
     try:
-        code = app(standalone_mode=False)  # typer returns the code of an Exit, and turns Ctrl-C into one of 130
+        code = work()
+        sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still held goes nowhere
+        sys.exit(_NOBODY_READS)
     except MicroStepError as error:
         _end(f"Error: {error}", 1)
     except MemoryError:
         _end("Error: the machine's memory is full; shorten the text or choose a smaller model or dtype", 1)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the outer net: told in one sentence, written down in the log
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a wrong option or argument
             if not error.format_message():  # no arguments at all: the help was shown instead
                 sys.exit(2)
             _end(f"Error: {error.format_message()}", 2)
-        raise
+        _tell_fault(error)
+        sys.exit(_FAULT)
     if code == _INTERRUPTED:
         _end(_STOPPED, _INTERRUPTED)
     if code:
@@ -42,6 +69,19 @@ def run(app: typer.Typer) -> None:
 def _end(message: str, code: int) -> None:
     print(one_line(message), file=sys.stderr)
     sys.exit(code)
+
+
+def _tell_fault(error: BaseException | None) -> None:
+    if error is not None:
+        print(one_line(f"Error: {fault(error, _command())}"), file=sys.stderr)
+
+
+def _command() -> str:
+    """The command and its options, without what was given for them: a text is nobody else's business."""
+    program, *words = sys.argv
+    name = Path(program).parent.name if Path(program).name == "__main__.py" else Path(program).stem
+    shown = [word.partition("=")[0] for i, word in enumerate(words) if word.startswith("--") or i == 0]
+    return " ".join(["python -m", name, *shown])
 
 
 def one_line(message: str) -> str:

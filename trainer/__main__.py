@@ -1,5 +1,6 @@
 """The command line: `python -m trainer RECIPE`."""
 
-from trainer.cli import main
+from model.terminal import start
 
-main()
+if __name__ == "__main__":
+    start("trainer.cli")
