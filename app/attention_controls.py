@@ -14,6 +14,7 @@ from analysis.cutting.strategy import Strategy
 from analysis.figures.theme import Theme
 from app import state
 from app.controls import Inputs
+from app.net import safely
 from app.plain import plain
 from app.widgets import NO_TEXT, default, segmented, segments_of
 from model.errors import MicroStepError
@@ -126,10 +127,10 @@ def window(size: int, query: int | None) -> tuple[tuple[int, int] | None, tuple[
         q = _number("Queries from", QUERIES, size - 1, 0, disabled=off)
         k = _number("Keys from", KEYS, size - 1, 0, disabled=off)
         st.button(
-            "Zoom to the pin", disabled=query is None, key="zoom_pin", on_click=_zoom, args=(size, query),
+            "Zoom to the pin", disabled=query is None, key="zoom_pin", on_click=safely(_zoom), args=(size, query),
             help="The pinned query and what stands before it, in a part of that side.",
         )  # fmt: skip
-        st.button("Whole map", disabled=off, key="zoom_all", on_click=_zoom, args=(size, None))
+        st.button("Whole map", disabled=off, key="zoom_all", on_click=safely(_zoom), args=(size, None))
     if off:
         return None, None
     return (q, min(size, q + length)), (k, min(size, k + length))

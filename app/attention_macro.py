@@ -30,6 +30,7 @@ from app.attention_strip import attention_strip
 from app.cards import card
 from app.controls import Inputs
 from app.look import theme
+from app.net import fragment
 from app.plain import plain
 from app.running import Way, answer
 from app.state import pin
@@ -77,7 +78,7 @@ def _known(request: AttentionRequest) -> list[Known] | None:
     return found
 
 
-@st.fragment
+@fragment
 def _lab(request: AttentionRequest, known: list[Known]) -> None:
     """Everything below the controls. Another head, a zoom or a pin redraws only this."""
     kept: Kept = st.session_state.setdefault("attention_kept", Kept())

@@ -19,6 +19,7 @@ from app.attention_micro_controls import SEGMENT, controls, looked_at
 from app.cards import card
 from app.controls import Inputs
 from app.look import theme
+from app.net import fragment
 from app.plain import plain
 from app.running import Way, answer
 from app.state import pin
@@ -87,7 +88,7 @@ def _summary(found: MicroAttention) -> None:
         st.caption(plain(f"{found.facts.name}: {'; '.join(notes)}. {sums.units.meaning}.", longest=2000))
 
 
-@st.fragment
+@fragment
 def _results(request: MicroRequest, found: MicroAttention) -> None:
     """Everything below the summary; another segment or layer redraws only this."""
     shown = looked_at(found)

@@ -15,6 +15,7 @@ from analysis.generating.answer import Decoding
 from analysis.generating.request import beginning, prompt_of
 from app import state
 from app.controls import Inputs
+from app.net import safely
 from app.state import pin, pinned
 from app.widgets import segmented
 from model.document import Document
@@ -78,13 +79,17 @@ def looked_at(found: MicroAttention) -> Shown:
         layer = segmented("Micro layer", layers, LAYER, 1, help="Of the micro decoder, from below.")
         which = st.segmented_control(
             "Weights of", [MEAN, ONE], default=MEAN if chosen is None else ONE, key=_mirror(chosen is None),
-            required=True, on_change=lambda: pin(1 if chosen is None else None, key=SEGMENT),
+            required=True, on_change=safely(lambda: pin(1 if chosen is None else None, key=SEGMENT)),
             help="A click on a segment below chooses it.",
         )  # fmt: skip
         at = 0 if chosen is None else chosen
         one = which == ONE
-        st.button("Previous", disabled=not one or at == 0, on_click=pin, args=(at, SEGMENT), key="micro_previous")
-        st.button("Next", disabled=not one or at + 1 >= count, on_click=pin, args=(at + 2, SEGMENT), key="micro_next")
+        st.button(
+            "Previous", disabled=not one or at == 0, on_click=safely(pin), args=(at, SEGMENT), key="micro_previous"
+        )
+        st.button(
+            "Next", disabled=not one or at + 1 >= count, on_click=safely(pin), args=(at + 2, SEGMENT), key="micro_next"
+        )
     return Shown(int(layer) - 1, chosen)
 
 

@@ -14,6 +14,7 @@ from analysis.figures.theme import Theme
 from app.benchmark_controls import Chosen
 from app.benchmark_strip import sample_strip
 from app.cards import card
+from app.net import safely
 from app.plain import plain
 from app.token_strip import token_strip
 from app.widgets import step
@@ -188,7 +189,7 @@ def _listed(drawn: Drawn, origin: Origin, table: pd.DataFrame, key: str) -> None
         st.dataframe(
             table[said],
             key=f"{key}_table",
-            on_select=chosen,
+            on_select=safely(chosen),
             selection_mode="single-row",
             hide_index=True,
             height=_height(table),

@@ -11,6 +11,7 @@ import streamlit as st
 from analysis.export import IMAGES, NO_CHROME, ImageFormat, Origin, bundle, image, page, table_bytes
 from analysis.figures.base import Drawn
 from app.cache import static_images
+from app.net import download, safely
 from app.plain import plain
 from app.state import pin
 
@@ -77,7 +78,7 @@ def _chart(
         theme=None,
         config=config,
         width="stretch",
-        on_select=clicked,
+        on_select=safely(clicked),
         selection_mode="points",
     )
 
@@ -95,7 +96,7 @@ def _export(drawn: Drawn, origin: Origin) -> None:
         no_chrome = kind in IMAGES and not static_images()
         st.download_button(
             LABELS.get(kind, kind.upper()),
-            data=make,
+            data=download(make),
             file_name=f"micro_step-{drawn.name}.{kind}",
             mime=MIME[kind],
             key=f"export_{drawn.name}_{kind}",

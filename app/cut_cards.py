@@ -16,6 +16,7 @@ from analysis.figures.cuts import draw
 from analysis.intervals import Estimate
 from analysis.units import significant
 from app.cards import card
+from app.net import safely
 from app.plain import plain
 from app.segment_strip import segment_strip
 from app.state import pin
@@ -72,7 +73,7 @@ def values_card(bench: Bench, view: CutView) -> None:
         st.session_state["curve_of"] = view.chosen
         st.segmented_control(
             "What decides, for", here, key="curve_of", format_func=lambda i: names[i], required=True,
-            on_change=lambda: choose(st.session_state["curve_of"]),
+            on_change=safely(lambda: choose(st.session_state["curve_of"])),
         )  # fmt: skip
         chosen = bench.chosen(view)
         top = max((float(np.nanmax(cut.found.value, initial=0.0)) for cut in chosen), default=0.0)
@@ -111,7 +112,7 @@ def unstable_card(bench: Bench, view: CutView, may_run: bool) -> None:
             tokens = sum(len(side) for side in bench.sides)
             if st.button(
                 f"Compare with {other}", key="run_other",
-                on_click=lambda: st.session_state.__setitem__("precision", True),
+                on_click=safely(lambda: st.session_state.__setitem__("precision", True)),
                 help=f"Loads each model again, in {other}, and reads {tokens:,} tokens: about as the first run.",
             ):  # fmt: skip
                 st.rerun(scope="app")
@@ -158,7 +159,7 @@ def _statistics(table: pd.DataFrame, bench: Bench, view: CutView) -> None:
     st.dataframe(
         shown,
         key="statistics_table",
-        on_select=picked,
+        on_select=safely(picked),
         selection_mode="single-row",
         hide_index=True,
         column_config={

@@ -11,6 +11,7 @@ if str(ROOT) not in sys.path:  # Streamlit puts only this file's folder on the p
 
 from app.controls import sidebar  # noqa: E402
 from app.look import dress  # noqa: E402
+from app.net import caught  # noqa: E402
 
 st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
 dress()
@@ -25,5 +26,6 @@ page = st.navigation(
         st.Page(ROOT / "pages" / "benchmarks.py", title="Benchmarks", icon="🏁"),
     ]
 )
-st.session_state["inputs"] = sidebar()
-page.run()
+with caught():
+    st.session_state["inputs"] = sidebar()
+    page.run()

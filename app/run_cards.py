@@ -17,6 +17,7 @@ from analysis.runs.tables import recipe
 from analysis.units import PER_NAT, significant
 from app import state
 from app.cards import card
+from app.net import safely
 from app.plain import plain
 from app.widgets import one_of
 from model.catalog import find
@@ -152,7 +153,7 @@ def checkpoints_card(runs: Sequence[RunLog]) -> None:
             newest = tuple(reversed(run.look.checkpoints))
             chosen = newest[one_of("Checkpoint", [each.title for each in newest], "checkpoint")]
             for title, page in PAGES.items():
-                if st.button(title, on_click=_take, args=(run, chosen), key=f"open_{title}"):
+                if st.button(title, on_click=safely(_take), args=(run, chosen), key=f"open_{title}"):
                     # an empty query, since Streamlit refuses to clear one that widgets are bound to
                     st.switch_page(FOLDER_OF_PAGES / page, query_params={})
         st.code(str(chosen.path.resolve()), language=None, wrap_lines=True)

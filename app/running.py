@@ -13,6 +13,7 @@ import streamlit as st
 from analysis.asking import Asked, Load
 from app import state
 from app.cache import workshop
+from app.net import safely
 from app.plain import plain
 from model.catalog import find
 from model.cost import available_memory
@@ -57,7 +58,7 @@ def answers(questions: Sequence[Asked[Answer]], way: Way[Answer] | None = None) 
         st.info(way.stopped)
         # the button fades only slowly: a second click finds nothing to take away
         again = _key("again", missing)
-        st.button("Run again", type="primary", on_click=stopped.difference_update, args=(missing,), key=again)
+        st.button("Run again", type="primary", on_click=safely(stopped.difference_update), args=(missing,), key=again)
         return found
     place = st.empty()
     try:
@@ -116,7 +117,7 @@ def _compute(questions: Sequence[Asked[Any]], way: Way[Any]) -> bool:
     """Run what was not run before; False where the reader must say yes first."""
     bar = st.progress(0.0, text="starting")
     stop = st.empty()
-    stop.button("Stop", on_click=_stop, args=(questions,), key=_key("stop", questions))
+    stop.button("Stop", on_click=safely(_stop), args=(questions,), key=_key("stop", questions))
     with workshop().turn(wait=lambda: _show(bar, "waiting for another run to end", None)):
         for each in questions:
             if workshop().answer(each) is not None:  # another reader may have asked the same meanwhile
@@ -153,7 +154,9 @@ def _must_ask(asked: Asked[Any], models: dict[str, LoadedModel], questions: Sequ
         lines.append(f"Model {side}: {cost.tokens:,} tokens, {memory}.")
     if heavy:
         st.info("This will take a while on this machine. " + " ".join(lines))
-        st.button("Run it", type="primary", on_click=accepted.update, args=(questions,), key=_key("run", questions))
+        st.button(
+            "Run it", type="primary", on_click=safely(accepted.update), args=(questions,), key=_key("run", questions)
+        )
     return heavy
 
 

@@ -15,6 +15,7 @@ from analysis.cutting.cuts import Cut
 from analysis.cutting.strategy import Strategy, labels, scale
 from analysis.segmenting import check_rule
 from analysis.units import Unit, significant
+from app.net import safely
 from app.plain import plain
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, RULES, Parameter
@@ -113,7 +114,7 @@ def editor(cuts: Sequence[Cut], unit: Unit, max_length: int, usable: Sequence[st
             cut = next((cut for cut in cuts if cut.number == place and cut.side.key == on), None)
             _line(entry, label, cut, unit, max_length, usable, why_not)
         st.button(
-            "Add a strategy", key="add_strategy", on_click=_add, disabled=len(listed) >= MOST,
+            "Add a strategy", key="add_strategy", on_click=safely(_add), disabled=len(listed) >= MOST,
             help=f"Up to {MOST} side by side.",
         )  # fmt: skip
 
@@ -139,7 +140,7 @@ def threshold_slider(place: int, top: float, unit: Unit) -> None:
     kind = int if parameter.integer else float
     st.slider(
         _label(parameter, unit), kind(low), kind(high), kind(mirror.shown), kind(parameter.step),
-        format=None if parameter.integer else "%.3g", key=mirror.key, help=parameter.meaning, on_change=move,
+        format=None if parameter.integer else "%.3g", key=mirror.key, help=parameter.meaning, on_change=safely(move),
     )  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def _line(
         st.session_state.setdefault(f"rule_{number}", rule.name)
         st.selectbox(
             "Strategy", list(RULES), key=f"rule_{number}", format_func=lambda name: _rule_name(name, usable),
-            on_change=_change_rule, args=(number, tuple(usable), why_not), width=230,
+            on_change=safely(_change_rule), args=(number, tuple(usable), why_not), width=230,
             help=f"{plain(rule.title)}: a token starts a segment when {plain(rule.meaning)}. Source: "
             f"{plain(rule.source)}.{'' if rule.causal else ' It needs the token itself: not while writing.'}",
         )  # fmt: skip
@@ -165,13 +166,16 @@ def _line(
                 placeholder="tokens", help="The mean length, in tokens a segment, to solve the parameter for.",
             )  # fmt: skip
             st.button(
-                "Solve", key=f"solve_{number}", on_click=_solve, args=(number, cut, max_length), disabled=cut is None,
+                "Solve", key=f"solve_{number}", on_click=safely(_solve), args=(number, cut, max_length),
+                disabled=cut is None,
                 help=f"Set {rule.solves} to the value whose mean length is nearest to the target.",
             )  # fmt: skip
         full = len(entries()) >= MOST
-        st.button("⧉", key=f"copy_{number}", on_click=_copy, args=(number,), disabled=full, help=f"Copy {label}")
         st.button(
-            "✕", key=f"drop_{number}", on_click=_drop, args=(number,), disabled=len(entries()) < 2,
+            "⧉", key=f"copy_{number}", on_click=safely(_copy), args=(number,), disabled=full, help=f"Copy {label}"
+        )
+        st.button(
+            "✕", key=f"drop_{number}", on_click=safely(_drop), args=(number,), disabled=len(entries()) < 2,
             help=f"Remove {label}",
         )  # fmt: skip
     if entry.said:
@@ -184,7 +188,7 @@ def _number(entry: Entry, parameter: Parameter, unit: Unit) -> None:
     st.number_input(
         _label(parameter, unit), kind(parameter.low * factor), kind(parameter.high * factor), kind(mirror.shown),
         step=kind(parameter.step), format=None if parameter.integer else "%.4g", key=mirror.key, width=150,
-        help=f"{plain(parameter.meaning)}.", on_change=move,
+        help=f"{plain(parameter.meaning)}.", on_change=safely(move),
     )  # fmt: skip
 
 

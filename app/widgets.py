@@ -12,6 +12,7 @@ import streamlit as st
 from analysis.cutting.strategy import Strategy
 from analysis.folders import Found
 from app.controls import Inputs
+from app.net import safely
 from app.plain import plain
 from model.segmentation import MAX_LENGTH, RULES
 from model.wrapping import described
@@ -101,9 +102,9 @@ def step(label: str, numbers: Sequence[int], highest: int, key: str, help: str) 
         st.session_state[key] = numbers[to]
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.button("◀ Previous", key=f"{key}_previous", disabled=at == 0, on_click=go, args=(at - 1,))
+        st.button("◀ Previous", key=f"{key}_previous", disabled=at == 0, on_click=safely(go), args=(at - 1,))
         st.number_input(label, 0, highest, key=key, bind="query-params", persist_state="session", help=help, width=150)
-        st.button("Next ▶", key=f"{key}_next", disabled=at == len(numbers) - 1, on_click=go, args=(at + 1,))
+        st.button("Next ▶", key=f"{key}_next", disabled=at == len(numbers) - 1, on_click=safely(go), args=(at + 1,))
         st.caption(f"{at + 1:,} of {len(numbers):,}")
     return numbers[at]
 

@@ -19,7 +19,7 @@ _LONGEST = 200  # characters of an error's own message that are shown
 
 
 def log_folder() -> Path:
-    """Where the logs are: beside the models where `$MICRO_STEP_CACHE` says where these are, else the platform's place."""
+    """Where the logs are: with the models where `$MICRO_STEP_CACHE` says where these are, else the platform's place."""
     own = os.environ.get("MICRO_STEP_CACHE")
     return Path(own).expanduser() / "log" if own else Path(platformdirs.user_log_dir("micro_step"))
 

@@ -9,6 +9,7 @@ from app.benchmark_cards import invalid_cards, report_cards, sample_cards, summa
 from app.benchmark_controls import benchmark, choose, folder, judged, two_runs, unread
 from app.cache import evaluation
 from app.look import theme
+from app.net import fragment
 from app.plain import plain
 from evals.find import find_evaluations
 from evals.report import Evaluated, Row, report_rows
@@ -31,7 +32,7 @@ def opened(places: Sequence[Place]) -> Mapping[str, Evaluated]:
     return found
 
 
-@st.fragment
+@fragment
 def samples(rows: Sequence[Row]) -> None:
     """Two runs beside each other; a step redraws only this."""
     st.subheader("Samples side by side", anchor=False)
@@ -41,7 +42,7 @@ def samples(rows: Sequence[Row]) -> None:
         st.error(plain(str(error), longest=600))
 
 
-@st.fragment
+@fragment
 def invalid(rows: Sequence[Row]) -> None:
     """The answers that could not be read."""
     st.subheader("Invalid answers", anchor=False)

@@ -20,6 +20,7 @@ from app.controls import Inputs
 from app.generation_controls import controls, taus, timeline_over
 from app.generation_strip import generation_strip, sweep_strip
 from app.look import theme
+from app.net import fragment, safely
 from app.plain import plain
 from app.running import Way, answer
 from app.state import PINNED_ANSWER, pin, pinned
@@ -99,7 +100,7 @@ def _remarks(found: Generation) -> None:
     st.caption(plain("; ".join([f"{found.facts.name}: {kind(found)}", *notes]) + ".", longest=2000))
 
 
-@st.fragment
+@fragment
 def results(request: GenerationRequest, found: Generation) -> None:
     """The answer, its timeline and its segments; a pin redraws only this."""
     place = pinned(PINNED_ANSWER)
@@ -142,7 +143,7 @@ def _segments(found: Generation, endings: Drawn) -> None:
     st.dataframe(
         shown,
         key="segments_table",
-        on_select=chosen,
+        on_select=safely(chosen),
         selection_mode="single-row",
         hide_index=True,
         height=320,
@@ -167,7 +168,7 @@ def sweep_part(request: GenerationRequest) -> None:
             return
         wanted: set[SweepRequest] = st.session_state.setdefault(SWEEPS, set())
         if workshop().answer(asked) is None and asked not in wanted:
-            st.button("Run the sweep", on_click=wanted.add, args=(asked,))
+            st.button("Run the sweep", on_click=safely(wanted.add), args=(asked,))
             runs, new = counted(len(asked.taus), "answer"), counted(request.how.max_new_tokens, "token")
             st.caption(f"{runs} of up to {new}, and the base's own.")
             return

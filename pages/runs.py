@@ -17,6 +17,7 @@ from analysis.runs.tables import remarks, unlike
 from app.cache import shelf
 from app.cards import card
 from app.controls import Inputs
+from app.net import fragment
 from app.plain import plain
 from app.run_cards import checkpoints_card, facts_card, runs_card, summary
 from app.run_controls import choose, folder, measure, view
@@ -98,7 +99,7 @@ def page() -> None:
     known = stage_of(chosen)
     unfinished = any(not run.look.finished for run in shelf().briefly(chosen).runs)
     shown = partial(results, where, found, chosen, known)
-    st.fragment(shown, run_every=EVERY if live and unfinished else None)()
+    fragment(shown, run_every=EVERY if live and unfinished else None)()
     checkpoints_card(shelf().runs(chosen).runs)
 
 

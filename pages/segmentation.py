@@ -15,6 +15,7 @@ from app.cut_answers import Answered, ask, ask_other_precision, bench_of
 from app.cut_cards import history_card, judged_cards, strip_card, summary, unstable_card, values_card
 from app.cut_controls import Asked, controls
 from app.look import theme
+from app.net import fragment
 from app.plain import plain
 from app.state import pinned
 from app.strategies import chosen, editor, entries
@@ -45,7 +46,7 @@ def under(models: tuple[tuple[str, ModelSpec], ...]) -> tuple[str, ...]:
     return tuple(name for name, rule in RULES.items() if trained or "micro_step" not in rule.needs)
 
 
-@st.fragment
+@fragment
 def lab(
     asked: Asked,
     base: CutRequest,

@@ -17,6 +17,7 @@ from app.cards import card
 from app.comparison_strip import comparison_strip
 from app.controls import Inputs
 from app.look import theme
+from app.net import fragment, safely
 from app.plain import plain
 from app.running import answer
 from app.state import pin, pinned
@@ -107,7 +108,7 @@ def _sides(comparison: Comparison) -> tuple[tuple[str, ScoredText], ...]:
     return ("A", comparison.a), ("B", comparison.b)
 
 
-@st.fragment
+@fragment
 def results(request: Request, comparison: Comparison, view: View) -> None:
     """Everything below the summary; a pin redraws only this."""
     view = View(view.score, view.unit, view.theme, pinned(), view.role)
@@ -169,7 +170,7 @@ def _changes(table: pd.DataFrame, view: View) -> None:
     st.dataframe(
         shown.style.apply(lambda row: [mark if pins[row.name] else ""] * len(row), axis=1),
         key="changes_table",
-        on_select=chosen,
+        on_select=safely(chosen),
         selection_mode="single-row",
         hide_index=True,
         height=320,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from app.net import safely
 from app.token_strip.packing import pack
 from app.token_strip.pin import Pin, read_report, settle
 from app.token_strip.rows import BarRow, Detail, Legend, LineRow, Note, Row, Scale, Strip, TokenRow, TopK
@@ -62,7 +63,7 @@ def token_strip(
             on_pin(moved.at if moved else None)
 
     with st.container(gap=None):
-        result = _picture(key=key, data=pack(strip, key=key, height=height), on_pin_change=report)
+        result = _picture(key=key, data=pack(strip, key=key, height=height), on_pin_change=safely(report))
         last: Pin | None = st.session_state.get(f"{key}:pin")
         pin = settle(last, asked=pinned, report=read_report(result.get("pin")), length=strip.length)
         st.session_state[f"{key}:pin"] = pin
