@@ -55,11 +55,16 @@ def scoring_cost(
 
 def model_words(side: str, spec: ModelSpec, facts: ModelFacts) -> list[str]:
     """The options that name a model on the command line: `--a NAME --a-revision COMMIT ...`."""
-    words = [f"--{side}", str(Path(spec.name).resolve()) if Path(spec.name).exists() else spec.name]
+    words = [f"--{side}", _anywhere(spec.name)]
     # the hub commit that answered, so that a later run does not take a newer one
     revision = spec.revision or (facts.revision if facts.source.startswith("hub ") else None)
     words += [f"--{side}-revision", revision] if revision else []
     return [*words, *([f"--{side}-adapter", spec.adapter] if spec.adapter else [])]
+
+
+def _anywhere(name: str) -> str:
+    """A folder's name as it is from everywhere on this machine."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def text_words(document: Document, chat: bool, force_bos: bool) -> list[str]:
@@ -79,6 +84,7 @@ def load_words(spec: ModelSpec, facts: Sequence[ModelFacts]) -> list[str]:
     words = ["--dtype", came_to.pop() if spec.dtype == "auto" and len(came_to) == 1 else spec.dtype]
     words += ["--quantization", spec.quantization] if spec.quantization != "none" else []
     words += ["--attn-implementation", spec.attn_implementation] if spec.attn_implementation else []
+    words += ["--tokenizer", _anywhere(spec.tokenizer)] if spec.tokenizer else []
     return [*words, *(["--trust-remote-code"] if spec.trust_remote_code else [])]
 
 

@@ -6,6 +6,7 @@ import json
 
 from model.document import PLAIN, Document, Message
 from model.errors import TextError
+from model.lfs import WHAT, is_pointer
 
 
 def document_file(document: Document) -> tuple[str, bytes]:
@@ -25,6 +26,8 @@ def read_document(content: bytes, name: str) -> Document:
     Raises:
         TextError: not UTF-8, not a text, or JSON that is no conversation.
     """
+    if is_pointer(content):
+        raise TextError(f"{name} {WHAT}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

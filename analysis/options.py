@@ -134,6 +134,9 @@ class LoadOptions:
     attn_implementation: Attention = None
     quantization: Quantization = "none"
     trust_remote_code: Trust = False
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer of models that come without one: catalog name, hub id or folder.")
+    ] = None
 
     def spec(self, name: str, revision: str | None, adapter: str | None) -> ModelSpec:
         """One model, loaded so."""
@@ -146,6 +149,7 @@ class LoadOptions:
             self.attn_implementation,
             self.quantization,
             self.trust_remote_code,
+            self.tokenizer,
         )
 
 

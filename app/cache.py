@@ -85,7 +85,7 @@ class Workshop:
 
 def _stamp(*specs: ModelSpec) -> Stamp:
     """When the files of local models last changed."""
-    times = [_changed(name) for spec in specs for name in (spec.name, spec.adapter or "") if name]
+    times = [_changed(name) for spec in specs for name in (spec.name, spec.adapter, spec.tokenizer) if name]
     return tuple(time for time in times if time is not None)
 
 

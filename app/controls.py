@@ -176,6 +176,10 @@ def _options(a: str, b: str) -> tuple[ModelSpec, ModelSpec]:
             "Run code that comes with the models", key="trust",
             help="Some models bring Python code of their own. Tick only if you trust whoever published it.",
         )  # fmt: skip
+        tokenizer = st.text_input(
+            "Tokenizer", key="tokenizer", persist_state="session",
+            help="Of models that come without one: a model's name, hub id or folder.",
+        )  # fmt: skip
     specs = [
         ModelSpec(
             name,
@@ -186,6 +190,7 @@ def _options(a: str, b: str) -> tuple[ModelSpec, ModelSpec]:
             attention.strip() or None,
             cast(Quantization, quantization),
             trust,
+            tokenizer.strip() or None,
         )
         for name, revision, adapter in zip((a, b), revisions, adapters, strict=True)
     ]

@@ -19,6 +19,7 @@ from model.document import Document, Message
 from model.encoding import encode
 from model.errors import TextError, TooLarge
 from model.forward import context_length
+from model.lfs import pointer
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.padding import left_padded
@@ -139,6 +140,8 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         TextError: it cannot be read, or a line is something else.
     """
+    if (wrong := pointer(path)) is not None:
+        raise TextError(f"{path} cannot be read: {wrong}")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

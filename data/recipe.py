@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -15,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.errors import MicroStepError
+from model.lfs import pointer
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -35,6 +37,8 @@ def read_yaml(path: Path, kind: type[Kind]) -> Kind:
     Raises:
         MicroStepError: there is no such file, it is no YAML, or a key or value is wrong; file and key are named.
     """
+    if (wrong := pointer(path)) is not None:
+        raise MicroStepError(f"{path} cannot be read: {wrong}")
     try:
         said = yaml.load(path.read_text("utf-8"), _Loader)
     except OSError as error:
@@ -71,7 +75,7 @@ def as_model(said: dict[str, Any], kind: type[Kind], place: str) -> Kind:
 
 def dump_yaml(model: BaseModel) -> str:
     """A model as YAML, every default written out."""
-    text: str = yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(model.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -96,6 +100,8 @@ def _told(mistake: Any, kind: type[BaseModel]) -> str:
     given = mistake.get("input")
     if mistake["type"] != "value_error" and isinstance(given, str | int | float | bool | None):
         message += f", got {given!r}" if len(repr(given)) < 60 else ""
+    if mistake["type"] == "string_type" and isinstance(given, int | float):
+        message += "; put it in quotes"
     return f"{place}: {message}" if place else message
 
 
@@ -116,7 +122,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only; a key that is given twice is a mistake."""
+    """Plain values only; a key that is given twice is a mistake, and 3e-3 a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -126,3 +132,16 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts a text in quotes that `_Loader` would take for a number."""
+
+
+# As in YAML 1.2: in 1.1, which PyYAML reads, a number with an exponent needs a point and a sign (3.0e-3).
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )

@@ -14,6 +14,7 @@ from typing import IO
 
 from data.source import Source
 from model.errors import TextError
+from model.lfs import pointer
 
 Record = Mapping[str, object]
 _SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")  # the first three also with .gz
@@ -93,6 +94,8 @@ def _file_records(source: Source, file: Path) -> Iterator[Record]:
         raise TextError(
             f"source {source.name!r}: {file} is of no kind that is read; give one of {', '.join(_SUFFIXES)}"
         )
+    if (wrong := pointer(file)) is not None:
+        raise TextError(f"source {source.name!r}: {wrong}")
     if suffix == ".parquet":
         yield from _parquet_records(source, file)
         return

@@ -83,6 +83,9 @@ def run_command(
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer of a model that comes without one: catalog name, hub id or folder.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")] = None,
 ) -> None:
     """Run benchmarks (resumable), each sample kept as its batch is done."""
@@ -115,7 +118,7 @@ def run_command(
         likelihood,
         ("limits" if weak_sandbox else "full") if allow_code_execution else None,
     )
-    spec = ModelSpec(model, revision=revision, dtype=dtype, device=device)
+    spec = ModelSpec(model, revision=revision, dtype=dtype, device=device, tokenizer=tokenizer)
     try:
         with progress_bar() as tell:
             evaluate(lambda: load(spec, tell), chosen, taus, out, local, options, tell, own)

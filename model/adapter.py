@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from model import hub
 from model.cache import Progress, silent
 from model.errors import ModelBroken, ModelError, ModelNotFound
-from model.folder import safetensors_problem
+from model.folder import ADAPTER, is_adapter, safetensors_problem
+from model.lfs import pointer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,6 +39,8 @@ def adapter_folder(name: str, progress: Progress | None = None) -> Path:
     else:
         raise ModelNotFound(f"the adapter {name!r} is not on this machine, and the Hugging Face hub is not reachable")
     weights = folder / "adapter_model.safetensors"
+    if (wrong := pointer(folder / ADAPTER)) is not None:
+        raise ModelBroken(f"the adapter {name} cannot be loaded: {wrong}")
     try:
         kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -57,8 +60,8 @@ def adapter_base(folder: Path) -> tuple[str, str | None] | None:
     Raises:
         ModelBroken: it is an adapter, but names no base.
     """
-    file = folder / "adapter_config.json"
-    if (folder / "config.json").is_file() or not file.is_file():
+    file = folder / ADAPTER
+    if not is_adapter(folder):
         return None
     try:
         said = json.loads(file.read_text(encoding="utf-8"))

@@ -129,6 +129,9 @@ def show_model(
     attn_implementation: Annotated[str | None, typer.Option(help="sdpa, eager, ...")] = None,
     quantization: Annotated[str, typer.Option(help="none, 8bit or 4bit.")] = "none",
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer of a model that comes without one: catalog name, hub id or folder.")
+    ] = None,
     accept_licence: Annotated[bool, typer.Option("--accept-licence")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
 ) -> None:
@@ -145,6 +148,7 @@ def show_model(
         attn_implementation,
         cast("Any", quantization),
         trust_remote_code,
+        tokenizer,
     )
     with progress_bar() as tell:
         loaded = load(spec, tell, accept_licence)

@@ -28,6 +28,7 @@ from model.cache import (
 from model.catalog import CatalogEntry, catalog, find, nearest
 from model.errors import LicenceNeeded, ModelBroken, ModelError, ModelNotFound
 from model.folder import problem
+from model.lfs import pointer
 from model.sources import BundledSource, HubSource, WheelSource
 
 __all__ = ["cache_dir", "fetch", "is_cached"]
@@ -107,6 +108,8 @@ def _on_disk(name: str) -> Path | None:
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelBroken(f"{path} is a file, and no .gguf; give a model's folder")
+        if (wrong := pointer(path)) is not None:
+            raise ModelBroken(f"{path} cannot be loaded: {wrong}")
         return path
     wrong = problem(path)
     if wrong is None:

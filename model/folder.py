@@ -12,10 +12,14 @@ import struct
 from math import prod
 from pathlib import Path
 
+from model.lfs import pointer
+
 _WIDTH = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
     "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
+_SMALL = (".json", ".jinja", ".model", ".txt")  # files of a model that are no weights
+ADAPTER = "adapter_config.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HEADER_LIMIT = 100_000_000  # the format's own limit
 
@@ -23,8 +27,16 @@ _HEADER_LIMIT = 100_000_000  # the format's own limit
 def problem(folder: Path) -> str | None:
     """Why the folder cannot be loaded as a model, or None when its files look whole."""
     config = folder / "config.json"
-    if not config.is_file():
+    for path in sorted(path for path in folder.iterdir() if path.suffix in _SMALL):
+        if (wrong := pointer(path)) is not None:
+            return wrong
+    if is_adapter(folder) or not config.is_file():
         return _not_a_model(folder)
+    if (folder / ADAPTER).is_file():
+        return (
+            f"it holds a whole model and an adapter beside it ({ADAPTER}): give a folder with one of them, and the"
+            " adapter with --adapter"
+        )
     try:
         if not isinstance(json.loads(config.read_text(encoding="utf-8")), dict):
             return "its config.json is not an object"
@@ -48,8 +60,18 @@ def problem(folder: Path) -> str | None:
     return None
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds an adapter alone; a config.json beside it, as some trainers put there, is no model."""
+    if not (folder / ADAPTER).is_file():
+        return False
+    try:
+        return not weight_files(folder)
+    except ValueError:
+        return False
+
+
 def _not_a_model(folder: Path) -> str | None:
-    if (folder / "adapter_config.json").is_file():  # it names its base itself: see adapter.py
+    if (folder / ADAPTER).is_file():  # it names its base itself: see adapter.py
         weights = folder / "adapter_model.safetensors"
         return (
             safetensors_problem(weights) if weights.is_file() else "it is an adapter without adapter_model.safetensors"
@@ -83,6 +105,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def safetensors_problem(path: Path) -> str | None:
     """Why a safetensors file is broken, judged by its header and length; None when they agree."""
+    if (wrong := pointer(path)) is not None:
+        return wrong
     try:
         header, start = _header(path)
         ends = [int(entry["data_offsets"][1]) for entry in header.values()]

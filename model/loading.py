@@ -19,7 +19,7 @@ from model.facts import MicroFacts, ModelFacts, chat_template_hash, find_name, o
 from model.fetch import ROOT, fetch
 from model.folder import problem, stored_size
 from model.quiet import quiet
-from model.read import check_vocabulary, read_config, read_model, read_tokenizer
+from model.read import check_vocabulary, read_config, read_model, read_tokenizer, tokenizer_note
 from model.spec import Dtype, ModelSpec, Quantization, resolve_device
 from model.wrapping import is_untrained, read_micro_step, saved_in
 
@@ -87,7 +87,7 @@ def load(
                 lambda base: load(base, progress, accept_licence),
             )
             micro = replace(micro, untrained=is_untrained(model))
-        notes = [*check_vocabulary(spec, model, tokenizer), *told]
+        notes = [*check_vocabulary(spec, model, tokenizer), *tokenizer_note(spec, folder), *told]
         if adapter is not None:
             tell(f"merging {spec.adapter}", None)
             model = merge_adapter(model, adapter)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.errors import ModelBroken, ModelError, TooLarge
+from model.lfs import pointer
 from model.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -61,23 +62,75 @@ def read_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer, which must be one that knows where in the text each token stands.
 
     Raises:
-        ModelBroken: it is missing or damaged.
-        ModelError: it is a slow one, without a tokenizer.json.
+        ModelBroken: it is damaged.
+        ModelError: there is none, or it is a slow one, without a tokenizer.json.
     """
     from transformers import AutoTokenizer
 
+    if not _has_tokenizer(folder):
+        if spec.tokenizer is None:
+            raise ModelError(
+                f"{spec.name} comes without a tokenizer: name the model or folder whose tokenizer it was trained with"
+                " (--tokenizer)"
+            )
+        folder = _tokenizer_folder(spec.tokenizer)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=spec.trust_remote_code, local_files_only=True
         )
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-        raise ModelBroken(f"the tokenizer of {spec.name} is missing or damaged: {_first_line(error)}") from error
+        raise ModelBroken(f"the tokenizer of {spec.name} is damaged: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"{spec.name} has no fast tokenizer (tokenizer.json), which is needed to know where in the"
             " text each token stands"
         )
     return tokenizer
+
+
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # of a tokenizer, not itself
+
+_VOCABULARY = ("tokenizer", "vocab", "merges")  # in the names of its other files
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the vocabulary of a tokenizer of any kind."""
+    return any(
+        path.name not in _SETTINGS
+        and (path.suffix in (".model", ".tiktoken") or any(word in path.name for word in _VOCABULARY))
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix != ".py"
+    )
+
+
+def _tokenizer_folder(name: str) -> Path:
+    """The folder of a named tokenizer.
+
+    Raises:
+        ModelError: nothing of that name can be had, or it holds none.
+    """
+    from model.fetch import fetch
+
+    try:
+        path = Path(name).expanduser()
+        folder = path if path.is_dir() else fetch(name)
+    except RuntimeError:  # the home folder of a user that there is not
+        folder = fetch(name)
+    if not _has_tokenizer(folder):
+        raise ModelError(f"{name} holds no tokenizer; name a model or folder that does (--tokenizer)")
+    for file in folder.iterdir():
+        if file.is_file() and (wrong := pointer(file)) is not None:
+            raise ModelBroken(f"the tokenizer of {name} cannot be loaded: {wrong}")
+    return folder
+
+
+def tokenizer_note(spec: ModelSpec, folder: Path) -> tuple[str, ...]:
+    """What must be said of the tokenizer that was named for a model in a folder."""
+    if spec.tokenizer is None:
+        return ()
+    if _has_tokenizer(folder):
+        return (f"its own tokenizer is used, not that of {spec.tokenizer}",)
+    return (f"it comes without a tokenizer: that of {spec.tokenizer} is used",)
 
 
 def read_model(spec: ModelSpec, folder: Path, config: Any, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:

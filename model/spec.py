@@ -40,6 +40,8 @@ class ModelSpec:
     """8bit and 4bit need the bitsandbytes package."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
+    tokenizer: str | None = None
+    """Catalog name, hub id or folder of the tokenizer of a model that comes without one."""
 
     def __post_init__(self) -> None:
         for field, value, known in (

@@ -209,8 +209,9 @@ def _run(job: _Job, items: list[dict[str, int]], cluster: RayOptions, gpu: bool,
 
 def _anywhere(spec: ModelSpec) -> ModelSpec:
     """The same for a process in another folder."""
-    path = Path(spec.name).expanduser()
-    return replace(spec, name=str(path.resolve())) if path.exists() else spec
+    named = {"name": spec.name, "adapter": spec.adapter, "tokenizer": spec.tokenizer}
+    paths = {field: Path(name).expanduser() for field, name in named.items() if name is not None}
+    return replace(spec, **{field: str(path.resolve()) for field, path in paths.items() if path.exists()})
 
 
 def _absolute(corpus: Corpus) -> Corpus:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from model.cache import remembered_sha256
 from model.errors import TextError
+from model.lfs import pointer
 
 Cut = Literal["file", "paragraph", "line"]
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
@@ -66,6 +67,8 @@ def file_facts(path: Path) -> DataFacts:
         TextError: it cannot be read.
     """
     path = path.expanduser()
+    if (wrong := pointer(path)) is not None:
+        raise TextError(f"{path} cannot be read: {wrong}")
     try:
         return DataFacts("file", path.name, f"sha256:{remembered_sha256(path)}", None, None)
     except OSError as error:

@@ -1,0 +1,22 @@
+"""Pointers of git-LFS: a few lines of text that stand in a file's place where a clone did not fetch the file itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_BEGINS = b"version https://git-lfs.github.com/spec/"
+WHAT = "is a git-LFS pointer, not the file itself: run `git lfs pull` where it was cloned, or download the file"
+
+
+def is_pointer(content: bytes) -> bool:
+    """Whether a file's content, or its beginning, is that of a pointer."""
+    return content.startswith(_BEGINS)
+
+
+def pointer(path: Path) -> str | None:
+    """What is wrong with a file that is only a pointer, in words that begin with its name; None for any other."""
+    try:
+        with path.open("rb") as file:
+            return f"{path.name} {WHAT}" if is_pointer(file.read(len(_BEGINS))) else None
+    except OSError:
+        return None
