@@ -130,7 +130,8 @@ class Units:
         """[1 + U, ...] sums of [U, ...] over all units, and over all but each."""
         every = per_unit.astype(np.float64)
         whole = every.sum(0)
-        return np.concatenate([whole[None], whole - every])
+        with np.errstate(invalid="ignore"):  # of an infinite sum
+            return np.concatenate([whole[None], whole - every])
 
     def estimates(
         self, figure: Floats, weight: NDArray[np.generic], within: tuple[float, float] = ANYWHERE
@@ -142,7 +143,7 @@ class Units:
             weight: [U, ...] how much of each unit stands in the figure, 0 for nothing; fewer axes are for all.
             within: what the figure can be at least and at most.
         """
-        return _interval(figure[0], _spread(figure[1:] - figure[0], weight, self.in_order), within)
+        return _interval(figure[0], _spread(_off(figure), weight, self.in_order), within)
 
 
 def ratio(total: NDArray[np.floating], weight: NDArray[np.floating]) -> Estimate:
@@ -213,7 +214,13 @@ def _series(total: NDArray[np.floating], weight: NDArray[np.floating]) -> tuple[
     sums = units.sums(np.stack([total, weight], axis=1))
     left = units.left_out(sums)
     figure = quotient(left[:, 0], left[:, 1])
-    return figure[0], _spread(figure[1:] - figure[0], sums[:, 1], in_order=True)
+    return figure[0], _spread(_off(figure), sums[:, 1], in_order=True)
+
+
+def _off(figure: Floats) -> Floats:
+    """[U, ...] what leaving out each unit changes; NaN where the figure is infinite, which then has no interval."""
+    with np.errstate(invalid="ignore"):
+        return figure[1:] - figure[0]
 
 
 def _spread(off: Floats, weight: NDArray[np.generic], in_order: bool) -> _Spread:

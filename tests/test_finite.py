@@ -292,6 +292,7 @@ def test_a_divergence_from_what_is_ruled_out_is_infinite() -> None:
     np.testing.assert_allclose(found.js, js.numpy(), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_an_infinite_surprisal_is_said_and_stays_infinite(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "tiny", "phi")
     a = load(ModelSpec(str(folder)))

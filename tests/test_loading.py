@@ -308,7 +308,7 @@ def small_embedding(folder: Path) -> None:
         (other_shape, "are missing or of another shape"),
         (other_width, "weights of"),
         (no_head, "lm_head.weight"),
-        (no_tokenizer, "tokenizer of"),
+        (no_tokenizer, "comes without a tokenizer"),
         (broken_tokenizer, "tokenizer of"),
         (masked, "is a bert (BertForMaskedLM): only decoder-only causal language models"),
         (seq2seq, "is a t5 (T5ForConditionalGeneration): only decoder-only"),
