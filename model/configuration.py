@@ -13,6 +13,7 @@ from model.errors import ModelError
 MERGER_NAMES = ("residual_softmax", "mean", "attention", "local_encoder")
 STARTS = ("random", "copied")
 DECODINGS = ("merged", "lossless")
+KEEPS = ("last", "first_last")
 
 
 class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -23,7 +24,10 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         max_segment_length: M, the most tokens of a segment.
         context_layers: the base layers whose states the micro decoder reads, from 1 (after the first layer) to the
             number of layers, rising; the last one is included. Empty: 4 of them, spaced evenly.
-        merger: how the embeddings of a segment become one, a name in `MERGER_NAMES`.
+        merger: how the embeddings of a segment (above `merge_layer` its states) become one, a name in `MERGER_NAMES`.
+        merge_layer: k, how many of the base's first layers read every token; the others read one slot a segment. 0:
+            none, the embeddings are merged. All: only the cache is folded, and nothing is merged.
+        keep: with k = all layers, which of a segment's slots later segments see, a name in `KEEPS`.
         merger_heads: attention heads of the mergers `attention` and `local_encoder`.
         merger_layers: transformer layers of the merger `local_encoder`.
         micro_layers: layers of the micro decoder.
@@ -50,6 +54,8 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         max_segment_length: int = 4,
         context_layers: tuple[int, ...] | list[int] = (),
         merger: str = "residual_softmax",
+        merge_layer: int = 0,
+        keep: str = "last",
         merger_heads: int = 4,
         merger_layers: int = 1,
         micro_layers: int = 2,
@@ -75,6 +81,8 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         self.max_segment_length = max_segment_length
         self.context_layers = list(context_layers) or spaced(int(text.num_hidden_layers))
         self.merger = merger
+        self.merge_layer = merge_layer
+        self.keep = keep
         self.merger_heads = merger_heads
         self.merger_layers = merger_layers
         self.micro_layers = micro_layers
@@ -109,13 +117,23 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         return int(self.base_config.get_text_config().num_hidden_layers)
 
     @property
+    def folds_cache(self) -> bool:
+        """Whether every layer reads every token, and only the cache has one slot a segment (or two)."""
+        return bool(self.merge_layer == self.num_hidden_layers)
+
+    @property
     def max_position_embeddings(self) -> int | None:
         """Positions that the base was made for, in tokens."""
         limit = getattr(self.base_config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit else None
 
     def _check(self, layers: int, hidden_size: int, vocabulary: int) -> None:
-        for name, known in (("merger", MERGER_NAMES), ("micro_start", STARTS), ("decoding", DECODINGS)):
+        for name, known in (
+            ("merger", MERGER_NAMES),
+            ("micro_start", STARTS),
+            ("decoding", DECODINGS),
+            ("keep", KEEPS),
+        ):
             if (value := getattr(self, name)) not in known:
                 raise ModelError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
         for name in ("max_segment_length", "merger_heads", "merger_layers", "micro_layers"):
@@ -125,6 +143,13 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         if chosen != sorted(set(chosen)) or chosen[0] < 1 or chosen[-1] != layers:
             raise ModelError(
                 f"context_layers must rise from at least 1 to the base's last layer {layers}, got {chosen}"
+            )
+        if not 0 <= self.merge_layer <= layers:
+            raise ModelError(f"merge_layer must be from 0 to the base's {layers} layers, got {self.merge_layer}")
+        if self.keep != "last" and self.merge_layer < layers:
+            raise ModelError(
+                f"keep {self.keep!r} needs merge_layer {layers}, all of the base's layers, got {self.merge_layer}: below"
+                " that a segment has one slot"
             )
         if self.merger in ("attention", "local_encoder") and hidden_size % self.merger_heads:
             raise ModelError(f"merger_heads {self.merger_heads} must divide the hidden size {hidden_size}")

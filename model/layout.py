@@ -35,6 +35,10 @@ class Layout:
         """[B, S] the rotary position of a segment: the position of its last token."""
         return self.position.gather(1, self.last)
 
+    def at_last(self, e: Tensor) -> Tensor:
+        """[B, S, d] of [B, N, d] the segments' last tokens."""
+        return e[torch.arange(len(e), device=e.device)[:, None], self.last]
+
     def slots(self, rows: Tensor, segments: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """The tokens of chosen segments.
 

@@ -2,7 +2,8 @@
 
 e_i are the token embeddings of a segment of 2 to M tokens, p_i a learned position. Segments of one token pass
 unchanged, and never come here. Every merger is the mean plus a correction that is zero at the start, so that a fresh
-one is the mean. Knows nothing about models or batches.
+one is the mean. Above layer k = `merge_layer` > 0, e_i are the tokens' states after that layer, and the last token's
+state stands in the mean's place. Knows nothing about models or batches.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from model.configuration import MicroStepConfig
 
 
 class Mean(nn.Module):
-    """mean_i e_i; the others add to it."""
+    """mean_i e_i, or the last of the states; the others add to it."""
+
+    def __init__(self, config: MicroStepConfig) -> None:
+        super().__init__()
+        self.from_last = config.merge_layer > 0
 
     def forward(self, e: Tensor, there: Tensor) -> Tensor:  # [Q, M, d], [Q, M] -> [Q, d]
         """Merge Q segments; `there` is False where a segment has no token."""
         kept = there[..., None]
         mean = (e * kept).sum(1) / kept.sum(1)
-        return mean + self.correction(e, there, mean)
+        start = e[torch.arange(len(e), device=e.device), there.sum(1) - 1] if self.from_last else mean
+        return start + self.correction(e, there, mean)
 
     def correction(self, e: Tensor, there: Tensor, mean: Tensor) -> Tensor:
         """[Q, d] what is added to the mean."""
@@ -32,7 +38,7 @@ class ResidualSoftmax(Mean):
     """O(sum_i g_i * e_i), g_i a softmax over the segment's tokens, each dimension on its own, of MLP([e_i; p_i])."""
 
     def __init__(self, config: MicroStepConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         d = config.hidden_size
         self.position = nn.Parameter(torch.randn(config.max_segment_length, d // 2) * 0.02)
         self.inner = nn.Linear(d + d // 2, d)
@@ -52,7 +58,7 @@ class Attention(Mean):
     """Attention with the mean as query, over keys and values from [e_i; p_i], several heads."""
 
     def __init__(self, config: MicroStepConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         d = config.hidden_size
         self.heads = config.merger_heads
         self.position = nn.Parameter(torch.randn(config.max_segment_length, d // 2) * 0.02)
@@ -74,7 +80,7 @@ class LocalEncoder(Mean):
     """A small transformer over [e_i; p_i] that sees the whole segment, pooled by cross-attention from the mean."""
 
     def __init__(self, config: MicroStepConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         d = config.hidden_size
         self.heads = config.merger_heads
         self.position = nn.Parameter(torch.randn(config.max_segment_length, d // 2) * 0.02)
@@ -97,9 +103,9 @@ class LocalEncoder(Mean):
 
 
 def build_merger(config: MicroStepConfig) -> Mean:
-    """The merger that a configuration names, fresh."""
-    if config.merger == "mean":
-        return Mean()
+    """The merger that a configuration names, fresh; where only the cache is folded, one without weights."""
+    if config.merger == "mean" or config.folds_cache:
+        return Mean(config)
     classes = {"residual_softmax": ResidualSoftmax, "attention": Attention, "local_encoder": LocalEncoder}
     return classes[config.merger](config)
 

@@ -22,6 +22,7 @@ from model.generation import SegmentedGeneration, generate_segments
 from model.layout import Layout, layout
 from model.lean_loss import HeadLoss, head_loss
 from model.mergers import build_merger
+from model.merging import merged, read_segments
 from model.micro_decoder import MicroDecoder
 from model.outputs import Macro, Micro, MicroStepOutput, states_of
 from model.saving import base_reference, load_modules, save_modules
@@ -167,13 +168,8 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         return chosen
 
     def merged(self, e: Tensor, there: Tensor) -> Tensor:
-        """[Q, d] the macro embedding of segments [Q, M, d]; those of one token pass unchanged."""
-        several = there[:, 1] if there.shape[1] > 1 else torch.zeros_like(there[:, 0])
-        out = e[:, 0]
-        chosen = several.nonzero()[:, 0]
-        if len(chosen):
-            out = out.index_put((chosen,), self.merger(e[chosen], there[chosen]).to(out.dtype))
-        return out
+        """[Q, d] the macro steps of segments [Q, M, d]; see `model.merging.merged`."""
+        return merged(self, e, there)
 
     def macro(
         self,
@@ -183,10 +179,10 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         cache: Any = None,
         output_attentions: bool = False,
     ) -> Macro:
-        """Run the base over macro embeddings [B, S, d], at the tokens' positions [B, S]."""
+        """Run the whole base over macro embeddings [B, S, d], at the tokens' positions [B, S]."""
         inner = body(self.base)
         options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
-        with states_of(inner, self.config.context_layers) as states:
+        with states_of(inner, self.config.context_layers[:-1]) as states:
             out = inner(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask.long(),
@@ -247,7 +243,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
                 "a row's first segment must be one token: no macro step stands before it that could predict the others"
             )
         e = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
-        macro = self.macro(self._macro_embeddings(e, plan), plan.segments, plan.macro_position, None, output_attentions)
+        macro = read_segments(self, e, plan, output_attentions)
         labelled = plan.real & (plan.position > 0) & (labels != -100) if labels is not None else None
         rows, segments = self._micro_segments(plan, labelled, every_segment)
         micro = self._micro_states(e, plan, macro, rows, segments, output_attentions)
@@ -269,17 +265,6 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             out.macro_attentions, out.micro_attentions = macro.attentions, micro.attentions
         if output_hidden_states or output_attentions:
             out.micro_segments = torch.stack([rows, segments], 1)
-        return out
-
-    def _macro_embeddings(self, e: Tensor, plan: Layout) -> Tensor:
-        """[B, S, d] one embedding a segment."""
-        batch = torch.arange(len(e), device=e.device)[:, None]
-        out = e[batch, plan.last]
-        rows, segments = (plan.lengths > 1).nonzero(as_tuple=True)
-        if len(rows):
-            tokens, there = plan.slots(rows, segments, int(plan.lengths.max()))
-            merged = self.merger(e[rows[:, None], tokens], there)
-            out = out.index_put((rows, segments), merged.to(out.dtype))
         return out
 
     def _micro_segments(self, plan: Layout, labelled: Tensor | None, every: bool) -> tuple[Tensor, Tensor]:

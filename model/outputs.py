@@ -31,7 +31,7 @@ class MicroStepOutput(ModelOutput):  # type: ignore[misc]
     micro_position: Tensor | None = None  # [B, N] 0 for a segment's first token, which the base predicts
     stop_logits: Tensor | None = None  # [B, N] that the segment ends after t; NaN where the micro decoder did not run
     hidden_states: tuple[Tensor, ...] | None = None  # K x [B, S, d] the base's states that the micro decoder reads
-    macro_attentions: tuple[Tensor, ...] | None = None  # a layer [B, H, S, S]
+    macro_attentions: tuple[Tensor, ...] | None = None  # a layer [B, H, S, S]; the first `merge_layer` [B, H, N, N]
     micro_hidden_states: Tensor | None = None  # [Q, M - 1, d]
     micro_attentions: tuple[Tensor, ...] | None = None  # a micro layer [Q, H, K + M - 1, K + M - 1]
     micro_segments: Tensor | None = None  # [Q, 2] row and segment of each
@@ -43,7 +43,7 @@ class Macro:
 
     last: Tensor  # [B, S, d] states after the final norm
     context: Tensor  # [B, S, K, d] states of the context layers
-    attentions: tuple[Tensor, ...] | None  # a layer [B, H, S, S]
+    attentions: tuple[Tensor, ...] | None  # a layer [B, H, S, S]; the first `merge_layer` [B, H, N, N], token by token
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Micro:
 
 @contextmanager
 def states_of(inner: nn.Module, chosen: list[int]) -> Iterator[list[Tensor]]:
-    """Keep what chosen layers, but for the last one, put out during the block."""
+    """Keep what chosen layers, counted from 1, put out during the block."""
     states: list[Tensor] = []
     layers, thread = layers_of(inner), threading.get_ident()
 
@@ -68,7 +68,7 @@ def states_of(inner: nn.Module, chosen: list[int]) -> Iterator[list[Tensor]]:
         if threading.get_ident() == thread:  # the model is shared, the run is not
             states.append(output[0] if isinstance(output, tuple) else output)
 
-    handles = [layers[i - 1].register_forward_hook(keep) for i in chosen[:-1]]
+    handles = [layers[i - 1].register_forward_hook(keep) for i in chosen]
     try:
         yield states
     finally:

@@ -1,0 +1,162 @@
+"""`merge_layer` k: the base's first k layers read every token, the others one slot a segment."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from model.forward import body, logits_of
+from model.layout import layout
+from model.micro_decoder import layers_of
+from model.modeling import MicroStepForCausalLM
+from tests.micro_steps import BASES, micro_step, ragged, random_starts
+
+IDS = torch.randint(5, 400, (3, 23), generator=torch.Generator().manual_seed(1))
+WAYS = [(1, "last"), (2, "last"), (3, "last"), (3, "first_last")]  # of the tiny models' three layers
+
+
+def upper_layers(model: MicroStepForCausalLM, k: int) -> nn.Module:
+    """A body of its own of the layers above the k-th, as a model with fewer layers is built."""
+    inner = copy.deepcopy(body(model.base))
+    name = next(name for name, module in inner.named_children() if module is layers_of(inner))
+    setattr(inner, name, nn.ModuleList(list(layers_of(inner))[k:]))
+    inner.config.num_hidden_layers -= k
+    if getattr(inner.config, "layer_types", None):
+        inner.config.layer_types = inner.config.layer_types[k:]
+    return inner
+
+
+def without_what_the_family_adds(model: MicroStepForCausalLM, states: Tensor, position: Tensor) -> Tensor:
+    """Inputs whose states before the first layer are `states`."""
+    inner, config = body(model.base), model.base.config
+    if hasattr(inner, "wpe"):
+        return states - inner.wpe(position)
+    return states / getattr(config, "embedding_multiplier", 1.0)
+
+
+def slow_states(model: MicroStepForCausalLM, ids: Tensor, segments: list[list[int]]) -> list[Tensor]:
+    """Per layer, and after the final norm, [S, d] of one row without padding, 0 < k < layers."""
+    k, read = model.config.merge_layer, torch.ones(1, len(ids), dtype=torch.long)
+    below = body(model.base)(input_ids=ids[None], attention_mask=read, output_hidden_states=True).hidden_states
+    steps = []
+    for tokens in segments:
+        states, there = below[k][:, tokens], torch.ones(1, len(tokens)).bool()
+        steps.append(states[0, 0] if len(tokens) == 1 else model.merger(states, there)[0])
+    position = torch.tensor([[tokens[-1] for tokens in segments]])
+    fed = without_what_the_family_adds(model, torch.stack(steps)[None], position)
+    above = upper_layers(model, k)(
+        inputs_embeds=fed,
+        position_ids=position,
+        attention_mask=torch.ones_like(position),
+        use_cache=False,
+        output_hidden_states=True,
+    )
+    return [
+        *(each[0, position[0]] for each in below[: k + 1]),
+        *(each[0] for each in above.hidden_states[1:-1]),
+        above.last_hidden_state[0],
+    ]
+
+
+def slow_folded(model: MicroStepForCausalLM, ids: Tensor, segments: list[list[int]]) -> list[Tensor]:
+    """The same where only the cache is folded: segment by segment, slots taken out of an ordinary cache."""
+    cache, found, held = DynamicCache(), [], 0
+    for tokens in segments:
+        out = body(model.base)(
+            input_ids=ids[None, tokens],
+            position_ids=torch.tensor([tokens]),
+            attention_mask=torch.ones(1, held + len(tokens), dtype=torch.long),
+            past_key_values=cache,
+            use_cache=True,
+            output_hidden_states=True,
+        )
+        found.append([each[0, -1] for each in (*out.hidden_states[:-1], out.last_hidden_state)])
+        own = sorted({0, len(tokens) - 1} if model.config.keep == "first_last" else {len(tokens) - 1})
+        kept = [*range(held), *(held + slot for slot in own)]
+        held = len(kept)
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, kept], layer.values[:, :, kept]
+    return [torch.stack(each) for each in zip(*found, strict=True)]
+
+
+def slow_logits(model: MicroStepForCausalLM, ids: Tensor, starts: Tensor) -> Tensor:
+    """[N, V] of one row without padding, one segment and one prefix at a time."""
+    embed = model.get_input_embeddings()
+    bounds = [*torch.nonzero(starts)[:, 0].tolist(), len(ids)]
+    segments = [list(range(a, b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    every = (slow_folded if model.config.folds_cache else slow_states)(model, ids, segments)
+    out = torch.zeros(len(ids), model.config.vocab_size)
+    for s, tokens in enumerate(segments):
+        out[tokens[-1]] = logits_of(model.base, every[-1][s : s + 1])[0]
+        for j in range(1, len(tokens)):
+            context = torch.stack([every[layer][s - 1] for layer in model.config.context_layers])
+            state, _ = model.micro(context[None], embed(ids[tokens[:j]])[None])
+            out[tokens[j - 1]] = logits_of(model.base, state[0, -1:])[0]
+    return out
+
+
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+@pytest.mark.parametrize("family", BASES)
+def test_fresh_with_segments_of_one_it_is_the_base(family, k, keep):
+    model = micro_step(family, scrambled=False, merge_layer=k, keep=keep)
+    with torch.no_grad():
+        found, expected = model(IDS).logits, model.base(IDS).logits.float()
+    assert torch.equal(found, expected) if k < 3 else torch.allclose(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+@pytest.mark.parametrize("family", BASES)
+def test_logits_equal_a_slow_reference(family, k, keep):
+    model = micro_step(family, merge_layer=k, keep=keep)
+    starts = random_starts(IDS, prompt=5, most=4)
+    assert (layout(starts, None, 4).lengths > 1).any()
+    with torch.no_grad():
+        found = model(IDS, segment_starts=starts).logits
+        for row in range(len(IDS)):
+            assert torch.allclose(found[row], slow_logits(model, IDS[row], starts[row]), atol=2e-4)
+
+
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+@pytest.mark.parametrize("family", BASES)
+@pytest.mark.parametrize("left", [True, False])
+def test_a_row_alone_equals_the_row_in_a_padded_batch(family, k, keep, left):
+    model = micro_step(family, merge_layer=k, keep=keep)
+    ids, mask = ragged([23, 9, 17])
+    starts = random_starts(ids, prompt=16, most=4)
+    if not left:
+        order = torch.argsort(mask, dim=1, descending=True, stable=True)
+        ids, mask, starts = ids.gather(1, order), mask.gather(1, order), starts.gather(1, order)
+        starts[:, :2] = True
+    with torch.no_grad():
+        whole = model(ids, mask, starts, every_segment=True)
+        for row in range(3):
+            kept = mask[row].bool()
+            alone = model(ids[row, kept][None], None, starts[row, kept][None], every_segment=True)
+            assert torch.allclose(whole.logits[row, kept], alone.logits[0], atol=2e-4)
+            assert torch.allclose(whole.stop_logits[row, kept], alone.stop_logits[0], atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("merger", ["residual_softmax", "mean", "attention", "local_encoder"])
+def test_a_fresh_merger_is_the_last_tokens_state(merger):
+    model = micro_step(scrambled=False, merger=merger, merge_layer=1)
+    states, there = torch.randn(5, 4, 32), torch.arange(4) < torch.tensor([1, 2, 3, 4, 2])[:, None]
+    assert torch.equal(model.merged(states, there), states[torch.arange(5), torch.tensor([0, 1, 2, 3, 1])])
+
+
+@pytest.mark.parametrize("group", ["new", "base", "adapter"])
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+def test_gradients_reach_exactly_what_the_stage_says(group, k, keep):
+    model = micro_step("qwen3", merge_layer=k, keep=keep).train()
+    model.add_adapter_to_base(r=2, target_modules=["q_proj", "v_proj"], lora_alpha=4, init_lora_weights=False)
+    model.trainable(group)
+    starts = random_starts(IDS, prompt=5, most=4)
+    model(IDS, segment_starts=starts, labels=IDS).loss.backward()
+    reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    nonzero = {name for name, w in model.named_parameters() if w.grad is not None and bool((w.grad != 0).any())}
+    groups = {"adapter": lambda n: "lora_" in n, "base": lambda n: n.startswith("base.") and "lora_" not in n}
+    groups["new"] = lambda n: not n.startswith("base.")
+    assert reached == nonzero == {name for name, _ in model.named_parameters() if groups[group](name)}
