@@ -15,6 +15,7 @@ _SAME: dict[Started, tuple[str, ...]] = {
     "micro decoder": ("context_layers", "micro_layers"),
     "all": (
         "context_layers", "micro_layers", "decoding", "merger", "merger_heads", "merger_layers", "stop_head", "adapter",
+        "merge_layer", "keep",
     ),
 }  # fmt: skip
 _PREFIX = "micro."
