@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from model.course import leave, read_prompts
+from model.course import leave
 from model.finite import check_finite
 from model.forward import body, logits_of, token_model, vocabulary
-from model.growing_cache import growing_cache
+from model.macro_cache import macro_cache
 from model.modeling import MicroStepForCausalLM
 from model.padding import left_padded
 
@@ -142,26 +142,19 @@ class _Reading:
         embed = model.get_input_embeddings()
         ids, mask = left_padded(self.contexts)
         ids, mask, text, count = (each.to(device) for each in (ids, mask, self.text, self.count))
-        cache = growing_cache(model.base.config.get_text_config())
-        last, context, mask, position = read_prompts(model, ids, mask, cache)
+        cache = macro_cache(model)
+        last, context = cache.read(ids, mask)
         at, live = torch.zeros_like(count), list(range(len(count)))
         while True:
             window = at[:, None] + torch.arange(self.most, device=device)  # [L, M]
             tokens = text.gather(1, window.clamp(max=text.shape[1] - 1))
             inside = self._segment(live, last, context, tokens, window, window < count[:, None])
-            length = inside.sum(1)
-            at = at + length
+            at = at + inside.sum(1)
             going = (at < count).nonzero()[:, 0].tolist()
             if not going:
                 break
-            live, mask, position, at, text, count, tokens, inside, length = leave(
-                cache, going, live, mask, position, at, text, count, tokens, inside, length
-            )
-            position = position + length
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            step = model.merged(embed(tokens) * inside[..., None], inside)
-            macro = model.macro(step[:, None], mask, position[:, None], cache)
-            last, context = macro.last[:, -1], macro.context[:, -1]
+            live, at, text, count, tokens, inside = leave(cache, going, live, at, text, count, tokens, inside)
+            last, context = cache.step(embed(tokens) * inside[..., None], inside)
         sizes = self.count.tolist()
         return [Scored(self.nll[i, :n], self.correct[i, :n], self.slot[i, :n]) for i, n in enumerate(sizes)]
 

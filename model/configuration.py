@@ -148,9 +148,11 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
             raise ModelError(f"merge_layer must be from 0 to the base's {layers} layers, got {self.merge_layer}")
         if self.keep != "last" and self.merge_layer < layers:
             raise ModelError(
-                f"keep {self.keep!r} needs merge_layer {layers}, all of the base's layers, got {self.merge_layer}: below"
-                " that a segment has one slot"
+                f"keep {self.keep!r} needs a merge_layer of {layers}, all of the base's layers, got {self.merge_layer}:"
+                " below that a segment has one slot"
             )
+        if self.decoding == "lossless" and self.merge_layer:
+            raise ModelError(f"a lossless model merges nothing: leave out its merge_layer of {self.merge_layer}")
         if self.merger in ("attention", "local_encoder") and hidden_size % self.merger_heads:
             raise ModelError(f"merger_heads {self.merger_heads} must divide the hidden size {hidden_size}")
         if self.micro_start == "copied" and self.micro_layers > layers:

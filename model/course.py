@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from model.choosing import Chooser
-from model.shared_prefix import shared_first
+from model.outputs import Macro
+from model.shared_prefix import RowCache, shared_first
 from model.stopping import StopRule
 from model.written import Clock, Written
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model.modeling import MicroStepForCausalLM
 
 Told = Callable[[int, Written], None]
+Read = Callable[[Tensor, Tensor, Tensor], Macro]
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,16 @@ class Course:
 
 
 def read_prompts(
-    model: MicroStepForCausalLM, input_ids: Tensor, mask: Tensor, cache: DynamicCache
+    model: MicroStepForCausalLM, input_ids: Tensor, mask: Tensor, cache: RowCache, read: Read
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Read prompts [B, P], padded on the left, into an empty cache, every token as a macro step of its own.
+
+    Args:
+        model: whose base reads.
+        input_ids: [B, P].
+        mask: [B, P], 0 at padding.
+        cache: what `read` fills.
+        read: reads embeddings [B, N, d] with the mask of what the cache then holds, at positions [B, N].
 
     Returns:
         at the last tokens the base's states [B, d] and [B, K, d]; the mask [B, P] of what the cache holds; and the
@@ -45,9 +53,9 @@ def read_prompts(
     """
     embed = model.get_input_embeddings()
     prompts = shared_first(input_ids, mask, model.base)
-    prompts.read_shared(cache, lambda ids, mask, position: model.macro(embed(ids), mask, position, cache))
+    prompts.read_shared(cache, lambda ids, mask, position: read(embed(ids), mask, position))
     ids, position = prompts.ids[:, prompts.shared :], prompts.position
-    macro = model.macro(embed(ids), prompts.mask, position[:, prompts.shared :], cache)
+    macro = read(embed(ids), prompts.mask, position[:, prompts.shared :])
     return macro.last[:, -1], macro.context[:, -1], prompts.mask, position[:, -1]
 
 
@@ -59,7 +67,7 @@ def only(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...
     return [live[i] for i in chosen], *(tensor[at] for tensor in tensors)
 
 
-def leave(cache: DynamicCache, chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
+def leave(cache: RowCache, chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
     """The same, and of the rows of a cache."""
     if len(chosen) < len(live):
         cache.batch_select_indices(torch.tensor(chosen, dtype=torch.long, device=tensors[0].device))

@@ -46,7 +46,8 @@ def read_folded(model: MicroStepForCausalLM, e: Tensor, plan: Layout, output_att
 def _masks(model: MicroStepForCausalLM, plan: Layout, dtype: torch.dtype) -> Any:
     """What a token sees, as the family takes it: a mask [B, 1, N, N], or one for each kind of layer."""
     config = text_config(model.base)
-    kinds = set(getattr(config, "layer_types", None) or [_SLIDING if _window(config) else _FULL])
+    said = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    kinds = set(said or [_SLIDING if _window(config) else _FULL])
     if not kinds <= {_FULL, _SLIDING}:
         raise ModelError(f"the cache of a base with layers of kind {', '.join(sorted(kinds))} cannot be folded")
     distance = _distance(plan, model.config.keep)

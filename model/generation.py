@@ -16,13 +16,13 @@ from transformers import LogitsProcessorList, StoppingCriteriaList, StopStringCr
 from transformers.generation import GenerationConfig, GenerationMixin
 
 from model.choosing import Chooser
-from model.course import Course, Told, leave, only, read_prompts
+from model.course import Course, Told, leave, only
 from model.errors import MicroStepError, TextError, TooLarge
 from model.few_rows import for_few_rows
 from model.finite import not_finite
 from model.forward import logits_of
-from model.growing_cache import growing_cache
 from model.lossless import write_lossless
+from model.macro_cache import macro_cache
 from model.stopping import Offer, StopRule, find_stop_rule
 from model.written import Clock, SegmentedGeneration, Written, gathered
 
@@ -159,9 +159,8 @@ def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Wri
     """Write all rows to their ends; returns the slots of the macro cache. Rows that are over leave the batch."""
     if course.tau > 1 and not course.rule.needs_stop_head:
         course = replace(course, most=1)  # no probability reaches it
-    model, clock = course.model, course.clock
-    cache = growing_cache(model.base.config.get_text_config())
-    last, context, mask, position = read_prompts(model, input_ids, mask, cache)
+    clock, cache = course.clock, macro_cache(course.model)
+    last, context = cache.read(input_ids, mask)
     clock.to("prompt")
     live = list(range(len(rows)))
     while live:
@@ -173,13 +172,10 @@ def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Wri
         clock.to("micro")
         if not going:
             break
-        live, mask, position, e, there = leave(cache, going, live, mask, position, e, there)
-        position = position + there.sum(1)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        macro = model.macro(model.merged(e, there)[:, None], mask, position[:, None], cache)
-        last, context = macro.last[:, -1], macro.context[:, -1]
+        live, e, there = leave(cache, going, live, e, there)
+        last, context = cache.step(e, there)
         clock.to("macro")
-    return int(cache.get_seq_length())
+    return cache.slots
 
 
 class _Segment:

@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer
 from model.forward import body
 
 ROOM = 64  # more tokens at the least
+IDLE = 0.25  # of a cache's slots, that no row sees
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -74,3 +75,42 @@ def growing_cache(config: PretrainedConfig | None = None) -> DynamicCache:
     if config is None:
         cache.layer_class_to_replicate = GrowingLayer
     return cache
+
+
+def keep_slots(cache: DynamicCache, seen: Tensor, kept: Tensor, anywhere: bool, idle: float) -> Tensor:
+    """Of the slots that were added last, let each row keep only its own.
+
+    Those that no row keeps go, if they are the last ones. Where padding may stand anywhere the others stay, unseen,
+    until so many are idle that moving every row's keys and values together is worth it.
+
+    Args:
+        cache: keeps everything, N + n slots.
+        seen: [R, N + n] which slots each row sees, 0 for the others.
+        kept: [R, n] which of the last n it keeps.
+        anywhere: whether padding may stand within a row.
+        idle: the share of slots that may be idle.
+
+    Returns:
+        [R, slots left] as `seen`.
+    """
+    n = kept.shape[1]
+    most = int((kept.any(0) * torch.arange(1, n + 1, device=kept.device)).max())
+    if most < n:
+        cache.crop(most - n)
+        seen, kept = seen[:, : most - n], kept[:, :most]
+    if bool(kept.all()):
+        return seen
+    seen = torch.cat([seen[:, :-most], seen[:, -most:] * kept], 1)
+    gone = seen.shape[1] - int(seen.sum(1).max())  # slots that would go
+    if anywhere and gone <= idle * seen.shape[1]:
+        return seen
+    order = seen.argsort(dim=1, stable=True)[:, gone:]  # rows aligned at their ends
+    for layer in cache.layers:
+        if layer.keys is not None:  # a part of a body's layers has a cache of its own
+            layer.keys, layer.values = (_gathered(each, order) for each in (layer.keys, layer.values))
+    return seen.gather(1, order)
+
+
+def _gathered(held: Tensor, order: Tensor) -> Tensor:
+    """[R, H, N, D] the slots of keys or values in each row's order [R, N]."""
+    return held.gather(2, order[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[-1]))

@@ -13,16 +13,14 @@ import math
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from model.choosing import Chooser, probability_of
 from model.course import Course, leave, read_prompts
 from model.finite import not_finite
 from model.forward import logits_of, vocabulary
-from model.growing_cache import growing_cache, padded_anywhere
+from model.growing_cache import IDLE, growing_cache, keep_slots, padded_anywhere
 from model.written import Clock, Written
-
-IDLE = 0.25  # of the cache's slots, that no row sees
 
 
 def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
@@ -35,7 +33,9 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
     embed = model.get_input_embeddings()
     drafter, anywhere = _Drafter(course), padded_anywhere(model.base)
     cache = growing_cache()  # layers that keep everything, sliding ones too: what was refused is taken out again
-    last, context, mask, position = read_prompts(model, input_ids, mask, cache)
+    last, context, mask, position = read_prompts(
+        model, input_ids, mask, cache, lambda e, mask, position: model.macro(e, mask, position, cache)
+    )
     logits = logits_of(model.base, last)
     token, probability = chooser.choose(logits, rows)
     clock.to("prompt")
@@ -67,7 +67,7 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
         batch = torch.arange(len(live), device=mask.device)
         every, logits, context = logits, logits[batch, count], macro.context[batch, count]
         probability = probability_of(logits, token).where(possible, torch.nan)
-        mask = _without_refused(cache, seen, n + 1, count + 1, anywhere)
+        mask = keep_slots(cache, seen, torch.arange(n + 1, device=mask.device) <= count[:, None], anywhere, IDLE)
         position = position + count + 1
         clock.to("macro")
         accepted_p = _chosen_probability(every, draft.ids)
@@ -262,31 +262,3 @@ def _take(
             row.close("cap" if draft.refused[i] is None else "unsure", draft.refused[i])
         over.append(done)
     return over
-
-
-def _without_refused(cache: DynamicCache, seen: Tensor, new: int, kept: Tensor, anywhere: bool) -> Tensor:
-    """Take what each row refused of the last `new` slots out of the cache; returns the mask of what is left.
-
-    Slots that no row keeps go. Where padding may stand anywhere the others stay, unseen, until so many are idle that
-    moving every row's keys and values together is worth it.
-    """
-    most = int(kept.max())
-    if most < new:
-        cache.crop(most - new)
-        seen = seen[:, : most - new]
-    if bool((kept == most).all()):
-        return seen
-    slot = torch.arange(most, device=seen.device)
-    seen = torch.cat([seen[:, :-most], seen[:, -most:] * (slot < kept[:, None])], 1)
-    idle = seen.shape[1] - int(seen.sum(1).max())  # slots that would go
-    if anywhere and idle <= IDLE * seen.shape[1]:
-        return seen
-    order = seen.argsort(dim=1, stable=True)[:, idle:]  # rows aligned at their ends
-    for layer in cache.layers:
-        layer.keys, layer.values = (_gathered(each, order) for each in (layer.keys, layer.values))
-    return seen.gather(1, order)
-
-
-def _gathered(held: Tensor, order: Tensor) -> Tensor:
-    """[R, H, N, D] the slots of keys or values in each row's order [R, N]."""
-    return held.gather(2, order[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[-1]))

@@ -26,6 +26,7 @@ from model.merging import merged, read_segments
 from model.micro_decoder import MicroDecoder
 from model.outputs import Macro, Micro, MicroStepOutput, states_of
 from model.saving import base_reference, load_modules, save_modules
+from model.split_check import check_merge_layer
 
 Group = Literal["new", "base", "adapter"]
 _ANYWHERE = {
@@ -71,7 +72,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             config: fields of `MicroStepConfig`.
 
         Raises:
-            ModelError: an unknown field, or a base that cannot be one.
+            ModelError: an unknown field, a base that cannot be one, or whose layers `merge_layer` cannot part.
         """
         check_fields(config)
         model: MicroStepForCausalLM = cls(MicroStepConfig(base.config, **config), base)
@@ -85,6 +86,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
             if getattr(settings, name) is None and tokenizer is not None:
                 setattr(settings, name, getattr(tokenizer, name))
+        check_merge_layer(model)
         model.train(base.training)
         return model
 
@@ -94,8 +96,12 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         where = pretrained_model_name_or_path
         if base_reference(where) is not None:
             kwargs.pop("config", None)
-            return load_modules(cls, where, **{k: v for k, v in kwargs.items() if k not in _ANYWHERE})
-        return cast(MicroStepForCausalLM, super().from_pretrained(where, *args, **kwargs))
+            loaded = load_modules(cls, where, **{k: v for k, v in kwargs.items() if k not in _ANYWHERE})
+            check_merge_layer(loaded)
+            return loaded
+        found = super().from_pretrained(where, *args, **kwargs)  # the model, or with it what else was asked for
+        check_merge_layer(found[0] if isinstance(found, tuple) else found)
+        return cast(MicroStepForCausalLM, found)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """As transformers' own: the whole model, base included.

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from model.growing_cache import padded_anywhere
 
 WORTHWHILE = 32  # shared tokens; with fewer, one pass over everything is as quick
+
+
+class RowCache(Protocol):
+    """Rows of keys and values: transformers' caches, and what holds several of them."""
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Give every row its copies."""
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class Prompts:
         """[B, P] of each token in its row."""
         return (self.mask.cumsum(1) - 1).clamp(min=0)
 
-    def read_shared(self, cache: DynamicCache, read: Callable[[Tensor, Tensor, Tensor], object]) -> None:
+    def read_shared(self, cache: RowCache, read: Callable[[Tensor, Tensor, Tensor], object]) -> None:
         """Put the shared tokens, if there are any, into an empty cache, and give every row its copy.
 
         Args:

@@ -13,7 +13,7 @@ from model.forward import body, logits_of
 from model.layout import layout
 from model.micro_decoder import layers_of
 from model.modeling import MicroStepForCausalLM
-from tests.micro_steps import BASES, micro_step, ragged, random_starts
+from tests.micro_steps import BASES, forced, micro_step, ragged, random_starts
 
 IDS = torch.randint(5, 400, (3, 23), generator=torch.Generator().manual_seed(1))
 WAYS = [(1, "last"), (2, "last"), (3, "last"), (3, "first_last")]  # of the tiny models' three layers
@@ -160,3 +160,48 @@ def test_gradients_reach_exactly_what_the_stage_says(group, k, keep):
     groups = {"adapter": lambda n: "lora_" in n, "base": lambda n: n.startswith("base.") and "lora_" not in n}
     groups["new"] = lambda n: not n.startswith("base.")
     assert reached == nonzero == {name for name, _ in model.named_parameters() if groups[group](name)}
+
+
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+@pytest.mark.parametrize("family", BASES)
+def test_step_by_step_equals_teacher_forced(family, k, keep):
+    model = micro_step(family, merge_layer=k, keep=keep)
+    ids, mask = ragged([9, 3, 17, 1])
+    rule = forced(lambda s: [1, 4, 2, 3, 1, 2][s % 6])
+    found = model.generate_segments(ids, mask, rule=rule, max_new_tokens=21, eos_token_id=None)
+    width = ids.shape[1]
+    starts = torch.cat([torch.ones_like(ids).bool(), found.segment_starts], 1)
+    whole = torch.cat([mask, torch.ones_like(found.segment_starts).long()], 1)
+    with torch.no_grad():
+        logits = model(found.sequences, whole, starts).logits[:, width - 1 : -1]
+    new = found.sequences[:, width:]
+    assert torch.equal(logits.argmax(-1), new)
+    probability = logits.softmax(-1).gather(2, new[..., None])[..., 0]
+    assert torch.allclose(probability, found.probability, atol=1e-4)
+
+
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "gpt2"])
+def test_a_batch_equals_single_runs(family, k, keep):
+    model = micro_step(family, merge_layer=k, keep=keep)
+    lengths = [9, 3, 17, 1, 12, 6]
+    ids, mask = ragged(lengths)
+    options = {"confidence": 0.5 if family == "gemma3_text" else 0.15, "max_new_tokens": 24}
+    batch = model.generate_segments(ids, mask, **options)
+    for i, n in enumerate(lengths):
+        ours, theirs = batch.rows[i], model.generate_segments(ids[i : i + 1, -n:], **options).rows[0]
+        assert ours.ids == theirs.ids and ours.starts == theirs.starts and ours.why == theirs.why
+        assert ours.probability == pytest.approx(theirs.probability, abs=1e-4)
+    lengths = {len(segment) for row in batch.rows for segment in row.segments}
+    assert len(lengths) > 1, "every segment has one length: the test shows nothing"
+
+
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "gpt2"])
+def test_above_one_the_base_alone_writes(family, k, keep):
+    model = micro_step(family, merge_layer=k, keep=keep)
+    ids, mask = ragged([9, 3, 17, 1])
+    expected = model.base.generate(ids, attention_mask=mask, max_new_tokens=20, do_sample=False)
+    for verify, tau in ((False, 1.01), (True, 0.0)):
+        found = model.generate_segments(ids, mask, confidence=tau, max_new_tokens=20, verify=verify)
+        assert torch.equal(found.sequences[:, : expected.shape[1]], expected)

@@ -1,0 +1,75 @@
+"""Whether a base can be read in two parts, or with a folded cache: tried on a few tokens when a model is put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from model.errors import ModelError
+from model.forward import body
+from model.layout import layout
+from model.macro_cache import macro_cache
+from model.merging import read_segments
+
+if TYPE_CHECKING:
+    from model.modeling import MicroStepForCausalLM
+
+_PROMPT, _SEGMENTS = 6, (3, 1, 2)  # tokens
+_CLOSE = {torch.float32: 0.02, torch.float64: 0.02}  # relative; what is read wrongly is off by about 1
+_CLOSE_IN_HALF = 0.1
+_FAILS = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+
+
+def check_merge_layer(model: MicroStepForCausalLM) -> None:
+    """Raise ModelError if a base is none that the model's `merge_layer` can be used with.
+
+    With segments of one token it must be the whole base, and reading step by step must equal reading at once.
+    """
+    if model.config.merge_layer == 0 or any(weight.is_meta for weight in model.parameters()):
+        return
+    refused = (
+        f"a base of the family {model.base.config.model_type} cannot be read in two parts, as merge_layer"
+        f" {model.config.merge_layer} asks for; leave merge_layer at 0"
+    )
+    was = model.training, model.base.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            off = _off(model)
+    except _FAILS as error:  # whatever a family's own code makes of layers that are left out
+        raise ModelError(refused) from error
+    finally:
+        model.train(was[0])
+        model.base.train(was[1])
+    if not off < _CLOSE.get(model.base.dtype, _CLOSE_IN_HALF):
+        raise ModelError(refused)
+
+
+def _off(model: MicroStepForCausalLM) -> float:
+    """The largest relative difference between states that must be equal."""
+    embed = model.get_input_embeddings()
+    segments = [min(n, model.config.max_segment_length) for n in _SEGMENTS]
+    ids = torch.arange(1, 1 + _PROMPT + sum(segments), device=model.device)[None] % embed.weight.shape[0]
+    e, every = embed(ids), torch.ones_like(ids)
+    single = layout(every.bool(), None, 1)
+    whole = body(model.base)(inputs_embeds=e, attention_mask=every, position_ids=single.position, use_cache=False)
+    off = [_relative(read_segments(model, e, single).last, whole.last_hidden_state)]
+    starts, begin = every.bool(), _PROMPT
+    for n in segments:
+        starts[:, begin + 1 : begin + n] = False
+        begin += n
+    at_once = read_segments(model, e, layout(starts, None, max(segments)))
+    cache = macro_cache(model)
+    cache.read(ids[:, :_PROMPT], every[:, :_PROMPT])
+    begin = _PROMPT
+    for s, n in enumerate(segments, _PROMPT):
+        last, context = cache.step(e[:, begin : begin + n], every[:, :n].bool())
+        off += [_relative(last, at_once.last[:, s]), _relative(context, at_once.context[:, s])]
+        begin += n
+    return max(off)
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).float().norm() / b.float().norm().clamp(min=1e-12))
