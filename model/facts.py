@@ -39,6 +39,8 @@ class MicroFacts:
     """Where the base is to be had; None where its weights are in the same folder."""
     base_revision: str | None
     untrained: bool
+    merge_layer: int = 0
+    """How many of the base's first layers read every token."""
 
 
 @dataclass(frozen=True)

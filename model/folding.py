@@ -49,7 +49,7 @@ def _masks(model: MicroStepForCausalLM, plan: Layout, dtype: torch.dtype) -> Any
     said = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
     kinds = set(said or [_SLIDING if _window(config) else _FULL])
     if not kinds <= {_FULL, _SLIDING}:
-        raise ModelError(f"the cache of a base with layers of kind {', '.join(sorted(kinds))} cannot be folded")
+        raise ModelError(f"slots cannot be taken out of layers of kind {', '.join(sorted(kinds - {_FULL, _SLIDING}))}")
     distance = _distance(plan, model.config.keep)
     masks = {}
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""Whether a base can be read in two parts, or with a folded cache: tried on a few tokens when a model is put together."""
+"""Whether a base can be read in two parts, or with a folded cache: tried when a model is put together."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def check_merge_layer(model: MicroStepForCausalLM) -> None:
     if model.config.merge_layer == 0 or any(weight.is_meta for weight in model.parameters()):
         return
     refused = (
-        f"a base of the family {model.base.config.model_type} cannot be read in two parts, as merge_layer"
-        f" {model.config.merge_layer} asks for; leave merge_layer at 0"
+        f"merge_layer {model.config.merge_layer} cannot be had with a base of the family {model.base.config.model_type}:"
+        " its layers cannot be run apart, or keep more of a text than keys and values; leave merge_layer at 0"
     )
     was = model.training, model.base.training
     model.eval()
     try:
         with torch.no_grad():
             off = _off(model)
-    except _FAILS as error:  # whatever a family's own code makes of layers that are left out
+    except (ModelError, *_FAILS) as error:  # whatever a family's own code makes of layers that are left out
         raise ModelError(refused) from error
     finally:
         model.train(was[0])

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, Lfm2Config
 
+from analysis.attention.layer import layer_attention
+from analysis.attention.maps import Window, window
+from analysis.attention.micro_read import CutRow, micro_blocks
+from analysis.attention.overview import overview
+from analysis.attention.reading import encode_whole, read
+from analysis.attribution.methods import attribute
+from analysis.attribution.quantity import problem
+from evals.loglikelihood import by_own_segments
+from model.configuration import MicroStepConfig
+from model.document import Document
+from model.errors import ModelError
+from model.facts import MicroFacts
 from model.forward import body, logits_of
 from model.layout import layout
+from model.loading import LoadedModel, ModelSpec, load
 from model.micro_decoder import layers_of
 from model.modeling import MicroStepForCausalLM
-from tests.micro_steps import BASES, forced, micro_step, ragged, random_starts
+from tests.micro_steps import BASES, forced, micro_step, ragged, random_starts, scramble
+from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 IDS = torch.randint(5, 400, (3, 23), generator=torch.Generator().manual_seed(1))
 WAYS = [(1, "last"), (2, "last"), (3, "last"), (3, "first_last")]  # of the tiny models' three layers
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory):
+    """Facts of some model."""
+    return load(ModelSpec(str(save_tiny(tmp_path_factory.mktemp("facts") / "llama")))).facts
 
 
 def upper_layers(model: MicroStepForCausalLM, k: int) -> nn.Module:
@@ -205,3 +228,134 @@ def test_above_one_the_base_alone_writes(family, k, keep):
     for verify, tau in ((False, 1.01), (True, 0.0)):
         found = model.generate_segments(ids, mask, confidence=tau, max_new_tokens=20, verify=verify)
         assert torch.equal(found.sequences[:, : expected.shape[1]], expected)
+
+
+def test_saved_and_loaded_it_is_equal(tmp_path):
+    """Whole, beside its base, and as folders from before there was a `merge_layer`, which open as they did."""
+    where, starts = save_tiny(tmp_path / "base", "gemma3_text"), random_starts(IDS, prompt=5, most=4)
+    for k, keep in WAYS:
+        base = AutoModelForCausalLM.from_pretrained(where)
+        model = MicroStepForCausalLM.from_base(base, merge_layer=k, keep=keep).eval()
+        scramble(model)
+        model.save_modules(tmp_path / "modules", str(where))
+        model.save_pretrained(tmp_path / "whole")
+        with torch.no_grad():
+            expected = model(IDS, segment_starts=starts).logits
+            for folder in ("modules", "whole"):
+                again = AutoModelForCausalLM.from_pretrained(tmp_path / folder).eval()
+                assert (again.config.merge_layer, again.config.keep) == (k, keep)
+                assert torch.equal(again(IDS, segment_starts=starts).logits, expected)
+    file = tmp_path / "whole" / "config.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps({name: said[name] for name in said if name not in ("merge_layer", "keep")}))
+    assert MicroStepConfig.from_pretrained(file.parent).merge_layer == 0
+
+
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+def test_slots_of_the_cache(k, keep):
+    """Three prompts of 9 tokens or fewer, 12 new tokens in segments of 3, the last of which is never read."""
+    model = micro_step(merge_layer=k, keep=keep)
+    ids, mask = ragged([4, 9, 2])
+    found = model.generate_segments(ids, mask, rule=forced(lambda s: 3), max_new_tokens=12, eos_token_id=None)
+    slots = {(1, "last"): (18 + 12 + 12) / 3, (2, "last"): (18 + 18 + 12) / 3, (3, "last"): 12, (3, "first_last"): 15}
+    assert found.cache_slots == slots[k, keep]
+
+
+def test_what_does_not_go_together_is_refused():
+    base = tiny_model("llama")
+    for config, said in (
+        ({"merge_layer": 4}, "merge_layer must be from 0 to the base's 3 layers, got 4"),
+        ({"merge_layer": 1, "keep": "first_last"}, "keep 'first_last' needs a merge_layer of 3"),
+        ({"merge_layer": 3, "keep": "both"}, "keep is 'both'; it must be one of last, first_last"),
+        ({"merge_layer": 1, "decoding": "lossless"}, "a lossless model merges nothing"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            MicroStepForCausalLM.from_base(base, **config)
+
+
+def test_a_family_whose_layers_cannot_be_parted_is_refused_by_its_name():
+    """Recurrent layers, whose states no segment can be taken out of; and a body that adds something to its layers."""
+    recurrent = Lfm2Config(
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention", "conv"],
+    )
+    base = AutoModelForCausalLM.from_config(recurrent).eval()
+    MicroStepForCausalLM.from_base(base)
+    for k in (1, 2, 3):
+        with pytest.raises(ModelError, match=r"merge_layer \d cannot be had with a base of the family lfm2: its"):
+            MicroStepForCausalLM.from_base(base, merge_layer=k)
+    odd = tiny_model("llama")
+    body(odd).norm.register_forward_pre_hook(lambda _, args: (args[0] + body(odd).last_embedded,))
+    body(odd).register_forward_pre_hook(
+        lambda inner, _, given: setattr(inner, "last_embedded", given["inputs_embeds"]), with_kwargs=True
+    )
+    with pytest.raises(ModelError, match="cannot be had with a base of the family llama"):
+        MicroStepForCausalLM.from_base(odd, merge_layer=1)
+
+
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+def test_attention_maps_have_a_row_a_token_below_and_a_row_a_segment_above(k, keep):
+    model = micro_step(merge_layer=k, keep=keep)
+    model.base.set_attn_implementation("eager")
+    starts = random_starts(IDS, prompt=5, most=4)
+    with torch.no_grad():
+        out = model(IDS, segment_starts=starts, output_attentions=True, output_hidden_states=True)
+        tokens = model.base(IDS, output_attentions=True).attentions
+    s = layout(starts, None, 4).lengths.shape[1]
+    assert [each.shape[2:] for each in out.macro_attentions] == [(23, 23)] * k + [(s, s)] * (3 - k)
+    for below, plain in zip(out.macro_attentions[:k], tokens, strict=False):
+        assert torch.allclose(below.sum(-1), torch.ones(3, 4, 23), atol=1e-5)
+        assert k == 3 or torch.allclose(below, plain, atol=1e-6)
+    assert torch.allclose(out.logits, model(IDS, segment_starts=starts).logits, atol=1e-5)
+
+
+def test_the_views_read_what_the_model_reads(facts):
+    """Maps of the layers above, micro maps and quantities are the model's own; maps of layers below are refused."""
+    model = micro_step(merge_layer=1, stop_head=True)
+    micro = MicroFacts("merged", 4, "residual_softmax", 2, (1, 2, 3), True, None, None, False, 1)
+    loaded = LoadedModel(ModelSpec("tiny"), replace(facts, micro_step=micro), model, tiny_tokenizer())
+    encoded, _ = encode_whole(
+        loaded, Document.plain("the cat sat on the mat, and the cat sat on the dog"), False, False
+    )
+    reading = read(loaded, encoded, np.arange(len(encoded)) % 3 == 0, "test")
+    starts = reading.token_starts
+    model.base.set_attn_implementation("eager")
+    with torch.no_grad():
+        ids, segments = torch.as_tensor(encoded.ids)[None], torch.as_tensor(starts)[None]
+        out = model(ids, segment_starts=segments, output_attentions=True)
+    for layer in (1, 2):
+        found = layer_attention(loaded, reading, layer).rows_of(2)
+        truth = out.macro_attentions[layer][0, 2].numpy()
+        np.testing.assert_allclose(np.nan_to_num(window(found, Window.of(len(reading)))), truth, rtol=1e-5, atol=5e-6)
+    with pytest.raises(ModelError, match="layer 0 reads tokens, and has no map of segments; choose layers from 1 to 2"):
+        overview(loaded, reading)
+    blocks = list(micro_blocks(model, [CutRow(encoded.ids, starts)], True, 4))
+    model.micro.layers.set_attn_implementation("eager")
+    with torch.no_grad():
+        out = model(ids, segment_starts=segments, output_attentions=True)
+    whole = torch.stack(out.micro_attentions, 1)[1, :, :, 4, :5]  # the second segment, after its second token
+    np.testing.assert_allclose(blocks[0].weights[1][:, :, 1, :5], whole.numpy(), atol=2e-5)
+    t = int(np.flatnonzero(~starts)[-1])
+    asking = problem([loaded], encoded, "micro_confidence", t, starts)
+    expected = slow_logits(model, ids[0], segments[0])[t - 1].softmax(-1).max()
+    assert asking.value(asking.inputs) == pytest.approx(float(expected), rel=1e-4)
+    values = attribute(asking, "input_x_gradient", "mean").values
+    assert np.isfinite(values[:t]).all() and np.abs(values[:t]).min() > 0
+
+
+def test_likelihoods_of_answers_are_those_of_the_forward_pass():
+    model = micro_step(merge_layer=1)
+    prompts, answers = [[7, 9, 11], [30, 31, 32, 33, 34]], [[50, 60, 70, 80, 90, 100, 110], [12, 13, 14]]
+    for prompt, answer, found in zip(prompts, answers, by_own_segments(model, prompts, answers, 0.003), strict=True):
+        ids = torch.tensor([prompt + answer])
+        starts = torch.cat([torch.ones(len(prompt)).bool(), torch.tensor(found.slot == 0)])[None]
+        with torch.no_grad():
+            logits = model(ids, segment_starts=starts).logits[0, len(prompt) - 1 : -1]
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="none")
+        np.testing.assert_allclose(found.nll, expected.numpy(), rtol=1e-4, atol=1e-4)
+        assert len(prompt) > 3 or found.slot.max() > 0, "every segment has one token: the test shows nothing"

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from model.finite import check_states
 from model.forward import Progress, check_readable
-from model.layout import Layout, layout
+from model.layout import layout
+from model.merging import read_segments
 from model.micro_decoder import MicroDecoder
 from model.modeling import MicroStepForCausalLM
 
@@ -148,22 +149,12 @@ def _steps(model: MicroStepForCausalLM, batch: Sequence[CutRow], merged: bool, m
     first = plan.last[row, segment] - length + 1
     e = model.get_input_embeddings()(ids)
     if merged:
-        context = _merged_states(model, e, plan)[row, segment - 1]
+        context = read_segments(model, e, plan).context[row, segment - 1]
     else:
         position = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         context = model.macro(e, real, position).context[row, first - 1]
     tokens, _ = plan.slots(row, segment, most - 1)
     return _Steps(context, e[row[:, None], tokens], length, row, first)
-
-
-def _merged_states(model: MicroStepForCausalLM, e: Tensor, plan: Layout) -> Tensor:
-    """[B, S, K, d] the base's states at each macro step."""
-    rows, segments = plan.segments.nonzero(as_tuple=True)
-    tokens, there = plan.slots(rows, segments, int(plan.lengths.max()))
-    merged = model.merged(e[rows[:, None], tokens], there)
-    steps = e.new_zeros(*plan.lengths.shape, e.shape[-1])
-    steps = steps.index_put((rows, segments), merged)
-    return model.macro(steps, plan.segments, plan.macro_position).context
 
 
 @torch.inference_mode()

@@ -190,10 +190,11 @@ def attend(
 
     Raises:
         MicroStepError: no such layer.
-        ModelError: a layer's attention cannot be read.
+        ModelError: a layer's attention cannot be read, or its positions are not those of the reading.
         TooLarge, TextError: see `check_readable`.
     """
     chosen = check_layers(loaded.model, layers)
+    _check_positions(loaded, reading, chosen)
     encoded, left = reading.encoded, set(chosen)
     ids = np.concatenate([np.asarray(encoded.prefix, dtype=np.int64), encoded.ids])
     check_readable(loaded.model, [ids], len(ids))
@@ -219,6 +220,18 @@ def attend(
         raise ModelError(f"the attention of layer {min(left)} cannot be read (it may have none); choose other layers")
     if progress is not None:
         progress(1.0)
+
+
+def _check_positions(loaded: LoadedModel, reading: Reading, chosen: tuple[int, ...]) -> None:
+    """Raise ModelError where a layer reads tokens, and the reading's positions are segments."""
+    below = loaded.model.config.merge_layer if reading.merged else 0
+    if chosen[0] < below:
+        layers = size(loaded.model)[0]
+        others = f"choose layers from {below} to {layers - 1}, or" if below < layers else "choose"
+        raise ModelError(
+            f"{loaded.facts.name} merges after {below} of its {layers} layers: layer {chosen[0]} reads tokens, and has"
+            f" no map of segments; {others} its base, which reads tokens in all layers"
+        )
 
 
 @contextmanager
