@@ -29,9 +29,10 @@ def check_merge_layer(model: MicroStepForCausalLM) -> None:
     """
     if model.config.merge_layer == 0 or any(weight.is_meta for weight in model.parameters()):
         return
+    family = model.base.config.model_type
     refused = (
-        f"merge_layer {model.config.merge_layer} cannot be had with a base of the family {model.base.config.model_type}:"
-        " its layers cannot be run apart, or keep more of a text than keys and values; leave merge_layer at 0"
+        f"merge_layer {model.config.merge_layer} cannot be had with a base of the family {family}: its layers cannot be"
+        " run apart, or keep more of a text than keys and values; leave merge_layer at 0"
     )
     was = model.training, model.base.training
     model.eval()

@@ -342,7 +342,8 @@ def test_the_views_read_what_the_model_reads(facts):
     np.testing.assert_allclose(blocks[0].weights[1][:, :, 1, :5], whole.numpy(), atol=2e-5)
     t = int(np.flatnonzero(~starts)[-1])
     asking = problem([loaded], encoded, "micro_confidence", t, starts)
-    expected = slow_logits(model, ids[0], segments[0])[t - 1].softmax(-1).max()
+    with torch.no_grad():
+        expected = slow_logits(model, ids[0], segments[0])[t - 1].softmax(-1).max()
     assert asking.value(asking.inputs) == pytest.approx(float(expected), rel=1e-4)
     values = attribute(asking, "input_x_gradient", "mean").values
     assert np.isfinite(values[:t]).all() and np.abs(values[:t]).min() > 0
