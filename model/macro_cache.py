@@ -108,7 +108,7 @@ class _InParts(MacroCache):
         """See `MacroCache`."""
         k, layers = self.model.config.merge_layer, self.model.config.num_hidden_layers
         tokens = int(self.tokens_mask.sum(1).max()) if len(self.tokens_mask) else 0
-        return round((k * tokens + (layers - k) * int(self.cache.get_seq_length(k))) / layers)
+        return int(round((k * tokens + (layers - k) * int(self.cache.get_seq_length(k))) / layers))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """See `MacroCache`."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _PROMPT, _SEGMENTS = 6, (3, 1, 2)  # tokens
 _CLOSE = {torch.float32: 0.02, torch.float64: 0.02}  # relative; what is read wrongly is off by about 1
-_CLOSE_IN_HALF = 0.1
+_CLOSE_IN_HALF = 0.25  # smollm2-135m's are off by 0.02 in bfloat16
+_APART = 7919  # ids: words from all over the vocabulary; its first ids are of special tokens, which amplify rounding
 _FAILS = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
@@ -52,7 +53,7 @@ def _off(model: MicroStepForCausalLM) -> float:
     """The largest relative difference between states that must be equal."""
     embed = model.get_input_embeddings()
     segments = [min(n, model.config.max_segment_length) for n in _SEGMENTS]
-    ids = torch.arange(1, 1 + _PROMPT + sum(segments), device=model.device)[None] % embed.weight.shape[0]
+    ids = _APART * torch.arange(1, 1 + _PROMPT + sum(segments), device=model.device)[None] % model.config.vocab_size
     e, every = embed(ids), torch.ones_like(ids)
     single = layout(every.bool(), None, 1)
     whole = body(model.base)(inputs_embeds=e, attention_mask=every, position_ids=single.position, use_cache=False)

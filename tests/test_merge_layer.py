@@ -33,6 +33,7 @@ from tests.micro_steps import BASES, forced, micro_step, ragged, random_starts, 
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 IDS = torch.randint(5, 400, (3, 23), generator=torch.Generator().manual_seed(1))
+FAMILIES = ("llama", "qwen3", "gemma3_text", "gpt2")
 WAYS = [(1, "last"), (2, "last"), (3, "last"), (3, "first_last")]  # of the tiny models' three layers
 
 
@@ -123,7 +124,7 @@ def slow_logits(model: MicroStepForCausalLM, ids: Tensor, starts: Tensor) -> Ten
 
 
 @pytest.mark.parametrize(("k", "keep"), WAYS)
-@pytest.mark.parametrize("family", BASES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_fresh_with_segments_of_one_it_is_the_base(family, k, keep):
     model = micro_step(family, scrambled=False, merge_layer=k, keep=keep)
     with torch.no_grad():
@@ -144,7 +145,7 @@ def test_logits_equal_a_slow_reference(family, k, keep):
 
 
 @pytest.mark.parametrize(("k", "keep"), WAYS)
-@pytest.mark.parametrize("family", BASES)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("left", [True, False])
 def test_a_row_alone_equals_the_row_in_a_padded_batch(family, k, keep, left):
     model = micro_step(family, merge_layer=k, keep=keep)
@@ -204,7 +205,7 @@ def test_step_by_step_equals_teacher_forced(family, k, keep):
 
 
 @pytest.mark.parametrize(("k", "keep"), WAYS)
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_equals_single_runs(family, k, keep):
     model = micro_step(family, merge_layer=k, keep=keep)
     lengths = [9, 3, 17, 1, 12, 6]
@@ -220,7 +221,7 @@ def test_a_batch_equals_single_runs(family, k, keep):
 
 
 @pytest.mark.parametrize(("k", "keep"), WAYS)
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_above_one_the_base_alone_writes(family, k, keep):
     model = micro_step(family, merge_layer=k, keep=keep)
     ids, mask = ragged([9, 3, 17, 1])
@@ -360,3 +361,18 @@ def test_likelihoods_of_answers_are_those_of_the_forward_pass():
         expected = torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="none")
         np.testing.assert_allclose(found.nll, expected.numpy(), rtol=1e-4, atol=1e-4)
         assert len(prompt) > 3 or found.slot.max() > 0, "every segment has one token: the test shows nothing"
+
+
+@pytest.mark.parametrize(("k", "keep"), WAYS)
+def test_prompts_that_begin_alike_are_written_as_if_alone(k, keep):
+    """What they share is read once, into both caches."""
+    model = micro_step(merge_layer=k, keep=keep)
+    ids, mask = ragged([50, 44, 47])
+    for i, n in enumerate([50, 44, 47]):
+        ids[i, 50 - n : 90 - n] = torch.arange(5, 45)
+    options = {"confidence": 0.1, "max_new_tokens": 16}
+    batch = model.generate_segments(ids, mask, **options)
+    for i, n in enumerate([50, 44, 47]):
+        alone = model.generate_segments(ids[i : i + 1, -n:], **options).rows[0]
+        assert batch.rows[i].ids == alone.ids and batch.rows[i].starts == alone.starts
+    assert any(len(segment) > 1 for row in batch.rows for segment in row.segments)
