@@ -106,9 +106,9 @@ class _InParts(MacroCache):
     @property
     def slots(self) -> int:
         """See `MacroCache`."""
-        k, layers = self.model.config.merge_layer, self.model.config.num_hidden_layers
+        k, layers = int(self.model.config.merge_layer), int(self.model.config.num_hidden_layers)
         tokens = int(self.tokens_mask.sum(1).max()) if len(self.tokens_mask) else 0
-        return int(round((k * tokens + (layers - k) * int(self.cache.get_seq_length(k))) / layers))
+        return round((k * tokens + (layers - k) * int(self.cache.get_seq_length(k))) / layers)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """See `MacroCache`."""
