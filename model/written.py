@@ -74,7 +74,7 @@ class SegmentedGeneration:
     confidence: float  # tau
     max_segment_length: int  # M
     verified: bool  # lossless: the output is the base's
-    cache_slots: int  # macro steps or tokens that the base's cache held at the end, of the longest row
+    cache_slots: int  # of the longest row, macro steps or tokens in the base's cache at the end, the mean of its layers
     prompt_seconds: float
     macro_seconds: float  # in the base, after the prompt
     micro_seconds: float  # in the micro decoder and its head

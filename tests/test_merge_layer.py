@@ -208,9 +208,9 @@ def test_step_by_step_equals_teacher_forced(family, k, keep):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_equals_single_runs(family, k, keep):
     model = micro_step(family, merge_layer=k, keep=keep)
-    lengths = [9, 3, 17, 1, 12, 6]
+    lengths = [9, 3, 17, 1]
     ids, mask = ragged(lengths)
-    options = {"confidence": 0.5 if family == "gemma3_text" else 0.15, "max_new_tokens": 24}
+    options = {"confidence": 0.5 if family == "gemma3_text" else 0.15, "max_new_tokens": 20}
     batch = model.generate_segments(ids, mask, **options)
     for i, n in enumerate(lengths):
         ours, theirs = batch.rows[i], model.generate_segments(ids[i : i + 1, -n:], **options).rows[0]

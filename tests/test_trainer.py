@@ -370,6 +370,24 @@ def test_a_run_goes_on_where_another_ended(prepared: Prepared, model: Path, tmp_
         recipe(model, start_with="all")
 
 
+def test_a_recipe_says_after_which_layer_segments_are_merged(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    """The adapter leaves the lower layers out; a start must merge where the model does."""
+    lora = {**LORA, "layers_to_transform": [1, 2]}
+    stages = [{"name": "a", "steps": 20, "rates": {"adapter": 1e-2, "new": 1e-2}, "warmup": 2}]
+    chosen = recipe(model, adapter=lora, stages=stages, teacher=True).model_copy(update={"model": {"merge_layer": 1}})
+    run = trained(chosen, prepared, tmp_path / "run")
+    measured = [line.loss for line in run.lines if line.split == "validation"]
+    assert run.model is not None and measured[-1] < 0.9 * measured[0]
+    assert load(ModelSpec(str(run.model))).model.config.merge_layer == 1
+    weights = load_file(run.model / MODULES)
+    assert any("layers.2" in name and "lora_B" in name and weight.any() for name, weight in weights.items())
+    other = chosen.model_copy(
+        update={"model": {"merge_layer": 2}, "start": str(run.model), "start_with": "all", "teacher": False}
+    )
+    with pytest.raises(MicroStepError, match="has merge_layer 1, and this model 2"):
+        build(other, prepared, tmp_path, "cpu", quiet)
+
+
 def test_a_start_that_does_not_fit_is_refused(prepared: Prepared, model: Path, tmp_path: Path) -> None:
     draft = trained(recipe(model, "draft", steps=2), prepared, tmp_path / "draft")
     start = str(draft.model)
