@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.adapter import adapter_base, adapter_folder, merge_adapter
+from model.adapter import adapter_base, adapter_folder, adapter_tokenizer, held_embeddings, merge_adapter
 from model.cache import remembered_sha256
 from model.catalog import find
 from model.errors import MicroStepError, ModelBroken, ModelError, TooLarge
@@ -87,12 +87,16 @@ def load(
                 lambda base: load(base, progress, accept_licence),
             )
             micro = replace(micro, untrained=is_untrained(model))
-        notes = [*check_vocabulary(spec, model, tokenizer), *tokenizer_note(spec, folder), *told]
+        notes = [*tokenizer_note(spec, folder), *told]
         if adapter is not None:
             tell(f"merging {spec.adapter}", None)
-            model = merge_adapter(model, adapter)
+            held = held_embeddings(model, adapter)
+            tokenizer, said = adapter_tokenizer(tokenizer, adapter, lambda place: read_tokenizer(spec, place), held)
+            model, changed = merge_adapter(model, adapter, held)
+            notes += [*said, *changed]
             if spec.quantization != "none":
                 notes.append(f"the adapter was merged into {spec.quantization} weights, which rounds it")
+        notes = [*check_vocabulary(spec, model, tokenizer), *notes]
     model.eval().requires_grad_(False)
     facts = _facts(spec, folder, model, tokenizer, notes, micro)
     from model.forward import token_model

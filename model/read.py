@@ -67,7 +67,7 @@ def read_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    if not _has_tokenizer(folder):
+    if not has_tokenizer(folder):
         if spec.tokenizer is None:
             raise ModelError(
                 f"{spec.name} comes without a tokenizer: name the model or folder whose tokenizer it was trained with"
@@ -93,7 +93,7 @@ _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.j
 _VOCABULARY = ("tokenizer", "vocab", "merges")  # in the names of its other files
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds the vocabulary of a tokenizer of any kind."""
     return any(
         path.name not in _SETTINGS
@@ -116,7 +116,7 @@ def _tokenizer_folder(name: str) -> Path:
         folder = path if path.is_dir() else fetch(name)
     except RuntimeError:  # the home folder of a user that there is not
         folder = fetch(name)
-    if not _has_tokenizer(folder):
+    if not has_tokenizer(folder):
         raise ModelError(f"{name} holds no tokenizer; name a model or folder that does (--tokenizer)")
     for file in folder.iterdir():
         if file.is_file() and (wrong := pointer(file)) is not None:
@@ -128,7 +128,7 @@ def tokenizer_note(spec: ModelSpec, folder: Path) -> tuple[str, ...]:
     """What must be said of the tokenizer that was named for a model in a folder."""
     if spec.tokenizer is None:
         return ()
-    if _has_tokenizer(folder):
+    if has_tokenizer(folder):
         return (f"its own tokenizer is used, not that of {spec.tokenizer}",)
     return (f"it comes without a tokenizer: that of {spec.tokenizer} is used",)
 
