@@ -69,8 +69,14 @@ def _anywhere(name: str) -> str:
 
 def text_words(document: Document, chat: bool, force_bos: bool) -> list[str]:
     """The options that name the text, as the file that `document_file` makes, and how it is read."""
-    words = ["--text-file", document_file(document)[0]]
-    return [*words, *(["--chat"] if chat else []), *(["--force-bos"] if force_bos else [])]
+    name, _ = document_file(document)
+    words = ["--text-file", name, *(["--chat"] if chat else []), *(["--force-bos"] if force_bos else [])]
+    if chat:
+        for argument, value in document.arguments:
+            if argument != "tools" or name.endswith(".txt"):  # a conversation's file holds its tools
+                words += ["--template-arg", f"{argument}={value}"]
+        words += ["--template-date", document.date] if document.date is not None else []
+    return words
 
 
 def apart_words(prompt_apart: bool | None) -> list[str]:

@@ -17,7 +17,7 @@ from analysis.scoring import TOP_K, ScoredText, encode_for, fit, scored_text
 from analysis.units import PER_NAT, Unit
 from model.continuation import Sampling, continue_text
 from model.document import Document
-from model.encoding import EncodedText, encode, encode_reply
+from model.encoding import EncodedText, encode_reply
 from model.errors import TextError
 from model.forward import Progress, vocabulary
 from model.loading import LoadedModel
@@ -60,8 +60,8 @@ def compare(
     Raises:
         TextError, TooLarge: see scoring.py.
     """
-    encoded_a, cut_a = fit(a, encode_for(a, document, chat, force_bos))
-    encoded_b, cut_b = fit(b, encode_for(b, document, chat, force_bos))
+    encoded_a, cut_a = fit(a, encode_for(a, document, chat, force_bos, side="A"))
+    encoded_b, cut_b = fit(b, encode_for(b, document, chat, force_bos, side="B"))
     divergences = None
     if _one_reading(a, encoded_a, b, encoded_b):
         scores_a, scores_b, divergences = score_pair(
@@ -98,10 +98,9 @@ def compare_continuations(
 ) -> Comparison:
     """Let each model continue the document and score its own continuation as it goes."""
     sides = []
-    for loaded, begin in ((a, 0.0), (b, 0.5)):
-        sides.append(
-            continued(loaded, document, max_new_tokens, sampling, chat, force_bos, k, _part(progress, begin, 0.5))
-        )
+    for loaded, begin, side in ((a, 0.0, "A"), (b, 0.5, "B")):
+        told = _part(progress, begin, 0.5)
+        sides.append(continued(loaded, document, max_new_tokens, sampling, chat, force_bos, k, told, side))
     return Comparison(document, sides[0], sides[1], cells=None, divergences=None)
 
 
@@ -114,11 +113,12 @@ def continued(
     force_bos: bool = False,
     k: int = TOP_K,
     progress: Progress | None = None,
+    side: str = "",
 ) -> ScoredText:
     """One model's continuation of a document, scored as it was written."""
     if document.messages[-1].role == "assistant" and chat:
         raise TextError("the conversation ends with an answer; leave it out to let the models write their own")
-    prompt = encode(document, loaded.tokenizer, chat=chat, force_bos=force_bos, reply=True)
+    prompt = encode_for(loaded, document, chat, force_bos, reply=True, side=side)
     count = iter(range(1, max_new_tokens + 1))
     found = continue_text(
         loaded.model,

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 
-from model.document import PLAIN, Document, Message
+from model.conversation import EXPECTED, read_conversation
+from model.document import PLAIN, Document
 from model.errors import TextError
 from model.lfs import WHAT, is_pointer
 
 
 def document_file(document: Document) -> tuple[str, bytes]:
-    """Name and content of a file from which `read_document` reads the same document."""
+    """Name and content of a file from which `read_document` reads the same document, but for its template's arguments.
+
+    Those are options of the command line, except for the tools of a conversation.
+    """
     messages = document.messages
     if len(messages) == 1 and messages[0].role == PLAIN:
         text = messages[0].content
         # a file's first U+FEFF is read as its mark, so that a text that begins with one needs another
         return "text.txt", text.encode("utf-8-sig" if text.startswith("\ufeff") else "utf-8")
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    return "messages.json", json.dumps({"messages": turns}, indent=1, ensure_ascii=False).encode("utf-8")
+    turns = [{"role": message.role, "content": message.content, **message.extras} for message in messages]
+    tools = {name: json.loads(value) for name, value in document.arguments if name == "tools"}
+    return "messages.json", json.dumps({"messages": turns, **tools}, indent=1, ensure_ascii=False).encode("utf-8")
 
 
 def read_document(content: bytes, name: str) -> Document:
     """A document from a file's content: UTF-8 text, or a JSON conversation where the name ends with .json.
 
     Raises:
-        TextError: not UTF-8, not a text, or JSON that is no conversation.
+        TextError: not UTF-8, not a text, or JSON that is no conversation; or a message of it cannot be read.
     """
     if is_pointer(content):
         raise TextError(f"{name} {WHAT}")
@@ -35,9 +40,7 @@ def read_document(content: bytes, name: str) -> Document:
     if not name.endswith(".json"):
         return Document.plain(text)
     try:
-        turns = json.loads(text)["messages"]
-        return Document(tuple(Message(str(turn["role"]), str(turn["content"])) for turn in turns))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise TextError(
-            f'{name} is no conversation; it should hold {{"messages": [{{"role": "user", "content": "..."}}]}}'
-        ) from None
+        held = json.loads(text)
+    except (ValueError, RecursionError):
+        raise TextError(f"{name} is no conversation; {EXPECTED}") from None
+    return read_conversation(held, name)

@@ -5,6 +5,7 @@ Everything is written beside its place and moved there whole, so that no half-wr
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -67,6 +68,7 @@ class Origin:
     models: Mapping[str, ModelFacts]
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what a reader must know, by model
     files: Mapping[str, bytes] = field(default_factory=dict)  # what the command reads
+    read: Mapping[str, str] = field(default_factory=dict)  # the text that each model read, its chat template included
 
 
 def chrome() -> str | None:
@@ -228,6 +230,10 @@ def manifest(drawn: Drawn, origin: Origin) -> dict[str, Any]:
         "command": origin.command(drawn.name, "figure.csv"),
         "models": {key: facts.to_dict() for key, facts in origin.models.items()},
         "notes": {key: list(notes) for key, notes in origin.notes.items()},
+        "read": {
+            key: {"characters": len(text), "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}
+            for key, text in origin.read.items()
+        },
         "request": dict(origin.request),
         "view": dict(origin.view),
         "rows": len(drawn.data),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from model.document import Document, Message
+from model.document import Document, Message, read_template_args
 from model.errors import MicroStepError, TextError
 from model.loading import LoadedModel, ModelSpec, load
 from model.terminal import one_line, progress_bar
@@ -33,6 +33,13 @@ if TYPE_CHECKING:  # they bring torch and pandas, seconds that help and mistakes
 
 Chat = Annotated[bool, typer.Option("--chat", help="Apply each model's own chat template.")]
 ForceBos = Annotated[bool, typer.Option("--force-bos", help="Put BOS first even if the tokenizer does not.")]
+TemplateArg = Annotated[
+    list[str] | None,
+    typer.Option("--template-arg", help="NAME=JSON, an argument of the chat template: enable_thinking=false."),
+]
+TemplateDate = Annotated[
+    str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date; today if not given.")
+]
 Unit = Annotated[Literal["bits", "nats"], typer.Option(help="Unit of entropy and surprisal.")]
 Theme = Annotated[Literal["light", "dark"], typer.Option(help="Colours of the figure.")]
 Pinned = Annotated[int | None, typer.Option(min=0, help="Character of the text to mark.")]
@@ -91,6 +98,8 @@ class TextOptions:
     answer: Annotated[str | None, typer.Option(help="An assistant's answer after the text.")] = None
     chat: Chat = False
     force_bos: ForceBos = False
+    template_arg: TemplateArg = None
+    template_date: TemplateDate = None
 
     @property
     def given(self) -> bool:
@@ -98,11 +107,19 @@ class TextOptions:
         return self.text is not None or self.text_file is not None
 
     def document(self) -> Document:
-        """The document that the options describe.
+        """The document that the options describe, with what its chat template is told.
 
         Raises:
             TextError: there is none, or two, or it cannot be read.
         """
+        document = self._document()
+        if not self.chat:
+            if self.template_arg or self.template_date:
+                raise TextError("--template-arg and --template-date are of a chat template: give --chat, too")
+            return document
+        return document.told(read_template_args(self.template_arg), self.template_date)
+
+    def _document(self) -> Document:
         from analysis.document_file import read_document
 
         if (self.text is None) == (self.text_file is None):

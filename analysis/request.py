@@ -55,6 +55,7 @@ class Request:
             models={"a": comparison.a.facts, "b": comparison.b.facts},
             notes={"a": comparison.a.notes, "b": comparison.b.notes},
             files=dict([document_file(self.document)]),
+            read={"a": comparison.a.encoded.text, "b": comparison.b.encoded.text},
         )
 
     def command(self, figure: str, comparison: Comparison, view: View, out: str) -> str:

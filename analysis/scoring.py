@@ -54,13 +54,19 @@ class ScoredText:
         return np.arange(len(self.encoded)) >= len(self.encoded) - self.generated
 
 
-def encode_for(loaded: LoadedModel, document: Document, chat: bool, force_bos: bool = False) -> EncodedText:
-    """Tokenise for one model; refuse what is empty or far too long."""
-    if not any(message.content for message in document.messages):
+def encode_for(
+    loaded: LoadedModel, document: Document, chat: bool, force_bos: bool = False, reply: bool = False, side: str = ""
+) -> EncodedText:
+    """Tokenise for one model, `side` of those that are compared; refuse what is empty or far too long."""
+    if not any(message.content or message.extra for message in document.messages):
         raise TextError("the text is empty; type or choose one")
     if len(document.text) > LONGEST_TEXT:
         raise TooLarge(f"the text has {len(document.text):,} characters; at most {LONGEST_TEXT:,} are read")
-    return encode(document, loaded.tokenizer, chat=chat, force_bos=force_bos)
+    try:
+        return encode(document, loaded.tokenizer, chat=chat, force_bos=force_bos, reply=reply)
+    except TextError as error:
+        which = f"model {side}, {loaded.facts.name}" if side else loaded.facts.name
+        raise TextError(f"{which}: {error}") from error
 
 
 def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -14,8 +15,8 @@ from app.cache import first_pair
 from app.plain import plain
 from data.samples import samples
 from model.catalog import catalog, find
-from model.document import Document, Message
-from model.errors import MicroStepError
+from model.document import Document, Message, read_template_args
+from model.errors import MicroStepError, TextError
 from model.fetch import is_cached
 from model.loading import Dtype, ModelSpec, Quantization
 
@@ -52,6 +53,7 @@ def sidebar() -> Inputs:
             help="Each model reads the text in its own chat format; only the text itself is compared. "
             "A model without a template reads the raw text.",
         )
+        template = _template() if chat else ""
         force_bos = st.toggle(
             "Force BOS",
             key=state.FORCE_BOS,
@@ -67,6 +69,8 @@ def sidebar() -> Inputs:
         problem, document = "", None
         try:
             document = _text()
+            if document is not None and chat:
+                document = _told(document, template)
         except MicroStepError as error:
             problem = str(error)
         specs: tuple[ModelSpec | None, ModelSpec | None] = None, None
@@ -98,6 +102,36 @@ def _model_name(label: str, key: str, names: list[str], default: str, help_text:
         here = "" if is_cached(name) else ", not fetched yet"
         st.caption(f"{plain(entry.kind)}, {plain(entry.licence)}{here}")
     return name
+
+
+def _template() -> str:
+    """The arguments of the chat templates, as they are typed on the command line."""
+    state.recall(state.TEMPLATE)
+    typed = st.text_input(
+        "Template arguments",
+        key=state.TEMPLATE,
+        placeholder="enable_thinking=false",
+        persist_state="session",
+        help="What the chat templates are told, NAME=JSON with spaces between: enable_thinking=false. "
+        "template_date=2026-01-31 is what a template writes as the day's date.",
+    )
+    state.remember(state.TEMPLATE, typed)
+    return typed
+
+
+def _told(document: Document, typed: str) -> Document:
+    """A document with what the chat templates are told.
+
+    Raises:
+        TextError: that cannot be read.
+    """
+    try:
+        words = shlex.split(typed)
+    except ValueError as error:
+        raise TextError(f"the template arguments cannot be read ({error}); close the quotation mark") from None
+    arguments = read_template_args(words)
+    date = arguments.pop("template_date", None)
+    return document.told(arguments, None if date is None else str(date))
 
 
 def _text() -> Document | None:

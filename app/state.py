@@ -9,7 +9,7 @@ from __future__ import annotations
 import streamlit as st
 
 A, B = "a", "b"
-CHAT, FORCE_BOS, UNIT, SOURCE, EXAMPLE = "chat", "bos", "unit", "source", "example"
+CHAT, TEMPLATE, FORCE_BOS, UNIT, SOURCE, EXAMPLE = "chat", "template", "bos", "unit", "source", "example"
 TEXT, ANSWER, SYSTEM, UPLOAD = "text", "answer", "system", "upload"
 PINNED, PINNED_ANSWER = "at", "token"  # a character of the text; of the answer that a model wrote
 STOPPED = "stopped"  # the request that the user stopped

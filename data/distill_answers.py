@@ -53,6 +53,10 @@ class DistillOptions:
     batch_rows: int | None = None
     """Answers that are written at once; None: what memory holds."""
     shard_prompts: int = SHARD_PROMPTS
+    template: tuple[tuple[str, str], ...] | None = None
+    """Arguments of the chat template, as JSON by name."""
+    template_date: str | None = None
+    """YYYY-MM-DD that the chat template writes as the day's date."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "shard_prompts", "batch_rows"):
@@ -171,12 +175,16 @@ def manifest_of(facts: ModelFacts, prompts: Sequence[Prompt], options: DistillOp
     """What decides the answers."""
     digest = hashlib.sha256()
     for prompt in prompts:
-        digest.update(json.dumps(dataclasses.asdict(prompt), sort_keys=True).encode())
+        digest.update(json.dumps(_plain(prompt), sort_keys=True).encode())
     return {
         "format": FORMAT,
         "model": facts.to_dict(),
         "prompts": {"sha256": digest.hexdigest(), "count": len(prompts)},
-        "options": dataclasses.asdict(options),
+        "options": {
+            name: value
+            for name, value in json.loads(json.dumps(dataclasses.asdict(options))).items()
+            if value is not None or not name.startswith("template")
+        },
     }
 
 
@@ -241,8 +249,15 @@ def write_shard(out: Path, number: int, answers: Sequence[Answer]) -> None:
     put(out / shard_name(number), b"".join(_line(answer) for answer in answers))
 
 
+def _plain(held: Prompt | Answer) -> dict[str, Any]:
+    """As JSON holds it; what templates are told of a turn only where there is any."""
+    values = dataclasses.asdict(held)
+    values["messages"] = [{k: v for k, v in turn.items() if v or k != "extra"} for turn in values["messages"]]
+    return values
+
+
 def _line(answer: Answer) -> bytes:
-    values = dataclasses.asdict(answer)
+    values = _plain(answer)
     if answer.problem is None:
         del values["problem"]
     return (json.dumps(values, ensure_ascii=False) + "\n").encode()

@@ -96,7 +96,8 @@ class Writer:
             TextError: there are none, or the chat template refuses the conversation.
             TooLarge: prompt and answer do not fit the model's context.
         """
-        encoded = encode(Document(prompt.messages), self.loaded.tokenizer, chat=True, reply=True)
+        document = Document(prompt.messages, self.options.template or (), self.options.template_date)
+        encoded = encode(document, self.loaded.tokenizer, chat=True, reply=True)
         ids = [*encoded.prefix, *encoded.ids.tolist()]
         if not ids:
             raise TextError("the prompt is empty")

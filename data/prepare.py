@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,10 @@ class PrepareOptions:
     """Let the base write the responses."""
     ray: bool = False
     """Score on a Ray cluster."""
+    template: tuple[tuple[str, str], ...] | None = None
+    """Arguments of the chat template, as JSON by name."""
+    template_date: str | None = None
+    """YYYY-MM-DD that the chat template writes as the day's date."""
 
 
 def prepare(
@@ -79,7 +83,8 @@ def prepare(
     if options.distill is not None and not (out / ANSWERS / TABLE).is_file():
         from data.distill_examples import distill_examples
 
-        distill_examples(load_model, out / EXAMPLES, out / ANSWERS, options.distill, tell)
+        answers = replace(options.distill, template=options.template, template_date=options.template_date)
+        distill_examples(load_model, out / EXAMPLES, out / ANSWERS, answers, tell)
     _score(load_model, out, options, tell)
     store = open_store(out / STORE)
     for what in needed:
@@ -89,7 +94,9 @@ def prepare(
 
 def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
     """Note what the folder is of, or see that it is of the same."""
-    how = {name: value for name, value in asdict(options).items() if name != "ray"}
+    how = {name: value for name, value in asdict(options).items() if name not in ("ray", "template", "template_date")}
+    if options.template is not None or options.template_date is not None:
+        how |= {"template": options.template, "template_date": options.template_date}
     said: dict[str, Any] = json.loads(as_json({"base": base, "options": how, "mix": dump_yaml(mix).splitlines()}))
     file = out / IDENTITY
     try:
@@ -113,7 +120,12 @@ def _score(load_model: Callable[[], LoadedModel], out: Path, options: PrepareOpt
     if (out / STORE / COMPLETE).is_file():
         return
     corpus = open_corpus(CorpusSpec(str(examples_file(out)), "messages"))
-    how = CorpusOptions(chat=options.chat, max_tokens=options.max_tokens)
+    how = CorpusOptions(
+        chat=options.chat,
+        template=options.template,
+        template_date=options.template_date,
+        max_tokens=options.max_tokens,
+    )
     if options.ray:
         from data.corpus.ray_scoring import score_corpus_with_ray
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from model.document import read_template_args, template_arguments
 from model.terminal import progress_bar
 
 commands = typer.Typer()
@@ -29,6 +30,12 @@ def prepare_command(
     max_length: Annotated[int, typer.Option(min=1, help="M, the most tokens of a segment, for the table.")] = 4,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    template_arg: Annotated[
+        list[str] | None, typer.Option("--template-arg", help="NAME=JSON, an argument of the chat template.")
+    ] = None,
+    template_date: Annotated[
+        str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date.")
+    ] = None,
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, with one model an actor.")] = False,
 ) -> None:
     """Clean a mix, score it under a base (resumable), and show what each strategy would give on the responses."""
@@ -41,7 +48,8 @@ def prepare_command(
     chosen = read_mix(mix)
     spec = ModelSpec(model, dtype=dtype, device=device)  # type: ignore[arg-type]
     answers = None if distill is None else DistillOptions(max_new_tokens=distill)
-    options = PrepareOptions(chat, max_tokens, limit, answers, ray)
+    template = template_arguments(read_template_args(template_arg)) or None
+    options = PrepareOptions(chat, max_tokens, limit, answers, ray, template, template_date)
     with progress_bar() as tell:
         made = prepare(chosen, model, lambda: load(spec, tell), out, local, options, (), tell)
     table = Table(box=None, pad_edge=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data.records import Record, at_hand, records
 from data.source import Columns, Shape, Source, Turns
+from model.conversation import read_turn
 from model.document import PLAIN, Message
 from model.errors import TextError
 
@@ -104,10 +105,15 @@ def _turns(source: Source, turns: Turns, record: Record) -> tuple[Message, ...] 
         value = _at(source, record, column)
         for turn in value if isinstance(value, list) else [value]:
             role = turn.get(turns.role) if isinstance(turn, Mapping) else None
-            content = turn.get(turns.content) if isinstance(turn, Mapping) else None
-            if not isinstance(role, str) or role not in turns.roles or not isinstance(content, str):
+            if not isinstance(turn, Mapping) or not isinstance(role, str) or role not in turns.roles:
                 return f"no turn of a known role: {turn}"
-            content = _clean(content).strip()
+            try:
+                said, _ = read_turn({**turn, "role": turns.roles[role], "content": turn.get(turns.content)})
+            except TextError as error:
+                return f"a turn that cannot be read, {error}: {turn}"
+            if odd := [name for name in said.extras if name in ("tool_calls", "reasoning_content")]:
+                return f"a turn with {odd[0]}, which is not trained on: {turn}"
+            content = _clean(said.content).strip()
             if turns.roles[role] == "assistant":
                 content = _cut_out(source, content).strip()
             if content or turns.roles[role] != "system":

@@ -78,6 +78,12 @@ def run_command(
         bool,
         typer.Option("--weak-sandbox", help="Run them under limits alone: the network and your files are in reach."),
     ] = False,
+    template_arg: Annotated[
+        list[str] | None, typer.Option("--template-arg", help="NAME=JSON, an argument of the chat template.")
+    ] = None,
+    template_date: Annotated[
+        str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date.")
+    ] = None,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the weights.")
     ] = "auto",
@@ -101,6 +107,7 @@ def run_command(
     from evals.report import read_folder, report_rows
     from evals.run import EvalOptions, evaluate
     from evals.tables import show
+    from model.document import read_template_args, template_arguments
     from model.loading import ModelSpec, load
 
     if threads is not None:
@@ -117,6 +124,8 @@ def run_command(
         seed,
         likelihood,
         ("limits" if weak_sandbox else "full") if allow_code_execution else None,
+        template_arguments(read_template_args(template_arg)) or None,
+        template_date,
     )
     spec = ModelSpec(model, revision=revision, dtype=dtype, device=device, tokenizer=tokenizer)
     try:

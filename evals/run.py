@@ -10,7 +10,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 
+from data.corpus.store import MANIFEST
 from data.corpus.store_write import writing
 from evals.benchmark import Benchmark, data_hash, documents, task_of
 from evals.harness import Answer, Likelihood, MicroStepLM, RecordedLM
 from evals.judging import JUDGES, Asked, Response
-from evals.samples import FORMAT, Head, Piece, Sample, SampleFile, Writer, begin, file_name
+from evals.samples import FORMAT, Head, Piece, Sample, SampleFile, Writer, begin, file_name, read_manifest
 from evals.sandbox import NOT_ALLOWED, Isolation, Sandbox
+from model.chat_template import harness_arguments
 from model.errors import MicroStepError, ModelError, TooLarge
 from model.loading import LoadedModel
 from model.modeling import MicroStepForCausalLM
@@ -52,6 +54,8 @@ class EvalOptions:
     seed: int = 0
     likelihood: Likelihood = "own"
     isolation: Isolation | None = None  # of generated programs; None: they are not run
+    template: tuple[tuple[str, str], ...] | None = None  # arguments of the chat template, as JSON by name
+    template_date: str | None = None  # YYYY-MM-DD that the chat template writes as the day's date
 
     def __post_init__(self) -> None:
         if self.repeats > 1 and self.temperature == 0:
@@ -94,6 +98,11 @@ def evaluate(
         taus = list(confidences) if isinstance(loaded.model, MicroStepForCausalLM) else [None]
         if not taus:
             raise MicroStepError(f"{loaded.facts.name} is a micro_step model: give at least one --confidence")
+        if options.chat and loaded.tokenizer.chat_template:  # a run that goes on tomorrow goes on with today's date
+            begun = read_manifest(out)["options"].get("template_date") if (out / MANIFEST).exists() else None
+            asked = options.template_date or begun
+            _, date = harness_arguments(loaded.tokenizer, options.template or (), asked)
+            options = replace(options, template_date=date or asked)
         runs = []
         for benchmark in chosen:  # all of them first: what cannot run is said before anything runs
             found = documents(benchmark, local, limits.get(benchmark.name, options.limit))
@@ -125,22 +134,24 @@ def _manifest(loaded: LoadedModel, options: EvalOptions) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "model": loaded.facts.to_dict(),
-        "options": asdict(options),
+        "options": {**asdict(options), "template": dict(options.template) if options.template else None},
         "packages": packages,
         "threads": torch.get_num_threads(),
     }
 
 
-def _check_chat(loaded: LoadedModel, options: EvalOptions) -> None:
+def _check_chat(loaded: LoadedModel, options: EvalOptions, arguments: Mapping[str, Any]) -> None:
     """See that the model takes the conversation that is asked for; the harness would leave a system prompt out."""
     if options.chat and not loaded.tokenizer.chat_template:
         raise ModelError(f"{loaded.facts.name} has no chat template; leave out --chat")
+    if (options.template or options.template_date) and not options.chat:
+        raise MicroStepError("--template-arg and --template-date are of a chat template: give --chat, too")
     if options.system and not options.chat:
         raise MicroStepError("a system prompt is part of a conversation: give --chat, too")
     if options.system:
         turns = [{"role": "system", "content": options.system}, {"role": "user", "content": "Hello!"}]
         try:
-            said = str(loaded.tokenizer.apply_chat_template(turns, tokenize=False))
+            said = str(loaded.tokenizer.apply_chat_template(turns, tokenize=False, **arguments))
         except TemplateError as error:
             raise ModelError(f"the chat template of {loaded.facts.name} refuses a system prompt: {error}") from None
         if options.system.strip() not in said:
@@ -193,7 +204,11 @@ class _Run:
             if tau is None
             else MicroStepLM(loaded, tau, options.likelihood, rows)
         )
-        _check_chat(loaded, options)
+        if options.chat:
+            self.lm.chat_template_args, _ = harness_arguments(
+                loaded.tokenizer, options.template or (), options.template_date
+            )
+        _check_chat(loaded, options, self.lm.chat_template_args)
         self.task = task_of(benchmark, found, options.max_new_tokens)
         self.room = self.lm.max_length - self._new_tokens()
         if self.room < 1:

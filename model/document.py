@@ -1,18 +1,21 @@
-"""What is scored: a plain text or a conversation, and how a model's chat template lays it out.
+"""What is scored: a plain text or a conversation. See chat_template.py for how a model's template lays it out.
 
-Knows roles and character positions. Knows nothing about tokens.
+Knows roles. Knows nothing about tokens, templates or files.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model.errors import TextError
 
 TEMPLATE = "template"  # the role of characters that a template adds
 PLAIN = "text"  # the role of a text that is no conversation
-ROLES = (PLAIN, "system", "user", "assistant")
+ROLES = (PLAIN, "system", "user", "assistant", "tool")
 SEPARATOR = "\n"  # between the messages of a conversation that is read without a template
 
 
@@ -22,6 +25,8 @@ class Message:
 
     role: str
     content: str
+    extra: str = ""
+    """A JSON object: what else a chat template is given of the turn, such as its tool_calls; no part of the text."""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -33,17 +38,35 @@ class Message:
                 f"the text is not valid Unicode (a lone surrogate at character {error.start}); save it as UTF-8"
             ) from None
 
+    @property
+    def extras(self) -> dict[str, Any]:
+        """The keys of `extra`."""
+        found: dict[str, Any] = json.loads(self.extra) if self.extra else {}
+        return found
+
 
 @dataclass(frozen=True)
 class Document:
-    """A plain text (one message of role "text") or a conversation."""
+    """A plain text (one message of role "text") or a conversation, and what its chat template is told."""
 
     messages: tuple[Message, ...]
+    arguments: tuple[tuple[str, str], ...] = ()
+    """Of the chat template, as JSON by name: enable_thinking, tools, ..."""
+    date: str | None = None
+    """YYYY-MM-DD, what a template that writes the day's date writes; None: today's."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What of a file was left out or read as something else."""
 
     @classmethod
     def plain(cls, text: str) -> Document:
         """The document that is just `text`."""
         return cls((Message(PLAIN, text),))
+
+    def told(self, arguments: Mapping[str, Any], date: str | None) -> Document:
+        """The document under a chat template: with arguments, which come before its own, and the day's date."""
+        every = dict(self.arguments) | dict(template_arguments(arguments))
+        day = date or datetime.date.today().isoformat()
+        return replace(self, arguments=tuple(sorted(every.items())), date=day)
 
     @property
     def text(self) -> str:
@@ -51,87 +74,26 @@ class Document:
         return SEPARATOR.join(message.content for message in self.messages)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Characters [start, end) of a rendered text hold document.text[source : source + end - start]."""
-
-    role: str
-    start: int
-    end: int
-    source: int
+def template_arguments(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Arguments of a chat template as a document holds them, in a fixed order."""
+    return tuple((name, json.dumps(given[name], ensure_ascii=False)) for name in sorted(given))
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """What one model reads, and where the document's own characters stand in it."""
-
-    text: str
-    pieces: tuple[Piece, ...]
-    chat: bool  # whether a chat template was applied
-
-
-def render(document: Document, tokenizer: Any, chat: bool = False, reply: bool = False) -> Rendered:
-    """Lay the document out as the model reads it.
-
-    Args:
-        document: what to read.
-        tokenizer: of the model; only its chat template is used.
-        chat: apply the template. A model without one reads the raw text, and `Rendered.chat` says so.
-        reply: end with the template's cue for an answer, to be continued by the model.
+def read_template_args(given: list[str] | None) -> dict[str, Any]:
+    """The arguments of a chat template, from NAME=JSON each; what is no JSON is taken as a text.
 
     Raises:
-        TextError: the template refuses the conversation, or rewrites its contents.
+        TextError: one that does not read like that, or a name that is given twice.
     """
-    if not (chat and getattr(tokenizer, "chat_template", None)):
-        pieces, position = [], 0
-        for message in document.messages:
-            end = position + len(message.content)
-            pieces.append(Piece(message.role, position, end, position))
-            position = end + len(SEPARATOR)
-        return Rendered(document.text, tuple(pieces), chat=False)
-
-    turns = [("user" if m.role == PLAIN else m.role, m.content) for m in document.messages]
-    text = _apply(tokenizer, turns, reply)
-    gaps = _gaps(tokenizer, turns, reply)
-    pieces, position, source = [], len(gaps[0]), 0
-    if not text.startswith(gaps[0]):
-        raise TextError("the chat template treats this conversation differently from others; turn it off")
-    for (role, content), gap in zip(turns, gaps[1:], strict=True):
-        kept = _kept(text, position, content, gap, last=len(pieces) == len(turns) - 1)
-        end = position + len(kept)
-        pieces.append(Piece(role, position, end, source + content.find(kept)))
-        position = end + len(gap)
-        source += len(content) + len(SEPARATOR)
-    return Rendered(text, tuple(pieces), chat=True)
-
-
-def _apply(tokenizer: Any, turns: list[tuple[str, str]], reply: bool) -> str:
-    conversation = [{"role": role, "content": content} for role, content in turns]
-    try:
-        return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=reply))
-    except Exception as error:
-        raise TextError(f"the model's chat template refuses this conversation: {error}") from error
-
-
-def _gaps(tokenizer: Any, turns: list[tuple[str, str]], reply: bool) -> list[str]:
-    """What the template puts before, between and after the contents: rendered once with marks in their place."""
-    used = {character for _, content in turns for character in content}
-    mark = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in used)
-    marked = _apply(tokenizer, [(role, f"{mark}{i}{mark}") for i, (role, _) in enumerate(turns)], reply)
-    gaps = []
-    for i in range(len(turns)):
-        before, found, marked = marked.partition(f"{mark}{i}{mark}")
-        if not found:
-            raise TextError("the model's chat template drops a message of this conversation; turn it off")
-        gaps.append(before)
-    return [*gaps, marked]
-
-
-def _kept(text: str, position: int, content: str, gap: str, last: bool) -> str:
-    """The form in which the template kept a message: as it is, or stripped at one end or both."""
-    for form in (content, content.strip(), content.lstrip(), content.rstrip()):
-        end = position + len(form)
-        follows = text[end:] == gap if last else text.startswith(gap, end)
-        if text.startswith(form, position) and follows:
-            return form
-    raise TextError("the model's chat template rewrites a message of this conversation; turn it off")
+    found: dict[str, Any] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not equals or not name.isidentifier():
+            raise TextError(f"an argument of a chat template is NAME=JSON, got {each!r}")
+        if name in found:
+            raise TextError(f"the template argument {name!r} is given twice; give it once")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from model.document import TEMPLATE, Document, render
+from model.chat_template import render
+from model.document import TEMPLATE, Document
 from model.errors import TextError
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -36,6 +37,8 @@ class EncodedText:
     prefix: tuple[int, ...]  # ids that stand before the text: BOS in most models, none in some, two in GLM-4
     chat: bool  # a chat template was applied
     exact: bool  # spans come from the tokens' bytes, not from reported offsets
+    notes: tuple[str, ...] = ()  # what a reader must know of how the text was laid out
+    date: str | None = None  # YYYY-MM-DD that the chat template wrote
 
     def __post_init__(self) -> None:
         shapes = {
@@ -116,6 +119,8 @@ def encode(
         prefix=prefix,
         chat=rendered.chat,
         exact=exact,
+        notes=rendered.notes,
+        date=rendered.date,
     )
 
 

@@ -14,6 +14,7 @@ def remarks(loaded: LoadedModel, encoded: EncodedText, chat: bool) -> tuple[str,
         notes.append(f"a micro_step model: its base{of} was scored, token by token and as its training left it")
     if chat and not encoded.chat:
         notes.append("this model has no chat template: it read the raw text")
+    notes += encoded.notes
     if not encoded.exact:
         notes.append("token positions are the tokenizer's own, which trim white space")
     if loaded.facts.dtype != "float32":

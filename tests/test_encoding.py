@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from model.document import Document, Message, render
+from model.chat_template import render
+from model.document import Document, Message
 from model.encoding import encode, encode_reply, token_strings
 from model.errors import TextError
 from tests.tiny import tiny_tokenizer

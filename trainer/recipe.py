@@ -69,6 +69,10 @@ class Data(Part):
     distill: Distill | None = None
     chat: bool = True
     """Apply the base's chat template; without it, and for plain texts, only the first token is prompt."""
+    template: dict[str, Any] | None = None
+    """Arguments of the chat template, such as enable_thinking."""
+    template_date: str | None = None
+    """YYYY-MM-DD that the chat template writes as the day's date."""
     max_tokens: Positive = 512
     """Of an example; what is longer is cut."""
     without: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from data.corpus.gather import Gather
 from data.prepared import Prepared, read_prepared
 from data.runs import Run
+from model.document import template_arguments
 from model.loading import ModelSpec, load
 from model.segmentation import find_rule, valid_parameters
 from model.terminal import Tell
@@ -91,6 +92,8 @@ def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Pr
 
     options = PrepareOptions(
         chat=recipe.data.chat,
+        template=template_arguments(recipe.data.template) if recipe.data.template else None,
+        template_date=recipe.data.template_date,
         max_tokens=recipe.data.max_tokens,
         limit=recipe.data.limit,
         distill=None if recipe.data.distill is None else recipe.data.distill.options(),

@@ -33,6 +33,7 @@ def origin(request: MicroRequest, found: MicroAttention, view: MicroView) -> Ori
         models={"model": found.facts},
         notes={"model": (found.cut, *found.notes)},
         files=dict([document_file(request.document)]),
+        read={"model": found.encoded.text},
     )
 
 

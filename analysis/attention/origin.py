@@ -21,6 +21,7 @@ def origin(looked: Looked) -> Origin:
         models={side.key.lower(): side.reading.facts for side in looked.sides},
         notes={side.key.lower(): side.reading.notes for side in looked.sides},
         files=dict([document_file(request.document)]),
+        read={side.key.lower(): side.reading.encoded.text for side in looked.sides},
     )
 
 

@@ -143,6 +143,7 @@ def _remarks(loaded: LoadedModel, encoded: EncodedText, chat: bool) -> tuple[str
     notes = list(loaded.facts.approximations)
     if chat and not encoded.chat:
         notes.append("this model has no chat template: it read the raw text")
+    notes += encoded.notes
     if not encoded.exact:
         notes.append("token positions are the tokenizer's own, which trim white space")
     if loaded.facts.dtype != "float32":

@@ -90,6 +90,7 @@ def origin(shown: Shown) -> Origin:
         models={key.lower(): facts for (key, _), facts in zip(request.models, found.facts, strict=True)},
         notes={request.models[0][0].lower(): found.notes},
         files=dict([document_file(request.document)]),
+        read={request.models[0][0].lower(): found.encoded.text},
     )
 
 

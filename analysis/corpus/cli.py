@@ -15,10 +15,11 @@ from analysis.corpus.change_cli import commands as change_commands
 from analysis.corpus.report_cli import StrategyOptions, show_strategies
 from analysis.corpus.report_cli import commands as report_commands
 from analysis.corpus.study_cli import commands as study_commands
-from analysis.options import Chat, ForceBos, LoadOptions, OneModel, remark, spread
+from analysis.options import Chat, ForceBos, LoadOptions, OneModel, TemplateArg, TemplateDate, remark, spread
 from data.corpus.corpus import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from data.corpus.store import CorpusStore
+from model.document import read_template_args, template_arguments
 from model.loading import load
 from model.terminal import one_line, progress_bar
 
@@ -64,6 +65,8 @@ class ScoringOptions:
     shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a shard.")] = SHARD_TOKENS
     chat: Chat = False
     force_bos: ForceBos = False
+    template_arg: TemplateArg = None
+    template_date: TemplateDate = None
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, or with Ray on this machine.")] = False
 
     def options(self) -> CorpusOptions:
@@ -71,6 +74,8 @@ class ScoringOptions:
         return CorpusOptions(
             self.chat,
             self.force_bos,
+            template_arguments(read_template_args(self.template_arg)) or None,
+            self.template_date,
             self.windows,
             self.window_characters,
             self.max_tokens_per_document,

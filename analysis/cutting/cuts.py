@@ -44,6 +44,7 @@ class Side:
     role: NDArray[np.str_]  # [N], or empty where `text` is
     inputs: SegmentInputs  # [N] what all rules can look at
     notes: tuple[str, ...] = ()
+    read: str = ""  # the text that the model read, its chat template included; empty for a store
     extras: Mapping[Extra, Gathered] = field(default_factory=dict)
     document: NDArray[np.int32] | None = None  # [R] of a store: the number of the document that each row is of
 
@@ -92,6 +93,7 @@ class Side:
             role=encoded.role,
             inputs=inputs,
             notes=notes,
+            read=encoded.text,
             extras=extras,
         )
 

@@ -23,6 +23,7 @@ def origin(bench: Bench, view: CutView) -> Origin:
         models={side.key.lower(): side.facts for side in bench.sides},
         notes={side.key.lower(): side.notes for side in bench.sides},
         files={} if request.document is None else dict([document_file(request.document)]),
+        read={side.key.lower(): side.read for side in bench.sides if side.read},
     )
 
 

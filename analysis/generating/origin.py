@@ -41,6 +41,7 @@ def origin(request: GenerationRequest, found: Generation | Sweep, view: Generati
         models={"model": one.facts},
         notes={"model": one.notes},
         files=dict([document_file(prompt_of(request.document))]),
+        read={"model": one.prompt.text},
     )
 
 

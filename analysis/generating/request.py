@@ -9,9 +9,9 @@ from typing import Any
 from analysis.asking import Load, RunCost, scoring_cost
 from analysis.generating.answer import Decoding, Generation
 from analysis.generating.run import Run, Watch
-from analysis.scoring import LONGEST_TEXT
+from analysis.scoring import LONGEST_TEXT, encode_for
 from model.document import Document, Message
-from model.encoding import EncodedText, encode
+from model.encoding import EncodedText
 from model.errors import TextError, TooLarge
 from model.forward import Progress
 from model.loading import LoadedModel, ModelSpec
@@ -67,6 +67,7 @@ class GenerationRequest:
             notes.append(UNTRAINED)
         if self.chat and not prompt.chat:
             notes.append("this model has no chat template: it read the raw text")
+        notes += prompt.notes
         return Run(ready, prompt, how, tuple(notes), progress, watch)
 
     def plain(self) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def prompt_of(document: Document) -> Document:
         turns.pop()
     if not any(turn.content for turn in turns):
         raise TextError("there is no prompt: the text is empty, or an answer only; type or choose one")
-    return Document(tuple(turns))
+    return replace(document, messages=tuple(turns))
 
 
 def beginning(document: Document) -> Document:
@@ -94,7 +95,7 @@ def beginning(document: Document) -> Document:
         return document
     words = re.match(rf"\s*(?:\S+\s+){{{FIRST_WORDS - 1}}}\S+", document.text)
     short = words[0] if words else document.text
-    return Document((Message(document.messages[0].role, short[:LONGEST_WORDS]),))
+    return replace(document, messages=(Message(document.messages[0].role, short[:LONGEST_WORDS]),))
 
 
 def encode_prompt(loaded: LoadedModel, document: Document, chat: bool, force_bos: bool) -> EncodedText:
@@ -107,4 +108,4 @@ def encode_prompt(loaded: LoadedModel, document: Document, chat: bool, force_bos
     prompt = prompt_of(document)
     if len(prompt.text) > LONGEST_TEXT:
         raise TooLarge(f"the prompt has {len(prompt.text):,} characters; at most {LONGEST_TEXT:,} are read")
-    return encode(prompt, loaded.tokenizer, chat=chat, force_bos=force_bos, reply=True)
+    return encode_for(loaded, prompt, chat, force_bos, reply=True)

@@ -6,11 +6,10 @@ about tokens, models or stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from data.corpus.values import (
     SUFFIXES,
@@ -22,7 +21,8 @@ from data.corpus.values import (
     hub_facts,
     hub_values,
 )
-from model.document import Document, Message
+from model.conversation import read_conversation
+from model.document import Document
 from model.errors import TextError
 
 __all__ = ["LONGEST_DOCUMENT", "SUFFIXES", "Corpus", "CorpusSpec", "Cut", "DataFacts", "Entry", "open_corpus"]
@@ -102,10 +102,8 @@ def _document(value: object) -> Document:
     """A text or a conversation as a document; nothing at all is the empty text."""
     if value is None or isinstance(value, str):
         return Document.plain(value or "")
-    turns: Any = value
-    try:
-        return Document(tuple(Message(turn["role"], turn["content"]) for turn in turns))
-    except (TypeError, KeyError, AttributeError):
+    if not isinstance(value, list | Mapping):
         raise TextError(
             "it is neither a text nor a conversation; a conversation is a list of {role: ..., content: ...}"
-        ) from None
+        )
+    return read_conversation(value, "the document")

@@ -13,6 +13,10 @@ class CorpusOptions:
 
     chat: bool = False
     force_bos: bool = False
+    template: tuple[tuple[str, str], ...] | None = None
+    """Arguments of the chat template, as JSON by name."""
+    template_date: str | None = None
+    """YYYY-MM-DD, for templates that write the day's date; None: that of the store, or today's."""
     windows: bool = False
     """Cut longer documents into windows, each scored as a text of its own; otherwise their ends are left out."""
     window_characters: int | None = None

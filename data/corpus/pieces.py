@@ -36,6 +36,10 @@ class Reading:
     """Apply the chat template."""
     force_bos: bool = False
     """Put BOS first even if the tokenizer does not."""
+    template: tuple[tuple[str, str], ...] = ()
+    """Arguments of the chat template; they come before a document's own."""
+    template_date: str | None = None
+    """That the chat template writes."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,8 @@ def _encoded(entry: Entry, document: Document | None, reading: Reading) -> tuple
             " cut the corpus into documents (--documents paragraph for a .txt) or windows (--window-characters)"
         )
     try:
+        told = tuple(sorted({**dict(document.arguments), **dict(reading.template)}.items()))
+        document = replace(document, arguments=told, date=reading.template_date)
         encoded = encode(document, reading.tokenizer, reading.chat, reading.force_bos)
     except TextError as error:
         return None, str(error)

@@ -36,7 +36,9 @@ def resolve(
     Raises:
         TooLarge: documents of the chosen length do not fit the memory.
     """
-    probe = encode(Document.plain("a"), loaded.tokenizer, options.chat, options.force_bos)
+    asked = options.template_date or (there or {}).get("parameters", {}).get("template_date")
+    document = replace(Document.plain("a"), arguments=options.template or (), date=asked)
+    probe = encode(document, loaded.tokenizer, options.chat, options.force_bos)
     notes = remarks(loaded, probe, options.chat)
     device, chunk = loaded.model.device, chunk_positions(loaded.facts.vocab_size)
     context = context_length(loaded.model)
@@ -63,7 +65,7 @@ def resolve(
         batch = int(there["batch_tokens"]) if there else MOST_BATCH_TOKENS[device.type]
         while batch > 256 and not batch_fits(batch):
             batch //= 2
-    return replace(options, max_tokens=longest, batch_tokens=batch), notes
+    return replace(options, max_tokens=longest, batch_tokens=batch, template_date=probe.date or asked), notes
 
 
 def expected_bytes(corpus: Corpus, options: CorpusOptions) -> int:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from model.document import ROLES, TEMPLATE
+from model.document import PLAIN, TEMPLATE
 
-ROLE_NAMES = (*ROLES, TEMPLATE)  # `role` holds places in this tuple
+ROLE_NAMES = (PLAIN, "system", "user", "assistant", TEMPLATE, "tool")  # `role` holds places in it: only ever add
 _FLOATS, _POSITIONS = ("entropy", "confidence", "margin", "surprisal"), ("start", "end")
 _TOKEN = {"ids": "i4", **dict.fromkeys(_FLOATS, "f4"), "rank": "i4", "start": "i4", "end": "i4", "role": "u1"}
 _ROW = {"document": "i4", "piece": "i4", "document_tokens": "i4", "text_start": "i4"}

@@ -120,6 +120,7 @@ def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes
 
     parameters = dataclasses.asdict(options)
     batch_tokens = parameters.pop("batch_tokens")  # it may change from run to run
+    parameters["template"] = dict(options.template) if options.template else None
     return {
         "format": FORMAT,
         "model": loaded.facts.to_dict(),

@@ -68,7 +68,17 @@ def stream_pieces(
     """The corpus, tokenised, from a document and a window of it on."""
     known, longest = int(loaded.model.get_input_embeddings().weight.shape[0]), options.max_tokens or 1
     windows, characters = options.windows, options.window_characters
-    reading = Reading(loaded.tokenizer, known, longest, windows, characters, options.chat, options.force_bos)
+    reading = Reading(
+        loaded.tokenizer,
+        known,
+        longest,
+        windows,
+        characters,
+        options.chat,
+        options.force_bos,
+        options.template or (),
+        options.template_date,
+    )
     return pieces(corpus, reading, start)
 
 
