@@ -204,7 +204,7 @@ class _Run:
             if tau is None
             else MicroStepLM(loaded, tau, options.likelihood, rows)
         )
-        if options.chat:
+        if options.chat and loaded.tokenizer.chat_template:
             self.lm.chat_template_args, _ = harness_arguments(
                 loaded.tokenizer, options.template or (), options.template_date
             )
