@@ -34,6 +34,7 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         micro_start: `copied` starts it as the base's last layers and final norm, `random` as the base's class does.
         stop_head: whether there is one, that learns where segments end.
         stop_weight: of the stop loss.
+        token_weight: of the cross-entropy of the tokens; 0, with a teacher: only the teacher is followed.
         teacher_weight: of KL(teacher || model), where teacher states are given.
         decoding: what it was trained for: `merged`, or `lossless`, which drafts for an unmerged base.
         draft_vocabulary: ids of the only words that the micro decoder drafts in lossless mode; empty: all.
@@ -62,6 +63,7 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         micro_start: str = "copied",
         stop_head: bool = True,
         stop_weight: float = 0.5,
+        token_weight: float = 1.0,
         teacher_weight: float = 1.0,
         decoding: str = "merged",
         draft_vocabulary: tuple[int, ...] | list[int] = (),
@@ -89,6 +91,7 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         self.micro_start = micro_start
         self.stop_head = stop_head
         self.stop_weight = stop_weight
+        self.token_weight = token_weight
         self.teacher_weight = teacher_weight
         self.decoding = decoding
         self.draft_vocabulary = list(draft_vocabulary)

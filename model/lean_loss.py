@@ -23,7 +23,7 @@ CHUNK_BYTES = 64 * 2**20  # of float32 logits in one chunk
 class HeadLoss:
     """What the head says of T positions."""
 
-    loss: Tensor  # [] sum of weight * (nll + teacher_weight * divergence), differentiable
+    loss: Tensor  # [] sum of weight * (token_weight * nll + teacher_weight * divergence), differentiable
     nll: Tensor  # [T] float32, of the target, detached
     correct: Tensor  # [T] bool, the target is the likeliest word
     divergence: Tensor  # [T] KL(teacher || model) in nats, detached; zeros without a teacher
@@ -36,6 +36,7 @@ def head_loss(
     weight: Tensor,
     teacher: Tensor | None = None,
     teacher_weight: float = 0.0,
+    token_weight: float = 1.0,
 ) -> HeadLoss:
     """The loss of T positions under a model's head.
 
@@ -46,9 +47,11 @@ def head_loss(
         weight: [T] float32, of each position in the loss.
         teacher: [T, d] states whose distribution under the same head is to be matched; no gradient flows into it.
         teacher_weight: of the divergence beside the nll.
+        token_weight: of the nll; 0: only the teacher is followed.
     """
     head = [p for p in _head_parameters(lm) if p.requires_grad]
-    told = _HeadLoss.apply(lm, target, weight, teacher, teacher_weight, hidden, *head)  # type: ignore[no-untyped-call]
+    weights = token_weight, teacher_weight
+    told = _HeadLoss.apply(lm, target, weight, teacher, weights, hidden, *head)  # type: ignore[no-untyped-call]
     return HeadLoss(*told)
 
 
@@ -65,7 +68,7 @@ class _HeadLoss(torch.autograd.Function):
         target: Tensor,
         weight: Tensor,
         teacher: Tensor | None,
-        teacher_weight: float,
+        weights: tuple[float, float],
         hidden: Tensor,
         *head: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -80,7 +83,7 @@ class _HeadLoss(torch.autograd.Function):
             with torch.set_grad_enabled(wanted):
                 h = hidden[piece].detach().requires_grad_(wanted)
                 part, *told = _chunk(
-                    lm, h, target[piece], weight[piece], teacher[piece] if teacher is not None else None, teacher_weight
+                    lm, h, target[piece], weight[piece], teacher[piece] if teacher is not None else None, weights
                 )
             if wanted:
                 found = torch.autograd.grad(part, [h, *head])
@@ -108,12 +111,18 @@ def _nothing(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _chunk(
-    lm: PreTrainedModel, h: Tensor, target: Tensor, weight: Tensor, teacher: Tensor | None, teacher_weight: float
+    lm: PreTrainedModel,
+    h: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    teacher: Tensor | None,
+    weights: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The weighted loss of a chunk, and nll, correct and divergence of each position, detached."""
     logits = logits_of(lm, h)
     nll = F.cross_entropy(logits, target, reduction="none")
-    loss = nll
+    token_weight, teacher_weight = weights
+    loss = token_weight * nll
     divergence = torch.zeros_like(nll)
     if teacher is not None:
         with torch.no_grad():

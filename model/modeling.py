@@ -333,7 +333,8 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             theirs = teacher_states[row, token - 1].to(states.dtype)
             teacher = torch.where(theirs.isnan(), states.detach(), theirs)  # its own teach nothing
         weight = torch.full((len(row),), 1 / count, device=states.device)
-        told: HeadLoss = head_loss(self.base, states, labels[row, token], weight, teacher, self.config.teacher_weight)
+        weights = self.config.teacher_weight, self.config.token_weight
+        told: HeadLoss = head_loss(self.base, states, labels[row, token], weight, teacher, *weights)
         out.labelled, out.loss = labelled, told.loss
         out.token_loss = told.nll.sum() / count
         out.teacher_loss = told.divergence.sum() / count if teacher is not None else None

@@ -18,7 +18,7 @@ from model.micro_decoder import layers_of
 class MicroStepOutput(ModelOutput):  # type: ignore[misc]
     """What a forward pass gives; what was not asked for is None."""
 
-    loss: Tensor | None = None  # [] tokens + stop_weight * stops + teacher_weight * divergence
+    loss: Tensor | None = None  # [] of tokens, stops and the teacher, by their weights
     logits: Tensor | None = None  # [B, N, V] at t of token t + 1, float32; only without labels
     token_loss: Tensor | None = None  # [] mean nll of the labelled tokens, nats
     stop_loss: Tensor | None = None  # [] mean binary cross-entropy of the stops, nats

@@ -169,8 +169,8 @@ def test_stops_are_known_after_every_token_but_the_last_of_a_full_segment():
     assert torch.equal(stops.isnan(), (plan.slot == 3) | (plan.segment == 0))
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_lean_loss_has_the_plain_losss_value_and_gradients(tied, monkeypatch):
+@pytest.mark.parametrize(("tied", "token_weight"), [(True, 1.0), (False, 1.0), (False, 0.0)])
+def test_the_lean_loss_has_the_plain_losss_value_and_gradients(tied, token_weight, monkeypatch):
     monkeypatch.setattr("model.lean_loss.CHUNK_BYTES", 7 * 400 * 4)  # seven positions a chunk
     base = tiny_model("llama" if tied else "qwen3").requires_grad_(True)
     hidden, teacher = torch.randn(20, 32), torch.randn(20, 32)
@@ -181,13 +181,13 @@ def test_the_lean_loss_has_the_plain_losss_value_and_gradients(tied, monkeypatch
         h = hidden.clone().requires_grad_()
         head.grad = None
         if lean:
-            told = head_loss(base, h, target, weight, teacher, 0.3)
+            told = head_loss(base, h, target, weight, teacher, 0.3, token_weight)
             loss = told.loss
         else:
             logits, theirs = logits_of(base, h), logits_of(base, teacher).detach().log_softmax(-1)
             nll = F.cross_entropy(logits, target, reduction="none")
             kl = F.kl_div(logits.log_softmax(-1), theirs, log_target=True, reduction="none").sum(-1)
-            loss = (weight * (nll + 0.3 * kl)).sum()
+            loss = (weight * (token_weight * nll + 0.3 * kl)).sum()
             assert torch.allclose(told.nll, nll, atol=1e-5) and torch.allclose(told.divergence, kl, atol=1e-5)
         (2 * loss).backward()
         found.append((loss.detach(), h.grad, head.grad.clone()))

@@ -388,6 +388,45 @@ def test_a_recipe_says_after_which_layer_segments_are_merged(prepared: Prepared,
         build(other, prepared, tmp_path, "cpu", quiet)
 
 
+def test_a_stage_has_its_own_weights_of_the_loss(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    """The last stage follows the teacher alone; a run that is stopped in it goes on with its weights."""
+    rates = {"rates": {"new": 1e-2}}
+    stages = [
+        {"name": "both", "steps": 2, **rates},
+        {"name": "teacher", "steps": 2, "weights": {"token_weight": 0, "stop_weight": 0, "teacher_weight": 2}, **rates},
+        {"name": "both again", "steps": 1, **rates},
+    ]
+    chosen = recipe(model, stages=stages, teacher=True, validation={"every": 1}, checkpoint={"every": 1, "keep": 9})
+    run = trained(chosen, prepared, tmp_path / "run")
+    known = {line.step: line.teacher_loss for line in run.lines}
+    for line in run.lines:
+        parts = line.loss - line.token_loss - 0.5 * line.stop_loss  # what is left is the teacher's, by its weight
+        if line.stage == "teacher":
+            assert 0 < line.loss <= 2 * line.teacher_loss * (1 + 1e-6)
+        else:
+            assert 0 < parts <= line.teacher_loss * (1 + 1e-6)
+    assert len(known) == 5 and {line.stage for line in run.lines} == {"both", "teacher", "both again"}
+    shutil.rmtree(tmp_path / "run" / "model")
+    for step in (4, 5):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-{step:08d}")
+    again = trained(chosen, prepared, tmp_path / "run")
+    assert [line.loss for line in again.lines] == [line.loss for line in run.lines]
+
+
+def test_weights_that_leave_nothing_to_minimise_are_refused(model: Path) -> None:
+    def with_weights(objective: str, weights: dict[str, float], **more: Any) -> Recipe:
+        rates = {"control": {"base": 1e-3}}.get(objective, {"new": 1e-3})
+        return recipe(model, objective, stages=[{"name": "a", "steps": 1, "rates": rates, "weights": weights}], **more)
+
+    with pytest.raises(ValueError, match="stage 'a' follows neither tokens nor a teacher: set teacher to true"):
+        with_weights("micro_step", {"token_weight": 0})
+    with pytest.raises(ValueError, match="the loss of control has one part"):
+        with_weights("control", {"token_weight": 2})
+    with pytest.raises(ValueError, match="a draft has no stop head"):
+        with_weights("draft", {"stop_weight": 2})
+    assert with_weights("draft", {"token_weight": 0}, teacher=True)
+
+
 def test_a_start_that_does_not_fit_is_refused(prepared: Prepared, model: Path, tmp_path: Path) -> None:
     draft = trained(recipe(model, "draft", steps=2), prepared, tmp_path / "draft")
     start = str(draft.model)

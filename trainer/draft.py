@@ -92,6 +92,7 @@ class DraftObjective(nn.Module):
             weight.flatten(),
             teacher,
             model.config.teacher_weight,
+            model.config.token_weight,
         )
         nll, correct, divergence = (each.view_as(known) for each in (told.nll, told.correct, told.divergence))
         tally = Tally.of_places(learnt, known, nll, correct, None if taught is None else (taught, divergence))

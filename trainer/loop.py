@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -32,7 +32,7 @@ from trainer.build import Built
 from trainer.checkpoint import Progress
 from trainer.feed import tensor_of
 from trainer.log import RunLog, log_line
-from trainer.recipe import Recipe, Stage, same_recipe
+from trainer.recipe import Recipe, Stage, Weighted, same_recipe
 from trainer.tally import Tally
 
 
@@ -78,6 +78,8 @@ class Trainer:
         self.accelerator, self.tell = accelerator, tell
         self.device = accelerator.device
         self.checkpoints = folder / CHECKPOINTS
+        config = built.model.config  # of a control's base, which has no weights
+        self._weights = {name: getattr(config, name) for name in get_args(Weighted) if hasattr(config, name)}
         self._asked_to_stop = False
 
     def run(self) -> Run:
@@ -123,6 +125,8 @@ class Trainer:
     ) -> Progress:
         """Train one stage from the step that `progress` says; `last` holds the optimizer, if it is of this stage."""
         recipe, objective = self.recipe, self.built.objective
+        for name, weight in {**self._weights, **stage.weights}.items():
+            setattr(self.built.model.config, name, weight)
         groups = optimizer.choose(objective, recipe.objective, {str(g): r for g, r in stage.rates.items()})
         adam = optimizer.build(groups, stage, recipe.optimizer)
         if last is not None and progress.step > first:
@@ -218,7 +222,7 @@ class Trainer:
     def _whole_loss(self, tally: Tally) -> float:
         """What is minimised, from its parts: of a train line's steps together and of a validation in one way."""
         config = self.built.model.config
-        loss = tally.token_loss
+        loss = getattr(config, "token_weight", 1.0) * tally.token_loss
         if tally.stop_loss is not None:
             loss += config.stop_weight * tally.stop_loss
         if tally.divergence is not None:

@@ -22,6 +22,7 @@ from model.segmentation import MAX_LENGTH
 Objective = Literal["micro_step", "draft", "control", "pretraining"]
 Started = Literal["micro decoder", "all"]
 Group = Literal["new", "base", "adapter"]
+Weighted = Literal["token_weight", "stop_weight", "teacher_weight"]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 FOLDER = Path(__file__).parent / "recipes"
@@ -105,6 +106,8 @@ class Stage(Part):
     steps: Positive
     rates: dict[Group, Rate]
     """Peak learning rate of each group that is trained: new, base, adapter."""
+    weights: dict[Weighted, Annotated[float, Field(ge=0)]] = Field(default={})
+    """Of parts of the loss, in this stage alone; of the others, those of the model."""
     warmup: Annotated[int, Field(ge=0)] = 20
     """Steps over which the rate rises to its peak; it falls from there."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
@@ -222,9 +225,19 @@ class Recipe(Part):
             raise ValueError("start_with says what of `start` is taken: name a model there")
         if self.teacher and self.objective in ("control", "pretraining"):
             raise ValueError(f"a teacher is for micro_step and draft, not for {self.objective}")
+        self._check_weights()
         if self.objective == "draft" and self.model.get("decoding", "lossless") != "lossless":
             raise ValueError("a draft is for the lossless mode: leave model.decoding out")
         return self
+
+    def _check_weights(self) -> None:
+        for stage in self.stages:
+            if stage.weights and self.objective in ("control", "pretraining"):
+                raise ValueError(f"the loss of {self.objective} has one part: leave out the weights of {stage.name!r}")
+            if "stop_weight" in stage.weights and self.objective == "draft":
+                raise ValueError(f"a draft has no stop head: leave out the stop_weight of {stage.name!r}")
+            if stage.weights.get("token_weight") == 0 and not (self.teacher and stage.weights.get("teacher_weight", 1)):
+                raise ValueError(f"stage {stage.name!r} follows neither tokens nor a teacher: set teacher to true")
 
 
 def mix_of(recipe: Recipe) -> Mix:
