@@ -41,6 +41,8 @@ class MicroFacts:
     untrained: bool
     merge_layer: int = 0
     """How many of the base's first layers read every token."""
+    keep: str = "last"
+    """Which slots of a segment stay, where all do."""
 
 
 @dataclass(frozen=True)

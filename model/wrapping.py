@@ -73,6 +73,7 @@ def saved_in(folder: Path) -> MicroFacts | None:
             base_revision=reference.get("revision"),
             untrained=False,
             merge_layer=int(said.get("merge_layer", 0)),
+            keep=str(said.get("keep", "last")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelBroken(f"the config.json of {folder.name} does not describe a micro_step model: {error}") from error

@@ -29,6 +29,7 @@ from model.layout import layout
 from model.loading import LoadedModel, ModelSpec, load
 from model.micro_decoder import layers_of
 from model.modeling import MicroStepForCausalLM
+from model.wrapping import saved_in
 from tests.micro_steps import BASES, forced, micro_step, ragged, random_starts, scramble
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
@@ -244,7 +245,8 @@ def test_saved_and_loaded_it_is_equal(tmp_path):
             expected = model(IDS, segment_starts=starts).logits
             for folder in ("modules", "whole"):
                 again = AutoModelForCausalLM.from_pretrained(tmp_path / folder).eval()
-                assert (again.config.merge_layer, again.config.keep) == (k, keep)
+                said = saved_in(tmp_path / folder)
+                assert (again.config.merge_layer, again.config.keep) == (said.merge_layer, said.keep) == (k, keep)
                 assert torch.equal(again(IDS, segment_starts=starts).logits, expected)
     file = tmp_path / "whole" / "config.json"
     said = json.loads(file.read_text())

@@ -168,12 +168,14 @@ class _Reference:
     def key(self) -> tuple[object, ...]:
         """What decides its figures."""
         like = self.like
-        return self.base, like.context_layers, like.micro_layers, like.decoding, self.start, self.recipe.cut
+        kind = like.context_layers, like.micro_layers, like.decoding, like.merge_layer, like.keep
+        return self.base, *kind, self.start, self.recipe.cut
 
     def is_of(self, row: Row) -> bool:
         """Whether a model that was named is the same."""
         named = row.micro.untrained and row.facts.name == self.base
-        return named and row.micro.decoding == self.like.decoding and self.start == "copied"
+        read = row.micro.decoding, row.micro.merge_layer
+        return named and read == (self.like.decoding, self.like.merge_layer) and self.start == "copied"
 
     def measured(self, loaded: LoadedModel, asked: Asked) -> Row:
         """Its row."""
@@ -192,6 +194,8 @@ class _Reference:
                 merger="mean",  # every merger starts as the mean
                 stop_head=False,
                 decoding=like.decoding,
+                merge_layer=like.merge_layer,
+                keep=like.keep,
             )
         fresh.eval().requires_grad_(False)
         facts = replace(like, merger="mean", stop_head=False, base=self.base, untrained=True)
