@@ -220,7 +220,8 @@ def _series(total: NDArray[np.floating], weight: NDArray[np.floating]) -> tuple[
 def _off(figure: Floats) -> Floats:
     """[U, ...] what leaving out each unit changes; NaN where the figure is infinite, which then has no interval."""
     with np.errstate(invalid="ignore"):
-        return figure[1:] - figure[0]
+        found: Floats = figure[1:] - figure[0]
+    return found
 
 
 def _spread(off: Floats, weight: NDArray[np.generic], in_order: bool) -> _Spread:

@@ -79,7 +79,7 @@ def looked_at(found: MicroAttention) -> Shown:
         layer = segmented("Micro layer", layers, LAYER, 1, help="Of the micro decoder, from below.")
         which = st.segmented_control(
             "Weights of", [MEAN, ONE], default=MEAN if chosen is None else ONE, key=_mirror(chosen is None),
-            required=True, on_change=safely(lambda: pin(1 if chosen is None else None, key=SEGMENT)),
+            required=True, on_change=safely(pin), args=(1 if chosen is None else None, SEGMENT),
             help="A click on a segment below chooses it.",
         )  # fmt: skip
         at = 0 if chosen is None else chosen

@@ -65,6 +65,10 @@ def strip_card(bench: Bench, view: CutView) -> None:
     )
 
 
+def _choose_shown() -> None:
+    choose(st.session_state["curve_of"])
+
+
 def values_card(bench: Bench, view: CutView) -> None:
     """The chosen strategy's values, with the slider that moves its bar."""
     names = labels(bench.request.strategies)
@@ -73,7 +77,7 @@ def values_card(bench: Bench, view: CutView) -> None:
         st.session_state["curve_of"] = view.chosen
         st.segmented_control(
             "What decides, for", here, key="curve_of", format_func=lambda i: names[i], required=True,
-            on_change=safely(lambda: choose(st.session_state["curve_of"])),
+            on_change=safely(_choose_shown),
         )  # fmt: skip
         chosen = bench.chosen(view)
         top = max((float(np.nanmax(cut.found.value, initial=0.0)) for cut in chosen), default=0.0)
@@ -112,7 +116,7 @@ def unstable_card(bench: Bench, view: CutView, may_run: bool) -> None:
             tokens = sum(len(side) for side in bench.sides)
             if st.button(
                 f"Compare with {other}", key="run_other",
-                on_click=safely(lambda: st.session_state.__setitem__("precision", True)),
+                on_click=safely(st.session_state.__setitem__), args=("precision", True),
                 help=f"Loads each model again, in {other}, and reads {tokens:,} tokens: about as the first run.",
             ):  # fmt: skip
                 st.rerun(scope="app")

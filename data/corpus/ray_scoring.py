@@ -209,9 +209,13 @@ def _run(job: _Job, items: list[dict[str, int]], cluster: RayOptions, gpu: bool,
 
 def _anywhere(spec: ModelSpec) -> ModelSpec:
     """The same for a process in another folder."""
-    named = {"name": spec.name, "adapter": spec.adapter, "tokenizer": spec.tokenizer}
-    paths = {field: Path(name).expanduser() for field, name in named.items() if name is not None}
-    return replace(spec, **{field: str(path.resolve()) for field, path in paths.items() if path.exists()})
+
+    def place(name: str) -> str:
+        path = Path(name).expanduser()
+        return str(path.resolve()) if path.exists() else name
+
+    adapter, tokenizer = (None if name is None else place(name) for name in (spec.adapter, spec.tokenizer))
+    return replace(spec, name=place(spec.name), adapter=adapter, tokenizer=tokenizer)
 
 
 def _absolute(corpus: Corpus) -> Corpus:
