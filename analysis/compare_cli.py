@@ -98,7 +98,7 @@ def figure(
     theme: Theme = "light",
     pinned: Pinned = None,
     role: Annotated[
-        Literal["all", "text", "system", "user", "assistant"],
+        Literal["all", "text", "system", "user", "assistant", "tool"],
         typer.Option(help="Only tokens of this role; all for every one."),
     ] = "all",
 ) -> None:

@@ -113,9 +113,8 @@ class TextOptions:
             TextError: there is none, or two, or it cannot be read.
         """
         document = self._document()
+        need_chat(self.chat, self.template_arg, self.template_date)
         if not self.chat:
-            if self.template_arg or self.template_date:
-                raise TextError("--template-arg and --template-date are of a chat template: give --chat, too")
             return document
         return document.told(read_template_args(self.template_arg), self.template_date)
 
@@ -214,6 +213,12 @@ class PairOptions:
             self.new_tokens,
             Sampling(self.temperature, self.top_p, self.seed),
         )
+
+
+def need_chat(chat: bool, arguments: list[str] | None, date: str | None) -> None:
+    """Raise TextError where a chat template is told something that is not applied."""
+    if (arguments or date) and not chat:
+        raise TextError("--template-arg and --template-date are of a chat template: give --chat, too")
 
 
 def check_table(out: Path | None) -> None:

@@ -67,6 +67,18 @@ def test_a_conversation_is_split_by_role(models, runs):
     assert any("im_start" in code.value for code in at.code)
 
 
+def test_template_arguments_of_a_link_reach_the_document(models, runs):
+    at = opened(
+        models, a="sft", answer="It sat.", chat="true", template="enable_thinking=false template_date=2024-02-29"
+    )
+    assert not at.exception and not at.error
+    document = runs[0].document
+    assert document.arguments == (("enable_thinking", "false"),) and document.date == "2024-02-29"
+    assert "it was not used" in shown(at)
+    at.text_input(key="template").set_value("'open").run()
+    assert not at.exception and "close the quotation mark" in shown(at)
+
+
 def test_states_without_an_answer(models, runs):
     assert "There is no text yet" in shown(opened(models, text=""))
     at = opened({**models, "lost": "no/such-model"}, a="lost")

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 
 from analysis.compare import compare
 from analysis.scoring import encode_for
+from data.corpus.corpus import CorpusSpec, open_corpus
+from data.corpus.options import CorpusOptions
+from data.corpus.scoring import score_corpus
 from model.chat_template import render
 from model.document import Document, Message, read_template_args, template_arguments
 from model.encoding import encode
-from model.errors import TextError
+from model.errors import ExportError, TextError
 from model.loading import ModelSpec, load
 from tests.templates import CHATML, DATED, DROPS_SYSTEM, DROPS_THINKING, LAST_THINKING, NO_SYSTEM, TOOLS
 from tests.tiny import save_tiny, tiny_tokenizer
@@ -188,3 +191,29 @@ def test_a_refusal_says_which_of_a_and_b(tmp_path):
         compare(a, b, document, chat=True)
     with pytest.raises(TextError, match="^odd: .*rewrites"):
         encode_for(b, document, chat=True)
+
+
+def test_a_store_keeps_the_date_and_the_arguments_that_it_was_begun_with(tmp_path):
+    """Scored over midnight, or gone on with on another day, its documents had two dates."""
+    loaded = load(ModelSpec(str(save_tiny(tmp_path / "tiny", chat=True)), device="cpu"))
+    loaded.tokenizer.chat_template = DATED.replace("Today", "{{ place }}")
+    file = tmp_path / "talks.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": "hi there"}]}\n', encoding="utf-8")
+    corpus = open_corpus(CorpusSpec(str(file), "messages"))
+
+    def scored(name: str, **how):
+        options = CorpusOptions(chat=True, template=(("place", '"Riga"'),), **how)
+        return score_corpus(lambda: loaded, corpus, tmp_path / name, options)
+
+    first = scored("store", template_date="2024-02-29")
+    assert first.manifest["parameters"]["template_date"] == "2024-02-29"
+    assert first.manifest["parameters"]["template"] == {"place": '"Riga"'}
+    again = scored("store")  # today
+    assert again.manifest == first.manifest
+    (row,) = list(first.rows())
+    said = [{"role": "user", "content": "hi there"}]
+    whole = loaded.tokenizer.apply_chat_template(said, return_dict=False, place="Riga", date_string="29 Feb 2024")
+    assert row.ids.tolist() == whole
+    with pytest.raises(ExportError, match="template_date"):
+        scored("store", template_date="2024-03-01")
+    assert scored("other").manifest["parameters"]["template_date"] == datetime.date.today().isoformat()

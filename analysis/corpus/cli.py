@@ -15,7 +15,17 @@ from analysis.corpus.change_cli import commands as change_commands
 from analysis.corpus.report_cli import StrategyOptions, show_strategies
 from analysis.corpus.report_cli import commands as report_commands
 from analysis.corpus.study_cli import commands as study_commands
-from analysis.options import Chat, ForceBos, LoadOptions, OneModel, TemplateArg, TemplateDate, remark, spread
+from analysis.options import (
+    Chat,
+    ForceBos,
+    LoadOptions,
+    OneModel,
+    TemplateArg,
+    TemplateDate,
+    need_chat,
+    remark,
+    spread,
+)
 from data.corpus.corpus import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from data.corpus.store import CorpusStore
@@ -71,6 +81,7 @@ class ScoringOptions:
 
     def options(self) -> CorpusOptions:
         """As `score_corpus` takes them."""
+        need_chat(self.chat, self.template_arg, self.template_date)
         return CorpusOptions(
             self.chat,
             self.force_bos,
