@@ -122,8 +122,9 @@ def test_an_adapter_whose_vocabulary_grew(base: Path, tmp_path: Path, kind: str)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_changes_to_tied_embeddings_stay_theirs(base: Path, tmp_path: Path) -> None:
-    adapted = trained(base, tmp_path / "sft", target_modules=["embed_tokens"])
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+def test_changes_to_one_of_two_tied_layers_stay_its_own(base: Path, tmp_path: Path, layer: str) -> None:
+    adapted = trained(base, tmp_path / "sft", target_modules=[layer])
     loaded, ids = adapter(base, tmp_path / "sft"), torch.tensor([[5, 80, 17, 200]])
     torch.testing.assert_close(loaded.model(ids).logits, adapted(ids).logits, atol=1e-4, rtol=1e-4)
     assert any("no longer share weights" in note for note in loaded.facts.approximations)
