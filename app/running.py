@@ -17,7 +17,7 @@ from app.net import safely
 from app.plain import plain
 from model.catalog import find
 from model.cost import available_memory
-from model.errors import MicroStepError
+from model.errors import MicroStepError, TextError
 from model.fetch import fetch, is_cached
 from model.forward import Progress
 from model.hub import is_repo_id
@@ -147,7 +147,10 @@ def _must_ask(asked: Asked[Any], models: dict[str, LoadedModel], questions: Sequ
         return False
     lines, heavy = [], False
     for side, loaded in models.items():
-        cost = asked.cost(loaded)
+        try:
+            cost = asked.cost(loaded)
+        except TextError as error:
+            raise TextError(f"model {side}, {error}" if len(models) > 1 else str(error)) from error
         heavy |= cost.work > HEAVY and loaded.model.device.type == "cpu"
         free = available_memory(loaded.model.device) / 1e9
         memory = f"about {cost.memory / 1e9:.1f} GB of memory ({free:.1f} GB are free)"

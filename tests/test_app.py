@@ -1,6 +1,7 @@
 """The page through Streamlit's own test runner: what it shows, what it asks, and when it runs a model."""
 
 import json
+import shutil
 
 import pytest
 
@@ -109,3 +110,11 @@ def test_markdown_from_users_is_shown_as_it_is():
         for special in "*_`[]()!<>$#:":
             assert escaped.count(special) == escaped.count(f"\\{special}")
         assert "\n" not in escaped and "\x1b" not in escaped
+
+
+def test_a_refused_text_says_which_model_refuses_it(models, runs, tmp_path):
+    folder = tmp_path / "odd"
+    shutil.copytree(models["sft"], folder)
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content | upper }}", encoding="utf-8")
+    at = opened({**models, "odd": folder}, b="odd", chat="true")
+    assert not at.exception and "model B, odd" in shown(at) and "rewrites a message" in shown(at)
