@@ -21,6 +21,7 @@ from app.widgets import step
 from evals import figures, sample_figures
 from evals.beside import KEYS, Beside, Side, invalid
 from evals.origin import document_origin, invalid_origin, report_origin, sample_origin
+from evals.paired import difference
 from evals.report import Evaluated, Row
 from evals.samples import Sample
 from evals.tables import TEXT_COLUMNS, TITLES, notes, with_error
@@ -55,6 +56,10 @@ def summary(rows: Sequence[Row]) -> None:
             st.caption("no answer is read" if most is None else plain(f"by {rows[0].benchmark.metric}, {most[1].name}"))
 
 
+_PAIRED = (
+    "Both runs answered the same documents, so the difference is taken document by document. The interval is by"
+    " Student's t over documents."
+)
 _PLUS_MINUS = "With one standard error, over samples. A base alone is a plain model, or tau above 1."
 
 
@@ -103,6 +108,8 @@ def sample_cards(chosen: Chosen, theme: Theme) -> None:
     beside, show = chosen.beside, chosen.show
     if not beside.alike:
         st.caption("The runs were not asked the same documents: compare only those whose prompts are the same.")
+    if (paired := difference(beside)) is not None:
+        st.caption(plain(paired.spoken, longest=400), help=_PAIRED)
     drawn = sample_figures.documents(beside, show, theme)
     table = drawn.data
     if table.empty:

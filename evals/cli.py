@@ -183,8 +183,11 @@ def samples_command(
         typer.Argument(metavar="A [B]", help="Files of samples of one benchmark: FOLDER/BENCHMARK@TAU.jsonl."),
     ],
     table: Annotated[
-        Literal["documents", "tokens", "facts", "invalid"],
-        typer.Option(help="A row a document; a token of --document; a fact of it; an answer of A that is invalid."),
+        Literal["documents", "difference", "tokens", "facts", "invalid"],
+        typer.Option(
+            help="A row a document; B minus A on the same documents, with its interval; a row a token of --document; a"
+            " fact of it; an answer of A that is invalid."
+        ),
     ] = "documents",
     score: Annotated[
         str | None, typer.Option(help="The score that judges, or the way of reading; by default the benchmark's.")
@@ -209,6 +212,10 @@ def samples_command(
     beside = Beside(sides, score or sides[0].benchmark.metric)
     if table == "documents":
         give(sample_tables.document_table(beside, show), out, f"a row a document; judged by {beside.score}")
+        return
+    if table == "difference":
+        found = sample_tables.difference_table(beside)
+        give(found, out, f"B minus A in {beside.score}, paired by document, with its 95% interval")
         return
     if table == "invalid":
         give(

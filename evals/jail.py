@@ -28,6 +28,7 @@ _CAPABILITIES, _CAPABILITY_VERSION = 64, 0x20080522
 _SEEN = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
 _VERDICT_BYTES = 4096
 _COUNTS_BY_NAMESPACE = (5, 14)  # Linux
+_CLOCK_SECONDS = 0.25  # by which the kernel's limit and its report of processor time may differ
 NO_SANDBOX = "no sandbox"
 
 
@@ -181,12 +182,13 @@ def _watch(request: dict, uid: int | None) -> None:  # type: ignore[type-arg]
         os._exit(0)
     os.close(told)
     said, deadline, status = b"", time.monotonic() + request["wall_seconds"], None
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     while status is None and time.monotonic() < deadline:
         if select.select([heard], [], [], 0.01)[0]:
             said += (piece := os.read(heard, _VERDICT_BYTES))
             if not piece:
                 time.sleep(0.01)
-        found, code = os.waitpid(child, os.WNOHANG)
+        found, code, used = os.wait4(child, os.WNOHANG)
         status = code if found else None
     while status is not None and len(said) < _VERDICT_BYTES and select.select([heard], [], [], 0)[0]:
         piece = os.read(heard, _VERDICT_BYTES)
@@ -195,17 +197,21 @@ def _watch(request: dict, uid: int | None) -> None:  # type: ignore[type-arg]
         said += piece
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    _say(*_judged(said.decode("utf-8", "replace"), secret, status))
+    used_up = used.ru_utime + used.ru_stime >= request["cpu_seconds"] - _CLOCK_SECONDS
+    _say(*_judged(said.decode("utf-8", "replace"), secret, status, used_up))
 
 
-def _judged(said: str, secret: str, status: int | None) -> tuple[str, str]:
+def _judged(said: str, secret: str, status: int | None, used_up: bool) -> tuple[str, str]:
     if status is None:
         return "timed out", "it ran for too long"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        if number in (signal.SIGXCPU, signal.SIGKILL):
+        if number in (signal.SIGXCPU, signal.SIGKILL) and used_up:  # a program may send either to itself
             return "timed out", "it took too much processor time"
-        return "failed", f"it was killed by signal {number}"
+        cause = (
+            "it killed itself, or the machine had no memory left" if number == signal.SIGKILL else "a fault of its own"
+        )
+        return "failed", f"it was killed by signal {number} ({signal.Signals(number).name}): {cause}"
     if said == f"{secret} passed":
         return "passed", ""
     if said.startswith(secret):

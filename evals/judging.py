@@ -5,6 +5,7 @@ A score is a number, or a numerator with its denominator (averages.py). Knows no
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -13,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from evals.answers import WAYS, letter
+from evals.answers.letters import letter
+from evals.answers.numbers import WAYS
+from evals.answers.programs import Program, defines, program_in
 from evals.averages import Value
 from evals.benchmark import Judge
 from evals.loglikelihood import Scored
@@ -73,7 +76,8 @@ def _gsm8k(document: Document, said: Sequence[Response], asked: Asked) -> Judged
 def _letter(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
     key = document["answerKey"]
     target = "ABCDE"[int(key) - 1] if key.isdigit() else key
-    read = [letter(each.text, asked.prefixed) for each in said]
+    choices = dict(zip("ABCDE", document["choices"]["text"], strict=False))
+    read = [letter(each.text, asked.prefixed, each.ended, choices) for each in said]
     scores: dict[str, Value] = {
         "accuracy": float(np.mean([found.value == target for found in read])),
         "invalid": float(np.mean([not found.valid for found in read])),
@@ -96,30 +100,44 @@ def _choices(document: Document, said: Sequence[Response], asked: Asked) -> Judg
 
 
 def _humaneval(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
-    def program(text: str) -> str:
-        body = document["prompt"] + text.split("```")[0]
-        return f"{body}\n{document['test']}\ncheck({document['entry_point']})\n"
+    """The tests of each answer: a whole function, or the body that continues the prompt's."""
+    name = document["entry_point"]
 
-    return _run([program(each.text) for each in said], asked)
+    def whole(found: Program) -> str:
+        separator = "\n" if defines(found.code, name) else ""  # the prompt ends inside the function that it begins
+        return f"{document['prompt']}{separator}{found.code}\n{document['test']}\ncheck({name})\n"
+
+    programs = [program_in(each.text, name) for each in said]
+    return _run([(whole(found), found.reason) for found in programs], asked)
 
 
 def _mbpp(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
-    def program(text: str) -> str:
-        code = text.split("```")[0].split("[DONE]")[0].replace("\r\n", "\n")
-        return "\n".join([code, document["test_setup_code"], *document["test_list"], ""])
+    """The tests of each answer, which is a whole program."""
+    tests = document["test_list"]
+    tested = re.search(r"assert\s+\(?\s*(\w+)\s*\(", tests[0]) if tests else None
 
-    return _run([program(each.text) for each in said], asked)
+    def whole(found: Program) -> str:
+        return "\n".join([found.code, document["test_setup_code"], *tests, ""])
+
+    texts = [each.text.split("[DONE]")[0] for each in said]
+    programs = [program_in(text, tested and tested.group(1)) for text in texts]
+    return _run([(whole(found), found.reason) for found in programs], asked)
 
 
-def _run(programs: list[str], asked: Asked) -> Judged:
+def _run(programs: list[tuple[str, str | None]], asked: Asked) -> Judged:
+    """Run programs; where none was found in an answer, that is the reason why it did not pass."""
     if asked.sandbox is None:
         raise MicroStepError(NOT_ALLOWED)
-    verdicts = [asked.sandbox.run(program) for program in programs]
+    verdicts = [asked.sandbox.run(program) for program, _ in programs]
     scores: dict[str, Value] = {**passes([verdict.passed for verdict in verdicts])}
     scores["timed out"] = float(np.mean([verdict.outcome == "timed out" for verdict in verdicts]))
+    reasons = [
+        verdict.reason if verdict.passed or missing is None else f"{missing} ({verdict.reason})"
+        for verdict, (_, missing) in zip(verdicts, programs, strict=True)
+    ]
     detail = {
         "outcome": [verdict.outcome for verdict in verdicts],
-        "reason": [verdict.reason for verdict in verdicts],
+        "reason": reasons,
         "isolation": asked.sandbox.isolation,
     }
     return Judged(scores, detail)

@@ -10,7 +10,9 @@ import pandas as pd
 from analysis.units import significant
 from evals.averages import EXPONENTIATED
 from evals.beside import KEYS, Beside, Show, Side, failed, invalid, per_step, read, scores, segments, target, value
+from evals.paired import difference
 from evals.samples import Piece, Sample
+from model.errors import MicroStepError
 
 
 def document_table(beside: Beside, show: Show = "all") -> pd.DataFrame:
@@ -32,6 +34,20 @@ def document_table(beside: Beside, show: Show = "all") -> pd.DataFrame:
         rows.append(row)
     names = ["document", "target", *(f"{name}_{key}" for name in columns for key, _ in _keyed(beside))]
     return pd.DataFrame(rows, columns=names)
+
+
+def difference_table(beside: Beside) -> pd.DataFrame:
+    """One row: B minus A over the documents that both runs have, with its 95% interval.
+
+    Raises:
+        MicroStepError: there is one run, or no document that both were asked.
+    """
+    found = difference(beside)
+    if found is None:
+        raise MicroStepError("a difference needs two runs that were asked the same documents; give A and B")
+    row = {"score": found.score, "documents": found.documents, "a": found.a, "b": found.b}
+    row |= {"difference": found.gap.mean, "low": found.gap.low, "high": found.gap.high}
+    return pd.DataFrame([{**row, "better": found.better, "worse": found.worse}])
 
 
 def _keyed(beside: Beside) -> list[tuple[str, Side]]:

@@ -98,6 +98,8 @@ def test_two_runs_are_stepped_through_and_filtered(folder):
     facts = table(at, "fact").set_index("fact")
     assert facts.loc["ours", "A"] == "0" and facts.loc["ours", "B"] == "1.00"
     assert facts.loc["ours: read", "A"] == "1000" and facts.loc["right answer", "B"] == "7"
+    assert "B minus A in ours, on the same 5 documents: +0.4" in shown(at)
+    assert "B is better on 2 and worse on 0" in shown(at)
     at.segmented_control(key="show").set_value("wrong in B, right in A").run()
     assert "No document is such" in shown(at) and not at.exception
     at.segmented_control(key="show").set_value("invalid").run()

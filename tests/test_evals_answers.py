@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 
-from evals import answers
-from evals.answers import equal_numbers, flexible, harness_equal, letter, ours, strict
+from evals.answers import numbers, read
+from evals.answers.letters import MANY_LETTERS, NO_LETTER, letter
+from evals.answers.letters import UNFINISHED as UNDECIDED
+from evals.answers.numbers import equal_numbers, flexible, harness_equal, ours, strict
 from evals.averages import averages, mean, ratio
 from evals.passk import pass_at_k, passes
 from evals.tables import with_error
+from tests.answer_forms import CHOICES, LETTERS, NUMBERS
 
 TEXTS = (
     "So 3 + 4 = 7. The answer is 7.",
@@ -53,10 +57,10 @@ def test_strict_and_flexible_are_the_harnesss(stock, text):
         instance = Instance("generate_until", document, ("", {}), 0, resps=[text])
         stock._instances = [instance]
         stock.apply_filters()
-        for name, read in (("strict-match", strict(text)), ("flexible-extract", flexible(text))):
+        for name, mine in (("strict-match", strict(text)), ("flexible-extract", flexible(text))):
             found = instance.filtered_resps[name]
-            assert (read.value or "[invalid]") == found
-            right = read.value is not None and harness_equal(read.value, target)
+            assert (mine.value or "[invalid]") == found
+            right = mine.value is not None and harness_equal(mine.value, target)
             assert right == bool(stock.process_results(document, [found])["exact_match"])
 
 
@@ -89,16 +93,46 @@ def test_ours_reads_what_a_person_would(text, value):
 @pytest.mark.parametrize(
     ("text", "ended", "reason"),
     [
-        ("", True, answers.EMPTY),
-        (" \n", False, answers.EMPTY),
-        ("I do not know.", True, answers.NO_NUMBER),
-        ("She has 3 and then buys 4 more, so", False, answers.UNFINISHED),
-        ("The answer is unknown to me.", True, answers.EMPTY_MARK),
+        ("", True, read.EMPTY),
+        (" \n", False, read.EMPTY),
+        ("I do not know.", True, numbers.NO_NUMBER),
+        ("She has 3 and then buys 4 more, so", False, numbers.UNFINISHED),
+        ("The answer is unknown to me.", True, numbers.EMPTY_MARK),
+        ("<think>16 - 3 = 13. The answer is 13", False, read.ONLY_REASONING),
+        ("She has 3.\n\nThe answer is:\n", False, numbers.UNFINISHED),
     ],
 )
 def test_what_cannot_be_read_says_why(text, ended, reason):
-    read = ours(text, ended)
-    assert (read.value, read.reason, read.valid) == (None, reason, False)
+    found = ours(text, ended)
+    assert (found.value, found.reason, found.valid) == (None, reason, False)
+
+
+@pytest.mark.parametrize(("text", "value"), NUMBERS)
+def test_ours_agrees_with_a_person(text, value):
+    """An answer below its mark was no answer; a sum later in the line won; thin spaces cut a number in two."""
+    found = ours(text)
+    assert found.value is not None and equal_numbers(found.value, value), found
+
+
+@pytest.mark.parametrize(("text", "value"), LETTERS)
+def test_letters_agree_with_a_person(text, value):
+    """The last choice that was mentioned won over the one that was stated; a LaTeX box was not read."""
+    assert letter(text, False, True, CHOICES).value == value
+
+
+def test_a_choice_that_is_only_mentioned_before_a_text_was_cut_off_is_none():
+    text = "Let us see. Option A is about rain"
+    assert letter(text, False, ended=False).reason == UNDECIDED
+    assert letter("The best answer is B. Option A is ab", False, ended=False).value == "B"
+    assert letter("(A) or (B)?", False).reason == MANY_LETTERS and letter("No idea.", False).reason == NO_LETTER
+
+
+@pytest.mark.parametrize("text", ["1" * 8000, "\n" * 8000, "the answer is " * 800, "<think>" * 2000, "answer(" * 2000])
+def test_a_hostile_answer_is_read_in_no_time(text):
+    """A regular expression that tries every way to split a text would take hours."""
+    begun = time.process_time()
+    ours(text), letter(text, False)
+    assert time.process_time() - begun < 5
 
 
 def test_a_text_that_was_cut_off_counts_where_its_answer_is_marked():
@@ -136,9 +170,9 @@ def test_numbers_are_equal_as_numbers():
     ],
 )
 def test_letters(text, forced, value):
-    read = letter(text, forced)
-    assert read.value == value
-    assert (read.reason is None) == (value is not None)
+    found = letter(text, forced)
+    assert found.value == value
+    assert (found.reason is None) == (value is not None)
 
 
 def test_pass_at_k_is_the_share_of_k_subsets_that_hold_a_pass():

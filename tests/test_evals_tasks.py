@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from evals import judging, tables
+from evals.answers.programs import NO_PROGRAM
+from evals.answers.read import ONLY_REASONING
 from evals.averages import averages
 from evals.benchmark import benchmarks, documents, find_benchmark, stock_config, task_of
 from evals.judging import JUDGES, Asked, Response
@@ -16,6 +18,7 @@ from evals.run import EvalOptions, evaluate
 from evals.samples import file_name, read_samples
 from evals.sandbox import Sandbox, Verdict
 from model.errors import MicroStepError, ModelError, TextError, TooLarge
+from tests.answer_forms import PROGRAMS
 from tests.evaluations import OPTIONS, SUMS, chosen, micro_model, plain_model, write_local
 from tests.tiny import tiny_tokenizer
 
@@ -233,7 +236,7 @@ class Recorder:
         self.programs.append(program)
         try:
             exec(compile(program, "test", "exec"), {})  # noqa: S102 - the test's own programs
-        except (AssertionError, SyntaxError) as error:
+        except (AssertionError, NameError, SyntaxError) as error:
             return Verdict("failed", str(error))
         return Verdict("passed", "")
 
@@ -254,6 +257,34 @@ def test_programs_are_put_together(name, right, wrong, local):
     judged = JUDGES[benchmark.judge](document, [Response(right), Response(wrong)], Asked(sandbox=sandbox))
     assert judged.scores["pass@1"] == 0.5
     assert judged.detail["outcome"] == ["passed", "failed"]
+
+
+@pytest.mark.parametrize(("how", "text", "kind"), PROGRAMS)
+@pytest.mark.parametrize("name", ["humaneval", "humaneval_instruct", "humaneval_whole", "mbpp", "mbpp_instruct"])
+def test_a_program_is_found_as_a_person_would(name, how, text, kind, local):
+    """A program in a fence of its own, or after prose, counted as no program, and the reason did not say so."""
+    benchmark = find_benchmark(name)
+    if benchmark.judge == "mbpp" and kind == "body":
+        text = "def add(a, b):\n" + text
+    judged = JUDGES[benchmark.judge](documents(benchmark, local, 1)[0], [Response(text)], Asked(sandbox=Recorder()))
+    assert judged.detail["outcome"] == ["passed"], (how, judged.detail)
+
+
+def test_an_answer_without_a_program_says_so(local):
+    said = [Response("I am sorry, I cannot."), Response("<think>def add(a, b)")]
+    for name in ("humaneval_whole", "mbpp_instruct"):
+        benchmark = find_benchmark(name)
+        judged = JUDGES[benchmark.judge](documents(benchmark, local, 1)[0], said, Asked(sandbox=Recorder()))
+        assert judged.detail["outcome"] == ["failed", "failed"]
+        assert [why.split(" (")[0] for why in judged.detail["reason"]] == [NO_PROGRAM, ONLY_REASONING]
+
+
+@pytest.mark.parametrize("name", ["humaneval_whole", "humaneval_instruct", "mbpp_instruct"])
+def test_a_fence_that_an_answer_opens_does_not_end_it(name):
+    """Three backticks anywhere ended an answer, so that one with a fence of its own was empty."""
+    config = find_benchmark(name).config
+    assert not any(stop in "Sure:\n```python\nx = 1\n" for stop in config["generation_kwargs"]["until"])
+    assert any(stop in "x = 1\n```\nThis" for stop in config["generation_kwargs"]["until"])
 
 
 def test_no_program_runs_unless_it_is_allowed(micro, local, tmp_path):
