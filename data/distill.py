@@ -20,7 +20,7 @@ from data.distill_answers import (
     DistillOptions,
     Prompt,
     begin,
-    begun_rows,
+    begun_options,
     count_distilled,
     manifest_of,
     read_distilled,
@@ -65,7 +65,7 @@ def distill(
         raise TextError("there is no prompt to answer")
     options = options or DistillOptions()
     with writing(out):
-        writer = Writer(load_model(), options, begun_rows(out))
+        writer = Writer(load_model(), options, begun_options(out))
         begin(out, manifest_of(writer.loaded.facts, prompts, writer.options))
         size = options.shard_prompts
         shards = [prompts[at : at + size] for at in range(0, len(prompts), size)]

@@ -209,14 +209,14 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def begun_rows(path: Path) -> int | None:
-    """The rows of a batch when the folder was begun; None where it was not.
+def begun_options(path: Path) -> dict[str, Any]:
+    """The options that the folder was begun with; none where it was not.
 
     Raises:
         TextError: the folder is of something else.
     """
     there = _read_manifest(path)
-    return None if there is None else int(there["options"]["batch_rows"])
+    return {} if there is None else dict(there["options"])
 
 
 def begin(path: Path, manifest: dict[str, Any]) -> None:

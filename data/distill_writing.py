@@ -6,7 +6,7 @@ answers, in batches that rows leave as they end, which is quicker than `generate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from data.distill_answers import Answer, DistillOptions, Prompt
 from model import cost
+from model.chat_template import template_settings
 from model.document import Document, Message
 from model.encoding import encode
 from model.errors import TextError, TooLarge
@@ -39,16 +40,21 @@ class _Asked:
 class Writer:
     """Writes answers, shard by shard."""
 
-    def __init__(self, loaded: LoadedModel, options: DistillOptions, begun_rows: int | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, options: DistillOptions, begun: Mapping[str, Any] | None = None) -> None:
         self.loaded = loaded
         self.base = token_model(loaded.model)
         self._typical = 2 * options.max_new_tokens + 512  # tokens of a row that a batch is planned for
-        rows = options.batch_rows or begun_rows
+        begun = begun or {}
+        date = options.template_date or begun.get("template_date")
+        if loaded.tokenizer.chat_template:  # all answers are to prompts of one day
+            _, written = template_settings(loaded.tokenizer, options.template or (), date)
+            date = written or date
+        rows = options.batch_rows or begun.get("batch_rows")
         if rows is None:
             rows = MOST_ROWS[self.base.device.type]
             while rows > 1 and 2 * self._room(rows, self._typical) > cost.available_memory(self.base.device):
                 rows //= 2
-        self.options, self._rows = replace(options, batch_rows=rows), rows
+        self.options, self._rows = replace(options, batch_rows=rows, template_date=date), rows
         with torch.random.fork_rng(devices=[self.base.device] if self.base.device.type == "cuda" else []):
             self._model = MicroStepForCausalLM.from_base(
                 self.base, loaded.tokenizer, merger="mean", micro_layers=1, micro_start="random", stop_head=False

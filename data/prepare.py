@@ -18,6 +18,7 @@ from data.corpus.options import CorpusOptions
 from data.corpus.store import COMPLETE, open_store
 from data.corpus.store_write import as_json, put
 from data.distill import DistillOptions
+from data.distill_answers import begun_options
 from data.examples import TABLE
 from data.mixes import Mix
 from data.prepared import ANSWERS, EXAMPLES, STORE, Prepared, examples_file, read_prepared
@@ -123,7 +124,7 @@ def _score(load_model: Callable[[], LoadedModel], out: Path, options: PrepareOpt
     how = CorpusOptions(
         chat=options.chat,
         template=options.template,
-        template_date=options.template_date,
+        template_date=options.template_date or begun_options(out / ANSWERS).get("template_date"),
         max_tokens=options.max_tokens,
     )
     if options.ray:

@@ -25,7 +25,7 @@ from evals.harness import Answer, Likelihood, MicroStepLM, RecordedLM
 from evals.judging import JUDGES, Asked, Response
 from evals.samples import FORMAT, Head, Piece, Sample, SampleFile, Writer, begin, file_name, read_manifest
 from evals.sandbox import NOT_ALLOWED, Isolation, Sandbox
-from model.chat_template import harness_arguments
+from model.chat_template import template_settings
 from model.errors import MicroStepError, ModelError, TooLarge
 from model.loading import LoadedModel
 from model.modeling import MicroStepForCausalLM
@@ -101,7 +101,7 @@ def evaluate(
         if options.chat and loaded.tokenizer.chat_template:  # a run that goes on tomorrow goes on with today's date
             begun = read_manifest(out)["options"].get("template_date") if (out / MANIFEST).exists() else None
             asked = options.template_date or begun
-            _, date = harness_arguments(loaded.tokenizer, options.template or (), asked)
+            _, date = template_settings(loaded.tokenizer, options.template or (), asked)
             options = replace(options, template_date=date or asked)
         runs = []
         for benchmark in chosen:  # all of them first: what cannot run is said before anything runs
@@ -205,7 +205,7 @@ class _Run:
             else MicroStepLM(loaded, tau, options.likelihood, rows)
         )
         if options.chat and loaded.tokenizer.chat_template:
-            self.lm.chat_template_args, _ = harness_arguments(
+            self.lm.chat_template_args, _ = template_settings(
                 loaded.tokenizer, options.template or (), options.template_date
             )
         _check_chat(loaded, options, self.lm.chat_template_args)

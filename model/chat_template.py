@@ -143,7 +143,7 @@ def _folded(applied: _Template, turns: list[Turn]) -> tuple[list[Turn], bool]:
     raise refusal or TextError("the chat template drops the system message, and no question follows it; leave it out")
 
 
-def harness_arguments(
+def template_settings(
     tokenizer: Any, arguments: Sequence[tuple[str, str]], date: str | None
 ) -> tuple[dict[str, Any], str | None]:
     """What `apply_chat_template` is to be given for arguments and a date, and the date if the template may write it.

@@ -1,5 +1,7 @@
 """A base's answers are its own, whatever stands beside them, and are gone on with after a kill."""
 
+import copy
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -24,6 +26,7 @@ from model import cost
 from model.document import Message
 from model.errors import ExportError, MicroStepError, TextError, TooLarge
 from model.loading import ModelSpec, load
+from tests.templates import DATED
 from tests.tiny import CORPUS, save_tiny
 
 DEMO = Path(data.__file__).parent / "demo" / "tiny-sft"
@@ -356,3 +359,15 @@ def test_a_tiny_models_special_tokens_stay_in_the_text(tmp_path):
     loaded = load(ModelSpec(str(folder)))
     for answer in _answers(loaded, tmp_path / "out", PROMPTS, 24):
         assert "\ufffd" not in answer.text[-1:] or answer.ended
+
+
+def test_all_prompts_of_a_folder_are_of_the_day_that_it_was_begun(sft):
+    """A run over midnight, or one that went on later, asked with two dates."""
+    tokenizer = copy.deepcopy(sft.tokenizer)
+    tokenizer.chat_template = DATED
+    dated = dataclasses.replace(sft, tokenizer=tokenizer)
+    writer = Writer(dated, DistillOptions(batch_rows=1), {"template_date": "2024-02-29"})
+    assert writer.options.template_date == "2024-02-29"
+    ids = writer._read(Prompt("s", 0, (Message("user", "hi"),)))
+    assert tokenizer.decode(ids).startswith("Today: 29 Feb 2024")
+    assert Writer(sft, DistillOptions(batch_rows=1)).options.template_date is None
