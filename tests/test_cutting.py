@@ -198,7 +198,8 @@ def test_every_figure_is_made_again_by_its_bundle(bench, monkeypatch, tmp_path, 
     before = pd.read_csv(tmp_path / "figure.csv")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "figure.csv").unlink()
-    command = shlex.split((tmp_path / "README.txt").read_text("utf-8").strip().splitlines()[-1])
+    said = (tmp_path / "README.txt").read_text("utf-8").splitlines()
+    command = shlex.split(next(line for line in said if line.strip().startswith("python -m")))
     assert command[:4] == ["python", "-m", "analysis", "segmentation-figure"]
     assert call(monkeypatch, *command[3:]) == 0
     pd.testing.assert_frame_equal(before, pd.read_csv("figure.csv"), rtol=1e-5, atol=1e-6)
