@@ -128,7 +128,7 @@ def test_an_adapter_beside_a_config_is_an_adapter(model: Path, adapter: Path) ->
 
 
 def test_a_whole_model_with_an_adapter_beside_it_is_refused(model: Path, adapter: Path) -> None:
-    """Transformers loads another model than the folder's weights: the base that the adapter names."""
+    """Transformers applies such an adapter unasked, older ones to the base it names: nobody said which is meant."""
     for file in adapter.glob("adapter_*"):
         shutil.copy(file, model / file.name)
     with pytest.raises(ModelBroken, match="it holds a whole model and an adapter beside it"):
