@@ -102,7 +102,7 @@ def _further(text: bool) -> tuple[Gathering, int | None, bool]:
         method = st.selectbox(
             "How a history is limited", ["exact", "strided", "banded"], key="history_method", bind="query-params",
             help="**exact**: every window is read anew. **strided**: one window for every so many tokens. **banded**: "
-            "one pass with a banded mask, whose reach grows with depth.",
+            "one pass with a banded mask, which reaches layers × (window - 1) + 1 tokens back.",
         )  # fmt: skip
         stride = st.number_input("Stride, tokens", 1, 512, 16, key="stride", bind="query-params")
         beside = st.toggle(

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from model.course import leave
 from model.finite import check_finite
-from model.forward import body, logits_of, token_model, vocabulary
+from model.forward import logits_of, states, token_model, vocabulary
 from model.macro_cache import macro_cache
 from model.modeling import MicroStepForCausalLM
 from model.padding import left_padded
@@ -78,12 +78,12 @@ def by_base(
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
-    hidden = body(base)(input_ids=ids.to(base.device), use_cache=False).last_hidden_state
+    hidden = states(base, input_ids=ids.to(base.device), use_cache=False)
     places = [slice(len(row) - len(said), len(row)) for row, said in zip(rows, continuations, strict=True)]
-    states = torch.cat([hidden[i, place] for i, place in enumerate(places)])
+    chosen = torch.cat([hidden[i, place] for i, place in enumerate(places)])
     target = torch.tensor([token for said in continuations for token in said], device=base.device)
     step = max(1, _CHUNK_BYTES // (4 * vocabulary(base)))
-    told = [_told(logits_of(base, states[a : a + step]), target[a : a + step]) for a in range(0, len(target), step)]
+    told = [_told(logits_of(base, chosen[a : a + step]), target[a : a + step]) for a in range(0, len(target), step)]
     nll = torch.cat([each[0] for each in told]).cpu().numpy()
     check_finite(base, np.isnan(nll))
     correct = torch.cat([each[1] for each in told]).cpu().numpy()
@@ -164,8 +164,8 @@ class _Reading:
         """[L, M] which of the next tokens [L, M] are the next segment; they are scored."""
         model = self.model
         state, _ = model.micro(context, model.get_input_embeddings()(tokens[:, :-1]))
-        states = torch.cat([last[:, None], state], 1)
-        logits = logits_of(model.base, states.flatten(0, 1)).view(*tokens.shape, -1)
+        every = torch.cat([last[:, None], state], 1)
+        logits = logits_of(model.base, every.flatten(0, 1)).view(*tokens.shape, -1)
         sure = (logits[:, 1:].amax(-1) - logits[:, 1:].logsumexp(-1)).exp()
         goes = (sure >= self.tau).long().cumprod(1).bool()
         inside = torch.cat([torch.ones_like(goes[:, :1]), goes], 1) & there

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import (
-    DynamicCache,
     LogitsProcessorList,
     PreTrainedModel,
     TemperatureLogitsWarper,
@@ -22,8 +20,8 @@ from transformers import (
 
 from model.errors import MicroStepError, TextError, TooLarge
 from model.finite import not_finite
-from model.forward import body, context_length, logits_of, text_config
-from model.growing_cache import growing_cache
+from model.forward import context_length, logits_of, text_config
+from model.past import Past
 from model.uncertainty import TokenScores, reduce_in_chunks, reduce_logits
 
 
@@ -73,7 +71,7 @@ def continue_text(
     """Continue a prompt [N] by up to `max_new_tokens`, scoring prompt and continuation in the same pass.
 
     Args:
-        model: any decoder-only language model with a key-value cache.
+        model: any decoder-only language model.
         prompt: token ids without what the tokenizer puts first.
         max_new_tokens: T at most.
         sampling: greedy if None.
@@ -98,9 +96,9 @@ def continue_text(
     warpers, generator = sampling.warpers, torch.Generator().manual_seed(sampling.seed)
     ends = _end_ids(model)
     with torch.inference_mode():
-        cache = growing_cache(text_config(model))
+        past = Past(model)
         ids = torch.as_tensor(fed, device=model.device)[None]
-        hidden = _advance(model, ids, cache)
+        hidden = past.read(ids)
         scored = prompt if prefix else prompt[1:]
         parts = [
             TokenScores.nothing(len(prompt) - len(scored), k),
@@ -124,16 +122,10 @@ def continue_text(
                 on_token(new[-1], parts[-1])
             if len(new) < max_new_tokens and new[-1] not in ends:
                 ids = torch.cat([ids, chosen[None]], dim=1)
-                hidden = _advance(model, chosen[None], cache)
+                hidden = past.read(chosen[None])
     return Continuation(
         ids=np.array(new, dtype=np.int64), scores=TokenScores.join(parts), ended=bool(new) and new[-1] in ends
     )
-
-
-def _advance(model: PreTrainedModel, ids: Tensor, cache: DynamicCache) -> Tensor:
-    """[1, L, d] last hidden states of ids [1, L] that follow what the cache holds."""
-    hidden: Tensor = body(model)(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
-    return hidden
 
 
 def _end_ids(model: PreTrainedModel) -> set[int]:

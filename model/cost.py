@@ -74,7 +74,7 @@ class _Shape:
             for name in names:
                 value = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
                 if value is not None:
-                    return value
+                    return max(value) if isinstance(value, list | tuple) else value  # one a layer in some families
             return default
 
         nested = get("text_config")

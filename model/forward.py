@@ -5,56 +5,46 @@ Works for any decoder-only family, since it only ever calls the family's own `fo
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
 
 from model.errors import TextError, TooLarge
+from model.parts import body, body_name, family_of, head_logits, text_config, token_model
+from model.probe import parted
+
+__all__ = [
+    "Progress",
+    "body",
+    "body_name",
+    "check_readable",
+    "context_length",
+    "family_of",
+    "fed_ids",
+    "hidden_states",
+    "logits_of",
+    "states",
+    "text_config",
+    "token_model",
+    "vocabulary",
+    "watched",
+]
 
 Progress = Callable[[float], None]  # called with the share done, 0 to 1; may raise to stop the run
 
 
-def token_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The language model that reads one token at a time: of a micro_step model its base, else the model itself."""
-    return model.base if model.config.model_type == "micro_step" else model
-
-
-def body(model: PreTrainedModel) -> nn.Module:
-    """The model without its LM head."""
-    model = token_model(model)
-    inner: nn.Module = getattr(model, model.base_model_prefix)
-    return inner
-
-
-class _HandedOn(BaseModelOutput):  # type: ignore[misc]
-    """A body's output of which a family may ask whatever it knows: router logits, caches. There is none."""
-
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-
-class _PassThrough(nn.Module):
-    """Stands in the body's place and hands on the hidden states that it is given."""
-
-    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutput:
-        return _HandedOn(last_hidden_state=inputs_embeds)
-
-
 def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """The model's own way from the body's last hidden states to logits, in float32: head, scaling, soft cap.
+    """The model's own way from what `states` gives to logits, in float32: head, scaling, soft cap.
 
-    Runs the family's own `forward` with the body replaced by a pass-through, on a shallow copy that shares the
-    weights, so that nothing here has to know of any family's logit scaling.
+    Runs the family's own `forward` with the body replaced by one that hands on what it is told, on a shallow copy that
+    shares the weights, so that nothing here has to know of any family's logit scaling.
 
     Args:
         model: the language model.
@@ -64,10 +54,27 @@ def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
         [C, V] float32, free to be overwritten.
     """
     model = token_model(model)
-    head = copy.copy(model)
-    head._modules = {**model._modules, model.base_model_prefix: _PassThrough()}
-    logits: Tensor = head(inputs_embeds=hidden[None], use_cache=False).logits[0]
-    return logits.float()
+    if not parted(model):
+        return hidden.to(torch.float32, copy=True)
+    return head_logits(model, hidden).float()
+
+
+def states(model: PreTrainedModel, **inputs: Any) -> Tensor:
+    """[B, L, d] what `logits_of` turns into logits: the body's last hidden states.
+
+    Of a family that cannot be parted into body and head they are the logits themselves, [B, L, V], which takes more
+    memory, and are right.
+
+    Args:
+        model: the language model; of a micro_step model its base.
+        inputs: of the family's `forward`.
+
+    Raises:
+        ModelError: the family cannot be read one token after the other (see `model.probe`).
+    """
+    model = token_model(model)
+    out = body(model)(**inputs).last_hidden_state if parted(model) else model(**inputs).logits
+    return cast(Tensor, out)
 
 
 def vocabulary(model: PreTrainedModel) -> int:
@@ -76,15 +83,10 @@ def vocabulary(model: PreTrainedModel) -> int:
     return int(head.weight.shape[0]) if head is not None else int(model.config.vocab_size)
 
 
-def text_config(model: PreTrainedModel) -> Any:
-    """The configuration of the language model, where a model holds others too."""
-    return token_model(model).config.get_text_config()
-
-
 def context_length(model: PreTrainedModel) -> int | None:
     """The number of positions that the model was made for, if it states one."""
     limit = getattr(text_config(model), "max_position_embeddings", None)
-    return int(limit) if limit else None
+    return int(limit) if limit and limit > 0 else None
 
 
 def check_readable(model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], longest: int) -> None:
@@ -118,7 +120,7 @@ def hidden_states(
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     for i, row in enumerate(fed):
         ids[i, : len(row)] = torch.as_tensor(row)
-    hidden: Tensor = body(model)(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+    hidden = states(model, input_ids=ids.to(model.device), use_cache=False)
     return hidden[:, before:], lengths
 
 
@@ -130,6 +132,7 @@ def watched(
 
     Hooks are taken off at the end, and stay silent in other threads, so that the shared model holds no state of a run.
     """
+    parted(model)  # asked here first, so that the passes in which it is found out are not reported
     layers = max((m for m in body(model).modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
     if progress is None or layers is None:
         yield

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from model.forward import body
+from model.parts import body
 
 ROOM = 64  # more tokens at the least
 IDLE = 0.25  # of a cache's slots, that no row sees

@@ -2,8 +2,9 @@
 
 - `exact`: each window of w tokens is encoded anew. N forward passes over w tokens, batched.
 - `strided(s)`: one window for every s tokens: each token sees between w and w + s - 1 tokens. N / s passes.
-- `banded`: one pass with a banded attention mask. A token attends to w positions in each layer, so that what it knows
-  reaches layers x w tokens back: not the same quantity, and never to be shown without its name.
+- `banded`: one pass with a banded attention mask. A token attends to w positions in each layer, itself included, so
+  that what it knows reaches layers x (w - 1) + 1 tokens back: not the same quantity, and never to be shown without its
+  name. Layers that no mask binds (recurrent ones, convolutions) reach further: such a model is refused.
 
 Where the tokenizer puts BOS before a text, every window starts with it (in `banded`, every token sees it).
 A token with fewer than w tokens before it has its whole history, and its full score.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from model.errors import MicroStepError
-from model.forward import Progress, body, fed_ids, text_config, watched
+from model.errors import MicroStepError, ModelError
+from model.forward import Progress, family_of, fed_ids, states, text_config, watched
+from model.past import takes_positions
+from model.probe import FAULTS, close, once, some_ids
 from model.uncertainty import TokenScores, reduce_in_chunks, score
 
 Method = Literal["exact", "strided", "banded"]
@@ -74,13 +77,14 @@ def limited_history(
 
     Raises:
         MicroStepError: the window or stride is not positive, or `banded` is asked of a model with narrower attention.
+        ModelError: `banded` is asked of a model with layers that no mask binds.
     """
     if window < 1 or stride < 1:
         raise MicroStepError(f"a limited history needs window and stride of at least 1, got {window} and {stride}")
     if method == "banded":
         scores = _banded(model, row, window, prefix, k, progress)
         layers = int(text_config(model).num_hidden_layers)
-        return LimitedHistory(scores, method, window, window, window * layers)
+        return LimitedHistory(scores, method, window, window, layers * (window - 1) + 1)
     step = 1 if method == "exact" else stride
     scores = _windows(model, row, window, step, prefix, k, progress)
     return LimitedHistory(scores, method, window, window, window + step - 1)
@@ -110,7 +114,7 @@ def _windows(
             fed = row[np.minimum(columns, n - 1)]
             fed = np.concatenate([np.tile(np.asarray(prefix, dtype=np.int64), (len(batch), 1)), fed], axis=1)
             ids = torch.as_tensor(fed, device=model.device)
-            hidden = body(model)(input_ids=ids, use_cache=False).last_hidden_state[:, len(prefix) + window - 1 :]
+            hidden = states(model, input_ids=ids, use_cache=False)[:, len(prefix) + window - 1 :]
             target = batch[:, None] + np.arange(stride)
             real = torch.as_tensor(target < n, device=model.device)
             parts.append(reduce_in_chunks(model, hidden[real], row[target[target < n]], k))
@@ -135,13 +139,41 @@ def _banded(
     if n == 0:
         return TokenScores.nothing(len(row), k)
     before = max(0, len(prefix) - 1)  # positions that predict no token of the row
+    if not once(model, "band", lambda: _is_bound(model)):
+        raise ModelError(
+            f"{family_of(model)} has layers that no attention mask binds, so that a band would not limit what they"
+            " know; use the method exact or strided"
+        )
     with torch.inference_mode(), watched(model, progress):
-        inner = body(model)
-        mask = _band(n, window, sinks=len(prefix), dtype=model.dtype).to(model.device)
-        hidden = inner(input_ids=fed[None].to(model.device), attention_mask=mask, use_cache=False).last_hidden_state[0]
+        hidden = _banded_states(model, fed[None].to(model.device), window, sinks=len(prefix))[0]
         target = row if prefix else row[1:]
         found = reduce_in_chunks(model, hidden[before:], target, k)
     return TokenScores.join([TokenScores.nothing(len(row) - len(target), k), found])
+
+
+def _banded_states(model: PreTrainedModel, ids: Tensor, window: int, sinks: int) -> Tensor:
+    """[B, n, d] states of ids [B, n] under a band."""
+    n = ids.shape[1]
+    inputs: dict[str, Any] = {"attention_mask": _band(n, window, sinks, model.dtype).to(model.device)}
+    if takes_positions(model):  # else some families would count them in the mask
+        inputs["position_ids"] = torch.arange(n, device=model.device).expand(len(ids), -1)
+    return states(model, input_ids=ids, use_cache=False, **inputs)
+
+
+def _is_bound(model: PreTrainedModel) -> bool:
+    """Whether a band limits what a token knows, and one as wide as the text changes nothing."""
+    reach = int(text_config(model).num_hidden_layers) + 1  # of a band of 2
+    ids = some_ids(model, tokens=reach + 2)
+    other = ids.clone()
+    other[:, 0] = ids[:, -1]
+    try:
+        (whole,) = states(model, input_ids=ids, use_cache=False)
+        (wide,) = _banded_states(model, ids, reach + 2, sinks=0)
+        narrow = _banded_states(model, torch.cat([ids, other]), 2, sinks=0)
+    except FAULTS:
+        return False
+    seen = getattr(text_config(model), "sliding_window", None) or len(whole)
+    return close(wide[:seen], whole[:seen]) and close(narrow[0, reach:], narrow[1, reach:])
 
 
 def _band(n: int, window: int, sinks: int, dtype: torch.dtype) -> Tensor:

@@ -98,6 +98,7 @@ def load(
                 notes.append(f"the adapter was merged into {spec.quantization} weights, which rounds it")
         notes = [*check_vocabulary(spec, model, tokenizer), *notes]
     model.eval().requires_grad_(False)
+    _check_family(spec, model)
     facts = _facts(spec, folder, model, tokenizer, notes, micro)
     from model.forward import token_model
 
@@ -164,6 +165,18 @@ def _check_memory(spec: ModelSpec, folder: Path, dtype: torch.dtype, device: tor
             f"{spec.name} needs {size / 1e9:.2f} GB for its weights as {str(dtype).removeprefix('torch.')}, and"
             f" {there / 1e9:.2f} GB are available on {device}; choose a smaller dtype, quantisation or model"
         )
+
+
+def _check_family(spec: ModelSpec, model: PreTrainedModel) -> None:
+    """Raise ModelError, before anything is made of it, for a model that cannot be read from left to right."""
+    from model.forward import text_config
+    from model.probe import parted
+
+    config = text_config(model)
+    for name in ("num_hidden_layers", "hidden_size", "vocab_size"):
+        if getattr(config, name, None) is None:
+            raise ModelError(f"{spec.name} is of family {config.model_type}, which has no {name}: it cannot be used")
+    parted(model)
 
 
 def _facts(

@@ -25,6 +25,7 @@ from model.mergers import build_merger
 from model.merging import merged, read_segments
 from model.micro_decoder import MicroDecoder
 from model.outputs import Macro, Micro, MicroStepOutput, states_of
+from model.past import past_name, takes_positions
 from model.saving import base_reference, load_modules, save_modules
 from model.split_check import check_merge_layer
 
@@ -188,12 +189,14 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         """Run the whole base over macro embeddings [B, S, d], at the tokens' positions [B, S]."""
         inner = body(self.base)
         options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
+        if cache is not None:
+            options[past_name(self.base) or "past_key_values"] = cache
+        if takes_positions(self.base):
+            options["position_ids"] = position_ids
         with states_of(inner, self.config.context_layers[:-1]) as states:
             out = inner(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask.long(),
-                position_ids=position_ids,
-                past_key_values=cache,
                 use_cache=cache is not None,
                 **options,
             )

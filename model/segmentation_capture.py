@@ -24,7 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from model.errors import ModelError
 from model.finite import check_states
-from model.forward import body, token_model
+from model.forward import body, body_name, token_model
 
 _NAME = "micro_step_capture"
 _HOOKS = (
@@ -116,7 +116,7 @@ def private_copy(model: PreTrainedModel) -> PreTrainedModel:
     """The model with modules of its own that share the weights: hooks and settings put on it stay on it."""
     model = token_model(model)
     private: PreTrainedModel = copy.copy(model)
-    private._modules = {**model._modules, model.base_model_prefix: _copy(body(model))}
+    private._modules = {**model._modules, body_name(model): _copy(body(model))}
     return private
 
 

@@ -1,0 +1,93 @@
+"""Families beyond the usual ones: their scores are those of their own whole `forward`, and what cannot be is said."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.families import tiny_tokenizer
+from benchmarks.family_models import FAMILIES, tiny_family
+from model.continuation import continue_text
+from model.errors import ModelError
+from model.history import limited_history
+from model.loading import ModelSpec, load
+from model.past import Past
+from model.uncertainty import score
+
+SOME = (
+    "opt",  # projects its states, and calls the decoder inside its body
+    "bart",
+    "whisper",
+    "llama4_text",  # its body has another name than its class says
+    "falcon_h1",  # multiplies its logits by what its body knows
+    "gemma3n_text",
+    "gemma3",  # a text model inside a multimodal one
+    "mamba",
+    "mamba2",
+    "rwkv",
+    "recurrent_gemma",
+    "bamba",
+    "lfm2",
+    "qwen3_next",
+    "granitemoehybrid",
+    "mixtral",
+    "deepseek_v3",
+    "bloom",
+    "gptj",
+    "minimax",
+)
+RECURRENT = ("mamba2", "recurrent_gemma", "bamba", "lfm2", "qwen3_next", "granitemoehybrid", "falcon_h1", "rwkv")
+ROWS = [np.random.default_rng(n).integers(5, 300, n) for n in (24, 13)]
+
+
+def whole_logits(model, ids):
+    """[N, V] float64, in float64 throughout where the family's kernels know it."""
+    with torch.no_grad():
+        try:
+            return copy.deepcopy(model).double()(input_ids=torch.as_tensor(ids)[None], use_cache=False).logits[0]
+        except RuntimeError:
+            return model(input_ids=torch.as_tensor(ids)[None], use_cache=False).logits[0].double()
+
+
+def assert_scores(scores, model, ids):
+    """Entropy, confidence, surprisal and rank are those of the whole forward, but for the first token."""
+    log_p = whole_logits(model, ids)[:-1].log_softmax(-1)
+    true = log_p.gather(1, torch.as_tensor(ids[1:])[:, None])
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    np.testing.assert_allclose(scores.entropy[1:], -(log_p.exp() * log_p).sum(-1), **close)
+    np.testing.assert_allclose(scores.confidence[1:], log_p.exp().amax(-1), **close)
+    np.testing.assert_allclose(scores.surprisal[1:], -true[:, 0], **close)
+    np.testing.assert_array_equal(scores.rank[1:], 1 + (log_p > true).sum(-1))
+
+
+@pytest.mark.parametrize("family", SOME)
+def test_scores_and_continuations_are_those_of_the_familys_own_forward(family):
+    """OPT, Falcon-H1, Llama 4 and BART crashed; Mamba and RWKV scored each new token from the last one alone."""
+    model = tiny_family(family)
+    for row, scores in zip(ROWS, score(model, ROWS), strict=True):
+        assert_scores(scores, model, row)
+    found = continue_text(model, ROWS[1], 6)
+    assert_scores(found.scores, model, np.concatenate([ROWS[1], found.ids]))
+    assert Past(model).goes_on == (family != "minimax")  # whose own cache is not exact: it reads all again
+
+
+@pytest.mark.parametrize("family", RECURRENT)
+def test_a_band_is_not_claimed_where_no_mask_binds(family):
+    """It was said to limit what a token knows, although recurrent layers and convolutions saw everything."""
+    with pytest.raises(ModelError, match=f"{family} has layers that no attention mask binds"):
+        limited_history(tiny_family(family), ROWS[0], 4, "banded")
+
+
+@pytest.mark.parametrize("family", ["bert", "xlnet", "prophetnet"])
+def test_what_reads_both_ways_is_refused(family, tmp_path, monkeypatch):
+    """Its scores had seen the token that they are of."""
+    monkeypatch.setattr("benchmarks.family_models.DECODER", "no_such_option")  # as an encoder is saved
+    tiny_family(family).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=f"{family} says something else of a token once others follow it"):
+        load(ModelSpec(str(tmp_path)))
+
+
+def test_all_families_of_transformers_are_known():
+    assert len(FAMILIES) > 150 and set(SOME) <= set(FAMILIES)
