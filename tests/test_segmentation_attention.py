@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from model.errors import MicroStepError, TooLarge
+from model.probe import parted
 from model.segmentation_attention import attention_shares, router_turns
 from tests.tiny import FAMILIES, tiny_model
 
@@ -91,6 +92,7 @@ def test_the_model_stays_as_it_was(family):
             for config in (getattr(module, "config", None),)
         ]
 
+    parted(model)  # what is found out about a model once is kept on it, and is no state of a run
     before, implementation = state(), model.config._attn_implementation
     attention_shares(model, IDS, (1,))
     router_turns(model, IDS, 0, (1,))
