@@ -97,6 +97,8 @@ class LogLine:
     """All tokens of the rows, prompts included and padding not."""
     seconds: float
     """Of training so far, over all sittings."""
+    hidden_loss: float | None = None
+    """Relative error of the base's states at macro steps, where the recipe matches them; logs of old have none."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ def is_finished(path: Path) -> bool:
 
 
 def _line(values: dict[str, Any]) -> LogLine:
+    values = {"hidden_loss": None, **values}
     found = {name: kind(values[name]) for name, kind in _KINDS.items()}
     if not len(found["position_tokens"]) == len(found["position_loss"]) == len(found["position_accuracy"]):
         raise ValueError("the lists have no place for each position")
@@ -278,4 +281,5 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     "gradient_norm": _maybe,
     "tokens_per_second": _maybe,
     "seconds": _number,
+    "hidden_loss": _maybe,
 }

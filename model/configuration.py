@@ -36,6 +36,8 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         stop_weight: of the stop loss.
         token_weight: of the cross-entropy of the tokens; 0, with a teacher: only the teacher is followed.
         teacher_weight: of KL(teacher || model), where teacher states are given.
+        hidden_weight: of the relative squared error of the context layers' states at the ends of segments, where a
+            teacher's states of all of them are given.
         decoding: what it was trained for: `merged`, or `lossless`, which drafts for an unmerged base.
         draft_vocabulary: ids of the only words that the micro decoder drafts in lossless mode; empty: all.
         adapter: the LoRA adapter on the base, as peft's own dictionary, or None.
@@ -65,6 +67,7 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         stop_weight: float = 0.5,
         token_weight: float = 1.0,
         teacher_weight: float = 1.0,
+        hidden_weight: float = 0.0,
         decoding: str = "merged",
         draft_vocabulary: tuple[int, ...] | list[int] = (),
         adapter: dict[str, Any] | None = None,
@@ -93,6 +96,7 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         self.stop_weight = stop_weight
         self.token_weight = token_weight
         self.teacher_weight = teacher_weight
+        self.hidden_weight = hidden_weight
         self.decoding = decoding
         self.draft_vocabulary = list(draft_vocabulary)
         self.adapter = adapter

@@ -19,6 +19,7 @@ from model.configuration import MicroStepConfig, check_fields
 from model.errors import MicroStepError, ModelError
 from model.forward import body, logits_of, vocabulary
 from model.generation import SegmentedGeneration, generate_segments
+from model.hidden_loss import hidden_error
 from model.layout import Layout, layout
 from model.lean_loss import HeadLoss, head_loss
 from model.mergers import build_merger
@@ -226,7 +227,8 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             segment_starts: [B, N] bool; every prompt token starts a segment. None: every token does.
             labels: [B, N] the ids again, -100 where no loss is taken; not shifted. With labels no logits are kept.
             teacher_states: [B, N, d] states after the final norm whose distributions are to be matched, at t of
-                token t + 1: the unmerged base's, for one. Nothing is matched where they are NaN.
+                token t + 1: the unmerged base's, for one. Nothing is matched where they are NaN. Or [B, N, K, d] those
+                of all context layers, which `hidden_weight` asks for.
             averaged_over: labelled tokens and stops that the losses are means over, where this batch is a part of a
                 larger one; None: those of this batch.
             every_segment: run the micro decoder on all segments, for their `stop_logits`.
@@ -267,6 +269,10 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
             out.logits = logits_of(self.base, kept.flatten(0, 1)).view(shape)
         else:
             self._losses(out, states, cast(Tensor, labels), labelled, plan, teacher_states, averaged_over)
+            if teacher_states is not None and teacher_states.ndim == 4:
+                error, out.hidden_count = hidden_error(macro.context, teacher_states, plan, labelled)
+                out.hidden_loss = error / max(1, int(labelled.sum()) if averaged_over is None else averaged_over[0])
+                out.loss = out.loss + self.config.hidden_weight * out.hidden_loss
         if output_hidden_states:
             out.hidden_states = macro.context.unbind(2)
             out.micro_hidden_states = micro.whole
@@ -333,7 +339,8 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         count = max(1, len(row) if averaged_over is None else averaged_over[0])
         states, teacher = states[row, token - 1], None
         if teacher_states is not None:
-            theirs = teacher_states[row, token - 1].to(states.dtype)
+            last = teacher_states if teacher_states.ndim == 3 else teacher_states[:, :, -1]
+            theirs = last[row, token - 1].to(states.dtype)
             teacher = torch.where(theirs.isnan(), states.detach(), theirs)  # its own teach nothing
         weight = torch.full((len(row),), 1 / count, device=states.device)
         weights = self.config.teacher_weight, self.config.token_weight

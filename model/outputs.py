@@ -18,11 +18,13 @@ from model.micro_decoder import layers_of
 class MicroStepOutput(ModelOutput):  # type: ignore[misc]
     """What a forward pass gives; what was not asked for is None."""
 
-    loss: Tensor | None = None  # [] of tokens, stops and the teacher, by their weights
+    loss: Tensor | None = None  # [] of tokens, stops, the teacher and its states, by their weights
     logits: Tensor | None = None  # [B, N, V] at t of token t + 1, float32; only without labels
     token_loss: Tensor | None = None  # [] mean nll of the labelled tokens, nats
     stop_loss: Tensor | None = None  # [] mean binary cross-entropy of the stops, nats
     teacher_loss: Tensor | None = None  # [] mean KL(teacher || model) of the labelled tokens, nats
+    hidden_loss: Tensor | None = None  # [] relative error of the states at segments' ends, mean over labelled tokens
+    hidden_count: Tensor | None = None  # [] labelled tokens whose segment's end has a teacher's states
     stop_count: int | None = None  # stops that the stop loss is over
     stop_correct: Tensor | None = None  # [] of these on the right side of one half
     labelled: Tensor | None = None  # [B, N] bool, the tokens that have a label

@@ -413,6 +413,35 @@ def test_a_stage_has_its_own_weights_of_the_loss(prepared: Prepared, model: Path
     assert [line.loss for line in again.lines] == [line.loss for line in run.lines]
 
 
+def test_the_states_of_the_base_are_matched_where_a_recipe_asks_for_it(
+    prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    """A line's loss is the sum of its parts; a run that was stopped between two lines goes on to the same ones."""
+    stages = [
+        {"name": "states", "steps": 4, "rates": {"adapter": 1e-2, "new": 1e-2}, "weights": {"hidden_weight": 20}},
+        {"name": "without", "steps": 2, "rates": {"new": 1e-2}},
+    ]
+    chosen = recipe(model, adapter=LORA, stages=stages, teacher=True, log_every=3, checkpoint={"every": 2, "keep": 9})
+    run = trained(chosen, prepared, tmp_path / "run")
+    assert run.lines and all(line.hidden_loss for line in run.lines)
+    for line in run.lines:
+        rest = line.loss - line.token_loss - 0.5 * line.stop_loss  # teacher and states, of the tokens that have them
+        most = line.teacher_loss + (20 if line.stage == "states" else 0) * line.hidden_loss
+        assert (0.5 if line.stage == "states" else 0) * most < rest <= most * (1 + 1e-6)
+    shutil.rmtree(tmp_path / "run" / "model")
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step-{step:08d}")
+    assert figures_of(trained(chosen, prepared, tmp_path / "run")) == figures_of(run)
+    old = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    del old["hidden_loss"]
+    (tmp_path / "old.jsonl").write_text(json.dumps(old) + "\n")
+    assert read_lines(tmp_path / "old.jsonl")[0].hidden_loss is None
+
+
+def figures_of(run: Run) -> list[tuple[Any, ...]]:
+    return [(line.step, line.split, line.loss, line.hidden_loss, line.token_loss) for line in run.lines]
+
+
 def test_weights_that_leave_nothing_to_minimise_are_refused(model: Path) -> None:
     def with_weights(objective: str, weights: dict[str, float], **more: Any) -> Recipe:
         rates = {"control": {"base": 1e-3}}.get(objective, {"new": 1e-3})
@@ -422,6 +451,10 @@ def test_weights_that_leave_nothing_to_minimise_are_refused(model: Path) -> None
         with_weights("micro_step", {"token_weight": 0})
     with pytest.raises(ValueError, match="the loss of control has one part"):
         with_weights("control", {"token_weight": 2})
+    with pytest.raises(ValueError, match="a hidden_weight needs the states of a teacher"):
+        with_weights("micro_step", {"hidden_weight": 20})
+    with pytest.raises(ValueError, match="leave out the hidden_weight of 'a'"):
+        with_weights("draft", {"hidden_weight": 20}, teacher=True)
     with pytest.raises(ValueError, match="a draft has no stop head"):
         with_weights("draft", {"stop_weight": 2})
     assert with_weights("draft", {"token_weight": 0}, teacher=True)

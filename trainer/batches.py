@@ -28,7 +28,8 @@ class Batch:
     mask: Tensor  # [B, N] bool, no padding
     starts: Tensor  # [B, N] bool, the token starts a segment
     labels: Tensor  # [B, N] the ids again, -100 where nothing is learnt
-    teacher: Tensor | None = None  # [B, N, d] the base's own last states, as it was; NaN where none is known
+    teacher: Tensor | None = None
+    """[B, N, d] the base's own last states, as it was, or [B, N, K, d] of all context layers; NaN where unknown."""
 
     @property
     def tokens(self) -> int:

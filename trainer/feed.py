@@ -83,7 +83,8 @@ class RowFeed:
         part = batches.batch(self.measured if held_out else self.train, chosen)
         if self.teacher is None:
             return part
-        return replace(part, teacher=self.teacher[held_out].of_rows(chosen, part.ids.shape))
+        teacher = self.teacher[held_out].of_rows(chosen, part.ids.shape, self.recipe.matches_states)
+        return replace(part, teacher=teacher)
 
     def counts(self, chosen: Chosen) -> tuple[int, int]:
         """See `Feed`."""

@@ -64,6 +64,7 @@ def log_line(tally: Tally, loss: float, progress: Progress, stage: Stage, split:
         token_loss=tally.token_loss,
         stop_loss=tally.stop_loss,
         teacher_loss=tally.teacher_loss,
+        hidden_loss=tally.hidden_loss,
         accuracy=tally.accuracy,
         position_tokens=tally.position_tokens,
         position_loss=tally.position_loss,
@@ -78,7 +79,16 @@ def log_line(tally: Tally, loss: float, progress: Progress, stage: Stage, split:
 
 
 def _scalars(line: LogLine) -> dict[str, float]:
-    names = ("loss", "token_loss", "stop_loss", "teacher_loss", "accuracy", "stop_accuracy", "gradient_norm")
+    names = (
+        "loss",
+        "token_loss",
+        "stop_loss",
+        "teacher_loss",
+        "hidden_loss",
+        "accuracy",
+        "stop_accuracy",
+        "gradient_norm",
+    )
     found = {name: getattr(line, name) for name in (*names, "tokens_per_second")}
     found |= {f"accuracy_at_{i}": value for i, value in enumerate(line.position_accuracy)}
     found |= {f"nll_at_{i}": value for i, value in enumerate(line.position_loss)}

@@ -65,6 +65,8 @@ class _Sums:
         if not values:
             return cls(nothing, tensor_of([0.0], device).sum())
         n, m = nothing.position.numel(), nothing.other.numel()
+        if len(values) < 4 + n + m:  # of a checkpoint from before states were matched
+            values = (*values, 0.0, 0.0)
         *_, norm, steps, read, seconds = values[: -n - m]  # an older checkpoint has one more, before these
         tally = Tally(tensor_of(values[-n - m : -m], device).view_as(nothing.position), tensor_of(values[-m:], device))
         return cls(tally, tensor_of([norm], device).sum(), int(steps), int(read), seconds)
@@ -227,6 +229,8 @@ class Trainer:
             loss += config.stop_weight * tally.stop_loss
         if tally.divergence is not None:
             loss += config.teacher_weight * tally.divergence
+        if tally.hidden_part is not None:
+            loss += config.hidden_weight * tally.hidden_part
         return loss
 
     def _unwrapped(self, module: nn.Module) -> Any:

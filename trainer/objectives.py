@@ -45,8 +45,11 @@ class MicroStepObjective(nn.Module):
             stops = (float(out.stop_count), out.stop_correct, out.stop_loss * averaged_over[1])
         taught = None
         if batch.teacher is not None and out.teacher_loss is not None:
-            known = ~batch.teacher[row, token - 1, 0].isnan()
+            known = ~batch.teacher[row, token - 1].flatten(1)[:, 0].isnan()
             taught = (float(known.sum()), out.teacher_loss * averaged_over[0])
+        hidden = None
+        if out.hidden_loss is not None:
+            hidden = (out.hidden_count, out.hidden_loss * averaged_over[0])
         tally = Tally.of(
             self.model.config.max_segment_length,
             out.micro_position[row, token],
@@ -54,6 +57,7 @@ class MicroStepObjective(nn.Module):
             out.correct[row, token],
             stops,
             taught,
+            hidden,
         )
         return out.loss, tally
 

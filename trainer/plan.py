@@ -95,7 +95,7 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
         parts = [feed.part(chosen) for chosen, _ in zip(feed.steps(), range(_MEASURED), strict=False)]  # type: ignore[misc]
         if recipe.teacher:
             assert isinstance(model, MicroStepForCausalLM)
-            parts = [_taught(part, model) for part in parts]  # type: ignore[arg-type, misc]
+            parts = [_taught(part, model, recipe.matches_states) for part in parts]  # type: ignore[arg-type, misc]
             states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
         a_step, an_epoch = mean_tokens(feed), float(rows.train.learnt_tokens @ rows.repeat)
     seconds, memory = _measure(objective, recipe, parts)
@@ -114,9 +114,10 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
     )
 
 
-def _taught(part: Batch, model: MicroStepForCausalLM) -> Batch:
+def _taught(part: Batch, model: MicroStepForCausalLM, every: bool) -> Batch:
     """As if there were a teacher, which a measured step needs for its cost alone."""
-    return replace(part, teacher=torch.zeros(*part.ids.shape, int(model.config.hidden_size)))
+    layers = [len(model.config.context_layers)] if every else []
+    return replace(part, teacher=torch.zeros(*part.ids.shape, *layers, int(model.config.hidden_size)))
 
 
 def _measure(objective: torch.nn.Module, recipe: Recipe, parts: list[DraftBatch]) -> tuple[float, int]:

@@ -22,7 +22,7 @@ from model.segmentation import MAX_LENGTH
 Objective = Literal["micro_step", "draft", "control", "pretraining"]
 Started = Literal["micro decoder", "all"]
 Group = Literal["new", "base", "adapter"]
-Weighted = Literal["token_weight", "stop_weight", "teacher_weight"]
+Weighted = Literal["token_weight", "stop_weight", "teacher_weight", "hidden_weight"]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 FOLDER = Path(__file__).parent / "recipes"
@@ -192,6 +192,12 @@ class Recipe(Part):
         return {group for stage in self.stages for group in stage.rates}
 
     @property
+    def matches_states(self) -> bool:
+        """Whether the states of the context layers are matched in some stage."""
+        given = [self.model.get("hidden_weight", 0), *(stage.weights.get("hidden_weight", 0) for stage in self.stages)]
+        return self.objective == "micro_step" and any(weight != 0 for weight in given)
+
+    @property
     def steps(self) -> int:
         """Of all stages."""
         return sum(stage.steps for stage in self.stages)
@@ -231,11 +237,15 @@ class Recipe(Part):
         return self
 
     def _check_weights(self) -> None:
+        if self.matches_states and not self.teacher:
+            raise ValueError("a hidden_weight needs the states of a teacher: set teacher to true")
         for stage in self.stages:
             if stage.weights and self.objective in ("control", "pretraining"):
                 raise ValueError(f"the loss of {self.objective} has one part: leave out the weights of {stage.name!r}")
             if "stop_weight" in stage.weights and self.objective == "draft":
                 raise ValueError(f"a draft has no stop head: leave out the stop_weight of {stage.name!r}")
+            if "hidden_weight" in stage.weights and self.objective == "draft":
+                raise ValueError(f"a draft reads the base's own states: leave out the hidden_weight of {stage.name!r}")
             if stage.weights.get("token_weight") == 0 and not (self.teacher and stage.weights.get("teacher_weight", 1)):
                 raise ValueError(f"stage {stage.name!r} follows neither tokens nor a teacher: set teacher to true")
 

@@ -76,16 +76,19 @@ class States:
         found = torch.from_numpy(states).index_select(0, torch.from_numpy(chosen.ravel()))
         return found.view(*chosen.shape, *found.shape[1:]).view(torch.bfloat16)
 
-    def of_rows(self, chosen: NDArray[np.int64], shape: tuple[int, ...]) -> Tensor:
+    def of_rows(self, chosen: NDArray[np.int64], shape: tuple[int, ...], every: bool = False) -> Tensor:
         """[B, N, d] float32, the last states of B rows at every token; NaN where none is stored, or no row is chosen.
+
+        With `every`, [B, N, K, d] those of all layers.
 
         Not stored are those of the prompt, and that before the last token of a text.
         """
-        out = torch.full((*shape, self.states.shape[-1]), float("nan"))
+        layers = slice(None) if every else -1
+        out = torch.full((*shape, *self.states[:0, layers].shape[1:]), float("nan"))
         first, end = (np.searchsorted(self.row, chosen, side) for side in ("left", "right"))
         for i, (row, a, b) in enumerate(zip(chosen, first, end, strict=True)):
             at = torch.from_numpy(self.token[a:b] - self.rows.offsets[row])
-            out[i, at] = torch.from_numpy(np.array(self.states[a:b, -1])).view(torch.bfloat16).float()
+            out[i, at] = torch.from_numpy(np.array(self.states[a:b, layers])).view(torch.bfloat16).float()
         return out
 
 

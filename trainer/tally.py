@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_STOPS = 5  # stops, right ones, their loss, tokens with a teacher, their divergence
+OTHER = 7  # as `Tally.other`
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,15 @@ class Tally:
     """Sums over tokens, for each of M positions in a segment, and over stops."""
 
     position: Tensor  # [4, M] float64: tokens, nll in nats, tokens that are the likeliest, tokens that have an nll
-    other: Tensor  # [5] float64: stops, right ones, their loss, tokens with a teacher, their divergence
+    other: Tensor
+    """[7] float64: stops, right ones, their loss; tokens with a teacher, their divergence; tokens with a teacher's
+    states at the end of their segment, the error there."""
 
     @classmethod
     def nothing(cls, most: int, device: torch.device) -> Tally:
         """Of no token."""
         kind = torch.float64 if device.type != "mps" else torch.float32
-        return cls(torch.zeros(4, most, dtype=kind, device=device), torch.zeros(_STOPS, dtype=kind, device=device))
+        return cls(torch.zeros(4, most, dtype=kind, device=device), torch.zeros(OTHER, dtype=kind, device=device))
 
     def __add__(self, more: Tally) -> Tally:
         return Tally(self.position + more.position, self.other + more.other)
@@ -35,6 +37,7 @@ class Tally:
         correct: Tensor,
         stops: tuple[float, Tensor, Tensor] | None = None,
         teacher: tuple[float, Tensor] | None = None,
+        hidden: tuple[Tensor, Tensor] | None = None,
     ) -> Tally:
         """Of T tokens.
 
@@ -45,6 +48,7 @@ class Tally:
             correct: [T] bool.
             stops: how many, [] right ones, [] sum of their losses.
             teacher: how many tokens, [] sum of their KL(teacher || model), nats.
+            hidden: [] how many tokens, [] sum of the errors at the ends of their segments.
         """
         zero = cls.nothing(most, nll.device)
         position = zero.position.clone()
@@ -55,6 +59,8 @@ class Tally:
             other[0], other[1], other[2] = stops[0], stops[1].detach(), stops[2].detach()
         if teacher is not None:
             other[3], other[4] = teacher[0], teacher[1].detach()
+        if hidden is not None:
+            other[5], other[6] = hidden[0], hidden[1].detach()
         return cls(position, other)
 
     @classmethod
@@ -113,6 +119,16 @@ class Tally:
     def divergence(self) -> float | None:
         """Nats of the teacher's part for each token that has an nll, those that no teacher knows included."""
         return float(self.other[4] / self.position[3].sum()) if self.other[3] else None
+
+    @property
+    def hidden_loss(self) -> float | None:
+        """Relative error of the states, for each token whose segment's end has a teacher's."""
+        return float(self.other[6] / self.other[5]) if self.other[5] else None
+
+    @property
+    def hidden_part(self) -> float | None:
+        """The same for each token that has an nll."""
+        return float(self.other[6] / self.position[3].sum()) if self.other[5] else None
 
     @property
     def position_tokens(self) -> tuple[int, ...]:

@@ -91,6 +91,13 @@ CURVES: dict[str, Curve] = {
             "information",
             log=True,
         ),
+        Curve(
+            "hidden_loss",
+            "states' error",
+            "Relative squared error of the base's states at macro steps against its own, token by token.",
+            "other",
+            log=True,
+        ),
         Curve("accuracy", "accuracy", "Share of labelled tokens that are the likeliest under the model.", "share"),
         Curve(
             "stop_accuracy",

@@ -131,7 +131,7 @@ def unlike(runs: Sequence[RunLog]) -> str:
 def _parts(run: RunLog) -> tuple[bool, bool, str]:
     """What a run's loss is made of: stops, a teacher, and the recipe's weights of them."""
     line, said = (run.lines[-1] if run.lines else None), dict(_settings(recipe(run.path) or ""))
-    names = ("token_weight", "stop_weight", "teacher_weight")
+    names = ("token_weight", "stop_weight", "teacher_weight", "hidden_weight")
     weights = [f"{key} {value}" for key, value in said.items() if key.endswith(names)]
     return (
         line is not None and line.stop_loss is not None,
