@@ -269,10 +269,10 @@ _README = """{title}
 {how}
 
 manifest.json names the models, their revisions, the tokenizer, the dtype, the parameters and the package versions.
+In figure.csv a text that holds a line end is quoted, and an apostrophe stands before one that a spreadsheet would run
+as a formula; figure.parquet holds every text as it is.
+
 To make the figure's data again, unpack this folder, and run in it, with micro_step on the Python path:
 
     {command}
-
-In figure.csv a text that holds a line end is quoted, and an apostrophe stands before one that a spreadsheet would run
-as a formula; figure.parquet holds every text as it is.
 """
