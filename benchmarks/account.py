@@ -32,6 +32,7 @@ from model.few_rows import for_few_rows
 from model.forward import vocabulary
 from model.growing_cache import growing_cache, keeps_all
 from model.loading import LoadedModel
+from model.settings import end_ids, ends_of
 from model.stopping import RULES
 from model.terminal import Tell
 from model.wrapping import wrapped
@@ -97,31 +98,36 @@ def ways_of(
 ) -> list[Way]:
     """The base, and every model by every rule that it can follow at every tau; a model without segments once.
 
+    All answers end where one of the models ends its own, so that they can be compared.
+
     Raises:
         ModelError: a model that shares no vocabulary with the base.
     """
-    found = [_plain(BASE, base, tokens)]
+    ends = tuple(sorted({end for loaded in (base, *models) for end in end_ids(loaded.model)}))
+    pad = ends_of(base.model)["pad_token_id"]
+    shared = Ways(base.model, cast("Any", None), tokens, ends, pad)
+    found = [_plain(BASE, base, shared)]
     for loaded in models:
         name, saved = loaded.facts.name, loaded.facts.micro_step
         if vocabulary(loaded.model) != vocabulary(base.model):
             raise ModelError(f"{name} has {vocabulary(loaded.model):,} words, the base {vocabulary(base.model):,}")
         if saved is None:
-            found.append(_plain(name, loaded, tokens))
+            found.append(_plain(name, loaded, shared))
             continue
-        ways = Ways(base.model, wrapped(loaded).model, tokens)
+        ways = replace(shared, model=wrapped(loaded).model)
         for rule, tau in product(rules, taus):
             if saved.stop_head or not RULES[rule].needs_stop_head:
                 found.append(Way(name, saved.decoding, rule, tau, _at(ways, rule, tau)))
     return found
 
 
-def _plain(name: str, loaded: LoadedModel, tokens: int) -> Way:
+def _plain(name: str, loaded: LoadedModel, shared: Ways) -> Way:
     """Transformers' own `generate`, with the layers and the cache that make micro_step models quick, too."""
-    ways = Ways(for_few_rows(loaded.model), cast("Any", None), tokens)
+    ways = replace(shared, base=for_few_rows(loaded.model))
 
     def write(batch: Batch, most: int | None) -> Rows:
         options = {"past_key_values": growing_cache(loaded.model.config)} if keeps_all(loaded.model) else {}
-        return replace(ways, new_tokens=most or tokens).plain(batch, **options)
+        return replace(ways, new_tokens=most or shared.new_tokens).plain(batch, **options)
 
     return Way(name, "plain", None, None, write)
 
@@ -283,7 +289,7 @@ def _row(
     tokens, their_tokens = np.array(answers.tokens, dtype=np.float64), np.array(plain.tokens, dtype=np.float64)
     same = np.array([float(a == b) for a, b in zip(answers.rows, plain.rows, strict=True)])
     equal = np.array([_common(a, b) for a, b in zip(answers.rows, plain.rows, strict=True)], dtype=np.float64)
-    slots = passes if way.decoding == "merged" else judged.count
+    slots = passes if way.decoding == "merged" else judged.count  # of tokens that are read again
     read = np.array([len(prompt) for prompt in prompts], dtype=np.float64)
     return {
         "model": way.model,
@@ -301,7 +307,7 @@ def _row(
         "nll": ratio((judged.nll, judged.count)),
         "nll_ratio": ratio((judged.nll, judged.count), (own.nll, own.count)),
         "cache_bytes_a_token": ratio((slots * slot_bytes(base), judged.count)),
-        "cache_of_base": ratio((read + slots, read + own.count)),
+        "cache_of_base": ratio((read + slots - 1, read + own.count - 1)),  # what is written last never enters
         "seconds": float(seconds.sum()),
     }
 

@@ -22,6 +22,7 @@ from model.finite import check_finite
 from model.forward import body, vocabulary
 from model.lean_loss import head_loss
 from model.loading import ModelSpec, load
+from model.settings import end_ids, ends_of
 from model.terminal import Tell
 from model.wrapping import Wrapped, wrapped
 
@@ -83,7 +84,8 @@ def setting(
         "versions": {package: version(package) for package in ("torch", "transformers")},
     }
     made = batches(prompts, loaded.tokenizer, model.base, batch_size, new_tokens)
-    return Setting(Ways(own, model, new_tokens), made, facts)
+    ends = ends_of(model)  # the base's answers end where the model's do
+    return Setting(Ways(own, model, new_tokens, tuple(end_ids(model)), ends["pad_token_id"]), made, facts)
 
 
 def _before_adapter(name: str, micro: Wrapped) -> str | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 import torch
@@ -95,13 +94,13 @@ def forced_agreement(prompts: Rows, answers: Rows, rate: float, words: int, seed
     class Known(lossless._Drafter):
         """Drafts what it was told."""
 
-        def _next(self, state: Tensor, rows: list[Written], beyond: Rows) -> Any:
-            token, distribution, sure = super()._next(state, rows, beyond)
+        def _next(self, state: Tensor, rows: list[Written], beyond: Rows) -> lossless.Offered:
+            offered = super()._next(state, rows, beyond)
             told = []
             for row, extra in zip(rows, beyond, strict=True):
                 right = known[tuple(row.prompt)][len(row.ids) + len(extra)]
                 told.append(right if chance.random() < rate else (right + 1) % words)
-            return torch.tensor(told, device=token.device), distribution, sure
+            return replace(offered, ids=torch.tensor(told, device=offered.ids.device))
 
     with patch.object(lossless, "_Drafter", Known):
         yield

@@ -23,7 +23,7 @@ def merged_study(
     Raises:
         MicroStepError: a length that the model does not have.
     """
-    ways, weights = made.ways, Weights.of(made.ways.model)
+    ways, weights = endless(made.ways), Weights.of(made.ways.model)
     most = ways.model.config.max_segment_length
     if not 1 <= min(lengths) <= max(lengths) <= most:
         raise MicroStepError(f"segments of this model have 1 to {most} tokens, got mean lengths {list(lengths)}")
@@ -34,8 +34,7 @@ def merged_study(
             return ways.segments(batch, rule=forced_length(length), confidence=0.0, verify=False)
 
         runs[f"{length:g}"] = run
-    with endless(ways.base, ways.model):
-        timings = timed(runs, made.batches, repeats, tell)
+    timings = timed(runs, made.batches, repeats, tell)
     rows = []
     for length in lengths:
         timing = timings[f"{length:g}"]
@@ -56,23 +55,22 @@ def lossless_study(
     Raises:
         MicroStepError: a draft that is longer than the model's.
     """
-    ways, weights = made.ways, Weights.of(made.ways.model)
+    ways, weights = endless(made.ways), Weights.of(made.ways.model)
     most = ways.model.config.max_segment_length - 1
     if not 1 <= min(drafts) <= max(drafts) <= most:
         raise MicroStepError(f"this model drafts 1 to {most} tokens, got {list(drafts)}")
     courses = [(rate, n) for rate in rates for n in drafts]
     words = vocabulary(ways.model.base)
-    with endless(ways.base, ways.model):
-        answers = {id(batch): ways.plain(batch) for batch in made.batches}
-        runs: dict[str, Run] = {"base": ways.plain}
-        for rate, n in courses:
+    answers = {id(batch): ways.plain(batch) for batch in made.batches}
+    runs: dict[str, Run] = {"base": ways.plain}
+    for rate, n in courses:
 
-            def run(batch: Batch, rate: float = rate, n: int = n) -> Any:
-                with forced_agreement(batch.prompts, answers[id(batch)], rate, words):
-                    return ways.segments(batch, confidence=0.0, verify=True, max_segment_length=n + 1)
+        def run(batch: Batch, rate: float = rate, n: int = n) -> Any:
+            with forced_agreement(batch.prompts, answers[id(batch)], rate, words):
+                return ways.segments(batch, confidence=0.0, verify=True, max_segment_length=n + 1)
 
-            runs[f"{rate:g} of {n}"] = run
-        timings = timed(runs, made.batches, repeats, tell)
+        runs[f"{rate:g} of {n}"] = run
+    timings = timed(runs, made.batches, repeats, tell)
     rows = []
     for rate, n in courses:
         timing = timings[f"{rate:g} of {n}"]

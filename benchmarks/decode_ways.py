@@ -6,9 +6,8 @@ A way takes a batch of prompts and gives the new ids of each row. Nothing here m
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from model.lfs import pointer
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.padding import left_padded
+from model.settings import asked
 from model.written import SegmentedGeneration
 
 PROMPTS = (
@@ -55,21 +55,28 @@ class Batch:
 
 @dataclass(frozen=True)
 class Ways:
-    """What all ways share: the base, the model around it, and how much is to be written."""
+    """What all ways share: the base, the model around it, how much is to be written, and where answers end."""
 
     base: Any
     model: MicroStepForCausalLM
     new_tokens: int
+    ends: tuple[int, ...]  # in every way; none: answers have all their tokens
+    pad: int
 
     def plain(self, batch: Batch, **options: Any) -> Rows:
         """Transformers' own greedy `generate`."""
-        out = self.base.generate(**batch.inputs, do_sample=False, max_new_tokens=self.new_tokens, **options)
-        ends, width = _ends(self.base), batch.input_ids.shape[1]
-        return [_until(row, ends) for row in out[:, width:].tolist()]
+        out = self.base.generate(**batch.inputs, **self._settings, **options)
+        return [_until(row, set(self.ends)) for row in out[:, batch.input_ids.shape[1] :].tolist()]
 
     def segments(self, batch: Batch, **options: Any) -> SegmentedGeneration:
         """The micro_step model's greedy answer."""
-        return self.model.generate_segments(**batch.inputs, do_sample=False, max_new_tokens=self.new_tokens, **options)
+        return self.model.generate_segments(**batch.inputs, **self._settings, **options)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The same for all, whatever a model's own defaults are."""
+        ends = {"eos_token_id": list(self.ends) or None, "pad_token_id": self.pad}
+        return asked(max_new_tokens=self.new_tokens, **ends)
 
 
 @dataclass(frozen=True)
@@ -162,19 +169,9 @@ def read_prompts(path: Path) -> list[str]:
     return found
 
 
-@contextmanager
-def endless(*models: Any) -> Iterator[None]:
-    """Let no answer end before it has all its tokens."""
-    kept = [(model.generation_config, model.generation_config.eos_token_id) for model in models]
-    for settings, end in kept:
-        settings.eos_token_id = None
-        if settings.pad_token_id is None:
-            settings.pad_token_id = end[0] if isinstance(end, list) else end
-    try:
-        yield
-    finally:
-        for settings, end in kept:
-            settings.eos_token_id = end
+def endless(ways: Ways) -> Ways:
+    """The same, but no answer ends before it has all its tokens."""
+    return replace(ways, ends=())
 
 
 def padded(rows: Rows, device: torch.device) -> Batch:
@@ -187,11 +184,6 @@ def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
     """The ids of a prompt under the tokenizer's chat template, where it has one, BOS included."""
     text = encode(Document((Message("user", prompt),)), tokenizer, chat=True, reply=True)
     return [*text.prefix, *text.ids.tolist()]
-
-
-def _ends(model: Any) -> set[int]:
-    end = model.generation_config.eos_token_id
-    return set() if end is None else set(end if isinstance(end, list) else [end])
 
 
 def _until(ids: list[int], ends: set[int]) -> list[int]:

@@ -30,6 +30,7 @@ from model.forward import body
 from model.growing_cache import growing_cache, keeps_all
 from model.loading import LoadedModel, ModelSpec, load
 from model.modeling import MicroStepForCausalLM
+from model.settings import end_ids
 from model.shared_prefix import shared_first
 
 Likelihood = Literal["own", "base"]
@@ -78,9 +79,7 @@ class RecordedLM(HFLM):  # type: ignore[misc]
     @property
     def ends(self) -> set[int]:
         """The tokens that end an answer."""
-        told = self.model.generation_config.eos_token_id
-        own = [] if told is None else told if isinstance(told, list) else [told]
-        return {*own, *([] if self.eot_token_id is None else [self.eot_token_id])}
+        return {*end_ids(self.model), *([] if self.eot_token_id is None else [self.eot_token_id])}
 
     def scores_of(self, contexts: list[list[int]], continuations: list[list[int]]) -> list[Scored]:
         """Each token of continuations."""

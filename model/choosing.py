@@ -1,58 +1,143 @@
 """How the next token is chosen, and when an answer ends: transformers' own settings, processors and criteria.
 
-Each row is seen alone: it has processors of its own, which get its own tokens without padding, whatever stands beside
-it in the batch.
+Each row is seen alone: it has processors and a length of its own, and they get its own tokens without padding, whatever
+stands beside it in the batch.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.generation import EosTokenCriteria, GenerationConfig, MaxLengthCriteria
+from transformers import LogitsProcessorList, StoppingCriteriaList
+from transformers.generation import EosTokenCriteria, GenerationConfig, MaxLengthCriteria, MaxTimeCriteria
 
 from model.errors import MicroStepError
 from model.finite import not_finite
+from model.stopping import Why
 from model.written import Written
+
+if TYPE_CHECKING:
+    from model.modeling import MicroStepForCausalLM
+
+Allowed = Callable[[int, Tensor], list[int]]  # of a row's number and its tokens: the ids that may follow
+
+
+@dataclass(frozen=True)
+class RowRules:
+    """What holds for one row, as if it were alone."""
+
+    processors: LogitsProcessorList
+    most: int  # new tokens
+
+
+def rules_of(
+    model: MicroStepForCausalLM,
+    settings: GenerationConfig,
+    rows: Sequence[Written],
+    allowed: Allowed | None,
+    given: Sequence[Any],
+) -> list[RowRules]:
+    """The rules of rows.
+
+    Args:
+        model: whose settings they are.
+        settings: prepared ones; `max_length` and `min_length` count prompt and answer of a row, without padding.
+        rows: with their prompts.
+        allowed: transformers' `prefix_allowed_tokens_fn`.
+        given: processors of the caller's own; called with one row, and with the same tokens more than once.
+
+    Raises:
+        MicroStepError: a prompt that leaves no room, or settings that transformers does not take.
+    """
+    found = []
+    for number, row in enumerate(rows):
+        read = len(row.prompt)
+        most = settings.max_new_tokens
+        if most is None:
+            most = settings.max_length - read
+        if most < 1:
+            raise MicroStepError(
+                f"a prompt has {read} tokens and max_length is {settings.max_length}, which counts them too; set"
+                " max_new_tokens"
+            )
+        own = copy.copy(settings)
+        own.max_length = read + most
+        if own.min_new_tokens is not None:
+            own.min_length = read + own.min_new_tokens
+
+        def of_row(_: int, ids: Tensor, number: int = number) -> list[int]:
+            assert allowed is not None
+            return allowed(number, ids)
+
+        ids = torch.tensor([row.prompt], device=model.device)
+        try:
+            processors = model._get_logits_processor(
+                own,
+                read,
+                ids,
+                prefix_allowed_tokens_fn=None if allowed is None else of_row,
+                logits_processor=LogitsProcessorList(given),
+                device=ids.device,
+                model_kwargs={},
+            )
+        except ValueError as error:
+            raise MicroStepError(f"transformers does not take these settings: {error}") from error
+        found.append(RowRules(processors, most))
+    return found
 
 
 class Chooser:
-    """Chooses tokens for the rows of one run of a model."""
+    """Chooses tokens for the rows of one run, and says when a row is over.
+
+    Args:
+        model: that writes.
+        sampled: draw tokens, rather than take the likeliest.
+        rows: of the run.
+        rules: of each row.
+        criteria: where answers end, besides their lengths; transformers' own and the caller's.
+        generator: of random numbers; None: torch's global one.
+        topk: keep so many likeliest words of each new token.
+    """
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        settings: GenerationConfig,
-        processors: Callable[[list[int]], LogitsProcessorList],
+        model: MicroStepForCausalLM,
+        sampled: bool,
+        rows: Sequence[Written],
+        rules: Sequence[RowRules],
         criteria: StoppingCriteriaList,
-        most: int,
         generator: torch.Generator | None,
         topk: int,
     ) -> None:
-        if settings.num_beams != 1:
-            raise MicroStepError("segments are decoded greedily or sampled; num_beams must be 1")
-        self.model = model
-        self.sampled = bool(settings.do_sample)
-        self.most = most  # new tokens of a row
+        self.model, self.sampled = model, sampled
         self.topk = topk
-        self._processors = processors
-        self._of_row: dict[int, LogitsProcessorList] = {}
-        self._others = [c for c in criteria if not isinstance(c, EosTokenCriteria | MaxLengthCriteria)]
-        end = settings.eos_token_id
-        self._ends = set() if end is None else set(end if isinstance(end, list) else [end])
+        lengths = [c.max_length for c in criteria if isinstance(c, MaxLengthCriteria)]  # of the caller, instead
+        self._most = {
+            id(row): min(lengths) - len(row.prompt) if lengths else each.most
+            for row, each in zip(rows, rules, strict=True)
+        }
+        self._processors = {id(row): each.processors for row, each in zip(rows, rules, strict=True)}
+        self._times = [c for c in criteria if isinstance(c, MaxTimeCriteria)]
+        self.ends = {
+            int(token) for c in criteria if isinstance(c, EosTokenCriteria) for token in c.eos_token_id.tolist()
+        }
+        known = EosTokenCriteria | MaxLengthCriteria | MaxTimeCriteria
+        self._others = [c for c in criteria if not isinstance(c, known)]
         self._generator = generator
 
-    @property
-    def any_end(self) -> int:
-        """An id that ends an answer; 0 if there is none."""
-        return min(self._ends, default=0)
+    def room(self, row: Written) -> int:
+        """How many more tokens a row may have."""
+        return self._most[id(row)] - len(row.ids)
 
     def looks_back(self, rows: list[Written]) -> bool:
         """Whether a choice depends on more than the logits."""
-        return bool(self._processors_of(rows[0]))
+        return bool(self._processors[id(rows[0])])
 
     def processed(self, logits: Tensor, rows: list[Written], beyond: list[list[int]] | None = None) -> Tensor:
         """[R, V] scores after the processors and warpers.
@@ -66,7 +151,7 @@ class Chooser:
             return logits
         more = beyond or [[] for _ in rows]
         scores = [
-            self._processors_of(row)(self._history(row, extra, logits.device), logits[i : i + 1].clone())
+            self._processors[id(row)](self._history(row, extra, logits.device), logits[i : i + 1].clone())
             for i, (row, extra) in enumerate(zip(rows, more, strict=True))
         ]
         return torch.cat(scores)
@@ -94,8 +179,8 @@ class Chooser:
         """Random numbers from 0 to 1."""
         return torch.rand(*shape, generator=self._generator, device=device)
 
-    def add(self, row: Written, token: int, probability: float, now: float, logits: Tensor) -> bool:
-        """Put a token at a row's end; whether the row is over.
+    def add(self, row: Written, token: int, probability: float, now: float, logits: Tensor) -> Why | None:
+        """Put a token at a row's end; why the row is over, if it is.
 
         Raises:
             NumericalError: its probability is NaN, since the logits are not finite.
@@ -109,19 +194,18 @@ class Chooser:
         if self.topk:
             best = logits.softmax(-1).topk(self.topk)
             row.topk.append((best.indices.tolist(), best.values.tolist()))
-        row.ended = token in self._ends or self._other_end(row, logits.device)
-        return row.ended or len(row.ids) >= self.most
+        row.ended = token in self.ends or self._meets(row, self._others, logits.device)
+        if row.ended:
+            return "end"
+        if self.room(row) <= 0:
+            return "limit"
+        return "time" if self._meets(row, self._times, logits.device) else None
 
-    def _other_end(self, row: Written, device: torch.device) -> bool:
-        if not self._others:
+    def _meets(self, row: Written, criteria: list[Any], device: torch.device) -> bool:
+        if not criteria:
             return False
         history = self._history(row, [], device)
-        return any(bool(torch.as_tensor(criterion(history, None)).any()) for criterion in self._others)
-
-    def _processors_of(self, row: Written) -> LogitsProcessorList:
-        if id(row) not in self._of_row:
-            self._of_row[id(row)] = self._processors(row.prompt)
-        return self._of_row[id(row)]
+        return any(bool(torch.as_tensor(criterion(history, None)).any()) for criterion in criteria)
 
     def _history(self, row: Written, extra: list[int], device: torch.device) -> Tensor:
         """[1, p + t] a row's tokens, without padding."""

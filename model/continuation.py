@@ -20,8 +20,9 @@ from transformers import (
 
 from model.errors import MicroStepError, TextError, TooLarge
 from model.finite import not_finite
-from model.forward import context_length, logits_of, text_config
+from model.forward import context_length, logits_of
 from model.past import Past
+from model.settings import end_ids
 from model.uncertainty import TokenScores, reduce_in_chunks, reduce_logits
 
 
@@ -94,7 +95,7 @@ def continue_text(
             f"{len(fed)} prompt tokens and {max_new_tokens} new ones do not fit this model's context of {limit}"
         )
     warpers, generator = sampling.warpers, torch.Generator().manual_seed(sampling.seed)
-    ends = _end_ids(model)
+    ends = end_ids(model)
     with torch.inference_mode():
         past = Past(model)
         ids = torch.as_tensor(fed, device=model.device)[None]
@@ -126,11 +127,3 @@ def continue_text(
     return Continuation(
         ids=np.array(new, dtype=np.int64), scores=TokenScores.join(parts), ended=bool(new) and new[-1] in ends
     )
-
-
-def _end_ids(model: PreTrainedModel) -> set[int]:
-    """Ids that end a text, as `generate` reads them."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    if ends is None:
-        ends = text_config(model).eos_token_id
-    return set() if ends is None else {int(i) for i in (ends if isinstance(ends, list) else [ends])}

@@ -34,6 +34,11 @@ class Course:
     clock: Clock
     tell: Told  # of a row's number and all that it has written, after each of its segments
 
+    @property
+    def alone(self) -> bool:
+        """Whether the base writes alone, since no probability reaches tau."""
+        return self.tau > 1
+
 
 def read_prompts(
     model: MicroStepForCausalLM, input_ids: Tensor, mask: Tensor, cache: RowCache, read: Read
@@ -57,6 +62,12 @@ def read_prompts(
     ids, position = prompts.ids[:, prompts.shared :], prompts.position
     macro = read(embed(ids), prompts.mask, position[:, prompts.shared :])
     return macro.last[:, -1], macro.context[:, -1], prompts.mask, position[:, -1]
+
+
+def count_pass(rows: list[Written]) -> None:
+    """Count a pass of the base for the rows that were in it; of a prompt in parts, all of them are one."""
+    for row in rows:
+        row.macro_steps += 1
 
 
 def only(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:

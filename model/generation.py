@@ -6,23 +6,25 @@ have segments of different lengths; each row takes one slot of the macro cache a
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, StoppingCriteriaList, StopStringCriteria
-from transformers.generation import GenerationConfig, GenerationMixin
+from transformers import StoppingCriteriaList
+from transformers.generation import GenerationConfig
 
-from model.choosing import Chooser
-from model.course import Course, Told, leave, only
+from model.choosing import Allowed, Chooser, rules_of
+from model.course import Course, Told, count_pass, leave, only
 from model.errors import MicroStepError, TextError, TooLarge
 from model.few_rows import for_few_rows
 from model.finite import not_finite
 from model.forward import logits_of
 from model.lossless import write_lossless
 from model.macro_cache import macro_cache
+from model.settings import NEW_TOKENS, check_settings, end_ids
 from model.stopping import Offer, StopRule, find_stop_rule
 from model.written import Clock, SegmentedGeneration, Written, gathered
 
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from model.modeling import MicroStepForCausalLM
 
 __all__ = ["SegmentedGeneration", "Written", "generate_segments"]
-
-NEW_TOKENS = 256  # where nothing else is said
 
 
 def generate_segments(
@@ -48,7 +48,9 @@ def generate_segments(
     seed: int | None = None,
     topk: int = 0,
     tokenizer: Any = None,
-    stop_strings: str | list[str] | None = None,
+    logits_processor: Any = None,
+    stopping_criteria: Any = None,
+    prefix_allowed_tokens_fn: Allowed | None = None,
     streamer: Any = None,
     on_segment: Told | None = None,
     **settings: Any,
@@ -69,15 +71,19 @@ def generate_segments(
         seed: of sampling; None: torch's global state.
         topk: keep so many likeliest words of each new token.
         tokenizer: needed for stop strings.
-        stop_strings: end an answer after any of these.
+        logits_processor: processors of the caller's own, which see one row at a time and must depend on its tokens
+            alone: they are asked again where a token was not kept.
+        stopping_criteria: further ones; they see one row at a time.
+        prefix_allowed_tokens_fn: of a row's number and its tokens, the ids that may follow.
         streamer: a transformers streamer, for one prompt; it is given whole segments.
         on_segment: told the row's number and all that it has written after each of its segments; may raise to stop.
-        settings: more of GenerationConfig: do_sample, temperature, top_p, top_k, repetition_penalty, ...
+        settings: more of GenerationConfig: do_sample, temperature, top_p, top_k, repetition_penalty, stop_strings, ...
 
     Raises:
         TextError: a prompt is empty.
         TooLarge: prompt and new tokens do not fit the base's context.
-        MicroStepError: padding is not on the left, or settings that do not go together.
+        MicroStepError: padding is not on the left, or settings that do not go together or are not had here; see
+            `model.settings`.
         NumericalError: the model's logits are not finite.
     """
     chosen = find_stop_rule(rule, model.stop is not None)
@@ -88,79 +94,71 @@ def generate_segments(
     mask = _checked(input_ids, attention_mask)
     if streamer is not None and len(input_ids) != 1:
         raise MicroStepError("a streamer takes one prompt; use on_segment for a batch")
-    given = generation_config or model.generation_config
-    if max_new_tokens is None and given.max_new_tokens is None and given.max_length is None:
-        max_new_tokens = NEW_TOKENS
     if max_new_tokens is not None:
         settings["max_new_tokens"] = max_new_tokens
-    given_processors = LogitsProcessorList(settings.pop("logits_processor", []))
-    criteria = StoppingCriteriaList(settings.pop("stopping_criteria", []))
-    if stop_strings is not None:
-        if tokenizer is None:
-            raise MicroStepError("stop strings need the tokenizer: give tokenizer=...")
-        criteria.append(StopStringCriteria(tokenizer=tokenizer, stop_strings=stop_strings))
-
-    def decode(
-        _: Any,
-        input_ids: Tensor,
-        stopping_criteria: Any = None,
-        generation_config: Any = None,
-        **__: Any,
-    ) -> SegmentedGeneration:
-        width = input_ids.shape[1]
-        new = int(generation_config.max_length) - width
-        _check_context(model, width + new)
-        generator = None if seed is None else torch.Generator(input_ids.device).manual_seed(seed)
-        repeated = mask.repeat_interleave(len(input_ids) // len(mask), 0)
-
-        def processors(prompt: list[int]) -> LogitsProcessorList:
-            """Transformers' own for one row, as if it were alone."""
-            ids = torch.tensor([prompt], device=input_ids.device)
-            return model._get_logits_processor(
-                generation_config,
-                len(prompt),
-                ids,
-                logits_processor=given_processors,
-                device=ids.device,
-                model_kwargs={},
-            )
-
-        chooser = Chooser(model, generation_config, processors, stopping_criteria, new, generator, topk)
-        rows = [Written(ids[kept].tolist()) for ids, kept in zip(input_ids, repeated.bool(), strict=True)]
-        clock = Clock()
-        write = write_lossless if lossless else write_merged
-        with torch.inference_mode():
-            quick = for_few_rows(model)
-            course = Course(quick, chooser, chosen, confidence, most, clock, _teller(streamer, on_segment))
-            slots = write(course, input_ids, repeated, rows)
-        pad = generation_config.pad_token_id
-        if pad is None:
-            pad = chooser.any_end
-        name = chosen.name
-        return gathered(input_ids, rows, int(pad), clock, name, confidence, most, lossless, slots)
-
+    prepared = _prepared(model, generation_config, settings, len(input_ids))
+    criteria = _criteria(model, prepared, stopping_criteria, tokenizer)
+    copies = prepared.num_return_sequences or 1
+    ids, mask = input_ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
     if streamer is not None:
         streamer.put(input_ids.cpu())
-    found: SegmentedGeneration = GenerationMixin.generate(
-        model,
-        input_ids,
-        attention_mask=mask,
-        generation_config=generation_config,
-        stopping_criteria=criteria,
-        custom_generate=decode,
-        **settings,
-    )
+    rows = [Written(each[kept].tolist()) for each, kept in zip(ids, mask.bool(), strict=True)]
+    rules = rules_of(model, prepared, rows, prefix_allowed_tokens_fn, logits_processor or [])
+    generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
+    chooser = Chooser(model, bool(prepared.do_sample), rows, rules, criteria, generator, topk)
+    _check_context(model, max(len(row.prompt) + chooser.room(row) for row in rows))
+    clock = Clock()
+    write = write_lossless if lossless else write_merged
+    with torch.inference_mode():
+        quick = for_few_rows(model)
+        course = Course(quick, chooser, chosen, confidence, most, clock, _teller(streamer, on_segment))
+        slots = write(course, ids, mask, rows)
     if streamer is not None:
         streamer.end()
+    pad = 0 if prepared._pad_token_tensor is None else int(prepared._pad_token_tensor)
+    return gathered(ids, rows, pad, clock, chosen.name, confidence, most, lossless, slots)
+
+
+def _prepared(
+    model: MicroStepForCausalLM, given: GenerationConfig | None, settings: dict[str, Any], rows: int
+) -> GenerationConfig:
+    """Settings of one run as transformers makes them of the given and the model's own, checked.
+
+    Raises:
+        MicroStepError: see `check_settings`.
+    """
+    if model.generation_config.eos_token_id is None and (given is None or given.eos_token_id is None):
+        settings = {"eos_token_id": end_ids(model) or None, **settings}
+    try:
+        found, others = model._prepare_generation_config(given, **settings)
+    except ValueError as error:
+        raise MicroStepError(f"transformers does not take these settings: {error}") from error
+    check_settings(found, others)
+    said = [settings.get("max_length"), *(each.max_length for each in (given, model.generation_config) if each)]
+    if found.max_new_tokens is None and all(length is None for length in said):
+        found.max_new_tokens = NEW_TOKENS
+    model._prepare_special_tokens(found, True, device=model.device, batch_size=rows)
     return found
+
+
+def _criteria(
+    model: MicroStepForCausalLM, settings: GenerationConfig, given: Any, tokenizer: Any
+) -> StoppingCriteriaList:
+    """Where answers end; lengths of the settings are counted by row (choosing.py)."""
+    if settings.stop_strings is not None and tokenizer is None:
+        raise MicroStepError("stop strings need the tokenizer: give tokenizer=...")
+    endless = copy.copy(settings)
+    endless.max_length = None
+    return model._get_stopping_criteria(endless, StoppingCriteriaList(given or []), tokenizer)
 
 
 def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
     """Write all rows to their ends; returns the slots of the macro cache. Rows that are over leave the batch."""
-    if course.tau > 1 and not course.rule.needs_stop_head:
-        course = replace(course, most=1)  # no probability reaches it
+    if course.alone:
+        course = replace(course, most=1)
     clock, cache = course.clock, macro_cache(course.model)
     last, context = cache.read(input_ids, mask)
+    count_pass(rows)
     clock.to("prompt")
     live = list(range(len(rows)))
     while live:
@@ -174,6 +172,7 @@ def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Wri
             break
         live, e, there = leave(cache, going, live, e, there)
         last, context = cache.step(e, there)
+        count_pass([rows[i] for i in live])
         clock.to("macro")
     return cache.slots
 
@@ -237,9 +236,12 @@ class _Segment:
         told = zip(live, token.tolist(), probability.tolist(), strict=True)
         for at, (i, id_, p) in enumerate(told):
             row = self.rows[i]
-            self.over[i] = self.course.chooser.add(row, id_, p, now, logits[at])
-            if self.over[i]:
-                row.finish()
+            over = self.course.chooser.add(row, id_, p, now, logits[at])
+            self.over[i] = over is not None
+            if over is not None:
+                row.close(over)
+            elif self.course.alone:
+                row.close("unsure")
             elif slot == self.course.most - 1:
                 row.close("cap")
             else:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from model.choosing import Chooser, probability_of
-from model.course import Course, leave, read_prompts
+from model.course import Course, count_pass, leave, read_prompts
 from model.finite import not_finite
 from model.forward import logits_of, vocabulary
 from model.growing_cache import IDLE, growing_cache, keep_slots, padded_anywhere
+from model.stopping import Why
 from model.written import Clock, Written
 
 
@@ -36,6 +38,7 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
     last, context, mask, position = read_prompts(
         model, input_ids, mask, cache, lambda e, mask, position: model.macro(e, mask, position, cache)
     )
+    count_pass(rows)
     logits = logits_of(model.base, last)
     token, probability = chooser.choose(logits, rows)
     clock.to("prompt")
@@ -45,8 +48,8 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
         told = zip(live, token.tolist(), probability.tolist(), strict=True)
         for at, (i, id_, p) in enumerate(told):
             rows[i].open()
-            if chooser.add(rows[i], id_, p, clock.now(), logits[at]):
-                rows[i].finish()
+            if (over := chooser.add(rows[i], id_, p, clock.now(), logits[at])) is not None:
+                rows[i].close(over)
                 course.tell(i, rows[i])
             else:
                 going.append(at)
@@ -62,19 +65,20 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
         steps = torch.arange(1, n + 2, device=mask.device)
         seen = torch.cat([mask, inside.to(mask.dtype)], 1)
         macro = model.macro(embed(fed), seen, position[:, None] + steps, cache)
+        count_pass(written)
         logits = logits_of(model.base, macro.last.flatten(0, 1)).view(len(live), n + 1, -1)
-        count, token, possible = _accepted(chooser, written, logits, draft)
+        clock.to("macro")
+        checked = _check(chooser, written, logits, draft, clock)
+        token, count = checked.token, checked.count
         batch = torch.arange(len(live), device=mask.device)
-        every, logits, context = logits, logits[batch, count], macro.context[batch, count]
-        probability = probability_of(logits, token).where(possible, torch.nan)
+        logits, context = logits[batch, count], macro.context[batch, count]
+        probability = probability_of(logits, token).where(checked.possible, torch.nan)
         mask = keep_slots(cache, seen, torch.arange(n + 1, device=mask.device) <= count[:, None], anywhere, IDLE)
         position = position + count + 1
         clock.to("macro")
-        accepted_p = _chosen_probability(every, draft.ids)
-        over = _take(chooser, written, draft, count.tolist(), accepted_p, every, clock)
         for i in live:
             course.tell(i, rows[i])
-        kept = [at for at, done in enumerate(over) if not done]
+        kept = [at for at, over in enumerate(checked.over) if not over]
         if not kept:
             return int(cache.get_seq_length())
         live, mask, position, token, context, probability, logits = leave(
@@ -89,7 +93,8 @@ class Draft:
         self.ids = torch.zeros(rows, 0, dtype=torch.long, device=device)  # [R, n]
         self.there = torch.zeros(rows, 0, dtype=torch.bool, device=device)  # [R, n]
         self.distributions: list[Tensor] = []  # n x [R, V], where they are sampled
-        self.refused: list[tuple[int, float] | None] = [None] * rows  # the word that was not confident enough
+        self.why: list[Why] = ["cap"] * rows  # the draft has no more tokens
+        self.refused: list[tuple[int, float] | None] = [None] * rows  # the word that the rule did not keep
 
     def add(self, ids: Tensor, going: Tensor, distribution: Tensor | None) -> None:
         """Put one more token [R] where `going` [R]."""
@@ -98,13 +103,18 @@ class Draft:
         if distribution is not None:
             self.distributions.append(distribution)
 
+    def stop(self, rows: Tensor, why: Why) -> None:
+        """Note why the drafts of rows, [R] bool, have no more tokens."""
+        for i in rows.nonzero()[:, 0].tolist():
+            self.why[i] = why
+
 
 class _Drafter:
-    """Drafts up to M - 1 tokens, each row as long as the rule lets it."""
+    """Drafts up to M - 1 tokens, each row as long as the rule lets it, and not beyond an end."""
 
     def __init__(self, course: Course) -> None:
         self.model, self.chooser, self.rule, self.tau = course.model, course.chooser, course.rule, course.tau
-        self.most = course.most if course.tau <= 1 else 1
+        self.most, self.alone = course.most, course.alone
         self.words = torch.tensor(self.model.config.draft_vocabulary, device=self.model.device, dtype=torch.long)
         self.head = with_vocabulary(self.model.base, self.words) if len(self.words) else self.model.base
 
@@ -114,66 +124,86 @@ class _Drafter:
         embed = model.get_input_embeddings()
         cache = model.micro.new_cache()
         going = torch.ones_like(token, dtype=torch.bool)
+        if self.alone and self.most > 1:
+            out.stop(going, "unsure")
+            return out
         product = torch.ones(len(rows), device=token.device)
         # as many as there is room for: the base adds a token of its own
-        room = torch.tensor([self.chooser.most - len(row.ids) - 1 for row in rows], device=token.device)
+        room = torch.tensor([self.chooser.room(row) - 1 for row in rows], device=token.device)
         beyond: list[list[int]] = [[] for _ in rows]
         before: Tensor | None = context
         for slot in range(1, self.most):
+            out.stop(going & (room < slot), "limit")
             going = going & (room >= slot)
             if not bool(going.any()):
                 break
             state, _ = model.micro(before, embed(token)[:, None], cache)
             before = None
             stop = None if model.stop is None else model.stop(state[:, 0])[:, 0].float().sigmoid()
-            if self.rule.early:
-                going = going & (1 - stop >= self.tau) if stop is not None else going
+            if self.rule.early and stop is not None:
+                keep = 1 - stop >= self.tau
+                out.stop(going & ~keep, "unsure")
+                going = going & keep
                 if not bool(going.any()):
                     break
-            token, distribution, sure = self._next(state[:, 0], rows, beyond)
-            product = product * sure
+            at = going.nonzero()[:, 0]
+            asked = at.tolist()
+            offered = self._next(state[at, 0], [rows[i] for i in asked], [beyond[i] for i in asked])
+            token = token.index_put((at,), offered.ids)
+            product = product.index_put((at,), product[at] * offered.sure)
+            keep = going.clone()
             if not self.rule.early:
-                keep = (product if self.rule.name == "product" else sure) >= self.tau
-                self._refuse(out, rows, going, keep, token, sure)
-                going = going & keep
-            else:
-                self._refuse(out, rows, going, going, token, sure)
+                keep[at] = (product[at] if self.rule.name == "product" else offered.sure) >= self.tau
+            told = zip(asked, keep[at].tolist(), offered.ids.tolist(), offered.probability.tolist(), strict=True)
+            for i, kept, id_, p in told:
+                if math.isnan(p):
+                    raise not_finite(model, "the micro decoder has probabilities")
+                rows[i].micro_steps += 1
+                rows[i].drafted += kept
+                beyond[i].append(id_)
+                if not kept:
+                    out.refused[i] = (id_, p)
+            out.stop(going & ~keep, "unsure")
+            going = going & keep
             if not bool(going.any()):
                 break
-            out.add(token, going, distribution)
-            for extra, id_ in zip(beyond, token.tolist(), strict=True):
-                extra.append(id_)
+            whole = offered.distribution
+            if whole is not None:
+                whole = whole.new_zeros(len(rows), whole.shape[1]).index_copy(0, at, whole)
+            out.add(token, going, whole)
+            if self.chooser.ends:
+                over = torch.tensor([id_ in self.chooser.ends for id_ in token.tolist()], device=token.device)
+                out.stop(going & over, "end")
+                going = going & ~over
         return out
 
-    def _next(
-        self, state: Tensor, rows: list[Written], beyond: list[list[int]]
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """[R] tokens, their distributions [R, V] where they are drawn, and [R] the likeliest word's probability."""
+    def _next(self, state: Tensor, rows: list[Written], beyond: list[list[int]]) -> Offered:
+        """The next words of G rows, after the micro decoder's states [G, d]."""
         logits = logits_of(self.head, state)
         sure = (logits.amax(-1) - logits.logsumexp(-1)).exp()
         if not self.chooser.sampled and not self.chooser.looks_back(rows):
             best = logits.argmax(-1)
-            return (self.words[best] if len(self.words) else best), None, sure
+            return Offered(self.words[best] if len(self.words) else best, None, sure, sure)
         if len(self.words):
             full = logits.new_full((len(logits), vocabulary(self.model.base)), float("-inf"))
             logits = full.index_copy(1, self.words, logits)
         scores = self.chooser.processed(logits, rows, beyond)
         if not self.chooser.sampled:
-            return scores.argmax(-1), None, sure
+            best = scores.argmax(-1)
+            return Offered(best, None, sure, probability_of(logits, best))
         distribution = scores.softmax(-1)
-        return self.chooser.sample(distribution), distribution, sure
+        drawn = self.chooser.sample(distribution)
+        return Offered(drawn, distribution, sure, probability_of(logits, drawn))
 
-    def _refuse(
-        self, out: Draft, rows: list[Written], going: Tensor, keep: Tensor, token: Tensor, sure: Tensor
-    ) -> None:
-        told = zip(rows, going.tolist(), keep.tolist(), token.tolist(), sure.tolist(), strict=True)
-        for i, (row, was, is_kept, id_, p) in enumerate(told):
-            if was and math.isnan(p):
-                raise not_finite(self.model, "the micro decoder has probabilities")
-            row.micro_steps += was
-            row.drafted += was and is_kept
-            if was and not is_kept:
-                out.refused[i] = (id_, p)
+
+@dataclass(frozen=True)
+class Offered:
+    """The next word of a draft, for G rows. Probabilities are before processors and temperature."""
+
+    ids: Tensor  # [G]
+    distribution: Tensor | None  # [G, V] that it was drawn from
+    sure: Tensor  # [G] probability of the likeliest word, which the rule looks at
+    probability: Tensor  # [G] of the word itself
 
 
 def with_vocabulary(lm: PreTrainedModel, words: Tensor) -> PreTrainedModel:
@@ -189,45 +219,75 @@ def with_vocabulary(lm: PreTrainedModel, words: Tensor) -> PreTrainedModel:
     return out
 
 
-def _accepted(chooser: Chooser, rows: list[Written], logits: Tensor, draft: Draft) -> tuple[Tensor, Tensor, Tensor]:
-    """[R] how many drafted tokens the base keeps, [R] its own token after them, and whether any was possible there.
+@dataclass
+class Checked:
+    """What the base made of the drafts of R rows."""
 
-    Args:
-        chooser: chooses.
-        rows: R rows.
-        logits: [R, 1 + n, V] of the base, before and after each drafted token.
-        draft: n tokens of each row.
+    count: Tensor  # [R] drafted tokens that it keeps
+    token: Tensor  # [R] its own token after them; nothing where the row is over
+    possible: Tensor  # [R] whether any was possible there
+    over: list[bool]  # R, the row ended within its draft
+
+
+def _check(chooser: Chooser, rows: list[Written], logits: Tensor, draft: Draft, clock: Clock) -> Checked:
+    """Put what the base keeps of the drafts at the rows' ends, and close their segments; logits [R, 1 + n, V].
+
+    Place by place, so that processors and criteria see only what was written.
     """
     n = draft.ids.shape[1]
-    batch = torch.arange(len(rows), device=logits.device)
-    if chooser.looks_back(rows):
-        drafts = draft.ids.tolist()
-        scores = torch.stack(
-            [chooser.processed(logits[:, j], rows, [ids[:j] for ids in drafts]) for j in range(n + 1)], 1
-        )
-    else:
-        scores = logits
+    ids, drafted, told = draft.ids.tolist(), draft.there.sum(1).tolist(), _probability(logits, draft.ids)
+    none = torch.zeros(len(rows), dtype=torch.long, device=logits.device)
+    found = Checked(none, none.clone(), none.bool(), [False] * len(rows))
+    counts, live = [0] * len(rows), list(range(len(rows)))
+    for j in range(n + 1):
+        if not live:
+            break
+        at = torch.tensor(live, device=logits.device)
+        some = [rows[i] for i in live]
+        scores = chooser.processed(logits[at, j], some)
+        agreed, found.token[at] = _agreed(chooser, scores, draft, j, at)
+        found.possible[at] = scores.amax(-1) > -torch.inf
+        going = []
+        for i, yes in zip(live, agreed, strict=True):
+            row = rows[i]
+            if not yes:
+                disagreed = j < drafted[i]
+                row.close("disagreed", (ids[i][j], told[i][j])) if disagreed else row.close(
+                    draft.why[i], draft.refused[i]
+                )
+                continue
+            counts[i] += 1
+            row.accepted += 1
+            if (over := chooser.add(row, ids[i][j], told[i][j], clock.now(), logits[i, j])) is None:
+                going.append(i)
+            else:
+                row.close(over)
+                found.over[i] = True
+        live = going
+    found.count = torch.tensor(counts, device=logits.device)
+    return found
+
+
+def _agreed(chooser: Chooser, scores: Tensor, draft: Draft, j: int, at: Tensor) -> tuple[list[bool], Tensor]:
+    """Of rows `at` [L] whether the base, by its scores [L, V], keeps the draft's token at place j, and [L] its own."""
+    n = draft.ids.shape[1]
+    there = draft.there[at, j] if j < n else torch.zeros_like(at, dtype=torch.bool)
     if not chooser.sampled:
         choice = scores.argmax(-1)
-        agreed = (choice[:, :n] == draft.ids) & draft.there
-        count = agreed.long().cumprod(1).sum(1)
-        return count, choice[batch, count], scores[batch, count].amax(-1) > -torch.inf
-    p, possible = scores.softmax(-1), scores.amax(-1) > -torch.inf
-    if not n:
-        return torch.zeros_like(batch), chooser.sample(p[:, 0]), possible[:, 0]
-    q = torch.stack(draft.distributions, 1)  # [R, n, V]
-    drawn = draft.ids[..., None]
-    ratio = (p[:, :n].gather(2, drawn) / q.gather(2, drawn).clamp_min(1e-30))[..., 0]
-    agreed = (chooser.uniform(len(rows), n, device=logits.device) < ratio) & draft.there
-    count = agreed.long().cumprod(1).sum(1)
-    refused = count < draft.there.sum(1)
-    at = p[batch, count]
-    rest = (at - q[batch, count.clamp(max=n - 1)]).clamp_min(0)
-    token = chooser.sample(torch.where((refused & (rest.sum(-1) > 0))[:, None], rest, at))
-    return count, token, possible[batch, count]
+        agreed = there & (choice == draft.ids[at, j]) if j < n else there
+        return agreed.tolist(), choice
+    p = scores.softmax(-1)
+    if not bool(there.any()):
+        return there.tolist(), chooser.sample(p)
+    q, drawn = draft.distributions[j][at], draft.ids[at, j, None]
+    ratio = (p.gather(1, drawn) / q.gather(1, drawn).clamp_min(1e-30))[:, 0]
+    agreed = there & (chooser.uniform(len(at), device=at.device) < ratio)
+    rest = (p - q).clamp_min(0)
+    refused = there & ~agreed & (rest.sum(-1) > 0)
+    return agreed.tolist(), chooser.sample(torch.where(refused[:, None], rest, p))
 
 
-def _chosen_probability(logits: Tensor, ids: Tensor) -> list[list[float]]:
+def _probability(logits: Tensor, ids: Tensor) -> list[list[float]]:
     """[R, n] the base's probability of drafted tokens, from logits [R, 1 + n, V]."""
     n = ids.shape[1]
     if not n:
@@ -235,30 +295,3 @@ def _chosen_probability(logits: Tensor, ids: Tensor) -> list[list[float]]:
     at = logits[:, :n]
     found: list[list[float]] = (at.gather(2, ids[..., None])[..., 0] - at.logsumexp(-1)).exp().tolist()
     return found
-
-
-def _take(
-    chooser: Chooser,
-    rows: list[Written],
-    draft: Draft,
-    counts: list[int],
-    probability: list[list[float]],
-    logits: Tensor,
-    clock: Clock,
-) -> list[bool]:
-    """Put what was accepted at the rows' ends and close their segments; whether each row is over."""
-    over, ids, drafted = [], draft.ids.tolist(), draft.there.sum(1).tolist()
-    for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
-        done = False
-        for j in range(count):
-            row.accepted += 1
-            if done := chooser.add(row, ids[i][j], probability[i][j], clock.now(), logits[i, j]):
-                break
-        if done:
-            row.finish()
-        elif count < drafted[i]:
-            row.close("disagreed", (ids[i][count], probability[i][count]))
-        else:
-            row.close("cap" if draft.refused[i] is None else "unsure", draft.refused[i])
-        over.append(done)
-    return over

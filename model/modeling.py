@@ -8,6 +8,7 @@ M2D and as HAMburger (arXiv 2505.20438); generation stands in generation.py and 
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal, cast
 
 import torch
@@ -28,17 +29,11 @@ from model.micro_decoder import MicroDecoder
 from model.outputs import Macro, Micro, MicroStepOutput, states_of
 from model.past import past_name, takes_positions
 from model.saving import base_reference, load_modules, save_modules
+from model.settings import end_ids, inferred_mask
 from model.split_check import check_merge_layer
 
 Group = Literal["new", "base", "adapter"]
-_ANYWHERE = {
-    "local_files_only",
-    "trust_remote_code",
-    "cache_dir",
-    "revision",
-    "token",
-    "use_safetensors",
-}  # of no use here
+_OF_NO_USE = {"local_files_only", "trust_remote_code", "cache_dir", "revision", "token", "use_safetensors"}
 
 
 class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
@@ -85,6 +80,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
                 module.to(device=base.device, dtype=base.dtype)
         settings = model.generation_config
         settings.update(**{k: v for k, v in base.generation_config.to_dict().items() if v is not None})
+        settings.eos_token_id = end_ids(base) or None
         for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
             if getattr(settings, name) is None and tokenizer is not None:
                 setattr(settings, name, getattr(tokenizer, name))
@@ -98,11 +94,13 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         where = pretrained_model_name_or_path
         if base_reference(where) is not None:
             kwargs.pop("config", None)
-            loaded = load_modules(cls, where, **{k: v for k, v in kwargs.items() if k not in _ANYWHERE})
+            loaded = load_modules(cls, where, **{k: v for k, v in kwargs.items() if k not in _OF_NO_USE})
             check_merge_layer(loaded)
             return loaded
         found = super().from_pretrained(where, *args, **kwargs)  # the model, or with it what else was asked for
-        check_merge_layer(found[0] if isinstance(found, tuple) else found)
+        model = found[0] if isinstance(found, tuple) else found
+        check_merge_layer(model)
+        model.base.generation_config = copy.deepcopy(model.generation_config)  # its answers end where the model's do
         return cast(MicroStepForCausalLM, found)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
@@ -374,12 +372,17 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         """Continue prompts segment by segment; see `model.generation.generate_segments` for the options."""
         return generate_segments(self, input_ids, attention_mask, **options)
 
-    def generate(self, inputs: Tensor | None = None, **options: Any) -> Any:
-        """As transformers' own, decoded segment by segment; gives `SegmentedGeneration.sequences`."""
-        ids = options.pop("input_ids", inputs)
+    def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **options: Any) -> Any:
+        """As transformers' own, decoded segment by segment; gives `SegmentedGeneration.sequences`.
+
+        Without an attention mask padding is what transformers takes for it (`inferred_mask`).
+        """
+        ids, mask = options.pop("input_ids", inputs), options.pop("attention_mask", None)
         if ids is None:
             raise MicroStepError("there is nothing to continue: give input_ids")
-        return self.generate_segments(ids, options.pop("attention_mask", None), **options).sequences
+        if mask is None:
+            mask = inferred_mask(ids, generation_config or self.generation_config, options)
+        return self.generate_segments(ids, mask, generation_config=generation_config, **options).sequences
 
 
 def _at_tokens(last: Tensor, plan: Layout) -> Tensor:

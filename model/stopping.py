@@ -10,13 +10,14 @@ from torch import Tensor
 
 from model.errors import MicroStepError
 
-Why = Literal["unsure", "cap", "end", "limit", "disagreed"]
+Why = Literal["unsure", "cap", "end", "limit", "disagreed", "time"]
 REASONS: dict[Why, str] = {
     "unsure": "the rule did not keep the next token",
     "cap": "the segment has M tokens",
     "end": "the answer ended",
     "limit": "there is room for no more new tokens",
     "disagreed": "the base chose another token than the draft",
+    "time": "max_time was over",
 }
 
 

@@ -22,9 +22,11 @@ class Written:
     seconds: list[float] = field(default_factory=list)  # T, when the token was there, from the start of the run
     starts: list[int] = field(default_factory=list)  # S, index of each segment's first token
     why: list[Why] = field(default_factory=list)  # S, why the segment ended
-    refused: list[tuple[int, float] | None] = field(default_factory=list)  # S, the token that was not kept
+    refused: list[tuple[int, float] | None] = field(default_factory=list)
+    """S, the token that was not kept, and its probability under whoever refused it: the micro decoder where a rule did,
+    the base where it disagreed; both before processors and temperature."""
     topk: list[tuple[list[int], list[float]]] = field(default_factory=list)  # T, if asked for
-    macro_steps: int = 0  # passes of the base that wrote for this row, the prompt's included
+    macro_steps: int = 0  # passes of the base that this row was in, the prompt's included
     micro_steps: int = 0  # tokens that the micro decoder offered
     drafted: int = 0  # of these, shown to the base (lossless)
     accepted: int = 0
@@ -33,7 +35,6 @@ class Written:
     def open(self) -> None:
         """Start a segment at the next token."""
         self.starts.append(len(self.ids))
-        self.macro_steps += 1
 
     def add(self, token: int, probability: float, now: float) -> None:
         """Put a token at the end."""
@@ -45,10 +46,6 @@ class Written:
         """End the segment."""
         self.why.append(why)
         self.refused.append(refused)
-
-    def finish(self) -> None:
-        """End the last segment of a row that is over."""
-        self.close("end" if self.ended else "limit")
 
     @property
     def segments(self) -> list[list[int]]:

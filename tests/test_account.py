@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.account import _Judge, account, held_out_prompts
 from benchmarks.account_figure import draw
@@ -20,6 +21,7 @@ from data.prepared import Prepared
 from model.errors import ExportError, ModelError, TextError
 from model.loading import LoadedModel, ModelSpec, load
 from model.modeling import MicroStepForCausalLM
+from model.wrapping import wrapped
 from tests.micro_steps import scramble
 from tests.tiny import save_tiny
 from tests.training import make_prepared
@@ -91,6 +93,16 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
             assert row["cache_bytes_a_token"][0] == pytest.approx(whole / row["tokens_per_macro_step"][0])
     assert any(row["model"] == "merged" and row["tokens_per_macro_step"][0] > 1.5 for row in rows)
     assert len(draw(report).data) == 4 + 3 * 2, "a line a model, and one more for the speed of one prompt at a time"
+
+
+def test_the_cache_is_what_a_run_holds_at_its_end(base: Path, prepared: Prepared, models: tuple[str, str]) -> None:
+    """A slot was counted for what is written last, which no pass reads again."""
+    (prompt,) = held_out_prompts(prepared, "made", 1)
+    model, own = opened(models[:1]), load(ModelSpec(str(base)))
+    (alone, merged) = account(model, own, {"made": [prompt]}, (0.01,), tokens=12, sizes=((1, None),))["rows"]
+    found = wrapped(model[0]).model.generate_segments(torch.tensor([prompt]), confidence=0.01, max_new_tokens=12)
+    assert found.cache_slots == len(prompt) + found.macro_steps - 1
+    assert merged["cache_of_base"][0] == pytest.approx(found.cache_slots / (len(prompt) + alone["tokens"] - 1))
 
 
 def test_a_stopped_account_goes_on_and_measures_nothing_twice(

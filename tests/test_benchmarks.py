@@ -159,9 +159,8 @@ def test_lengths_are_forced_and_answers_have_all_their_tokens(folder):
 def test_a_forced_length_asks_nothing_of_the_micro_decoder_in_vain(folder):
     from benchmarks.decode_forced import forced_length
 
-    ways = (made := setting(folder, PROMPTS[:1], 12)).ways
-    with endless(ways.base, ways.model):
-        (row,) = ways.segments(made.batches[0], rule=forced_length(1.5), confidence=0.0, verify=False).rows
+    ways = endless((made := setting(folder, PROMPTS[:1], 12)).ways)
+    (row,) = ways.segments(made.batches[0], rule=forced_length(1.5), confidence=0.0, verify=False).rows
     assert [len(segment) for segment in row.segments] == [1, 2] * 4
     assert row.micro_steps == 4 and set(row.why) == {"unsure", "limit"} and set(row.refused) == {None}
 

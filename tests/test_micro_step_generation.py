@@ -349,7 +349,7 @@ def test_what_cannot_be_written_is_refused():
         model.generate_segments(ids, mask, max_segment_length=5)
     with pytest.raises(MicroStepError, match="padded on the left"):
         model.generate_segments(ids.flip(1), mask.flip(1))
-    with pytest.raises(MicroStepError, match="num_beams must be 1"):
+    with pytest.raises(MicroStepError, match="num_beams is 2"):
         model.generate_segments(ids, mask, num_beams=2)
     with pytest.raises(MicroStepError, match="a streamer takes one prompt"):
         model.generate_segments(ids, mask, streamer=Kept())

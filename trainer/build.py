@@ -28,6 +28,7 @@ from model.modeling import MicroStepForCausalLM
 from model.quiet import quiet
 from model.read import read_tokenizer
 from model.saving import fingerprint, share_weights
+from model.settings import end_ids
 from model.terminal import Tell
 from trainer.draft import DraftObjective, frequent
 from trainer.feed import DraftFeed, Feed, RowFeed, mean_tokens
@@ -191,9 +192,7 @@ def _micro_step(
     if recipe.objective == "draft":
         settings |= {"decoding": "lossless", "merger": "mean", "stop_head": False}
         if recipe.draft.vocabulary is not None and rows is not None:
-            ends = base.generation_config.eos_token_id
-            needed = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-            settings["draft_vocabulary"] = frequent(rows, recipe.draft.vocabulary, needed)
+            settings["draft_vocabulary"] = frequent(rows, recipe.draft.vocabulary, end_ids(base))
     settings.setdefault("max_segment_length", recipe.segmentation.max_length)
     if settings["max_segment_length"] != recipe.segmentation.max_length:
         raise MicroStepError("model.max_segment_length and segmentation.max_length differ: leave the first out")

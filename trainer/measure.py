@@ -17,6 +17,7 @@ from model.forward import body, logits_of
 from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.padding import left_padded
+from model.settings import ends_of
 from model.wrapping import wrapped
 from trainer.batches import batch, held_out_batches
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
@@ -94,15 +95,16 @@ def decoding(
     found = wrapped(load(ModelSpec(str(done.model), dtype="float32", device=device)))
     base = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype="float32", device=device))
     model = found.model
-    ends = base.model.generation_config.eos_token_id
-    pad = ends[0] if isinstance(ends, list) else ends or 0
+    ends = ends_of(model)  # of both: the base's answers end where the model's do
     prompts = [rows.prompt(i) for i in range(min(most_prompts, len(rows)))]
-    ids, mask = left_padded(prompts, pad)
+    ids, mask = left_padded(prompts, ends["pad_token_id"])
     ids, mask = ids.to(base.model.device), mask.to(base.model.device)
     theirs = MicroStepForCausalLM.from_base(base.model).generate_segments(
-        ids, mask, rule="confidence", confidence=1.1, max_new_tokens=max_new_tokens
+        ids, mask, rule="confidence", confidence=1.1, max_new_tokens=max_new_tokens, **ends
     )
-    ours = model.generate_segments(ids, mask, rule="confidence", confidence=confidence, max_new_tokens=max_new_tokens)
+    ours = model.generate_segments(
+        ids, mask, rule="confidence", confidence=confidence, max_new_tokens=max_new_tokens, **ends
+    )
     nll = [_nll(base.model, prompts, [row.ids for row in said.rows]) for said in (ours, theirs)]
     return {"tokens a macro step": ours.tokens_per_macro_step, "nll under the base over its own": nll[0] / nll[1]}
 

@@ -25,6 +25,7 @@ from model.encoding import EncodedText, encode_reply, token_strings
 from model.errors import TooLarge
 from model.finite import FiniteLogits
 from model.forward import Progress, context_length, token_model
+from model.settings import asked, ends_of
 from model.uncertainty import score
 from model.wrapping import Wrapped
 from model.written import Written
@@ -87,7 +88,7 @@ class Run:
     def write_base(self) -> None:
         """Let the base alone answer, with transformers' own `generate`."""
         model, how = token_model(self.ready.model), self.how
-        settings = _settings(how)
+        settings = _settings(how) | ends_of(self.ready.model)
         mask = torch.ones_like(self.fed)
         short = self.fed[:, -WARM_UP:]
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
@@ -257,14 +258,13 @@ def _fed(prompt: EncodedText) -> list[int]:
 
 def _settings(how: Decoding) -> dict[str, Any]:
     """Settings of `generate`, the same for both, whatever the model's own defaults are."""
-    found: dict[str, Any] = {
-        "max_new_tokens": how.max_new_tokens,
-        "do_sample": how.sampled,
-        "repetition_penalty": how.repetition_penalty,
-    }
-    if how.sampled:
-        found |= {"temperature": how.sampling.temperature, "top_p": how.sampling.top_p, "top_k": 0}
-    return found
+    drawn = {"temperature": how.sampling.temperature, "top_p": how.sampling.top_p} if how.sampled else {}
+    return asked(
+        max_new_tokens=how.max_new_tokens,
+        do_sample=how.sampled,
+        repetition_penalty=how.repetition_penalty,
+        **drawn,
+    )
 
 
 def _topk(row: Written) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
