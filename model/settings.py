@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.generation import GenerationConfig, SynthIDTextWatermarkingConfig
 
 from model.errors import MicroStepError
-from model.forward import text_config
+from model.parts import text_config
 
 NEW_TOKENS = 256  # where no length is set
 
