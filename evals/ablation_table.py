@@ -13,17 +13,17 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.export import table_bytes
+from analysis.intervals import student
 from data.corpus.store_write import put
 from model.errors import MicroStepError
 
 SUFFIXES = (".md", ".csv")
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # 97.5% of Student's t
 _WIDE = 12  # measures; more stand below each other, the variants side by side
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds, and half of its 95% interval by Student's t; NaN of one seed."""
+    """A mean over seeds, and half of its 95% interval by Student's t; NaN of one seed, and where all are equal."""
 
     mean: float
     half: float
@@ -39,7 +39,7 @@ def interval(values: Sequence[float]) -> Interval:
     if n < 2:
         return Interval(mean, math.nan)
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    return Interval(mean, _T.get(n - 1, 1.96) * spread / math.sqrt(n))
+    return Interval(mean, float(student(n - 1)) * spread / math.sqrt(n) if spread else math.nan)
 
 
 @dataclass(frozen=True)
