@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import zipfile
 
 import numpy as np
@@ -39,6 +40,24 @@ def runs(models, tmp_path_factory):
     draft = recipe(models["sft"], "draft", steps=2, name="draft", segmentation={"max_length": 3})
     trained(draft, prepared, root / "draft")
     return root
+
+
+def test_two_recipes_are_no_seeds_of_one(models, runs, tmp_path):
+    """`x-1` with seed 1 and `x` with seed 0 used to be pooled by their names, whatever their recipes said."""
+    named = {"short-1": "short-1", "short": "short-0"}
+    for name, like in named.items():
+        shutil.copytree(runs / like, tmp_path / name)
+        said = (tmp_path / name / "recipe.yaml").read_text("utf-8").replace(f"name: {like}", f"name: {name}")
+        (tmp_path / name / "recipe.yaml").write_text(said, "utf-8")
+    specs = [ModelSpec(str(tmp_path / name)) for name in named]
+    asked = Asked(read_texts("samples", limit=3), Strategy.of("fixed", {"k": 2}), untrained=False)
+    alike = study(specs, asked, load)
+    assert [row.seeds for row in alike.together] == [(1, 0)], "but for name and seed they are the same"
+    said = (tmp_path / "short" / "recipe.yaml").read_text("utf-8")
+    (tmp_path / "short" / "recipe.yaml").write_text(said + "weight_decay_of_another_recipe: 0.5\n", "utf-8")
+    apart = study(specs, asked, load)
+    assert not apart.together and [row.variant for row in apart.rows] == ["short", "short, 2"]
+    assert [row.name for row in apart.shown] == list(named)
 
 
 def test_prepared_rows_are_the_held_out_ones_cut_as_the_trainer_cuts(models, runs):

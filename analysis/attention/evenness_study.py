@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import torch
@@ -52,6 +53,7 @@ class Row:
     tokens: int
     sums: Sums
     notes: tuple[str, ...]
+    recipe: str = ""  # all that it says but name and seed
 
     @property
     def micro(self) -> MicroFacts:
@@ -121,6 +123,7 @@ def _measured(ready: Wrapped, recipe: Training | None, asked: Asked, progress: P
         name=name,
         variant=name if untrained or recipe is None or not of_run else recipe.variant,
         seeds=() if untrained or recipe is None else (recipe.seed,),
+        recipe="" if untrained or recipe is None else recipe.but_for_its_seed,
         facts=facts,
         stages="untrained" if untrained else recipe.stage_words if recipe is not None else "not known",
         cut=cut.cut,
@@ -224,12 +227,19 @@ def _together(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _distinct(row: Row, others: Sequence[Row]) -> Row:
-    """The row under a name that no other has; one that had to change belongs to no variant but its own."""
+    """The row under a name that no other has, and under a variant that no other recipe has.
+
+    One whose name had to change belongs to no variant but its own.
+    """
     names = {other.name for other in others}
-    if row.name not in names:
-        return row
-    name = next(each for i in range(2, len(names) + 3) if (each := f"{row.name}, {i}") not in names)
-    return replace(row, name=name, variant=name)
+    if row.name in names:
+        name = next(each for i in range(2, len(names) + 3) if (each := f"{row.name}, {i}") not in names)
+        return replace(row, name=name, variant=name)
+    recipes = {other.variant: other.recipe for other in others}
+    if recipes.get(row.variant, row.recipe) != row.recipe:  # another recipe that is called like this one's seeds
+        taken = names | set(recipes)
+        return replace(row, variant=next(each for i in count(2) if (each := f"{row.variant}, {i}") not in taken))
+    return row
 
 
 def _share(progress: Progress | None, i: int, count: int) -> Progress | None:

@@ -7,6 +7,7 @@ position with the tokens after it: segments of M tokens stand for that.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,9 @@ class _Segmentation(BaseModel):
 
 
 class Training(BaseModel):
-    """What a recipe says of a training run, as far as it matters here."""
+    """What a recipe says of a training run; what does not matter here is kept as it stands."""
 
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     name: str
     objective: str = "micro_step"
@@ -89,8 +90,14 @@ class Training(BaseModel):
 
     @property
     def variant(self) -> str:
-        """Its name without the seed: runs that differ in nothing else share it."""
+        """Its name without the seed, which runs that differ in nothing else share."""
         return self.name.removesuffix(f"-{self.seed}")
+
+    @property
+    def but_for_its_seed(self) -> str:
+        """All that the recipe says but its name and seed: the same for the seeds of one recipe alone."""
+        said = self.model_dump(mode="json", exclude={"name", "seed"}, exclude_unset=True)
+        return json.dumps(said, sort_keys=True)
 
     @property
     def stage_words(self) -> str:
