@@ -35,7 +35,7 @@ FEWEST_IN_ORDER = 10  # units in the order of a text, by their weight
 FEWEST_DOCUMENTS = 3  # independent units
 MOST_UNITS = 1000  # of more, neighbours are taken together
 NONE = "no interval"  # in words, where there are too few units for one
-_LEAST_WEIGHT = 2.0  # of independent units: less is one document that holds nearly all
+_LEAST_WEIGHT = 2 + 1e-9  # independent units by their weight: so much is two, or one that holds nearly all
 _WAVES = 0.3  # cosines for n^(2/3) units in order
 _FLAT = 1e-12  # of a figure's size: a smaller standard error is rounding
 ANYWHERE = (-np.inf, np.inf)
@@ -60,9 +60,9 @@ class Estimate:
         """Whether there is an interval, and it leaves out zero."""
         return bool(self.low > 0 or self.high < 0)
 
-    def ends(self, form: Callable[[float], str] = significant) -> str:
-        """The interval in words: "1.2 to 1.8", or that there is none."""
-        return f"{form(self.low)} to {form(self.high)}" if self.known else NONE
+    def ends(self, form: Callable[[float], str] = significant, lead: str = "") -> str:
+        """The interval in words: "1.2 to 1.8" with what leads it, or that there is none."""
+        return f"{lead}{form(self.low)} to {form(self.high)}" if self.known else NONE
 
     def spoken(self, form: Callable[[float], str] = significant) -> str:
         """The figure and its interval in words: "1.5 (1.2 to 1.8)"."""
@@ -182,6 +182,15 @@ def student(degrees: Floats | float) -> Floats:
     return found
 
 
+def of_error(figure: float, error: float | None, units: float, within: tuple[float, float] = ANYWHERE) -> Estimate:
+    """From a standard error over independent units, counted by their weight."""
+    if error is None or not error > _FLAT * abs(figure) or units <= _LEAST_WEIGHT:
+        return Estimate(figure, float("nan"), float("nan"))
+    half = float(student(units - 1)) * error
+    low, high = np.clip([figure - half, figure + half], *within).tolist()
+    return Estimate(figure, low, high)
+
+
 @dataclass(frozen=True)
 class _Spread:
     """How far figures stray, as if units were independent, and in order. Arrays [...]."""
@@ -241,7 +250,7 @@ def _spread(off: Floats, weight: NDArray[np.generic], in_order: bool) -> _Spread
     if in_order:
         known &= effective >= FEWEST_IN_ORDER
     else:
-        known &= (n >= FEWEST_DOCUMENTS) & (effective >= _LEAST_WEIGHT)
+        known &= effective > _LEAST_WEIGHT
     n, effective = np.where(known, n, 2.0), np.where(known, effective, 2.0)
     pull = np.where(known, -(n - 1) * off, 0.0)  # [U, ...] towards each unit
     slow, waves = np.zeros_like(n), np.ones_like(n)

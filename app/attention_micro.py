@@ -61,14 +61,14 @@ def _summary(found: MicroAttention) -> None:
                 help="exp H of a head's weights over the context states, mean over segments, layers, heads and micro "
                 f"positions. From {significant(BAR * k)} on they count as fairly evenly used.",
             )
-            st.caption(f"95% {effective.ends()}")
+            st.caption(effective.ends(lead="95% "))
         with columns[1]:
             st.metric("evenness", significant(even.mean), help="H over ln K: 1 is perfectly even, 0 is one state.")
             of_mean = significant(sums.effective_of_mean.mean)
-            st.caption(f"95% {even.ends()}; mean over heads: {of_mean} of {k}")
+            st.caption(f"{even.ends(lead='95% ')}; mean over heads: {of_mean} of {k}")
         with columns[2]:
             st.metric("attention on the context", f"{share.mean:.0%}", help="The rest is on the segment's own tokens.")
-            st.caption(f"95% {share.ends('{:.0%}'.format)}; {len(found.first):,} segments")
+            st.caption(f"{share.ends('{:.0%}'.format, '95% ')}; {len(found.first):,} segments")
         with columns[3]:
             top = int(np.argmax(sums.largest_at.mean))
             layer = found.micro.context_layers[top]

@@ -37,7 +37,7 @@ def summary(bench: Bench, view: CutView) -> None:
                 st.metric(
                     plain(cut.name), f"{significant(mean.mean)} tokens", help="Mean segment length, prompt left out."
                 )
-                st.caption(f"a segment; 95% {mean.ends()}; {counted.segments:,} segments")
+                st.caption(f"a segment; {mean.ends(lead='95% ')}; {counted.segments:,} segments")
         rest = columns[len(judged) :]
         if len(judged) == 2:
             found, between = bench.agreement(judged[0], judged[1])

@@ -99,6 +99,10 @@ class LogLine:
     """Of training so far, over all sittings."""
     hidden_loss: float | None = None
     """Relative error of the base's states at macro steps, where the recipe matches them; logs of old have none."""
+    row_counts: tuple[float, ...] = ()
+    """Of a validation: rows, by their tokens, first over all positions, then at each; empty where it is not known."""
+    accuracy_errors: tuple[float | None, ...] = ()
+    """Standard errors of `accuracy` and `position_accuracy` over these rows."""
 
 
 @dataclass(frozen=True)
@@ -205,10 +209,11 @@ def is_finished(path: Path) -> bool:
 
 
 def _line(values: dict[str, Any]) -> LogLine:
-    values = {"hidden_loss": None, **values}
-    found = {name: kind(values[name]) for name, kind in _KINDS.items()}
+    found = {name: kind(values[name]) for name, kind in _KINDS.items() if name in values or name not in _LATER}
     if not len(found["position_tokens"]) == len(found["position_loss"]) == len(found["position_accuracy"]):
         raise ValueError("the lists have no place for each position")
+    if not len(found.get("row_counts", ())) == len(found.get("accuracy_errors", ())):
+        raise ValueError("there is no standard error for each count of rows")
     return LogLine(**found)
 
 
@@ -282,4 +287,7 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     "tokens_per_second": _maybe,
     "seconds": _number,
     "hidden_loss": _maybe,
+    "row_counts": lambda given: tuple(map(_number, given)),
+    "accuracy_errors": lambda given: tuple(map(_maybe, given)),
 }
+_LATER = ("hidden_loss", "row_counts", "accuracy_errors")  # that older logs have not

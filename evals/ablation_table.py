@@ -36,10 +36,10 @@ def interval(values: Sequence[float]) -> Interval:
     """Of one value a seed."""
     n = len(values)
     mean = sum(values) / n
-    if n < 2:
+    spread = 0.0 if n < 2 else math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    if spread <= 1e-12 * abs(mean):  # one seed, or none differs: there is nothing to tell an interval from
         return Interval(mean, math.nan)
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    return Interval(mean, float(student(n - 1)) * spread / math.sqrt(n) if spread else math.nan)
+    return Interval(mean, float(student(n - 1)) * spread / math.sqrt(n))
 
 
 @dataclass(frozen=True)

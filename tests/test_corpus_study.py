@@ -115,12 +115,12 @@ def test_what_is_gathered_is_what_the_model_gives_for_each_row(loaded, store):
         for k, i in enumerate(found.rows):
             ids, piece = rows[i].ids.astype(np.int64), slice(*found.offsets[k : k + 2])
             if found is attention:
-                shares = attention_shares(model, ids, BOS, width=3)
+                shares = attention_shares(model, ids, (BOS,), width=3)
                 expected = {"attention_mass": shares.mass, "attention_sparsity": shares.sparsity}
             elif found is hidden:
-                expected = {"router": router_turns(model, ids, 1, BOS)}
+                expected = {"router": router_turns(model, ids, 1, (BOS,))}
             else:
-                expected = {"limited_entropy": limited_history(model, ids, 4, "strided", 2, BOS).scores.entropy}
+                expected = {"limited_entropy": limited_history(model, ids, 4, "strided", 2, (BOS,)).scores.entropy}
             for name, values in expected.items():
                 np.testing.assert_array_equal(found.values[name][piece], values)
     assert {each.name for each in gathers(store)} == {each.gather.name for each in (attention, hidden, window)}

@@ -14,6 +14,8 @@ from time import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy.special import stdtrit
 
 from analysis.figures.runs import FIGURES, draw
 from analysis.figures.runs_marks import colours, thinned, where
@@ -23,13 +25,14 @@ from analysis.runs.curves import CURVES, curve_table, log_table, smoothed
 from analysis.runs.find import MOST, Place, find_all, find_runs
 from analysis.runs.log import Follower, Look, RunLog, read_log
 from analysis.runs.origin import RunsView
-from analysis.runs.positions import position_curve_table, position_table, wilson
+from analysis.runs.positions import accuracy, position_curve_table, position_table
 from analysis.runs.shelf import Shelf
 from analysis.runs.summary import duration, summarise
 from data.runs import CHECKPOINTS, FACTS, LOG, MODEL, from_line, read_facts, to_line
 from model.errors import MicroStepError, TextError
 from tests.command import call
 from tests.training_logs import facts, line, lines, save_run
+from trainer.tally import Tally
 
 
 def run_of(log, name="tiny", look=None, **more):
@@ -55,11 +58,38 @@ def test_smoothing_passes_over_what_is_missing():
             smoothed([1.0], [1.0], bad)
 
 
-def test_wilson_interval_by_hand():
-    """8 of 10: (0.8 + z²/20 ± z sqrt(0.016 + z²/400)) / (1 + z²/10) with z = 1.95996: 0.4902 to 0.9433."""
-    assert wilson(0.8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
-    assert wilson(0.0, 4)[0] == 0 and wilson(1.0, 4)[1] == 1
-    assert all(map(math.isnan, wilson(0.5, 0)))
+def test_an_accuracys_interval_is_over_rows():
+    """Wilson's, from the count of tokens, took the tokens of an answer as independent.
+
+    Three rows of 4, 4 and 2 tokens with 4, 2 and 0 right ones: 0.6 of 10; the squares of right - 0.6 tokens sum to
+    2.56 + 0.16 + 1.44 = 4.16; the error is sqrt(3/2 x 4.16) / 10 = 0.2498; the rows count as 100 / 36 = 2.778.
+    """
+    row = torch.tensor([0] * 4 + [1] * 4 + [2] * 2)
+    right = torch.tensor([1, 1, 1, 1, 1, 1, 0, 0, 0, 0], dtype=torch.bool)
+    place = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1, 0, 0])
+    whole = Tally.of(2, place, torch.ones(10), right).with_rows(row, place, right)
+    parts = [Tally.of(2, place[a:b], torch.ones(b - a), right[a:b]).with_rows(row[a:b] - row[a], place[a:b], right[a:b])
+             for a, b in ((0, 4), (4, 10))]  # fmt: skip
+    found = Tally.nothing(2, torch.device("cpu"), rows=True) + parts[0] + parts[1]
+    torch.testing.assert_close(found.rows, whole.rows)
+    assert found.accuracy_errors[0] == pytest.approx(0.24980, abs=1e-5) and found.row_counts[0] == pytest.approx(25 / 9)
+    told = line(10, "validation", accuracy=0.6, row_counts=found.row_counts, accuracy_errors=found.accuracy_errors)
+    assert from_line(to_line(told)) == told
+    half = stdtrit(16 / 9, 0.975) * 0.24980
+    assert half > 0.4 and accuracy(told).ends("{:.3f}".format) == "0.000 to 1.000", "no share is less than 0"
+    error = 0.05
+    narrow = accuracy(dataclasses.replace(told, row_counts=(30.0,) * 3, accuracy_errors=(error,) * 3))
+    assert (narrow.low, narrow.high) == pytest.approx((0.6 - 2.04523 * error, 0.6 + 2.04523 * error), abs=1e-5)
+
+
+def test_an_older_log_has_no_interval():
+    old = {key: value for key, value in dataclasses.asdict(line(10, "validation")).items()
+           if key not in ("row_counts", "accuracy_errors")}  # fmt: skip
+    told = from_line(json.dumps(old))
+    assert told.row_counts == () and not accuracy(told).known and not accuracy(told, 1).known
+    assert np.isnan(position_table([run_of([told])])["accuracy_low"]).all()
+    with pytest.raises(ValueError, match="standard error"):
+        from_line(json.dumps({**old, "row_counts": [1.0]}))
 
 
 def test_the_table_of_a_handmade_log():
@@ -94,13 +124,14 @@ def test_positions_are_of_the_last_validation():
     log = [
         line(10, position_tokens=(5, 3), position_loss=(1.0, 3.0), position_accuracy=(0.5, 0.1)),
         line(10, "validation", position_tokens=(10, 4, 0), position_loss=(2.0, 4.0, None),
-             position_accuracy=(0.8, 0.25, None)),
+             position_accuracy=(0.8, 0.25, None), row_counts=(12.0, 10.0, 1.0, 0.0),
+             accuracy_errors=(0.1, 0.1, None, None)),
         line(20, position_tokens=(6, 2), position_loss=(0.5, 2.0), position_accuracy=(0.6, 0.2)),
     ]  # fmt: skip
     table = position_table([run_of(log)], "nats")
     assert table["predicted_by"].tolist() == ["base", "micro decoder"] and table["tokens"].tolist() == [10, 4]
     assert table["split"].tolist() == ["validation"] * 2 and table["nll"].tolist() == [2.0, 4.0]
-    assert table["accuracy_low"].iloc[0] == pytest.approx(0.490162, abs=1e-6)
+    assert table["accuracy_low"].iloc[0] == pytest.approx(0.8 - 2.262157 * 0.1) and np.isnan(table["accuracy_low"][1])
     over = position_curve_table([run_of(log)], "nll", "nats", 0.5)
     second = over[(over["position"] == 1) & (over["split"] == "train")]
     assert second["value"].tolist() == [3.0, 2.0] and second["tokens"].tolist() == [3, 2]

@@ -69,6 +69,8 @@ def log_line(tally: Tally, loss: float, progress: Progress, stage: Stage, split:
         position_tokens=tally.position_tokens,
         position_loss=tally.position_loss,
         position_accuracy=tally.position_accuracy,
+        row_counts=tally.row_counts,
+        accuracy_errors=tally.accuracy_errors,
         stop_accuracy=tally.stop_accuracy,
         stops=int(tally.other[0]),
         rates=more.get("rates", {}),

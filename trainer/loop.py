@@ -194,7 +194,7 @@ class Trainer:
         every = feed.held_out()
         if not every:
             return
-        tally = Tally.nothing(self.built.most, self.device)
+        tally = Tally.nothing(self.built.most, self.device, rows=True)
         was = [each for each in module.modules() if each.training]
         module.eval()
         for chosen in every[rank::world]:
@@ -261,7 +261,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _reduced(self, tally: Tally) -> Tally:
-        return Tally(self._over_processes(tally.position), self._over_processes(tally.other))
+        rows = None if tally.rows is None else self._over_processes(tally.rows)
+        return Tally(self._over_processes(tally.position), self._over_processes(tally.other), rows)
 
     def _over_processes(self, values: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(values.clone(), "sum")

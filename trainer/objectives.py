@@ -59,6 +59,8 @@ class MicroStepObjective(nn.Module):
             taught,
             hidden,
         )
+        if not self.training:
+            tally = tally.with_rows(row, out.micro_position[row, token], out.correct[row, token])
         return out.loss, tally
 
 
@@ -77,4 +79,5 @@ class LanguageModelObjective(nn.Module):
         row, token = (batch.labels[:, 1:] != -100).nonzero(as_tuple=True)
         weight = torch.full((len(row),), 1 / max(1, averaged_over[0]), device=states.device)
         told = head_loss(self.model, states[row, token], batch.ids[row, token + 1], weight)
-        return told.loss, Tally.of(1, torch.zeros_like(row), told.nll, told.correct)
+        tally = Tally.of(1, torch.zeros_like(row), told.nll, told.correct)
+        return told.loss, tally if self.training else tally.with_rows(row, torch.zeros_like(row), told.correct)

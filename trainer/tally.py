@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,15 +18,30 @@ class Tally:
     other: Tensor
     """[7] float64: stops, right ones, their loss; tokens with a teacher, their divergence; tokens with a teacher's
     states at the end of their segment, the error there."""
+    rows: Tensor | None = None
+    """[4, 1 + M] of a validation, over all positions and at each: rows that have tokens there, and the sums over rows
+    of tokens x tokens, tokens x right ones, and right ones x right ones. They say how rows differ."""
 
     @classmethod
-    def nothing(cls, most: int, device: torch.device) -> Tally:
-        """Of no token."""
+    def nothing(cls, most: int, device: torch.device, rows: bool = False) -> Tally:
+        """Of no token; with `rows` also of no row."""
         kind = torch.float64 if device.type != "mps" else torch.float32
-        return cls(torch.zeros(4, most, dtype=kind, device=device), torch.zeros(OTHER, dtype=kind, device=device))
+        position, other = (torch.zeros(shape, dtype=kind, device=device) for shape in ((4, most), (OTHER,)))
+        return cls(position, other, torch.zeros(4, 1 + most, dtype=kind, device=device) if rows else None)
 
     def __add__(self, more: Tally) -> Tally:
-        return Tally(self.position + more.position, self.other + more.other)
+        rows = [each.rows for each in (self, more) if each.rows is not None]
+        return Tally(self.position + more.position, self.other + more.other, sum(rows[1:], rows[0]) if rows else None)
+
+    def with_rows(self, row: Tensor, slot: Tensor, correct: Tensor) -> Tally:
+        """The same, knowing which of its rows each of T tokens is of: all [T]."""
+        size, most = int(row.max()) + 1 if len(row) else 0, self.position.shape[1]
+        found = torch.zeros(2, size, most, dtype=self.position.dtype, device=row.device)
+        for held, values in zip(found, (torch.ones_like(correct), correct), strict=True):
+            held.index_put_((row, slot), values.to(held.dtype), accumulate=True)
+        tokens, right = torch.cat([found.sum(2, keepdim=True), found], 2)
+        sums = (tokens > 0).to(tokens.dtype), tokens * tokens, tokens * right, right * right
+        return replace(self, rows=torch.stack([each.sum(0) for each in sums]))
 
     @classmethod
     def of(
@@ -144,6 +159,32 @@ class Tally:
     def position_accuracy(self) -> tuple[float | None, ...]:
         """[M] share of tokens that are the likeliest; None where there is none."""
         return _means(self.position[2], self.position[0])
+
+    @property
+    def row_counts(self) -> tuple[float, ...]:
+        """[1 + M] rows that have tokens, over all positions and at each, counted by their tokens (Kish 1965)."""
+        if self.rows is None:
+            return ()
+        tokens = self._with_whole(self.position[0])
+        return tuple((tokens**2 / self.rows[1].clamp(min=1)).tolist())
+
+    @property
+    def accuracy_errors(self) -> tuple[float | None, ...]:
+        """[1 + M] standard error of the accuracy over rows, whose tokens are not independent; None of fewer than two.
+
+        Of the ratio of right tokens to tokens, linearised (Cochran 1977, section 2.11).
+        """
+        if self.rows is None:
+            return ()
+        tokens, right = self._with_whole(self.position[0]), self._with_whole(self.position[2])
+        rows, both, mixed, hits = self.rows
+        share = right / tokens
+        error = (rows / (rows - 1) * (hits - 2 * share * mixed + share**2 * both).clamp(min=0)).sqrt() / tokens
+        return tuple(value if n > 1 else None for value, n in zip(error.tolist(), rows.tolist(), strict=True))
+
+    def _with_whole(self, per_position: Tensor) -> Tensor:
+        """[1 + M] the sum before the parts."""
+        return torch.cat([per_position.sum()[None], per_position])
 
 
 def _means(sums: Tensor, counts: Tensor) -> tuple[float | None, ...]:

@@ -13,6 +13,7 @@ from analysis.figures.runs_lines import curves, position_curves
 from analysis.figures.runs_marks import colours
 from analysis.figures.table import table_figure
 from analysis.figures.theme import styled
+from analysis.intervals import Estimate
 from analysis.runs.log import RunLog
 from analysis.runs.origin import RunsView
 from analysis.runs.positions import position_table
@@ -28,7 +29,7 @@ def positions(runs: Sequence[RunLog], view: RunsView) -> Drawn:
         "positions",
         "Last values per micro position",
         "At the last validation: position 0 of a segment is predicted by the base, the others by the micro decoder. "
-        "Bars: 95% Wilson intervals from the counts of tokens, as if tokens were independent, so rather too narrow."
+        "Bars: 95% intervals over validation rows, where the log holds what they need."
         f"{instead} {unlike(runs)}".strip(),
         lambda: _draw_positions(runs, table, view),
         lambda: table,
@@ -68,9 +69,10 @@ def _draw_positions(runs: Sequence[RunLog], table: pd.DataFrame, view: RunsView)
             continue
         beside = part["position"] + 0.05 * (i - (len(runs) - 1) / 2)  # so that intervals do not cover each other
         said = [
-            [safe(run.name, 60), split, f"{step:,}", who, f"{count:,}", low, high]
-            for split, step, who, count, low, high in zip(
-                *(part[name] for name in ("split", "step", "predicted_by", "tokens", "accuracy_low", "accuracy_high")),
+            [safe(run.name, 60), split, f"{step:,}", who, f"{count:,}", Estimate(*ends).ends("{:.1%}".format)]
+            for split, step, who, count, *ends in zip(
+                *(part[name] for name in ("split", "step", "predicted_by", "tokens")),
+                *(part[f"accuracy{end}"] for end in ("", "_low", "_high")),
                 strict=True,
             )
         ]
@@ -94,7 +96,7 @@ def _draw_positions(runs: Sequence[RunLog], table: pd.DataFrame, view: RunsView)
                 "arrayminus": part["accuracy"] - part["accuracy_low"],
                 "thickness": 1.5,
             },
-            hovertemplate=f"{head}%{{y:.1%}}, %{{customdata[5]:.1%}} to %{{customdata[6]:.1%}}{tail}",
+            hovertemplate=f"{head}%{{y:.1%}}, %{{customdata[5]}}{tail}",
             **look,
         )
         nll = go.Scatter(x=beside, y=part["nll"], hovertemplate=f"{head}%{{y:.3~g}} {view.unit}{tail}", **look)

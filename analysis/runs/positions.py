@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from analysis.intervals import SHARE, Estimate, of_error
 from analysis.runs.curves import SPLITS, joined, series
 from analysis.runs.log import RunLog
 from analysis.units import PER_NAT, Unit
@@ -16,7 +17,6 @@ from data.runs import LogLine
 
 Measure = Literal["accuracy", "nll"]
 MEASURES: dict[Measure, str] = {"accuracy": "accuracy", "nll": "NLL"}
-Z = 1.959963984540054  # of a 95% interval
 LAST = (
     "run", "split", "stage", "step", "position", "predicted_by", "tokens",
     "accuracy", "accuracy_low", "accuracy_high", "nll",
@@ -24,14 +24,18 @@ LAST = (
 OVER = ("measure", "position", "run", "split", "stage", "step", "seen", "seconds", "tokens", "value", "smoothed")
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95% score interval of a share of independent trials (Wilson 1927); NaN without a trial."""
-    if count <= 0 or not math.isfinite(share):
-        return math.nan, math.nan
-    spread = Z * Z / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+def accuracy(line: LogLine, position: int | None = None) -> Estimate:
+    """The share of right tokens with its 95% interval over validation rows; without one in older logs, and of training.
+
+    Args:
+        line: of a log.
+        position: in a segment; all of them if None.
+    """
+    share = line.accuracy if position is None else line.position_accuracy[position]
+    place = 0 if position is None else 1 + position
+    if share is None or place >= len(line.row_counts):
+        return Estimate(math.nan if share is None else share, math.nan, math.nan)
+    return of_error(share, line.accuracy_errors[place], line.row_counts[place], SHARE)
 
 
 def judged(run: RunLog) -> LogLine | None:
@@ -40,7 +44,7 @@ def judged(run: RunLog) -> LogLine | None:
 
 
 def position_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
-    """A row a run and position, of its last validation; NLL in `unit`, accuracy with its 95% interval."""
+    """A row a run and position, of its last validation; NLL in `unit`, accuracy with its 95% interval over rows."""
     rows = []
     for run in runs:
         line = judged(run)
@@ -52,7 +56,8 @@ def position_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
                 continue
             who = "base" if position == 0 else "micro decoder"
             given = (run.name, line.split, line.stage, line.step, position, who, count)
-            rows.append((*given, share, *wilson(share, count), loss * PER_NAT[unit]))
+            told = accuracy(line, position)
+            rows.append((*given, share, told.low, told.high, loss * PER_NAT[unit]))
     return pd.DataFrame(rows, columns=list(LAST))
 
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from analysis.intervals import Estimate
 from analysis.runs.log import RunLog
-from analysis.runs.positions import judged, wilson
+from analysis.runs.positions import accuracy, judged
 from data.runs import LogLine
 
 LAST = 20  # lines that a speed is the median of
@@ -24,7 +25,7 @@ class Summary:
 
     best: RunLog  # of those compared, with the least nats a token at its last validation, or line where none has one
     line: LogLine
-    interval: tuple[float, float]  # 95%, of its accuracy
+    accuracy: Estimate  # its, over validation rows
     speed: float | None  # tokens per second of the best: median of its last lines
     under_way: RunLog  # the first that runs; the best where none does
     compared: int  # runs that the best is the best of
@@ -47,8 +48,8 @@ def summarise(runs: Sequence[RunLog]) -> Summary | None:
     best, line = min(alike, key=lambda pair: pair[1].token_loss if math.isfinite(pair[1].token_loss) else math.inf)
     speeds = [each.tokens_per_second for each in best.of("train")[-LAST:] if each.tokens_per_second is not None]
     under_way = next((run for run in runs if run.state == "running"), best)
-    interval, speed = wilson(line.accuracy, line.tokens), median(speeds) if speeds else None
-    return Summary(best, line, interval, speed, under_way, len(alike), len(lines) - len(alike))
+    speed = median(speeds) if speeds else None
+    return Summary(best, line, accuracy(line), speed, under_way, len(alike), len(lines) - len(alike))
 
 
 def _yardstick(run: RunLog) -> tuple[str, bool]:
