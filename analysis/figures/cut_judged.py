@@ -135,7 +135,8 @@ def agreement(bench: Bench, view: CutView) -> Drawn:
     return Drawn(
         "agreement",
         "Where they agree",
-        f"{title}: {meaning} Between tokens where both read the same ones, else between characters; prompt left out.",
+        f"{title}: {meaning} Between tokens where both read the same ones, else between characters. What starts a segment "
+        "under every rule (first token, first score, prompt) counts neither way, and no window crosses documents.",
         make,
         lambda: data,
     )
