@@ -135,8 +135,8 @@ def agreement(bench: Bench, view: CutView) -> Drawn:
     return Drawn(
         "agreement",
         "Where they agree",
-        f"{title}: {meaning} Between tokens where both read the same ones, else between characters. What starts a segment "
-        "under every rule (first token, first score, prompt) counts neither way, and no window crosses documents.",
+        f"{title}: {meaning} Between tokens where both read the same ones, else between characters. What starts "
+        "a segment under every rule (first token or score, prompt) counts neither way; no window leaves a document.",
         make,
         lambda: data,
     )
