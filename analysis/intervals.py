@@ -10,7 +10,7 @@ few:
   independent units. Documents, prompts and examples are independent: their variance is the jackknife's own.
 - *Weight.* n units of unequal weight count as n_eff = (sum w)^2 / sum w^2 (Kish 1965), and give n_eff - 1 degrees.
 - *Skewness.* Where the pulls lean to one side, Hall's transformation (1992) lengthens the interval on that side. It
-  never shortens the other.
+  never shortens the other, and at most doubles the one.
 
 Nothing is said (NaN) of fewer than FEWEST_IN_ORDER units in order or FEWEST_DOCUMENTS independent ones, counted by
 their weight, nor where the figure does not vary at all. Where there is no difference, at most 7% of the intervals claim
@@ -37,6 +37,7 @@ MOST_UNITS = 1000  # of more, neighbours are taken together
 NONE = "no interval"  # in words, where there are too few units for one
 _LEAST_WEIGHT = 2 + 1e-9  # independent units by their weight: so much is two, or one that holds nearly all
 _WAVES = 0.3  # cosines for n^(2/3) units in order
+_LONGEST = 2.0  # times its length by Student's t, that an end may have: of few units skewness is hardly known
 _FLAT = 1e-12  # of a figure's size: a smaller standard error is rounding
 ANYWHERE = (-np.inf, np.inf)
 SHARE = (0.0, 1.0)
@@ -280,8 +281,8 @@ def _interval(figure: Floats, spread: _Spread, within: tuple[float, float] = ANY
     used = np.where(wider, slow, error)
     lean = quotient(spread.third, error**3, 0.0)  # skewness of the figure
     with np.errstate(invalid="ignore"):
-        low = figure - used * np.maximum(t, _hall(t, lean))
-        high = figure - used * np.minimum(-t, _hall(-t, lean))
+        low = figure - used * np.clip(_hall(t, lean), t, _LONGEST * t)
+        high = figure - used * np.clip(_hall(-t, lean), -_LONGEST * t, -t)
         known = spread.known & np.isfinite(figure) & (error > _FLAT * np.abs(figure))
     low, high = (np.where(known, np.clip(end, *within), np.nan) for end in (low, high))
     return Estimates(np.asarray(figure, dtype=np.float64), low, high)

@@ -148,6 +148,9 @@ def test_the_longer_tail_has_the_longer_end():
     values = np.tile([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 9.0], 8)
     found = ratio(values, np.ones(64))
     assert found.high - found.mean > 1.1 * (found.mean - found.low) > 0
+    values[:63], values[63] = np.arange(63) % 2, 1000.0  # one that outweighs all
+    found = ratio(values, np.ones(64))
+    assert found.high - found.mean == pytest.approx(2 * (found.mean - found.low)), "and at most twice as long"
 
 
 def test_where_nothing_can_be_said_nothing_is():

@@ -491,6 +491,11 @@ def test_the_loss_falls_and_the_checkpoint_opens(
     assert losses[-1] < 0.85 * losses[0]
     measured = [line for line in run.lines if line.split == "validation"]
     assert measured[-1].token_loss < measured[0].token_loss
+    held = measured[-1]
+    assert len(held.row_counts) == len(held.accuracy_errors) == 1 + len(held.position_tokens)
+    if objective != "draft":  # whose places are of no one row
+        assert held.row_counts[0] > 2 and 0 < (held.accuracy_errors[0] or 0) < 0.5
+        assert all(not line.row_counts for line in run.lines if line.split == "train")
     assert run.finished and run.lines[-1].step == run.facts.steps == 30
     assert run.lines[-1].seen == sum(line.tokens for line in run.lines if line.split == "train")
     found = load(ModelSpec(str(run.model)))
