@@ -63,7 +63,8 @@ def _summary(found: MicroAttention) -> None:
             )
             st.caption(effective.ends(lead="95% "))
         with columns[1]:
-            st.metric("evenness", significant(even.mean), help="H over ln K: 1 is perfectly even, 0 is one state.")
+            said = significant(even.mean) if k > 1 else "not defined"
+            st.metric("evenness", said, help="H over ln K: 1 is perfectly even, 0 is one state; nothing where K is 1.")
             of_mean = significant(sums.effective_of_mean.mean)
             st.caption(f"{even.ends(lead='95% ')}; mean over heads: {of_mean} of {k}")
         with columns[2]:
@@ -129,7 +130,7 @@ def _strip(found: MicroAttention) -> Strip:
         title=f"{found.facts.name}: {found.cut}",
         start=encoded.start,
         end=encoded.end,
-        value=np.where(inside, np.clip(1 - even[at], 0, 1), 0.0).astype(np.float32),
+        value=np.where(inside & ~np.isnan(even[at]), np.clip(1 - even[at], 0, 1), 0.0).astype(np.float32),
         scale="sequential",
         details=(
             Detail("evenness of its segment", np.where(inside, even[at], np.nan).astype(np.float32)),

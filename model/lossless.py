@@ -151,17 +151,20 @@ class _Drafter:
             offered = self._next(state[at, 0], [rows[i] for i in asked], [beyond[i] for i in asked])
             token = token.index_put((at,), offered.ids)
             product = product.index_put((at,), product[at] * offered.sure)
-            keep = going.clone()
+            keep = going.index_put((at,), offered.possible)
             if not self.rule.early:
-                keep[at] = (product[at] if self.rule.name == "product" else offered.sure) >= self.tau
-            told = zip(asked, keep[at].tolist(), offered.ids.tolist(), offered.probability.tolist(), strict=True)
-            for i, kept, id_, p in told:
+                keep[at] &= (product[at] if self.rule.name == "product" else offered.sure) >= self.tau
+            told = zip(
+                asked, keep[at].tolist(), offered.ids.tolist(), offered.probability.tolist(),
+                offered.possible.tolist(), strict=True,
+            )  # fmt: skip
+            for i, kept, id_, p, possible in told:
                 if math.isnan(p):
                     raise not_finite(model, "the micro decoder has probabilities")
                 rows[i].micro_steps += 1
                 rows[i].drafted += kept
                 beyond[i].append(id_)
-                if not kept:
+                if not kept and possible:
                     out.refused[i] = (id_, p)
             out.stop(going & ~keep, "unsure")
             going = going & keep
@@ -183,17 +186,18 @@ class _Drafter:
         sure = (logits.amax(-1) - logits.logsumexp(-1)).exp()
         if not self.chooser.sampled and not self.chooser.looks_back(rows):
             best = logits.argmax(-1)
-            return Offered(self.words[best] if len(self.words) else best, None, sure, sure)
+            return Offered(self.words[best] if len(self.words) else best, None, sure, sure, sure >= 0)
         if len(self.words):
             full = logits.new_full((len(logits), vocabulary(self.model.base)), float("-inf"))
             logits = full.index_copy(1, self.words, logits)
         scores = self.chooser.processed(logits, rows, beyond)
+        possible = scores.amax(-1) > -torch.inf
         if not self.chooser.sampled:
             best = scores.argmax(-1)
-            return Offered(best, None, sure, probability_of(logits, best))
+            return Offered(best, None, sure, probability_of(logits, best), possible)
         distribution = scores.softmax(-1)
         drawn = self.chooser.sample(distribution)
-        return Offered(drawn, distribution, sure, probability_of(logits, drawn))
+        return Offered(drawn, distribution, sure, probability_of(logits, drawn), possible)
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ class Offered:
     distribution: Tensor | None  # [G, V] that it was drawn from
     sure: Tensor  # [G] probability of the likeliest word, which the rule looks at
     probability: Tensor  # [G] of the word itself
+    possible: Tensor  # [G] whether processors leave any word that may be drafted
 
 
 def with_vocabulary(lm: PreTrainedModel, words: Tensor) -> PreTrainedModel:

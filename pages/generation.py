@@ -70,14 +70,24 @@ def summary_row(found: Generation) -> None:
             ratio = f"{significant(found.speed_ratio)} times the base's speed" if base else "the base has not answered"
             st.caption(f"{ratio}; this machine, one run each")
         with columns[3]:
-            st.metric(
-                "equal to the base's answer",
-                "none" if base is None else f"{agreed.share:.0%}",
-                help="Tokens that are the same at the same place. After a first difference two good answers part.",
-            )
+            if found.how.sampled:
+                st.metric(
+                    "the base's likeliest tokens",
+                    "none" if base is None else f"{found.micro.likeliest:.0%}",
+                    help="Tokens that the base finds likeliest after what stands before them. Two answers that are "
+                    "drawn at random differ even where one model draws both: they are not compared token by token.",
+                )
+            else:
+                st.metric(
+                    "equal to the base's answer",
+                    "none" if base is None else f"{agreed.share:.0%}",
+                    help="Tokens that are the same at the same place. After a first difference two good answers part.",
+                )
             per = PER_NAT[inputs.unit]
             nll = f"{significant(found.micro.mean_nll * per)} / {significant(base.mean_nll * per)}" if base else "none"
             where = "token for token" if agreed.equal else f"first {counted(agreed.first or 0, 'token')}"
+            if found.how.sampled:
+                where = f"{base.likeliest:.0%} of its own" if base else "the base has not answered"
             st.caption(f"{where}; {nll} {inputs.unit} a token under the base")
         _remarks(found)
 

@@ -189,6 +189,32 @@ def test_the_same_request_gives_the_same_answer_but_for_seconds(run):
     assert one.base.ids.tolist() == two.base.ids.tolist() != other.base.ids.tolist()
 
 
+def test_two_answers_drawn_at_random_are_not_compared_token_by_token(run, ask, loaded):
+    """Their agreement was told as if one of them were right."""
+    found = run(lossless=False, sampling=Sampling(1.0, 1.0, seed=5))
+    assert (found.agreement.first, found.agreement.tokens) == (None, 0) and np.isnan(found.agreement.share)
+    assert "drawn at random" in finding(found) and "token for token" not in finding(found)
+    for answer in (found.micro, found.base):
+        before = torch.tensor([[*found.prompt.prefix, *found.prompt.ids, *answer.ids]])
+        with torch.no_grad():
+            logits = loaded.model(before).logits[0, -len(answer) - 1 : -1].double()
+        true = logits[torch.arange(len(answer)), torch.tensor(answer.ids)]
+        assert answer.rank.tolist() == ((logits > true[:, None]).sum(-1) + 1).tolist()
+        assert answer.likeliest == pytest.approx(float((answer.rank == 1).mean()))
+    sweep = SweepRequest(ask(lossless=False, sampling=Sampling(1.0)), (0.3,)).run(lambda spec: loaded)
+    (row,) = sweep_table(sweep).to_dict("records")
+    assert np.isnan(row["agreement"]) and 0 <= row["likeliest"] <= 1
+
+
+def test_passes_over_time_count_the_one_that_confirms_a_draft(by_hand, run):
+    """A draft's tokens stood in lossless decoding before the pass that confirmed them."""
+    assert by_hand().passes_by_then.tolist() == [1, 1, 2, 2, 2, 3]
+    assert by_hand(lossless=True).passes_by_then.tolist() == [1, 2, 2, 3, 3, 3]
+    found = run(lossless=True, tau=0.0)
+    table = timeline_table(found)
+    assert table.loc[table["answer"] == "micro_step", "base_passes"].max() == found.macro_steps
+
+
 def test_a_conversation_is_answered_from_its_last_question(run, loaded):
     turns = (Message("user", "Where is the cat?"), Message("assistant", "On the mat."))
     assert prompt_of(Document(turns)).messages == turns[:1]

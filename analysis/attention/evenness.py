@@ -21,7 +21,8 @@ from analysis.intervals import SHARE, Estimate, Estimates, Units, quotient
 Floats = NDArray[np.float64]
 Axis = Literal["layer", "head", "position"]
 AXES: tuple[Axis, ...] = ("layer", "head", "position")
-Verdict = Literal["confirmed", "refuted", "undecided"]
+Verdict = Literal["confirmed", "refuted", "undecided", "undefined"]
+UNDEFINED = "with one context state there is nothing to use evenly: evenness is not defined, and the claim says nothing"
 BAR = 0.75  # share of the K context states from which their use counts as fairly even
 
 FIGURES: dict[str, tuple[str, str]] = {
@@ -172,7 +173,10 @@ def verdict(effective: Estimate, states: int) -> Verdict:
     """Whether "all context tokens are used fairly evenly".
 
     Confirmed: the interval of the effective number of context states lies at or above BAR of K. Refuted: below it.
+    Undefined: there is one state, and nothing to use evenly.
     """
+    if states == 1:
+        return "undefined"
     bar = BAR * states
     if effective.low >= bar:
         return "confirmed"

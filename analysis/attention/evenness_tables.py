@@ -116,7 +116,7 @@ def study_text(study: Study, command: str) -> str:
     )
 
 
-_SAID = ("confirmed", "refuted", "undecided")
+_SAID = ("confirmed", "refuted", "undecided", "undefined")
 
 
 def _line(row: Row) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.attention.evenness import AXES, BAR, FIGURES, Axis, Sums, measure, verdict
+from analysis.attention.evenness import AXES, BAR, FIGURES, UNDEFINED, Axis, Sums, measure, verdict
 from analysis.attention.micro import MicroAttention, context_names
-from analysis.intervals import Estimates
+from analysis.intervals import Estimates, quotient
 from analysis.units import significant
 
 LEVELS: dict[str, tuple[Axis, ...]] = {
@@ -143,26 +143,30 @@ def segment_table(found: MicroAttention) -> pd.DataFrame:
 
 
 def segment_figures(found: MicroAttention) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[Q] and [Q] mean evenness and effective context states of each segment, over layers, heads and queries."""
+    """[Q] and [Q] mean evenness and effective context states of each segment, over layers, heads and queries.
+
+    NaN where no query has any: evenness of one context state is not defined.
+    """
     figures = measure(found.weights, found.states).figures[:2]
     q = len(found.first)
     with np.errstate(invalid="ignore"):
         flat = figures.reshape(2, q, -1)
-        counted = np.maximum(1, np.isfinite(flat).sum(-1))
-        evenness, effective = np.nansum(flat, -1) / counted
+        evenness, effective = quotient(np.nansum(flat, -1), np.isfinite(flat).sum(-1).astype(np.float64))
     return evenness, effective
 
 
 def finding(sums: Sums) -> str:
     """One sentence: the effective number of context states and what it says of the claim."""
     n, k = sums.effective, sums.states
+    if k == 1:
+        return f"{UNDEFINED}."
     said = {
         "confirmed": "the claim holds here",
         "refuted": "the claim does not hold here",
         "undecided": "the interval holds the bar, so nothing is decided"
         if n.known
         else "there are too few segments for an interval, so nothing is decided",
-    }[verdict(n, k)]
+    }.get(verdict(n, k))
     return (
         f"{significant(n.mean)} effective context states of {k} ({n.ends()}); "
         f"fairly even would be {significant(BAR * k)} or more: {said}."

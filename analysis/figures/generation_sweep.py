@@ -49,7 +49,7 @@ def _draw(sweep: Sweep, view: GenerationView) -> go.Figure:
     table = sweep_table(sweep, view.unit)
     panels = (
         ("tokens_per_macro_step", "tokens per macro step", 1.0, ".2f"),
-        ("agreement", "tokens equal to the base's", 1.0, ".0%"),
+        _agreement(sweep, float(table["likeliest_base"].iloc[0])),
         ("nll", f"{view.unit} a token under the base", table["nll_base"].iloc[0], ".2f"),
         ("speed_ratio", "speed over the base's", 1.0, ".2f"),
     )
@@ -82,6 +82,13 @@ def _draw(sweep: Sweep, view: GenerationView) -> go.Figure:
     figure.update_xaxes(title="tau", row=2)
     figure.update_annotations(font={"size": 13})
     return figure
+
+
+def _agreement(sweep: Sweep, base: float) -> tuple[str, str, float, str]:
+    """Its panel: two random draws are not compared token by token."""
+    if sweep.generations[0].how.sampled:
+        return "likeliest", "tokens that are the base's likeliest", base, ".0%"
+    return "agreement", "tokens equal to the base's", 1.0, ".0%"
 
 
 def _draw_segments(sweep: Sweep, view: GenerationView) -> go.Figure:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from analysis.attention.evenness import BAR
+from analysis.attention.evenness import BAR, UNDEFINED
 from analysis.attention.micro import MicroAttention, context_names
 from analysis.attention.micro_origin import MicroView
 from analysis.attention.micro_tables import (
@@ -39,7 +39,8 @@ def segments(found: MicroAttention, view: MicroView) -> Drawn:
         "micro_segments",
         "Segments",
         f"{honest(found)}Each segment of two tokens and more, shaded by 1 - evenness of the weights over the "
-        f"{found.states} context states, mean over layers, heads and micro positions. Segments: {found.cut}.",
+        f"{found.states} context states, mean over layers, heads and micro positions. Segments: {found.cut}."
+        f"{_undefined(found)}",
         lambda: _draw_segments(found, view),
         lambda: segment_table(found),
     )
@@ -77,7 +78,7 @@ def evenness(found: MicroAttention, view: MicroView) -> Drawn:
         "How evenly are the context states used?",
         f"{honest(found)}exp H of a head's weights over the {found.states} context states, mean over queries: "
         f"{found.states} is even, 1 is one state. Dashed: {significant(BAR * found.states)}, from which it counts as "
-        f"fairly even. {found.sums.units.meaning}.",
+        f"fairly even. {found.sums.units.meaning}.{_undefined(found)}",
         lambda: _draw_evenness(found, view),
         lambda: figure_table(found.sums),
     )
@@ -86,6 +87,11 @@ def evenness(found: MicroAttention, view: MicroView) -> Drawn:
 def honest(found: MicroAttention) -> str:
     """What stands before the words of every figure of a model that learned nothing."""
     return "Untrained modules. " if found.untrained else ""
+
+
+def _undefined(found: MicroAttention) -> str:
+    """What must be said where there is one context state."""
+    return f" {UNDEFINED[0].upper()}{UNDEFINED[1:]}." if found.states == 1 else ""
 
 
 def _which(found: MicroAttention, segment: int) -> str:

@@ -67,6 +67,7 @@ class Answer:
     topk_probability: NDArray[np.float32]  # [T, k]
     seconds: NDArray[np.float64]  # [T] when the token was there, the prompt's time included
     total_seconds: float
+    rank: NDArray[np.int64] | None = None  # [T] under the base, as `nll`: 1 is its likeliest; None in a stopped run
 
     def __post_init__(self) -> None:
         one = ("ids", "start", "end", "probability", "nll", "seconds")
@@ -86,6 +87,11 @@ class Answer:
     def tokens_per_second(self) -> float:
         """Tokens over wall-clock time, the prompt's included."""
         return len(self) / self.total_seconds if self.total_seconds > 0 else math.nan
+
+    @property
+    def likeliest(self) -> float:
+        """Share of tokens that are the base's likeliest after what stands before them; NaN where it is not known."""
+        return float((self.rank == 1).mean()) if self.rank is not None and len(self) else math.nan
 
     @property
     def mean_nll(self) -> float:
@@ -170,6 +176,12 @@ class Generation:
         return [BASE if place == 0 else other for place in self.segments.micro_position.tolist()]
 
     @property
+    def passes_by_then(self) -> NDArray[np.int64]:
+        """[T] passes of the base when each token was there; in lossless decoding the next one confirms a draft."""
+        segments = self.segments
+        return segments.of_token + 1 + (self.lossless & (segments.micro_position > 0))
+
+    @property
     def tokens_per_macro_step(self) -> float:
         """New tokens over passes of the base."""
         return len(self.micro) / self.macro_steps if self.macro_steps else math.nan
@@ -194,8 +206,8 @@ class Generation:
 
     @property
     def agreement(self) -> Agreement:
-        """With the base's own answer; of a stopped run, as far as both came."""
-        if self.base is None:
+        """With the base's own answer; of a stopped run, as far as both came; nothing where both were drawn."""
+        if self.base is None or self.how.sampled:
             return Agreement(None, math.nan, 0)
         a, b = self.micro.ids, self.base.ids
         both = min(len(a), len(b))

@@ -205,10 +205,11 @@ class Run:
         own = slice(len(whole) - len(answer), None)
         nll = scores.surprisal[own]
         if not np.isnan(answer.probability).all():
-            return replace(answer, nll=nll)
+            return replace(answer, nll=nll, rank=scores.rank[own].astype(np.int64))
         return replace(
             answer,
             nll=nll,
+            rank=scores.rank[own].astype(np.int64),
             probability=np.exp(-nll),
             topk_ids=scores.topk_ids[own].astype(np.int64),
             topk_probability=scores.topk_probability[own],

@@ -93,13 +93,18 @@ def timeline_table(generation: Generation) -> pd.DataFrame:
     """A row a token of both answers: how many tokens and how many base passes there were by then, and when."""
     table = answer_table(generation)[["answer", "position", "token", "segment", "micro_position", "written_by"]]
     table = table.rename(columns={"segment": "base_passes"})
+    table.loc[table["answer"] == "micro_step", "base_passes"] = generation.passes_by_then
     table.insert(2, "tokens", table["position"] + 1)
     seconds = [generation.micro.seconds, *([generation.base.seconds] if generation.base else [])]
     return table.assign(seconds=np.concatenate(seconds))
 
 
 def sweep_table(sweep: Sweep, unit: Unit = "nats") -> pd.DataFrame:
-    """A row a tau: tokens per macro step, cache, agreement with the base, nll under the base, speed."""
+    """A row a tau: tokens per macro step, cache, agreement with the base, nll under the base, speed.
+
+    `agreement` and `first_difference` compare two greedy answers, and are missing where both are drawn at random;
+    `likeliest` is the share of tokens that are the base's likeliest after what stands before them.
+    """
     rows = []
     for each in sweep.generations:
         assert each.base is not None
@@ -114,6 +119,8 @@ def sweep_table(sweep: Sweep, unit: Unit = "nats") -> pd.DataFrame:
                 "cache_saved": each.cache_saved,
                 "agreement": agreed.share,
                 "first_difference": pd.NA if agreed.first is None else agreed.first,
+                "likeliest": each.micro.likeliest,
+                "likeliest_base": each.base.likeliest,
                 "nll": each.micro.mean_nll * PER_NAT[unit],
                 "nll_base": each.base.mean_nll * PER_NAT[unit],
                 "tokens_per_second": each.micro.tokens_per_second,

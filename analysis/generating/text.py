@@ -26,6 +26,12 @@ def finding(found: Generation) -> str:
 def agreement(found: Generation) -> str:
     """How the answer stands to the base's own."""
     agreed = found.agreement
+    if found.base is not None and found.how.sampled:
+        return (
+            "both answers were drawn at random, and are not compared token by token:"
+            f" {significant(100 * found.micro.likeliest)}% of the tokens are the base's likeliest,"
+            f" {significant(100 * found.base.likeliest)}% of its own"
+        )
     if found.base is None or not agreed.tokens:
         return "the base has not answered"
     if agreed.equal:
