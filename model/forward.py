@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from model.errors import TextError, TooLarge
-from model.parts import body, body_name, family_of, head_logits, text_config, token_model
+from model.parts import body, body_name, decoder, family_of, head_logits, text_config, token_model
 from model.probe import parted
 
 __all__ = [
@@ -133,7 +133,7 @@ def watched(
     Hooks are taken off at the end, and stay silent in other threads, so that the shared model holds no state of a run.
     """
     parted(model)  # asked here first, so that the passes in which it is found out are not reported
-    layers = max((m for m in body(model).modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
+    layers = max((m for m in decoder(model).modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
     if progress is None or layers is None:
         yield
         return

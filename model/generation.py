@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 from transformers.generation import GenerationConfig
 
+from model.base_check import check_base, equal_lengths, padding_is_bound
 from model.choosing import Allowed, Chooser, rules_of
 from model.course import Course, Told, count_pass, leave, only
 from model.errors import MicroStepError, TextError, TooLarge
@@ -30,6 +32,8 @@ from model.written import Clock, SegmentedGeneration, Written, gathered
 
 if TYPE_CHECKING:
     from model.modeling import MicroStepForCausalLM
+
+Write = Callable[[Course, Tensor, Tensor, list[Written]], int]
 
 __all__ = ["SegmentedGeneration", "Written", "generate_segments"]
 
@@ -92,6 +96,7 @@ def generate_segments(
     if not 1 <= most <= model.config.max_segment_length:
         raise MicroStepError(f"segments may have 1 to {model.config.max_segment_length} tokens, got {most}")
     mask = _checked(input_ids, attention_mask)
+    check_base(model, lossless)
     if streamer is not None and len(input_ids) != 1:
         raise MicroStepError("a streamer takes one prompt; use on_segment for a batch")
     if max_new_tokens is not None:
@@ -112,7 +117,7 @@ def generate_segments(
     with torch.inference_mode():
         quick = for_few_rows(model)
         course = Course(quick, chooser, chosen, confidence, most, clock, _teller(streamer, on_segment))
-        slots = write(course, ids, mask, rows)
+        slots = _in_groups(course, write, ids, mask, rows)
     if streamer is not None:
         streamer.end()
     pad = 0 if prepared._pad_token_tensor is None else int(prepared._pad_token_tensor)
@@ -150,6 +155,18 @@ def _criteria(
     endless = copy.copy(settings)
     endless.max_length = None
     return model._get_stopping_criteria(endless, StoppingCriteriaList(given or []), tokenizer)
+
+
+def _in_groups(course: Course, write: Write, ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
+    """All rows at once; those of other lengths one after the other, where no mask would bind their padding."""
+    if bool(mask.all()) or padding_is_bound(course.model):
+        return write(course, ids, mask, rows)
+    slots = []
+    for group in equal_lengths(mask):
+        length = int(mask[group[0]].sum())
+        told = replace(course, tell=lambda i, row, group=group: course.tell(group[i], row))
+        slots.append(write(told, ids[group, -length:], mask[group, -length:], [rows[i] for i in group]))
+    return max(slots)
 
 
 def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:

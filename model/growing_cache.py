@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from model.parts import body
 
@@ -36,6 +36,20 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self.keys = _extended(self.keys, key_states)
         self.values = _extended(self.values, value_states)
         return self.keys, self.values
+
+
+class RowsCache(DynamicCache):  # type: ignore[misc]
+    """A cache that lets rows go whatever its layers keep: keys and values, or states."""
+
+    read = 0  # positions, as counted by those who fill it; layers of states cannot tell
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows."""
+        for layer in self.layers:
+            if hasattr(layer, "batch_select_indices") and not isinstance(layer, LinearAttentionLayer):
+                layer.batch_select_indices(indices)
+            else:
+                layer.reorder_cache(indices)
 
 
 def _extended(held: Tensor, new: Tensor) -> Tensor:
@@ -70,7 +84,7 @@ def padded_anywhere(model: PreTrainedModel) -> bool:
 
 def growing_cache(config: PretrainedConfig | None = None) -> DynamicCache:
     """An empty cache; with a configuration layers that slide do, else every layer keeps everything."""
-    cache = DynamicCache(config=config)
+    cache = RowsCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     if config is None:
         cache.layer_class_to_replicate = GrowingLayer

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from model.errors import MicroStepError, ModelError
-from model.forward import Progress, family_of, fed_ids, states, text_config, watched
+from model.forward import Progress, body, family_of, fed_ids, states, text_config, watched
 from model.past import takes_positions
 from model.probe import FAULTS, close, once, some_ids
 from model.uncertainty import TokenScores, reduce_in_chunks, score
@@ -155,7 +155,7 @@ def _banded_states(model: PreTrainedModel, ids: Tensor, window: int, sinks: int)
     """[B, n, d] states of ids [B, n] under a band."""
     n = ids.shape[1]
     inputs: dict[str, Any] = {"attention_mask": _band(n, window, sinks, model.dtype).to(model.device)}
-    if takes_positions(model):  # else some families would count them in the mask
+    if takes_positions(body(model)):  # else some families would count them in the mask
         inputs["position_ids"] = torch.arange(n, device=model.device).expand(len(ids), -1)
     return states(model, input_ids=ids, use_cache=False, **inputs)
 

@@ -54,8 +54,11 @@ class MacroCache:
 
     @property
     def slots(self) -> int:
-        """Of the longest row, the mean of all layers."""
-        return int(self.cache.get_seq_length())
+        """Of the longest row, the mean of all layers; layers that keep a state count as if they kept all."""
+        try:
+            return int(self.cache.get_seq_length())
+        except ValueError:  # no layer has keys and values
+            return int(self.mask.shape[1])
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only these rows."""

@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, DynamicCache, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from model.configuration import MicroStepConfig
 from model.errors import ModelError
-from model.forward import body
+from model.growing_cache import RowsCache
+from model.parts import decoder, family_of
+from model.past import past_name, takes_positions
+from model.probe import FAULTS, first_line
 
 
 def layers_of(inner: nn.Module) -> nn.ModuleList:
@@ -24,6 +27,7 @@ def layers_of(inner: nn.Module) -> nn.ModuleList:
     Raises:
         ModelError: it has none that can be told.
     """
+    inner = getattr(inner, "language_model", inner)  # beside a vision tower
     found = [module for module in inner.children() if isinstance(module, nn.ModuleList)]  # mostly they stand here
     if not found:
         found = [module for module in inner.modules() if isinstance(module, nn.ModuleList)]
@@ -44,7 +48,7 @@ class MicroDecoder(nn.Module):
         self,
         context: Tensor | None,
         e: Tensor,
-        cache: DynamicCache | None = None,
+        cache: RowsCache | None = None,
         output_attentions: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         """Read tokens of Q segments.
@@ -60,54 +64,92 @@ class MicroDecoder(nn.Module):
             [Q, H, K + n, K + n], if asked for.
         """
         fed = e if context is None else torch.cat([context.to(e.dtype), e], dim=1)
-        before = 0 if cache is None else int(cache.get_seq_length())
+        before = 0 if cache is None else int(cache.read)
         position = torch.arange(before, before + fed.shape[1], device=fed.device)[None]
         options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
+        if cache is not None:
+            cache.read = before + fed.shape[1]
+            options[past_name(self.layers) or "past_key_values"] = cache
+        if takes_positions(self.layers):
+            options["position_ids"] = position.expand(fed.shape[0], -1)
         out = self.layers(
             inputs_embeds=fed,
             # given, although it hides nothing: without it, some families guess packed rows from the positions
             attention_mask=torch.ones(fed.shape[0], before + fed.shape[1], dtype=torch.long, device=fed.device),
-            position_ids=position.expand(fed.shape[0], -1),
-            past_key_values=cache,
             use_cache=cache is not None,
             **options,
         )
         return out.last_hidden_state[:, -e.shape[1] :], (out.attentions if output_attentions else None)
 
-    def new_cache(self) -> DynamicCache:
+    def new_cache(self) -> RowsCache:
         """An empty cache; it never holds more than K + M - 1 slots."""
-        return DynamicCache(config=self.layers.config)
+        return RowsCache(config=self.layers.config)
 
     def copy_last_layers(self, base: PreTrainedModel) -> None:
-        """Start as the base's last layers and its final norm; what stands before them (positions) starts at zero."""
-        theirs, mine = body(base), self.layers
+        """Start as the base's last layers and its final norm; what stands before them (positions) starts at zero.
+
+        Raises:
+            ModelError: a layer of the base is made of other parts.
+        """
+        theirs, mine = decoder(base), self.layers
         source, target = layers_of(theirs), layers_of(mine)
-        with torch.no_grad():
-            for parameter in mine.parameters():
-                parameter.zero_()
-            for new, old in zip(target, list(source)[-len(target) :], strict=True):
-                new.load_state_dict(old.state_dict())
-            for name, module in mine.named_children():
-                if module is not target and not isinstance(module, nn.Embedding) and list(module.parameters()):
-                    module.load_state_dict(getattr(theirs, name).state_dict())
+        known, inside = dict(theirs.named_parameters()), {id(each) for each in target.parameters()}
+        tables = {id(m.weight) for m in mine.modules() if isinstance(m, nn.Embedding)}
+        try:
+            with torch.no_grad():
+                for parameter in mine.parameters():
+                    parameter.zero_()
+                for new, old in zip(target, list(source)[-len(target) :], strict=True):
+                    new.load_state_dict(old.state_dict())
+                for name, parameter in mine.named_parameters():
+                    if id(parameter) not in inside | tables:
+                        parameter.copy_(known[name])
+        except (RuntimeError, KeyError, AttributeError, ValueError) as error:
+            raise ModelError(
+                f"{family_of(base)} cannot be the base of a micro_step model: its layers are no copies of each other"
+            ) from error
+
+
+_CUT = ("layer_types", "layers_block_type", "block_types", "mlp_layer_types", "intermediate_size", "no_rope_layers")
 
 
 def _few_layers(config: MicroStepConfig) -> PreTrainedModel:
-    """The base's body with n layers, no embeddings, and positions for K + M - 1 slots."""
+    """The base's body with n layers, no embeddings, and positions for K + M - 1 slots.
+
+    Raises:
+        ModelError: the family does not let its configuration be cut to n layers.
+    """
     few: Any = copy.deepcopy(config.base_config.get_text_config())
     slots = len(config.context_layers) + config.max_segment_length - 1
-    n = config.micro_layers
-    if getattr(few, "layer_types", None):
-        types = list(few.layer_types)
-        few.layer_types = (types * n)[-n:] if len(types) < n else types[-n:]
-    few.num_hidden_layers = n
-    few.vocab_size, few.pad_token_id = 1, None
-    if not hasattr(few, "rope_parameters"):  # learned positions: no more of them than slots
-        few.max_position_embeddings = slots
-    if getattr(few, "sliding_window", None):
-        few.sliding_window = max(few.sliding_window, slots + 1)
-    few.use_cache = True
-    few._attn_implementation = config.base_config._attn_implementation
-    layers: PreTrainedModel = AutoModel.from_config(few)
-    layers.set_input_embeddings(None)  # it reads embeddings, and would hold an unused one
+    try:
+        _cut(few, config.micro_layers)
+        few.vocab_size, few.pad_token_id = 1, None
+        if not hasattr(few, "rope_parameters"):  # learned positions: no more of them than slots
+            few.max_position_embeddings = slots
+        if getattr(few, "sliding_window", None):
+            few.sliding_window = max(few.sliding_window, slots + 1)
+        few.use_cache = True
+        few._attn_implementation = config.base_config._attn_implementation
+        layers: PreTrainedModel = AutoModel.from_config(few)
+        layers.set_input_embeddings(None)  # it reads embeddings, and would hold an unused one
+    except FAULTS as error:
+        raise ModelError(
+            f"{few.model_type} cannot be the base of a micro_step model: no few layers of it can be made"
+            f" ({first_line(error)})"
+        ) from error
     return layers
+
+
+def _cut(few: Any, n: int) -> None:
+    """Leave the last n layers of a configuration: of each list of one entry a layer the last n."""
+    whole = int(few.num_hidden_layers)
+    lists = {name: list(value) for name in _CUT if isinstance(value := getattr(few, name, None), list | tuple)}
+    few.num_hidden_layers = n
+    for name, value in lists.items():
+        if len(value) != whole:
+            continue
+        last = (value * n)[-n:]
+        if not isinstance(getattr(type(few), name, None), property):
+            setattr(few, name, last)
+        elif getattr(few, "attn_layer_indices", None) is not None:  # from which such a family says the same
+            few.attn_layer_indices = [i for i, kind in enumerate(last) if "attention" in kind and "linear" not in kind]

@@ -190,7 +190,7 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
         if cache is not None:
             options[past_name(self.base) or "past_key_values"] = cache
-        if takes_positions(self.base):
+        if takes_positions(inner):
             options["position_ids"] = position_ids
         with states_of(inner, self.config.context_layers[:-1]) as states:
             out = inner(

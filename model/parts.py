@@ -48,6 +48,13 @@ def body(model: PreTrainedModel) -> nn.Module:
     return inner
 
 
+def decoder(model: PreTrainedModel) -> nn.Module:
+    """The part of a body that reads text, in a model that reads other things too; else the body."""
+    inner = body(model)
+    text: nn.Module = getattr(inner, "language_model", inner)
+    return text
+
+
 class _HandedOn(BaseModelOutput):  # type: ignore[misc]
     """A body's output of which a family may ask whatever it knows: router logits, caches. There is none."""
 

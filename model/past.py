@@ -11,7 +11,7 @@ import inspect
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from model.forward import context_length, states
@@ -29,9 +29,9 @@ def past_name(model: PreTrainedModel) -> str | None:
     return next((name for name in _NAMES if name in known), None)
 
 
-def takes_positions(model: PreTrainedModel) -> bool:
-    """Whether a family's body can be told positions; those of others follow from the order of what they read."""
-    known = inspect.signature(body(model).forward).parameters
+def takes_positions(inner: nn.Module) -> bool:
+    """Whether a body can be told positions; those of other families follow from the order of what they read."""
+    known = inspect.signature(inner.forward).parameters
     return "position_ids" in known or any(each.kind is each.VAR_KEYWORD for each in known.values())
 
 

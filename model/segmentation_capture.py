@@ -106,6 +106,7 @@ def layers_of(inner: nn.Module) -> nn.ModuleList:
     Raises:
         ModelError: none are found.
     """
+    inner = getattr(inner, "language_model", inner)  # beside a vision tower
     layers = max((m for m in inner.modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
     if layers is None:
         raise ModelError(f"no layers are found in {type(inner).__name__}, so its attention cannot be read")

@@ -1,0 +1,99 @@
+"""Whether a model can be the base of a micro_step model, and how it must be fed: tried before it first writes.
+
+A base that cannot go on exactly from what it keeps is refused in one sentence that names its family, and so is lossless
+decoding where what was refused cannot be taken out again. Where no mask binds what padding leaves in a row's states,
+rows of other lengths are written apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from model.errors import ModelError
+from model.growing_cache import growing_cache
+from model.parts import family_of, text_config
+from model.probe import FAULTS, close, first_line, once, some_ids
+
+if TYPE_CHECKING:
+    from model.modeling import MicroStepForCausalLM
+
+_READ, _WRITTEN = 5, 2  # tokens
+
+
+def check_base(model: MicroStepForCausalLM, lossless: bool) -> None:
+    """Raise ModelError if a base cannot write in segments; with `lossless`, if no draft can be taken back from it."""
+    if model.config.merge_layer == 0 or lossless:  # others were tried when they were put together
+        why = once(model.base, "writes", lambda: _fault(model, False))
+        if why is not None:
+            raise ModelError(f"{family_of(model)} cannot write in segments: {why}")
+    if lossless and once(model.base, "takes back", lambda: _fault(model, True)) is not None:
+        raise ModelError(
+            f"{family_of(model)} keeps states that cannot be taken back, as lossless decoding must where a draft is"
+            " refused; use merged decoding"
+        )
+
+
+def padding_is_bound(model: MicroStepForCausalLM) -> bool:
+    """Whether a row that is padded on the left gives what it gives alone."""
+    return once(model.base, "padding", lambda: _is_bound(model))
+
+
+def equal_lengths(mask: Tensor) -> list[list[int]]:
+    """The rows of a mask [R, P] in groups of as many tokens."""
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(mask.sum(1).tolist()):
+        groups.setdefault(int(length), []).append(row)
+    return list(groups.values())
+
+
+def _inputs(model: MicroStepForCausalLM) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings [1, N, d] of a few tokens, their mask and their positions."""
+    ids = some_ids(model.base, tokens=_READ + _WRITTEN)
+    return (
+        model.get_input_embeddings()(ids),
+        torch.ones_like(ids),
+        torch.arange(ids.shape[1], device=ids.device)[None],
+    )
+
+
+def _fault(model: MicroStepForCausalLM, lossless: bool) -> str | None:
+    """What keeps a base from being read on from its cache, after a draft was taken back if `lossless`."""
+    e, mask, position = _inputs(model)
+    n = _READ
+    try:
+        whole = model.macro(e, mask, position)
+        cache = growing_cache() if lossless else growing_cache(text_config(model))
+        parts = [model.macro(e[:, :n], mask[:, :n], position[:, :n], cache)]
+        if lossless:
+            model.macro(e.flip(1)[:, :_WRITTEN], mask, position[:, n:], cache)
+            cache.crop(-_WRITTEN)
+        parts += [
+            model.macro(e[:, i : i + 1], mask[:, : i + 1], position[:, i : i + 1], cache)
+            for i in range(n, n + _WRITTEN)
+        ]
+        if whole.context.shape[-1] != e.shape[-1] or whole.context.ndim != 4:
+            return "its layers hand on more than one state of the embeddings' size for each token"
+        model.micro(whole.context[:, -1], e[:, :1], model.micro.new_cache())
+    except FAULTS as error:
+        return first_line(error)
+    if not close(torch.cat([part.last for part in parts], 1), whole.last):
+        return "reading on from what it keeps does not give what reading the whole text gives"
+    return None
+
+
+def _is_bound(model: MicroStepForCausalLM) -> bool:
+    e, mask, position = _inputs(model)
+    pad = 3
+    try:
+        alone = model.macro(e, mask, position)
+        padded = model.macro(
+            torch.cat([e.flip(1)[:, :pad], e], 1),
+            torch.cat([torch.zeros_like(mask[:, :pad]), mask], 1),
+            torch.cat([torch.zeros_like(position[:, :pad]), position], 1),
+        )
+    except FAULTS:
+        return False
+    return close(padded.last[:, pad:], alone.last)
