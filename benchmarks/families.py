@@ -81,7 +81,7 @@ def measure(name: str, folder: Path) -> Family:
     try:
         loaded = load(ModelSpec(str(folder), device="cpu"))
     except MicroStepError as error:
-        return Family(name, type(made).__name__, {"score": _short(error)}, ())
+        return Family(name, type(made).__name__, {"score": _short(error).replace(str(folder), name)}, ())
     except Exception as error:  # noqa: BLE001 - told as a fault
         return Family(name, type(made).__name__, {"score": f"FAULT: {_short(error)}"}, ("score",))
     for feature, check in FEATURES.items():
@@ -211,7 +211,7 @@ def _attribute(loaded: LoadedModel) -> None:
     (gradient,) = torch.autograd.grad(value.sum(), e)
     if not bool(gradient.isfinite().all()) or not bool(gradient.any()):
         raise Wrong("there is no gradient")
-    if abs(float(value[0]) - float(scored.scores.entropy[target])) > CLOSE:
+    if abs(float(value[0].detach()) - float(scored.scores.entropy[target])) > CLOSE:
         raise Wrong("the entropy that is attributed is not the one that is scored")
 
 

@@ -139,11 +139,8 @@ def _banded(
     if n == 0:
         return TokenScores.nothing(len(row), k)
     before = max(0, len(prefix) - 1)  # positions that predict no token of the row
-    if not once(model, "band", lambda: _is_bound(model)):
-        raise ModelError(
-            f"{family_of(model)} has layers that no attention mask binds, so that a band would not limit what they"
-            " know; use the method exact or strided"
-        )
+    if (why := once(model, "band", lambda: _unbound(model))) is not None:
+        raise ModelError(f"{family_of(model)} {why}; use the method exact or strided")
     with torch.inference_mode(), watched(model, progress):
         hidden = _banded_states(model, fed[None].to(model.device), window, sinks=len(prefix))[0]
         target = row if prefix else row[1:]
@@ -160,8 +157,8 @@ def _banded_states(model: PreTrainedModel, ids: Tensor, window: int, sinks: int)
     return states(model, input_ids=ids, use_cache=False, **inputs)
 
 
-def _is_bound(model: PreTrainedModel) -> bool:
-    """Whether a band limits what a token knows, and one as wide as the text changes nothing."""
+def _unbound(model: PreTrainedModel) -> str | None:
+    """Why a band does not limit what a token knows; None where it does, and one as wide as the text changes nothing."""
     reach = int(text_config(model).num_hidden_layers) + 1  # of a band of 2
     ids = some_ids(model, tokens=reach + 2)
     other = ids.clone()
@@ -171,9 +168,11 @@ def _is_bound(model: PreTrainedModel) -> bool:
         (wide,) = _banded_states(model, ids, reach + 2, sinks=0)
         narrow = _banded_states(model, torch.cat([ids, other]), 2, sinks=0)
     except FAULTS:
-        return False
+        return "takes no attention mask over pairs of positions, which a band is"
     seen = getattr(text_config(model), "sliding_window", None) or len(whole)
-    return close(wide[:seen], whole[:seen]) and close(narrow[0, reach:], narrow[1, reach:])
+    if close(wide[:seen], whole[:seen]) and close(narrow[0, reach:], narrow[1, reach:]):
+        return None
+    return "has layers that no attention mask binds, so that a band would not limit what they know"
 
 
 def _band(n: int, window: int, sinks: int, dtype: torch.dtype) -> Tensor:

@@ -144,12 +144,16 @@ def _cut(few: Any, n: int) -> None:
     """Leave the last n layers of a configuration: of each list of one entry a layer the last n."""
     whole = int(few.num_hidden_layers)
     lists = {name: list(value) for name in _CUT if isinstance(value := getattr(few, name, None), list | tuple)}
+    kinds = lists.get("layer_types") or lists.get("layers_block_type") or []
     few.num_hidden_layers = n
     for name, value in lists.items():
-        if len(value) != whole:
-            continue
-        last = (value * n)[-n:]
-        if not isinstance(getattr(type(few), name, None), property):
-            setattr(few, name, last)
-        elif getattr(few, "attn_layer_indices", None) is not None:  # from which such a family says the same
-            few.attn_layer_indices = [i for i, kind in enumerate(last) if "attention" in kind and "linear" not in kind]
+        if len(value) == whole:
+            try:
+                setattr(few, name, (value * n)[-n:])
+            except AttributeError:  # derived from the two below, or the same in all layers
+                continue
+    last = ["linear" not in kind for kind in (kinds * n)[-n:]]  # whether the layer has attention
+    if getattr(few, "attn_layer_indices", None) is not None:
+        few.attn_layer_indices = [i for i, attends in enumerate(last) if attends]
+    if getattr(few, "block_types", None) is not None:
+        few.block_types = ["attention" if attends else "recurrent" for attends in last]

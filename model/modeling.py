@@ -188,14 +188,18 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         """Run the whole base over macro embeddings [B, S, d], at the tokens' positions [B, S]."""
         inner = body(self.base)
         options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
+        attention_mask = attention_mask.long()
         if cache is not None:
-            options[past_name(self.base) or "past_key_values"] = cache
+            name = past_name(self.base) or "past_key_values"
+            options[name] = cache
+            if name != "past_key_values":  # of recurrent layers, which look at no token again
+                attention_mask = attention_mask[:, -inputs_embeds.shape[1] :]
         if takes_positions(inner):
             options["position_ids"] = position_ids
         with states_of(inner, self.config.context_layers[:-1]) as states:
             out = inner(
                 inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask.long(),
+                attention_mask=attention_mask,
                 use_cache=cache is not None,
                 **options,
             )

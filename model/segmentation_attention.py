@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from model.attention_layers import check_attention, readable, whole_maps, with_attention
 from model.cost import available_memory
-from model.errors import MicroStepError, ModelError, TooLarge
+from model.errors import MicroStepError, TooLarge
 from model.finite import check_states
 from model.forward import Progress, body, context_length, fed_ids, hidden_states, text_config, watched
 from model.segmentation import MAX_LENGTH
-from model.segmentation_capture import Attended, capture, layers_of, private_copy
+from model.segmentation_capture import Rows, capture, layers_of, private_copy
 
 _BLOCK_ELEMENTS = 1 << 24  # attention weights held at a time: 64 MiB in float32
 _SPARE = 0.9  # share of the free memory that a run may plan with
@@ -57,7 +58,7 @@ def attention_shares(
         model: any decoder-only language model.
         row: token ids, without what the tokenizer puts first.
         prefix: ids that stand before the text.
-        layers: which layers to average over, from 0; all if None.
+        layers: which layers to average over, from 0; all that have attention if None.
         heads: which heads, the same in every layer; all if None.
         width: W, the most tokens before that a share is given for.
         progress: told the share done; may raise to stop.
@@ -67,7 +68,10 @@ def attention_shares(
         ModelError: a layer's attention cannot be read.
         TooLarge: the text is longer than the context, or the layers' queries and keys exceed the free memory.
     """
+    if layers is None:
+        layers = with_attention(model)
     chosen = _chosen("layer", layers, int(text_config(model).num_hidden_layers))
+    check_attention(model, chosen)
     if heads is not None:
         heads = _chosen("head", heads, int(text_config(model).num_attention_heads))
     mass = np.full((len(row), width), np.nan, dtype=np.float32)
@@ -152,15 +156,17 @@ def _mean_rows(
     if n < 1:
         return
     _check_memory(model, n, len(layers))
-    with watched(model, progress, share=0.5):
-        private = private_copy(model)
-        found = capture(private, layers)
-        hidden_states(private, [row], prefix)
-    unread = [layer for layer in layers if layer not in found.held]
-    if unread:
-        raise ModelError(f"the attention of layer {unread[0]} cannot be read (it may have none); choose other layers")
-    held = list(found.held.values())
-    step = max(1, _BLOCK_ELEMENTS // (n * int(held[0].query.shape[1])))
+    held: list[Rows]
+    if readable(model).whole:
+        maps = whole_maps(model, torch.as_tensor(fed_ids(row, prefix), device=model.device)[None])
+        held = [maps[layer] for layer in layers]
+    else:
+        with watched(model, progress, share=0.5):
+            private = private_copy(model)
+            found = capture(private, layers)
+            hidden_states(private, [row], prefix)
+        held = list(found.held.values())
+    step = max(1, _BLOCK_ELEMENTS // (n * held[0].heads))
     for begin in range(max(0, len(prefix) - 1), n, step):  # the first that predicts a token of the row
         end = min(begin + step, n)
         yield slice(begin, end), *_averaged(held, begin, end, heads)
@@ -168,7 +174,7 @@ def _mean_rows(
             progress(0.5 + 0.5 * end / n)
 
 
-def _averaged(held: list[Attended], begin: int, end: int, heads: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+def _averaged(held: Sequence[Rows], begin: int, end: int, heads: Sequence[int] | None) -> tuple[Tensor, Tensor]:
     rows, seen = held[0].rows(begin, end, heads).mean(0), held[0].visible(begin, end)
     for layer in held[1:]:
         rows += layer.rows(begin, end, heads).mean(0)

@@ -15,7 +15,7 @@ import copy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,16 @@ class Attended:
                 f" {list(self.key.shape)}"
             )
 
+    @property
+    def heads(self) -> int:
+        """H, of queries."""
+        return int(self.query.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are computed."""
+        return self.query.device
+
     def visible(self, begin: int, end: int) -> Tensor:
         """[end - begin, end] which keys the queries begin .. end - 1 may see."""
         if self.mask is not None:
@@ -83,7 +93,29 @@ class Attended:
         return found if heads is None or not whole else found[list(heads)]
 
 
-Visit = Callable[[int, Attended], None]  # told a layer and what it was given, before the layer itself goes on
+class Rows(Protocol):
+    """Attention of one layer over N positions, a block of queries at a time."""
+
+    @property
+    def heads(self) -> int:
+        """H."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are computed."""
+        ...
+
+    def visible(self, begin: int, end: int) -> Tensor:
+        """[end - begin, end] which keys the queries begin .. end - 1 may see."""
+        ...
+
+    def rows(self, begin: int, end: int, heads: Sequence[int] | None) -> Tensor:
+        """[h, end - begin, end] float32 attention of the queries begin .. end - 1; later keys have none."""
+        ...
+
+
+Visit = Callable[[int, Rows], None]  # told a layer and what it was given, before the layer itself goes on
 
 
 class Enough(Exception):

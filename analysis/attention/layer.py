@@ -13,7 +13,7 @@ from analysis.attention.reading import Reading, attend
 from model.errors import MicroStepError
 from model.forward import Progress
 from model.loading import LoadedModel
-from model.segmentation_capture import Attended
+from model.segmentation_capture import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +22,12 @@ class LayerAttention:
 
     reading: Reading
     layer: int
-    attended: Attended
+    attended: Rows
 
     @property
     def heads(self) -> int:
         """H."""
-        return int(self.attended.query.shape[1])
+        return self.attended.heads
 
     def rows_of(self, head: int | None) -> HeadRows:
         """The map of one head; of all, averaged, if None.
@@ -67,7 +67,7 @@ def layer_attention(
     """Run the model as far as a layer; errors as `attend`."""
     found: list[LayerAttention] = []
 
-    def keep(_: int, attended: Attended) -> None:
+    def keep(_: int, attended: Rows) -> None:
         found.append(LayerAttention(reading, layer, attended))
 
     attend(loaded, reading, [layer], keep, progress)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from analysis.attention.layer import LayerAttention
 from analysis.attention.pooling import Grid, Pool, Pooler
-from analysis.attention.reading import Reading, attend, check_layers, size
+from analysis.attention.reading import Reading, attend, check_layers
 from analysis.attention.statistics import STATISTICS, Tally, Targets, statistic
+from model.attention_layers import with_attention
 from model.forward import Progress
 from model.loading import LoadedModel
-from model.segmentation_capture import Attended
+from model.segmentation_capture import Rows
 
 CELLS = 64  # a side of a small map
 _BLOCK_ELEMENTS = 1 << 21  # attention weights at a time: more leave the processor's caches, and cost twice the time
@@ -84,7 +85,7 @@ def overview(
     Args:
         loaded: the model.
         reading: what it reads.
-        layers: which, from 0; all if None.
+        layers: which, from 0; all that have attention if None.
         pool: what a cell of a small map holds.
         keep: a chosen layer whose queries and keys are kept, so that its maps can be looked at in full.
         progress: told the share done; may raise to stop.
@@ -93,15 +94,15 @@ def overview(
         MicroStepError: no such layer or pooling.
         ModelError, TooLarge, TextError: as `attend`.
     """
-    chosen = check_layers(loaded.model, range(size(loaded.model)[0]) if layers is None else layers)
+    chosen = check_layers(loaded.model, with_attention(loaded.model) if layers is None else layers)
     n, targets = len(reading), Targets(reading, loaded.model.device)
     maps: dict[int, NDArray[np.float32]] = {}
     numbers: dict[int, NDArray[np.float64]] = {}
     kept: list[LayerAttention] = []
 
-    def look(layer: int, attended: Attended) -> None:
-        heads = int(attended.query.shape[1])
-        pooler, tally = Pooler(Grid(n, CELLS), pool, heads, attended.query.device), Tally(targets, heads)
+    def look(layer: int, attended: Rows) -> None:
+        heads = attended.heads
+        pooler, tally = Pooler(Grid(n, CELLS), pool, heads, attended.device), Tally(targets, heads)
         for begin, end in blocks(n, heads):
             rows: Tensor = attended.rows(begin, end, None)
             pooler.add(begin, rows)

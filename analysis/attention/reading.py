@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from analysis.scoring import encode_for
+from model.attention_layers import check_attention, readable, whole_maps
 from model.document import Document
 from model.encoding import EncodedText
 from model.errors import MicroStepError, ModelError, TextError
 from model.facts import ModelFacts
-from model.forward import Progress, body, check_readable, context_length, text_config, watched
+from model.forward import Progress, body, check_readable, context_length, family_of, text_config, watched
 from model.loading import LoadedModel
-from model.segmentation_capture import Attended, Enough, Visit, capture, private_copy
+from model.segmentation_capture import Enough, Rows, Visit, capture, private_copy
 
 BOS = "BOS"  # what stands for it: it has no characters
 
@@ -195,12 +196,17 @@ def attend(
         TooLarge, TextError: see `check_readable`.
     """
     chosen = check_layers(loaded.model, layers)
+    check_attention(loaded.model, chosen)
     _check_positions(loaded, reading, chosen)
     encoded, left = reading.encoded, set(chosen)
     ids = np.concatenate([np.asarray(encoded.prefix, dtype=np.int64), encoded.ids])
     check_readable(loaded.model, [ids], len(ids))
 
-    def seen(layer: int, attended: Attended) -> None:
+    if readable(loaded.model).whole:
+        _attend_whole(loaded, reading, ids, chosen, visit)
+        return
+
+    def seen(layer: int, attended: Rows) -> None:
         visit(layer, attended)
         left.discard(layer)
         if not left:
@@ -221,6 +227,20 @@ def attend(
         raise ModelError(f"the attention of layer {min(left)} cannot be read (it may have none); choose other layers")
     if progress is not None:
         progress(1.0)
+
+
+def _attend_whole(
+    loaded: LoadedModel, reading: Reading, ids: NDArray[np.int64], chosen: tuple[int, ...], visit: Visit
+) -> None:
+    """The same of a family that gives its maps only all at once."""
+    if reading.merged:
+        raise ModelError(
+            f"{loaded.facts.family} gives no attention over segments: look at its base, which reads tokens"
+        )
+    with torch.inference_mode():
+        maps = whole_maps(loaded.model, torch.as_tensor(ids, device=loaded.model.device)[None])
+        for layer in chosen:
+            visit(layer, maps[layer])
 
 
 def _check_positions(loaded: LoadedModel, reading: Reading, chosen: tuple[int, ...]) -> None:
@@ -246,7 +266,10 @@ def _enough() -> Iterator[None]:
 def size(model: PreTrainedModel) -> tuple[int, int]:
     """Layers and heads of a model's attention."""
     config = text_config(model)
-    return int(config.num_hidden_layers), int(config.num_attention_heads)
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        raise ModelError(f"{family_of(model)} has no attention that can be read")
+    return int(config.num_hidden_layers), int(heads)
 
 
 def check_layers(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, ...]:

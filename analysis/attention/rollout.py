@@ -17,7 +17,7 @@ from model.cost import available_memory
 from model.errors import TooLarge
 from model.forward import Progress
 from model.loading import LoadedModel
-from model.segmentation_capture import Attended
+from model.segmentation_capture import Rows
 
 _BLOCK_ELEMENTS = 1 << 21
 _SPARE = 0.9  # share of the free memory that a run may plan with
@@ -61,9 +61,9 @@ def rollout(loaded: LoadedModel, reading: Reading, layer: int, progress: Progres
     return Rollout(reading, layer, whole.cpu().numpy())
 
 
-def _through(attended: Attended, whole: torch.Tensor) -> None:
+def _through(attended: Rows, whole: torch.Tensor) -> None:
     """One layer, in place. Rows only look back: from the last block on, no row is read after it was overwritten."""
-    n, heads = len(whole), int(attended.query.shape[1])
+    n, heads = len(whole), attended.heads
     step = max(1, min(256, _BLOCK_ELEMENTS // (heads * n)))
     for begin in reversed(range(0, n, step)):
         end = min(n, begin + step)

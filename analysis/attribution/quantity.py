@@ -19,8 +19,9 @@ from transformers import PreTrainedModel
 from model.document import TEMPLATE
 from model.encoding import EncodedText
 from model.errors import MicroStepError, ModelError
-from model.forward import body, check_readable, logits_of, token_model
+from model.forward import body, check_readable, family_of, logits_of, token_model
 from model.loading import LoadedModel
+from model.probe import FAULTS, first_line, once, some_ids
 
 if TYPE_CHECKING:
     from model.modeling import MicroStepForCausalLM
@@ -227,8 +228,23 @@ def _check_embeddings(loaded: LoadedModel, ids: NDArray[np.int64], e: Tensor) ->
         read = body(loaded.model)(input_ids=torch.as_tensor(ids, device=e.device)[None], use_cache=False)
         ours, theirs = _last_state(loaded.model, e).double(), read.last_hidden_state[:, -1].double()
     off = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-12))
+    if why := once(loaded.model, "gradient", lambda: _no_gradient(loaded.model)):
+        raise ModelError(f"{family_of(loaded.model)} gives no gradient with respect to its embeddings: {why}")
     if off > _CLOSE.get(loaded.model.dtype, 5e-2):
         raise ModelError(f"{loaded.facts.name} reads more than its token embeddings: it cannot be attributed to them")
+
+
+def _no_gradient(model: PreTrainedModel) -> str | None:
+    """What keeps a model's last state from having a gradient; None where it has one."""
+    with torch.no_grad():
+        e = model.get_input_embeddings()(some_ids(model))
+    try:
+        with torch.enable_grad():
+            e = e.detach().requires_grad_()
+            torch.autograd.grad(_last_state(model, e).float().square().sum(), e)
+    except FAULTS as error:
+        return first_line(error)
+    return None
 
 
 def _of_segments(

@@ -1,0 +1,143 @@
+"""`python -m benchmarks families`: every family of transformers in a process apart, and the table in Markdown."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model.errors import ExportError, MicroStepError
+from model.terminal import progress_bar
+
+if TYPE_CHECKING:
+    from benchmarks.families import Family
+
+commands = typer.Typer()
+
+_LONGEST = 300  # seconds for one family
+_TITLES = {
+    "score": "score",
+    "continue": "continue",
+    "merged": "generate, merged",
+    "lossless": "generate, lossless",
+    "attention": "attention maps",
+    "attribution": "attribution",
+    "banded": "history by a mask",
+}
+
+
+@commands.command()
+def families(
+    family: Annotated[list[str] | None, typer.Option(help="Only these, as transformers' model_type.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A .md file to write the table to.")] = None,
+) -> None:
+    """What works with which family of models: tiny random models of all, put through every feature (some minutes)."""
+    from benchmarks.family_models import FAMILIES
+
+    if out is not None and (out.suffix.lower() != ".md" or not out.parent.is_dir()):
+        raise ExportError(f"{out} cannot be written: give a .md file in a folder that is there")
+    unknown = [name for name in family or () if name not in FAMILIES]
+    if unknown:
+        raise MicroStepError(f"transformers has no causal language model of family {unknown[0]!r}")
+    chosen = family or list(FAMILIES)
+    found = []
+    with progress_bar() as tell:
+        for i, each in enumerate(_measured(chosen)):
+            found.append(each)
+            tell(each.name, (i + 1) / len(chosen))
+    text = page(found)
+    if out is None:
+        typer.echo(text)
+    else:
+        part = out.with_name(out.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(out)
+        typer.echo(str(out))
+    faults = [f"{each.name} ({', '.join(each.faults)})" for each in found if each.faults]
+    if faults:
+        raise MicroStepError(
+            f"{len(faults)} families have features that are neither right nor refused: {faults[0]} ..."
+        )
+
+
+def _measured(names: Sequence[str]) -> Iterator[Family]:
+    """Each family in turn, in a process that is started anew where one ends it."""
+    from benchmarks.families import Family
+
+    pool = None
+    for name in names:
+        pool = pool or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        try:
+            yield pool.submit(_measure, name).result(timeout=_LONGEST)
+        except (BrokenProcessPool, TimeoutError) as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            pool = None
+            yield Family(name, "", {"score": f"FAULT: {type(error).__name__}"}, ("score",))
+    if pool is not None:
+        pool.shutdown()
+
+
+def _measure(name: str) -> Family:
+    import torch
+    import transformers
+
+    from benchmarks.families import measure
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory(prefix="family-") as folder:
+        return measure(name, Path(folder) / name)
+
+
+def page(found: Sequence[Family]) -> str:
+    """The table, and its reasons numbered below it."""
+    import transformers
+
+    reasons: dict[str, int] = {}
+
+    def cell(each: Family, feature: str) -> str:
+        said = each.cells.get(feature)
+        if said is None:
+            return ""
+        if said.startswith("yes"):
+            return said
+        reason = said.replace(each.name, "the family").replace("|", "/")
+        return f"no [{reasons.setdefault(reason, len(reasons) + 1)}]"
+
+    rows = [[each.name, *(cell(each, feature) for feature in _TITLES)] for each in found]
+    lines = ["| " + " | ".join(row) + " |" for row in ([["family", *_TITLES.values()], ["---"] * 8, *rows])]
+    scored = sum(each.cells.get("score") == "yes" for each in found)
+    return "\n".join(
+        [
+            "# Families of models",
+            "",
+            f"All {len(found)} families for which transformers {transformers.__version__} has a causal language model,"
+            f" of which {scored} are scored. A tiny random model of each was made from its configuration class, saved,"
+            " loaded and put through every feature by",
+            "",
+            "```",
+            "python -m benchmarks families --out docs/models.md",
+            "```",
+            "",
+            "*yes*: its numbers equal a reference. Scores and continuations: entropy, confidence, surprisal and rank of"
+            " every token, against the family's own whole `forward`, in float64 where it can be run so. Generation:"
+            " greedy output is what that `forward` writes, and a row alone writes what it writes in a padded batch."
+            " Attention maps: of which layers. Attribution: F is the entropy that is scored, and has a gradient."
+            " History by a mask (`banded`): a wide band changes nothing, and what is out of a narrow one's reach has no"
+            " effect; `exact` and `strided` need no mask and work wherever scoring does.",
+            "",
+            *lines,
+            "",
+            "Why not:",
+            "",
+            *(f"{number}. {reason}" for reason, number in reasons.items()),
+            "",
+        ]
+    )
