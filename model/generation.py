@@ -164,9 +164,19 @@ def _in_groups(course: Course, write: Write, ids: Tensor, mask: Tensor, rows: li
     slots = []
     for group in equal_lengths(mask):
         length = int(mask[group[0]].sum())
-        told = replace(course, tell=lambda i, row, group=group: course.tell(group[i], row))
-        slots.append(write(told, ids[group, -length:], mask[group, -length:], [rows[i] for i in group]))
+        slots.append(
+            write(
+                replace(course, tell=_teller_of(group, course.tell)),
+                ids[group, -length:],
+                mask[group, -length:],
+                [rows[i] for i in group],
+            )
+        )
     return max(slots)
+
+
+def _teller_of(group: list[int], tell: Told) -> Told:
+    return lambda i, row: tell(group[i], row)
 
 
 def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
