@@ -22,7 +22,6 @@ from analysis.attention.rollout import rollout
 from analysis.attention.segments import SegmentRows
 from analysis.attention.statistics import STATISTICS
 from analysis.cutting.strategy import Strategy
-from model.attention_layers import readable
 from model.document import Document
 from model.errors import MicroStepError, TooLarge
 from model.facts import MicroFacts
@@ -293,7 +292,7 @@ def test_the_pass_ends_at_the_last_layer_and_leaves_the_model_as_it_was(facts):
     model = tiny_model("llama")
     loaded = wrapped(model, facts)
     reading, seen, told = reading_of(loaded), [], []
-    readable(model)  # what is found out about a model once is kept on it, and is no state of a run
+    attend(loaded, reading, [1], lambda *_: None)  # what is found out about a model once is kept on it
     ran = []
     for i, each in enumerate(model.model.layers):
         each.mlp.register_forward_hook(lambda *_, i=i: ran.append(i))
