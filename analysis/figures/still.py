@@ -1,24 +1,29 @@
 """A text as a still picture, row under row, for export: the app has a component that scrolls and answers.
 
-A heat map of characters, the text on it, and the ends of tokens or segments as gaps.
+A heat map of characters, the text on it, and the ends of tokens or segments as gaps. A character is what a reader calls
+one (a grapheme cluster): a letter with its marks, or an emoji of several code points, is drawn once, in one place.
 """
 
 from __future__ import annotations
 
+import html
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
+import regex
 from numpy.typing import NDArray
 
-from analysis.figures.base import safe
+from analysis.figures.base import visible
 from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SOFT, Theme, colorscale, styled
 
 WIDTH = 92  # columns of a line
 LONGEST = 4000  # characters in the picture; more would not be legible
 ROW_PIXELS = 22
+_CLUSTER = regex.compile(r"\X")
+_EMOJI = regex.compile(r"\p{Emoji_Presentation}|\ufe0f")
 INVERSE = {"light": 0.8, "dark": 0.6}  # shades on which ink of the ground's colour reads better
 
 
@@ -42,28 +47,48 @@ def around(text: str, pinned: int | None) -> list[tuple[int, int]]:
 def wrap(text: str, begin: int, end: int) -> list[tuple[int, int]]:
     """Characters [start, stop) of each line: up to WIDTH columns, broken after a space where there is one."""
     lines = []
-    while begin < end:
-        column, stop, space = 0, begin, -1
-        while stop < end and column + _columns(text[stop]) <= WIDTH:
-            column += _columns(text[stop])
-            stop += 1
-            if text[stop - 1] == "\n":
-                break
-            if text[stop - 1] == " ":
-                space = stop
-        if stop < end and text[stop - 1] != "\n" and space > begin:
-            stop = space
-        stop = max(stop, begin + 1)
-        lines.append((begin, stop))
-        begin = stop
-    return lines
+    first, column, fold = begin, 0, begin  # of the line: its start, the columns used, where it may be broken
+    for each in _clusters(text, begin, end):
+        if column + each.columns > WIDTH and each.start > first:
+            stop = fold if fold > first else each.start
+            lines.append((first, stop))
+            first, column = stop, sum(other.columns for other in _clusters(text, stop, each.start))
+        column += each.columns
+        if text[each.end - 1] == " ":
+            fold = each.end
+        if text[each.end - 1] == "\n":
+            lines.append((first, each.end))
+            first, column, fold = each.end, 0, each.end
+    return [*lines, (first, end)] if first < end else lines
 
 
-def _columns(character: str) -> int:
-    """Columns that a character takes in a fixed-width face."""
-    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+@dataclass(frozen=True)
+class _Cluster:
+    """What a reader calls a character: code points [start, end)."""
+
+    start: int
+    end: int
+    columns: int  # that it takes in a fixed-width face
+    shown: str
+
+
+def _clusters(text: str, begin: int, end: int) -> Iterator[_Cluster]:
+    for match in _CLUSTER.finditer(text, begin, end):
+        whole = match.group()
+        joined = len(whole) > 1 and whole[0].isprintable()  # its joiners and marks belong to what it looks like
+        shown = whole if joined else visible(whole)
+        yield _Cluster(match.start(), match.end(), _columns(whole if joined else shown), shown)
+
+
+def _columns(shown: str) -> int:
+    """Columns that a character takes in a fixed-width face, with all that is joined to it.
+
+    Of a joined emoji no fewer than it has parts: a face that does not know it shows these beside each other.
+    """
+    parts = sum(unicodedata.category(point) not in ("Mn", "Me", "Cf") for point in shown)
+    if _EMOJI.search(shown):
+        return max(2, parts)
+    return 2 if unicodedata.east_asian_width(shown[0]) in "WF" else max(1, parts)
 
 
 @dataclass(frozen=True)
@@ -103,9 +128,10 @@ class Page:
             self.hover.append(f"{name} {row.hover(i)}")
             tone[a:b] = ["inverse" if shade[i] > INVERSE[self.theme] else "ink"] * (b - a)
         self.glyphs["soft"].append((-0.6 - len(name) / 2, self.y, name))
-        for i, character in enumerate(text[left:right]):
-            middle = (column[i] + column[i + 1]) / 2
-            self.glyphs[tone[i]].append((middle, self.y, safe(character)))
+        for each in _clusters(text, left, right):
+            a, b = each.start - left, each.end - left
+            middle = (column[a] + column[b]) / 2
+            self.glyphs[tone[a]].append((middle, self.y, html.escape(each.shown, quote=False)))
         self.y += 1.0
 
     def add_bars(self, text: str, line: tuple[int, int], spans: Iterable[tuple[int, int, float]]) -> None:
@@ -166,9 +192,12 @@ class Page:
 
 
 def _places(text: str, line: tuple[int, int]) -> list[float]:
-    """Left edge, in columns, of each character of a line, and the end of the last."""
-    widths = [_columns(character) for character in text[line[0] : line[1]]]
-    return [0.0, *np.cumsum(widths).astype(float).tolist()]
+    """Left edge, in columns, of each code point of a line, and the end of the last; those of one character share it."""
+    places = [0.0]
+    for each in _clusters(text, *line):
+        left, count = places[-1], each.end - each.start
+        places += [left + each.columns * (i + 1) / count for i in range(count)]
+    return places
 
 
 def _boxes(boxes: list[_Box], marker: Mapping[str, object], **hover: object) -> go.Bar:
