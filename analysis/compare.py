@@ -142,11 +142,11 @@ def _part(progress: Progress | None, begin: float, share: float) -> Progress | N
     return None if progress is None else lambda done: progress(begin + share * done)
 
 
-def cell_table(comparison: Comparison, unit: Unit = "bits") -> pd.DataFrame:
+def cell_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
     """A row a cell: characters, text, role, and for each model the tokens and scores in it.
 
-    Entropy and surprisal are sums over the cell's tokens, confidence and margin means; differences are B - A. With
-    one tokenizer a cell is a token (but for characters split over tokens) and divergences stand beside.
+    Entropy and surprisal are sums over the cell's tokens, in `unit`; confidence and margin are means; differences are
+    B - A. With one tokenizer a cell is a token (but for characters split over tokens), and divergences stand beside.
     """
     cells = comparison.cells
     if cells is None:
@@ -174,4 +174,4 @@ def cell_table(comparison: Comparison, unit: Unit = "bits") -> pd.DataFrame:
     if comparison.divergences is not None:
         for name in ("kl_ab", "kl_ba", "js"):
             table[name] = cells.sum_a(getattr(comparison.divergences, name)) * PER_NAT[unit]
-    return pd.DataFrame(table)
+    return pd.DataFrame(table).assign(unit=unit)

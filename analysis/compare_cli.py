@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from analysis.options import (
+    UNIT,
     FigureOut,
     LoadOptions,
     OneModel,
@@ -34,7 +35,7 @@ def score(
     model: OneModel,
     text: TextOptions,
     loading: LoadOptions,
-    unit: Unit = "nats",
+    unit: Unit = UNIT,
     history: Annotated[int, typer.Option(min=0, help="Limit the history to so many tokens; 0 is all.")] = 0,
     history_method: Annotated[Literal["exact", "strided", "banded"], typer.Option(help="How it is limited.")] = "exact",
     history_stride: Annotated[int, typer.Option(min=1, help="For strided: a window every so many tokens.")] = 16,
@@ -63,7 +64,7 @@ def compare(
     pair: PairOptions,
     text: TextOptions,
     loading: LoadOptions,
-    unit: Unit = "bits",
+    unit: Unit = UNIT,
     cells: Annotated[Path | None, typer.Option(help="Also write a row for each common piece of text.")] = None,
     out: Out = None,
 ) -> None:
@@ -94,7 +95,7 @@ def figure(
     loading: LoadOptions,
     out: FigureOut,
     score: Annotated[str, typer.Option(help="entropy, confidence, margin or surprisal.")] = "entropy",
-    unit: Unit = "bits",
+    unit: Unit = UNIT,
     theme: Theme = "light",
     pinned: Pinned = None,
     role: Annotated[

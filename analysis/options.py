@@ -40,7 +40,8 @@ TemplateArg = Annotated[
 TemplateDate = Annotated[
     str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date; today if not given.")
 ]
-Unit = Annotated[Literal["bits", "nats"], typer.Option(help="Unit of entropy and surprisal.")]
+Unit = Annotated[Literal["bits", "nats"], typer.Option(help="Unit of entropy and surprisal; the tables name it.")]
+UNIT: Literal["nats"] = "nats"  # of every command unless it is told: strategies and stores are in nats as well
 Theme = Annotated[Literal["light", "dark"], typer.Option(help="Colours of the figure.")]
 Pinned = Annotated[int | None, typer.Option(min=0, help="Character of the text to mark.")]
 Out = Annotated[Path | None, typer.Option(help="File to write; its suffix chooses the format.")]

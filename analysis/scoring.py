@@ -164,7 +164,7 @@ def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:
     """A row a token: position, token_id, token, start, end, role and the scores.
 
     `start` and `end` are characters of what the model read (`scored.encoded.text`). Entropy and surprisal are in
-    `unit`. A missing score is NaN, a missing rank NA.
+    `unit`, which stands last. A missing score is NaN, a missing rank NA.
     """
     encoded, scores = scored.encoded, scored.scores
     rank = pd.array(scores.rank, dtype="Int64")
@@ -182,5 +182,6 @@ def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:
                 for name in ("entropy", "confidence", "margin", "surprisal")
             },
             "rank": rank,
+            "unit": unit,
         }
     )

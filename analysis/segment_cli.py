@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from analysis.options import (
+    UNIT,
     LoadOptions,
     OneModel,
     Out,
@@ -80,7 +81,7 @@ def segment_command(
     loading: LoadOptions,
     cutting: CutOptions,
     settings: Set = None,
-    unit: Unit = "nats",
+    unit: Unit = UNIT,
     out: Out = None,
 ) -> None:
     """Cut a text into segments: the table of scores with value, starts_segment and segment."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.cutting.extras import Gathering, extra_for
 from analysis.scoring import ScoredText, score_document, token_table
-from analysis.units import PER_NAT, Unit
+from analysis.units import PER_NAT, Unit, unit_of
 from model.document import Document
 from model.encoding import EncodedText
 from model.forward import Progress
@@ -104,10 +104,11 @@ def prompt_apart(encoded: EncodedText, how: Gathering) -> bool:
 def segment_table(scored: ScoredText, found: Segmentation, unit: Unit = "nats") -> pd.DataFrame:
     """The table of scores with what the rule compared, where segments start, and the segment of each token.
 
-    `value` is in `unit` where it is an entropy or surprisal; parameters are in nats whatever the unit.
+    `value` is in `value_unit`: `unit` where it is an entropy or surprisal; parameters are in nats whatever the unit.
     """
     table = token_table(scored, unit)
     scale = PER_NAT[unit] if RULES[found.rule].unit == "nats" else 1.0
+    table["value_unit"] = unit_of(RULES[found.rule].unit, unit)
     table["value"] = found.value.astype(np.float64) * scale
     table["starts_segment"] = found.starts
     table["segment"] = found.segment
@@ -115,7 +116,7 @@ def segment_table(scored: ScoredText, found: Segmentation, unit: Unit = "nats") 
 
 
 def curve_table(solved: Solved) -> pd.DataFrame:
-    """A row a point of the curve and the solution among them: parameter, value, mean_length, solution."""
+    """A row a point of the curve and the solution among them: parameter, value, mean_length, solution, value's unit."""
     values = np.append(solved.curve_parameter, solved.value)
     lengths = np.append(solved.curve_length, solved.mean_length)
     solution = np.arange(len(values)) == len(values) - 1
@@ -127,6 +128,7 @@ def curve_table(solved: Solved) -> pd.DataFrame:
             "value": values[order],
             "mean_length": lengths[order],
             "solution": solution[order],
+            "unit": RULES[solved.rule].parameter(solved.parameter).unit,
         }
     )
     return table.drop_duplicates("value", ignore_index=True)

@@ -94,7 +94,7 @@ class _Sums:
     bytes: NDArray[np.int64]  # [n]
 
 
-def summarise(comparison: Comparison, unit: Unit = "bits", role: str = "all") -> Summary:
+def summarise(comparison: Comparison, unit: Unit = "nats", role: str = "all") -> Summary:
     """Means over what both models scored (or, in a continuation, over what each wrote), with their intervals."""
     paired = comparison.cells is not None
     a, b = _sums(comparison, role)
@@ -164,7 +164,7 @@ def _own(side: ScoredText) -> _Sums:
     )
 
 
-def summary_table(comparison: Comparison, unit: Unit = "bits") -> pd.DataFrame:
+def summary_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
     """One row for all roles and one for each: means, differences B - A and their 95% intervals."""
     roles = ["all"]
     if comparison.cells is not None:

@@ -89,6 +89,11 @@ SCORES: dict[str, Score] = {
 }
 
 
+def unit_of(inside: str, unit: Unit) -> str:
+    """The unit in which a number is shown that is held in `inside`: nats are shown in the unit that is asked for."""
+    return unit if inside == "nats" else inside
+
+
 def significant(value: float, digits: int = 3) -> str:
     """A number with at most `digits` significant digits, never in exponent form for everyday sizes."""
     if not math.isfinite(value):

@@ -161,12 +161,13 @@ def test_a_table_of_words_with_the_figures_of_the_run(models, command, tmp_path)
     assert "on the baseline" in errors[-1] and "delta" in errors[-1] and "area" in errors[-1]
     table = pd.read_csv(out)
     assert list(table)[:4] == ["unit", "text", "first_token", "last_token"] and table["last_token"].iloc[-1] == 8
-    nats = tmp_path / "nats.json"
-    words = ("attribute", "--model", models["base"], "--text", TEXT, "--at", 9, "--information", "nats", "--out", nats)
+    bits = tmp_path / "bits.json"
+    words = ("attribute", "--model", models["base"], "--text", TEXT, "--at", 9, "--information", "bits", "--out", bits)
     assert command(*words)[0] == 0
-    tokens = pd.read_json(nats)
+    tokens = pd.read_json(bits)
     assert len(tokens) == 9
-    assert tokens["attribution"].sum() / np.log(2) == pytest.approx(table["attribution"].sum(), rel=1e-5)
+    assert (set(table["information"]), set(tokens["information"])) == ({"nats"}, {"bits"})
+    assert tokens["attribution"].sum() * np.log(2) == pytest.approx(table["attribution"].sum(), rel=1e-5)
 
 
 def test_without_a_token_the_most_open_one_is_taken_and_the_table_is_shown(models, command):

@@ -28,6 +28,7 @@ def test_token_table_has_the_promised_columns(loaded):
     table = token_table(scored)
     assert list(table.columns) == [
         "position", "token_id", "token", "start", "end", "role", "entropy", "confidence", "margin", "surprisal", "rank",
+        "unit",
     ]  # fmt: skip
     assert len(table) == len(scored.encoded) and pd.isna(table["rank"][0]) and np.isnan(table["entropy"][0])
     bits = token_table(scored, "bits")
@@ -105,7 +106,7 @@ def test_continuations_are_each_models_own(loaded):
         loaded["base"], loaded["other"], Document.plain("the cat"), 12, Sampling(temperature=1.0, seed=3)
     )
     assert found.cells is None and found.a.generated <= 12
-    summary = summarise(found)
+    summary = summarise(found, "bits")
     assert summary.tokens_a == found.a.generated and np.isnan(summary.bits_per_byte.a)
     assert summary.entropy.a == pytest.approx(found.a.scores.entropy[-found.a.generated :].mean() / np.log(2))
     text = found.a.encoded.text[len("the cat") :]

@@ -91,7 +91,7 @@ def test_bits_per_byte_count_every_token(loaded: dict[str, LoadedModel]) -> None
 def test_the_line_figure_tells_each_difference_once(loaded: dict[str, LoadedModel]) -> None:
     """A cell's difference stood on every token of a split character: 18.55 in all for 4.369."""
     found = compare(loaded["base"], loaded["sft"], Document.plain("Hi 👩‍👩‍👧 日本"))
-    cells, data = cell_table(found), draw("line", found, View()).data
+    cells, data = cell_table(found, "bits"), draw("line", found, View()).data
     assert cells["tokens_a"].max() > 1
     for side in ("A", "B"):
         told = data.loc[data["model"] == side, "entropy_difference"]
@@ -110,7 +110,7 @@ def test_the_end_token_is_a_token_and_no_text(loaded: dict[str, LoadedModel]) ->
         found = compare_continuations(base, base, text, 6)
     finally:
         base.model.generation_config.eos_token_id = kept
-    side, told = found.a, summarise(found)
+    side, told = found.a, summarise(found, "bits")
     assert side.ended and side.encoded.ids[-1] == end and told.tokens_a == side.generated
     last = side.encoded.end[-2]
     assert told.bytes_a == len(side.encoded.text[len("the cat") : last].encode())
@@ -129,7 +129,7 @@ def test_a_role_holds_for_every_figure(loaded: dict[str, LoadedModel], name: str
         return
     assert 0 < len(drawn.data) < len(whole) and set(drawn.data["role"]) == {"assistant"}
     if name == "line":
-        cells = cell_table(found)
+        cells = cell_table(found, "bits")
         mine = cells.loc[cells["role"] == "assistant", "entropy_difference"].sum()
         assert drawn.data.loc[drawn.data["model"] == "A", "entropy_difference"].sum() == pytest.approx(mine, rel=1e-6)
     assert len(drawn.figure.data) > 0

@@ -9,6 +9,7 @@ import typer
 
 from analysis.attention.cli import Models
 from analysis.options import (
+    UNIT,
     Adapter,
     FigureOut,
     LoadOptions,
@@ -151,7 +152,7 @@ def attribute(
     b: Annotated[str | None, typer.Option("--b", help="Model B, for kl: catalog name, hub id or folder.")] = None,
     b_revision: Revision = None,
     b_adapter: Adapter = None,
-    information: Unit = "bits",
+    information: Unit = UNIT,
     out: Out = None,
 ) -> None:
     """See DEFINITIONS."""
@@ -167,7 +168,7 @@ def attribute(
     remark(f"{shown.found.facts[0].name}: ", shown.found.notes)
     if out is not None:
         remark("", (f"{shown.what}: {said}",))
-    give(unit_table(shown.groups, shown.found.encoded, shown.scale), out, f"{shown.what}: {said}")
+    give(unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit), out, f"{shown.what}: {said}")
 
 
 def _said(shown: Shown) -> str:
@@ -195,7 +196,7 @@ def attribution_figure(
     loading: LoadOptions,
     options: AttributeOptions,
     out: FigureOut,
-    information: Unit = "bits",
+    information: Unit = UNIT,
     theme: Theme = "light",
 ) -> None:
     """Draw an attribution: the command that export bundles name."""

@@ -56,8 +56,8 @@ class Faithfulness:
         pairs = zip(self.random_deletion, self.random_insertion, strict=True)
         return np.array([self.area(deletion, insertion) for deletion, insertion in pairs])
 
-    def table(self, scale: float = 1.0) -> pd.DataFrame:
-        """A row a point of each curve: curve, order, share, value."""
+    def table(self, scale: float = 1.0, information: str = "nats") -> pd.DataFrame:
+        """A row a point of each curve: curve, order, share, value, and what that is measured in once it is scaled."""
         curves = [("deletion", "attribution", self.deletion), ("insertion", "attribution", self.insertion)]
         for name, rows in (("deletion", self.random_deletion), ("insertion", self.random_insertion)):
             curves += [(name, f"random {i}", row) for i, row in enumerate(rows)]
@@ -67,7 +67,7 @@ class Faithfulness:
                 for name, order, row in curves
             ],
             ignore_index=True,
-        )
+        ).assign(information=information)
 
 
 def faithfulness(problem: Problem, found: Attributed, baseline: Baseline, meter: Meter) -> Faithfulness:

@@ -114,8 +114,11 @@ def grouped(
     return Grouped(unit, first, last, total(values), error, text)
 
 
-def unit_table(found: Grouped, encoded: EncodedText, scale: float = 1.0) -> pd.DataFrame:
-    """A row a unit: its text, first and last token, characters of what the model read, and attribution."""
+def unit_table(found: Grouped, encoded: EncodedText, scale: float = 1.0, information: str = "nats") -> pd.DataFrame:
+    """A row a unit: its text, first and last token, characters of what the model read, and attribution.
+
+    `information` names what the attribution is measured in, once it is scaled: bits, nats or probability.
+    """
     missing = np.full(len(found), np.nan)
     columns: Mapping[str, object] = {
         "unit": np.arange(len(found)),
@@ -126,5 +129,6 @@ def unit_table(found: Grouped, encoded: EncodedText, scale: float = 1.0) -> pd.D
         "end": encoded.end[found.last],
         "attribution": found.value * scale,
         "standard_error": (missing if found.standard_error is None else found.standard_error) * scale,
+        "information": information,
     }
     return pd.DataFrame(columns)

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.intervals import Estimate, Units, quotient
+from analysis.units import SCORES as EVERY_SCORE
 from data.corpus.inputs import CorpusSource
 from data.corpus.rows import ROLE_NAMES, ScoredRows
 from model.document import TEMPLATE
@@ -81,6 +82,7 @@ def change_table(found: list[Change]) -> pd.DataFrame:
                 "difference_low": each.difference.low,
                 "difference_high": each.difference.high,
                 "clear": each.difference.clear,
+                "unit": EVERY_SCORE[each.score].unit("nats"),
             }
             for each in found
         ]

@@ -74,7 +74,7 @@ def history_table(points: Sequence[HistoryPoint]) -> pd.DataFrame:
     rows = []
     for point in points:
         how = point.gather
-        row: dict[str, object] = {"window": how.window, "how": how.meaning, "tokens": point.tokens}
+        row: dict[str, object] = {"window": how.window, "how": how.meaning, "tokens": point.tokens, "unit": "nats"}
         found = {"excess": point.excess, "distance": point.distance, "correlation": point.correlation}
         found |= {f"f1_at_{each.target_length:g}": each.f1 for each in point.boundaries}
         for name, each in found.items():

@@ -15,6 +15,7 @@ from analysis.corpus.counts import Pairs
 from analysis.corpus.report import CorpusReport, CutCorpus, StrategyReport
 from analysis.corpus.transfer import Transfer
 from analysis.intervals import Estimate
+from model.segmentation import RULES
 
 Table = Literal["strategies", "pairs", "lengths", "curves", "transfer"]
 _LONG = ("word_precision", "word_recall", "word_window_diff", "word_pk", "precision", "recall", "parameters_")
@@ -77,7 +78,7 @@ def transfer_table(found: Sequence[Transfer]) -> pd.DataFrame:
     rows = []
     for each in found:
         sides = {"parameters_a": parameters(each.a), "parameters_b": parameters(each.b)}
-        head = {"strategy": each.a.label, "target_length": _target(each.a)}
+        head = {"strategy": each.a.label, "unit": _unit(each.a), "target_length": _target(each.a)}
         measures = _columns({name: getattr(each, name) for name in _MEASURES})
         counts = {"rows": each.rows, "characters": each.characters}
         rows.append(head | sides | counts | measures | {"chance_f1": each.chance, "ceiling_f1": each.ceiling})
@@ -108,20 +109,25 @@ def _curve_rows(each: StrategyReport) -> list[dict[str, object]]:
     if each.curve is None:
         return []
     curve, solution = each.curve, each.cut.parameters[each.curve.parameter]
+    head = {"strategy": each.cut.label, "parameter": curve.parameter}
+    head["unit"] = RULES[each.cut.strategy.rule].parameter(curve.parameter).unit
     rows = [
-        {"strategy": each.cut.label, "parameter": curve.parameter, "value": value}
-        | _spread("mean_length", curve.mean_length.at(i))
-        | {"solution": False}
+        {**head, "value": value} | _spread("mean_length", curve.mean_length.at(i)) | {"solution": False}
         for i, value in enumerate(curve.value.tolist())
         if value != solution
     ]
-    found = {"strategy": each.cut.label, "parameter": curve.parameter, "value": float(solution)}
+    found: dict[str, object] = {**head, "value": float(solution)}
     rows.append(found | _spread("mean_length", each.mean_length) | {"solution": True})
     return sorted(rows, key=lambda row: float(str(row["value"])))
 
 
 def _head(cut: CutCorpus) -> dict[str, object]:
-    return {"strategy": cut.label, "parameters": parameters(cut), "target_length": _target(cut)}
+    return {"strategy": cut.label, "parameters": parameters(cut), "unit": _unit(cut), "target_length": _target(cut)}
+
+
+def _unit(cut: CutCorpus) -> str:
+    """Of what the rule compares, and so of its threshold."""
+    return RULES[cut.strategy.rule].unit
 
 
 def _target(cut: CutCorpus) -> float | None:

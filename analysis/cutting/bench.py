@@ -19,7 +19,7 @@ from analysis.cutting.strategy import scale
 from analysis.figures.theme import Theme
 from analysis.intervals import Estimate
 from analysis.segmentation_report import Agreement, Statistics, statistics
-from analysis.units import Unit, significant
+from analysis.units import Unit, significant, unit_of
 from model.errors import MicroStepError
 from model.forward import Progress
 from model.segmentation import Rule
@@ -130,19 +130,20 @@ class Bench:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     def tokens(self, cut: Cut, unit: Unit) -> pd.DataFrame:
-        """A row a token of a cut."""
+        """A row a token of a cut: what the rule compared, in `unit`, as the strategy's parameters beside it are."""
         side, found = cut.side, cut.found
         why = why_words(cut, unit)
         return pd.DataFrame(
             {
                 "cut": cut.name,
-                "strategy": str(cut.strategy),
+                "strategy": cut.strategy.title(unit),
                 "position": np.arange(len(side)),
                 "token": pd.Series(side.display, dtype="str"),
                 "start": side.start,
                 "end": side.end,
                 "role": side.role.astype(object),
                 "value": found.value.astype(np.float64) * scale(cut.strategy.rule.unit, unit),
+                "unit": unit_of(cut.strategy.rule.unit, unit),
                 "starts_segment": found.starts,
                 "segment": found.segment,
                 "why": [why[code] for code in self.reasons(cut).tolist()],
@@ -163,7 +164,7 @@ def why_words(cut: Cut, unit: Unit) -> list[str]:
 
 def value_unit(rule: Rule, unit: Unit) -> str:
     """The unit of what a rule compares; "" where its name says it."""
-    shown = unit if rule.unit == "nats" else rule.unit
+    shown = unit_of(rule.unit, unit)
     return "" if shown in ("probability", "half of 1 - cosine", "yes or no") else shown
 
 

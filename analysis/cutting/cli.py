@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from analysis.options import (
+    UNIT,
     Adapter,
     FigureOut,
     LoadOptions,
@@ -70,7 +71,7 @@ def segmentation_figure(
         Literal["f1", "precision", "recall", "window_diff", "pk"], typer.Option(help="For agreement.")
     ] = "f1",
     change: Annotated[float, typer.Option(help="For unstable: of the parameter, as a share of it.")] = 0.05,
-    unit: Unit = "bits",
+    unit: Unit = UNIT,
     theme: Theme = "light",
     pinned: Pinned = None,
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.segmenting import check_rule
-from analysis.units import PER_NAT, Unit, significant
+from analysis.units import PER_NAT, Unit, significant, unit_of
 from model.errors import MicroStepError
 from model.segmentation import MAX_LENGTH, RULES, Parameter, Rule
 
@@ -103,4 +103,4 @@ def labels(strategies: Sequence[Strategy]) -> list[str]:
 def _shown_unit(parameter: Parameter, unit: Unit) -> str:
     if parameter.unit in ("probability", "ratio", "share", "half of 1 - cosine", "layer"):
         return ""
-    return f" {unit if parameter.unit == 'nats' else parameter.unit}"
+    return f" {unit_of(parameter.unit, unit)}"

@@ -30,7 +30,7 @@ def text(shown: Shown) -> Drawn:
         f"{shown.what}; baseline: {BASELINES[shown.request.baseline]}. Orange raises it, blue lowers it, the deepest "
         f"is {significant(top(shown) * shown.scale)} {shown.unit}; summed over {shown.view.unit}.",
         lambda: _draw_text(shown),
-        lambda: unit_table(shown.groups, shown.found.encoded, shown.scale),
+        lambda: unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit),
     )
 
 
@@ -43,7 +43,7 @@ def units(shown: Shown) -> Drawn:
         f"The {min(MOST_BARS, len(strongest(shown)))} of {len(shown.groups):,} {shown.view.unit} with the largest "
         f"attribution either way, strongest first, in {shown.unit}{said}. {how.title.capitalize()}: {how.meaning}.",
         lambda: _draw_units(shown),
-        lambda: unit_table(shown.groups, shown.found.encoded, shown.scale).iloc[strongest(shown)],
+        lambda: unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit).iloc[strongest(shown)],
     )
 
 
@@ -56,7 +56,7 @@ def curves(shown: Shown) -> Drawn:
         "those first that pushed it most towards its value on the text; dashed: in random order, mean and range of 5. "
         "The wider the two curves stand apart, the more faithful.",
         lambda: _draw_curves(shown),
-        lambda: shown.found.faithfulness.table(shown.scale),
+        lambda: shown.found.faithfulness.table(shown.scale, shown.unit),
     )
 
 

@@ -151,7 +151,9 @@ def distribution(comparison: Comparison, view: View) -> Drawn:
         counts, _ = np.histogram(np.clip(values, 0, top), edges)
         share = counts / max(1, counts.sum())
         rows.append(
-            pd.DataFrame({"model": name, "from": edges[:-1], "to": edges[1:], "tokens": counts, "share": share})
+            pd.DataFrame({"model": name, "from": edges[:-1], "to": edges[1:], "tokens": counts, "share": share}).assign(
+                unit=view.shown.unit(view.unit)
+            )
         )
         figure.add_trace(
             go.Bar(

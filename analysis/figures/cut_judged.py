@@ -13,7 +13,7 @@ from analysis.cutting.cuts import Cut
 from analysis.cutting.strategy import scale
 from analysis.figures.base import Drawn
 from analysis.figures.theme import INK, SERIES, Theme, colorscale, styled
-from analysis.units import significant
+from analysis.units import significant, unit_of
 from model.segmentation import Parameter
 from model.solver import length_curve
 
@@ -149,8 +149,9 @@ def curves(bench: Bench, view: CutView) -> Drawn:
     for cut, parameter, curve, lengths_there in found:
         factor = scale(parameter.unit, view.unit)
         for value, length in zip(curve.tolist(), lengths_there.tolist(), strict=True):
-            rows.append({"cut": cut.name, "parameter": parameter.name, "value": value * factor, "mean_length": length})
-    data = pd.DataFrame(rows, columns=["cut", "parameter", "value", "mean_length"])
+            head = {"cut": cut.name, "parameter": parameter.name, "unit": unit_of(parameter.unit, view.unit)}
+            rows.append({**head, "value": value * factor, "mean_length": length})
+    data = pd.DataFrame(rows, columns=["cut", "parameter", "value", "mean_length", "unit"])
 
     def make() -> go.Figure:
         units = list(dict.fromkeys(parameter.unit for _, parameter, _, _ in found))
@@ -172,7 +173,7 @@ def curves(bench: Bench, view: CutView) -> Drawn:
                 hovertemplate=f"now %{{x:.3g}}: %{{y:.3g}} tokens<extra>{cut.name}</extra>", row=1, col=column,
             )  # fmt: skip
         for column, unit in enumerate(units, 1):
-            figure.update_xaxes(title=f"parameter, {view.unit if unit == 'nats' else unit}", row=1, col=column)
+            figure.update_xaxes(title=f"parameter, {unit_of(unit, view.unit)}", row=1, col=column)
         figure.update_yaxes(title="mean length, tokens", row=1, col=1)
         return styled(figure, view.theme, 360)
 

@@ -15,7 +15,7 @@ from analysis.figures.base import Drawn, safe
 from analysis.figures.still import Page, StillRow, around
 from analysis.figures.theme import BLUE, INK, LINE, ORANGE, SOFT, Theme, styled
 from analysis.segmentation_report import Stability, stability
-from analysis.units import PER_NAT, significant
+from analysis.units import PER_NAT, significant, unit_of
 from model.errors import MicroStepError
 
 MOST_POINTS = 2000  # of a curve in the picture; its data are whole
@@ -138,6 +138,7 @@ def unstable(bench: Bench, view: CutView) -> Drawn:
             "by_parameter": each.by_parameter[flips],
             "by_precision": each.by_scores[flips],
             "distance": each.distance[flips].astype(np.float64) * scale(cut.strategy.rule.unit, view.unit),
+            "unit": unit_of(cut.strategy.rule.unit, view.unit),
             "share_by_parameter": each.by_parameter.mean(),
             "share_by_precision": each.by_scores.mean() if bench.others else np.nan,
         }
@@ -268,6 +269,7 @@ def _excess(side: Side, limited: NDArray[np.floating], view: CutView) -> pd.Data
             "entropy": full.astype(np.float64) * per,
             "limited_entropy": limited.astype(np.float64) * per,
             "excess": (limited.astype(np.float64) - full.astype(np.float64)) * per,
+            "unit": view.unit,
         }
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from analysis.options import (
+    UNIT,
     FigureOut,
     LoadOptions,
     OneModel,
@@ -83,7 +84,7 @@ def generate(
     decoding: DecodingOptions,
     loading: LoadOptions,
     taus: Taus = None,
-    unit: Unit = "nats",
+    unit: Unit = UNIT,
     out: Out = None,
 ) -> None:
     """Answer a prompt in segments, and by the base alone: a row a token of both. With --taus, a row a tau.
@@ -121,7 +122,7 @@ def generation_figure(
     out: FigureOut,
     taus: Taus = None,
     over: Annotated[Literal["time", "passes"], typer.Option(help="What the timeline runs over.")] = "time",
-    unit: Unit = "bits",
+    unit: Unit = UNIT,
     theme: Theme = "light",
     pinned: Pinned = None,
 ) -> None:

@@ -123,6 +123,7 @@ def sweep_table(sweep: Sweep, unit: Unit = "nats") -> pd.DataFrame:
                 "likeliest_base": each.base.likeliest,
                 "nll": each.micro.mean_nll * PER_NAT[unit],
                 "nll_base": each.base.mean_nll * PER_NAT[unit],
+                "unit": unit,
                 "tokens_per_second": each.micro.tokens_per_second,
                 "tokens_per_second_base": each.base.tokens_per_second,
                 "speed_ratio": each.speed_ratio,
@@ -152,6 +153,7 @@ def _tokens(answer: Answer, whose: str, unit: Unit) -> pd.DataFrame:
             "end": answer.end,
             "probability": answer.probability.astype(np.float64),
             "nll": answer.nll.astype(np.float64) * PER_NAT[unit],
+            "unit": unit,
         }
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from analysis.options import FigureOut, Out, Theme, Unit, check_table, give, remark, spread
+from analysis.options import UNIT, FigureOut, Out, Theme, Unit, check_table, give, remark, spread
 
 if TYPE_CHECKING:
     from analysis.runs.log import RunLog
@@ -70,7 +70,7 @@ def runs_table(
         Literal["runs", "curves", "positions", "facts"],
         typer.Option(help="A row a run; a line of the logs; a micro position at the last validation; a fact."),
     ] = "runs",
-    unit: Unit = "nats",
+    unit: Unit = UNIT,
     out: Out = None,
 ) -> None:
     """Tables of training runs: how far they are, their curves, accuracy per micro position, their facts."""
@@ -100,7 +100,7 @@ def runs_figure(
     smoothing: Annotated[float, typer.Option(help="Of training, from 0 to .99.")] = 0.6,
     log: Annotated[bool, typer.Option("--log", help="Logarithmic axes, for losses, gradient norm and rates.")] = False,
     measure: Annotated[Literal["accuracy", "nll"], typer.Option(help="Of position_curves.")] = "accuracy",
-    unit: Unit = "bits",
+    unit: Unit = UNIT,
     theme: Theme = "light",
 ) -> None:
     """Draw training runs, or give the data behind the figure: the command that export bundles name."""

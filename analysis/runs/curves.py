@@ -31,7 +31,7 @@ AXES: dict[Axis, str] = {"step": "step", "tokens": "labelled tokens seen", "seco
 COLUMN: dict[Axis, str] = {"step": "step", "tokens": "seen", "seconds": "seconds"}
 SPLITS: tuple[Split, ...] = ("train", "validation")
 MOST_SMOOTHING = 0.99
-COLUMNS = ("curve", "group", "run", "split", "stage", "step", "seen", "seconds", "tokens", "value", "smoothed")
+COLUMNS = ("curve", "group", "run", "split", "stage", "step", "seen", "seconds", "tokens", "value", "smoothed", "unit")
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def log_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
         rates = {f"rate_{group}": [_value(line.rates.get(group), 1) for line in lines] for group in groups(lines)}
         stops = {"stops": [line.stops for line in lines]}
         parts.append(pd.DataFrame({**_places(run, lines), **shown, **stops, **rates}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return pd.concat(parts, ignore_index=True).assign(unit=unit) if parts else pd.DataFrame()
 
 
 def groups(lines: Sequence[LogLine]) -> list[str]:
@@ -239,7 +239,7 @@ def _points(
     values = np.array([_value(get(line), shown.scale(unit)) for line in lines])
     weights = np.array([shown.weight(line) for line in lines])
     table = series(run, lines, values, weights, 0.0 if shown.kind == "rate" else smoothing)
-    return None if table is None else table.assign(curve=shown.name, group=group)
+    return None if table is None else table.assign(curve=shown.name, group=group, unit=shown.unit(unit))
 
 
 def _places(run: RunLog, lines: Sequence[LogLine]) -> dict[str, Sequence[object]]:

@@ -21,7 +21,9 @@ LAST = (
     "run", "split", "stage", "step", "position", "predicted_by", "tokens",
     "accuracy", "accuracy_low", "accuracy_high", "nll",
 )  # fmt: skip
-OVER = ("measure", "position", "run", "split", "stage", "step", "seen", "seconds", "tokens", "value", "smoothed")
+OVER = (
+    "measure", "position", "run", "split", "stage", "step", "seen", "seconds", "tokens", "value", "smoothed", "unit",
+)  # fmt: skip
 
 
 def accuracy(line: LogLine, position: int | None = None) -> Estimate:
@@ -58,12 +60,12 @@ def position_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
             given = (run.name, line.split, line.stage, line.step, position, who, count)
             told = accuracy(line, position)
             rows.append((*given, share, told.low, told.high, loss * PER_NAT[unit]))
-    return pd.DataFrame(rows, columns=list(LAST))
+    return pd.DataFrame(rows, columns=list(LAST)).assign(unit=unit)
 
 
 def position_curve_table(runs: Sequence[RunLog], measure: Measure, unit: Unit, smoothing: float) -> pd.DataFrame:
     """A row a point: a measure at each position over the log; `tokens` are those of the position."""
-    scale = PER_NAT[unit] if measure == "nll" else 1.0
+    scale, named = (PER_NAT[unit], unit) if measure == "nll" else (1.0, "share")
     parts = []
     for position in range(max((run.positions for run in runs), default=0)):
         for run in runs:
@@ -76,5 +78,5 @@ def position_curve_table(runs: Sequence[RunLog], measure: Measure, unit: Unit, s
                 table = series(run, lines, values, weights, smoothing if split == "train" else 0.0)
                 if table is not None:
                     counts = weights[~np.isnan(values)].astype(int)
-                    parts.append(table.assign(measure=measure, position=position, tokens=counts))
+                    parts.append(table.assign(measure=measure, position=position, tokens=counts, unit=named))
     return joined(parts, OVER)

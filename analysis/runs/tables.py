@@ -51,7 +51,7 @@ def runs_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
                 last.seconds if last else 0.0,
             )
         )
-    return pd.DataFrame(rows, columns=list(RUNS)).astype(RUNS)
+    return pd.DataFrame(rows, columns=list(RUNS)).astype(RUNS).assign(unit=unit)
 
 
 def facts_table(runs: Sequence[RunLog]) -> pd.DataFrame:
