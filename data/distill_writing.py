@@ -6,6 +6,7 @@ answers, in batches that rows leave as they end, which is quicker than `generate
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,6 +60,8 @@ class Writer:
             self._model = MicroStepForCausalLM.from_base(
                 self.base, loaded.tokenizer, merger="mean", micro_layers=1, micro_start="random", stop_head=False
             )
+        if isinstance(loaded.model, MicroStepForCausalLM):  # its base's answers end where its own do
+            self._model.generation_config = copy.deepcopy(loaded.model.generation_config)
         self._model.eval().requires_grad_(False)
 
     def answer(self, prompts: Sequence[Prompt], shard: int, count: Count) -> list[Answer]:

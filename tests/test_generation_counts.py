@@ -5,11 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from analysis.generating.answer import Decoding
+from analysis.generating.request import GenerationRequest
+from benchmarks.decode import decode, setting
+from data.distill import DistillOptions, Prompt
+from data.distill_writing import Writer
 from model.choosing import probability_of
+from model.document import Document, Message
+from model.loading import ModelSpec, load
 from model.modeling import MicroStepForCausalLM
 from model.settings import end_ids
 from tests.micro_steps import micro_step, ragged
 from tests.test_micro_step_generation import fitted, plain
+from tests.tiny import save_tiny
 
 LENGTHS = [9, 3, 17, 1, 6]
 SAMPLED = {"do_sample": True, "temperature": 0.9, "top_k": 0}
@@ -34,8 +42,8 @@ def counted(model, monkeypatch, ids, mask, **options):
 @pytest.mark.parametrize("settings", [{}, SAMPLED, {"repetition_penalty": 1.3}])
 def test_passes_are_those_that_were_run(model, monkeypatch, verify, settings):
     """Of lossless decoding the last pass was left out where an end token stood within its draft: 7/5 for 7/6."""
-    ids, mask = ragged([6] * 12, seed=5)
-    how = {"verify": verify, "confidence": 0.0, "seed": 0, "max_new_tokens": 24, **settings}
+    ids, mask = ragged([6] * 8, seed=5)
+    how = {"verify": verify, "confidence": 0.0, "seed": 0, "max_new_tokens": 16, **settings}
     within = 0
     for i in range(len(ids)):
         one = slice(i, i + 1)
@@ -154,3 +162,29 @@ def test_a_model_saved_whole_ends_where_it_ended(tmp_path):
     expected = again.base.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=12)
     found = again.generate_segments(ids, mask, confidence=1.1, max_new_tokens=12)
     assert torch.equal(found.sequences, expected) and any(row.ended for row in found.rows)
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """A model whose modules are saved beside a reference to its base, and which ends elsewhere than the base does."""
+    base = save_tiny(tmp_path / "base", "llama", chat=True)
+    loaded = load(ModelSpec(str(base)))
+    model = MicroStepForCausalLM.from_base(loaded.model, loaded.tokenizer)
+    model.generation_config.eos_token_id = list(range(0, 400, 3))
+    model.save_modules(tmp_path / "model", str(base))
+    return str(tmp_path / "model")
+
+
+def test_the_base_beside_a_model_ends_where_the_model_does(beside):
+    """Wherever a base answers: on the page, in benchmarks, and when answers are made to train on."""
+    loaded = load(ModelSpec(beside))
+    assert end_ids(loaded.model) != end_ids(loaded.model.base)
+    asked = GenerationRequest(ModelSpec(beside), Document.plain("the cat"), how=Decoding(tau=1.1, max_new_tokens=24))
+    found = asked.run(lambda spec: loaded)
+    assert found.agreement.equal and len(found.micro) < 24
+    made = setting(beside, ["the cat", "a dog"], 24)
+    report = decode(made, confidence=1.1, repeats=1, rivals=())
+    assert report["agreement"] == report["nll_ratio"] == report["rows"][1]["identical"] == 1
+    writer = Writer(loaded, DistillOptions(max_new_tokens=24))
+    (answer,) = writer.answer([Prompt("s", 0, (Message("user", "the cat"),))], 0, lambda tokens, answers: None)
+    assert answer.ended and end_ids(writer._model) == end_ids(loaded.model)
