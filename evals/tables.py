@@ -149,7 +149,7 @@ def score_table(rows: Sequence[Row]) -> pd.DataFrame:
         [
             {
                 "benchmark": row.benchmark.name,
-                "model": _inert(row.model),
+                "model": row.model,
                 "tau": math.nan if row.tau is None else row.tau,
                 "score": name,
                 "value": score.value,
@@ -162,7 +162,7 @@ def score_table(rows: Sequence[Row]) -> pd.DataFrame:
                 "tokens_per_macro_step": row.tokens_per_macro_step,
                 "tokens_per_second": row.tokens_per_second,
                 "speedup": math.nan if row.speedup is None else row.speedup,
-                "speedup_over": None if row.over is None else _inert(row.over),
+                "speedup_over": row.over,
                 "cut_prompts": row.cut,
             }
             for row in rows
@@ -174,11 +174,6 @@ def score_table(rows: Sequence[Row]) -> pd.DataFrame:
 def every_score(rows: Sequence[Row]) -> str:
     """CSV: a line for each score of each row, nothing rounded."""
     return table_bytes(score_table(rows), "csv").decode("utf-8")
-
-
-def _inert(text: str) -> str:
-    """No spreadsheet takes a name for a formula."""
-    return f"'{text}" if text[:1] in "=+-@\t\r" else text
 
 
 TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
