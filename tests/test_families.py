@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.families import tiny_tokenizer
+from benchmarks.families import measure, tiny_tokenizer
+from benchmarks.families_cli import page
 from benchmarks.family_models import FAMILIES, tiny_family
+from model.attention_layers import readable, whole_maps
 from model.continuation import continue_text
 from model.errors import ModelError
 from model.history import limited_history
 from model.loading import ModelSpec, load
 from model.past import Past
+from model.segmentation_attention import attention_shares
 from model.uncertainty import score
 
 SOME = (
@@ -87,6 +90,52 @@ def test_what_reads_both_ways_is_refused(family, tmp_path, monkeypatch):
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=f"{family} says something else of a token once others follow it"):
         load(ModelSpec(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("family", "refused"),
+    [
+        ("falcon", {}),  # its attention, in code of its own, was said to be missing
+        ("bamba", {"lossless": "bamba keeps states that cannot be taken back", "banded": "bamba has layers that no"}),
+        (
+            "mamba",
+            {
+                "lossless": "mamba keeps states that cannot be taken back",
+                "attention": "mamba has no attention",
+                "banded": "mamba takes no attention mask over pairs",
+            },
+        ),
+    ],
+)
+def test_every_feature_is_right_or_refused_by_name(family, refused, tmp_path):
+    """Writing crashed for Bamba and Mamba, attention too. Rows of a padded batch write what they write alone."""
+    found = measure(family, tmp_path)
+    assert not found.faults
+    for feature, said in found.cells.items():
+        assert said.startswith(refused.get(feature, "yes")), (feature, said)
+    assert f"| {family} | yes | yes | yes |" in page([found])
+
+
+def test_hybrids_have_maps_of_their_attention_layers_only():
+    """The first layer was said to have none, whichever were asked for, and no way out was named."""
+    model = tiny_family("qwen3_next")
+    assert readable(model).layers == (1,)
+    assert attention_shares(model, ROWS[1]).layers == (1,)
+    with pytest.raises(ModelError, match="layer 0 of qwen3_next has no attention .* choose of 1$"):
+        attention_shares(model, ROWS[1], layers=[0, 1])
+
+
+@pytest.mark.parametrize("family", ["falcon", "gptj", "bloom"])
+def test_maps_of_families_with_code_of_their_own_are_theirs(family):
+    model = tiny_family(family)
+    ids = torch.as_tensor(ROWS[1])[None]
+    with torch.no_grad():
+        ours, theirs = whole_maps(model, ids), copy.deepcopy(model)
+        theirs.set_attn_implementation("eager")
+        told = theirs(ids, output_attentions=True).attentions
+    for mine, other in zip(ours, told, strict=True):
+        torch.testing.assert_close(mine.rows(3, 9, [2]), other[0, [2], 3:9, :9])
+        assert torch.equal(mine.visible(3, 9), torch.ones(6, 9).tril(3).bool())
 
 
 def test_all_families_of_transformers_are_known():
