@@ -30,6 +30,7 @@ from model.forward import body
 from model.growing_cache import growing_cache, keeps_all
 from model.loading import LoadedModel, ModelSpec, load
 from model.modeling import MicroStepForCausalLM
+from model.padding import equal_lengths, padding_is_bound
 from model.settings import end_ids
 from model.shared_prefix import shared_first
 
@@ -117,9 +118,27 @@ class RecordedLM(HFLM):  # type: ignore[misc]
         )
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any) -> Tensor:
+        mask = generation_kwargs.pop("attention_mask")
+        every = list(range(len(context)))
+        groups = [every] if padding_is_bound(self.model) else equal_lengths(mask.sum(1).tolist())
+        room, before = max_length - context.shape[1], self.answers
+        new, answers = dict[int, list[int]](), dict[int, Answer]()
+        for rows in groups:  # those of other lengths apart, where no mask binds what pads them
+            width = context.shape[1] if len(groups) == 1 else int(mask[rows[0]].sum())
+            self.answers = []
+            ids, seen = context[rows][:, -width:], mask[rows][:, -width:]
+            new |= zip(rows, self._write_rows(ids, seen, width + room, stop, **generation_kwargs), strict=True)
+            answers |= zip(rows, self.answers, strict=True)
+        self.answers = [*before, *(answers[i] for i in every)]
+        return _behind(context, [new[i] for i in every], self.tokenizer.pad_token_id)
+
+    def _write_rows(
+        self, context: Tensor, mask: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any
+    ) -> list[list[int]]:
+        """What is written behind each row, in one batch."""
         begun = time.perf_counter()
         with torch.inference_mode():
-            prompts = shared_first(context, generation_kwargs.pop("attention_mask"), self.model)
+            prompts = shared_first(context, mask, self.model)
             generation_kwargs["attention_mask"] = prompts.mask
             if keeps_all(self.model):
                 cache = generation_kwargs["past_key_values"] = growing_cache(self.model.config)
@@ -129,11 +148,11 @@ class RecordedLM(HFLM):  # type: ignore[misc]
             watch[0].check()
         share = (time.perf_counter() - begun) / len(out)
         stops = StopStrings(self.tokenizer, stop)
-        out = torch.cat([context, out[:, context.shape[1] :]], 1)
-        for row in out[:, context.shape[1] :].tolist():
+        new: list[list[int]] = out[:, context.shape[1] :].tolist()
+        for row in new:
             ids, ended = stops.cut(row, self.ends)
             self.answers.append(Answer(tuple(ids), tuple(range(len(ids))), None, len(ids), 0, ended, share))
-        return out
+        return new
 
 
 @register_model("micro_step")

@@ -33,7 +33,7 @@ from model.finite import check_finite
 from model.forward import logits_of, states, token_model, vocabulary
 from model.macro_cache import macro_cache
 from model.modeling import MicroStepForCausalLM
-from model.padding import left_padded
+from model.padding import equal_lengths, left_padded, padding_is_bound
 
 _CHUNK_BYTES = 96 * 2**20  # of float32 logits
 
@@ -113,8 +113,14 @@ def by_own_segments(
     """
     if model.config.decoding == "lossless" or confidence > 1 or model.config.max_segment_length == 1:
         return by_base(model, contexts, continuations)
+    every = list(range(len(contexts)))
+    groups = [every] if padding_is_bound(model) else equal_lengths([len(context) for context in contexts])
+    found: dict[int, Scored] = {}
     with torch.inference_mode():
-        return _Reading(model, contexts, continuations, confidence).read()
+        for rows in groups:  # those of other lengths apart, where no mask binds what pads them
+            reading = _Reading(model, [contexts[i] for i in rows], [continuations[i] for i in rows], confidence)
+            found.update(zip(rows, reading.read(), strict=True))
+    return [found[i] for i in every]
 
 
 class _Reading:

@@ -1,8 +1,7 @@
-"""Whether a model can be the base of a micro_step model, and how it must be fed: tried before it first writes.
+"""Whether a model can be the base of a micro_step model: tried before it first writes.
 
 A base that cannot go on exactly from what it keeps is refused in one sentence that names its family, and so is lossless
-decoding where what was refused cannot be taken out again. Where no mask binds what padding leaves in a row's states,
-rows of other lengths are written apart.
+decoding where what was refused cannot be taken out again.
 """
 
 from __future__ import annotations
@@ -34,19 +33,6 @@ def check_base(model: MicroStepForCausalLM, lossless: bool) -> None:
             f"{family_of(model)} keeps states that cannot be taken back, as lossless decoding must where a draft is"
             " refused; use merged decoding"
         )
-
-
-def padding_is_bound(model: MicroStepForCausalLM) -> bool:
-    """Whether a row that is padded on the left gives what it gives alone."""
-    return once(model.base, "padding", lambda: _is_bound(model))
-
-
-def equal_lengths(mask: Tensor) -> list[list[int]]:
-    """The rows of a mask [R, P] in groups of as many tokens."""
-    groups: dict[int, list[int]] = {}
-    for row, length in enumerate(mask.sum(1).tolist()):
-        groups.setdefault(int(length), []).append(row)
-    return list(groups.values())
 
 
 def _inputs(model: MicroStepForCausalLM) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,18 +68,3 @@ def _fault(model: MicroStepForCausalLM, lossless: bool) -> str | None:
     if not close(torch.cat([part.last for part in parts], 1), whole.last):
         return "reading on from what it keeps does not give what reading the whole text gives"
     return None
-
-
-def _is_bound(model: MicroStepForCausalLM) -> bool:
-    e, mask, position = _inputs(model)
-    pad = 3
-    try:
-        alone = model.macro(e, mask, position)
-        padded = model.macro(
-            torch.cat([e.flip(1)[:, :pad], e], 1),
-            torch.cat([torch.zeros_like(mask[:, :pad]), mask], 1),
-            torch.cat([torch.zeros_like(position[:, :pad]), position], 1),
-        )
-    except FAULTS:
-        return False
-    return close(padded.last[:, pad:], alone.last)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 from transformers.generation import GenerationConfig
 
-from model.base_check import check_base, equal_lengths, padding_is_bound
+from model.base_check import check_base
 from model.choosing import Allowed, Chooser, rules_of
 from model.course import Course, Told, count_pass, leave, only
 from model.errors import MicroStepError, TextError, TooLarge
@@ -26,6 +26,7 @@ from model.finite import not_finite
 from model.forward import logits_of
 from model.lossless import write_lossless
 from model.macro_cache import macro_cache
+from model.padding import equal_lengths, padding_is_bound
 from model.settings import NEW_TOKENS, check_settings, end_ids
 from model.stopping import Offer, StopRule, find_stop_rule
 from model.written import Clock, SegmentedGeneration, Written, gathered
@@ -162,7 +163,7 @@ def _in_groups(course: Course, write: Write, ids: Tensor, mask: Tensor, rows: li
     if bool(mask.all()) or padding_is_bound(course.model):
         return write(course, ids, mask, rows)
     slots = []
-    for group in equal_lengths(mask):
+    for group in equal_lengths(mask.sum(1).tolist()):
         length = int(mask[group[0]].sum())
         slots.append(
             write(

@@ -9,11 +9,13 @@ import torch
 from benchmarks.families import measure, tiny_tokenizer
 from benchmarks.families_cli import page
 from benchmarks.family_models import FAMILIES, tiny_family
+from evals.harness import RecordedLM
 from model.attention_layers import readable, whole_maps
 from model.continuation import continue_text
 from model.errors import ModelError
 from model.history import limited_history
 from model.loading import ModelSpec, load
+from model.padding import left_padded, padding_is_bound
 from model.past import Past
 from model.segmentation_attention import attention_shares
 from model.uncertainty import score
@@ -136,6 +138,25 @@ def test_maps_of_families_with_code_of_their_own_are_theirs(family):
     for mine, other in zip(ours, told, strict=True):
         torch.testing.assert_close(mine.rows(3, 9, [2]), other[0, [2], 3:9, :9])
         assert torch.equal(mine.visible(3, 9), torch.ones(6, 9).tril(3).bool())
+
+
+@pytest.mark.parametrize("family", ["recurrent_gemma", "bamba"])
+def test_answers_of_a_batch_are_those_of_each_prompt_alone(family, tmp_path):
+    """Padding on the left flowed into the states of RecurrentGemma: its answers hung on what stood in the batch."""
+    tiny_family(family).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    loaded = load(ModelSpec(str(tmp_path), device="cpu"))
+    assert padding_is_bound(loaded.model) == (family == "bamba")
+    prompts = [row.tolist() for row in (ROWS[1], ROWS[0][:6], ROWS[1][:6])]
+    lm = RecordedLM(loaded, batch_size=3)
+
+    def answers(rows):
+        ids, mask = left_padded(rows)
+        lm.answers = []
+        lm._model_generate(ids, ids.shape[1] + 5, ["\n\n\n"], attention_mask=mask, do_sample=False)
+        return [answer.ids for answer in lm.answers]
+
+    assert answers(prompts) == [answers([prompt])[0] for prompt in prompts]
 
 
 def test_all_families_of_transformers_are_known():
