@@ -72,12 +72,12 @@ def excerpt(loaded: LoadedModel, text: str, n: int) -> Excerpt:
 
 def _bare(loaded: LoadedModel, text: Excerpt) -> object:
     with torch.inference_mode():
-        return loaded.model(text.fed).logits
+        return loaded.model(text.fed.to(loaded.model.device)).logits
 
 
 def _discarded(loaded: LoadedModel, text: Excerpt) -> object:
     with torch.inference_mode():
-        hidden = body(loaded.model)(input_ids=text.fed, use_cache=False).last_hidden_state[0]
+        hidden = body(loaded.model)(input_ids=text.fed.to(loaded.model.device), use_cache=False).last_hidden_state[0]
         for piece in hidden.split(chunk_positions(vocabulary(loaded.model))):
             logits_of(loaded.model, piece)
     return None
@@ -89,8 +89,8 @@ def _ours(loaded: LoadedModel, text: Excerpt) -> object:
 
 def _naive(loaded: LoadedModel, text: Excerpt) -> object:
     with torch.inference_mode():
-        logits = loaded.model(text.fed).logits[0].float()
-        predicted = torch.as_tensor(text.ids if text.prefix else text.ids[1:])[:, None]
+        logits = loaded.model(text.fed.to(loaded.model.device)).logits[0].float()
+        predicted = torch.as_tensor(text.ids if text.prefix else text.ids[1:], device=logits.device)[:, None]
         log_p = logits.log_softmax(-1)[: len(predicted)]  # [N, V]
         p = log_p.exp()
         true = log_p.gather(-1, predicted)
@@ -98,7 +98,7 @@ def _naive(loaded: LoadedModel, text: Excerpt) -> object:
         entropy = -(p * log_p).sum(-1)
         margin = best.values[:, 0] - best.values[:, 1]
         rank = 1 + (log_p > true).sum(-1)
-        return [x.numpy() for x in (entropy, best.values, best.indices, margin, -true, rank)]
+        return [x.cpu().numpy() for x in (entropy, best.values, best.indices, margin, -true, rank)]
 
 
 def _minicons(loaded: LoadedModel, text: Excerpt) -> object:
