@@ -216,3 +216,42 @@ def test_rows_are_cut_into_segments_of_the_mean_length(mean):
     lengths = [b - a for a, b in pairwise(at)]
     assert starts[:2] == [True, True] and max(lengths) <= 4
     assert sum(lengths[1:]) / len(lengths[1:]) == pytest.approx(mean, rel=0.03)
+
+
+# --- drafts
+
+
+def test_passes_that_a_draft_saves_are_counted_without_writing(tmp_path):
+    """The count from known answers is that of writing them, the pass that checks an answer's last tokens included."""
+    import numpy as np
+
+    from benchmarks.drafts import drafts, walk
+    from data.learnt import Rows
+    from model.loading import ModelSpec, load
+    from model.modeling import MicroStepForCausalLM
+
+    base = load(ModelSpec(str(save_tiny(tmp_path / "base", "llama", seed=3, chat=True)), dtype="float32"))
+    torch.manual_seed(0)
+    draft = MicroStepForCausalLM.from_base(base.model, decoding="lossless", merger="mean", stop_head=False).eval()
+    draft.save_modules(tmp_path / "draft", str(tmp_path / "base"))
+    loaded = load(ModelSpec(str(tmp_path / "draft"), dtype="float32", device="cpu"))
+    ids, passes, tokens = [], {0.0: 0, 0.02: 0}, 0
+    for prompt in torch.randint(5, 100, (4, 6)):
+        for tau in passes:
+            found = loaded.model.generate_segments(
+                prompt[None], torch.ones(1, 6, dtype=torch.long), rule="confidence", confidence=tau, verify=True,
+                max_new_tokens=20, eos_token_id=[],
+            )  # fmt: skip
+            passes[tau] += found.rows[0].macro_steps
+        ids.append(np.concatenate([prompt.numpy(), found.rows[0].ids]))
+        tokens += 20
+    learnt = np.tile(np.arange(26) >= 6, 4)
+    rows = Rows(np.concatenate(ids), learnt, np.ones(104, dtype=bool), np.arange(0, 105, 26), np.arange(4))
+    report = drafts(loaded, rows, tuple(passes), lambda message, fraction: None)
+    for each in report["walks"]:
+        assert each["tokens"] == tokens
+        assert each["tokens_per_pass"][0] == pytest.approx(tokens / passes[each["tau"]])
+    # by hand: tokens 0 | 1 2 kept, 3 refused | 3 | 4 | 5 kept, and checked
+    right = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0]], dtype=bool)
+    sure = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1]], dtype=bool)
+    assert walk(right, sure) == (6, 4, 4, 3)

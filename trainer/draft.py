@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from data.learnt import Rows
 from model.lean_loss import head_loss
@@ -64,6 +65,15 @@ class DraftObjective(nn.Module):
         # In a list: no submodule, and no buffer. The cut head is a copy of frozen weights.
         self._head = [with_vocabulary(model.base, words) if len(words) else model.base]
         self._place = known if len(words) else torch.arange(len(known), device=model.device)
+
+    @property
+    def head(self) -> PreTrainedModel:
+        """The base's head, cut to the words that can be drafted."""
+        return self._head[0]
+
+    def place(self, ids: Tensor) -> Tensor:
+        """Where words stand among those of the head; -1: they cannot be drafted."""
+        return self._place[ids]
 
     @property
     def drafted(self) -> NDArray[np.bool_]:

@@ -1,0 +1,116 @@
+"""What a draft would save, from one pass of its base over known answers: which tokens it has right, and passes saved.
+
+Lossless greedy decoding writes the base's own answer, so that where a pass ends up follows from the answer alone: no
+token is generated, and sixty answers take minutes where writing them takes an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.account_ratio import ratio
+from data.learnt import Rows
+from model.errors import ModelError
+from model.forward import logits_of
+from model.loading import LoadedModel
+from model.modeling import MicroStepForCausalLM
+from model.terminal import Tell
+from model.wrapping import wrapped
+from trainer.draft import DraftObjective
+
+
+@dataclass
+class _Sums:
+    """Of each answer: its tokens, and the passes and drafted and kept tokens at each tau."""
+
+    right: list[NDArray[np.int64]] = field(default_factory=list)  # n x [M - 1]
+    count: list[NDArray[np.int64]] = field(default_factory=list)
+    walks: dict[float, list[tuple[int, int, int, int]]] = field(default_factory=dict)
+
+
+def drafts(loaded: LoadedModel, rows: Rows, taus: Sequence[float], tell: Tell) -> dict[str, Any]:
+    """Accuracy at places 2 .. M after each token of answers, and tokens a pass at each tau; intervals over answers.
+
+    Args:
+        loaded: a model for lossless decoding.
+        rows: prompts with the base's own greedy answers.
+        taus: a token is drafted where the draft is so sure of it.
+        tell: told about the progress.
+
+    Raises:
+        ModelError: the model is for merged decoding.
+    """
+    model = wrapped(loaded).model
+    if model.config.decoding != "lossless":
+        raise ModelError(f"{loaded.facts.name} merges segments and drafts nothing; give a model for the lossless mode")
+    objective, sums = DraftObjective(model), _Sums()
+    for i in range(len(rows)):
+        tell(f"{loaded.facts.name}: answer {i + 1} of {len(rows)}", i / len(rows))
+        right, sure, inside = _drafted(model, objective, rows.take(np.array([i])))
+        sums.right.append(right.sum(0))
+        sums.count.append(inside.sum(0))
+        for tau in taus:
+            sums.walks.setdefault(tau, []).append(walk(right, sure >= tau))
+    right_, count = (np.array(each, dtype=np.float64) for each in (sums.right, sums.count))
+    places = [
+        {"place": j + 2, "tokens": int(count[:, j].sum()), "accuracy": ratio((right_[:, j], count[:, j]))}
+        for j in range(right_.shape[1])
+    ]
+    found = []
+    for tau, each in sums.walks.items():
+        tokens, passes, drafted, kept = np.array(each, dtype=np.float64).T
+        found.append(
+            {"tau": tau, "tokens": int(tokens.sum()), "tokens_per_pass": ratio((tokens, passes)),
+             "kept_of_drafted": ratio((kept, drafted))}
+        )  # fmt: skip
+    return {"model": loaded.facts.name, "answers": len(rows), "places": places, "walks": found}
+
+
+def walk(right: NDArray[np.bool_], sure: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Tokens, passes, drafted and kept tokens of one answer.
+
+    Args:
+        right: [T, M - 1] whether the draft after token t has each of the next ones right.
+        sure: [T, M - 1] whether it is sure enough of it to draft it, if it drafted those before.
+    """
+    at = passes = drafted = kept = 0
+    while at < len(right):
+        passes += 1  # gives the token at `at`, and checked what was drafted before it
+        n = _leading(sure[at, : len(right) - at - 1])
+        good = _leading(right[at, :n])
+        drafted, kept, at = drafted + n, kept + good, at + 1 + good
+        if at == len(right) and good:
+            passes += 1  # the answer ends with drafted tokens, which a pass has checked
+    return len(right), passes, drafted, kept
+
+
+def _leading(said: NDArray[np.bool_]) -> int:
+    return int(np.argmin(np.append(said, False)))
+
+
+@torch.inference_mode()
+def _drafted(
+    model: MicroStepForCausalLM, objective: DraftObjective, row: Rows
+) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]]:
+    """[T, M - 1] of each token of an answer: are the next ones right, how sure is the draft, are there any."""
+    ids = torch.from_numpy(row.ids)[None].to(model.device)
+    answer = np.flatnonzero(row.learnt)
+    most = int(model.config.max_segment_length)
+    embed, n = model.get_input_embeddings(), ids.shape[1]
+    position = torch.arange(n, device=ids.device)[None]
+    context = model.macro(embed(ids), torch.ones_like(ids), position).context[0, answer - 1]  # [T, K, d]
+    ahead = answer[:, None] + np.arange(most)
+    inside = ahead[:, 1:] < n
+    tokens = ids[0, torch.from_numpy(np.minimum(ahead, n - 1)).to(ids.device)]  # [T, M]
+    states, _ = model.micro(context, embed(tokens[:, :-1]))
+    scores = logits_of(objective.head, states.flatten(0, 1)).float().softmax(-1)
+    best = scores.max(-1)
+    shape = inside.shape
+    right = (best.indices.view(shape) == objective.place(tokens[:, 1:])).cpu().numpy() & inside
+    return right, best.values.view(shape).cpu().numpy(), inside
