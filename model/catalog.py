@@ -40,6 +40,7 @@ class CatalogEntry:
 
 
 SHARE_ALIKE = ("cc-by-sa-3.0", "https://creativecommons.org/licenses/by-sa/3.0/")
+SHARE_ALIKE_4 = ("cc-by-sa-4.0", "https://creativecommons.org/licenses/by-sa/4.0/")  # ARC's, and open to 3.0's
 APACHE = ("apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 LLAMA = ("llama3.2", "https://www.llama.com/llama3_2/license/")
 GEMMA = ("gemma", "https://ai.google.dev/gemma/terms")
@@ -143,7 +144,7 @@ _CATALOG: tuple[CatalogEntry, ...] = (
         "SmolLM2 135M Instruct, writing in segments",
         "sft",
         "micro_step",
-        *SHARE_ALIKE,
+        *SHARE_ALIKE_4,
         False,
         MERGED_PARAMETERS,
         (BundledSource("data/demo/micro-step-smollm2-135m"),),
@@ -153,7 +154,7 @@ _CATALOG: tuple[CatalogEntry, ...] = (
         "SmolLM2 135M Instruct with a drafting micro decoder",
         "sft",
         "micro_step",
-        *SHARE_ALIKE,
+        *SHARE_ALIKE_4,
         False,
         DRAFT_PARAMETERS,
         (BundledSource("data/demo/micro-step-smollm2-135m-draft"),),

@@ -31,8 +31,8 @@ def opened() -> Callable[[str], LoadedModel]:
     return lambda name: load(ModelSpec(name, dtype="float32", device="cpu"))
 
 
-def test_together_they_take_at_most_40_megabytes():
-    assert sum(file.stat().st_size for name in NAMES for file in (DEMO / name).iterdir()) < 40e6
+def test_together_they_take_at_most_45_megabytes():
+    assert sum(file.stat().st_size for name in NAMES for file in (DEMO / name).iterdir()) < 45e6
 
 
 @pytest.mark.parametrize("name", NAMES)
