@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +38,9 @@ _TITLES = {
 def families(
     family: Annotated[list[str] | None, typer.Option(help="Only these, as transformers' model_type.")] = None,
     out: Annotated[Path | None, typer.Option(help="A .md file to write the table to.")] = None,
+    kept: Annotated[
+        Path | None, typer.Option(help="A .jsonl file of what was measured: added to, and not measured again.")
+    ] = None,
 ) -> None:
     """What works with which family of models: tiny random models of all, put through every feature (some minutes)."""
     from benchmarks.family_models import FAMILIES
@@ -46,11 +51,16 @@ def families(
     if unknown:
         raise MicroStepError(f"transformers has no causal language model of family {unknown[0]!r}")
     chosen = family or list(FAMILIES)
-    found = []
+    there = _read(kept)
+    missing = [name for name in chosen if name not in there]
     with progress_bar() as tell:
-        for i, each in enumerate(_measured(chosen)):
-            found.append(each)
-            tell(each.name, (i + 1) / len(chosen))
+        for i, each in enumerate(_measured(missing)):
+            there[each.name] = each
+            if kept is not None:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(each)) + "\n")
+            tell(each.name, (i + 1) / len(missing))
+    found = [there[name] for name in chosen]
     text = page(found)
     if out is None:
         typer.echo(text)
@@ -64,6 +74,18 @@ def families(
         raise MicroStepError(
             f"{len(faults)} families have features that are neither right nor refused: {faults[0]} ..."
         )
+
+
+def _read(kept: Path | None) -> dict[str, Family]:
+    from benchmarks.families import Family
+
+    if kept is None or not kept.is_file():
+        return {}
+    try:
+        said = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+        return {each["name"]: Family(**{**each, "faults": tuple(each["faults"])}) for each in said}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MicroStepError(f"{kept} is no file of families that were measured: {error}") from None
 
 
 def _measured(names: Sequence[str]) -> Iterator[Family]:
@@ -108,7 +130,7 @@ def page(found: Sequence[Family]) -> str:
             return ""
         if said.startswith("yes"):
             return said
-        reason = said.replace(each.name, "the family").replace("|", "/")
+        reason = said.replace(f"{each.name}_text", each.name).replace(each.name, "the family").replace("|", "/")
         return f"no [{reasons.setdefault(reason, len(reasons) + 1)}]"
 
     rows = [[each.name, *(cell(each, feature) for feature in _TITLES)] for each in found]

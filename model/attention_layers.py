@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from model.cost import available_memory
 from model.errors import ModelError, NumericalError, TooLarge
 from model.finite import check_states
-from model.parts import body, family_of, text_config
+from model.parts import body, family_of, option, text_config
 from model.probe import FAULTS, once, some_ids
 from model.segmentation_capture import Rows, capture, private_copy
 
@@ -95,7 +95,7 @@ def whole_maps(model: PreTrainedModel, ids: Tensor) -> list[WholeMap]:
         TooLarge: they do not fit the free memory.
     """
     config, n = text_config(model), ids.shape[1]
-    layers, heads = int(config.num_hidden_layers), int(getattr(config, "num_attention_heads", 0) or 1)
+    layers, heads = int(config.num_hidden_layers), int(option(config, "num_attention_heads") or 1)
     needed, free = 4 * layers * heads * n * n, available_memory(model.device)
     if needed > _SPARE * free:
         raise TooLarge(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.errors import ModelError
+from model.forward import context_length
 from model.growing_cache import growing_cache
 from model.parts import family_of, text_config
 from model.probe import FAULTS, close, first_line, once, some_ids
@@ -19,7 +20,7 @@ from model.probe import FAULTS, close, first_line, once, some_ids
 if TYPE_CHECKING:
     from model.modeling import MicroStepForCausalLM
 
-_READ, _WRITTEN = 5, 2  # tokens
+_READ, _WRITTEN = 20, 2  # tokens, where the context holds as many
 
 
 def check_base(model: MicroStepForCausalLM, lossless: bool) -> None:
@@ -37,7 +38,8 @@ def check_base(model: MicroStepForCausalLM, lossless: bool) -> None:
 
 def _inputs(model: MicroStepForCausalLM) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings [1, N, d] of a few tokens, their mask and their positions."""
-    ids = some_ids(model.base, tokens=_READ + _WRITTEN)
+    limit = context_length(model.base) or _READ + _WRITTEN
+    ids = some_ids(model.base, tokens=min(_READ + _WRITTEN, limit))
     return (
         model.get_input_embeddings()(ids),
         torch.ones_like(ids),
@@ -48,7 +50,7 @@ def _inputs(model: MicroStepForCausalLM) -> tuple[Tensor, Tensor, Tensor]:
 def _fault(model: MicroStepForCausalLM, lossless: bool) -> str | None:
     """What keeps a base from being read on from its cache, after a draft was taken back if `lossless`."""
     e, mask, position = _inputs(model)
-    n = _READ
+    n = e.shape[1] - _WRITTEN
     try:
         whole = model.macro(e, mask, position)
         cache = growing_cache() if lossless else growing_cache(text_config(model))
@@ -64,7 +66,7 @@ def _fault(model: MicroStepForCausalLM, lossless: bool) -> str | None:
             return "its layers hand on more than one state of the embeddings' size for each token"
         model.micro(whole.context[:, -1], e[:, :1], model.micro.new_cache())
     except FAULTS as error:
-        return first_line(error)
+        return f"its code does not go on from embeddings and a cache of the usual kind ({first_line(error)})"
     if not close(torch.cat([part.last for part in parts], 1), whole.last):
         return "reading on from what it keeps does not give what reading the whole text gives"
     return None

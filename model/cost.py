@@ -69,10 +69,11 @@ class _Shape:
     @classmethod
     def of(cls, config: Any) -> _Shape:
         """From a transformers config or the dict in a config.json; options have several names over the families."""
+        from model.parts import option
 
         def get(*names: str, default: Any = None) -> Any:
             for name in names:
-                value = config.get(name) if isinstance(config, Mapping) else _told(config, name)
+                value = config.get(name) if isinstance(config, Mapping) else option(config, name)
                 if value is not None:
                     return max(value) if isinstance(value, list | tuple) else value  # one a layer in some families
             return default
@@ -100,15 +101,6 @@ class _Shape:
             tied=tied,
             parameters=layers * block + vocab * hidden * (1 if tied else 2),
         )
-
-
-def _told(config: Any, name: str) -> Any:
-    """An option of a transformers config, the largest where the layers differ; None where it has none."""
-    try:
-        return getattr(config, name, None)
-    except (ValueError, RuntimeError):  # transformers refuses to name one for all layers
-        told = [getattr(layer, name, None) for layer in config.per_layer_config]
-        return max((value for value in told if value is not None), default=None)
 
 
 def estimate(

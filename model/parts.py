@@ -27,6 +27,15 @@ def text_config(model: PreTrainedModel) -> Any:
     return token_model(model).config.get_text_config()
 
 
+def option(config: Any, name: str) -> Any:
+    """An option of a transformers config, the largest where the layers differ; None where it has none."""
+    try:
+        return getattr(config, name, None)
+    except (ValueError, RuntimeError):  # transformers refuses to name one for all layers
+        told = [getattr(layer, name, None) for layer in config.per_layer_config]
+        return max((value for value in told if value is not None), default=None)
+
+
 def body_name(model: PreTrainedModel) -> str:
     """Under which name a model holds its body: the one that its class states, else that of its first inner model.
 

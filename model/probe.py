@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,7 +20,16 @@ from model.parts import body, family_of, head_logits, text_config, token_model
 TOKENS = 7  # read at a time
 _CLOSE = {torch.float64: 1e-6, torch.float32: 1e-4}  # of the largest number; other precisions: 5e-2
 
-FAULTS = (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError, AssertionError)
+FAULTS = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    AssertionError,
+    StrictDataclassError,  # of configurations
+)
 
 Answer = TypeVar("Answer")
 

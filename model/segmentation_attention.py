@@ -22,6 +22,7 @@ from model.cost import available_memory
 from model.errors import MicroStepError, TooLarge
 from model.finite import check_states
 from model.forward import Progress, body, context_length, fed_ids, hidden_states, text_config, watched
+from model.parts import option
 from model.segmentation import MAX_LENGTH
 from model.segmentation_capture import Rows, capture, layers_of, private_copy
 
@@ -73,7 +74,7 @@ def attention_shares(
     chosen = _chosen("layer", layers, int(text_config(model).num_hidden_layers))
     check_attention(model, chosen)
     if heads is not None:
-        heads = _chosen("head", heads, int(text_config(model).num_attention_heads))
+        heads = _chosen("head", heads, int(option(text_config(model), "num_attention_heads") or 1))
     mass = np.full((len(row), width), np.nan, dtype=np.float32)
     sparsity = np.full(len(row), np.nan, dtype=np.float32)
     with torch.inference_mode():
@@ -201,8 +202,8 @@ def _shares(
 
 def _check_memory(model: PreTrainedModel, n: int, layers: int) -> None:
     config = text_config(model)
-    heads = int(config.num_attention_heads)
-    width = heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    heads = int(option(config, "num_attention_heads") or 1)
+    width = heads * int(option(config, "head_dim") or config.hidden_size // heads)
     needed = 2 * layers * n * width * model.dtype.itemsize
     free = available_memory(model.device.type)
     if needed > _SPARE * free:

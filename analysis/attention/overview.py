@@ -15,6 +15,7 @@ from analysis.attention.pooling import Grid, Pool, Pooler
 from analysis.attention.reading import Reading, attend, check_layers
 from analysis.attention.statistics import STATISTICS, Tally, Targets, statistic
 from model.attention_layers import with_attention
+from model.errors import ModelError
 from model.forward import Progress
 from model.loading import LoadedModel
 from model.segmentation_capture import Rows
@@ -102,6 +103,11 @@ def overview(
 
     def look(layer: int, attended: Rows) -> None:
         heads = attended.heads
+        if maps and (usual := len(next(iter(maps.values())))) != heads:
+            raise ModelError(
+                f"layer {layer} of {loaded.facts.family} has {heads} heads, and those before it {usual}: choose layers"
+                " of as many heads"
+            )
         pooler, tally = Pooler(Grid(n, CELLS), pool, heads, attended.device), Tally(targets, heads)
         for begin, end in blocks(n, heads):
             rows: Tensor = attended.rows(begin, end, None)

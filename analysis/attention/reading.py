@@ -24,6 +24,7 @@ from model.errors import MicroStepError, ModelError, TextError
 from model.facts import ModelFacts
 from model.forward import Progress, body, check_readable, context_length, family_of, text_config, watched
 from model.loading import LoadedModel
+from model.parts import option
 from model.segmentation_capture import Enough, Rows, Visit, capture, private_copy
 
 BOS = "BOS"  # what stands for it: it has no characters
@@ -266,7 +267,7 @@ def _enough() -> Iterator[None]:
 def size(model: PreTrainedModel) -> tuple[int, int]:
     """Layers and heads of a model's attention."""
     config = text_config(model)
-    heads = getattr(config, "num_attention_heads", None)
+    heads = option(config, "num_attention_heads")
     if not heads:
         raise ModelError(f"{family_of(model)} has no attention that can be read")
     return int(config.num_hidden_layers), int(heads)

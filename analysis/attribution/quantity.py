@@ -224,12 +224,12 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 def _check_embeddings(loaded: LoadedModel, ids: NDArray[np.int64], e: Tensor) -> None:
     """Raise ModelError if a model reads more than these embeddings: then they are not all that it depends on."""
+    if why := once(loaded.model, "gradient", lambda: _no_gradient(loaded.model)):
+        raise ModelError(f"{family_of(loaded.model)} gives no gradient with respect to its embeddings: {why}")
     with torch.no_grad():
         read = body(loaded.model)(input_ids=torch.as_tensor(ids, device=e.device)[None], use_cache=False)
         ours, theirs = _last_state(loaded.model, e).double(), read.last_hidden_state[:, -1].double()
     off = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-12))
-    if why := once(loaded.model, "gradient", lambda: _no_gradient(loaded.model)):
-        raise ModelError(f"{family_of(loaded.model)} gives no gradient with respect to its embeddings: {why}")
     if off > _CLOSE.get(loaded.model.dtype, 5e-2):
         raise ModelError(f"{loaded.facts.name} reads more than its token embeddings: it cannot be attributed to them")
 
