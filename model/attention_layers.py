@@ -76,7 +76,9 @@ def _readable(model: PreTrainedModel) -> Readable:
         private = private_copy(model)
         capture(private, range(int(text_config(model).num_hidden_layers)), seen)
         body(private)(input_ids=ids, use_cache=False)
-    except (ModelError, NumericalError, *FAULTS):
+    except NumericalError:  # there is attention: what is wrong with its numbers is said of the text that is read
+        return Readable(tuple(range(int(text_config(model).num_hidden_layers))), whole=False)
+    except (ModelError, *FAULTS):
         found = []
     if found:
         return Readable(tuple(dict.fromkeys(found)), whole=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import Any
 
 from torch import Tensor, nn
@@ -75,9 +76,10 @@ class _HandedOn(BaseModelOutput):  # type: ignore[misc]
 def _handing_on(module: nn.Module, hidden: Tensor) -> nn.Module:
     """A copy of a body that gives states [1, C, d] whatever it is told, and so does a decoder inside it.
 
-    It keeps the body's attributes, since some heads read their settings there.
+    It keeps the body's attributes, since some heads read their settings there, and none of its hooks: the body has run.
     """
     out = copy.copy(module)
+    out._forward_hooks, out._forward_pre_hooks = OrderedDict(), OrderedDict()
     out.forward = lambda *_, **__: _HandedOn(last_hidden_state=hidden)
     out._modules = {
         name: _handing_on(part, hidden) if isinstance(part, PreTrainedModel) else part

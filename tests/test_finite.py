@@ -92,7 +92,9 @@ def test_other_precisions_hold_the_same_model(overflow: Path, ids: np.ndarray, d
 
 
 def test_a_part_that_is_not_finite_is_counted() -> None:
-    model, ids = breaking(tiny_model("llama"), 5), np.arange(10, 18)
+    model, ids = tiny_model("llama"), np.arange(10, 18)
+    score(model, [ids[:3], ids])  # how the model is read is found out once
+    model = breaking(model, 5)
     with pytest.raises(NumericalError, match=r"the model: 3 of 8 tokens .* float32; its weights are finite"):
         score(model, [ids], prefix=(BOS,))
     assert not score(model, [ids[:5]], prefix=(BOS,))[0].missing.any()
@@ -154,7 +156,8 @@ def test_settings_that_forbid_every_word_are_no_overflow(sampled: bool, verify: 
 
 
 def test_a_continuation_that_breaks_says_at_which_token() -> None:
-    model, calls = tiny_model("llama"), []
+    model, calls = tiny_model("llama"), list[int]()
+    continue_text(model, np.arange(10, 14), 6, Sampling(0.0))  # how the model is continued is found out once
 
     def spoil(_: Any, __: Any, output: Any) -> Any:
         calls.append(0)
