@@ -164,8 +164,11 @@ class _Template:
         self._tokenizer, self._reply = tokenizer, reply
         self._arguments = {name: json.loads(value) for name, value in document.arguments}
         reserved = set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"tools", "documents", "kwargs"}
+        reserved |= {"messages"}  # the conversation itself
         if odd := sorted(reserved & set(self._arguments)):
             raise TextError(f"{odd[0]!r} is no argument of a chat template; leave it out")
+        if not isinstance(tools := self._arguments.get("tools", []), list | None):
+            raise TextError(f"tools must be a list of JSON objects, got {tools!r}")
         try:
             self._given = str(tokenizer.get_chat_template(tools=self._arguments.get("tools")))
         except ValueError as error:

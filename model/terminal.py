@@ -43,7 +43,8 @@ def _guarded(work: Callable[[], Any]) -> None:
     threading.excepthook = lambda failed: _tell_fault(failed.exc_value)
     try:
         code = work()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started the command
+            sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except BrokenPipeError:

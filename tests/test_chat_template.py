@@ -217,3 +217,14 @@ def test_a_store_keeps_the_date_and_the_arguments_that_it_was_begun_with(tmp_pat
     with pytest.raises(ExportError, match="template_date"):
         scored("store", template_date="2024-03-01")
     assert scored("other").manifest["parameters"]["template_date"] == datetime.date.today().isoformat()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"messages": []}, "'messages' is no argument of a chat template"), ({"tools": 5}, "tools must be a list")],
+)
+def test_an_argument_that_no_template_takes_is_named(arguments, said):
+    """They were told as the template's own refusal, in Python's words."""
+    document = Document.plain("Hi").told(arguments, "2024-05-01")
+    with pytest.raises(TextError, match=said):
+        render(document, tiny_tokenizer(chat=True), chat=True)
