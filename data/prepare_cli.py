@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.document import read_template_args, template_arguments
-from model.terminal import progress_bar
+from model.terminal import TemplateArg, TemplateDate, progress_bar
 
 commands = typer.Typer()
 
@@ -30,12 +30,8 @@ def prepare_command(
     max_length: Annotated[int, typer.Option(min=1, help="M, the most tokens of a segment, for the table.")] = 4,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    template_arg: Annotated[
-        list[str] | None, typer.Option("--template-arg", help="NAME=JSON, an argument of the chat template.")
-    ] = None,
-    template_date: Annotated[
-        str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date.")
-    ] = None,
+    template_arg: TemplateArg = None,
+    template_date: TemplateDate = None,
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, with one model an actor.")] = False,
 ) -> None:
     """Clean a mix, score it under a base (resumable), and show what each strategy would give on the responses."""

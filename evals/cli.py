@@ -13,7 +13,7 @@ from rich.table import Table
 from evals.ablation_cli import ablate_command
 from evals.needed import need_harness
 from model.errors import MicroStepError
-from model.terminal import one_line, progress_bar, run
+from model.terminal import TemplateArg, TemplateDate, one_line, progress_bar, run
 
 app = typer.Typer(
     name="python -m evals",
@@ -78,12 +78,8 @@ def run_command(
         bool,
         typer.Option("--weak-sandbox", help="Run them under limits alone: the network and your files are in reach."),
     ] = False,
-    template_arg: Annotated[
-        list[str] | None, typer.Option("--template-arg", help="NAME=JSON, an argument of the chat template.")
-    ] = None,
-    template_date: Annotated[
-        str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date.")
-    ] = None,
+    template_arg: TemplateArg = None,
+    template_date: TemplateDate = None,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the weights.")
     ] = "auto",

@@ -84,7 +84,7 @@ def _readable(model: PreTrainedModel) -> Readable:
         return Readable(tuple(dict.fromkeys(found)), whole=False)
     try:
         maps = whole_maps(model, ids)
-    except (ModelError, NumericalError, *FAULTS):
+    except (ModelError, *FAULTS):
         return Readable((), whole=False)
     return Readable(tuple(range(len(maps))), whole=True)
 

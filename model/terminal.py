@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,6 +21,11 @@ _INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 _NOBODY_READS = 141  # 128 + SIGPIPE
 _FAULT = 70  # as sysexits.h calls an internal error of a program
 _STOPPED = "Stopped; nothing was left half-written."
+
+TemplateArg = Annotated[
+    list[str] | None, typer.Option("--template-arg", help="NAME=JSON, an argument of the chat template.")
+]
+TemplateDate = Annotated[str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date.")]
 
 Tell = Callable[[str, float | None], None]  # what is being done, and the share done (None: unknown)
 
