@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import typer
 
-from analysis import compare_cli, segment_cli
 from analysis.attention import cli as attention_cli
-from analysis.attention import evenness_cli, micro_cli
+from analysis.attention.evenness import cli as evenness_cli
+from analysis.attention.micro import cli as micro_cli
 from analysis.attribution import cli as attribution_cli
 from analysis.corpus import cli as corpus_cli
-from analysis.cutting import cli as cutting_cli
-from analysis.generating import cli as generating_cli
+from analysis.generation import cli as generating_cli
 from analysis.runs import cli as runs_cli
+from analysis.segmentation import cli as segment_cli
+from analysis.segmentation import figure_cli as cutting_cli
+from analysis.uncertainty import cli as compare_cli
 from model.terminal import run
 
 app = typer.Typer(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from model.conversation import EXPECTED, read_conversation
-from model.document import PLAIN, Document
 from model.errors import TextError
-from model.lfs import WHAT, is_pointer
+from model.git_lfs import WHAT, is_pointer
+from model.text.conversation import EXPECTED, read_conversation
+from model.text.document import PLAIN, Document
 
 
 def document_file(document: Document) -> tuple[str, bytes]:

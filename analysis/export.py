@@ -26,9 +26,9 @@ import plotly.graph_objects as go
 from choreographer.browsers.chromium import Chromium
 from pandas.api.types import is_numeric_dtype
 
-from analysis.figures.base import Drawn
+from analysis.figures.figure import Drawn
 from model.errors import ExportError
-from model.facts import ModelFacts
+from model.hub.model_info import ModelFacts
 
 ImageFormat = Literal["png", "svg", "pdf"]
 IMAGES: tuple[ImageFormat, ...] = ("png", "svg", "pdf")

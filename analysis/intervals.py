@@ -14,7 +14,7 @@ few:
 
 Nothing is said (NaN) of fewer than FEWEST_IN_ORDER units in order or FEWEST_DOCUMENTS independent ones, counted by
 their weight, nor where the figure does not vary at all. Where there is no difference, at most 7% of the intervals claim
-one, at any n and with neighbours correlated by up to .6 (tests/test_intervals.py).
+one, at any n and with neighbours correlated by up to .6 (tests/analysis/test_intervals.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from analysis.units import significant
+from analysis.score_registry import significant
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from model.document import Document, Message, read_template_args
 from model.errors import MicroStepError, TextError
-from model.loading import LoadedModel, ModelSpec, load
+from model.hub.loading import LoadedModel, ModelSpec, load
 from model.terminal import one_line, progress_bar
+from model.text.document import Document, Message, read_template_args
 
 if TYPE_CHECKING:  # they bring torch and pandas, seconds that help and mistakes need not wait for
     import pandas as pd
 
-    from analysis.request import Request
-    from model.forward import Progress
+    from analysis.uncertainty.request import Request
+    from model.causal_lm.forward import Progress
 
 Chat = Annotated[bool, typer.Option("--chat", help="Apply each model's own chat template.")]
 ForceBos = Annotated[bool, typer.Option("--force-bos", help="Put BOS first even if the tokenizer does not.")]
@@ -202,8 +202,8 @@ class PairOptions:
 
     def request(self, text: TextOptions, loading: LoadOptions) -> Request:
         """What is asked of them."""
-        from analysis.request import Request
-        from model.continuation import Sampling
+        from analysis.uncertainty.request import Request
+        from model.scoring.continuation import Sampling
 
         return Request(
             loading.spec(self.a, self.a_revision, self.a_adapter),
@@ -252,7 +252,7 @@ def remark(head: str, notes: tuple[str, ...]) -> None:
 def give(table: pd.DataFrame, out: Path | None, caption: str, turned: bool = False) -> None:
     """Write a table to a file, or show it: by rows, or turned round where it has few rows and many columns."""
     from analysis.export import save_table
-    from analysis.terminal import show_table
+    from analysis.text_tables import show_table
 
     if out is not None:
         save_table(table, out)

@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from analysis.asking import Asked, Load
-from analysis.cutting.store import StoreSides
 from analysis.export import chrome
-from analysis.runs.shelf import Shelf
-from evals.report import Evaluated, read_folder
+from analysis.query import Asked, Load
+from analysis.runs.log_cache import Shelf
+from analysis.segmentation.corpus_view import StoreSides
+from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
-from model.catalog import DefaultPair, default_pair
-from model.forward import Progress
-from model.loading import LoadedModel, ModelSpec, load
+from model.causal_lm.forward import Progress
+from model.hub.catalog import DefaultPair, default_pair
+from model.hub.loading import LoadedModel, ModelSpec, load
 from model.terminal import Tell
 
 ANSWERS = 24  # kept; a comparison of 10,000 tokens takes about 3 MB

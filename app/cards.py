@@ -9,10 +9,10 @@ from typing import Any
 import streamlit as st
 
 from analysis.export import IMAGES, NO_CHROME, ImageFormat, Origin, bundle, image, page, table_bytes
-from analysis.figures.base import Drawn
+from analysis.figures.figure import Drawn
 from app.cache import static_images
-from app.net import download, safely
-from app.plain import plain
+from app.error_net import download, safely
+from app.escape import plain
 from app.state import pin
 
 LABELS = {"parquet": "Parquet", "zip": "bundle"}

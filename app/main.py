@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # Streamlit puts only this file's folder on the path
     sys.path.insert(0, str(ROOT))
 
-from app.controls import sidebar  # noqa: E402
-from app.look import dress  # noqa: E402
-from app.net import caught  # noqa: E402
+from app.error_net import caught  # noqa: E402
+from app.sidebar import sidebar  # noqa: E402
+from app.styles import dress  # noqa: E402
 
 st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
 dress()
@@ -23,7 +23,7 @@ page = st.navigation(
         st.Page(ROOT / "pages" / "attention.py", title="Attention", icon="👁️"),
         st.Page(ROOT / "pages" / "attribution.py", title="Attribution", icon="⚖️"),
         st.Page(ROOT / "pages" / "runs.py", title="Runs", icon="📈"),
-        st.Page(ROOT / "pages" / "benchmarks.py", title="Benchmarks", icon="🏁"),
+        st.Page(ROOT / "pages" / "evaluation.py", title="Evaluation", url_path="benchmarks", icon="🏁"),
     ]
 )
 with caught():

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from analysis.cutting.strategy import Strategy
-from analysis.folders import Found
-from app.controls import Inputs
-from app.net import safely
-from app.plain import plain
-from model.segmentation import MAX_LENGTH, RULES
-from model.wrapping import described
+from analysis.discovery import Found
+from analysis.segmentation.strategy import Strategy
+from app.error_net import safely
+from app.escape import plain
+from app.sidebar import Inputs
+from model.hub.wrap_base import described
+from model.segmentation.segment import MAX_LENGTH, RULES
 
 NO_TEXT = "There is no text yet: choose an example, type one, or load a file in the sidebar."
 MOST_CAP = 64  # M

@@ -23,21 +23,21 @@ from benchmarks.account_ratio import ratio
 from benchmarks.decode_ways import Batch, Rows, Ways, padded, prompt_ids
 from benchmarks.measure import in_turn, seconds_of, version
 from data.prepared import Prepared
-from data.reading import readings
-from data.sources import source
+from data.sources.reading import readings
+from data.sources.registry import source
 from evals.loglikelihood import by_base
-from model.cost import slot_bytes
+from model.causal_lm.fast_linear import for_few_rows
+from model.causal_lm.forward import vocabulary
+from model.causal_lm.kv_cache import growing_cache, keeps_all
+from model.decoding.generation_config import end_ids, ends_of
+from model.decoding.output import SegmentedGeneration
+from model.decoding.stopping import RULES
 from model.errors import ModelError, TextError
-from model.few_rows import for_few_rows
-from model.forward import vocabulary
-from model.growing_cache import growing_cache, keeps_all
-from model.loading import LoadedModel
-from model.settings import end_ids, ends_of
-from model.stopping import RULES
+from model.hub.loading import LoadedModel
+from model.hub.memory import slot_bytes
+from model.hub.wrap_base import wrapped
 from model.terminal import Tell
-from model.wrapping import wrapped
-from model.written import SegmentedGeneration
-from trainer.rows import training_rows
+from trainer.batches.dataset import training_rows
 
 QUESTIONS = "gsm8k_test"  # measured on, never trained on
 BASE = "base"
@@ -203,7 +203,7 @@ def account(
         base: whose own answers they stand beside.
         by_source: the prompts' ids by the name of their source.
         taus: of the rules.
-        rules: when a segment ends; see `model.stopping`.
+        rules: when a segment ends; see `model.decoding.stopping`.
         tokens: of an answer at most.
         sizes: prompts at a time, and how many of the prompts at that (None: all).
         tell: told about the progress.

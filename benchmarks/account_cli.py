@@ -49,17 +49,17 @@ def account_command(
     """Speed, agreement, likelihood and memory of trained models over tau, beside their base's own answers."""
     import torch
 
-    from analysis.cutting.strategy import Strategy
     from analysis.export import IMAGES, image
     from analysis.export import check_out as check_figure
     from analysis.export import write as write_bytes
+    from analysis.segmentation.strategy import Strategy
     from benchmarks.account import QUESTIONS, account, held_out_prompts
     from benchmarks.account import questions as test_questions
     from benchmarks.account_figure import draw
     from benchmarks.account_positions import positions
     from data.prepared import read_prepared
-    from model.loading import ModelSpec, load
-    from model.stopping import find_stop_rule
+    from model.decoding.stopping import find_stop_rule
+    from model.hub.loading import ModelSpec, load
     from trainer.recipe import Segmentation
 
     check_out(out)

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures.base import safe
+from analysis.figures.figure import safe
 from analysis.figures.theme import SERIES, SOFT, styled
 
 PANELS = (

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.corpus.store_write import append, refuse_other
+from data.corpus.store_writer import append, refuse_other
 from model.errors import ExportError
 
 FORMAT = "micro_step account 1"

@@ -9,14 +9,14 @@ import torch
 
 from benchmarks.account_ratio import ratio
 from data.prepared import Prepared
-from model.finite import check_finite
-from model.forward import body
-from model.lean_loss import head_loss
-from model.loading import LoadedModel
-from model.wrapping import wrapped
-from trainer.batches import batch, cut
+from model.causal_lm.chunked_cross_entropy import head_loss
+from model.causal_lm.finite import check_finite
+from model.causal_lm.forward import body
+from model.hub.loading import LoadedModel
+from model.hub.wrap_base import wrapped
+from trainer.batches.dataset import training_rows
+from trainer.batches.sampler import batch, cut
 from trainer.recipe import Segmentation
-from trainer.rows import training_rows
 
 BATCH_TOKENS = 4096
 

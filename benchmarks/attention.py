@@ -24,8 +24,8 @@ from model.terminal import progress_bar
 if TYPE_CHECKING:
     from analysis.attention.layer import LayerAttention
     from analysis.attention.overview import Overview
-    from analysis.attention.reading import Reading
-    from model.loading import LoadedModel
+    from analysis.attention.positions import Reading
+    from model.hub.loading import LoadedModel
 
 commands = typer.Typer()
 
@@ -150,8 +150,8 @@ def peak(name: str, tokens: int, method: str) -> int:
 
 def _ready(name: str, tokens: int, loaded: LoadedModel | None = None) -> tuple[LoadedModel, Reading]:
     from analysis.attention.request import ReadingOf
-    from model.document import Document
-    from model.loading import ModelSpec, load
+    from model.hub.loading import ModelSpec, load
+    from model.text.document import Document
 
     spec = ModelSpec(name, dtype="float32", device="cpu")
     model = loaded or load(spec)
@@ -165,13 +165,13 @@ def _ready(name: str, tokens: int, loaded: LoadedModel | None = None) -> tuple[L
 
 
 def _size(loaded: LoadedModel) -> tuple[int, int]:
-    from analysis.attention.reading import size
+    from analysis.attention.positions import size
 
     return size(loaded.model)
 
 
 def _check_memory(loaded: LoadedModel, n: int, methods: tuple[str, ...]) -> None:
-    from model.cost import available_memory
+    from model.hub.memory import available_memory
 
     layers, heads = _size(loaded)
     needed, there = 4 * layers * heads * n * n, available_memory("cpu")
@@ -221,10 +221,10 @@ def _kept(found: Overview) -> LayerAttention:
 
 def _sizes(loaded: LoadedModel, reading: Reading) -> dict[str, Any]:
     """Bytes of the page's figures, and of bertviz's page of the same maps."""
-    from analysis.attention.look import CELLS, AttentionRequest, AttentionView, Looked, Side
+    from analysis.attention.figures import draw
     from analysis.attention.overview import overview
-    from analysis.figures.attention import draw
-    from model.document import Document
+    from analysis.attention.result import CELLS, AttentionRequest, AttentionView, Looked, Side
+    from model.text.document import Document
 
     layers, heads = _size(loaded)
     middle = layers // 2

@@ -15,16 +15,16 @@ import torch
 from benchmarks.decode_timing import Run, timed
 from benchmarks.decode_ways import RIVALS, Batch, Rival, Rows, Ways, batches
 from benchmarks.measure import spread, version
-from model.configuration import MicroStepConfig
+from model.causal_lm.chunked_cross_entropy import head_loss
+from model.causal_lm.finite import check_finite
+from model.causal_lm.forward import body, vocabulary
+from model.decoding.generation_config import end_ids, ends_of
 from model.errors import ModelError
-from model.fetch import fetch
-from model.finite import check_finite
-from model.forward import body, vocabulary
-from model.lean_loss import head_loss
-from model.loading import ModelSpec, load
-from model.settings import end_ids, ends_of
+from model.hub.fetch import fetch
+from model.hub.loading import ModelSpec, load
+from model.hub.wrap_base import Wrapped, wrapped
+from model.micro_step.configuration import MicroStepConfig
 from model.terminal import Tell
-from model.wrapping import Wrapped, wrapped
 
 
 @dataclass(frozen=True)

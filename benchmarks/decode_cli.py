@@ -51,7 +51,7 @@ def decode_command(
     from benchmarks.decode import decode, setting
     from benchmarks.decode_studies import lossless_study, merged_study
     from benchmarks.decode_ways import PROMPTS, RIVALS, assisted_by, read_prompts
-    from model.stopping import find_stop_rule
+    from model.decoding.stopping import find_stop_rule
 
     check_out(out)
     find_stop_rule(rule, True)

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.decode_ways import Rows
-from model import lossless
+from model.causal_lm.forward import body, vocabulary
+from model.decoding import lossless
+from model.decoding.output import Written
+from model.decoding.stopping import Offer, StopRule
 from model.errors import MicroStepError
-from model.forward import body, vocabulary
-from model.modeling import MicroStepForCausalLM
-from model.stopping import Offer, StopRule
-from model.written import Written
+from model.micro_step.modeling import MicroStepForCausalLM
 
 
 @dataclass(frozen=True)

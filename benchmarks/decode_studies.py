@@ -10,8 +10,8 @@ from benchmarks.decode_forced import Weights, forced_agreement, forced_length
 from benchmarks.decode_timing import Run, Timing, timed
 from benchmarks.decode_ways import Batch, endless
 from benchmarks.measure import spread
+from model.causal_lm.forward import vocabulary
 from model.errors import MicroStepError
-from model.forward import vocabulary
 from model.terminal import Tell
 
 

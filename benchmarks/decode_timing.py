@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.decode_ways import Batch, Rows
 from benchmarks.measure import in_turn, seconds_of, spread
+from model.decoding.output import SegmentedGeneration
 from model.terminal import Tell
-from model.written import SegmentedGeneration
 
 Run = Callable[[Batch], Any]  # gives Rows, or a SegmentedGeneration
 

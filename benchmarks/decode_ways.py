@@ -14,16 +14,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from model.document import Document, Message
-from model.encoding import encode
+from model.causal_lm.forward import context_length
+from model.causal_lm.padding import left_padded
+from model.decoding.generation_config import asked
+from model.decoding.output import SegmentedGeneration
 from model.errors import TextError, TooLarge
-from model.forward import context_length
-from model.lfs import pointer
-from model.loading import ModelSpec, load
-from model.modeling import MicroStepForCausalLM
-from model.padding import left_padded
-from model.settings import asked
-from model.written import SegmentedGeneration
+from model.git_lfs import pointer
+from model.hub.loading import ModelSpec, load
+from model.micro_step.modeling import MicroStepForCausalLM
+from model.text.document import Document, Message
+from model.text.encoding import encode
 
 PROMPTS = (
     "Natalia sold clips to 48 of her friends in April, and half as many in May. How many did she sell altogether?",

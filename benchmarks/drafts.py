@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.account_ratio import ratio
-from data.learnt import Rows
+from data.training_rows import Rows
+from model.causal_lm.forward import logits_of
 from model.errors import ModelError
-from model.forward import logits_of
-from model.loading import LoadedModel
-from model.modeling import MicroStepForCausalLM
+from model.hub.loading import LoadedModel
+from model.hub.wrap_base import wrapped
+from model.micro_step.modeling import MicroStepForCausalLM
 from model.terminal import Tell
-from model.wrapping import wrapped
-from trainer.draft import DraftObjective
+from trainer.draft_objective import DraftObjective
 
 
 @dataclass

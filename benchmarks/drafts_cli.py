@@ -36,8 +36,8 @@ def drafts_command(
 
     from benchmarks.drafts import drafts
     from data.prepared import read_prepared
-    from model.loading import ModelSpec, load
-    from trainer.rows import training_rows
+    from model.hub.loading import ModelSpec, load
+    from trainer.batches.dataset import training_rows
 
     with progress_bar() as tell:
         rows = training_rows(read_prepared(prepared), None).held_out

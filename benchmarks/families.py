@@ -20,17 +20,17 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from analysis.attention.overview import overview
-from analysis.attention.reading import encode_whole, read
-from analysis.attribution.quantity import problem
-from analysis.compare import continued
-from analysis.scoring import ScoredText, score_document, score_limited
+from analysis.attention.positions import encode_whole, read
+from analysis.attribution.targets import problem
+from analysis.uncertainty.compare import continued
+from analysis.uncertainty.scoring import ScoredText, score_document, score_limited
 from benchmarks.family_models import VOCABULARY, tiny_family
-from model.document import Document
+from model.causal_lm.padding import left_padded
 from model.errors import MicroStepError
-from model.loading import LoadedModel, ModelSpec, load
-from model.modeling import MicroStepForCausalLM
-from model.padding import left_padded
-from model.wrapping import wrapped
+from model.hub.loading import LoadedModel, ModelSpec, load
+from model.hub.wrap_base import wrapped
+from model.micro_step.modeling import MicroStepForCausalLM
+from model.text.document import Document
 
 TEXT = "The cat sat down."
 NEW = 8  # tokens that are written

@@ -20,7 +20,7 @@ from model.terminal import Tell, progress_bar
 
 if TYPE_CHECKING:
     from evals.benchmark import Benchmark
-    from model.loading import LoadedModel
+    from model.hub.loading import LoadedModel
 
 commands = typer.Typer()
 THEIRS, PLAIN, MICRO = "the harness's own class", "plain, ours", "micro_step, tau above 1"
@@ -127,7 +127,7 @@ def harness_command(
 ) -> None:
     """Answers and likelihoods beside the harness's own class: whether they are equal, and the time they take."""
     from evals.cli import limits_of
-    from evals.needed import need_harness
+    from evals.requirements import need_harness
 
     check_out(out)
     limits = limits_of(tasks)
@@ -136,7 +136,7 @@ def harness_command(
 
     from evals.benchmark import find_benchmark
     from evals.run import EvalOptions
-    from model.loading import ModelSpec, load
+    from model.hub.loading import ModelSpec, load
 
     if threads is not None:
         torch.set_num_threads(threads)

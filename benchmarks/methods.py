@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.causal_lm.forward import body, fed_ids, logits_of, vocabulary
 from model.errors import TextError
-from model.forward import body, fed_ids, logits_of, vocabulary
-from model.loading import LoadedModel
-from model.uncertainty import chunk_positions
-from model.uncertainty import score as score_tokens
+from model.hub.loading import LoadedModel
+from model.scoring.token_scores import chunk_positions
+from model.scoring.token_scores import score as score_tokens
 
 TOP_K = 5
 

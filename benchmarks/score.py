@@ -29,7 +29,7 @@ from model.terminal import Tell
 
 if TYPE_CHECKING:
     from benchmarks.methods import Excerpt, Method
-    from model.loading import LoadedModel
+    from model.hub.loading import LoadedModel
 
 DEFAULT_MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 _METHODS = ("bare", "discarded", "ours", "naive", "minicons")  # known without loading torch
@@ -159,7 +159,7 @@ def _ready(name: str, dtype: str, device: str, text: str, tokens: int) -> tuple[
     import warnings
 
     from benchmarks.methods import excerpt
-    from model.loading import ModelSpec, load
+    from model.hub.loading import ModelSpec, load
 
     warnings.filterwarnings("ignore", message="tokenizer is changed by adding pad_token_id")  # minicons, of ours
     loaded = load(ModelSpec(name, dtype=cast("Any", dtype), device=device))
@@ -184,7 +184,7 @@ def _named(names: Sequence[str]) -> list[Method]:
 
 def _obstacle(method: Method, logits_bytes: int, device: str) -> str | None:
     """Why the method cannot run here. Running into the kernel's memory killer would take others down."""
-    from model.cost import available_memory
+    from model.hub.memory import available_memory
 
     if method.name == "minicons" and device != "cpu":
         return "not run: asked for on the processor only"

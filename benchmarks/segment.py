@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks.output import Out, check_out, columns, show, write
 from model.errors import MicroStepError
-from model.segmentation import MAX_LENGTH, RULES, SegmentInputs, segment
-from model.solver import solve
+from model.segmentation.segment import MAX_LENGTH, RULES, SegmentInputs, segment
+from model.segmentation.solver import solve
 from model.terminal import progress_bar
 
 _SCORE_BASED = tuple(name for name, rule in RULES.items() if rule.needs <= {"scores"})

@@ -22,18 +22,18 @@ import torch
 from benchmarks.measure import device_name, in_fresh_process, spread, version
 from benchmarks.score import bundled_text
 from benchmarks.train_step import cut
-from data.learnt import Rows
-from data.runs import RunFacts, StageFacts
+from data.run_folder import RunFacts, StageFacts
+from data.training_rows import Rows
 from model.errors import TextError
-from model.loading import ModelSpec, load
-from model.modeling import MicroStepForCausalLM
+from model.hub.loading import ModelSpec, load
+from model.micro_step.modeling import MicroStepForCausalLM
 from model.quiet import quiet
-from trainer.build import Built, build_model, objective_over_rows
-from trainer.draft import DraftObjective
-from trainer.feed import Chosen, DraftFeed, RowFeed
+from trainer.batches.hidden_state_cache import states_of
+from trainer.batches.loader import Chosen, DraftFeed, RowFeed
+from trainer.draft_objective import DraftObjective
 from trainer.loop import Trainer, accelerator_for
 from trainer.recipe import Recipe
-from trainer.states import states_of
+from trainer.setup import Built, build_model, objective_over_rows
 
 RATE = 1e-4
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from benchmarks.measure import highest, in_fresh_process, in_turn, resident, seconds_of, spread, version
 from benchmarks.score import bundled_text
+from model.causal_lm.chunked_cross_entropy import head_loss
+from model.causal_lm.forward import body
 from model.errors import TextError
-from model.forward import body
-from model.lean_loss import head_loss
-from model.loading import ModelSpec, load
-from model.modeling import MicroStepForCausalLM
+from model.hub.loading import ModelSpec, load
+from model.micro_step.modeling import MicroStepForCausalLM
 from model.terminal import Tell
 
 MOST = 4  # M

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from data import cleaning_cli, distill_cli, held_out_cli, prepare_cli
+from data import held_out_cli, prepare_cli
+from data.cleaning import cli as cleaning_cli
+from data.distill import cli as distill_cli
 from model.terminal import run
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.sources import SOURCES
+from data.sources.registry import SOURCES
 
 WHAT = {
     False: (

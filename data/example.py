@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.document import PLAIN, Message
+from model.text.document import PLAIN, Message
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.corpus.store_write import put
+from data.corpus.store_writer import put
 from data.example import Example
-from model.document import Message
 from model.errors import ExportError, TextError
+from model.text.document import Message
 
 TABLE = "examples.parquet"
 _ROWS = 4096  # of a row group

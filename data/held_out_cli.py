@@ -20,7 +20,7 @@ def held_out_command(
     ] = False,
 ) -> None:
     """Write the held-out examples, one a line, for `python -m analysis corpus --column messages` and other tools."""
-    from data.corpus.store_write import put
+    from data.corpus.store_writer import put
     from data.examples import TABLE, read_examples
     from data.prepared import EXAMPLES, examples_file
     from model.errors import ExportError, TextError

@@ -1,7 +1,7 @@
 """Make the tiny pair of our own: ``data/demo/tiny-base`` and its fine-tuned version ``data/demo/tiny-sft``.
 
 ``python -m data.make_demo --local FOLDER --out data/demo`` trains one tokenizer and two Llama models of 1.3M parameters
-on the sources of :mod:`data.sources`, in about half an hour on two CPU cores, so that the first screen has two models
+on the sources of :mod:`data.sources.registry`, in half an hour on two CPU cores, so that the first screen has two models
 and needs no download. It is a demonstration of pretraining and fine-tuning, not a trainer: it knows one size, one
 device and one recipe. An interrupted run goes on from its last checkpoint in ``--work``.
 """
@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from data.demo_card import card
 from data.demo_training import CONTEXT, SEED, Example, packed_batches, padded_batches, score, train
-from data.sources import SOURCES, Document, read
+from data.sources.registry import SOURCES, Document, read
 from model.errors import MicroStepError
 
 HELD_OUT = 50  # every 50th document of each source is never trained on

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from data.recipe import Part, read_yaml
-from data.source import Positive, Shape, Source
-from data.sources import source, sources
+from data.sources.registry import source, sources
+from data.sources.schema import Positive, Shape, Source
+from data.yaml_config import Part, read_yaml
 from model.errors import MicroStepError
 
 FOLDER = Path(__file__).parent / "mixes"

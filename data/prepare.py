@@ -11,23 +11,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.cleaning import clean
-from data.corpus.corpus import CorpusSpec, open_corpus
-from data.corpus.gather import Gather, gather
+from data.cleaning.clean import clean
+from data.corpus.documents import CorpusSpec, open_corpus
+from data.corpus.features import Gather, gather
 from data.corpus.options import CorpusOptions
 from data.corpus.store import COMPLETE, open_store
-from data.corpus.store_write import as_json, put
-from data.distill import DistillOptions
-from data.distill_answers import begun_options
+from data.corpus.store_writer import as_json, put
+from data.distill.answers import begun_options
+from data.distill.run import DistillOptions
 from data.examples import TABLE
 from data.mixes import Mix
 from data.prepared import ANSWERS, EXAMPLES, STORE, Prepared, examples_file, read_prepared
-from data.recipe import dump_yaml
+from data.yaml_config import dump_yaml
 from model.errors import ExportError
 from model.terminal import Tell
 
 if TYPE_CHECKING:
-    from model.loading import LoadedModel
+    from model.hub.loading import LoadedModel
 
 IDENTITY = "prepared.json"
 
@@ -82,7 +82,7 @@ def prepare(
     if not (out / EXAMPLES / TABLE).is_file():
         clean(mix, local, out / EXAMPLES, options.limit, tell)
     if options.distill is not None and not (out / ANSWERS / TABLE).is_file():
-        from data.distill_examples import distill_examples
+        from data.distill.examples import distill_examples
 
         answers = replace(options.distill, template=options.template, template_date=options.template_date)
         distill_examples(load_model, out / EXAMPLES, out / ANSWERS, answers, tell)

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model.document import read_template_args, template_arguments
 from model.terminal import TemplateArg, TemplateDate, progress_bar
+from model.text.document import read_template_args, template_arguments
 
 commands = typer.Typer()
 
@@ -35,11 +35,11 @@ def prepare_command(
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, with one model an actor.")] = False,
 ) -> None:
     """Clean a mix, score it under a base (resumable), and show what each strategy would give on the responses."""
-    from data.distill import DistillOptions
+    from data.distill.run import DistillOptions
     from data.mixes import read_mix
     from data.prepare import PrepareOptions, prepare
     from data.strategies import strategy_rows
-    from model.loading import ModelSpec, load
+    from model.hub.loading import ModelSpec, load
 
     chosen = read_mix(mix)
     spec = ModelSpec(model, dtype=dtype, device=device)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data.corpus.inputs import CorpusSource
+from data.corpus.rule_inputs import CorpusSource
 from data.corpus.store import open_store
 from data.examples import TABLE
 from model.errors import MicroStepError, TextError

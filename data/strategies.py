@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.learnt import cut
 from data.prepared import Prepared
-from model.segmentation import find_rule
+from data.training_rows import cut
+from model.segmentation.segment import find_rule
 
 
 @dataclass(frozen=True)

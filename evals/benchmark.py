@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from data.recipe import Part, read_yaml
-from data.records import records
-from data.source import Source
+from data.sources.records import records
+from data.sources.schema import Source
+from data.yaml_config import Part, read_yaml
 from evals.documents import SHAPES
 from model.errors import MicroStepError, TextError
 

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from evals.ablation_cli import ablate_command
-from evals.needed import need_harness
+from evals.ablation.cli import ablate_command
+from evals.requirements import need_harness
 from model.errors import MicroStepError
 from model.terminal import TemplateArg, TemplateDate, one_line, progress_bar, run
 
@@ -100,11 +100,11 @@ def run_command(
     need_harness()
     import torch
 
-    from evals.report import read_folder, report_rows
+    from evals.report.score_rows import read_folder, report_rows
+    from evals.report.tables import show
     from evals.run import EvalOptions, evaluate
-    from evals.tables import show
-    from model.document import read_template_args, template_arguments
-    from model.loading import ModelSpec, load
+    from model.hub.loading import ModelSpec, load
+    from model.text.document import read_template_args, template_arguments
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -148,8 +148,8 @@ def report_command(
 ) -> None:
     """The table of some runs, with standard errors, and its figures."""
     from evals.benchmark import find_benchmark
-    from evals.report import read_folder, report_rows
-    from evals.tables import TABLES, write_table
+    from evals.report.score_rows import read_folder, report_rows
+    from evals.report.tables import TABLES, write_table
 
     if out is not None and out.suffix not in TABLES:
         raise MicroStepError(f"--out must end in one of {', '.join(TABLES)}, got {out.name}")
@@ -162,12 +162,12 @@ def report_command(
         write_table(found, out)
         print(out)
     if figures is not None:
-        from evals.figures import write_figures
+        from evals.report.figures import write_figures
 
         for path in write_figures(found, figures, figure_format):
             print(path)
     if out is None and figures is None:
-        from evals.tables import show
+        from evals.report.tables import show
 
         show(found)
 
@@ -198,8 +198,8 @@ def samples_command(
 ) -> None:
     """Samples of one run, or of two side by side."""
     from analysis.options import check_table, give
-    from evals import sample_tables
-    from evals.beside import Beside, read_side
+    from evals.report import sample_tables
+    from evals.report.side_by_side import Beside, read_side
 
     check_table(out)
     if len(runs) > 2:

@@ -22,17 +22,17 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessorList
 
 from evals.loglikelihood import Scored, by_base, by_own_segments
-from evals.until import AnswerCriterion, StopStrings, apart
+from evals.stop_strings import AnswerCriterion, StopStrings, apart
+from model.causal_lm.fast_linear import for_few_rows
+from model.causal_lm.finite import FiniteLogits, check_finite
+from model.causal_lm.forward import body
+from model.causal_lm.kv_cache import growing_cache, keeps_all
+from model.causal_lm.padding import equal_lengths, padding_is_bound
+from model.decoding.generation_config import end_ids
+from model.decoding.shared_prefix import shared_first
 from model.errors import MicroStepError
-from model.few_rows import for_few_rows
-from model.finite import FiniteLogits, check_finite
-from model.forward import body
-from model.growing_cache import growing_cache, keeps_all
-from model.loading import LoadedModel, ModelSpec, load
-from model.modeling import MicroStepForCausalLM
-from model.padding import equal_lengths, padding_is_bound
-from model.settings import end_ids
-from model.shared_prefix import shared_first
+from model.hub.loading import LoadedModel, ModelSpec, load
+from model.micro_step.modeling import MicroStepForCausalLM
 
 Likelihood = Literal["own", "base"]
 _Request = tuple[Any, list[int], list[int]]  # the request's texts, ids of the context, ids of the continuation

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from model.course import leave
-from model.finite import check_finite
-from model.forward import logits_of, states, token_model, vocabulary
-from model.macro_cache import macro_cache
-from model.modeling import MicroStepForCausalLM
-from model.padding import equal_lengths, left_padded, padding_is_bound
+from model.causal_lm.finite import check_finite
+from model.causal_lm.forward import logits_of, states, token_model, vocabulary
+from model.causal_lm.padding import equal_lengths, left_padded, padding_is_bound
+from model.decoding.session import leave
+from model.micro_step.macro_cache import macro_cache
+from model.micro_step.modeling import MicroStepForCausalLM
 
 _CHUNK_BYTES = 96 * 2**20  # of float32 logits
 

@@ -19,17 +19,17 @@ import torch
 from jinja2 import TemplateError
 
 from data.corpus.store import MANIFEST
-from data.corpus.store_write import writing
+from data.corpus.store_writer import writing
 from evals.benchmark import Benchmark, data_hash, documents, task_of
 from evals.harness import Answer, Likelihood, MicroStepLM, RecordedLM
-from evals.judging import JUDGES, Asked, Response
 from evals.samples import FORMAT, Head, Piece, Sample, SampleFile, Writer, begin, file_name, read_manifest
-from evals.sandbox import NOT_ALLOWED, Isolation, Sandbox
-from model.chat_template import template_settings
+from evals.sandbox.runner import NOT_ALLOWED, Isolation, Sandbox
+from evals.scoring import JUDGES, Asked, Response
 from model.errors import MicroStepError, ModelError, TooLarge
-from model.loading import LoadedModel
-from model.modeling import MicroStepForCausalLM
+from model.hub.loading import LoadedModel
+from model.micro_step.modeling import MicroStepForCausalLM
 from model.terminal import Tell
+from model.text.chat_template import template_settings
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

@@ -19,8 +19,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_write import append, as_json, put, refuse_other
-from evals.averages import Value
+from data.corpus.store_writer import append, as_json, put, refuse_other
+from evals.aggregate import Value
 from model.errors import ExportError, TextError
 
 FORMAT = "micro_step evaluation 1"

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model.catalog import CatalogEntry, catalog, default_pair, find
-from model.sources import BundledSource, HubSource
+from model.hub.catalog import CatalogEntry, catalog, default_pair, find
+from model.hub.sources import BundledSource, HubSource
 from model.terminal import progress_bar, run
 
 app = typer.Typer(
@@ -48,7 +48,7 @@ def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
 ) -> None:
     """List the models that have a name, their licences, and which are on this machine."""
-    from model.fetch import is_cached
+    from model.hub.fetch import is_cached
 
     rows: list[dict[str, Any]] = [
         {
@@ -101,7 +101,7 @@ def fetch_model(
     ] = False,
 ) -> None:
     """Fetch a model if it is not on this machine yet, and print the folder that holds it."""
-    from model.fetch import fetch
+    from model.hub.fetch import fetch
 
     if (name is None) != default:
         raise typer.BadParameter("give either a NAME or --default")
@@ -136,8 +136,8 @@ def show_model(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
 ) -> None:
     """Load a model and show what it is and what scoring a text of that length takes."""
-    from model.cost import available_memory, estimate, tokens_that_fit
-    from model.loading import ModelSpec, load
+    from model.hub.loading import ModelSpec, load
+    from model.hub.memory import available_memory, estimate, tokens_that_fit
 
     spec = ModelSpec(
         name,

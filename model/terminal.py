@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from model.crash_log import fault
 from model.errors import MicroStepError
-from model.faults import fault
 
 _INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 _NOBODY_READS = 141  # 128 + SIGPIPE

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from app.attention_macro import macro_view
-from app.controls import Inputs
+from app.attention.macro import macro_view
+from app.sidebar import Inputs
 
 MACRO, MICRO = "Macro", "Micro"
 
@@ -16,7 +16,7 @@ view = st.segmented_control(
     "segment by segment.  \n**Micro**: of a micro_step model's micro decoder, inside a segment.",
 )  # fmt: skip
 if view == MICRO:
-    from app.attention_micro import micro_view
+    from app.attention.micro import micro_view
 
     micro_view(inputs)
 else:

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import streamlit as st
 
-from analysis.attribution.origin import AttributionView, Shown
+from analysis.attribution.provenance import AttributionView, Shown
 from analysis.attribution.request import Attribution, Segments, default_target
-from analysis.scoring import ScoredText
-from app import attribution_controls
-from app.attribution_cards import cards, summary
-from app.attribution_controls import Choice
-from app.controls import Inputs
-from app.look import theme
-from app.plain import plain
-from app.running import Way, answer
+from analysis.uncertainty.scoring import ScoredText
+from app.attribution import controls
+from app.attribution.cards import cards, summary
+from app.attribution.controls import Choice
+from app.escape import plain
+from app.run_query import Way, answer
+from app.sidebar import Inputs
 from app.state import pinned
+from app.styles import theme
 from model.errors import MicroStepError
 
 
@@ -38,7 +38,7 @@ def results(choice: Choice, scored: ScoredText, segments: Segments, inputs: Inpu
     if found is None:
         return
     shown = Shown(request, found, AttributionView(request.moved or "tokens"), choice.segments(), segments)
-    unit = attribution_controls.unit(shown.units)
+    unit = controls.unit(shown.units)
     shown = replace(shown, view=AttributionView(unit, inputs.unit, theme()))
     summary(shown)
     cards(shown)
@@ -47,7 +47,7 @@ def results(choice: Choice, scored: ScoredText, segments: Segments, inputs: Inpu
 inputs: Inputs = st.session_state["inputs"]
 st.title("Attribution", anchor=False)
 st.caption("What a number at one token depends on: the tokens before it that raise it, and those that lower it.")
-asked = attribution_controls.controls(inputs)
+asked = controls.controls(inputs)
 if asked.problem:
     st.error(plain(asked.problem))
 elif asked.choice is None:

@@ -4,26 +4,26 @@ from functools import partial
 
 import streamlit as st
 
-from analysis.figures import generation as figures
-from analysis.figures import generation_sweep as sweep_figures
-from analysis.figures.base import Drawn, visible
-from analysis.generating.answer import Generation
-from analysis.generating.origin import GenerationView, origin
-from analysis.generating.request import GenerationRequest
-from analysis.generating.sweep import SweepRequest, parse_taus
-from analysis.generating.text import agreement, counted, kind, promise, read
-from analysis.units import PER_NAT, significant
-from app import generation_live
+from analysis.figures.figure import Drawn, visible
+from analysis.generation import figures as figures
+from analysis.generation import sweep_figures as sweep_figures
+from analysis.generation.provenance import GenerationView, origin
+from analysis.generation.request import GenerationRequest
+from analysis.generation.result import Generation
+from analysis.generation.summary import agreement, counted, kind, promise, read
+from analysis.generation.sweep import SweepRequest, parse_taus
+from analysis.score_registry import PER_NAT, significant
 from app.cache import workshop
 from app.cards import card
-from app.controls import Inputs
-from app.generation_controls import controls, taus, timeline_over
-from app.generation_strip import generation_strip, sweep_strip
-from app.look import theme
-from app.net import fragment, safely
-from app.plain import plain
-from app.running import Way, answer
+from app.error_net import fragment, safely
+from app.escape import plain
+from app.generation import live
+from app.generation.controls import controls, taus, timeline_over
+from app.generation.strip import generation_strip, sweep_strip
+from app.run_query import Way, answer
+from app.sidebar import Inputs
 from app.state import PINNED_ANSWER, pin, pinned
+from app.styles import theme
 from app.token_strip import token_strip
 from model.errors import MicroStepError
 
@@ -199,11 +199,11 @@ def sweep_part(request: GenerationRequest) -> None:
 def shown(request: GenerationRequest) -> None:
     """The answer: streamed where it is not known yet, whole or as far as it came."""
     progress, place = st.container(), st.empty()
-    kept = generation_live.partial(request)
+    kept = live.partial(request)
     said = "Stopped. Nothing was written yet."
     if kept is not None:
         said = f"Stopped. What was written until then is shown below: {counted(len(kept.micro), 'token')}."
-    run = generation_live.watched(request, place, theme())
+    run = live.watched(request, place, theme())
     with progress:
         found = answer(request, Way("writing", run, said))
     if found is not None:

@@ -6,21 +6,21 @@ from typing import cast
 
 import streamlit as st
 
-from analysis.figures.base import Drawn
-from analysis.figures.runs import draw
-from analysis.folders import Found, Place
-from analysis.runs.find import find_runs
+from analysis.discovery import Found, Place
+from analysis.figures.figure import Drawn
+from analysis.runs.discovery import find_runs
+from analysis.runs.figures import draw
 from analysis.runs.log import RunLog
-from analysis.runs.origin import RunsView, origin
+from analysis.runs.provenance import RunsView, origin
 from analysis.runs.summary import summarise
 from analysis.runs.tables import remarks, unlike
 from app.cache import shelf
 from app.cards import card
-from app.controls import Inputs
-from app.net import fragment
-from app.plain import plain
-from app.run_cards import checkpoints_card, facts_card, runs_card, summary
-from app.run_controls import choose, folder, measure, view
+from app.error_net import fragment
+from app.escape import plain
+from app.runs.cards import checkpoints_card, facts_card, runs_card, summary
+from app.runs.controls import choose, folder, measure, view
+from app.sidebar import Inputs
 from model.errors import MicroStepError
 
 EVERY = 3.0  # seconds between looks at logs that grow

@@ -5,25 +5,25 @@ from typing import cast
 
 import streamlit as st
 
-from analysis.cutting.bench import CutView, Metric, store_bench
-from analysis.cutting.cuts import Kept
-from analysis.cutting.request import CutRequest
-from analysis.cutting.store import from_store
-from analysis.cutting.strategy import labels
-from app.controls import Inputs
-from app.cut_answers import Answered, ask, ask_other_precision, bench_of
-from app.cut_cards import history_card, judged_cards, strip_card, summary, unstable_card, values_card
-from app.cut_controls import Asked, controls
-from app.look import theme
-from app.net import fragment
-from app.plain import plain
+from analysis.segmentation.comparison import CutView, Metric, store_bench
+from analysis.segmentation.corpus_view import from_store
+from analysis.segmentation.request import CutRequest
+from analysis.segmentation.segmented_text import Kept
+from analysis.segmentation.strategy import labels
+from app.error_net import fragment
+from app.escape import plain
+from app.segmentation.answers import Answered, ask, ask_other_precision, bench_of
+from app.segmentation.cards import history_card, judged_cards, strip_card, summary, unstable_card, values_card
+from app.segmentation.controls import Asked, controls
+from app.segmentation.strategies import chosen, editor, entries
+from app.sidebar import Inputs
 from app.state import pinned
-from app.strategies import chosen, editor, entries
+from app.styles import theme
 from model.errors import MicroStepError
-from model.segmentation import RULES
-from model.segmentation_rules import NO_MICRO_STEP
-from model.spec import ModelSpec
-from model.wrapping import described
+from model.hub.spec import ModelSpec
+from model.hub.wrap_base import described
+from model.segmentation.rules import NO_MICRO_STEP
+from model.segmentation.segment import RULES
 
 NOT_IN_A_STORE = "a store holds scores only, and this strategy needs a run of the model"
 

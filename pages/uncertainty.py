@@ -5,25 +5,25 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from analysis.compare import Comparison
-from analysis.figures.base import View, visible
-from analysis.figures.comparison import draw
+from analysis.figures.figure import View, visible
 from analysis.figures.theme import LINE
-from analysis.request import Request
-from analysis.scoring import ScoredText
-from analysis.summary import Summary, summarise, summary_table
-from analysis.units import SCORES, significant
+from analysis.score_registry import SCORES, significant
+from analysis.uncertainty.compare import Comparison
+from analysis.uncertainty.figures import draw
+from analysis.uncertainty.request import Request
+from analysis.uncertainty.scoring import ScoredText
+from analysis.uncertainty.summary import Summary, summarise, summary_table
 from app.cards import card
-from app.comparison_strip import comparison_strip
-from app.controls import Inputs
-from app.look import theme
-from app.net import fragment, safely
-from app.plain import plain
-from app.running import answer
+from app.error_net import fragment, safely
+from app.escape import plain
+from app.run_query import answer
+from app.sidebar import Inputs
 from app.state import pin, pinned
+from app.styles import theme
 from app.token_strip import token_strip
+from app.uncertainty.strip import comparison_strip
 from app.widgets import NO_TEXT
-from model.continuation import Sampling
+from model.scoring.continuation import Sampling
 
 inputs: Inputs = st.session_state["inputs"]
 st.title("Uncertainty", anchor=False)

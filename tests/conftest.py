@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser import chromium_path, streamlit_server
-from tests.tiny import save_tiny
+from tests.support.browser import chromium_path, streamlit_server
+from tests.support.tiny import save_tiny
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def reader(server: str, browser: Any) -> Iterator[Any]:
     """A reader of the app; whatever the page was given, nothing of it ran or became an element."""
-    from tests.reader import Reader, inert
+    from tests.support.reader import Reader, inert
 
     reader = Reader(browser, server)
     yield reader
@@ -65,7 +65,7 @@ def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, list[str]]]:
     """Run `python -m analysis` here; gives its exit code, standard output and the lines of standard error."""
-    from tests.command import call
+    from tests.support.command import call
 
     def run(*words: object) -> tuple[int, str, list[str]]:
         code = call(monkeypatch, *words)

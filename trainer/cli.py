@@ -70,7 +70,7 @@ def _train(
     places = Places(folder, local, prepared, states)
     try:
         if dry_run:
-            from trainer.plan import plan
+            from trainer.dry_run import plan
 
             print(plan(recipe, places, device, tell).text)
             return

@@ -6,13 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.store_write import append, put
-from data.runs import LOG, LogLine, read_lines, to_line
+from data.corpus.store_writer import append, put
+from data.run_folder import LOG, LogLine, read_lines, to_line
 from model.errors import ExportError
 from model.terminal import Tell
 from trainer.checkpoint import Progress
+from trainer.metrics import Tally
 from trainer.recipe import Stage
-from trainer.tally import Tally
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -21,19 +21,19 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from data.corpus.store_write import put
-from data.runs import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
+from data.corpus.store_writer import put
+from data.run_folder import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
+from model.causal_lm.finite import damaged_weights
 from model.errors import ExportError, NumericalError
-from model.finite import damaged_weights
 from model.terminal import Tell
 from trainer import checkpoint, optimizer
-from trainer.ahead import Step, ready
-from trainer.build import Built
+from trainer.batches.loader import tensor_of
+from trainer.batches.prefetch import Step, ready
 from trainer.checkpoint import Progress
-from trainer.feed import tensor_of
 from trainer.log import RunLog, log_line
+from trainer.metrics import Tally
 from trainer.recipe import Recipe, Stage, Weighted, same_recipe
-from trainer.tally import Tally
+from trainer.setup import Built
 
 
 class Stopped(KeyboardInterrupt):
@@ -306,7 +306,7 @@ def begin(folder: Path, built: Built) -> None:
     Raises:
         ExportError: it is of something else, or cannot be written.
     """
-    from data.recipe import dump_yaml
+    from data.yaml_config import dump_yaml
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from model.forward import body
-from model.lean_loss import head_loss
-from model.modeling import MicroStepForCausalLM
-from trainer.batches import Batch
-from trainer.tally import Tally
+from model.causal_lm.chunked_cross_entropy import head_loss
+from model.causal_lm.forward import body
+from model.micro_step.modeling import MicroStepForCausalLM
+from trainer.batches.sampler import Batch
+from trainer.metrics import Tally
 
 
 class Objective(Protocol):

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from data.distill import DistillOptions
-from data.distill_answers import SHARD_PROMPTS
+from data.distill.answers import SHARD_PROMPTS
+from data.distill.run import DistillOptions
 from data.mixes import Mix, read_mix
-from data.recipe import Part, read_yaml
-from data.runs import RECIPE
+from data.run_folder import RECIPE
+from data.yaml_config import Part, read_yaml
 from model.errors import MicroStepError
-from model.segmentation import MAX_LENGTH
+from model.segmentation.segment import MAX_LENGTH
 
 Objective = Literal["micro_step", "draft", "control", "pretraining"]
 Started = Literal["micro decoder", "all"]
@@ -53,7 +53,7 @@ class Distill(Part):
     """Of sampling; not the run's, so that runs with several seeds share their data."""
 
     def options(self) -> DistillOptions:
-        """As `data.distill` takes them."""
+        """As `data.distill.run` takes them."""
         given = {"temperature": self.temperature, "seed": self.seed, "batch_rows": self.batch_rows}
         if self.batch_rows is not None:  # a batch is of one shard
             given["shard_prompts"] = max(SHARD_PROMPTS, self.batch_rows)

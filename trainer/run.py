@@ -7,18 +7,18 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from data.corpus.gather import Gather
+from data.corpus.features import Gather
 from data.prepared import Prepared, read_prepared
-from data.runs import Run
-from model.document import template_arguments
-from model.loading import ModelSpec, load
-from model.segmentation import find_rule, valid_parameters
+from data.run_folder import Run
+from model.hub.loading import ModelSpec, load
+from model.segmentation.segment import find_rule, valid_parameters
 from model.terminal import Tell
-from trainer.budget import fit
-from trainer.build import Built, build
-from trainer.card import write_card
+from model.text.document import template_arguments
 from trainer.loop import Trainer, accelerator_for
+from trainer.model_card import write_card
 from trainer.recipe import Recipe, mix_of
+from trainer.setup import Built, build
+from trainer.time_budget import fit
 
 
 @dataclass(frozen=True)

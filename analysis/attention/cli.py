@@ -25,14 +25,14 @@ from analysis.options import (
     spread,
 )
 from model.errors import ExportError, MicroStepError
-from model.segmentation import MAX_LENGTH, RULES
+from model.segmentation.segment import MAX_LENGTH, RULES
 
 if TYPE_CHECKING:
-    from analysis.attention.reading import Reading
+    from analysis.attention.positions import Reading
     from analysis.attention.request import ReadingOf
-    from analysis.cutting.extras import Gathering
-    from model.forward import Progress
-    from model.loading import LoadedModel, ModelSpec
+    from analysis.segmentation.features import Gathering
+    from model.causal_lm.forward import Progress
+    from model.hub.loading import LoadedModel, ModelSpec
 
 commands = typer.Typer()
 
@@ -87,14 +87,14 @@ class SegmentOptions:
 
     def gathering(self) -> Gathering:
         """The choices that are no parameters of a rule."""
-        from analysis.cutting.extras import Gathering
+        from analysis.segmentation.features import Gathering
 
         return Gathering(prompt_apart=self.prompt_apart)
 
     def reading_of(self, side: str, spec: ModelSpec, text: TextOptions) -> ReadingOf:
         """What is read."""
         from analysis.attention.request import ReadingOf
-        from analysis.cutting.strategy import Strategy
+        from analysis.segmentation.strategy import Strategy
 
         strategy = Strategy.parse(self.strategy)
         return ReadingOf(
@@ -150,7 +150,7 @@ def attention(
 
 
 def _check(loaded: LoadedModel, layer: list[int] | None, head: list[int] | None) -> None:
-    from analysis.attention.reading import check_heads, check_layers
+    from analysis.attention.positions import check_heads, check_layers
 
     if layer:
         check_layers(loaded.model, layer)
@@ -197,8 +197,8 @@ def _map(
 
     from analysis.attention import rollout as rolling
     from analysis.attention.layer import layer_attention
-    from analysis.attention.look import AttentionView, rows_at
     from analysis.attention.maps import Window, window
+    from analysis.attention.result import AttentionView, rows_at
 
     source: Literal["head", "mean", "rollout"] = "rollout" if rollout else "head" if head else "mean"
     view = AttentionView(layer=layer, head=head[0] if head else 0, source=source, level=level)
@@ -294,12 +294,12 @@ def attention_figure(
     pinned: Pinned = None,
 ) -> None:
     """Draw attention, of one model or B minus A: the command that export bundles name."""
-    from analysis.attention.look import NEEDS, AttentionRequest, AttentionView, open_look
-    from analysis.attention.origin import origin
-    from analysis.cutting.strategy import Strategy
+    from analysis.attention.figures import draw
+    from analysis.attention.provenance import origin
+    from analysis.attention.result import NEEDS, AttentionRequest, AttentionView, open_look
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
-    from analysis.figures.attention import draw
-    from analysis.figures.base import check_figure
+    from analysis.figures.figure import check_figure
+    from analysis.segmentation.strategy import Strategy
 
     check_figure(name, NEEDS)
     check_out(out, FIGURE_FORMATS)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.attention.reading import Reading, attend
+from analysis.attention.positions import Reading, attend
+from model.causal_lm.attention_capture import Rows
+from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
-from model.forward import Progress
-from model.loading import LoadedModel
-from model.segmentation_capture import Rows
+from model.hub.loading import LoadedModel
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from analysis.attention.layer import LayerAttention
 from analysis.attention.pooling import Grid, Pool, Pooler
-from analysis.attention.reading import Reading, attend, check_layers
+from analysis.attention.positions import Reading, attend, check_layers
 from analysis.attention.statistics import STATISTICS, Tally, Targets, statistic
-from model.attention_layers import with_attention
+from model.causal_lm.attention_capture import Rows
+from model.causal_lm.attention_layers import with_attention
+from model.causal_lm.forward import Progress
 from model.errors import ModelError
-from model.forward import Progress
-from model.loading import LoadedModel
-from model.segmentation_capture import Rows
+from model.hub.loading import LoadedModel
 
 CELLS = 64  # a side of a small map
 _BLOCK_ELEMENTS = 1 << 21  # attention weights at a time: more leave the processor's caches, and cost twice the time

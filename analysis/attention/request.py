@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from analysis.asking import Load, RunCost, scoring_cost
 from analysis.attention.layer import LayerAttention, layer_attention
 from analysis.attention.overview import Overview, overview
 from analysis.attention.pooling import Pool
-from analysis.attention.reading import Reading, encode_whole, merges, read
+from analysis.attention.positions import Reading, encode_whole, merges, read
 from analysis.attention.rollout import Rollout, rollout
-from analysis.cutting.extras import Gathering
-from analysis.cutting.starts import DEFAULT, starts_cost, starts_of
-from analysis.cutting.strategy import Strategy
-from model.document import Document
-from model.forward import Progress
-from model.loading import LoadedModel, ModelSpec
-from model.segmentation import MAX_LENGTH
+from analysis.query import Load, RunCost, scoring_cost
+from analysis.segmentation.boundaries import DEFAULT, starts_cost, starts_of
+from analysis.segmentation.features import Gathering
+from analysis.segmentation.strategy import Strategy
+from model.causal_lm.forward import Progress
+from model.hub.loading import LoadedModel, ModelSpec
+from model.segmentation.segment import MAX_LENGTH
+from model.text.document import Document
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.attention.reading import Reading, attend, check_layers
-from model.cost import available_memory
+from analysis.attention.positions import Reading, attend, check_layers
+from model.causal_lm.attention_capture import Rows
+from model.causal_lm.forward import Progress
 from model.errors import TooLarge
-from model.forward import Progress
-from model.loading import LoadedModel
-from model.segmentation_capture import Rows
+from model.hub.loading import LoadedModel
+from model.hub.memory import available_memory
 
 _BLOCK_ELEMENTS = 1 << 21
 _SPARE = 0.9  # share of the free memory that a run may plan with

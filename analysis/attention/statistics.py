@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.attention.reading import Reading
+from analysis.attention.positions import Reading
 from model.errors import MicroStepError
 
 SMALLEST = 1e-38  # a weight below it adds nothing to an entropy

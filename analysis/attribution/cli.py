@@ -27,12 +27,12 @@ from analysis.options import (
     spread,
 )
 from model.errors import MicroStepError
-from model.segmentation import MAX_LENGTH, RULES
+from model.segmentation.segment import MAX_LENGTH, RULES
 
 if TYPE_CHECKING:
-    from analysis.attribution.origin import AttributionView, Shown
+    from analysis.attribution.provenance import AttributionView, Shown
     from analysis.attribution.request import AttributionRequest, SegmentsOf
-    from model.loading import LoadedModel, ModelSpec
+    from model.hub.loading import LoadedModel, ModelSpec
 
 commands = typer.Typer()
 
@@ -89,10 +89,10 @@ class AttributeOptions:
         self, models: tuple[tuple[str, ModelSpec], ...], text: TextOptions
     ) -> tuple[AttributionRequest, SegmentsOf]:
         """The request, at token 0 where none is given, and the question for the segments."""
-        from analysis.attribution.quantity import QUANTITIES
         from analysis.attribution.request import AttributionRequest, SegmentsOf
-        from analysis.cutting.extras import Gathering
-        from analysis.cutting.strategy import Strategy
+        from analysis.attribution.targets import QUANTITIES
+        from analysis.segmentation.features import Gathering
+        from analysis.segmentation.strategy import Strategy
 
         how = Gathering(prompt_apart=self.prompt_apart)
         strategy, document = Strategy.parse(self.strategy or "word"), text.document()
@@ -115,9 +115,9 @@ class AttributeOptions:
 
     def shown(self, models: tuple[tuple[str, ModelSpec], ...], text: TextOptions, view: AttributionView) -> Shown:
         """Run the models."""
-        from analysis.attribution.origin import Shown
+        from analysis.attribution.provenance import Shown
         from analysis.attribution.request import default_target
-        from analysis.scoring import score_document
+        from analysis.uncertainty.scoring import score_document
 
         request, asked = self.asked(models, text)
         if view.unit == "tokens" and request.moved == "words":
@@ -160,8 +160,8 @@ def attribute(
     if (b is not None) != (options.quantity == "kl"):
         raise MicroStepError("--b goes with --quantity kl, and kl needs it")
     models = (("A", model.spec(loading)), *([("B", loading.spec(b, b_revision, b_adapter))] if b is not None else []))
-    from analysis.attribution.origin import AttributionView
-    from analysis.attribution.units import unit_table
+    from analysis.attribution.grouping import unit_table
+    from analysis.attribution.provenance import AttributionView
 
     shown = options.shown(models, text, AttributionView(options.summed, information))
     said = _said(shown)
@@ -174,7 +174,7 @@ def attribute(
 def _said(shown: Shown) -> str:
     """The figures of a run in one line."""
     from analysis.attribution.faithfulness import ROWS
-    from analysis.units import significant
+    from analysis.score_registry import significant
 
     found, check = shown.found.found, shown.found.faithfulness
     parts = [
@@ -200,10 +200,10 @@ def attribution_figure(
     theme: Theme = "light",
 ) -> None:
     """Draw an attribution: the command that export bundles name."""
-    from analysis.attribution.origin import AttributionView, origin
+    from analysis.attribution.figures import FIGURES, draw
+    from analysis.attribution.provenance import AttributionView, origin
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
-    from analysis.figures.attribution import FIGURES, draw
-    from analysis.figures.base import check_figure
+    from analysis.figures.figure import check_figure
 
     check_figure(name, FIGURES)
     check_out(out, FIGURE_FORMATS)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.attribution.methods import FLOAT_ERROR, Attributed, Meter, rows_at_once
-from analysis.attribution.quantity import Baseline, Problem
+from analysis.attribution.targets import Baseline, Problem
 
 POINTS = 11  # of a curve, both ends included
 SEEDS = 5  # random orders

@@ -16,12 +16,12 @@ from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, Sh
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.attribution.quantity import Baseline, Problem, check_choice
-from model.cost import available_memory, estimate
+from analysis.attribution.targets import Baseline, Problem, check_choice
+from model.causal_lm.finite import not_finite
+from model.causal_lm.forward import Progress, vocabulary
 from model.errors import TooLarge
-from model.finite import not_finite
-from model.forward import Progress, vocabulary
-from model.loading import LoadedModel
+from model.hub.loading import LoadedModel
+from model.hub.memory import available_memory, estimate
 
 Features = Literal["tokens", "words"]
 STEPS, MOST_STEPS = 32, 512  # of integrated gradients

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.asking import Load, RunCost
 from analysis.attribution.faithfulness import ROWS, Faithfulness, faithfulness
+from analysis.attribution.grouping import unit_starts
 from analysis.attribution.methods import (
     BACKWARD,
     METHODS,
@@ -25,20 +25,20 @@ from analysis.attribution.methods import (
     most_rows,
     row_bytes,
 )
-from analysis.attribution.quantity import BASELINES, QUANTITIES, Baseline, check_choice, eligible, problem
-from analysis.attribution.units import unit_starts
-from analysis.cutting.extras import Gathering
-from analysis.cutting.starts import DEFAULT, starts_cost, starts_of
-from analysis.cutting.strategy import Strategy
-from analysis.scoring import ScoredText, encode_for, fit
-from model.document import Document
-from model.encoding import EncodedText
+from analysis.attribution.targets import BASELINES, QUANTITIES, Baseline, check_choice, eligible, problem
+from analysis.query import Load, RunCost
+from analysis.segmentation.boundaries import DEFAULT, starts_cost, starts_of
+from analysis.segmentation.features import Gathering
+from analysis.segmentation.strategy import Strategy
+from analysis.uncertainty.scoring import ScoredText, encode_for, fit
+from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
-from model.facts import ModelFacts
-from model.forward import Progress
-from model.loading import LoadedModel, ModelSpec
-from model.remarks import remarks
-from model.segmentation import MAX_LENGTH
+from model.hub.loading import LoadedModel, ModelSpec
+from model.hub.model_info import ModelFacts
+from model.scoring.caveats import remarks
+from model.segmentation.segment import MAX_LENGTH
+from model.text.document import Document
+from model.text.encoding import EncodedText
 
 FIRST = 32  # tokens among which a target is chosen where none is given: what stands before is read many times
 

@@ -13,11 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.intervals import Estimate, Units, quotient
-from analysis.units import SCORES as EVERY_SCORE
-from data.corpus.inputs import CorpusSource
-from data.corpus.rows import ROLE_NAMES, ScoredRows
-from model.document import TEMPLATE
+from analysis.score_registry import SCORES as EVERY_SCORE
+from data.corpus.rule_inputs import CorpusSource
+from data.corpus.scored_rows import ROLE_NAMES, ScoredRows
 from model.errors import MicroStepError
+from model.text.document import TEMPLATE
 
 SCORES = ("entropy", "confidence", "surprisal")
 CONTENT = "content"  # every role but the chat template

@@ -22,7 +22,7 @@ def change_command(
     check_table(out)
     from analysis.corpus.change import change_table, changes
     from analysis.intervals import Units
-    from data.corpus.inputs import CorpusSource
+    from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import open_store
 
     a, b = (CorpusSource.read(open_store(path)) for path in (store, against))

@@ -26,12 +26,12 @@ from analysis.options import (
     remark,
     spread,
 )
-from data.corpus.corpus import Corpus, CorpusSpec, Cut, open_corpus
+from data.corpus.documents import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from data.corpus.store import CorpusStore
-from model.document import read_template_args, template_arguments
-from model.loading import load
+from model.hub.loading import load
 from model.terminal import one_line, progress_bar
+from model.text.document import read_template_args, template_arguments
 
 commands = typer.Typer()
 for each in (report_commands, change_commands, study_commands):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.intervals import SHARE, Estimates, Floats, Units, quotient
-from data.corpus.inputs import row_firsts, row_of
+from data.corpus.rule_inputs import row_firsts, row_of
 
 Bools = NDArray[np.bool_]
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from analysis.corpus.counts import count, pairs
 from analysis.intervals import Estimate, Units, quotient
-from data.corpus.gather import Gather, GatheredRows
-from data.corpus.inputs import CorpusSource, CorpusTokens, row_of, with_gathered
+from data.corpus.features import Gather, GatheredRows
+from data.corpus.rule_inputs import CorpusSource, CorpusTokens, row_of, with_gathered
 from model.errors import MicroStepError
-from model.segmentation import MAX_LENGTH, starts_of
-from model.solver import POINTS, solve
+from model.segmentation.segment import MAX_LENGTH, starts_of
+from model.segmentation.solver import POINTS, solve
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from analysis.corpus.counts import Pairs, count, pairs
 from analysis.intervals import SHARE, Estimate, Estimates, Floats, Units, quotient
-from data.corpus.inputs import CorpusSource, CorpusTokens, row_of
+from data.corpus.rule_inputs import CorpusSource, CorpusTokens, row_of
 from model.errors import MicroStepError
-from model.segmentation import MAX_LENGTH, RULES, check_max_length, find_rule, segment, starts_of
-from model.solver import POINTS, solve
+from model.segmentation.segment import MAX_LENGTH, RULES, check_max_length, find_rule, segment, starts_of
+from model.segmentation.solver import POINTS, solve
 
 Bools = NDArray[np.bool_]
 

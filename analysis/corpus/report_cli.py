@@ -13,15 +13,15 @@ import typer
 
 from analysis.options import LoadOptions, OneModel, Out, check_table, give, remark, set_parameters, spread
 from model.errors import MicroStepError
-from model.loading import load
-from model.segmentation import MAX_LENGTH, RULES, check_max_length, check_target_length, find_rule
+from model.hub.loading import load
+from model.segmentation.segment import MAX_LENGTH, RULES, check_max_length, check_target_length, find_rule
 from model.terminal import progress_bar
 
 if TYPE_CHECKING:  # they bring pandas and pyarrow
     import pandas as pd
 
     from analysis.corpus.report import CorpusReport
-    from data.corpus.inputs import CorpusSource
+    from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import CorpusStore
 
 commands = typer.Typer()
@@ -87,8 +87,8 @@ def report_command(
     check_table(out)
     if (chosen == "transfer") != (against is not None):
         raise MicroStepError("the table transfer goes with --against STORE2, and the other tables without it")
-    from analysis.corpus.report_tables import brief
-    from data.corpus.inputs import CorpusSource
+    from analysis.corpus.tables import brief
+    from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import open_store
 
     source = CorpusSource.read(open_store(store, allow_incomplete))
@@ -119,7 +119,7 @@ def gather_command(
     max_length: Annotated[int, typer.Option(min=2, help="For attention_mass: the most tokens a segment.")] = MAX_LENGTH,
 ) -> None:
     """Compute what strategies need beyond the scores, and keep it in the store. Stopped, it goes on."""
-    from data.corpus.gather import Gather, gather
+    from data.corpus.features import Gather, gather
     from data.corpus.store import open_store
 
     opened = open_store(store)
@@ -134,8 +134,8 @@ def gather_command(
 
 def show_strategies(store: CorpusStore, judging: StrategyOptions, settings: Mapping[str, float]) -> None:
     """Print the table of strategies of a store."""
-    from analysis.corpus.report_tables import brief
-    from data.corpus.inputs import CorpusSource
+    from analysis.corpus.tables import brief
+    from data.corpus.rule_inputs import CorpusSource
 
     source = CorpusSource.read(store)
     give(brief(_table(source, None, "strategies", judging, settings)), None, _caption(source, None, "strategies"))
@@ -153,7 +153,7 @@ def _table(
     """A table over all target lengths; a strategy that does not depend on them comes once."""
     import pandas as pd
 
-    from analysis.corpus import report_tables as tables
+    from analysis.corpus import tables as tables
     from analysis.corpus.history import history, history_table
     from analysis.corpus.report import cut_corpus, report, strategies_for
     from analysis.corpus.transfer import transfer

@@ -15,21 +15,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.corpus import report_tables as tables
+from analysis.corpus import tables as tables
 from analysis.corpus.history import history, history_table
 from analysis.corpus.report import report, strategies_for
-from analysis.corpus.study_text import study_text
+from analysis.corpus.study_markdown import study_text
 from analysis.corpus.transfer import transfer
 from analysis.export import save_table, write
-from data.corpus.corpus import Corpus
-from data.corpus.gather import Gather, gather
-from data.corpus.inputs import CorpusSource
+from data.corpus.documents import Corpus
+from data.corpus.features import Gather, gather
 from data.corpus.options import CorpusOptions
+from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scoring import score_corpus
-from data.corpus.values import SUFFIXES
+from data.corpus.text_files import SUFFIXES
 from model.errors import ExportError, MicroStepError
-from model.loading import LoadedModel
-from model.segmentation import MAX_LENGTH, RULES
+from model.hub.loading import LoadedModel
+from model.segmentation.segment import MAX_LENGTH, RULES
 from model.terminal import Tell
 
 HISTORY_LIMIT = int(RULES["limited_history"].parameter("window").high)

@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from analysis.options import LoadOptions, spread
-from data.corpus.corpus import CorpusSpec, open_corpus
+from data.corpus.documents import CorpusSpec, open_corpus
 from model.errors import MicroStepError
-from model.loading import LoadedModel, ModelSpec, load
-from model.segmentation import MAX_LENGTH, check_max_length
+from model.hub.loading import LoadedModel, ModelSpec, load
+from model.segmentation.segment import MAX_LENGTH, check_max_length
 from model.terminal import Tell, progress_bar
 
 commands = typer.Typer()

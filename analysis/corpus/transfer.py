@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from analysis.corpus.counts import count, pairs
 from analysis.corpus.report import CutCorpus
 from analysis.intervals import Estimate, Units
-from data.corpus.inputs import CorpusSource, continuation, row_of
+from data.corpus.rule_inputs import CorpusSource, continuation, row_of
 from model.errors import MicroStepError
 
 Bools = NDArray[np.bool_]

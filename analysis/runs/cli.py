@@ -39,9 +39,9 @@ class RunOptions:
         """
         from time import time
 
-        from analysis.runs.find import find_all
+        from analysis.runs.discovery import find_all
         from analysis.runs.log import read_log
-        from analysis.runs.origin import read_seen
+        from analysis.runs.provenance import read_seen
         from analysis.runs.tables import remarks
         from model.errors import TextError
 
@@ -105,10 +105,10 @@ def runs_figure(
 ) -> None:
     """Draw training runs, or give the data behind the figure: the command that export bundles name."""
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
-    from analysis.figures.base import check_figure
-    from analysis.figures.runs import draw
-    from analysis.runs.find import MOST_SHOWN
-    from analysis.runs.origin import RunsView, origin
+    from analysis.figures.figure import check_figure
+    from analysis.runs.discovery import MOST_SHOWN
+    from analysis.runs.figures import draw
+    from analysis.runs.provenance import RunsView, origin
     from model.errors import MicroStepError
 
     check_figure(name, FIGURE_NAMES)

@@ -21,8 +21,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.runs.log import RunLog
-from analysis.units import PER_NAT, Unit
-from data.runs import LogLine, Split
+from analysis.score_registry import PER_NAT, Unit
+from data.run_folder import LogLine, Split
 from model.errors import MicroStepError
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-from data.runs import FACTS, LOG, MODEL, LogLine, RunFacts, Split, checkpoints, from_line, is_finished, read_facts
+from data.run_folder import FACTS, LOG, MODEL, LogLine, RunFacts, Split, checkpoints, from_line, is_finished, read_facts
 from model.errors import TextError
 
 KEPT_END = 200  # bytes before the end of what was read: a log that was written anew differs there

@@ -12,8 +12,8 @@ import pandas as pd
 from analysis.intervals import SHARE, Estimate, of_error
 from analysis.runs.curves import SPLITS, joined, series
 from analysis.runs.log import RunLog
-from analysis.units import PER_NAT, Unit
-from data.runs import LogLine
+from analysis.score_registry import PER_NAT, Unit
+from data.run_folder import LogLine
 
 Measure = Literal["accuracy", "nll"]
 MEASURES: dict[Measure, str] = {"accuracy": "accuracy", "nll": "NLL"}

@@ -14,7 +14,7 @@ from statistics import median
 from analysis.intervals import Estimate
 from analysis.runs.log import RunLog
 from analysis.runs.positions import accuracy, judged
-from data.runs import LogLine
+from data.run_folder import LogLine
 
 LAST = 20  # lines that a speed is the median of
 

@@ -11,8 +11,8 @@ import yaml
 
 from analysis.runs.curves import unfinite
 from analysis.runs.log import RunLog
-from analysis.units import PER_NAT, Unit
-from data.runs import RECIPE
+from analysis.score_registry import PER_NAT, Unit
+from data.run_folder import RECIPE
 
 LONGEST_RECIPE = 200_000  # bytes
 MOST_SETTINGS = 500

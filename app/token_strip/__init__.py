@@ -14,7 +14,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.net import safely
+from app.error_net import safely
 from app.token_strip.packing import pack
 from app.token_strip.pin import Pin, read_report, settle
 from app.token_strip.rows import BarRow, Detail, Legend, LineRow, Note, Row, Scale, Strip, TokenRow, TopK

@@ -17,17 +17,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from data.corpus.corpus import Corpus, Entry
-from data.corpus.meter import Meter
+from data.corpus.documents import Corpus, Entry
 from data.corpus.options import CorpusOptions
+from data.corpus.progress import Meter
 from data.corpus.scoring import begin_store, finish_store, score_shard, scoring_what, stopped_by_numbers
 from data.corpus.shards import Shard, gather, planned, stream_pieces
 from data.corpus.store import CorpusStore, Mark, read_mark
-from data.corpus.store_write import writing
+from data.corpus.store_writer import writing
 from model import errors
 from model.errors import MicroStepError, NumericalError, TextError
-from model.fetch import ROOT
-from model.loading import LoadedModel, ModelSpec, load
+from model.hub.fetch import ROOT
+from model.hub.loading import LoadedModel, ModelSpec, load
 from model.terminal import Tell
 
 RAY = 'pip install "ray[data]==2.60.0"'

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.corpus.corpus import Corpus
-from data.corpus.meter import Meter
+from data.corpus.budget import BYTES_A_TOKEN, check_disk, expected_bytes, resolve
+from data.corpus.documents import Corpus
 from data.corpus.options import CorpusOptions
-from data.corpus.pieces import Piece
-from data.corpus.plan import BYTES_A_TOKEN, check_disk, expected_bytes, resolve
-from data.corpus.rows import ROLE_NAMES, ScoredRows
+from data.corpus.progress import Meter
+from data.corpus.scored_rows import ROLE_NAMES, ScoredRows
 from data.corpus.shards import Shard, planned
 from data.corpus.store import (
     FORMAT,
@@ -31,12 +30,13 @@ from data.corpus.store import (
     open_store,
     read_manifest,
 )
-from data.corpus.store_write import begin, finish, write_shard, writing
-from model import uncertainty
+from data.corpus.store_writer import begin, finish, write_shard, writing
+from data.corpus.windows import Piece
 from model.errors import NumericalError, TextError
-from model.loading import LoadedModel
+from model.hub.loading import LoadedModel
+from model.scoring import token_scores
+from model.scoring.token_scores import TokenScores
 from model.terminal import Tell
-from model.uncertainty import TokenScores
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
@@ -179,7 +179,7 @@ def _score_rows(loaded: LoadedModel, pieces: list[Piece], batch_tokens: int, met
         prefix = next(text.prefix for text in texts if text is not None)
         ids = [text.ids for text in texts if text is not None]
         try:
-            scored = uncertainty.score(loaded.model, ids, prefix=prefix, k=1)
+            scored = token_scores.score(loaded.model, ids, prefix=prefix, k=1)
         except NumericalError as error:
             raise NumericalError(f"document {pieces[batch[error.row or 0]].document} of the corpus: {error}") from error
         for i, scores in zip(batch, scored, strict=True):

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from data.corpus.corpus import Corpus
+from data.corpus.documents import Corpus
 from data.corpus.options import CorpusOptions
-from data.corpus.pieces import Piece, Reading, pieces
 from data.corpus.store import Mark, read_mark
-from model.loading import LoadedModel
+from data.corpus.windows import Piece, Reading, pieces
+from model.hub.loading import LoadedModel
 
 
 @dataclass(frozen=True)

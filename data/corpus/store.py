@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.corpus.rows import ScoredRow, ScoredRows, from_parquet
+from data.corpus.scored_rows import ScoredRow, ScoredRows, from_parquet
 from model.errors import TextError
-from model.facts import ModelFacts
+from model.hub.model_info import ModelFacts
 
 FORMAT = "micro_step corpus store 1"
 MANIFEST, COMPLETE, LOCK = "manifest.json", "complete.json", ".lock"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from evals.answers.read import Read, without_reasoning
+from evals.answers.result import Read, without_reasoning
 
 NO_LETTER = "it names no choice"
 MANY_LETTERS = "it names more than one choice"

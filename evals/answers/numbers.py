@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from evals.answers.read import EMPTY, Read, without_reasoning
+from evals.answers.result import EMPTY, Read, without_reasoning
 
 NO_NUMBER = "there is no number in it"
 UNFINISHED = "it was cut off before an answer was marked"

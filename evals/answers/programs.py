@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from evals.answers.read import without_reasoning
+from evals.answers.result import without_reasoning
 
 NO_PROGRAM = "the answer holds no program"
 

@@ -1,0 +1,1 @@
+"""A study: how evenly the micro step decoder reads the base's states."""

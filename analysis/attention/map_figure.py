@@ -1,0 +1,174 @@
+"""One attention map, large: words on both axes, segments along the diagonal, the pinned query's row framed.
+
+Nothing stands after the diagonal: those cells are missing, not zero. What is pointed at and clicked is a transparent
+point a cell: plotly's heat maps answer no click. The words of a point stand on a second pair of axes, whose labels are
+not drawn: the first pair shows as many as there is room for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from analysis.attention.maps import Cells
+from analysis.attention.pooling import POOLS
+from analysis.attention.result import SOURCES, Looked
+from analysis.figures.figure import Drawn, safe
+from analysis.figures.theme import INK, SOFT, styled
+from analysis.figures.weight_colors import MARKS, diverging, sequential
+
+HEIGHT = 700
+LABELS = 32  # words on an axis at most
+FULL_LINES = 40  # boundaries up to which they cross the whole map
+LONGEST = 14  # characters of a word on an axis
+
+
+def map_(looked: Looked) -> Drawn:
+    """The chosen map in its window."""
+    view, reading = looked.view, looked.reading
+    found: list[Cells] = []
+
+    def cells() -> Cells:
+        if not found:
+            found.append(looked.cells())
+        return found[0]
+
+    part = looked.window
+    unit = "segment" if looked.segmented else reading.unit
+    step = -(-part.longest // looked.most)
+    detail = f"in full, a cell a {unit}" if step == 1 else f"a cell holds {step} x {step}: {POOLS[looked.request.pool]}"
+    where = "" if part == type(part).of(looked.size) else f" Queries {part.q0} to {part.q1 - 1}, keys {part.k0} to "
+    where += f"{part.k1 - 1}, of {looked.size:,}." if where else ""
+    along = f"; segments ({reading.strategy}) along the diagonal" if len(looked.boundaries()) else ""
+    return Drawn(
+        "map",
+        f"{looked.title}: {view.what}",
+        f"{SOURCES[view.source].capitalize()}; {detail}.{where} Queries down, keys to the right"
+        f"{along}. A click pins a query.",
+        lambda: _draw(looked, cells()),
+        lambda: _table(looked, cells()),
+    )
+
+
+def _table(looked: Looked, cells: Cells) -> pd.DataFrame:
+    """A row a cell that is there: query, key, their words, weight."""
+    row, column = np.nonzero(~np.isnan(cells.weight))
+    names = np.array(looked.names(), dtype=object)
+    query, key = cells.queries[row], cells.keys[column]
+    return pd.DataFrame(
+        {
+            "query": query,
+            "key": key,
+            "query_text": pd.Series(names[query], dtype="str"),
+            "key_text": pd.Series(names[key], dtype="str"),
+            "cell": cells.step,
+            "weight": cells.weight[row, column].astype(np.float64),
+        }
+    )
+
+
+def _draw(looked: Looked, cells: Cells) -> go.Figure:
+    theme, signed, part = looked.view.theme, looked.difference, cells.window
+    middle = (cells.step - 1) / 2
+    x, y = cells.keys + middle, cells.queries + middle
+    marks = sorted({0.0, *MARKS[1:], *(-each for each in MARKS[1:] if signed)})
+    figure = go.Figure(
+        go.Heatmap(
+            z=cells.weight, x0=x[0], dx=cells.step, y0=y[0], dy=cells.step, zmin=-1 if signed else 0, zmax=1,
+            colorscale=diverging(theme) if signed else sequential(theme), hoverinfo="skip", hoverongaps=False,
+            colorbar={"title": "weight, B − A" if signed else "weight", "thickness": 12, "tickvals": marks},
+        )
+    )  # fmt: skip
+    row, column = np.nonzero(~np.isnan(cells.weight))
+    figure.add_trace(
+        go.Scattergl(
+            x=_small(x[column]), y=_small(y[row]), xaxis="x2", yaxis="y2", mode="markers", opacity=0,
+            marker={"symbol": "square", "size": 6}, customdata=cells.weight[row, column].astype(np.float32),
+            hovertemplate="from %{y}<br>to %{x}<br>weight %{customdata:.3g}<extra></extra>", showlegend=False,
+        )
+    )  # fmt: skip
+    _boundaries(figure, looked, part.k0, part.k1, part.q0, part.q1)
+    _pin(figure, looked, cells)
+    figure = styled(figure, theme, HEIGHT)
+    names = looked.names()
+    across, down = [part.k0 - 0.5, part.k1 - 0.5], [part.q1 - 0.5, part.q0 - 0.5]
+    plain = {"showgrid": False, "zeroline": False, "constrain": "domain"}
+    hidden = {**plain, "showticklabels": False, "ticks": "", "tickmode": "array"}
+    figure.update_layout(
+        xaxis={**plain, **_labels(names, cells.keys), "range": across, "title": "key: attended to", "tickangle": -60},
+        yaxis={**plain, **_labels(names, cells.queries), "range": down, "title": "query: attends", "scaleanchor": "x"},
+        xaxis2={**hidden, **_every(names, cells.keys, cells), "overlaying": "x", "matches": "x", "range": across},
+        yaxis2={**hidden, **_every(names, cells.queries, cells), "overlaying": "y", "matches": "y", "range": down},
+        margin_t=12,
+        clickmode="event+select",
+        uirevision=f"{part}",
+    )
+    mono = {"family": "'DejaVu Sans Mono', ui-monospace, monospace", "size": 11}
+    return figure.update_xaxes(tickfont=mono).update_yaxes(tickfont=mono)
+
+
+def _small(places: NDArray[np.floating]) -> NDArray[np.generic]:
+    """Places as two bytes each where they are whole and few."""
+    whole = bool((places % 1 == 0).all()) and bool(places.max(initial=0) < 2**16)
+    return places.astype(np.uint16) if whole else places.astype(np.float32)
+
+
+def _labels(names: tuple[str, ...], at: NDArray[np.int64]) -> dict[str, object]:
+    """Words for as many places as there is room for."""
+    shown = at[:: max(1, -(-len(at) // LABELS))]
+    return {
+        "tickmode": "array",
+        "tickvals": shown.tolist(),
+        "ticktext": [f"{safe(names[i], LONGEST)} {i}" for i in shown.tolist()],
+    }
+
+
+def _every(names: tuple[str, ...], at: NDArray[np.int64], cells: Cells) -> dict[str, object]:
+    """Words for every place, which only a pointer brings up."""
+    text = []
+    for i in at.tolist():
+        last = min(i + cells.step, len(names))
+        words = safe("".join(names[i : min(last, i + 6)]), 32)
+        text.append(f"{words} ({i})" if cells.step == 1 else f"{words} ({i} to {last - 1})")
+    return {"tickvals": (at + (cells.step - 1) / 2).tolist(), "ticktext": text}
+
+
+def _boundaries(figure: go.Figure, looked: Looked, k0: int, k1: int, q0: int, q1: int) -> None:
+    """Segments as a stair along the diagonal, and across the map where they are few."""
+    starts = looked.boundaries()
+    edges = np.unique(np.concatenate([starts, [looked.size]]))
+    low, high = min(k0, q0), max(k1, q1)
+    inside = edges[(edges >= low) & (edges <= high)]
+    if not len(starts) or not len(inside):
+        return
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for a, b in zip(inside[:-1].tolist(), inside[1:].tolist(), strict=True):
+        x += [a - 0.5, a - 0.5, b - 0.5, None]
+        y += [a - 0.5, b - 0.5, b - 0.5, None]
+    soft, width = SOFT[looked.view.theme], 1
+    figure.add_scatter(x=x, y=y, mode="lines", line={"color": soft, "width": width}, hoverinfo="skip", showlegend=False)
+    if len(inside) > FULL_LINES:
+        return
+    across = [place for a in inside.tolist() for place in (k0 - 0.5, min(a, k1) - 0.5, None)]
+    up = [place for a in inside.tolist() for place in (a - 0.5, a - 0.5, None)]
+    down = [place for a in inside.tolist() for place in (max(a, q0) - 0.5, q1 - 0.5, None)]
+    figure.add_scatter(
+        x=across + up, y=up + down, mode="lines", line={"color": soft, "width": 0.5}, opacity=0.5, hoverinfo="skip",
+        showlegend=False,
+    )  # fmt: skip
+
+
+def _pin(figure: go.Figure, looked: Looked, cells: Cells) -> None:
+    """A frame around the row of the pinned query."""
+    query, part = looked.query, cells.window
+    if query is None or not part.q0 <= query < part.q1:
+        return
+    top = part.q0 + (query - part.q0) // cells.step * cells.step
+    left, right, bottom = part.k0 - 0.5, min(part.k1, top + cells.step) - 0.5, min(top + cells.step, part.q1) - 0.5
+    figure.add_scatter(
+        x=[left, right, right, left, left], y=[top - 0.5, top - 0.5, bottom, bottom, top - 0.5], mode="lines",
+        line={"color": INK[looked.view.theme], "width": 1.5}, hoverinfo="skip", showlegend=False,
+    )  # fmt: skip

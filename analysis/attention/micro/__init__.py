@@ -1,0 +1,1 @@
+"""Attention inside a segment: what the micro step decoder reads."""

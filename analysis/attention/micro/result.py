@@ -1,0 +1,105 @@
+"""The micro attention of one text: what each head of the micro decoder looks at, segment by segment.
+
+Frozen arrays with their shapes; nothing here runs a model. The figures that follow from it stand in evenness.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.attention.evenness.statistics import Sums, segment_units
+from model.errors import MicroStepError
+from model.hub.model_info import MicroFacts, ModelFacts
+from model.text.encoding import EncodedText
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class MicroAttention:
+    """N tokens in segments, and the weights of the Q segments that have two tokens and more."""
+
+    facts: ModelFacts  # `micro_step` is always there
+    encoded: EncodedText  # N tokens
+    starts: NDArray[np.bool_]  # [N] the token starts a segment
+    first: NDArray[np.int64]  # [Q] index of each segment's first token
+    length: NDArray[np.int64]  # [Q] its tokens
+    weights: Floats
+    """[Q, L, H, P, K + P]: query j (from 0) has read j + 1 tokens and predicts token j + 2 of the segment; slots are
+    the K context states, then the segment's tokens. NaN where there is no query, or it does not see the slot."""
+    merged: bool  # the base read merged segments; else token by token
+    cut: str  # which segments, in words
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        q, k = len(self.first), len(self.micro.context_layers)
+        shape = self.weights.shape
+        if shape[0] != q or len(self.length) != q or shape[4] != k + shape[3] or len(self.starts) != len(self.encoded):
+            raise ValueError(f"weights {shape} do not fit {q} segments and {k} context states")
+
+    @property
+    def micro(self) -> MicroFacts:
+        """What the model has around its base."""
+        assert self.facts.micro_step is not None
+        return self.facts.micro_step
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the modules around the base are as they start."""
+        return self.micro.untrained
+
+    @property
+    def states(self) -> int:
+        """K."""
+        return len(self.micro.context_layers)
+
+    @property
+    def layers(self) -> int:
+        """L, of the micro decoder."""
+        return int(self.weights.shape[1])
+
+    @property
+    def heads(self) -> int:
+        """H."""
+        return int(self.weights.shape[2])
+
+    @property
+    def positions(self) -> int:
+        """P: the most queries of a segment."""
+        return int(self.weights.shape[3])
+
+    @cached_property
+    def sums(self) -> Sums:
+        """Sums over the text; intervals are over its segments."""
+        return Sums.of([(np.arange(len(self.first)), self.weights)], self.states, segment_units(len(self.first)))
+
+    def holding(self, character: int) -> int | None:
+        """The segment, of the Q, that holds a character of `encoded.text`; None where it is in none."""
+        inside = np.flatnonzero((self.encoded.start <= character) & (character < self.encoded.end))
+        if not len(inside):
+            return None
+        found = np.flatnonzero((self.first <= inside[0]) & (inside[0] < self.first + self.length))
+        return int(found[0]) if len(found) else None
+
+    def check(self, segment: int | None, layer: int) -> None:
+        """Raise MicroStepError unless there is such a segment and such a layer of the micro decoder, both from 0."""
+        if segment is not None and not 0 <= segment < len(self.first):
+            raise MicroStepError(
+                f"there is no segment {segment + 1}; there are {len(self.first)} of two tokens or more"
+            )
+        if not 0 <= layer < self.layers:
+            raise MicroStepError(f"there is no layer {layer + 1}; the micro decoder has {self.layers}")
+
+    def tokens(self, segment: int) -> list[str]:
+        """The tokens of one of the Q segments, as they are shown."""
+        display, first = self.encoded.display, int(self.first[segment])
+        return display[first : first + int(self.length[segment])]
+
+
+def context_names(layers: tuple[int, ...]) -> list[str]:
+    """K names of context states."""
+    return [f"context: layer {layer}" for layer in layers]

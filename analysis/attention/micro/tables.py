@@ -1,0 +1,173 @@
+"""Tables of the micro attention: a row a weight, and a row a figure.
+
+Micro positions are those of the token that is predicted: 2 is a segment's second token, the first that the micro
+decoder writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.attention.evenness.statistics import AXES, BAR, FIGURES, UNDEFINED, Axis, Sums, measure, verdict
+from analysis.attention.micro.result import MicroAttention, context_names
+from analysis.intervals import Estimates, quotient
+from analysis.score_registry import significant
+
+LEVELS: dict[str, tuple[Axis, ...]] = {
+    "pooled": (),
+    "layer": ("layer",),
+    "position": ("position",),
+    "head": ("layer", "head"),
+    "query": ("layer", "head", "position"),
+}
+"""What a row of the table of figures is for, and the axes that it is not pooled over."""
+_COUNTS_FROM = {"layer": 1, "head": 1, "position": 2}
+
+
+def slot_names(found: MicroAttention, segment: int | None) -> list[str]:
+    """K + P names of slots: context states by their base layer, then the segment's tokens, or their places."""
+    own = [f"token {i}" for i in range(1, found.positions + 1)]
+    if segment is not None:
+        own = [f"token {i}: {text}" for i, text in enumerate(found.tokens(segment)[: found.positions], 1)]
+        own += [f"token {i}" for i in range(len(own) + 1, found.positions + 1)]
+    return [*context_names(found.micro.context_layers), *own]
+
+
+def weight_table(found: MicroAttention, segment: int | None = None) -> pd.DataFrame:
+    """A row a layer, head, micro position and slot that is seen: the weight of one segment, or the mean of all.
+
+    `low` and `high` are of the 95% interval of the mean; missing for one segment, and where segments are too few.
+    """
+    if segment is None:
+        every = found.sums.mean_weights
+    else:
+        found.check(segment, 0)
+        nothing = np.full(found.weights.shape[1:], np.nan)
+        every = Estimates(found.weights[segment].astype(np.float64), nothing, nothing)
+    names = slot_names(found, segment)
+    table = weights_of(every, names)
+    table.insert(0, "segment", pd.array([pd.NA if segment is None else segment + 1] * len(table), dtype="Int64"))
+    return table
+
+
+def weights_of(every: Estimates, names: Sequence[str]) -> pd.DataFrame:
+    """Of estimates [L, H, P, K + P]: a row each that there is."""
+    layer, head, position, slot = np.nonzero(~np.isnan(every.mean))
+    at = layer, head, position, slot
+    return pd.DataFrame(
+        {
+            "layer": layer + 1,
+            "head": head + 1,
+            "position": position + 2,
+            "slot": pd.Series([names[i] for i in slot.tolist()], dtype="str"),
+            "weight": every.mean[at],
+            "low": every.low[at],
+            "high": every.high[at],
+        }
+    )
+
+
+def figure_table(sums: Sums, levels: Sequence[str] = tuple(LEVELS)) -> pd.DataFrame:
+    """A row a level, place and figure: mean, low and high of its 95% interval."""
+    parts = []
+    for level in levels:
+        by = LEVELS[level]
+        for name in FIGURES:
+            every = sums.figure(name, by)
+            shape = every.mean.shape
+            places = np.array(list(product(*map(range, shape))), dtype=np.int64).reshape(every.mean.size, len(by))
+            part = pd.DataFrame({"level": [level] * len(places)})
+            for axis in AXES:
+                part[axis] = _places(places, by, axis)
+            part["figure"] = name
+            for key in ("mean", "low", "high"):
+                part[key] = getattr(every, key).reshape(-1)
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _places(places: NDArray[np.int64], by: tuple[Axis, ...], axis: Axis) -> pd.api.extensions.ExtensionArray:
+    """The numbers of an axis as a reader counts them; missing where it is pooled over."""
+    if axis not in by:
+        return pd.array([pd.NA] * len(places), dtype="Int64")
+    return pd.array(places[:, by.index(axis)] + _COUNTS_FROM[axis], dtype="Int64")
+
+
+def slot_table(found: MicroAttention) -> pd.DataFrame:
+    """A row a micro position and slot: the mean weight over queries, heads and layers, with its interval."""
+    every = found.sums.slot_shares
+    position, slot = np.nonzero(~np.isnan(every.mean))
+    names = slot_names(found, None)
+    return pd.DataFrame(
+        {
+            "position": position + 2,
+            "slot": pd.Series([names[i] for i in slot.tolist()], dtype="str"),
+            "weight": every.mean[position, slot],
+            "low": every.low[position, slot],
+            "high": every.high[position, slot],
+        }
+    )
+
+
+def segment_table(found: MicroAttention) -> pd.DataFrame:
+    """A row a token, with the evenness and the effective context states of its segment alone.
+
+    `segment` counts those of two tokens and more; it is missing in others.
+    """
+    n = len(found.encoded)
+    number = np.zeros(n, dtype=np.int64)
+    for i, (first, length) in enumerate(zip(found.first.tolist(), found.length.tolist(), strict=True), 1):
+        number[first : first + length] = i
+    evenness, effective = segment_figures(found)
+    inside = number > 0
+    shown = pd.array(number, dtype="Int64")
+    shown[~inside] = pd.NA
+    at = np.maximum(number - 1, 0)
+    return pd.DataFrame(
+        {
+            "position": np.arange(n),
+            "token": pd.Series(found.encoded.display, dtype="str"),
+            "start": found.encoded.start,
+            "end": found.encoded.end,
+            "starts_segment": found.starts,
+            "segment": shown,
+            "evenness": np.where(inside, evenness[at], np.nan),
+            "effective": np.where(inside, effective[at], np.nan),
+        }
+    )
+
+
+def segment_figures(found: MicroAttention) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[Q] and [Q] mean evenness and effective context states of each segment, over layers, heads and queries.
+
+    NaN where no query has any: evenness of one context state is not defined.
+    """
+    figures = measure(found.weights, found.states).figures[:2]
+    q = len(found.first)
+    with np.errstate(invalid="ignore"):
+        flat = figures.reshape(2, q, -1)
+        evenness, effective = quotient(np.nansum(flat, -1), np.isfinite(flat).sum(-1).astype(np.float64))
+    return evenness, effective
+
+
+def finding(sums: Sums) -> str:
+    """One sentence: the effective number of context states and what it says of the claim."""
+    n, k = sums.effective, sums.states
+    if k == 1:
+        return f"{UNDEFINED}."
+    said = {
+        "confirmed": "the claim holds here",
+        "refuted": "the claim does not hold here",
+        "undecided": "the interval holds the bar, so nothing is decided"
+        if n.known
+        else "there are too few segments for an interval, so nothing is decided",
+    }.get(verdict(n, k))
+    return (
+        f"{significant(n.mean)} effective context states of {k} ({n.ends()}); "
+        f"fairly even would be {significant(BAR * k)} or more: {said}."
+    )

@@ -1,0 +1,1 @@
+"""Generate with a micro_step model beside its base, and sweep tau."""

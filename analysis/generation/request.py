@@ -1,0 +1,111 @@
+"""Let a micro_step model answer a prompt, and its base alone the same one: the request."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from analysis.generation.result import Decoding, Generation
+from analysis.generation.run import Run, Watch
+from analysis.query import Load, RunCost, scoring_cost
+from analysis.uncertainty.scoring import LONGEST_TEXT, encode_for
+from model.causal_lm.forward import Progress
+from model.errors import TextError, TooLarge
+from model.hub.loading import LoadedModel, ModelSpec
+from model.hub.wrap_base import UNTRAINED, Wrapped, wrapped
+from model.text.document import Document, Message
+from model.text.encoding import EncodedText
+
+FIRST_WORDS = 12  # of a text whose beginning is continued
+LONGEST_WORDS = 120  # characters of these
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A prompt for one model, and how it is answered."""
+
+    model: ModelSpec
+    document: Document
+    chat: bool = False
+    force_bos: bool = False
+    how: Decoding = field(default_factory=Decoding)
+    side: str = field(default="A", compare=False)  # what a reader knows the model as
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """Its one model."""
+        return {self.side: self.model}
+
+    def cost(self, loaded: LoadedModel) -> RunCost:
+        """What both answers take."""
+        found = scoring_cost(loaded, self.document, self.chat, self.force_bos, 2 * self.how.max_new_tokens)
+        return replace(found, tokens=found.tokens - self.how.max_new_tokens)
+
+    def run(self, load: Load, progress: Progress | None = None, watch: Watch | None = None) -> Generation:
+        """Both answers.
+
+        Raises:
+            TextError: there is no prompt.
+            TooLarge: prompt and answer do not fit the model's context or the memory.
+            MicroStepError: settings that the model cannot follow.
+        """
+        run = self.begin(wrapped(load(self.model)), self.how, progress, watch)
+        run.write()
+        run.write_base()
+        found = run.done()
+        if progress is not None:
+            progress(1.0)
+        return found
+
+    def begin(self, ready: Wrapped, how: Decoding, progress: Progress | None = None, watch: Watch | None = None) -> Run:
+        """A run of the prompt, before anything is written."""
+        loaded = ready.loaded
+        prompt = encode_prompt(loaded, self.document, self.chat, self.force_bos)
+        notes = list(loaded.facts.approximations)
+        if ready.facts.untrained and UNTRAINED not in notes:
+            notes.append(UNTRAINED)
+        if self.chat and not prompt.chat:
+            notes.append("this model has no chat template: it read the raw text")
+        notes += prompt.notes
+        return Run(ready, prompt, how, tuple(notes), progress, watch)
+
+    def plain(self) -> dict[str, Any]:
+        """The request as plain values, for a manifest."""
+        return asdict(self)
+
+
+def prompt_of(document: Document) -> Document:
+    """What is to be answered: a text as it is, a conversation without the answer that ends it.
+
+    Raises:
+        TextError: there is nothing else.
+    """
+    turns = list(document.messages)
+    while turns and turns[-1].role == "assistant":
+        turns.pop()
+    if not any(turn.content for turn in turns):
+        raise TextError("there is no prompt: the text is empty, or an answer only; type or choose one")
+    return replace(document, messages=tuple(turns))
+
+
+def beginning(document: Document) -> Document:
+    """The first words of a plain text, or as many characters where there are no spaces; others as they are."""
+    if len(document.messages) > 1:
+        return document
+    words = re.match(rf"\s*(?:\S+\s+){{{FIRST_WORDS - 1}}}\S+", document.text)
+    short = words[0] if words else document.text
+    return replace(document, messages=(Message(document.messages[0].role, short[:LONGEST_WORDS]),))
+
+
+def encode_prompt(loaded: LoadedModel, document: Document, chat: bool, force_bos: bool) -> EncodedText:
+    """Tokenise a prompt, with the template's cue for an answer where there is a template.
+
+    Raises:
+        TextError: see `prompt_of`; or the template refuses the conversation.
+        TooLarge: it is far too long.
+    """
+    prompt = prompt_of(document)
+    if len(prompt.text) > LONGEST_TEXT:
+        raise TooLarge(f"the prompt has {len(prompt.text):,} characters; at most {LONGEST_TEXT:,} are read")
+    return encode_for(loaded, prompt, chat, force_bos, reply=True)

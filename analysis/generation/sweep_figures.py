@@ -1,0 +1,121 @@
+"""Figures of a sweep of tau: what it does to segments, answer and speed, and the segments under each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from analysis.figures.figure import Drawn, check_figure
+from analysis.figures.static_strip import LONGEST, Page, around, wrap
+from analysis.figures.theme import BLUE, ORANGE, SOFT, styled
+from analysis.generation.figures import LEGEND, MARGIN, honest, still_row
+from analysis.generation.provenance import GenerationView
+from analysis.generation.sweep import Sweep
+from analysis.generation.tables import sweep_table, sweep_token_table
+
+
+def curves(sweep: Sweep, view: GenerationView) -> Drawn:
+    """Tokens per macro step, agreement, nll and speed over tau."""
+    return Drawn(
+        "sweep",
+        "What tau does",
+        f"{honest(sweep.generations[0])}The same prompt under several values of tau; above 1 the base alone writes. "
+        "Dashed: the base. Speed is of these runs on this machine, and differs between runs.",
+        lambda: _draw(sweep, view),
+        lambda: sweep_table(sweep, view.unit),
+    )
+
+
+def segments(sweep: Sweep, view: GenerationView) -> Drawn:
+    """The segments under each tau."""
+    how = honest(sweep.generations[0]) + "A row a tau, shaded by the probability of each token; a gap starts a segment."
+    return Drawn(
+        "sweep_segments",
+        "Segments under each tau",
+        how if sweep.one_text else f"{how} The texts differ, so that each stands for itself.",
+        lambda: _draw_segments(sweep, view),
+        lambda: sweep_token_table(sweep),
+    )
+
+
+def row_name(tau: float) -> str:
+    """What stands before the row of a tau."""
+    return f"{tau:g}"
+
+
+def _draw(sweep: Sweep, view: GenerationView) -> go.Figure:
+    table = sweep_table(sweep, view.unit)
+    panels = (
+        ("tokens_per_macro_step", "tokens per macro step", 1.0, ".2f"),
+        _agreement(sweep, float(table["likeliest_base"].iloc[0])),
+        ("nll", f"{view.unit} a token under the base", table["nll_base"].iloc[0], ".2f"),
+        ("speed_ratio", "speed over the base's", 1.0, ".2f"),
+    )
+    figure = make_subplots(
+        rows=2,
+        cols=2,
+        shared_xaxes=True,
+        horizontal_spacing=0.1,
+        vertical_spacing=0.16,
+        subplot_titles=[title for _, title, _, _ in panels],
+    )
+    for i, (name, title, level, form) in enumerate(panels):
+        place = {"row": i // 2 + 1, "col": i % 2 + 1}
+        color = BLUE[view.theme] if name == "speed_ratio" else ORANGE[view.theme]
+        figure.add_trace(
+            go.Scatter(
+                x=table["tau"],
+                y=table[name],
+                mode="lines+markers",
+                line={"color": color, "width": 2},
+                hovertemplate=f"tau %{{x}}<br>{title} %{{y:{form}}}<extra></extra>",
+                showlegend=False,
+            ),
+            **place,
+        )
+        figure.add_hline(y=level, line={"color": SOFT[view.theme], "width": 1, "dash": "dash"}, **place)
+    figure = styled(figure, view.theme, 460)
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(tickformat=".0%", range=[0, 1.05], row=1, col=2)
+    figure.update_xaxes(title="tau", row=2)
+    figure.update_annotations(font={"size": 13})
+    return figure
+
+
+def _agreement(sweep: Sweep, base: float) -> tuple[str, str, float, str]:
+    """Its panel: two random draws are not compared token by token."""
+    if sweep.generations[0].how.sampled:
+        return "likeliest", "tokens that are the base's likeliest", base, ".0%"
+    return "agreement", "tokens equal to the base's", 1.0, ".0%"
+
+
+def _draw_segments(sweep: Sweep, view: GenerationView) -> go.Figure:
+    page = Page(view.theme)
+    rows = [(row_name(each.how.tau), each.micro, still_row(each, each.micro, own=True)) for each in sweep.generations]
+    if sweep.one_text:
+        text = rows[0][1].text
+        for line in around(text, None):
+            for name, _, row in rows:
+                page.add_row(text, line, name, row)
+            page.gap()
+        return page.figure(LEGEND, MARGIN)
+    for name, answer, row in rows:
+        for line in wrap(answer.text, 0, min(len(answer.text), LONGEST // len(rows))):
+            page.add_row(answer.text, line, name, row)
+        page.gap()
+    return page.figure(LEGEND, MARGIN)
+
+
+FIGURES: dict[str, Callable[[Sweep, GenerationView], Drawn]] = {"sweep": curves, "sweep_segments": segments}
+
+
+def draw(name: str, sweep: Sweep, view: GenerationView) -> Drawn:
+    """Draw a figure by name.
+
+    Raises:
+        MicroStepError: no figure has this name.
+    """
+    check_figure(name, FIGURES)
+    return FIGURES[name](sweep, view)

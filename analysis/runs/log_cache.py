@@ -1,0 +1,89 @@
+"""The logs that were read, so that only what is new is read again. Shared by all readers of a server."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import time
+
+from analysis.discovery import Place
+from analysis.runs.log import Follower, Look, RunLog, read_log
+from data.run_folder import FACTS, LOG
+from model.errors import MicroStepError
+
+LOGS = 24  # that are kept in memory
+LAST_LINES = 20  # of each split, that a table of runs needs
+
+Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Runs that were read, and sentences on those that could not be."""
+
+    runs: tuple[RunLog, ...]
+    problems: tuple[str, ...] = ()
+
+
+class Shelf:
+    """Reads runs, and remembers how far."""
+
+    def __init__(self) -> None:
+        self._followers: OrderedDict[Path, Follower] = OrderedDict()
+        self._brief: dict[Path, tuple[Stamp, RunLog]] = {}
+        self._guard = threading.Lock()
+
+    def runs(self, places: Sequence[Place]) -> Reading:
+        """Runs with all that they logged."""
+        return self._all(places, whole=True)
+
+    def briefly(self, places: Sequence[Place]) -> Reading:
+        """Runs with only the last lines of their logs: enough for a table of runs."""
+        return self._all(places, whole=False)
+
+    def _all(self, places: Sequence[Place], whole: bool) -> Reading:
+        found, problems = [], []
+        for place in places:
+            try:
+                with self._guard:
+                    found.append(self._whole(place) if whole else self._briefly(place))
+            except MicroStepError as error:
+                problems.append(str(error))
+        return Reading(tuple(found), tuple(problems))
+
+    def _whole(self, place: Place) -> RunLog:
+        path = place.path.absolute()
+        follower = self._followers.pop(path, None) or Follower(place.path / LOG)
+        found = read_log(place.path, place.name, time(), follower)
+        self._followers[path] = follower
+        while len(self._followers) > LOGS:
+            self._followers.popitem(last=False)
+        return found
+
+    def _briefly(self, place: Place) -> RunLog:
+        path, stamp = place.path.absolute(), _stamp(place.path)
+        known, run = self._brief.get(path, ((), None))
+        if run is None or known != stamp:
+            run = brief(self._whole(place))
+            self._brief[path] = stamp, run
+        return replace(run, name=place.name, path=place.path, look=Look.at(place.path, time()))
+
+
+def brief(run: RunLog) -> RunLog:
+    """A run with only the last lines of its log."""
+    kept = {id(line) for split in ("train", "validation") for line in run.of(split)[-LAST_LINES:]}
+    return replace(run, lines=tuple(line for line in run.lines if id(line) in kept))
+
+
+def _stamp(path: Path) -> Stamp:
+    found = list[int]()
+    for name in (FACTS, LOG):
+        try:
+            stat = (path / name).stat()
+            found += [stat.st_mtime_ns, stat.st_size, stat.st_ino]
+        except OSError:
+            found.append(-1)
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""Segment a text by strategies, compare and judge them."""

@@ -1,0 +1,222 @@
+"""Strategies side by side on a text or a store: what is drawn, how it is looked at, and the tables of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.figures.theme import Theme
+from analysis.intervals import Estimate
+from analysis.query import Load
+from analysis.score_registry import Unit, significant, unit_of
+from analysis.segmentation.corpus_view import StoreSides
+from analysis.segmentation.metrics import Agreement, Statistics, statistics
+from analysis.segmentation.request import CutRequest
+from analysis.segmentation.segmented_text import REASONS, Cut, Kept, Side, agree, cuts, mean_length, reasons
+from analysis.segmentation.strategy import scale
+from model.causal_lm.forward import Progress
+from model.errors import MicroStepError
+from model.segmentation.segment import Rule
+
+Metric = Literal["f1", "precision", "recall", "window_diff", "pk"]
+METRICS: dict[str, tuple[str, str]] = {
+    "f1": ("F1", "2 x shared boundaries / both numbers of boundaries; 1 is the same cut."),
+    "precision": ("precision", "share of the column's boundaries that the row has too."),
+    "recall": ("recall", "share of the row's boundaries that the column has too."),
+    "window_diff": ("WindowDiff", "share of windows with different numbers of boundaries; 0 is the same cut."),
+    "pk": ("Pk", "share of windows whose ends are in one segment for one of the two only; 0 is the same cut."),
+}
+WORDS = {  # why a token starts a segment
+    "joins": "joins the segment",
+    "cap": "the cap of {m} tokens",
+    "first": "first token",
+    "unscored": "has no score",
+    "after unscored": "first with a score",
+    "prompt": "prompt, which is not merged",
+    "after prompt": "first after the prompt",
+}
+
+
+@dataclass(frozen=True)
+class CutView:
+    """How cuts are looked at. Changing it runs no model."""
+
+    unit: Unit = "bits"
+    theme: Theme = "light"
+    pinned: int | None = None  # a character of the text
+    chosen: int = 0  # the strategy whose values are drawn, from 0
+    metric: Metric = "f1"
+    change: float = 0.05  # of a parameter, for stability
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise MicroStepError(f"unknown metric {self.metric!r}; use one of {', '.join(METRICS)}")
+        if not 0 < self.change <= 1:
+            raise MicroStepError(f"the change of a parameter must be a share from 0 to 1, got {self.change:g}")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Strategies side by side. Of a text, what is judged is what is shown; of a store, one document is shown."""
+
+    request: CutRequest
+    sides: tuple[Side, ...]  # that are shown
+    shown: tuple[Cut, ...]
+    judged: tuple[Cut, ...]
+    others: tuple[Side, ...] = ()  # the sides that are shown, in the other precision
+    kept: Kept = field(default_factory=Kept)
+
+    def chosen(self, view: CutView) -> list[Cut]:
+        """The cuts of the chosen strategy.
+
+        Raises:
+            MicroStepError: there is no such strategy, or what it needs was not gathered.
+        """
+        found = [cut for cut in self.shown if cut.number == view.chosen]
+        if not found:
+            raise MicroStepError(f"there is no cut by strategy number {view.chosen + 1}")
+        return found
+
+    def statistics(self, cut: Cut) -> Statistics:
+        """Lengths and agreement with words."""
+        return self.kept.get(("statistics", cut), lambda: statistics(cut.found, cut.side.inputs))
+
+    def mean_length(self, cut: Cut) -> Estimate:
+        """See `analysis.segmentation.segmented_text.mean_length`."""
+        return self.kept.get(("mean", cut), lambda: mean_length(cut))
+
+    def agreement(self, reference: Cut, hypothesis: Cut) -> tuple[Agreement, str]:
+        """See `analysis.segmentation.segmented_text.agree`."""
+        return self.kept.get(("agree", reference, hypothesis), lambda: agree(reference, hypothesis))
+
+    def reasons(self, cut: Cut) -> NDArray[np.int8]:
+        """See `analysis.segmentation.segmented_text.reasons`."""
+        return self.kept.get(("reasons", cut), lambda: reasons(cut))
+
+    def statistics_table(self) -> pd.DataFrame:
+        """A row a cut that is judged."""
+        return pd.DataFrame([self._statistics_row(cut) for cut in self.judged])
+
+    def _statistics_row(self, cut: Cut) -> dict[str, object]:
+        found = self.statistics(cut)
+        mean = self.mean_length(cut)
+        capped = found.histogram[cut.found.max_length :].sum()
+        row: dict[str, object] = {
+            "cut": cut.name,
+            "model": cut.side.facts.name,
+            "strategy": str(cut.strategy),
+            "tokens": found.tokens,
+            "segments": found.segments,
+            "mean_length": mean.mean,
+            "mean_length_low": mean.low,
+            "mean_length_high": mean.high,
+            "singletons": found.singletons,
+            "at_cap": capped / found.segments if found.segments else float("nan"),
+        }
+        words = found.words
+        for name in ("precision", "recall", "f1"):
+            row[f"word_{name}"] = float("nan") if words is None else getattr(words, name)
+        return row
+
+    def token_table(self, unit: Unit) -> pd.DataFrame:
+        """A row a token and cut that is shown, with what the rule compared and why a segment starts."""
+        tables = [self.tokens(cut, unit) for cut in self.shown]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def tokens(self, cut: Cut, unit: Unit) -> pd.DataFrame:
+        """A row a token of a cut: what the rule compared, in `unit`, as the strategy's parameters beside it are."""
+        side, found = cut.side, cut.found
+        why = why_words(cut, unit)
+        return pd.DataFrame(
+            {
+                "cut": cut.name,
+                "strategy": cut.strategy.title(unit),
+                "position": np.arange(len(side)),
+                "token": pd.Series(side.display, dtype="str"),
+                "start": side.start,
+                "end": side.end,
+                "role": side.role.astype(object),
+                "value": found.value.astype(np.float64) * scale(cut.strategy.rule.unit, unit),
+                "unit": unit_of(cut.strategy.rule.unit, unit),
+                "starts_segment": found.starts,
+                "segment": found.segment,
+                "why": [why[code] for code in self.reasons(cut).tolist()],
+            }
+        )
+
+
+def why_words(cut: Cut, unit: Unit) -> list[str]:
+    """What to say for each of REASONS."""
+    rule, bar = cut.strategy.rule, cut.strategy.bar
+    compared = "starts a word"
+    if bar is not None and rule.name != "word":
+        shown = f"{significant(bar * scale(rule.unit, unit))} {value_unit(rule, unit)}".rstrip()
+        compared = f"{rule.value} {'above' if rule.opens == 'above' else 'below'} {shown}"
+    words = {**WORDS, "rule": compared, "cap": WORDS["cap"].format(m=cut.found.max_length)}
+    return [words[reason] for reason in REASONS]
+
+
+def value_unit(rule: Rule, unit: Unit) -> str:
+    """The unit of what a rule compares; "" where its name says it."""
+    shown = unit_of(rule.unit, unit)
+    return "" if shown in ("probability", "half of 1 - cosine", "yes or no") else shown
+
+
+def value_axis(rule: Rule, unit: Unit) -> str:
+    """Label of an axis that shows what a rule compares."""
+    shown = value_unit(rule, unit)
+    return f"{rule.value}, {shown}" if shown else rule.value
+
+
+def value_range(rule: Rule, unit: Unit, max_length: int) -> tuple[float, float]:
+    """The fixed ends of a scale for what a rule compares, the same for all texts and models."""
+    if rule.unit == "nats":
+        top = {"surprisal": 16.0, "entropy_budget": 16.0}.get(rule.name, 8.0)  # bits
+        top *= scale("nats", unit) / scale("nats", "bits")
+        return (-top, top) if rule.name in ("entropy_rise", "entropy_spike") else (0.0, top)
+    return (0.0, {"tokens": float(max_length + 1), "ratio": 2.0}.get(rule.unit, 1.0))
+
+
+def open_bench(request: CutRequest, load: Load, progress: Progress | None = None, other: bool = False) -> Bench:
+    """Answer a request from its models or its store.
+
+    Args:
+        request: what is asked.
+        load: gives the models.
+        progress: told the share done.
+        other: run the models in the other precision too.
+
+    Raises:
+        MicroStepError: as the runs, and as `segment`.
+    """
+    if request.store is not None:
+        return store_bench(request, StoreSides.read(Path(request.store)), Kept())
+
+    def part(begin: float) -> Progress | None:
+        return None if progress is None else lambda share: progress(begin + share / 2) if other else progress(share)
+
+    sides = request.run(load, part(0))
+    others: list[Side] = []
+    if other:
+        others = request.in_other_precision([side.facts.dtype for side in sides]).run(load, part(0.5))
+    return text_bench(request, sides, others, Kept())
+
+
+def text_bench(request: CutRequest, sides: Sequence[Side], others: Sequence[Side], kept: Kept) -> Bench:
+    """The sides of one text, cut."""
+    found = cuts(sides, request.strategies, request.max_length, request.how, kept)
+    return Bench(request, tuple(sides), found, found, tuple(others), kept)
+
+
+def store_bench(request: CutRequest, store: StoreSides, kept: Kept) -> Bench:
+    """All documents of a store, cut and judged, and one of them that is shown."""
+    number = request.number
+    shown = kept.get(("document", store, number), lambda: store.shown(number))
+    asked = request.strategies, request.max_length, request.how, kept
+    return Bench(request, (shown,), cuts((shown,), *asked), cuts((store.whole,), *asked), kept=kept)

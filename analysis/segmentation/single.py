@@ -1,0 +1,150 @@
+"""One model, one text, one rule: gather what the rule looks at, cut, and show it as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.score_registry import PER_NAT, Unit, unit_of
+from analysis.segmentation.features import Gathering, extra_for
+from analysis.uncertainty.scoring import ScoredText, score_document, token_table
+from model.causal_lm.forward import Progress
+from model.hub.loading import LoadedModel
+from model.segmentation.segment import (
+    MAX_LENGTH,
+    RULES,
+    Segmentation,
+    SegmentInputs,
+    check_max_length,
+    valid_parameters,
+)
+from model.segmentation.solver import Solved
+from model.text.document import Document
+from model.text.encoding import EncodedText
+
+PROMPT_APART = "the prompt is not merged: each of its tokens is a segment"
+
+
+@dataclass(frozen=True)
+class Segmentable:
+    """A scored text with all that one rule needs."""
+
+    scored: ScoredText  # of N tokens
+    inputs: SegmentInputs  # of the same N
+    notes: tuple[str, ...]  # what a reader must know of both
+
+    def __post_init__(self) -> None:
+        if len(self.scored.encoded) != len(self.inputs):
+            raise ValueError(f"{len(self.scored.encoded)} tokens but inputs of {len(self.inputs)}")
+
+
+def check_rule(rule: str, parameters: Mapping[str, float], max_length: int) -> dict[str, float]:
+    """All parameters of a rule; refuses, before a model is loaded, what could not run on a text.
+
+    Raises:
+        MicroStepError: unknown rule or parameter, or a value out of range.
+    """
+    chosen = valid_parameters(rule, parameters)
+    check_max_length(max_length)
+    return chosen
+
+
+def gather(
+    loaded: LoadedModel,
+    document: Document,
+    rule: str,
+    parameters: Mapping[str, float],
+    max_length: int = MAX_LENGTH,
+    how: Gathering | None = None,
+    chat: bool = False,
+    force_bos: bool = False,
+    progress: Progress | None = None,
+) -> Segmentable:
+    """Score a document and compute what a rule needs.
+
+    Args:
+        loaded: the model.
+        document: what to read.
+        rule: a name in `RULES`.
+        parameters: of the rule, all of them; only `window` and `layer` matter here.
+        max_length: M.
+        how: choices that are no parameters of the rule.
+        chat: apply the chat template.
+        force_bos: put BOS first even if the tokenizer does not.
+        progress: told the share done; may raise to stop.
+
+    Raises:
+        MicroStepError: as `check_rule`, `score_document`, and the functions that compute what the rule needs.
+    """
+    chosen, how = check_rule(rule, parameters, max_length), how or Gathering()
+    extra = extra_for(rule, chosen, max_length, how)
+
+    def part(begin: float, share: float) -> Progress | None:
+        return None if progress is None else lambda done: progress(begin + share * done)
+
+    scored = score_document(loaded, document, chat, force_bos, progress=part(0, 0.5 if extra else 1))
+    inputs, notes = scored_inputs(scored, how)
+    if extra is not None:
+        found = extra.gather(loaded, scored.encoded, part(0.5, 0.5))
+        inputs = replace(inputs, **found.values)
+        notes = (*notes, found.note) if found.note else notes
+    return Segmentable(scored, inputs, notes)
+
+
+def scored_inputs(scored: ScoredText, how: Gathering) -> tuple[SegmentInputs, tuple[str, ...]]:
+    """What the rules look at in a scored text, and what a reader must know of both."""
+    apart = prompt_apart(scored.encoded, how)
+    notes = (*scored.notes, PROMPT_APART) if apart else scored.notes
+    return SegmentInputs.of(scored.scores, scored.encoded, apart), notes
+
+
+def prompt_apart(encoded: EncodedText, how: Gathering) -> bool:
+    """Whether each token of the prompt is a segment: as it was asked for, else in a chat that has an answer."""
+    if how.prompt_apart is not None:
+        return how.prompt_apart
+    return encoded.chat and bool((encoded.role == "assistant").any())
+
+
+def segment_table(scored: ScoredText, found: Segmentation, unit: Unit = "nats") -> pd.DataFrame:
+    """The table of scores with what the rule compared, where segments start, and the segment of each token.
+
+    `value` is in `value_unit`: `unit` where it is an entropy or surprisal; parameters are in nats whatever the unit.
+    """
+    table = token_table(scored, unit)
+    scale = PER_NAT[unit] if RULES[found.rule].unit == "nats" else 1.0
+    table["value_unit"] = unit_of(RULES[found.rule].unit, unit)
+    table["value"] = found.value.astype(np.float64) * scale
+    table["starts_segment"] = found.starts
+    table["segment"] = found.segment
+    return table
+
+
+def curve_table(solved: Solved) -> pd.DataFrame:
+    """A row a point of the curve and the solution among them: parameter, value, mean_length, solution, value's unit."""
+    values = np.append(solved.curve_parameter, solved.value)
+    lengths = np.append(solved.curve_length, solved.mean_length)
+    solution = np.arange(len(values)) == len(values) - 1
+    order = np.lexsort((~solution, values))
+    table = pd.DataFrame(
+        {
+            "rule": solved.rule,
+            "parameter": solved.parameter,
+            "value": values[order],
+            "mean_length": lengths[order],
+            "solution": solution[order],
+            "unit": RULES[solved.rule].parameter(solved.parameter).unit,
+        }
+    )
+    return table.drop_duplicates("value", ignore_index=True)
+
+
+def finding(solved: Solved) -> str:
+    """The solution in one sentence, with the parameter in full."""
+    nearest = "" if solved.exact else ", the nearest of those tried"
+    return (
+        f"{solved.rule} {solved.parameter}={solved.value} gives segments of {solved.mean_length:.4f} tokens on average"
+        f" (target {solved.target_length:g}, at most {solved.max_length} tokens each{nearest})"
+    )

@@ -1,0 +1,106 @@
+"""A strategy: a segmentation rule with its parameters, as one value, and as one word for links and commands.
+
+As a word it reads `entropy:threshold=1.2`, `limited_history:threshold=1.5,window=32`, or just `word`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis.score_registry import PER_NAT, Unit, significant, unit_of
+from analysis.segmentation.single import check_rule
+from model.errors import MicroStepError
+from model.segmentation.segment import MAX_LENGTH, RULES, Parameter, Rule
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A rule of `RULES` with all of its parameters, entropies in nats."""
+
+    name: str
+    values: tuple[tuple[str, float], ...]  # in the registry's order
+
+    @classmethod
+    def of(cls, rule: str, parameters: Mapping[str, float] | None = None) -> Strategy:
+        """A rule with these parameters, and the others' defaults.
+
+        Raises:
+            MicroStepError: unknown rule or parameter, a value out of range, or a rule that could not run on a text.
+        """
+        return cls(rule, tuple(check_rule(rule, parameters or {}, MAX_LENGTH).items()))
+
+    @classmethod
+    def parse(cls, word: str) -> Strategy:
+        """The strategy that `str` wrote, or that a user typed.
+
+        Raises:
+            MicroStepError: as `of`, or it does not read like one.
+        """
+        rule, _, settings = word.partition(":")
+        parameters: dict[str, float] = {}
+        for setting in settings.split(",") if settings else ():
+            name, _, value = setting.partition("=")
+            try:
+                parameters[name.strip()] = float(value)
+            except ValueError:
+                raise MicroStepError(
+                    f"a strategy reads like entropy:threshold=1.2, not {word!r}: {setting!r} is no parameter=number"
+                ) from None
+        return cls.of(rule.strip(), parameters)
+
+    def __str__(self) -> str:
+        settings = ",".join(f"{name}={value!r}" for name, value in self.values)
+        return f"{self.name}:{settings}" if settings else self.name
+
+    @property
+    def rule(self) -> Rule:
+        """The rule."""
+        return RULES[self.name]
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """All of the rule's parameters."""
+        return dict(self.values)
+
+    @property
+    def bar(self) -> float | None:
+        """What the rule's value is compared with, in nats; None where it compares no number."""
+        return self.rule.bar(self.parameters)
+
+    @property
+    def others(self) -> dict[str, float]:
+        """The parameters but the one that sets the mean length."""
+        return {name: value for name, value in self.values if name != self.rule.solves}
+
+    def with_value(self, parameter: str, value: float) -> Strategy:
+        """The same rule with one parameter changed; an error as `of`."""
+        return Strategy.of(self.name, {**self.parameters, parameter: value})
+
+    def title(self, unit: Unit) -> str:
+        """In words: "Entropy, threshold 2.16 bits"."""
+        settings = [
+            f"{p.name} {significant(self.parameters[p.name] * scale(p.unit, unit))}{_shown_unit(p, unit)}"
+            for p in self.rule.parameters
+        ]
+        return ", ".join([self.rule.title, *settings])
+
+
+def scale(of: str, unit: Unit) -> float:
+    """What a number of a rule is multiplied with to be shown: entropies are in nats inside."""
+    return PER_NAT[unit] if of == "nats" else 1.0
+
+
+def labels(strategies: Sequence[Strategy]) -> list[str]:
+    """A short name for each, unlike any other's: "entropy", "entropy 2"."""
+    found: list[str] = []
+    for i, strategy in enumerate(strategies):
+        before = sum(other.name == strategy.name for other in strategies[:i])
+        found.append(strategy.rule.title.lower() + (f" {before + 1}" if before else ""))
+    return found
+
+
+def _shown_unit(parameter: Parameter, unit: Unit) -> str:
+    if parameter.unit in ("probability", "ratio", "share", "half of 1 - cosine", "layer"):
+        return ""
+    return f" {unit_of(parameter.unit, unit)}"

@@ -1,0 +1,284 @@
+"""Figures over the text: segments as a still strip, the values that a rule compares, unstable boundaries, history."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from analysis.figures.figure import Drawn, safe
+from analysis.figures.static_strip import Page, StillRow, around
+from analysis.figures.theme import BLUE, INK, LINE, ORANGE, SOFT, Theme, styled
+from analysis.score_registry import PER_NAT, significant, unit_of
+from analysis.segmentation.comparison import Bench, CutView, value_axis
+from analysis.segmentation.metrics import Stability, stability
+from analysis.segmentation.segmented_text import Cut, Side
+from analysis.segmentation.strategy import scale
+from model.errors import MicroStepError
+
+MOST_POINTS = 2000  # of a curve in the picture; its data are whole
+TONES = (0.14, 0.34)  # of neighbouring segments, on the sequential scale
+
+
+def segments(bench: Bench, view: CutView) -> Drawn:
+    """Every strategy's segments under each other, aligned by character."""
+
+    def make() -> go.Figure:
+        page = Page(view.theme)
+        rows = [(cut.name, _still(cut)) for cut in bench.shown]
+        text = bench.sides[0].text if bench.sides else ""
+        for line in around(text, view.pinned):
+            for name, row in rows:
+                page.add_row(text, line, name, row)
+            page.gap()
+        widest = max((len(name) for name, _ in rows), default=0)
+        return page.figure("Neighbouring segments alternate in tone; a gap is a boundary.", margin=widest + 2)
+
+    return Drawn(
+        "segments",
+        "Segment by segment",
+        "A row a strategy: neighbouring segments alternate in tone, a notch is a boundary; ragged edges disagree. "
+        "The prompt of a chat is faint: it is not merged.",
+        make,
+        lambda: bench.token_table(view.unit),
+    )
+
+
+def _still(cut: Cut) -> StillRow:
+    tone = np.array(TONES)[cut.found.segment % 2]
+
+    def hover(i: int) -> str:
+        return f"segment {int(cut.found.segment[i])}, {int(cut.found.lengths[cut.found.segment[i]])} tokens"
+
+    return StillRow(cut.side.start, cut.side.end, tone, hover, cut.found.starts)
+
+
+def values(bench: Bench, view: CutView) -> Drawn:
+    """What the chosen strategy compares at each token, with its bar."""
+    chosen = bench.chosen(view)
+    strategy = chosen[0].strategy
+    rule, factor = strategy.rule, scale(strategy.rule.unit, view.unit)
+    bar = None if strategy.bar is None else strategy.bar * factor
+
+    def table() -> pd.DataFrame:
+        tables = [bench.tokens(cut, view.unit) for cut in chosen]
+        return pd.concat(tables, ignore_index=True).assign(bar=np.nan if bar is None else bar)
+
+    def make() -> go.Figure:
+        figure = go.Figure()
+        for cut in chosen:
+            side, compared = cut.side, cut.found.value.astype(np.float64) * factor
+            seen = np.flatnonzero((side.start >= 0) & ~np.isnan(compared))
+            seen = seen[_outline(compared[seen])]
+            x, y, starts = (side.start[seen] + side.end[seen]) / 2, compared[seen], cut.found.starts[seen]
+            words = np.array([safe(side.display[i]) for i in seen.tolist()], dtype=object)
+            template = f"%{{customdata}}<br>%{{y:.3g}}<extra>{cut.name}</extra>"
+            color = _side_color(side, view.theme)
+            figure.add_scatter(
+                x=x, y=y, name=cut.name, mode="lines", line={"color": color, "width": 1},
+                customdata=words, hovertemplate=template,
+            )  # fmt: skip
+            if len(seen) < MOST_POINTS // 2:
+                figure.add_scatter(
+                    x=x[starts], y=y[starts], name=f"{cut.name}, starts a segment", mode="markers",
+                    marker={"color": color, "size": 5}, customdata=words[starts], hovertemplate=template,
+                    showlegend=False,
+                )  # fmt: skip
+        if bar is not None:  # a trace, not a shape: of shapes that move fast, plotly leaves old ones behind
+            figure.add_scatter(
+                x=[0, max(1, len(chosen[0].side.text))], y=[bar, bar], mode="lines+text", showlegend=False,
+                line={"color": INK[view.theme], "width": 1.5, "dash": "dash"}, hoverinfo="skip",
+                text=["", significant(bar)], textposition="middle right", textfont={"color": INK[view.theme]},
+                cliponaxis=False,
+            )  # fmt: skip
+        _pin(figure, view)
+        figure.update_xaxes(title="character of the text")
+        figure.update_yaxes(title=value_axis(rule, view.unit))
+        figure.update_layout(uirevision=strategy.name, showlegend=len(chosen) > 1)
+        return styled(figure, view.theme, 300).update_layout(margin_r=52)
+
+    side = "above" if rule.opens == "above" else "below"
+    return Drawn(
+        "values",
+        f"What decides: {rule.value}",
+        f"{rule.title}: a token starts a segment when {rule.meaning}. Dots start one: {side} the dashed bar, or at the "
+        f"cap of {bench.request.max_length} tokens.",
+        make,
+        table,
+    )
+
+
+def _outline(values: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Positions of at most MOST_POINTS values that keep a curve's outline: the extremes of each stretch."""
+    n = len(values)
+    if n <= MOST_POINTS:
+        return np.arange(n)
+    edges = np.linspace(0, n, MOST_POINTS // 2 + 1).astype(int)
+    kept = [
+        place
+        for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+        for place in sorted({a + int(values[a:b].argmin()), a + int(values[a:b].argmax())})
+    ]
+    return np.array(kept)
+
+
+def unstable(bench: Bench, view: CutView) -> Drawn:
+    """Where boundaries flip under a small change of the parameter, and in the other precision."""
+    found = [(cut, _stability(bench, cut, view)) for cut in bench.shown]
+    tables = []
+    for cut, each in found:
+        side, flips = cut.side, each.by_parameter | each.by_scores
+        columns = {
+            "cut": cut.name,
+            "position": np.flatnonzero(flips),
+            "start": side.start[flips],
+            "token": pd.Series([side.display[i] for i in np.flatnonzero(flips)], dtype="str"),
+            "by_parameter": each.by_parameter[flips],
+            "by_precision": each.by_scores[flips],
+            "distance": each.distance[flips].astype(np.float64) * scale(cut.strategy.rule.unit, view.unit),
+            "unit": unit_of(cut.strategy.rule.unit, view.unit),
+            "share_by_parameter": each.by_parameter.mean(),
+            "share_by_precision": each.by_scores.mean() if bench.others else np.nan,
+        }
+        tables.append(pd.DataFrame(columns))
+    data = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def make() -> go.Figure:
+        figure = go.Figure()
+        kinds = [("by_parameter", "small change of the parameter", ORANGE, -0.18)]
+        kinds += [("by_scores", "other precision", BLUE, 0.18)] if bench.others else []
+        for name, title, color, lift in kinds:
+            x: list[float] = []
+            y: list[float] = []
+            words: list[str] = []
+            for i, (cut, each) in enumerate(found):
+                for place in np.flatnonzero(getattr(each, name) & (cut.side.start >= 0)).tolist():
+                    x.append((int(cut.side.start[place]) + int(cut.side.end[place])) / 2)
+                    y.append(i + lift)
+                    words.append(safe(cut.side.display[place]))
+            marker = {"symbol": "line-ns-open", "size": 10, "color": color[view.theme], "line": {"width": 1.5}}
+            figure.add_scatter(
+                x=x, y=y, mode="markers", name=title, marker=marker, customdata=words,
+                hovertemplate="%{customdata}, character %{x:.0f}<extra></extra>",
+            )  # fmt: skip
+        _pin(figure, view)
+        figure.update_xaxes(title="character of the text", range=[0, max(1, len(bench.sides[0].text))])
+        figure.update_yaxes(
+            tickvals=list(range(len(found))),
+            ticktext=[f"{cut.name}<br>{_shares(each, bool(bench.others))}" for cut, each in found],
+            range=[len(found) - 0.5, -0.5],
+        )
+        figure.update_layout(showlegend=True)
+        return styled(figure, view.theme, 130 + 44 * len(found))
+
+    what = f"when its parameter is {view.change:.0%} smaller or larger (a whole number: by 1; 0: by {view.change:g}"
+    what += f"{' nats' if any(cut.strategy.rule.unit == 'nats' for cut in bench.shown) else ''})"
+    what += f", or when the model computes in {bench.others[0].facts.dtype}" if bench.others else ""
+    return Drawn(
+        "unstable",
+        "Which boundaries are unstable",
+        f"A mark where a token changes between starting a segment and joining one, {what}. Shares are of all tokens.",
+        make,
+        lambda: data,
+    )
+
+
+def _shares(found: Stability, both: bool) -> str:
+    shares = [found.by_parameter.mean(), *([found.by_scores.mean()] if both else [])]
+    return " / ".join(f"{significant(100 * float(share))}%" for share in shares) + " flip"
+
+
+def _stability(bench: Bench, cut: Cut, view: CutView) -> Stability:
+    request = bench.request
+    other = next((side for side in bench.others if side.key == cut.side.key), None)
+
+    def make() -> Stability:
+        inputs = None if other is None else other.inputs_for(cut.strategy, request.max_length, request.how)
+        return stability(
+            cut.strategy.name, cut.inputs, inputs, request.max_length, view.change, **cut.strategy.parameters
+        )
+
+    return bench.kept.get(("stability", cut, other, view.change), make)
+
+
+def history(bench: Bench, view: CutView) -> Drawn:
+    """Entropy under a limited history beside the full one, and how much the far context mattered.
+
+    Raises:
+        MicroStepError: no limited history was asked for, or it was not gathered.
+    """
+    asked = bench.request.history
+    sides = [side for side in bench.sides if asked in side.extras] if asked is not None else []
+    if asked is None or not sides:
+        raise MicroStepError("no limited history was gathered; give the window that the model is to see")
+    data = pd.concat([_excess(side, side.extras[asked].values["limited_entropy"], view) for side in sides])
+
+    def make() -> go.Figure:
+        figure = make_subplots(rows=len(sides) + 1, shared_xaxes=True, vertical_spacing=0.06)
+        for row, side in enumerate(sides, 1):
+            table = data[(data["model"] == side.key) & (data["start"] >= 0) & data["excess"].notna()]
+            kept = table.iloc[_outline(table["excess"].to_numpy())]
+            x, words = (kept["start"] + kept["end"]) / 2, [safe(token) for token in kept["token"]]
+            color = _side_color(side, view.theme)
+            for name, line in (("entropy", {"color": SOFT[view.theme]}), ("limited_entropy", {"color": color})):
+                shown = name.replace("_entropy", " history").replace("entropy", "full history")
+                figure.add_scatter(
+                    x=x, y=kept[name], name=f"{side.key} {shown}", mode="lines", line={**line, "width": 1.2},
+                    customdata=words, hovertemplate=f"%{{customdata}}<br>%{{y:.3g}} {view.unit}<extra></extra>",
+                    row=row, col=1,
+                )  # fmt: skip
+            figure.update_yaxes(title=f"{side.key}: H, {view.unit}", rangemode="tozero", row=row, col=1)
+            figure.add_bar(
+                x=x, y=kept["excess"], name=f"{side.key} excess D", marker={"color": color, "line": {"width": 0}},
+                customdata=words, hovertemplate=f"%{{customdata}}<br>D %{{y:+.3g}} {view.unit}<extra></extra>",
+                opacity=0.7, row=len(sides) + 1, col=1,
+            )  # fmt: skip
+        figure.update_yaxes(title=f"D, {view.unit}", zerolinecolor=LINE[view.theme], row=len(sides) + 1, col=1)
+        figure.update_xaxes(title="character of the text", row=len(sides) + 1, col=1)
+        _pin(figure, view)
+        return styled(figure, view.theme, 150 + 150 * len(sides) + 60)
+
+    means = "; ".join(
+        f"{side.key}: mean D {significant(float(data.loc[data['model'] == side.key, 'excess'].mean()))} {view.unit}"
+        for side in sides
+    )
+    note = sides[0].extras[asked].note
+    return Drawn(
+        "history",
+        "How much the far context matters",
+        f"Entropy given only the last tokens ({note}) beside the full one; D is limited minus full. {means}.",
+        make,
+        lambda: data.reset_index(drop=True),
+    )
+
+
+def _excess(side: Side, limited: NDArray[np.floating], view: CutView) -> pd.DataFrame:
+    full = side.inputs.entropy
+    if full is None:
+        raise MicroStepError("these tokens have no entropies to compare with")
+    per = PER_NAT[view.unit]
+    return pd.DataFrame(
+        {
+            "model": side.key,
+            "position": np.arange(len(side)),
+            "token": pd.Series(side.display, dtype="str"),
+            "start": side.start,
+            "end": side.end,
+            "entropy": full.astype(np.float64) * per,
+            "limited_entropy": limited.astype(np.float64) * per,
+            "excess": (limited.astype(np.float64) - full.astype(np.float64)) * per,
+            "unit": view.unit,
+        }
+    )
+
+
+def _pin(figure: go.Figure, view: CutView) -> None:
+    if view.pinned is not None:
+        figure.add_vline(x=view.pinned + 0.5, line={"color": INK[view.theme], "width": 1, "dash": "dot"})
+
+
+def _side_color(side: Side, theme: Theme) -> str:
+    """As in every figure: A is orange, B is blue."""
+    return (BLUE if side.key == "B" else ORANGE)[theme]

@@ -1,0 +1,1 @@
+"""Scores of one text under one model or two, and what differs."""

@@ -1,0 +1,177 @@
+"""Two models on one text: what one is sure of and the other is not.
+
+With one tokenizer, token by token, with divergences; with two, in cells at whose ends both have a token boundary.
+With chat templates, only the document's own characters are compared. What it amounts to is summary.py's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.score_registry import PER_NAT, Unit
+from analysis.uncertainty.alignment import Cells, common_cells
+from analysis.uncertainty.scoring import TOP_K, ScoredText, encode_for, fit, scored_text
+from model.causal_lm.forward import Progress, vocabulary
+from model.errors import TextError
+from model.hub.loading import LoadedModel
+from model.scoring.caveats import remarks
+from model.scoring.continuation import Sampling, continue_text
+from model.scoring.token_scores import Divergences, score, score_pair
+from model.text.document import Document
+from model.text.encoding import EncodedText, encode_reply
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models' scores of one document, aligned. In a continuation each wrote its own text: no cells."""
+
+    document: Document
+    a: ScoredText
+    b: ScoredText
+    cells: Cells | None  # None for continuations
+    divergences: Divergences | None  # [N], only where both read the same tokens of one vocabulary
+
+    @property
+    def same_tokens(self) -> bool:
+        """Both models read the same ids, one by one."""
+        return np.array_equal(self.a.encoded.ids, self.b.encoded.ids) and same_tokenizer(self.a, self.b)
+
+
+def same_tokenizer(a: ScoredText | LoadedModel, b: ScoredText | LoadedModel) -> bool:
+    """Whether ids mean the same for both."""
+    return a.facts.tokenizer_hash == b.facts.tokenizer_hash
+
+
+def compare(
+    a: LoadedModel,
+    b: LoadedModel,
+    document: Document,
+    chat: bool = False,
+    force_bos: bool = False,
+    k: int = TOP_K,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Score one document under two models and align the scores.
+
+    Raises:
+        TextError, TooLarge: see scoring.py.
+    """
+    encoded_a, cut_a = fit(a, encode_for(a, document, chat, force_bos, side="A"))
+    encoded_b, cut_b = fit(b, encode_for(b, document, chat, force_bos, side="B"))
+    divergences = None
+    if _one_reading(a, encoded_a, b, encoded_b):
+        scores_a, scores_b, divergences = score_pair(
+            a.model, b.model, encoded_a.ids, prefix=encoded_a.prefix, k=k, progress=progress
+        )
+    else:
+        (scores_a,) = score(a.model, [encoded_a.ids], encoded_a.prefix, k, progress=_part(progress, 0, 0.5))
+        (scores_b,) = score(b.model, [encoded_b.ids], encoded_b.prefix, k, progress=_part(progress, 0.5, 0.5))
+    scored_a = scored_text(a, encoded_a, scores_a, (*remarks(a, encoded_a, chat), *cut_a))
+    scored_b = scored_text(b, encoded_b, scores_b, (*remarks(b, encoded_b, chat), *cut_b))
+    cells = common_cells(document.text, encoded_a, ~scores_a.missing, encoded_b, ~scores_b.missing)
+    return Comparison(document, scored_a, scored_b, cells, divergences)
+
+
+def _one_reading(a: LoadedModel, encoded_a: EncodedText, b: LoadedModel, encoded_b: EncodedText) -> bool:
+    return (
+        same_tokenizer(a, b)
+        and vocabulary(a.model) == vocabulary(b.model)
+        and encoded_a.prefix == encoded_b.prefix
+        and np.array_equal(encoded_a.ids, encoded_b.ids)
+    )
+
+
+def compare_continuations(
+    a: LoadedModel,
+    b: LoadedModel,
+    document: Document,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    chat: bool = False,
+    force_bos: bool = False,
+    k: int = TOP_K,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Let each model continue the document and score its own continuation as it goes."""
+    sides = []
+    for loaded, begin, side in ((a, 0.0, "A"), (b, 0.5, "B")):
+        told = _part(progress, begin, 0.5)
+        sides.append(continued(loaded, document, max_new_tokens, sampling, chat, force_bos, k, told, side))
+    return Comparison(document, sides[0], sides[1], cells=None, divergences=None)
+
+
+def continued(
+    loaded: LoadedModel,
+    document: Document,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    chat: bool = False,
+    force_bos: bool = False,
+    k: int = TOP_K,
+    progress: Progress | None = None,
+    side: str = "",
+) -> ScoredText:
+    """One model's continuation of a document, scored as it was written."""
+    if document.messages[-1].role == "assistant" and chat:
+        raise TextError("the conversation ends with an answer; leave it out to let the models write their own")
+    prompt = encode_for(loaded, document, chat, force_bos, reply=True, side=side)
+    count = iter(range(1, max_new_tokens + 1))
+    found = continue_text(
+        loaded.model,
+        prompt.ids,
+        max_new_tokens,
+        sampling,
+        prompt.prefix,
+        k,
+        on_token=(lambda *_: progress(next(count) / max_new_tokens)) if progress else None,
+    )
+    if progress:
+        progress(1.0)
+    whole = encode_reply(prompt, found.ids, loaded.tokenizer)
+    written = f"{len(found.ids)} tokens"
+    ending = f"ended by itself after {written}, the end token among them" if found.ended else f"stopped after {written}"
+    notes = (*remarks(loaded, prompt, chat), ending)
+    return scored_text(loaded, whole, found.scores, notes, len(found.ids), found.ended)
+
+
+def _part(progress: Progress | None, begin: float, share: float) -> Progress | None:
+    return None if progress is None else lambda done: progress(begin + share * done)
+
+
+def cell_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
+    """A row a cell: characters, text, role, and for each model the tokens and scores in it.
+
+    Entropy and surprisal are sums over the cell's tokens, in `unit`; confidence and margin are means; differences are
+    B - A. With one tokenizer a cell is a token (but for characters split over tokens), and divergences stand beside.
+    """
+    cells = comparison.cells
+    if cells is None:
+        raise TextError("two continuations are different texts and cannot be aligned")
+    text = comparison.document.text
+    table: dict[str, object] = {
+        "start": cells.start,
+        "end": cells.end,
+        "text": pd.Series(
+            [text[a:b] for a, b in zip(cells.start.tolist(), cells.end.tolist(), strict=True)], dtype="str"
+        ),
+        "role": cells.role.astype(object),
+        "bytes": cells.bytes,
+        "tokens_a": cells.tokens_a,
+        "tokens_b": cells.tokens_b,
+    }
+    sides = (("a", comparison.a.scores, cells.sum_a), ("b", comparison.b.scores, cells.sum_b))
+    for name, per in (("entropy", PER_NAT[unit]), ("surprisal", PER_NAT[unit]), ("confidence", 0), ("margin", 0)):
+        shown: dict[str, NDArray[np.float64]] = {}
+        for side, scores, total in sides:
+            summed = total(getattr(scores, name))
+            shown[side] = summed * per if per else summed / np.asarray(table[f"tokens_{side}"])
+            table[f"{name}_{side}"] = shown[side]
+        table[f"{name}_difference"] = shown["b"] - shown["a"]
+    if comparison.divergences is not None:
+        for name in ("kl_ab", "kl_ba", "js"):
+            table[name] = cells.sum_a(getattr(comparison.divergences, name)) * PER_NAT[unit]
+    return pd.DataFrame(table).assign(unit=unit)

@@ -1,0 +1,276 @@
+"""Figures of two models on one text: over position, one against the other, distribution, largest changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from analysis.figures.figure import Drawn, View, check_figure, safe
+from analysis.figures.theme import BLUE, INK, LINE, ORANGE, styled
+from analysis.uncertainty.compare import Comparison
+from analysis.uncertainty.scoring import ScoredText, token_table
+from analysis.uncertainty.strip_figure import role_cells, strip
+from model.errors import MicroStepError
+
+BINS = 40
+CHANGES = 30
+
+
+def line(comparison: Comparison, view: View) -> Drawn:
+    """Both models over the position in the text, with the difference per cell below."""
+    paired = comparison.cells is not None
+    figure = make_subplots(rows=2 if paired else 1, shared_xaxes=True, row_heights=[0.7, 0.3] if paired else None)
+    sides = []
+    cells = role_cells(comparison, view) if paired else None
+    for name, side, color in _sides(comparison, view):
+        table = side_table(side, view).assign(model=name)
+        sides.append(table if cells is None else _with_gap(table, cells, token_cells(comparison, name), view))
+        trace = go.Scatter if len(table) < 2000 else go.Scattergl
+        figure.add_trace(
+            trace(
+                x=table["x"],
+                y=table[view.score],
+                name=f"{name} {safe(side.facts.name)}",
+                mode="lines+markers" if len(table) < 400 else "lines",
+                marker={"size": 4},
+                line={"color": color, "width": 1.5},
+                customdata=[safe(token) for token in table["token"]],
+                hovertemplate=f"%{{customdata}}<br>%{{y:.3g}} {view.shown.unit(view.unit)}<extra>{name}</extra>",
+            ),
+            row=1,
+            col=1,
+        )
+    data = pd.concat(sides, ignore_index=True)
+    figure.update_yaxes(title=view.axis, rangemode="tozero", row=1, col=1)
+    bottom = "token of the continuation" if not paired else "character of the text"
+    if cells is not None:
+        gap = cells[f"{view.score}_difference"]
+        figure.add_trace(
+            go.Bar(
+                x=(cells["start"] + cells["end"]) / 2,
+                y=gap,
+                width=(cells["end"] - cells["start"]).clip(lower=1),
+                marker={"color": np.where(_less_sure(view) * gap > 0, ORANGE[view.theme], BLUE[view.theme])},
+                name="B minus A",
+                showlegend=False,
+                customdata=[safe(text) for text in cells["text"]],
+                hovertemplate="%{customdata}<br>B - A %{y:+.3g}<extra></extra>",
+            ),
+            row=2,
+            col=1,
+        )
+        figure.update_yaxes(title="B - A", row=2, col=1)
+    figure.update_xaxes(title=bottom, row=2 if paired else 1, col=1)
+    if view.pinned is not None:
+        figure.add_vline(x=view.pinned + 0.5, line={"color": INK[view.theme], "width": 1, "dash": "dot"})
+    how = f"{view.shown.title.capitalize()} at each token " + ("of both models" if paired else "that a model wrote")
+    if paired:
+        how += (
+            f"; below, B minus A, {'summed' if view.shown.information else 'averaged'} over each common piece of text"
+            " (in the data, on the piece's first token)"
+        )
+    return Drawn(
+        "line",
+        "Over the text",
+        f"{how}.",
+        lambda: styled(figure, view.theme, 420 if paired else 300),
+        lambda: data,
+    )
+
+
+def scatter(comparison: Comparison, view: View) -> Drawn:
+    """A against B for each common cell."""
+    cells = role_cells(comparison, view)
+    x, y = cells[f"{view.score}_a"], cells[f"{view.score}_b"]
+    trace = go.Scatter if len(cells) < 2000 else go.Scattergl
+    figure = go.Figure()
+    top = float(np.nanmax([x.max(), y.max(), 1e-6])) if len(cells) else 1.0
+    figure.add_trace(
+        go.Scatter(x=[0, top], y=[0, top], mode="lines", line={"color": LINE[view.theme]}, hoverinfo="skip")
+    )
+    figure.add_trace(
+        trace(
+            x=x,
+            y=y,
+            mode="markers",
+            marker={
+                "size": 6,
+                "opacity": 0.6,
+                "color": np.where(_less_sure(view) * (y - x) > 0, ORANGE[view.theme], BLUE[view.theme]),
+            },
+            customdata=np.stack([cells["start"].to_numpy(), [safe(t) for t in cells["text"]]], axis=-1)
+            if len(cells)
+            else None,
+            hovertemplate="%{customdata[1]}<br>A %{x:.3g}<br>B %{y:.3g}<extra></extra>",
+        )
+    )
+    pinned = cells[(cells["start"] <= (view.pinned or 0)) & ((view.pinned or 0) < cells["end"])]
+    if view.pinned is not None and len(pinned):
+        figure.add_trace(
+            go.Scatter(
+                x=pinned[f"{view.score}_a"],
+                y=pinned[f"{view.score}_b"],
+                mode="markers",
+                marker={"size": 13, "symbol": "circle-open", "color": INK[view.theme], "line": {"width": 2}},
+                hoverinfo="skip",
+            )
+        )
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title=f"A: {view.axis}")
+    figure.update_yaxes(title=f"B: {view.axis}")
+    return Drawn(
+        "scatter",
+        "A against B",
+        "A dot for each common piece of text; orange where B is less sure. On the line both agree.",
+        lambda: styled(figure, view.theme, 380),
+        lambda: cells,
+    )
+
+
+def distribution(comparison: Comparison, view: View) -> Drawn:
+    """Share of each model's tokens in bins of the score, up to the top of the fixed scale.
+
+    Of one text, only tokens of what both scored: where one model's context ends first, the rest is another text.
+    """
+    paired = comparison.cells is not None
+    top = view.shown.top(view.unit)
+    edges = np.linspace(0, top, BINS + 1)
+    figure, rows = go.Figure(), []
+    for name, side, color in _sides(comparison, view):
+        table = side_table(side, view)
+        if paired:
+            table = table[token_cells(comparison, name)[table["position"]] >= 0]
+        values = table[view.score].to_numpy()
+        for value in _pinned_values(table, view):
+            figure.add_vline(x=min(value, top), line={"color": color, "width": 2, "dash": "dot"})
+        counts, _ = np.histogram(np.clip(values, 0, top), edges)
+        share = counts / max(1, counts.sum())
+        rows.append(
+            pd.DataFrame({"model": name, "from": edges[:-1], "to": edges[1:], "tokens": counts, "share": share}).assign(
+                unit=view.shown.unit(view.unit)
+            )
+        )
+        figure.add_trace(
+            go.Bar(
+                x=(edges[:-1] + edges[1:]) / 2,
+                y=share,
+                width=np.diff(edges),
+                name=f"{name} {safe(side.facts.name)}",
+                marker={"color": color, "opacity": 0.55},
+                hovertemplate=f"%{{x:.3g}}<br>%{{y:.1%}} of tokens<extra>{name}</extra>",
+            )
+        )
+    figure.update_xaxes(title=view.axis)
+    figure.update_yaxes(title="share of tokens", tickformat=".0%")
+    return Drawn(
+        "distribution",
+        "Distribution",
+        f"Share of each model's tokens{', of the text that both scored,' if paired else ''} in {BINS} equal bins of "
+        f"{view.shown.title}; the last bin holds all above.",
+        lambda: styled(figure, view.theme, 380),
+        lambda: pd.concat(rows, ignore_index=True),
+    )
+
+
+def changes(comparison: Comparison, view: View) -> Drawn:
+    """The pieces of text where the score changed most between A and B."""
+    cells = role_cells(comparison, view)
+    gap = cells[f"{view.score}_difference"]
+    data = cells.loc[gap.abs().sort_values(ascending=False, kind="stable").index].head(CHANGES).reset_index(drop=True)
+    shown = data[f"{view.score}_difference"]
+    figure = go.Figure(
+        go.Bar(
+            x=shown,
+            y=np.arange(len(data)),
+            orientation="h",
+            marker={"color": np.where(_less_sure(view) * shown > 0, ORANGE[view.theme], BLUE[view.theme])},
+            hovertemplate="%{x:+.3g}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title=f"B - A: {view.axis}")
+    figure.update_yaxes(
+        tickvals=np.arange(len(data)),
+        ticktext=[f"{safe(text, 24)} @{start}" for text, start in zip(data["text"], data["start"], strict=True)],
+        autorange="reversed",
+    )
+    return Drawn(
+        "changes",
+        "What changed most",
+        f"The {len(data)} pieces of text whose {view.shown.title} differs most, B minus A; @ is the character.",
+        lambda: styled(figure, view.theme, 120 + 20 * len(data)),
+        lambda: data,
+    )
+
+
+def side_table(side: ScoredText, view: View) -> pd.DataFrame:
+    """One model's scored content (or, where it wrote, its own tokens), with `x`, the place in the figure."""
+    table = token_table(side, view.unit)
+    table["start"], table["end"] = side.encoded.source_start, side.encoded.source_end
+    if side.generated:
+        table = table[side.own].assign(x=np.arange(int(side.own.sum())))
+    else:
+        table = table[side.content]
+        table = table.assign(x=(table["start"] + table["end"]) / 2)
+    return table if view.role == "all" else table[table["role"] == view.role]
+
+
+def token_cells(comparison: Comparison, side: str) -> NDArray[np.int64]:
+    """The cell of each token of a side, of one text that both read; -1: in none."""
+    assert comparison.cells is not None
+    return comparison.cells.token_cell_a if side == "A" else comparison.cells.token_cell_b
+
+
+def _with_gap(table: pd.DataFrame, cells: pd.DataFrame, cell: NDArray[np.int64], view: View) -> pd.DataFrame:
+    """Each cell's difference on the first of its tokens, so that a column of one model sums to the difference."""
+    name = f"{view.score}_difference"
+    own = pd.Series(cell[table["position"]], index=table.index)
+    gap = own.map(cells[name]).where(~own.duplicated())
+    return table.assign(**{name: gap})
+
+
+def _pinned_values(table: pd.DataFrame, view: View) -> list[float]:
+    """The scores of the tokens on the pinned character; none where each model wrote its own text."""
+    if view.pinned is None or (table["start"] < 0).any():
+        return []
+    return list(table.loc[(table["start"] <= view.pinned) & (view.pinned < table["end"]), view.score])
+
+
+def _less_sure(view: View) -> int:
+    """The sign of a difference that means "B is less sure"."""
+    return -1 if view.shown.falls else 1
+
+
+def _sides(comparison: Comparison, view: View) -> tuple[tuple[str, ScoredText, str], ...]:
+    return (("A", comparison.a, ORANGE[view.theme]), ("B", comparison.b, BLUE[view.theme]))
+
+
+FIGURES: dict[str, Callable[[Comparison, View], Drawn]] = {
+    "strip": strip,
+    "line": line,
+    "scatter": scatter,
+    "distribution": distribution,
+    "changes": changes,
+}
+PAIRED = ("scatter", "changes")  # need a text that both models read
+
+
+def check_name(name: str, paired: bool) -> None:
+    """Raise MicroStepError, before heavy work, if no figure has this name or it needs a text that both models read."""
+    check_figure(name, FIGURES)
+    if name in PAIRED and not paired:
+        raise MicroStepError(f"the figure {name!r} needs one text that both models read; continuations are two texts")
+
+
+def draw(name: str, comparison: Comparison, view: View) -> Drawn:
+    """Draw a figure by name.
+
+    Raises:
+        MicroStepError: no figure has this name, or it cannot be drawn of two continuations.
+    """
+    check_name(name, paired=comparison.cells is not None)
+    return FIGURES[name](comparison, view)

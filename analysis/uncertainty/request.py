@@ -1,0 +1,73 @@
+"""A comparison as it was asked for: the inputs that decide it, as one value that can be kept, hashed and run again."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from analysis.document_file import document_file
+from analysis.export import Origin
+from analysis.figures.figure import View
+from analysis.query import Load, RunCost, command_line, load_words, model_words, scoring_cost, text_words
+from analysis.uncertainty.compare import Comparison, compare, compare_continuations
+from model.causal_lm.forward import Progress
+from model.hub.loading import LoadedModel, ModelSpec
+from model.scoring.continuation import Sampling
+from model.text.document import Document
+
+
+@dataclass(frozen=True)
+class Request:
+    """Two models, a document, and how it is read."""
+
+    a: ModelSpec
+    b: ModelSpec
+    document: Document
+    chat: bool = False
+    force_bos: bool = False
+    new_tokens: int = 0  # more than 0: each model continues the document, and its own continuation is scored
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """Both models."""
+        return {"A": self.a, "B": self.b}
+
+    def cost(self, loaded: LoadedModel) -> RunCost:
+        """What a run takes on one of them."""
+        return scoring_cost(loaded, self.document, self.chat, self.force_bos, self.new_tokens)
+
+    def run(self, load: Load, progress: Progress | None = None) -> Comparison:
+        """Answer the request with models that `load` gives."""
+        a, b = load(self.a), load(self.b)
+        if self.new_tokens:
+            return compare_continuations(
+                a, b, self.document, self.new_tokens, self.sampling, self.chat, self.force_bos, progress=progress
+            )
+        return compare(a, b, self.document, self.chat, self.force_bos, progress=progress)
+
+    def origin(self, comparison: Comparison, view: View) -> Origin:
+        """Where a figure of the comparison comes from."""
+        return Origin(
+            command=lambda figure, out: self.command(figure, comparison, view, out),
+            request=dataclasses.asdict(self),
+            view=dataclasses.asdict(view),
+            models={"a": comparison.a.facts, "b": comparison.b.facts},
+            notes={"a": comparison.a.notes, "b": comparison.b.notes},
+            files=dict([document_file(self.document)]),
+            read={"a": comparison.a.encoded.text, "b": comparison.b.encoded.text},
+        )
+
+    def command(self, figure: str, comparison: Comparison, view: View, out: str) -> str:
+        """The command line that makes the same figure, in a folder that holds `document_file(document)`."""
+        words = ["figure", figure]
+        words += model_words("a", self.a, comparison.a.facts) + model_words("b", self.b, comparison.b.facts)
+        words += text_words(self.document, self.chat, self.force_bos)
+        if self.new_tokens:
+            words += ["--continue", str(self.new_tokens), "--temperature", str(self.sampling.temperature)]
+            words += ["--top-p", str(self.sampling.top_p), "--seed", str(self.sampling.seed)]
+        words += load_words(self.a, (comparison.a.facts, comparison.b.facts))
+        words += ["--score", view.score, "--unit", view.unit, "--theme", view.theme]
+        words += ["--pinned", str(view.pinned)] if view.pinned is not None else []
+        words += ["--role", view.role] if view.role != "all" else []
+        return command_line([*words, "--out", out])

@@ -1,0 +1,187 @@
+"""One model on one text: scores with all that is needed to read them, and as a table.
+
+Knows what fits the model's context and the machine, and tells the reader what it left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.score_registry import PER_NAT, SCORES, Unit
+from model.causal_lm.forward import Progress, context_length
+from model.errors import TextError, TooLarge
+from model.hub.loading import LoadedModel, ModelFacts
+from model.hub.memory import Cost, check, estimate, tokens_that_fit
+from model.scoring.caveats import remarks
+from model.scoring.limited_history import Method, limited_history
+from model.scoring.token_scores import TokenScores, chunk_positions, score
+from model.text.document import TEMPLATE, Document
+from model.text.encoding import EncodedText, encode, token_strings
+
+TOP_K = 5
+LONGEST_TEXT = 20_000_000  # characters; tokenising more would hold up the machine before anything is known
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """One model's scores of one document."""
+
+    facts: ModelFacts
+    encoded: EncodedText  # N tokens
+    scores: TokenScores  # of the same N
+    strings: dict[int, str]  # what each of the top-k ids stands for
+    notes: tuple[str, ...] = field(default=())  # what a reader must know: truncation, missing template, ...
+    generated: int = 0  # how many of the last tokens the model wrote itself
+    ended: bool = False  # the last token ends the text: a choice that the model made, and no bytes of text
+
+    def __post_init__(self) -> None:
+        if len(self.encoded) != len(self.scores):
+            raise ValueError(f"{len(self.encoded)} tokens but {len(self.scores)} scores")
+
+    @property
+    def content(self) -> NDArray[np.bool_]:
+        """[N] scored tokens that are text, not template."""
+        found: NDArray[np.bool_] = (self.encoded.role != TEMPLATE) & ~self.scores.missing
+        return found
+
+    @property
+    def own(self) -> NDArray[np.bool_]:
+        """[N] scored tokens that the model wrote itself."""
+        return np.arange(len(self.encoded)) >= len(self.encoded) - self.generated
+
+
+def encode_for(
+    loaded: LoadedModel, document: Document, chat: bool, force_bos: bool = False, reply: bool = False, side: str = ""
+) -> EncodedText:
+    """Tokenise for one model, `side` of those that are compared; refuse what is empty or far too long."""
+    if not any(message.content or message.extra for message in document.messages):
+        raise TextError("the text is empty; type or choose one")
+    if len(document.text) > LONGEST_TEXT:
+        raise TooLarge(f"the text has {len(document.text):,} characters; at most {LONGEST_TEXT:,} are read")
+    try:
+        return encode(document, loaded.tokenizer, chat=chat, force_bos=force_bos, reply=reply)
+    except TextError as error:
+        which = f"model {side}, {loaded.facts.name}" if side else loaded.facts.name
+        raise TextError(f"{which}: {error}") from error
+
+
+def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[str, ...]]:
+    """Cut a text to what the model's context and the machine's memory hold, and say so.
+
+    Raises:
+        TooLarge: not even one token fits.
+    """
+    notes, limit = [], context_length(loaded.model)
+    room = len(encoded) if limit is None else limit + 1 - len(encoded.prefix)  # the last token is never read
+    if len(encoded) > room:
+        notes.append(
+            f"the first {room:,} of {len(encoded):,} tokens were scored: the model's context ends at {limit:,}"
+        )
+        encoded = encoded.head(room)
+    try:
+        check(cost_of(loaded, len(encoded)), loaded.model.device)
+    except TooLarge:
+        n = tokens_that_fit(loaded, loaded.model.device, chunk=chunk_positions(loaded.facts.vocab_size))
+        if n < 1:
+            raise
+        notes.append(f"the first {n:,} of {len(encoded):,} tokens were scored: more does not fit the free memory")
+        encoded = encoded.head(n)
+    return encoded, tuple(notes)
+
+
+def cost_of(loaded: LoadedModel, n_tokens: int) -> Cost:
+    """What scoring a text of that length takes."""
+    return estimate(loaded, n_tokens, chunk=chunk_positions(loaded.facts.vocab_size))
+
+
+def score_document(
+    loaded: LoadedModel,
+    document: Document,
+    chat: bool = False,
+    force_bos: bool = False,
+    k: int = TOP_K,
+    progress: Progress | None = None,
+) -> ScoredText:
+    """Score a document under one model.
+
+    Raises:
+        TextError, TooLarge: see `encode_for` and `fit`.
+    """
+    encoded, cut = fit(loaded, encode_for(loaded, document, chat, force_bos))
+    (scores,) = score(loaded.model, [encoded.ids], prefix=encoded.prefix, k=k, progress=progress)
+    return scored_text(loaded, encoded, scores, (*remarks(loaded, encoded, chat), *cut))
+
+
+def score_limited(
+    loaded: LoadedModel,
+    document: Document,
+    window: int,
+    method: Method = "exact",
+    stride: int = 16,
+    chat: bool = False,
+    force_bos: bool = False,
+    k: int = TOP_K,
+    progress: Progress | None = None,
+) -> ScoredText:
+    """Score a document whose tokens see at most `window` tokens of history; the notes say how it was limited."""
+    encoded, cut = fit(loaded, encode_for(loaded, document, chat, force_bos))
+    found = limited_history(loaded.model, encoded.ids, window, method, stride, encoded.prefix, k, progress)
+    notes = (f"limited history, {found.meaning}", *remarks(loaded, encoded, chat), *cut)
+    return scored_text(loaded, encoded, found.scores, notes)
+
+
+def scored_text(
+    loaded: LoadedModel,
+    encoded: EncodedText,
+    scores: TokenScores,
+    notes: tuple[str, ...],
+    generated: int = 0,
+    ended: bool = False,
+) -> ScoredText:
+    """Put scores together with what their top-k ids stand for."""
+    notes = (*notes, *impossible(scores.surprisal))
+    ids = np.unique(scores.topk_ids[scores.topk_ids >= 0])
+    strings = dict(zip(ids.tolist(), token_strings(loaded.tokenizer, ids), strict=True))
+    return ScoredText(loaded.facts, encoded, scores, strings, notes, generated, ended)
+
+
+def impossible(surprisal: NDArray[np.float32]) -> tuple[str, ...]:
+    """What must be said where tokens came that the model had ruled out: a logit of minus infinity is legal."""
+    count = int(np.isinf(surprisal).sum())
+    if not count:
+        return ()
+    return (
+        f"{count:,} of {len(surprisal):,} tokens came although the model gave them probability 0: their surprisal is"
+        " infinite, and so is every mean of it, and bits per byte",
+    )
+
+
+def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:
+    """A row a token: position, token_id, token, start, end, role and the scores.
+
+    `start` and `end` are characters of what the model read (`scored.encoded.text`). Entropy and surprisal are in
+    `unit`, which stands last. A missing score is NaN, a missing rank NA.
+    """
+    encoded, scores = scored.encoded, scored.scores
+    rank = pd.array(scores.rank, dtype="Int64")
+    rank[scores.missing] = pd.NA
+    return pd.DataFrame(
+        {
+            "position": np.arange(len(encoded)),
+            "token_id": encoded.ids,
+            "token": encoded.display,
+            "start": encoded.start,
+            "end": encoded.end,
+            "role": encoded.role.astype(object),
+            **{
+                name: getattr(scores, name).astype(np.float64) * (PER_NAT[unit] if SCORES[name].information else 1)
+                for name in ("entropy", "confidence", "margin", "surprisal")
+            },
+            "rank": rank,
+            "unit": unit,
+        }
+    )

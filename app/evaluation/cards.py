@@ -1,0 +1,226 @@
+"""The cards of the benchmarks page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
+
+from analysis.export import Origin
+from analysis.figures.figure import Drawn, visible
+from analysis.figures.theme import Theme
+from app.cards import card
+from app.error_net import safely
+from app.escape import plain
+from app.evaluation.controls import Chosen
+from app.evaluation.strip import sample_strip
+from app.token_strip import token_strip
+from app.widgets import step
+from evals.report import figures, sample_figures
+from evals.report.paired import difference
+from evals.report.provenance import document_origin, invalid_origin, report_origin, sample_origin
+from evals.report.score_rows import Evaluated, Row
+from evals.report.side_by_side import KEYS, Beside, Side, invalid
+from evals.report.tables import TEXT_COLUMNS, TITLES, notes, with_error
+from evals.samples import Sample
+
+SAMPLE, ANSWER, UNREAD = "sample", "answer_number", "unread"
+LONGEST = 20_000  # characters of a prompt or an answer that are sent
+WIDTHS = {"tau": 45, "score": 85, "invalid": 70, "tokens / macro step": 155, "tokens / s": 80, "x base": 65}
+ROW, MOST = 35, 320  # height of a row of a table, and of a table
+
+
+def summary(rows: Sequence[Row]) -> None:
+    """The four figures that answer how good and how fast; of one benchmark."""
+    share = rows[0].benchmark.higher_is_better
+    best = max(rows, key=lambda row: row.score.value if share else -row.score.value)
+    base = next((row for row in rows if row.tau is None or row.tau > 1), None)
+    longest = max(rows, key=lambda row: row.tokens_per_macro_step)
+    with st.container(border=True, key="card_summary"):
+        columns = st.columns(4)
+        with columns[0]:
+            st.metric("best score", with_error(best.score, share), help=_PLUS_MINUS)
+            alone = "" if base is None or base is best else f"; {base.name}: {with_error(base.score, share)}"
+            st.caption(plain(f"{best.benchmark.metric}, {best.name}{alone}"))
+        with columns[1]:
+            st.metric("most tokens per macro step", f"{longest.tokens_per_macro_step:.2f}")
+            st.caption(plain(f"{longest.name}: {with_error(longest.score, share)}"))
+        with columns[2]:
+            _fastest(rows)
+        with columns[3]:
+            counted = [(found.value, row) for row in rows if (found := row.invalid(row.benchmark.metric)) is not None]
+            most = max(counted, key=lambda pair: pair[0], default=None)
+            st.metric("most invalid", "none" if most is None else f"{most[0]:.1%}", help="Answers not to be read.")
+            st.caption("no answer is read" if most is None else plain(f"by {rows[0].benchmark.metric}, {most[1].name}"))
+
+
+_PAIRED = (
+    "Both runs answered the same documents, so the difference is taken document by document. The interval is by"
+    " Student's t over documents."
+)
+_PLUS_MINUS = "With one standard error, over samples. A base alone is a plain model, or tau above 1."
+
+
+def _fastest(rows: Sequence[Row]) -> None:
+    if not rows[0].benchmark.generates:
+        st.metric("most tokens per second", "none")
+        st.caption("nothing is written")
+        return
+    fastest = max(rows, key=lambda row: row.tokens_per_second)
+    st.metric("most tokens per second", f"{fastest.tokens_per_second:,.0f}", help="Prompts read included.")
+    over = max((row for row in rows if row.speedup is not None), key=lambda row: row.speedup or 0, default=None)
+    best = "" if over is None else f"; at best {over.speedup:.2f} x base, {over.name}"
+    st.caption(plain(f"{fastest.name}{best}"))
+
+
+def report_cards(rows: Sequence[Row], found: Mapping[str, Evaluated], theme: Theme) -> None:
+    """The table of all benchmarks, and a figure of each."""
+    table = figures.reading_table(rows)
+
+    def body() -> None:
+        text = st.column_config.TextColumn
+        columns = {title: text(alignment="right", width=WIDTHS.get(title)) for title in TITLES[TEXT_COLUMNS:]}
+        columns |= {title: text(width=WIDTHS[title]) for title in ("tau", "score")}
+        order = [*(title for title in TITLES if title != "samples"), "samples"]  # what costs is seen first
+        st.dataframe(
+            table,
+            key="report_table",
+            hide_index=True,
+            height=_height(table, 460),
+            column_order=order,
+            column_config=columns,
+        )
+        st.caption(plain(" ".join(notes(rows)[1:]), longest=2000))
+
+    card(figures.report(rows, theme), report_origin(found, rows), body=body)
+    names = list(dict.fromkeys(row.benchmark.name for row in rows))
+    for at in range(0, len(names), 2):
+        for column, name in zip(st.columns(min(2, len(names))), names[at : at + 2], strict=False):
+            mine = [row for row in rows if row.benchmark.name == name]
+            with column:
+                card(figures.score(mine, theme), report_origin(found, mine, name))
+
+
+def sample_cards(chosen: Chosen, theme: Theme) -> None:
+    """The documents that are shown, and one of them with both answers."""
+    beside, show = chosen.beside, chosen.show
+    if not beside.alike:
+        st.caption("The runs were not asked the same documents: compare only those whose prompts are the same.")
+    if (paired := difference(beside)) is not None:
+        st.caption(plain(paired.spoken, longest=400), help=_PAIRED)
+    drawn = sample_figures.documents(beside, show, theme)
+    table = drawn.data
+    if table.empty:
+        st.info("No document is such. Choose others above.")
+        return
+    _listed(drawn, document_origin(beside, show), table, SAMPLE)
+    highest = max(beside.documents())
+    document = step("Document", table["document"].tolist(), highest, SAMPLE, "Its number in the data set, from 0.")
+    found = beside.of(document)
+    _prompts(beside, found)
+    answer = _which(found)
+    come_from = sample_origin(beside, document, answer)
+    pieces = sample_figures.pieces(beside, document, answer)
+    strip = sample_strip(pieces)
+    if strip is not None:
+        card(
+            sample_figures.tokens(beside, document, answer, theme),
+            come_from,
+            body=lambda: token_strip(strip, key="sample_strip"),
+        )
+    else:
+        st.caption("Nothing was written for this document: it was scored by likelihoods, or answers are empty.")
+    facts = sample_figures.facts(beside, document, theme)
+    height = _height(facts.data, 2 * MOST)  # tokens per macro step are in view
+    card(facts, come_from, body=lambda: st.dataframe(facts.data, key="fact_table", hide_index=True, height=height))
+    if pieces:
+        with st.expander("The answers as text"):
+            for key, _, piece in pieces:
+                st.caption(f"{key}, as it is scored")
+                _text(piece.text)
+
+
+def _which(found: Sequence[Sample | None]) -> int:
+    """Which of several answers to a document."""
+    most = max(len(sample.answers) for sample in found if sample is not None)
+    if most < 2:
+        return 1
+    return int(st.number_input("Answer", 1, most, key=ANSWER, width=130, help="Of several to one document."))
+
+
+def _prompts(beside: Beside, found: Sequence[Sample | None]) -> None:
+    """The prompts; one where they are the same."""
+    prompts = [(key, sample.prompt) for key, sample in zip(KEYS, found, strict=False) if sample is not None]
+    if len({text for _, text in prompts}) == 1:
+        prompts = [("", prompts[0][1])]
+    for key, text in prompts:
+        if text:
+            with st.expander("The prompt" + (key and f" of {key}")):
+                _text(text)
+
+
+def invalid_cards(side: Side, way: str, theme: Theme) -> None:
+    """The answers that could not be read, each with its reason, and the text of one."""
+    drawn = sample_figures.invalid(side, way, theme)
+    table = drawn.data
+    if table.empty:
+        st.info(plain(f"No answer is invalid: {way} could read all {len(side.file.samples):,}."))
+        return
+    reasons = "; ".join(f"{why} ({count:,})" for why, count in table["reason"].value_counts().items())
+    st.caption(plain(f"Of {len(side.file.samples):,} documents, {len(table):,} answers: {reasons}.", longest=1000))
+    shown = table.assign(text=table["text"].map(lambda text: visible(text, 80)))
+    _listed(drawn, invalid_origin(side, way), shown, UNREAD)
+    highest = max(side.samples)
+    numbers = list(dict.fromkeys(table["document"].tolist()))
+    document = step("Invalid document", numbers, highest, UNREAD, "Its number in the data set, from 0.")
+    sample = side.samples[document]
+    for number, why in invalid(sample, way):
+        st.caption(plain(f"Invalid since {why}." if len(sample.answers) < 2 else f"Answer {number}: {why}."))
+        for piece in sample.answers[number - 1 : number]:
+            _text(piece.text)
+    with st.expander("The prompt of the invalid answer"):
+        _text(sample.prompt)
+
+
+def _listed(drawn: Drawn, origin: Origin, table: pd.DataFrame, key: str) -> None:
+    """A card of a table of documents; choosing a row goes to its document."""
+    said = [name for name in table if not table[name].isin(["", None]).all()]
+
+    def chosen() -> None:
+        if rows := st.session_state[f"{key}_table"]["selection"]["rows"]:
+            st.session_state[key] = int(table["document"].iloc[rows[0]])
+
+    def body() -> None:
+        st.dataframe(
+            table[said],
+            key=f"{key}_table",
+            on_select=safely(chosen),
+            selection_mode="single-row",
+            hide_index=True,
+            height=_height(table),
+            column_config={name: _column(name) for name in said},
+        )
+
+    card(drawn, origin, body=body)
+
+
+def _column(name: str) -> ColumnConfig:
+    """The words above a column: "score_A" is "score, A"."""
+    title = f"{name[:-2]}, {name[-1]}" if name[-2:] in ("_A", "_B") else name
+    words = title.replace("tokens_per_macro_step", "tokens / step").replace("_", " ")
+    if name.startswith(("score_", "tokens_per")):
+        return st.column_config.NumberColumn(words, format="%.3g", width=len(words) * 7 + 10)
+    return st.column_config.Column(words, width="medium" if name.startswith(("invalid", "reason")) else None)
+
+
+def _text(text: str) -> None:
+    """Text of a file, as it is."""
+    st.code(text[:LONGEST] or " ", language=None, wrap_lines=True)
+    if len(text) > LONGEST:
+        st.caption(f"{len(text) - LONGEST:,} more characters are in the export.")
+
+
+def _height(table: pd.DataFrame, most: int = MOST) -> int:
+    return min(most, 3 + ROW * (1 + len(table)))

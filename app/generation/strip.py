@@ -1,0 +1,126 @@
+"""From a generation, or a sweep of its tau, to the interlinear strip."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.figures.figure import visible
+from analysis.generation.result import BASE, Answer, Generation
+from analysis.generation.sweep import Sweep
+from analysis.generation.sweep_figures import row_name
+from analysis.generation.tables import why_ended
+from analysis.score_registry import PER_NAT, Unit, significant
+from app.token_strip import Detail, Legend, Note, Strip, TokenRow, TopK
+
+FEWEST = 0.001  # probability that is still shown as a number
+NOTE = "the numbers count macro steps; a notch starts one"
+
+
+def generation_strip(generation: Generation, unit: Unit) -> Strip:
+    """The answer with its segments, and the base's own: under it where it is the same text, else after it."""
+    micro, base = generation.micro, generation.base
+    aligned = base is None or base.text == micro.text
+    rows = [_segmented(generation, "micro", generation.facts.name, unit, None if aligned else micro.text)]
+    if base is not None:
+        rows.append(_base(generation, base, unit, None if aligned else base.text))
+    return Strip(micro.text if aligned else "", tuple(rows), legend(), aligned)
+
+
+def sweep_strip(sweep: Sweep, unit: Unit) -> Strip:
+    """A row a tau: under each other where all wrote the same text, else one after another."""
+    one = sweep.one_text
+    rows = [
+        _segmented(
+            each,
+            f"τ {row_name(each.how.tau)}",
+            f"tau {row_name(each.how.tau)}: {significant(each.tokens_per_macro_step)} tokens per macro step",
+            unit,
+            None if one else each.micro.text,
+            labelled=not one,
+        )
+        for each in sweep.generations
+    ]
+    return Strip(sweep.generations[0].micro.text if one else "", tuple(rows), legend(), one)
+
+
+def _segmented(
+    generation: Generation, key: str, title: str, unit: Unit, text: str | None, labelled: bool = True
+) -> TokenRow:
+    """A micro_step model's answer."""
+    answer, segments = generation.micro, generation.segments
+    of = segments.of_token
+    starts = np.zeros(len(answer), dtype=bool)
+    starts[segments.starts] = True
+    writers = sorted(set(generation.written_by))
+    return TokenRow(
+        key=key,
+        title=title,
+        start=answer.start,
+        end=answer.end,
+        value=1 - answer.probability,
+        scale="sequential",
+        details=(
+            *_details(answer, unit),
+            Detail("macro step", of + 1, digits=0),
+            Detail("micro position", segments.micro_position, digits=0),
+        ),
+        notes=(
+            Note("written by", np.array([writers.index(who) for who in generation.written_by]), tuple(writers)),
+            Note("segment ended", of, tuple(_ending(generation, i) for i in range(len(segments)))),
+        ),
+        topk=_topk(generation, answer),
+        display=tuple(answer.display),
+        boundary=starts,
+        labels=tuple(map(str, (of + 1).tolist())) if labelled else None,
+        text=text,
+    )
+
+
+def _base(generation: Generation, answer: Answer, unit: Unit, text: str | None) -> TokenRow:
+    """The base's own answer."""
+    return TokenRow(
+        key="base",
+        title="the base alone, a macro step a token",
+        start=answer.start,
+        end=answer.end,
+        value=1 - answer.probability,
+        scale="sequential",
+        details=_details(answer, unit),
+        notes=(Note("written by", np.zeros(len(answer), dtype=np.int64), (BASE,)),),
+        topk=_topk(generation, answer),
+        display=tuple(answer.display),
+        text=text,
+    )
+
+
+def _details(answer: Answer, unit: Unit) -> tuple[Detail, ...]:
+    return (
+        Detail("probability", answer.probability, digits=3),
+        Detail(f"-ln p under the base, {unit}", (answer.nll * PER_NAT[unit]).astype(np.float32)),
+    )
+
+
+def _ending(generation: Generation, segment: int) -> str:
+    """Why a segment ended, and what was refused."""
+    segments = generation.segments
+    said, refused = why_ended(generation, segment), int(segments.refused_ids[segment])
+    if refused < 0:
+        return said
+    p = float(segments.refused_probability[segment])
+    chance = f"p {p:.3f}" if p >= FEWEST else f"p < {FEWEST}"
+    chance += " under the base" if segments.why[segment] == "disagreed" else ""
+    return f"{said}: “{visible(generation.strings.get(refused, ''), 20)}”, {chance}"
+
+
+def _topk(generation: Generation, answer: Answer) -> TopK | None:
+    if not answer.topk_ids.size:
+        return None
+    ids = np.array(sorted(generation.strings), dtype=np.int64)
+    places: NDArray[np.int32] = np.searchsorted(ids, np.maximum(answer.topk_ids, ids[0])).astype(np.int32)
+    return TopK(places, answer.topk_probability, tuple(generation.strings[i] for i in ids.tolist()))
+
+
+def legend() -> Legend:
+    """Of a strip that shows probabilities."""
+    return Legend("1, sure", "0, unsure", f"probability of each token under whoever wrote it; {NOTE}")

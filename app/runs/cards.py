@@ -1,0 +1,180 @@
+"""The cards of the runs page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from analysis.runs.figure_style import colours
+from analysis.runs.figures import draw
+from analysis.runs.log import Checkpoint, RunLog
+from analysis.runs.provenance import RunsView, origin
+from analysis.runs.summary import Summary, duration
+from analysis.runs.tables import recipe
+from analysis.score_registry import PER_NAT, significant
+from app import state
+from app.cards import card
+from app.error_net import safely
+from app.escape import plain
+from app.widgets import one_of
+from model.hub.catalog import find
+from model.hub.huggingface import is_repo_id
+
+STATES = (
+    "**finished**: the final model is there.  \n**running**: it is not, and the log was written to less than a minute "
+    "ago, or than five of the run's own longest pauses.  \n**stopped**: the log is older.  \nThis is told from files; "
+    "no process is asked. A run that was killed just now still reads as running, one that pauses for long (a large "
+    "validation, a busy disk, another machine's clock) as stopped until it writes again."
+)
+PAGES = {"Uncertainty": "uncertainty.py", "Segmentation": "segmentation.py", "Generation": "generation.py"}
+SHOWN = (
+    "run", "state", "steps", "planned", "stage", "loss", "validation_loss", "tokens_per_second", "objective", "base",
+    "data",
+)  # fmt: skip
+FOLDER_OF_PAGES = Path(__file__).resolve().parents[2] / "pages"
+
+
+def summary(found: Summary, view: RunsView) -> None:
+    """The four figures that answer how training goes."""
+    line, best, under_way = found.line, found.best, found.under_way
+    what = "validation" if found.validated else "training"
+    with st.container(border=True, key="card_summary"):
+        columns = st.columns(4)
+        with columns[0]:
+            loss = significant(line.token_loss * PER_NAT[view.unit])
+            st.metric(
+                f"{'lowest ' if found.compared > 1 else ''}{what} loss a token",
+                f"{loss} {view.unit}",
+                help=(
+                    "Of the tokens alone, at the last validation of each chosen run; the lowest of them."
+                    if found.validated
+                    else "Of the tokens alone; there is no validation yet: the last line of training."
+                )
+                + " What training minimises has other parts too (stops, a teacher), whose weights differ from recipe to"
+                " recipe, and does not compare.",
+            )
+            apart = f"; {found.apart:,} chosen runs on other data or of another kind do not compare" * bool(found.apart)
+            st.caption(plain(f"{best.name}, step {line.step:,}{apart}"))
+        with columns[1]:
+            st.metric(
+                "its accuracy",
+                f"{line.accuracy:.1%}",
+                help="Share of labelled tokens that are the likeliest. 95% interval over validation rows, by Student's "
+                "t: the tokens of a row are not independent. None of training, of few rows, and in older logs.",
+            )
+            interval = found.accuracy.ends("{:.1%}".format, "95% interval ")
+            st.caption(f"{interval}; {line.tokens:,} tokens")
+        with columns[2]:
+            st.metric(
+                "its tokens per second",
+                "none" if found.speed is None else f"{found.speed:,.0f}",
+                help="Median of the last 20 lines; all tokens of the rows, prompts included, on the run's machine.",
+            )
+            st.caption(f"{duration(best.lines[-1].seconds)} of training so far")
+        with columns[3]:
+            st.metric("steps", f"{under_way.steps:,} / {under_way.facts.steps:,}", help=STATES)
+            left = under_way.seconds_left
+            rest = f", about {duration(left)} left" if under_way.state == "running" and left is not None else ""
+            st.caption(plain(f"{under_way.name}: {under_way.state}{rest}"))
+
+
+def runs_card(listed: Sequence[RunLog], chosen: Sequence[RunLog], view: RunsView, left_out: int) -> None:
+    """The table of all runs of the folder; those that are drawn in their colours."""
+    drawn = draw("runs", listed, view)
+    known = colours(chosen, view.theme)
+
+    def body() -> None:
+        shown = drawn.data[list(SHOWN)]
+        styled = shown.style.apply(
+            lambda row: [
+                f"color: {known[row['run']]}; font-weight: bold" if name == "run" and row["run"] in known else ""
+                for name in row.index
+            ],
+            axis=1,
+        )
+        number, unit = st.column_config.NumberColumn, view.unit
+        st.dataframe(
+            styled,
+            key="runs_table",
+            hide_index=True,
+            height=min(320, 38 + 35 * len(shown)),
+            column_config={
+                "steps": number("steps", help="Done, as far as the log says.", format="localized"),
+                "planned": number("of", help="Steps of the recipe.", format="localized"),
+                "loss": number(f"loss, {unit}", help="Of the last line of training.", format="%.3g"),
+                "validation_loss": number(f"validation loss, {unit}", help="Of the last validation.", format="%.3g"),
+                "tokens_per_second": number("tokens/s", help="Of the last line of training.", format="%.0f"),
+                "state": st.column_config.TextColumn("state", help=STATES),
+            },
+        )
+        if left_out:
+            st.caption(f"{left_out:,} older runs are left out; give a folder that holds fewer.")
+
+    card(drawn, origin(listed, view), body=body)
+
+
+def facts_card(runs: Sequence[RunLog], view: RunsView) -> None:
+    """Facts and settings side by side, and each recipe as it is."""
+    drawn = draw("facts", runs, view)
+
+    def body() -> None:
+        table: pd.DataFrame = drawn.data
+        if len(runs) > 1:
+            only = st.toggle("Only what differs", True, key="only_differs", bind="query-params")
+            table = table[table["differs"]] if only else table
+        if table.empty:
+            st.caption("The runs are alike in all that they say of themselves.")
+        else:
+            st.dataframe(table.drop(columns="differs"), key="facts_table", hide_index=True, height=320)
+        for run in runs:
+            with st.expander(f"Recipe of {plain(run.name)}"):
+                st.code(recipe(run.path) or "There is no recipe.yaml in this run.", language="yaml", wrap_lines=True)
+
+    card(drawn, origin(runs, view), body=body)
+
+
+def checkpoints_card(runs: Sequence[RunLog]) -> None:
+    """A checkpoint, and the pages that open it."""
+    with st.container(border=True, key="card_checkpoints"):
+        st.markdown("**Checkpoints**")
+        st.caption(
+            "Opens a checkpoint as model B on another page, beside the run's base as model A where that can be opened. "
+            "An adapter (LoRA) is merged into the base that it names."
+        )
+        having = [run for run in runs if run.look.checkpoints]
+        if not having:
+            st.caption("None of these runs has a complete checkpoint yet.")
+            return
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            run = having[one_of("Run", [run.name for run in having], "checkpoint_run")]
+            newest = tuple(reversed(run.look.checkpoints))
+            chosen = newest[one_of("Checkpoint", [each.title for each in newest], "checkpoint")]
+            for title, page in PAGES.items():
+                if st.button(title, on_click=safely(_take), args=(run, chosen), key=f"open_{title}"):
+                    # an empty query, since Streamlit refuses to clear one that widgets are bound to
+                    st.switch_page(FOLDER_OF_PAGES / page, query_params={})
+        st.code(str(chosen.path.resolve()), language=None, wrap_lines=True)
+
+
+def _take(run: RunLog, chosen: Checkpoint) -> None:
+    """Put the checkpoint and its base into the sidebar, and take away what belonged to other models there."""
+    st.session_state[state.B] = str(chosen.path.resolve())
+    st.session_state["adapter_B"] = st.session_state["revision_B"] = ""
+    if (base := _base(run)) is not None:
+        commit = run.facts.base_revision or ""
+        of_hub = is_repo_id(base) and find(base) is None and len(commit) == 40
+        st.session_state[state.A] = base
+        st.session_state["adapter_A"], st.session_state["revision_A"] = "", commit if of_hub else ""
+
+
+def _base(run: RunLog) -> str | None:
+    """The run's base as a name that opens; None where it was only a configuration, or is not to be found."""
+    name = run.facts.base
+    try:
+        there = Path(name).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):
+        there = False
+    return name if find(name) is not None or there or (is_repo_id(name) and "/" in name) else None

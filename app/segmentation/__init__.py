@@ -1,0 +1,1 @@
+"""The Segmentation page's parts."""

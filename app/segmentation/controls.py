@@ -1,0 +1,141 @@
+"""The segmentation page's own controls: what is cut, under which models, and what further runs read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import streamlit as st
+
+from analysis.segmentation.corpus_view import StoreSides
+from analysis.segmentation.features import Gathering, Window
+from analysis.segmentation.request import CutRequest
+from app.cache import store_sides
+from app.escape import plain
+from app.sidebar import Inputs
+from app.widgets import MOST_CAP, NO_TEXT
+from model.errors import MicroStepError
+from model.scoring.limited_history import Method
+from model.segmentation.segment import MAX_LENGTH
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the controls say: a request without strategies, or why there is none."""
+
+    request: CutRequest | None
+    store: StoreSides | None = None
+    other_precision: bool = False
+    problem: str = ""
+    hint: str = ""
+
+
+def controls(inputs: Inputs) -> Asked:
+    """Draw the controls and read them."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        source = st.segmented_control(
+            "What is cut", ["text", "store"], default="text", key="what", bind="query-params", required=True,
+            format_func={"text": "the text", "store": "a corpus store"}.__getitem__,
+            help="**the text** of the sidebar, or the documents of a **corpus store**: a folder that "
+            "`python -m analysis corpus` made.",
+        )  # fmt: skip
+        which = "A"
+        if source == "text":
+            which = st.segmented_control(
+                "Models", ["A", "B", "both"], default="both", key="models", bind="query-params", required=True,
+                help="Do both cut at the same places? Their cuts are compared by the characters of the text.",
+            )  # fmt: skip
+        cap = st.number_input(
+            "Most tokens, M", 1, MOST_CAP, MAX_LENGTH, key="most", bind="query-params", width=130,
+            help="The cap: no segment has more tokens, under any strategy.",
+        )  # fmt: skip
+        folder = number = None
+        if source == "store":
+            folder = st.text_input("Folder of the store", key="store", bind="query-params", width=360)
+            number = st.number_input(
+                "Document shown", 0, None, 0, key="document", bind="query-params", width=140,
+                help="The one that is shown token by token; statistics are over all of them.",
+            )  # fmt: skip
+        how, window, other = _further(source == "text")
+    request = CutRequest((), None, (), int(cap), how)
+    if source == "store":
+        return _of_store(request, str(folder or "").strip(), int(number or 0))
+    if inputs.problem:
+        return Asked(None, problem=inputs.problem)
+    if inputs.document is None or inputs.a is None or inputs.b is None:
+        return Asked(None, hint=NO_TEXT)
+    models = tuple((key, spec) for key, spec in (("A", inputs.a), ("B", inputs.b)) if which in (key, "both"))
+    history = Window(window, how.history, how.stride) if window else None
+    text = replace(
+        request,
+        models=models,
+        document=inputs.document,
+        chat=inputs.chat,
+        force_bos=inputs.force_bos,
+        history=history,
+    )
+    return Asked(text, other_precision=other)
+
+
+def _of_store(request: CutRequest, folder: str, number: int) -> Asked:
+    if not folder:
+        return Asked(None, hint="Give the folder of a store; `python -m analysis corpus` makes one of a data set.")
+    try:
+        found = store_sides(Path(folder).expanduser())
+        number = min(number, found.rows - 1)
+        st.caption(f"{found.rows:,} documents, {len(found.whole):,} tokens. Shown: {plain(found.title(number))}")
+        return Asked(replace(request, store=folder, number=number), found)
+    except MicroStepError as error:
+        return Asked(None, problem=str(error))
+
+
+def _further(text: bool) -> tuple[Gathering, int | None, bool]:
+    """Choices for what needs a run of its own: history, attention, precision; and how a prompt is treated."""
+    with st.popover("Further runs", help="Limited history, attention, the other precision, the prompt of a chat."):
+        apart = st.segmented_control(
+            "Prompt", ["auto", "apart", "cut"], default="auto", key="prompt", bind="query-params", required=True,
+            disabled=not text,
+            help="**apart**: each token that the assistant did not write is a segment of its own, since the prompt is "
+            "never merged. **cut**: as all other text. **auto**: apart in a chat that holds an answer.",
+        )  # fmt: skip
+        method = st.selectbox(
+            "How a history is limited", ["exact", "strided", "banded"], key="history_method", bind="query-params",
+            help="**exact**: every window is read anew. **strided**: one window for every so many tokens. **banded**: "
+            "one pass with a banded mask, which reaches layers × (window - 1) + 1 tokens back.",
+        )  # fmt: skip
+        stride = st.number_input("Stride, tokens", 1, 512, 16, key="stride", bind="query-params")
+        beside = st.toggle(
+            "Limited history beside the full one", key="history", bind="query-params", disabled=not text,
+            help="Adds a card with H given the last tokens only, and the excess D over the full entropy.",
+        )  # fmt: skip
+        window = st.number_input("Its window, tokens", 1, 4096, 32, key="window", bind="query-params")
+        layers = st.text_input(
+            "Layers of the attention", key="layers", bind="query-params", placeholder="all; or 0-3, 7"
+        )
+        heads = st.text_input("Heads of the attention", key="heads", bind="query-params", placeholder="all; or 0-3, 7")
+        other = st.toggle(
+            "Stability in the other precision", key="precision", bind="query-params", disabled=not text,
+            help="Runs each model a second time, in bfloat16 (or float32), to see which boundaries flip.",
+        )  # fmt: skip
+    try:
+        numbers = _numbers(layers, "layers"), _numbers(heads, "heads")
+    except MicroStepError as error:
+        st.error(plain(str(error)))
+        numbers = None, None
+    kept_apart = {"auto": None, "apart": True, "cut": False}[str(apart)]
+    how = Gathering(*numbers, cast(Method, method), int(stride), kept_apart)
+    return how, int(window) if text and beside else None, bool(text and other)
+
+
+def _numbers(text: str, what: str) -> tuple[int, ...] | None:
+    """0-3, 7 as numbers; None for all."""
+    found: set[int] = set()
+    for part in text.replace(" ", "").split(",") if text.strip() else ():
+        first, _, last = part.partition("-")
+        if not (first.isascii() and first.isdigit() and (not last or (last.isascii() and last.isdigit()))):
+            raise MicroStepError(f"{what} read like 0-3, 7; {text!r} does not")
+        if int(last or first) > 10_000:
+            raise MicroStepError(f"{what} must be at most 10,000")
+        found |= set(range(int(first), int(last or first) + 1))
+    return tuple(sorted(found)) or None

@@ -1,0 +1,301 @@
+"""The strategies of the segmentation page: their list in the session and the URL, and the widgets that change it.
+
+Every widget of a strategy is drawn from the registry of rules. Values are held in nats, shown in the sidebar's unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import streamlit as st
+
+from analysis.score_registry import Unit, significant
+from analysis.segmentation.segmented_text import Cut
+from analysis.segmentation.single import check_rule
+from analysis.segmentation.strategy import Strategy, labels, scale
+from app.error_net import safely
+from app.escape import plain
+from model.errors import MicroStepError
+from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
+from model.segmentation.solver import POINTS, Solved, solve
+
+DEFAULT = ("entropy:threshold=3", "confidence:tau=0.3", "entropy_relative:rho=0.7", "word")  # about the same lengths
+MOST = 12  # strategies side by side
+LOWEST = -6.0  # nats, of a slider for a rise
+URL = "cut"
+_LIST, _NEXT, _CHOSEN, _MIRRORS = "strategies", "strategies_next", "strategy_chosen", "strategy_mirrors"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A strategy in the list; widgets keep their values by its number."""
+
+    number: int
+    strategy: Strategy
+    said: str = ""  # what the solver, or a refusal, had to say
+
+
+@dataclass
+class Mirror:
+    """A number box or slider that shows a parameter, as the browser last told of it.
+
+    Only the reader writes into it. A value that comes from elsewhere makes another, with a key of its own: written into
+    this one, it would cross what the browser is telling, and the value before it would pass for a move of the reader.
+    """
+
+    name: str
+    turn: int
+    value: float  # the parameter that it stands for
+    first: float  # what it showed when it was made, in the unit shown
+    shown: float  # what it shows now
+
+    @property
+    def key(self) -> str:
+        """Of the widget."""
+        return f"{self.name}_{self.turn}"
+
+
+def entries() -> list[Entry]:
+    """The strategies; at first those of the URL, or a worked example."""
+    if _LIST not in st.session_state:
+        found: list[Strategy] = []
+        for word in st.query_params.get_all(URL)[:MOST]:
+            try:
+                found.append(Strategy.parse(word))
+            except MicroStepError as error:
+                st.warning(f"A strategy of this link is left out: {plain(str(error))}")
+        found = found or [Strategy.parse(word) for word in DEFAULT]
+        st.session_state[_LIST] = [Entry(i, strategy) for i, strategy in enumerate(found)]
+        st.session_state[_NEXT] = len(found)
+    listed: list[Entry] = st.session_state[_LIST]
+    words = [str(entry.strategy) for entry in listed]
+    if st.query_params.get_all(URL) != words:
+        st.query_params[URL] = words
+    return listed
+
+
+def chosen() -> int:
+    """The place in the list of the strategy whose values are drawn."""
+    listed, number = entries(), st.session_state.get(_CHOSEN)
+    if number is None:
+        word = st.query_params.get("curve", "")
+        return min(int(word) - 1, len(listed) - 1) if word.isascii() and word.isdigit() and word != "0" else 0
+    return next((i for i, entry in enumerate(listed) if entry.number == number), 0)
+
+
+def choose(place: int) -> None:
+    """Draw the values of this strategy."""
+    st.session_state[_CHOSEN] = entries()[place].number
+    st.query_params["curve"] = str(place + 1)
+
+
+def editor(cuts: Sequence[Cut], unit: Unit, max_length: int, usable: Sequence[str], why_not: str) -> None:
+    """A line a strategy: its rule, its parameters, a target to solve for, and buttons to copy and remove it.
+
+    Args:
+        cuts: of these strategies, to be solved on; of two models, the first is taken unless the reader says otherwise.
+        unit: in which entropies are shown.
+        max_length: M.
+        usable: names of the rules that can be chosen.
+        why_not: what to say of the others.
+    """
+    listed = entries()
+    sides = list(dict.fromkeys(cut.side.key for cut in cuts))
+    on = sides[0] if sides else "A"
+    with st.container(border=True, key="card_strategies"):
+        if len(sides) > 1:
+            on = st.segmented_control(
+                "Targets are solved on model", sides, default=sides[0], key="solve_on", required=True,
+                help="A strategy has one parameter for both models; the target length is that of this model's cut.",
+            )  # fmt: skip
+        for place, (entry, label) in enumerate(zip(listed, labels([e.strategy for e in listed]), strict=True)):
+            cut = next((cut for cut in cuts if cut.number == place and cut.side.key == on), None)
+            _line(entry, label, cut, unit, max_length, usable, why_not)
+        st.button(
+            "Add a strategy", key="add_strategy", on_click=safely(_add), disabled=len(listed) >= MOST,
+            help=f"Up to {MOST} side by side.",
+        )  # fmt: skip
+
+
+def threshold_slider(place: int, top: float, unit: Unit) -> None:
+    """A wide slider for the parameter that sets the mean length.
+
+    Args:
+        place: of the strategy in the list.
+        top: the largest value that the rule compares, in nats where it has a unit.
+        unit: in which it is shown.
+    """
+    entry = entries()[place]
+    rule = entry.strategy.rule
+    if rule.solves is None:
+        st.caption("This rule has no threshold to move.")
+        return
+    parameter = rule.parameter(rule.solves)
+    factor, (mirror, move) = scale(parameter.unit, unit), _mirror(entry, parameter, unit, "slide")
+    high = max(min(parameter.high, 16 if parameter.integer else top), parameter.low + parameter.step) * factor
+    high = max(high, mirror.first, mirror.shown)  # with other ends it would be another widget
+    low = max(parameter.low * factor, min(LOWEST * factor, mirror.first, mirror.shown))
+    kind = int if parameter.integer else float
+    st.slider(
+        _label(parameter, unit), kind(low), kind(high), kind(mirror.shown), kind(parameter.step),
+        format=None if parameter.integer else "%.3g", key=mirror.key, help=parameter.meaning, on_change=safely(move),
+    )  # fmt: skip
+
+
+def _line(
+    entry: Entry, label: str, cut: Cut | None, unit: Unit, max_length: int, usable: Sequence[str], why_not: str
+) -> None:
+    rule, number = entry.strategy.rule, entry.number
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key=f"strategy_{number}"):
+        st.session_state.setdefault(f"rule_{number}", rule.name)
+        st.selectbox(
+            "Strategy", list(RULES), key=f"rule_{number}", format_func=lambda name: _rule_name(name, usable),
+            on_change=safely(_change_rule), args=(number, tuple(usable), why_not), width=230,
+            help=f"{plain(rule.title)}: a token starts a segment when {plain(rule.meaning)}. Source: "
+            f"{plain(rule.source)}.{'' if rule.causal else ' It needs the token itself: not while writing.'}",
+        )  # fmt: skip
+        for parameter in rule.parameters:
+            _number(entry, parameter, unit)
+        if rule.solves is not None:
+            if (st.session_state.get(f"target_{number}") or 0) > max_length:
+                st.session_state[f"target_{number}"] = float(max_length)
+            st.number_input(
+                "Target length", 1.0, float(max_length), None, 0.1, key=f"target_{number}", width=120,
+                placeholder="tokens", help="The mean length, in tokens a segment, to solve the parameter for.",
+            )  # fmt: skip
+            st.button(
+                "Solve", key=f"solve_{number}", on_click=safely(_solve), args=(number, cut, max_length),
+                disabled=cut is None,
+                help=f"Set {rule.solves} to the value whose mean length is nearest to the target.",
+            )  # fmt: skip
+        full = len(entries()) >= MOST
+        st.button(
+            "⧉", key=f"copy_{number}", on_click=safely(_copy), args=(number,), disabled=full, help=f"Copy {label}"
+        )
+        st.button(
+            "✕", key=f"drop_{number}", on_click=safely(_drop), args=(number,), disabled=len(entries()) < 2,
+            help=f"Remove {label}",
+        )  # fmt: skip
+    if entry.said:
+        st.caption(plain(entry.said))
+
+
+def _number(entry: Entry, parameter: Parameter, unit: Unit) -> None:
+    factor, kind = scale(parameter.unit, unit), int if parameter.integer else float
+    mirror, move = _mirror(entry, parameter, unit, "number")
+    st.number_input(
+        _label(parameter, unit), kind(parameter.low * factor), kind(parameter.high * factor), kind(mirror.shown),
+        step=kind(parameter.step), format=None if parameter.integer else "%.4g", key=mirror.key, width=150,
+        help=f"{plain(parameter.meaning)}.", on_change=safely(move),
+    )  # fmt: skip
+
+
+def _mirror(entry: Entry, parameter: Parameter, unit: Unit, kind: str) -> tuple[Mirror, Callable[[], None]]:
+    """The box or slider of a parameter, a new one if its value came from elsewhere, and what a move of it does."""
+    mirrors: dict[str, Mirror] = st.session_state.setdefault(_MIRRORS, {})
+    name = f"{kind}_{entry.number}_{entry.strategy.name}_{parameter.name}_{unit}"
+    mirror, value = mirrors.get(name), entry.strategy.parameters[parameter.name]
+    if mirror is None or mirror.value != value:
+        shown = value * scale(parameter.unit, unit)
+        mirror = mirrors[name] = Mirror(name, mirror.turn + 1 if mirror else 0, value, shown, shown)
+    return mirror, partial(_moved, entry.number, entry.strategy.name, parameter, unit, mirror)
+
+
+def _label(parameter: Parameter, unit: Unit) -> str:
+    return f"{parameter.name}, {unit if parameter.unit == 'nats' else parameter.unit}"
+
+
+def _rule_name(name: str, usable: Sequence[str]) -> str:
+    rule = RULES[name]
+    if name not in usable:
+        return f"{rule.title} (not here)"
+    further = rule.needs & {"window", "attention", "hidden"}
+    return f"{rule.title} (runs the model again)" if further else rule.title
+
+
+# What widgets do, before the page runs again
+
+
+def _put(number: int, changed: Entry | None) -> None:
+    listed = [changed if entry.number == number else entry for entry in entries()]
+    st.session_state[_LIST] = [entry for entry in listed if entry is not None]
+
+
+def _find(number: int) -> Entry | None:
+    """The strategy, unless it was removed: its widgets may still tell of themselves."""
+    return next((entry for entry in entries() if entry.number == number), None)
+
+
+def _moved(number: int, rule: str, parameter: Parameter, unit: Unit, mirror: Mirror) -> None:
+    """The browser tells of a box or slider, maybe late, and maybe nothing new."""
+    entry, shown = _find(number), st.session_state.get(mirror.key)
+    if entry is None or entry.strategy.name != rule or shown is None or shown == mirror.shown:
+        return
+    value = float(f"{shown / scale(parameter.unit, unit):.6g}")
+    mirror.shown, mirror.value = shown, min(max(value, parameter.low), parameter.high)
+    _put(number, replace(entry, strategy=entry.strategy.with_value(parameter.name, mirror.value), said=""))
+
+
+def _change_rule(number: int, usable: tuple[str, ...], why_not: str) -> None:
+    entry, name = _find(number), st.session_state.get(f"rule_{number}")
+    if entry is None or name is None:
+        return
+    try:
+        check_rule(name, {}, MAX_LENGTH)
+        if name not in usable:
+            raise MicroStepError(why_not)
+        _put(number, Entry(number, Strategy.of(name)))
+    except MicroStepError as error:
+        st.session_state[f"rule_{number}"] = entry.strategy.name
+        _put(number, replace(entry, said=str(error)))
+
+
+def _new_number() -> int:
+    number: int = st.session_state[_NEXT]
+    st.session_state[_NEXT] = number + 1
+    return number
+
+
+def _add() -> None:
+    used = {entry.strategy.name for entry in entries()}
+    free = [name for name, rule in RULES.items() if rule.needs <= {"scores", "text"} and name not in used]
+    st.session_state[_LIST] = [*entries(), Entry(_new_number(), Strategy.of(free[0] if free else "entropy"))]
+
+
+def _copy(number: int) -> None:
+    entry, listed = _find(number), entries()
+    if entry is not None:
+        after = listed.index(entry) + 1
+        st.session_state[_LIST] = [*listed[:after], Entry(_new_number(), entry.strategy), *listed[after:]]
+
+
+def _drop(number: int) -> None:
+    _put(number, None)
+
+
+def _solve(number: int, cut: Cut, max_length: int) -> None:
+    entry, target = _find(number), st.session_state.get(f"target_{number}")
+    if entry is None:
+        return
+    if target is None:
+        _put(number, replace(entry, said="Give a target length first: the mean tokens that a segment is to have."))
+        return
+    strategy = entry.strategy
+    try:
+        solved = solve(strategy.name, cut.inputs, float(target), max_length, POINTS, **strategy.others)
+    except MicroStepError as error:
+        _put(number, replace(entry, said=str(error)))
+        return
+    changed = strategy.with_value(solved.parameter, solved.value)
+    _put(number, replace(entry, strategy=changed, said=_said(solved, cut.side.key)))
+
+
+def _said(solved: Solved, side: str) -> str:
+    """What was reached, and whether more could be."""
+    reached = f"{significant(solved.mean_length, 4)} tokens a segment on model {side}"
+    if abs(solved.mean_length - solved.target_length) < 5e-4:
+        return f"Solved: {reached}, as asked."
+    which = "the nearest that any value gives" if solved.exact else "the nearest of the values that were tried"
+    return f"No value was found that gives {solved.target_length:g} exactly: {reached} is {which}."

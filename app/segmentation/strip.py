@@ -1,0 +1,69 @@
+"""From cuts to the interlinear strip: a row a cut, the chosen strategy's values as a curve above its rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.score_registry import significant
+from analysis.segmentation.comparison import Bench, CutView, value_axis, value_range, why_words
+from analysis.segmentation.segmented_text import Cut
+from analysis.segmentation.strategy import scale
+from app.token_strip import Detail, Legend, LineRow, Note, Strip, TokenRow
+
+
+def segment_strip(bench: Bench, view: CutView) -> Strip:
+    """The cuts that are shown, in the order of the strategies."""
+    rows: list[TokenRow | LineRow] = []
+    for cut in bench.shown:
+        if cut.number == view.chosen:
+            rows.append(_curve(cut, view))
+        rows.append(_row(bench, cut, view))
+    note = "neighbouring segments alternate in tone; a notch starts one; the prompt is faint, and not merged"
+    if all(cut.inputs.prompt is None for cut in bench.shown):
+        note = "neighbouring segments alternate in tone; a notch starts one"
+    return Strip(bench.sides[0].text, tuple(rows), Legend("", "", note, scale="none"))
+
+
+def _row(bench: Bench, cut: Cut, view: CutView) -> TokenRow:
+    side, found, rule = cut.side, cut.found, cut.strategy.rule
+    kept = side.start >= 0
+    lengths = found.lengths[found.segment]
+    compared = value_axis(rule, view.unit)
+    return TokenRow(
+        key=cut.name,
+        title=f"{cut.strategy.title(view.unit)}; {side.facts.name}",
+        start=side.start[kept],
+        end=side.end[kept],
+        details=(
+            Detail("value", (found.value * scale(rule.unit, view.unit))[kept].astype(np.float32)),
+            Detail("segment", found.segment[kept], digits=0),
+            Detail("its tokens", lengths[kept], digits=0),
+        ),
+        notes=(
+            Note("value of", np.zeros(int(kept.sum()), dtype=np.int64), (compared,)),
+            Note("why", bench.reasons(cut)[kept], tuple(why_words(cut, view.unit))),
+        ),
+        boundary=found.starts[kept],
+        muted=None if cut.inputs.prompt is None else cut.inputs.prompt[kept],
+    )
+
+
+def _curve(cut: Cut, view: CutView) -> LineRow:
+    side, rule = cut.side, cut.strategy.rule
+    kept = side.start >= 0
+    low, high = value_range(rule, view.unit, cut.found.max_length)
+    factor, bar = scale(rule.unit, view.unit), cut.strategy.bar
+
+    def placed(values: NDArray[np.floating]) -> NDArray[np.float32]:
+        return np.asarray(np.clip((values - low) / (high - low), 0, 1), dtype=np.float32)
+
+    return LineRow(
+        key="",
+        title=f"{value_axis(rule, view.unit)}, from {significant(low, 2)} to {significant(high, 2)}",
+        start=side.start[kept],
+        end=side.end[kept],
+        value=placed(cut.found.value[kept].astype(np.float64) * factor),
+        threshold=None if bar is None else float((bar * factor - low) / (high - low)),
+        marked=rule.opens,
+    )

@@ -1,0 +1,1 @@
+"""Clean a mix: filters, duplicates, contamination, and a report of what was dropped."""

@@ -1,0 +1,92 @@
+"""What scoring a corpus takes: documents and batches that fit the memory, and room on the disk."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data.corpus.documents import Corpus
+from data.corpus.options import CorpusOptions
+from model.causal_lm.forward import context_length
+from model.errors import TooLarge
+from model.hub import memory
+from model.hub.loading import LoadedModel
+from model.hub.memory import estimate, tokens_that_fit
+from model.scoring.caveats import remarks
+from model.scoring.token_scores import chunk_positions
+from model.text.document import Document
+from model.text.encoding import encode
+
+MOST_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}  # more is no faster
+BYTES_A_TOKEN = 24  # on disk, texts included, rounded up; for the check that there is room
+
+
+def resolve(
+    loaded: LoadedModel, options: CorpusOptions, there: dict[str, Any] | None
+) -> tuple[CorpusOptions, tuple[str, ...]]:
+    """Fill in what was left to the model and the memory, as it was when the store was begun; and the store's notes.
+
+    Args:
+        loaded: the model.
+        options: what the user chose.
+        there: manifest of a store that was begun.
+
+    Raises:
+        TooLarge: documents of the chosen length do not fit the memory.
+    """
+    asked = options.template_date or (there or {}).get("parameters", {}).get("template_date")
+    document = replace(Document.plain("a"), arguments=options.template or (), date=asked)
+    probe = encode(document, loaded.tokenizer, options.chat, options.force_bos)
+    notes = remarks(loaded, probe, options.chat)
+    device, chunk = loaded.model.device, chunk_positions(loaded.facts.vocab_size)
+    context = context_length(loaded.model)
+    room = None if context is None else context + 1 - len(probe.prefix)  # the last token is never read
+    fits = tokens_that_fit(loaded, device, chunk=chunk)
+    if options.max_tokens is None and there is not None:
+        longest = int(there["parameters"]["max_tokens"])
+    else:
+        longest = min(options.max_tokens or room or 1 << 20, room or 1 << 62)
+        while options.max_tokens is None and longest > max(fits, 1):
+            longest //= 2
+    if longest > fits:
+        raise TooLarge(
+            f"documents of {longest:,} tokens do not fit the free memory, {fits:,} do; give a lower"
+            " --max-tokens-per-document, a smaller dtype or model"
+        )
+
+    def batch_fits(tokens: int) -> bool:
+        n = min(tokens, longest)
+        return estimate(loaded, n, max(1, tokens // n), chunk).run <= memory.available_memory(device) / 2
+
+    batch = options.batch_tokens
+    if batch is None:
+        batch = int(there["batch_tokens"]) if there else MOST_BATCH_TOKENS[device.type]
+        while batch > 256 and not batch_fits(batch):
+            batch //= 2
+    return replace(options, max_tokens=longest, batch_tokens=batch, template_date=probe.date or asked), notes
+
+
+def expected_bytes(corpus: Corpus, options: CorpusOptions) -> int:
+    """What the store will take on disk, about: a token is some 4 characters, and packed files hold about 3 times."""
+    if options.limit_tokens is not None:
+        return options.limit_tokens * BYTES_A_TOKEN
+    size, name = corpus.file_size, corpus.facts.name.lower()
+    if (
+        name.endswith((".txt", ".txt.gz"))
+        and corpus.spec.documents == "file"
+        and not (options.windows or options.window_characters)
+    ):
+        return (options.max_tokens or 0) * BYTES_A_TOKEN
+    return 0 if size is None else size * (1 if name.endswith((".txt", ".jsonl")) else 3) // 4 * BYTES_A_TOKEN
+
+
+def check_disk(path: Path, size: int) -> None:
+    """Raise TooLarge unless the disk of `path` has so many bytes free."""
+    free = shutil.disk_usage(path).free
+    if free < size:
+        raise TooLarge(
+            f"the store needs about {size / 1e9:.2f} GB of disk in {path}, and {free / 1e9:.2f} GB are free; free some,"
+            " or give --limit-tokens; complete shards stay"
+        )

@@ -1,0 +1,109 @@
+"""A corpus as a stream of documents: a text, JSON-lines or Parquet file, or a data set of the hub.
+
+Documents come in a fixed order and carry their number in it, so that a reader can start again anywhere. Knows nothing
+about tokens, models or stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from data.corpus.text_files import (
+    SUFFIXES,
+    CorpusSpec,
+    Cut,
+    DataFacts,
+    file_facts,
+    file_values,
+    hub_facts,
+    hub_values,
+)
+from model.errors import TextError
+from model.text.conversation import read_conversation
+from model.text.document import Document
+
+__all__ = ["LONGEST_DOCUMENT", "SUFFIXES", "Corpus", "CorpusSpec", "Cut", "DataFacts", "Entry", "open_corpus"]
+
+LONGEST_DOCUMENT = 20_000_000  # characters
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One document of a corpus."""
+
+    index: int
+    """Its number, from 0, in the corpus."""
+    document: Document | None
+    """None where it is no valid text."""
+    problem: str | None
+    """Why it is none."""
+    share: float | None
+    """How much of the corpus has been read, 0 to 1, about; None where that is unknown."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents that can be streamed from any point on, as often as needed."""
+
+    spec: CorpusSpec
+    facts: DataFacts
+
+    def entries(self, start: int = 0) -> Iterator[Entry]:
+        """Stream the documents from number `start` on.
+
+        Raises:
+            TextError: the file or data set cannot be read, is damaged, or has no such column.
+        """
+        if self.facts.kind == "hub":
+            values: Iterator[tuple[object, float | None]] = hub_values(self.spec, self.facts, start)
+        else:
+            values = islice(file_values(self.spec), start, None)
+        for index, (value, share) in enumerate(values, start):
+            try:
+                yield Entry(index, _document(value), None, share)
+            except TextError as error:
+                yield Entry(index, None, str(error), share)
+
+    def unchanged(self) -> bool:
+        """Whether the file is still the one that was opened; a hub commit never changes."""
+        return self.facts.kind == "hub" or file_facts(Path(self.spec.data)) == self.facts
+
+    @property
+    def file_size(self) -> int | None:
+        """Bytes on disk; None for a hub data set."""
+        return None if self.facts.kind == "hub" else Path(self.spec.data).expanduser().stat().st_size
+
+
+def open_corpus(spec: CorpusSpec) -> Corpus:
+    """Find a corpus, and read its first document to see that it is one.
+
+    Raises:
+        TextError: there is no such file or data set, its kind is unknown, or it holds no document.
+    """
+    path = Path(spec.data).expanduser()
+    if path.is_dir():
+        raise TextError(f"{spec.data} is a folder; give one file ({', '.join(SUFFIXES)}) or a hub id")
+    if path.exists():
+        if not path.name.lower().endswith(SUFFIXES):
+            raise TextError(f"{spec.data} is of no kind that is read; give one of {', '.join(SUFFIXES)}")
+        facts = file_facts(path)
+    else:
+        facts = hub_facts(spec)
+    corpus = Corpus(spec, facts)
+    if next(corpus.entries(), None) is None:
+        raise TextError(f"{spec.data} holds no document")
+    return corpus
+
+
+def _document(value: object) -> Document:
+    """A text or a conversation as a document; nothing at all is the empty text."""
+    if value is None or isinstance(value, str):
+        return Document.plain(value or "")
+    if not isinstance(value, list | Mapping):
+        raise TextError(
+            "it is neither a text nor a conversation; a conversation is a list of {role: ..., content: ...}"
+        )
+    return read_conversation(value, "the document")

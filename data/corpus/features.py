@@ -1,0 +1,247 @@
+"""What rules need beyond the scores, computed for rows of a store and kept beside its shards.
+
+    STORE/gathered/NAME/settings.json        what was computed, and for which rows
+    STORE/gathered/NAME/part-00000.parquet   one row of the store a row, its values as lists; there whole or not at all
+    STORE/gathered/NAME/complete.json        written when all rows are there
+
+A further run costs more than the scores, so that it may be made for every so manieth row only: the same rows under
+every model, where documents were cut into windows of characters. Stopped, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from data.corpus.store import COMPLETE, IDENTITY, CorpusStore
+from data.corpus.store_writer import as_json, put, writing
+from model.errors import ExportError, MicroStepError, TextError
+from model.segmentation.rules import Need
+from model.segmentation.segment import MAX_LENGTH
+from model.terminal import Tell
+
+if TYPE_CHECKING:
+    from data.corpus.scored_rows import ScoredRow
+    from model.hub.loading import LoadedModel
+    from model.scoring.limited_history import Method
+
+FOLDER, SETTINGS = "gathered", "settings.json"
+PART_TOKENS = 8192  # what a kill costs at most
+_TABLES = ("attention_mass",)  # W numbers a token
+
+
+@dataclass(frozen=True)
+class Gather:
+    """What is computed."""
+
+    need: Need
+    """attention, hidden or window: as in `Rule.needs`."""
+    every: int = 1
+    """Rows 0, every, 2 every, ... of the store."""
+    window: int = 32
+    """w of a limited history, tokens."""
+    method: Method = "exact"
+    """Of a limited history."""
+    stride: int = 16
+    """s of a strided one."""
+    begin: int = 0
+    """Only for tokens with so many before them in their row, of which a limited history is a real limit; others NaN."""
+    layer: int = 2
+    """Of the hidden states."""
+    width: int = MAX_LENGTH
+    """W of the attention: the most tokens before that a share is given for."""
+
+    def __post_init__(self) -> None:
+        if self.need not in ("attention", "hidden", "window"):
+            raise MicroStepError(f"attention, hidden states or a limited window can be gathered, not {self.need!r}")
+        if self.every < 1 or self.begin < 0 or self.window < 1:
+            raise MicroStepError(f"every and window must be at least 1, begin at least 0, got {self}")
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        how = self.method if self.method != "strided" else f"{self.method}{self.stride}"
+        what = {
+            "attention": f"attention-{self.width}",
+            "hidden": f"hidden-{self.layer}",
+            "window": f"window-{self.window}-{how}" + (f"-from{self.begin}" if self.begin else ""),
+        }[self.need]
+        return f"{what}-every{self.every}"
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for legends and notes."""
+        rows = "all rows" if self.every == 1 else f"1 row in {self.every}"
+        if self.need == "attention":
+            return f"attention: mean over all layers and heads, first position left out; {rows}"
+        if self.need == "hidden":
+            return f"hidden states after layer {self.layer}; {rows}"
+        context = f"exactly {self.window}" if self.method == "exact" else f"{self.window} ({self.method})"
+        if self.method == "strided":
+            context = f"{self.window} to {self.window + self.stride - 1}"
+        return f"limited history of {context} tokens; {rows}"
+
+
+@dataclass(frozen=True)
+class GatheredRows:
+    """Values of the N tokens of R rows of a store, rows end to end."""
+
+    gather: Gather
+    rows: NDArray[np.int32]  # [R] their numbers in the store, rising
+    offsets: NDArray[np.int64]  # [R + 1]
+    values: dict[str, NDArray[np.float32]]  # fields of SegmentInputs: [N], or [N, W] of attention_mass
+
+    def __post_init__(self) -> None:
+        n = int(self.offsets[-1])
+        wrong = {name: each.shape for name, each in self.values.items() if each.shape[:1] != (n,)}
+        if wrong or len(self.offsets) != len(self.rows) + 1:
+            raise ValueError(
+                f"values must be of {n} tokens in {len(self.rows)} rows, got {wrong or self.offsets.shape}"
+            )
+
+
+def gather(
+    load_model: Callable[[], LoadedModel],
+    store: CorpusStore,
+    what: Gather,
+    tell: Tell = lambda message, fraction: None,
+    interval: float = 1.0,
+) -> GatheredRows:
+    """Compute what a rule needs for rows of a store, or go on where a run was stopped.
+
+    Args:
+        load_model: called only if something is left to compute.
+        store: of the same model.
+        what: to compute.
+        tell: told about the progress, at most every `interval` seconds.
+        interval: seconds.
+
+    Raises:
+        ExportError: the folder cannot be written, another process writes in it, or the model is not the store's.
+        MicroStepError: as the functions that compute it.
+    """
+    folder = store.path / FOLDER / what.name
+    if (folder / COMPLETE).is_file():
+        return read_gathered(store, what)
+    with writing(store.path):
+        loaded = load_model()
+        _check_same_model(loaded, store)
+        _folder(folder)
+        put(folder / SETTINGS, as_json(dataclasses.asdict(what)))
+        lengths = np.concatenate([np.diff(shard.offsets) for shard in store.shards()])
+        chosen = np.arange(0, len(lengths), what.every)
+        part = np.cumsum(lengths[chosen]) // PART_TOKENS  # [rows] the part that each is in
+        numbers, starts = np.unique(part, return_index=True)
+        rows = (row for i, row in enumerate(store.rows()) if i % what.every == 0)
+        done, total, told, began = 0, int(lengths[chosen].sum()), time.monotonic(), time.monotonic()
+        for number, indices in enumerate(np.split(chosen, starts[1:])):
+            file = folder / f"part-{number:05d}.parquet"
+            mine = [next(rows) for _ in indices]
+            done += sum(len(row.ids) for row in mine)
+            if not file.is_file():
+                put(file, _to_parquet(indices, [_values(loaded, row, store, what) for row in mine]))
+            if time.monotonic() - told > interval:
+                told = time.monotonic()
+                tell(f"{what.name}: {done:,} of {total:,} tokens, {told - began:,.0f} s", done / max(total, 1))
+        put(folder / COMPLETE, as_json({"parts": len(numbers), "rows": len(chosen), "tokens": total}))
+    return read_gathered(store, what)
+
+
+def gathers(store: CorpusStore) -> list[Gather]:
+    """What has been gathered beside a store, complete, in the order of the names.
+
+    Raises:
+        TextError: another version wrote it.
+    """
+    found = []
+    for file in sorted(store.path.glob(f"{FOLDER}/*/{SETTINGS}")):
+        if (file.parent / COMPLETE).is_file():
+            try:
+                found.append(Gather(**json.loads(file.read_text("utf-8"))))
+            except (OSError, ValueError, TypeError):
+                raise TextError(f"{file} was written by another version; remove its folder") from None
+    return found
+
+
+def read_gathered(store: CorpusStore, what: Gather) -> GatheredRows:
+    """What `gather` computed.
+
+    Raises:
+        TextError: it has not been, or a file is damaged.
+    """
+    folder = store.path / FOLDER / what.name
+    if not (folder / COMPLETE).is_file():
+        raise TextError(f"{store.path} holds no {what.name}; gather it first")
+    rows, lengths, values = [], [], []
+    for file in sorted(folder.glob("part-*.parquet")):
+        try:
+            (table,) = pq.read_table(file).combine_chunks().to_batches()
+        except (pa.ArrowException, ValueError):
+            raise TextError(f"{file} is damaged; remove {folder} and gather it again") from None
+        rows.append(table.column("row").to_numpy())
+        lengths.append(table.column("tokens").to_numpy())
+        names = table.schema.names[2:]
+        values.append({name: table.column(name).flatten().to_numpy() for name in names})
+    joined = {name: np.concatenate([part[name] for part in values]) for name in values[0]}
+    joined |= {name: joined[name].reshape(-1, what.width) for name in _TABLES if name in joined}
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    return GatheredRows(what, np.concatenate(rows), offsets, joined)
+
+
+def _check_same_model(loaded: LoadedModel, store: CorpusStore) -> None:
+    ours, theirs = loaded.facts.to_dict(), store.facts.to_dict()
+    different = [name for name in IDENTITY if ours.get(name) != theirs.get(name)]
+    if different:
+        raise ExportError(f"{store.path} was scored by another model or precision: {', '.join(different)} differ")
+
+
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _values(loaded: LoadedModel, row: ScoredRow, store: CorpusStore, what: Gather) -> dict[str, NDArray[np.float32]]:
+    """The values of one row."""
+    from model.scoring.limited_history import limited_history
+    from model.segmentation.attention_features import attention_shares, router_turns
+    from model.text.document import Document
+    from model.text.encoding import encode
+
+    parameters = store.manifest["parameters"]
+    prefix = encode(Document.plain("a"), loaded.tokenizer, parameters["chat"], parameters["force_bos"]).prefix
+    ids = row.ids.astype(np.int64)
+    if what.need == "attention":
+        shares = attention_shares(loaded.model, ids, prefix, width=what.width)
+        return {"attention_mass": shares.mass, "attention_sparsity": shares.sparsity}
+    if what.need == "hidden":
+        return {"router": router_turns(loaded.model, ids, what.layer, prefix)}
+    entropy = np.full(len(ids), np.nan, dtype=np.float32)
+    skipped = max(0, what.begin - what.window)  # every token from `begin` on still has `window` tokens before it
+    if len(ids) > what.begin:
+        found = limited_history(loaded.model, ids[skipped:], what.window, what.method, what.stride, prefix, k=1)
+        entropy[what.begin :] = found.scores.entropy[what.begin - skipped :]
+    return {"limited_entropy": entropy}
+
+
+def _to_parquet(rows: NDArray[np.int64], values: list[dict[str, NDArray[np.float32]]]) -> bytes:
+    lengths = [len(next(iter(each.values()))) for each in values]
+    table: dict[str, Any] = {"row": pa.array(rows.astype(np.int32)), "tokens": pa.array(np.array(lengths, np.int32))}
+    for name in values[0]:
+        flat = [each[name].reshape(-1) for each in values]
+        offsets = np.concatenate([[0], np.cumsum([len(each) for each in flat])]).astype(np.int32)
+        table[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(flat).astype(np.float32)))
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table(table), buffer, compression="zstd")
+    return bytes(buffer.getvalue().to_pybytes())

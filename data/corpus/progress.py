@@ -1,0 +1,40 @@
+"""How far the scoring of a corpus is, how fast, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+
+from data.corpus.windows import Piece
+from model.terminal import Tell
+
+
+class Meter:
+    """Tells how far a run is, how fast, and how long it will take."""
+
+    expected: float | None = None  # tokens in all
+
+    def __init__(self, tell: Tell, interval: float, what: str, done: int) -> None:
+        self.what, self.done, self.before = what, done, done
+        self._tell, self._interval = tell, interval
+        self._start = self._told = time.monotonic()
+
+    def expect(self, last: Piece, tokens: int, limit: int | None) -> None:
+        """Estimate the tokens in all, from what has been read up to the last row of a shard of so many tokens."""
+        rest = last.document_tokens - last.at - last.n - last.left_out  # windows of the same document
+        total = (self.done + tokens + rest) / last.share if last.share else None
+        self.expected = min((bound for bound in (total, limit) if bound is not None), default=None)
+
+    def add(self, tokens: int) -> None:
+        """Count a batch, and tell if it is time."""
+        self.done += tokens
+        now = time.monotonic()
+        if now - self._told < self._interval:
+            return
+        self._told = now
+        rate = (self.done - self.before) / max(now - self._start, 1e-9)
+        message = f"{self.what}: {self.done:,} tokens, {rate:,.0f} tokens/s"
+        if self.expected is None:
+            return self._tell(message, None)
+        left = max(0, round((self.expected - self.done) / rate))
+        clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+        self._tell(f"{message}, about {clock} left", min(1.0, self.done / self.expected))

@@ -1,0 +1,150 @@
+"""Writing a store of scores: one writer at a time, and every file whole or not at all. See store.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from data.corpus.scored_rows import ScoredRows, to_parquet
+from data.corpus.store import COMPLETE, COUNTS, IDENTITY, LOCK, MANIFEST, Mark, read_manifest, shard_name
+from model.errors import ExportError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Be the one writer of a store; the folder is made if it is not there, and what a killed writer left is removed.
+
+    Raises:
+        ExportError: the folder cannot be used, or another process writes in it.
+    """
+    try:
+        if path.exists() and not path.is_dir():
+            raise ExportError(f"{path} cannot be a store: it is a file; give --out a folder")
+        path.mkdir(exist_ok=True)
+        strangers = [file.name for file in path.iterdir() if file.name != LOCK and file.suffix != ".part"]
+        if strangers and MANIFEST not in strangers:
+            raise ExportError(f"{path} is no store and holds other files ({strangers[0]}); give --out a new folder")
+        lock = filelock.FileLock(path / LOCK)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ExportError(f"another process writes into {path}; wait for it, or give another --out") from None
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror}; its parent folder must be there") from None
+    try:
+        for leftover in path.glob("*.part"):
+            leftover.unlink()
+        yield
+    finally:
+        if not (path / MANIFEST).exists():  # nothing was begun: the folder goes as it came
+            (path / LOCK).unlink()
+            path.rmdir()
+        lock.release()
+
+
+def begin(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest of a new store, or see that a begun one is of the same model, data and options.
+
+    Raises:
+        ExportError: it is not; the message names what differs.
+    """
+    there = read_manifest(path)
+    if there is None:
+        put(path / MANIFEST, as_json(manifest))
+        return
+    pairs = [
+        *((name, there["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
+        *((f"data {name}", there["data"].get(name), value) for name, value in manifest["data"].items()),
+        *((name, there["parameters"].get(name), value) for name, value in manifest["parameters"].items()),
+    ]
+    refuse_other(path, pairs, "use the same model, data and options as then, or give --out another folder")
+
+
+def refuse_other(path: Path, pairs: Iterable[tuple[str, object, object]], remedy: str) -> None:
+    """See that a begun folder is of the same: what it is of there, and now, by name.
+
+    Raises:
+        ExportError: it is not; the message names what differs, and the remedy.
+    """
+    different = [f"{name} ({_short(old)} there, {_short(new)} now)" for name, old, new in pairs if old != new]
+    if different:
+        raise ExportError(f"{path} was begun with something else: {', '.join(different)}; {remedy}")
+
+
+def write_shard(path: Path, number: int, rows: ScoredRows, mark: Mark) -> Mark:
+    """Put a shard in its place, then its mark; returns the mark with the shard's size and hash.
+
+    Raises:
+        ExportError: it cannot be written; the store stays as it was.
+    """
+    content = to_parquet(rows)
+    mark = dataclasses.replace(mark, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    file = path / shard_name(number)
+    put(file, content)
+    put(file.with_suffix(".json"), as_json(dataclasses.asdict(mark)))
+    return mark
+
+
+def finish(path: Path, marks: list[Mark]) -> None:
+    """Note that the store is complete."""
+    totals = {name: sum(getattr(mark, name) for mark in marks) for name in ("documents", "rows", "tokens", *COUNTS)}
+    put(path / COMPLETE, as_json({"shards": len(marks), **totals}))
+
+
+def _short(value: object) -> str:
+    """A hash is told by its first digits."""
+    return str(value) if len(str(value)) < 40 else f"{str(value)[:19]}..."
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """A file of values that people can read."""
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file beside its place, push it to the disk, and move it there: it is there whole or not at all.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        if os.name == "posix":  # Windows cannot open a directory, and needs no flush of one
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
+        raise ExportError(
+            f"{path} cannot be written ({error.strerror}); the complete shards stay: start again to go on"
+        ) from error
+
+
+def append(path: Path, content: bytes, size: int | None, stays: str) -> None:
+    """Put bytes at the end of a file, behind its first `size` bytes if these are said, and push them to the disk.
+
+    Raises:
+        ExportError: it cannot be written; the message ends with what stays.
+    """
+    try:
+        with path.open("ab") as file:
+            if size is not None:
+                file.truncate(size)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written ({error.strerror}); {stays}") from error

@@ -1,0 +1,214 @@
+"""Where the texts of a corpus come from: a text, JSON-lines or Parquet file, or a data set of the hub.
+
+Gives values in a fixed order, and what they depend on: a file's hash, a data set's commit. Knows nothing about
+documents, models or stores.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from model.errors import TextError
+from model.git_lfs import pointer
+from model.hub.cache import remembered_sha256
+
+Cut = Literal["file", "paragraph", "line"]
+SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
+HUB_SECONDS = 10.0  # for the one question which commit a data set is at
+_PARQUET_ROWS = 256
+_UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError)
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """What a user names, and how documents are found in it."""
+
+    data: str
+    """A file with one of `SUFFIXES`, or a data set's hub id."""
+    column: str = "text"
+    """Of JSON lines, Parquet and hub: it holds a text, or a conversation (a list of role and content)."""
+    documents: Cut = "file"
+    """Of .txt: the whole file is one document, or each block between blank lines, or each line that is not blank."""
+    subset: str | None = None
+    """Configuration of a hub data set."""
+    split: str = "train"
+    """Split of a hub data set."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What decides which documents a corpus holds."""
+
+    kind: Literal["file", "hub"]
+    name: str
+    """The file's name without its folder, or the hub id."""
+    revision: str
+    """"sha256:..." of the file, or the hub's commit."""
+    subset: str | None
+    split: str | None
+
+
+# --- files
+
+
+def file_facts(path: Path) -> DataFacts:
+    """What a file holds, by its hash.
+
+    Raises:
+        TextError: it cannot be read.
+    """
+    path = path.expanduser()
+    if (wrong := pointer(path)) is not None:
+        raise TextError(f"{path} cannot be read: {wrong}")
+    try:
+        return DataFacts("file", path.name, f"sha256:{remembered_sha256(path)}", None, None)
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def file_values(spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
+    """The texts of a file, or what stands in their place, with the share of the file that has been read.
+
+    Raises:
+        TextError: it cannot be read, is damaged, or has no such column.
+    """
+    path = Path(spec.data).expanduser()
+    kind = path.name.lower().removesuffix(".gz")
+    try:
+        if kind.endswith(".parquet"):
+            yield from _parquet_values(path, spec)
+            return
+        size = max(1, path.stat().st_size)
+        with path.open("rb") as raw:
+            plain = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw
+            with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as lines:
+                found = _json_values(lines, spec) if kind.endswith(".jsonl") else _text_values(lines, spec.documents)
+                for value in found:
+                    yield value, min(1.0, raw.tell() / size)
+    except _UNREADABLE as error:
+        raise TextError(f"{spec.data} is damaged or not UTF-8 ({error}); save or fetch it again") from None
+    except OSError as error:
+        raise TextError(f"{spec.data} cannot be read: {error.strerror or error}") from None
+
+
+def _text_values(lines: io.TextIOWrapper[Any], cut: Cut) -> Iterator[str]:
+    if cut == "file":
+        yield lines.read()
+    elif cut == "line":
+        for line in lines:
+            if line.strip():
+                yield line.rstrip("\r\n")
+    else:
+        block: list[str] = []
+        for line in lines:
+            if line.strip():
+                block.append(line)
+            elif block:
+                yield "".join(block).rstrip("\r\n")
+                block = []
+        if block:
+            yield "".join(block).rstrip("\r\n")
+
+
+def _json_values(lines: io.TextIOWrapper[Any], spec: CorpusSpec) -> Iterator[object]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise TextError(f"{spec.data}, line {number} is not JSON ({error}); one object a line is read") from None
+        if not isinstance(record, dict):
+            raise TextError(f"{spec.data}, line {number} is no JSON object; one object a line is read")
+        yield _value(record, spec)
+
+
+def _parquet_values(path: Path, spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if spec.column not in names:
+                raise _no_column(spec, names)
+            done, total = 0, file.metadata.num_rows
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=[spec.column]):
+                for value in batch.column(0).to_pylist():
+                    done += 1
+                    yield value, done / total
+    except pa.ArrowException as error:
+        raise TextError(f"{spec.data} is no Parquet file that can be read ({error}); fetch it again") from None
+
+
+def _value(record: Mapping[str, object], spec: CorpusSpec) -> object:
+    if spec.column not in record:
+        raise _no_column(spec, list(record))
+    return record[spec.column]
+
+
+def _no_column(spec: CorpusSpec, names: list[str]) -> TextError:
+    return TextError(
+        f"{spec.data} has no column {spec.column!r}; choose one with --column: {', '.join(names) or 'there are none'}"
+    )
+
+
+# --- the hub
+
+
+def hub_facts(spec: CorpusSpec) -> DataFacts:
+    """Ask the hub which commit the data set is at, so that every later reading is of the same one.
+
+    Raises:
+        TextError: it gives no such data set, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    nothing = f"there is no file {spec.data!r}"
+    if spec.data.lower().endswith(SUFFIXES) or spec.data.startswith((".", "/", "~")):
+        raise TextError(f"{nothing}; check its path")
+    try:
+        commit = HfApi().dataset_info(spec.data, revision=spec.revision, timeout=HUB_SECONDS).sha
+    except HFValidationError:
+        raise TextError(f"{nothing}, and it is no hub id; give a file ({', '.join(SUFFIXES)}) or a hub id") from None
+    except HfHubHTTPError as error:
+        raise TextError(f"{nothing}, and the hub gives no such data set ({_reason(error)}); check its name") from None
+    except Exception as error:
+        raise TextError(f"{nothing}, and the hub cannot be reached ({_reason(error)}); give a file") from error
+    return DataFacts("hub", spec.data, str(commit), spec.subset, spec.split)
+
+
+def hub_values(spec: CorpusSpec, facts: DataFacts, start: int) -> Iterator[tuple[object, float | None]]:
+    """The column's values from row `start` on.
+
+    Raises:
+        TextError: the data set cannot be read, or has no such column.
+    """
+    import datasets  # heavy, and not needed for local files
+
+    try:
+        stream = datasets.load_dataset(
+            spec.data, spec.subset, split=spec.split, revision=facts.revision, streaming=True
+        )
+        for record in stream.skip(start) if start else stream:
+            yield _value(record, spec), None
+    except TextError:
+        raise
+    except Exception as error:
+        raise TextError(
+            f"the hub's {spec.data} cannot be read ({_reason(error)}); check --subset, --split and the network"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

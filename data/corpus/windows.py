@@ -1,0 +1,180 @@
+"""Documents of a corpus as pieces of tokens that are scored together: whole, or cut into windows.
+
+Windows of tokens fill a model's context, and differ between tokenizers. Windows of characters are the same text under
+every model, so that two models can be compared on them. Knows nothing about scores or stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from data.corpus.documents import LONGEST_DOCUMENT, Corpus, Entry
+from model.errors import TextError, TooLarge
+from model.text.document import PLAIN, Document
+from model.text.encoding import EncodedText, encode
+
+_PER_TOKEN = ("ids", "start", "end", "continuation", "role", "source_start", "source_end")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How documents become tokens, and how many of these a piece has."""
+
+    tokenizer: Any
+    """Of the model."""
+    known: int
+    """Ids from this on are unknown to the model; a document that holds one cannot be read."""
+    longest: int
+    """Tokens of a piece."""
+    windows: bool = False
+    """Cut longer documents into pieces; otherwise only their first `longest` tokens are given."""
+    window_characters: int | None = None
+    """Cut documents into windows of at most so many characters, each tokenised on its own."""
+    chat: bool = False
+    """Apply the chat template."""
+    force_bos: bool = False
+    """Put BOS first even if the tokenizer does not."""
+    template: tuple[tuple[str, str], ...] = ()
+    """Arguments of the chat template; they come before a document's own."""
+    template_date: str | None = None
+    """That the chat template writes."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A document, or a window of one, as the n tokens that are scored together."""
+
+    document: int  # its number in the corpus
+    number: int  # of the window in the document
+    at: int  # tokens of the document before it
+    encoded: EncodedText | None  # None where the document is empty or cannot be read
+    source: str  # the document's own text
+    document_tokens: int
+    left_out: int  # tokens of the document after it that are not scored
+    problem: str | None  # why the document cannot be read
+    share: float | None  # of the corpus that has been read, about
+
+    @property
+    def n(self) -> int:
+        """Tokens."""
+        return len(self.encoded) if self.encoded is not None else 0
+
+    @property
+    def text(self) -> tuple[str, int]:
+        """The characters of the document that these tokens cover, and where they start in it."""
+        if self.encoded is None or not (inside := self.encoded.source_start >= 0).any():
+            return "", 0
+        start = int(self.encoded.source_start[inside].min())
+        return self.source[start : int(self.encoded.source_end[inside].max())], start
+
+    def head(self, n: int) -> Piece:
+        """Its first n tokens, as the last ones of the document that are scored."""
+        encoded = self.encoded.head(n) if self.encoded is not None else None
+        return replace(self, encoded=encoded, left_out=self.document_tokens - self.at - n)
+
+
+def pieces(corpus: Corpus, reading: Reading, start: tuple[int, int]) -> Iterator[Piece]:
+    """Tokenise the documents of a corpus.
+
+    Args:
+        corpus: the documents.
+        reading: how.
+        start: number of the document and of the window in it to begin with.
+
+    Raises:
+        TextError: see `Corpus.entries`; or windows of characters are asked for of a conversation.
+        TooLarge: a document is too long to be tokenised.
+    """
+    for entry in corpus.entries(start[0]):
+        found = _of_characters(entry, reading) if reading.window_characters else _of_tokens(entry, reading)
+        yield from (piece for piece in found if (entry.index, piece.number) >= start)
+
+
+def character_windows(text: str, most: int) -> list[tuple[int, int]]:
+    """Cut a text into windows [start, end) of at most `most` characters.
+
+    A window ends before the last line break of its second half, else before its last space, else in a word: so that
+    what separates two words goes with the second one, as in most tokenizers.
+    """
+    found, at = [], 0
+    while len(text) - at > most:
+        half, end = at + most // 2, at + most
+        cut = max(text.rfind("\n", half, end + 1), half)
+        if cut == half:
+            cut = text.rfind(" ", half, end + 1)
+        cut = cut if cut > at else end
+        found.append((at, cut))
+        at = cut
+    return [*found, (at, len(text))]
+
+
+def _of_tokens(entry: Entry, reading: Reading) -> Iterator[Piece]:
+    encoded, problem = _encoded(entry, entry.document, reading)
+    source, total = _source(entry), len(encoded) if encoded is not None else 0
+    left_out = 0 if reading.windows else max(0, total - reading.longest)
+    starts = range(0, total, reading.longest) if reading.windows and total else (0,)
+    for number, at in enumerate(starts):
+        part = _part(encoded, at, at + reading.longest) if encoded is not None else None
+        yield Piece(entry.index, number, at, part, source, total, left_out, problem, entry.share)
+
+
+def _of_characters(entry: Entry, reading: Reading) -> Iterator[Piece]:
+    document, source = entry.document, _source(entry)
+    if document is not None and any(message.role != PLAIN for message in document.messages):
+        raise TextError(f"document {entry.index} is a conversation; windows of characters are for plain texts")
+    spans = character_windows(source, reading.window_characters or 1)
+    parts: list[EncodedText | None] = []
+    problem = entry.problem
+    for a, b in spans:
+        encoded, refused = _encoded(entry, None if document is None else Document.plain(source[a:b]), reading)
+        problem = problem or refused
+        parts.append(None if encoded is None else _moved(encoded, a))
+    if problem is not None:  # of one window: the document is refused
+        parts = [None]
+    lengths = [0 if part is None else len(part) for part in parts]
+    at, total = 0, sum(lengths)
+    for number, (part, n) in enumerate(zip(parts, lengths, strict=True)):
+        left_out = max(0, n - reading.longest)
+        kept = part.head(reading.longest) if part is not None else None
+        yield Piece(entry.index, number, at, kept, source, total, left_out, problem, entry.share)
+        at += n
+
+
+def _source(entry: Entry) -> str:
+    return entry.document.text if entry.document is not None else ""
+
+
+def _encoded(entry: Entry, document: Document | None, reading: Reading) -> tuple[EncodedText | None, str | None]:
+    """The tokens of a document, or why there are none."""
+    if document is None or not any(message.content for message in document.messages):
+        return None, entry.problem
+    if len(document.text) > LONGEST_DOCUMENT:
+        raise TooLarge(
+            f"document {entry.index} has {len(document.text):,} characters, at most {LONGEST_DOCUMENT:,} are read;"
+            " cut the corpus into documents (--documents paragraph for a .txt) or windows (--window-characters)"
+        )
+    try:
+        told = tuple(sorted({**dict(document.arguments), **dict(reading.template)}.items()))
+        document = replace(document, arguments=told, date=reading.template_date)
+        encoded = encode(document, reading.tokenizer, reading.chat, reading.force_bos)
+    except TextError as error:
+        return None, str(error)
+    if int(encoded.ids.max(initial=0)) >= reading.known:
+        return None, "it holds a special token that this model does not know"
+    return encoded, None
+
+
+def _part(encoded: EncodedText, a: int, b: int) -> EncodedText:
+    return replace(encoded, **{name: getattr(encoded, name)[a:b] for name in _PER_TOKEN})
+
+
+def _moved(encoded: EncodedText, by: int) -> EncodedText:
+    """The tokens of a window that begins at character `by` of its document."""
+    inside = encoded.source_start >= 0
+    return replace(
+        encoded,
+        source_start=encoded.source_start + by * inside.astype("int32"),
+        source_end=encoded.source_end + by * inside.astype("int32"),
+    )

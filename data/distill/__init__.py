@@ -1,0 +1,1 @@
+"""Self-distillation: answers that a base model writes itself."""

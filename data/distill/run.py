@@ -1,0 +1,107 @@
+"""Self-distillation: answers that a base model writes itself, so that a model learns to compress its own language.
+
+A shard's text follows from its prompts, the options and the seed alone, so that a run that was stopped anywhere goes on
+to the same answers. Greedy answers in float32 are those of transformers' `generate`; in bfloat16 what stands beside a
+row in its batch rounds differently, and where two words are nearly as likely the answer may take the other one.
+The folder is described in distill_answers.py, the writing in distill_writing.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.corpus.store_writer import writing
+from data.distill.answers import (
+    Answer,
+    Distilled,
+    DistillOptions,
+    Prompt,
+    begin,
+    begun_options,
+    count_distilled,
+    manifest_of,
+    read_distilled,
+    read_shard,
+    write_shard,
+)
+from model.errors import TextError
+from model.terminal import Tell
+
+if TYPE_CHECKING:
+    from model.hub.loading import LoadedModel
+
+__all__ = ["Answer", "DistillOptions", "Distilled", "Prompt", "count_distilled", "distill", "read_distilled"]
+
+
+def distill(
+    load_model: Callable[[], LoadedModel],
+    prompts: Sequence[Prompt],
+    out: Path,
+    options: DistillOptions | None = None,
+    tell: Tell = lambda message, fraction: None,
+    interval: float = 1.0,
+) -> Distilled:
+    """Let a model answer prompts, or go on where a run was stopped.
+
+    Args:
+        load_model: called once the folder's lock is held. Of a micro_step model the base writes.
+        prompts: what is to be answered.
+        out: folder of the answers, made if it is not there.
+        options: how.
+        tell: told about the progress, at most every `interval` seconds.
+        interval: seconds.
+
+    Raises:
+        ExportError: the folder cannot be used, holds answers of something else, or another process writes in it.
+        TextError: there is no prompt.
+        TooLarge: memory does not suffice.
+    """
+    from data.distill.writing import Writer  # torch
+
+    if not prompts:
+        raise TextError("there is no prompt to answer")
+    options = options or DistillOptions()
+    with writing(out):
+        writer = Writer(load_model(), options, begun_options(out))
+        begin(out, manifest_of(writer.loaded.facts, prompts, writer.options))
+        size = options.shard_prompts
+        shards = [prompts[at : at + size] for at in range(0, len(prompts), size)]
+        missing = [number for number, asked in enumerate(shards) if read_shard(out, number, asked) is None]
+        meter = _Meter(tell, interval, len(prompts), len(prompts) - sum(len(shards[number]) for number in missing))
+        for number in missing:
+            write_shard(out, number, writer.answer(shards[number], number, meter.add))
+            meter.finished(len(shards[number]))
+        return count_distilled(out)
+
+
+class _Meter:
+    """Tells how far a run is, how fast, and how long it will take."""
+
+    def __init__(self, tell: Tell, interval: float, prompts: int, done: int) -> None:
+        self._tell, self._interval, self._prompts, self._done, self._before = tell, interval, prompts, done, done
+        self._tokens, self._over = 0, 0
+        self._start = self._told = time.monotonic()
+
+    def add(self, tokens: int, over: int) -> None:
+        """Count tokens, and answers that are over, and tell if it is time."""
+        self._tokens += tokens
+        self._over += over
+        now = time.monotonic()
+        if now - self._told < self._interval:
+            return
+        self._told, spent = now, max(now - self._start, 1e-9)
+        done = self._done + self._over
+        message = (
+            f"{done:,} of {self._prompts:,} answers, {self._tokens:,} tokens, {self._tokens / spent:,.0f} tokens/s"
+        )
+        if new := done - self._before:
+            left = round((self._prompts - done) * spent / new)
+            message += f", about {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        self._tell(message, done / self._prompts)
+
+    def finished(self, answers: int) -> None:
+        """Count a shard that is on the disk."""
+        self._done, self._over = self._done + answers, 0

@@ -1,0 +1,178 @@
+"""The writing of answers: prompts to batches, batches to text, by the base alone.
+
+The base writes as the first token of every macro step of a micro_step model that never goes on (tau above 1): its own
+answers, in batches that rows leave as they end, which is quicker than `generate`. Knows nothing about files.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.distill.answers import Answer, DistillOptions, Prompt
+from model.causal_lm.forward import context_length, text_config, token_model, vocabulary
+from model.causal_lm.padding import left_padded
+from model.decoding.output import Written
+from model.errors import TextError, TooLarge
+from model.hub import memory
+from model.hub.loading import LoadedModel
+from model.micro_step.modeling import MicroStepForCausalLM
+from model.text.chat_template import template_settings
+from model.text.document import Document, Message
+from model.text.encoding import encode
+
+MOST_ROWS = {"cpu": 48, "cuda": 256, "mps": 64}  # more is no faster
+Count = Callable[[int, int], None]  # told of new tokens and of answers that are over
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt as the model reads it."""
+
+    place: int  # in its shard
+    ids: tuple[int, ...]
+
+
+class Writer:
+    """Writes answers, shard by shard."""
+
+    def __init__(self, loaded: LoadedModel, options: DistillOptions, begun: Mapping[str, Any] | None = None) -> None:
+        self.loaded = loaded
+        self.base = token_model(loaded.model)
+        self._typical = 2 * options.max_new_tokens + 512  # tokens of a row that a batch is planned for
+        begun = begun or {}
+        date = options.template_date or begun.get("template_date")
+        if loaded.tokenizer.chat_template:  # all answers are to prompts of one day
+            _, written = template_settings(loaded.tokenizer, options.template or (), date)
+            date = written or date
+        rows = options.batch_rows or begun.get("batch_rows")
+        if rows is None:
+            rows = MOST_ROWS[self.base.device.type]
+            while rows > 1 and 2 * self._room(rows, self._typical) > memory.available_memory(self.base.device):
+                rows //= 2
+        self.options, self._rows = replace(options, batch_rows=rows, template_date=date), rows
+        with torch.random.fork_rng(devices=[self.base.device] if self.base.device.type == "cuda" else []):
+            self._model = MicroStepForCausalLM.from_base(
+                self.base, loaded.tokenizer, merger="mean", micro_layers=1, micro_start="random", stop_head=False
+            )
+        if isinstance(loaded.model, MicroStepForCausalLM):  # its base's answers end where its own do
+            self._model.generation_config = copy.deepcopy(loaded.model.generation_config)
+        self._model.eval().requires_grad_(False)
+
+    def answer(self, prompts: Sequence[Prompt], shard: int, count: Count) -> list[Answer]:
+        """Answers to the prompts of one shard, in their order.
+
+        Raises:
+            TooLarge: memory does not suffice for a batch.
+        """
+        found: dict[int, Answer] = {}
+        asked: list[_Asked] = []
+        for place, prompt in enumerate(prompts):
+            try:
+                asked.append(_Asked(place, self._read(prompt)))
+            except (TextError, TooLarge) as error:
+                found[place] = _answered(prompt, "", 0, False, str(error))
+        count(0, len(found))
+        for number, batch in enumerate(self._batches(asked)):
+            seed = int(np.random.SeedSequence([self.options.seed, shard, number]).generate_state(1)[0])
+            for each, row in zip(batch, self._write([each.ids for each in batch], seed, count), strict=True):
+                found[each.place] = self._answer(prompts[each.place], row)
+        return [found[place] for place in range(len(prompts))]
+
+    def _batches(self, asked: list[_Asked]) -> Iterator[list[_Asked]]:
+        """Prompts of like lengths, the longest first: with its answer each is at least half as long as the first."""
+        new, batch = self.options.max_new_tokens, list[_Asked]()
+        for each in sorted(asked, key=lambda one: -len(one.ids)):
+            if batch:
+                longest = len(batch[0].ids) + new
+                full = len(batch) == self._rows or (len(batch) + 1) * longest > self._rows * self._typical
+                if full or 2 * (len(each.ids) + new) < longest:
+                    yield batch
+                    batch = []
+            batch.append(each)
+        if batch:
+            yield batch
+
+    def _read(self, prompt: Prompt) -> tuple[int, ...]:
+        """The ids that stand before the answer.
+
+        Raises:
+            TextError: there are none, or the chat template refuses the conversation.
+            TooLarge: prompt and answer do not fit the model's context.
+        """
+        document = Document(prompt.messages, self.options.template or (), self.options.template_date)
+        encoded = encode(document, self.loaded.tokenizer, chat=True, reply=True)
+        ids = [*encoded.prefix, *encoded.ids.tolist()]
+        if not ids:
+            raise TextError("the prompt is empty")
+        if max(ids) >= int(self.base.get_input_embeddings().weight.shape[0]):
+            raise TextError("the prompt holds a special token that this model does not know")
+        limit = context_length(self.base)
+        if limit is not None and len(ids) + self.options.max_new_tokens > limit:
+            raise TooLarge(
+                f"{len(ids):,} prompt tokens and {self.options.max_new_tokens:,} new ones do not fit the model's"
+                f" context of {limit:,}"
+            )
+        return tuple(ids)
+
+    def _write(self, prompts: list[tuple[int, ...]], seed: int, count: Count) -> list[Written]:
+        """Continue prompts in one batch."""
+        options = self.options
+        width = 1 + max(len(ids) for ids in prompts)  # with padding in every row, attention takes its quick way
+        self._check_room(len(prompts), width + options.max_new_tokens)
+        ids, mask = left_padded(prompts, width=width)
+        settings: dict[str, Any] = {"do_sample": options.temperature > 0, "repetition_penalty": 1.0}
+        if options.temperature > 0:
+            settings |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
+
+        def told(_: int, row: Written) -> None:
+            count(1, int(row.ended or len(row.ids) == options.max_new_tokens))
+
+        found = self._model.generate_segments(
+            ids.to(self.base.device),
+            mask.to(self.base.device),
+            confidence=2.0,  # the base alone
+            verify=False,
+            max_new_tokens=options.max_new_tokens,
+            seed=seed,
+            on_segment=told,
+            **settings,
+        )
+        return list(found.rows)
+
+    def _answer(self, prompt: Prompt, row: Written) -> Answer:
+        ids = row.ids[:-1] if row.ended else row.ids
+        text = self.loaded.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if not row.ended:
+            text = text.rstrip("\N{REPLACEMENT CHARACTER}")  # of a character that was cut off
+        return _answered(prompt, text, len(ids), row.ended)
+
+    def _check_room(self, rows: int, tokens: int) -> None:
+        """Raise TooLarge where a batch of so many rows and tokens a row cannot fit."""
+        need = self._room(rows, tokens)
+        there = memory.available_memory(self.base.device)
+        if need > 0.9 * there:
+            raise TooLarge(
+                f"{rows} answers at once need {need / 1e9:.2f} GB, and {there / 1e9:.2f} GB are free; give fewer rows a"
+                " batch, fewer new tokens, or a smaller dtype or model"
+            )
+
+    def _room(self, rows: int, tokens: int) -> int:
+        """Bytes: the pass over the prompts, keys and values of all tokens, and the logits of one step."""
+        config = text_config(self.base)
+        heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+        size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        layers = int(config.num_hidden_layers) + 1  # one is copied as it grows
+        pairs = 2 * layers * heads * size * tokens * rows * self.base.dtype.itemsize
+        logits = 4 * 4 * rows * vocabulary(self.base)
+        return int(pairs + logits) + memory.estimate(self.loaded, tokens, rows).run
+
+
+def _answered(prompt: Prompt, text: str, tokens: int, ended: bool, problem: str | None = None) -> Answer:
+    messages = (*prompt.messages, Message("assistant", text))
+    return Answer(prompt.source, prompt.number, messages, tokens, ended, problem)

@@ -1,0 +1,1 @@
+"""Sources of training data: where they live, and how their records read."""

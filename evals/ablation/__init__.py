@@ -1,0 +1,1 @@
+"""Ablation grids: variants of one recipe, several seeds each, one table."""

@@ -1,0 +1,61 @@
+"""`python -m evals ablate GRID`: variants of one recipe, several seeds each, one table. Torch waits until needed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.terminal import one_line, progress_bar
+
+
+def ablate_command(
+    grid: Annotated[str, typer.Argument(help="A YAML file, or the name of a grid of the project.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs; those that are there are not made again.")] = Path(
+        "runs/ablations"
+    ),
+    local: Annotated[
+        Path | None, typer.Option(help="Folder with the files of sources and benchmarks; without it, the hub.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    table: Annotated[
+        list[Path] | None, typer.Option(help="Write the table as well: .md or .csv; may be given twice.")
+    ] = None,
+    allow_code_execution: Annotated[
+        bool, typer.Option("--allow-code-execution", help="Run the programs that the models write, in a sandbox.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many runs there are, what is there, and what is left.")
+    ] = False,
+) -> None:
+    """Train, measure and evaluate the runs of a grid; stopped, the same command goes on.
+
+    Prints means over seeds with 95% intervals, and differences from the first variant.
+    """
+    from evals.ablation.dry_run import plan
+    from evals.ablation.grid import read_grid, runs_of
+    from evals.ablation.run import ablate
+    from evals.ablation.table import as_markdown, check_table, write_table
+    from evals.requirements import need_harness
+
+    chosen = read_grid(grid)
+    for path in table or []:
+        check_table(path)
+    planned = plan(chosen, out, local, device).text
+    if dry_run:
+        print(planned)
+        return
+    if any(each.evaluate is not None for each in runs_of(chosen)):
+        need_harness()
+    print(planned, file=sys.stderr)
+    try:
+        with progress_bar() as tell:
+            rows = ablate(chosen, out, local, device, "full" if allow_code_execution else None, tell)
+    except KeyboardInterrupt:
+        print(one_line(f"{out} holds the runs so far; start the same command again to go on"), file=sys.stderr)
+        raise
+    print(as_markdown(chosen.name, rows))
+    for path in table or []:
+        write_table(chosen.name, chosen.seeds, rows, path)

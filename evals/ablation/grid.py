@@ -1,0 +1,166 @@
+"""A grid: variants of one recipe and of how its runs are evaluated, each with several seeds. YAML in ablations/.
+
+Light: no torch and no harness, so that a wrong grid is told at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from data.mixes import read_mix
+from data.yaml_config import Part, as_model, read_yaml
+from model.errors import MicroStepError
+from trainer.recipe import Recipe, mix_of, read_recipe
+
+FOLDER = Path(__file__).parents[1] / "ablations"
+EVALUATE = "evaluate"  # the key of a variant that is none of the recipe
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Decode(Part):
+    """How the trained models are made to write, for their tokens a macro step."""
+
+    prompts: Positive = 24
+    """Of the held-out examples, the first ones."""
+    confidence: Annotated[float, Field(ge=0)] = 0.5
+    max_new_tokens: Positive = 64
+
+
+class Evaluate(Part):
+    """Which benchmarks the trained models are put to, and how; the keys are those of `python -m evals run`."""
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    confidence: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.8,)
+    """Values of tau; above 1 the base alone writes. A plain model has none and runs once."""
+    limit: Positive | None = None
+    """Only the first so many documents of each."""
+    chat: bool = False
+    system: str | None = None
+    multiturn: bool = False
+    batch_rows: Positive = 8
+    max_new_tokens: Positive | None = None
+    repeats: Positive = 1
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of sampling; not the run's."""
+    likelihood: Literal["own", "base"] = "own"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+class Grid(Part):
+    """Variants of a recipe."""
+
+    name: str
+    recipe: str
+    """A recipe's name, or a path."""
+    common: dict[str, Any] = Field(default={})
+    """Keys of the recipe that are other values in every run."""
+    variants: dict[str, dict[str, Any]] = Field(default={})
+    """Of each, keys of the recipe that are other values, and under `evaluate` keys of the evaluation. The first is what
+    the others are compared with."""
+    leave_out: Literal["sources"] | None = None
+    """Instead of variants: all sources of the mix, and all but each."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    decode: Decode | None = Decode()
+    """None: left out, for runs that train no micro_step model."""
+    evaluate: Evaluate | None = None
+    """None: no benchmark is run, but where a variant says so."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Grid:
+        if bool(self.variants) == (self.leave_out is not None):
+            raise ValueError("give either variants, or `leave_out: sources`")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one is given twice")
+        return self
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One run of a grid."""
+
+    variant: str
+    seed: int
+    recipe: Recipe
+    evaluate: Evaluate | None
+
+
+def read_grid(path: str) -> Grid:
+    """Read a grid: a YAML file, or the name of one that comes with the project.
+
+    Raises:
+        MicroStepError: there is none, or it is wrong.
+    """
+    shipped, given = FOLDER / f"{path}.yaml", Path(path)
+    if not given.is_file() and not shipped.is_file():
+        names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise MicroStepError(f"there is no grid {path!r}; give a YAML file or one of {names}")
+    grid = read_yaml(given if given.is_file() else shipped, Grid)
+    return grid if grid.leave_out is None else _leaving_out(grid)
+
+
+def runs_of(grid: Grid) -> list[Asked]:
+    """Every run, the seeds of a variant together.
+
+    Raises:
+        MicroStepError: a key or value of the recipe or of the evaluation is wrong, or two variants have one folder.
+    """
+    found = [
+        Asked(variant, seed, _recipe(grid, variant, change, seed), _evaluation(grid, variant, change))
+        for variant, change in grid.variants.items()
+        for seed in grid.seeds
+    ]
+    for each in found:
+        mix_of(each.recipe)
+    names = [each.recipe.name for each in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise MicroStepError(f"two variants of the grid {grid.name} have one folder, {twice[0]}; name them otherwise")
+    return found
+
+
+def _leaving_out(grid: Grid) -> Grid:
+    """With a variant for each source of the mix."""
+    mix = read_mix(_recipe(grid, "all", {}, grid.seeds[0]).data.mix)
+    names = [use.name for use in mix.sources]
+    if len(names) < 2:
+        raise MicroStepError(f"the grid {grid.name} leaves sources out, and the mix {mix.name} has one alone")
+    without = {f"without {name}": {"data": {"without": [name]}} for name in names}
+    return grid.model_copy(update={"variants": {"all": {}, **without}, "leave_out": None})
+
+
+def _recipe(grid: Grid, variant: str, change: dict[str, Any], seed: int) -> Recipe:
+    said = _changed(read_recipe(grid.recipe).model_dump(mode="json"), grid.common)
+    said = _changed(said, {key: value for key, value in change.items() if key != EVALUATE})
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", f"{grid.name}-{variant}").strip("-")
+    return as_model(said | {"name": f"{slug}-{seed}", "seed": seed}, Recipe, _place(grid, variant))
+
+
+def _evaluation(grid: Grid, variant: str, change: dict[str, Any]) -> Evaluate | None:
+    if EVALUATE not in change:
+        return grid.evaluate
+    said = change[EVALUATE]
+    if said is None:
+        return None
+    if not isinstance(said, dict):
+        raise MicroStepError(f"{_place(grid, variant)}: evaluate must hold keys and values, or be null")
+    common = {} if grid.evaluate is None else grid.evaluate.model_dump(mode="json")
+    return as_model(common | said, Evaluate, f"{_place(grid, variant)}, evaluate")
+
+
+def _place(grid: Grid, variant: str) -> str:
+    return f"the variant {variant!r} of the grid {grid.name}"
+
+
+def _changed(said: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are changed key by key, everything else is put in the old one's place."""
+    out = copy.deepcopy(said)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict) and key not in ("parameters", "adapter")
+        out[key] = _changed(out[key], value) if both else value
+    return out

@@ -1,0 +1,137 @@
+"""What a grid came to: means over seeds with intervals, and differences from the first variant. Markdown and CSV.
+
+An interval is over seeds: every run is asked the same documents, and how other documents would come out is not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.export import table_bytes
+from analysis.intervals import student
+from data.corpus.store_writer import put
+from model.errors import MicroStepError
+
+SUFFIXES = (".md", ".csv")
+_WIDE = 12  # measures; more stand below each other, the variants side by side
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds, and half of its 95% interval by Student's t; NaN of one seed, and where all are equal."""
+
+    mean: float
+    half: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}" if math.isnan(self.half) else f"{self.mean:.3f} ± {self.half:.3f}"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Of one value a seed."""
+    n = len(values)
+    mean = sum(values) / n
+    spread = 0.0 if n < 2 else math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    if spread <= 1e-12 * abs(mean):  # one seed, or none differs: there is nothing to tell an interval from
+        return Interval(mean, math.nan)
+    return Interval(mean, float(student(n - 1)) * spread / math.sqrt(n))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant."""
+
+    variant: str
+    values: Mapping[str, tuple[float, ...]]
+    """Of each measure that every seed has, one a seed."""
+    differences: Mapping[str, tuple[float, ...]]
+    """From the first variant's, seed by seed, of the measures that both have."""
+
+
+def rows_of(found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Row]:
+    """From the measures of every run of each variant, the seeds in one order."""
+    values = {variant: _shared(seeds) for variant, seeds in found.items()}
+    first = next(iter(values.values()))
+    return [
+        Row(variant, mine, {name: _minus(mine[name], first[name]) for name in mine if name in first})
+        for variant, mine in values.items()
+    ]
+
+
+def _shared(seeds: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(each[name] for each in seeds) for name in seeds[0] if all(name in each for each in seeds)}
+
+
+def _minus(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
+    return tuple(x - y for x, y in zip(a, b, strict=True))
+
+
+def measures(rows: Sequence[Row]) -> list[str]:
+    """The names of all measures, in the order in which they are met."""
+    return list(dict.fromkeys(name for row in rows for name in row.values))
+
+
+def as_markdown(title: str, rows: Sequence[Row]) -> str:
+    """A table of measures, and one of differences from the first variant."""
+    names = measures(rows)
+    parts = [_table(title, names, {row.variant: row.values for row in rows})]
+    if rows[1:]:
+        parts += ["", f"Differences from {rows[0].variant}, seed by seed:", ""]
+        parts.append(_table(title, names, {row.variant: row.differences for row in rows[1:]}))
+    return "\n".join(parts)
+
+
+def _table(title: str, names: Sequence[str], told: Mapping[str, Mapping[str, tuple[float, ...]]]) -> str:
+    def cell(variant: str, name: str) -> str:
+        return str(interval(told[variant][name])) if name in told[variant] else "-"
+
+    if len(names) > _WIDE:
+        head, lines = list(told), [[name, *(cell(variant, name) for variant in told)] for name in names]
+    else:
+        head, lines = list(names), [[variant, *(cell(variant, name) for name in names)] for variant in told]
+    rule = f"|{'---|' * (len(head) + 1)}"
+    return "\n".join([f"| {' | '.join([title, *head])} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def as_csv(seeds: Sequence[int], rows: Sequence[Row]) -> str:
+    """A line for each measure of each variant, nothing rounded; the half of an interval is empty with one seed."""
+    head = ["variant", "measure", "mean", "half_95", "difference", "difference_half_95"]
+    lines: list[list[object]] = []
+    for row in rows:
+        for name, values in row.values.items():
+            differences = row.differences.get(name) if row is not rows[0] else None
+            lines.append([row.variant, name, *_numbers(values), *_numbers(differences), *values])
+    table = pd.DataFrame(lines, columns=[*head, *(f"seed_{seed}" for seed in seeds)])
+    return table_bytes(table, "csv").decode("utf-8")
+
+
+def _numbers(values: Sequence[float] | None) -> tuple[float, float]:
+    if values is None:
+        return math.nan, math.nan
+    found = interval(values)
+    return found.mean, found.half
+
+
+def check_table(path: Path) -> None:
+    """See that a table could be written there, before anything is run.
+
+    Raises:
+        MicroStepError: it could not.
+    """
+    if path.suffix not in SUFFIXES or not path.parent.is_dir():
+        raise MicroStepError(f"{path} cannot be written: give a {' or '.join(SUFFIXES)} file in a folder that is there")
+
+
+def write_table(title: str, seeds: Sequence[int], rows: Sequence[Row], path: Path) -> None:
+    """Write the table in the format of the file's ending.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    told = as_csv(seeds, rows) if path.suffix == ".csv" else as_markdown(title, rows) + "\n"
+    put(path, told.encode())

@@ -1,0 +1,30 @@
+"""The evaluations under a folder: each a folder that `python -m evals run --out` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis.discovery import Found, search
+
+MOST_SHOWN = 12  # evaluations that stand in one table
+
+
+def find_evaluations(folder: Path) -> Found:
+    """The evaluations under a folder, or the one that the folder is.
+
+    Raises:
+        TextError: there is no such folder, or it cannot be read.
+    """
+    return search(folder, "evaluations", _is_one, lambda path: max(map(_changed, path.glob("*@*.jsonl")), default=0.0))
+
+
+def _is_one(folder: Path) -> bool:
+    """Whether there are files of samples; without its manifest it is a damaged one."""
+    try:
+        return any(path.is_file() for path in folder.glob("*@*.jsonl"))
+    except (OSError, ValueError):
+        return False
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime

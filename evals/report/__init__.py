@@ -1,0 +1,1 @@
+"""Reports of evaluations: scores, tables, figures, samples side by side."""

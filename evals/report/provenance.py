@@ -1,0 +1,81 @@
+"""Where a figure of evaluations comes from: the files of samples that it needs, and the command that makes it again.
+
+An export holds what was read, as it was: a run that goes on does not change what is made again. Prompts and answers
+are in it only where the figure shows them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from analysis.export import Files, Origin
+from data.corpus.store import MANIFEST
+from data.corpus.store_writer import as_json
+from evals.report.score_rows import Evaluated, Row, bare
+from evals.report.side_by_side import Beside, Show, Side, invalid
+from evals.report.tables import notes
+from evals.samples import Sample, SampleFile, file_name, to_lines
+
+FOLDER = "evaluations"  # of an export
+
+
+def report_origin(found: Mapping[str, Evaluated], rows: Sequence[Row], benchmark: str | None = None) -> Origin:
+    """Of a report on evaluations, by their names: its rows, of all benchmarks or of one."""
+    words = ["report", *(f"{FOLDER}/{name}" for name in found), *(["--tasks", benchmark] if benchmark else [])]
+    make: dict[str, Callable[[], bytes]] = {}
+    for name, each in found.items():
+        make[f"{FOLDER}/{name}/{MANIFEST}"] = partial(as_json, each.manifest)
+        for file in each.files:
+            make[f"{FOLDER}/{name}/{file_name(file.head.benchmark, file.head.tau)}"] = partial(_bare, file)
+    return Origin(
+        lambda figure, out: _command([*words, "--out", out]),
+        {"evaluations": {name: dict(each.manifest) for name, each in found.items()}},
+        {"benchmark": benchmark},
+        {},
+        {"report": tuple(notes(rows))},
+        Files(make),
+    )
+
+
+def document_origin(beside: Beside, show: Show) -> Origin:
+    """Of the table of documents."""
+    return _origin(beside.sides, lambda side: _bare(side.file), {"score": beside.score, "show": show})
+
+
+def sample_origin(beside: Beside, document: int, answer: int) -> Origin:
+    """Of one document's samples."""
+    view = {"score": beside.score, "document": document, "answer": answer}
+    return _origin(beside.sides, lambda side: _only(side, lambda sample: sample.document == document), view)
+
+
+def invalid_origin(side: Side, way: str) -> Origin:
+    """Of the answers that could not be read."""
+    return _origin([side], lambda side: _only(side, lambda sample: bool(invalid(sample, way))), {"score": way})
+
+
+def _bare(file: SampleFile) -> bytes:
+    """The samples without prompts and answers."""
+    return to_lines([file.head, *bare(file).samples])
+
+
+def _only(side: Side, kept: Callable[[Sample], bool]) -> bytes:
+    """Some of the samples, whole."""
+    return to_lines([side.file.head, *filter(kept, side.file.samples)])
+
+
+def _origin(sides: Sequence[Side], content: Callable[[Side], bytes], view: Mapping[str, object]) -> Origin:
+    paths = [f"{FOLDER}/{key}/{side.path.name}" for key, side in zip("AB", sides, strict=False)]
+    options = [f"--{name}={value}" for name, value in view.items()]  # whatever a score is called
+    return Origin(
+        lambda figure, out: _command(["samples", *paths, "--table", figure, *options, "--out", out]),
+        {"runs": {path: side.name for path, side in zip(paths, sides, strict=True)}},
+        view,
+        {},
+        files=Files({path: partial(content, side) for path, side in zip(paths, sides, strict=True)}),
+    )
+
+
+def _command(words: Sequence[str]) -> str:
+    return shlex.join(["python", "-m", "evals", *words])

@@ -1,0 +1,188 @@
+"""From folders of samples to the rows of a table: every score with its standard error, beside what it cost.
+
+Everything is counted from the samples; nothing is stored twice. Knows neither models nor the harness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evals.aggregate import Average, averages
+from evals.benchmark import Benchmark, find_benchmark
+from evals.samples import SampleFile, file_name, read_manifest, read_samples
+from model.errors import TextError
+
+_MODEL = ("name", "device", "dtype")
+_SETTING = ("batch_rows", "max_new_tokens", "repeats", "chat", "temperature", "limit")  # of the options
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A folder of samples."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    files: tuple[SampleFile, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A benchmark under one model and one tau."""
+
+    benchmark: Benchmark
+    model: str
+    tau: float | None  # None: a plain model
+    scores: Mapping[str, Average]
+    samples: int
+    documents: int  # that there will be when the run is done
+    tokens: int
+    macro_steps: int
+    seconds: float
+    cut: int  # prompts that did not fit the context
+    path: Path  # of the samples
+    speedup: float | None = None  # tokens per second over those of `over`
+    over: str | None = None
+
+    @property
+    def score(self) -> Average:
+        """The score that stands for the benchmark."""
+        return self.scores[self.benchmark.metric]
+
+    @property
+    def tokens_per_macro_step(self) -> float:
+        """Of all samples together."""
+        return self.tokens / max(1, self.macro_steps)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all samples together, prompts read included."""
+        return self.tokens / max(1e-9, self.seconds)
+
+    @property
+    def name(self) -> str:
+        """The model, with its tau."""
+        return self.model if self.tau is None else f"{self.model} ({self.tau:g})"
+
+    @property
+    def shown(self) -> list[str]:
+        """The scores of a table."""
+        return [self.benchmark.metric, *(name for name in self.benchmark.beside if name in self.scores)]
+
+    def invalid(self, score: str) -> Average | None:
+        """The share of answers that could not be read, in the way of a score; None where there is no such thing."""
+        return self.scores.get(f"{score} invalid", self.scores.get("invalid"))
+
+
+def read_folder(folder: Path, texts: bool = True) -> Evaluated:
+    """Read a folder of samples, whether or not its run is done.
+
+    Args:
+        folder: which.
+        texts: keep prompts and answers; a report needs none.
+
+    Raises:
+        TextError: it is none, or a file is damaged.
+        MicroStepError: a benchmark is not known.
+    """
+    manifest = read_manifest(folder)
+    lacking = [name for name in _MODEL if not isinstance(manifest["model"].get(name), str)]
+    lacking += [name for name in _SETTING if name not in manifest["options"]]
+    lacking += [name for name in ("threads",) if name not in manifest]
+    if lacking:
+        raise TextError(f"the manifest of {folder} does not say {', '.join(lacking)}: it is damaged")
+    files = []
+    for path in sorted(folder.glob("*@*.jsonl")):
+        found = read_samples(path)
+        if found is not None and found[0].samples:
+            file = found[0]
+            if path.name != file_name(file.head.benchmark, file.head.tau):
+                raise TextError(f"{path} holds {file_name(file.head.benchmark, file.head.tau)}: it was renamed")
+            metric = find_benchmark(file.head.benchmark).metric
+            if any(metric not in sample.scores for sample in file.samples):
+                raise TextError(f"{path} is damaged: a sample has no score {metric!r}")
+            files.append(file if texts else bare(file))
+    if not files:
+        raise TextError(f"{folder} holds no sample yet")
+    return Evaluated(folder, manifest, tuple(files))
+
+
+def bare(file: SampleFile, texts_of: Container[int] = ()) -> SampleFile:
+    """A file with the prompts and answers of these documents only; scores and reasons of all."""
+    samples = (
+        sample if sample.document in texts_of else replace(sample, prompt="", answers=()) for sample in file.samples
+    )
+    return replace(file, samples=tuple(samples))
+
+
+def report_rows(found: Sequence[Evaluated]) -> list[Row]:
+    """A row for each benchmark, model and tau: benchmarks together, plain models first, tau falling.
+
+    A row's speed is compared with the same model's at tau above 1, where its base writes alone in the same way; without
+    such a run with the plain model that is its base, where answers were written one at a time: in a batch a plain model
+    waits for its longest answer. Both must have run under the same settings.
+    """
+    named = _names(found)
+    rows = [(_row(file, name, each.path), each) for each, name in zip(found, named, strict=True) for file in each.files]
+    rows.sort(key=lambda pair: (pair[0].benchmark.name, pair[0].tau is not None, pair[0].model, -(pair[0].tau or 0)))
+    return [_compared(row, where, rows) for row, where in rows]
+
+
+def _names(found: Sequence[Evaluated]) -> list[str]:
+    """The models' names; with as much of the folder's path as tells them apart where two of them have one name."""
+    names = [str(each.manifest["model"]["name"]) for each in found]
+    whole = [each.path.absolute().parts for each in found]
+    most, told = max(map(len, whole), default=1), names
+    for count in range(1, most + 1):
+        ends = ["/".join(parts[-count:]) for parts in whole]
+        told = [f"{name} [{end}]" if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]
+        if len({*told}) == len(told):
+            break
+    return told
+
+
+def _row(file: SampleFile, model: str, folder: Path) -> Row:
+    samples = file.samples
+    return Row(
+        find_benchmark(file.head.benchmark),
+        model,
+        file.head.tau,
+        averages([sample.scores for sample in samples]),
+        len(samples),
+        file.head.documents,
+        sum(sample.tokens for sample in samples),
+        sum(sample.macro_steps for sample in samples),
+        sum(sample.seconds for sample in samples),
+        sum(sample.cut > 0 for sample in samples),
+        folder / file_name(file.head.benchmark, file.head.tau),
+    )
+
+
+def _compared(row: Row, where: Evaluated, rows: Sequence[tuple[Row, Evaluated]]) -> Row:
+    """With its speed over its base's; reading along is another thing than writing, and is not compared."""
+    if row.tau is None or row.tau > 1 or not row.benchmark.generates:
+        return row
+    base = (where.manifest["model"].get("micro_step") or {}).get("base")
+    alike = [
+        (other, it)
+        for other, it in rows
+        if other.benchmark is row.benchmark and other.samples == row.samples and _setting(it) == _setting(where)
+    ]
+    own = [other for other, it in alike if it is where and other.tau is not None and other.tau > 1]
+    plain = [
+        other
+        for other, it in alike
+        if other.tau is None and it.manifest["model"]["name"] == base and it.manifest["options"]["batch_rows"] == 1
+    ]
+    reference = next(iter([*own, *plain]), None)
+    if reference is None:
+        return row
+    return replace(row, speedup=row.tokens_per_second / reference.tokens_per_second, over=reference.name)
+
+
+def _setting(where: Evaluated) -> tuple[Any, ...]:
+    """What two runs must share for their speeds to be compared."""
+    model, options = where.manifest["model"], where.manifest["options"]
+    return (where.manifest["threads"], model["device"], model["dtype"], *(options[name] for name in _SETTING))

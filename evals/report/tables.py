@@ -1,0 +1,193 @@
+"""A report's rows as tables: on the screen, Markdown, HTML and LaTeX for papers, CSV with every score and more digits.
+
+Names are data from outside: they are escaped for each format.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.export import table_bytes
+from data.corpus.store_writer import put
+from evals.aggregate import Average
+from evals.report.score_rows import Row
+from model.terminal import one_line
+
+TITLES = (
+    "benchmark", "model", "tau", "score", "value", "invalid", "samples", "tokens / macro step", "tokens / s", "x base",
+)  # fmt: skip
+TEXT_COLUMNS = 4  # columns that are words; the others are numbers
+_LOG_WIDTH = 150
+_SHARES = 100  # scores that are shares are shown as percentages
+_LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$",
+})  # fmt: skip
+
+
+def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The rows as a reader sees them: a line for each score that is shown."""
+    return [_cells(row, name) for row in rows for name in row.shown]
+
+
+def _cells(row: Row, name: str) -> tuple[str, ...]:
+    score, invalid = row.scores[name], row.invalid(name)
+    whole = row.samples == row.documents
+    return (
+        row.benchmark.name,
+        one_line(row.model),
+        "-" if row.tau is None else f"{row.tau:g}",
+        name,
+        with_error(score, row.benchmark.higher_is_better),
+        "-" if invalid is None else f"{_SHARES * invalid.value:.1f}%",
+        f"{row.samples}" if whole else f"{row.samples} of {row.documents}",
+        f"{row.tokens_per_macro_step:.2f}",
+        f"{row.tokens_per_second:.1f}" if row.benchmark.generates else "-",
+        "-" if row.speedup is None else f"{row.speedup:.2f}",
+    )
+
+
+def with_error(score: Average, share: bool) -> str:
+    """A score with its standard error, or of which none or all are right with its bound; a share in percent."""
+    if math.isnan(score.value):
+        return "-"
+    if share and score.bound is not None:
+        return f"{_SHARES * score.value:.0f}% ({'<' if score.value == 0 else '>'} {_SHARES * score.bound:.1f}%)"
+    scale, digits, unit = (_SHARES, 1, "%") if share else (1, 3, "")
+    error = "" if math.isnan(score.stderr) else f" ± {scale * score.stderr:.{digits}f}"
+    return f"{scale * score.value:.{digits}f}{error}{unit}"
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader must know beside the table."""
+    out = ["± is one standard error, over samples. tau above 1: the base alone writes, by the same code."]
+    if any(row.benchmark.higher_is_better and row.scores[name].bound is not None for row in rows for name in row.shown):
+        out.append("In brackets, where none or all are right: what the share is at most, or at least, at 95%.")
+    if over := sorted({row.over for row in rows if row.over is not None}):
+        out.append(f"x base: tokens per second over those of {', '.join(map(one_line, over))}.")
+    for row in rows:
+        if row.cut:
+            out.append(f"{row.benchmark.name}, {one_line(row.name)}: {row.cut} prompts were cut to fit the context.")
+        if row.samples < row.documents:
+            out.append(
+                f"{row.benchmark.name}, {one_line(row.name)}: the run is not done; samples so far are the longest."
+            )
+    return out
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for i, title in enumerate(TITLES):
+        table.add_column(title, justify="left" if i < TEXT_COLUMNS else "right")
+    for line in lines(rows):
+        table.add_row(*map(Text, line))
+    console = Console()
+    if not console.is_terminal:  # a log has no edge
+        console = Console(width=_LOG_WIDTH)
+    console.print(table)
+    for note in notes(rows):
+        console.print(Text(note))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table as Markdown."""
+    written = [TITLES, tuple("---" if i < TEXT_COLUMNS else "---:" for i in range(len(TITLES)))]
+    written += [tuple(map(_markdown, line)) for line in lines(rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in written)
+    return "\n\n".join([table, *map(_markdown, notes(rows))]) + "\n"
+
+
+def _markdown(text: str) -> str:
+    return "".join(f"\\{c}" if c in "\\`*_[]|#~!$" else c for c in html.escape(text, quote=False))
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The table as a web page."""
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in TITLES)
+    body = "\n".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in lines(rows))
+    told = "".join(f"<p>{html.escape(note)}</p>" for note in notes(rows))
+    style = "table{border-collapse:collapse;font:14px sans-serif}td,th{padding:2px 10px;text-align:right}" + "".join(
+        f"td:nth-child({i + 1}),th:nth-child({i + 1}){{text-align:left}}" for i in range(TEXT_COLUMNS)
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmarks</title><style>{style}</style>'
+        f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>{told}</html>\n"
+    )
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """The table as LaTeX, with the rules of booktabs."""
+    written = [r"\begin{tabular}{" + "l" * TEXT_COLUMNS + "r" * (len(TITLES) - TEXT_COLUMNS) + "}", r"\toprule"]
+    written += [" & ".join(map(_latex, TITLES)) + r" \\", r"\midrule"]
+    before = None
+    for line in lines(rows):
+        if before not in (None, line[0]):
+            written.append(r"\midrule")
+        before = line[0]
+        written.append(" & ".join(map(_latex, line)) + r" \\")
+    written += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*written, *(f"% {one_line(note)}" for note in notes(rows))]) + "\n"
+
+
+def _latex(text: str) -> str:
+    return text.translate(_LATEX)
+
+
+def score_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """A line for each score of each row, nothing rounded."""
+    return pd.DataFrame(
+        [
+            {
+                "benchmark": row.benchmark.name,
+                "model": row.model,
+                "tau": math.nan if row.tau is None else row.tau,
+                "score": name,
+                "value": score.value,
+                "stderr": score.stderr,
+                "samples": score.samples,
+                "documents": row.documents,
+                "tokens": row.tokens,
+                "macro_steps": row.macro_steps,
+                "seconds": row.seconds,
+                "tokens_per_macro_step": row.tokens_per_macro_step,
+                "tokens_per_second": row.tokens_per_second,
+                "speedup": math.nan if row.speedup is None else row.speedup,
+                "speedup_over": row.over,
+                "cut_prompts": row.cut,
+            }
+            for row in rows
+            for name, score in row.scores.items()
+        ]
+    )
+
+
+def every_score(rows: Sequence[Row]) -> str:
+    """CSV: a line for each score of each row, nothing rounded."""
+    return table_bytes(score_table(rows), "csv").decode("utf-8")
+
+
+TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
+    ".md": markdown,
+    ".csv": every_score,
+    ".html": page,
+    ".tex": latex,
+}
+
+
+def write_table(rows: Sequence[Row], out: Path) -> None:
+    """Write the table in the format of the file's ending.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    put(out, TABLES[out.suffix](rows).encode("utf-8", "replace"))

@@ -1,0 +1,1 @@
+"""Any causal language model of transformers, taken apart: body, head, cache, attention, padding."""

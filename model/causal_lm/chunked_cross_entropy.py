@@ -1,0 +1,133 @@
+"""Cross-entropy through an LM head without keeping the logits: a chunk of positions at a time, gradients included.
+
+The loss is a weighted sum over positions, so each chunk's gradients can be taken as soon as its logits are there, in
+the forward pass already; the backward pass only scales them. Nothing is computed twice, and no [T, V] is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from model.causal_lm.forward import logits_of, vocabulary
+
+CHUNK_BYTES = 64 * 2**20  # of float32 logits in one chunk
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """What the head says of T positions."""
+
+    loss: Tensor  # [] sum of weight * (token_weight * nll + teacher_weight * divergence), differentiable
+    nll: Tensor  # [T] float32, of the target, detached
+    correct: Tensor  # [T] bool, the target is the likeliest word
+    divergence: Tensor  # [T] KL(teacher || model) in nats, detached; zeros without a teacher
+
+
+def head_loss(
+    lm: PreTrainedModel,
+    hidden: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    teacher: Tensor | None = None,
+    teacher_weight: float = 0.0,
+    token_weight: float = 1.0,
+) -> HeadLoss:
+    """The loss of T positions under a model's head.
+
+    Args:
+        lm: whose head, scaling and soft cap are used; its head's parameters get gradients if they require them.
+        hidden: [T, d] states after the final norm.
+        target: [T] ids.
+        weight: [T] float32, of each position in the loss.
+        teacher: [T, d] states whose distribution under the same head is to be matched; no gradient flows into it.
+        teacher_weight: of the divergence beside the nll.
+        token_weight: of the nll; 0: only the teacher is followed.
+    """
+    head = [p for p in _head_parameters(lm) if p.requires_grad]
+    weights = token_weight, teacher_weight
+    told = _HeadLoss.apply(lm, target, weight, teacher, weights, hidden, *head)  # type: ignore[no-untyped-call]
+    return HeadLoss(*told)
+
+
+def _head_parameters(lm: PreTrainedModel) -> list[Tensor]:
+    embeddings = lm.get_output_embeddings()
+    return list(embeddings.parameters()) if embeddings is not None else []
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        lm: PreTrainedModel,
+        target: Tensor,
+        weight: Tensor,
+        teacher: Tensor | None,
+        weights: tuple[float, float],
+        hidden: Tensor,
+        *head: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        wanted = hidden.requires_grad or bool(head)
+        size = max(1, CHUNK_BYTES // (4 * vocabulary(lm)))
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        to_hidden = torch.empty_like(hidden) if wanted else None
+        to_head = [torch.zeros_like(p, dtype=torch.float32) for p in head]
+        parts = []
+        for a in range(0, len(hidden), size):
+            piece = slice(a, a + size)
+            with torch.set_grad_enabled(wanted):
+                h = hidden[piece].detach().requires_grad_(wanted)
+                part, *told = _chunk(
+                    lm, h, target[piece], weight[piece], teacher[piece] if teacher is not None else None, weights
+                )
+            if wanted:
+                found = torch.autograd.grad(part, [h, *head])
+                assert to_hidden is not None
+                to_hidden[piece] = found[0]
+                for gradient, new in zip(to_head, found[1:], strict=True):
+                    gradient += new
+            total += part.detach()
+            parts.append(told)
+        ctx.save_for_backward(*([to_hidden] if to_hidden is not None else []))
+        ctx.to_head = [gradient.to(p.dtype) for gradient, p in zip(to_head, head, strict=True)]
+        nll, correct, divergence = (torch.cat(told) for told in zip(*parts, strict=True)) if parts else _nothing(hidden)
+        ctx.mark_non_differentiable(nll, correct, divergence)
+        return total, nll, correct, divergence
+
+    @staticmethod
+    def backward(ctx: Any, to_loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        (to_hidden,) = ctx.saved_tensors
+        return (None, None, None, None, None, to_hidden * to_loss, *(gradient * to_loss for gradient in ctx.to_head))
+
+
+def _nothing(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    empty = torch.zeros(0, device=hidden.device)
+    return empty, empty.bool(), empty.clone()
+
+
+def _chunk(
+    lm: PreTrainedModel,
+    h: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    teacher: Tensor | None,
+    weights: tuple[float, float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The weighted loss of a chunk, and nll, correct and divergence of each position, detached."""
+    logits = logits_of(lm, h)
+    nll = F.cross_entropy(logits, target, reduction="none")
+    token_weight, teacher_weight = weights
+    loss = token_weight * nll
+    divergence = torch.zeros_like(nll)
+    if teacher is not None:
+        with torch.no_grad():
+            theirs = logits_of(lm, teacher).log_softmax(-1)
+        divergence = (theirs.exp() * (theirs - logits.log_softmax(-1))).sum(-1)
+        loss = loss + teacher_weight * divergence
+    correct = logits.detach().argmax(-1) == target
+    return (loss * weight).sum(), nll.detach(), correct, divergence.detach()

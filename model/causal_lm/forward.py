@@ -1,0 +1,154 @@
+"""A causal language model in two parts, its body and its head, and the progress of a run through it.
+
+Works for any decoder-only family, since it only ever calls the family's own `forward`. Knows nothing about scores.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from model.causal_lm.parts import body, body_name, decoder, family_of, head_logits, text_config, token_model
+from model.causal_lm.probe import parted
+from model.errors import TextError, TooLarge
+
+__all__ = [
+    "Progress",
+    "body",
+    "body_name",
+    "check_readable",
+    "context_length",
+    "family_of",
+    "fed_ids",
+    "hidden_states",
+    "logits_of",
+    "states",
+    "text_config",
+    "token_model",
+    "vocabulary",
+    "watched",
+]
+
+Progress = Callable[[float], None]  # called with the share done, 0 to 1; may raise to stop the run
+
+
+def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """The model's own way from what `states` gives to logits, in float32: head, scaling, soft cap.
+
+    Runs the family's own `forward` with the body replaced by one that hands on what it is told, on a shallow copy that
+    shares the weights, so that nothing here has to know of any family's logit scaling.
+
+    Args:
+        model: the language model.
+        hidden: [C, d] last hidden states, after the final norm, on the model's device.
+
+    Returns:
+        [C, V] float32, free to be overwritten.
+    """
+    model = token_model(model)
+    if not parted(model):
+        return hidden.to(torch.float32, copy=True)
+    return head_logits(model, hidden).float()
+
+
+def states(model: PreTrainedModel, **inputs: Any) -> Tensor:
+    """[B, L, d] what `logits_of` turns into logits: the body's last hidden states.
+
+    Of a family that cannot be parted into body and head they are the logits themselves, [B, L, V], which takes more
+    memory, and are right.
+
+    Args:
+        model: the language model; of a micro_step model its base.
+        inputs: of the family's `forward`.
+
+    Raises:
+        ModelError: the family cannot be read one token after the other (see `model.causal_lm.probe`).
+    """
+    model = token_model(model)
+    out = body(model)(**inputs).last_hidden_state if parted(model) else model(**inputs).logits
+    return cast(Tensor, out)
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    """V, the width of the model's logits (which may exceed the tokenizer's vocabulary)."""
+    head = model.get_output_embeddings()
+    return int(head.weight.shape[0]) if head is not None else int(model.config.vocab_size)
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """The number of positions that the model was made for, if it states one."""
+    limit = getattr(text_config(model), "max_position_embeddings", None)
+    return int(limit) if limit and limit > 0 else None
+
+
+def check_readable(model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], longest: int) -> None:
+    """Raise TooLarge or TextError if a model cannot read rows of ids: too many positions, or an id it does not know."""
+    limit = context_length(model)
+    if limit is not None and longest > limit:
+        raise TooLarge(f"the text has {longest} tokens, the model's context holds {limit}; shorten the text")
+    known = model.get_input_embeddings().weight.shape[0]
+    if (unknown := max(int(row.max(initial=0)) for row in rows)) >= known:
+        raise TextError(f"the text holds the special token {unknown}, which this model does not know; take it out")
+
+
+def fed_ids(row: NDArray[np.int64], prefix: Sequence[int] = ()) -> NDArray[np.int64]:
+    """What a model reads to score a row [N]: the prefix [P], then all but the last id; nothing for an empty row."""
+    return np.concatenate([np.asarray(prefix, dtype=np.int64), row[:-1]]) if len(row) else row
+
+
+def hidden_states(
+    model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], prefix: Sequence[int]
+) -> tuple[Tensor, list[int]]:
+    """[B, L, d] last hidden states that predict a token of their row, and how many of each row do.
+
+    Of a prefix [P], only its last position predicts a token of the row.
+    """
+    fed, before = [fed_ids(row, prefix) for row in rows], max(0, len(prefix) - 1)
+    lengths = [max(0, len(row) - before) for row in fed]
+    longest = max(map(len, fed), default=0)
+    if longest == 0:
+        return torch.zeros(len(rows), 0, text_config(model).hidden_size, device=model.device), lengths
+    check_readable(model, rows, longest)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, row in enumerate(fed):
+        ids[i, : len(row)] = torch.as_tensor(row)
+    hidden = states(model, input_ids=ids.to(model.device), use_cache=False)
+    return hidden[:, before:], lengths
+
+
+@contextmanager
+def watched(
+    model: PreTrainedModel, progress: Progress | None, start: float = 0.0, share: float = 1.0
+) -> Iterator[None]:
+    """Report each layer of the body that the calling thread runs within the block.
+
+    Hooks are taken off at the end, and stay silent in other threads, so that the shared model holds no state of a run.
+    """
+    parted(model)  # asked here first, so that the passes in which it is found out are not reported
+    layers = max((m for m in decoder(model).modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
+    if progress is None or layers is None:
+        yield
+        return
+    thread, count = threading.get_ident(), len(layers)
+
+    def hook_for(i: int) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            if threading.get_ident() == thread:
+                progress(start + share * (i + 1) / count)
+
+        return hook
+
+    handles = [layer.register_forward_hook(hook_for(i)) for i, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,1 @@
+"""Decoding with a micro_step model: merged and lossless, sampling, stopping."""

@@ -1,0 +1,376 @@
+"""Writing segment by segment: the base runs once a macro step, the micro decoder writes on while a rule keeps it.
+
+`generate_segments` is the one entry, for merged decoding (here) and for lossless decoding (lossless.py). A batch's rows
+have segments of different lengths; each row takes one slot of the macro cache a segment, so that no row waits.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteriaList
+from transformers.generation import GenerationConfig
+
+from model.causal_lm.fast_linear import for_few_rows
+from model.causal_lm.finite import not_finite
+from model.causal_lm.forward import logits_of
+from model.causal_lm.padding import equal_lengths, padding_is_bound
+from model.decoding.generation_config import NEW_TOKENS, check_settings, end_ids
+from model.decoding.lossless import write_lossless
+from model.decoding.output import Clock, SegmentedGeneration, Written, gathered
+from model.decoding.sampling import Allowed, Chooser, rules_of
+from model.decoding.session import Course, Told, count_pass, leave, only
+from model.decoding.stopping import Offer, StopRule, find_stop_rule
+from model.errors import MicroStepError, TextError, TooLarge
+from model.micro_step.base_check import check_base
+from model.micro_step.macro_cache import macro_cache
+
+if TYPE_CHECKING:
+    from model.micro_step.modeling import MicroStepForCausalLM
+
+Write = Callable[[Course, Tensor, Tensor, list[Written]], int]
+
+__all__ = ["SegmentedGeneration", "Written", "generate_segments"]
+
+
+def generate_segments(
+    model: MicroStepForCausalLM,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    rule: str | StopRule = "confidence",
+    confidence: float = 0.8,
+    max_new_tokens: int | None = None,
+    max_segment_length: int | None = None,
+    verify: bool | None = None,
+    generation_config: GenerationConfig | None = None,
+    seed: int | None = None,
+    topk: int = 0,
+    tokenizer: Any = None,
+    logits_processor: Any = None,
+    stopping_criteria: Any = None,
+    prefix_allowed_tokens_fn: Allowed | None = None,
+    streamer: Any = None,
+    on_segment: Told | None = None,
+    **settings: Any,
+) -> SegmentedGeneration:
+    """Continue B prompts.
+
+    Args:
+        model: a micro_step model.
+        input_ids: [B, P] prompts, left-padded.
+        attention_mask: [B, P], 0 at padding; None: no padding.
+        rule: when the micro decoder hands back to the base, a name in `model.decoding.stopping.RULES`.
+        confidence: tau of the rule; above 1, the base alone writes. In lossless decoding the draft goes on while the
+            likeliest word has at least this probability.
+        max_new_tokens: T at most; 256 unless the settings say otherwise.
+        max_segment_length: M, at most the model's own.
+        verify: lossless decoding; None: what the model was trained for.
+        generation_config: transformers' settings; the model's own if None.
+        seed: of sampling; None: torch's global state.
+        topk: keep so many likeliest words of each new token.
+        tokenizer: needed for stop strings.
+        logits_processor: processors of the caller's own, which see one row at a time and must depend on its tokens
+            alone: they are asked again where a token was not kept.
+        stopping_criteria: further ones; they see one row at a time.
+        prefix_allowed_tokens_fn: of a row's number and its tokens, the ids that may follow.
+        streamer: a transformers streamer, for one prompt; it is given whole segments.
+        on_segment: told the row's number and all that it has written after each of its segments; may raise to stop.
+        settings: more of GenerationConfig: do_sample, temperature, top_p, top_k, repetition_penalty, stop_strings, ...
+
+    Raises:
+        TextError: a prompt is empty.
+        TooLarge: prompt and new tokens do not fit the base's context.
+        MicroStepError: padding is not on the left, or settings that do not go together or are not had here; see
+            `model.decoding.generation_config`.
+        NumericalError: the model's logits are not finite.
+    """
+    chosen = find_stop_rule(rule, model.stop is not None)
+    lossless = model.config.decoding == "lossless" if verify is None else verify
+    most = model.config.max_segment_length if max_segment_length is None else max_segment_length
+    if not 1 <= most <= model.config.max_segment_length:
+        raise MicroStepError(f"segments may have 1 to {model.config.max_segment_length} tokens, got {most}")
+    mask = _checked(input_ids, attention_mask)
+    check_base(model, lossless)
+    if streamer is not None and len(input_ids) != 1:
+        raise MicroStepError("a streamer takes one prompt; use on_segment for a batch")
+    if max_new_tokens is not None:
+        settings["max_new_tokens"] = max_new_tokens
+    prepared = _prepared(model, generation_config, settings, len(input_ids))
+    criteria = _criteria(model, prepared, stopping_criteria, tokenizer)
+    copies = prepared.num_return_sequences or 1
+    ids, mask = input_ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
+    if streamer is not None:
+        streamer.put(input_ids.cpu())
+    rows = [Written(each[kept].tolist()) for each, kept in zip(ids, mask.bool(), strict=True)]
+    rules = rules_of(model, prepared, rows, prefix_allowed_tokens_fn, logits_processor or [])
+    generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
+    chooser = Chooser(model, bool(prepared.do_sample), rows, rules, criteria, generator, topk)
+    _check_context(model, max(len(row.prompt) + chooser.room(row) for row in rows))
+    clock = Clock()
+    write = write_lossless if lossless else write_merged
+    with torch.inference_mode():
+        quick = for_few_rows(model)
+        course = Course(quick, chooser, chosen, confidence, most, clock, _teller(streamer, on_segment))
+        slots = _in_groups(course, write, ids, mask, rows)
+    if streamer is not None:
+        streamer.end()
+    pad = 0 if prepared._pad_token_tensor is None else int(prepared._pad_token_tensor)
+    return gathered(ids, rows, pad, clock, chosen.name, confidence, most, lossless, slots)
+
+
+def _prepared(
+    model: MicroStepForCausalLM, given: GenerationConfig | None, settings: dict[str, Any], rows: int
+) -> GenerationConfig:
+    """Settings of one run as transformers makes them of the given and the model's own, checked.
+
+    Raises:
+        MicroStepError: see `check_settings`.
+    """
+    if model.generation_config.eos_token_id is None and (given is None or given.eos_token_id is None):
+        settings = {"eos_token_id": end_ids(model) or None, **settings}
+    try:
+        found, others = model._prepare_generation_config(given, **settings)
+    except ValueError as error:
+        raise MicroStepError(f"transformers does not take these settings: {error}") from error
+    check_settings(found, others)
+    said = [settings.get("max_length"), *(each.max_length for each in (given, model.generation_config) if each)]
+    if found.max_new_tokens is None and all(length is None for length in said):
+        found.max_new_tokens = NEW_TOKENS
+    model._prepare_special_tokens(found, True, device=model.device, batch_size=rows)
+    return found
+
+
+def _criteria(
+    model: MicroStepForCausalLM, settings: GenerationConfig, given: Any, tokenizer: Any
+) -> StoppingCriteriaList:
+    """Where answers end; lengths of the settings are counted by row (choosing.py)."""
+    if settings.stop_strings is not None and tokenizer is None:
+        raise MicroStepError("stop strings need the tokenizer: give tokenizer=...")
+    endless = copy.copy(settings)
+    endless.max_length = None
+    return model._get_stopping_criteria(endless, StoppingCriteriaList(given or []), tokenizer)
+
+
+def _in_groups(course: Course, write: Write, ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
+    """All rows at once; those of other lengths one after the other, where no mask would bind their padding."""
+    if bool(mask.all()) or padding_is_bound(course.model):
+        return write(course, ids, mask, rows)
+    slots = []
+    for group in equal_lengths(mask.sum(1).tolist()):
+        length = int(mask[group[0]].sum())
+        slots.append(
+            write(
+                replace(course, tell=_teller_of(group, course.tell)),
+                ids[group, -length:],
+                mask[group, -length:],
+                [rows[i] for i in group],
+            )
+        )
+    return max(slots)
+
+
+def _teller_of(group: list[int], tell: Told) -> Told:
+    return lambda i, row: tell(group[i], row)
+
+
+def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
+    """Write all rows to their ends; returns the slots of the macro cache. Rows that are over leave the batch."""
+    if course.alone:
+        course = replace(course, most=1)
+    clock, cache = course.clock, macro_cache(course.model)
+    last, context = cache.read(input_ids, mask)
+    count_pass(rows)
+    clock.to("prompt")
+    live = list(range(len(rows)))
+    while live:
+        segment = _Segment(course, [rows[i] for i in live])
+        e, there, over = segment.write(last, context)
+        for i in live:
+            course.tell(i, rows[i])
+        going = [at for at, done in enumerate(over) if not done]
+        clock.to("micro")
+        if not going:
+            break
+        live, e, there = leave(cache, going, live, e, there)
+        last, context = cache.step(e, there)
+        count_pass([rows[i] for i in live])
+        clock.to("macro")
+    return cache.slots
+
+
+class _Segment:
+    """One segment of each of R rows, while it is written."""
+
+    def __init__(self, course: Course, rows: list[Written]) -> None:
+        self.course, self.rows = course, rows
+        self.over = [False] * len(rows)
+
+    def write(self, last: Tensor, context: Tensor) -> tuple[Tensor, Tensor, list[bool]]:
+        """From the base's states [R, d] and [R, K, d].
+
+        Returns:
+            [R, M, d] embeddings of the segments' tokens, [R, M] which there are, and whether each row is over.
+        """
+        model, most = self.course.model, self.course.most
+        embed = model.get_input_embeddings()
+        logits = logits_of(model.base, last)
+        token, product = self.course.chooser.choose(logits, self.rows)
+        self.course.clock.to("macro")  # its head
+        for row in self.rows:
+            row.open()
+        fed = embed(token)
+        e = fed.new_zeros(len(self.rows), most, fed.shape[-1])
+        there = torch.zeros(len(self.rows), most, dtype=torch.bool, device=e.device)
+        e[:, 0], there[:, 0] = fed, True
+        live = list(range(len(self.rows)))
+        going = self._foreseen(live, self._add(live, token, product, logits, slot=0), product, slot=1)
+        cache = model.micro.new_cache()
+        for slot in range(1, most):
+            live, fed, context, product = only(going, live, fed, context, product)
+            if not live:
+                break
+            if slot > 1 and len(going) < len(token):
+                cache.batch_select_indices(torch.tensor(going, device=e.device))
+            state, _ = model.micro(context if slot == 1 else None, fed[:, None], cache)
+            kept, token, probability, product, logits = self._offer(live, state[:, 0], product, slot)
+            if not kept:
+                break
+            live, context = leave(cache, kept, live, context)
+            fed = embed(token)
+            e[live, slot], there[live, slot] = fed, True
+            going = self._add(live, token, probability, logits, slot)
+            going = self._foreseen(live, going, product, slot + 1)
+        return e, there, self.over
+
+    def _foreseen(self, live: list[int], going: list[int], product: Tensor, slot: int) -> list[int]:
+        """Which of the rows that may go on do, by a rule that needs nothing of the micro decoder, which then rests."""
+        rule, tau = self.course.rule, self.course.tau
+        if not going or not rule.early or rule.needs_stop_head:
+            return going
+        _, product = only(going, live, product)
+        step, unknown = self.rows[live[0]].macro_steps - 1, torch.full_like(product, float("nan"))
+        return self._kept(rule.keep(Offer(slot, step, unknown, product, None), tau), live, going)
+
+    def _add(self, live: list[int], token: Tensor, probability: Tensor, logits: Tensor, slot: int) -> list[int]:
+        """Put a token at the end of each live row; which of them (0 to len(live) - 1) may go on in the segment."""
+        now, going = self.course.clock.now(), []
+        told = zip(live, token.tolist(), probability.tolist(), strict=True)
+        for at, (i, id_, p) in enumerate(told):
+            row = self.rows[i]
+            over = self.course.chooser.add(row, id_, p, now, logits[at])
+            self.over[i] = over is not None
+            if over is not None:
+                row.close(over)
+            elif self.course.alone:
+                row.close("unsure")
+            elif slot == self.course.most - 1:
+                row.close("cap")
+            else:
+                going.append(at)
+        return going
+
+    def _offer(
+        self, live: list[int], state: Tensor, product: Tensor, slot: int
+    ) -> tuple[list[int], Tensor, Tensor, Tensor, Tensor]:
+        """The micro decoder's next token for each live row, after the states [L, d] of the tokens before.
+
+        Returns:
+            which rows (0 to L - 1) keep it, and of these the tokens, their probabilities, the products and the logits.
+        """
+        model, rule, tau = self.course.model, self.course.rule, self.course.tau
+        stop = None if model.stop is None else model.stop(state)[:, 0].float().sigmoid()
+        step = self.rows[live[0]].macro_steps - 1
+        asked = list(range(len(live)))  # of whom a token is computed
+        if rule.early and rule.needs_stop_head:
+            unknown = torch.full_like(product, float("nan"))
+            asked = self._kept(rule.keep(Offer(slot, step, unknown, product, stop), tau), live, asked, None, stop)
+            if not asked:
+                return [], torch.zeros(0), product, product, state
+        rows, state, product = only(asked, [self.rows[i] for i in live], state, product)
+        logits = logits_of(model.base, state)
+        token, probability = self.course.chooser.choose(logits, rows)
+        product = product * probability
+        for row in rows:
+            row.micro_steps += 1
+        if rule.early:
+            return asked, token, probability, product, logits
+        keep = rule.keep(Offer(slot, step, probability, product, stop), tau)
+        kept = self._kept(keep, live, asked, token, probability)
+        _, token, probability, product, logits = only(kept, live, token, probability, product, logits)
+        return kept, token, probability, product, logits
+
+    def _kept(
+        self,
+        keep: Tensor,
+        live: list[int],
+        asked: list[int],
+        token: Tensor | None = None,
+        probability: Tensor | None = None,
+    ) -> list[int]:
+        """Which of the asked rows go on; the segments of the others end here.
+
+        Raises:
+            NumericalError: a probability is NaN, which no rule keeps.
+        """
+        if bool(keep.all()):
+            return asked
+        kept = []
+        offered = None
+        p = None if probability is None else probability.tolist()
+        if p is not None and any(math.isnan(each) for each in p):
+            raise not_finite(self.course.model, "the micro decoder has probabilities")
+        if token is not None and p is not None:
+            offered = list(zip(token.tolist(), p, strict=True))
+        for at, goes_on in zip(asked, keep.tolist(), strict=True):
+            if goes_on:
+                kept.append(at)
+            else:
+                self.rows[live[at]].close("unsure", None if offered is None else offered[at])
+        return kept
+
+
+def _checked(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """[B, P] long, ones at real tokens.
+
+    Raises:
+        TextError: a prompt is empty.
+        MicroStepError: padding that is not on the left.
+    """
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+    if input_ids.ndim != 2 or mask.shape != input_ids.shape:
+        raise MicroStepError(
+            f"input_ids and attention_mask must be [B, P], got {list(input_ids.shape)} and {list(mask.shape)}"
+        )
+    if not input_ids.numel() or bool((mask.sum(1) == 0).any()):
+        raise TextError("there is no text to continue; give each prompt at least one token")
+    if bool((mask[:, :-1] > mask[:, 1:]).any()):
+        raise MicroStepError("prompts must be padded on the left (tokenizer.padding_side = 'left')")
+    return mask
+
+
+def _check_context(model: MicroStepForCausalLM, tokens: int) -> None:
+    limit = model.config.max_position_embeddings
+    if limit is not None and tokens > limit:
+        raise TooLarge(
+            f"prompt and new tokens are {tokens} together, the model's context holds {limit}; ask for fewer new tokens"
+        )
+
+
+def _teller(streamer: Any, on_segment: Told | None) -> Told:
+    """Tells a streamer and a callback of each segment."""
+
+    def tell(i: int, row: Written) -> None:
+        if streamer is not None:
+            for token in row.ids[row.starts[-1] :]:
+                streamer.put(torch.tensor([token]))
+        if on_segment is not None:
+            on_segment(i, row)
+
+    return tell

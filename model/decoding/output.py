@@ -1,0 +1,148 @@
+"""What a generation gives: tokens, segments, probabilities, why each segment ended, and what it cost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from model.decoding.stopping import Why
+
+
+@dataclass
+class Written:
+    """What one row has written so far; grows during a run."""
+
+    prompt: list[int]  # without padding
+    ids: list[int] = field(default_factory=list)  # T new tokens
+    probability: list[float] = field(default_factory=list)  # T, under whichever part wrote the token
+    seconds: list[float] = field(default_factory=list)  # T, when the token was there, from the start of the run
+    starts: list[int] = field(default_factory=list)  # S, index of each segment's first token
+    why: list[Why] = field(default_factory=list)  # S, why the segment ended
+    refused: list[tuple[int, float] | None] = field(default_factory=list)
+    """S, the token that was not kept, and its probability under whoever refused it: the micro decoder where a rule did,
+    the base where it disagreed; both before processors and temperature."""
+    topk: list[tuple[list[int], list[float]]] = field(default_factory=list)  # T, if asked for
+    macro_steps: int = 0  # passes of the base that this row was in, the prompt's included
+    micro_steps: int = 0  # tokens that the micro decoder offered
+    drafted: int = 0  # of these, shown to the base (lossless)
+    accepted: int = 0
+    ended: bool = False  # by an end token or a stop string
+
+    def open(self) -> None:
+        """Start a segment at the next token."""
+        self.starts.append(len(self.ids))
+
+    def add(self, token: int, probability: float, now: float) -> None:
+        """Put a token at the end."""
+        self.ids.append(token)
+        self.probability.append(probability)
+        self.seconds.append(now)
+
+    def close(self, why: Why, refused: tuple[int, float] | None = None) -> None:
+        """End the segment."""
+        self.why.append(why)
+        self.refused.append(refused)
+
+    @property
+    def segments(self) -> list[list[int]]:
+        """The ids of each segment."""
+        bounds = [*self.starts, len(self.ids)]
+        return [self.ids[a:b] for a, b in pairwise(bounds)]
+
+    @property
+    def tokens_per_macro_step(self) -> float:
+        """New tokens over passes of the base."""
+        return len(self.ids) / max(1, self.macro_steps)
+
+
+@dataclass(frozen=True)
+class SegmentedGeneration:
+    """B continued prompts. `rows` has all of them unpadded; the tensors are padded to T, the longest, on the right."""
+
+    sequences: Tensor  # [B, P + T] ids, prompts as given (left padding included), then the new ones and padding
+    segment_starts: Tensor  # [B, T] bool
+    probability: Tensor  # [B, T] float32 of each new token; NaN at padding
+    rows: tuple[Written, ...]
+    rule: str
+    confidence: float  # tau
+    max_segment_length: int  # M
+    verified: bool  # lossless: the output is the base's
+    cache_slots: int  # of the longest row, macro steps or tokens in the base's cache at the end, the mean of its layers
+    prompt_seconds: float
+    macro_seconds: float  # in the base, after the prompt
+    micro_seconds: float  # in the micro decoder and its head
+    total_seconds: float
+
+    @property
+    def macro_steps(self) -> int:
+        """Passes of the base, of all rows together."""
+        return sum(row.macro_steps for row in self.rows)
+
+    @property
+    def new_tokens(self) -> int:
+        """Of all rows together."""
+        return sum(len(row.ids) for row in self.rows)
+
+    @property
+    def tokens_per_macro_step(self) -> float:
+        """New tokens over passes of the base, of all rows together."""
+        return self.new_tokens / max(1, self.macro_steps)
+
+
+class Clock:
+    """Seconds since the start, and those spent in each part."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self.spent: dict[str, float] = {}
+
+    def now(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
+    def to(self, part: str) -> None:
+        """Count what has passed since the last call for a part."""
+        now = time.perf_counter()
+        self.spent[part] = self.spent.get(part, 0.0) + now - self._last
+        self._last = now
+
+
+def gathered(
+    given: Tensor,
+    rows: list[Written],
+    pad: int,
+    clock: Clock,
+    rule: str,
+    confidence: float,
+    max_segment_length: int,
+    verified: bool,
+    cache_slots: int,
+) -> SegmentedGeneration:
+    """Put the rows of a finished run together."""
+    longest = max((len(row.ids) for row in rows), default=0)
+    ids = torch.full((len(rows), longest), pad, dtype=torch.long)
+    starts = torch.zeros(len(rows), longest, dtype=torch.bool)
+    probability = torch.full((len(rows), longest), float("nan"))
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
+        starts[i, row.starts] = True
+        probability[i, : len(row.ids)] = torch.tensor(row.probability)
+    return SegmentedGeneration(
+        torch.cat([given, ids.to(given.device)], 1),
+        starts,
+        probability,
+        tuple(rows),
+        rule,
+        confidence,
+        max_segment_length,
+        verified,
+        cache_slots,
+        clock.spent.get("prompt", 0.0),
+        clock.spent.get("macro", 0.0),
+        clock.spent.get("micro", 0.0),
+        clock.now(),
+    )

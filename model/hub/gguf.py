@@ -1,0 +1,208 @@
+"""Turn a GGUF file into a folder in Hugging Face format: float32 safetensors, config, tokenizer, chat template.
+
+transformers reads the file; what its reader leaves wrong is put right here, and the finished folder is loaded again
+and compared with the GGUF before anyone else sees it. It knows neither where the file came from nor where it goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.errors import ModelBroken
+from model.hub.cache import Progress
+from model.micro_step.saving import share_weights
+from model.quiet import quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_LOG = logging.getLogger(__name__)
+
+# Vocabularies whose merges were learned with every digit alone. transformers has no entry for them and falls back to
+# GPT-2's rule, under which "\n  3" is cut as "\n ", " ", "3" instead of "\n  ", "3".
+# (llama.cpp, src/llama-vocab.cpp: these types share the expressions \p{N} and GPT-2's.)
+_SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell"}
+_GPT2_RULE = {None, "default", "gpt-2", "gpt2"}
+
+_PROBE_TEXTS = (
+    "The quick brown fox, aged 48, can't jump over 1,234 dogs.",
+    "def f(x):\n    return x + 1\n\n\n  y = [\n    1,\n    23,\n  ]\n\tz",
+    "  leading and trailing  ",
+    "Größe naïve 你好，世界 Привет שלום 🙂👩‍👩‍👧 \u200b ﬁ",
+    "a",
+    "",
+)
+
+
+def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Progress) -> tuple[str, ...]:
+    """Write the model of `gguf` into the empty `folder`.
+
+    Args:
+        gguf: the file.
+        folder: receives config.json, model.safetensors, the tokenizer's files.
+        original: values of the original's config.json, where they are known; they win over the GGUF's.
+        progress: told of each step.
+
+    Returns:
+        What the model is only approximately, in sentences; empty for a GGUF of full-precision weights.
+
+    Raises:
+        ModelBroken: the file cannot be read, is of a kind that transformers cannot read, or the written copy does not
+            behave as the GGUF does.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with quiet():
+        try:
+            metadata = _metadata(gguf)
+            progress(f"reading the tokenizer of {gguf.name}", None)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            notes = [*_precision(metadata), *_fix_tokenizer(tokenizer, metadata)]
+            with _counted(f"dequantising {gguf.name}", progress):
+                source: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                    gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+                )
+        except Exception as error:  # the readers raise many kinds for damaged or unknown files
+            raise ModelBroken(f"{gguf.name} cannot be read as a GGUF model: {_first_line(error)}") from error
+        source.eval()
+        progress("writing safetensors", None)
+        _write(source, tokenizer, folder, original)
+        progress("checking the copy", None)
+        _compare(source, tokenizer, folder)
+    return tuple(notes)
+
+
+@contextmanager
+def _counted(title: str, progress: Progress) -> Iterator[None]:
+    """Lead the progress bar of transformers' GGUF reader, which has no switch, to our callback."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    def steps(tensors: Sequence[Any], **_: Any) -> Iterator[Any]:
+        for done, tensor in enumerate(tensors):
+            progress(title, done / len(tensors))
+            yield tensor
+
+    drawn = reader.tqdm
+    reader.tqdm = steps
+    try:
+        yield
+    finally:
+        reader.tqdm = drawn
+
+
+def _metadata(gguf: Path) -> dict[str, Any]:
+    """The GGUF's key-value pairs; long arrays only as their length."""
+    from transformers.integrations.gguf.reader import read_gguf_metadata
+
+    metadata: dict[str, Any] = read_gguf_metadata(str(gguf))[0]
+    return metadata
+
+
+def _precision(metadata: dict[str, Any]) -> list[str]:
+    """A sentence for a file of quantised weights."""
+    from gguf import LlamaFileType
+
+    try:
+        name = LlamaFileType(metadata["general.file_type"]).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    except (KeyError, ValueError):
+        return ["weights read from a GGUF file of unknown precision"]
+    return [] if name in ("F32", "F16", "BF16") else [f"weights dequantised from {name}"]
+
+
+def _fix_tokenizer(tokenizer: PreTrainedTokenizerBase, metadata: dict[str, Any]) -> list[str]:
+    """Set the pre-tokenizer where transformers has no rule for the one that the GGUF names."""
+    from tokenizers import pre_tokenizers
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    named = metadata.get("tokenizer.ggml.pre")
+    if named in _SINGLE_DIGITS:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+            ]
+        )
+    elif metadata.get("tokenizer.ggml.model") == "gpt2" and named not in {*GGUF_PRE_TOKENIZER_SPLITS, *_GPT2_RULE}:
+        return [f"the pre-tokenizer {named!r} is replaced by GPT-2's: some texts are cut into other tokens"]
+    return []
+
+
+def _write(
+    source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, original: dict[str, object]
+) -> None:
+    """Save a copy of `source` that knows nothing of GGUF: the model that was read refuses to be saved."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = _clean_config(source.config, original)
+    with torch.device("meta"):
+        copy: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    copy.load_state_dict(source.state_dict(), strict=True, assign=True)
+    copy.tie_weights()
+    copy.save_pretrained(folder)
+    tokenizer.name_or_path = ""
+    tokenizer.save_pretrained(folder)
+    share_weights(folder)
+
+
+def _clean_config(config: Any, original: dict[str, object]) -> Any:
+    """The config without its traces of GGUF, and with the original's values where those are known."""
+    values = config.to_dict()
+    for trace in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        values.pop(trace, None)
+    for name, value in values.items():
+        if isinstance(value, float):  # 9.999999747378752e-06 is 1e-05 that has been through float32
+            values[name] = float(f"{value:.7g}")
+    for name, value in original.items():
+        wanted = list(value) if isinstance(value, tuple) else value
+        if name == "rope_theta":
+            found, values["rope_parameters"] = (
+                values["rope_parameters"]["rope_theta"],
+                {
+                    **values["rope_parameters"],
+                    "rope_theta": wanted,
+                },
+            )
+        else:
+            found, values[name] = values.get(name), wanted
+        if found != wanted:
+            _LOG.info("config %s: %r as read from the GGUF, set to %r", name, found, wanted)
+    clean = type(config).from_dict(values)
+    clean.architectures = None  # save_pretrained fills in the class that is saved
+    return clean
+
+
+def _compare(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Load the written folder and compare its tokens, text, BOS and logits with the GGUF's.
+
+    Raises:
+        ModelBroken: they differ.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    written = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    for text in _PROBE_TEXTS:
+        ids = tokenizer(text)["input_ids"]
+        if written(text)["input_ids"] != ids or written.decode(ids) != tokenizer.decode(ids):
+            raise ModelBroken(f"the written tokenizer cuts {text!r} otherwise than the GGUF's")
+    if written.chat_template != tokenizer.chat_template or len(written) != len(tokenizer):
+        raise ModelBroken("the written tokenizer lost its chat template or tokens")
+    copy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    ids = tokenizer(_PROBE_TEXTS[0], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        difference = (copy(ids).logits - source(ids).logits).abs().max().item()
+    # Not `difference > 1e-4`: NaN must fail too.
+    if not difference <= 1e-4:
+        raise ModelBroken(f"the written model's logits differ from the GGUF's by up to {difference:.3g}")
+    if source.config.tie_word_embeddings != copy.config.tie_word_embeddings:
+        raise ModelBroken("the written model's head and embedding are no longer tied")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

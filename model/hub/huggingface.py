@@ -1,0 +1,200 @@
+"""The Hugging Face hub: is it there, is a model already in its local cache, and fetch one.
+
+Only safetensors, JSON, tokenizer and template files are fetched, never pickled weights; code only when asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from model.errors import LicenceNeeded, ModelError, ModelNotFound, TooLarge
+from model.hub.cache import Progress, silent
+
+PROBE_SECONDS = 3.0
+
+_WANTED = (".json", ".safetensors", ".jinja", ".model", ".txt", ".md")
+_UNWANTED = ("consolidated",)  # a second copy of the weights in Mistral's own layout
+
+
+@lru_cache(maxsize=1)
+def reachable() -> bool:
+    """Whether the hub answers within about three seconds; asked once per process. `HF_HUB_OFFLINE` is respected."""
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return False
+    answers: list[bool] = []
+
+    def probe() -> None:
+        from huggingface_hub.utils._http import get_session
+
+        try:
+            reply = get_session().head(f"{constants.ENDPOINT}/robots.txt", timeout=PROBE_SECONDS)
+            answers.append(reply.status_code < 400)
+        except Exception:  # noqa: BLE001 - whatever goes wrong in a probe means "not reachable"
+            answers.append(False)
+
+    # In a thread, since looking up a name may block for longer than any time-out given to the client.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS + 0.2)
+    return bool(answers and answers[0])
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether the hub could have a repository of that name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def snapshot(repo: str, revision: str | None = None) -> Path | None:
+    """The repository's folder in the local hub cache, complete or not, found without any network."""
+    from huggingface_hub import constants
+
+    home = Path(constants.HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
+    try:
+        commit = (home / "refs" / (revision or "main")).read_text().strip()
+    except (OSError, ValueError):
+        commit = revision or ""
+    if not commit or "/" in commit or ".." in commit:
+        return None
+    folder = home / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def cached(repo: str, revision: str | None = None) -> Path | None:
+    """The repository's model in the local hub cache, found without any network; None when it is not complete."""
+    from model.hub.checkpoint_files import problem
+
+    folder = snapshot(repo, revision)
+    return folder if folder is not None and problem(folder) is None else None
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit that a snapshot folder of the hub cache holds; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and len(folder.name) == 40 else None
+
+
+def repo_of(folder: Path) -> str | None:
+    """The repository that a snapshot folder of the hub cache belongs to; None for any other folder."""
+    if commit_of(folder) is None:
+        return None
+    home = folder.parent.parent.name
+    return home.removeprefix("models--").replace("--", "/", 1) if home.startswith("models--") else None
+
+
+def download(
+    repo: str, revision: str | None = None, progress: Progress = silent, *, code: bool = False, adapter: bool = False
+) -> Path:
+    """Fetch a repository into the hub cache and return its snapshot folder.
+
+    Args:
+        repo: a hub id such as "HuggingFaceTB/SmolLM2-135M".
+        revision: branch, tag or commit; the default branch when None.
+        progress: called with the part of the bytes that has arrived.
+        code: fetch Python files too, for models that need their own.
+        adapter: expect a LoRA adapter rather than a whole model.
+
+    Raises:
+        ModelNotFound: no such repository or revision, or it holds no safetensors.
+        LicenceNeeded: the repository is gated and this machine is not logged in, or not admitted.
+        TooLarge: the disk is too full.
+        ModelError: the connection failed on the way; finished parts are kept, so that a second try goes on.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    at = f"{repo} at revision {revision}" if revision else repo
+    try:
+        progress(f"asking the hub for {at}", None)
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=20)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        files = _choose(sizes, at, code, adapter)
+        total = sum(sizes[name] for name in files)
+        _need_disk(total, at)
+        folder = snapshot_download(
+            repo, revision=revision, allow_patterns=files, tqdm_class=_bar(progress, repo, total)
+        )
+    except GatedRepoError as error:
+        raise LicenceNeeded(
+            f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelNotFound(f"{repo} has no revision {revision!r} on the hub") from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFound(
+            f"the hub has no model {repo!r}, or it is private and this machine not logged in"
+        ) from error
+    except HfHubHTTPError as error:
+        raise ModelError(f"the hub refused {at}: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise ModelError(f"fetching {at} from the hub failed ({error}); try again, finished parts are kept") from error
+    return Path(folder)
+
+
+def _choose(sizes: dict[str, int], at: str, code: bool, adapter: bool) -> list[str]:
+    """The files to fetch: from the repository's top folder, no pickles, no second copies."""
+    suffixes = (*_WANTED, ".py") if code else _WANTED
+    files = [name for name in sizes if "/" not in name and name.endswith(suffixes) and not name.startswith(_UNWANTED)]
+    if not any(name.endswith(".safetensors") for name in files):
+        others: Sequence[str] = [name for name in sizes if name.endswith((".bin", ".gguf", ".pt", ".pth"))]
+        held = f"only {others[0]}" if others else "no weights"
+        advice = (
+            "download that file and give its path"
+            if others and others[0].endswith(".gguf")
+            else "only safetensors are read, as pickled weights can run code; ask its authors for safetensors"
+        )
+        raise ModelNotFound(f"{at} has {held}: {advice}")
+    if "adapter_config.json" in files and "config.json" not in files and not adapter:
+        raise ModelNotFound(f"{at} is an adapter, not a whole model: name its base as the model and this as adapter")
+    return files
+
+
+def _need_disk(size: int, at: str) -> None:
+    import shutil
+
+    from huggingface_hub import constants
+
+    place = Path(constants.HF_HUB_CACHE)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < size * 1.05:
+        raise TooLarge(f"{at} needs {size / 1e9:.2f} GB of disk in the hub cache, and {free / 1e9:.2f} GB are free")
+
+
+def _bar(progress: Progress, repo: str, total: int) -> Any:
+    """A progress bar class for the hub client that draws nothing and reports the bytes written."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    done = 0
+    counting = threading.Lock()
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.counts = options.get("name") == "huggingface_hub.snapshot_download"
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal done
+            if self.counts and total:
+                with counting:
+                    done += int(n or 0)
+                    progress(f"fetching {repo} from the hub", min(1.0, done / total))
+
+    return Bar

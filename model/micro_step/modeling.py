@@ -1,0 +1,399 @@
+"""The micro_step model: a merger, any decoder-only base that runs once a macro step, a micro decoder, a stop head.
+
+Tokens of a row are cut into segments. The merger folds each segment's embeddings into one, the base runs over these
+(one rotary position a segment: that of its last token). From the base's states at macro step s come the first token of
+segment s + 1, through the base's own head, and the others, through the micro decoder and the same head. Published as
+M2D and as HAMburger (arXiv 2505.20438); generation stands in generation.py and lossless.py.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+
+from model.causal_lm.chunked_cross_entropy import HeadLoss, head_loss
+from model.causal_lm.forward import body, logits_of, vocabulary
+from model.causal_lm.past import past_name, takes_positions
+from model.decoding.generation_config import end_ids, inferred_mask
+from model.decoding.merged import SegmentedGeneration, generate_segments
+from model.errors import MicroStepError, ModelError
+from model.micro_step.configuration import MicroStepConfig, check_fields
+from model.micro_step.hidden_state_loss import hidden_error
+from model.micro_step.layer_split_check import check_merge_layer
+from model.micro_step.macro_inputs import merged, read_segments
+from model.micro_step.mergers import build_merger
+from model.micro_step.micro_decoder import MicroDecoder
+from model.micro_step.outputs import Macro, Micro, MicroStepOutput, states_of
+from model.micro_step.saving import base_reference, load_modules, save_modules
+from model.micro_step.segment_layout import Layout, layout
+
+Group = Literal["new", "base", "adapter"]
+_OF_NO_USE = {"local_files_only", "trust_remote_code", "cache_dir", "revision", "token", "use_safetensors"}
+
+
+class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """A base with a merger before it and a micro decoder behind it."""
+
+    config_class = MicroStepConfig
+    base_model_prefix = "micro_step"  # no attribute of that name: there is no body apart from the head
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: MicroStepConfig, base: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.base = AutoModelForCausalLM.from_config(config.base_config) if base is None else base
+        config.base_config._attn_implementation = self.base.config._attn_implementation
+        if "flash" in str(self.base.config._attn_implementation):
+            raise ModelError(
+                "flash attention guesses packed rows from the positions, which jump from segment to segment;"
+                " load the base with attn_implementation='sdpa'"
+            )
+        self.merger = build_merger(config)
+        self.micro = MicroDecoder(config)
+        self.stop = nn.Linear(config.hidden_size, 1) if config.stop_head else None
+        self.post_init()
+
+    @classmethod
+    def from_base(cls, base: PreTrainedModel, tokenizer: Any = None, **config: Any) -> MicroStepForCausalLM:
+        """Put fresh modules around a loaded base, which is shared, not copied.
+
+        Args:
+            base: any decoder-only language model.
+            tokenizer: the base's; gives the generation settings an end and a padding token where the base has none.
+            config: fields of `MicroStepConfig`.
+
+        Raises:
+            ModelError: an unknown field, a base that cannot be one, or whose layers `merge_layer` cannot part.
+        """
+        check_fields(config)
+        model: MicroStepForCausalLM = cls(MicroStepConfig(base.config, **config), base)
+        if model.config.micro_start == "copied":
+            model.micro.copy_last_layers(base)
+        for module in (model.merger, model.micro, model.stop):
+            if module is not None:
+                module.to(device=base.device, dtype=base.dtype)
+        settings = model.generation_config
+        settings.update(**{k: v for k, v in base.generation_config.to_dict().items() if v is not None})
+        settings.eos_token_id = end_ids(base) or None
+        for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
+            if getattr(settings, name) is None and tokenizer is not None:
+                setattr(settings, name, getattr(tokenizer, name))
+        check_merge_layer(model)
+        model.train(base.training)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> MicroStepForCausalLM:
+        """As transformers' own; a folder that holds only the new modules fetches its base (see `load_modules`)."""
+        where = pretrained_model_name_or_path
+        if base_reference(where) is not None:
+            kwargs.pop("config", None)
+            loaded = load_modules(cls, where, **{k: v for k, v in kwargs.items() if k not in _OF_NO_USE})
+            check_merge_layer(loaded)
+            return loaded
+        found = super().from_pretrained(where, *args, **kwargs)  # the model, or with it what else was asked for
+        model = found[0] if isinstance(found, tuple) else found
+        check_merge_layer(model)
+        model.base.generation_config = copy.deepcopy(model.generation_config)  # its answers end where the model's do
+        return cast(MicroStepForCausalLM, found)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """As transformers' own: the whole model, base included.
+
+        Raises:
+            ModelError: there is an adapter on the base that was not merged.
+        """
+        if self.config.adapter is not None:
+            raise ModelError("the base carries an adapter: call merge_adapter() first, or use save_modules()")
+        super().save_pretrained(save_directory, **kwargs)
+
+    def save_modules(
+        self, folder: Any, base_name: str, revision: str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Save only the new modules and the adapter, with a reference to the base; see `model.micro_step.saving`."""
+        save_modules(self, folder, base_name, revision, dtype)
+
+    def add_adapter_to_base(self, **lora: Any) -> None:
+        """Put a fresh LoRA adapter (fields of peft's LoraConfig) on the base."""
+        from peft import LoraConfig
+
+        self.base.add_adapter(LoraConfig(**lora))
+        self.config.adapter = lora
+
+    def merge_adapter(self) -> None:
+        """Fold the adapter into the base's weights."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for name, module in list(self.base.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                module.merge()
+                parent, _, last = name.rpartition(".")
+                setattr(self.base.get_submodule(parent), last, module.get_base_layer())
+        self.base._hf_peft_config_loaded = False
+        self.config.adapter = None
+
+    def _prepare_cache_for_generation(self, *_: Any, **__: Any) -> None:
+        """None: the caches hold macro steps, and are made where these are counted."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: every module starts itself where it is built."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The base's."""
+        return cast(nn.Module, self.base.get_input_embeddings())
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The base's."""
+        return cast(nn.Module, self.base.get_output_embeddings())
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Of the base."""
+        self.base.set_input_embeddings(value)
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Of the base."""
+        self.base.set_output_embeddings(value)
+
+    def trainable(self, *groups: Group) -> list[nn.Parameter]:
+        """Let gradients reach exactly these groups, and return their parameters.
+
+        `new`: merger, micro decoder, stop head. `adapter`: the LoRA weights on the base. `base`: all others.
+        """
+        chosen = []
+        for name, parameter in self.named_parameters():
+            group = "adapter" if "lora_" in name else "base" if name.startswith("base.") else "new"
+            parameter.requires_grad_(group in groups)
+            if parameter.requires_grad:
+                chosen.append(parameter)
+        return chosen
+
+    def merged(self, e: Tensor, there: Tensor) -> Tensor:
+        """[Q, d] the macro steps of segments [Q, M, d]; see `model.micro_step.macro_inputs.merged`."""
+        return merged(self, e, there)
+
+    def macro(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        cache: Any = None,
+        output_attentions: bool = False,
+    ) -> Macro:
+        """Run the whole base over macro embeddings [B, S, d], at the tokens' positions [B, S]."""
+        inner = body(self.base)
+        options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
+        attention_mask = attention_mask.long()
+        if cache is not None:
+            name = past_name(self.base) or "past_key_values"
+            options[name] = cache
+            if name != "past_key_values":  # of recurrent layers, which look at no token again
+                attention_mask = attention_mask[:, -inputs_embeds.shape[1] :]
+        if takes_positions(inner):
+            options["position_ids"] = position_ids
+        with states_of(inner, self.config.context_layers[:-1]) as states:
+            out = inner(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                use_cache=cache is not None,
+                **options,
+            )
+        last = out.last_hidden_state
+        context = torch.stack([*states, last], dim=2)
+        return Macro(last, context, out.attentions if output_attentions else None)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        segment_starts: Tensor | None = None,
+        labels: Tensor | None = None,
+        teacher_states: Tensor | None = None,
+        averaged_over: tuple[int, int] | None = None,
+        every_segment: bool = False,
+        inputs_embeds: Tensor | None = None,
+        logits_to_keep: int = 0,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> MicroStepOutput:
+        """Read rows of tokens that are cut into segments.
+
+        Args:
+            input_ids: [B, N].
+            attention_mask: [B, N], 0 at padding, left or right; None: no padding.
+            segment_starts: [B, N] bool; every prompt token starts a segment. None: every token does.
+            labels: [B, N] the ids again, -100 where no loss is taken; not shifted. With labels no logits are kept.
+            teacher_states: [B, N, d] states after the final norm whose distributions are to be matched, at t of
+                token t + 1: the unmerged base's, for one. Nothing is matched where they are NaN. Or [B, N, K, d] those
+                of all context layers, which `hidden_weight` asks for.
+            averaged_over: labelled tokens and stops that the losses are means over, where this batch is a part of a
+                larger one; None: those of this batch.
+            every_segment: run the micro decoder on all segments, for their `stop_logits`.
+            inputs_embeds: [B, N, d] to read instead of the embeddings of `input_ids`, which still say the shape.
+            logits_to_keep: logits of only so many last positions; 0: of all.
+            output_attentions: needs a model with eager attention (`set_attn_implementation("eager")`).
+            output_hidden_states: of the base's context layers and of the micro decoder.
+
+        Raises:
+            MicroStepError: shapes that do not go together, or a segment of more than M tokens.
+        """
+        if segment_starts is None:
+            segment_starts = torch.ones_like(input_ids, dtype=torch.bool)
+        for name, given in (("segment_starts", segment_starts), ("labels", labels)):
+            if given is not None and given.shape != input_ids.shape:
+                raise MicroStepError(
+                    f"{name} must have input_ids' shape {list(input_ids.shape)}, got {list(given.shape)}"
+                )
+        most = self.config.max_segment_length
+        plan = layout(segment_starts, attention_mask, most)
+        if bool((plan.lengths[:, :1] > 1).any()):
+            raise MicroStepError(
+                "a row's first segment must be one token: no macro step stands before it that could predict the others"
+            )
+        e = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        macro = read_segments(self, e, plan, output_attentions)
+        labelled = plan.real & (plan.position > 0) & (labels != -100) if labels is not None else None
+        rows, segments = self._micro_segments(plan, labelled, every_segment)
+        micro = self._micro_states(e, plan, macro, rows, segments, output_attentions)
+        states = _at_tokens(macro.last, plan)
+        inner = micro.inner
+        states = states.index_put((micro.row[inner], micro.token[inner]), micro.states[inner])
+        stops = self._stop_logits(input_ids, micro)
+        out = MicroStepOutput(micro_position=plan.slot, stop_logits=stops)
+        if labelled is None:
+            kept = states[:, -logits_to_keep:]  # -0: all
+            shape = (*kept.shape[:2], vocabulary(self.base))
+            out.logits = logits_of(self.base, kept.flatten(0, 1)).view(shape)
+        else:
+            self._losses(out, states, cast(Tensor, labels), labelled, plan, teacher_states, averaged_over)
+            if teacher_states is not None and teacher_states.ndim == 4:
+                error, out.hidden_count = hidden_error(macro.context, teacher_states, plan, labelled)
+                out.hidden_loss = error / max(1, int(labelled.sum()) if averaged_over is None else averaged_over[0])
+                out.loss = out.loss + self.config.hidden_weight * out.hidden_loss
+        if output_hidden_states:
+            out.hidden_states = macro.context.unbind(2)
+            out.micro_hidden_states = micro.whole
+        if output_attentions:
+            out.macro_attentions, out.micro_attentions = macro.attentions, micro.attentions
+        if output_hidden_states or output_attentions:
+            out.micro_segments = torch.stack([rows, segments], 1)
+        return out
+
+    def _micro_segments(self, plan: Layout, labelled: Tensor | None, every: bool) -> tuple[Tensor, Tensor]:
+        """[Q], [Q] row and index of the segments that the micro decoder reads; never a row's first."""
+        wanted = plan.segments if every else plan.lengths > 1
+        if labelled is not None and not every:
+            used = torch.zeros_like(plan.lengths).scatter_add_(1, plan.segment, labelled.long()) > 0
+            wanted = used & (wanted if self.stop is None else plan.segments)
+        after_first = torch.arange(wanted.shape[1], device=wanted.device) > 0
+        rows, segments = (wanted & after_first).nonzero(as_tuple=True)
+        return rows, segments
+
+    def _micro_states(
+        self, e: Tensor, plan: Layout, macro: Macro, rows: Tensor, segments: Tensor, output_attentions: bool
+    ) -> Micro:
+        """The micro decoder over Q segments, in one run for each number of tokens that it has to read.
+
+        To predict its tokens it reads all but a segment's last one; to say whether it ends there, that one too.
+        """
+        most = self.config.max_segment_length - 1
+        lengths = plan.lengths[rows, segments]
+        needed = lengths.clamp(max=most) if self.stop is not None else lengths - 1
+        tokens, _ = plan.slots(rows, segments, most)
+        there = torch.arange(most, device=e.device) < needed[:, None]
+        whole = e.new_zeros(len(rows), most, e.shape[-1], dtype=macro.last.dtype)
+        attentions: tuple[Tensor, ...] | None = None
+        for n in [most] if output_attentions else range(1, most + 1):
+            chosen = (needed <= n if output_attentions else needed == n).nonzero()[:, 0]
+            if not len(chosen):
+                continue
+            read = e[rows[chosen, None], tokens[chosen, :n]]
+            context = macro.context[rows[chosen], segments[chosen] - 1]
+            found, attentions = self.micro(context, read, output_attentions=output_attentions)
+            whole = whole.index_put((chosen[:, None], torch.arange(n, device=e.device)), found.to(whole.dtype))
+        q, slot = there.nonzero(as_tuple=True)
+        return Micro(rows[q], tokens[q, slot], slot < lengths[q] - 1, whole[q, slot], whole, attentions)
+
+    def _stop_logits(self, input_ids: Tensor, micro: Micro) -> Tensor | None:
+        if self.stop is None:
+            return None
+        logits = self.stop(micro.states.to(self.stop.weight.dtype))[:, 0].float()
+        out = torch.full(input_ids.shape, float("nan"), device=logits.device)
+        return out.index_put((micro.row, micro.token), logits)
+
+    def _losses(
+        self,
+        out: MicroStepOutput,
+        states: Tensor,
+        labels: Tensor,
+        labelled: Tensor,
+        plan: Layout,
+        teacher_states: Tensor | None,
+        averaged_over: tuple[int, int] | None,
+    ) -> None:
+        """Fill in what is known with labels."""
+        row, token = labelled.nonzero(as_tuple=True)
+        count = max(1, len(row) if averaged_over is None else averaged_over[0])
+        states, teacher = states[row, token - 1], None
+        if teacher_states is not None:
+            last = teacher_states if teacher_states.ndim == 3 else teacher_states[:, :, -1]
+            theirs = last[row, token - 1].to(states.dtype)
+            teacher = torch.where(theirs.isnan(), states.detach(), theirs)  # its own teach nothing
+        weight = torch.full((len(row),), 1 / count, device=states.device)
+        weights = self.config.teacher_weight, self.config.token_weight
+        told: HeadLoss = head_loss(self.base, states, labels[row, token], weight, teacher, *weights)
+        out.labelled, out.loss = labelled, told.loss
+        out.token_loss = told.nll.sum() / count
+        out.teacher_loss = told.divergence.sum() / count if teacher is not None else None
+        out.nll = torch.full(labels.shape, float("nan"), device=states.device).index_put((row, token), told.nll)
+        out.correct = torch.zeros_like(labelled).index_put((row, token), told.correct)
+        if out.stop_logits is not None:
+            self._stop_loss(out, out.stop_logits, labelled, plan, None if averaged_over is None else averaged_over[1])
+            out.loss = out.loss + self.config.stop_weight * out.stop_loss
+
+    def _stop_loss(
+        self, out: MicroStepOutput, stop_logits: Tensor, labelled: Tensor, plan: Layout, count: int | None
+    ) -> None:
+        """Over the labelled tokens after which the segment may end or not; a row's last token is not one."""
+        follows = torch.zeros_like(labelled)
+        follows[:, :-1] = plan.real[:, 1:]
+        free = plan.slot < self.config.max_segment_length - 1
+        row, token = (labelled & follows & free & ~stop_logits.isnan()).nonzero(as_tuple=True)
+        logits, ends = stop_logits[row, token], plan.starts[row, token + 1]
+        every = F.binary_cross_entropy_with_logits(logits, ends.float(), reduction="sum")
+        out.stop_loss = every / max(1, len(row) if count is None else count)
+        out.stop_count = len(row)
+        out.stop_correct = ((logits > 0) == ends).sum()
+
+    def generate_segments(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any
+    ) -> SegmentedGeneration:
+        """Continue prompts segment by segment; see `model.decoding.merged.generate_segments` for the options."""
+        return generate_segments(self, input_ids, attention_mask, **options)
+
+    def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **options: Any) -> Any:
+        """As transformers' own, decoded segment by segment; gives `SegmentedGeneration.sequences`.
+
+        Without an attention mask padding is what transformers takes for it (`inferred_mask`).
+        """
+        ids, mask = options.pop("input_ids", inputs), options.pop("attention_mask", None)
+        if ids is None:
+            raise MicroStepError("there is nothing to continue: give input_ids")
+        if mask is None:
+            mask = inferred_mask(ids, generation_config or self.generation_config, options)
+        return self.generate_segments(ids, mask, generation_config=generation_config, **options).sequences
+
+
+def _at_tokens(last: Tensor, plan: Layout) -> Tensor:
+    """[B, N, d] the base's state at each token's macro step: right for tokens that end their segment."""
+    batch = torch.arange(len(last), device=last.device)[:, None]
+    return last[batch, plan.segment]
+
+
+AutoConfig.register("micro_step", MicroStepConfig)
+AutoModelForCausalLM.register(MicroStepConfig, MicroStepForCausalLM)

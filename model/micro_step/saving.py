@@ -1,0 +1,194 @@
+"""Save only what a micro_step model adds to its base, and put it back on the base that it was trained with.
+
+The folder holds `config.json` (with a reference to the base: name, revision, fingerprint), `generation_config.json` and
+`micro_step.safetensors`: merger, micro decoder, stop head, and the LoRA adapter on the base if there is one. Loading
+fetches the base and refuses another one: the new modules read its states, and mean nothing beside other weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from model.errors import ExportError, ModelBroken, ModelError
+from model.hub.checkpoint_files import safetensors_problem
+from model.micro_step.configuration import MicroStepConfig
+
+if TYPE_CHECKING:
+    from model.micro_step.modeling import MicroStepForCausalLM
+
+MODULES = "micro_step.safetensors"
+_SAMPLED = 1024  # values of each tensor that enter the fingerprint
+
+
+def fingerprint(base: PreTrainedModel) -> str:
+    """sha256 over the names, shapes and up to 1,024 evenly spaced values of all weights, rounded to bfloat16.
+
+    The same in float32 and bfloat16, with or without a LoRA adapter beside the weights; another for any fine-tuning.
+    """
+    seen: set[int] = set()
+    digest = hashlib.sha256()
+    for name, weight in sorted(base.named_parameters(remove_duplicate=False)):
+        if "lora_" in name or weight.data_ptr() in seen:
+            continue  # tied weights count once, under the first of their names
+        seen.add(weight.data_ptr())
+        flat = weight.detach().flatten()
+        at = torch.linspace(0, len(flat) - 1, min(_SAMPLED, len(flat)), dtype=torch.float64).long()
+        values = flat[at.to(flat.device)].to(torch.bfloat16).view(torch.int16).cpu().numpy()
+        digest.update(f"{name.replace('.base_layer', '')}{list(weight.shape)}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def save_modules(
+    model: MicroStepForCausalLM, folder: Path | str, base_name: str, revision: str | None, dtype: torch.dtype | None
+) -> None:
+    """Write a model without its base's weights; whole or not at all.
+
+    Args:
+        model: what to save.
+        folder: a new folder, or one of an earlier save, which is replaced.
+        base_name: catalog name, hub id or folder of the base.
+        revision: its commit, where that is known.
+        dtype: of the stored weights; None: as they are.
+
+    Raises:
+        ExportError: the folder holds something else, or cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / MODULES).is_file():
+        raise ExportError(f"{folder} holds other files; choose a new folder")
+    weights = {
+        name: weight.detach().to(dtype or weight.dtype).cpu().contiguous()
+        for name, weight in model.state_dict().items()
+        if not name.startswith("base.") or "lora_" in name
+    }
+    reference = {"name": base_name, "revision": revision, "fingerprint": fingerprint(model.base)}
+    config = MicroStepConfig.from_dict({**model.config.to_dict(), "base_reference": reference})
+    config.architectures = [type(model).__name__]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            save_file(weights, beside / MODULES, metadata={"format": "pt"})
+            config.save_pretrained(beside)
+            model.generation_config.save_pretrained(beside)
+            beside.chmod(0o755)
+            share_weights(beside)
+            if folder.exists():
+                shutil.rmtree(folder)
+            beside.replace(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def share_weights(folder: Path) -> None:
+    """Let whoever may read a saved model's configuration read its weights: safetensors writes for the owner alone."""
+    mode = next(folder.glob("*config.json")).stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)
+
+
+def base_reference(folder: Path | str) -> dict[str, Any] | None:
+    """The reference to the base of a folder that `save_modules` wrote; None for any other."""
+    folder = Path(folder)
+    if not (folder / MODULES).is_file() or not (folder / "config.json").is_file():
+        return None
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["base_reference"]
+        return {"name": str(found["name"]), "revision": found["revision"], "fingerprint": str(found["fingerprint"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelBroken(f"the config.json of {folder} does not say which base it belongs to") from error
+
+
+def load_modules(
+    cls: type[MicroStepForCausalLM],
+    folder: Path | str,
+    base: PreTrainedModel | None = None,
+    dtype: torch.dtype | str | None = None,
+    merge_adapter: bool = True,
+    allow_other_base: bool = False,
+    **options: Any,
+) -> MicroStepForCausalLM:
+    """Put saved modules on their base.
+
+    Args:
+        cls: the model's class.
+        folder: what `save_modules` wrote.
+        base: the base, if it is loaded already; it is shared, and an adapter is put into it. None: fetched.
+        dtype: of the whole model; None or "auto": the base's own.
+        merge_adapter: fold the adapter into the base's weights, for speed; False to train on.
+        allow_other_base: do not refuse a base with other weights than the one it was trained with.
+        options: for the base's `from_pretrained`: attn_implementation, device_map, ...
+
+    Raises:
+        ModelError: the base cannot be had, or is not the one.
+        ModelBroken: the files are damaged, or do not fit the base.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    reference = base_reference(folder)
+    assert reference is not None
+    if (wrong := safetensors_problem(folder / MODULES)) is not None:
+        raise ModelBroken(f"{folder} cannot be loaded: {wrong}")
+    config = MicroStepConfig.from_pretrained(folder)
+    if base is None:
+        from model.hub.fetch import fetch
+
+        where = fetch(reference["name"], reference["revision"])
+        base = AutoModelForCausalLM.from_pretrained(where, local_files_only=True, dtype="auto", **options)
+    _check_shape(folder, config, base)
+    found = fingerprint(base)
+    if found != reference["fingerprint"] and not allow_other_base:
+        raise ModelError(
+            f"{folder.name} was trained on {reference['name']} with weights {reference['fingerprint'][:12]}; the base"
+            f" given ({base.config.name_or_path or base.config.model_type}) has {found[:12]}. Give that base, or pass"
+            " allow_other_base=True to try this one"
+        )
+    model = cls(config, base)
+    adapter = config.adapter
+    if adapter is not None:
+        model.add_adapter_to_base(**adapter)
+    weights: dict[str, Tensor] = load_file(folder / MODULES)
+    expected = {name for name in model.state_dict() if not name.startswith("base.") or "lora_" in name}
+    if set(weights) != expected:
+        odd = sorted(set(weights) ^ expected)
+        raise ModelBroken(f"{folder} does not fit its configuration: {', '.join(odd[:3])} and {len(odd)} in all differ")
+    try:
+        model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise ModelBroken(f"{folder} does not fit its configuration: {str(error).splitlines()[-1].strip()}") from error
+    if adapter is not None and merge_adapter:
+        model.merge_adapter()
+    if isinstance(dtype, str):
+        dtype = None if dtype == "auto" else getattr(torch, dtype)
+    model.to(device=base.device, dtype=dtype or base.dtype)
+    if (folder / "generation_config.json").is_file():
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    model.eval()
+    return model
+
+
+def _check_shape(folder: Path, config: MicroStepConfig, base: PreTrainedModel) -> None:
+    theirs, ours = base.config.get_text_config(), config.base_config.get_text_config()
+    for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        if getattr(theirs, name) != getattr(ours, name):
+            raise ModelError(
+                f"{folder.name} was trained on a base with {name} {getattr(ours, name)}; the base given has"
+                f" {getattr(theirs, name)}"
+            )

@@ -1,0 +1,1 @@
+"""Scores of every token: entropy, confidence, surprisal, rank; limited history; continuations."""

@@ -1,0 +1,129 @@
+"""Let a model continue a text, and score each token that it writes as it writes it, with no second pass.
+
+Scores are of the model's own distribution, before temperature or top-p. Knows nothing about texts: ids in, ids out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import (
+    LogitsProcessorList,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from model.causal_lm.finite import not_finite
+from model.causal_lm.forward import context_length, logits_of
+from model.causal_lm.past import Past
+from model.decoding.generation_config import end_ids
+from model.errors import MicroStepError, TextError, TooLarge
+from model.scoring.token_scores import TokenScores, reduce_in_chunks, reduce_logits
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen: greedily at temperature 0, else sampled from the warped distribution."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise MicroStepError(
+                f"temperature must be 0 or more and top-p in (0, 1], got {self.temperature} and {self.top_p}"
+            )
+
+    @property
+    def warpers(self) -> LogitsProcessorList:
+        """The library's own warpers, in the order in which `generate` applies them."""
+        chosen = LogitsProcessorList()
+        if self.temperature not in (0.0, 1.0):
+            chosen.append(TemperatureLogitsWarper(self.temperature))
+        if self.top_p < 1:
+            chosen.append(TopPLogitsWarper(self.top_p))
+        return chosen
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """N prompt tokens and T generated ones, with the scores of all."""
+
+    ids: NDArray[np.int64]  # [T] generated, the end-of-text token included where it came
+    scores: TokenScores  # of [N + T] tokens: the prompt's, then the continuation's
+    ended: bool  # the model ended its text by itself
+
+
+def continue_text(
+    model: PreTrainedModel,
+    prompt: NDArray[np.int64],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    prefix: Sequence[int] = (),
+    k: int = 5,
+    on_token: Callable[[int, TokenScores], None] | None = None,
+) -> Continuation:
+    """Continue a prompt [N] by up to `max_new_tokens`, scoring prompt and continuation in the same pass.
+
+    Args:
+        model: any decoder-only language model.
+        prompt: token ids without what the tokenizer puts first.
+        max_new_tokens: T at most.
+        sampling: greedy if None.
+        prefix: ids that stand before the prompt.
+        k: how many likeliest tokens to keep.
+        on_token: told each new id and its scores as it comes; may raise to stop.
+
+    Raises:
+        TextError: there is nothing to continue.
+        TooLarge: prompt and continuation do not fit the model's context.
+        NumericalError: the model's logits are not finite.
+    """
+    sampling = sampling or Sampling()
+    fed = np.concatenate([np.asarray(prefix, dtype=np.int64), prompt])
+    if not len(fed):
+        raise TextError("there is no text to continue, and this model has no BOS to start from; type a prompt")
+    limit = context_length(model)
+    if limit is not None and len(fed) + max_new_tokens > limit:
+        raise TooLarge(
+            f"{len(fed)} prompt tokens and {max_new_tokens} new ones do not fit this model's context of {limit}"
+        )
+    warpers, generator = sampling.warpers, torch.Generator().manual_seed(sampling.seed)
+    ends = end_ids(model)
+    with torch.inference_mode():
+        past = Past(model)
+        ids = torch.as_tensor(fed, device=model.device)[None]
+        hidden = past.read(ids)
+        scored = prompt if prefix else prompt[1:]
+        parts = [
+            TokenScores.nothing(len(prompt) - len(scored), k),
+            reduce_in_chunks(model, hidden[0, len(fed) - len(scored) - 1 : -1], scored, k),
+        ]
+        new: list[int] = []
+        while len(new) < max_new_tokens and not (new and new[-1] in ends):
+            logits = logits_of(model, hidden[0, -1:])
+            if sampling.temperature == 0:
+                chosen = logits.argmax(-1)
+            else:
+                probability = warpers(ids, logits.clone()).softmax(-1).cpu()
+                if bool(probability.isnan().any()):
+                    raise not_finite(model, f"new token {len(new) + 1} has logits")
+                chosen = torch.multinomial(probability, 1, generator=generator)[:, 0].to(model.device)
+            parts.append(reduce_logits(logits, chosen, k))
+            if parts[-1].not_finite.any():
+                raise not_finite(model, f"new token {len(new) + 1} has logits")
+            new.append(int(chosen))
+            if on_token is not None:
+                on_token(new[-1], parts[-1])
+            if len(new) < max_new_tokens and new[-1] not in ends:
+                ids = torch.cat([ids, chosen[None]], dim=1)
+                hidden = past.read(chosen[None])
+    return Continuation(
+        ids=np.array(new, dtype=np.int64), scores=TokenScores.join(parts), ended=bool(new) and new[-1] in ends
+    )

@@ -1,0 +1,163 @@
+"""What the segmentation rules look at: arrays of one row of tokens, or of several rows laid end to end.
+
+A rule never looks over the start of a row, so that rows that are segmented together are segmented as if alone, and
+there is no padding to keep out. Knows nothing about rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # they bring torch and transformers, which the rules do without
+    from model.scoring.token_scores import TokenScores
+    from model.text.encoding import EncodedText
+
+Values = NDArray[np.floating]
+SCORES = ("entropy", "confidence", "margin", "surprisal")
+_TABLES = ("attention_mass", "micro_confidence")
+_SETTINGS = ("window", "layer")
+
+
+@dataclass(frozen=True)
+class SegmentInputs:
+    """N tokens. Only what the chosen rule needs has to be given; a score that is missing is NaN."""
+
+    entropy: Values | None = None  # [N] nats
+    confidence: Values | None = None  # [N] probability of the likeliest token
+    margin: Values | None = None  # [N] best minus second best probability
+    surprisal: Values | None = None  # [N] nats
+    limited_entropy: Values | None = None  # [N] nats, from the last `window` tokens only
+    window: int | None = None  # tokens
+    word_start: NDArray[np.bool_] | None = None  # [N] see `word_starts`
+    attention_mass: Values | None = None  # [N, W] column j - 1: the share that goes to the j tokens before
+    attention_sparsity: Values | None = None  # [N] effective support over length, 0 to 1
+    router: Values | None = None  # [N] half of (1 - cosine) between the hidden states of a token and the one before
+    layer: int | None = None  # of `router`
+    micro_confidence: Values | None = None  # [N, W] column j - 1: where the segment began j tokens before
+    prompt: NDArray[np.bool_] | None = None  # [N] tokens that each start a segment
+    row_start: NDArray[np.bool_] | None = None  # [N] first tokens of rows; None: one row
+
+    def __post_init__(self) -> None:
+        shapes = {name: array.shape for name, array in self._arrays.items()}
+        if not shapes:
+            raise ValueError("SegmentInputs needs at least one array")
+        n = next(iter(shapes.values()))[0]
+        for name, shape in shapes.items():
+            if shape[:1] != (n,) or len(shape) != (2 if name in _TABLES else 1):
+                raise ValueError(f"{name} must be [{n}{', W' if name in _TABLES else ''}], got {list(shape)}")
+        if n and self.row_start is not None and not self.row_start[0]:
+            raise ValueError("row_start[0] must be true: the first token starts a row")
+
+    @property
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _SETTINGS}
+        return {name: array for name, array in given.items() if array is not None}
+
+    def __len__(self) -> int:
+        return len(next(iter(self._arrays.values())))
+
+    @cached_property
+    def row_starts(self) -> NDArray[np.bool_]:
+        """[N] first tokens of rows."""
+        return np.arange(len(self)) == 0 if self.row_start is None else self.row_start
+
+    @cached_property
+    def missing(self) -> NDArray[np.bool_]:
+        """[N] tokens without scores."""
+        found = np.zeros(len(self), dtype=bool)
+        for name in (*SCORES, "limited_entropy"):
+            if getattr(self, name) is not None:
+                found |= np.isnan(getattr(self, name))
+        return found
+
+    @cached_property
+    def position(self) -> NDArray[np.int64]:
+        """[N] place of each token in its row, from 0."""
+        at = np.arange(len(self))
+        found: NDArray[np.int64] = at - np.maximum.accumulate(np.where(self.row_starts, at, 0))
+        return found
+
+    @cached_property
+    def forced(self) -> NDArray[np.bool_]:
+        """[N] tokens that start a segment under every rule.
+
+        The first of a row, one without scores, the first with scores, one of the prompt, and the first after it.
+        """
+        forced = self.row_starts | self.missing
+        scored = np.cumsum(~self.missing)  # counted over all rows
+        before_row = np.maximum.accumulate(np.where(self.row_starts, scored - ~self.missing, 0))
+        forced |= ~self.missing & (scored - before_row == 1)
+        if self.prompt is not None:
+            forced |= self.prompt
+            forced[1:] |= self.prompt[:-1]
+        return forced
+
+    def before(self, values: Values, steps: int = 1) -> NDArray[np.float64]:
+        """[N] the value so many tokens before in the same row; NaN where there is none."""
+        found = np.full(len(self), np.nan)
+        found[steps:] = values[: max(0, len(self) - steps)]
+        found[self.position < steps] = np.nan
+        return found
+
+    @classmethod
+    def of(cls, scores: TokenScores, encoded: EncodedText | None = None, prompt_apart: bool = False) -> SegmentInputs:
+        """The inputs of one scored text.
+
+        Args:
+            scores: of N tokens.
+            encoded: the same N tokens, for the rule `word`.
+            prompt_apart: all that the assistant did not write is prompt, which is never merged.
+        """
+        return cls(
+            **{name: getattr(scores, name) for name in SCORES},
+            word_start=None if encoded is None else word_starts(encoded.text, encoded.start, encoded.continuation),
+            prompt=encoded.role != "assistant" if encoded is not None and prompt_apart else None,
+        )
+
+    @classmethod
+    def join(cls, rows: Sequence[SegmentInputs]) -> SegmentInputs:
+        """Several rows laid end to end.
+
+        Raises:
+            ValueError: there is no row, or the rows do not hold the same arrays and settings.
+        """
+        if not rows:
+            raise ValueError("no rows to join")
+        held = [(*sorted({*row._arrays, "row_start"}), row.window, row.layer) for row in rows]
+        if len(set(held)) > 1:
+            raise ValueError(f"rows that are joined must hold the same arrays, got {sorted(set(map(str, held)))}")
+        names = [name for name in rows[0]._arrays if name != "row_start"]
+        return cls(
+            **{name: np.concatenate([getattr(row, name) for row in rows]) for name in names},
+            window=rows[0].window,
+            layer=rows[0].layer,
+            row_start=np.concatenate([row.row_starts for row in rows]),
+        )
+
+
+def word_starts(text: str, start: NDArray[np.int32], continuation: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """[N] tokens that start with white space or follow it. Line breaks are white space: they stand apart.
+
+    Args:
+        text: what was tokenised.
+        start: [N] first character of each token.
+        continuation: [N] the token starts inside a character, and so inside a word.
+    """
+    characters = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    blank = np.concatenate([[True], _blank()[characters], [False]])  # blank[i + 1] is that of character i
+    found: NDArray[np.bool_] = (blank[start + 1] | blank[start]) & ~continuation
+    return found
+
+
+@lru_cache(maxsize=1)
+def _blank() -> NDArray[np.bool_]:
+    """Which code points are white space, as `str.isspace` has it."""
+    table = np.zeros(0x110000, dtype=bool)
+    table[[code for code in range(0x3001) if chr(code).isspace()]] = True  # the last one is U+3000
+    return table

@@ -1,0 +1,213 @@
+"""From a mean segment length to the parameter that gives it, on stored scores; and the curve between the two.
+
+The mean length is a step function of the parameter: it changes only where the parameter passes one of the values that
+the rule compares. The curve is taken at quantiles of these; between the two neighbours that enclose the target, the
+steps themselves are bisected. For a rule whose mean length never turns back (`Rule.monotone`) no parameter comes nearer
+to the target; for the others, none of those that were tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import MicroStepError
+from model.segmentation.boundaries import Plan, Pointwise, Running
+from model.segmentation.segment import (
+    MAX_LENGTH,
+    RULES,
+    Parameter,
+    SegmentInputs,
+    check_max_length,
+    check_target_length,
+    plan_of,
+    starts_of,
+    valid_parameters,
+)
+
+Floats = NDArray[np.float64]
+POINTS = 33  # of the curve
+_SAMPLE = 200_000  # compared values from which the quantiles are taken
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The parameter whose mean segment length is nearest to the target."""
+
+    rule: str
+    parameter: str  # the name of what was solved for
+    value: float
+    mean_length: float  # that it gives, in tokens
+    target_length: float
+    max_length: int  # M
+    parameters: dict[str, float]  # all of the rule's, the solved one included
+    exact: bool  # no other value comes nearer
+    curve_parameter: Floats  # [C] rising
+    curve_length: Floats  # [C] mean length at each
+
+    def __post_init__(self) -> None:
+        if self.curve_parameter.shape != self.curve_length.shape or self.curve_parameter.ndim != 1:
+            raise ValueError(
+                f"the curve must be two arrays [C], got {self.curve_parameter.shape}, {self.curve_length.shape}"
+            )
+
+
+def solve(
+    rule: str,
+    inputs: SegmentInputs,
+    target_length: float,
+    max_length: int = MAX_LENGTH,
+    points: int = POINTS,
+    **parameters: float,
+) -> Solved:
+    """Find the parameter of a rule for a mean segment length, after the cap.
+
+    Args:
+        rule: a name in `RULES`.
+        inputs: stored scores of N tokens, one row or more; the prompt is not counted.
+        target_length: tokens a segment, from 1 to max_length.
+        max_length: M.
+        points: of the curve, at most.
+        parameters: the rule's others; the one that is solved for must not be among them.
+
+    Raises:
+        MicroStepError: the rule has nothing to solve for, the target cannot be had under the cap, there is no token
+            outside the prompt, or as `segment`.
+    """
+    check_max_length(max_length)
+    solved = solvable(rule, target_length, max_length, parameters)
+    chosen = valid_parameters(rule, parameters)
+    length, tried = _lengths_of(rule, inputs, max_length, solved, chosen)
+    plan = plan_of(rule, inputs, chosen, max_length)
+    curve = _points(plan, max_length, solved, points)
+    lengths = np.array([length(value) for value in curve.tolist()])
+    enclosing = np.flatnonzero((lengths[:-1] - target_length) * (lengths[1:] - target_length) <= 0)
+    for i in enclosing[:1].tolist():
+        low, high = curve[i : i + 2].tolist()
+        if solved.integer:
+            steps = np.arange(low, high + 1)
+        else:
+            levels = np.unique(np.concatenate([[low], *_levels(plan, max_length, low, high), [high]]))
+            steps = np.concatenate([[low], (levels[:-1] + levels[1:]) / 2, [high]])
+        _bisect(length, steps, target_length)
+    value = min(tried, key=lambda value: (abs(tried[value] - target_length), value))
+    reached = tried[value]
+    if not solved.integer:
+        value = _short(value, length, reached, solved)
+    found = {**chosen, solved.name: int(value) if solved.integer else value}
+    return Solved(
+        rule,
+        solved.name,
+        found[solved.name],
+        reached,
+        target_length,
+        max_length,
+        found,
+        RULES[rule].monotone,
+        curve,
+        lengths,
+    )
+
+
+def length_curve(
+    rule: str, inputs: SegmentInputs, max_length: int = MAX_LENGTH, points: int = POINTS, **parameters: float
+) -> tuple[Floats, Floats]:
+    """[C] values of the parameter that sets the mean length, rising, and [C] the mean length at each.
+
+    Args and errors as `solve`.
+    """
+    solved = solvable(rule, 1, max_length, parameters)
+    chosen = valid_parameters(rule, parameters)
+    length, _ = _lengths_of(rule, inputs, max_length, solved, chosen)
+    curve = _points(plan_of(rule, inputs, chosen, max_length), max_length, solved, points)
+    return curve, np.array([length(value) for value in curve.tolist()])
+
+
+def _lengths_of(
+    rule: str, inputs: SegmentInputs, max_length: int, solved: Parameter, chosen: dict[str, float]
+) -> tuple[Callable[[float], float], dict[float, float]]:
+    """The mean length as a function of the parameter, and where it keeps what it was asked."""
+    counted = np.ones(len(inputs), dtype=bool) if inputs.prompt is None else ~inputs.prompt
+    tokens = int(counted.sum())
+    if not tokens:
+        raise MicroStepError("there is no token to segment outside the prompt")
+    tried: dict[float, float] = {}
+
+    def length(value: float) -> float:
+        if value not in tried:
+            starts = starts_of(rule, inputs, {**chosen, solved.name: value}, max_length)
+            tried[value] = tokens / int((starts & counted).sum())
+        return tried[value]
+
+    return length, tried
+
+
+def _points(plan: Plan, max_length: int, solved: Parameter, points: int) -> Floats:
+    """[C] values of the parameter at which the curve is taken."""
+    if solved.integer:
+        return np.unique(np.geomspace(max(1, solved.low), solved.high, points).round())
+    return _quantiles(plan, max_length, solved, points)
+
+
+def solvable(rule: str, target_length: float, max_length: int, parameters: dict[str, float]) -> Parameter:
+    """The parameter to solve for; checks all that can be known before there are scores.
+
+    Raises:
+        MicroStepError: see `solve`.
+    """
+    valid_parameters(rule, parameters)
+    name = RULES[rule].solves
+    if name is None:
+        raise MicroStepError(f"the rule {rule} has no parameter that sets the mean length; choose another rule")
+    if name in parameters:
+        raise MicroStepError(f"{name} of the rule {rule} is what is solved for; do not set it")
+    check_target_length(target_length, max_length)
+    return RULES[rule].parameter(name)
+
+
+def _levels(plan: Plan, max_length: int, low: float, high: float) -> Iterator[Floats]:
+    """The compared values between low and high, of every segment that could be."""
+    if isinstance(plan, Pointwise):
+        every: Iterator[NDArray[np.floating]] = iter([plan.compared])
+    elif isinstance(plan, Running):
+        pairs = zip(range(1, max_length), plan.operands(), strict=False)
+        every = (plan.value(before, new) for _, (before, new) in pairs)
+    else:
+        every = (plan.values[j:, j - 1] for j in range(1, min(max_length, plan.values.shape[1] + 1)))
+    for values in every:
+        inside = values[(values > low) & (values < high)]
+        yield np.unique(inside.astype(np.float64))
+
+
+def _quantiles(plan: Plan, max_length: int, solved: Parameter, points: int) -> Floats:
+    """[C] rising: where to take the curve, the ends of the parameter's range included."""
+    ends = [solved.low, solved.high]
+    sample = []
+    for values in _levels(plan, max_length, *ends):
+        sample.append(values[:: max(1, len(values) * (max_length - 1) // _SAMPLE)])
+    pooled = np.concatenate([*sample, ends])
+    return np.unique(np.quantile(pooled, np.linspace(0, 1, points), method="nearest"))
+
+
+def _bisect(length: Callable[[float], float], steps: Floats, target: float) -> None:
+    """Try the two neighbouring steps that enclose the target, on the way from the ends, which do."""
+    low, high = 0, len(steps) - 1
+    rising = length(float(steps[high])) >= length(float(steps[low]))
+    while high - low > 1:
+        middle = (low + high) // 2
+        if (length(float(steps[middle])) <= target) == rising:
+            low = middle
+        else:
+            high = middle
+
+
+def _short(value: float, length: Callable[[float], float], reached: float, solved: Parameter) -> float:
+    """The value with the fewest digits, from three, that gives the same mean length."""
+    for digits in range(3, 17):
+        short = float(f"{value:.{digits}g}")
+        if solved.low <= short <= solved.high and length(short) == reached:
+            return short
+    return value

@@ -1,0 +1,1 @@
+"""Texts and conversations, chat templates, and token ids that know their place in the text."""

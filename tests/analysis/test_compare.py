@@ -1,0 +1,169 @@
+"""Comparisons against slow, obvious computations, and identities of equal models."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.document_file import document_file, read_document
+from analysis.score_registry import SCORES, significant
+from analysis.uncertainty.compare import cell_table, compare, compare_continuations
+from analysis.uncertainty.scoring import score_document, score_limited, token_table
+from analysis.uncertainty.summary import summarise, summary_table
+from model.errors import MicroStepError, TextError
+from model.hub.loading import ModelSpec, load
+from model.scoring.continuation import Sampling
+from model.text.document import Document, Message
+
+TEXT = "the cat sat on the mat\n  and ate 12 + 30 = 42 🦆 ducks. " * 3
+CHAT = Document((Message("user", "the cat sat?"), Message("assistant", "It sat on the mat, and ate.")))
+
+
+@pytest.fixture(scope="module")
+def loaded(models):
+    return {name: load(ModelSpec(str(folder))) for name, folder in models.items()}
+
+
+def test_token_table_has_the_promised_columns(loaded):
+    scored = score_document(loaded["base"], Document.plain(TEXT))
+    table = token_table(scored)
+    assert list(table.columns) == [
+        "position", "token_id", "token", "start", "end", "role", "entropy", "confidence", "margin", "surprisal", "rank",
+        "unit",
+    ]  # fmt: skip
+    assert len(table) == len(scored.encoded) and pd.isna(table["rank"][0]) and np.isnan(table["entropy"][0])
+    bits = token_table(scored, "bits")
+    np.testing.assert_allclose(bits["entropy"][1:], table["entropy"][1:] / np.log(2))
+    np.testing.assert_allclose(bits["confidence"][1:], table["confidence"][1:])
+
+
+def test_one_tokenizer_is_compared_token_by_token(loaded):
+    found = compare(loaded["base"], loaded["sft"], Document.plain(TEXT))
+    assert found.divergences is not None and found.same_tokens
+    table = cell_table(found, "nats")
+    whole = (table["tokens_a"] == 1) & (table["tokens_b"] == 1)
+    first = {int(s): i for i, s in enumerate(found.a.encoded.source_start)}
+    for row in table[whole].itertuples():
+        i = first[row.start]
+        gap = found.b.scores.entropy[i] - found.a.scores.entropy[i]
+        assert row.entropy_difference == pytest.approx(gap, rel=1e-5, abs=1e-6)
+        assert row.kl_ab == pytest.approx(found.divergences.kl_ab[i], rel=1e-5, abs=1e-6)
+
+
+def test_a_model_against_itself_differs_nowhere(loaded):
+    found = compare(loaded["base"], loaded["base"], Document.plain(TEXT))
+    assert np.nanmax(found.divergences.js) < 1e-6
+    assert (cell_table(found)["entropy_difference"] == 0).all()
+    summary = summarise(found)
+    gap = summary.difference
+    assert gap.mean == 0 and not gap.known
+    assert "No clear difference" in summary.finding and "nothing differs" in summary.finding
+
+
+def test_two_tokenizers_are_compared_in_common_cells(loaded):
+    found = compare(loaded["base"], loaded["other"], Document.plain(TEXT))
+    assert found.divergences is None
+    summary, table = summarise(found, "bits"), cell_table(found, "bits")
+    # bits per byte by hand: all of each model's surprisal in the cells over the bytes that they cover
+    covered = "".join(TEXT[s:e] for s, e in zip(table["start"], table["end"], strict=True))
+    assert summary.bytes_a == summary.bytes_b == len(covered.encode())
+    by_hand = sum(
+        s
+        for s, a, b in zip(
+            found.b.scores.surprisal, found.b.encoded.source_start, found.b.encoded.source_end, strict=True
+        )
+        if any(c <= a and b <= d for c, d in zip(table["start"], table["end"], strict=True))
+    )
+    assert summary.bits_per_byte.b == pytest.approx(by_hand / np.log(2) / summary.bytes_b, rel=1e-5)
+    # A has no BOS: its first token, and with it the first cell, is out of the comparison for both
+    assert table["start"].iloc[0] > 0 and np.isnan(found.a.scores.entropy[0])
+    assert not np.isnan(found.b.scores.entropy[0])
+
+
+def test_entropy_across_tokenizers_is_compared_per_byte(loaded):
+    """The finer tokenizer has less entropy at each token; that once read as "more sure"."""
+    one, two = (summarise(compare(loaded["base"], loaded[b], Document.plain(TEXT))) for b in ("sft", "other"))
+    assert one.per == "token" and one.difference == one.entropy.gap
+    assert two.per == "byte" and two.difference == two.entropy_per_byte.gap and "per byte" in two.finding
+    assert two.entropy_per_byte.a == pytest.approx(two.entropy.a * two.tokens_a / two.bytes_a)
+    # cutting one text twice as fine under the same total entropy halves the mean per token, not the rate per byte
+    assert two.difference.mean == pytest.approx(two.entropy_per_byte.b - two.entropy_per_byte.a)
+
+
+def test_roles_are_split_and_templates_left_out(loaded):
+    found = compare(loaded["base"], loaded["sft"], CHAT, chat=True)
+    assert not found.a.encoded.chat and found.b.encoded.chat
+    assert any("no chat template" in note for note in found.a.notes)
+    table = summary_table(found)
+    assert list(table["role"]) == ["all", "assistant", "user"]
+    assert table["tokens_b"].iloc[0] == table["tokens_b"].iloc[1:].sum()
+    for name in ("entropy_a", "entropy_b"):
+        weighted = (table[name] * table[f"tokens_{name[-1]}"]).iloc[1:].sum() / table[f"tokens_{name[-1]}"].iloc[0]
+        assert table[name].iloc[0] == pytest.approx(weighted)
+
+
+def test_continuations_are_each_models_own(loaded):
+    found = compare_continuations(
+        loaded["base"], loaded["other"], Document.plain("the cat"), 12, Sampling(temperature=1.0, seed=3)
+    )
+    assert found.cells is None and found.a.generated <= 12
+    summary = summarise(found, "bits")
+    assert summary.tokens_a == found.a.generated and np.isnan(summary.bits_per_byte.a)
+    assert summary.entropy.a == pytest.approx(found.a.scores.entropy[-found.a.generated :].mean() / np.log(2))
+    text = found.a.encoded.text[len("the cat") :]
+    assert summary.bytes_a == len(text.encode())
+    with pytest.raises(TextError, match="two continuations|aligned"):
+        cell_table(found)
+    with pytest.raises(TextError, match="ends with an answer"):
+        compare_continuations(loaded["sft"], loaded["sft"], CHAT, 5, chat=True)
+
+
+def test_a_text_beyond_the_context_is_cut_and_says_so(loaded):
+    limit = loaded["base"].facts.context_length
+    scored = score_document(loaded["base"], Document.plain("cat " * 3 * limit))
+    assert len(scored.encoded) == limit + 1  # the last token is scored but never read
+    assert any(f"{limit:,}" in note for note in scored.notes)
+    assert len(score_document(loaded["other"], Document.plain("cat " * 3 * limit)).encoded) == limit
+
+
+def test_limited_history_names_its_method(loaded):
+    scored = score_limited(loaded["base"], Document.plain(TEXT), 8, "strided", 4)
+    assert "strided: between 8 and 11 tokens" in scored.notes[0]
+
+
+def test_empty_texts_are_refused(loaded):
+    with pytest.raises(TextError, match="empty"):
+        score_document(loaded["base"], Document.plain(""))
+    one = score_document(loaded["base"], Document.plain("a"))
+    assert len(one.encoded) == 1 and one.scores.missing.all()
+    lonely = compare(loaded["base"], loaded["other"], Document.plain("a"))
+    assert len(lonely.cells) == 0 and "nothing" in summarise(lonely).finding
+
+
+def test_too_few_tokens_say_nothing(loaded):
+    """Of a text of five tokens a difference used to be claimed in one case of four where there was none."""
+    summary = summarise(compare(loaded["base"], loaded["sft"], Document.plain("a b c")))
+    assert 2 <= summary.tokens_a < 10 and summary.difference.mean != 0 and not summary.difference.clear
+    assert summary.finding.startswith("Too few tokens to say which is surer: B minus A is")
+    assert "no interval: too few tokens" in summary.finding and "nan" not in summary.finding
+    assert np.isnan(summary_table(compare(loaded["base"], loaded["sft"], Document.plain("a b c"))).entropy_low).all()
+
+
+def test_documents_from_files():
+    assert read_document(b"\xef\xbb\xbfhi", "a.txt") == Document.plain("hi")
+    with pytest.raises(TextError, match="not UTF-8.*byte 1"):
+        read_document(b"a\xff\xfe", "a.txt")
+    for broken in (b"{", b"[]", b'{"messages": [{"role": "pope", "content": ""}]}', b'{"messages": 3}'):
+        with pytest.raises(TextError):
+            read_document(broken, "a.json")
+    name, content = document_file(CHAT)
+    assert read_document(content, name) == CHAT
+
+
+def test_units_and_rounding():
+    assert SCORES["entropy"].top("nats") == pytest.approx(8 * np.log(2))
+    assert SCORES["confidence"].shade(np.array([1.0, 0.25]), "bits").tolist() == [0.0, 0.75]
+    assert [significant(x) for x in (0, 1234.5, 0.012345, 9.999, 4.0312e-11, float("nan"))] == [
+        "0", "1230", "0.0123", "10.0", "4.03e-11", "missing",
+    ]  # fmt: skip
+    with pytest.raises(MicroStepError, match="top-p"):
+        Sampling(top_p=2)

@@ -1,0 +1,120 @@
+"""The page through Streamlit's own test runner: what it shows, what it asks, and when it runs a model."""
+
+import json
+import shutil
+
+import pytest
+
+from app.escape import plain
+from tests.support import pages
+from tests.support.pages import ROOT, shown
+
+TEXT = "the cat sat on the mat"
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Counts the model runs."""
+    from analysis.uncertainty.request import Request
+
+    count, original = [], Request.run
+    monkeypatch.setattr(Request, "run", lambda self, *rest: (count.append(self), original(self, *rest))[1])
+    return count
+
+
+def opened(models, text=TEXT, **query):
+    return pages.opened(models, text, **query)
+
+
+def test_a_deep_link_shows_two_models_on_its_text(models, runs):
+    at = opened(models)
+    assert not at.exception and not at.error
+    assert [metric.label.split()[0] for metric in at.metric][:2] == ["A", "B"]
+    assert "tokens" in shown(at) and len(runs) == 1
+    titles = {
+        json.loads(chart.proto.spec)["layout"]["xaxis"].get("title", {}).get("text") for chart in at.get("plotly_chart")
+    }
+    assert "A: entropy, bits" in titles
+
+
+def test_units_and_scores_run_no_model_and_a_second_view_comes_from_the_cache(models, runs):
+    at = opened(models)
+    bits = float(at.metric[0].value.split()[0])
+    at.segmented_control(key="unit").set_value("nats").run()
+    nats = float(at.metric[0].value.split()[0])
+    assert nats == pytest.approx(bits * 0.6931, rel=2e-2) and at.metric[0].value.endswith("nats")
+    at.segmented_control(key="score").set_value("confidence").run()
+    assert not at.exception and len(runs) == 1
+    at.toggle(key="chat").set_value(True).run()
+    assert len(runs) == 2
+    at.toggle(key="chat").set_value(False).run()
+    assert len(runs) == 2
+
+
+def test_models_that_differ_in_tokenizer_and_template(models, runs):
+    at = opened(models, b="other", chat="true")
+    assert not at.exception and "no chat template" in shown(at)
+
+
+def test_own_continuations(models, runs):
+    at = opened(models, mode="own continuations", new_tokens="7")
+    assert not at.exception and not at.error
+    assert runs[0].new_tokens == 7 and "no text in common" in shown(at)
+
+
+def test_a_conversation_is_split_by_role(models, runs):
+    at = opened(models, a="sft", answer="It sat.", chat="true")
+    assert [expander.label for expander in at.expander if "role" in expander.label] == ["By role"]
+    assert any("im_start" in code.value for code in at.code)
+
+
+def test_template_arguments_of_a_link_reach_the_document(models, runs):
+    at = opened(
+        models, a="sft", answer="It sat.", chat="true", template="enable_thinking=false template_date=2024-02-29"
+    )
+    assert not at.exception and not at.error
+    document = runs[0].document
+    assert document.arguments == (("enable_thinking", "false"),) and document.date == "2024-02-29"
+    assert "it was not used" in shown(at)
+    at.text_input(key="template").set_value("'open").run()
+    assert not at.exception and "close the quotation mark" in shown(at)
+
+
+def test_states_without_an_answer(models, runs):
+    assert "There is no text yet" in shown(opened(models, text=""))
+    at = opened({**models, "lost": "no/such-model"}, a="lost")
+    assert "is not on this machine yet" in shown(at) and not runs
+    at.button(key="fetch_A").click().run()
+    assert len(at.error) == 1 and not at.exception
+    at = opened({**models, "hollow": ROOT / "docs"}, a="hollow")
+    assert not at.exception and not runs
+
+
+def test_the_pin_comes_from_the_link(models, runs):
+    at = opened(models, at="5")
+    assert at.session_state["at"] == 5
+    assert opened(models, at="x' OR 1=1").session_state["at"] is None
+
+
+def test_heavy_runs_are_asked_for_first(models, runs, monkeypatch):
+    monkeypatch.setattr("app.run_query.HEAVY", 10.0)
+    at = opened(models)
+    assert "This will take a while" in shown(at) and not runs
+    next(button for button in at.button if button.label == "Run it").click().run()
+    assert len(runs) == 1 and at.metric
+
+
+def test_markdown_from_users_is_shown_as_it_is():
+    for text in ("![x](http://e/p.png)", "**b** _i_ `c` $x$ :smile: <b>", "a\nb\x00\x1b[31m", "# h", "- item", "1. x"):
+        escaped = plain(text)
+        for special in "*_`[]()!<>$#:":
+            assert escaped.count(special) == escaped.count(f"\\{special}")
+        assert "\n" not in escaped and "\x1b" not in escaped
+
+
+def test_a_refused_text_says_which_model_refuses_it(models, runs, tmp_path):
+    folder = tmp_path / "odd"
+    shutil.copytree(models["sft"], folder)
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content | upper }}", encoding="utf-8")
+    at = opened({**models, "odd": folder}, b="odd", chat="true")
+    assert not at.exception and "model B, odd" in shown(at) and "rewrites a message" in shown(at)

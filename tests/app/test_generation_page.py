@@ -1,0 +1,177 @@
+"""The generation page through Streamlit's own test runner: what it shows, what it asks, and when it runs a model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from analysis.generation.result import Answer
+from app.generation import live
+from model.hub.loading import ModelSpec, load
+from model.hub.wrap_base import wrapped
+from tests.support import pages
+from tests.support.micro_steps import scramble
+from tests.support.pages import charts, shown
+
+TEXT = "the cat sat on the mat"
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Counts the runs."""
+    from analysis.generation.request import GenerationRequest
+
+    count, original = [], GenerationRequest.run
+    monkeypatch.setattr(
+        GenerationRequest, "run", lambda self, *rest, **more: (count.append(self), original(self, *rest, **more))[1]
+    )
+    return count
+
+
+@pytest.fixture
+def loaded_answer():
+    """Two tokens, one of them hostile."""
+    text = "ok<img src=x onerror='alert(1)'>"
+    two = np.array([0.9, 0.1])
+    spans = np.array([0, 2], dtype=np.int32), np.array([2, len(text)], dtype=np.int32)
+    nothing = np.zeros((2, 0))
+    return Answer(text, two.astype(int), *spans, two, two, nothing.astype(int), nothing, two, 1.0)
+
+
+def opened(models, text=TEXT, **query):
+    """With few new tokens."""
+    return pages.opened(models, text, "generation", **{"new_tokens": "12", **query})
+
+
+def test_an_untrained_model_answers_and_says_that_it_is_untrained(models, runs):
+    at = opened(models)
+    assert not at.exception and not at.error and len(runs) == 1
+    assert [metric.label.split()[0] for metric in at.metric] == ["tokens", "cache", "tokens/s,", "equal"]
+    assert "Untrained." in shown(at) and shown(at).count("Untrained modules") == 3
+    assert runs[0].model.name == str(models["sft"]) and runs[0].how.lossless is False
+    assert {figure["layout"]["xaxis"]["title"]["text"] for figure in charts(at)} == {
+        "seconds, prompt included",
+        "tokens of a segment",
+    }
+
+
+def test_views_run_no_model_and_what_decides_the_answer_does(models, runs):
+    at = opened(models, text=f"{TEXT}, and so on")
+    at.segmented_control(key="unit").set_value("nats").run()
+    at.segmented_control(key="over").set_value("base passes").run()
+    assert len(runs) == 1 and not at.exception
+    assert "passes of the base" in {figure["layout"]["xaxis"]["title"]["text"] for figure in charts(at)}
+    at.slider(key="tau").set_value(0.0).run()
+    at.slider(key="tau").set_value(0.3).run()
+    assert len(runs) == 2 and runs[1].how.tau == 0 and "nats a token" in shown(at)
+    at.segmented_control(key="writer").set_value("A").run()
+    assert len(runs) == 3 and runs[2].model.name == str(models["base"])
+
+
+def test_lossless_is_stated_and_checked(models, runs, monkeypatch):
+    at = opened(models, decoding="lossless", tau="0.0", text="where is the cat")
+    assert "output equals the base" in shown(at) and not at.warning
+    assert at.metric[3].value == "100%" and at.metric[1].value == "0%"
+    from analysis.generation.result import Generation
+
+    monkeypatch.setattr(Generation, "lossless_failed", True)
+    at.run()
+    assert "did not hold" in at.warning[0].value
+
+
+def test_sampling_settings_come_from_the_link(models, runs):
+    at = opened(models, temperature="1.0", seed="3", penalty="1.2", rule="stop_head", most="2", text="once upon")
+    how = runs[0].how
+    assert not at.exception and (how.sampling.seed, how.rule, how.max_segment_length) == (3, "stop_head", 2)
+    assert how.repetition_penalty == 1.2 and how.sampled
+
+
+def test_a_saved_model_brings_its_own_settings(models, runs, tmp_path):
+    model = wrapped(load(ModelSpec(str(models["sft"])))).model
+    scramble(model)
+    model.config.decoding, model.config.max_segment_length, model.config.stop_head = "lossless", 3, True
+    model.merger.position.data = model.merger.position.data[:3]
+    model.save_modules(tmp_path / "trained", str(models["sft"]))
+    at = opened({**models, "trained": tmp_path / "trained"}, b="trained", most="8")
+    assert not at.exception and not at.error
+    assert runs[0].how.lossless is True and runs[0].how.tau == 0.8 and runs[0].how.max_segment_length <= 3
+    assert "Untrained" not in shown(at) and "output equals the base" in shown(at)
+    at.switch_page("../pages/uncertainty.py").run()
+    assert not at.exception and not at.error and "token by token and as its training left it" in shown(at)
+
+
+def test_a_sweep_runs_when_it_is_asked_for(models, runs):
+    at = opened(models, taus="0 1.01", text="the dog sat")
+    assert len(charts(at)) == 2
+    next(button for button in at.button if button.label == "Run the sweep").click().run()
+    assert not at.exception and not at.error and len(charts(at)) == 3
+    assert "Segments under each tau" in shown(at)
+    at.text_input(key="taus").set_value("nothing").run()
+    assert "numbers" in at.error[0].value and len(runs) == 1
+
+
+def test_an_example_is_continued_from_its_first_words(models, runs):
+    at = opened(models, source="Example")
+    assert len(runs[0].document.text.split()) == 12
+    at.segmented_control(key="prompt").set_value("whole text").run()
+    assert len(runs[1].document.text.split()) > 12
+
+
+def test_a_conversation_is_answered_without_its_answer(models, runs):
+    at = opened(models, answer="It sat.", chat="true")
+    assert any("im_start" in code.value and "It sat" not in code.value for code in at.code)
+
+
+def test_states_without_an_answer(models, runs):
+    assert "There is no prompt yet" in shown(opened(models, text=""))
+    at = opened({**models, "lost": "no/such-model"}, b="lost")
+    assert "is not on this machine yet" in shown(at) and not runs
+    at = opened(models, new_tokens="600")
+    assert "context" in at.error[0].value and not at.exception and not at.metric
+
+
+def test_heavy_runs_are_asked_for_first(models, runs, monkeypatch):
+    monkeypatch.setattr("app.run_query.HEAVY", 10.0)
+    at = opened(models, text="a heavy one")
+    assert "This will take a while" in shown(at) and not runs
+    next(button for button in at.button if button.label == "Run it").click().run()
+    assert len(runs) == 1 and at.metric
+
+
+def test_a_stopped_run_keeps_what_was_written(models, runs, monkeypatch):
+    """Streamlit stops a run at a redraw: here at the third."""
+    from streamlit.runtime.scriptrunner_utils.exceptions import StopException
+
+    from app import state
+
+    original, count = live.Live.__call__, []
+
+    def stopping(self, run):
+        original(self, run)
+        count.append(run)
+        if len(count) == 3:
+            raise StopException
+
+    with monkeypatch.context() as patch:
+        patch.setattr(live.Live, "__call__", stopping)
+        at = opened(models, text="stop me there", decoding="merged")
+    assert not at.metric
+    at.session_state[state.STOPPED] = {runs[0]}
+    at.run()
+    assert not at.exception and "What was written until then is shown below" in shown(at)
+    assert at.metric[0].value != "" and at.metric[3].value == "none" and len(runs) == 1
+    next(button for button in at.button if button.label == "Run again").click().run()
+    assert len(runs) == 2 and "Stopped" not in shown(at) and at.metric[3].value != "none"
+
+
+def test_hostile_text_and_names_stay_text(models, runs):
+    at = opened(models, text="<img src=x onerror=alert(1)> ![x](http://e/p.png) **b**", token="2")
+    assert not at.exception and at.session_state["token"] == 2
+    drawn = "".join(json.dumps(figure) for figure in charts(at))
+    assert "<img" not in drawn and "![x](" not in shown(at)
+
+
+def test_what_streams_in_is_escaped(loaded_answer):
+    drawn = live._spans(loaded_answer, loaded_answer.start[:1], "light")
+    assert "<img" not in drawn and "&lt;img" in drawn and drawn.count("<span") == 2
+    assert drawn.count("begins") == 1

@@ -1,0 +1,34 @@
+"""The view for a few rows gives what the model gives, and leaves the model as it was."""
+
+import pytest
+import torch
+from torch import nn
+
+from model.causal_lm.fast_linear import MOST, FewRows, for_few_rows
+from tests.support.tiny import tiny_model
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1,), (3, 1), (1, MOST), (2, 2), (1, MOST + 1), (0,)])
+def test_a_layer_gives_what_a_linear_layer_gives(shape, bias):
+    layer = nn.Linear(24, 40, bias=bias)
+    x = torch.randn(*shape, 24)
+    found = FewRows.forward(layer, x)
+    assert found.shape == (*shape, 40) and found.is_contiguous()
+    torch.testing.assert_close(found, layer(x))
+
+
+@pytest.mark.parametrize("family", ["llama", "phi", "gpt2", "gemma3_text"])
+def test_a_view_of_a_model_gives_its_logits_and_shares_its_weights(family):
+    model = tiny_model(family)
+    view = for_few_rows(model)
+    ids = torch.randint(5, 300, (1, 4))
+    torch.testing.assert_close(view(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-3)
+    assert {id(p) for p in view.parameters()} == {id(p) for p in model.parameters()}
+    assert not any(isinstance(module, FewRows) for module in model.modules())
+    assert sum(type(module) is nn.Linear for module in view.modules()) == 0
+
+
+def test_what_would_not_be_quicker_is_left_alone():
+    assert for_few_rows(half := tiny_model("llama").bfloat16()) is half
+    assert for_few_rows(trained := tiny_model("llama").train()) is trained

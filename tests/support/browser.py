@@ -1,0 +1,77 @@
+"""What the browser tests share: where Chromium is, and a Streamlit server of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def chromium_path() -> str | None:
+    """The system's Chromium or Chrome; None where there is none."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+needs_chromium = pytest.mark.skipif(
+    chromium_path() is None, reason="no Chromium on the PATH: install it to run the browser tests"
+)
+
+
+@contextlib.contextmanager
+def streamlit_server(
+    script: Path | str, *arguments: str, env: dict[str, str] | None = None, timeout: float = 90
+) -> Iterator[str]:
+    """Runs a Streamlit script on a free port and gives its address; ends the server afterwards.
+
+    Args:
+        script: the script, relative to the repository's root or absolute.
+        arguments: more options of `streamlit run`, such as "--theme.base=dark".
+        env: more environment variables.
+        timeout: seconds until it must answer.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / script)]
+    command += [f"--server.port={port}", "--server.address=127.0.0.1", "--server.headless=true"]
+    command += ["--browser.gatherUsageStats=false", "--server.fileWatcherType=none", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | (env or {})
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait_until_healthy(f"http://127.0.0.1:{port}/_stcore/health", server, log.fileno(), timeout)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: int, timeout: float) -> None:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=1) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    os.lseek(log, 0, os.SEEK_SET)
+    said = os.read(log, 4000).decode(errors="replace")
+    raise RuntimeError(f"streamlit did not answer within {timeout:.0f} s (exit {server.poll()}):\n{said}")

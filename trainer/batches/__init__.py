@@ -1,0 +1,1 @@
+"""What the training loop reads: rows, batches, prefetching, cached hidden states."""

@@ -1,0 +1,138 @@
+"""What a run would take, before it is started: parameters, memory, tokens, time. One step is measured, none is made."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from data.prepared import examples_file, read_prepared
+from model.micro_step.modeling import MicroStepForCausalLM
+from model.terminal import Tell
+from trainer.batches.dataset import rows_of
+from trainer.batches.hidden_state_cache import positions, stored_bytes
+from trainer.batches.loader import RowFeed, mean_tokens
+from trainer.batches.sampler import Batch
+from trainer.draft_objective import DraftBatch, DraftObjective, draft_steps
+from trainer.optimizer import choose
+from trainer.recipe import Recipe
+from trainer.run import Places
+from trainer.setup import build_model, objective_over_rows, parameters_of
+from trainer.time_budget import fitted_to
+
+_MOMENTS = 8  # bytes a trained parameter: two of float32
+_MEASURED = 3  # steps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An estimate."""
+
+    parameters: dict[str, int]
+    """Of each trained group, and of `frozen`."""
+    memory: int
+    """Bytes at the peak, of one process."""
+    tokens: int | None
+    """Learnt tokens of all steps; None where the data is not prepared yet."""
+    epochs: float | None
+    states: int | None
+    """Bytes on disk of the base's states, for a draft or a teacher."""
+    seconds: float | None
+    """Of all steps on this device alone; None where the data is not prepared yet."""
+    notes: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [f"{group:<10} {count:>14,} parameters" for group, count in self.parameters.items()]
+        lines.append(f"memory     {self.memory / 1e9:>14.2f} GB at the peak, measured on a step, and the optimizer's")
+        if self.tokens is not None and self.epochs is not None:
+            lines.append(f"tokens     {self.tokens:>14,} learnt, {self.epochs:.2f} epochs")
+        if self.states is not None:
+            lines.append(f"disk       {self.states / 1e9:>14.2f} GB of states")
+        if self.seconds is not None:
+            lines.append(f"time       {self.seconds / 60:>14.1f} min, from {_MEASURED} steps here, one process")
+        return "\n".join([*lines, *self.notes])
+
+
+def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
+    """Estimate a run. Data that is not prepared is not prepared for it.
+
+    Raises:
+        MicroStepError: the base cannot be had, or the recipe does not fit it or the data.
+    """
+    folder = places.prepared_for(recipe)
+    ready = examples_file(folder).is_file()
+    rows = None
+    if ready:
+        rows = rows_of(read_prepared(folder), recipe)
+    model, _, _ = build_model(recipe, device, tell, None if rows is None else rows.train)
+    parameters = parameters_of(recipe, model)
+    trained = sum(count for group, count in parameters.items() if group != "frozen")
+    if rows is None:
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        note = f"{folder} is not prepared: tokens, time and the memory of a step are known once it is"
+        return Plan(parameters, weights + trained * (4 + _MOMENTS), None, None, None, None, (note,))
+    states = None
+    if recipe.objective == "draft":
+        assert isinstance(model, MicroStepForCausalLM)
+        objective: torch.nn.Module = DraftObjective(model)
+        row, _ = positions(rows.train)
+        chosen = draft_steps(row, rows.repeat, recipe.batch.tokens, recipe.draft.every, recipe.seed)
+        size = len(next(chosen))
+        shape = (size, len(model.config.context_layers), model.config.hidden_size)
+        most = recipe.segmentation.max_length
+        blank = torch.zeros(size, most, dtype=torch.long)
+        parts = [DraftBatch(torch.zeros(shape), blank, torch.ones_like(blank, dtype=torch.bool))] * _MEASURED
+        states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
+        a_step, an_epoch = size * (most - 1.0), float(rows.repeat[row].sum()) / recipe.draft.every * (most - 1)
+    else:
+        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
+        objective = objective_over_rows(model)
+        parts = [feed.part(chosen) for chosen, _ in zip(feed.steps(), range(_MEASURED), strict=False)]  # type: ignore[misc]
+        if recipe.teacher:
+            assert isinstance(model, MicroStepForCausalLM)
+            parts = [_taught(part, model, recipe.matches_states) for part in parts]  # type: ignore[arg-type, misc]
+            states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
+        a_step, an_epoch = mean_tokens(feed), float(rows.train.learnt_tokens @ rows.repeat)
+    seconds, memory = _measure(objective, recipe, parts)
+    steps, notes = recipe.steps, rows.notes
+    if recipe.minutes is not None:
+        steps = fitted_to(recipe, [seconds] * len(recipe.stages)).steps
+        notes = (*notes, f"about {steps:,} steps fit {recipe.minutes:g} minutes here")
+    return Plan(
+        parameters,
+        memory + trained * _MOMENTS,
+        round(a_step * steps),
+        a_step * steps / an_epoch,
+        states,
+        seconds * steps,
+        notes,
+    )
+
+
+def _taught(part: Batch, model: MicroStepForCausalLM, every: bool) -> Batch:
+    """As if there were a teacher, which a measured step needs for its cost alone."""
+    layers = [len(model.config.context_layers)] if every else []
+    return replace(part, teacher=torch.zeros(*part.ids.shape, *layers, int(model.config.hidden_size)))
+
+
+def _measure(objective: torch.nn.Module, recipe: Recipe, parts: list[DraftBatch]) -> tuple[float, int]:
+    """Mean seconds of a step's forward and backward pass after the first, and the peak memory in bytes."""
+    choose(objective, recipe.objective, dict.fromkeys(recipe.groups, 1.0))
+    device = next(objective.parameters()).device
+    took = []
+    for part in parts:
+        began = time.monotonic()
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            loss, _ = objective(part.to(device), (max(1, part.tokens), max(1, part.tokens)))
+        loss.backward()
+        took.append(time.monotonic() - began)
+    objective.zero_grad()
+    if device.type == "cuda":
+        return sum(took[1:]) / len(took[1:]), int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return sum(took[1:]) / len(took[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

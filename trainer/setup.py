@@ -1,0 +1,257 @@
+"""From a recipe and prepared data to what the loop runs: the module, what it reads, and how it is saved to be opened.
+
+Knows families and files; nothing about steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from data.corpus.store_writer import as_json, put
+from data.prepared import Prepared
+from data.run_folder import RunFacts, StageFacts
+from data.training_rows import Rows
+from model.decoding.generation_config import end_ids
+from model.errors import MicroStepError
+from model.hub.fetch import fetch
+from model.hub.loading import ModelSpec, load
+from model.hub.transformers_io import read_tokenizer
+from model.micro_step.modeling import MicroStepForCausalLM
+from model.micro_step.saving import fingerprint, share_weights
+from model.quiet import quiet
+from model.terminal import Tell
+from trainer.batches.dataset import rows_of
+from trainer.batches.hidden_state_cache import States, base_as_it_was, states_of
+from trainer.batches.loader import DraftFeed, Feed, RowFeed, mean_tokens
+from trainer.draft_objective import DraftObjective, frequent
+from trainer.objectives import LanguageModelObjective, MicroStepObjective
+from trainer.optimizer import group_of
+from trainer.recipe import Recipe
+from trainer.warm_start import start_from
+
+_PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy")
+
+
+@dataclass(frozen=True)
+class Built:
+    """All that a run needs."""
+
+    recipe: Recipe
+    objective: nn.Module
+    """Gives losses; see `trainer.objectives.Objective`."""
+    model: PreTrainedModel
+    """What is trained, as it is saved."""
+    tokenizer: PreTrainedTokenizerBase
+    feed: Feed
+    facts: RunFacts
+    notes: tuple[str, ...]
+    most: int
+    """M; 1 where there are no segments."""
+
+    def export(self, folder: Path) -> None:
+        """Write a folder that opens like any model, in bfloat16.
+
+        Raises:
+            ExportError: it cannot be written.
+        """
+        with quiet():
+            self._export(folder)
+        share_weights(folder)
+
+    def _export(self, folder: Path) -> None:
+        recipe = self.recipe
+        whole = "base" in recipe.groups
+        if isinstance(self.model, MicroStepForCausalLM) and not whole:
+            self.model.save_modules(folder, recipe.base.name, recipe.base.revision, torch.bfloat16)
+        elif isinstance(self.model, MicroStepForCausalLM):
+            merged = copy.deepcopy(self.model)
+            if merged.config.adapter is not None:
+                merged.merge_adapter()
+            merged.to(torch.bfloat16).save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        elif recipe.adapter is None:
+            copy.deepcopy(self.model).to(torch.bfloat16).save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        else:
+            self.model.save_pretrained(folder)
+            _in_bfloat16(folder / "adapter_model.safetensors")
+            _name_base(folder, recipe)
+
+
+def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: Tell) -> Built:
+    """Load the base and put around it what the recipe says.
+
+    Args:
+        recipe: what to train.
+        prepared: its data.
+        states: folder for the base's states, which a draft is trained on, and which teach.
+        device: as `ModelSpec.device`.
+        tell: told what is done.
+
+    Raises:
+        MicroStepError: the base cannot be had, or the recipe does not fit it or the data.
+    """
+    rows = rows_of(prepared, recipe)
+    model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
+    stored: tuple[States, States] | None = None
+    if isinstance(model, MicroStepForCausalLM) and (recipe.objective == "draft" or recipe.teacher):
+        identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
+        learnt = {**identity, "data": prepared.hash_without(recipe.data.without)}
+        with base_as_it_was(model):
+            stored = (
+                states_of(model, rows.train, states / "train", learnt, tell),
+                states_of(model, rows.held_out, states / "held_out", identity, tell),
+            )
+    objective: nn.Module
+    feed: Feed
+    if recipe.objective == "draft":
+        assert isinstance(model, MicroStepForCausalLM) and stored is not None
+        objective = DraftObjective(model)
+        feed = DraftFeed(recipe, stored[0], rows.repeat, stored[1], objective.drafted)
+    else:
+        objective = objective_over_rows(model)
+        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, stored)
+    facts = _facts(recipe, model, prepared, feed, revision)
+    most = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
+    return Built(recipe, objective, model, tokenizer, feed, facts, rows.notes, most)
+
+
+def objective_over_rows(model: PreTrainedModel) -> nn.Module:
+    """What is minimised by every objective but the draft's, which reads stored states."""
+    return MicroStepObjective(model) if isinstance(model, MicroStepForCausalLM) else LanguageModelObjective(model)
+
+
+def build_model(
+    recipe: Recipe, device: str, tell: Tell, rows: Rows | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
+    """What is trained, its tokenizer, and the base's revision.
+
+    Args:
+        recipe: what to train.
+        device: as `ModelSpec.device`.
+        tell: told what is done.
+        rows: training rows, for a draft vocabulary; None: the whole vocabulary is taken.
+
+    Raises:
+        MicroStepError: the base cannot be had, or the recipe does not fit it.
+    """
+    torch.manual_seed(recipe.seed)
+    base, tokenizer, revision = load_base(recipe, device, tell)
+    model = base
+    if recipe.objective in ("micro_step", "draft"):
+        model = _micro_step(recipe, base, tokenizer, rows)
+    elif recipe.adapter is not None:
+        from peft import LoraConfig
+
+        base.add_adapter(LoraConfig(**recipe.adapter))
+    model.train()
+    if isinstance(model, MicroStepForCausalLM) and not recipe.groups & {"base", "adapter"}:
+        model.base.eval()
+    return model, tokenizer, revision
+
+
+def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
+    """The base, its tokenizer and its revision; in bfloat16 only where its weights stay as they are."""
+    if recipe.base.config is not None:
+        folder = fetch(recipe.base.name, recipe.base.revision, tell)
+        given = dict(recipe.base.config)
+        try:
+            tokenizer = read_tokenizer(ModelSpec(recipe.base.name), folder)
+            config = AutoConfig.for_model(given.pop("model_type"), **given)
+            fresh: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        except (KeyError, ValueError, TypeError) as error:
+            raise MicroStepError(f"base.config makes no model: {error}") from error
+        if fresh.config.vocab_size < len(tokenizer):
+            raise MicroStepError(
+                f"base.config has a vocab_size of {fresh.config.vocab_size}, the tokenizer {len(tokenizer)} words"
+            )
+        return fresh, tokenizer, None
+    dtype = "float32" if "base" in recipe.groups else recipe.base_dtype
+    loaded = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype=dtype, device=device), tell)
+    if isinstance(loaded.model, MicroStepForCausalLM):
+        raise MicroStepError(f"{recipe.base.name} is a micro_step model already; give its base")
+    loaded.model.config._name_or_path = recipe.base.name  # saved with the model: no folder of this machine
+    return loaded.model, loaded.tokenizer, loaded.facts.revision
+
+
+def _micro_step(
+    recipe: Recipe, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows | None
+) -> MicroStepForCausalLM:
+    """New modules around the base, in float32."""
+    settings = dict(recipe.model)
+    if recipe.objective == "draft":
+        settings |= {"decoding": "lossless", "merger": "mean", "stop_head": False}
+        if recipe.draft.vocabulary is not None and rows is not None:
+            settings["draft_vocabulary"] = frequent(rows, recipe.draft.vocabulary, end_ids(base))
+    settings.setdefault("max_segment_length", recipe.segmentation.max_length)
+    if settings["max_segment_length"] != recipe.segmentation.max_length:
+        raise MicroStepError("model.max_segment_length and segmentation.max_length differ: leave the first out")
+    model = MicroStepForCausalLM.from_base(base, tokenizer, **settings)
+    for module in (model.merger, model.micro, model.stop):
+        if module is not None:
+            module.float()
+    if recipe.adapter is not None:
+        model.add_adapter_to_base(**recipe.adapter)
+    if recipe.start is not None:
+        start_from(model, recipe.start, recipe.start_with)
+    return model
+
+
+def _facts(recipe: Recipe, model: PreTrainedModel, prepared: Prepared, feed: Feed, revision: str | None) -> RunFacts:
+    return RunFacts(
+        name=recipe.name,
+        objective=recipe.objective,
+        base=recipe.base.name if recipe.base.config is None else str(recipe.base.config["model_type"]),
+        base_revision=revision,
+        data=prepared.name,
+        data_hash=prepared.hash_without(recipe.data.without),
+        steps=recipe.steps,
+        stages=stage_facts(recipe),
+        parameters=parameters_of(recipe, model),
+        tokens_per_step=mean_tokens(feed),
+        seed=recipe.seed,
+        packages={name: importlib.metadata.version(name) for name in _PACKAGES},
+    )
+
+
+def stage_facts(recipe: Recipe) -> tuple[StageFacts, ...]:
+    """Where each stage begins and ends, and its peak rates."""
+    stages, first = [], 1
+    for stage in recipe.stages:
+        rates = {str(group): rate for group, rate in stage.rates.items()}
+        stages.append(StageFacts(stage.name, first, first + stage.steps - 1, rates))
+        first += stage.steps
+    return tuple(stages)
+
+
+def parameters_of(recipe: Recipe, model: PreTrainedModel) -> dict[str, int]:
+    """Of each group that is trained at some stage, and of `frozen`."""
+    found = dict.fromkeys([*sorted(recipe.groups), "frozen"], 0)
+    for name, parameter in model.named_parameters():
+        group = group_of(name, recipe.objective)
+        found[group if group in recipe.groups else "frozen"] += parameter.numel()
+    return found
+
+
+def _in_bfloat16(file: Path) -> None:
+    """Round an adapter's weights, which are trained in float32."""
+    weights = {name: weight.to(torch.bfloat16) for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def _name_base(folder: Path, recipe: Recipe) -> None:
+    """Let an adapter's folder name its base as the recipe does, not the place where it happened to lie."""
+    file = folder / "adapter_config.json"
+    said: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    said |= {"base_model_name_or_path": recipe.base.name, "revision": recipe.base.revision}
+    put(file, as_json(said))

@@ -1,0 +1,62 @@
+"""Start where another run on the same base ended: its micro decoder alone (a draft's is cheap to train), or all."""
+
+from __future__ import annotations
+
+from safetensors.torch import load_file
+
+from model.errors import MicroStepError
+from model.hub.fetch import fetch
+from model.micro_step.configuration import MicroStepConfig
+from model.micro_step.modeling import MicroStepForCausalLM
+from model.micro_step.saving import MODULES, base_reference, fingerprint
+from trainer.recipe import Started
+
+_SAME: dict[Started, tuple[str, ...]] = {
+    "micro decoder": ("context_layers", "micro_layers"),
+    "all": (
+        "context_layers", "micro_layers", "decoding", "merger", "merger_heads", "merger_layers", "stop_head", "adapter",
+        "merge_layer", "keep",
+    ),
+}  # fmt: skip
+_PREFIX = "micro."
+
+
+def start_from(model: MicroStepForCausalLM, name: str, part: Started) -> None:
+    """Put weights of a saved model into another one; what is not asked for stays as it is.
+
+    Args:
+        model: fresh, around the same base, with its adapter if it has one.
+        name: a micro_step model of the catalog, or a folder that holds its modules.
+        part: the micro decoder; or merger, stop head and adapter as well.
+
+    Raises:
+        MicroStepError: there is none, or it does not fit.
+    """
+    folder = fetch(name)
+    reference = base_reference(folder)
+    if reference is None:
+        raise MicroStepError(f"start: {name} holds no modules of a micro_step model")
+    if reference["fingerprint"] != fingerprint(model.base):
+        raise MicroStepError(f"start: {name} was trained on other weights of {reference['name']} than this base's")
+    theirs = MicroStepConfig.from_pretrained(folder)
+    for setting in _SAME[part]:
+        there, here = getattr(theirs, setting), getattr(model.config, setting)
+        if there != here:
+            raise MicroStepError(f"start: {name} has {setting} {there}, and this model {here}")
+    if theirs.max_segment_length < model.config.max_segment_length:
+        raise MicroStepError(
+            f"start: {name} writes at most {theirs.max_segment_length} tokens a segment, and this model"
+            f" {model.config.max_segment_length}"
+        )
+    weights = load_file(folder / MODULES)
+    try:
+        if part == "all":
+            odd = model.load_state_dict(weights, strict=False).unexpected_keys
+            if odd:
+                raise MicroStepError(f"start: {name} does not fit: this model has no {odd[0]}")
+        else:
+            model.micro.load_state_dict(
+                {key.removeprefix(_PREFIX): w for key, w in weights.items() if key.startswith(_PREFIX)}
+            )
+    except RuntimeError as error:  # learned positions of another M
+        raise MicroStepError(f"start: {name} does not fit: {str(error).splitlines()[-1].strip()}") from None
