@@ -1,7 +1,7 @@
 """Make the tiny pair of our own: ``data/demo/tiny-base`` and its fine-tuned version ``data/demo/tiny-sft``.
 
 ``python -m data.make_demo --local FOLDER --out data/demo`` trains one tokenizer and two Llama models of 1.3M parameters
-on the sources of :mod:`data.sources.registry`, in half an hour on two CPU cores, so that the first screen has two models
+on the sources of :mod:`data.sources.registry`, so that the first screen has two models
 and needs no download. It is a demonstration of pretraining and fine-tuning, not a trainer: it knows one size, one
 device and one recipe. An interrupted run goes on from its last checkpoint in ``--work``.
 """
