@@ -286,7 +286,7 @@ def test_data_is_prepared_once_and_nothing_is_made_again(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("made again")
 
-    for where, name in ((data.corpus.scoring, "score_corpus"), (trainer.measure, "nll_by_source")):
+    for where, name in ((data.corpus.scoring, "score_corpus"), (trainer.final_eval, "nll_by_source")):
         monkeypatch.setattr(where, name, refuse)
     assert ablate(grid, out, device="cpu") == rows and not trained
     (out / "g-all-1" / MEASURES).unlink()
@@ -315,13 +315,13 @@ def test_benchmarks_are_columns_and_are_not_run_again(
 ) -> None:
     import evals.ablation.evaluate
 
-    asked, real = list[tuple[list[str], list[float]]](), evals.ablation_evaluate.evaluate
+    asked, real = list[tuple[list[str], list[float]]](), evals.ablation.evaluate.evaluate
 
     def counted(load: Any, chosen: Any, taus: Any, *rest: Any) -> Any:
         asked.append(([each.name for each in chosen], list(taus)))
         return real(load, chosen, taus, *rest)
 
-    monkeypatch.setattr(evals.ablation_evaluate, "evaluate", counted)
+    monkeypatch.setattr(evals.ablation.evaluate, "evaluate", counted)
     variants: dict[str, Any] = {"read": {}, "chat": {"evaluate": {"chat": True}}, "none": {"evaluate": None}}
     control = {"objective": "control", "stages": [{"name": "only", "steps": 2, "rates": {"base": 1e-3}}]}
     how: dict[str, Any] = {"tasks": ["gsm8k_tokens"], "confidence": [0.05, 1.1], "limit": 2}

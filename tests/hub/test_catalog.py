@@ -85,7 +85,7 @@ TINY = ("tiny-base", "tiny-sft")
 def test_default_pair(
     cached: Iterable[str], offline_ok: bool, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.fetch, "is_cached", lambda name: name in cached)
+    monkeypatch.setattr(model.hub.fetch, "is_cached", lambda name: name in cached)
     chosen = default_pair(offline_ok)
     assert (chosen.a, chosen.b) == pair
     assert chosen.why.endswith(".")
@@ -96,7 +96,7 @@ def test_the_first_screen_does_not_even_probe_the_hub(monkeypatch: pytest.Monkey
     def probe() -> bool:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(model.hub, "reachable", probe)
+    monkeypatch.setattr(model.hub.huggingface, "reachable", probe)
     default_pair()
 
 

