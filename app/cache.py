@@ -21,7 +21,7 @@ from analysis.segmentation.corpus_view import StoreSides
 from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
 from model.causal_lm.forward import Progress
-from model.hub.catalog import DefaultPair, default_pair
+from model.hub.default_pair import DefaultPair, default_pair
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.terminal import Tell
 

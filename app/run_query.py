@@ -15,13 +15,13 @@ from app import state
 from app.cache import workshop
 from app.error_net import safely
 from app.escape import plain
+from model.causal_lm.device_memory import available_memory
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError, TextError
 from model.hub.catalog import find
 from model.hub.fetch import fetch, is_cached
 from model.hub.huggingface import is_repo_id
 from model.hub.loading import LoadedModel, ModelSpec
-from model.hub.memory import available_memory
 
 Answer = TypeVar("Answer")
 

@@ -171,7 +171,7 @@ def _size(loaded: LoadedModel) -> tuple[int, int]:
 
 
 def _check_memory(loaded: LoadedModel, n: int, methods: tuple[str, ...]) -> None:
-    from model.hub.memory import available_memory
+    from model.causal_lm.device_memory import available_memory
 
     layers, heads = _size(loaded)
     needed, there = 4 * layers * heads * n * n, available_memory("cpu")

@@ -184,7 +184,7 @@ def _named(names: Sequence[str]) -> list[Method]:
 
 def _obstacle(method: Method, logits_bytes: int, device: str) -> str | None:
     """Why the method cannot run here. Running into the kernel's memory killer would take others down."""
-    from model.hub.memory import available_memory
+    from model.causal_lm.device_memory import available_memory
 
     if method.name == "minicons" and device != "cpu":
         return "not run: asked for on the processor only"

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model.hub.catalog import CatalogEntry, catalog, default_pair, find
+from model.hub.catalog import CatalogEntry, catalog, find
+from model.hub.default_pair import default_pair
 from model.hub.sources import BundledSource, HubSource
 from model.terminal import progress_bar, run
 
@@ -136,8 +137,9 @@ def show_model(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
 ) -> None:
     """Load a model and show what it is and what scoring a text of that length takes."""
+    from model.causal_lm.device_memory import available_memory
     from model.hub.loading import ModelSpec, load
-    from model.hub.memory import available_memory, estimate, tokens_that_fit
+    from model.hub.memory import estimate, tokens_that_fit
 
     spec = ModelSpec(
         name,

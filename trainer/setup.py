@@ -21,13 +21,14 @@ from data.corpus.store_writer import as_json, put
 from data.prepared import Prepared
 from data.run_folder import RunFacts, StageFacts
 from data.training_rows import Rows
+from model.checkpoint_files import share_weights
 from model.decoding.generation_config import end_ids
 from model.errors import MicroStepError
 from model.hub.fetch import fetch
 from model.hub.loading import ModelSpec, load
 from model.hub.transformers_io import read_tokenizer
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.micro_step.saving import fingerprint, share_weights
+from model.micro_step.saving import fingerprint
 from model.quiet import quiet
 from model.terminal import Tell
 from trainer.batches.dataset import rows_of

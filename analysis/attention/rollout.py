@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from analysis.attention.positions import Reading, attend, check_layers
 from model.causal_lm.attention_capture import Rows
+from model.causal_lm.device_memory import available_memory
 from model.causal_lm.forward import Progress
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
-from model.hub.memory import available_memory
 
 _BLOCK_ELEMENTS = 1 << 21
 _SPARE = 0.9  # share of the free memory that a run may plan with

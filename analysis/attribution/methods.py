@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.attribution.targets import Baseline, Problem, check_choice
+from model.causal_lm.device_memory import available_memory
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import Progress, vocabulary
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
-from model.hub.memory import available_memory, estimate
+from model.hub.memory import estimate
 
 Features = Literal["tokens", "words"]
 STEPS, MOST_STEPS = 32, 512  # of integrated gradients

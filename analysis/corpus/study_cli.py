@@ -45,7 +45,8 @@ def study_command(
     if len(model) != 2:
         raise MicroStepError(f"a study compares two models; --model was given {len(model)} times")
     corpora = [open_corpus(CorpusSpec(each, column)) for each in data]
-    from analysis.corpus.study import StudyOptions, run_study  # torch
+    from analysis.corpus.study import run_study  # torch
+    from analysis.corpus.study_result import StudyOptions
 
     options = StudyOptions(limit_tokens, window_characters, every, history_every=history_every, max_length=max_length)
     if history_window:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 if TYPE_CHECKING:
-    from analysis.corpus.study import Study
+    from analysis.corpus.study_result import Study
 
 _FIGURES = {"mean_length": "length", "singletons": "single", "word_f1": "words", "pair_f1": "pairs"}
 

@@ -13,7 +13,8 @@ from analysis.uncertainty.scoring import LONGEST_TEXT, encode_for
 from model.causal_lm.forward import Progress
 from model.errors import TextError, TooLarge
 from model.hub.loading import LoadedModel, ModelSpec
-from model.hub.wrap_base import UNTRAINED, Wrapped, wrapped
+from model.hub.micro_step_io import UNTRAINED
+from model.hub.wrap_base import Wrapped, wrapped
 from model.text.document import Document, Message
 from model.text.encoding import EncodedText
 

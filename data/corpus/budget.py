@@ -9,9 +9,9 @@ from typing import Any
 
 from data.corpus.documents import Corpus
 from data.corpus.options import CorpusOptions
+from model.causal_lm.device_memory import available_memory
 from model.causal_lm.forward import context_length
 from model.errors import TooLarge
-from model.hub import memory
 from model.hub.loading import LoadedModel
 from model.hub.memory import estimate, tokens_that_fit
 from model.scoring.caveats import remarks
@@ -58,7 +58,7 @@ def resolve(
 
     def batch_fits(tokens: int) -> bool:
         n = min(tokens, longest)
-        return estimate(loaded, n, max(1, tokens // n), chunk).run <= memory.available_memory(device) / 2
+        return estimate(loaded, n, max(1, tokens // n), chunk).run <= available_memory(device) / 2
 
     batch = options.batch_tokens
     if batch is None:

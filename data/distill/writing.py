@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from data.distill.answers import Answer, DistillOptions, Prompt
+from model.causal_lm.device_memory import available_memory
 from model.causal_lm.forward import context_length, text_config, token_model, vocabulary
 from model.causal_lm.padding import left_padded
 from model.decoding.output import Written
@@ -53,7 +54,7 @@ class Writer:
         rows = options.batch_rows or begun.get("batch_rows")
         if rows is None:
             rows = MOST_ROWS[self.base.device.type]
-            while rows > 1 and 2 * self._room(rows, self._typical) > memory.available_memory(self.base.device):
+            while rows > 1 and 2 * self._room(rows, self._typical) > available_memory(self.base.device):
                 rows //= 2
         self.options, self._rows = replace(options, batch_rows=rows, template_date=date), rows
         with torch.random.fork_rng(devices=[self.base.device] if self.base.device.type == "cuda" else []):
@@ -155,7 +156,7 @@ class Writer:
     def _check_room(self, rows: int, tokens: int) -> None:
         """Raise TooLarge where a batch of so many rows and tokens a row cannot fit."""
         need = self._room(rows, tokens)
-        there = memory.available_memory(self.base.device)
+        there = available_memory(self.base.device)
         if need > 0.9 * there:
             raise TooLarge(
                 f"{rows} answers at once need {need / 1e9:.2f} GB, and {there / 1e9:.2f} GB are free; give fewer rows a"

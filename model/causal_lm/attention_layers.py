@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from model.causal_lm.attention_capture import Rows, capture, private_copy
+from model.causal_lm.device_memory import available_memory
 from model.causal_lm.finite import check_states
 from model.causal_lm.parts import body, family_of, option, text_config
 from model.causal_lm.probe import FAULTS, once, some_ids
 from model.errors import ModelError, NumericalError, TooLarge
-from model.hub.memory import available_memory
 
 _SPARE = 0.9  # share of the free memory that a run may plan with
 

@@ -32,7 +32,7 @@ from model.micro_step.base_check import check_base
 from model.micro_step.macro_cache import macro_cache
 
 if TYPE_CHECKING:
-    from model.micro_step.modeling import MicroStepForCausalLM
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 Write = Callable[[Course, Tensor, Tensor, list[Written]], int]
 
@@ -40,7 +40,7 @@ __all__ = ["SegmentedGeneration", "Written", "generate_segments"]
 
 
 def generate_segments(
-    model: MicroStepForCausalLM,
+    model: MicroStepPreTrainedModel,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
@@ -126,7 +126,7 @@ def generate_segments(
 
 
 def _prepared(
-    model: MicroStepForCausalLM, given: GenerationConfig | None, settings: dict[str, Any], rows: int
+    model: MicroStepPreTrainedModel, given: GenerationConfig | None, settings: dict[str, Any], rows: int
 ) -> GenerationConfig:
     """Settings of one run as transformers makes them of the given and the model's own, checked.
 
@@ -148,7 +148,7 @@ def _prepared(
 
 
 def _criteria(
-    model: MicroStepForCausalLM, settings: GenerationConfig, given: Any, tokenizer: Any
+    model: MicroStepPreTrainedModel, settings: GenerationConfig, given: Any, tokenizer: Any
 ) -> StoppingCriteriaList:
     """Where answers end; lengths of the settings are counted by row (choosing.py)."""
     if settings.stop_strings is not None and tokenizer is None:
@@ -355,7 +355,7 @@ def _checked(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     return mask
 
 
-def _check_context(model: MicroStepForCausalLM, tokens: int) -> None:
+def _check_context(model: MicroStepPreTrainedModel, tokens: int) -> None:
     limit = model.config.max_position_embeddings
     if limit is not None and tokens > limit:
         raise TooLarge(

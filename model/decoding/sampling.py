@@ -23,7 +23,7 @@ from model.decoding.stopping import Why
 from model.errors import MicroStepError
 
 if TYPE_CHECKING:
-    from model.micro_step.modeling import MicroStepForCausalLM
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 Allowed = Callable[[int, Tensor], list[int]]  # of a row's number and its tokens: the ids that may follow
 
@@ -37,7 +37,7 @@ class RowRules:
 
 
 def rules_of(
-    model: MicroStepForCausalLM,
+    model: MicroStepPreTrainedModel,
     settings: GenerationConfig,
     rows: Sequence[Written],
     allowed: Allowed | None,
@@ -107,7 +107,7 @@ class Chooser:
 
     def __init__(
         self,
-        model: MicroStepForCausalLM,
+        model: MicroStepPreTrainedModel,
         sampled: bool,
         rows: Sequence[Written],
         rules: Sequence[RowRules],

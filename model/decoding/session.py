@@ -16,7 +16,7 @@ from model.decoding.stopping import StopRule
 from model.micro_step.outputs import Macro
 
 if TYPE_CHECKING:
-    from model.micro_step.modeling import MicroStepForCausalLM
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 Told = Callable[[int, Written], None]
 Read = Callable[[Tensor, Tensor, Tensor], Macro]
@@ -26,7 +26,7 @@ Read = Callable[[Tensor, Tensor, Tensor], Macro]
 class Course:
     """One run of writing: who writes, by which rules, and who is told."""
 
-    model: MicroStepForCausalLM
+    model: MicroStepPreTrainedModel
     chooser: Chooser
     rule: StopRule
     tau: float
@@ -41,7 +41,7 @@ class Course:
 
 
 def read_prompts(
-    model: MicroStepForCausalLM, input_ids: Tensor, mask: Tensor, cache: RowCache, read: Read
+    model: MicroStepPreTrainedModel, input_ids: Tensor, mask: Tensor, cache: RowCache, read: Read
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Read prompts [B, P], padded on the left, into an empty cache, every token as a macro step of its own.
 

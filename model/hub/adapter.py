@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
+from model.checkpoint_files import ADAPTER, is_adapter, safetensors_problem
 from model.errors import ModelBroken, ModelError, ModelNotFound
 from model.git_lfs import pointer
 from model.hub import huggingface
 from model.hub.cache import Progress, silent
-from model.hub.checkpoint_files import ADAPTER, is_adapter, safetensors_problem
 from model.hub.model_info import tokenizer_hash
 from model.hub.transformers_io import has_tokenizer
 

@@ -1,6 +1,6 @@
 """The models that the project knows by a short name, where each can be had, and under which licence.
 
-It is data: it opens no file and asks no server, except in `default_pair`, which looks into the cache. How a source
+It is data: it opens no file and asks no server. How a source
 is turned into a folder is `fetch.py`'s business.
 """
 
@@ -172,16 +172,6 @@ _CATALOG: tuple[CatalogEntry, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class DefaultPair:
-    """The two models that the first screen compares, and why these."""
-
-    a: str
-    b: str
-    why: str
-    """One sentence for the reader."""
-
-
 def catalog() -> tuple[CatalogEntry, ...]:
     """Every named model, in the order in which a list shows them."""
     return _CATALOG
@@ -197,28 +187,3 @@ def nearest(name: str) -> str | None:
     """The catalog name that looks most like `name`, for error messages; None when none is near."""
     close = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], [entry.name for entry in _CATALOG], n=1)
     return close[0] if close else None
-
-
-_TRAINED = DefaultPair(
-    "smollm2-135m-instruct",
-    "micro-step-smollm2-135m",
-    "SmolLM2 135M Instruct beside the micro_step model that this project trained on answers of its own: one tokenizer, "
-    "so every difference at a token comes from that training.",
-)
-_TINY = DefaultPair(
-    "tiny-base",
-    "tiny-sft",
-    "A tiny model trained in this project, before and after supervised fine-tuning: it comes with the project and "
-    "needs no download; fetch smollm2-135m-instruct to open with a real one.",
-)
-
-
-def default_pair(offline_ok: bool = True) -> DefaultPair:
-    """The pair for the first screen: the trained micro_step model beside its base, where the base is on this machine.
-
-    Args:
-        offline_ok: take only models that are already here; asks no server. False is for `fetch --default`.
-    """
-    from model.hub.fetch import is_cached  # the catalog is imported by fetch
-
-    return _TRAINED if not offline_ok or is_cached(_TRAINED.a) else _TINY

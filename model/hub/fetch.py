@@ -11,6 +11,7 @@ import json
 import unicodedata
 from pathlib import Path
 
+from model.checkpoint_files import problem
 from model.errors import LicenceNeeded, ModelBroken, ModelError, ModelNotFound
 from model.git_lfs import pointer
 from model.hub import huggingface, wheels
@@ -28,8 +29,8 @@ from model.hub.cache import (
     silent,
 )
 from model.hub.catalog import CatalogEntry, catalog, find, nearest
-from model.hub.checkpoint_files import problem
 from model.hub.sources import BundledSource, HubSource, WheelSource
+from model.micro_step.base_source import find_bases_with
 
 __all__ = ["cache_dir", "fetch", "is_cached"]
 
@@ -259,3 +260,6 @@ def _convert(
     hashes = {path.name: file_sha256(path) for path in sorted(staging.glob("*.safetensors"))}
     finished = {"format": 1, **record, "approximations": list(notes), "files": hashes}
     (staging / RECORD).write_text(json.dumps(finished, indent=2) + "\n", encoding="utf-8")
+
+
+find_bases_with(fetch)

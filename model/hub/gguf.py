@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.checkpoint_files import share_weights
 from model.errors import ModelBroken
 from model.hub.cache import Progress
-from model.micro_step.saving import share_weights
 from model.quiet import quiet
 
 if TYPE_CHECKING:

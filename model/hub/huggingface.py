@@ -74,7 +74,7 @@ def snapshot(repo: str, revision: str | None = None) -> Path | None:
 
 def cached(repo: str, revision: str | None = None) -> Path | None:
     """The repository's model in the local hub cache, found without any network; None when it is not complete."""
-    from model.hub.checkpoint_files import problem
+    from model.checkpoint_files import problem
 
     folder = snapshot(repo, revision)
     return folder if folder is not None and problem(folder) is None else None

@@ -7,20 +7,20 @@ once is the caller's business (`app/cache.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.checkpoint_files import problem, stored_size
 from model.errors import MicroStepError, ModelBroken, ModelError, TooLarge
 from model.hub.adapter import adapter_base, adapter_folder, adapter_tokenizer, held_embeddings, merge_adapter
 from model.hub.cache import remembered_sha256
 from model.hub.catalog import find
-from model.hub.checkpoint_files import problem, stored_size
 from model.hub.fetch import ROOT, fetch
+from model.hub.micro_step_io import is_untrained, read_micro_step, saved_in
 from model.hub.model_info import MicroFacts, ModelFacts, chat_template_hash, find_name, origin, tokenizer_hash
-from model.hub.spec import Dtype, ModelSpec, Quantization, resolve_device
+from model.hub.spec import Dtype, LoadedModel, ModelSpec, Quantization, resolve_device
 from model.hub.transformers_io import check_vocabulary, read_config, read_model, read_tokenizer, tokenizer_note
-from model.hub.wrap_base import is_untrained, read_micro_step, saved_in
 from model.quiet import quiet
 
 if TYPE_CHECKING:
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["Dtype", "LoadedModel", "ModelFacts", "ModelSpec", "Quantization", "load", "resolve_device"]
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A model in eval mode on its device, without gradients, and its tokenizer. Shared by users: holds no run."""
-
-    spec: ModelSpec
-    facts: ModelFacts
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
 
 
 def load(
@@ -154,7 +144,7 @@ def _dtype(spec: ModelSpec, config: Any, device: torch.device) -> torch.dtype:
 
 def _check_memory(spec: ModelSpec, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
     """Refuse before loading what cannot fit: running out of memory may take the whole process down."""
-    from model.hub.memory import available_memory
+    from model.causal_lm.device_memory import available_memory
 
     count, _ = stored_size(folder)
     # 4-bit weights carry scales; their embeddings and head stay as they are, which is not counted here

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from model.causal_lm.device_memory import available_memory
 from model.errors import TooLarge
 
 if TYPE_CHECKING:
@@ -156,42 +157,6 @@ def slot_bytes(model: PreTrainedModel) -> int:
 
     shape = _Shape.of(text_config(model))
     return int(2 * shape.layers * shape.kv_heads * shape.head_dim * model.dtype.itemsize)
-
-
-def available_memory(device: torch.device | str) -> int:
-    """Bytes that can be allocated now: free memory of a CUDA device, else of the machine (or its container)."""
-    kind = str(device).split(":")[0]
-    if kind == "cuda":
-        import torch
-
-        free, _ = torch.cuda.mem_get_info(device)
-        # torch keeps freed blocks for itself; they can be used again
-        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(free + reserved)
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    limit = _container_free()
-    return free if limit is None else min(free, limit)
-
-
-def _container_free() -> int | None:
-    """What a Linux control group leaves to its processes; None where there is no limit."""
-    from pathlib import Path
-
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-        # The page cache counts as used, though the kernel gives it up first.
-        cache = next(
-            int(line.split()[1])
-            for line in (group / "memory.stat").read_text().splitlines()
-            if line.startswith("inactive_file ")
-        )
-    except (OSError, ValueError, StopIteration):
-        return None
-    return None if limit == "max" else max(0, int(limit) - used + cache)
 
 
 def check(cost: Cost, device: torch.device | str, loaded: bool = True) -> None:

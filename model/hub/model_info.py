@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.checkpoint_files import licence_of, weight_files
 from model.hub import huggingface
 from model.hub.cache import read_record, remembered_sha256
 from model.hub.catalog import catalog, find
-from model.hub.checkpoint_files import licence_of, weight_files
 from model.hub.sources import HubSource
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a user names: a model and how to load it. And which device that means on this machine."""
+"""What a user names, a model and how to load it; what loading it gives; and which device that means here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from model.errors import ModelError
+from model.hub.model_info import ModelFacts
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "8bit", "4bit"]
@@ -50,6 +52,16 @@ class ModelSpec:
         ):
             if value not in known:
                 raise ModelError(f"unknown {field} {value!r}; there are {', '.join(known)}")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model in eval mode on its device, without gradients, and its tokenizer. Shared by users: holds no run."""
+
+    spec: ModelSpec
+    facts: ModelFacts
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
 
 
 def resolve_device(name: str) -> torch.device:

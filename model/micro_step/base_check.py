@@ -18,12 +18,12 @@ from model.causal_lm.probe import FAULTS, close, first_line, once, some_ids
 from model.errors import ModelError
 
 if TYPE_CHECKING:
-    from model.micro_step.modeling import MicroStepForCausalLM
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 _READ, _WRITTEN = 20, 2  # tokens, where the context holds as many
 
 
-def check_base(model: MicroStepForCausalLM, lossless: bool) -> None:
+def check_base(model: MicroStepPreTrainedModel, lossless: bool) -> None:
     """Raise ModelError if a base cannot write in segments; with `lossless`, if no draft can be taken back from it."""
     if model.config.merge_layer == 0 or lossless:  # others were tried when they were put together
         why = once(model.base, "writes", lambda: _fault(model, False))
@@ -36,7 +36,7 @@ def check_base(model: MicroStepForCausalLM, lossless: bool) -> None:
         )
 
 
-def _inputs(model: MicroStepForCausalLM) -> tuple[Tensor, Tensor, Tensor]:
+def _inputs(model: MicroStepPreTrainedModel) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings [1, N, d] of a few tokens, their mask and their positions."""
     limit = context_length(model.base) or _READ + _WRITTEN
     ids = some_ids(model.base, tokens=min(_READ + _WRITTEN, limit))
@@ -47,7 +47,7 @@ def _inputs(model: MicroStepForCausalLM) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _fault(model: MicroStepForCausalLM, lossless: bool) -> str | None:
+def _fault(model: MicroStepPreTrainedModel, lossless: bool) -> str | None:
     """What keeps a base from being read on from its cache, after a draft was taken back if `lossless`."""
     e, mask, position = _inputs(model)
     n = e.shape[1] - _WRITTEN

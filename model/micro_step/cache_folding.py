@@ -17,7 +17,7 @@ from model.micro_step.outputs import Macro, states_of
 from model.micro_step.segment_layout import Layout
 
 if TYPE_CHECKING:
-    from model.micro_step.modeling import MicroStepForCausalLM
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
@@ -28,7 +28,7 @@ def kept_slots(slot: Tensor, lengths: Tensor, keep: str) -> Tensor:
     return last | (slot == 0) if keep == "first_last" else last
 
 
-def read_folded(model: MicroStepForCausalLM, e: Tensor, plan: Layout, output_attentions: bool = False) -> Macro:
+def read_folded(model: MicroStepPreTrainedModel, e: Tensor, plan: Layout, output_attentions: bool = False) -> Macro:
     """Run the base over embeddings [B, N, d], and give its states at the segments' last tokens."""
     inner, options = body(model.base), {"output_attentions": True} if output_attentions else {}
     with states_of(inner, model.config.context_layers[:-1]) as states:
@@ -43,7 +43,7 @@ def read_folded(model: MicroStepForCausalLM, e: Tensor, plan: Layout, output_att
     return Macro(context[:, :, -1], context, out.attentions if output_attentions else None)
 
 
-def _masks(model: MicroStepForCausalLM, plan: Layout, dtype: torch.dtype) -> Any:
+def _masks(model: MicroStepPreTrainedModel, plan: Layout, dtype: torch.dtype) -> Any:
     """What a token sees, as the family takes it: a mask [B, 1, N, N], or one for each kind of layer."""
     config = text_config(model.base)
     said = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)

@@ -14,7 +14,7 @@ from model.micro_step.macro_inputs import read_segments
 from model.micro_step.segment_layout import layout
 
 if TYPE_CHECKING:
-    from model.micro_step.modeling import MicroStepForCausalLM
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 _PROMPT, _SEGMENTS = 6, (3, 1, 2)  # tokens
 _CLOSE = {torch.float32: 0.02, torch.float64: 0.02}  # relative; what is read wrongly is off by about 1
@@ -23,7 +23,7 @@ _APART = 7919  # ids: words from all over the vocabulary; its first ids are of s
 _FAILS = (AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
-def check_merge_layer(model: MicroStepForCausalLM) -> None:
+def check_merge_layer(model: MicroStepPreTrainedModel) -> None:
     """Raise ModelError if a base is none that the model's `merge_layer` can be used with.
 
     With segments of one token it must be the whole base, and reading step by step must equal reading at once.
@@ -49,7 +49,7 @@ def check_merge_layer(model: MicroStepForCausalLM) -> None:
         raise ModelError(refused)
 
 
-def _off(model: MicroStepForCausalLM) -> float:
+def _off(model: MicroStepPreTrainedModel) -> float:
     """The largest relative difference between states that must be equal."""
     embed = model.get_input_embeddings()
     segments = [min(n, model.config.max_segment_length) for n in _SEGMENTS]

@@ -16,16 +16,16 @@ from model.causal_lm.kv_cache import IDLE, growing_cache, keep_slots, padded_any
 from model.decoding.session import read_prompts
 from model.micro_step.cache_folding import kept_slots
 from model.micro_step.layer_split import part_cache
-from model.micro_step.macro_inputs import Inputs, read_in_parts
+from model.micro_step.macro_inputs import Inputs, merged, read_in_parts
 from model.micro_step.outputs import Macro
 
 if TYPE_CHECKING:
-    from model.micro_step.modeling import MicroStepForCausalLM
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 States = tuple[Tensor, Tensor]  # of the base at each row's last macro step: [R, d], and [R, K, d] of the context layers
 
 
-def macro_cache(model: MicroStepForCausalLM) -> MacroCache:
+def macro_cache(model: MicroStepPreTrainedModel) -> MacroCache:
     """An empty one, for the layer at which a model merges."""
     if model.config.merge_layer == 0:
         return MacroCache(model, growing_cache(model.base.config.get_text_config()))
@@ -35,7 +35,7 @@ def macro_cache(model: MicroStepForCausalLM) -> MacroCache:
 class MacroCache:
     """R rows, merged before the first layer: one slot a segment."""
 
-    def __init__(self, model: MicroStepForCausalLM, cache: DynamicCache) -> None:
+    def __init__(self, model: MicroStepPreTrainedModel, cache: DynamicCache) -> None:
         self.model, self.cache = model, cache
         self.mask = self.position = torch.zeros(0)  # [R, slots], 0 at what a row does not see; [R] of the last tokens
 
@@ -48,7 +48,7 @@ class MacroCache:
         """Read a segment more of each row: embeddings [R, M, d], and [R, M] which tokens there are, the first ones."""
         self.position = self.position + there.sum(1)
         self.mask = _longer(self.mask, there[:, :1])
-        steps = self.model.merged(e, there)[:, None]
+        steps = merged(self.model, e, there)[:, None]
         macro = self.model.macro(steps, self.mask, self.position[:, None], self.cache)
         return macro.last[:, -1], macro.context[:, -1]
 
@@ -77,7 +77,7 @@ class MacroCache:
 class _InParts(MacroCache):
     """The first k layers have a cache of their own, with one slot a token; it keeps all, in layers that slide too."""
 
-    def __init__(self, model: MicroStepForCausalLM) -> None:
+    def __init__(self, model: MicroStepPreTrainedModel) -> None:
         k, layers = model.config.merge_layer, model.config.num_hidden_layers
         super().__init__(model, part_cache(range(k, layers), layers, model.base.config.get_text_config()))
         self.tokens, self.tokens_mask = part_cache(range(k), layers), torch.zeros(0)
@@ -100,7 +100,7 @@ class _InParts(MacroCache):
             e,
             Inputs(seen, position, self.tokens),
             Inputs(self.mask, self.position[:, None], self.cache),
-            fold=lambda states: self.model.merged(states, there)[:, None],
+            fold=lambda states: merged(self.model, states, there)[:, None],
             last=lambda states: states[row, length - 1][:, None],
         )
         self.tokens_mask = keep_slots(self.tokens, seen, there, self.anywhere, IDLE)

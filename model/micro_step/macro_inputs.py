@@ -23,7 +23,7 @@ from model.micro_step.outputs import Macro, states_of
 from model.micro_step.segment_layout import Layout
 
 if TYPE_CHECKING:
-    from model.micro_step.modeling import MicroStepForCausalLM
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 Gather = Callable[[Tensor], Tensor]  # [B, N, d] -> [B, S, d]
 
@@ -47,7 +47,7 @@ class Inputs:
         }
 
 
-def read_segments(model: MicroStepForCausalLM, e: Tensor, plan: Layout, output_attentions: bool = False) -> Macro:
+def read_segments(model: MicroStepPreTrainedModel, e: Tensor, plan: Layout, output_attentions: bool = False) -> Macro:
     """Run the base over segments of a batch, from their tokens' embeddings [B, N, d]."""
     if model.config.merge_layer == 0:
         steps = _folded(model, e, plan)
@@ -66,7 +66,7 @@ def read_segments(model: MicroStepForCausalLM, e: Tensor, plan: Layout, output_a
 
 
 def read_in_parts(
-    model: MicroStepForCausalLM,
+    model: MicroStepPreTrainedModel,
     e: Tensor,
     tokens: Inputs,
     steps: Inputs,
@@ -95,7 +95,7 @@ def read_in_parts(
     return Macro(out.last_hidden_state, context, attentions)
 
 
-def merged(model: MicroStepForCausalLM, e: Tensor, there: Tensor) -> Tensor:
+def merged(model: MicroStepPreTrainedModel, e: Tensor, there: Tensor) -> Tensor:
     """[Q, d] the macro steps of segments [Q, M, d], those of one token unchanged.
 
     Args:
@@ -111,7 +111,7 @@ def merged(model: MicroStepForCausalLM, e: Tensor, there: Tensor) -> Tensor:
     return out
 
 
-def _folded(model: MicroStepForCausalLM, e: Tensor, plan: Layout) -> Tensor:
+def _folded(model: MicroStepPreTrainedModel, e: Tensor, plan: Layout) -> Tensor:
     """[B, S, d] one macro step a segment, of embeddings or states [B, N, d]."""
     out = plan.at_last(e)
     rows, segments = (plan.lengths > 1).nonzero(as_tuple=True)

@@ -9,55 +9,32 @@ M2D and as HAMburger (arXiv 2505.20438); generation stands in generation.py and 
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 
 from model.causal_lm.chunked_cross_entropy import HeadLoss, head_loss
-from model.causal_lm.forward import body, logits_of, vocabulary
-from model.causal_lm.past import past_name, takes_positions
+from model.causal_lm.forward import logits_of, vocabulary
 from model.decoding.generation_config import end_ids, inferred_mask
 from model.decoding.merged import SegmentedGeneration, generate_segments
 from model.errors import MicroStepError, ModelError
 from model.micro_step.configuration import MicroStepConfig, check_fields
 from model.micro_step.hidden_state_loss import hidden_error
 from model.micro_step.layer_split_check import check_merge_layer
-from model.micro_step.macro_inputs import merged, read_segments
-from model.micro_step.mergers import build_merger
-from model.micro_step.micro_decoder import MicroDecoder
-from model.micro_step.outputs import Macro, Micro, MicroStepOutput, states_of
+from model.micro_step.macro_inputs import read_segments
+from model.micro_step.outputs import Macro, Micro, MicroStepOutput
+from model.micro_step.pretrained import MicroStepPreTrainedModel
 from model.micro_step.saving import base_reference, load_modules, save_modules
 from model.micro_step.segment_layout import Layout, layout
 
-Group = Literal["new", "base", "adapter"]
 _OF_NO_USE = {"local_files_only", "trust_remote_code", "cache_dir", "revision", "token", "use_safetensors"}
 
 
-class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """A base with a merger before it and a micro decoder behind it."""
-
-    config_class = MicroStepConfig
-    base_model_prefix = "micro_step"  # no attribute of that name: there is no body apart from the head
-    main_input_name = "input_ids"
-    _supports_sdpa = True
-    supports_gradient_checkpointing = True
-
-    def __init__(self, config: MicroStepConfig, base: PreTrainedModel | None = None) -> None:
-        super().__init__(config)
-        self.base = AutoModelForCausalLM.from_config(config.base_config) if base is None else base
-        config.base_config._attn_implementation = self.base.config._attn_implementation
-        if "flash" in str(self.base.config._attn_implementation):
-            raise ModelError(
-                "flash attention guesses packed rows from the positions, which jump from segment to segment;"
-                " load the base with attn_implementation='sdpa'"
-            )
-        self.merger = build_merger(config)
-        self.micro = MicroDecoder(config)
-        self.stop = nn.Linear(config.hidden_size, 1) if config.stop_head else None
-        self.post_init()
 
     @classmethod
     def from_base(cls, base: PreTrainedModel, tokenizer: Any = None, **config: Any) -> MicroStepForCausalLM:
@@ -119,93 +96,8 @@ class MicroStepForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mi
         """Save only the new modules and the adapter, with a reference to the base; see `model.micro_step.saving`."""
         save_modules(self, folder, base_name, revision, dtype)
 
-    def add_adapter_to_base(self, **lora: Any) -> None:
-        """Put a fresh LoRA adapter (fields of peft's LoraConfig) on the base."""
-        from peft import LoraConfig
-
-        self.base.add_adapter(LoraConfig(**lora))
-        self.config.adapter = lora
-
-    def merge_adapter(self) -> None:
-        """Fold the adapter into the base's weights."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        for name, module in list(self.base.named_modules()):
-            if isinstance(module, BaseTunerLayer):
-                module.merge()
-                parent, _, last = name.rpartition(".")
-                setattr(self.base.get_submodule(parent), last, module.get_base_layer())
-        self.base._hf_peft_config_loaded = False
-        self.config.adapter = None
-
     def _prepare_cache_for_generation(self, *_: Any, **__: Any) -> None:
         """None: the caches hold macro steps, and are made where these are counted."""
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: every module starts itself where it is built."""
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The base's."""
-        return cast(nn.Module, self.base.get_input_embeddings())
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The base's."""
-        return cast(nn.Module, self.base.get_output_embeddings())
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Of the base."""
-        self.base.set_input_embeddings(value)
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        """Of the base."""
-        self.base.set_output_embeddings(value)
-
-    def trainable(self, *groups: Group) -> list[nn.Parameter]:
-        """Let gradients reach exactly these groups, and return their parameters.
-
-        `new`: merger, micro decoder, stop head. `adapter`: the LoRA weights on the base. `base`: all others.
-        """
-        chosen = []
-        for name, parameter in self.named_parameters():
-            group = "adapter" if "lora_" in name else "base" if name.startswith("base.") else "new"
-            parameter.requires_grad_(group in groups)
-            if parameter.requires_grad:
-                chosen.append(parameter)
-        return chosen
-
-    def merged(self, e: Tensor, there: Tensor) -> Tensor:
-        """[Q, d] the macro steps of segments [Q, M, d]; see `model.micro_step.macro_inputs.merged`."""
-        return merged(self, e, there)
-
-    def macro(
-        self,
-        inputs_embeds: Tensor,
-        attention_mask: Tensor,
-        position_ids: Tensor,
-        cache: Any = None,
-        output_attentions: bool = False,
-    ) -> Macro:
-        """Run the whole base over macro embeddings [B, S, d], at the tokens' positions [B, S]."""
-        inner = body(self.base)
-        options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
-        attention_mask = attention_mask.long()
-        if cache is not None:
-            name = past_name(self.base) or "past_key_values"
-            options[name] = cache
-            if name != "past_key_values":  # of recurrent layers, which look at no token again
-                attention_mask = attention_mask[:, -inputs_embeds.shape[1] :]
-        if takes_positions(inner):
-            options["position_ids"] = position_ids
-        with states_of(inner, self.config.context_layers[:-1]) as states:
-            out = inner(
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                use_cache=cache is not None,
-                **options,
-            )
-        last = out.last_hidden_state
-        context = torch.stack([*states, last], dim=2)
-        return Macro(last, context, out.attentions if output_attentions else None)
 
     def forward(
         self,

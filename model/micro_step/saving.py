@@ -12,18 +12,19 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from model.checkpoint_files import safetensors_problem, share_weights
 from model.errors import ExportError, ModelBroken, ModelError
-from model.hub.checkpoint_files import safetensors_problem
+from model.micro_step.base_source import find_base
 from model.micro_step.configuration import MicroStepConfig
+from model.micro_step.pretrained import MicroStepPreTrainedModel
 
-if TYPE_CHECKING:
-    from model.micro_step.modeling import MicroStepForCausalLM
+Model = TypeVar("Model", bound=MicroStepPreTrainedModel)
 
 MODULES = "micro_step.safetensors"
 _SAMPLED = 1024  # values of each tensor that enter the fingerprint
@@ -49,7 +50,7 @@ def fingerprint(base: PreTrainedModel) -> str:
 
 
 def save_modules(
-    model: MicroStepForCausalLM, folder: Path | str, base_name: str, revision: str | None, dtype: torch.dtype | None
+    model: MicroStepPreTrainedModel, folder: Path | str, base_name: str, revision: str | None, dtype: torch.dtype | None
 ) -> None:
     """Write a model without its base's weights; whole or not at all.
 
@@ -94,13 +95,6 @@ def save_modules(
         raise ExportError(f"{folder} cannot be written: {error.strerror}") from error
 
 
-def share_weights(folder: Path) -> None:
-    """Let whoever may read a saved model's configuration read its weights: safetensors writes for the owner alone."""
-    mode = next(folder.glob("*config.json")).stat().st_mode
-    for path in folder.glob("*.safetensors"):
-        path.chmod(mode)
-
-
 def base_reference(folder: Path | str) -> dict[str, Any] | None:
     """The reference to the base of a folder that `save_modules` wrote; None for any other."""
     folder = Path(folder)
@@ -114,14 +108,14 @@ def base_reference(folder: Path | str) -> dict[str, Any] | None:
 
 
 def load_modules(
-    cls: type[MicroStepForCausalLM],
+    cls: type[Model],
     folder: Path | str,
     base: PreTrainedModel | None = None,
     dtype: torch.dtype | str | None = None,
     merge_adapter: bool = True,
     allow_other_base: bool = False,
     **options: Any,
-) -> MicroStepForCausalLM:
+) -> Model:
     """Put saved modules on their base.
 
     Args:
@@ -146,9 +140,7 @@ def load_modules(
         raise ModelBroken(f"{folder} cannot be loaded: {wrong}")
     config = MicroStepConfig.from_pretrained(folder)
     if base is None:
-        from model.hub.fetch import fetch
-
-        where = fetch(reference["name"], reference["revision"])
+        where = find_base(reference["name"], reference["revision"])
         base = AutoModelForCausalLM.from_pretrained(where, local_files_only=True, dtype="auto", **options)
     _check_shape(folder, config, base)
     found = fingerprint(base)

@@ -342,7 +342,8 @@ def test_too_little_memory_or_disk_is_said_before_anything_is_scored(loaded, tmp
     with pytest.raises(TooLarge, match="GB of disk"):
         make(loaded, data, tmp_path / "disk")
     monkeypatch.undo()
-    monkeypatch.setattr("model.hub.memory.available_memory", lambda device: 1_000_000)
+    for module in ("data.corpus.budget", "model.hub.memory"):
+        monkeypatch.setattr(f"{module}.available_memory", lambda device: 1_000_000)
     with pytest.raises(TooLarge, match="do not fit the free memory"):
         make(loaded, data, tmp_path / "memory", max_tokens=500)
     store = make(loaded, data, tmp_path / "less")

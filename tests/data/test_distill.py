@@ -23,7 +23,6 @@ from data.distill.writing import Writer
 from data.example import Example
 from data.examples import TABLE, read_examples, write_examples
 from model.errors import ExportError, MicroStepError, TextError, TooLarge
-from model.hub import memory
 from model.hub.loading import ModelSpec, load
 from model.text.document import Message
 from tests.support.templates import DATED
@@ -156,9 +155,9 @@ def test_batches_hold_prompts_of_like_lengths(sft):
 def test_rows_of_a_batch_follow_the_memory(sft, monkeypatch, tmp_path):
     most = Writer(sft, DistillOptions()).options.batch_rows
     room = Writer(sft, DistillOptions())._room(most, 1024)
-    monkeypatch.setattr(memory, "available_memory", lambda device: room)
+    monkeypatch.setattr("data.distill.writing.available_memory", lambda device: room)
     assert Writer(sft, DistillOptions()).options.batch_rows < most
-    monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
+    monkeypatch.setattr("data.distill.writing.available_memory", lambda device: 1000)
     with pytest.raises(TooLarge, match="answers at once need .* give fewer rows a batch"):
         distill(lambda: sft, PROMPTS, tmp_path / "out", OPTIONS)
 

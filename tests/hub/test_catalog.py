@@ -10,9 +10,10 @@ from collections.abc import Iterable
 
 import pytest
 
-import model.hub.fetch
+import model.hub.default_pair
 import model.hub.huggingface
-from model.hub.catalog import catalog, default_pair, find, nearest
+from model.hub.catalog import catalog, find, nearest
+from model.hub.default_pair import default_pair
 from model.hub.sources import BundledSource, HubSource, WheelSource
 
 NAMES = {
@@ -85,7 +86,7 @@ TINY = ("tiny-base", "tiny-sft")
 def test_default_pair(
     cached: Iterable[str], offline_ok: bool, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model.hub.fetch, "is_cached", lambda name: name in cached)
+    monkeypatch.setattr(model.hub.default_pair, "is_cached", lambda name: name in cached)
     chosen = default_pair(offline_ok)
     assert (chosen.a, chosen.b) == pair
     assert chosen.why.endswith(".")

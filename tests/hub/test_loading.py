@@ -371,7 +371,7 @@ def test_an_unknown_attention_implementation_is_refused(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_are_refused_before_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny(tmp_path / "m")
-    monkeypatch.setattr("model.hub.memory.available_memory", lambda device: 1000)
+    monkeypatch.setattr("model.causal_lm.device_memory.available_memory", lambda device: 1000)
     with pytest.raises(TooLarge, match=r"GB for its weights as float32, and .* are available on cpu"):
         tiny(folder)
 

@@ -9,9 +9,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
+from model.causal_lm.device_memory import available_memory
 from model.errors import TooLarge
 from model.hub.fetch import is_cached
-from model.hub.memory import Cost, available_memory, check, estimate, tokens_that_fit
+from model.hub.memory import Cost, check, estimate, tokens_that_fit
 from model.scoring.token_scores import reduce_in_chunks
 from tests.support.tiny import FAMILIES, tiny_config, tiny_model
 

@@ -14,8 +14,9 @@ from analysis.uncertainty.scoring import encode_for, score_document
 from model.causal_lm.forward import token_model
 from model.errors import ModelBroken, ModelError
 from model.hub.loading import ModelSpec, load
+from model.hub.micro_step_io import OTHER_SOURCE, UNTRAINED
 from model.hub.model_info import MicroFacts
-from model.hub.wrap_base import OTHER_SOURCE, UNTRAINED, described, wrapped
+from model.hub.wrap_base import described, wrapped
 from model.scoring.limited_history import limited_history
 from model.text.document import Document
 from tests.support.micro_steps import scramble
@@ -140,5 +141,5 @@ def test_another_source_of_a_catalog_model_is_taken_and_said(saved, models, tmp_
     )
     with pytest.raises(ModelError, match="was trained on"):
         load(ModelSpec(str(tmp_path / "m")))
-    monkeypatch.setattr("model.hub.wrap_base.find", lambda name: name)
+    monkeypatch.setattr("model.hub.micro_step_io.find", lambda name: name)
     assert OTHER_SOURCE in load(ModelSpec(str(tmp_path / "m"))).facts.approximations

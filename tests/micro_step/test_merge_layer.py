@@ -23,9 +23,10 @@ from evals.loglikelihood import by_own_segments
 from model.causal_lm.forward import body, logits_of
 from model.errors import ModelError
 from model.hub.loading import LoadedModel, ModelSpec, load
+from model.hub.micro_step_io import saved_in
 from model.hub.model_info import MicroFacts
-from model.hub.wrap_base import saved_in
 from model.micro_step.configuration import MicroStepConfig
+from model.micro_step.macro_inputs import merged
 from model.micro_step.micro_decoder import layers_of
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.segment_layout import layout
@@ -169,7 +170,7 @@ def test_a_row_alone_equals_the_row_in_a_padded_batch(family, k, keep, left):
 def test_a_fresh_merger_is_the_last_tokens_state(merger):
     model = micro_step(scrambled=False, merger=merger, merge_layer=1)
     states, there = torch.randn(5, 4, 32), torch.arange(4) < torch.tensor([1, 2, 3, 4, 2])[:, None]
-    assert torch.equal(model.merged(states, there), states[torch.arange(5), torch.tensor([0, 1, 2, 3, 1])])
+    assert torch.equal(merged(model, states, there), states[torch.arange(5), torch.tensor([0, 1, 2, 3, 1])])
 
 
 @pytest.mark.parametrize("group", ["new", "base", "adapter"])

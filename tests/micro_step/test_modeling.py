@@ -11,6 +11,7 @@ from model.causal_lm.chunked_cross_entropy import head_loss
 from model.causal_lm.forward import body, logits_of
 from model.errors import MicroStepError, ModelError
 from model.micro_step.configuration import MicroStepConfig, spaced
+from model.micro_step.macro_inputs import merged
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.segment_layout import layout
 from tests.support.micro_steps import BASES, MERGERS, micro_step, ragged, random_starts
@@ -33,21 +34,21 @@ def test_a_fresh_merger_is_the_mean(merger):
     e = torch.randn(5, 4, 32)
     there = torch.arange(4) < torch.tensor([1, 2, 3, 4, 2])[:, None]
     mean = torch.stack([row[kept].mean(0) for row, kept in zip(e, there, strict=True)])
-    assert torch.allclose(model.merged(e, there), mean, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(merged(model, e, there), mean, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("merger", ["residual_softmax", "attention", "local_encoder"])
 def test_a_merger_sees_its_segments_tokens_alone_in_their_order(merger):
     model = micro_step(merger=merger)
     e, there = torch.randn(6, 4, 32), torch.arange(4) < torch.tensor([1, 2, 3, 4, 2, 3])[:, None]
-    whole = model.merged(e, there)
+    whole = merged(model, e, there)
     assert torch.equal(whole[0], e[0, 0])
     for i, n in enumerate([1, 2, 3, 4, 2, 3]):
-        alone = model.merged(e[i : i + 1, :n], there[i : i + 1, :n])
+        alone = merged(model, e[i : i + 1, :n], there[i : i + 1, :n])
         assert torch.allclose(whole[i], alone[0], atol=1e-5)
     junk = torch.where(there[..., None], e, torch.full_like(e, 9.0))
-    assert torch.allclose(model.merged(junk, there), whole, atol=1e-5)
-    turned = model.merged(e[3:4].flip(1), there[3:4])
+    assert torch.allclose(merged(model, junk, there), whole, atol=1e-5)
+    turned = merged(model, e[3:4].flip(1), there[3:4])
     assert not torch.allclose(turned, whole[3:4], atol=1e-3)
 
 
@@ -65,7 +66,7 @@ def test_residual_softmax_is_its_formula():
         for i in range(3):
             mixed[dimension] += g[i] / g.sum() * e[0, i, dimension]
     expected = e[0].mean(0) + merger.out.weight @ mixed
-    assert torch.allclose(model.merged(e, torch.ones(1, 3, dtype=torch.bool))[0], expected, atol=1e-5)
+    assert torch.allclose(merged(model, e, torch.ones(1, 3, dtype=torch.bool))[0], expected, atol=1e-5)
 
 
 def slow_logits(model: MicroStepForCausalLM, ids: Tensor, starts: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from analysis.segmentation.strategy import Strategy
 from model.causal_lm.forward import Progress, context_length
 from model.errors import TextError
 from model.hub.loading import LoadedModel, ModelSpec
-from model.hub.wrap_base import UNTRAINED, Wrapped, wrapped
+from model.hub.micro_step_io import UNTRAINED
+from model.hub.wrap_base import Wrapped, wrapped
 from model.segmentation.segment import MAX_LENGTH, segment
 from model.text.document import Document
 from model.text.encoding import EncodedText, encode_reply

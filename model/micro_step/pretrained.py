@@ -1,0 +1,127 @@
+"""The parts of a micro_step model and the base that runs over macro steps: what all other files share.
+
+`MicroStepForCausalLM` in modeling.py adds the forward pass, losses, saving and generation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from model.causal_lm.forward import body
+from model.causal_lm.past import past_name, takes_positions
+from model.errors import ModelError
+from model.micro_step.configuration import MicroStepConfig
+from model.micro_step.mergers import build_merger
+from model.micro_step.micro_decoder import MicroDecoder
+from model.micro_step.outputs import Macro, states_of
+
+Group = Literal["new", "base", "adapter"]
+
+
+class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """A base, the merger before it, the micro step decoder and the stop head behind it."""
+
+    config_class = MicroStepConfig
+    base_model_prefix = "micro_step"  # no attribute of that name: there is no body apart from the head
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: MicroStepConfig, base: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.base = AutoModelForCausalLM.from_config(config.base_config) if base is None else base
+        config.base_config._attn_implementation = self.base.config._attn_implementation
+        if "flash" in str(self.base.config._attn_implementation):
+            raise ModelError(
+                "flash attention guesses packed rows from the positions, which jump from segment to segment;"
+                " load the base with attn_implementation='sdpa'"
+            )
+        self.merger = build_merger(config)
+        self.micro = MicroDecoder(config)
+        self.stop = nn.Linear(config.hidden_size, 1) if config.stop_head else None
+        self.post_init()
+
+    def add_adapter_to_base(self, **lora: Any) -> None:
+        """Put a fresh LoRA adapter (fields of peft's LoraConfig) on the base."""
+        from peft import LoraConfig
+
+        self.base.add_adapter(LoraConfig(**lora))
+        self.config.adapter = lora
+
+    def merge_adapter(self) -> None:
+        """Fold the adapter into the base's weights."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        for name, module in list(self.base.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                module.merge()
+                parent, _, last = name.rpartition(".")
+                setattr(self.base.get_submodule(parent), last, module.get_base_layer())
+        self.base._hf_peft_config_loaded = False
+        self.config.adapter = None
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: every module starts itself where it is built."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The base's."""
+        return cast(nn.Module, self.base.get_input_embeddings())
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The base's."""
+        return cast(nn.Module, self.base.get_output_embeddings())
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Of the base."""
+        self.base.set_input_embeddings(value)
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Of the base."""
+        self.base.set_output_embeddings(value)
+
+    def trainable(self, *groups: Group) -> list[nn.Parameter]:
+        """Let gradients reach exactly these groups, and return their parameters.
+
+        `new`: merger, micro decoder, stop head. `adapter`: the LoRA weights on the base. `base`: all others.
+        """
+        chosen = []
+        for name, parameter in self.named_parameters():
+            group = "adapter" if "lora_" in name else "base" if name.startswith("base.") else "new"
+            parameter.requires_grad_(group in groups)
+            if parameter.requires_grad:
+                chosen.append(parameter)
+        return chosen
+
+    def macro(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        cache: Any = None,
+        output_attentions: bool = False,
+    ) -> Macro:
+        """Run the whole base over macro embeddings [B, S, d], at the tokens' positions [B, S]."""
+        inner = body(self.base)
+        options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
+        attention_mask = attention_mask.long()
+        if cache is not None:
+            name = past_name(self.base) or "past_key_values"
+            options[name] = cache
+            if name != "past_key_values":  # of recurrent layers, which look at no token again
+                attention_mask = attention_mask[:, -inputs_embeds.shape[1] :]
+        if takes_positions(inner):
+            options["position_ids"] = position_ids
+        with states_of(inner, self.config.context_layers[:-1]) as states:
+            out = inner(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                use_cache=cache is not None,
+                **options,
+            )
+        last = out.last_hidden_state
+        context = torch.stack([*states, last], dim=2)
+        return Macro(last, context, out.attentions if output_attentions else None)
