@@ -3,28 +3,27 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import random
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer
 
 import data
-from data import demo_training
-from data.demo_training import Example, packed_batches, padded_batches, score, train
-from data.make_demo import STAGES, make
+from data.make_tokenizer import SHIPPED_SHA256, TRAINED_ON, train_tokenizer, training_texts
+from data.mixes import read_mix
 from data.samples import KINDS, ROLES, sample, samples
-from data.sources.registry import SOURCES, Document, read, source
+from data.sources.reading import readings
+from data.sources.registry import source
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
+from model.scoring.token_scores import score
 
 DEMO = Path(data.__file__).parent / "demo"
 PAIR = ("tiny-base", "tiny-sft")
@@ -34,7 +33,7 @@ HOSTILE = (
 
 
 def write(folder: Path, name: str, text: str) -> None:
-    path = folder / SOURCES[name].local.replace("*", "book")
+    path = folder / (source(name).local or "").replace("*", "book")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text.encode()))
 
@@ -47,6 +46,12 @@ def dolly(prompt: str) -> str:
     return f"Below is an instruction.\n\n### Instruction:\n{prompt}\n\n### Response:\n"
 
 
+def read(name: str, local: Path | None = None) -> list[tuple[str, ...]]:
+    """The turns of every document of a source."""
+    found = [reading.messages for reading in readings(source(name), local)]
+    return [tuple(message.content for message in messages) for messages in found if messages is not None]
+
+
 # Sources
 
 
@@ -55,16 +60,16 @@ def test_pairs_and_texts_are_read_from_local_files(tmp_path: Path) -> None:
     write(tmp_path, "dolly_hhrlhf", lines([{"prompt": dolly("Name a\n\ncolour."), "response": "Red. "}]))
     write(tmp_path, "tinystories", "Once.\n<|endoftext|>\nTwice.<|endoftext|>\n")
     write(tmp_path, "thealgorithms_python", lines([{"path": "a.py", "text": "x = 1\n"}]))
-    assert list(read(source("gsm8k"), tmp_path)) == [Document("It is 2 + 2 = 4.\n#### 4", "2 + 2?")]
-    assert list(read(source("dolly_hhrlhf"), tmp_path)) == [Document("Red.", "Name a\n\ncolour.")]
-    assert list(read(source("tinystories"), tmp_path)) == [Document("Once."), Document("Twice.")]
-    assert list(read(source("thealgorithms_python"), tmp_path)) == [Document("x = 1")]
+    assert read("gsm8k", tmp_path) == [("2 + 2?", "It is 2 + 2 = 4.\n#### 4")]
+    assert read("dolly_hhrlhf", tmp_path) == [("Name a\n\ncolour.", "Red.")]
+    assert read("tinystories", tmp_path) == [("Once.",), ("Twice.",)]
+    assert read("thealgorithms_python", tmp_path) == [("x = 1",)]
 
 
 def test_long_books_are_cut_at_blank_lines_and_nothing_is_lost(tmp_path: Path) -> None:
     paragraphs = [f"Paragraph {i}. " + "word " * 100 for i in range(40)]
     write(tmp_path, "novels", "\ufeff" + "\r\n\r\n".join(paragraphs))
-    pieces = [document.text for document in read(source("novels"), tmp_path)]
+    pieces = [text for (text,) in read("novels", tmp_path)]
     assert len(pieces) == 5
     assert "\n\n".join(pieces).split("\n\n") == [p.strip() if p is paragraphs[-1] else p for p in paragraphs]
 
@@ -77,7 +82,7 @@ def test_the_hub_is_read_by_id_subset_and_split(monkeypatch: pytest.MonkeyPatch)
         return [{"question": "Why?", "answer": "Because."}]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert list(read(source("gsm8k"))) == [Document("Because.", "Why?")]
+    assert read("gsm8k") == [("Why?", "Because.")]
     assert asked == [(("openai/gsm8k", "main"), {"split": "train", "streaming": True})]
 
 
@@ -85,27 +90,27 @@ def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(MicroStepError, match=r"'novel'; choose one of tinystories, novels"):
         source("novel")
     with pytest.raises(MicroStepError, match=r"'novels' is on no hub; give the folder that holds text/novels"):
-        list(read(source("novels")))
+        read("novels")
     with pytest.raises(MicroStepError, match=r"no file gsm8k/train.jsonl.gz in .*give the folder that holds it"):
-        list(read(source("gsm8k"), tmp_path))
+        read("gsm8k", tmp_path)
     write(tmp_path, "gsm8k", lines([{"question": "2 + 2?", "solution": "4"}]))
     with pytest.raises(MicroStepError, match=r"no text in column 'answer', only question, solution"):
-        list(read(source("gsm8k"), tmp_path))
+        read("gsm8k", tmp_path)
     for broken in (b"not gzip", gzip.compress(b"[1]\n"), gzip.compress(b"\xff\xfe"), gzip.compress(b"{}" * 99)[:-9]):
         (tmp_path / "gsm8k/train.jsonl.gz").write_bytes(broken)
         with pytest.raises(MicroStepError, match=r"is not a gzip file of UTF-8 JSON lines .*fetch it again"):
-            list(read(source("gsm8k"), tmp_path))
+            read("gsm8k", tmp_path)
 
     def unreachable(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(MicroStepError, match=r"openai/gsm8k cannot be read from the hub \(no route\).*local folder"):
-        list(read(source("gsm8k")))
+        read("gsm8k")
 
 
 def test_no_source_is_an_evaluation_set() -> None:
-    assert all(item.split == "train" and "test" not in item.local.lower() for item in SOURCES.values())
+    assert all(item.split == "train" and "test" not in str(item.local).lower() for item in map(source, TRAINED_ON))
 
 
 # Samples
@@ -132,70 +137,22 @@ def test_an_unknown_sample_is_named() -> None:
         sample("bakerei")
 
 
-# Training
+# The tokenizer
 
 
-def test_only_responses_and_their_end_are_scored() -> None:
-    examples = [Example([5, 6], [7] * n) for n in range(1, 33)]
-    ids, labels = padded_batches(examples, end=2, pad=3)(0)
-    for row, label in zip(ids.tolist(), labels.tolist(), strict=True):
-        n = row.count(7)
-        assert row == [5, 6] + [7] * n + [2] + [3] * (len(row) - n - 3)
-        assert label == [-100, -100] + [7] * n + [2] + [-100] * (len(row) - n - 3)
-
-
-def test_an_epoch_shows_every_row_once() -> None:
-    batches = packed_batches([Example([0], [i] * 1023) for i in range(8)])
-    seen = [row[1].item() for step in range(2) for row in batches(step)[0]]
-    assert sorted(seen) == list(range(8))
-    with pytest.raises(MicroStepError, match="fewer than a batch"):
-        packed_batches([Example([0], [1])])
-
-
-def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_training, "CHECKPOINT_EVERY", 2)
-
-    def tiny() -> LlamaForCausalLM:
-        torch.manual_seed(0)
-        shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-        return LlamaForCausalLM(LlamaConfig(vocab_size=16, **shape))
-
-    def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = torch.arange(step, step + 8)[None] % 16
-        return ids, ids
-
-    def cut_off(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if step == 3:
-            raise KeyboardInterrupt
-        return batches(step)
-
-    whole, parts = tiny(), tiny()
-    done = train(whole, batches, 5, 1e-2, tmp_path / "whole.pt")
-    with pytest.raises(KeyboardInterrupt):
-        train(parts, cut_off, 5, 1e-2, tmp_path / "parts.pt")
-    parts = tiny()
-    assert train(parts, batches, 5, 1e-2, tmp_path / "parts.pt")["tokens"] == done["tokens"] == 40
-    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
-        assert torch.equal(a, b)
-    with pytest.raises(MicroStepError, match=r"was made for \[steps, peak rate\] \[5, 0.01\], not \[6, 0.01\]"):
-        train(tiny(), batches, 6, 1e-2, tmp_path / "parts.pt")
-
-
-def test_the_whole_recipe_runs_on_tiny_files(tmp_path: Path) -> None:
-    chance = random.Random(0)
-    words = ["".join(chance.choices("abcdefgh", k=4)) for _ in range(200)]
-    texts = [" ".join(chance.choices(words, k=60)) for _ in range(100)]
-    for name in ("tinyshakespeare", "novels"):
-        write(tmp_path, name, "\n\n".join(texts * 16))
-    write(tmp_path, "tinystories", "<|endoftext|>".join(texts))
-    write(tmp_path, "thealgorithms_python", lines([{"text": text} for text in texts]))
-    write(tmp_path, "gsm8k", lines([{"question": text, "answer": "4"} for text in texts]))
-    write(tmp_path, "dolly_hhrlhf", lines([{"prompt": dolly(text), "response": "yes"} for text in texts]))
-    make(tmp_path, tmp_path / "out", tmp_path / "work", [replace(stage, steps=2) for stage in STAGES])
-    report = json.loads((tmp_path / "out/tiny-sft/training.json").read_text())
-    assert report["training"]["steps"] == 2
-    assert report["held_out"]["after"]["gsm8k, chat"]["loss"] < report["held_out"]["before"]["gsm8k, chat"]["loss"]
-    assert "cc-by-sa-3.0" in (tmp_path / "out/tiny-sft/README.md").read_text()
+def test_the_tokenizer_is_trained_on_all_sources_but_not_on_what_is_held_out(tmp_path: Path) -> None:
+    for name in ("tinyshakespeare", "novels", "tinystories"):
+        write(tmp_path, name, f"Here is {name}.")
+    write(tmp_path, "thealgorithms_python", lines([{"text": "x = 12"}]))
+    write(tmp_path, "gsm8k", lines([{"question": "2 + 2?", "answer": f"{i}"} for i in range(50)]))
+    write(tmp_path, "dolly_hhrlhf", lines([{"prompt": dolly("Name a colour."), "response": "red"}]))
+    texts = list(training_texts(tmp_path))
+    assert texts[:2] == ["Here is tinystories.", "Here is novels."] and texts[-1] == "Name a colour.\nred"
+    assert "2 + 2?\n48" in texts and "2 + 2?\n49" not in texts
+    trained = train_tokenizer(texts)
+    assert trained.decode(trained(HOSTILE)["input_ids"]) == HOSTILE
+    assert trained.chat_template == AutoTokenizer.from_pretrained(DEMO / "tiny-base").chat_template
+    assert hashlib.sha256((DEMO / "tiny-base/tokenizer.json").read_bytes()).hexdigest() == SHIPPED_SHA256
 
 
 # The pair
@@ -221,9 +178,9 @@ def test_the_family_is_small_and_shares_its_tokenizer() -> None:
     for file in ("tokenizer.json", "chat_template.jinja"):
         shared = {hashlib.sha256((DEMO / name / file).read_bytes()).hexdigest() for name in family}
         assert len(shared) == 1
-    for name in PAIR:
+    for name, mix in zip(PAIR, ("tiny_texts", "tiny_chats"), strict=True):
         card = (DEMO / name / "README.md").read_text(encoding="utf-8")
-        assert all(SOURCES[use.source].title in card for stage in STAGES if stage.name == name for use in stage.uses)
+        assert all(use.what.title in card for use in read_mix(mix).sources)
 
 
 @given(st.text())
@@ -254,13 +211,11 @@ def test_fine_tuning_made_answers_likelier_and_surer(tokenizer: Any) -> None:
     asked = tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
     )
-    example = Example(tokenizer(asked)["input_ids"], tokenizer(answer)["input_ids"])
-    base, tuned = (
-        score(AutoModelForCausalLM.from_pretrained(DEMO / name, dtype=torch.float32), tokenizer, [example])
-        for name in PAIR
-    )
-    assert tuned["loss"] < base["loss"]
-    assert tuned["entropy"] < base["entropy"]
+    given = tokenizer(asked)["input_ids"]
+    ids = np.array(given + tokenizer(answer)["input_ids"])
+    base, tuned = (score(load(ModelSpec(name, dtype="float32")).model, [ids])[0] for name in PAIR)
+    assert tuned.surprisal[len(given) :].mean() < base.surprisal[len(given) :].mean()
+    assert tuned.entropy[len(given) :].mean() < base.entropy[len(given) :].mean()
 
 
 def test_the_card_shows_the_figures_that_were_measured() -> None:

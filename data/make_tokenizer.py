@@ -1,0 +1,86 @@
+"""Train the tokenizer of the tiny models: `python -m data.make_tokenizer --local FOLDER --out tokenizer`.
+
+The models themselves are trained by trainer/recipes/tiny-base.yaml, tiny-sft.yaml and tiny.yaml. FOLDER holds the
+sources' files, three of which are on no hub. From the same files comes the tokenizer.json of data/demo, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from data.sources.reading import readings
+from data.sources.registry import source
+from model.errors import MicroStepError
+
+TRAINED_ON = ("tinystories", "novels", "tinyshakespeare", "thealgorithms_python", "gsm8k", "dolly_hhrlhf")
+HELD_OUT = 50  # every 50th document of each source is left out, as the models never read it in training
+SHIPPED_SHA256 = "e1992792f0e778cd6429ba3fcfb32f5656b2964afe611dbb554f2ff4b2544747"  # of data/demo/*/tokenizer.json
+END, TURN_START, TURN_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def training_texts(local: Path) -> Iterator[str]:
+    """The documents of all sources as plain texts, a prompt and its response with a line break between them.
+
+    Raises:
+        TextError: a source cannot be read.
+    """
+    for name in TRAINED_ON:
+        conversations = (reading.messages for reading in readings(source(name), local))
+        for number, messages in enumerate(messages for messages in conversations if messages is not None):
+            if number % HELD_OUT != HELD_OUT - 1:
+                yield "\n".join(message.content for message in messages)
+
+
+def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 2048 tokens: every text decodes to itself, byte for byte; each digit is a token."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2048,
+        special_tokens=[END, TURN_START, TURN_END, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token=END,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[TURN_START, TURN_END],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+    )
+
+
+def main() -> None:
+    """Train and save the tokenizer; a user's mistake ends with one line and exit status 1."""
+    parser = argparse.ArgumentParser(prog="python -m data.make_tokenizer", description="Train the tiny tokenizer.")
+    parser.add_argument("--local", type=Path, required=True, help="folder with the sources' files")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the tokenizer to")
+    given = parser.parse_args()
+    try:
+        train_tokenizer(list(training_texts(given.local))).save_pretrained(given.out)
+    except MicroStepError as error:
+        sys.exit(str(error))
+    digest = hashlib.sha256((given.out / "tokenizer.json").read_bytes()).hexdigest()
+    print(f"{given.out}: {'the shipped tokenizer' if digest == SHIPPED_SHA256 else f'another one, sha256 {digest}'}")
+
+
+if __name__ == "__main__":
+    main()
