@@ -29,7 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A headless Chromium. Its first context is shared: what one page has loaded, the next one need not compile."""
     from playwright.sync_api import sync_playwright
@@ -45,7 +45,7 @@ def browser() -> Iterator[Any]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app, with no model on the machine but its own."""
     env = {"MICRO_STEP_CACHE": str(tmp_path_factory.mktemp("cache")), "HF_HUB_OFFLINE": "1"}
-    with streamlit_server("app/main.py", env=env) as url:
+    with streamlit_server("tests/support/browser_app.py", env=env) as url:
         yield url
 
 

@@ -20,7 +20,7 @@ from evals.report.token_spans import laid_out
 from evals.samples import Piece
 from model.errors import MicroStepError, TextError
 from tests.support.evaluations import save_evaluation
-from tests.support.pages import ROOT, charts
+from tests.support.pages import ROOT, charts, turned_to
 from tests.support.pages import shown as shown_escaped
 
 GSM8K = "gsm8k_cot_zeroshot"
@@ -40,7 +40,7 @@ def opened(folder, **query):
     at.query_params["evaluations"] = str(folder)
     for key, value in query.items():
         at.query_params[key] = value
-    return at.switch_page("../pages/evaluation.py").run()
+    return turned_to(at, "evaluation")
 
 
 def shown(at):

@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
+
+from tests.support.command import repeat
 
 ROOT = Path(__file__).parents[2]
 
 
 def opened(
-    models: dict[str, Path], text: str, page: str | None = None, /, a: str = "base", b: str = "sft", **query: Any
+    models: dict[str, Path],
+    text: str,
+    page: str | None = None,
+    /,
+    a: str = "base",
+    b: str = "sft",
+    fresh: bool = True,
+    **query: Any,
 ) -> AppTest:
-    """A page (None: the first) with two tiny models and a typed text, as a deep link opens it."""
+    """A page (None: the first) with two tiny models and a typed text, as a deep link opens it.
+
+    Args:
+        models: folders by name.
+        text: what is typed.
+        page: the name of its file.
+        a: name of model A.
+        b: name of model B.
+        fresh: nothing is cached of what earlier readers asked.
+        query: more of the link.
+    """
     from app.cache import workshop
 
-    workshop.clear()
+    if fresh:
+        workshop.clear()
     at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120)
     for key, value in {"a": str(models[a]), "b": str(models[b]), "source": "Typed", "text": text, **query}.items():
         at.query_params[key] = value
-    if page is not None:
-        at.switch_page(f"../pages/{page}.py")
-    return at.run()
+    return at.run() if page is None else turned_to(at, page)
+
+
+def turned_to(at: AppTest, page: str) -> AppTest:
+    """The app on another page, by the name of its file."""
+    if page == "evaluation":  # Streamlit knows a page by another address than its file's only once the app has run
+        at.switch_page("../pages/runs.py").run()
+    return at.switch_page(f"../pages/{page}.py").run()
 
 
 def asked_of(monkeypatch: pytest.MonkeyPatch, *kinds: type) -> list[Any]:
@@ -49,3 +79,62 @@ def charts(at: AppTest) -> list[Any]:
 def shown(at: AppTest) -> str:
     """The words of a page."""
     return " ".join(element.value for kind in ("markdown", "caption", "info", "error") for element in at.get(kind))
+
+
+def downloads(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], bytes]]:
+    """What the export buttons of the pages make once they are pressed, by the button's key; filled as pages run."""
+    made: dict[str, Callable[[], bytes]] = {}
+    monkeypatch.setattr("analysis.export.chrome", lambda: None)  # images are made in the browser tests
+
+    def download_button(label: str, *, data: Callable[[], bytes], key: str, **_: Any) -> None:
+        made[key] = data
+
+    monkeypatch.setattr(st, "download_button", download_button)
+    return made
+
+
+def strips(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The token strips that pages draw, by key; filled as pages run."""
+    import app.token_strip
+
+    drawn: dict[str, Any] = {}
+    pack = app.token_strip.pack
+    monkeypatch.setattr(
+        app.token_strip,
+        "pack",
+        lambda strip, *, key, **rest: (drawn.__setitem__(key, strip), pack(strip, key=key, **rest))[1],
+    )
+    return drawn
+
+
+def made_again(
+    bundle: bytes,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rtol: float = 1e-5,
+    atol: float = 1e-6,
+    left_out: Callable[[str], bool] = lambda column: False,
+) -> dict[str, Any]:
+    """Run the command of a bundle, check that it makes the same data, and give the manifest.
+
+    Args:
+        bundle: the zip.
+        folder: is made, and the bundle unpacked there.
+        monkeypatch: of the test.
+        rtol: how far numbers may differ, relatively.
+        atol: absolutely.
+        left_out: columns that differ between runs, such as times.
+    """
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        archive.extractall(folder)
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+    assert manifest["command"] in (folder / "README.txt").read_text("utf-8")
+    first = pd.read_csv(folder / "figure.csv")
+    (folder / "figure.csv").unlink()
+    monkeypatch.chdir(folder)
+    assert repeat(monkeypatch, manifest["command"]) == 0
+    again = pd.read_csv("figure.csv")
+    kept = [name for name in first if not left_out(name)]
+    pd.testing.assert_frame_equal(first[kept], again[kept], rtol=rtol, atol=atol)
+    return manifest

@@ -1,0 +1,100 @@
+"""What the export buttons of every page make: bundles whose commands make the same data again, for what is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from analysis.generation.tables import is_timed
+from tests.support import pages
+from tests.support.evaluations import save_evaluation
+from tests.support.pages import ROOT, made_again
+from tests.support.training_logs import lines, save_run
+
+TEXT = "the cat sat on the mat, and the dog sat down on the mat"
+
+# name: (page, what the link says, what the manifests must say of it)
+CASES: dict[str, tuple[str | None, dict[str, Any], dict[str, Any]]] = {
+    "uncertainty": (
+        None,
+        {"unit": "nats", "score": "surprisal", "at": 5},
+        {"view": {"unit": "nats", "score": "surprisal", "pinned": 5}},
+    ),
+    "continuations": (None, {"mode": "own continuations", "new_tokens": 9}, {"request": {"new_tokens": 9}}),
+    "segmentation": (
+        "segmentation",
+        {"models": "A", "cut": ["entropy:threshold=2.5", "word"], "at": 9},
+        {"view": {"pinned": 9}},
+    ),
+    "attention": (
+        "attention",
+        {"of": "B", "layer": 2, "head": 1, "level": "segments", "n": 5, "q": 3, "k": 1, "at": 9, "shown": "distance"},
+        {"view": {"pinned": 9}},
+    ),
+    "attention of two": ("attention", {"of": "B − A"}, {}),
+    "micro attention": ("attention", {"view": "Micro", "segment": 2}, {}),
+    "attribution": (
+        "attribution",
+        {"method": "gradient × input", "sum_over": "words", "at": 8},
+        {"view": {"unit": "words"}, "request": {"quantity": "entropy"}},
+    ),
+    "attribution of two": ("attribution", {"quantity": "KL(A||B)", "method": "ablation"}, {}),
+    "generation": (
+        "generation",
+        {"new_tokens": 12, "decoding": "lossless", "tau": 0.1, "token": 3},
+        {},
+    ),
+}
+
+
+def press(made: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch, **close: Any) -> dict[str, Any]:
+    """Press every button for a bundle, and hold each to its command; gives the manifests by figure."""
+    bundles = {
+        key.removeprefix("export_").removesuffix("_zip"): make for key, make in made.items() if key.endswith("_zip")
+    }
+    assert bundles
+    return {name: made_again(make(), folder / name, monkeypatch, **close) for name, make in bundles.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_bundle_of_a_page_makes_its_data_again(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    page, query, expected = CASES[case]
+    made = pages.downloads(monkeypatch)
+    at = pages.opened(
+        models, TEXT, page, **{key: value if isinstance(value, list) else str(value) for key, value in query.items()}
+    )
+    assert not at.exception and not at.error
+    manifests = press(made, tmp_path, monkeypatch, rtol=1e-3, atol=1e-5, left_out=is_timed)
+    for name, manifest in manifests.items():
+        for part, values in expected.items():
+            assert values.items() <= manifest[part].items(), name
+    if case in ("attention of two", "attribution of two"):
+        assert all(set(manifest["models"]) == {"a", "b"} for manifest in manifests.values())
+
+
+@pytest.mark.parametrize("page", ["runs", "evaluation"])
+def test_every_bundle_of_what_was_logged_makes_its_data_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    made = pages.downloads(monkeypatch)
+    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120)
+    if page == "runs":
+        save_run(tmp_path / "logs" / "one", finished=True)
+        save_run(tmp_path / "logs" / "two", lines(260, 1.6), seed=1)
+        query = {"folder": tmp_path / "logs", "live": "false", "x": "tokens", "smoothing": "0.99"}
+    else:
+        save_evaluation(tmp_path / "logs" / "plain", "tiny-sft", [None])
+        save_evaluation(tmp_path / "logs" / "micro", "micro-step-tiny", [0.5, 1.1])
+        query = {"evaluations": tmp_path / "logs", "benchmark": "gsm8k_cot_zeroshot"}
+        query |= {"run_a": "micro-step-tiny (0.5)", "run_b": "micro-step-tiny (1.1)", "sample": "2"}
+        query |= {"invalid_run": "micro-step-tiny (0.5)"}
+    for key, value in query.items():
+        at.query_params[key] = str(value)
+    pages.turned_to(at, page)
+    assert not at.exception and not at.error
+    press(made, tmp_path / "bundles", monkeypatch)

@@ -1,0 +1,12 @@
+"""What the browser tests serve: the app, or with `?case=` in the address a page with nothing but the token strip."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import streamlit as st
+
+HERE = Path(__file__).parent
+
+runpy.run_path(str(HERE / "strip_page.py" if "case" in st.query_params else HERE.parent.parent / "app" / "main.py"))
