@@ -105,8 +105,8 @@ def overview(
         heads = attended.heads
         if maps and (usual := len(next(iter(maps.values())))) != heads:
             raise ModelError(
-                f"layer {layer} of {loaded.facts.family} has {heads} heads, and those before it {usual}: choose layers"
-                " of as many heads"
+                f"layer {layer} of {loaded.facts.family} has {heads} heads, but the layers before it have {usual}:"
+                " choose layers with equal numbers of heads"
             )
         pooler, tally = Pooler(Grid(n, CELLS), pool, heads, attended.device), Tally(targets, heads)
         for begin, end in blocks(n, heads):

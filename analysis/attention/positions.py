@@ -269,7 +269,7 @@ def size(model: PreTrainedModel) -> tuple[int, int]:
     config = text_config(model)
     heads = option(config, "num_attention_heads")
     if not heads:
-        raise ModelError(f"{family_of(model)} has no attention that can be read")
+        raise ModelError(f"{family_of(model)} has no readable attention")
     return int(config.num_hidden_layers), int(heads)
 
 

@@ -125,7 +125,7 @@ def with_attention(model: PreTrainedModel) -> tuple[int, ...]:
     """
     there = readable(model).layers
     if not there:
-        raise ModelError(f"{family_of(model)} has no attention that can be read")
+        raise ModelError(f"{family_of(model)} has no readable attention")
     return there
 
 
@@ -135,6 +135,6 @@ def check_attention(model: PreTrainedModel, layers: Sequence[int]) -> None:
     lacking = [layer for layer in layers if layer not in there]
     if lacking:
         raise ModelError(
-            f"layer {lacking[0]} of {family_of(model)} has no attention that can be read (it is recurrent, or of a kind"
-            f" of its own); choose of {', '.join(map(str, there))}"
+            f"layer {lacking[0]} of {family_of(model)} has no readable attention (it is recurrent, or a special kind of"
+            f" layer); choose from {', '.join(map(str, there))}"
         )

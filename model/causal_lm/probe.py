@@ -92,8 +92,8 @@ def _is_parted(model: PreTrainedModel) -> bool:
     moved = (whole[:-2] - begin).abs().amax(-1).double()
     if float(moved.median()) > _CLOSE.get(whole.dtype, 5e-2) * float(whole.double().std()):
         raise ModelError(
-            f"{family_of(model)} says something else of a token once others follow it, so that it has no score of its"
-            " own; only models that read from left to right can be used"
+            f"{family_of(model)} changes its prediction for a token when other tokens follow, so the token has no score"
+            " of its own; only left-to-right models can be used"
         )
     try:
         hidden = body(model)(input_ids=ids, use_cache=False).last_hidden_state

@@ -24,15 +24,15 @@ _READ, _WRITTEN = 20, 2  # tokens, where the context holds as many
 
 
 def check_base(model: MicroStepPreTrainedModel, lossless: bool) -> None:
-    """Raise ModelError if a base cannot write in segments; with `lossless`, if no draft can be taken back from it."""
+    """Raise ModelError if a base cannot generate in segments; with `lossless`, if a draft cannot be rolled back."""
     if model.config.merge_layer == 0 or lossless:  # others were tried when they were put together
         why = once(model.base, "writes", lambda: _fault(model, False))
         if why is not None:
-            raise ModelError(f"{family_of(model)} cannot write in segments: {why}")
+            raise ModelError(f"{family_of(model)} cannot generate in segments: {why}")
     if lossless and once(model.base, "takes back", lambda: _fault(model, True)) is not None:
         raise ModelError(
-            f"{family_of(model)} keeps states that cannot be taken back, as lossless decoding must where a draft is"
-            " refused; use merged decoding"
+            f"{family_of(model)} keeps states that cannot be rolled back, which lossless decoding needs when a draft"
+            " is refused; use merged decoding"
         )
 
 
@@ -48,7 +48,7 @@ def _inputs(model: MicroStepPreTrainedModel) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _fault(model: MicroStepPreTrainedModel, lossless: bool) -> str | None:
-    """What keeps a base from being read on from its cache, after a draft was taken back if `lossless`."""
+    """Return why a base cannot continue from its cache (after a draft is rolled back if `lossless`), or None."""
     e, mask, position = _inputs(model)
     n = e.shape[1] - _WRITTEN
     try:
@@ -63,10 +63,10 @@ def _fault(model: MicroStepPreTrainedModel, lossless: bool) -> str | None:
             for i in range(n, n + _WRITTEN)
         ]
         if whole.context.shape[-1] != e.shape[-1] or whole.context.ndim != 4:
-            return "its layers hand on more than one state of the embeddings' size for each token"
+            return "its layers pass on more than one state of the embeddings' size per token"
         model.micro(whole.context[:, -1], e[:, :1], model.micro.new_cache())
     except FAULTS as error:
-        return f"its code does not go on from embeddings and a cache of the usual kind ({first_line(error)})"
+        return f"its code cannot continue from embeddings and a standard cache ({first_line(error)})"
     if not close(torch.cat([part.last for part in parts], 1), whole.last):
-        return "reading on from what it keeps does not give what reading the whole text gives"
+        return "continuing from its cache does not give the same result as reading the whole text"
     return None

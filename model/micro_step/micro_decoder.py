@@ -106,7 +106,7 @@ class MicroDecoder(nn.Module):
                         parameter.copy_(known[name])
         except (RuntimeError, KeyError, AttributeError, ValueError) as error:
             raise ModelError(
-                f"{family_of(base)} cannot be the base of a micro_step model: its layers are no copies of each other"
+                f"{family_of(base)} cannot be the base of a micro_step model: its layers are not copies of each other"
             ) from error
 
 
@@ -134,7 +134,7 @@ def _few_layers(config: MicroStepConfig) -> PreTrainedModel:
         layers.set_input_embeddings(None)  # it reads embeddings, and would hold an unused one
     except FAULTS as error:
         raise ModelError(
-            f"{few.model_type} cannot be the base of a micro_step model: no few layers of it can be made"
+            f"{few.model_type} cannot be the base of a micro_step model: no shallow copy of it can be built"
             f" ({first_line(error)})"
         ) from error
     return layers

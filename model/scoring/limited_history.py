@@ -168,11 +168,11 @@ def _unbound(model: PreTrainedModel) -> str | None:
         (wide,) = _banded_states(model, ids, reach + 2, sinks=0)
         narrow = _banded_states(model, torch.cat([ids, other]), 2, sinks=0)
     except FAULTS:
-        return "takes no attention mask over pairs of positions, which a band is"
+        return "accepts no attention mask over pairs of positions, which a band needs"
     seen = getattr(text_config(model), "sliding_window", None) or len(whole)
     if close(wide[:seen], whole[:seen]) and close(narrow[0, reach:], narrow[1, reach:]):
         return None
-    return "has layers that no attention mask binds, so that a band would not limit what they know"
+    return "has layers that ignore the attention mask, so a band would not limit what they see"
 
 
 def _band(n: int, window: int, sinks: int, dtype: torch.dtype) -> Tensor:
