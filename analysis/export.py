@@ -16,7 +16,6 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,9 +25,9 @@ import plotly.graph_objects as go
 from choreographer.browsers.chromium import Chromium
 from pandas.api.types import is_numeric_dtype
 
-from analysis.figures.figure import Drawn
+from analysis.figures.figure import Figure
+from analysis.provenance import Provenance
 from model.errors import ExportError
-from model.hub.model_info import ModelFacts
 
 ImageFormat = Literal["png", "svg", "pdf"]
 IMAGES: tuple[ImageFormat, ...] = ("png", "svg", "pdf")
@@ -58,19 +57,6 @@ class Files(Mapping[str, bytes]):
         return len(self._make)
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a figure comes from: what its manifest says beside the figure, and the command that makes it again."""
-
-    command: Callable[[str, str], str]  # (name of the figure, file to write): run in a folder that holds `files`
-    request: Mapping[str, Any]  # what was asked, in plain values
-    view: Mapping[str, Any]  # how it is looked at
-    models: Mapping[str, ModelFacts]
-    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what a reader must know, by model
-    files: Mapping[str, bytes] = field(default_factory=dict)  # what the command reads
-    read: Mapping[str, str] = field(default_factory=dict)  # the text that each model read, its chat template included
-
-
 def chrome() -> str | None:
     """The Chrome that draws static images, if this machine has one."""
     found = Chromium.find_browser(skip_local=False)
@@ -95,7 +81,7 @@ def image(figure: go.Figure, kind: ImageFormat) -> bytes:
     return bytes(drawn)
 
 
-def page(drawn: Drawn) -> str:
+def page(drawn: Figure) -> str:
     """A web page that holds the figure and all that it needs: it opens with no network."""
     return str(drawn.figure.to_html(include_plotlyjs=True, full_html=True, include_mathjax=False))
 
@@ -197,7 +183,7 @@ def check_out(path: Path, formats: tuple[str, ...]) -> None:
         raise ExportError(f"{path} cannot be written: its folder does not exist")
 
 
-def save_figure(drawn: Drawn, path: Path, origin: Origin) -> None:
+def save_figure(drawn: Figure, path: Path, origin: Provenance) -> None:
     """Write a figure, or the data behind it; the suffix chooses: one of FIGURE_FORMATS.
 
     Raises:
@@ -215,7 +201,7 @@ def save_figure(drawn: Drawn, path: Path, origin: Origin) -> None:
         save_table(drawn.data, path)
 
 
-def manifest(drawn: Drawn, origin: Origin) -> dict[str, Any]:
+def manifest(drawn: Figure, origin: Provenance) -> dict[str, Any]:
     """All that is needed to judge a figure and to make it again."""
     packages = {}
     for name in PACKAGES:
@@ -226,7 +212,7 @@ def manifest(drawn: Drawn, origin: Origin) -> dict[str, Any]:
     return {
         "figure": drawn.name,
         "title": drawn.title,
-        "how": drawn.how,
+        "how": drawn.caption,
         "command": origin.command(drawn.name, "figure.csv"),
         "models": {key: facts.to_dict() for key, facts in origin.models.items()},
         "notes": {key: list(notes) for key, notes in origin.notes.items()},
@@ -242,11 +228,11 @@ def manifest(drawn: Drawn, origin: Origin) -> dict[str, Any]:
     }
 
 
-def bundle(drawn: Drawn, origin: Origin) -> bytes:
+def bundle(drawn: Figure, origin: Provenance) -> bytes:
     """A zip of the figure, its data, what it was made from, and a manifest with the command that makes it again."""
     told = manifest(drawn, origin)
     files = {
-        "README.txt": _README.format(title=drawn.title, how=drawn.how, command=told["command"]).encode("utf-8"),
+        "README.txt": _README.format(title=drawn.title, how=drawn.caption, command=told["command"]).encode("utf-8"),
         "manifest.json": json.dumps(told, indent=2, ensure_ascii=False).encode("utf-8"),
         **origin.files,
         "figure.html": page(drawn).encode("utf-8"),

@@ -28,7 +28,7 @@ from model.text.document import Document, Message, read_template_args
 if TYPE_CHECKING:  # they bring torch and pandas, seconds that help and mistakes need not wait for
     import pandas as pd
 
-    from analysis.uncertainty.request import Request
+    from analysis.uncertainty.request import ComparisonQuery
     from model.causal_lm.forward import Progress
 
 Chat = Annotated[bool, typer.Option("--chat", help="Apply each model's own chat template.")]
@@ -55,7 +55,7 @@ Quantization = Annotated[Literal["none", "8bit", "4bit"], typer.Option(help="Nee
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
 
 
-def spread(command: Callable[..., None]) -> Callable[..., None]:
+def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take dataclasses of options: each of their fields becomes an option of the command itself."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
@@ -171,7 +171,7 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
-class OneModel:
+class ModelOptions:
     """One model."""
 
     model: Annotated[str, typer.Option(help="Catalog name, hub id or folder.")]
@@ -200,12 +200,12 @@ class PairOptions:
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens of this total probability.")] = 1.0
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0
 
-    def request(self, text: TextOptions, loading: LoadOptions) -> Request:
+    def request(self, text: TextOptions, loading: LoadOptions) -> ComparisonQuery:
         """What is asked of them."""
-        from analysis.uncertainty.request import Request
+        from analysis.uncertainty.request import ComparisonQuery
         from model.scoring.continuation import Sampling
 
-        return Request(
+        return ComparisonQuery(
             loading.spec(self.a, self.a_revision, self.a_adapter),
             loading.spec(self.b, self.b_revision, self.b_adapter),
             text.document(),
@@ -243,13 +243,13 @@ def progress(what: str) -> Iterator[Progress]:
         yield lambda share: tell(what, share)
 
 
-def remark(head: str, notes: tuple[str, ...]) -> None:
+def print_notes(head: str, notes: tuple[str, ...]) -> None:
     """Say on standard error what a reader must know."""
     for note in notes:
         print(one_line(f"{head}{note}"), file=sys.stderr)
 
 
-def give(table: pd.DataFrame, out: Path | None, caption: str, turned: bool = False) -> None:
+def print_or_save(table: pd.DataFrame, out: Path | None, caption: str, turned: bool = False) -> None:
     """Write a table to a file, or show it: by rows, or turned round where it has few rows and many columns."""
     from analysis.export import save_table
     from analysis.text_tables import show_table

@@ -11,11 +11,11 @@ from typing import Protocol, TypeVar
 from analysis.document_file import document_file
 from analysis.uncertainty.scoring import cost_of, encode_for, fit
 from model.causal_lm.forward import Progress
-from model.hub.loading import LoadedModel, ModelFacts, ModelSpec
+from model.hub.loading import LoadedModel, ModelInfo, ModelSpec
 from model.text.document import Document
 
 Answer_co = TypeVar("Answer_co", covariant=True)
-Load = Callable[[ModelSpec], LoadedModel]
+ModelLoader = Callable[[ModelSpec], LoadedModel]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RunCost:
     work: float  # multiplications: of weights, and of attention
 
 
-class Asked(Hashable, Protocol[Answer_co]):
+class Query(Hashable, Protocol[Answer_co]):
     """A question to models. Equal questions have equal answers, so that an answer can be kept under its question."""
 
     @property
@@ -37,7 +37,7 @@ class Asked(Hashable, Protocol[Answer_co]):
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes on one of its models."""
 
-    def run(self, load: Load, progress: Progress | None = None) -> Answer_co:
+    def run(self, load: ModelLoader, progress: Progress | None = None) -> Answer_co:
         """The answer, from models that `load` gives."""
 
 
@@ -53,7 +53,7 @@ def scoring_cost(
     return RunCost(tokens, cost_of(loaded, tokens).run, passes * (loaded.facts.parameters * read + attention))
 
 
-def model_words(side: str, spec: ModelSpec, facts: ModelFacts) -> list[str]:
+def model_words(side: str, spec: ModelSpec, facts: ModelInfo) -> list[str]:
     """The options that name a model on the command line: `--a NAME --a-revision COMMIT ...`."""
     words = [f"--{side}", _anywhere(spec.name)]
     # the hub commit that answered, so that a later run does not take a newer one
@@ -84,7 +84,7 @@ def apart_words(prompt_apart: bool | None) -> list[str]:
     return [] if prompt_apart is None else ["--prompt-apart" if prompt_apart else "--no-prompt-apart"]
 
 
-def load_words(spec: ModelSpec, facts: Sequence[ModelFacts]) -> list[str]:
+def load_words(spec: ModelSpec, facts: Sequence[ModelInfo]) -> list[str]:
     """The options that say how every model is loaded; "auto" becomes the precision that it came to, if it was one."""
     came_to = {each.dtype for each in facts}
     words = ["--dtype", came_to.pop() if spec.dtype == "auto" and len(came_to) == 1 else spec.dtype]

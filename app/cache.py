@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from analysis.export import chrome
-from analysis.query import Asked, Load
-from analysis.runs.log_cache import Shelf
+from analysis.query import ModelLoader, Query
+from analysis.runs.log_cache import LogCache
 from analysis.segmentation.corpus_view import StoreSides
 from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
@@ -31,16 +31,16 @@ Answer = TypeVar("Answer")
 Stamp = tuple[float, ...]  # of a model's files: an answer of an older checkpoint is not an answer
 
 
-class Workshop:
+class ModelPool:
     """The models that are loaded, and the answers that were given."""
 
     def __init__(self) -> None:
         self._models: OrderedDict[tuple[ModelSpec, Stamp], LoadedModel] = OrderedDict()
-        self._answers: OrderedDict[tuple[Asked[Any], Stamp], Any] = OrderedDict()
+        self._answers: OrderedDict[tuple[Query[Any], Stamp], Any] = OrderedDict()
         self._guard = threading.Lock()
         self._running = threading.Lock()
 
-    def answer(self, asked: Asked[Answer]) -> Answer | None:
+    def answer(self, asked: Query[Answer]) -> Answer | None:
         """The answer, if it was given before."""
         key = asked, _stamp(*asked.specs.values())
         with self._guard:
@@ -59,7 +59,7 @@ class Workshop:
         finally:
             self._running.release()
 
-    def load(self, asked: Asked[Any], tell: Tell) -> dict[str, LoadedModel]:
+    def load(self, asked: Query[Any], tell: Tell) -> dict[str, LoadedModel]:
         """The models of a question. Those that were used longest ago are let go first: at most MODELS are in memory."""
         wanted = {name: (spec, _stamp(spec)) for name, spec in asked.specs.items()}
         needed = set(wanted.values())
@@ -72,7 +72,7 @@ class Workshop:
         return {name: self._models[key] for name, key in wanted.items()}
 
     def run(
-        self, asked: Asked[Answer], progress: Progress, run: Callable[[Load, Progress], Answer] | None = None
+        self, asked: Query[Answer], progress: Progress, run: Callable[[ModelLoader, Progress], Answer] | None = None
     ) -> Answer:
         """Answer a question with the models that were loaded for it, and keep the answer; `run` is its own if None."""
         found = (run or asked.run)(lambda spec: self._models[spec, _stamp(spec)], progress)
@@ -100,15 +100,15 @@ def _changed(name: str) -> float | None:
 
 
 @st.cache_resource
-def workshop() -> Workshop:
+def workshop() -> ModelPool:
     """The server's one workshop."""
-    return Workshop()
+    return ModelPool()
 
 
 @st.cache_resource
-def shelf() -> Shelf:
+def shelf() -> LogCache:
     """The logs of training runs, as far as they were read."""
-    return Shelf()
+    return LogCache()
 
 
 @st.cache_resource(show_spinner=False, ttl=600)

@@ -8,11 +8,12 @@ from typing import Any
 
 import streamlit as st
 
-from analysis.export import IMAGES, NO_CHROME, ImageFormat, Origin, bundle, image, page, table_bytes
-from analysis.figures.figure import Drawn
+from analysis.export import IMAGES, NO_CHROME, ImageFormat, bundle, image, page, table_bytes
+from analysis.figures.figure import Figure
+from analysis.provenance import Provenance
 from app.cache import static_images
 from app.error_net import download, safely
-from app.escape import plain
+from app.escape import escape_markdown
 from app.state import pin
 
 LABELS = {"parquet": "Parquet", "zip": "bundle"}
@@ -28,8 +29,8 @@ MIME = {
 
 
 def card(
-    drawn: Drawn,
-    origin: Origin,
+    drawn: Figure,
+    origin: Provenance,
     body: Callable[[], object] | None = None,
     pin_from: Callable[[dict[str, Any]], int | None] | None = None,
     on_pin: Callable[[int], None] = pin,
@@ -45,9 +46,9 @@ def card(
     """
     with st.container(border=True, key=f"card_{drawn.name}"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"export_{drawn.name}"):
-            st.markdown(f"**{plain(drawn.title)}**", width="stretch")
+            st.markdown(f"**{escape_markdown(drawn.title)}**", width="stretch")
             _export(drawn, origin)
-        st.caption(plain(drawn.how))
+        st.caption(escape_markdown(drawn.caption))
         if body is not None:
             body()
         else:
@@ -55,7 +56,7 @@ def card(
 
 
 def _chart(
-    drawn: Drawn, pin_from: Callable[[dict[str, Any]], int | None] | None, on_pin: Callable[[int], None]
+    drawn: Figure, pin_from: Callable[[dict[str, Any]], int | None] | None, on_pin: Callable[[int], None]
 ) -> None:
     key = f"chart_{drawn.name}"
     config = {
@@ -83,7 +84,7 @@ def _chart(
     )
 
 
-def _export(drawn: Drawn, origin: Origin) -> None:
+def _export(drawn: Figure, origin: Provenance) -> None:
     """A button a format. What takes time is made only when its button is pressed."""
     drawers: dict[str, Callable[[], bytes]] = {
         **{kind: partial(_image, drawn, kind) for kind in IMAGES},
@@ -111,6 +112,6 @@ def _export(drawn: Drawn, origin: Origin) -> None:
         )
 
 
-def _image(drawn: Drawn, kind: ImageFormat) -> bytes:
+def _image(drawn: Figure, kind: ImageFormat) -> bytes:
     """The figure is drawn here, not when the button is: a still picture of a long text takes a second."""
     return image(drawn.figure, kind)

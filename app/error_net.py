@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 import streamlit as st
 from streamlit.errors import FragmentHandledException
 
-from app.escape import plain
+from app.escape import escape_markdown
 from model.crash_log import fault
 from model.errors import MicroStepError
 
@@ -31,14 +31,14 @@ logging.getLogger("streamlit.runtime.backend_operation_handler").setLevel(loggin
 def caught() -> Iterator[None]:
     """Show what goes wrong in the block in its place, and what went wrong in a callback before."""
     for earlier in _told_later():
-        st.error(plain(earlier, _LONGEST))
+        st.error(escape_markdown(earlier, _LONGEST))
     _told_later().clear()
     try:
         yield
     except FragmentHandledException:
         raise
     except Exception as error:  # noqa: BLE001 - the outer net: told in one sentence, written down in the log
-        st.error(plain(said(error), _LONGEST))
+        st.error(escape_markdown(said(error), _LONGEST))
 
 
 def fragment(function: Callable[Given, None], run_every: str | float | None = None) -> Callable[Given, None]:

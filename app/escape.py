@@ -9,7 +9,7 @@ _JOINER = "\u2060"  # shows as nothing, and breaks such a link
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:&^=])")
 
 
-def plain(text: str, longest: int = 300) -> str:
+def escape_markdown(text: str, longest: int = 300) -> str:
     """Escaped so that it shows as it is: no emphasis, links, images, HTML, LaTeX, icons or colours."""
     short = text if len(text) <= longest else text[: longest - 1] + "…"
     visible = "".join(c if c.isprintable() else " " for c in short)

@@ -11,10 +11,10 @@ if str(ROOT) not in sys.path:  # Streamlit puts only this file's folder on the p
 
 from app.error_net import caught  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
-from app.styles import dress  # noqa: E402
+from app.styles import inject_css  # noqa: E402
 
 st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
-dress()
+inject_css()
 page = st.navigation(
     [
         st.Page(ROOT / "pages" / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True),

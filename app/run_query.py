@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeVar
 
 import streamlit as st
 
-from analysis.query import Asked, Load
+from analysis.query import ModelLoader, Query
 from app import state
 from app.cache import workshop
 from app.error_net import safely
-from app.escape import plain
+from app.escape import escape_markdown
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError, TextError
@@ -30,15 +30,15 @@ REDRAW_SECONDS = 0.15
 
 
 @dataclass(frozen=True)
-class Way(Generic[Answer]):
+class QueryDisplay(Generic[Answer]):
     """How a run is made and spoken of."""
 
     doing: str = "scoring"
-    run: Callable[[Load, Progress], Answer] | None = None  # the question's own if None
+    run: Callable[[ModelLoader, Progress], Answer] | None = None  # the question's own if None
     stopped: str = "Stopped. Nothing was kept of this run."
 
 
-def answer(asked: Asked[Answer], way: Way[Answer] | None = None) -> Answer | None:
+def run_or_get(asked: Query[Answer], way: QueryDisplay[Answer] | None = None) -> Answer | None:
     """The answer to a question: at once if it was given before, else computed in front of the reader.
 
     Returns None where there is none (yet); the page then says why and what helps.
@@ -46,14 +46,14 @@ def answer(asked: Asked[Answer], way: Way[Answer] | None = None) -> Answer | Non
     return answers([asked], way)[0]
 
 
-def answers(questions: Sequence[Asked[Answer]], way: Way[Answer] | None = None) -> list[Answer | None]:
-    """The answers to several questions, as `answer`; what is missing is computed one after another."""
-    way = way or Way()
+def answers(questions: Sequence[Query[Answer]], way: QueryDisplay[Answer] | None = None) -> list[Answer | None]:
+    """The answers to several questions, as `run_or_get`; what is missing is computed one after another."""
+    way = way or QueryDisplay()
     found = [workshop().answer(each) for each in questions]
     missing = [each for each, known in zip(questions, found, strict=True) if known is None]
     if not missing or not _ready(missing):
         return found
-    stopped: set[Asked[Any]] = st.session_state.setdefault(state.STOPPED, set())
+    stopped: set[Query[Any]] = st.session_state.setdefault(state.STOPPED, set())
     if stopped.intersection(missing):
         st.info(way.stopped)
         # the button fades only slowly: a second click finds nothing to take away
@@ -66,7 +66,7 @@ def answers(questions: Sequence[Asked[Answer]], way: Way[Answer] | None = None) 
             done = _compute(missing, way)
     except MicroStepError as error:
         place.empty()
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         return found
     except MemoryError:
         place.empty()
@@ -77,16 +77,16 @@ def answers(questions: Sequence[Asked[Answer]], way: Way[Answer] | None = None) 
     return [workshop().answer(each) for each in questions]
 
 
-def _ready(questions: Sequence[Asked[Any]]) -> bool:
+def _ready(questions: Sequence[Query[Any]]) -> bool:
     """All models are on this machine; if not, offer to fetch one: a link alone never starts a download."""
     for side, spec in {name: spec for each in questions for name, spec in each.specs.items()}.items():
         entry = find(spec.name)
         if is_cached(spec.name) or (entry is None and not _on_hub(spec.name)):
             continue  # what is neither here nor to be fetched fails at loading, with the reason
-        st.info(f"Model {side}, {plain(spec.name)}, is not on this machine yet.")
+        st.info(f"Model {side}, {escape_markdown(spec.name)}, is not on this machine yet.")
         accepted = False
         if entry is not None and entry.terms_needed:
-            terms = f"I accept its licence, {plain(entry.licence)}: {entry.licence_url}"
+            terms = f"I accept its licence, {escape_markdown(entry.licence)}: {entry.licence_url}"
             accepted = st.checkbox(terms, key=f"terms_{side}")
         needs = entry is not None and entry.terms_needed and not accepted
         if st.button(f"Fetch model {side}", type="primary", disabled=needs, key=f"fetch_{side}"):
@@ -102,18 +102,18 @@ def _on_hub(name: str) -> bool:
 
 
 def _fetch(spec: ModelSpec, accepted: bool) -> None:
-    with st.status(f"Fetching {plain(spec.name)}", expanded=True) as status:
+    with st.status(f"Fetching {escape_markdown(spec.name)}", expanded=True) as status:
         bar = st.progress(0.0)
         st.caption("Leaving or reloading the page stops it; nothing is left half-written.")
         try:
             fetch(spec.name, spec.revision, lambda what, share: _show(bar, what, share), accepted)
         except MicroStepError as error:
             status.update(label="It could not be fetched", state="error")
-            st.error(plain(str(error)))
+            st.error(escape_markdown(str(error)))
             st.stop()
 
 
-def _compute(questions: Sequence[Asked[Any]], way: Way[Any]) -> bool:
+def _compute(questions: Sequence[Query[Any]], way: QueryDisplay[Any]) -> bool:
     """Run what was not run before; False where the reader must say yes first."""
     bar = st.progress(0.0, text="starting")
     stop = st.empty()
@@ -131,18 +131,18 @@ def _compute(questions: Sequence[Asked[Any]], way: Way[Any]) -> bool:
     return True
 
 
-def _key(what: str, questions: Sequence[Asked[Any]]) -> str:
+def _key(what: str, questions: Sequence[Query[Any]]) -> str:
     """A page may ask several times in one run: its buttons are told apart by the questions."""
     return f"{what}_{hash(tuple(questions))}"
 
 
-def _stop(questions: Sequence[Asked[Any]]) -> None:
+def _stop(questions: Sequence[Query[Any]]) -> None:
     st.session_state[state.STOPPED].update(questions)
 
 
-def _must_ask(asked: Asked[Any], models: dict[str, LoadedModel], questions: Sequence[Asked[Any]]) -> bool:
+def _must_ask(asked: Query[Any], models: dict[str, LoadedModel], questions: Sequence[Query[Any]]) -> bool:
     """Say what a heavy run costs, and wait for a yes, which holds for all questions."""
-    accepted: set[Asked[Any]] = st.session_state.setdefault(state.ACCEPTED, set())
+    accepted: set[Query[Any]] = st.session_state.setdefault(state.ACCEPTED, set())
     if asked in accepted:
         return False
     lines, heavy = [], False
@@ -181,4 +181,4 @@ class _Ticker:
 
 
 def _show(bar: st.delta_generator.DeltaGenerator, what: str, share: float | None) -> None:
-    bar.progress(min(1.0, max(0.0, share or 0.0)), text=plain(what))
+    bar.progress(min(1.0, max(0.0, share or 0.0)), text=escape_markdown(what))

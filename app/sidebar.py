@@ -12,7 +12,7 @@ from analysis.document_file import read_document
 from analysis.score_registry import Unit
 from app import state
 from app.cache import first_pair
-from app.escape import plain
+from app.escape import escape_markdown
 from data.samples import samples
 from model.errors import MicroStepError, TextError
 from model.hub.catalog import catalog, find
@@ -25,7 +25,7 @@ SOURCES: dict[str, str] = {"example": "Example", "typed": "Typed", "file": "File
 
 
 @dataclass(frozen=True)
-class Inputs:
+class SidebarInputs:
     """What the sidebar says. A document is None while it is missing or unreadable; `problem` then says why."""
 
     a: ModelSpec | None
@@ -37,7 +37,7 @@ class Inputs:
     problem: str = ""
 
 
-def sidebar() -> Inputs:
+def sidebar() -> SidebarInputs:
     """Draw the sidebar and read it."""
     with st.sidebar:
         pair = first_pair()
@@ -45,7 +45,7 @@ def sidebar() -> Inputs:
         a = _model_name("Model A", state.A, names, pair.a, "Differences start from it: often the base.")
         b = _model_name("Model B", state.B, names, pair.b, "It is compared with A: often the fine-tuned one.")
         if (a, b) == (pair.a, pair.b):
-            st.caption(plain(pair.why))
+            st.caption(escape_markdown(pair.why))
         chat = st.toggle(
             "Chat template",
             key=state.CHAT,
@@ -78,7 +78,7 @@ def sidebar() -> Inputs:
             specs = _options(a, b)
         except MicroStepError as error:
             problem = problem or str(error)
-    return Inputs(specs[0], specs[1], document, chat, force_bos, cast(Unit, unit), problem)
+    return SidebarInputs(specs[0], specs[1], document, chat, force_bos, cast(Unit, unit), problem)
 
 
 def _model_name(label: str, key: str, names: list[str], default: str, help_text: str) -> str:
@@ -100,7 +100,7 @@ def _model_name(label: str, key: str, names: list[str], default: str, help_text:
     entry = find(name)
     if entry is not None:
         here = "" if is_cached(name) else ", not fetched yet"
-        st.caption(f"{plain(entry.kind)}, {plain(entry.licence)}{here}")
+        st.caption(f"{escape_markdown(entry.kind)}, {escape_markdown(entry.licence)}{here}")
     return name
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from analysis.figures.theme import CARD, LINE, SOFT, Theme
+from analysis.figures.theme import CARD, LINE, SOFT
+from analysis.view import Theme
 
 
 def theme() -> Theme:
@@ -12,7 +13,7 @@ def theme() -> Theme:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
-def dress() -> None:
+def inject_css() -> None:
     """Add the style sheet, in the colours of the reader's theme. Constants only: no text of a user's gets in."""
     now = theme()
     st.html(_STYLE.replace("CARD", CARD[now]).replace("LINE", LINE[now]).replace("SOFT", SOFT[now]))

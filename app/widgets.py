@@ -12,9 +12,9 @@ import streamlit as st
 from analysis.discovery import Found
 from analysis.segmentation.strategy import Strategy
 from app.error_net import safely
-from app.escape import plain
-from app.sidebar import Inputs
-from model.hub.wrap_base import described
+from app.escape import escape_markdown
+from app.sidebar import SidebarInputs
+from model.hub.wrap_base import micro_step_info
 from model.segmentation.segment import MAX_LENGTH, RULES
 
 NO_TEXT = "There is no text yet: choose an example, type one, or load a file in the sidebar."
@@ -65,7 +65,7 @@ def settle_choice(found: Found, key: str, first: int, most: int) -> list[str]:
     if there != list(asked) or not asked:
         gone = [name for name in asked if name not in names]
         if gone and len(gone) < 10:
-            st.info(plain(f"Not in this folder: {', '.join(gone)}."))
+            st.info(escape_markdown(f"Not in this folder: {', '.join(gone)}."))
         if key not in st.session_state:
             st.query_params[key] = st.session_state[key] = there or names[:first]  # a link names what it shows
         elif asked:  # of another folder; but the reader may take all away
@@ -73,7 +73,7 @@ def settle_choice(found: Found, key: str, first: int, most: int) -> list[str]:
     return names
 
 
-def one_of(label: str, options: Sequence[str], key: str, first: int = 0, **more: Any) -> int:
+def indexed_selectbox(label: str, options: Sequence[str], key: str, first: int = 0, **more: Any) -> int:
     """The number of a choice from a list that may change; the first one if what was chosen is gone."""
     asked = st.session_state.get(key, st.query_params.get(key) if "bind" in more else None)
     if asked not in options:
@@ -81,7 +81,7 @@ def one_of(label: str, options: Sequence[str], key: str, first: int = 0, **more:
     return list(options).index(str(st.selectbox(label, options, key=key, **more)))
 
 
-def step(label: str, numbers: Sequence[int], highest: int, key: str, help: str) -> int:
+def stepper(label: str, numbers: Sequence[int], highest: int, key: str, help: str) -> int:
     """One of some rising numbers, typed or stepped to; a number that is not among them leads to the next that is.
 
     Args:
@@ -109,7 +109,7 @@ def step(label: str, numbers: Sequence[int], highest: int, key: str, help: str) 
     return numbers[at]
 
 
-def segments_of(inputs: Inputs, what_for: str) -> tuple[str, int]:
+def segments_of(inputs: SidebarInputs, what_for: str) -> tuple[str, int]:
     """Draw which strategy cuts the text and at how many tokens at most, and read it: the strategy as a word, and M.
 
     Args:
@@ -127,9 +127,9 @@ def segments_of(inputs: Inputs, what_for: str) -> tuple[str, int]:
     return str(strategy or "word"), int(cap)
 
 
-def _strategies(inputs: Inputs) -> list[str]:
+def _strategies(inputs: SidebarInputs) -> list[str]:
     """Rules with their defaults, as words; the one that needs a trained micro_step model only where there is one."""
     specs = [spec for spec in (inputs.a, inputs.b) if spec is not None]
-    trained = any(saved is not None and not saved.untrained for saved in (described(spec.name) for spec in specs))
+    trained = any(saved is not None and not saved.untrained for saved in (micro_step_info(spec.name) for spec in specs))
     names = ["word", *(name for name in RULES if name != "word")]
     return [str(Strategy.of(name)) for name in names if trained or "micro_step" not in RULES[name].needs]

@@ -26,7 +26,7 @@ from data.prepared import Prepared
 from data.sources.reading import readings
 from data.sources.registry import source
 from evals.loglikelihood import by_base
-from model.causal_lm.fast_linear import for_few_rows
+from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.forward import vocabulary
 from model.causal_lm.kv_cache import growing_cache, keeps_all
 from model.decoding.generation_config import end_ids, ends_of
@@ -35,7 +35,7 @@ from model.decoding.stopping import RULES
 from model.errors import ModelError, TextError
 from model.hub.loading import LoadedModel
 from model.hub.memory import slot_bytes
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from model.terminal import Tell
 from trainer.batches.dataset import training_rows
 
@@ -114,7 +114,7 @@ def ways_of(
         if saved is None:
             found.append(_plain(name, loaded, shared))
             continue
-        ways = replace(shared, model=wrapped(loaded).model)
+        ways = replace(shared, model=wrap(loaded).model)
         for rule, tau in product(rules, taus):
             if saved.stop_head or not RULES[rule].needs_stop_head:
                 found.append(Way(name, saved.decoding, rule, tau, _at(ways, rule, tau)))
@@ -123,7 +123,7 @@ def ways_of(
 
 def _plain(name: str, loaded: LoadedModel, shared: Ways) -> Way:
     """Transformers' own `generate`, with the layers and the cache that make micro_step models quick, too."""
-    ways = replace(shared, base=for_few_rows(loaded.model))
+    ways = replace(shared, base=with_fast_linear(loaded.model))
 
     def write(batch: Batch, most: int | None) -> Rows:
         options = {"past_key_values": growing_cache(loaded.model.config)} if keeps_all(loaded.model) else {}

@@ -60,7 +60,7 @@ def account_command(
     from data.prepared import read_prepared
     from model.decoding.stopping import find_stop_rule
     from model.hub.loading import ModelSpec, load
-    from trainer.recipe import Segmentation
+    from trainer.recipe import SegmentationConfig
 
     check_out(out)
     if figure is not None:
@@ -77,7 +77,7 @@ def account_command(
         torch.set_num_threads(threads)
     data = read_prepared(prepared)
     sizes = [(1, alone), (batch_size, None)]
-    cuts = Segmentation(rule=strategy.name, parameters=dict(strategy.parameters))
+    cuts = SegmentationConfig(rule=strategy.name, parameters=dict(strategy.parameters))
     with progress_bar() as tell:
         own, *models = (load(ModelSpec(name, dtype=dtype, device=device), tell) for name in (base, *model))
         prompts = {

@@ -9,21 +9,25 @@ import torch
 
 from benchmarks.account_ratio import ratio
 from data.prepared import Prepared
-from model.causal_lm.chunked_cross_entropy import head_loss
+from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.finite import check_finite
 from model.causal_lm.forward import body
 from model.hub.loading import LoadedModel
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from trainer.batches.dataset import training_rows
 from trainer.batches.sampler import batch, cut
-from trainer.recipe import Segmentation
+from trainer.recipe import SegmentationConfig
 
 BATCH_TOKENS = 4096
 
 
 @torch.inference_mode()
 def positions(
-    merged: LoadedModel, base: LoadedModel, prepared: Prepared, segmentation: Segmentation, most_rows: int | None = None
+    merged: LoadedModel,
+    base: LoadedModel,
+    prepared: Prepared,
+    segmentation: SegmentationConfig,
+    most_rows: int | None = None,
 ) -> list[dict[str, Any]]:
     """Accuracy on held-out responses at places 1 .. M of the segments that a strategy cuts.
 
@@ -37,7 +41,7 @@ def positions(
     Returns:
         a row a place, with intervals over examples.
     """
-    model = wrapped(merged).model
+    model = wrap(merged).model
     most = int(model.config.max_segment_length)
     rows = training_rows(prepared, segmentation).held_out
     rows = rows.take(np.arange(len(rows))[:most_rows])
@@ -51,7 +55,9 @@ def positions(
         states = body(base.model)(
             input_ids=some.ids, attention_mask=some.mask.long(), use_cache=False
         ).last_hidden_state[row, token - 1]
-        theirs = head_loss(base.model, states, some.ids[row, token], torch.ones(len(row), device=states.device))
+        theirs = chunked_lm_head_loss(
+            base.model, states, some.ids[row, token], torch.ones(len(row), device=states.device)
+        )
         check_finite(base.model, theirs.nll.isnan())
         place = chosen[row.cpu().numpy()], out.micro_position[row, token].cpu().numpy()
         np.add.at(right[0], place, out.correct[row, token].cpu().numpy())

@@ -24,7 +24,7 @@ from model.terminal import progress_bar
 if TYPE_CHECKING:
     from analysis.attention.layer import LayerAttention
     from analysis.attention.overview import Overview
-    from analysis.attention.positions import Reading
+    from analysis.attention.positions import AttentionPositions
     from model.hub.loading import LoadedModel
 
 commands = typer.Typer()
@@ -148,14 +148,14 @@ def peak(name: str, tokens: int, method: str) -> int:
     return max(0, highest() - before)
 
 
-def _ready(name: str, tokens: int, loaded: LoadedModel | None = None) -> tuple[LoadedModel, Reading]:
-    from analysis.attention.request import ReadingOf
+def _ready(name: str, tokens: int, loaded: LoadedModel | None = None) -> tuple[LoadedModel, AttentionPositions]:
+    from analysis.attention.request import PositionsQuery
     from model.hub.loading import ModelSpec, load
     from model.text.document import Document
 
     spec = ModelSpec(name, dtype="float32", device="cpu")
     model = loaded or load(spec)
-    whole = ReadingOf("A", spec, Document.plain(bundled_text(tokens))).run(lambda _: model)
+    whole = PositionsQuery("A", spec, Document.plain(bundled_text(tokens))).run(lambda _: model)
     if len(whole) < tokens:
         raise MicroStepError(f"the text has {len(whole)} positions, {tokens} are asked for; use fewer --tokens")
     keep = tokens - whole.lead
@@ -182,7 +182,7 @@ def _check_memory(loaded: LoadedModel, n: int, methods: tuple[str, ...]) -> None
         )
 
 
-def _run(loaded: LoadedModel, reading: Reading, method: str) -> Callable[[], object]:
+def _run(loaded: LoadedModel, reading: AttentionPositions, method: str) -> Callable[[], object]:
     """A method, ready to be called."""
     import numpy as np
     import torch
@@ -205,12 +205,12 @@ def _run(loaded: LoadedModel, reading: Reading, method: str) -> Callable[[], obj
     return {FORWARD: forward, EAGER: eager, OURS: lambda: _ours(loaded, reading)}[method]
 
 
-def _ours(loaded: LoadedModel, reading: Reading) -> object:
-    from analysis.attention.maps import Window, window
+def _ours(loaded: LoadedModel, reading: AttentionPositions) -> object:
+    from analysis.attention.maps import MapWindow, window
     from analysis.attention.overview import overview
 
     found = overview(loaded, reading, keep=_size(loaded)[0] // 2)
-    return found, window(_kept(found).rows_of(0), Window.of(len(reading)))
+    return found, window(_kept(found).rows_of(0), MapWindow.of(len(reading)))
 
 
 def _kept(found: Overview) -> LayerAttention:
@@ -219,11 +219,11 @@ def _kept(found: Overview) -> LayerAttention:
     return found.kept
 
 
-def _sizes(loaded: LoadedModel, reading: Reading) -> dict[str, Any]:
+def _sizes(loaded: LoadedModel, reading: AttentionPositions) -> dict[str, Any]:
     """Bytes of the page's figures, and of bertviz's page of the same maps."""
     from analysis.attention.figures import draw
     from analysis.attention.overview import overview
-    from analysis.attention.result import CELLS, AttentionRequest, AttentionView, Looked, Side
+    from analysis.attention.result import CELLS, AttentionRequest, AttentionResult, AttentionSide, AttentionView
     from model.text.document import Document
 
     layers, heads = _size(loaded)
@@ -231,7 +231,7 @@ def _sizes(loaded: LoadedModel, reading: Reading) -> dict[str, Any]:
     found = overview(loaded, reading, keep=middle)
     kept = _kept(found)
     request = AttentionRequest((("A", loaded.spec),), Document.plain(reading.encoded.text))
-    side = Side("A", reading, found, kept.rows_of(0))
+    side = AttentionSide("A", reading, found, kept.rows_of(0))
     part = (0, min(CELLS, len(reading)))
     views = {
         "overview, maps": ("maps", AttentionView(layer=middle)),
@@ -240,7 +240,7 @@ def _sizes(loaded: LoadedModel, reading: Reading) -> dict[str, Any]:
         f"one map, a window of {part[1]} in full": ("map", AttentionView(layer=middle, queries=part, keys=part)),
     }
     sent = {
-        title: len(cast("str", draw(name, Looked(request, (side,), view)).figure.to_json()))
+        title: len(cast("str", draw(name, AttentionResult(request, (side,), view)).figure.to_json()))
         for title, (name, view) in views.items()
     }
     return {"sent": sent, "bertviz_bytes": round(_characters(kept, heads) * layers * heads * len(reading))}

@@ -15,14 +15,14 @@ import torch
 from benchmarks.decode_timing import Run, timed
 from benchmarks.decode_ways import RIVALS, Batch, Rival, Rows, Ways, batches
 from benchmarks.measure import spread, version
-from model.causal_lm.chunked_cross_entropy import head_loss
+from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.finite import check_finite
 from model.causal_lm.forward import body, vocabulary
 from model.decoding.generation_config import end_ids, ends_of
 from model.errors import ModelError
 from model.hub.fetch import fetch
 from model.hub.loading import ModelSpec, load
-from model.hub.wrap_base import Wrapped, wrapped
+from model.hub.wrap_base import Wrapped, wrap
 from model.micro_step.configuration import MicroStepConfig
 from model.terminal import Tell
 
@@ -63,7 +63,7 @@ def setting(
         ModelError: the two do not share a vocabulary.
     """
     loaded = load(ModelSpec(name, dtype=cast("Any", dtype), device=device))
-    micro = wrapped(loaded)
+    micro = wrap(loaded)
     model = micro.model
     if draft_words:
         model.config.draft_vocabulary = list(range(min(draft_words, vocabulary(model.base))))
@@ -179,7 +179,9 @@ class Judged:
             ids = torch.tensor([prompt + answer], device=base.device)
             with torch.inference_mode():
                 states = body(base)(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0, len(prompt) - 1 :]
-                told = head_loss(base, states, ids[0, len(prompt) :], torch.ones(len(answer), device=base.device))
+                told = chunked_lm_head_loss(
+                    base, states, ids[0, len(prompt) :], torch.ones(len(answer), device=base.device)
+                )
             check_finite(base, told.nll.isnan())
             nll += float(told.nll.double().sum())
             agreed += int(told.correct.sum())

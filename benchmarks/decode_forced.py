@@ -18,8 +18,8 @@ from torch import Tensor
 from benchmarks.decode_ways import Rows
 from model.causal_lm.forward import body, vocabulary
 from model.decoding import lossless
-from model.decoding.output import Written
-from model.decoding.stopping import Offer, StopRule
+from model.decoding.output import RowOutput
+from model.decoding.stopping import ProposedToken, StopRule
 from model.errors import MicroStepError
 from model.micro_step.modeling import MicroStepForCausalLM
 
@@ -67,7 +67,7 @@ def forced_length(mean: float) -> StopRule:
         raise MicroStepError(f"a segment has at least one token, got a mean length of {mean:g}")
     low = int(mean)
 
-    def keep(offer: Offer, _: float) -> Tensor:
+    def keep(offer: ProposedToken, _: float) -> Tensor:
         step = offer.macro_step
         extra = int((step + 1) * (mean - low) + 1e-9) - int(step * (mean - low) + 1e-9)
         return torch.full_like(offer.product, offer.slot < low + extra, dtype=torch.bool)
@@ -94,7 +94,7 @@ def forced_agreement(prompts: Rows, answers: Rows, rate: float, words: int, seed
     class Known(lossless._Drafter):
         """Drafts what it was told."""
 
-        def _next(self, state: Tensor, rows: list[Written], beyond: Rows) -> lossless.Offered:
+        def _next(self, state: Tensor, rows: list[RowOutput], beyond: Rows) -> lossless.Offered:
             offered = super()._next(state, rows, beyond)
             told = []
             for row, extra in zip(rows, beyond, strict=True):

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.account_ratio import ratio
-from data.training_rows import Rows
+from data.training_rows import TokenRows
 from model.causal_lm.forward import logits_of
 from model.errors import ModelError
 from model.hub.loading import LoadedModel
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.terminal import Tell
 from trainer.draft_objective import DraftObjective
@@ -34,7 +34,7 @@ class _Sums:
     walks: dict[float, list[tuple[int, int, int, int]]] = field(default_factory=dict)
 
 
-def drafts(loaded: LoadedModel, rows: Rows, taus: Sequence[float], tell: Tell) -> dict[str, Any]:
+def drafts(loaded: LoadedModel, rows: TokenRows, taus: Sequence[float], tell: Tell) -> dict[str, Any]:
     """Accuracy at places 2 .. M after each token of answers, and tokens a pass at each tau; intervals over answers.
 
     Args:
@@ -46,7 +46,7 @@ def drafts(loaded: LoadedModel, rows: Rows, taus: Sequence[float], tell: Tell) -
     Raises:
         ModelError: the model is for merged decoding.
     """
-    model = wrapped(loaded).model
+    model = wrap(loaded).model
     if model.config.decoding != "lossless":
         raise ModelError(f"{loaded.facts.name} merges segments and drafts nothing; give a model for the lossless mode")
     objective, sums = DraftObjective(model), _Sums()
@@ -96,7 +96,7 @@ def _leading(said: NDArray[np.bool_]) -> int:
 
 @torch.inference_mode()
 def _drafted(
-    model: MicroStepForCausalLM, objective: DraftObjective, row: Rows
+    model: MicroStepForCausalLM, objective: DraftObjective, row: TokenRows
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]]:
     """[T, M - 1] of each token of an answer: are the next ones right, how sure is the draft, are there any."""
     ids = torch.from_numpy(row.ids)[None].to(model.device)

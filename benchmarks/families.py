@@ -28,7 +28,7 @@ from benchmarks.family_models import VOCABULARY, tiny_family
 from model.causal_lm.padding import left_padded
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.text.document import Document
 
@@ -160,7 +160,7 @@ def _greedy(model: PreTrainedModel, prompt: list[int], ends: set[int]) -> list[i
 
 
 def _writer(loaded: LoadedModel) -> tuple[MicroStepForCausalLM, Callable[..., list[list[int]]]]:
-    model = wrapped(loaded).model
+    model = wrap(loaded).model
 
     def write(prompts: Any, confidence: float, lossless: bool) -> list[list[int]]:
         ids, mask = left_padded(prompts)

@@ -127,11 +127,11 @@ def harness_command(
 ) -> None:
     """Answers and likelihoods beside the harness's own class: whether they are equal, and the time they take."""
     from evals.cli import limits_of
-    from evals.requirements import need_harness
+    from evals.requirements import require_harness
 
     check_out(out)
     limits = limits_of(tasks)
-    need_harness()
+    require_harness()
     import torch
 
     from evals.benchmark import find_benchmark

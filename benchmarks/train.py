@@ -23,7 +23,7 @@ from benchmarks.measure import device_name, in_fresh_process, spread, version
 from benchmarks.score import bundled_text
 from benchmarks.train_step import cut
 from data.run_folder import RunFacts, StageFacts
-from data.training_rows import Rows
+from data.training_rows import TokenRows
 from model.errors import TextError
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
@@ -33,7 +33,7 @@ from trainer.batches.loader import Chosen, DraftFeed, RowFeed
 from trainer.draft_objective import DraftObjective
 from trainer.loop import Trainer, accelerator_for
 from trainer.recipe import Recipe
-from trainer.setup import Built, build_model, objective_over_rows
+from trainer.setup import RunSetup, build_model, objective_over_rows
 
 RATE = 1e-4
 
@@ -145,7 +145,7 @@ def timed(
     }
 
 
-def _rows(name: str, count: int, prompt: int, tokens: int, length: float) -> Rows:
+def _rows(name: str, count: int, prompt: int, tokens: int, length: float) -> TokenRows:
     tokenizer = load(ModelSpec(name)).tokenizer
     width = prompt + tokens
     ids = tokenizer(bundled_text(count * width), add_special_tokens=False)["input_ids"][: count * width]
@@ -154,10 +154,10 @@ def _rows(name: str, count: int, prompt: int, tokens: int, length: float) -> Row
     chance = random.Random(0)
     starts = [[True] * (prompt - 1) + cut(tokens + 1, length, chance) for _ in range(count)]
     learnt = np.tile(np.arange(width) >= prompt, count)
-    return Rows(np.array(ids), learnt, np.array(starts).ravel(), np.arange(count + 1) * width, np.arange(count))
+    return TokenRows(np.array(ids), learnt, np.array(starts).ravel(), np.arange(count + 1) * width, np.arange(count))
 
 
-def _theirs(name: str, made: Rows, rows: int, precision: str, steps: int, device: str, out: Path) -> float:
+def _theirs(name: str, made: TokenRows, rows: int, precision: str, steps: int, device: str, out: Path) -> float:
     """Tokens per second of transformers' Trainer."""
     from transformers import Trainer as TheirTrainer
     from transformers import TrainerCallback, TrainingArguments
@@ -233,7 +233,7 @@ class _PositionsInOrder(DraftFeed):
 
 
 def _ours(
-    who: Contender, name: str, made: Rows, rows: int, precision: str, steps: int, device: str, states: Path
+    who: Contender, name: str, made: TokenRows, rows: int, precision: str, steps: int, device: str, states: Path
 ) -> Callable[[Path], float]:
     """What gives the tokens per second of our trainer."""
     said = dict(who.recipe)
@@ -264,7 +264,7 @@ def _ours(
             "benchmark", recipe.objective, name, None, "bundled", "", steps + 1,
             (StageFacts("only", 1, steps + 1, {}),), {}, 0.0, 0, {},
         )  # fmt: skip
-        built = Built(recipe, objective, model, tokenizer, feed, facts, (), most)
+        built = RunSetup(recipe, objective, model, tokenizer, feed, facts, (), most)
         done = Trainer(built, out, accelerator_for(recipe, device), silent).run()
         seconds = done.lines[-1].seconds - done.lines[0].seconds
         return float(rows * int(made.lengths[0]) * steps / seconds)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.measure import highest, in_fresh_process, in_turn, resident, seconds_of, spread, version
 from benchmarks.score import bundled_text
-from model.causal_lm.chunked_cross_entropy import head_loss
+from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.forward import body
 from model.errors import TextError
 from model.hub.loading import ModelSpec, load
@@ -57,7 +57,7 @@ def _whole(model: MicroStepForCausalLM, batch: TrainBatch) -> Tensor:
 def _lean(model: MicroStepForCausalLM, batch: TrainBatch) -> Tensor:
     states = body(model.base)(input_ids=batch.ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
     target = batch.labels[:, 1:].flatten()
-    return head_loss(model.base, states, target, torch.full((len(target),), 1 / len(target))).loss
+    return chunked_lm_head_loss(model.base, states, target, torch.full((len(target),), 1 / len(target))).loss
 
 
 def _segments(model: MicroStepForCausalLM, batch: TrainBatch) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.corpus.store_writer import put
+from data.corpus.store_writer import atomic_write
 from data.example import Example
 from model.errors import ExportError, TextError
 from model.text.document import Message
@@ -42,7 +42,7 @@ def write_examples(folder: Path, examples: Sequence[Example]) -> Path:
             rows = [_row(each) for each in examples[at : at + _ROWS]]
             writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
     with writing_to(folder):
-        put(folder / TABLE, bytes(buffer.getvalue().to_pybytes()))
+        atomic_write(folder / TABLE, bytes(buffer.getvalue().to_pybytes()))
     return folder / TABLE
 
 

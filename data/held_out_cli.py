@@ -20,7 +20,7 @@ def held_out_command(
     ] = False,
 ) -> None:
     """Write the held-out examples, one a line, for `python -m analysis corpus --column messages` and other tools."""
-    from data.corpus.store_writer import put
+    from data.corpus.store_writer import atomic_write
     from data.examples import TABLE, read_examples
     from data.prepared import EXAMPLES, examples_file
     from model.errors import ExportError, TextError
@@ -37,5 +37,5 @@ def held_out_command(
     for each in chosen:
         turns = [{"role": turn.role, "content": turn.content} for turn in each.messages]
         lines.append(json.dumps({"source": each.source, "number": each.number, "messages": turns}, ensure_ascii=False))
-    put(out, ("\n".join(lines) + "\n").encode())
+    atomic_write(out, ("\n".join(lines) + "\n").encode())
     print(out)

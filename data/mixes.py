@@ -10,13 +10,13 @@ from pydantic import Field, model_validator
 
 from data.sources.registry import source, sources
 from data.sources.schema import Positive, Shape, Source
-from data.yaml_config import Part, read_yaml
+from data.yaml_config import StrictModel, read_yaml
 from model.errors import MicroStepError
 
 FOLDER = Path(__file__).parent / "mixes"
 
 
-class Opening(Part):
+class Opening(StrictModel):
     """Makes a pair of a plain text: the user gives its beginning, the assistant goes on."""
 
     ask: str
@@ -25,7 +25,7 @@ class Opening(Part):
     """Of the beginning, about: it ends with a sentence or line if one ends in its second half, else with a word."""
 
 
-class Use(Part):
+class Use(StrictModel):
     """A source of a mix: a known one, or a file of the user's own with its columns."""
 
     source: str | None = None
@@ -74,7 +74,7 @@ class Use(Part):
         return Source(name=self.name, title=self.name, licence=self.licence, local=self.file, **shape)
 
 
-class Decontamination(Part):
+class Decontamination(StrictModel):
     """What is kept out because a model is evaluated on it."""
 
     against: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -90,7 +90,7 @@ class Decontamination(Part):
         return self
 
 
-class Cleaning(Part):
+class Cleaning(StrictModel):
     r"""Rules, each switched by its value; what each did is counted. They stand in the order in which they apply."""
 
     line_breaks: Literal["real", "literal"] | None = "real"
@@ -112,7 +112,7 @@ class Cleaning(Part):
     """Drop what shares this much (Jaccard) of its runs of five words with an earlier example."""
 
 
-class Mix(Part):
+class Mix(StrictModel):
     """What a model is trained on."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from data.cleaning.clean import clean
 from data.corpus.documents import CorpusSpec, open_corpus
-from data.corpus.features import Gather, gather
+from data.corpus.features import FeatureSpec, compute_features
 from data.corpus.options import CorpusOptions
 from data.corpus.store import COMPLETE, open_store
-from data.corpus.store_writer import as_json, put
+from data.corpus.store_writer import as_json, atomic_write
 from data.distill.answers import begun_options
 from data.distill.run import DistillOptions
 from data.examples import TABLE
@@ -59,7 +59,7 @@ def prepare(
     out: Path,
     local: Path | None,
     options: PrepareOptions,
-    needed: Sequence[Gather] = (),
+    needed: Sequence[FeatureSpec] = (),
     tell: Tell = lambda message, fraction: None,
 ) -> Prepared:
     """Prepare data under a base, or go on where that was stopped.
@@ -89,7 +89,7 @@ def prepare(
     _score(load_model, out, options, tell)
     store = open_store(out / STORE)
     for what in needed:
-        gather(load_model, store, what, tell)
+        compute_features(load_model, store, what, tell)
     return read_prepared(out)
 
 
@@ -108,7 +108,7 @@ def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
     except ValueError:
         raise ExportError(f"{file} is damaged; remove {out} and prepare again") from None
     if there is None:
-        put(file, as_json(said))
+        atomic_write(file, as_json(said))
     elif there != said:
         odd = [name for name in said if there.get(name) != said[name]]
         raise ExportError(

@@ -21,7 +21,7 @@ _ASSISTANT, _TEXT = ROLE_NAMES.index("assistant"), ROLE_NAMES.index("text")
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenRows:
     """R rows of T tokens in all, end to end: the tokens of row i are [offsets[i], offsets[i + 1])."""
 
     ids: NDArray[np.int64]  # [T]
@@ -55,19 +55,19 @@ class Rows:
         ids: list[int] = self.ids[one][: int(np.flatnonzero(self.learnt[one])[0])].tolist()
         return ids
 
-    def take(self, chosen: NDArray[np.int64]) -> Rows:
+    def take(self, chosen: NDArray[np.int64]) -> TokenRows:
         """Some rows."""
         lengths = self.lengths[chosen]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         at = np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Rows(self.ids[at], self.learnt[at], self.starts[at], offsets, self.example[chosen])
+        return TokenRows(self.ids[at], self.learnt[at], self.starts[at], offsets, self.example[chosen])
 
 
 @dataclass(frozen=True)
-class Cut:
+class SegmentedRows:
     """Every prepared example under one strategy."""
 
-    rows: Rows
+    rows: TokenRows
     rule: str
     parameters: Mapping[str, float]
     max_length: int
@@ -75,7 +75,7 @@ class Cut:
 
 def cut(
     prepared: Prepared, rule: str, given: Mapping[str, float], max_length: int, target_length: float | None = None
-) -> Cut:
+) -> SegmentedRows:
     """Cut the learnt part of every prepared example; a row ends with its last learnt token.
 
     Args:
@@ -99,14 +99,14 @@ def cut(
         parameters = solve(rule, inputs, target_length, max_length, POINTS, **others).parameters
     starts = starts_of(rule, inputs, parameters, max_length)
     lengths = np.bincount(row_of(tokens.rows.offsets)[kept], minlength=len(tokens.rows))
-    rows = Rows(
+    rows = TokenRows(
         tokens.rows.ids[kept].astype(np.int64),
         learnt[kept],
         starts[kept],
         np.concatenate([[0], np.cumsum(lengths)]),
         tokens.rows.document.astype(np.int64),
     )
-    return Cut(rows, rule, parameters, max_length)
+    return SegmentedRows(rows, rule, parameters, max_length)
 
 
 def _learnt(tokens: CorpusTokens, ended: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

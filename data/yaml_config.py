@@ -21,7 +21,7 @@ from model.git_lfs import pointer
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
     """Values that cannot be changed, of exactly the types that are named; a key that is not named is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

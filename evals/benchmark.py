@@ -18,7 +18,7 @@ from pydantic import Field
 
 from data.sources.records import records
 from data.sources.schema import Source
-from data.yaml_config import Part, read_yaml
+from data.yaml_config import StrictModel, read_yaml
 from evals.documents import SHAPES
 from model.errors import MicroStepError, TextError
 
@@ -34,7 +34,7 @@ _ELSEWHERE = (  # of a stock task: its data set, and what is done with answers, 
 )  # fmt: skip
 
 
-class Benchmark(Part):
+class Benchmark(StrictModel):
     """One benchmark."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]

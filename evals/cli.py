@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evals.ablation.cli import ablate_command
-from evals.requirements import need_harness
+from evals.requirements import require_harness
 from model.errors import MicroStepError
 from model.terminal import TemplateArg, TemplateDate, one_line, progress_bar, run
 
@@ -97,7 +97,7 @@ def run_command(
     chosen = [find_benchmark(name) for name in limits]
     own = {name: most for name, most in limits.items() if most is not None}
     taus = _numbers(confidence)
-    need_harness()
+    require_harness()
     import torch
 
     from evals.report.score_rows import read_folder, report_rows
@@ -197,33 +197,33 @@ def samples_command(
     out: Annotated[Path | None, typer.Option(help="File to write: .csv, .parquet or .json.")] = None,
 ) -> None:
     """Samples of one run, or of two side by side."""
-    from analysis.options import check_table, give
+    from analysis.options import check_table, print_or_save
     from evals.report import sample_tables
-    from evals.report.side_by_side import Beside, read_side
+    from evals.report.side_by_side import SideBySide, read_side
 
     check_table(out)
     if len(runs) > 2:
         raise MicroStepError(f"one run or two are looked at, got {len(runs)} files")
     sides = tuple(read_side(path) for path in runs)
-    beside = Beside(sides, score or sides[0].benchmark.metric)
+    beside = SideBySide(sides, score or sides[0].benchmark.metric)
     if table == "documents":
-        give(sample_tables.document_table(beside, show), out, f"a row a document; judged by {beside.score}")
+        print_or_save(sample_tables.document_table(beside, show), out, f"a row a document; judged by {beside.score}")
         return
     if table == "difference":
         found = sample_tables.difference_table(beside)
-        give(found, out, f"B minus A in {beside.score}, paired by document, with its 95% interval")
+        print_or_save(found, out, f"B minus A in {beside.score}, paired by document, with its 95% interval")
         return
     if table == "invalid":
-        give(
+        print_or_save(
             sample_tables.invalid_table(sides[0], beside.score), out, f"a row an answer that {beside.score} cannot read"
         )
         return
     if document is None or not any(beside.of(document)):
         raise MicroStepError(f"--table {table} needs a --document that is there, got {document}")
     if table == "tokens":
-        give(sample_tables.token_table(beside, document, answer), out, "a row a token")
+        print_or_save(sample_tables.token_table(beside, document, answer), out, "a row a token")
     else:
-        give(sample_tables.fact_table(beside, document), out, "a row a fact")
+        print_or_save(sample_tables.fact_table(beside, document), out, "a row a fact")
 
 
 def limits_of(tasks: str) -> dict[str, int | None]:

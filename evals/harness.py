@@ -22,8 +22,8 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessorList
 
 from evals.loglikelihood import Scored, by_base, by_own_segments
-from evals.stop_strings import AnswerCriterion, StopStrings, apart
-from model.causal_lm.fast_linear import for_few_rows
+from evals.stop_strings import AnswerCriterion, StopStrings, prefix_free_groups
+from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.finite import FiniteLogits, check_finite
 from model.causal_lm.forward import body
 from model.causal_lm.kv_cache import growing_cache, keeps_all
@@ -39,7 +39,7 @@ _Request = tuple[Any, list[int], list[int]]  # the request's texts, ids of the c
 
 
 @dataclass(frozen=True)
-class Answer:
+class HarnessAnswer:
     """What was written for one prompt, up to the token that ended it."""
 
     ids: tuple[int, ...]
@@ -72,9 +72,11 @@ class RecordedLM(HFLM):  # type: ignore[misc]
 
     def __init__(self, loaded: LoadedModel, batch_size: int = 8, per_token: bool = False) -> None:
         with _harness_quiet():
-            super().__init__(for_few_rows(loaded.model), "causal", tokenizer=loaded.tokenizer, batch_size=batch_size)
+            super().__init__(
+                with_fast_linear(loaded.model), "causal", tokenizer=loaded.tokenizer, batch_size=batch_size
+            )
         self.per_token = per_token
-        self.answers: list[Answer] = []
+        self.answers: list[HarnessAnswer] = []
         self.likelihoods: list[Likely] = []
 
     @property
@@ -122,7 +124,7 @@ class RecordedLM(HFLM):  # type: ignore[misc]
         every = list(range(len(context)))
         groups = [every] if padding_is_bound(self.model) else equal_lengths(mask.sum(1).tolist())
         room, before = max_length - context.shape[1], self.answers
-        new, answers = dict[int, list[int]](), dict[int, Answer]()
+        new, answers = dict[int, list[int]](), dict[int, HarnessAnswer]()
         for rows in groups:  # those of other lengths apart, where no mask binds what pads them
             width = context.shape[1] if len(groups) == 1 else int(mask[rows[0]].sum())
             self.answers = []
@@ -151,7 +153,7 @@ class RecordedLM(HFLM):  # type: ignore[misc]
         new: list[list[int]] = out[:, context.shape[1] :].tolist()
         for row in new:
             ids, ended = stops.cut(row, self.ends)
-            self.answers.append(Answer(tuple(ids), tuple(range(len(ids))), None, len(ids), 0, ended, share))
+            self.answers.append(HarnessAnswer(tuple(ids), tuple(range(len(ids))), None, len(ids), 0, ended, share))
         return new
 
 
@@ -203,8 +205,8 @@ class MicroStepLM(RecordedLM):
         prompts = [row[kept].tolist() for row, kept in zip(context, mask.bool(), strict=True)]
         stops = StopStrings(self.tokenizer, stop)
         new: dict[int, list[int]] = {}
-        told: dict[int, Answer] = {}
-        for group in apart(prompts):
+        told: dict[int, HarnessAnswer] = {}
+        for group in prefix_free_groups(prompts):
             begun = time.perf_counter()
             done = self.model.generate_segments(
                 context[group],
@@ -218,7 +220,7 @@ class MicroStepLM(RecordedLM):
             share = (time.perf_counter() - begun) / len(group)
             for i, row in zip(group, done.rows, strict=True):
                 new[i] = row.ids
-                told[i] = Answer(
+                told[i] = HarnessAnswer(
                     tuple(row.ids),
                     tuple(row.starts),
                     tuple(row.probability),

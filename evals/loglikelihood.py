@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from model.causal_lm.finite import check_finite
 from model.causal_lm.forward import logits_of, states, token_model, vocabulary
 from model.causal_lm.padding import equal_lengths, left_padded, padding_is_bound
-from model.decoding.session import leave
+from model.decoding.session import drop_finished_rows
 from model.micro_step.macro_cache import macro_cache
 from model.micro_step.modeling import MicroStepForCausalLM
 
@@ -159,7 +159,9 @@ class _Reading:
             going = (at < count).nonzero()[:, 0].tolist()
             if not going:
                 break
-            live, at, text, count, tokens, inside = leave(cache, going, live, at, text, count, tokens, inside)
+            live, at, text, count, tokens, inside = drop_finished_rows(
+                cache, going, live, at, text, count, tokens, inside
+            )
             last, context = cache.step(embed(tokens) * inside[..., None], inside)
         sizes = self.count.tolist()
         return [Scored(self.nll[i, :n], self.correct[i, :n], self.slot[i, :n]) for i, n in enumerate(sizes)]

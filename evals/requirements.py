@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from model.errors import MicroStepError
 
 
-def need_harness() -> None:
+def require_harness() -> None:
     """See that lm-evaluation-harness is there, without loading it.
 
     Raises:

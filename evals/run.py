@@ -21,10 +21,10 @@ from jinja2 import TemplateError
 from data.corpus.store import MANIFEST
 from data.corpus.store_writer import writing
 from evals.benchmark import Benchmark, data_hash, documents, task_of
-from evals.harness import Answer, Likelihood, MicroStepLM, RecordedLM
-from evals.samples import FORMAT, Head, Piece, Sample, SampleFile, Writer, begin, file_name, read_manifest
+from evals.harness import HarnessAnswer, Likelihood, MicroStepLM, RecordedLM
+from evals.samples import FORMAT, Head, Sample, SampleFile, SampleWriter, WrittenAnswer, begin, file_name, read_manifest
 from evals.sandbox.runner import NOT_ALLOWED, Isolation, Sandbox
-from evals.scoring import JUDGES, Asked, Response
+from evals.scoring import JUDGES, Response, ScoringContext
 from model.errors import MicroStepError, ModelError, TooLarge
 from model.hub.loading import LoadedModel
 from model.micro_step.modeling import MicroStepForCausalLM
@@ -216,7 +216,7 @@ class _Run:
                 f"{benchmark.name}: answers may have {self._new_tokens()} tokens, the model's context holds"
                 f" {self.lm.max_length}; ask for fewer with --max-new-tokens"
             )
-        self.asked = Asked(bool(self.task.config.gen_prefix), sandbox)
+        self.asked = ScoringContext(bool(self.task.config.gen_prefix), sandbox)
 
     def _new_tokens(self) -> int:
         if not self.benchmark.generates:
@@ -227,9 +227,9 @@ class _Run:
         """Write the samples that are not there."""
         path = folder / file_name(self.benchmark.name, self.tau)
         head = Head(self.benchmark.name, self.tau, len(self.found), data_hash(self.found))
-        writer = Writer(path, head)
+        writer = SampleWriter(path, head)
         there = {sample.document for sample in writer.samples}
-        meter = _Meter(self._tell, self.benchmark.name, self.tau, len(self.found), len(there))
+        meter = _SampleProgress(self._tell, self.benchmark.name, self.tau, len(self.found), len(there))
         for number, batch in enumerate(self._batches(requests_of(self.benchmark, self.task, self.lm, self.options))):
             missing = [document for document, _ in batch if document not in there]
             if missing:  # the whole batch again, as what stands beside a row rounds its numbers
@@ -261,7 +261,7 @@ class _Run:
         rows = [(document, instance) for document, (instance,) in batch for _ in range(self.options.repeats)]
         # the harness sorts by length and text: sorted so, its order is this one
         rows.sort(key=lambda row: (-len(self.lm.tok_encode(row[1].args[0])), row[1].args[0], row[0]))
-        said: dict[int, list[tuple[str, Answer]]] = defaultdict(list)
+        said: dict[int, list[tuple[str, HarnessAnswer]]] = defaultdict(list)
         for a in range(0, len(rows), self.options.batch_rows):
             chunk = rows[a : a + self.options.batch_rows]
             self.lm.answers.clear()
@@ -281,7 +281,7 @@ class _Run:
             settings |= {"do_sample": True, "temperature": self.options.temperature, "top_k": 0, "top_p": 0.95}
         return Request("generate_until", instance.doc, (prompt, settings), 0)
 
-    def _sample_of_answers(self, document: int, instance: Instance, said: list[tuple[str, Answer]]) -> Sample:
+    def _sample_of_answers(self, document: int, instance: Instance, said: list[tuple[str, HarnessAnswer]]) -> Sample:
         responses = [Response(text, answer.ended) for text, answer in said]
         judged = JUDGES[self.benchmark.judge](self.found[document], responses, self.asked)
         prompt = instance.args[0]
@@ -298,11 +298,11 @@ class _Run:
             max(0, len(self.lm.tok_encode(prompt)) - self.room),
         )
 
-    def _piece(self, text: str, answer: Answer) -> Piece:
+    def _piece(self, text: str, answer: HarnessAnswer) -> WrittenAnswer:
         tokens = tuple(self.lm.tokenizer.decode([token]) for token in answer.ids)
         p = answer.probability
         rounded = None if p is None else tuple(round(each, 4) for each in p)
-        return Piece(text, tokens, answer.ids, answer.starts, rounded, answer.ended)
+        return WrittenAnswer(text, tokens, answer.ids, answer.starts, rounded, answer.ended)
 
     def _likelihoods(self, batch: list[tuple[int, list[Instance]]]) -> list[Sample]:
         """Likelihoods of the requests of a batch, scored."""
@@ -332,7 +332,7 @@ class _Run:
         return out
 
 
-class _Meter:
+class _SampleProgress:
     """Tells how far a benchmark is, and how fast."""
 
     def __init__(self, tell: Tell, name: str, tau: float | None, documents: int, done: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_writer import append, as_json, put, refuse_other
+from data.corpus.store_writer import append, as_json, atomic_write, refuse_other
 from evals.aggregate import Value
 from model.errors import ExportError, TextError
 
@@ -28,7 +28,7 @@ BASE = "base"
 
 
 @dataclass(frozen=True)
-class Piece:
+class WrittenAnswer:
     """One written answer, token by token."""
 
     text: str  # as it is scored: cut at the stop string
@@ -54,7 +54,7 @@ class Sample:
     prompt: str
     scores: Mapping[str, Value]
     detail: Mapping[str, Any]
-    answers: tuple[Piece, ...]  # what was written; empty where likelihoods were computed
+    answers: tuple[WrittenAnswer, ...]  # what was written; empty where likelihoods were computed
     tokens: int  # written, or scored
     macro_steps: int  # passes of the base for them
     micro_steps: int  # tokens that the micro decoder offered
@@ -134,7 +134,7 @@ def _damaged(path: Path, what: object) -> TextError:
     return TextError(f"{path} is damaged ({what}); remove it and start the same run again")
 
 
-class Writer:
+class SampleWriter:
     """Puts samples at the end of a file."""
 
     def __init__(self, path: Path, head: Head) -> None:
@@ -178,7 +178,7 @@ def begin(folder: Path, manifest: Mapping[str, Any]) -> None:
         ExportError: it is not; the message names what differs.
     """
     if not (folder / MANIFEST).exists():
-        put(folder / MANIFEST, as_json(manifest))
+        atomic_write(folder / MANIFEST, as_json(manifest))
         return
     there = read_manifest(folder)
     pairs = [

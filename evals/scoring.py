@@ -43,7 +43,7 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Judged:
+class DocumentScores:
     """A document's scores."""
 
     scores: dict[str, Value]
@@ -51,14 +51,14 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringContext:
     """What stands beside the document."""
 
     prefixed: bool = False  # the answer's beginning was given
     sandbox: Sandbox | None = None
 
 
-def _gsm8k(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
+def _gsm8k(document: Document, said: Sequence[Response], asked: ScoringContext) -> DocumentScores:
     """Each way's share of right answers, and of invalid ones, over the repeats."""
     target = document["answer"].split("####")[-1].strip()
     scores: dict[str, Value] = {}
@@ -70,10 +70,10 @@ def _gsm8k(document: Document, said: Sequence[Response], asked: Asked) -> Judged
         scores[name] = float(np.mean(right))
         scores[f"{name} invalid"] = float(np.mean([not found.valid for found in read]))
         values[name], reasons[name] = [found.value for found in read], [found.reason for found in read]
-    return Judged(scores, {"target": target, "read": values, "invalid": reasons})
+    return DocumentScores(scores, {"target": target, "read": values, "invalid": reasons})
 
 
-def _letter(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
+def _letter(document: Document, said: Sequence[Response], asked: ScoringContext) -> DocumentScores:
     key = document["answerKey"]
     target = "ABCDE"[int(key) - 1] if key.isdigit() else key
     choices = dict(zip("ABCDE", document["choices"]["text"], strict=False))
@@ -83,10 +83,10 @@ def _letter(document: Document, said: Sequence[Response], asked: Asked) -> Judge
         "invalid": float(np.mean([not found.valid for found in read])),
     }
     detail = {"target": target, "read": [found.value for found in read], "invalid": [found.reason for found in read]}
-    return Judged(scores, detail)
+    return DocumentScores(scores, detail)
 
 
-def _choices(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
+def _choices(document: Document, said: Sequence[Response], asked: ScoringContext) -> DocumentScores:
     """The harness's acc and acc_norm: the likeliest choice, and the likeliest for its number of characters."""
     texts, labels = document["choices"]["text"], document["choices"]["label"]
     gold = labels.index(document["answerKey"])
@@ -96,10 +96,10 @@ def _choices(document: Document, said: Sequence[Response], asked: Asked) -> Judg
         "acc": float(totals.argmax() == gold),
         "acc_norm": float(by_length.argmax() == gold),
     }
-    return Judged(scores, {"target": labels[gold], "log_likelihood": totals.tolist()})
+    return DocumentScores(scores, {"target": labels[gold], "log_likelihood": totals.tolist()})
 
 
-def _humaneval(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
+def _humaneval(document: Document, said: Sequence[Response], asked: ScoringContext) -> DocumentScores:
     """The tests of each answer: a whole function, or the body that continues the prompt's."""
     name = document["entry_point"]
 
@@ -111,7 +111,7 @@ def _humaneval(document: Document, said: Sequence[Response], asked: Asked) -> Ju
     return _run([(whole(found), found.reason) for found in programs], asked)
 
 
-def _mbpp(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
+def _mbpp(document: Document, said: Sequence[Response], asked: ScoringContext) -> DocumentScores:
     """The tests of each answer, which is a whole program."""
     tests = document["test_list"]
     tested = re.search(r"assert\s+\(?\s*(\w+)\s*\(", tests[0]) if tests else None
@@ -124,7 +124,7 @@ def _mbpp(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
     return _run([(whole(found), found.reason) for found in programs], asked)
 
 
-def _run(programs: list[tuple[str, str | None]], asked: Asked) -> Judged:
+def _run(programs: list[tuple[str, str | None]], asked: ScoringContext) -> DocumentScores:
     """Run programs; where none was found in an answer, that is the reason why it did not pass."""
     if asked.sandbox is None:
         raise MicroStepError(NOT_ALLOWED)
@@ -140,10 +140,10 @@ def _run(programs: list[tuple[str, str | None]], asked: Asked) -> Judged:
         "reason": reasons,
         "isolation": asked.sandbox.isolation,
     }
-    return Judged(scores, detail)
+    return DocumentScores(scores, detail)
 
 
-def _ifeval(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
+def _ifeval(document: Document, said: Sequence[Response], asked: ScoringContext) -> DocumentScores:
     """The harness's own scorer; the instructions of a prompt are counted together."""
     with redirect_stdout(sys.stderr):  # it says so when it fetches NLTK's sentence models
         from lm_eval.tasks.ifeval import utils
@@ -159,10 +159,10 @@ def _ifeval(document: Document, said: Sequence[Response], asked: Asked) -> Judge
         followed = [each[f"inst_level_{name}_acc"] for each in found]
         scores[f"prompt_{name}"] = float(np.mean([each[f"prompt_level_{name}_acc"] for each in found]))
         scores[f"instruction_{name}"] = (float(sum(map(sum, followed))), float(sum(map(len, followed))))
-    return Judged(scores, {"followed": [each["inst_level_strict_acc"] for each in found]})
+    return DocumentScores(scores, {"followed": [each["inst_level_strict_acc"] for each in found]})
 
 
-def _tokens(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
+def _tokens(document: Document, said: Sequence[Response], asked: ScoringContext) -> DocumentScores:
     """Token accuracy of all tokens, and at each place of a segment: 0 is the base's, the others the micro decoder's."""
     (scored,) = (each.scored for each in said if each.scored is not None)
     scores: dict[str, Value] = {"accuracy": (float(scored.correct.sum()), float(len(scored.correct)))}
@@ -170,17 +170,19 @@ def _tokens(document: Document, said: Sequence[Response], asked: Asked) -> Judge
         here = scored.slot == slot
         scores[f"accuracy at {slot}"] = (float(scored.correct[here].sum()), float(here.sum()))
     scores["perplexity"] = (-scored.total, float(len(scored.nll)))
-    return Judged(scores)
+    return DocumentScores(scores)
 
 
-def _text(document: Document, said: Sequence[Response], asked: Asked) -> Judged:
+def _text(document: Document, said: Sequence[Response], asked: ScoringContext) -> DocumentScores:
     """Bits per byte of UTF-8, and the perplexity of a token."""
     nats, tokens = -sum(each.total for each in said), sum(each.tokens for each in said)
     size = len(document["text"].encode())
-    return Judged({"bits_per_byte": (float(nats / np.log(2)), float(size)), "perplexity": (nats, float(tokens))})
+    return DocumentScores(
+        {"bits_per_byte": (float(nats / np.log(2)), float(size)), "perplexity": (nats, float(tokens))}
+    )
 
 
-JUDGES: dict[Judge, Callable[[Document, Sequence[Response], Asked], Judged]] = {
+JUDGES: dict[Judge, Callable[[Document, Sequence[Response], ScoringContext], DocumentScores]] = {
     "gsm8k": _gsm8k,
     "choices": _choices,
     "letter": _letter,

@@ -57,7 +57,7 @@ class AnswerCriterion(StoppingCriteria):  # type: ignore[misc]
         return next(n for n in self._lengths if tuple(row[:n]) in self._prompts)
 
 
-def apart(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+def prefix_free_groups(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
     """Groups of prompts' numbers in which none is the beginning of another, equal ones aside: mostly one group."""
     groups: list[list[int]] = []
     for i, prompt in enumerate(prompts):

@@ -24,7 +24,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HEADER_LIMIT = 100_000_000  # the format's own limit
 
 
-def problem(folder: Path) -> str | None:
+def find_problem(folder: Path) -> str | None:
     """Why the folder cannot be loaded as a model, or None when its files look whole."""
     config = folder / "config.json"
     for path in sorted(path for path in folder.iterdir() if path.suffix in _SMALL):

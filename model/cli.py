@@ -139,7 +139,7 @@ def show_model(
     """Load a model and show what it is and what scoring a text of that length takes."""
     from model.causal_lm.device_memory import available_memory
     from model.hub.loading import ModelSpec, load
-    from model.hub.memory import estimate, tokens_that_fit
+    from model.hub.memory import estimate_memory, tokens_that_fit
 
     spec = ModelSpec(
         name,
@@ -154,7 +154,7 @@ def show_model(
     )
     with progress_bar() as tell:
         loaded = load(spec, tell, accept_licence)
-    cost = estimate(loaded, tokens)
+    cost = estimate_memory(loaded, tokens)
     figures = {
         "tokens": tokens,
         "weights": cost.weights,

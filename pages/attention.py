@@ -3,11 +3,11 @@
 import streamlit as st
 
 from app.attention.macro import macro_view
-from app.sidebar import Inputs
+from app.sidebar import SidebarInputs
 
 MACRO, MICRO = "Macro", "Micro"
 
-inputs: Inputs = st.session_state["inputs"]
+inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Attention", anchor=False)
 st.caption("Where attention goes: over the text, layer by layer and head by head, and inside a segment.")
 view = st.segmented_control(

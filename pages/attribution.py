@@ -6,21 +6,21 @@ from dataclasses import replace
 
 import streamlit as st
 
-from analysis.attribution.provenance import AttributionView, Shown
-from analysis.attribution.request import Attribution, Segments, default_target
+from analysis.attribution.provenance import AttributionView, ShownAttribution
+from analysis.attribution.request import Attribution, UnitSegments, default_target
 from analysis.uncertainty.scoring import ScoredText
 from app.attribution import controls
 from app.attribution.cards import cards, summary
 from app.attribution.controls import Choice
-from app.escape import plain
-from app.run_query import Way, answer
-from app.sidebar import Inputs
+from app.escape import escape_markdown
+from app.run_query import QueryDisplay, run_or_get
+from app.sidebar import SidebarInputs
 from app.state import pinned
 from app.styles import theme
 from model.errors import MicroStepError
 
 
-def target(choice: Choice, scored: ScoredText, segments: Segments) -> int:
+def target(choice: Choice, scored: ScoredText, segments: UnitSegments) -> int:
     """The pinned token; where none is, the most open one of the first."""
     at, encoded = pinned(), scored.encoded
     if at is not None:
@@ -30,33 +30,33 @@ def target(choice: Choice, scored: ScoredText, segments: Segments) -> int:
     return default_target(scored, choice.quantity, segments)
 
 
-def results(choice: Choice, scored: ScoredText, segments: Segments, inputs: Inputs) -> None:
+def results(choice: Choice, scored: ScoredText, segments: UnitSegments, inputs: SidebarInputs) -> None:
     """Everything below the controls."""
     request = choice.request(target(choice, scored, segments))
-    run = Way[Attribution]("attributing", lambda load, told: request.run(load, told, segments))
-    found = answer(request, run)
+    run = QueryDisplay[Attribution]("attributing", lambda load, told: request.run(load, told, segments))
+    found = run_or_get(request, run)
     if found is None:
         return
-    shown = Shown(request, found, AttributionView(request.moved or "tokens"), choice.segments(), segments)
+    shown = ShownAttribution(request, found, AttributionView(request.moved or "tokens"), choice.segments(), segments)
     unit = controls.unit(shown.units)
     shown = replace(shown, view=AttributionView(unit, inputs.unit, theme()))
     summary(shown)
     cards(shown)
 
 
-inputs: Inputs = st.session_state["inputs"]
+inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Attribution", anchor=False)
 st.caption("What a number at one token depends on: the tokens before it that raise it, and those that lower it.")
 asked = controls.controls(inputs)
 if asked.problem:
-    st.error(plain(asked.problem))
+    st.error(escape_markdown(asked.problem))
 elif asked.choice is None:
-    st.info(plain(asked.hint))
+    st.info(escape_markdown(asked.hint))
 else:
-    scored = answer(asked.choice.scores())
-    segments = answer(asked.choice.segments(), Way("cutting")) if scored is not None else None
+    scored = run_or_get(asked.choice.scores())
+    segments = run_or_get(asked.choice.segments(), QueryDisplay("cutting")) if scored is not None else None
     if scored is not None and segments is not None:
         try:
             results(asked.choice, scored, segments, inputs)
         except MicroStepError as error:
-            st.error(plain(str(error)))
+            st.error(escape_markdown(str(error)))

@@ -7,12 +7,12 @@ import streamlit as st
 from analysis.discovery import Found, Place
 from app.cache import evaluation
 from app.error_net import fragment
-from app.escape import plain
+from app.escape import escape_markdown
 from app.evaluation.cards import invalid_cards, report_cards, sample_cards, summary
 from app.evaluation.controls import benchmark, choose, folder, judged, two_runs, unread
 from app.styles import theme
 from evals.discovery import find_evaluations
-from evals.report.score_rows import Evaluated, Row, report_rows
+from evals.report.score_rows import Evaluated, ScoreRow, report_rows
 from model.errors import MicroStepError
 
 MAKES_ONE = "python -m evals run --model micro-step-tiny --tasks arc_challenge --limit 20 --out evaluated"
@@ -28,22 +28,22 @@ def opened(places: Sequence[Place]) -> Mapping[str, Evaluated]:
         try:
             found[place.name] = evaluation(place.path)
         except MicroStepError as error:
-            st.error(plain(f"{place.name} is left out: {error}", longest=600))
+            st.error(escape_markdown(f"{place.name} is left out: {error}", longest=600))
     return found
 
 
 @fragment
-def samples(rows: Sequence[Row]) -> None:
+def samples(rows: Sequence[ScoreRow]) -> None:
     """Two runs beside each other; a step redraws only this."""
     st.subheader("Samples side by side", anchor=False)
     try:
         sample_cards(judged(two_runs(rows)), theme())
     except MicroStepError as error:
-        st.error(plain(str(error), longest=600))
+        st.error(escape_markdown(str(error), longest=600))
 
 
 @fragment
-def invalid(rows: Sequence[Row]) -> None:
+def invalid(rows: Sequence[ScoreRow]) -> None:
     """The answers that could not be read."""
     st.subheader("Invalid answers", anchor=False)
     try:
@@ -53,7 +53,7 @@ def invalid(rows: Sequence[Row]) -> None:
         else:
             invalid_cards(*chosen, theme())
     except MicroStepError as error:
-        st.error(plain(str(error), longest=600))
+        st.error(escape_markdown(str(error), longest=600))
 
 
 def page() -> None:
@@ -66,7 +66,7 @@ def page() -> None:
     else:
         problem = f"There is no evaluation in {where} yet."
     if not found.places:
-        st.info(plain(problem))
+        st.info(escape_markdown(problem))
         st.caption("This makes one in about a minute, where the data set can be had:")
         st.code(MAKES_ONE, language="bash")
         return

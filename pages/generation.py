@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from analysis.figures.figure import Drawn, visible
+from analysis.figures.figure import Figure, visible
 from analysis.generation import figures as figures
 from analysis.generation import sweep_figures as sweep_figures
 from analysis.generation.provenance import GenerationView, origin
@@ -16,12 +16,12 @@ from analysis.score_registry import PER_NAT, significant
 from app.cache import workshop
 from app.cards import card
 from app.error_net import fragment, safely
-from app.escape import plain
+from app.escape import escape_markdown
 from app.generation import live
 from app.generation.controls import controls, taus, timeline_over
 from app.generation.strip import generation_strip, sweep_strip
-from app.run_query import Way, answer
-from app.sidebar import Inputs
+from app.run_query import QueryDisplay, run_or_get
+from app.sidebar import SidebarInputs
 from app.state import PINNED_ANSWER, pin, pinned
 from app.styles import theme
 from app.token_strip import token_strip
@@ -29,7 +29,7 @@ from model.errors import MicroStepError
 
 SWEEPS = "sweeps"  # in the session: the sweeps that were asked for
 pin_answer = partial(pin, key=PINNED_ANSWER)
-inputs: Inputs = st.session_state["inputs"]
+inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Generation", anchor=False)
 st.caption("A prompt is answered in segments: the base runs once for each, a micro decoder writes on while sure.")
 
@@ -101,13 +101,13 @@ def _remarks(found: Generation) -> None:
             "micro-step-tiny in the sidebar."
         )
     if found.lossless_failed:
-        st.warning(plain(promise(found)))
+        st.warning(escape_markdown(promise(found)))
     elif found.lossless:
-        st.markdown(plain(promise(found)))
+        st.markdown(escape_markdown(promise(found)))
     else:
-        st.markdown(plain(f"Merged: {agreement(found)}."))
+        st.markdown(escape_markdown(f"Merged: {agreement(found)}."))
     notes = [note for note in found.notes if not note.startswith("untrained")]
-    st.caption(plain("; ".join([f"{found.facts.name}: {kind(found)}", *notes]) + ".", longest=2000))
+    st.caption(escape_markdown("; ".join([f"{found.facts.name}: {kind(found)}", *notes]) + ".", longest=2000))
 
 
 @fragment
@@ -130,7 +130,7 @@ def results(request: GenerationRequest, found: Generation) -> None:
     with st.expander("Segments"):
         _segments(found, endings)
     with st.expander("The prompt, as the model reads it"):
-        st.caption(plain(read(found.prompt)))
+        st.caption(escape_markdown(read(found.prompt)))
         st.code(found.prompt.text[:20_000], language=None, wrap_lines=True)
 
 
@@ -139,7 +139,7 @@ def _from_timeline(point: dict[str, object]) -> int | None:
     return int(data[0]) if isinstance(data, list) else None
 
 
-def _segments(found: Generation, endings: Drawn) -> None:
+def _segments(found: Generation, endings: Figure) -> None:
     """The table behind "how segments ended"; choosing a row pins its first token."""
     table = endings.data
     shown = table.drop(columns=["start", "end", "why", "refused_id", "seconds"])
@@ -174,7 +174,7 @@ def sweep_part(request: GenerationRequest) -> None:
         try:
             asked = SweepRequest(request, parse_taus(taus()))
         except MicroStepError as error:
-            st.error(plain(str(error)))
+            st.error(escape_markdown(str(error)))
             return
         wanted: set[SweepRequest] = st.session_state.setdefault(SWEEPS, set())
         if workshop().answer(asked) is None and asked not in wanted:
@@ -182,7 +182,7 @@ def sweep_part(request: GenerationRequest) -> None:
             runs, new = counted(len(asked.taus), "answer"), counted(request.how.max_new_tokens, "token")
             st.caption(f"{runs} of up to {new}, and the base's own.")
             return
-    found = answer(asked, Way("writing"))
+    found = run_or_get(asked, QueryDisplay("writing"))
     if found is None:
         return
     view = GenerationView(inputs.unit, theme())
@@ -205,7 +205,7 @@ def shown(request: GenerationRequest) -> None:
         said = f"Stopped. What was written until then is shown below: {counted(len(kept.micro), 'token')}."
     run = live.watched(request, place, theme())
     with progress:
-        found = answer(request, Way("writing", run, said))
+        found = run_or_get(request, QueryDisplay("writing", run, said))
     if found is not None:
         summary_row(found)
         results(request, found)
@@ -216,14 +216,14 @@ def shown(request: GenerationRequest) -> None:
 
 
 if inputs.problem:
-    st.error(plain(inputs.problem))
+    st.error(escape_markdown(inputs.problem))
 elif inputs.a is None or inputs.b is None:
     st.info("Choose a model in the sidebar.")
 else:
     try:
         chosen = controls(inputs.a, inputs.b, inputs.document)
     except MicroStepError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         st.stop()
     if chosen.prompt is None:
         st.info("There is no prompt yet: choose an example, type one, or load a file in the sidebar.")

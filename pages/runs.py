@@ -7,7 +7,7 @@ from typing import cast
 import streamlit as st
 
 from analysis.discovery import Found, Place
-from analysis.figures.figure import Drawn
+from analysis.figures.figure import Figure
 from analysis.runs.discovery import find_runs
 from analysis.runs.figures import draw
 from analysis.runs.log import RunLog
@@ -17,16 +17,16 @@ from analysis.runs.tables import remarks, unlike
 from app.cache import shelf
 from app.cards import card
 from app.error_net import fragment
-from app.escape import plain
+from app.escape import escape_markdown
 from app.runs.cards import checkpoints_card, facts_card, runs_card, summary
 from app.runs.controls import choose, folder, measure, view
-from app.sidebar import Inputs
+from app.sidebar import SidebarInputs
 from model.errors import MicroStepError
 
 EVERY = 3.0  # seconds between looks at logs that grow
 MAKES_ONE = "python -m trainer trainer/recipes/tiny.yaml"
 
-inputs: Inputs = st.session_state["inputs"]
+inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Runs", anchor=False)
 st.caption(
     "How training goes, from its logs: losses, accuracy per micro position, speed; several runs over each other."
@@ -41,10 +41,10 @@ def results(where: Path, found: Found, chosen: list[Place], known: object) -> No
     if known != stage_of(chosen) or found != find_runs(where):
         st.rerun(scope="app")  # a run began or ended, or wrote a checkpoint: the rest of the page changes too
     for problem in dict.fromkeys([*whole.problems, *listed.problems]):
-        st.error(plain(problem, longest=600))
+        st.error(escape_markdown(problem, longest=600))
     for run in runs:
         for said in run.damage:
-            st.error(plain(said, longest=600))
+            st.error(escape_markdown(said, longest=600))
     above = st.container()
     how = view(inputs.unit)
     if not runs:
@@ -56,7 +56,7 @@ def results(where: Path, found: Found, chosen: list[Place], known: object) -> No
             summary(answer, how)
         notes = [f"{run.name}: {said}." for run in runs for said in remarks(run) if said not in run.damage]
         if notes or unlike(runs):
-            st.caption(plain(" ".join([unlike(runs), *notes]).strip(), longest=2000))
+            st.caption(escape_markdown(" ".join([unlike(runs), *notes]).strip(), longest=2000))
         runs_card(listed.runs, runs, how, found.left_out)
     come_from = origin(runs, how)
     card(drawn("curves", runs, how), come_from)
@@ -66,14 +66,14 @@ def results(where: Path, found: Found, chosen: list[Place], known: object) -> No
     facts_card(runs, how)
 
 
-def drawn(name: str, runs: tuple[RunLog, ...], how: RunsView) -> Drawn:
+def drawn(name: str, runs: tuple[RunLog, ...], how: RunsView) -> Figure:
     """A figure, drawn anew only if there is something new in it: a live page looks every few seconds."""
     key = how, [(run.name, run.facts, run.lines) for run in runs]
     known, figure = st.session_state.get(f"drawn_{name}", (None, None))
     if known != key:
         figure = draw(name, runs, how)
         st.session_state[f"drawn_{name}"] = key, figure
-    return cast(Drawn, figure)
+    return cast(Figure, figure)
 
 
 def stage_of(places: list[Place]) -> object:
@@ -91,7 +91,7 @@ def page() -> None:
     else:
         problem = f"There is no training run in {where} yet."
     if not found.places:
-        st.info(plain(problem))
+        st.info(escape_markdown(problem))
         st.caption("This makes one, from nothing to a small micro_step model in a few minutes:".replace("_", "\\_"))
         st.code(MAKES_ONE, language="bash")
         return

@@ -8,26 +8,26 @@ import streamlit as st
 from analysis.segmentation.comparison import CutView, Metric, store_bench
 from analysis.segmentation.corpus_view import from_store
 from analysis.segmentation.request import CutRequest
-from analysis.segmentation.segmented_text import Kept
+from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.strategy import labels
 from app.error_net import fragment
-from app.escape import plain
+from app.escape import escape_markdown
 from app.segmentation.answers import Answered, ask, ask_other_precision, bench_of
 from app.segmentation.cards import history_card, judged_cards, strip_card, summary, unstable_card, values_card
-from app.segmentation.controls import Asked, controls
+from app.segmentation.controls import SegmentationControls, controls
 from app.segmentation.strategies import chosen, editor, entries
-from app.sidebar import Inputs
+from app.sidebar import SidebarInputs
 from app.state import pinned
 from app.styles import theme
 from model.errors import MicroStepError
 from model.hub.spec import ModelSpec
-from model.hub.wrap_base import described
+from model.hub.wrap_base import micro_step_info
 from model.segmentation.rules import NO_MICRO_STEP
 from model.segmentation.segment import RULES
 
 NOT_IN_A_STORE = "a store holds scores only, and this strategy needs a run of the model"
 
-inputs: Inputs = st.session_state["inputs"]
+inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Segmentation", anchor=False)
 st.caption(
     "Where to cut a text: strategies side by side. The prompt of a chat is not merged: each of its tokens is a segment."
@@ -41,14 +41,14 @@ def with_strategies(request: CutRequest) -> CutRequest:
 
 def under(models: tuple[tuple[str, ModelSpec], ...]) -> tuple[str, ...]:
     """The strategies that these models can be asked for: one needs a trained micro_step model."""
-    saved = [described(spec.name) for _, spec in models]
+    saved = [micro_step_info(spec.name) for _, spec in models]
     trained = all(each is not None and not each.untrained for each in saved)
     return tuple(name for name, rule in RULES.items() if trained or "micro_step" not in rule.needs)
 
 
 @fragment
 def lab(
-    asked: Asked,
+    asked: SegmentationControls,
     base: CutRequest,
     first: Answered | None,
     second: Answered | None,
@@ -56,7 +56,7 @@ def lab(
     why_not: str,
 ) -> None:
     """Everything below the controls. A parameter that is moved, a pin, or a solved target redraws only this."""
-    kept: Kept = st.session_state.setdefault("segmentation_kept", Kept())
+    kept: MemoCache = st.session_state.setdefault("segmentation_kept", MemoCache())
     kept.turn()
     request, unit = with_strategies(base), inputs.unit
     if not set(request.extras()) <= set(base.extras()):  # a strategy was added that needs a run of the model
@@ -70,7 +70,7 @@ def lab(
             return
     except MicroStepError as error:
         editor((), unit, request.max_length, usable, why_not)
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         return
     editor(bench.judged, unit, request.max_length, usable, why_not)
     there = [cut.number for cut in bench.shown]
@@ -93,9 +93,9 @@ def lab(
 
 asked = controls(inputs)
 if asked.problem:
-    st.error(plain(asked.problem))
+    st.error(escape_markdown(asked.problem))
 elif asked.request is None:
-    st.info(plain(asked.hint))
+    st.info(escape_markdown(asked.hint))
 elif asked.store is not None:
     lab(asked, with_strategies(asked.request), None, None, from_store(), NOT_IN_A_STORE)
 else:

@@ -5,19 +5,20 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from analysis.figures.figure import View, visible
+from analysis.figures.figure import visible
 from analysis.figures.theme import LINE
 from analysis.score_registry import SCORES, significant
 from analysis.uncertainty.compare import Comparison
 from analysis.uncertainty.figures import draw
-from analysis.uncertainty.request import Request
+from analysis.uncertainty.request import ComparisonQuery
 from analysis.uncertainty.scoring import ScoredText
-from analysis.uncertainty.summary import Summary, summarise, summary_table
+from analysis.uncertainty.summary import ComparisonSummary, summarise, summary_table
+from analysis.view import View
 from app.cards import card
 from app.error_net import fragment, safely
-from app.escape import plain
-from app.run_query import answer
-from app.sidebar import Inputs
+from app.escape import escape_markdown
+from app.run_query import run_or_get
+from app.sidebar import SidebarInputs
 from app.state import pin, pinned
 from app.styles import theme
 from app.token_strip import token_strip
@@ -25,7 +26,7 @@ from app.uncertainty.strip import comparison_strip
 from app.widgets import NO_TEXT
 from model.scoring.continuation import Sampling
 
-inputs: Inputs = st.session_state["inputs"]
+inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Uncertainty", anchor=False)
 st.caption("Where each model is unsure of the next token, on one text. A above, B below, aligned by character.")
 
@@ -69,7 +70,7 @@ def controls() -> tuple[str, int, Sampling]:
     return str(score), new_tokens, sampling
 
 
-def summary_row(comparison: Comparison, summary: Summary) -> None:
+def summary_row(comparison: Comparison, summary: ComparisonSummary) -> None:
     """The four figures that answer the question, and the finding in one sentence."""
     unit, gap, bits = summary.unit, summary.difference, summary.bits_per_byte
     sides = (
@@ -81,7 +82,7 @@ def summary_row(comparison: Comparison, summary: Summary) -> None:
         columns = st.columns(4)
         for column, (side, scored, entropy, confidence, tokens) in zip(columns[:2], sides, strict=True):
             with column:
-                name = plain(f"{side} {scored.facts.name}", 40)
+                name = escape_markdown(f"{side} {scored.facts.name}", 40)
                 st.metric(name, f"{significant(entropy)} {unit}", help="Mean entropy per token.")
                 st.caption(f"mean entropy, {tokens:,} tokens; mean confidence {significant(confidence)}")
         with columns[2]:
@@ -98,10 +99,10 @@ def summary_row(comparison: Comparison, summary: Summary) -> None:
                 "pieces in their order, whose neighbours are not independent; none where they are too few.",
             )
             st.caption(f"entropy; {summary.interval}")
-        st.markdown(plain(summary.finding))
+        st.markdown(escape_markdown(summary.finding))
         notes = [f"{side}: {'; '.join(scored.notes)}." for side, scored in _sides(comparison) if scored.notes]
         if notes:
-            st.caption(plain(" ".join(notes), longest=2000))
+            st.caption(escape_markdown(" ".join(notes), longest=2000))
 
 
 def _sides(comparison: Comparison) -> tuple[tuple[str, ScoredText], ...]:
@@ -109,7 +110,7 @@ def _sides(comparison: Comparison) -> tuple[tuple[str, ScoredText], ...]:
 
 
 @fragment
-def results(request: Request, comparison: Comparison, view: View) -> None:
+def results(request: ComparisonQuery, comparison: Comparison, view: View) -> None:
     """Everything below the summary; a pin redraws only this."""
     view = View(view.score, view.unit, view.theme, pinned(), view.role)
     origin = request.origin(comparison, view)
@@ -193,18 +194,18 @@ def roles(comparison: Comparison, view: View) -> None:
     if comparison.a.encoded.chat or comparison.b.encoded.chat:
         with st.expander("What each model read, template included"):
             for side, scored in _sides(comparison):
-                st.caption(f"{side} {plain(scored.facts.name)}")
+                st.caption(f"{side} {escape_markdown(scored.facts.name)}")
                 st.code(scored.encoded.text[:20_000], language=None, wrap_lines=True)
 
 
 score, new_tokens, sampling = controls()
 if inputs.problem:
-    st.error(plain(inputs.problem))
+    st.error(escape_markdown(inputs.problem))
 elif inputs.document is None or inputs.a is None or inputs.b is None:
     st.info(NO_TEXT)
 else:
-    asked = Request(inputs.a, inputs.b, inputs.document, inputs.chat, inputs.force_bos, new_tokens, sampling)
-    found = answer(asked)
+    asked = ComparisonQuery(inputs.a, inputs.b, inputs.document, inputs.chat, inputs.force_bos, new_tokens, sampling)
+    found = run_or_get(asked)
     if found is not None:
         shown = View(score, inputs.unit, theme(), pinned())
         summary_row(found, summarise(found, inputs.unit))

@@ -64,10 +64,10 @@ def _train(
     dry_run: bool,
     tell: Tell,
 ) -> None:
-    from trainer.loop import Stopped
-    from trainer.run import Places, run_recipe  # torch
+    from trainer.loop import RunInterrupted
+    from trainer.run import RunPaths, run_recipe  # torch
 
-    places = Places(folder, local, prepared, states)
+    places = RunPaths(folder, local, prepared, states)
     try:
         if dry_run:
             from trainer.dry_run import plan
@@ -75,7 +75,7 @@ def _train(
             print(plan(recipe, places, device, tell).text)
             return
         done = run_recipe(recipe, places, device, tell)
-    except Stopped:
+    except RunInterrupted:
         print(one_line(f"{folder} holds a checkpoint; start the same command again to go on"), file=sys.stderr)
         raise
     if done is not None:

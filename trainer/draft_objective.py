@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from data.training_rows import Rows
-from model.causal_lm.chunked_cross_entropy import head_loss
+from data.training_rows import TokenRows
+from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.decoding.lossless import with_vocabulary
 from model.micro_step.modeling import MicroStepForCausalLM
-from trainer.metrics import Tally
+from trainer.metrics import MetricSums
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class DraftObjective(nn.Module):
         """[V] whether a word can be drafted."""
         return (self._place >= 0).cpu().numpy()
 
-    def forward(self, batch: DraftBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
+    def forward(self, batch: DraftBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
         """See `trainer.objectives.Objective`."""
         model = self.model
         with torch.no_grad():
@@ -95,7 +95,7 @@ class DraftObjective(nn.Module):
             # where the base's state is not known, the micro decoder's own: it is then taught nothing
             taught = known & batch.taught
             teacher = torch.where(taught[..., None], batch.teacher.to(states.dtype), states.detach()).flatten(0, 1)
-        told = head_loss(
+        told = chunked_lm_head_loss(
             self._head[0],
             states.flatten(0, 1),
             place.clamp(min=0).flatten(),
@@ -105,11 +105,11 @@ class DraftObjective(nn.Module):
             model.config.token_weight,
         )
         nll, correct, divergence = (each.view_as(known) for each in (told.nll, told.correct, told.divergence))
-        tally = Tally.of_places(learnt, known, nll, correct, None if taught is None else (taught, divergence))
+        tally = MetricSums.of_places(learnt, known, nll, correct, None if taught is None else (taught, divergence))
         return told.loss, tally
 
 
-def frequent(rows: Rows, words: int, needed: list[int]) -> list[int]:
+def frequent(rows: TokenRows, words: int, needed: list[int]) -> list[int]:
     """The ids of the words that are most frequent among the learnt tokens, `needed` ones included, rising."""
     count = np.bincount(rows.ids[rows.learnt])
     order = [word for word in np.argsort(-count, kind="stable").tolist() if count[word] and word not in needed]

@@ -15,11 +15,11 @@ from model.terminal import Tell
 from trainer.batches.dataset import rows_of
 from trainer.batches.hidden_state_cache import positions, stored_bytes
 from trainer.batches.loader import RowFeed, mean_tokens
-from trainer.batches.sampler import Batch
+from trainer.batches.sampler import RowBatch
 from trainer.draft_objective import DraftBatch, DraftObjective, draft_steps
 from trainer.optimizer import choose
 from trainer.recipe import Recipe
-from trainer.run import Places
+from trainer.run import RunPaths
 from trainer.setup import build_model, objective_over_rows, parameters_of
 from trainer.time_budget import fitted_to
 
@@ -58,7 +58,7 @@ class Plan:
         return "\n".join([*lines, *self.notes])
 
 
-def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
+def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
     """Estimate a run. Data that is not prepared is not prepared for it.
 
     Raises:
@@ -114,7 +114,7 @@ def plan(recipe: Recipe, places: Places, device: str, tell: Tell) -> Plan:
     )
 
 
-def _taught(part: Batch, model: MicroStepForCausalLM, every: bool) -> Batch:
+def _taught(part: RowBatch, model: MicroStepForCausalLM, every: bool) -> RowBatch:
     """As if there were a teacher, which a measured step needs for its cost alone."""
     layers = [len(model.config.context_layers)] if every else []
     return replace(part, teacher=torch.zeros(*part.ids.shape, *layers, int(model.config.hidden_size)))

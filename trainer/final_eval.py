@@ -11,17 +11,17 @@ from transformers import PreTrainedModel
 
 from data.prepared import Prepared
 from data.run_folder import Run
-from data.training_rows import Rows
+from data.training_rows import TokenRows
 from model.causal_lm.finite import check_finite, not_finite
 from model.causal_lm.forward import body, logits_of
 from model.causal_lm.padding import left_padded
 from model.decoding.generation_config import ends_of
 from model.hub.loading import ModelSpec, load
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from model.micro_step.modeling import MicroStepForCausalLM
 from trainer.batches.dataset import rows_of, training_rows
 from trainer.batches.sampler import batch, held_out_batches
-from trainer.metrics import Tally
+from trainer.metrics import MetricSums
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.recipe import Recipe
 
@@ -45,7 +45,7 @@ def nll_by_source(done: Run, recipe: Recipe, prepared: Prepared, device: str) ->
         mine = rows.take(np.flatnonzero(origin[rows.example] == place))
         if not len(mine):
             continue
-        tally = Tally.nothing(most, model.device)
+        tally = MetricSums.nothing(most, model.device)
         for chosen in held_out_batches(mine, recipe.batch.tokens, recipe.validation.tokens):
             tally = tally + objective(batch(mine, chosen).to(model.device), (1, 1))[1]
         found[name] = tally.token_loss
@@ -67,7 +67,7 @@ def bits_per_byte(done: Run, recipe: Recipe, prepared: Prepared) -> float:
     return float(last.token_loss * last.tokens / np.log(2) / max(1, total))
 
 
-def _answer_bytes(prepared: Prepared, rows: Rows, row: int) -> int:
+def _answer_bytes(prepared: Prepared, rows: TokenRows, row: int) -> int:
     """UTF-8 bytes of the characters that a row's learnt tokens stand for."""
     scored = prepared.source.tokens.rows
     (there,) = np.flatnonzero(scored.document == rows.example[row])
@@ -92,7 +92,7 @@ def decoding(
 ) -> dict[str, float]:
     """Tokens a macro step of greedy answers to held-out prompts, and their nll under the base beside the base's own."""
     rows = training_rows(prepared, None).held_out
-    found = wrapped(load(ModelSpec(str(done.model), dtype="float32", device=device)))
+    found = wrap(load(ModelSpec(str(done.model), dtype="float32", device=device)))
     base = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype="float32", device=device))
     model = found.model
     ends = ends_of(model)  # of both: the base's answers end where the model's do

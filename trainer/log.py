@@ -6,13 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.store_writer import append, put
+from data.corpus.store_writer import append, atomic_write
 from data.run_folder import LOG, LogLine, read_lines, to_line
 from model.errors import ExportError
 from model.terminal import Tell
 from trainer.checkpoint import Progress
-from trainer.metrics import Tally
-from trainer.recipe import Stage
+from trainer.metrics import MetricSums
+from trainer.recipe import StageConfig
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _STAYS = "the last checkpoint is whole: free some room and start the same command again to go on"
 
 
-class RunLog:
+class RunLogger:
     """Writes the log of one run, from a step on; later lines of an earlier sitting are dropped."""
 
     def __init__(self, folder: Path, step: int, steps: int, tell: Tell) -> None:
@@ -28,10 +28,10 @@ class RunLog:
 
         self._file, self._steps, self._tell = folder / LOG, steps, tell
         kept = [line for line in read_lines(self._file) if line.step <= step]
-        put(self._file, "".join(map(to_line, kept)).encode())
+        atomic_write(self._file, "".join(map(to_line, kept)).encode())
         self._board: SummaryWriter = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def __enter__(self) -> RunLog:
+    def __enter__(self) -> RunLogger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -52,7 +52,9 @@ class RunLog:
         self._tell(_told(line, self._steps), line.step / self._steps)
 
 
-def log_line(tally: Tally, loss: float, progress: Progress, stage: Stage, split: str, **more: Any) -> LogLine:
+def log_line(
+    tally: MetricSums, loss: float, progress: Progress, stage: StageConfig, split: str, **more: Any
+) -> LogLine:
     """A line from what was counted."""
     return LogLine(
         step=progress.step,

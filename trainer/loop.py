@@ -21,30 +21,30 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from data.corpus.store_writer import put
+from data.corpus.store_writer import atomic_write
 from data.run_folder import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
 from model.causal_lm.finite import damaged_weights
 from model.errors import ExportError, NumericalError
 from model.terminal import Tell
 from trainer import checkpoint, optimizer
 from trainer.batches.loader import tensor_of
-from trainer.batches.prefetch import Step, ready
+from trainer.batches.prefetch import PreparedStep, ready
 from trainer.checkpoint import Progress
-from trainer.log import RunLog, log_line
-from trainer.metrics import Tally
-from trainer.recipe import Recipe, Stage, Weighted, same_recipe
-from trainer.setup import Built
+from trainer.log import RunLogger, log_line
+from trainer.metrics import MetricSums
+from trainer.recipe import Recipe, StageConfig, Weighted, same_recipe
+from trainer.setup import RunSetup
 
 
-class Stopped(KeyboardInterrupt):
+class RunInterrupted(KeyboardInterrupt):
     """The run was asked to stop, and did so after a checkpoint."""
 
 
 @dataclass
-class _Sums:
+class _StepSums:
     """What is added up between two lines of the log."""
 
-    tally: Tally
+    tally: MetricSums
     norm: Tensor  # [] float64, on the device, so that no step waits for it
     steps: int = 0
     read: int = 0  # tokens
@@ -59,23 +59,25 @@ class _Sums:
         )
 
     @classmethod
-    def unpacked(cls, values: tuple[float, ...], most: int, device: torch.device) -> _Sums:
+    def unpacked(cls, values: tuple[float, ...], most: int, device: torch.device) -> _StepSums:
         """What `packed` gave."""
-        nothing = Tally.nothing(most, device)
+        nothing = MetricSums.nothing(most, device)
         if not values:
             return cls(nothing, tensor_of([0.0], device).sum())
         n, m = nothing.position.numel(), nothing.other.numel()
         if len(values) < 4 + n + m:  # of a checkpoint from before states were matched
             values = (*values, 0.0, 0.0)
         *_, norm, steps, read, seconds = values[: -n - m]  # an older checkpoint has one more, before these
-        tally = Tally(tensor_of(values[-n - m : -m], device).view_as(nothing.position), tensor_of(values[-m:], device))
+        tally = MetricSums(
+            tensor_of(values[-n - m : -m], device).view_as(nothing.position), tensor_of(values[-m:], device)
+        )
         return cls(tally, tensor_of([norm], device).sum(), int(steps), int(read), seconds)
 
 
 class Trainer:
     """One run in one folder."""
 
-    def __init__(self, built: Built, folder: Path, accelerator: Accelerator, tell: Tell) -> None:
+    def __init__(self, built: RunSetup, folder: Path, accelerator: Accelerator, tell: Tell) -> None:
         self.built, self.recipe, self.folder = built, built.recipe, folder
         self.accelerator, self.tell = accelerator, tell
         self.device = accelerator.device
@@ -103,7 +105,7 @@ class Trainer:
         self.built.objective.to(self.device)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         steps = ready(self.built.feed, progress.step, rank, world, self.recipe.batch.accumulate, self.device)
-        log = RunLog(self.folder, progress.step, self.recipe.steps, self.tell) if main else None
+        log = RunLogger(self.folder, progress.step, self.recipe.steps, self.tell) if main else None
         with log or nullcontext(), self._signals():
             first = 0
             for stage in self.recipe.stages:
@@ -118,12 +120,12 @@ class Trainer:
 
     def _stage(
         self,
-        stage: Stage,
+        stage: StageConfig,
         first: int,
         progress: Progress,
         last: Path | None,
-        steps: Iterator[Step],
-        log: RunLog | None,
+        steps: Iterator[PreparedStep],
+        log: RunLogger | None,
     ) -> Progress:
         """Train one stage from the step that `progress` says; `last` holds the optimizer, if it is of this stage."""
         recipe, objective = self.recipe, self.built.objective
@@ -134,7 +136,7 @@ class Trainer:
         if last is not None and progress.step > first:
             checkpoint.load(last, self._trained(progress.step), adam)
         module, prepared = self.accelerator.prepare(objective, adam)
-        sums = _Sums.unpacked(progress.since, self.built.most, self.device)
+        sums = _StepSums.unpacked(progress.since, self.built.most, self.device)
         for done in range(progress.step - first, stage.steps):
             for group in prepared.param_groups:
                 group["lr"] = group["peak"] * optimizer.factor(stage, done)
@@ -149,17 +151,17 @@ class Trainer:
             sums.seconds, progress = sums.seconds + took, replace(progress, seconds=progress.seconds + took)
             if told:
                 self._log(stage, progress, sums, prepared, log)
-                sums = _Sums.unpacked((), self.built.most, self.device)
+                sums = _StepSums.unpacked((), self.built.most, self.device)
             if progress.step % recipe.validation.every == 0 or ends:
                 self._validate(module, stage, progress, log)
             if progress.step % recipe.checkpoint.every == 0 or ends or stop:
                 self._save(replace(progress, since=sums.packed()), adam)
             if stop:
-                raise Stopped
+                raise RunInterrupted
         self.accelerator.free_memory(module, prepared)
         return replace(progress, since=())
 
-    def _step(self, module: nn.Module, adam: Any, step: Step, number: int, sums: _Sums) -> int:
+    def _step(self, module: nn.Module, adam: Any, step: PreparedStep, number: int, sums: _StepSums) -> int:
         """One optimizer step, which nothing here waits for; returns the learnt tokens of all processes."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 1009 + rank)
@@ -174,7 +176,7 @@ class Trainer:
         sums.norm, sums.steps = sums.norm + norm, sums.steps + 1
         return step.learnt
 
-    def _log(self, stage: Stage, progress: Progress, sums: _Sums, adam: Any, log: RunLog | None) -> None:
+    def _log(self, stage: StageConfig, progress: Progress, sums: _StepSums, adam: Any, log: RunLogger | None) -> None:
         read = float(self._over_processes(tensor_of([float(sums.read)], self.device)))
         tally = self._reduced(sums.tally)
         self._check_finite(self._whole_loss(tally), "training loss", tally, progress)
@@ -188,13 +190,13 @@ class Trainer:
             log.write(log_line(tally, self._whole_loss(tally), progress, stage, "train", **more))
 
     @torch.no_grad()
-    def _validate(self, module: nn.Module, stage: Stage, progress: Progress, log: RunLog | None) -> None:
+    def _validate(self, module: nn.Module, stage: StageConfig, progress: Progress, log: RunLogger | None) -> None:
         """On the held-out rows, if there are any."""
         feed, rank, world = self.built.feed, self.accelerator.process_index, self.accelerator.num_processes
         every = feed.held_out()
         if not every:
             return
-        tally = Tally.nothing(self.built.most, self.device, rows=True)
+        tally = MetricSums.nothing(self.built.most, self.device, rows=True)
         was = [each for each in module.modules() if each.training]
         module.eval()
         for chosen in every[rank::world]:
@@ -208,7 +210,7 @@ class Trainer:
         if log is not None:
             log.write(log_line(tally, self._whole_loss(tally), progress, stage, "validation"))
 
-    def _check_finite(self, number: float, what: str, tally: Tally, progress: Progress) -> None:
+    def _check_finite(self, number: float, what: str, tally: MetricSums, progress: Progress) -> None:
         """Stop the run where a number of all processes, over the tokens of a tally, is NaN or infinite."""
         if tally.tokens and not math.isfinite(number):
             raise self._not_finite(what, progress)
@@ -221,7 +223,7 @@ class Trainer:
             f" {kept}; lower the learning rate, or train in float32, and start in another folder"
         )
 
-    def _whole_loss(self, tally: Tally) -> float:
+    def _whole_loss(self, tally: MetricSums) -> float:
         """What is minimised, from its parts: of a train line's steps together and of a validation in one way."""
         config = self.built.model.config
         loss = getattr(config, "token_weight", 1.0) * tally.token_loss
@@ -260,9 +262,9 @@ class Trainer:
             checkpoint.prune(self.checkpoints, self.recipe.checkpoint.keep)
         self.accelerator.wait_for_everyone()
 
-    def _reduced(self, tally: Tally) -> Tally:
+    def _reduced(self, tally: MetricSums) -> MetricSums:
         rows = None if tally.rows is None else self._over_processes(tally.rows)
-        return Tally(self._over_processes(tally.position), self._over_processes(tally.other), rows)
+        return MetricSums(self._over_processes(tally.position), self._over_processes(tally.other), rows)
 
     def _over_processes(self, values: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(values.clone(), "sum")
@@ -300,7 +302,7 @@ def accelerator_for(recipe: Recipe, device: str = "auto") -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=device == "cpu", kwargs_handlers=[unused])
 
 
-def begin(folder: Path, built: Built) -> None:
+def begin(folder: Path, built: RunSetup) -> None:
     """Write what the run is of, or see that the folder is of the same.
 
     Raises:
@@ -320,5 +322,5 @@ def begin(folder: Path, built: Built) -> None:
         )
     if (folder / FACTS).exists() and read_run(folder).facts.data_hash != built.facts.data_hash:
         raise ExportError(f"{folder} was trained on other data; give --out another folder, or remove this one")
-    put(there, said.encode())
-    put(folder / FACTS, facts_json(built.facts))
+    atomic_write(there, said.encode())
+    atomic_write(folder / FACTS, facts_json(built.facts))

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-OTHER = 7  # as `Tally.other`
+OTHER = 7  # as `MetricSums.other`
 
 
 @dataclass(frozen=True)
-class Tally:
+class MetricSums:
     """Sums over tokens, for each of M positions in a segment, and over stops."""
 
     position: Tensor  # [4, M] float64: tokens, nll in nats, tokens that are the likeliest, tokens that have an nll
@@ -23,17 +23,19 @@ class Tally:
     of tokens x tokens, tokens x right ones, and right ones x right ones. They say how rows differ."""
 
     @classmethod
-    def nothing(cls, most: int, device: torch.device, rows: bool = False) -> Tally:
+    def nothing(cls, most: int, device: torch.device, rows: bool = False) -> MetricSums:
         """Of no token; with `rows` also of no row."""
         kind = torch.float64 if device.type != "mps" else torch.float32
         position, other = (torch.zeros(shape, dtype=kind, device=device) for shape in ((4, most), (OTHER,)))
         return cls(position, other, torch.zeros(4, 1 + most, dtype=kind, device=device) if rows else None)
 
-    def __add__(self, more: Tally) -> Tally:
+    def __add__(self, more: MetricSums) -> MetricSums:
         rows = [each.rows for each in (self, more) if each.rows is not None]
-        return Tally(self.position + more.position, self.other + more.other, sum(rows[1:], rows[0]) if rows else None)
+        return MetricSums(
+            self.position + more.position, self.other + more.other, sum(rows[1:], rows[0]) if rows else None
+        )
 
-    def with_rows(self, row: Tensor, slot: Tensor, correct: Tensor) -> Tally:
+    def with_rows(self, row: Tensor, slot: Tensor, correct: Tensor) -> MetricSums:
         """The same, knowing which of its rows each of T tokens is of: all [T]."""
         size, most = int(row.max()) + 1 if len(row) else 0, self.position.shape[1]
         found = torch.zeros(2, size, most, dtype=self.position.dtype, device=row.device)
@@ -53,7 +55,7 @@ class Tally:
         stops: tuple[float, Tensor, Tensor] | None = None,
         teacher: tuple[float, Tensor] | None = None,
         hidden: tuple[Tensor, Tensor] | None = None,
-    ) -> Tally:
+    ) -> MetricSums:
         """Of T tokens.
 
         Args:
@@ -81,7 +83,7 @@ class Tally:
     @classmethod
     def of_places(
         cls, learnt: Tensor, known: Tensor, nll: Tensor, correct: Tensor, teacher: tuple[Tensor, Tensor] | None
-    ) -> Tally:
+    ) -> MetricSums:
         """Of places 2 .. M of Q positions, without waiting for the device.
 
         Args:

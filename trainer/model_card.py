@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from data.corpus.store_writer import put
+from data.corpus.store_writer import atomic_write
 from data.prepared import EXAMPLES
 from data.run_folder import LogLine, Run
 from trainer.recipe import Recipe
@@ -77,7 +77,7 @@ def write_card(run: Run, recipe: Recipe, prepared: Path) -> None:
         "**Limits.** Measured on held-out examples of its own data alone; see the base's card for what the base is.",
     ]
     assert run.model is not None
-    put(run.model / CARD, ("\n".join(parts) + "\n").encode())
+    atomic_write(run.model / CARD, ("\n".join(parts) + "\n").encode())
 
 
 def _data(prepared: Path, recipe: Recipe) -> list[str]:

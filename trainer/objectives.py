@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from model.causal_lm.chunked_cross_entropy import head_loss
+from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.forward import body
 from model.micro_step.modeling import MicroStepForCausalLM
-from trainer.batches.sampler import Batch
-from trainer.metrics import Tally
+from trainer.batches.sampler import RowBatch
+from trainer.metrics import MetricSums
 
 
 class Objective(Protocol):
     """A module whose forward pass gives the loss of a part of a step, and what was counted."""
 
-    def __call__(self, batch: Batch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
+    def __call__(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
         """The loss, as this part's share of a mean over so many tokens and stops of the whole step."""
         ...
 
@@ -34,7 +34,7 @@ class MicroStepObjective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
+    def forward(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
         """See `Objective`."""
         out = self.model(
             batch.ids, batch.mask, batch.starts, batch.labels, teacher_states=batch.teacher, averaged_over=averaged_over
@@ -50,7 +50,7 @@ class MicroStepObjective(nn.Module):
         hidden = None
         if out.hidden_loss is not None:
             hidden = (out.hidden_count, out.hidden_loss * averaged_over[0])
-        tally = Tally.of(
+        tally = MetricSums.of(
             self.model.config.max_segment_length,
             out.micro_position[row, token],
             out.nll[row, token],
@@ -71,13 +71,13 @@ class LanguageModelObjective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, averaged_over: tuple[int, int]) -> tuple[Tensor, Tally]:
+    def forward(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
         """See `Objective`."""
         states = body(self.model)(
             input_ids=batch.ids, attention_mask=batch.mask.long(), use_cache=False
         ).last_hidden_state
         row, token = (batch.labels[:, 1:] != -100).nonzero(as_tuple=True)
         weight = torch.full((len(row),), 1 / max(1, averaged_over[0]), device=states.device)
-        told = head_loss(self.model, states[row, token], batch.ids[row, token + 1], weight)
-        tally = Tally.of(1, torch.zeros_like(row), told.nll, told.correct)
+        told = chunked_lm_head_loss(self.model, states[row, token], batch.ids[row, token + 1], weight)
+        tally = MetricSums.of(1, torch.zeros_like(row), told.nll, told.correct)
         return told.loss, tally if self.training else tally.with_rows(row, torch.zeros_like(row), told.correct)

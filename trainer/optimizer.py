@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.recipe import Optimizer, Stage
+from trainer.recipe import OptimizerConfig, StageConfig
 
 
 def group_of(name: str, objective: str) -> str:
@@ -37,7 +37,7 @@ def parameters(module: nn.Module, objective: str, groups: Collection[str]) -> di
     return {name: each for name, each in module.named_parameters() if group_of(name, objective) in groups}
 
 
-def build(groups: dict[str, list[nn.Parameter]], stage: Stage, settings: Optimizer) -> torch.optim.AdamW:
+def build(groups: dict[str, list[nn.Parameter]], stage: StageConfig, settings: OptimizerConfig) -> torch.optim.AdamW:
     """One optimizer for a stage; vectors of a group are not decayed."""
     parts: list[dict[str, Any]] = []
     for group, parameters in groups.items():
@@ -50,7 +50,7 @@ def build(groups: dict[str, list[nn.Parameter]], stage: Stage, settings: Optimiz
     return torch.optim.AdamW(parts, betas=settings.betas)
 
 
-def factor(stage: Stage, done: int) -> float:
+def factor(stage: StageConfig, done: int) -> float:
     """Share of the peak rate for the step after `done` steps of a stage.
 
     The rate rises over the warm-up, whose last step has the peak, and falls from there to its floor at the stage's last

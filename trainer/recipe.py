@@ -15,7 +15,7 @@ from data.distill.answers import SHARD_PROMPTS
 from data.distill.run import DistillOptions
 from data.mixes import Mix, read_mix
 from data.run_folder import RECIPE
-from data.yaml_config import Part, read_yaml
+from data.yaml_config import StrictModel, read_yaml
 from model.errors import MicroStepError
 from model.segmentation.segment import MAX_LENGTH
 
@@ -28,7 +28,7 @@ Rate = Annotated[float, Field(gt=0)]
 FOLDER = Path(__file__).parent / "recipes"
 
 
-class Base(Part):
+class BaseConfig(StrictModel):
     """The model that is built on."""
 
     name: str
@@ -40,7 +40,7 @@ class Base(Part):
     """Of transformers, with model_type: start from random weights. Only for pretraining."""
 
 
-class Distill(Part):
+class DistillConfig(StrictModel):
     """Let the base write the responses itself."""
 
     max_new_tokens: Positive = 256
@@ -60,14 +60,14 @@ class Distill(Part):
         return DistillOptions(self.max_new_tokens, **given)  # type: ignore[arg-type]
 
 
-class Data(Part):
+class DataConfig(StrictModel):
     """What is trained on."""
 
     mix: str
     """A name in data/mixes, or the path of a YAML file."""
     limit: Positive | None = None
     """Examples, after cleaning."""
-    distill: Distill | None = None
+    distill: DistillConfig | None = None
     chat: bool = True
     """Apply the base's chat template; without it, and for plain texts, only the first token is prompt."""
     template: dict[str, Any] | None = None
@@ -80,7 +80,7 @@ class Data(Part):
     """Sources that are not trained on, of those in the mix. What is prepared, measured and solved for is the same."""
 
 
-class Segmentation(Part):
+class SegmentationConfig(StrictModel):
     """Where training segments start."""
 
     rule: str = "entropy_relative"
@@ -90,7 +90,7 @@ class Segmentation(Part):
     """Solve the rule's threshold for this mean length of the training responses."""
 
 
-class Draft(Part):
+class DraftConfig(StrictModel):
     """How a micro decoder is trained on stored states of a base that stays as it is."""
 
     every: Positive = 1
@@ -99,7 +99,7 @@ class Draft(Part):
     """Draft only so many words, those most frequent in the training responses; None: all."""
 
 
-class Stage(Part):
+class StageConfig(StrictModel):
     """A part of the run with its own trainable groups."""
 
     name: str
@@ -115,7 +115,7 @@ class Stage(Part):
     """Of the peak, at the last step."""
 
 
-class Batch(Part):
+class BatchConfig(StrictModel):
     """What one optimizer step sees."""
 
     tokens: Positive = 4096
@@ -124,7 +124,7 @@ class Batch(Part):
     """Parts that a process takes one after the other."""
 
 
-class Optimizer(Part):
+class OptimizerConfig(StrictModel):
     """AdamW."""
 
     betas: tuple[float, float] = (0.9, 0.95)
@@ -134,7 +134,7 @@ class Optimizer(Part):
     """Largest norm of the gradient."""
 
 
-class Validation(Part):
+class ValidationConfig(StrictModel):
     """On examples that are never trained on."""
 
     every: Positive = 100
@@ -142,23 +142,23 @@ class Validation(Part):
     """Of the first held-out rows."""
 
 
-class Checkpoint(Part):
+class CheckpointConfig(StrictModel):
     """What is kept on the way."""
 
     every: Positive = 200
     keep: Positive = 2
 
 
-class Recipe(Part):
+class Recipe(StrictModel):
     """One training run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Of the run's folder."""
     objective: Objective
-    base: Base
-    data: Data
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    segmentation: Segmentation = Segmentation()
+    base: BaseConfig
+    data: DataConfig
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    segmentation: SegmentationConfig = SegmentationConfig()
     model: dict[str, Any] = Field(default={})
     """Fields of MicroStepConfig."""
     start: str | None = None
@@ -167,15 +167,15 @@ class Recipe(Part):
     """Which of its weights; `all`: merger, stop head and adapter as well, which must be alike."""
     adapter: dict[str, Any] | None = None
     """Fields of peft's LoraConfig, for a group `adapter` on the base."""
-    draft: Draft = Draft()
+    draft: DraftConfig = DraftConfig()
     teacher: bool = False
     """Also match the distributions of the base as it was."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast; what is trained stays in float32."""
-    batch: Batch = Batch()
-    optimizer: Optimizer = Optimizer()
-    validation: Validation = Validation()
-    checkpoint: Checkpoint = Checkpoint()
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    validation: ValidationConfig = ValidationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     log_every: Positive = 10
     minutes: Rate | None = None
     """A budget for steps and validations: as many steps as fit it here, split over the stages as theirs are."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from data.corpus.features import Gather
+from data.corpus.features import FeatureSpec
 from data.prepared import Prepared, read_prepared
 from data.run_folder import Run
 from model.hub.loading import ModelSpec, load
@@ -17,12 +17,12 @@ from model.text.document import template_arguments
 from trainer.loop import Trainer, accelerator_for
 from trainer.model_card import write_card
 from trainer.recipe import Recipe, mix_of
-from trainer.setup import Built, build
+from trainer.setup import RunSetup, build
 from trainer.time_budget import fit
 
 
 @dataclass(frozen=True)
-class Places:
+class RunPaths:
     """Folders of a run."""
 
     out: Path
@@ -45,7 +45,7 @@ class Places:
         return self.states if self.states is not None else self.prepared_for(recipe) / "states"
 
 
-def run_recipe(recipe: Recipe, places: Places, device: str, tell: Tell) -> Run | None:
+def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Run | None:
     """Prepare what is not prepared yet, and train; what was begun goes on. None in all processes but the main one.
 
     Raises:
@@ -66,8 +66,8 @@ def run_recipe(recipe: Recipe, places: Places, device: str, tell: Tell) -> Run |
 
 
 def built_from(
-    recipe: Recipe, places: Places, device: str, tell: Tell, accelerator: Accelerator | None = None
-) -> Built:
+    recipe: Recipe, places: RunPaths, device: str, tell: Tell, accelerator: Accelerator | None = None
+) -> RunSetup:
     """Prepared data, and what is trained on it. The main process prepares; the others wait for it."""
     if accelerator is None or accelerator.is_main_process:
         data = prepared_data(recipe, places, device, tell)
@@ -84,7 +84,7 @@ def _device(device: str, accelerator: Accelerator | None) -> str:
     return device if accelerator is None else str(accelerator.device)
 
 
-def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Prepared:
+def prepared_data(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Prepared:
     """The recipe's data, prepared now if it was not; a folder that was named is taken as it is."""
     if places.prepared is not None:
         return read_prepared(places.prepared)
@@ -111,16 +111,16 @@ def prepared_data(recipe: Recipe, places: Places, device: str, tell: Tell) -> Pr
     )
 
 
-def _needed(recipe: Recipe) -> tuple[Gather, ...]:
+def _needed(recipe: Recipe) -> tuple[FeatureSpec, ...]:
     """What the segmentation needs beyond the scores."""
     if recipe.objective != "micro_step":
         return ()
     rule = find_rule(recipe.segmentation.rule)
     parameters = valid_parameters(rule.name, recipe.segmentation.parameters)
     if "window" in rule.needs:
-        return (Gather("window", window=int(parameters["window"])),)
+        return (FeatureSpec("window", window=int(parameters["window"])),)
     if "attention" in rule.needs:
-        return (Gather("attention", width=recipe.segmentation.max_length),)
+        return (FeatureSpec("attention", width=recipe.segmentation.max_length),)
     if "hidden" in rule.needs:
-        return (Gather("hidden", layer=int(parameters["layer"])),)
+        return (FeatureSpec("hidden", layer=int(parameters["layer"])),)
     return ()

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from data.corpus.store_writer import as_json, put
+from data.corpus.store_writer import as_json, atomic_write
 from data.prepared import Prepared
 from data.run_folder import RunFacts, StageFacts
-from data.training_rows import Rows
+from data.training_rows import TokenRows
 from model.checkpoint_files import share_weights
 from model.decoding.generation_config import end_ids
 from model.errors import MicroStepError
@@ -44,7 +44,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy")
 
 
 @dataclass(frozen=True)
-class Built:
+class RunSetup:
     """All that a run needs."""
 
     recipe: Recipe
@@ -89,7 +89,7 @@ class Built:
             _name_base(folder, recipe)
 
 
-def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: Tell) -> Built:
+def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: Tell) -> RunSetup:
     """Load the base and put around it what the recipe says.
 
     Args:
@@ -124,7 +124,7 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, stored)
     facts = _facts(recipe, model, prepared, feed, revision)
     most = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
-    return Built(recipe, objective, model, tokenizer, feed, facts, rows.notes, most)
+    return RunSetup(recipe, objective, model, tokenizer, feed, facts, rows.notes, most)
 
 
 def objective_over_rows(model: PreTrainedModel) -> nn.Module:
@@ -133,7 +133,7 @@ def objective_over_rows(model: PreTrainedModel) -> nn.Module:
 
 
 def build_model(
-    recipe: Recipe, device: str, tell: Tell, rows: Rows | None
+    recipe: Recipe, device: str, tell: Tell, rows: TokenRows | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
     """What is trained, its tokenizer, and the base's revision.
 
@@ -186,7 +186,7 @@ def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel,
 
 
 def _micro_step(
-    recipe: Recipe, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows | None
+    recipe: Recipe, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: TokenRows | None
 ) -> MicroStepForCausalLM:
     """New modules around the base, in float32."""
     settings = dict(recipe.model)
@@ -255,4 +255,4 @@ def _name_base(folder: Path, recipe: Recipe) -> None:
     file = folder / "adapter_config.json"
     said: dict[str, Any] = json.loads(file.read_text("utf-8"))
     said |= {"base_model_name_or_path": recipe.base.name, "revision": recipe.base.revision}
-    put(file, as_json(said))
+    atomic_write(file, as_json(said))

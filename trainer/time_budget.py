@@ -20,12 +20,12 @@ from trainer import optimizer
 from trainer.batches.loader import tensor_of
 from trainer.batches.prefetch import ready
 from trainer.recipe import Recipe, same_recipe, with_steps
-from trainer.setup import Built, stage_facts
+from trainer.setup import RunSetup, stage_facts
 
 _SECONDS, _MOST, _LEAST, _WARM = 3.0, 50, 3, 2  # of measuring a stage: for so long, at most and least so many steps
 
 
-def fit(built: Built, folder: Path, accelerator: Accelerator, tell: Tell) -> Built:
+def fit(built: RunSetup, folder: Path, accelerator: Accelerator, tell: Tell) -> RunSetup:
     """The same run with stages that fill its minutes, each with its share of the steps; unchanged without a budget."""
     recipe = built.recipe
     if recipe.minutes is None:
@@ -56,7 +56,7 @@ def fitted_to(recipe: Recipe, seconds: list[float], a_validation: float = 0.0) -
     return with_steps(recipe, [max(1, int(share * total)) for share in shares])
 
 
-def _seconds_a_step(built: Built, accelerator: Accelerator) -> list[float]:
+def _seconds_a_step(built: RunSetup, accelerator: Accelerator) -> list[float]:
     """Mean of each stage, over all processes, reading included."""
     recipe, found = built.recipe, []
     built.objective.to(accelerator.device)
@@ -87,7 +87,7 @@ def _seconds_a_step(built: Built, accelerator: Accelerator) -> list[float]:
 
 
 @torch.no_grad()
-def _seconds_a_validation(built: Built, accelerator: Accelerator) -> float:
+def _seconds_a_validation(built: RunSetup, accelerator: Accelerator) -> float:
     """Of one validation, as long as its first batches say."""
     every = built.feed.held_out()
     if not every:

@@ -12,25 +12,25 @@ from analysis.options import (
     Adapter,
     FigureOut,
     LoadOptions,
-    OneModel,
+    ModelOptions,
     Out,
     Pinned,
     Revision,
     TextOptions,
     Theme,
-    give,
+    flatten_options,
     load_shown,
+    print_notes,
+    print_or_save,
     progress,
-    remark,
-    spread,
 )
 from model.errors import ExportError, MicroStepError
 from model.segmentation.segment import MAX_LENGTH, RULES
 
 if TYPE_CHECKING:
-    from analysis.attention.positions import Reading
-    from analysis.attention.request import ReadingOf
-    from analysis.segmentation.features import Gathering
+    from analysis.attention.positions import AttentionPositions
+    from analysis.attention.request import PositionsQuery
+    from analysis.segmentation.features import FeatureOptions
     from model.causal_lm.forward import Progress
     from model.hub.loading import LoadedModel, ModelSpec
 
@@ -85,27 +85,27 @@ class SegmentOptions:
         typer.Option(help="Each token that the assistant did not write is a segment. Default: in a chat with answer."),
     ] = None
 
-    def gathering(self) -> Gathering:
+    def gathering(self) -> FeatureOptions:
         """The choices that are no parameters of a rule."""
-        from analysis.segmentation.features import Gathering
+        from analysis.segmentation.features import FeatureOptions
 
-        return Gathering(prompt_apart=self.prompt_apart)
+        return FeatureOptions(prompt_apart=self.prompt_apart)
 
-    def reading_of(self, side: str, spec: ModelSpec, text: TextOptions) -> ReadingOf:
+    def reading_of(self, side: str, spec: ModelSpec, text: TextOptions) -> PositionsQuery:
         """What is read."""
-        from analysis.attention.request import ReadingOf
+        from analysis.attention.request import PositionsQuery
         from analysis.segmentation.strategy import Strategy
 
         strategy = Strategy.parse(self.strategy)
-        return ReadingOf(
+        return PositionsQuery(
             side, spec, text.document(), text.chat, text.force_bos, strategy, self.max_length, self.gathering()
         )
 
 
 @commands.command("attention", help=DEFINITIONS)
-@spread
+@flatten_options
 def attention(
-    model: OneModel,
+    model: ModelOptions,
     text: TextOptions,
     loading: LoadOptions,
     segments: SegmentOptions,
@@ -139,7 +139,7 @@ def attention(
         _check(loaded, layer, head)
     with progress("reading") as told:
         reading = asked.run(lambda _: loaded, told)
-    remark(f"{reading.facts.name}: ", reading.notes)
+    print_notes(f"{reading.facts.name}: ", reading.notes)
     if of_map:
         with progress("looking") as told:
             content = _map(loaded, reading, (layer or [0])[0], head, level, rollout, windows, told)
@@ -160,7 +160,7 @@ def _check(loaded: LoadedModel, layer: list[int] | None, head: list[int] | None)
 
 def _statistics(
     loaded: LoadedModel,
-    reading: Reading,
+    reading: AttentionPositions,
     layer: list[int] | None,
     head: list[int] | None,
     out: Path | None,
@@ -176,12 +176,12 @@ def _statistics(
         f"{len(reading)} {reading.unit}s of {reading.facts.name}; segments: {reading.strategy}. Means over queries;"
         " distance in positions, support in keys, all else in shares."
     )
-    give(table, out, caption)
+    print_or_save(table, out, caption)
 
 
 def _map(
     loaded: LoadedModel,
-    reading: Reading,
+    reading: AttentionPositions,
     layer: int,
     head: list[int] | None,
     level: Literal["tokens", "segments"],
@@ -197,14 +197,14 @@ def _map(
 
     from analysis.attention import rollout as rolling
     from analysis.attention.layer import layer_attention
-    from analysis.attention.maps import Window, window
+    from analysis.attention.maps import MapWindow, window
     from analysis.attention.result import AttentionView, rows_at
 
     source: Literal["head", "mean", "rollout"] = "rollout" if rollout else "head" if head else "mean"
     view = AttentionView(layer=layer, head=head[0] if head else 0, source=source, level=level)
     whole = rolling.rollout if rollout else layer_attention
     rows = rows_at(whole(loaded, reading, layer, told), view)
-    part = Window.of(rows.size, *windows)
+    part = MapWindow.of(rows.size, *windows)
     segmented = level == "segments" and not reading.merged
     facts = {
         "model": reading.facts.to_dict(), "layer": layer, "head": head[0] if head else None, "source": source,
@@ -272,7 +272,7 @@ class Models:
 
 
 @commands.command("attention-figure")
-@spread
+@flatten_options
 def attention_figure(
     name: Annotated[str, typer.Argument(help="maps, statistics, map or row.")],
     models: Models,
@@ -296,7 +296,7 @@ def attention_figure(
     """Draw attention, of one model or B minus A: the command that export bundles name."""
     from analysis.attention.figures import draw
     from analysis.attention.provenance import origin
-    from analysis.attention.result import NEEDS, AttentionRequest, AttentionView, open_look
+    from analysis.attention.result import NEEDS, AttentionRequest, AttentionView, compute_attention
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
     from analysis.figures.figure import check_figure
     from analysis.segmentation.strategy import Strategy
@@ -315,8 +315,8 @@ def attention_figure(
         pool,
     )
     with progress("looking") as told:
-        looked = open_look(request, view, load_shown, name, told)
+        looked = compute_attention(request, view, load_shown, name, told)
     for side in looked.sides:
-        remark(f"{side.key} {side.reading.facts.name}: ", side.reading.notes)
+        print_notes(f"{side.key} {side.reading.facts.name}: ", side.reading.notes)
     save_figure(draw(name, looked), out, origin(looked))
     print(out)

@@ -10,13 +10,13 @@ import plotly.graph_objects as go
 
 from analysis.attention.map_figure import map_
 from analysis.attention.overview_figures import maps, statistics
-from analysis.attention.result import Looked
-from analysis.figures.figure import Drawn, check_figure, safe, visible
+from analysis.attention.result import AttentionResult
+from analysis.figures.figure import Figure, check_figure, safe, visible
 from analysis.figures.static_strip import Page, StillRow, around
 from analysis.score_registry import significant
 
 
-def row(looked: Looked) -> Drawn:
+def row(looked: AttentionResult) -> Figure:
     """The text, coloured by what the pinned query attends to; without a pin, by what each key receives."""
     view, reading = looked.view, looked.reading
     weight, query = looked.spread()
@@ -54,15 +54,20 @@ def row(looked: Looked) -> Drawn:
     what = f"{looked.title}, {view.what}. "
     if query is None:
         how = f"The mean weight that each {unit} has from the queries that see it. A click pins a query."
-        return Drawn("row", "What is attended to", what + how, make, table)
+        return Figure("row", "What is attended to", what + how, make, table)
     word = visible(looked.names()[query], 30)
-    return Drawn("row", f"What {word} attends to", f"{what}The pinned {unit} and the weights of its row.", make, table)
+    return Figure("row", f"What {word} attends to", f"{what}The pinned {unit} and the weights of its row.", make, table)
 
 
-FIGURES: dict[str, Callable[[Looked], Drawn]] = {"maps": maps, "statistics": statistics, "map": map_, "row": row}
+FIGURES: dict[str, Callable[[AttentionResult], Figure]] = {
+    "maps": maps,
+    "statistics": statistics,
+    "map": map_,
+    "row": row,
+}
 
 
-def draw(name: str, looked: Looked) -> Drawn:
+def draw(name: str, looked: AttentionResult) -> Figure:
     """Draw a figure by name.
 
     Raises:

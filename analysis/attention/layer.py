@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.attention.positions import Reading, attend
-from model.causal_lm.attention_capture import Rows
+from analysis.attention.positions import AttentionPositions, attend
+from model.causal_lm.attention_capture import AttentionRows
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel
@@ -20,9 +20,9 @@ from model.hub.loading import LoadedModel
 class LayerAttention:
     """What one layer was given: queries and keys, some MB where its maps would take GB."""
 
-    reading: Reading
+    reading: AttentionPositions
     layer: int
-    attended: Rows
+    attended: AttentionRows
 
     @property
     def heads(self) -> int:
@@ -62,12 +62,12 @@ class HeadRows:
 
 
 def layer_attention(
-    loaded: LoadedModel, reading: Reading, layer: int, progress: Progress | None = None
+    loaded: LoadedModel, reading: AttentionPositions, layer: int, progress: Progress | None = None
 ) -> LayerAttention:
     """Run the model as far as a layer; errors as `attend`."""
     found: list[LayerAttention] = []
 
-    def keep(_: int, attended: Rows) -> None:
+    def keep(_: int, attended: AttentionRows) -> None:
         found.append(LayerAttention(reading, layer, attended))
 
     attend(loaded, reading, [layer], keep, progress)

@@ -12,10 +12,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from analysis.attention.maps import Cells
+from analysis.attention.maps import MapCells
 from analysis.attention.pooling import POOLS
-from analysis.attention.result import SOURCES, Looked
-from analysis.figures.figure import Drawn, safe
+from analysis.attention.result import SOURCES, AttentionResult
+from analysis.figures.figure import Figure, safe
 from analysis.figures.theme import INK, SOFT, styled
 from analysis.figures.weight_colors import MARKS, diverging, sequential
 
@@ -25,12 +25,12 @@ FULL_LINES = 40  # boundaries up to which they cross the whole map
 LONGEST = 14  # characters of a word on an axis
 
 
-def map_(looked: Looked) -> Drawn:
+def map_(looked: AttentionResult) -> Figure:
     """The chosen map in its window."""
     view, reading = looked.view, looked.reading
-    found: list[Cells] = []
+    found: list[MapCells] = []
 
-    def cells() -> Cells:
+    def cells() -> MapCells:
         if not found:
             found.append(looked.cells())
         return found[0]
@@ -42,7 +42,7 @@ def map_(looked: Looked) -> Drawn:
     where = "" if part == type(part).of(looked.size) else f" Queries {part.q0} to {part.q1 - 1}, keys {part.k0} to "
     where += f"{part.k1 - 1}, of {looked.size:,}." if where else ""
     along = f"; segments ({reading.strategy}) along the diagonal" if len(looked.boundaries()) else ""
-    return Drawn(
+    return Figure(
         "map",
         f"{looked.title}: {view.what}",
         f"{SOURCES[view.source].capitalize()}; {detail}.{where} Queries down, keys to the right"
@@ -52,7 +52,7 @@ def map_(looked: Looked) -> Drawn:
     )
 
 
-def _table(looked: Looked, cells: Cells) -> pd.DataFrame:
+def _table(looked: AttentionResult, cells: MapCells) -> pd.DataFrame:
     """A row a cell that is there: query, key, their words, weight."""
     row, column = np.nonzero(~np.isnan(cells.weight))
     names = np.array(looked.names(), dtype=object)
@@ -69,7 +69,7 @@ def _table(looked: Looked, cells: Cells) -> pd.DataFrame:
     )
 
 
-def _draw(looked: Looked, cells: Cells) -> go.Figure:
+def _draw(looked: AttentionResult, cells: MapCells) -> go.Figure:
     theme, signed, part = looked.view.theme, looked.difference, cells.window
     middle = (cells.step - 1) / 2
     x, y = cells.keys + middle, cells.queries + middle
@@ -125,7 +125,7 @@ def _labels(names: tuple[str, ...], at: NDArray[np.int64]) -> dict[str, object]:
     }
 
 
-def _every(names: tuple[str, ...], at: NDArray[np.int64], cells: Cells) -> dict[str, object]:
+def _every(names: tuple[str, ...], at: NDArray[np.int64], cells: MapCells) -> dict[str, object]:
     """Words for every place, which only a pointer brings up."""
     text = []
     for i in at.tolist():
@@ -135,7 +135,7 @@ def _every(names: tuple[str, ...], at: NDArray[np.int64], cells: Cells) -> dict[
     return {"tickvals": (at + (cells.step - 1) / 2).tolist(), "ticktext": text}
 
 
-def _boundaries(figure: go.Figure, looked: Looked, k0: int, k1: int, q0: int, q1: int) -> None:
+def _boundaries(figure: go.Figure, looked: AttentionResult, k0: int, k1: int, q0: int, q1: int) -> None:
     """Segments as a stair along the diagonal, and across the map where they are few."""
     starts = looked.boundaries()
     edges = np.unique(np.concatenate([starts, [looked.size]]))
@@ -161,7 +161,7 @@ def _boundaries(figure: go.Figure, looked: Looked, k0: int, k1: int, q0: int, q1
     )  # fmt: skip
 
 
-def _pin(figure: go.Figure, looked: Looked, cells: Cells) -> None:
+def _pin(figure: go.Figure, looked: AttentionResult, cells: MapCells) -> None:
     """A frame around the row of the pinned query."""
     query, part = looked.query, cells.window
     if query is None or not part.q0 <= query < part.q1:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.attention.pooling import Grid, Pool, Pooler
+from analysis.attention.pooling import Pool, PooledGrid, Pooler
 from model.errors import MicroStepError
 
 _BLOCK_ELEMENTS = 1 << 22
@@ -21,7 +21,7 @@ _BLOCK_ELEMENTS = 1 << 22
 Floats = NDArray[np.float32]
 
 
-class Rows(Protocol):
+class MapRows(Protocol):
     """A map that gives its rows."""
 
     @property
@@ -33,7 +33,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Window:
+class MapWindow:
     """Queries [q0, q1) by keys [k0, k1)."""
 
     q0: int
@@ -42,7 +42,7 @@ class Window:
     k1: int
 
     @classmethod
-    def of(cls, size: int, queries: tuple[int, int] | None = None, keys: tuple[int, int] | None = None) -> Window:
+    def of(cls, size: int, queries: tuple[int, int] | None = None, keys: tuple[int, int] | None = None) -> MapWindow:
         """A window of a map; all of it where nothing else is said.
 
         Raises:
@@ -60,10 +60,10 @@ class Window:
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class MapCells:
     """What is drawn of a map: queries and keys from q0 and k0, `step` to a cell; 1 is full detail."""
 
-    window: Window
+    window: MapWindow
     step: int
     weight: Floats  # [Q, K]; NaN where every key of the cell comes after every query
 
@@ -83,14 +83,14 @@ class Cells:
         return np.arange(self.window.k0, self.window.k1, self.step)
 
 
-def blocks(map_: Rows, begin: int, end: int) -> Iterator[tuple[int, Floats]]:
+def blocks(map_: MapRows, begin: int, end: int) -> Iterator[tuple[int, Floats]]:
     """The rows begin .. end - 1 in blocks, each with its first query."""
     step = max(1, _BLOCK_ELEMENTS // map_.size)
     for at in range(begin, end, step):
         yield at, map_.rows(at, min(end, at + step))
 
 
-def window(map_: Rows, part: Window) -> Floats:
+def window(map_: MapRows, part: MapWindow) -> Floats:
     """[Q, K] a part of a map in full; NaN where the key comes after the query."""
     found = np.zeros((part.q1 - part.q0, part.k1 - part.k0), dtype=np.float32)
     for at, rows in blocks(map_, part.q0, part.q1):
@@ -101,17 +101,17 @@ def window(map_: Rows, part: Window) -> Floats:
     return found
 
 
-def cells(map_: Rows, part: Window, most: int, pool: Pool) -> Cells:
+def cells(map_: MapRows, part: MapWindow, most: int, pool: Pool) -> MapCells:
     """A part of a map in at most `most` cells a side: in full where it fits, else pooled."""
     if part.longest <= most:
-        return Cells(part, 1, window(map_, part))
-    if part == Window.of(map_.size):
-        grid = Grid(map_.size, most)
+        return MapCells(part, 1, window(map_, part))
+    if part == MapWindow.of(map_.size):
+        grid = PooledGrid(map_.size, most)
         pooler = Pooler(grid, pool, 1)
         for at, rows in blocks(map_, 0, map_.size):
             pooler.add(at, torch.as_tensor(rows)[None])
-        return Cells(part, grid.step, pooler.done()[0])
-    return Cells(part, step := -(-part.longest // most), _pooled(window(map_, part), step, pool))
+        return MapCells(part, grid.step, pooler.done()[0])
+    return MapCells(part, step := -(-part.longest // most), _pooled(window(map_, part), step, pool))
 
 
 def _pooled(whole: Floats, step: int, pool: Pool) -> Floats:
@@ -130,14 +130,14 @@ def _pooled(whole: Floats, step: int, pool: Pool) -> Floats:
         return np.where(pairs > 0, values if pool == "max" else values / pairs, np.nan).astype(np.float32)
 
 
-def row(map_: Rows, query: int) -> Floats:
+def row(map_: MapRows, query: int) -> Floats:
     """[size] what one query attends to; NaN for keys after it."""
     found = np.full(map_.size, np.nan, dtype=np.float32)
     found[: query + 1] = map_.rows(query, query + 1)[0]
     return found
 
 
-def received(map_: Rows) -> Floats:
+def received(map_: MapRows) -> Floats:
     """[size] the mean weight that each key has from the queries that it does not come after."""
     total = np.zeros(map_.size)
     for _, rows in blocks(map_, 0, map_.size):

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.attention.layer import LayerAttention
-from analysis.attention.pooling import Grid, Pool, Pooler
-from analysis.attention.positions import Reading, attend, check_layers
-from analysis.attention.statistics import STATISTICS, Tally, Targets, statistic
-from model.causal_lm.attention_capture import Rows
+from analysis.attention.pooling import Pool, PooledGrid, Pooler
+from analysis.attention.positions import AttentionPositions, attend, check_layers
+from analysis.attention.statistics import STATISTICS, HeadSums, Targets, statistic
+from model.causal_lm.attention_capture import AttentionRows
 from model.causal_lm.attention_layers import with_attention
 from model.causal_lm.forward import Progress
 from model.errors import ModelError
@@ -28,7 +28,7 @@ _BLOCK_ELEMENTS = 1 << 21  # attention weights at a time: more leave the process
 class Overview:
     """L layers of H heads over P positions."""
 
-    reading: Reading
+    reading: AttentionPositions
     layers: tuple[int, ...]  # which they are in the model
     pool: Pool
     maps: NDArray[np.float32]  # [L, H, C, C] pooled weights; NaN where a cell has no key before its query
@@ -51,7 +51,7 @@ class Overview:
     @property
     def step(self) -> int:
         """Positions of a cell of the maps."""
-        return Grid(len(self.reading), CELLS).step
+        return PooledGrid(len(self.reading), CELLS).step
 
     def of(self, name: str) -> NDArray[np.float64]:
         """[L, H] a statistic; an error as `statistic`."""
@@ -75,7 +75,7 @@ def blocks(n: int, heads: int) -> Iterator[tuple[int, int]]:
 
 def overview(
     loaded: LoadedModel,
-    reading: Reading,
+    reading: AttentionPositions,
     layers: Sequence[int] | None = None,
     pool: Pool = "max",
     keep: int | None = None,
@@ -101,14 +101,14 @@ def overview(
     numbers: dict[int, NDArray[np.float64]] = {}
     kept: list[LayerAttention] = []
 
-    def look(layer: int, attended: Rows) -> None:
+    def look(layer: int, attended: AttentionRows) -> None:
         heads = attended.heads
         if maps and (usual := len(next(iter(maps.values())))) != heads:
             raise ModelError(
                 f"layer {layer} of {loaded.facts.family} has {heads} heads, but the layers before it have {usual}:"
                 " choose layers with equal numbers of heads"
             )
-        pooler, tally = Pooler(Grid(n, CELLS), pool, heads, attended.device), Tally(targets, heads)
+        pooler, tally = Pooler(PooledGrid(n, CELLS), pool, heads, attended.device), HeadSums(targets, heads)
         for begin, end in blocks(n, heads):
             rows: Tensor = attended.rows(begin, end, None)
             pooler.add(begin, rows)

@@ -7,9 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from analysis.attention.result import MAPS, Looked
+from analysis.attention.result import MAPS, AttentionResult
 from analysis.attention.statistics import STATISTICS, statistic
-from analysis.figures.figure import Drawn
+from analysis.figures.figure import Figure
 from analysis.figures.theme import INK, styled
 from analysis.figures.weight_colors import byte_marks, byte_scale, bytes_of, diverging, sequential
 from analysis.score_registry import significant
@@ -21,7 +21,7 @@ WIDTH = 900  # pixels that a page gives a figure
 SMALLEST, LARGEST = 26, 100  # pixels of a map
 
 
-def maps(looked: Looked) -> Drawn:
+def maps(looked: AttentionResult) -> Figure:
     """The pooled map of every layer and head, in one picture."""
     request, signed = looked.request, looked.difference
 
@@ -61,7 +61,7 @@ def maps(looked: Looked) -> Drawn:
     held = {"max": "the largest", "mean": "the mean"}[request.pool]
     cell = f"a cell is {held} of {step} x {step} {looked.reading.unit}s" if step > 1 else "a cell is one weight"
     ends = "from -1 to 1" if signed else "from 0 to 1"
-    return Drawn(
+    return Figure(
         "maps",
         "All layers and heads",
         f"{looked.title}: queries down, keys to the right, {cell}; colour by the root of the weight, {ends}. A click "
@@ -71,7 +71,7 @@ def maps(looked: Looked) -> Drawn:
     )
 
 
-def statistics(looked: Looked) -> Drawn:
+def statistics(looked: AttentionResult) -> Figure:
     """One statistic of every layer and head."""
     view = looked.view
     chosen = statistic(view.shown if view.shown != MAPS else "evenness")
@@ -94,7 +94,7 @@ def statistics(looked: Looked) -> Drawn:
     ends = "from 0 to 1" if chosen.top else "from 0 to the largest of this text"
     if looked.difference:
         ends = "from -1 to 1" if chosen.top else "to the largest difference of this text, both ways"
-    return Drawn(
+    return Figure(
         "statistics",
         f"{chosen.title.capitalize()} of all layers and heads",
         f"{looked.title}. {chosen.meaning} Mean over queries; colours {ends}. A click chooses layer and head.",
@@ -103,14 +103,14 @@ def statistics(looked: Looked) -> Drawn:
     )
 
 
-def statistic_table(looked: Looked) -> pd.DataFrame:
+def statistic_table(looked: AttentionResult) -> pd.DataFrame:
     """A row a layer and head: layer, head and all statistics, of one model or B's minus A's."""
     heads = looked.statistic("evenness").shape[1]
     layer, head = np.repeat(looked.layers, heads), np.tile(np.arange(heads), len(looked.layers))
     return pd.DataFrame({"layer": layer, "head": head, **{name: looked.statistic(name).ravel() for name in STATISTICS}})
 
 
-def _step(looked: Looked) -> int:
+def _step(looked: AttentionResult) -> int:
     overview = looked.sides[-1].overview
     return overview.step if overview is not None else 1
 
@@ -139,11 +139,11 @@ def _small(every: NDArray[np.float64], pool: str) -> NDArray[np.float64]:
     return np.where(known > 0, values, np.nan)
 
 
-def _legend(looked: Looked) -> str:
+def _legend(looked: AttentionResult) -> str:
     return "weight, B − A" if looked.difference else "weight"
 
 
-def _grid(figure: go.Figure, looked: Looked) -> go.Figure:
+def _grid(figure: go.Figure, looked: AttentionResult) -> go.Figure:
     """Axes of layers and heads, the chosen pair framed, and what can be pointed at and clicked."""
     view, theme = looked.view, looked.view.theme
     table = statistic_table(looked)

@@ -25,7 +25,7 @@ POOLS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Grid:
+class PooledGrid:
     """How n positions become at most `cells` cells a side, all of one size but the last."""
 
     n: int
@@ -59,7 +59,7 @@ class Grid:
 class Pooler:
     """Pools H maps over the same n positions."""
 
-    def __init__(self, grid: Grid, pool: Pool, heads: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, grid: PooledGrid, pool: Pool, heads: int, device: torch.device | str = "cpu") -> None:
         if pool not in POOLS:
             raise MicroStepError(f"unknown pooling {pool!r}; use one of {', '.join(POOLS)}")
         self.grid, self.pool = grid, pool

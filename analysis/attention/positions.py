@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from analysis.uncertainty.scoring import encode_for
-from model.causal_lm.attention_capture import Enough, Rows, Visit, capture, private_copy
+from model.causal_lm.attention_capture import AttentionRows, StopForward, Visit, capture, private_copy
 from model.causal_lm.attention_layers import check_attention, readable, whole_maps
 from model.causal_lm.forward import Progress, body, check_readable, context_length, family_of, text_config, watched
 from model.causal_lm.parts import option
 from model.errors import MicroStepError, ModelError, TextError
 from model.hub.loading import LoadedModel
-from model.hub.model_info import ModelFacts
+from model.hub.model_info import ModelInfo
 from model.text.document import Document
 from model.text.encoding import EncodedText
 
@@ -31,10 +31,10 @@ BOS = "BOS"  # what stands for it: it has no characters
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class AttentionPositions:
     """One text as P positions of one model, from N tokens in segments. Compared by identity."""
 
-    facts: ModelFacts
+    facts: ModelInfo
     encoded: EncodedText  # N tokens
     token_starts: NDArray[np.bool_]  # [N] the token starts a segment
     strategy: str  # what cut the segments, for the reader
@@ -161,7 +161,7 @@ def merges(loaded: LoadedModel) -> bool:
 
 def read(
     loaded: LoadedModel, encoded: EncodedText, starts: NDArray[np.bool_], strategy: str, notes: tuple[str, ...] = ()
-) -> Reading:
+) -> AttentionPositions:
     """The positions of an encoded text.
 
     Args:
@@ -177,15 +177,19 @@ def read(
     if not merges(loaded):
         if loaded.facts.micro_step is not None:
             notes = (*notes, "this micro_step model decodes losslessly: its base reads single tokens")
-        return Reading(loaded.facts, encoded, starts, strategy, False, notes)
+        return AttentionPositions(loaded.facts, encoded, starts, strategy, False, notes)
     if not encoded.prefix:
         starts[1:2] = True
     said = "macro attention: of the base, over merged segments"
-    return Reading(loaded.facts, encoded, starts, strategy, True, (*notes, said))
+    return AttentionPositions(loaded.facts, encoded, starts, strategy, True, (*notes, said))
 
 
 def attend(
-    loaded: LoadedModel, reading: Reading, layers: Sequence[int], visit: Visit, progress: Progress | None = None
+    loaded: LoadedModel,
+    reading: AttentionPositions,
+    layers: Sequence[int],
+    visit: Visit,
+    progress: Progress | None = None,
 ) -> None:
     """One pass of the model over a reading; `visit` is given the queries and keys of each chosen layer in its turn.
 
@@ -207,11 +211,11 @@ def attend(
         _attend_whole(loaded, reading, ids, chosen, visit)
         return
 
-    def seen(layer: int, attended: Rows) -> None:
+    def seen(layer: int, attended: AttentionRows) -> None:
         visit(layer, attended)
         left.discard(layer)
         if not left:
-            raise Enough
+            raise StopForward
 
     with torch.inference_mode(), watched(loaded.model, progress), _enough():
         private = private_copy(loaded.model)
@@ -231,7 +235,7 @@ def attend(
 
 
 def _attend_whole(
-    loaded: LoadedModel, reading: Reading, ids: NDArray[np.int64], chosen: tuple[int, ...], visit: Visit
+    loaded: LoadedModel, reading: AttentionPositions, ids: NDArray[np.int64], chosen: tuple[int, ...], visit: Visit
 ) -> None:
     """The same of a family that gives its maps only all at once."""
     if reading.merged:
@@ -244,7 +248,7 @@ def _attend_whole(
             visit(layer, maps[layer])
 
 
-def _check_positions(loaded: LoadedModel, reading: Reading, chosen: tuple[int, ...]) -> None:
+def _check_positions(loaded: LoadedModel, reading: AttentionPositions, chosen: tuple[int, ...]) -> None:
     """Raise ModelError where a layer reads tokens, and the reading's positions are segments."""
     below = loaded.model.config.merge_layer if reading.merged else 0
     if chosen[0] < below:
@@ -260,7 +264,7 @@ def _check_positions(loaded: LoadedModel, reading: Reading, chosen: tuple[int, .
 def _enough() -> Iterator[None]:
     try:
         yield
-    except Enough:
+    except StopForward:
         return
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from analysis.attention.result import Looked
+from analysis.attention.result import AttentionResult
 from analysis.document_file import document_file
-from analysis.export import Origin
+from analysis.provenance import Provenance
 from analysis.query import apart_words, command_line, load_words, model_words, text_words
 
 
-def origin(looked: Looked) -> Origin:
+def origin(looked: AttentionResult) -> Provenance:
     """Where a figure of what is looked at comes from."""
     request = looked.request
     asked = dataclasses.asdict(request)
-    return Origin(
+    return Provenance(
         command=lambda figure, out: command(figure, looked, out),
         request={**asked, "strategy": str(request.strategy)},
         view=dataclasses.asdict(looked.view),
@@ -25,7 +25,7 @@ def origin(looked: Looked) -> Origin:
     )
 
 
-def command(figure: str, looked: Looked, out: str) -> str:
+def command(figure: str, looked: AttentionResult, out: str) -> str:
     """The command line that makes the same figure, in a folder that holds the origin's files."""
     request, view = looked.request, looked.view
     words = ["attention-figure", figure]

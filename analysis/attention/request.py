@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from analysis.attention.layer import LayerAttention, layer_attention
 from analysis.attention.overview import Overview, overview
 from analysis.attention.pooling import Pool
-from analysis.attention.positions import Reading, encode_whole, merges, read
+from analysis.attention.positions import AttentionPositions, encode_whole, merges, read
 from analysis.attention.rollout import Rollout, rollout
-from analysis.query import Load, RunCost, scoring_cost
+from analysis.query import ModelLoader, RunCost, scoring_cost
 from analysis.segmentation.boundaries import DEFAULT, starts_cost, starts_of
-from analysis.segmentation.features import Gathering
+from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.strategy import Strategy
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelSpec
@@ -23,7 +23,7 @@ from model.text.document import Document
 
 
 @dataclass(frozen=True)
-class ReadingOf:
+class PositionsQuery:
     """How one model reads a text: its positions, and their segments."""
 
     side: str  # A or B
@@ -33,7 +33,7 @@ class ReadingOf:
     force_bos: bool = False
     strategy: Strategy = DEFAULT
     max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
-    how: Gathering = field(default_factory=Gathering)
+    how: FeatureOptions = field(default_factory=FeatureOptions)
     cut_by: ModelSpec | None = None  # A, where B - A is looked at: scores of its own would cut B's text differently
 
     @property
@@ -49,7 +49,7 @@ class ReadingOf:
         """What so many passes over the text take."""
         return scoring_cost(loaded, self.document, self.chat, self.force_bos, passes=count)
 
-    def run(self, load: Load, progress: Progress | None = None) -> Reading:
+    def run(self, load: ModelLoader, progress: Progress | None = None) -> AttentionPositions:
         """The reading.
 
         Raises:
@@ -79,10 +79,10 @@ class ReadingOf:
 
 
 @dataclass(frozen=True)
-class OverviewOf:
+class OverviewQuery:
     """The small maps and statistics of all layers and heads of a reading."""
 
-    of: ReadingOf
+    of: PositionsQuery
     pool: Pool = "max"
     keep: int | None = None  # a layer that is looked at as well, in the same pass
 
@@ -95,17 +95,19 @@ class OverviewOf:
         """What a run takes: a pass, and all rows of attention a second time."""
         return self.of.passes(loaded, 2.0)
 
-    def run(self, load: Load, progress: Progress | None = None, reading: Reading | None = None) -> Overview:
+    def run(
+        self, load: ModelLoader, progress: Progress | None = None, reading: AttentionPositions | None = None
+    ) -> Overview:
         """The overview; of a reading that was answered before, where there is one."""
         reading = reading or self.of.run(load)
         return overview(load(self.of.spec), reading, None, self.pool, self.keep, progress)
 
 
 @dataclass(frozen=True)
-class LayerOf:
+class LayerQuery:
     """One layer of a reading."""
 
-    of: ReadingOf
+    of: PositionsQuery
     layer: int
 
     @property
@@ -117,16 +119,18 @@ class LayerOf:
         """What a run takes: the layers up to this one."""
         return self.of.passes(loaded, min(1.0, (self.layer + 1) / loaded.facts.layers))
 
-    def run(self, load: Load, progress: Progress | None = None, reading: Reading | None = None) -> LayerAttention:
+    def run(
+        self, load: ModelLoader, progress: Progress | None = None, reading: AttentionPositions | None = None
+    ) -> LayerAttention:
         """The layer's queries and keys."""
         return layer_attention(load(self.of.spec), reading or self.of.run(load), self.layer, progress)
 
 
 @dataclass(frozen=True)
-class RolloutOf:
+class RolloutQuery:
     """The rollout of a reading through the layers 0 .. layer."""
 
-    of: ReadingOf
+    of: PositionsQuery
     layer: int
 
     @property
@@ -141,6 +145,8 @@ class RolloutOf:
             found, work=found.work + (self.layer + 1) * found.tokens**3 / 3, memory=found.memory + 4 * found.tokens**2
         )
 
-    def run(self, load: Load, progress: Progress | None = None, reading: Reading | None = None) -> Rollout:
+    def run(
+        self, load: ModelLoader, progress: Progress | None = None, reading: AttentionPositions | None = None
+    ) -> Rollout:
         """The rollout."""
         return rollout(load(self.of.spec), reading or self.of.run(load), self.layer, progress)

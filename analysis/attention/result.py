@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.attention.layer import LayerAttention
-from analysis.attention.maps import Cells, Rows, Window, cells, received, row
+from analysis.attention.maps import MapCells, MapRows, MapWindow, cells, received, row
 from analysis.attention.overview import Overview
 from analysis.attention.pooling import POOLS, Pool
-from analysis.attention.positions import Reading, check_heads, check_layers
-from analysis.attention.request import LayerOf, OverviewOf, ReadingOf, RolloutOf
+from analysis.attention.positions import AttentionPositions, check_heads, check_layers
+from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
 from analysis.attention.rollout import Rollout
 from analysis.attention.segments import SegmentRows
 from analysis.attention.statistics import statistic
-from analysis.figures.theme import Theme
-from analysis.query import Load
+from analysis.query import ModelLoader
 from analysis.segmentation.boundaries import only_text
-from analysis.segmentation.features import Gathering
-from analysis.segmentation.segmented_text import Kept
+from analysis.segmentation.features import FeatureOptions
+from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.strategy import Strategy
+from analysis.view import Theme
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
@@ -89,9 +89,9 @@ class AttentionRequest:
     document: Document
     chat: bool = False
     force_bos: bool = False
-    strategy: Strategy = ReadingOf.strategy
-    max_length: int = ReadingOf.max_length
-    how: Gathering = field(default_factory=Gathering)
+    strategy: Strategy = PositionsQuery.strategy
+    max_length: int = PositionsQuery.max_length
+    how: FeatureOptions = field(default_factory=FeatureOptions)
     pool: Pool = "max"
 
     def __post_init__(self) -> None:
@@ -100,11 +100,11 @@ class AttentionRequest:
         if self.pool not in POOLS:
             raise MicroStepError(f"unknown pooling {self.pool!r}; use one of {', '.join(POOLS)}")
 
-    def readings(self) -> list[ReadingOf]:
+    def readings(self) -> list[PositionsQuery]:
         """A question a model. B - A is of the same segments: those that A's scores give, where scores decide."""
         first = None if only_text(self.strategy) else self.models[0][1]
         return [
-            ReadingOf(
+            PositionsQuery(
                 key, spec, self.document, self.chat, self.force_bos, self.strategy, self.max_length, self.how,
                 first if place else None,
             )
@@ -113,24 +113,24 @@ class AttentionRequest:
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class AttentionSide:
     """One model's part; what was not asked for is None."""
 
     key: str  # A, B
-    reading: Reading
+    reading: AttentionPositions
     overview: Overview | None = None
-    rows: Rows | None = None  # of the large map
+    rows: MapRows | None = None  # of the large map
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class AttentionResult:
     """Attention of one model, or of two over the same positions."""
 
     request: AttentionRequest
-    sides: tuple[Side, ...]
+    sides: tuple[AttentionSide, ...]
     view: AttentionView
     most: int = CELLS  # cells a side of the large map that are drawn
-    kept: Kept = field(default_factory=Kept)
+    kept: MemoCache = field(default_factory=MemoCache)
 
     def __post_init__(self) -> None:
         if len(self.sides) == 2:
@@ -142,7 +142,7 @@ class Looked:
         return len(self.sides) == 2
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> AttentionPositions:
         """The positions, the same for both."""
         return self.sides[-1].reading
 
@@ -151,7 +151,7 @@ class Looked:
         """Whose attention it is."""
         return "B − A" if self.difference else f"{self.sides[0].key} {self.sides[0].reading.facts.name}"
 
-    def of(self, values: Callable[[Side], NDArray[np.floating]]) -> NDArray[np.float64]:
+    def of(self, values: Callable[[AttentionSide], NDArray[np.floating]]) -> NDArray[np.float64]:
         """An array of the side, or B's minus A's.
 
         Raises:
@@ -183,11 +183,11 @@ class Looked:
         return _there(self.sides[-1].rows).size
 
     @property
-    def window(self) -> Window:
+    def window(self) -> MapWindow:
         """The part of the large map that is shown."""
-        return Window.of(self.size, self.view.queries, self.view.keys)
+        return MapWindow.of(self.size, self.view.queries, self.view.keys)
 
-    def cells(self) -> Cells:
+    def cells(self) -> MapCells:
         """What is drawn of the large map."""
         found = [self._cells(side) for side in self.sides]
         if not self.difference:
@@ -199,7 +199,7 @@ class Looked:
         """Whether a row of the large map is a segment of several positions."""
         return self.view.level == "segments" and not self.reading.merged
 
-    def _cells(self, side: Side) -> Cells:
+    def _cells(self, side: AttentionSide) -> MapCells:
         asked = self.window, self.most, self.request.pool
         return self.kept.get(("cells", side, *asked), lambda: cells(_there(side.rows), *asked))
 
@@ -216,7 +216,7 @@ class Looked:
             return self.of(self._received), None
         return self.of(lambda side: row(_there(side.rows), query)), query
 
-    def _received(self, side: Side) -> NDArray[np.floating]:
+    def _received(self, side: AttentionSide) -> NDArray[np.floating]:
         return self.kept.get(("received", side), lambda: received(_there(side.rows)))
 
     def names(self) -> tuple[str, ...]:
@@ -244,7 +244,7 @@ def _there(value: Given | None) -> Given:
     return value
 
 
-def check_comparable(a: Reading, b: Reading) -> None:
+def check_comparable(a: AttentionPositions, b: AttentionPositions) -> None:
     """Raise MicroStepError if two readings are not of the same tokens in the same positions."""
     if a.facts.tokenizer_hash != b.facts.tokenizer_hash or a.lead != b.lead:
         raise MicroStepError("B − A needs two models with the same tokenizer, which cut the text into the same tokens")
@@ -256,9 +256,9 @@ def check_comparable(a: Reading, b: Reading) -> None:
         raise MicroStepError("B − A needs the same segments, and the models cut the text differently: cut it by words")
 
 
-def rows_at(of: LayerAttention | Rollout, view: AttentionView) -> Rows:
+def rows_at(of: LayerAttention | Rollout, view: AttentionView) -> MapRows:
     """The large map, at the level that is looked at; an error as `LayerAttention.rows_of`."""
-    rows: Rows = of if isinstance(of, Rollout) else of.rows_of(view.head if view.source == "head" else None)
+    rows: MapRows = of if isinstance(of, Rollout) else of.rows_of(view.head if view.source == "head" else None)
     segmented = view.level == "segments" and not of.reading.merged
     return SegmentRows(rows, of.reading.starts) if segmented else rows
 
@@ -271,9 +271,9 @@ NEEDS: Mapping[str, tuple[bool, bool]] = {  # what each figure shows: the overvi
 }
 
 
-def open_look(
-    request: AttentionRequest, view: AttentionView, load: Load, figure: str, progress: Progress | None = None
-) -> Looked:
+def compute_attention(
+    request: AttentionRequest, view: AttentionView, load: ModelLoader, figure: str, progress: Progress | None = None
+) -> AttentionResult:
     """Run the models for one figure.
 
     Raises:
@@ -292,8 +292,8 @@ def open_look(
             check_heads(model, [view.head])
         reading = each.run(load, part(i, 0, 0.4))
         rest = part(i, 0.4, 0.6)
-        found = OverviewOf(each, request.pool).run(load, rest, reading) if of_all else None
-        question = RolloutOf(each, view.layer) if view.source == "rollout" else LayerOf(each, view.layer)
+        found = OverviewQuery(each, request.pool).run(load, rest, reading) if of_all else None
+        question = RolloutQuery(each, view.layer) if view.source == "rollout" else LayerQuery(each, view.layer)
         rows = rows_at(question.run(load, rest, reading), view) if of_one else None
-        sides.append(Side(each.side, reading, found, rows))
-    return Looked(request, tuple(sides), view)
+        sides.append(AttentionSide(each.side, reading, found, rows))
+    return AttentionResult(request, tuple(sides), view)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.attention.positions import Reading, attend, check_layers
-from model.causal_lm.attention_capture import Rows
+from analysis.attention.positions import AttentionPositions, attend, check_layers
+from model.causal_lm.attention_capture import AttentionRows
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.forward import Progress
 from model.errors import TooLarge
@@ -27,7 +27,7 @@ _SPARE = 0.9  # share of the free memory that a run may plan with
 class Rollout:
     """The rollout through layers 0 .. layer."""
 
-    reading: Reading
+    reading: AttentionPositions
     layer: int
     whole: NDArray[np.float32]  # [P, P], nothing after the diagonal
 
@@ -41,7 +41,7 @@ class Rollout:
         return self.whole[begin:end, :end]
 
 
-def rollout(loaded: LoadedModel, reading: Reading, layer: int, progress: Progress | None = None) -> Rollout:
+def rollout(loaded: LoadedModel, reading: AttentionPositions, layer: int, progress: Progress | None = None) -> Rollout:
     """Roll attention out through the layers 0 .. layer; one [P, P] array is held.
 
     Raises:
@@ -61,7 +61,7 @@ def rollout(loaded: LoadedModel, reading: Reading, layer: int, progress: Progres
     return Rollout(reading, layer, whole.cpu().numpy())
 
 
-def _through(attended: Rows, whole: torch.Tensor) -> None:
+def _through(attended: AttentionRows, whole: torch.Tensor) -> None:
     """One layer, in place. Rows only look back: from the last block on, no row is read after it was overwritten."""
     n, heads = len(whole), attended.heads
     step = max(1, min(256, _BLOCK_ELEMENTS // (heads * n)))

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.attention.maps import Rows
+from analysis.attention.maps import MapRows
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentRows:
     """A map of P positions as one of S segments. A row still sums to what its tokens' rows sum to: 1."""
 
-    of: Rows
+    of: MapRows
     starts: NDArray[np.bool_]  # [P] the position starts a segment
 
     def __post_init__(self) -> None:

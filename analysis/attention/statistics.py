@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.attention.positions import Reading
+from analysis.attention.positions import AttentionPositions
 from model.errors import MicroStepError
 
 SMALLEST = 1e-38  # a weight below it adds nothing to an entropy
@@ -79,7 +79,7 @@ def statistic(name: str) -> Statistic:
 class Targets:
     """Which keys each query of a reading is asked about; the same for all layers and heads."""
 
-    def __init__(self, reading: Reading, device: torch.device | str = "cpu") -> None:
+    def __init__(self, reading: AttentionPositions, device: torch.device | str = "cpu") -> None:
         n = len(reading)
         self.segment = torch.as_tensor(reading.segment, device=device)
         self.linear = torch.stack(
@@ -103,7 +103,7 @@ class Targets:
         return torch.as_tensor(rows, device=device), torch.as_tensor(keys, device=device)
 
 
-class Tally:
+class HeadSums:
     """The statistics of the heads of one layer, as its rows come in."""
 
     def __init__(self, targets: Targets, heads: int) -> None:

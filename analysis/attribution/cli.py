@@ -13,25 +13,25 @@ from analysis.options import (
     Adapter,
     FigureOut,
     LoadOptions,
-    OneModel,
+    ModelOptions,
     Out,
     Revision,
     TextOptions,
     Theme,
     Unit,
     check_table,
-    give,
+    flatten_options,
     load_shown,
+    print_notes,
+    print_or_save,
     progress,
-    remark,
-    spread,
 )
 from model.errors import MicroStepError
 from model.segmentation.segment import MAX_LENGTH, RULES
 
 if TYPE_CHECKING:
-    from analysis.attribution.provenance import AttributionView, Shown
-    from analysis.attribution.request import AttributionRequest, SegmentsOf
+    from analysis.attribution.provenance import AttributionView, ShownAttribution
+    from analysis.attribution.request import AttributionRequest, SegmentsQuery
     from model.hub.loading import LoadedModel, ModelSpec
 
 commands = typer.Typer()
@@ -87,16 +87,16 @@ class AttributeOptions:
 
     def asked(
         self, models: tuple[tuple[str, ModelSpec], ...], text: TextOptions
-    ) -> tuple[AttributionRequest, SegmentsOf]:
+    ) -> tuple[AttributionRequest, SegmentsQuery]:
         """The request, at token 0 where none is given, and the question for the segments."""
-        from analysis.attribution.request import AttributionRequest, SegmentsOf
+        from analysis.attribution.request import AttributionRequest, SegmentsQuery
         from analysis.attribution.targets import QUANTITIES
-        from analysis.segmentation.features import Gathering
+        from analysis.segmentation.features import FeatureOptions
         from analysis.segmentation.strategy import Strategy
 
-        how = Gathering(prompt_apart=self.prompt_apart)
+        how = FeatureOptions(prompt_apart=self.prompt_apart)
         strategy, document = Strategy.parse(self.strategy or "word"), text.document()
-        segments = SegmentsOf(*models[0], document, text.chat, text.force_bos, strategy, self.max_length, how)
+        segments = SegmentsQuery(*models[0], document, text.chat, text.force_bos, strategy, self.max_length, how)
         request = AttributionRequest(
             models,
             document,
@@ -113,9 +113,11 @@ class AttributeOptions:
         )
         return request, segments
 
-    def shown(self, models: tuple[tuple[str, ModelSpec], ...], text: TextOptions, view: AttributionView) -> Shown:
+    def shown(
+        self, models: tuple[tuple[str, ModelSpec], ...], text: TextOptions, view: AttributionView
+    ) -> ShownAttribution:
         """Run the models."""
-        from analysis.attribution.provenance import Shown
+        from analysis.attribution.provenance import ShownAttribution
         from analysis.attribution.request import default_target
         from analysis.uncertainty.scoring import score_document
 
@@ -132,7 +134,7 @@ class AttributeOptions:
                 first = score_document(loaded[models[0][1]], text.document(), text.chat, text.force_bos)
                 request = replace(request, at=default_target(first, self.quantity, segments))
             found = request.run(loaded.__getitem__, told, segments if request.segments is not None else None)
-        return Shown(request, found, view, asked if wanted else None, segments)
+        return ShownAttribution(request, found, view, asked if wanted else None, segments)
 
     @property
     def summed(self) -> Literal["tokens", "words", "segments", "lines"]:
@@ -143,9 +145,9 @@ class AttributeOptions:
 
 
 @commands.command("attribute", help=DEFINITIONS)
-@spread
+@flatten_options
 def attribute(
-    model: OneModel,
+    model: ModelOptions,
     text: TextOptions,
     loading: LoadOptions,
     options: AttributeOptions,
@@ -165,13 +167,13 @@ def attribute(
 
     shown = options.shown(models, text, AttributionView(options.summed, information))
     said = _said(shown)
-    remark(f"{shown.found.facts[0].name}: ", shown.found.notes)
+    print_notes(f"{shown.found.facts[0].name}: ", shown.found.notes)
     if out is not None:
-        remark("", (f"{shown.what}: {said}",))
-    give(unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit), out, f"{shown.what}: {said}")
+        print_notes("", (f"{shown.what}: {said}",))
+    print_or_save(unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit), out, f"{shown.what}: {said}")
 
 
-def _said(shown: Shown) -> str:
+def _said(shown: ShownAttribution) -> str:
     """The figures of a run in one line."""
     from analysis.attribution.faithfulness import ROWS
     from analysis.score_registry import significant
@@ -188,7 +190,7 @@ def _said(shown: Shown) -> str:
 
 
 @commands.command("attribution-figure")
-@spread
+@flatten_options
 def attribution_figure(
     name: Annotated[str, typer.Argument(help="attribution, units or curves.")],
     models: Models,
@@ -208,6 +210,6 @@ def attribution_figure(
     check_figure(name, FIGURES)
     check_out(out, FIGURE_FORMATS)
     shown = options.shown(models.specs(loading), text, AttributionView(options.summed, information, theme))
-    remark(f"{shown.found.facts[0].name}: ", shown.found.notes)
+    print_notes(f"{shown.found.facts[0].name}: ", shown.found.notes)
     save_figure(draw(name, shown), out, origin(shown))
     print(out)

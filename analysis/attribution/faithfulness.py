@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from analysis.attribution.methods import FLOAT_ERROR, Attributed, Meter, rows_at_once
+from analysis.attribution.methods import FLOAT_ERROR, Attributed, AttributionProgress, rows_at_once
 from analysis.attribution.targets import Baseline, Problem
 
 POINTS = 11  # of a curve, both ends included
@@ -70,7 +70,7 @@ class Faithfulness:
         ).assign(information=information)
 
 
-def faithfulness(problem: Problem, found: Attributed, baseline: Baseline, meter: Meter) -> Faithfulness:
+def faithfulness(problem: Problem, found: Attributed, baseline: Baseline, meter: AttributionProgress) -> Faithfulness:
     """The curves of an attribution, and of random orders, by the same baseline."""
     tokens = np.flatnonzero(problem.attributed)
     towards = found.values[tokens] * np.sign(found.f_input - found.f_baseline)
@@ -91,7 +91,9 @@ def faithfulness(problem: Problem, found: Attributed, baseline: Baseline, meter:
     return Faithfulness(counts / len(tokens), values[0, 0], values[0, 1], values[1:, 0], values[1:, 1])
 
 
-def _scored(problem: Problem, kept: NDArray[np.bool_], baseline: Baseline, meter: Meter) -> NDArray[np.float64]:
+def _scored(
+    problem: Problem, kept: NDArray[np.bool_], baseline: Baseline, meter: AttributionProgress
+) -> NDArray[np.float64]:
     """[R] F of rows that hold the text's embedding where `kept` [R, n], and the baseline elsewhere."""
     base, rows = problem.baseline(baseline), rows_at_once(problem, gradients=False)
     parts = []

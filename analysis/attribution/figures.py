@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from analysis.attribution.grouping import unit_table
 from analysis.attribution.methods import METHODS
-from analysis.attribution.provenance import Shown
+from analysis.attribution.provenance import ShownAttribution
 from analysis.attribution.targets import BASELINES
-from analysis.figures.figure import Drawn, check_figure, safe, visible
+from analysis.figures.figure import Figure, check_figure, safe, visible
 from analysis.figures.static_strip import Page, StillRow, around
 from analysis.figures.theme import BLUE, INK, ORANGE, SOFT, styled
 from analysis.figures.weight_colors import diverging
@@ -22,9 +22,9 @@ MOST_BARS = 20
 INKED = 0.6  # of the way to a scale's end: dark text stays legible on it
 
 
-def text(shown: Shown) -> Drawn:
+def text(shown: ShownAttribution) -> Figure:
     """The text before the target, coloured by what each unit adds."""
-    return Drawn(
+    return Figure(
         "attribution",
         f"What {visible(target_text(shown), 30)} depends on",
         f"{shown.what}; baseline: {BASELINES[shown.request.baseline]}. Orange raises it, blue lowers it, the deepest "
@@ -34,10 +34,10 @@ def text(shown: Shown) -> Drawn:
     )
 
 
-def units(shown: Shown) -> Drawn:
+def units(shown: ShownAttribution) -> Figure:
     """The strongest units, in the order of the text."""
     how, said = METHODS[shown.request.method], "; lines are standard errors" if shown.found.batches is not None else ""
-    return Drawn(
+    return Figure(
         "units",
         f"The strongest {shown.view.unit}",
         f"The {min(MOST_BARS, len(strongest(shown)))} of {len(shown.groups):,} {shown.view.unit} with the largest "
@@ -47,9 +47,9 @@ def units(shown: Shown) -> Drawn:
     )
 
 
-def curves(shown: Shown) -> Drawn:
+def curves(shown: ShownAttribution) -> Figure:
     """Deletion and insertion, beside random orders."""
-    return Drawn(
+    return Figure(
         "curves",
         "Is it faithful?",
         f"The {shown.quantity.title} while tokens are replaced by the baseline (deletion) or put back (insertion), "
@@ -60,17 +60,17 @@ def curves(shown: Shown) -> Drawn:
     )
 
 
-def target_text(shown: Shown) -> str:
+def target_text(shown: ShownAttribution) -> str:
     """The token at which the quantity is read."""
     return shown.found.encoded.display[shown.found.target]
 
 
-def top(shown: Shown) -> float:
+def top(shown: ShownAttribution) -> float:
     """The largest attribution of a unit, either way, in nats: the end of the colour scale."""
     return float(np.nanmax(np.abs(shown.groups.value)))
 
 
-def strongest(shown: Shown) -> NDArray[np.int64]:
+def strongest(shown: ShownAttribution) -> NDArray[np.int64]:
     """The units that are drawn as bars, strongest first."""
     size = np.nan_to_num(np.abs(shown.groups.value), nan=-1.0)
     order = np.argsort(-size, kind="stable")[:MOST_BARS]
@@ -78,7 +78,7 @@ def strongest(shown: Shown) -> NDArray[np.int64]:
     return found
 
 
-def per_token(shown: Shown) -> NDArray[np.float64]:
+def per_token(shown: ShownAttribution) -> NDArray[np.float64]:
     """[N] the value of each token's unit, over the largest: -1 to 1. NaN from the target on, and where missing."""
     groups = shown.groups
     out = np.full(len(shown.found.encoded), np.nan)
@@ -87,7 +87,7 @@ def per_token(shown: Shown) -> NDArray[np.float64]:
     return out / (top(shown) or 1.0)
 
 
-def _draw_text(shown: Shown) -> go.Figure:
+def _draw_text(shown: ShownAttribution) -> go.Figure:
     page, encoded = Page(shown.view.theme), shown.found.encoded
     value, at = per_token(shown), int(encoded.start[shown.found.target])
     deepest = significant(top(shown) * shown.scale)
@@ -108,7 +108,7 @@ def _draw_text(shown: Shown) -> go.Figure:
     return figure
 
 
-def _draw_units(shown: Shown) -> go.Figure:
+def _draw_units(shown: ShownAttribution) -> go.Figure:
     order, groups, theme = strongest(shown)[::-1], shown.groups, shown.view.theme
     value = groups.value[order] * shown.scale
     error = None if groups.standard_error is None else groups.standard_error[order] * shown.scale
@@ -128,7 +128,7 @@ def _draw_units(shown: Shown) -> go.Figure:
     return styled(figure, theme, 120 + 22 * max(1, len(order))).update_yaxes(type="category", showgrid=False)
 
 
-def _draw_curves(shown: Shown) -> go.Figure:
+def _draw_curves(shown: ShownAttribution) -> go.Figure:
     check, theme, figure = shown.found.faithfulness, shown.view.theme, go.Figure()
     for name, own, random, color in (
         ("deletion", check.deletion, check.random_deletion, BLUE[theme]),
@@ -168,10 +168,10 @@ def _faint(color: str) -> str:
     return f"rgba({red},{green},{blue},0.12)"
 
 
-FIGURES: dict[str, Callable[[Shown], Drawn]] = {"attribution": text, "units": units, "curves": curves}
+FIGURES: dict[str, Callable[[ShownAttribution], Figure]] = {"attribution": text, "units": units, "curves": curves}
 
 
-def draw(name: str, shown: Shown) -> Drawn:
+def draw(name: str, shown: ShownAttribution) -> Figure:
     """Draw a figure by name.
 
     Raises:

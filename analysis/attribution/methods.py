@@ -22,7 +22,7 @@ from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import Progress, vocabulary
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
-from model.hub.memory import estimate
+from model.hub.memory import estimate_memory
 
 Features = Literal["tokens", "words"]
 STEPS, MOST_STEPS = 32, 512  # of integrated gradients
@@ -35,7 +35,7 @@ _SHARE = 0.5  # of the free memory that a pass may plan with
 
 
 @dataclass(frozen=True)
-class Method:
+class AttributionMethod:
     """A way to attribute."""
 
     title: str
@@ -45,26 +45,26 @@ class Method:
     sums: bool = True  # values sum to F(x) - F(baseline)
 
 
-METHODS: dict[str, Method] = {
-    "integrated_gradients": Method(
+METHODS: dict[str, AttributionMethod] = {
+    "integrated_gradients": AttributionMethod(
         "integrated gradients",
         "gradients averaged on the straight line from the baseline to the text, times the way; sums to the difference",
         gradients=True,
     ),
-    "input_x_gradient": Method(
+    "input_x_gradient": AttributionMethod(
         "gradient × input",
         "the gradient at the text, times the embedding; quick, looks at no baseline, sums to nothing in particular",
         gradients=True,
         sums=False,
     ),
-    "feature_ablation": Method(
+    "feature_ablation": AttributionMethod(
         "ablation",
         "how much the quantity falls when one token or word alone is replaced by the baseline",
         gradients=False,
         features="tokens",
         sums=False,
     ),
-    "shapley_sampling": Method(
+    "shapley_sampling": AttributionMethod(
         "Shapley sampling",
         "what a token or word adds when it joins the others in random order, mean over orders; sums to the difference",
         gradients=False,
@@ -93,7 +93,7 @@ class Attributed:
         return _close(self.delta, self.f_input - self.f_baseline)
 
 
-class Meter:
+class AttributionProgress:
     """Counts the rows that F reads, and tells the share of those that are expected."""
 
     def __init__(self, problem: Problem, expected: int, progress: Progress | None) -> None:
@@ -148,7 +148,7 @@ def rows_at_once(problem: Problem, gradients: bool) -> int:
 
 def row_bytes(loaded: LoadedModel, n: int, gradients: bool) -> int:
     """Memory that a row of n positions takes in a pass: with gradients, what every layer computed is kept."""
-    one = estimate(loaded, n)
+    one = estimate_memory(loaded, n)
     kept = loaded.facts.layers if gradients else 1
     return kept * (one.activations + one.attention) + 6 * vocabulary(loaded.model) * 4
 
@@ -158,7 +158,7 @@ def attribute(
     method: str,
     baseline: Baseline,
     features: NDArray[np.int64] | None = None,
-    meter: Meter | None = None,
+    meter: AttributionProgress | None = None,
     seed: int = 0,
 ) -> Attributed:
     """Attribute F to the positions of a problem.
@@ -178,7 +178,7 @@ def attribute(
         TooLarge: see `rows_at_once`.
     """
     check_choice("method", method, list(METHODS))
-    meter = meter or Meter(problem, 1, None)
+    meter = meter or AttributionProgress(problem, 1, None)
     base = problem.baseline(baseline)
     rows = rows_at_once(problem, METHODS[method].gradients)
     f_input, f_baseline = problem.value(problem.inputs), problem.value(base)
@@ -209,7 +209,7 @@ def attribute(
 
 
 def _integrated(
-    problem: Problem, base: Tensor, difference: float, rows: int, meter: Meter
+    problem: Problem, base: Tensor, difference: float, rows: int, meter: AttributionProgress
 ) -> tuple[NDArray[np.float64], int]:
     """Values, and the steps that they took: doubled until they sum to the difference."""
     integrated, steps = IntegratedGradients(meter.score), STEPS
@@ -225,7 +225,9 @@ def _integrated(
         meter.expected += steps
 
 
-def _shapley(problem: Problem, base: Tensor, mask: Tensor, rows: int, meter: Meter, seed: int) -> NDArray[np.float64]:
+def _shapley(
+    problem: Problem, base: Tensor, mask: Tensor, rows: int, meter: AttributionProgress, seed: int
+) -> NDArray[np.float64]:
     """[n] one batch of permutations; torch's generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

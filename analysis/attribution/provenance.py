@@ -8,13 +8,13 @@ from functools import cached_property
 
 from analysis.attribution.grouping import AttributionUnit, Grouped, grouped, offered
 from analysis.attribution.methods import METHODS
-from analysis.attribution.request import Attribution, AttributionRequest, Segments, SegmentsOf
-from analysis.attribution.targets import QUANTITIES, Quantity
+from analysis.attribution.request import Attribution, AttributionRequest, SegmentsQuery, UnitSegments
+from analysis.attribution.targets import QUANTITIES, AttributionTarget
 from analysis.document_file import document_file
-from analysis.export import Origin
-from analysis.figures.theme import Theme
+from analysis.provenance import Provenance
 from analysis.query import apart_words, command_line, load_words, model_words, text_words
 from analysis.score_registry import PER_NAT, Unit
+from analysis.view import Theme
 from model.errors import MicroStepError
 
 
@@ -28,14 +28,14 @@ class AttributionView:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ShownAttribution:
     """An attribution under a view; with the segments of a strategy, where they were asked for."""
 
     request: AttributionRequest
     found: Attribution
     view: AttributionView = AttributionView()
-    asked: SegmentsOf | None = None
-    segments: Segments | None = None
+    asked: SegmentsQuery | None = None
+    segments: UnitSegments | None = None
 
     def __post_init__(self) -> None:
         if self.view.unit not in self.units:
@@ -43,7 +43,7 @@ class Shown:
             raise MicroStepError(f"no sums over {self.view.unit}: {why}; use one of {', '.join(self.units)}")
 
     @property
-    def quantity(self) -> Quantity:
+    def quantity(self) -> AttributionTarget:
         """What is attributed."""
         return QUANTITIES[self.request.quantity]
 
@@ -78,12 +78,12 @@ class Shown:
         return f"{title} of {names} at token {self.found.target}, by {method}"
 
 
-def origin(shown: Shown) -> Origin:
+def origin(shown: ShownAttribution) -> Provenance:
     """Where a figure comes from."""
     request, found = shown.request, shown.found
     asked = dataclasses.asdict(request)
     asked["strategy"] = None if shown.asked is None else str(shown.asked.strategy)
-    return Origin(
+    return Provenance(
         command=lambda figure, out: command(figure, shown, out),
         request=asked,
         view=dataclasses.asdict(shown.view),
@@ -94,7 +94,7 @@ def origin(shown: Shown) -> Origin:
     )
 
 
-def command(figure: str, shown: Shown, out: str) -> str:
+def command(figure: str, shown: ShownAttribution, out: str) -> str:
     """The command line that makes the same figure, in a folder that holds the origin's files."""
     request, view, found = shown.request, shown.view, shown.found
     words = ["attribution-figure", figure]

@@ -18,23 +18,23 @@ from analysis.attribution.methods import (
     METHODS,
     MOST_POSITIONS,
     Attributed,
+    AttributionProgress,
     Features,
-    Meter,
     attribute,
     expected_rows,
     most_rows,
     row_bytes,
 )
 from analysis.attribution.targets import BASELINES, QUANTITIES, Baseline, check_choice, eligible, problem
-from analysis.query import Load, RunCost
+from analysis.query import ModelLoader, RunCost
 from analysis.segmentation.boundaries import DEFAULT, starts_cost, starts_of
-from analysis.segmentation.features import Gathering
+from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.strategy import Strategy
 from analysis.uncertainty.scoring import ScoredText, encode_for, fit
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
-from model.hub.model_info import ModelFacts
+from model.hub.model_info import ModelInfo
 from model.scoring.caveats import remarks
 from model.segmentation.segment import MAX_LENGTH
 from model.text.document import Document
@@ -44,7 +44,7 @@ FIRST = 32  # tokens among which a target is chosen where none is given: what st
 
 
 @dataclass(frozen=True, eq=False)
-class Segments:
+class UnitSegments:
     """Where a strategy starts segments in a text."""
 
     starts: NDArray[np.bool_]  # [N]
@@ -53,7 +53,7 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class SegmentsOf:
+class SegmentsQuery:
     """The question for the segments of one text under one model."""
 
     side: str
@@ -63,7 +63,7 @@ class SegmentsOf:
     force_bos: bool = False
     strategy: Strategy = DEFAULT
     max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
-    how: Gathering = field(default_factory=Gathering)
+    how: FeatureOptions = field(default_factory=FeatureOptions)
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
@@ -74,7 +74,7 @@ class SegmentsOf:
         """What a run takes: the scores, and what else the strategy needs."""
         return starts_cost(loaded, self.document, self.strategy, self.max_length, self.how, self.chat, self.force_bos)
 
-    def run(self, load: Load, progress: Progress | None = None) -> Segments:
+    def run(self, load: ModelLoader, progress: Progress | None = None) -> UnitSegments:
         """The segments.
 
         Raises:
@@ -97,14 +97,14 @@ class SegmentsOf:
         starts = starts.copy()
         if micro is not None and not encoded.prefix:
             starts[:2] = True  # no macro step stands before the first token, so that its segment is that token alone
-        return Segments(starts, f"{self.strategy}, at most {most} tokens", notes)
+        return UnitSegments(starts, f"{self.strategy}, at most {most} tokens", notes)
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """A quantity at one token, given back to the t tokens before it. Compared by identity."""
 
-    facts: tuple[ModelFacts, ...]  # of the model; for KL of A and B
+    facts: tuple[ModelInfo, ...]  # of the model; for KL of A and B
     encoded: EncodedText  # N tokens
     target: int  # t
     values: NDArray[np.float64]  # [t]; NaN where a token is not attributed
@@ -138,7 +138,7 @@ class AttributionRequest:
     features: Features | None = None  # what ablation and Shapley move; None: the method's own default
     strategy: Strategy | None = None  # of quantities of a micro_step model, which read segments
     max_length: int = MAX_LENGTH
-    how: Gathering = field(default_factory=Gathering)
+    how: FeatureOptions = field(default_factory=FeatureOptions)
 
     def __post_init__(self) -> None:
         for what, name, known in (
@@ -167,12 +167,12 @@ class AttributionRequest:
         return dict(self.models)
 
     @property
-    def segments(self) -> SegmentsOf | None:
+    def segments(self) -> SegmentsQuery | None:
         """The question that comes first; None where the quantity needs no segments."""
         side, spec = self.models[0]
         if self.strategy is None:
             return None
-        return SegmentsOf(
+        return SegmentsQuery(
             side, spec, self.document, self.chat, self.force_bos, self.strategy, self.max_length, self.how
         )
 
@@ -187,7 +187,9 @@ class AttributionRequest:
         rows = max(1, MOST_POSITIONS // max(1, n))
         return RunCost(n, rows * row_bytes(loaded, n, gradients), work)
 
-    def run(self, load: Load, progress: Progress | None = None, segments: Segments | None = None) -> Attribution:
+    def run(
+        self, load: ModelLoader, progress: Progress | None = None, segments: UnitSegments | None = None
+    ) -> Attribution:
         """The attribution.
 
         Args:
@@ -196,7 +198,7 @@ class AttributionRequest:
             segments: the answer to `self.segments`, where there is one already.
 
         Raises:
-            MicroStepError: two models that read different tokens; or as `problem`, `attribute` and `SegmentsOf.run`.
+            MicroStepError: two models that read different tokens; or as `problem`, `attribute` and `SegmentsQuery.run`.
         """
         models = [load(spec) for _, spec in self.models]
         asked = self.segments
@@ -211,7 +213,7 @@ class AttributionRequest:
         n, lead = asking.inputs.shape[1], asking.lead
         feature = np.concatenate([np.full(lead, -1), self._features(encoded)])[:n]
         rows = expected_rows(self.method, len(np.unique(feature[asking.attributed])))
-        meter = Meter(asking, rows + ROWS, progress)
+        meter = AttributionProgress(asking, rows + ROWS, progress)
         found = attribute(asking, self.method, self.baseline, feature, meter)
         curves = faithfulness(asking, found, self.baseline, meter)
         if progress is not None:
@@ -247,7 +249,7 @@ class AttributionRequest:
         return np.cumsum(starts, dtype=np.int64) - 1
 
 
-def default_target(scored: ScoredText, quantity: str, segments: Segments | None = None) -> int:
+def default_target(scored: ScoredText, quantity: str, segments: UnitSegments | None = None) -> int:
     """The token of greatest entropy at which a quantity is defined, among the first `FIRST` ones that can be.
 
     Raises:

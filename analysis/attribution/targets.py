@@ -39,7 +39,7 @@ _LEAST = -1e4  # log-probabilities below count as this: p is 0 either way, and p
 
 
 @dataclass(frozen=True)
-class Quantity:
+class AttributionTarget:
     """A number at a token."""
 
     name: str
@@ -51,19 +51,37 @@ class Quantity:
     pair: bool = False  # of two models
 
 
-QUANTITIES: dict[str, Quantity] = {
+QUANTITIES: dict[str, AttributionTarget] = {
     each.name: each
     for each in (
-        Quantity("entropy", "entropy", "H = -sum p ln p of the prediction at the token: how open it is", "nats", True),
-        Quantity("surprisal", "surprisal", "-ln p of the token that came", "nats", True),
-        Quantity("kl", "KL(A||B)", "sum p ln(p / q) of model A's prediction p and B's q at the token", "nats", True,
-                 pair=True),
-        Quantity("micro_confidence", "micro confidence", "the micro decoder's largest probability at the token, which "
-                 "stands inside a segment", "probability", segmented=True),
-        Quantity("stop", "decision to end", "the stop head's logit that the segment ends before the token; above 0 "
-                 "it does", "logit", segmented=True),
+        AttributionTarget(
+            "entropy", "entropy", "H = -sum p ln p of the prediction at the token: how open it is", "nats", True
+        ),
+        AttributionTarget("surprisal", "surprisal", "-ln p of the token that came", "nats", True),
+        AttributionTarget(
+            "kl",
+            "KL(A||B)",
+            "sum p ln(p / q) of model A's prediction p and B's q at the token",
+            "nats",
+            True,
+            pair=True,
+        ),
+        AttributionTarget(
+            "micro_confidence",
+            "micro confidence",
+            "the micro decoder's largest probability at the token, which stands inside a segment",
+            "probability",
+            segmented=True,
+        ),
+        AttributionTarget(
+            "stop",
+            "decision to end",
+            "the stop head's logit that the segment ends before the token; above 0 it does",
+            "logit",
+            segmented=True,
+        ),
     )
-}  # fmt: skip
+}
 
 
 def check_choice(what: str, name: str, known: Sequence[str] | dict[str, object]) -> None:
@@ -76,7 +94,7 @@ def check_choice(what: str, name: str, known: Sequence[str] | dict[str, object])
 class Problem:
     """F at one token of one text, and the row of embeddings that is attributed. n positions are read."""
 
-    quantity: Quantity
+    quantity: AttributionTarget
     target: int  # t, index of the token among the encoded ones
     lead: int  # positions before the first token: what the tokenizer puts there
     inputs: Tensor  # [1, n, D] float32; of two models side by side, A's embeddings first
@@ -248,7 +266,7 @@ def _no_gradient(model: PreTrainedModel) -> str | None:
 
 
 def _of_segments(
-    loaded: LoadedModel, encoded: EncodedText, what: Quantity, target: int, starts: Bools | None, ids: Tensor
+    loaded: LoadedModel, encoded: EncodedText, what: AttributionTarget, target: int, starts: Bools | None, ids: Tensor
 ) -> Callable[[Tensor], Tensor]:
     """F of a micro_step model's own quantities."""
     if loaded.model.config.model_type != "micro_step":
@@ -289,7 +307,7 @@ def _of_segments(
     return score
 
 
-def _why_not(encoded: EncodedText, what: Quantity, target: int, most: int) -> str:
+def _why_not(encoded: EncodedText, what: AttributionTarget, target: int, most: int) -> str:
     if what.name == "micro_confidence":
         return f"token {target} starts a segment: the base predicts it; choose one inside a segment"
     if target < 2 - len(encoded.prefix):

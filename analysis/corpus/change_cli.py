@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.options import Out, check_table, give, remark
+from analysis.options import Out, check_table, print_notes, print_or_save
 
 commands = typer.Typer()
 
@@ -28,14 +28,14 @@ def change_command(
     a, b = (CorpusSource.read(open_store(path)) for path in (store, against))
     found = change_table(changes(a, b))
     for each in (a, b):
-        remark(f"{each.store.facts.name}: ", each.store.notes)
+        print_notes(f"{each.store.facts.name}: ", each.store.notes)
     meaning = Units.of(a.tokens.rows.document).meaning
     if out is None:
         for name in ("a", "b", "difference"):
             found[f"±{name}"] = (found.pop(f"{name}_high") - found.pop(f"{name}_low")) / 2
         order = ["role", "score", "documents", "tokens", "a", "±a", "b", "±b", "difference", "±difference"]
         found = found[order]
-    give(
+    print_or_save(
         found,
         out,
         f"A {a.store.facts.name}, B {b.store.facts.name} on {a.store.manifest['data']['name']}; nats a token;"

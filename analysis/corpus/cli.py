@@ -19,12 +19,12 @@ from analysis.options import (
     Chat,
     ForceBos,
     LoadOptions,
-    OneModel,
+    ModelOptions,
     TemplateArg,
     TemplateDate,
+    flatten_options,
     need_chat,
-    remark,
-    spread,
+    print_notes,
 )
 from data.corpus.documents import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
@@ -97,9 +97,9 @@ class ScoringOptions:
 
 
 @commands.command("corpus")
-@spread
+@flatten_options
 def corpus_command(
-    model: OneModel,
+    model: ModelOptions,
     data: DataOptions,
     out: Annotated[Path, typer.Option(help="Folder of the store; one that was begun is gone on with.")],
     scoring: ScoringOptions,
@@ -123,7 +123,7 @@ def corpus_command(
     except KeyboardInterrupt:
         print(one_line(f"{out} holds what was scored so far; start the same command again to go on"), file=sys.stderr)
         raise
-    remark(f"{store.facts.name}: ", store.notes)
+    print_notes(f"{store.facts.name}: ", store.notes)
     size = sum(mark.size for mark in store.marks)
     print(
         f"{store.tokens:,} tokens of {store.documents:,} documents in {len(store.marks):,} shards,"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.corpus.counts import count, pairs
 from analysis.intervals import Estimate, Units, quotient
-from data.corpus.features import Gather, GatheredRows
+from data.corpus.features import FeatureSpec, GatheredRows
 from data.corpus.rule_inputs import CorpusSource, CorpusTokens, row_of, with_gathered
 from model.errors import MicroStepError
 from model.segmentation.segment import MAX_LENGTH, starts_of
@@ -34,7 +34,7 @@ class Likeness:
 class HistoryPoint:
     """The limited entropies of one window beside the full ones, over N tokens."""
 
-    gather: Gather
+    gather: FeatureSpec
     tokens: int
     excess: Estimate  # nats: mean of D_t = H_t^(w) - H_t
     distance: Estimate  # nats: mean of |D_t|
@@ -47,7 +47,7 @@ def history(
 ) -> list[HistoryPoint]:
     """Judge every window that was gathered, from the narrowest on.
 
-    Windows are comparable where they were gathered from the same token on (`Gather.begin`): of several, the deepest.
+    Windows are comparable if they begin at the same token (`FeatureSpec.begin`); of several, the deepest counts.
 
     Args:
         source: a store, with limited histories gathered beside it.
@@ -57,16 +57,16 @@ def history(
     Raises:
         MicroStepError: none was gathered, or a row is long enough for none of them.
     """
-    held = [each for each in source.gathered if each.gather.need == "window"]
+    held = [each for each in source.gathered if each.spec.need == "window"]
     if not held:
         raise MicroStepError(f"no limited history was gathered beside {source.store.path}; use corpus-gather")
-    begin = max(each.gather.begin for each in held)
-    alike = [each for each in held if each.gather.begin == begin]
+    begin = max(each.spec.begin for each in held)
+    alike = [each for each in held if each.spec.begin == begin]
     return [_point(source, each, begin, targets, max_length) for each in sorted(alike, key=_order)]
 
 
 def _order(found: GatheredRows) -> tuple[int, str]:
-    return found.gather.window, found.gather.name
+    return found.spec.window, found.spec.name
 
 
 def history_table(points: Sequence[HistoryPoint]) -> pd.DataFrame:
@@ -101,7 +101,7 @@ def _point(
     n, d_sum, abs_sum, sx, sy, sxx, syy, sxy = np.moveaxis(units.left_out(own), 1, 0)
     variance = np.maximum((n * sxx - sx * sx) * (n * syy - sy * sy), 0)
     return HistoryPoint(
-        found.gather,
+        found.spec,
         int(real.sum()),
         units.estimates(quotient(d_sum, n), own[:, 0]).at(),
         units.estimates(quotient(abs_sum, n), own[:, 0], (0.0, np.inf)).at(),

@@ -33,7 +33,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LengthCurve:
     """From the parameter that is solved for to the mean length."""
 
     parameter: str
@@ -74,7 +74,7 @@ class StrategyReport:
     mean_length: Estimate  # tokens
     singletons: Estimate  # share of segments of one token
     histogram: NDArray[np.int64]  # [L + 1] segments of each length, from 0 to the longest
-    curve: Curve | None
+    curve: LengthCurve | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class CorpusReport:
     @property
     def notes(self) -> tuple[str, ...]:
         """What must be said wherever these figures are shown."""
-        gathered = tuple(each.gather.meaning for each in self.source.gathered if not each.gather.begin)
+        gathered = tuple(each.spec.meaning for each in self.source.gathered if not each.spec.begin)
         return (*self.source.store.notes, *gathered, self.units.meaning)
 
 
@@ -230,7 +230,7 @@ def _ends(cut: CutCorpus, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.union1d(np.flatnonzero(cut.starts), offsets)
 
 
-def _curve(source: CorpusSource, cut: CutCorpus, units: Units, max_length: int, tokens: Floats) -> Curve | None:
+def _curve(source: CorpusSource, cut: CutCorpus, units: Units, max_length: int, tokens: Floats) -> LengthCurve | None:
     """The mean length at each value; tokens: [1 + U] of the known rows, and without each unit."""
     if cut.solved is None or cut.tokens is None:
         return None
@@ -245,4 +245,4 @@ def _curve(source: CorpusSource, cut: CutCorpus, units: Units, max_length: int, 
         per_row[:, i] = np.bincount(row[starts], minlength=len(cut.known))
     own = units.sums(per_row)
     lengths = quotient(tokens[:, None], units.left_out(own))
-    return Curve(name, values, units.estimates(lengths, own, (1.0, np.inf)))
+    return LengthCurve(name, values, units.estimates(lengths, own, (1.0, np.inf)))

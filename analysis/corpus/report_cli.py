@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from analysis.options import LoadOptions, OneModel, Out, check_table, give, remark, set_parameters, spread
+from analysis.options import (
+    LoadOptions,
+    ModelOptions,
+    Out,
+    check_table,
+    flatten_options,
+    print_notes,
+    print_or_save,
+    set_parameters,
+)
 from model.errors import MicroStepError
 from model.hub.loading import load
 from model.segmentation.segment import MAX_LENGTH, RULES, check_max_length, check_target_length, find_rule
@@ -68,7 +77,7 @@ class StrategyOptions:
 
 
 @commands.command("corpus-report")
-@spread
+@flatten_options
 def report_command(
     store: Annotated[Path, typer.Argument(help="Folder of a store of scores.")],
     judging: StrategyOptions,
@@ -94,17 +103,17 @@ def report_command(
     source = CorpusSource.read(open_store(store, allow_incomplete))
     other = None if against is None else CorpusSource.read(open_store(against, allow_incomplete))
     found = _table(source, other, chosen, judging, settings)
-    remark(f"{source.store.facts.name}: ", source.store.notes)
+    print_notes(f"{source.store.facts.name}: ", source.store.notes)
     if other is not None:
-        remark(f"{other.store.facts.name}: ", other.store.notes)
-    give(found if out is not None else brief(found), out, _caption(source, other, chosen))
+        print_notes(f"{other.store.facts.name}: ", other.store.notes)
+    print_or_save(found if out is not None else brief(found), out, _caption(source, other, chosen))
 
 
 @commands.command("corpus-gather")
-@spread
+@flatten_options
 def gather_command(
     store: Annotated[Path, typer.Argument(help="Folder of a store of scores of the same model.")],
-    model: OneModel,
+    model: ModelOptions,
     strategy: Annotated[
         list[str],
         typer.Option(help=f"{', '.join(_FURTHER)}; may be repeated."),
@@ -119,16 +128,18 @@ def gather_command(
     max_length: Annotated[int, typer.Option(min=2, help="For attention_mass: the most tokens a segment.")] = MAX_LENGTH,
 ) -> None:
     """Compute what strategies need beyond the scores, and keep it in the store. Stopped, it goes on."""
-    from data.corpus.features import Gather, gather
+    from data.corpus.features import FeatureSpec, compute_features
     from data.corpus.store import open_store
 
     opened = open_store(store)
     spec = model.spec(loading)
     for need in sorted({_need(name) for name in strategy}):
-        what = Gather(need, every, window, history_method, history_stride, begin, layer, max_length)
+        what = FeatureSpec(need, every, window, history_method, history_stride, begin, layer, max_length)
         with progress_bar() as tell:
-            found = gather(partial(load, spec, tell), opened, what, tell, 0.2 if sys.stderr.isatty() else 10.0)
-        remark(f"{opened.facts.name}: ", (f"{what.meaning}, {int(found.offsets[-1]):,} tokens",))
+            found = compute_features(
+                partial(load, spec, tell), opened, what, tell, 0.2 if sys.stderr.isatty() else 10.0
+            )
+        print_notes(f"{opened.facts.name}: ", (f"{what.meaning}, {int(found.offsets[-1]):,} tokens",))
     print(store)
 
 
@@ -138,9 +149,11 @@ def show_strategies(store: CorpusStore, judging: StrategyOptions, settings: Mapp
     from data.corpus.rule_inputs import CorpusSource
 
     source = CorpusSource.read(store)
-    give(brief(_table(source, None, "strategies", judging, settings)), None, _caption(source, None, "strategies"))
+    print_or_save(
+        brief(_table(source, None, "strategies", judging, settings)), None, _caption(source, None, "strategies")
+    )
     more = f"python -m analysis corpus-report {store.path} --table curves"
-    remark("", (f"the curves, lengths and pairs: {more}, lengths or pairs",))
+    print_notes("", (f"the curves, lengths and pairs: {more}, lengths or pairs",))
 
 
 def _table(
@@ -188,7 +201,7 @@ def _caption(source: CorpusSource, other: CorpusSource | None, table: Table) -> 
 
     units = Units.of(source.tokens.rows.document)
     name = source.store.facts.name if other is None else f"{source.store.facts.name} and {other.store.facts.name}"
-    notes = "; ".join(each.gather.meaning for each in source.gathered if not each.gather.begin)
+    notes = "; ".join(each.spec.meaning for each in source.gathered if not each.spec.begin)
     corpus = source.store.manifest["data"]["name"]
     return (
         f"{table} of {name} on {corpus}, {source.store.tokens:,} tokens;"

@@ -22,7 +22,7 @@ from analysis.corpus.study_result import TABLES, Study, StudyOptions
 from analysis.corpus.transfer import transfer
 from analysis.export import save_table, write
 from data.corpus.documents import Corpus
-from data.corpus.features import gather
+from data.corpus.features import compute_features
 from data.corpus.options import CorpusOptions
 from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scoring import score_corpus
@@ -79,7 +79,7 @@ def run_study(
         for name, corpus in zip(names, corpora, strict=True):
             store = score_corpus(held, corpus, stores / f"{name}-{model}", scoring, tell, interval)
             for what in options.gathers():
-                gather(held, store, what, tell, interval)
+                compute_features(held, store, what, tell, interval)
     return judge_study(names, [name for name, _ in models], out, options, tell)
 
 

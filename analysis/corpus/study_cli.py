@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.options import LoadOptions, spread
+from analysis.options import LoadOptions, flatten_options
 from data.corpus.documents import CorpusSpec, open_corpus
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
@@ -21,7 +21,7 @@ commands = typer.Typer()
 
 
 @commands.command("corpus-study")
-@spread
+@flatten_options
 def study_command(
     data: Annotated[list[str], typer.Option(help="A corpus: file or hub id; repeat it for more.")],
     model: Annotated[list[str], typer.Option(help="Catalog name, hub id or folder; give two.")],

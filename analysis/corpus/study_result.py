@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from data.corpus.features import Gather
+from data.corpus.features import FeatureSpec
 from model.segmentation.segment import MAX_LENGTH, RULES
 
 HISTORY_LIMIT = int(RULES["limited_history"].parameter("window").high)
@@ -36,19 +36,19 @@ class StudyOptions:
     max_length: int = MAX_LENGTH
     """M."""
 
-    def gathers(self) -> list[Gather]:
+    def gathers(self) -> list[FeatureSpec]:
         """What is computed beyond the scores; the last is without any limit, so that it shows rounding alone."""
         deepest = max(self.history_windows)
         whole = min(HISTORY_LIMIT, self.window_characters + deepest)  # no window of text has more tokens
         return [
-            Gather("attention", self.every, width=self.max_length),
-            Gather("hidden", self.every, layer=self.layer),
-            Gather("window", self.every, self.window, "strided", max(1, self.window // 2)),
+            FeatureSpec("attention", self.every, width=self.max_length),
+            FeatureSpec("hidden", self.every, layer=self.layer),
+            FeatureSpec("window", self.every, self.window, "strided", max(1, self.window // 2)),
             *(
-                Gather("window", self.history_every, w, "strided", max(1, w // 2), begin=deepest)
+                FeatureSpec("window", self.history_every, w, "strided", max(1, w // 2), begin=deepest)
                 for w in self.history_windows
             ),
-            Gather("window", self.history_every, whole, "exact", begin=deepest),
+            FeatureSpec("window", self.history_every, whole, "exact", begin=deepest),
         ]
 
 

@@ -10,43 +10,16 @@ from functools import cached_property
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.theme import Theme
-from analysis.score_registry import SCORES, Score, Unit
 from model.errors import MicroStepError
 
 
 @dataclass(frozen=True)
-class View:
-    """How a comparison is looked at. Changing it runs no model."""
-
-    score: str = "entropy"
-    unit: Unit = "bits"
-    theme: Theme = "light"
-    pinned: int | None = None  # a character of the document's text
-    role: str = "all"
-
-    def __post_init__(self) -> None:
-        if self.score not in SCORES:
-            raise MicroStepError(f"unknown score {self.score!r}; use one of {', '.join(SCORES)}")
-
-    @property
-    def shown(self) -> Score:
-        """The score that is drawn."""
-        return SCORES[self.score]
-
-    @property
-    def axis(self) -> str:
-        """Label of an axis that shows it."""
-        return f"{self.shown.title}, {self.shown.unit(self.unit)}"
-
-
-@dataclass(frozen=True)
-class Drawn:
+class Figure:
     """A figure with its words and its numbers."""
 
     name: str
     title: str
-    how: str  # one line: what it shows and how it is computed
+    caption: str  # one line: what it shows and how it is computed
     make: Callable[[], go.Figure]
     tabulate: Callable[[], pd.DataFrame]
 

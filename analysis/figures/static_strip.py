@@ -17,7 +17,8 @@ import regex
 from numpy.typing import NDArray
 
 from analysis.figures.figure import visible
-from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SOFT, Theme, colorscale, styled
+from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SOFT, colorscale, styled
+from analysis.view import Theme
 
 WIDTH = 92  # columns of a line
 LONGEST = 4000  # characters in the picture; more would not be legible

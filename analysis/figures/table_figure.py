@@ -6,8 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures.figure import safe
-from analysis.figures.theme import CARD, INK, LINE, Theme, styled
+from analysis.figures.theme import CARD, INK, LINE, styled
 from analysis.score_registry import significant
+from analysis.view import Theme
 
 ROW, WIDE = 26, 8  # height of a line of a table, width of a character
 LONGEST_CELL = 60

@@ -6,11 +6,10 @@ common forms of colour blindness (orange against blue) and in grey print (lightn
 
 from __future__ import annotations
 
-from typing import Literal
-
 import plotly.graph_objects as go
 
-Theme = Literal["light", "dark"]
+from analysis.view import Theme
+
 RGB = tuple[int, int, int]
 
 SEQUENTIAL_LIGHT: tuple[RGB, ...] = ((255, 255, 255), (253, 230, 200), (246, 173, 98), (196, 72, 10))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.figures.theme import BLUE, CARD, ORANGE, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT, Theme
+from analysis.figures.theme import BLUE, CARD, ORANGE, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT
+from analysis.view import Theme
 
 STOPS = 24
 MARKS = (0.01, 0.1, 0.25, 0.5, 1.0)  # weights that a legend names

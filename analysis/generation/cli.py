@@ -11,18 +11,18 @@ from analysis.options import (
     UNIT,
     FigureOut,
     LoadOptions,
-    OneModel,
+    ModelOptions,
     Out,
     Pinned,
     TextOptions,
     Theme,
     Unit,
     check_table,
-    give,
+    flatten_options,
     load_shown,
+    print_notes,
+    print_or_save,
     progress,
-    remark,
-    spread,
 )
 from model.errors import TextError
 from model.text.document import Document
@@ -55,7 +55,7 @@ class DecodingOptions:
     seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0
     repetition_penalty: Annotated[float, typer.Option(help="As transformers has it; 1 is none.")] = 1.0
 
-    def request(self, model: OneModel, text: TextOptions, loading: LoadOptions) -> GenerationRequest:
+    def request(self, model: ModelOptions, text: TextOptions, loading: LoadOptions) -> GenerationRequest:
         """What is asked."""
         from analysis.generation.request import GenerationRequest
         from analysis.generation.result import Decoding
@@ -77,9 +77,9 @@ class DecodingOptions:
 
 
 @commands.command()
-@spread
+@flatten_options
 def generate(
-    model: OneModel,
+    model: ModelOptions,
     text: TextOptions,
     decoding: DecodingOptions,
     loading: LoadOptions,
@@ -101,21 +101,21 @@ def generate(
         with progress("writing") as told:
             sweep = asked.run(load_shown, told)
         _say(sweep.generations[0])
-        give(sweep_table(sweep, unit), out, f"a row a tau; nll in {unit}")
+        print_or_save(sweep_table(sweep, unit), out, f"a row a tau; nll in {unit}")
         return
     with progress("writing") as told:
         found = request.run(load_shown, told)
     _say(found)
     if out is not None:
-        remark("", (finding(found),))
-    give(answer_table(found, unit), out, finding(found))
+        print_notes("", (finding(found),))
+    print_or_save(answer_table(found, unit), out, finding(found))
 
 
 @commands.command("generation-figure")
-@spread
+@flatten_options
 def generation_figure(
     name: Annotated[str, typer.Argument(help=f"One of: {', '.join(FIGURE_NAMES)}.")],
-    model: OneModel,
+    model: ModelOptions,
     text: TextOptions,
     decoding: DecodingOptions,
     loading: LoadOptions,
@@ -159,4 +159,4 @@ def finding(found: Generation) -> str:
 
 
 def _say(found: Generation) -> None:
-    remark(f"{found.facts.name}: ", found.notes)
+    print_notes(f"{found.facts.name}: ", found.notes)

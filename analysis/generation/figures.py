@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from analysis.figures.figure import Drawn, check_figure, safe
+from analysis.figures.figure import Figure, check_figure, safe
 from analysis.figures.static_strip import LONGEST, Page, StillRow, around, wrap
 from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SERIES, SOFT, styled
 from analysis.generation.provenance import GenerationView
@@ -22,7 +22,7 @@ MARGIN = 6  # columns of a row's name
 LEGEND = "Probability, pale to dark: 1: sure, 0: unsure. A gap starts a segment."
 
 
-def answer(generation: Generation, view: GenerationView) -> Drawn:
+def answer(generation: Generation, view: GenerationView) -> Figure:
     """Both answers, shaded by the probability of each token."""
     how = (
         honest(generation)
@@ -31,7 +31,7 @@ def answer(generation: Generation, view: GenerationView) -> Drawn:
     if generation.base is not None:
         same = "wrote the same" if generation.micro.text == generation.base.text else "wrote a text of its own"
         how += f" The base alone {same}."
-    return Drawn(
+    return Figure(
         "answer",
         "The answer, segment by segment",
         how,
@@ -40,10 +40,10 @@ def answer(generation: Generation, view: GenerationView) -> Drawn:
     )
 
 
-def timeline(generation: Generation, view: GenerationView) -> Drawn:
+def timeline(generation: Generation, view: GenerationView) -> Figure:
     """Tokens over time, or over passes of the base."""
     over = "wall-clock time of this run on this machine" if view.over == "time" else "passes of the base"
-    return Drawn(
+    return Figure(
         "timeline",
         "Macro and micro steps",
         f"{honest(generation)}Tokens written over {over}: a square is a macro step, written by the base, "
@@ -54,9 +54,9 @@ def timeline(generation: Generation, view: GenerationView) -> Drawn:
     )
 
 
-def endings(generation: Generation, view: GenerationView) -> Drawn:
+def endings(generation: Generation, view: GenerationView) -> Figure:
     """How many segments have how many tokens, by why they ended."""
-    return Drawn(
+    return Figure(
         "endings",
         "How segments ended",
         f"{honest(generation)}Segments by their number of tokens, and why each ended.",
@@ -215,14 +215,14 @@ def _draw_endings(table: pd.DataFrame, most: int, view: GenerationView) -> go.Fi
     return figure
 
 
-FIGURES: dict[str, Callable[[Generation, GenerationView], Drawn]] = {
+FIGURES: dict[str, Callable[[Generation, GenerationView], Figure]] = {
     "answer": answer,
     "timeline": timeline,
     "endings": endings,
 }
 
 
-def draw(name: str, generation: Generation, view: GenerationView) -> Drawn:
+def draw(name: str, generation: Generation, view: GenerationView) -> Figure:
     """Draw a figure by name.
 
     Raises:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analysis.document_file import document_file
-from analysis.export import Origin
-from analysis.figures.theme import Theme
 from analysis.generation.request import GenerationRequest, prompt_of
 from analysis.generation.result import Generation
 from analysis.generation.sweep import Sweep
+from analysis.provenance import Provenance
 from analysis.query import command_line, load_words, model_words, text_words
 from analysis.score_registry import Unit
+from analysis.view import Theme
 
 Over = Literal["time", "passes"]
 
@@ -28,13 +28,13 @@ class GenerationView:
     over: Over = "time"  # what the timeline runs over
 
 
-def origin(request: GenerationRequest, found: Generation | Sweep, view: GenerationView) -> Origin:
+def origin(request: GenerationRequest, found: Generation | Sweep, view: GenerationView) -> Provenance:
     """Where a figure of a generation, or of a sweep of its tau, comes from."""
     one = found.generations[0] if isinstance(found, Sweep) else found
     asked = dataclasses.asdict(request)
     if isinstance(found, Sweep):
         asked["how"]["tau"] = list(found.taus)
-    return Origin(
+    return Provenance(
         command=lambda figure, out: command(figure, request, found, view, out),
         request={name: value for name, value in asked.items() if name != "side"},
         view=dataclasses.asdict(view),

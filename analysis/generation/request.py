@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from analysis.generation.result import Decoding, Generation
-from analysis.generation.run import Run, Watch
-from analysis.query import Load, RunCost, scoring_cost
+from analysis.generation.run import GenerationRun, Watch
+from analysis.query import ModelLoader, RunCost, scoring_cost
 from analysis.uncertainty.scoring import LONGEST_TEXT, encode_for
 from model.causal_lm.forward import Progress
 from model.errors import TextError, TooLarge
 from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.micro_step_io import UNTRAINED
-from model.hub.wrap_base import Wrapped, wrapped
+from model.hub.wrap_base import Wrapped, wrap
 from model.text.document import Document, Message
 from model.text.encoding import EncodedText
 
@@ -43,7 +43,7 @@ class GenerationRequest:
         found = scoring_cost(loaded, self.document, self.chat, self.force_bos, 2 * self.how.max_new_tokens)
         return replace(found, tokens=found.tokens - self.how.max_new_tokens)
 
-    def run(self, load: Load, progress: Progress | None = None, watch: Watch | None = None) -> Generation:
+    def run(self, load: ModelLoader, progress: Progress | None = None, watch: Watch | None = None) -> Generation:
         """Both answers.
 
         Raises:
@@ -51,7 +51,7 @@ class GenerationRequest:
             TooLarge: prompt and answer do not fit the model's context or the memory.
             MicroStepError: settings that the model cannot follow.
         """
-        run = self.begin(wrapped(load(self.model)), self.how, progress, watch)
+        run = self.begin(wrap(load(self.model)), self.how, progress, watch)
         run.write()
         run.write_base()
         found = run.done()
@@ -59,7 +59,9 @@ class GenerationRequest:
             progress(1.0)
         return found
 
-    def begin(self, ready: Wrapped, how: Decoding, progress: Progress | None = None, watch: Watch | None = None) -> Run:
+    def begin(
+        self, ready: Wrapped, how: Decoding, progress: Progress | None = None, watch: Watch | None = None
+    ) -> GenerationRun:
         """A run of the prompt, before anything is written."""
         loaded = ready.loaded
         prompt = encode_prompt(loaded, self.document, self.chat, self.force_bos)
@@ -69,7 +71,7 @@ class GenerationRequest:
         if self.chat and not prompt.chat:
             notes.append("this model has no chat template: it read the raw text")
         notes += prompt.notes
-        return Run(ready, prompt, how, tuple(notes), progress, watch)
+        return GenerationRun(ready, prompt, how, tuple(notes), progress, watch)
 
     def plain(self) -> dict[str, Any]:
         """The request as plain values, for a manifest."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model.decoding.stopping import RULES, Why
 from model.errors import MicroStepError
-from model.hub.model_info import ModelFacts
+from model.hub.model_info import ModelInfo
 from model.scoring.continuation import Sampling
 from model.text.encoding import EncodedText
 
@@ -100,7 +100,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Segments:
+class GeneratedSegments:
     """S segments of an answer of T tokens."""
 
     starts: NDArray[np.int32]  # [S] index of the first token
@@ -131,7 +131,7 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class AnswerAgreement:
     """How far an answer is the base's own."""
 
     first: int | None  # index of the first token that differs; None: there is none
@@ -148,12 +148,12 @@ class Agreement:
 class Generation:
     """One prompt, answered by a micro_step model and by its base alone."""
 
-    facts: ModelFacts  # `micro_step` is always there
+    facts: ModelInfo  # `micro_step` is always there
     how: Decoding
     lossless: bool
     prompt: EncodedText
     micro: Answer
-    segments: Segments
+    segments: GeneratedSegments
     base: Answer | None  # None in a run that was stopped before
     macro_steps: int  # passes of the base
     micro_steps: int  # tokens that the micro decoder offered
@@ -205,16 +205,16 @@ class Generation:
         return self.micro.tokens_per_second / self.base.tokens_per_second if self.base else math.nan
 
     @property
-    def agreement(self) -> Agreement:
+    def agreement(self) -> AnswerAgreement:
         """With the base's own answer; of a stopped run, as far as both came; nothing where both were drawn."""
         if self.base is None or self.how.sampled:
-            return Agreement(None, math.nan, 0)
+            return AnswerAgreement(None, math.nan, 0)
         a, b = self.micro.ids, self.base.ids
         both = min(len(a), len(b))
         count = max(len(a), len(b)) if self.finished else both
         equal = a[:both] == b[:both]
         first = int(np.argmin(equal)) if not equal.all() else both if count > both else None
-        return Agreement(first, float(equal.sum() / count) if count else math.nan, count)
+        return AnswerAgreement(first, float(equal.sum() / count) if count else math.nan, count)
 
     @property
     def lossless_failed(self) -> bool:

@@ -18,23 +18,23 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
-from analysis.generation.result import Answer, Decoding, Generation, Segments
+from analysis.generation.result import Answer, Decoding, GeneratedSegments, Generation
 from analysis.uncertainty.scoring import TOP_K, cost_of
 from model.causal_lm.finite import FiniteLogits
 from model.causal_lm.forward import Progress, context_length, token_model
 from model.decoding.generation_config import asked, ends_of
-from model.decoding.output import Written
+from model.decoding.output import RowOutput
 from model.errors import TooLarge
-from model.hub.memory import check
+from model.hub.memory import require_memory
 from model.hub.wrap_base import Wrapped
 from model.scoring.token_scores import score
 from model.text.encoding import EncodedText, encode_reply, token_strings
 
-Watch = Callable[["Run"], None]  # told after each segment and each token of the base; may raise to stop
+Watch = Callable[["GenerationRun"], None]  # told after each segment and each token of the base; may raise to stop
 WARM_UP = 8  # last tokens of the prompt that are answered first, by as many, without a clock
 
 
-class Run:
+class GenerationRun:
     """A generation while it is made: what is written so far, and how long it took without those who watch."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Run:
         self.ready, self.prompt, self.how, self.notes = ready, prompt, how, notes
         self.fed = torch.tensor([_fed(prompt)], device=ready.model.device, dtype=torch.long)
         self.lossless = ready.facts.decoding == "lossless" if how.lossless is None else how.lossless
-        self.written: Written | None = None
+        self.written: RowOutput | None = None
         self.base: list[int] = []
         self._base_seconds: list[float] = []
         self._pauses: list[tuple[int, float]] = []  # tokens that were there, and seconds that were spent watching
@@ -72,7 +72,7 @@ class Run:
         model.generate_segments(self.fed[:, -WARM_UP:], **{**options, "max_new_tokens": WARM_UP})
         began = time.perf_counter()
 
-        def told(_: int, row: Written) -> None:
+        def told(_: int, row: RowOutput) -> None:
             self.written = row
             self._micro_total = time.perf_counter() - began - self._paused
             with self._pause(len(row.ids)):
@@ -125,7 +125,7 @@ class Run:
 
     def so_far(self) -> Generation:
         """What there is now, of a run that goes on: no strings of other tokens yet."""
-        row = self.written or Written([])
+        row = self.written or RowOutput([])
         seconds = np.array(row.seconds, dtype=np.float64) - self._watched(len(row.ids)) + self._shift
         ids, probability = _topk(row)
         micro = self._answer(row.ids, row.probability, ids, probability, seconds, self._micro_total)
@@ -136,7 +136,7 @@ class Run:
             base = self._answer(self.base, none, nothing, nothing, self._base_seconds, self._base_total)
         whys = [*row.why, *[None] * (len(row.starts) - len(row.why))]
         refused = [*row.refused, *[None] * (len(row.starts) - len(row.refused))]
-        segments = Segments(
+        segments = GeneratedSegments(
             starts=np.array(row.starts, dtype=np.int32),
             why=tuple(whys),
             refused_ids=np.array([-1 if each is None else each[0] for each in refused], dtype=np.int64),
@@ -250,7 +250,7 @@ class Run:
                 f"{self.fed.shape[1]:,} prompt tokens and {self.how.max_new_tokens:,} new ones do not fit this model's"
                 f" context of {limit:,}; shorten the prompt or ask for fewer new tokens"
             )
-        check(cost_of(loaded, tokens), loaded.model.device)
+        require_memory(cost_of(loaded, tokens), loaded.model.device)
 
 
 def _fed(prompt: EncodedText) -> list[int]:
@@ -268,7 +268,7 @@ def _settings(how: Decoding) -> dict[str, Any]:
     )
 
 
-def _topk(row: Written) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _topk(row: RowOutput) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """[T, k] ids and probabilities."""
     ids = np.array([ids for ids, _ in row.topk], dtype=np.int64).reshape(len(row.ids), -1)
     return ids, np.array([p for _, p in row.topk], dtype=np.float32).reshape(len(row.ids), -1)

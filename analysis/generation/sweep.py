@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Generation
-from analysis.query import Load, RunCost
+from analysis.query import ModelLoader, RunCost
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 
 TAUS = (0.3, 0.5, 0.7, 0.9, 1.01)  # the last: the base alone writes
 MOST = 12
@@ -65,10 +65,10 @@ class SweepRequest:
         one = self.request.cost(loaded)
         return replace(one, work=one.work * (len(self.taus) + 1) / 2)
 
-    def run(self, load: Load, progress: Progress | None = None) -> Sweep:
+    def run(self, load: ModelLoader, progress: Progress | None = None) -> Sweep:
         """All answers; see `GenerationRequest.run` for the errors."""
         request, found = self.request, list[Generation]()
-        ready, base = wrapped(load(request.model)), None
+        ready, base = wrap(load(request.model)), None
         count = len(self.taus) + 1
         for i, tau in enumerate(self.taus):
             run = request.begin(ready, replace(request.how, tau=tau), _part(progress, (i + (i > 0)) / count, count))

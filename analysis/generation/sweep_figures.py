@@ -7,7 +7,7 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures.figure import Drawn, check_figure
+from analysis.figures.figure import Figure, check_figure
 from analysis.figures.static_strip import LONGEST, Page, around, wrap
 from analysis.figures.theme import BLUE, ORANGE, SOFT, styled
 from analysis.generation.figures import LEGEND, MARGIN, honest, still_row
@@ -16,9 +16,9 @@ from analysis.generation.sweep import Sweep
 from analysis.generation.tables import sweep_table, sweep_token_table
 
 
-def curves(sweep: Sweep, view: GenerationView) -> Drawn:
+def curves(sweep: Sweep, view: GenerationView) -> Figure:
     """Tokens per macro step, agreement, nll and speed over tau."""
-    return Drawn(
+    return Figure(
         "sweep",
         "What tau does",
         f"{honest(sweep.generations[0])}The same prompt under several values of tau; above 1 the base alone writes. "
@@ -28,10 +28,10 @@ def curves(sweep: Sweep, view: GenerationView) -> Drawn:
     )
 
 
-def segments(sweep: Sweep, view: GenerationView) -> Drawn:
+def segments(sweep: Sweep, view: GenerationView) -> Figure:
     """The segments under each tau."""
     how = honest(sweep.generations[0]) + "A row a tau, shaded by the probability of each token; a gap starts a segment."
-    return Drawn(
+    return Figure(
         "sweep_segments",
         "Segments under each tau",
         how if sweep.one_text else f"{how} The texts differ, so that each stands for itself.",
@@ -108,10 +108,10 @@ def _draw_segments(sweep: Sweep, view: GenerationView) -> go.Figure:
     return page.figure(LEGEND, MARGIN)
 
 
-FIGURES: dict[str, Callable[[Sweep, GenerationView], Drawn]] = {"sweep": curves, "sweep_segments": segments}
+FIGURES: dict[str, Callable[[Sweep, GenerationView], Figure]] = {"sweep": curves, "sweep_segments": segments}
 
 
-def draw(name: str, sweep: Sweep, view: GenerationView) -> Drawn:
+def draw(name: str, sweep: Sweep, view: GenerationView) -> Figure:
     """Draw a figure by name.
 
     Raises:

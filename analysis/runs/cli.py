@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from analysis.options import UNIT, FigureOut, Out, Theme, Unit, check_table, give, remark, spread
+from analysis.options import UNIT, FigureOut, Out, Theme, Unit, check_table, flatten_options, print_notes, print_or_save
 
 if TYPE_CHECKING:
     from analysis.runs.log import RunLog
@@ -55,14 +55,14 @@ class RunOptions:
                 problems.append(str(error))
         if not found:
             raise TextError(problems[0])
-        remark("", tuple(problems))
+        print_notes("", tuple(problems))
         for run in found:
-            remark(f"{run.name}: ", tuple(remarks(run)))
+            print_notes(f"{run.name}: ", tuple(remarks(run)))
         return found
 
 
 @commands.command("runs")
-@spread
+@flatten_options
 def runs_table(
     options: RunOptions,
     runs: Runs = None,
@@ -79,17 +79,19 @@ def runs_table(
     check_table(out)
     found = options.read(runs)
     if table == "curves":
-        give(curves.log_table(found, unit), out, f"a row a line of the logs; losses in {unit}")
+        print_or_save(curves.log_table(found, unit), out, f"a row a line of the logs; losses in {unit}")
     elif table == "positions":
-        give(positions.position_table(found, unit), out, f"a row a micro position; nll in {unit}, 95% intervals")
+        print_or_save(
+            positions.position_table(found, unit), out, f"a row a micro position; nll in {unit}, 95% intervals"
+        )
     elif table == "facts":
-        give(tables.facts_table(found), out, "a row a fact, a column a run")
+        print_or_save(tables.facts_table(found), out, "a row a fact, a column a run")
     else:
-        give(tables.runs_table(found, unit), out, f"a row a run; losses in {unit}", turned=len(found) < 4)
+        print_or_save(tables.runs_table(found, unit), out, f"a row a run; losses in {unit}", turned=len(found) < 4)
 
 
 @commands.command("runs-figure")
-@spread
+@flatten_options
 def runs_figure(
     name: Annotated[str, typer.Argument(help=f"One of: {', '.join(FIGURE_NAMES)}.")],
     options: RunOptions,

@@ -35,7 +35,7 @@ COLUMNS = ("curve", "group", "run", "split", "stage", "step", "seen", "seconds",
 
 
 @dataclass(frozen=True)
-class Curve:
+class TrainingCurve:
     """A quantity of the log: how to name it, how to draw it."""
 
     name: str  # the field of LogLine
@@ -59,24 +59,24 @@ class Curve:
         return float(line.stops if self.of_stops else line.tokens) if self.weighted else 1.0
 
 
-CURVES: dict[str, Curve] = {
+CURVES: dict[str, TrainingCurve] = {
     curve.name: curve
     for curve in (
-        Curve(
+        TrainingCurve(
             "loss",
             "loss",
             "What training minimises: the token loss plus the weighted parts of stops and teacher.",
             "information",
             log=True,
         ),
-        Curve(
+        TrainingCurve(
             "token_loss",
             "token loss",
             "Mean -ln p of the labelled tokens, whoever predicts them: base or micro decoder.",
             "information",
             log=True,
         ),
-        Curve(
+        TrainingCurve(
             "stop_loss",
             "stop loss",
             "Binary cross-entropy of the stop head: does the segment end here?",
@@ -84,36 +84,38 @@ CURVES: dict[str, Curve] = {
             of_stops=True,
             log=True,
         ),
-        Curve(
+        TrainingCurve(
             "teacher_loss",
             "teacher loss",
             "KL divergence from the base's own predictions, where the recipe asks for it.",
             "information",
             log=True,
         ),
-        Curve(
+        TrainingCurve(
             "hidden_loss",
             "states' error",
             "Relative squared error of the base's states at macro steps against its own, token by token.",
             "other",
             log=True,
         ),
-        Curve("accuracy", "accuracy", "Share of labelled tokens that are the likeliest under the model.", "share"),
-        Curve(
+        TrainingCurve(
+            "accuracy", "accuracy", "Share of labelled tokens that are the likeliest under the model.", "share"
+        ),
+        TrainingCurve(
             "stop_accuracy",
             "stop accuracy",
             "Share of places where the stop head, at one half, says rightly whether the segment ends.",
             "share",
             of_stops=True,
         ),
-        Curve(
+        TrainingCurve(
             "gradient_norm",
             "gradient norm",
             "Euclidean norm of the gradient before clipping, mean over the steps of a line.",
             weighted=False,
             log=True,
         ),
-        Curve(
+        TrainingCurve(
             "rates",
             "learning rates",
             "Of each group of parameters, at the step of the line.",
@@ -121,7 +123,7 @@ CURVES: dict[str, Curve] = {
             weighted=False,
             log=True,
         ),
-        Curve(
+        TrainingCurve(
             "tokens_per_second",
             "tokens per second",
             "All tokens of the rows over wall-clock time, prompts included and padding not. Of one machine.",
@@ -137,7 +139,7 @@ def check_smoothing(smoothing: float) -> None:
         raise MicroStepError(f"smoothing is a number from 0 to {MOST_SMOOTHING}, got {smoothing:g}")
 
 
-def curve(name: str) -> Curve:
+def curve(name: str) -> TrainingCurve:
     """A curve by name.
 
     Raises:
@@ -228,7 +230,7 @@ def unfinite(run: RunLog) -> int:
 
 
 def _points(
-    run: RunLog, shown: Curve, lines: Sequence[LogLine], group: str, unit: Unit, smoothing: float
+    run: RunLog, shown: TrainingCurve, lines: Sequence[LogLine], group: str, unit: Unit, smoothing: float
 ) -> pd.DataFrame | None:
     def get(line: LogLine) -> float | None:
         if shown.kind != "rate":

@@ -10,9 +10,10 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.figures.figure import safe
-from analysis.figures.theme import SERIES, SOFT, Theme
+from analysis.figures.theme import SERIES, SOFT
 from analysis.runs.curves import COLUMN, Axis
 from analysis.runs.log import RunLog
+from analysis.view import Theme
 
 MOST_POINTS = 800  # of a line of a figure
 LINE_HEIGHT = 14  # of a stage's name

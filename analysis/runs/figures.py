@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures.figure import Drawn, check_figure, safe
+from analysis.figures.figure import Figure, check_figure, safe
 from analysis.figures.table_figure import table_figure
 from analysis.figures.theme import styled
 from analysis.intervals import Estimate
@@ -20,12 +20,12 @@ from analysis.runs.provenance import RunsView
 from analysis.runs.tables import facts_table, runs_table, unlike
 
 
-def positions(runs: Sequence[RunLog], view: RunsView) -> Drawn:
+def positions(runs: Sequence[RunLog], view: RunsView) -> Figure:
     """Accuracy and NLL of each micro position, at the last validation."""
     table = position_table(runs, view.unit)
     trained = sorted(set(table.loc[table["split"] == "train", "run"]))
     instead = f" No validation yet, so the last line of training: {', '.join(trained)}." if trained else ""
-    return Drawn(
+    return Figure(
         "positions",
         "Last values per micro position",
         "At the last validation: position 0 of a segment is predicted by the base, the others by the micro decoder. "
@@ -36,9 +36,9 @@ def positions(runs: Sequence[RunLog], view: RunsView) -> Drawn:
     )
 
 
-def listed(runs: Sequence[RunLog], view: RunsView) -> Drawn:
+def listed(runs: Sequence[RunLog], view: RunsView) -> Figure:
     """The table of runs."""
-    return Drawn(
+    return Figure(
         "runs",
         "Runs",
         "As their logs stand. Losses are the last ones, not the best; a state is told from files, see its help.",
@@ -47,9 +47,9 @@ def listed(runs: Sequence[RunLog], view: RunsView) -> Drawn:
     )
 
 
-def facts(runs: Sequence[RunLog], view: RunsView) -> Drawn:
+def facts(runs: Sequence[RunLog], view: RunsView) -> Figure:
     """What the runs are of, side by side."""
-    return Drawn(
+    return Figure(
         "facts",
         "Facts and settings",
         "What was trained, on what, with what: the run's own record, and every setting of its resolved recipe.",
@@ -111,7 +111,7 @@ def _draw_positions(runs: Sequence[RunLog], table: pd.DataFrame, view: RunsView)
     return figure
 
 
-FIGURES: dict[str, Callable[[Sequence[RunLog], RunsView], Drawn]] = {
+FIGURES: dict[str, Callable[[Sequence[RunLog], RunsView], Figure]] = {
     "curves": curves,
     "positions": positions,
     "position_curves": position_curves,
@@ -120,7 +120,7 @@ FIGURES: dict[str, Callable[[Sequence[RunLog], RunsView], Drawn]] = {
 }
 
 
-def draw(name: str, runs: Sequence[RunLog], view: RunsView) -> Drawn:
+def draw(name: str, runs: Sequence[RunLog], view: RunsView) -> Figure:
     """Draw a figure by name.
 
     Raises:

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures.figure import Drawn, safe
+from analysis.figures.figure import Figure, safe
 from analysis.figures.theme import styled
 from analysis.runs.curves import AXES, COLUMN, CURVES, curve_table
 from analysis.runs.figure_style import colours, hover, many, mark_stages, points, thinned
@@ -23,14 +23,14 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS: dict[Split, str] = {"train": "circle", "validation": "diamond"}
 
 
-def curves(runs: Sequence[RunLog], view: RunsView) -> Drawn:
+def curves(runs: Sequence[RunLog], view: RunsView) -> Figure:
     """The chosen curves, one panel each, over the same axis."""
     shown = [CURVES[name] for name in view.curves]
     titles = ", ".join(each.title for each in shown)
     table = curve_table(runs, view.curves, view.unit, view.smoothing)
     missing = [each.title for each in shown if not (table["curve"] == each.name).any()]
     nothing = f" No line of these logs has: {', '.join(missing)}." if missing else ""
-    return Drawn(
+    return Figure(
         "curves",
         titles[:1].upper() + titles[1:],
         f"Over {AXES[view.x]}, as logged. {_smoothing(view)} Dashed with marks: validation."
@@ -40,11 +40,11 @@ def curves(runs: Sequence[RunLog], view: RunsView) -> Drawn:
     )
 
 
-def position_curves(runs: Sequence[RunLog], view: RunsView) -> Drawn:
+def position_curves(runs: Sequence[RunLog], view: RunsView) -> Figure:
     """Accuracy or NLL over the log, one panel a micro position."""
     table = position_curve_table(runs, view.measure, view.unit, view.smoothing)
     what = "Share of tokens that are the likeliest" if view.measure == "accuracy" else f"Mean -ln p, in {view.unit}"
-    return Drawn(
+    return Figure(
         "position_curves",
         f"{'Accuracy' if view.measure == 'accuracy' else 'NLL'} per micro position",
         f"{what}, over {AXES[view.x]}. The base predicts position 0 of a segment, the micro decoder the others. "

@@ -20,7 +20,7 @@ LEAST_PATIENCE = 60.0  # seconds
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointRecord:
     """A folder of a run that opens as a model."""
 
     step: int | None  # None: the model that the run ended with
@@ -33,20 +33,20 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Look:
+class RunStatus:
     """What the folder of a run said when it was looked at; an export keeps it beside the log."""
 
     finished: bool = False
-    checkpoints: tuple[Checkpoint, ...] = ()  # oldest first, the final model last
+    checkpoints: tuple[CheckpointRecord, ...] = ()  # oldest first, the final model last
     age: float = 0.0  # seconds since the log was written to
 
     @classmethod
-    def at(cls, path: Path, now: float) -> Look:
+    def at(cls, path: Path, now: float) -> RunStatus:
         """Look at a folder."""
-        found = [Checkpoint(_step(each), each / MODEL) for each in checkpoints(path)]
+        found = [CheckpointRecord(_step(each), each / MODEL) for each in checkpoints(path)]
         finished = is_finished(path)
         if finished:
-            found.append(Checkpoint(None, path / MODEL))
+            found.append(CheckpointRecord(None, path / MODEL))
         return cls(finished, tuple(found), max(0.0, now - _written(path)))
 
 
@@ -58,7 +58,7 @@ class RunLog:
     path: Path
     facts: RunFacts
     lines: tuple[LogLine, ...]  # in the order of their steps, each split by itself
-    look: Look = field(default_factory=Look)
+    look: RunStatus = field(default_factory=RunStatus)
     damage: tuple[str, ...] = ()  # sentences on what could not be read
     repeated: int = 0  # lines of steps that were done again later
 
@@ -162,7 +162,9 @@ class Follower:
         self._lines, self._damaged, self._read, self._number, self._end, self._file = [], [], 0, 0, b"", None
 
 
-def read_log(path: Path, name: str, now: float, follower: Follower | None = None, look: Look | None = None) -> RunLog:
+def read_log(
+    path: Path, name: str, now: float, follower: Follower | None = None, look: RunStatus | None = None
+) -> RunLog:
     """Read the folder of a run.
 
     Args:
@@ -177,7 +179,7 @@ def read_log(path: Path, name: str, now: float, follower: Follower | None = None
     """
     facts = read_facts(path)
     lines, damage, repeated = (follower or Follower(path / LOG)).read()
-    return RunLog(name, path, facts, lines, look or Look.at(path, now), damage, repeated)
+    return RunLog(name, path, facts, lines, look or RunStatus.at(path, now), damage, repeated)
 
 
 def _standing(lines: list[LogLine]) -> tuple[LogLine, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import time
 
 from analysis.discovery import Place
-from analysis.runs.log import Follower, Look, RunLog, read_log
+from analysis.runs.log import Follower, RunLog, RunStatus, read_log
 from data.run_folder import FACTS, LOG
 from model.errors import MicroStepError
 
@@ -21,14 +21,14 @@ Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoadedRuns:
     """Runs that were read, and sentences on those that could not be."""
 
     runs: tuple[RunLog, ...]
     problems: tuple[str, ...] = ()
 
 
-class Shelf:
+class LogCache:
     """Reads runs, and remembers how far."""
 
     def __init__(self) -> None:
@@ -36,15 +36,15 @@ class Shelf:
         self._brief: dict[Path, tuple[Stamp, RunLog]] = {}
         self._guard = threading.Lock()
 
-    def runs(self, places: Sequence[Place]) -> Reading:
+    def runs(self, places: Sequence[Place]) -> LoadedRuns:
         """Runs with all that they logged."""
         return self._all(places, whole=True)
 
-    def briefly(self, places: Sequence[Place]) -> Reading:
+    def briefly(self, places: Sequence[Place]) -> LoadedRuns:
         """Runs with only the last lines of their logs: enough for a table of runs."""
         return self._all(places, whole=False)
 
-    def _all(self, places: Sequence[Place], whole: bool) -> Reading:
+    def _all(self, places: Sequence[Place], whole: bool) -> LoadedRuns:
         found, problems = [], []
         for place in places:
             try:
@@ -52,7 +52,7 @@ class Shelf:
                     found.append(self._whole(place) if whole else self._briefly(place))
             except MicroStepError as error:
                 problems.append(str(error))
-        return Reading(tuple(found), tuple(problems))
+        return LoadedRuns(tuple(found), tuple(problems))
 
     def _whole(self, place: Place) -> RunLog:
         path = place.path.absolute()
@@ -69,7 +69,7 @@ class Shelf:
         if run is None or known != stamp:
             run = brief(self._whole(place))
             self._brief[path] = stamp, run
-        return replace(run, name=place.name, path=place.path, look=Look.at(place.path, time()))
+        return replace(run, name=place.name, path=place.path, look=RunStatus.at(place.path, time()))
 
 
 def brief(run: RunLog) -> RunLog:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from analysis.export import Files, Origin
-from analysis.figures.theme import Theme
+from analysis.export import Files
+from analysis.provenance import Provenance
 from analysis.query import command_line
 from analysis.runs.curves import AXES, Axis, check_smoothing, curve
-from analysis.runs.log import Look, RunLog
+from analysis.runs.log import RunLog, RunStatus
 from analysis.runs.positions import MEASURES, Measure
 from analysis.runs.tables import recipe, remarks
 from analysis.score_registry import Unit
+from analysis.view import Theme
 from data.run_folder import FACTS, LOG, RECIPE, facts_json, to_line
 from model.errors import MicroStepError, TextError
 
@@ -54,9 +55,9 @@ class RunsView:
                 raise MicroStepError(f"unknown choice {given!r}; use one of {', '.join(map(str, known))}")
 
 
-def origin(runs: Sequence[RunLog], view: RunsView) -> Origin:
+def origin(runs: Sequence[RunLog], view: RunsView) -> Provenance:
     """Where a figure of these runs comes from."""
-    return Origin(
+    return Provenance(
         command=lambda figure, out: command(figure, runs, view, out),
         request={"runs": {run.name: dataclasses.asdict(run.facts) for run in runs}},
         view=dataclasses.asdict(view),
@@ -86,7 +87,7 @@ def _files(runs: Sequence[RunLog]) -> Files:
     return Files(make)
 
 
-def read_seen(path: Path) -> dict[str, Look]:
+def read_seen(path: Path) -> dict[str, RunStatus]:
     """What an export says of the folders of its runs, by their names.
 
     Raises:
@@ -94,7 +95,7 @@ def read_seen(path: Path) -> dict[str, Look]:
     """
     try:
         said = json.loads(path.read_text("utf-8"))
-        return {name: Look(bool(each["finished"]), age=float(each["age"])) for name, each in said.items()}
+        return {name: RunStatus(bool(each["finished"]), age=float(each["age"])) for name, each in said.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise TextError(f"{path} does not say what was seen of runs; take {SEEN} of an export") from None
 

@@ -20,7 +20,7 @@ LAST = 20  # lines that a speed is the median of
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunsSummary:
     """What stands above the curves."""
 
     best: RunLog  # of those compared, with the least nats a token at its last validation, or line where none has one
@@ -37,7 +37,7 @@ class Summary:
         return self.line.split == "validation"
 
 
-def summarise(runs: Sequence[RunLog]) -> Summary | None:
+def summarise(runs: Sequence[RunLog]) -> RunsSummary | None:
     """The summary of some runs; None where nothing is logged."""
     lines = [(run, line) for run in runs if (line := judged(run)) is not None]
     if any(line.split == "validation" for _, line in lines):
@@ -49,7 +49,7 @@ def summarise(runs: Sequence[RunLog]) -> Summary | None:
     speeds = [each.tokens_per_second for each in best.of("train")[-LAST:] if each.tokens_per_second is not None]
     under_way = next((run for run in runs if run.state == "running"), best)
     speed = median(speeds) if speeds else None
-    return Summary(best, line, accuracy(line), speed, under_way, len(alike), len(lines) - len(alike))
+    return RunsSummary(best, line, accuracy(line), speed, under_way, len(alike), len(lines) - len(alike))
 
 
 def _yardstick(run: RunLog) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.query import RunCost, scoring_cost
-from analysis.segmentation.features import Gathering, extra_for
+from analysis.segmentation.features import FeatureOptions, features_needed
 from analysis.segmentation.single import PROMPT_APART, gather, prompt_apart
 from analysis.segmentation.strategy import Strategy
 from model.causal_lm.forward import Progress
@@ -33,12 +33,12 @@ def starts_cost(
     document: Document,
     strategy: Strategy,
     max_length: int,
-    how: Gathering,
+    how: FeatureOptions,
     chat: bool,
     force_bos: bool,
 ) -> RunCost:
     """What `starts_of` takes: the scores, and what else the strategy needs."""
-    extra = extra_for(strategy.name, strategy.parameters, max_length, how)
+    extra = features_needed(strategy.name, strategy.parameters, max_length, how)
     passes = (0.0 if only_text(strategy) else 1.0) + (extra.passes if extra is not None else 0.0)
     found = scoring_cost(loaded, document, chat, force_bos, passes=passes)
     return found if passes else replace(found, work=0.0)
@@ -50,7 +50,7 @@ def starts_of(
     document: Document,
     strategy: Strategy,
     max_length: int,
-    how: Gathering,
+    how: FeatureOptions,
     chat: bool,
     force_bos: bool,
     progress: Progress | None = None,
@@ -83,7 +83,7 @@ def starts_of(
     return segment(rule, inputs, max_length, **parameters).starts, notes
 
 
-def _text_inputs(encoded: EncodedText, how: Gathering) -> SegmentInputs:
+def _text_inputs(encoded: EncodedText, how: FeatureOptions) -> SegmentInputs:
     """What `word` and `fixed` look at, without scores: a token is missing where it would have none."""
     unscored: NDArray[np.float64] = np.zeros(len(encoded))
     unscored[: int(not encoded.prefix)] = np.nan

@@ -10,23 +10,23 @@ import typer
 from analysis.options import (
     UNIT,
     LoadOptions,
-    OneModel,
+    ModelOptions,
     Out,
     TextOptions,
     Unit,
     check_table,
-    give,
+    flatten_options,
     load_shown,
+    print_notes,
+    print_or_save,
     progress,
-    remark,
     set_parameters,
-    spread,
 )
 from model.errors import MicroStepError
 from model.segmentation.segment import MAX_LENGTH, RULES
 
 if TYPE_CHECKING:
-    from analysis.segmentation.features import Gathering
+    from analysis.segmentation.features import FeatureOptions
     from analysis.segmentation.single import Segmentable
 
 commands = typer.Typer()
@@ -63,19 +63,19 @@ class CutOptions:
     ] = "exact"
     history_stride: Annotated[int, typer.Option(min=1, help="For strided: a window every so many tokens.")] = 16
 
-    def gathering(self) -> Gathering:
+    def gathering(self) -> FeatureOptions:
         """The choices that are no parameters of a rule."""
-        from analysis.segmentation.features import Gathering
+        from analysis.segmentation.features import FeatureOptions
 
-        return Gathering(
+        return FeatureOptions(
             _numbers(self.layer), _numbers(self.head), self.history_method, self.history_stride, self.prompt_apart
         )
 
 
 @commands.command("segment")
-@spread
+@flatten_options
 def segment_command(
-    model: OneModel,
+    model: ModelOptions,
     strategy: Strategy,
     text: TextOptions,
     loading: LoadOptions,
@@ -94,13 +94,13 @@ def segment_command(
     found = segment(strategy, ready.inputs, cutting.max_length, **parameters)
     count = int(found.starts.sum())
     caption = f"{len(found)} tokens of {ready.scored.facts.name} in {count} segments by {strategy}, values in {unit}"
-    give(segment_table(ready.scored, found, unit), out, caption)
+    print_or_save(segment_table(ready.scored, found, unit), out, caption)
 
 
 @commands.command("solve")
-@spread
+@flatten_options
 def solve_command(
-    model: OneModel,
+    model: ModelOptions,
     strategy: Strategy,
     text: TextOptions,
     loading: LoadOptions,
@@ -125,12 +125,12 @@ def solve_command(
     aim = target_length if target_length is not None else tokens / (target_segments or 1)
     solved = solve(strategy, ready.inputs, aim, cutting.max_length, POINTS, **given)
     if out is not None:
-        remark("", (finding(solved),))
-    give(curve_table(solved), out, finding(solved))
+        print_notes("", (finding(solved),))
+    print_or_save(curve_table(solved), out, finding(solved))
 
 
 def _gather(
-    model: OneModel,
+    model: ModelOptions,
     text: TextOptions,
     loading: LoadOptions,
     cutting: CutOptions,
@@ -143,7 +143,7 @@ def _gather(
     loaded = load_shown(model.spec(loading))
     with progress("scoring") as told:
         ready = gather(loaded, document, strategy, parameters, longest, how, text.chat, text.force_bos, told)
-    remark(f"{ready.scored.facts.name}: ", ready.notes)
+    print_notes(f"{ready.scored.facts.name}: ", ready.notes)
     return ready
 
 

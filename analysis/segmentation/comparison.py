@@ -11,15 +11,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.figures.theme import Theme
 from analysis.intervals import Estimate
-from analysis.query import Load
+from analysis.query import ModelLoader
 from analysis.score_registry import Unit, significant, unit_of
 from analysis.segmentation.corpus_view import StoreSides
-from analysis.segmentation.metrics import Agreement, Statistics, statistics
+from analysis.segmentation.metrics import BoundaryAgreement, Statistics, statistics
 from analysis.segmentation.request import CutRequest
-from analysis.segmentation.segmented_text import REASONS, Cut, Kept, Side, agree, cuts, mean_length, reasons
+from analysis.segmentation.segmented_text import (
+    REASONS,
+    MemoCache,
+    SegmentedText,
+    TokenizedText,
+    agree,
+    cuts,
+    mean_length,
+    reasons,
+)
 from analysis.segmentation.strategy import scale
+from analysis.view import Theme
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.segmentation.segment import Rule
@@ -62,17 +71,17 @@ class CutView:
 
 
 @dataclass(frozen=True)
-class Bench:
+class StrategyComparison:
     """Strategies side by side. Of a text, what is judged is what is shown; of a store, one document is shown."""
 
     request: CutRequest
-    sides: tuple[Side, ...]  # that are shown
-    shown: tuple[Cut, ...]
-    judged: tuple[Cut, ...]
-    others: tuple[Side, ...] = ()  # the sides that are shown, in the other precision
-    kept: Kept = field(default_factory=Kept)
+    sides: tuple[TokenizedText, ...]  # that are shown
+    shown: tuple[SegmentedText, ...]
+    judged: tuple[SegmentedText, ...]
+    others: tuple[TokenizedText, ...] = ()  # the sides that are shown, in the other precision
+    kept: MemoCache = field(default_factory=MemoCache)
 
-    def chosen(self, view: CutView) -> list[Cut]:
+    def chosen(self, view: CutView) -> list[SegmentedText]:
         """The cuts of the chosen strategy.
 
         Raises:
@@ -83,19 +92,19 @@ class Bench:
             raise MicroStepError(f"there is no cut by strategy number {view.chosen + 1}")
         return found
 
-    def statistics(self, cut: Cut) -> Statistics:
+    def statistics(self, cut: SegmentedText) -> Statistics:
         """Lengths and agreement with words."""
         return self.kept.get(("statistics", cut), lambda: statistics(cut.found, cut.side.inputs))
 
-    def mean_length(self, cut: Cut) -> Estimate:
+    def mean_length(self, cut: SegmentedText) -> Estimate:
         """See `analysis.segmentation.segmented_text.mean_length`."""
         return self.kept.get(("mean", cut), lambda: mean_length(cut))
 
-    def agreement(self, reference: Cut, hypothesis: Cut) -> tuple[Agreement, str]:
+    def agreement(self, reference: SegmentedText, hypothesis: SegmentedText) -> tuple[BoundaryAgreement, str]:
         """See `analysis.segmentation.segmented_text.agree`."""
         return self.kept.get(("agree", reference, hypothesis), lambda: agree(reference, hypothesis))
 
-    def reasons(self, cut: Cut) -> NDArray[np.int8]:
+    def reasons(self, cut: SegmentedText) -> NDArray[np.int8]:
         """See `analysis.segmentation.segmented_text.reasons`."""
         return self.kept.get(("reasons", cut), lambda: reasons(cut))
 
@@ -103,7 +112,7 @@ class Bench:
         """A row a cut that is judged."""
         return pd.DataFrame([self._statistics_row(cut) for cut in self.judged])
 
-    def _statistics_row(self, cut: Cut) -> dict[str, object]:
+    def _statistics_row(self, cut: SegmentedText) -> dict[str, object]:
         found = self.statistics(cut)
         mean = self.mean_length(cut)
         capped = found.histogram[cut.found.max_length :].sum()
@@ -129,7 +138,7 @@ class Bench:
         tables = [self.tokens(cut, unit) for cut in self.shown]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
-    def tokens(self, cut: Cut, unit: Unit) -> pd.DataFrame:
+    def tokens(self, cut: SegmentedText, unit: Unit) -> pd.DataFrame:
         """A row a token of a cut: what the rule compared, in `unit`, as the strategy's parameters beside it are."""
         side, found = cut.side, cut.found
         why = why_words(cut, unit)
@@ -151,7 +160,7 @@ class Bench:
         )
 
 
-def why_words(cut: Cut, unit: Unit) -> list[str]:
+def why_words(cut: SegmentedText, unit: Unit) -> list[str]:
     """What to say for each of REASONS."""
     rule, bar = cut.strategy.rule, cut.strategy.bar
     compared = "starts a word"
@@ -183,7 +192,9 @@ def value_range(rule: Rule, unit: Unit, max_length: int) -> tuple[float, float]:
     return (0.0, {"tokens": float(max_length + 1), "ratio": 2.0}.get(rule.unit, 1.0))
 
 
-def open_bench(request: CutRequest, load: Load, progress: Progress | None = None, other: bool = False) -> Bench:
+def compare_strategies(
+    request: CutRequest, load: ModelLoader, progress: Progress | None = None, other: bool = False
+) -> StrategyComparison:
     """Answer a request from its models or its store.
 
     Args:
@@ -196,27 +207,29 @@ def open_bench(request: CutRequest, load: Load, progress: Progress | None = None
         MicroStepError: as the runs, and as `segment`.
     """
     if request.store is not None:
-        return store_bench(request, StoreSides.read(Path(request.store)), Kept())
+        return store_bench(request, StoreSides.read(Path(request.store)), MemoCache())
 
     def part(begin: float) -> Progress | None:
         return None if progress is None else lambda share: progress(begin + share / 2) if other else progress(share)
 
     sides = request.run(load, part(0))
-    others: list[Side] = []
+    others: list[TokenizedText] = []
     if other:
         others = request.in_other_precision([side.facts.dtype for side in sides]).run(load, part(0.5))
-    return text_bench(request, sides, others, Kept())
+    return text_bench(request, sides, others, MemoCache())
 
 
-def text_bench(request: CutRequest, sides: Sequence[Side], others: Sequence[Side], kept: Kept) -> Bench:
+def text_bench(
+    request: CutRequest, sides: Sequence[TokenizedText], others: Sequence[TokenizedText], kept: MemoCache
+) -> StrategyComparison:
     """The sides of one text, cut."""
     found = cuts(sides, request.strategies, request.max_length, request.how, kept)
-    return Bench(request, tuple(sides), found, found, tuple(others), kept)
+    return StrategyComparison(request, tuple(sides), found, found, tuple(others), kept)
 
 
-def store_bench(request: CutRequest, store: StoreSides, kept: Kept) -> Bench:
+def store_bench(request: CutRequest, store: StoreSides, kept: MemoCache) -> StrategyComparison:
     """All documents of a store, cut and judged, and one of them that is shown."""
     number = request.number
     shown = kept.get(("document", store, number), lambda: store.shown(number))
     asked = request.strategies, request.max_length, request.how, kept
-    return Bench(request, (shown,), cuts((shown,), *asked), cuts((store.whole,), *asked), kept=kept)
+    return StrategyComparison(request, (shown,), cuts((shown,), *asked), cuts((store.whole,), *asked), kept=kept)

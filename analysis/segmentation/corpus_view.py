@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.segmentation.segmented_text import Side
+from analysis.segmentation.segmented_text import TokenizedText
 from analysis.segmentation.single import PROMPT_APART
 from data.corpus.rule_inputs import CorpusSource, continuation
 from data.corpus.scored_rows import ROLE_NAMES
@@ -23,7 +23,7 @@ class StoreSides:
     """A store, read."""
 
     path: Path
-    whole: Side  # every token, documents end to end
+    whole: TokenizedText  # every token, documents end to end
     source: CorpusSource
 
     @classmethod
@@ -39,7 +39,7 @@ class StoreSides:
         nowhere = np.full(n, -1, dtype=np.int32)
         none = np.zeros(n, dtype=bool)
         rows = source.tokens.rows
-        whole = Side(
+        whole = TokenizedText(
             key="A",
             facts=source.store.facts,
             text="",
@@ -64,7 +64,7 @@ class StoreSides:
         row = self.source.tokens.rows.row(number)
         return f"{number}: {' '.join(row.text[:60].split())} ({len(row.ids):,} tokens)"
 
-    def shown(self, number: int) -> Side:
+    def shown(self, number: int) -> TokenizedText:
         """One document, or one window of it.
 
         Raises:
@@ -80,7 +80,7 @@ class StoreSides:
         arrays = {name: getattr(inputs, name) for name in _ARRAYS}
         own = SegmentInputs(**{name: array[piece] for name, array in arrays.items() if array is not None})
         inside = row.start >= 0
-        return Side(
+        return TokenizedText(
             key="A",
             facts=self.source.store.facts,
             text=row.text,

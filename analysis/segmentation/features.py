@@ -26,7 +26,7 @@ WIDTH = 16  # tokens of a segment up to which attention is kept, so that another
 
 
 @dataclass(frozen=True)
-class Gathering:
+class FeatureOptions:
     """How to compute what a rule needs beyond the scores."""
 
     layers: tuple[int, ...] | None = None  # of the attention rules; None: all
@@ -37,7 +37,7 @@ class Gathering:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class FeatureValues:
     """What an extra gave for one text of N tokens."""
 
     tokens: int  # N
@@ -46,7 +46,7 @@ class Gathered:
 
 
 @dataclass(frozen=True)
-class Window:
+class WindowFeature:
     """Entropies under a limited history."""
 
     window: int  # w, tokens
@@ -59,17 +59,17 @@ class Window:
         step = {"exact": 1, "strided": self.stride}.get(self.method)
         return 1.0 if step is None else max(1.0, (self.window + step - 1) / step)
 
-    def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> Gathered:
+    def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> FeatureValues:
         """Run the model."""
         found = limited_history(
             loaded.model, encoded.ids, self.window, self.method, self.stride, encoded.prefix, progress=progress
         )
         values = {"limited_entropy": found.scores.entropy, "window": self.window}
-        return Gathered(len(encoded), values, f"limited history, {found.meaning}")
+        return FeatureValues(len(encoded), values, f"limited history, {found.meaning}")
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionFeature:
     """Where the attention of each token goes."""
 
     layers: tuple[int, ...] | None = None
@@ -78,7 +78,7 @@ class Attention:
 
     passes = 2.0  # the pass, and the rows that are computed again
 
-    def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> Gathered:
+    def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> FeatureValues:
         """Run the model."""
         found = attention_shares(
             loaded.model, encoded.ids, encoded.prefix, self.layers, self.heads, self.width, progress=progress
@@ -86,30 +86,30 @@ class Attention:
         heads = "all heads" if found.heads is None else f"heads {_listed(found.heads)}"
         note = f"attention: mean over layers {_listed(found.layers)}, {heads}, first position left out"
         values = {"attention_mass": found.mass, "attention_sparsity": found.sparsity}
-        return Gathered(len(encoded), values, note)
+        return FeatureValues(len(encoded), values, note)
 
 
 @dataclass(frozen=True)
-class Hidden:
+class HiddenFeature:
     """How far the hidden state turns at each token."""
 
     layer: int
 
     passes = 1.0
 
-    def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> Gathered:
+    def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> FeatureValues:
         """Run the model."""
         turns = router_turns(loaded.model, encoded.ids, self.layer, encoded.prefix, progress=progress)
-        return Gathered(len(encoded), {"router": turns, "layer": self.layer}, "")
+        return FeatureValues(len(encoded), {"router": turns, "layer": self.layer}, "")
 
 
 @dataclass(frozen=True)
-class MicroConfidence:
+class MicroFeature:
     """How sure a trained micro decoder is of each token, for each place in a segment that it could have."""
 
     passes = 3.0  # the base's, and the head for every place in a segment
 
-    def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> Gathered:
+    def gather(self, loaded: LoadedModel, encoded: EncodedText, progress: Progress | None = None) -> FeatureValues:
         """Run the model.
 
         Raises:
@@ -119,13 +119,13 @@ class MicroConfidence:
             raise MicroStepError(NO_MICRO_STEP)
         found = refined_confidences(cast("MicroStepForCausalLM", loaded.model), encoded.ids, encoded.prefix, progress)
         note = "micro decoder's confidence, from the base's states of the unmerged text"
-        return Gathered(len(encoded), {"micro_confidence": found}, note)
+        return FeatureValues(len(encoded), {"micro_confidence": found}, note)
 
 
-Extra = Window | Attention | Hidden | MicroConfidence
+Extra = WindowFeature | AttentionFeature | HiddenFeature | MicroFeature
 
 
-def extra_for(rule: str, parameters: Mapping[str, float], max_length: int, how: Gathering) -> Extra | None:
+def features_needed(rule: str, parameters: Mapping[str, float], max_length: int, how: FeatureOptions) -> Extra | None:
     """What a rule needs beyond the scores; None if nothing.
 
     Args:
@@ -136,12 +136,12 @@ def extra_for(rule: str, parameters: Mapping[str, float], max_length: int, how: 
     """
     needs = RULES[rule].needs
     if "window" in needs:
-        return Window(int(parameters["window"]), how.history, how.stride)
+        return WindowFeature(int(parameters["window"]), how.history, how.stride)
     if "attention" in needs:
-        return Attention(how.layers, how.heads, max(WIDTH, max_length))
+        return AttentionFeature(how.layers, how.heads, max(WIDTH, max_length))
     if "hidden" in needs:
-        return Hidden(int(parameters["layer"]))
-    return MicroConfidence() if "micro_step" in needs else None
+        return HiddenFeature(int(parameters["layer"]))
+    return MicroFeature() if "micro_step" in needs else None
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -18,10 +18,10 @@ from analysis.options import (
     TextOptions,
     Theme,
     Unit,
+    flatten_options,
     load_shown,
+    print_notes,
     progress,
-    remark,
-    spread,
 )
 from analysis.segmentation.cli import CutOptions
 from model.errors import MicroStepError
@@ -50,7 +50,7 @@ class Models:
 
 
 @commands.command("segmentation-figure")
-@spread
+@flatten_options
 def segmentation_figure(
     name: Annotated[
         str,
@@ -78,8 +78,8 @@ def segmentation_figure(
     """Cut a text by several strategies and draw them side by side: the command that export bundles name."""
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
     from analysis.figures.figure import check_figure
-    from analysis.segmentation.comparison import CutView, open_bench
-    from analysis.segmentation.features import Window
+    from analysis.segmentation.comparison import CutView, compare_strategies
+    from analysis.segmentation.features import WindowFeature
     from analysis.segmentation.figures import FIGURES, draw
     from analysis.segmentation.provenance import origin
     from analysis.segmentation.request import CutRequest
@@ -100,14 +100,14 @@ def segmentation_figure(
         how,
         text.chat,
         text.force_bos,
-        None if window is None else Window(window, how.history, how.stride),
+        None if window is None else WindowFeature(window, how.history, how.stride),
         None if models.store is None else str(models.store),
         models.number,
     )
     with progress("scoring") as told:
-        bench = open_bench(request, load_shown, told, other_precision)
+        bench = compare_strategies(request, load_shown, told, other_precision)
     for side in bench.sides:
-        remark(f"{side.key} {side.facts.name}: ", side.notes)
+        print_notes(f"{side.key} {side.facts.name}: ", side.notes)
     view = CutView(unit, theme, pinned, chosen - 1, metric, change)
     save_figure(draw(name, bench, view), out, origin(bench, view))
     print(out)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.figures.figure import Drawn, check_figure
-from analysis.segmentation.comparison import Bench, CutView
+from analysis.figures.figure import Figure, check_figure
+from analysis.segmentation.comparison import CutView, StrategyComparison
 from analysis.segmentation.metric_figures import agreement, curves, lengths, statistics
 from analysis.segmentation.value_figures import history, segments, unstable, values
 
-FIGURES: dict[str, Callable[[Bench, CutView], Drawn]] = {
+FIGURES: dict[str, Callable[[StrategyComparison, CutView], Figure]] = {
     "segments": segments,
     "values": values,
     "statistics": statistics,
@@ -21,7 +21,7 @@ FIGURES: dict[str, Callable[[Bench, CutView], Drawn]] = {
 }
 
 
-def draw(name: str, bench: Bench, view: CutView) -> Drawn:
+def draw(name: str, bench: StrategyComparison, view: CutView) -> Figure:
     """Draw a figure by name.
 
     Raises:

@@ -8,12 +8,13 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from analysis.figures.figure import Drawn
-from analysis.figures.theme import INK, SERIES, Theme, colorscale, styled
+from analysis.figures.figure import Figure
+from analysis.figures.theme import INK, SERIES, colorscale, styled
 from analysis.score_registry import significant, unit_of
-from analysis.segmentation.comparison import METRICS, Bench, CutView
-from analysis.segmentation.segmented_text import Cut
+from analysis.segmentation.comparison import METRICS, CutView, StrategyComparison
+from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.strategy import scale
+from analysis.view import Theme
 from model.segmentation.segment import Parameter
 from model.segmentation.solver import length_curve
 
@@ -21,7 +22,7 @@ MANY_TOKENS = 200_000  # from which a curve takes fewer points
 FEW_POINTS = 13
 
 
-def statistics(bench: Bench, view: CutView) -> Drawn:
+def statistics(bench: StrategyComparison, view: CutView) -> Figure:
     """The mean length of every cut, and all else that is counted."""
     data = bench.statistics_table()
 
@@ -45,7 +46,7 @@ def statistics(bench: Bench, view: CutView) -> Drawn:
         figure.update_yaxes(tickvals=np.arange(len(data)), ticktext=list(data["cut"]), range=[len(data) - 0.5, -0.5])
         return styled(figure, view.theme, 110 + 26 * len(data))
 
-    return Drawn(
+    return Figure(
         "statistics",
         "Lengths and words",
         "Tokens per segment with the 95% interval, where there are enough; prompt left out. Words: agreement of the "
@@ -55,7 +56,7 @@ def statistics(bench: Bench, view: CutView) -> Drawn:
     )
 
 
-def lengths(bench: Bench, view: CutView) -> Drawn:
+def lengths(bench: StrategyComparison, view: CutView) -> Figure:
     """How long segments are."""
     longest = bench.request.max_length
     rows = []
@@ -84,7 +85,7 @@ def lengths(bench: Bench, view: CutView) -> Drawn:
         figure.update_yaxes(title="share of segments", tickformat=".0%")
         return styled(figure, view.theme, 340).update_layout(barmode="group", showlegend=len(bench.judged) > 1)
 
-    return Drawn(
+    return Figure(
         "lengths",
         "How long segments are",
         f"Share of segments of each length, prompt left out; the cap is {longest} tokens.",
@@ -93,7 +94,7 @@ def lengths(bench: Bench, view: CutView) -> Drawn:
     )
 
 
-def agreement(bench: Bench, view: CutView) -> Drawn:
+def agreement(bench: StrategyComparison, view: CutView) -> Figure:
     """Every cut against every other."""
     title, meaning = METRICS[view.metric]
     names = [cut.name for cut in bench.judged]
@@ -132,7 +133,7 @@ def agreement(bench: Bench, view: CutView) -> Drawn:
             styled(figure, view.theme, 190 + 30 * len(names)).update_xaxes(showgrid=False).update_yaxes(showgrid=False)
         )
 
-    return Drawn(
+    return Figure(
         "agreement",
         "Where they agree",
         f"{title}: {meaning} Between tokens where both read the same ones, else between characters. What starts "
@@ -142,7 +143,7 @@ def agreement(bench: Bench, view: CutView) -> Drawn:
     )
 
 
-def curves(bench: Bench, view: CutView) -> Drawn:
+def curves(bench: StrategyComparison, view: CutView) -> Figure:
     """The parameter of every strategy against the mean length that it gives."""
     found = [(cut, *_curve(bench, cut)) for cut in bench.judged if cut.strategy.rule.solves is not None]
     rows = []
@@ -177,7 +178,7 @@ def curves(bench: Bench, view: CutView) -> Drawn:
         figure.update_yaxes(title="mean length, tokens", row=1, col=1)
         return styled(figure, view.theme, 360)
 
-    return Drawn(
+    return Figure(
         "curves",
         "Which parameter gives which length",
         "Mean segment length, in tokens, against the parameter that sets it, after the cap; the dot is where it "
@@ -187,7 +188,7 @@ def curves(bench: Bench, view: CutView) -> Drawn:
     )
 
 
-def _curve(bench: Bench, cut: Cut) -> tuple[Parameter, NDArray[np.float64], NDArray[np.float64]]:
+def _curve(bench: StrategyComparison, cut: SegmentedText) -> tuple[Parameter, NDArray[np.float64], NDArray[np.float64]]:
     strategy, longest = cut.strategy, bench.request.max_length
     points = FEW_POINTS if len(cut.found) > MANY_TOKENS else 33
     others = strategy.others
@@ -204,11 +205,11 @@ def _moving(lengths_there: NDArray[np.float64]) -> slice:
     return slice(max(0, int(changes[0]) - 1), int(changes[-1]) + 3)
 
 
-def _pattern(bench: Bench, cut: Cut) -> str:
+def _pattern(bench: StrategyComparison, cut: SegmentedText) -> str:
     """The second model is hatched and dashed."""
     return "/" if bench.sides and cut.side.key != bench.sides[0].key else ""
 
 
-def _color(cut: Cut, theme: Theme) -> str:
+def _color(cut: SegmentedText, theme: Theme) -> str:
     """Of a strategy; models are told apart by line and pattern."""
     return SERIES[theme][cut.number % len(SERIES[theme])]

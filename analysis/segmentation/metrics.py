@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class BoundaryAgreement:
     """How the boundaries of a hypothesis meet those of a reference."""
 
     precision: float  # share of the hypothesis' boundaries that the reference has; NaN where it has none
@@ -40,7 +40,7 @@ class Statistics:
     mean_length: float  # tokens / segments
     singletons: float  # share of segments of one token
     histogram: NDArray[np.int64]  # [L + 1] number of segments of each length, from 0 to the longest
-    words: Agreement | None  # with word starts as the reference
+    words: BoundaryAgreement | None  # with word starts as the reference
 
     def __post_init__(self) -> None:
         if self.histogram.ndim != 1 or self.histogram.sum() != self.segments:
@@ -97,7 +97,7 @@ def agreement(
     offsets: NDArray[np.int64] | None = None,
     forced: Bools | None = None,
     k: int | None = None,
-) -> Agreement:
+) -> BoundaryAgreement:
     """Compare two segmentations of the same N positions.
 
     WindowDiff: Pevzner and Hearst 2002, https://aclanthology.org/J02-1002. Pk: Beeferman, Berger and Lafferty 1999.
@@ -117,7 +117,7 @@ def agreement(
     found = count(np.stack([reference, hypothesis]), offsets, np.ones((2, rows), dtype=bool), units, forced, k)
     shared, in_a, in_b = (float(x) for x in (found.shared[0, 0, 1], found.own[0, 0, 1], found.own[0, 1, 0]))
     windows = float(found.windows[0, 0, 1])
-    return Agreement(
+    return BoundaryAgreement(
         precision=shared / in_b if in_b else float("nan"),
         recall=shared / in_a if in_a else float("nan"),
         f1=2 * shared / (in_a + in_b) if in_a + in_b else 1.0,

@@ -6,17 +6,17 @@ import dataclasses
 from pathlib import Path
 
 from analysis.document_file import document_file
-from analysis.export import Origin
+from analysis.provenance import Provenance
 from analysis.query import apart_words, command_line, load_words, model_words, text_words
-from analysis.segmentation.comparison import Bench, CutView
+from analysis.segmentation.comparison import CutView, StrategyComparison
 from analysis.segmentation.request import CutRequest
 
 
-def origin(bench: Bench, view: CutView) -> Origin:
+def origin(bench: StrategyComparison, view: CutView) -> Provenance:
     """Where a figure of the bench comes from."""
     request = bench.request
     asked = dataclasses.asdict(request)
-    return Origin(
+    return Provenance(
         command=lambda figure, out: command(figure, bench, view, out),
         request={**asked, "strategies": [str(strategy) for strategy in request.strategies]},
         view=dataclasses.asdict(view),
@@ -27,7 +27,7 @@ def origin(bench: Bench, view: CutView) -> Origin:
     )
 
 
-def command(figure: str, bench: Bench, view: CutView, out: str) -> str:
+def command(figure: str, bench: StrategyComparison, view: CutView, out: str) -> str:
     """The command line that makes the same figure, in a folder that holds the origin's files."""
     request = bench.request
     words = ["segmentation-figure", figure, *_source_words(request, bench)]
@@ -47,7 +47,7 @@ def command(figure: str, bench: Bench, view: CutView, out: str) -> str:
     return command_line([*words, "--out", out])
 
 
-def _source_words(request: CutRequest, bench: Bench) -> list[str]:
+def _source_words(request: CutRequest, bench: StrategyComparison) -> list[str]:
     if request.document is None:
         return ["--store", str(Path(request.store or "").resolve()), "--number", str(request.number)]
     words: list[str] = []

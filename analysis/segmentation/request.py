@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from analysis.query import Load, RunCost, scoring_cost
-from analysis.segmentation.features import Extra, Gathered, Gathering, Window, extra_for
-from analysis.segmentation.segmented_text import Side
+from analysis.query import ModelLoader, RunCost, scoring_cost
+from analysis.segmentation.features import Extra, FeatureOptions, FeatureValues, WindowFeature, features_needed
+from analysis.segmentation.segmented_text import TokenizedText
 from analysis.segmentation.strategy import Strategy
 from analysis.uncertainty.scoring import ScoredText, encode_for, fit, score_document
 from model.causal_lm.forward import Progress
@@ -21,7 +21,7 @@ from model.text.document import Document
 
 
 @dataclass(frozen=True)
-class ScoresOf:
+class ScoresQuery:
     """The question for one model's scores of one text."""
 
     side: str
@@ -39,16 +39,16 @@ class ScoresOf:
         """What a run takes."""
         return scoring_cost(loaded, self.document, self.chat, self.force_bos)
 
-    def run(self, load: Load, progress: Progress | None = None) -> ScoredText:
+    def run(self, load: ModelLoader, progress: Progress | None = None) -> ScoredText:
         """The scores."""
         return score_document(load(self.spec), self.document, self.chat, self.force_bos, progress=progress)
 
 
 @dataclass(frozen=True)
-class ExtraOf:
+class FeatureQuery:
     """The question for what some rule needs beyond these scores."""
 
-    scores: ScoresOf
+    scores: ScoresQuery
     extra: Extra
 
     @property
@@ -61,7 +61,7 @@ class ExtraOf:
         asked = self.scores
         return scoring_cost(loaded, asked.document, asked.chat, asked.force_bos, passes=self.extra.passes)
 
-    def run(self, load: Load, progress: Progress | None = None) -> Gathered:
+    def run(self, load: ModelLoader, progress: Progress | None = None) -> FeatureValues:
         """What the extra gives."""
         asked = self.scores
         loaded = load(asked.spec)
@@ -77,24 +77,24 @@ class CutRequest:
     document: Document | None  # None for a store
     strategies: tuple[Strategy, ...]
     max_length: int = MAX_LENGTH  # M
-    how: Gathering = field(default_factory=Gathering)
+    how: FeatureOptions = field(default_factory=FeatureOptions)
     chat: bool = False
     force_bos: bool = False
-    history: Window | None = None  # the limited history that stands beside the full one
+    history: WindowFeature | None = None  # the limited history that stands beside the full one
     store: str | None = None  # folder
     number: int = 0  # the row of the store that is shown token by token
 
-    def scores(self) -> list[ScoresOf]:
+    def scores(self) -> list[ScoresQuery]:
         """A question a model."""
         if self.document is None:
             return []
-        return [ScoresOf(side, spec, self.document, self.chat, self.force_bos) for side, spec in self.models]
+        return [ScoresQuery(side, spec, self.document, self.chat, self.force_bos) for side, spec in self.models]
 
-    def extras(self) -> list[ExtraOf]:
+    def extras(self) -> list[FeatureQuery]:
         """The questions beyond the scores, each once."""
-        wanted = [extra_for(each.name, each.parameters, self.max_length, self.how) for each in self.strategies]
+        wanted = [features_needed(each.name, each.parameters, self.max_length, self.how) for each in self.strategies]
         every = dict.fromkeys(extra for extra in (*wanted, self.history) if extra is not None)
-        return [ExtraOf(asked, extra) for asked in self.scores() for extra in every]
+        return [FeatureQuery(asked, extra) for asked in self.scores() for extra in every]
 
     def in_other_precision(self, facts: Sequence[str]) -> CutRequest:
         """The same in bfloat16, of models in float32; of others, in float32.
@@ -108,15 +108,17 @@ class CutRequest:
         )
         return replace(self, models=models, history=None)
 
-    def sides(self, scored: Sequence[ScoredText], gathered: Mapping[ExtraOf, Gathered]) -> list[Side]:
+    def sides(
+        self, scored: Sequence[ScoredText], gathered: Mapping[FeatureQuery, FeatureValues]
+    ) -> list[TokenizedText]:
         """The sides, from what was answered: scores of every model, and of the extras those that are there.
 
         Raises:
-            MicroStepError: see `Side.of`.
+            MicroStepError: see `TokenizedText.of`.
         """
         text = "" if self.document is None else self.document.text
         return [
-            Side.of(
+            TokenizedText.of(
                 asked.side,
                 text,
                 scores,
@@ -126,7 +128,7 @@ class CutRequest:
             for asked, scores in zip(self.scores(), scored, strict=True)
         ]
 
-    def run(self, load: Load, progress: Progress | None = None) -> list[Side]:
+    def run(self, load: ModelLoader, progress: Progress | None = None) -> list[TokenizedText]:
         """Ask all questions, one after another."""
         scores, extras = self.scores(), self.extras()
         count = len(scores) + len(extras)

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.intervals import Estimate, Units, quotient, ratio
-from analysis.segmentation.features import Extra, Gathered, Gathering, extra_for
-from analysis.segmentation.metrics import Agreement, agreement, row_offsets
+from analysis.segmentation.features import Extra, FeatureOptions, FeatureValues, features_needed
+from analysis.segmentation.metrics import BoundaryAgreement, agreement, row_offsets
 from analysis.segmentation.single import scored_inputs
 from analysis.segmentation.strategy import Strategy, labels
 from analysis.uncertainty.scoring import ScoredText
 from model.errors import MicroStepError
-from model.hub.loading import ModelFacts
+from model.hub.loading import ModelInfo
 from model.segmentation.boundaries import Pointwise, Running
 from model.segmentation.segment import Segmentation, SegmentInputs, plan_of, segment
 
@@ -31,11 +31,11 @@ REASONS = ("joins", "rule", "cap", "first", "unscored", "after unscored", "promp
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class TokenizedText:
     """N tokens of one model. Compared by identity: what is computed from a side is kept under it."""
 
     key: str  # A, B
-    facts: ModelFacts
+    facts: ModelInfo
     text: str  # what the tokens stand on; empty for the documents of a store, taken together
     start: NDArray[np.int32]  # [N] characters [start, end) of `text`; -1 where they have no place in it
     end: NDArray[np.int32]  # [N]
@@ -45,7 +45,7 @@ class Side:
     inputs: SegmentInputs  # [N] what all rules can look at
     notes: tuple[str, ...] = ()
     read: str = ""  # the text that the model read, its chat template included; empty for a store
-    extras: Mapping[Extra, Gathered] = field(default_factory=dict)
+    extras: Mapping[Extra, FeatureValues] = field(default_factory=dict)
     document: NDArray[np.int32] | None = None  # [R] of a store: the number of the document that each row is of
 
     def __post_init__(self) -> None:
@@ -59,8 +59,13 @@ class Side:
 
     @classmethod
     def of(
-        cls, key: str, text: str, scored: ScoredText, how: Gathering, extras: Mapping[Extra, Gathered] | None = None
-    ) -> Side:
+        cls,
+        key: str,
+        text: str,
+        scored: ScoredText,
+        how: FeatureOptions,
+        extras: Mapping[Extra, FeatureValues] | None = None,
+    ) -> TokenizedText:
         """One model's reading of one text.
 
         Args:
@@ -97,13 +102,13 @@ class Side:
             extras=extras,
         )
 
-    def inputs_for(self, strategy: Strategy, max_length: int, how: Gathering) -> SegmentInputs:
+    def inputs_for(self, strategy: Strategy, max_length: int, how: FeatureOptions) -> SegmentInputs:
         """What a strategy looks at.
 
         Raises:
             MicroStepError: it needs what was not gathered.
         """
-        extra = extra_for(strategy.name, strategy.parameters, max_length, how)
+        extra = features_needed(strategy.name, strategy.parameters, max_length, how)
         if extra is None:
             return self.inputs
         if extra not in self.extras:
@@ -118,18 +123,18 @@ class Side:
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class SegmentedText:
     """A side, cut by a strategy. Compared by identity."""
 
     name: str  # "A entropy": unlike that of any other cut on the page
-    side: Side
+    side: TokenizedText
     strategy: Strategy
     inputs: SegmentInputs  # [N] what the strategy looked at
     found: Segmentation  # of N tokens
     number: int = 0  # of the strategy, from 0: its colour
 
 
-class Kept:
+class MemoCache:
     """Values under their keys, as long as they are asked for: `turn` lets go what was not since the turn before."""
 
     def __init__(self) -> None:
@@ -150,13 +155,17 @@ class Kept:
 
 
 def cuts(
-    sides: Sequence[Side], strategies: Sequence[Strategy], max_length: int, how: Gathering, kept: Kept
-) -> tuple[Cut, ...]:
+    sides: Sequence[TokenizedText],
+    strategies: Sequence[Strategy],
+    max_length: int,
+    how: FeatureOptions,
+    kept: MemoCache,
+) -> tuple[SegmentedText, ...]:
     """Every strategy on every side; a side that lacks what a strategy needs is left out."""
     found = []
     for number, (strategy, label) in enumerate(zip(strategies, labels(strategies), strict=True)):
         for side in sides:
-            extra = extra_for(strategy.name, strategy.parameters, max_length, how)
+            extra = features_needed(strategy.name, strategy.parameters, max_length, how)
             if extra is not None and extra not in side.extras:
                 continue
             name = f"{side.key} {label}" if len(sides) > 1 else label
@@ -165,13 +174,15 @@ def cuts(
     return tuple(found)
 
 
-def _cut(name: str, side: Side, strategy: Strategy, number: int, max_length: int, how: Gathering) -> Cut:
+def _cut(
+    name: str, side: TokenizedText, strategy: Strategy, number: int, max_length: int, how: FeatureOptions
+) -> SegmentedText:
     inputs = side.inputs_for(strategy, max_length, how)
     found = segment(strategy.name, inputs, max_length, **strategy.parameters)
-    return Cut(name, side, strategy, inputs, found, number)
+    return SegmentedText(name, side, strategy, inputs, found, number)
 
 
-def mean_length(cut: Cut) -> Estimate:
+def mean_length(cut: SegmentedText) -> Estimate:
     """Tokens per segment, prompt left out, with its 95% interval: over segments; of a store, over its documents."""
     counted = cut.side.counted
     starts = cut.found.starts & counted
@@ -184,7 +195,7 @@ def mean_length(cut: Cut) -> Estimate:
     return units.estimates(quotient(sums[:, 0], sums[:, 1]), own[:, 1], (1.0, np.inf)).at()
 
 
-def agree(reference: Cut, hypothesis: Cut) -> tuple[Agreement, str]:
+def agree(reference: SegmentedText, hypothesis: SegmentedText) -> tuple[BoundaryAgreement, str]:
     """How the boundaries of two cuts meet, outside the prompt; and whether between tokens or characters.
 
     Boundaries that every rule has are not counted, and no window crosses from one document of a store to the next.
@@ -202,7 +213,7 @@ def agree(reference: Cut, hypothesis: Cut) -> tuple[Agreement, str]:
     return agreement(places[0], places[1], forced=forced[both]), "characters"
 
 
-def _characters(side: Side, tokens: Bools, n: int) -> Bools:
+def _characters(side: TokenizedText, tokens: Bools, n: int) -> Bools:
     """[n] characters at which one of some tokens [N] starts, inside none."""
     found = np.zeros(n, dtype=bool)
     at = side.start[tokens & ~side.continuation & (side.start >= 0)]
@@ -210,7 +221,7 @@ def _characters(side: Side, tokens: Bools, n: int) -> Bools:
     return found
 
 
-def _covered(side: Side, tokens: Bools, n: int) -> Bools:
+def _covered(side: TokenizedText, tokens: Bools, n: int) -> Bools:
     """[n] characters that one of some tokens [N] holds."""
     there = tokens & (side.start >= 0)
     change = np.zeros(n + 1, dtype=np.int64)
@@ -219,7 +230,7 @@ def _covered(side: Side, tokens: Bools, n: int) -> Bools:
     return np.cumsum(change[:-1]) > 0
 
 
-def reasons(cut: Cut) -> NDArray[np.int8]:
+def reasons(cut: SegmentedText) -> NDArray[np.int8]:
     """[N] why each token starts a segment, or that it joins one: places in REASONS."""
     inputs, found, m = cut.inputs, cut.found, cut.found.max_length
     code = dict(zip(REASONS, range(len(REASONS)), strict=True))
@@ -243,7 +254,7 @@ def reasons(cut: Cut) -> NDArray[np.int8]:
     return reason
 
 
-def _would_join(cut: Cut) -> Bools:
+def _would_join(cut: SegmentedText) -> Bools:
     """[N] tokens that the rule itself would have joined to the segment before."""
     plan = plan_of(cut.strategy.name, cut.inputs, cut.found.parameters, cut.found.max_length)
     if isinstance(plan, Pointwise):

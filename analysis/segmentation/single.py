@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.score_registry import PER_NAT, Unit, unit_of
-from analysis.segmentation.features import Gathering, extra_for
+from analysis.segmentation.features import FeatureOptions, features_needed
 from analysis.uncertainty.scoring import ScoredText, score_document, token_table
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel
@@ -58,7 +58,7 @@ def gather(
     rule: str,
     parameters: Mapping[str, float],
     max_length: int = MAX_LENGTH,
-    how: Gathering | None = None,
+    how: FeatureOptions | None = None,
     chat: bool = False,
     force_bos: bool = False,
     progress: Progress | None = None,
@@ -79,8 +79,8 @@ def gather(
     Raises:
         MicroStepError: as `check_rule`, `score_document`, and the functions that compute what the rule needs.
     """
-    chosen, how = check_rule(rule, parameters, max_length), how or Gathering()
-    extra = extra_for(rule, chosen, max_length, how)
+    chosen, how = check_rule(rule, parameters, max_length), how or FeatureOptions()
+    extra = features_needed(rule, chosen, max_length, how)
 
     def part(begin: float, share: float) -> Progress | None:
         return None if progress is None else lambda done: progress(begin + share * done)
@@ -94,14 +94,14 @@ def gather(
     return Segmentable(scored, inputs, notes)
 
 
-def scored_inputs(scored: ScoredText, how: Gathering) -> tuple[SegmentInputs, tuple[str, ...]]:
+def scored_inputs(scored: ScoredText, how: FeatureOptions) -> tuple[SegmentInputs, tuple[str, ...]]:
     """What the rules look at in a scored text, and what a reader must know of both."""
     apart = prompt_apart(scored.encoded, how)
     notes = (*scored.notes, PROMPT_APART) if apart else scored.notes
     return SegmentInputs.of(scored.scores, scored.encoded, apart), notes
 
 
-def prompt_apart(encoded: EncodedText, how: Gathering) -> bool:
+def prompt_apart(encoded: EncodedText, how: FeatureOptions) -> bool:
     """Whether each token of the prompt is a segment: as it was asked for, else in a chat that has an answer."""
     if how.prompt_apart is not None:
         return how.prompt_apart

@@ -8,21 +8,22 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from analysis.figures.figure import Drawn, safe
+from analysis.figures.figure import Figure, safe
 from analysis.figures.static_strip import Page, StillRow, around
-from analysis.figures.theme import BLUE, INK, LINE, ORANGE, SOFT, Theme, styled
+from analysis.figures.theme import BLUE, INK, LINE, ORANGE, SOFT, styled
 from analysis.score_registry import PER_NAT, significant, unit_of
-from analysis.segmentation.comparison import Bench, CutView, value_axis
+from analysis.segmentation.comparison import CutView, StrategyComparison, value_axis
 from analysis.segmentation.metrics import Stability, stability
-from analysis.segmentation.segmented_text import Cut, Side
+from analysis.segmentation.segmented_text import SegmentedText, TokenizedText
 from analysis.segmentation.strategy import scale
+from analysis.view import Theme
 from model.errors import MicroStepError
 
 MOST_POINTS = 2000  # of a curve in the picture; its data are whole
 TONES = (0.14, 0.34)  # of neighbouring segments, on the sequential scale
 
 
-def segments(bench: Bench, view: CutView) -> Drawn:
+def segments(bench: StrategyComparison, view: CutView) -> Figure:
     """Every strategy's segments under each other, aligned by character."""
 
     def make() -> go.Figure:
@@ -36,7 +37,7 @@ def segments(bench: Bench, view: CutView) -> Drawn:
         widest = max((len(name) for name, _ in rows), default=0)
         return page.figure("Neighbouring segments alternate in tone; a gap is a boundary.", margin=widest + 2)
 
-    return Drawn(
+    return Figure(
         "segments",
         "Segment by segment",
         "A row a strategy: neighbouring segments alternate in tone, a notch is a boundary; ragged edges disagree. "
@@ -46,7 +47,7 @@ def segments(bench: Bench, view: CutView) -> Drawn:
     )
 
 
-def _still(cut: Cut) -> StillRow:
+def _still(cut: SegmentedText) -> StillRow:
     tone = np.array(TONES)[cut.found.segment % 2]
 
     def hover(i: int) -> str:
@@ -55,7 +56,7 @@ def _still(cut: Cut) -> StillRow:
     return StillRow(cut.side.start, cut.side.end, tone, hover, cut.found.starts)
 
 
-def values(bench: Bench, view: CutView) -> Drawn:
+def values(bench: StrategyComparison, view: CutView) -> Figure:
     """What the chosen strategy compares at each token, with its bar."""
     chosen = bench.chosen(view)
     strategy = chosen[0].strategy
@@ -100,7 +101,7 @@ def values(bench: Bench, view: CutView) -> Drawn:
         return styled(figure, view.theme, 300).update_layout(margin_r=52)
 
     side = "above" if rule.opens == "above" else "below"
-    return Drawn(
+    return Figure(
         "values",
         f"What decides: {rule.value}",
         f"{rule.title}: a token starts a segment when {rule.meaning}. Dots start one: {side} the dashed bar, or at the "
@@ -124,7 +125,7 @@ def _outline(values: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.array(kept)
 
 
-def unstable(bench: Bench, view: CutView) -> Drawn:
+def unstable(bench: StrategyComparison, view: CutView) -> Figure:
     """Where boundaries flip under a small change of the parameter, and in the other precision."""
     found = [(cut, _stability(bench, cut, view)) for cut in bench.shown]
     tables = []
@@ -176,7 +177,7 @@ def unstable(bench: Bench, view: CutView) -> Drawn:
     what = f"when its parameter is {view.change:.0%} smaller or larger (a whole number: by 1; 0: by {view.change:g}"
     what += f"{' nats' if any(cut.strategy.rule.unit == 'nats' for cut in bench.shown) else ''})"
     what += f", or when the model computes in {bench.others[0].facts.dtype}" if bench.others else ""
-    return Drawn(
+    return Figure(
         "unstable",
         "Which boundaries are unstable",
         f"A mark where a token changes between starting a segment and joining one, {what}. Shares are of all tokens.",
@@ -190,7 +191,7 @@ def _shares(found: Stability, both: bool) -> str:
     return " / ".join(f"{significant(100 * float(share))}%" for share in shares) + " flip"
 
 
-def _stability(bench: Bench, cut: Cut, view: CutView) -> Stability:
+def _stability(bench: StrategyComparison, cut: SegmentedText, view: CutView) -> Stability:
     request = bench.request
     other = next((side for side in bench.others if side.key == cut.side.key), None)
 
@@ -203,7 +204,7 @@ def _stability(bench: Bench, cut: Cut, view: CutView) -> Stability:
     return bench.kept.get(("stability", cut, other, view.change), make)
 
 
-def history(bench: Bench, view: CutView) -> Drawn:
+def history(bench: StrategyComparison, view: CutView) -> Figure:
     """Entropy under a limited history beside the full one, and how much the far context mattered.
 
     Raises:
@@ -245,7 +246,7 @@ def history(bench: Bench, view: CutView) -> Drawn:
         for side in sides
     )
     note = sides[0].extras[asked].note
-    return Drawn(
+    return Figure(
         "history",
         "How much the far context matters",
         f"Entropy given only the last tokens ({note}) beside the full one; D is limited minus full. {means}.",
@@ -254,7 +255,7 @@ def history(bench: Bench, view: CutView) -> Drawn:
     )
 
 
-def _excess(side: Side, limited: NDArray[np.floating], view: CutView) -> pd.DataFrame:
+def _excess(side: TokenizedText, limited: NDArray[np.floating], view: CutView) -> pd.DataFrame:
     full = side.inputs.entropy
     if full is None:
         raise MicroStepError("these tokens have no entropies to compare with")
@@ -279,6 +280,6 @@ def _pin(figure: go.Figure, view: CutView) -> None:
         figure.add_vline(x=view.pinned + 0.5, line={"color": INK[view.theme], "width": 1, "dash": "dot"})
 
 
-def _side_color(side: Side, theme: Theme) -> str:
+def _side_color(side: TokenizedText, theme: Theme) -> str:
     """As in every figure: A is orange, B is blue."""
     return (BLUE if side.key == "B" else ORANGE)[theme]

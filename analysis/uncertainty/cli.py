@@ -11,7 +11,7 @@ from analysis.options import (
     UNIT,
     FigureOut,
     LoadOptions,
-    OneModel,
+    ModelOptions,
     Out,
     PairOptions,
     Pinned,
@@ -19,20 +19,20 @@ from analysis.options import (
     Theme,
     Unit,
     check_table,
-    give,
+    flatten_options,
     load_shown,
+    print_notes,
+    print_or_save,
     progress,
-    remark,
-    spread,
 )
 
 commands = typer.Typer()
 
 
 @commands.command()
-@spread
+@flatten_options
 def score(
-    model: OneModel,
+    model: ModelOptions,
     text: TextOptions,
     loading: LoadOptions,
     unit: Unit = UNIT,
@@ -54,12 +54,12 @@ def score(
             )
         else:
             scored = score_document(loaded, document, text.chat, text.force_bos, progress=told)
-    remark(f"{scored.facts.name}: ", scored.notes)
-    give(token_table(scored, unit), out, f"scores of {scored.facts.name}, entropy and surprisal in {unit}")
+    print_notes(f"{scored.facts.name}: ", scored.notes)
+    print_or_save(token_table(scored, unit), out, f"scores of {scored.facts.name}, entropy and surprisal in {unit}")
 
 
 @commands.command()
-@spread
+@flatten_options
 def compare(
     pair: PairOptions,
     text: TextOptions,
@@ -79,15 +79,15 @@ def compare(
     with progress("comparing") as told:
         comparison = request.run(load_shown, told)
     for side, scored in (("A", comparison.a), ("B", comparison.b)):
-        remark(f"{side} {scored.facts.name}: ", scored.notes)
+        print_notes(f"{side} {scored.facts.name}: ", scored.notes)
     if cells is not None:
         save_table(cell_table(comparison, unit), cells)
     summary = summarise(comparison, unit)
-    give(summary_table(comparison, unit), out, summary.finding, turned=True)
+    print_or_save(summary_table(comparison, unit), out, summary.finding, turned=True)
 
 
 @commands.command()
-@spread
+@flatten_options
 def figure(
     name: Annotated[str, typer.Argument(help="strip, line, scatter, distribution or changes.")],
     pair: PairOptions,
@@ -105,8 +105,8 @@ def figure(
 ) -> None:
     """Make a figure of two models on one text, or the data behind it: the command that export bundles name."""
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
-    from analysis.figures.figure import View
     from analysis.uncertainty.figures import check_name, draw
+    from analysis.view import View
 
     check_name(name, paired=not pair.new_tokens)
     check_out(out, FIGURE_FORMATS)

@@ -10,18 +10,19 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from analysis.figures.figure import Drawn, View, check_figure, safe
+from analysis.figures.figure import Figure, check_figure, safe
 from analysis.figures.theme import BLUE, INK, LINE, ORANGE, styled
 from analysis.uncertainty.compare import Comparison
 from analysis.uncertainty.scoring import ScoredText, token_table
 from analysis.uncertainty.strip_figure import role_cells, strip
+from analysis.view import View
 from model.errors import MicroStepError
 
 BINS = 40
 CHANGES = 30
 
 
-def line(comparison: Comparison, view: View) -> Drawn:
+def line(comparison: Comparison, view: View) -> Figure:
     """Both models over the position in the text, with the difference per cell below."""
     paired = comparison.cells is not None
     figure = make_subplots(rows=2 if paired else 1, shared_xaxes=True, row_heights=[0.7, 0.3] if paired else None)
@@ -74,7 +75,7 @@ def line(comparison: Comparison, view: View) -> Drawn:
             f"; below, B minus A, {'summed' if view.shown.information else 'averaged'} over each common piece of text"
             " (in the data, on the piece's first token)"
         )
-    return Drawn(
+    return Figure(
         "line",
         "Over the text",
         f"{how}.",
@@ -83,7 +84,7 @@ def line(comparison: Comparison, view: View) -> Drawn:
     )
 
 
-def scatter(comparison: Comparison, view: View) -> Drawn:
+def scatter(comparison: Comparison, view: View) -> Figure:
     """A against B for each common cell."""
     cells = role_cells(comparison, view)
     x, y = cells[f"{view.score}_a"], cells[f"{view.score}_b"]
@@ -123,7 +124,7 @@ def scatter(comparison: Comparison, view: View) -> Drawn:
     figure.update_layout(showlegend=False)
     figure.update_xaxes(title=f"A: {view.axis}")
     figure.update_yaxes(title=f"B: {view.axis}")
-    return Drawn(
+    return Figure(
         "scatter",
         "A against B",
         "A dot for each common piece of text; orange where B is less sure. On the line both agree.",
@@ -132,7 +133,7 @@ def scatter(comparison: Comparison, view: View) -> Drawn:
     )
 
 
-def distribution(comparison: Comparison, view: View) -> Drawn:
+def distribution(comparison: Comparison, view: View) -> Figure:
     """Share of each model's tokens in bins of the score, up to the top of the fixed scale.
 
     Of one text, only tokens of what both scored: where one model's context ends first, the rest is another text.
@@ -167,7 +168,7 @@ def distribution(comparison: Comparison, view: View) -> Drawn:
         )
     figure.update_xaxes(title=view.axis)
     figure.update_yaxes(title="share of tokens", tickformat=".0%")
-    return Drawn(
+    return Figure(
         "distribution",
         "Distribution",
         f"Share of each model's tokens{', of the text that both scored,' if paired else ''} in {BINS} equal bins of "
@@ -177,7 +178,7 @@ def distribution(comparison: Comparison, view: View) -> Drawn:
     )
 
 
-def changes(comparison: Comparison, view: View) -> Drawn:
+def changes(comparison: Comparison, view: View) -> Figure:
     """The pieces of text where the score changed most between A and B."""
     cells = role_cells(comparison, view)
     gap = cells[f"{view.score}_difference"]
@@ -198,7 +199,7 @@ def changes(comparison: Comparison, view: View) -> Drawn:
         ticktext=[f"{safe(text, 24)} @{start}" for text, start in zip(data["text"], data["start"], strict=True)],
         autorange="reversed",
     )
-    return Drawn(
+    return Figure(
         "changes",
         "What changed most",
         f"The {len(data)} pieces of text whose {view.shown.title} differs most, B minus A; @ is the character.",
@@ -249,7 +250,7 @@ def _sides(comparison: Comparison, view: View) -> tuple[tuple[str, ScoredText, s
     return (("A", comparison.a, ORANGE[view.theme]), ("B", comparison.b, BLUE[view.theme]))
 
 
-FIGURES: dict[str, Callable[[Comparison, View], Drawn]] = {
+FIGURES: dict[str, Callable[[Comparison, View], Figure]] = {
     "strip": strip,
     "line": line,
     "scatter": scatter,
@@ -266,7 +267,7 @@ def check_name(name: str, paired: bool) -> None:
         raise MicroStepError(f"the figure {name!r} needs one text that both models read; continuations are two texts")
 
 
-def draw(name: str, comparison: Comparison, view: View) -> Drawn:
+def draw(name: str, comparison: Comparison, view: View) -> Figure:
     """Draw a figure by name.
 
     Raises:

@@ -6,10 +6,10 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from analysis.document_file import document_file
-from analysis.export import Origin
-from analysis.figures.figure import View
-from analysis.query import Load, RunCost, command_line, load_words, model_words, scoring_cost, text_words
+from analysis.provenance import Provenance
+from analysis.query import ModelLoader, RunCost, command_line, load_words, model_words, scoring_cost, text_words
 from analysis.uncertainty.compare import Comparison, compare, compare_continuations
+from analysis.view import View
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelSpec
 from model.scoring.continuation import Sampling
@@ -17,7 +17,7 @@ from model.text.document import Document
 
 
 @dataclass(frozen=True)
-class Request:
+class ComparisonQuery:
     """Two models, a document, and how it is read."""
 
     a: ModelSpec
@@ -37,7 +37,7 @@ class Request:
         """What a run takes on one of them."""
         return scoring_cost(loaded, self.document, self.chat, self.force_bos, self.new_tokens)
 
-    def run(self, load: Load, progress: Progress | None = None) -> Comparison:
+    def run(self, load: ModelLoader, progress: Progress | None = None) -> Comparison:
         """Answer the request with models that `load` gives."""
         a, b = load(self.a), load(self.b)
         if self.new_tokens:
@@ -46,9 +46,9 @@ class Request:
             )
         return compare(a, b, self.document, self.chat, self.force_bos, progress=progress)
 
-    def origin(self, comparison: Comparison, view: View) -> Origin:
+    def origin(self, comparison: Comparison, view: View) -> Provenance:
         """Where a figure of the comparison comes from."""
-        return Origin(
+        return Provenance(
             command=lambda figure, out: self.command(figure, comparison, view, out),
             request=dataclasses.asdict(self),
             view=dataclasses.asdict(view),

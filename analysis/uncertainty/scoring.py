@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from analysis.score_registry import PER_NAT, SCORES, Unit
 from model.causal_lm.forward import Progress, context_length
 from model.errors import TextError, TooLarge
-from model.hub.loading import LoadedModel, ModelFacts
-from model.hub.memory import Cost, check, estimate, tokens_that_fit
+from model.hub.loading import LoadedModel, ModelInfo
+from model.hub.memory import MemoryEstimate, estimate_memory, require_memory, tokens_that_fit
 from model.scoring.caveats import remarks
 from model.scoring.limited_history import Method, limited_history
 from model.scoring.token_scores import TokenScores, chunk_positions, score
@@ -30,7 +30,7 @@ LONGEST_TEXT = 20_000_000  # characters; tokenising more would hold up the machi
 class ScoredText:
     """One model's scores of one document."""
 
-    facts: ModelFacts
+    facts: ModelInfo
     encoded: EncodedText  # N tokens
     scores: TokenScores  # of the same N
     strings: dict[int, str]  # what each of the top-k ids stands for
@@ -83,7 +83,7 @@ def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[s
         )
         encoded = encoded.head(room)
     try:
-        check(cost_of(loaded, len(encoded)), loaded.model.device)
+        require_memory(cost_of(loaded, len(encoded)), loaded.model.device)
     except TooLarge:
         n = tokens_that_fit(loaded, loaded.model.device, chunk=chunk_positions(loaded.facts.vocab_size))
         if n < 1:
@@ -93,9 +93,9 @@ def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[s
     return encoded, tuple(notes)
 
 
-def cost_of(loaded: LoadedModel, n_tokens: int) -> Cost:
+def cost_of(loaded: LoadedModel, n_tokens: int) -> MemoryEstimate:
     """What scoring a text of that length takes."""
-    return estimate(loaded, n_tokens, chunk=chunk_positions(loaded.facts.vocab_size))
+    return estimate_memory(loaded, n_tokens, chunk=chunk_positions(loaded.facts.vocab_size))
 
 
 def score_document(

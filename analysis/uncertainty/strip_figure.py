@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.figure import Drawn, View, safe
+from analysis.figures.figure import Figure, safe
 from analysis.figures.static_strip import LONGEST, Page, StillRow, around, wrap
 from analysis.score_registry import significant
 from analysis.uncertainty.compare import Comparison, cell_table
 from analysis.uncertainty.scoring import ScoredText, token_table
+from analysis.view import View
 
 Side = tuple[str, ScoredText]
 
@@ -21,7 +22,7 @@ def role_cells(comparison: Comparison, view: View) -> pd.DataFrame:
     return cells if view.role == "all" else cells[cells["role"] == view.role]
 
 
-def strip(comparison: Comparison, view: View) -> Drawn:
+def strip(comparison: Comparison, view: View) -> Figure:
     """Both models' rows under each other, aligned by character; two continuations one after the other."""
     sides: list[Side] = [("A", comparison.a), ("B", comparison.b)]
 
@@ -36,7 +37,7 @@ def strip(comparison: Comparison, view: View) -> Drawn:
         return found if view.role == "all" else found[found["role"] == view.role].reset_index(drop=True)
 
     aligned = comparison.cells is not None
-    return Drawn(
+    return Figure(
         "strip",
         "Token by token",
         f"{view.shown.title.capitalize()} at each token, on one scale for both models; "

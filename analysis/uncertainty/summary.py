@@ -30,7 +30,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Summary:
+class ComparisonSummary:
     """The figures of a comparison, for one role or for all."""
 
     unit: Unit  # of the entropies
@@ -84,7 +84,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class _Sums:
+class _PairSums:
     """One model's sums over n units: common pieces of text, or its own tokens."""
 
     entropy: NDArray[np.float64]  # [n] nats
@@ -94,7 +94,7 @@ class _Sums:
     bytes: NDArray[np.int64]  # [n]
 
 
-def summarise(comparison: Comparison, unit: Unit = "nats", role: str = "all") -> Summary:
+def summarise(comparison: Comparison, unit: Unit = "nats", role: str = "all") -> ComparisonSummary:
     """Means over what both models scored (or, in a continuation, over what each wrote), with their intervals."""
     paired = comparison.cells is not None
     a, b = _sums(comparison, role)
@@ -107,7 +107,7 @@ def summarise(comparison: Comparison, unit: Unit = "nats", role: str = "all") ->
 
     nothing = Contrast(np.nan, np.nan, Estimate(np.nan, np.nan, np.nan))
     bits = PER_NAT["bits"]
-    return Summary(
+    return ComparisonSummary(
         unit=unit,
         role=role,
         same_tokens=comparison.a.facts.tokenizer_hash == comparison.b.facts.tokenizer_hash,
@@ -123,7 +123,7 @@ def summarise(comparison: Comparison, unit: Unit = "nats", role: str = "all") ->
     )
 
 
-def _sums(comparison: Comparison, role: str) -> tuple[_Sums, _Sums]:
+def _sums(comparison: Comparison, role: str) -> tuple[_PairSums, _PairSums]:
     cells = comparison.cells
     if cells is None:
         return _own(comparison.a), _own(comparison.b)
@@ -134,7 +134,7 @@ def _sums(comparison: Comparison, role: str) -> tuple[_Sums, _Sums]:
         (comparison.b.scores, cells.sum_b, cells.tokens_b),
     ):
         sides.append(
-            _Sums(
+            _PairSums(
                 total(scores.entropy)[chosen],
                 total(scores.confidence)[chosen],
                 total(scores.surprisal)[chosen],
@@ -145,7 +145,7 @@ def _sums(comparison: Comparison, role: str) -> tuple[_Sums, _Sums]:
     return sides[0], sides[1]
 
 
-def _own(side: ScoredText) -> _Sums:
+def _own(side: ScoredText) -> _PairSums:
     """The tokens that a model wrote, each a unit; a split character counts where it starts.
 
     The end token is a choice like every other and counts as a token, but its spelling is no text and counts no bytes.
@@ -155,7 +155,7 @@ def _own(side: ScoredText) -> _Sums:
     bytes_ = reach[encoded.end] - reach[np.minimum(encoded.start + encoded.continuation, encoded.end)]
     if side.ended:
         bytes_[-1] = 0
-    return _Sums(
+    return _PairSums(
         side.scores.entropy[own].astype(np.float64),
         side.scores.confidence[own].astype(np.float64),
         side.scores.surprisal[own].astype(np.float64),

@@ -10,12 +10,12 @@ import streamlit as st
 from analysis.attention.pooling import POOLS, Pool
 from analysis.attention.result import CELLS, LEVELS, MAPS, SOURCES, AttentionRequest, AttentionView, Level, Source
 from analysis.attention.statistics import STATISTICS
-from analysis.figures.theme import Theme
 from analysis.segmentation.strategy import Strategy
+from analysis.view import Theme
 from app import state
 from app.error_net import safely
-from app.escape import plain
-from app.sidebar import Inputs
+from app.escape import escape_markdown
+from app.sidebar import SidebarInputs
 from app.widgets import NO_TEXT, default, segmented, segments_of
 from model.errors import MicroStepError
 
@@ -26,7 +26,7 @@ SOURCE_NAMES = {"head": "head", "mean": "mean of heads", "rollout": "rollout"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class AttentionControls:
     """What the controls say: a request, or why there is none."""
 
     request: AttentionRequest | None
@@ -34,7 +34,7 @@ class Asked:
     hint: str = ""
 
 
-def controls(inputs: Inputs) -> Asked:
+def controls(inputs: SidebarInputs) -> AttentionControls:
     """Draw what decides a run, and read it."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         which = segmented(
@@ -50,9 +50,9 @@ def controls(inputs: Inputs) -> Asked:
             help="  \n".join(f"**{name}**: {said}." for name, said in POOLS.items()),
         )  # fmt: skip
     if inputs.problem:
-        return Asked(None, problem=inputs.problem)
+        return AttentionControls(None, problem=inputs.problem)
     if inputs.document is None or inputs.a is None or inputs.b is None:
-        return Asked(None, hint=NO_TEXT)
+        return AttentionControls(None, hint=NO_TEXT)
     pairs = ((A, inputs.a), (B, inputs.b))
     models = tuple((key, spec) for key, spec in pairs if which in (key, DIFFERENCE))
     try:
@@ -66,8 +66,8 @@ def controls(inputs: Inputs) -> Asked:
             pool=cast(Pool, pool),
         )
     except MicroStepError as error:
-        return Asked(None, problem=str(error))
-    return Asked(request)
+        return AttentionControls(None, problem=str(error))
+    return AttentionControls(request)
 
 
 def shown() -> str:
@@ -77,7 +77,7 @@ def shown() -> str:
     found = st.pills(
         "Overview", list(titles), key="shown", bind="query-params", required=True,
         format_func=titles.__getitem__,
-        help="  \n".join(f"**{each.title}**: {plain(each.meaning, 400)}" for each in STATISTICS.values()),
+        help="  \n".join(f"**{each.title}**: {escape_markdown(each.meaning, 400)}" for each in STATISTICS.values()),
     )  # fmt: skip
     return MAPS if found is None else str(found)  # a link may have named none that there is
 
@@ -96,7 +96,7 @@ def view(shown: str, layers: int, heads: int, first: tuple[int, int], merged: bo
     with st.container(horizontal=True, vertical_alignment="bottom"):
         source = segmented(
             "Map of", list(SOURCES), "map", "head", format_func=SOURCE_NAMES.__getitem__,
-            help="  \n".join(f"**{SOURCE_NAMES[name]}**: {plain(said)}." for name, said in SOURCES.items()),
+            help="  \n".join(f"**{SOURCE_NAMES[name]}**: {escape_markdown(said)}." for name, said in SOURCES.items()),
         )  # fmt: skip
         layer = _number("Layer", LAYER, layers - 1, first[0])
         head = _number("Head", HEAD, heads - 1, first[1], disabled=source != "head")

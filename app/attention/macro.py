@@ -11,42 +11,35 @@ import streamlit as st
 from analysis.attention.figures import draw
 from analysis.attention.overview import Overview
 from analysis.attention.overview_figures import statistic_table
-from analysis.attention.positions import Reading
+from analysis.attention.positions import AttentionPositions
 from analysis.attention.provenance import origin
-from analysis.attention.request import LayerOf, OverviewOf, ReadingOf, RolloutOf
-from analysis.attention.result import (
-    MAPS,
-    AttentionRequest,
-    Looked,
-    Side,
-    check_comparable,
-    rows_at,
-)
+from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
+from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, check_comparable, rows_at
 from analysis.attention.statistics import STATISTICS
 from analysis.score_registry import significant
-from analysis.segmentation.segmented_text import Kept
+from analysis.segmentation.segmented_text import MemoCache
 from app.attention import controls
 from app.attention.strip import attention_strip
 from app.cards import card
 from app.error_net import fragment
-from app.escape import plain
-from app.run_query import Way, answer
-from app.sidebar import Inputs
+from app.escape import escape_markdown
+from app.run_query import QueryDisplay, run_or_get
+from app.sidebar import SidebarInputs
 from app.state import pin
 from app.styles import theme
 from app.token_strip import token_strip
 from model.errors import MicroStepError
 
-Known = tuple[ReadingOf, Reading, Overview]  # of one model
+Known = tuple[PositionsQuery, AttentionPositions, Overview]  # of one model
 
 
-def macro_view(inputs: Inputs) -> None:
+def macro_view(inputs: SidebarInputs) -> None:
     """Draw the view: controls, then everything that they ask for."""
     asked = controls.controls(inputs)
     if asked.problem:
-        st.error(plain(asked.problem))
+        st.error(escape_markdown(asked.problem))
     elif asked.request is None:
-        st.info(plain(asked.hint))
+        st.info(escape_markdown(asked.hint))
     else:
         known = _known(asked.request)
         if known is not None:
@@ -56,7 +49,7 @@ def macro_view(inputs: Inputs) -> None:
 def _known(request: AttentionRequest) -> list[Known] | None:
     """Readings and overviews of the models; None while one is missing."""
     asked = request.readings()
-    readings = [answer(each) for each in asked]
+    readings = [run_or_get(each) for each in asked]
     if None in readings:
         return None
     there = [reading for reading in readings if reading is not None]
@@ -64,13 +57,13 @@ def _known(request: AttentionRequest) -> list[Known] | None:
         try:
             check_comparable(there[0], there[1])
         except MicroStepError as error:
-            st.error(plain(str(error)))
+            st.error(escape_markdown(str(error)))
             return None
     found: list[Known] = []
     for each, reading in zip(asked, there, strict=True):
-        question = OverviewOf(each, request.pool)
-        run = Way[Overview]("reading", lambda load, told, q=question, r=reading: q.run(load, told, r))  # type: ignore[misc]
-        overview = answer(question, run)
+        question = OverviewQuery(each, request.pool)
+        run = QueryDisplay[Overview]("reading", lambda load, told, q=question, r=reading: q.run(load, told, r))  # type: ignore[misc]
+        overview = run_or_get(question, run)
         if overview is None:
             return None
         # the reading that the overview is of: an answer that was kept may be of an earlier one of the same text
@@ -81,9 +74,9 @@ def _known(request: AttentionRequest) -> list[Known] | None:
 @fragment
 def _lab(request: AttentionRequest, known: list[Known]) -> None:
     """Everything below the controls. Another head, a zoom or a pin redraws only this."""
-    kept: Kept = st.session_state.setdefault("attention_kept", Kept())
+    kept: MemoCache = st.session_state.setdefault("attention_kept", MemoCache())
     kept.turn()
-    sides = tuple(Side(each.side, reading, overview) for each, reading, overview in known)
+    sides = tuple(AttentionSide(each.side, reading, overview) for each, reading, overview in known)
     reading, first = known[-1][1], _strongest(known[-1][2])
     layers, heads = (min(each[2].maps.shape[i] for each in known) for i in (0, 1))
     try:
@@ -91,7 +84,7 @@ def _lab(request: AttentionRequest, known: list[Known]) -> None:
         overview_at = st.container()
         shown = _shown(overview_at)
         view = controls.view(shown, layers, heads, first, reading.merged, theme())
-        looked = Looked(request, sides, view, kept=kept)
+        looked = AttentionResult(request, sides, view, kept=kept)
         with place:
             _summary(looked)
         with overview_at:
@@ -104,7 +97,7 @@ def _lab(request: AttentionRequest, known: list[Known]) -> None:
         looked = replace(looked, view=replace(view, queries=queries, keys=keys))
         _large(looked)
     except MicroStepError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
 
 
 def _shown(place: st.delta_generator.DeltaGenerator) -> str:
@@ -119,18 +112,18 @@ def _strongest(overview: Overview) -> tuple[int, int]:
     return overview.layers[int(layer)], int(head)
 
 
-def _with_rows(side: Side, of: ReadingOf, looked: Looked) -> Side:
+def _with_rows(side: AttentionSide, of: PositionsQuery, looked: AttentionResult) -> AttentionSide:
     """The side with its large map: the same object as long as it is the same map."""
     view = looked.view
-    question = RolloutOf(of, view.layer) if view.source == "rollout" else LayerOf(of, view.layer)
-    found = answer(question, Way("reading", lambda load, told: question.run(load, told, side.reading)))
+    question = RolloutQuery(of, view.layer) if view.source == "rollout" else LayerQuery(of, view.layer)
+    found = run_or_get(question, QueryDisplay("reading", lambda load, told: question.run(load, told, side.reading)))
     if found is None:
         return side
     key = "side", found, side.overview, view.source, view.head, view.level
     return looked.kept.get(key, lambda: replace(side, rows=rows_at(found, view)))
 
 
-def _summary(looked: Looked) -> None:
+def _summary(looked: AttentionResult) -> None:
     """The figures that answer "where does attention go?", over all heads."""
     signed, unit = looked.difference, looked.reading.unit
     values = {name: looked.statistic(name) for name in STATISTICS}
@@ -151,32 +144,36 @@ def _summary(looked: Looked) -> None:
     with st.container(border=True, key="card_attention_summary"):
         columns = st.columns(4)
         with columns[0]:
-            st.metric(f"{whose}on the sink", said("sink"), help=plain(STATISTICS["sink"].meaning))
-            st.caption(plain(between("sink")))
+            st.metric(f"{whose}on the sink", said("sink"), help=escape_markdown(STATISTICS["sink"].meaning))
+            st.caption(escape_markdown(between("sink")))
         with columns[1]:
-            st.metric(f"{whose}evenness", said("evenness"), help=plain(STATISTICS["evenness"].meaning))
-            st.caption(plain(between("evenness")))
+            st.metric(f"{whose}evenness", said("evenness"), help=escape_markdown(STATISTICS["evenness"].meaning))
+            st.caption(escape_markdown(between("evenness")))
         with columns[2]:
-            st.metric(f"{whose}distance", f"{said('distance')} {unit}s", help=plain(STATISTICS["distance"].meaning))
-            st.caption(plain(between("distance")))
+            st.metric(
+                f"{whose}distance", f"{said('distance')} {unit}s", help=escape_markdown(STATISTICS["distance"].meaning)
+            )
+            st.caption(escape_markdown(between("distance")))
         with columns[3]:
             induction = values["induction"]
             if np.isnan(induction).all():
-                st.metric("strongest induction head", "none", help=plain(STATISTICS["induction"].meaning, 400))
+                st.metric(
+                    "strongest induction head", "none", help=escape_markdown(STATISTICS["induction"].meaning, 400)
+                )
                 st.caption(f"no {unit} comes up twice")
             else:
                 i, head = np.unravel_index(int(np.nanargmax(induction)), induction.shape)
                 name = "largest gain in induction" if signed else "strongest induction head"
                 where = f"layer {looked.layers[int(i)]}, head {int(head)}"
-                st.metric(name, where, help=plain(STATISTICS["induction"].meaning, 400))
+                st.metric(name, where, help=escape_markdown(STATISTICS["induction"].meaning, 400))
                 share = significant(float(induction[i, head]))
                 st.caption(f"{share} of its attention follows earlier occurrences")
         notes = [f"{side.key}: {'; '.join(side.reading.notes)}." for side in looked.sides if side.reading.notes]
         count = f"{len(looked.reading):,} {unit}s; segments: {looked.reading.strategy}."
-        st.caption(plain(" ".join([count, *notes]), longest=2000))
+        st.caption(escape_markdown(" ".join([count, *notes]), longest=2000))
 
 
-def _overview(looked: Looked) -> None:
+def _overview(looked: AttentionResult) -> None:
     """The maps of all heads, or a statistic of each; a click chooses."""
     heads = looked.sides[-1].overview.maps.shape[1] if looked.sides[-1].overview is not None else 1
 
@@ -201,7 +198,7 @@ def _overview(looked: Looked) -> None:
         )  # fmt: skip
 
 
-def _large(looked: Looked) -> None:
+def _large(looked: AttentionResult) -> None:
     """One map, and the text under the pinned query."""
     where = origin(looked)
     step = -(-looked.window.longest // looked.most)

@@ -18,9 +18,9 @@ from analysis.score_registry import significant
 from app.attention.micro_controls import SEGMENT, controls, looked_at
 from app.cards import card
 from app.error_net import fragment
-from app.escape import plain
-from app.run_query import Way, answer
-from app.sidebar import Inputs
+from app.escape import escape_markdown
+from app.run_query import QueryDisplay, run_or_get
+from app.sidebar import SidebarInputs
 from app.state import pin
 from app.styles import theme
 from app.token_strip import Detail, Legend, Strip, TokenRow, token_strip
@@ -28,10 +28,10 @@ from app.widgets import NO_TEXT
 from model.errors import MicroStepError
 
 
-def micro_view(inputs: Inputs) -> None:
+def micro_view(inputs: SidebarInputs) -> None:
     """Draw the view under the page's title."""
     if inputs.problem:
-        st.error(plain(inputs.problem))
+        st.error(escape_markdown(inputs.problem))
         return
     if inputs.document is None or inputs.a is None or inputs.b is None:
         st.info(NO_TEXT)
@@ -39,9 +39,9 @@ def micro_view(inputs: Inputs) -> None:
     try:
         request = controls(inputs, inputs.a, inputs.b, inputs.document)
     except MicroStepError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         return
-    found = answer(request, Way("reading"))
+    found = run_or_get(request, QueryDisplay("reading"))
     if found is not None:
         _summary(found)
         _results(request, found)
@@ -84,9 +84,9 @@ def _summary(found: MicroAttention) -> None:
                 "**Untrained.** The micro decoder is a copy of the base's last layers: this is where training starts, "
                 "and says nothing about trained models. For a trained one choose micro-step-tiny in the sidebar."
             )
-        st.markdown(plain(f"Are all context states used fairly evenly? {finding(sums)}", longest=1000))
+        st.markdown(escape_markdown(f"Are all context states used fairly evenly? {finding(sums)}", longest=1000))
         notes = [f"segments: {found.cut}", *(note for note in found.notes if not note.startswith("untrained"))]
-        st.caption(plain(f"{found.facts.name}: {'; '.join(notes)}. {sums.units.meaning}.", longest=2000))
+        st.caption(escape_markdown(f"{found.facts.name}: {'; '.join(notes)}. {sums.units.meaning}.", longest=2000))
 
 
 @fragment
@@ -104,7 +104,7 @@ def _results(request: MicroRequest, found: MicroAttention) -> None:
     )
     if shown.segment is not None:
         said = " ".join(f"“{visible(token)}”" for token in found.tokens(shown.segment))
-        st.caption(plain(f"Segment {shown.segment + 1} of {len(found.first):,}: {said}", longest=600))
+        st.caption(escape_markdown(f"Segment {shown.segment + 1} of {len(found.first):,}: {said}", longest=600))
     card(draw("micro_weights", found, view), where)
     card(draw("micro_evenness", found, view), where)
     card(draw("micro_shares", found, view), where)

@@ -15,12 +15,12 @@ from analysis.generation.result import Decoding
 from analysis.segmentation.strategy import Strategy
 from app import state
 from app.error_net import safely
-from app.sidebar import Inputs
+from app.sidebar import SidebarInputs
 from app.state import pin, pinned
 from app.widgets import segmented
 from model.hub.loading import ModelSpec
-from model.hub.model_info import MicroFacts
-from model.hub.wrap_base import LONGEST, described
+from model.hub.model_info import MicroStepInfo
+from model.hub.wrap_base import LONGEST, micro_step_info
 from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
 from model.text.document import Document
 
@@ -33,14 +33,14 @@ MOST_TOKENS = 400  # of an answer
 
 
 @dataclass(frozen=True)
-class Shown:
+class MicroSelection:
     """What of a micro attention is looked at."""
 
     layer: int  # from 0
     segment: int | None  # of those with two tokens and more, from 0; None: the mean over the text
 
 
-def controls(inputs: Inputs, a: ModelSpec, b: ModelSpec, document: Document) -> MicroRequest:
+def controls(inputs: SidebarInputs, a: ModelSpec, b: ModelSpec, document: Document) -> MicroRequest:
     """Draw the controls of a run and read them.
 
     Raises:
@@ -52,7 +52,7 @@ def controls(inputs: Inputs, a: ModelSpec, b: ModelSpec, document: Document) -> 
             help="Of the two in the sidebar. Around a model that is no micro\\_step model stand untrained modules.",
         )  # fmt: skip
         spec = a if side == "A" else b
-        saved = described(spec.name)
+        saved = micro_step_info(spec.name)
         cut = segmented(
             "Segments", list(CUTS), CUT, "training", format_func=CUTS.__getitem__,
             help="**as in training**: by the strategy of the model's recipe; where it aims at a mean length, its "
@@ -71,7 +71,7 @@ def controls(inputs: Inputs, a: ModelSpec, b: ModelSpec, document: Document) -> 
     return MicroRequest(spec, document, inputs.chat, inputs.force_bos, strategy, written, most, side=side)
 
 
-def looked_at(found: MicroAttention) -> Shown:
+def looked_at(found: MicroAttention) -> MicroSelection:
     """Draw the controls of what is shown, and read them. A chosen segment stands in the URL."""
     chosen, count = chosen_segment(found), len(found.first)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -90,7 +90,7 @@ def looked_at(found: MicroAttention) -> Shown:
         st.button(
             "Next", disabled=not one or at + 1 >= count, on_click=safely(pin), args=(at + 2, SEGMENT), key="micro_next"
         )
-    return Shown(int(layer) - 1, chosen)
+    return MicroSelection(int(layer) - 1, chosen)
 
 
 def chosen_segment(found: MicroAttention) -> int | None:
@@ -106,10 +106,10 @@ def _mirror(mean: bool) -> str:
 
 def _first(a: ModelSpec, b: ModelSpec) -> str:
     """The side that is shown first: the one that is a micro_step model."""
-    return "A" if described(a.name) is not None and described(b.name) is None else "B"
+    return "A" if micro_step_info(a.name) is not None and micro_step_info(b.name) is None else "B"
 
 
-def _most(saved: MicroFacts | None) -> int:
+def _most(saved: MicroStepInfo | None) -> int:
     longest = saved.max_segment_length if saved is not None else LONGEST
     if st.session_state.get(MOST, 2) > longest:
         st.session_state[MOST] = longest
@@ -121,7 +121,7 @@ def _most(saved: MicroFacts | None) -> int:
     )  # fmt: skip
 
 
-def _strategy(saved: MicroFacts | None) -> Strategy:
+def _strategy(saved: MicroStepInfo | None) -> Strategy:
     """A rule and its parameters, entropies in nats."""
     trained = saved is not None and not saved.untrained
     names = [name for name, rule in RULES.items() if trained or "micro_step" not in rule.needs]

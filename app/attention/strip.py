@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.attention.result import Looked
+from analysis.attention.result import AttentionResult
 from app.token_strip import Detail, Legend, Strip, TokenRow
 
 
-def attention_strip(looked: Looked) -> Strip:
+def attention_strip(looked: AttentionResult) -> Strip:
     """The text with the weight of each position; without a pin, with what each receives."""
     reading, signed = looked.reading, looked.difference
     weight, query = looked.spread()

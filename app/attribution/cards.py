@@ -8,17 +8,17 @@ import streamlit as st
 from analysis.attribution.faithfulness import ROWS
 from analysis.attribution.figures import draw, per_token, target_text, top
 from analysis.attribution.methods import CLOSE, METHODS
-from analysis.attribution.provenance import Shown, origin
+from analysis.attribution.provenance import ShownAttribution, origin
 from analysis.attribution.targets import BASELINES
 from analysis.figures.figure import visible
 from analysis.score_registry import significant
 from app.cards import card
-from app.escape import plain
+from app.escape import escape_markdown
 from app.state import pin
 from app.token_strip import Detail, Legend, Strip, TokenRow, token_strip
 
 
-def summary(shown: Shown) -> None:
+def summary(shown: ShownAttribution) -> None:
     """The four figures that say what was attributed, and how far to believe it."""
     found, check = shown.found.found, shown.found.faithfulness
     title, baseline = shown.quantity.title, BASELINES[shown.request.baseline]
@@ -27,18 +27,18 @@ def summary(shown: Shown) -> None:
         columns = st.columns(4)
         with columns[0]:
             st.metric(
-                plain(title),
+                escape_markdown(title),
                 f"{significant(found.f_input * shown.scale)} {shown.unit}",
-                help=plain(f"{shown.quantity.meaning}."),
+                help=escape_markdown(f"{shown.quantity.meaning}."),
             )
-            st.caption(plain(f"at “{said}”, token {shown.found.target} of {len(shown.found.encoded):,}"))
+            st.caption(escape_markdown(f"at “{said}”, token {shown.found.target} of {len(shown.found.encoded):,}"))
         with columns[1]:
             st.metric(
                 "on the baseline",
                 f"{significant(found.f_baseline * shown.scale)} {shown.unit}",
-                help=plain(f"The same with {baseline} in place of every token before it."),
+                help=escape_markdown(f"The same with {baseline} in place of every token before it."),
             )
-            st.caption(plain(baseline))
+            st.caption(escape_markdown(baseline))
         with columns[2]:
             _error(shown)
         with columns[3]:
@@ -54,10 +54,10 @@ def summary(shown: Shown) -> None:
                 f"random orders: {significant(float(random.mean()))} ({significant(low)} to {significant(high)})"
             )
         notes = [*shown.found.notes, f"{found.passes + ROWS:,} rows were read"]
-        st.caption(plain(f"{shown.what}. {'; '.join(notes)}.", longest=2000))
+        st.caption(escape_markdown(f"{shown.what}. {'; '.join(notes)}.", longest=2000))
 
 
-def _error(shown: Shown) -> None:
+def _error(shown: ShownAttribution) -> None:
     """What the method says of its own error."""
     found, how = shown.found.found, METHODS[shown.request.method]
     difference = abs(found.f_input - found.f_baseline)
@@ -87,12 +87,12 @@ def _error(shown: Shown) -> None:
         st.metric(
             "their sum",
             f"{significant(total)} {shown.unit}",
-            help=plain(f"{how.title}: {how.meaning}."),
+            help=escape_markdown(f"{how.title}: {how.meaning}."),
         )
         st.caption(f"need not be the difference, {significant((found.f_input - found.f_baseline) * shown.scale)}")
 
 
-def cards(shown: Shown) -> None:
+def cards(shown: ShownAttribution) -> None:
     """The text, the strongest units, and the curves."""
     where, encoded, at = origin(shown), shown.found.encoded, shown.found.target
     place = int(encoded.source_start[at])
@@ -107,7 +107,7 @@ def cards(shown: Shown) -> None:
     card(draw("curves", shown), where)
 
 
-def strip(shown: Shown) -> Strip:
+def strip(shown: ShownAttribution) -> Strip:
     """The text, coloured by what the target's quantity depends on."""
     encoded, at = shown.found.encoded, shown.found.target
     value = per_token(shown)

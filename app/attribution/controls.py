@@ -9,12 +9,12 @@ import streamlit as st
 
 from analysis.attribution.grouping import ATTRIBUTION_UNITS, AttributionUnit
 from analysis.attribution.methods import METHODS, Features
-from analysis.attribution.request import AttributionRequest, SegmentsOf
+from analysis.attribution.request import AttributionRequest, SegmentsQuery
 from analysis.attribution.targets import BASELINES, QUANTITIES, Baseline
-from analysis.segmentation.request import ScoresOf
+from analysis.segmentation.request import ScoresQuery
 from analysis.segmentation.strategy import Strategy
-from app.escape import plain
-from app.sidebar import Inputs
+from app.escape import escape_markdown
+from app.sidebar import SidebarInputs
 from app.widgets import NO_TEXT, segmented, segments_of
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
@@ -46,13 +46,13 @@ class Choice:
         """Whether the quantity is read in segments."""
         return QUANTITIES[self.quantity].segmented
 
-    def scores(self) -> ScoresOf:
+    def scores(self) -> ScoresQuery:
         """The question for the scores of the text, in which the token is chosen."""
-        return ScoresOf(*self.models[0], self.document, self.chat, self.force_bos)
+        return ScoresQuery(*self.models[0], self.document, self.chat, self.force_bos)
 
-    def segments(self) -> SegmentsOf:
+    def segments(self) -> SegmentsQuery:
         """The question for the segments."""
-        return SegmentsOf(*self.models[0], self.document, self.chat, self.force_bos, self.strategy, self.max_length)
+        return SegmentsQuery(*self.models[0], self.document, self.chat, self.force_bos, self.strategy, self.max_length)
 
     def request(self, at: int) -> AttributionRequest:
         """The question at a token."""
@@ -72,7 +72,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AttributionControls:
     """What the controls say, or why that is no question."""
 
     choice: Choice | None
@@ -80,13 +80,16 @@ class Asked:
     hint: str = ""
 
 
-def controls(inputs: Inputs) -> Asked:
+def controls(inputs: SidebarInputs) -> AttributionControls:
     """Draw what decides a run, and read it."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         quantity = segmented(
             "Quantity", list(QUANTITIES), "quantity", "entropy",
             format_func=lambda name: QUANTITIES[name].title,
-            help="  \n".join(f"**{plain(each.title)}**: {plain(each.meaning, 400)}." for each in QUANTITIES.values()),
+            help="  \n".join(
+                f"**{escape_markdown(each.title)}**: {escape_markdown(each.meaning, 400)}."
+                for each in QUANTITIES.values()
+            ),
         )  # fmt: skip
         side = segmented(
             "Model", [A, B], "of", B, disabled=QUANTITIES[quantity].pair,
@@ -97,7 +100,9 @@ def controls(inputs: Inputs) -> Asked:
         method = segmented(
             "Method", list(METHODS), "method", FIRST_METHOD,
             format_func=lambda name: METHODS[name].title,
-            help="  \n".join(f"**{plain(each.title)}**: {plain(each.meaning, 400)}." for each in METHODS.values()),
+            help="  \n".join(
+                f"**{escape_markdown(each.title)}**: {escape_markdown(each.meaning, 400)}." for each in METHODS.values()
+            ),
         )  # fmt: skip
         baseline = segmented(
             "Baseline", list(BASELINES), "baseline", "mean",
@@ -108,16 +113,16 @@ def controls(inputs: Inputs) -> Asked:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         strategy, cap = segments_of(inputs, "For sums over segments, and for what a micro_step model reads.")
     if inputs.problem:
-        return Asked(None, problem=inputs.problem)
+        return AttributionControls(None, problem=inputs.problem)
     if inputs.document is None or inputs.a is None or inputs.b is None:
-        return Asked(None, hint=NO_TEXT)
+        return AttributionControls(None, hint=NO_TEXT)
     pairs = ((A, inputs.a), (B, inputs.b))
     models = pairs if QUANTITIES[quantity].pair else tuple(pair for pair in pairs if pair[0] == side)
     try:
         parsed = Strategy.parse(strategy)
     except MicroStepError as error:
-        return Asked(None, problem=str(error))
-    return Asked(
+        return AttributionControls(None, problem=str(error))
+    return AttributionControls(
         Choice(
             models,
             inputs.document,

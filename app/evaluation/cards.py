@@ -8,21 +8,21 @@ import pandas as pd
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from analysis.export import Origin
-from analysis.figures.figure import Drawn, visible
-from analysis.figures.theme import Theme
+from analysis.figures.figure import Figure, visible
+from analysis.provenance import Provenance
+from analysis.view import Theme
 from app.cards import card
 from app.error_net import safely
-from app.escape import plain
-from app.evaluation.controls import Chosen
+from app.escape import escape_markdown
+from app.evaluation.controls import EvaluationControls
 from app.evaluation.strip import sample_strip
 from app.token_strip import token_strip
-from app.widgets import step
+from app.widgets import stepper
 from evals.report import figures, sample_figures
 from evals.report.paired import difference
 from evals.report.provenance import document_origin, invalid_origin, report_origin, sample_origin
-from evals.report.score_rows import Evaluated, Row
-from evals.report.side_by_side import KEYS, Beside, Side, invalid
+from evals.report.score_rows import Evaluated, ScoreRow
+from evals.report.side_by_side import KEYS, SampleSide, SideBySide, invalid
 from evals.report.tables import TEXT_COLUMNS, TITLES, notes, with_error
 from evals.samples import Sample
 
@@ -32,7 +32,7 @@ WIDTHS = {"tau": 45, "score": 85, "invalid": 70, "tokens / macro step": 155, "to
 ROW, MOST = 35, 320  # height of a row of a table, and of a table
 
 
-def summary(rows: Sequence[Row]) -> None:
+def summary(rows: Sequence[ScoreRow]) -> None:
     """The four figures that answer how good and how fast; of one benchmark."""
     share = rows[0].benchmark.higher_is_better
     best = max(rows, key=lambda row: row.score.value if share else -row.score.value)
@@ -43,17 +43,21 @@ def summary(rows: Sequence[Row]) -> None:
         with columns[0]:
             st.metric("best score", with_error(best.score, share), help=_PLUS_MINUS)
             alone = "" if base is None or base is best else f"; {base.name}: {with_error(base.score, share)}"
-            st.caption(plain(f"{best.benchmark.metric}, {best.name}{alone}"))
+            st.caption(escape_markdown(f"{best.benchmark.metric}, {best.name}{alone}"))
         with columns[1]:
             st.metric("most tokens per macro step", f"{longest.tokens_per_macro_step:.2f}")
-            st.caption(plain(f"{longest.name}: {with_error(longest.score, share)}"))
+            st.caption(escape_markdown(f"{longest.name}: {with_error(longest.score, share)}"))
         with columns[2]:
             _fastest(rows)
         with columns[3]:
             counted = [(found.value, row) for row in rows if (found := row.invalid(row.benchmark.metric)) is not None]
             most = max(counted, key=lambda pair: pair[0], default=None)
             st.metric("most invalid", "none" if most is None else f"{most[0]:.1%}", help="Answers not to be read.")
-            st.caption("no answer is read" if most is None else plain(f"by {rows[0].benchmark.metric}, {most[1].name}"))
+            st.caption(
+                "no answer is read"
+                if most is None
+                else escape_markdown(f"by {rows[0].benchmark.metric}, {most[1].name}")
+            )
 
 
 _PAIRED = (
@@ -63,7 +67,7 @@ _PAIRED = (
 _PLUS_MINUS = "With one standard error, over samples. A base alone is a plain model, or tau above 1."
 
 
-def _fastest(rows: Sequence[Row]) -> None:
+def _fastest(rows: Sequence[ScoreRow]) -> None:
     if not rows[0].benchmark.generates:
         st.metric("most tokens per second", "none")
         st.caption("nothing is written")
@@ -72,10 +76,10 @@ def _fastest(rows: Sequence[Row]) -> None:
     st.metric("most tokens per second", f"{fastest.tokens_per_second:,.0f}", help="Prompts read included.")
     over = max((row for row in rows if row.speedup is not None), key=lambda row: row.speedup or 0, default=None)
     best = "" if over is None else f"; at best {over.speedup:.2f} x base, {over.name}"
-    st.caption(plain(f"{fastest.name}{best}"))
+    st.caption(escape_markdown(f"{fastest.name}{best}"))
 
 
-def report_cards(rows: Sequence[Row], found: Mapping[str, Evaluated], theme: Theme) -> None:
+def report_cards(rows: Sequence[ScoreRow], found: Mapping[str, Evaluated], theme: Theme) -> None:
     """The table of all benchmarks, and a figure of each."""
     table = figures.reading_table(rows)
 
@@ -92,7 +96,7 @@ def report_cards(rows: Sequence[Row], found: Mapping[str, Evaluated], theme: The
             column_order=order,
             column_config=columns,
         )
-        st.caption(plain(" ".join(notes(rows)[1:]), longest=2000))
+        st.caption(escape_markdown(" ".join(notes(rows)[1:]), longest=2000))
 
     card(figures.report(rows, theme), report_origin(found, rows), body=body)
     names = list(dict.fromkeys(row.benchmark.name for row in rows))
@@ -103,13 +107,13 @@ def report_cards(rows: Sequence[Row], found: Mapping[str, Evaluated], theme: The
                 card(figures.score(mine, theme), report_origin(found, mine, name))
 
 
-def sample_cards(chosen: Chosen, theme: Theme) -> None:
+def sample_cards(chosen: EvaluationControls, theme: Theme) -> None:
     """The documents that are shown, and one of them with both answers."""
     beside, show = chosen.beside, chosen.show
     if not beside.alike:
         st.caption("The runs were not asked the same documents: compare only those whose prompts are the same.")
     if (paired := difference(beside)) is not None:
-        st.caption(plain(paired.spoken, longest=400), help=_PAIRED)
+        st.caption(escape_markdown(paired.spoken, longest=400), help=_PAIRED)
     drawn = sample_figures.documents(beside, show, theme)
     table = drawn.data
     if table.empty:
@@ -117,7 +121,7 @@ def sample_cards(chosen: Chosen, theme: Theme) -> None:
         return
     _listed(drawn, document_origin(beside, show), table, SAMPLE)
     highest = max(beside.documents())
-    document = step("Document", table["document"].tolist(), highest, SAMPLE, "Its number in the data set, from 0.")
+    document = stepper("Document", table["document"].tolist(), highest, SAMPLE, "Its number in the data set, from 0.")
     found = beside.of(document)
     _prompts(beside, found)
     answer = _which(found)
@@ -150,7 +154,7 @@ def _which(found: Sequence[Sample | None]) -> int:
     return int(st.number_input("Answer", 1, most, key=ANSWER, width=130, help="Of several to one document."))
 
 
-def _prompts(beside: Beside, found: Sequence[Sample | None]) -> None:
+def _prompts(beside: SideBySide, found: Sequence[Sample | None]) -> None:
     """The prompts; one where they are the same."""
     prompts = [(key, sample.prompt) for key, sample in zip(KEYS, found, strict=False) if sample is not None]
     if len({text for _, text in prompts}) == 1:
@@ -161,30 +165,32 @@ def _prompts(beside: Beside, found: Sequence[Sample | None]) -> None:
                 _text(text)
 
 
-def invalid_cards(side: Side, way: str, theme: Theme) -> None:
+def invalid_cards(side: SampleSide, way: str, theme: Theme) -> None:
     """The answers that could not be read, each with its reason, and the text of one."""
     drawn = sample_figures.invalid(side, way, theme)
     table = drawn.data
     if table.empty:
-        st.info(plain(f"No answer is invalid: {way} could read all {len(side.file.samples):,}."))
+        st.info(escape_markdown(f"No answer is invalid: {way} could read all {len(side.file.samples):,}."))
         return
     reasons = "; ".join(f"{why} ({count:,})" for why, count in table["reason"].value_counts().items())
-    st.caption(plain(f"Of {len(side.file.samples):,} documents, {len(table):,} answers: {reasons}.", longest=1000))
+    st.caption(
+        escape_markdown(f"Of {len(side.file.samples):,} documents, {len(table):,} answers: {reasons}.", longest=1000)
+    )
     shown = table.assign(text=table["text"].map(lambda text: visible(text, 80)))
     _listed(drawn, invalid_origin(side, way), shown, UNREAD)
     highest = max(side.samples)
     numbers = list(dict.fromkeys(table["document"].tolist()))
-    document = step("Invalid document", numbers, highest, UNREAD, "Its number in the data set, from 0.")
+    document = stepper("Invalid document", numbers, highest, UNREAD, "Its number in the data set, from 0.")
     sample = side.samples[document]
     for number, why in invalid(sample, way):
-        st.caption(plain(f"Invalid since {why}." if len(sample.answers) < 2 else f"Answer {number}: {why}."))
+        st.caption(escape_markdown(f"Invalid since {why}." if len(sample.answers) < 2 else f"Answer {number}: {why}."))
         for piece in sample.answers[number - 1 : number]:
             _text(piece.text)
     with st.expander("The prompt of the invalid answer"):
         _text(sample.prompt)
 
 
-def _listed(drawn: Drawn, origin: Origin, table: pd.DataFrame, key: str) -> None:
+def _listed(drawn: Figure, origin: Provenance, table: pd.DataFrame, key: str) -> None:
     """A card of a table of documents; choosing a row goes to its document."""
     said = [name for name in table if not table[name].isin(["", None]).all()]
 

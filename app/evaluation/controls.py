@@ -11,11 +11,11 @@ import streamlit as st
 
 from analysis.discovery import Found, Place
 from app.cache import sample_file
-from app.widgets import folder_of, one_of, segmented, settle_choice
+from app.widgets import folder_of, indexed_selectbox, segmented, settle_choice
 from evals.discovery import MOST_SHOWN
 from evals.report.sample_figures import SHOWN
-from evals.report.score_rows import Row
-from evals.report.side_by_side import Beside, Show, Side, scores, ways
+from evals.report.score_rows import ScoreRow
+from evals.report.side_by_side import SampleSide, Show, SideBySide, scores, ways
 from model.errors import TextError
 
 FOLDER, EVALUATIONS, BENCHMARK, RUN_A, RUN_B, JUDGED, SHOW, INVALID_RUN, WAY = (
@@ -27,10 +27,10 @@ LINKED: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
 
 
 @dataclass(frozen=True)
-class Chosen:
+class EvaluationControls:
     """What is looked at of the samples."""
 
-    beside: Beside
+    beside: SideBySide
     show: Show
 
 
@@ -50,15 +50,15 @@ def choose(found: Found) -> list[Place]:
     return found.named(chosen)
 
 
-def benchmark(rows: Sequence[Row]) -> list[Row]:
+def benchmark(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """The rows of the benchmark that is looked at."""
     names = list(dict.fromkeys(row.benchmark.name for row in rows))
     meaning = "Of the figures in the row below, of the samples and of the invalid answers; the table holds all."
-    chosen = names[one_of("Benchmark", names, BENCHMARK, help=meaning, **LINKED)]
+    chosen = names[indexed_selectbox("Benchmark", names, BENCHMARK, help=meaning, **LINKED)]
     return [row for row in rows if row.benchmark.name == chosen]
 
 
-def side(row: Row) -> Side:
+def side(row: ScoreRow) -> SampleSide:
     """A run with its samples.
 
     Raises:
@@ -67,27 +67,31 @@ def side(row: Row) -> Side:
     file = sample_file(row.path)
     if file is None:
         raise TextError(f"{row.path} is gone; choose another run")
-    return Side(row.name, row.path, file)
+    return SampleSide(row.name, row.path, file)
 
 
-def two_runs(rows: Sequence[Row]) -> tuple[Side, ...]:
+def two_runs(rows: Sequence[ScoreRow]) -> tuple[SampleSide, ...]:
     """The runs that stand beside each other: A, and B where there is one."""
     names = [row.name for row in rows]
     later = next((i for i, row in enumerate(rows) if i > 0 and (row.tau or 0) <= 1), len(rows) - 1)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        a = one_of("A", names, RUN_A, help="A model, with its tau; above 1 its base alone writes.", **LINKED)
-        b = one_of("B", [ALONE, *names], RUN_B, later + 1 if len(rows) > 1 else 0, help="The other run.", **LINKED)
+        a = indexed_selectbox("A", names, RUN_A, help="A model, with its tau; above 1 its base alone writes.", **LINKED)
+        b = indexed_selectbox(
+            "B", [ALONE, *names], RUN_B, later + 1 if len(rows) > 1 else 0, help="The other run.", **LINKED
+        )
     return tuple(side(row) for row in (rows[a], *(rows[b - 1 : b] if b else ())))
 
 
-def judged(sides: tuple[Side, ...]) -> Chosen:
+def judged(sides: tuple[SampleSide, ...]) -> EvaluationControls:
     """By which score they are compared, and which documents are shown."""
     known = scores(sides)
     offered: list[Show] = ["all", *(("differing", "a-wrong", "b-wrong") if len(sides) > 1 else ())]
     offered += ["invalid"] if ways(sides) else []
     with st.container(horizontal=True, vertical_alignment="bottom"):
         score = known[
-            one_of("Judged by", known, JUDGED, width=220, **LINKED, help="The score, or way of reading, that decides.")
+            indexed_selectbox(
+                "Judged by", known, JUDGED, width=220, **LINKED, help="The score, or way of reading, that decides."
+            )
         ]
         titles = [SHOWN[show] for show in offered]
         shown = segmented(
@@ -96,14 +100,14 @@ def judged(sides: tuple[Side, ...]) -> Chosen:
             "(higher, where low is good); with several answers to a document the share of right ones decides.  \n"
             "**invalid**: an answer of A or B could not be read.",
         )  # fmt: skip
-    return Chosen(Beside(sides, score), offered[titles.index(shown)])
+    return EvaluationControls(SideBySide(sides, score), offered[titles.index(shown)])
 
 
-def unread(rows: Sequence[Row]) -> tuple[Side, str] | None:
+def unread(rows: Sequence[ScoreRow]) -> tuple[SampleSide, str] | None:
     """The run and the way of reading whose invalid answers are listed; None where answers are not read."""
     names = [row.name for row in rows]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = side(rows[one_of("Run", names, INVALID_RUN, **LINKED)])
+        chosen = side(rows[indexed_selectbox("Run", names, INVALID_RUN, **LINKED)])
         known = ways([chosen])
         if not known:
             return None

@@ -9,17 +9,17 @@ import numpy as np
 from app.generation.strip import legend
 from app.token_strip import Detail, Strip, TokenRow
 from evals.report.side_by_side import segments
-from evals.report.token_spans import laid_out
-from evals.samples import Piece
+from evals.report.token_spans import locate_tokens
+from evals.samples import WrittenAnswer
 
 
-def sample_strip(found: Sequence[tuple[str, str, Piece]]) -> Strip | None:
+def sample_strip(found: Sequence[tuple[str, str, WrittenAnswer]]) -> Strip | None:
     """Answers under each other where they are one text, else after each other; None where nothing was written.
 
     Args:
         found: letter, name and answer of each run.
     """
-    written = [(key, name, piece, laid_out(piece)) for key, name, piece in found if piece.tokens]
+    written = [(key, name, piece, locate_tokens(piece)) for key, name, piece in found if piece.tokens]
     if not written:
         return None
     one = len({spans[0] for *_, spans in written}) == 1
@@ -29,7 +29,7 @@ def sample_strip(found: Sequence[tuple[str, str, Piece]]) -> Strip | None:
     return Strip(written[0][3][0] if one else "", rows, legend(), one)
 
 
-def _row(key: str, name: str, piece: Piece, start: np.ndarray, end: np.ndarray, text: str | None) -> TokenRow:
+def _row(key: str, name: str, piece: WrittenAnswer, start: np.ndarray, end: np.ndarray, text: str | None) -> TokenRow:
     of, place = segments(piece)
     known = piece.probability is not None
     probability = np.clip(np.array(piece.probability or np.full(len(of), np.nan), dtype=np.float32), 0, 1)

@@ -11,12 +11,12 @@ from analysis.generation.request import FIRST_WORDS, beginning
 from analysis.generation.result import Decoding
 from analysis.generation.sweep import TAUS
 from app import state
-from app.escape import plain
+from app.escape import escape_markdown
 from app.widgets import default, segmented
 from model.decoding.stopping import RULES
 from model.hub.loading import ModelSpec
-from model.hub.model_info import MicroFacts
-from model.hub.wrap_base import LONGEST, described
+from model.hub.model_info import MicroStepInfo
+from model.hub.wrap_base import LONGEST, micro_step_info
 from model.scoring.continuation import Sampling
 from model.text.document import Document
 
@@ -27,17 +27,17 @@ TRAINED_TAU = 0.8
 
 
 @dataclass(frozen=True)
-class Chosen:
+class GenerationControls:
     """What the page's controls say."""
 
     side: str  # A or B
     spec: ModelSpec
-    saved: MicroFacts | None  # None: the model is a base, and gets untrained modules
+    saved: MicroStepInfo | None  # None: the model is a base, and gets untrained modules
     how: Decoding
     prompt: Document | None
 
 
-def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> Chosen:
+def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> GenerationControls:
     """Draw the controls and read them. What the model cannot do is not offered.
 
     Raises:
@@ -50,7 +50,7 @@ def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> Chosen:
             "stand untrained modules.",
         )  # fmt: skip
         spec = a if side == "A" else b
-        saved = described(spec.name)
+        saved = micro_step_info(spec.name)
         decoding = segmented(
             "Decoding", ["merged", "lossless"], DECODING, saved.decoding if saved else "merged",
             help="**merged**: each segment becomes one macro step of the base, and the answer may differ from the "
@@ -60,7 +60,7 @@ def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> Chosen:
         rule = segmented(
             "Rule", names, RULE, "confidence",
             help="When the micro decoder hands back to the base.  \n"
-            + "  \n".join(f"**{plain(name)}**: {RULES[name].meaning}" for name in names),
+            + "  \n".join(f"**{escape_markdown(name)}**: {RULES[name].meaning}" for name in names),
         )  # fmt: skip
         prompt = _prompt(document)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -79,7 +79,7 @@ def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> Chosen:
         new = st.number_input("New tokens", 1, 2000, 60, key="new_tokens", bind="query-params")
         sampling, penalty = _sampling()
     how = Decoding(rule, float(tau), int(most), decoding == "lossless", int(new), sampling, penalty)
-    return Chosen(side, spec, saved, how, prompt)
+    return GenerationControls(side, spec, saved, how, prompt)
 
 
 def _prompt(document: Document | None) -> Document | None:

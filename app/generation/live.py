@@ -11,12 +11,13 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from analysis.figures.figure import safe
-from analysis.figures.theme import CARD, INK, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT, Theme
+from analysis.figures.theme import CARD, INK, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Answer, Generation
-from analysis.generation.run import Run
-from analysis.query import Load
+from analysis.generation.run import GenerationRun
+from analysis.query import ModelLoader
 from analysis.score_registry import significant
+from analysis.view import Theme
 from app.run_query import REDRAW_SECONDS
 from model.causal_lm.forward import Progress
 
@@ -31,7 +32,7 @@ class Live:
 
     def __init__(self, place: st.delta_generator.DeltaGenerator, theme: Theme) -> None:
         self.theme, self.drawn = theme, 0.0
-        self.run: Run | None = None
+        self.run: GenerationRun | None = None
         with place.container(border=True, key="card_live"):
             columns = st.columns(2)
             for column, title in zip(columns, ("The answer", "The base alone"), strict=True):
@@ -42,7 +43,7 @@ class Live:
             text.html(_frame(""))
             count.caption("waits")
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: GenerationRun) -> None:
         """Draw what there is; Streamlit ends the run here when the reader stops it."""
         self.run = run
         now = time.monotonic()
@@ -57,7 +58,7 @@ class Live:
             self.counts[1].caption(f"{len(found.base)} tokens, {_speed(found.base)}")
 
 
-class Kept:
+class PartialRun:
     """What is left of a run that was stopped. Filled where the run ends, read where the next one begins."""
 
     def __init__(self, request: GenerationRequest) -> None:
@@ -68,11 +69,11 @@ class Kept:
 
 def watched(
     request: GenerationRequest, place: st.delta_generator.DeltaGenerator, theme: Theme
-) -> Callable[[Load, Progress], Generation]:
+) -> Callable[[ModelLoader, Progress], Generation]:
     """The request's run, drawn into a place; where it is stopped, what was written is kept in the session."""
 
-    def run(load: Load, progress: Progress) -> Generation:
-        live, kept = Live(place, theme), Kept(request)
+    def run(load: ModelLoader, progress: Progress) -> Generation:
+        live, kept = Live(place, theme), PartialRun(request)
         st.session_state[PARTIAL] = kept
         try:
             found = request.run(load, progress, live)
@@ -93,7 +94,7 @@ def watched(
 
 def partial(request: GenerationRequest) -> Generation | None:
     """What was written of a request before it was stopped."""
-    kept: Kept | None = st.session_state.get(PARTIAL)
+    kept: PartialRun | None = st.session_state.get(PARTIAL)
     if kept is None or kept.request != request or not kept.ended.wait(SECONDS_TO_END):
         return None
     return kept.found if kept.found is not None and len(kept.found.micro) else None

@@ -10,16 +10,16 @@ import streamlit as st
 
 from analysis.runs.figure_style import colours
 from analysis.runs.figures import draw
-from analysis.runs.log import Checkpoint, RunLog
+from analysis.runs.log import CheckpointRecord, RunLog
 from analysis.runs.provenance import RunsView, origin
-from analysis.runs.summary import Summary, duration
+from analysis.runs.summary import RunsSummary, duration
 from analysis.runs.tables import recipe
 from analysis.score_registry import PER_NAT, significant
 from app import state
 from app.cards import card
 from app.error_net import safely
-from app.escape import plain
-from app.widgets import one_of
+from app.escape import escape_markdown
+from app.widgets import indexed_selectbox
 from model.hub.catalog import find
 from model.hub.huggingface import is_repo_id
 
@@ -37,7 +37,7 @@ SHOWN = (
 FOLDER_OF_PAGES = Path(__file__).resolve().parents[2] / "pages"
 
 
-def summary(found: Summary, view: RunsView) -> None:
+def summary(found: RunsSummary, view: RunsView) -> None:
     """The four figures that answer how training goes."""
     line, best, under_way = found.line, found.best, found.under_way
     what = "validation" if found.validated else "training"
@@ -57,7 +57,7 @@ def summary(found: Summary, view: RunsView) -> None:
                 " recipe, and does not compare.",
             )
             apart = f"; {found.apart:,} chosen runs on other data or of another kind do not compare" * bool(found.apart)
-            st.caption(plain(f"{best.name}, step {line.step:,}{apart}"))
+            st.caption(escape_markdown(f"{best.name}, step {line.step:,}{apart}"))
         with columns[1]:
             st.metric(
                 "its accuracy",
@@ -78,7 +78,7 @@ def summary(found: Summary, view: RunsView) -> None:
             st.metric("steps", f"{under_way.steps:,} / {under_way.facts.steps:,}", help=STATES)
             left = under_way.seconds_left
             rest = f", about {duration(left)} left" if under_way.state == "running" and left is not None else ""
-            st.caption(plain(f"{under_way.name}: {under_way.state}{rest}"))
+            st.caption(escape_markdown(f"{under_way.name}: {under_way.state}{rest}"))
 
 
 def runs_card(listed: Sequence[RunLog], chosen: Sequence[RunLog], view: RunsView, left_out: int) -> None:
@@ -130,7 +130,7 @@ def facts_card(runs: Sequence[RunLog], view: RunsView) -> None:
         else:
             st.dataframe(table.drop(columns="differs"), key="facts_table", hide_index=True, height=320)
         for run in runs:
-            with st.expander(f"Recipe of {plain(run.name)}"):
+            with st.expander(f"Recipe of {escape_markdown(run.name)}"):
                 st.code(recipe(run.path) or "There is no recipe.yaml in this run.", language="yaml", wrap_lines=True)
 
     card(drawn, origin(runs, view), body=body)
@@ -149,9 +149,9 @@ def checkpoints_card(runs: Sequence[RunLog]) -> None:
             st.caption("None of these runs has a complete checkpoint yet.")
             return
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            run = having[one_of("Run", [run.name for run in having], "checkpoint_run")]
+            run = having[indexed_selectbox("Run", [run.name for run in having], "checkpoint_run")]
             newest = tuple(reversed(run.look.checkpoints))
-            chosen = newest[one_of("Checkpoint", [each.title for each in newest], "checkpoint")]
+            chosen = newest[indexed_selectbox("Checkpoint", [each.title for each in newest], "checkpoint")]
             for title, page in PAGES.items():
                 if st.button(title, on_click=safely(_take), args=(run, chosen), key=f"open_{title}"):
                     # an empty query, since Streamlit refuses to clear one that widgets are bound to
@@ -159,7 +159,7 @@ def checkpoints_card(runs: Sequence[RunLog]) -> None:
         st.code(str(chosen.path.resolve()), language=None, wrap_lines=True)
 
 
-def _take(run: RunLog, chosen: Checkpoint) -> None:
+def _take(run: RunLog, chosen: CheckpointRecord) -> None:
     """Put the checkpoint and its base into the sidebar, and take away what belonged to other models there."""
     st.session_state[state.B] = str(chosen.path.resolve())
     st.session_state["adapter_B"] = st.session_state["revision_B"] = ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from analysis.segmentation.comparison import Bench, text_bench
-from analysis.segmentation.features import Gathered
-from analysis.segmentation.request import CutRequest, ExtraOf
-from analysis.segmentation.segmented_text import Kept, Side
+from analysis.segmentation.comparison import StrategyComparison, text_bench
+from analysis.segmentation.features import FeatureValues
+from analysis.segmentation.request import CutRequest, FeatureQuery
+from analysis.segmentation.segmented_text import MemoCache, TokenizedText
 from analysis.uncertainty.scoring import ScoredText
 from app.run_query import answers
 
@@ -19,9 +19,9 @@ class Answered:
 
     request: CutRequest
     scores: tuple[ScoredText, ...]
-    extras: Mapping[ExtraOf, Gathered]
+    extras: Mapping[FeatureQuery, FeatureValues]
 
-    def sides(self, kept: Kept) -> tuple[Side, ...]:
+    def sides(self, kept: MemoCache) -> tuple[TokenizedText, ...]:
         """The sides: the same objects as long as the answers are the same."""
         answered = (*self.scores, *self.extras.values())
         key = ("sides", self.request.how, *map(id, answered))
@@ -43,8 +43,8 @@ def ask_other_precision(first: Answered) -> Answered | None:
     return ask(first.request.in_other_precision([scored.facts.dtype for scored in first.scores]))
 
 
-def bench_of(request: CutRequest, first: Answered, second: Answered | None, kept: Kept) -> Bench:
-    """Cut what was answered; an error as `Side.of`."""
+def bench_of(request: CutRequest, first: Answered, second: Answered | None, kept: MemoCache) -> StrategyComparison:
+    """Cut what was answered; an error as `TokenizedText.of`."""
     there = {asked: first.extras[asked] for asked in request.extras() if asked in first.extras}
     sides = replace(first, extras=there).sides(kept)
     return text_bench(request, sides, second.sides(kept) if second is not None else (), kept)

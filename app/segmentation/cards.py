@@ -10,14 +10,14 @@ import streamlit as st
 
 from analysis.intervals import Estimate
 from analysis.score_registry import significant
-from analysis.segmentation.comparison import METRICS, Bench, CutView, value_unit, why_words
+from analysis.segmentation.comparison import METRICS, CutView, StrategyComparison, value_unit, why_words
 from analysis.segmentation.figures import draw
 from analysis.segmentation.provenance import origin
-from analysis.segmentation.segmented_text import Cut
+from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.strategy import labels, scale
 from app.cards import card
 from app.error_net import safely
-from app.escape import plain
+from app.escape import escape_markdown
 from app.segmentation.strategies import choose, threshold_slider
 from app.segmentation.strip import segment_strip
 from app.state import pin
@@ -26,7 +26,7 @@ from app.token_strip import token_strip
 CHANGES = (0.01, 0.05, 0.1, 0.2)
 
 
-def summary(bench: Bench, view: CutView) -> None:
+def summary(bench: StrategyComparison, view: CutView) -> None:
     """The figures that answer "how long, and do they agree?", of the chosen strategy."""
     judged = [cut for cut in bench.judged if cut.number == view.chosen]
     with st.container(border=True, key="card_cut_summary"):
@@ -35,7 +35,9 @@ def summary(bench: Bench, view: CutView) -> None:
             mean, counted = bench.mean_length(cut), bench.statistics(cut)
             with column:
                 st.metric(
-                    plain(cut.name), f"{significant(mean.mean)} tokens", help="Mean segment length, prompt left out."
+                    escape_markdown(cut.name),
+                    f"{significant(mean.mean)} tokens",
+                    help="Mean segment length, prompt left out.",
                 )
                 st.caption(f"a segment; {mean.ends(lead='95% ')}; {counted.segments:,} segments")
         rest = columns[len(judged) :]
@@ -49,13 +51,13 @@ def summary(bench: Bench, view: CutView) -> None:
         if judged and (words := bench.statistics(judged[0]).words) is not None:
             with rest[-1]:
                 st.metric("Word starts, F1", significant(words.f1), help="Boundaries against the starts of words.")
-                st.caption(f"of {plain(judged[0].name)}; precision {significant(words.precision)}")
+                st.caption(f"of {escape_markdown(judged[0].name)}; precision {significant(words.precision)}")
         notes = [f"{side.key}: {'; '.join(side.notes)}." for side in bench.sides if side.notes]
         if notes:
-            st.caption(plain(" ".join(notes), longest=2000))
+            st.caption(escape_markdown(" ".join(notes), longest=2000))
 
 
-def strip_card(bench: Bench, view: CutView) -> None:
+def strip_card(bench: StrategyComparison, view: CutView) -> None:
     """The interlinear strip, a row a cut."""
     strip = segment_strip(bench, view)
     card(
@@ -69,7 +71,7 @@ def _choose_shown() -> None:
     choose(st.session_state["curve_of"])
 
 
-def values_card(bench: Bench, view: CutView) -> None:
+def values_card(bench: StrategyComparison, view: CutView) -> None:
     """The chosen strategy's values, with the slider that moves its bar."""
     names = labels(bench.request.strategies)
     here = sorted({cut.number for cut in bench.shown})
@@ -85,7 +87,7 @@ def values_card(bench: Bench, view: CutView) -> None:
     card(draw("values", bench, view), origin(bench, view), pin_from=_place)
 
 
-def judged_cards(bench: Bench, view: CutView) -> None:
+def judged_cards(bench: StrategyComparison, view: CutView) -> None:
     """Statistics, agreement, lengths and curves, of what is judged."""
     where = origin(bench, view)
     drawn = draw("statistics", bench, view)
@@ -103,7 +105,7 @@ def judged_cards(bench: Bench, view: CutView) -> None:
     card(draw("curves", bench, view), where)
 
 
-def unstable_card(bench: Bench, view: CutView, may_run: bool) -> None:
+def unstable_card(bench: StrategyComparison, view: CutView, may_run: bool) -> None:
     """Unstable boundaries, and the run that shows those of the other precision."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.segmented_control(
@@ -123,7 +125,7 @@ def unstable_card(bench: Bench, view: CutView, may_run: bool) -> None:
     card(draw("unstable", bench, view), origin(bench, view), pin_from=_place)
 
 
-def history_card(bench: Bench, view: CutView) -> None:
+def history_card(bench: StrategyComparison, view: CutView) -> None:
     """Entropy under a limited history beside the full one."""
     card(draw("history", bench, view), origin(bench, view), pin_from=_place)
 
@@ -132,7 +134,7 @@ def _place(point: dict[str, Any]) -> int | None:
     return int(point["x"]) if "x" in point else None
 
 
-def _statistics(table: pd.DataFrame, bench: Bench, view: CutView) -> None:
+def _statistics(table: pd.DataFrame, bench: StrategyComparison, view: CutView) -> None:
     """The table of cuts; choosing a row draws its values, and the pinned token stands at its end."""
     shown = table.drop(columns=["model", "strategy"])
     interval = [
@@ -179,7 +181,7 @@ def _statistics(table: pd.DataFrame, bench: Bench, view: CutView) -> None:
     )
 
 
-def _at(bench: Bench, cut: Cut, view: CutView) -> str:
+def _at(bench: StrategyComparison, cut: SegmentedText, view: CutView) -> str:
     """What a cut does at the pinned character."""
     side, place = cut.side, view.pinned or 0
     tokens = np.flatnonzero((side.start <= place) & (place < side.end))

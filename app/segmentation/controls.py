@@ -9,11 +9,11 @@ from typing import cast
 import streamlit as st
 
 from analysis.segmentation.corpus_view import StoreSides
-from analysis.segmentation.features import Gathering, Window
+from analysis.segmentation.features import FeatureOptions, WindowFeature
 from analysis.segmentation.request import CutRequest
 from app.cache import store_sides
-from app.escape import plain
-from app.sidebar import Inputs
+from app.escape import escape_markdown
+from app.sidebar import SidebarInputs
 from app.widgets import MOST_CAP, NO_TEXT
 from model.errors import MicroStepError
 from model.scoring.limited_history import Method
@@ -21,7 +21,7 @@ from model.segmentation.segment import MAX_LENGTH
 
 
 @dataclass(frozen=True)
-class Asked:
+class SegmentationControls:
     """What the controls say: a request without strategies, or why there is none."""
 
     request: CutRequest | None
@@ -31,7 +31,7 @@ class Asked:
     hint: str = ""
 
 
-def controls(inputs: Inputs) -> Asked:
+def controls(inputs: SidebarInputs) -> SegmentationControls:
     """Draw the controls and read them."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         source = st.segmented_control(
@@ -62,11 +62,11 @@ def controls(inputs: Inputs) -> Asked:
     if source == "store":
         return _of_store(request, str(folder or "").strip(), int(number or 0))
     if inputs.problem:
-        return Asked(None, problem=inputs.problem)
+        return SegmentationControls(None, problem=inputs.problem)
     if inputs.document is None or inputs.a is None or inputs.b is None:
-        return Asked(None, hint=NO_TEXT)
+        return SegmentationControls(None, hint=NO_TEXT)
     models = tuple((key, spec) for key, spec in (("A", inputs.a), ("B", inputs.b)) if which in (key, "both"))
-    history = Window(window, how.history, how.stride) if window else None
+    history = WindowFeature(window, how.history, how.stride) if window else None
     text = replace(
         request,
         models=models,
@@ -75,22 +75,26 @@ def controls(inputs: Inputs) -> Asked:
         force_bos=inputs.force_bos,
         history=history,
     )
-    return Asked(text, other_precision=other)
+    return SegmentationControls(text, other_precision=other)
 
 
-def _of_store(request: CutRequest, folder: str, number: int) -> Asked:
+def _of_store(request: CutRequest, folder: str, number: int) -> SegmentationControls:
     if not folder:
-        return Asked(None, hint="Give the folder of a store; `python -m analysis corpus` makes one of a data set.")
+        return SegmentationControls(
+            None, hint="Give the folder of a store; `python -m analysis corpus` makes one of a data set."
+        )
     try:
         found = store_sides(Path(folder).expanduser())
         number = min(number, found.rows - 1)
-        st.caption(f"{found.rows:,} documents, {len(found.whole):,} tokens. Shown: {plain(found.title(number))}")
-        return Asked(replace(request, store=folder, number=number), found)
+        st.caption(
+            f"{found.rows:,} documents, {len(found.whole):,} tokens. Shown: {escape_markdown(found.title(number))}"
+        )
+        return SegmentationControls(replace(request, store=folder, number=number), found)
     except MicroStepError as error:
-        return Asked(None, problem=str(error))
+        return SegmentationControls(None, problem=str(error))
 
 
-def _further(text: bool) -> tuple[Gathering, int | None, bool]:
+def _further(text: bool) -> tuple[FeatureOptions, int | None, bool]:
     """Choices for what needs a run of its own: history, attention, precision; and how a prompt is treated."""
     with st.popover("Further runs", help="Limited history, attention, the other precision, the prompt of a chat."):
         apart = st.segmented_control(
@@ -121,10 +125,10 @@ def _further(text: bool) -> tuple[Gathering, int | None, bool]:
     try:
         numbers = _numbers(layers, "layers"), _numbers(heads, "heads")
     except MicroStepError as error:
-        st.error(plain(str(error)))
+        st.error(escape_markdown(str(error)))
         numbers = None, None
     kept_apart = {"auto": None, "apart": True, "cut": False}[str(apart)]
-    how = Gathering(*numbers, cast(Method, method), int(stride), kept_apart)
+    how = FeatureOptions(*numbers, cast(Method, method), int(stride), kept_apart)
     return how, int(window) if text and beside else None, bool(text and other)
 
 

@@ -12,11 +12,11 @@ from functools import partial
 import streamlit as st
 
 from analysis.score_registry import Unit, significant
-from analysis.segmentation.segmented_text import Cut
+from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.single import check_rule
 from analysis.segmentation.strategy import Strategy, labels, scale
 from app.error_net import safely
-from app.escape import plain
+from app.escape import escape_markdown
 from model.errors import MicroStepError
 from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
 from model.segmentation.solver import POINTS, Solved, solve
@@ -29,7 +29,7 @@ _LIST, _NEXT, _CHOSEN, _MIRRORS = "strategies", "strategies_next", "strategy_cho
 
 
 @dataclass(frozen=True)
-class Entry:
+class StrategyEntry:
     """A strategy in the list; widgets keep their values by its number."""
 
     number: int
@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass
-class Mirror:
+class BoundWidget:
     """A number box or slider that shows a parameter, as the browser last told of it.
 
     Only the reader writes into it. A value that comes from elsewhere makes another, with a key of its own: written into
@@ -57,7 +57,7 @@ class Mirror:
         return f"{self.name}_{self.turn}"
 
 
-def entries() -> list[Entry]:
+def entries() -> list[StrategyEntry]:
     """The strategies; at first those of the URL, or a worked example."""
     if _LIST not in st.session_state:
         found: list[Strategy] = []
@@ -65,11 +65,11 @@ def entries() -> list[Entry]:
             try:
                 found.append(Strategy.parse(word))
             except MicroStepError as error:
-                st.warning(f"A strategy of this link is left out: {plain(str(error))}")
+                st.warning(f"A strategy of this link is left out: {escape_markdown(str(error))}")
         found = found or [Strategy.parse(word) for word in DEFAULT]
-        st.session_state[_LIST] = [Entry(i, strategy) for i, strategy in enumerate(found)]
+        st.session_state[_LIST] = [StrategyEntry(i, strategy) for i, strategy in enumerate(found)]
         st.session_state[_NEXT] = len(found)
-    listed: list[Entry] = st.session_state[_LIST]
+    listed: list[StrategyEntry] = st.session_state[_LIST]
     words = [str(entry.strategy) for entry in listed]
     if st.query_params.get_all(URL) != words:
         st.query_params[URL] = words
@@ -91,7 +91,7 @@ def choose(place: int) -> None:
     st.query_params["curve"] = str(place + 1)
 
 
-def editor(cuts: Sequence[Cut], unit: Unit, max_length: int, usable: Sequence[str], why_not: str) -> None:
+def editor(cuts: Sequence[SegmentedText], unit: Unit, max_length: int, usable: Sequence[str], why_not: str) -> None:
     """A line a strategy: its rule, its parameters, a target to solve for, and buttons to copy and remove it.
 
     Args:
@@ -145,7 +145,13 @@ def threshold_slider(place: int, top: float, unit: Unit) -> None:
 
 
 def _line(
-    entry: Entry, label: str, cut: Cut | None, unit: Unit, max_length: int, usable: Sequence[str], why_not: str
+    entry: StrategyEntry,
+    label: str,
+    cut: SegmentedText | None,
+    unit: Unit,
+    max_length: int,
+    usable: Sequence[str],
+    why_not: str,
 ) -> None:
     rule, number = entry.strategy.rule, entry.number
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key=f"strategy_{number}"):
@@ -153,8 +159,9 @@ def _line(
         st.selectbox(
             "Strategy", list(RULES), key=f"rule_{number}", format_func=lambda name: _rule_name(name, usable),
             on_change=safely(_change_rule), args=(number, tuple(usable), why_not), width=230,
-            help=f"{plain(rule.title)}: a token starts a segment when {plain(rule.meaning)}. Source: "
-            f"{plain(rule.source)}.{'' if rule.causal else ' It needs the token itself: not while writing.'}",
+            help=f"{escape_markdown(rule.title)}: a token starts a segment when {escape_markdown(rule.meaning)}."
+            f" Source: {escape_markdown(rule.source)}."
+            f"{'' if rule.causal else ' It needs the token itself: not while writing.'}",
         )  # fmt: skip
         for parameter in rule.parameters:
             _number(entry, parameter, unit)
@@ -179,27 +186,29 @@ def _line(
             help=f"Remove {label}",
         )  # fmt: skip
     if entry.said:
-        st.caption(plain(entry.said))
+        st.caption(escape_markdown(entry.said))
 
 
-def _number(entry: Entry, parameter: Parameter, unit: Unit) -> None:
+def _number(entry: StrategyEntry, parameter: Parameter, unit: Unit) -> None:
     factor, kind = scale(parameter.unit, unit), int if parameter.integer else float
     mirror, move = _mirror(entry, parameter, unit, "number")
     st.number_input(
         _label(parameter, unit), kind(parameter.low * factor), kind(parameter.high * factor), kind(mirror.shown),
         step=kind(parameter.step), format=None if parameter.integer else "%.4g", key=mirror.key, width=150,
-        help=f"{plain(parameter.meaning)}.", on_change=safely(move),
+        help=f"{escape_markdown(parameter.meaning)}.", on_change=safely(move),
     )  # fmt: skip
 
 
-def _mirror(entry: Entry, parameter: Parameter, unit: Unit, kind: str) -> tuple[Mirror, Callable[[], None]]:
+def _mirror(
+    entry: StrategyEntry, parameter: Parameter, unit: Unit, kind: str
+) -> tuple[BoundWidget, Callable[[], None]]:
     """The box or slider of a parameter, a new one if its value came from elsewhere, and what a move of it does."""
-    mirrors: dict[str, Mirror] = st.session_state.setdefault(_MIRRORS, {})
+    mirrors: dict[str, BoundWidget] = st.session_state.setdefault(_MIRRORS, {})
     name = f"{kind}_{entry.number}_{entry.strategy.name}_{parameter.name}_{unit}"
     mirror, value = mirrors.get(name), entry.strategy.parameters[parameter.name]
     if mirror is None or mirror.value != value:
         shown = value * scale(parameter.unit, unit)
-        mirror = mirrors[name] = Mirror(name, mirror.turn + 1 if mirror else 0, value, shown, shown)
+        mirror = mirrors[name] = BoundWidget(name, mirror.turn + 1 if mirror else 0, value, shown, shown)
     return mirror, partial(_moved, entry.number, entry.strategy.name, parameter, unit, mirror)
 
 
@@ -218,17 +227,17 @@ def _rule_name(name: str, usable: Sequence[str]) -> str:
 # What widgets do, before the page runs again
 
 
-def _put(number: int, changed: Entry | None) -> None:
+def _put(number: int, changed: StrategyEntry | None) -> None:
     listed = [changed if entry.number == number else entry for entry in entries()]
     st.session_state[_LIST] = [entry for entry in listed if entry is not None]
 
 
-def _find(number: int) -> Entry | None:
+def _find(number: int) -> StrategyEntry | None:
     """The strategy, unless it was removed: its widgets may still tell of themselves."""
     return next((entry for entry in entries() if entry.number == number), None)
 
 
-def _moved(number: int, rule: str, parameter: Parameter, unit: Unit, mirror: Mirror) -> None:
+def _moved(number: int, rule: str, parameter: Parameter, unit: Unit, mirror: BoundWidget) -> None:
     """The browser tells of a box or slider, maybe late, and maybe nothing new."""
     entry, shown = _find(number), st.session_state.get(mirror.key)
     if entry is None or entry.strategy.name != rule or shown is None or shown == mirror.shown:
@@ -246,7 +255,7 @@ def _change_rule(number: int, usable: tuple[str, ...], why_not: str) -> None:
         check_rule(name, {}, MAX_LENGTH)
         if name not in usable:
             raise MicroStepError(why_not)
-        _put(number, Entry(number, Strategy.of(name)))
+        _put(number, StrategyEntry(number, Strategy.of(name)))
     except MicroStepError as error:
         st.session_state[f"rule_{number}"] = entry.strategy.name
         _put(number, replace(entry, said=str(error)))
@@ -261,21 +270,21 @@ def _new_number() -> int:
 def _add() -> None:
     used = {entry.strategy.name for entry in entries()}
     free = [name for name, rule in RULES.items() if rule.needs <= {"scores", "text"} and name not in used]
-    st.session_state[_LIST] = [*entries(), Entry(_new_number(), Strategy.of(free[0] if free else "entropy"))]
+    st.session_state[_LIST] = [*entries(), StrategyEntry(_new_number(), Strategy.of(free[0] if free else "entropy"))]
 
 
 def _copy(number: int) -> None:
     entry, listed = _find(number), entries()
     if entry is not None:
         after = listed.index(entry) + 1
-        st.session_state[_LIST] = [*listed[:after], Entry(_new_number(), entry.strategy), *listed[after:]]
+        st.session_state[_LIST] = [*listed[:after], StrategyEntry(_new_number(), entry.strategy), *listed[after:]]
 
 
 def _drop(number: int) -> None:
     _put(number, None)
 
 
-def _solve(number: int, cut: Cut, max_length: int) -> None:
+def _solve(number: int, cut: SegmentedText, max_length: int) -> None:
     entry, target = _find(number), st.session_state.get(f"target_{number}")
     if entry is None:
         return

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.score_registry import significant
-from analysis.segmentation.comparison import Bench, CutView, value_axis, value_range, why_words
-from analysis.segmentation.segmented_text import Cut
+from analysis.segmentation.comparison import CutView, StrategyComparison, value_axis, value_range, why_words
+from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.strategy import scale
 from app.token_strip import Detail, Legend, LineRow, Note, Strip, TokenRow
 
 
-def segment_strip(bench: Bench, view: CutView) -> Strip:
+def segment_strip(bench: StrategyComparison, view: CutView) -> Strip:
     """The cuts that are shown, in the order of the strategies."""
     rows: list[TokenRow | LineRow] = []
     for cut in bench.shown:
@@ -25,7 +25,7 @@ def segment_strip(bench: Bench, view: CutView) -> Strip:
     return Strip(bench.sides[0].text, tuple(rows), Legend("", "", note, scale="none"))
 
 
-def _row(bench: Bench, cut: Cut, view: CutView) -> TokenRow:
+def _row(bench: StrategyComparison, cut: SegmentedText, view: CutView) -> TokenRow:
     side, found, rule = cut.side, cut.found, cut.strategy.rule
     kept = side.start >= 0
     lengths = found.lengths[found.segment]
@@ -49,7 +49,7 @@ def _row(bench: Bench, cut: Cut, view: CutView) -> TokenRow:
     )
 
 
-def _curve(cut: Cut, view: CutView) -> LineRow:
+def _curve(cut: SegmentedText, view: CutView) -> LineRow:
     side, rule = cut.side, cut.strategy.rule
     kept = side.start >= 0
     low, high = value_range(rule, view.unit, cut.found.max_length)

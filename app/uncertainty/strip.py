@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.figures.figure import View
 from analysis.score_registry import SCORES, significant
 from analysis.uncertainty.compare import Comparison, cell_table
 from analysis.uncertainty.scoring import ScoredText
+from analysis.view import View
 from app.token_strip import BarRow, Detail, Legend, Strip, TokenRow, TopK
 
 

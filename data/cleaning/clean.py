@@ -13,10 +13,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from data.cleaning.dedup import Contamination, Duplicates, NearDuplicates
+from data.cleaning.dedup import ContaminationIndex, Duplicates, NearDuplicates
 from data.cleaning.filters import languages, literal_line_breaks, real_line_breaks
-from data.cleaning.report import REPORT, CleaningReport, Tally
-from data.corpus.store_writer import put
+from data.cleaning.report import REPORT, CleaningReport, FilterCounts
+from data.corpus.store_writer import atomic_write
 from data.example import Example
 from data.examples import write_examples, writing_to
 from data.mixes import Cleaning, Mix, Opening, Use
@@ -58,10 +58,10 @@ def clean(
     for use in mix.sources:
         at_hand(use.what, local)
     rules = _Rules(mix.cleaning, _contamination(mix.cleaning, local, tell))
-    tallies: dict[str, Tally] = {}
+    tallies: dict[str, FilterCounts] = {}
     kept: list[Example] = []
     for place, use in enumerate(mix.sources):
-        tally = tallies[use.name] = Tally()
+        tally = tallies[use.name] = FilterCounts()
         own = list(_cleaned(use, local, rules, tally, partial(_told, tell, place / len(mix.sources)), interval))
         own.sort(key=lambda each: _order(mix.seed, each))
         n = mix.held_out
@@ -72,7 +72,7 @@ def clean(
         raise TextError(f"nothing is left of the mix {mix.name}: {_why(tallies)}")
     report = _report(mix, tallies, kept, rules)
     with writing_to(out):
-        put(out / REPORT, report.to_json())
+        atomic_write(out / REPORT, report.to_json())
     write_examples(out, kept)
     return report
 
@@ -82,7 +82,7 @@ def _told(tell: Tell, share: float, message: str) -> None:
 
 
 def _cleaned(
-    use: Use, local: Path | None, rules: _Rules, tally: Tally, tell: Callable[[str], None], interval: float
+    use: Use, local: Path | None, rules: _Rules, tally: FilterCounts, tell: Callable[[str], None], interval: float
 ) -> Iterator[Example]:
     """The examples of one source that are kept."""
     kept, told = 0, time.monotonic()
@@ -127,7 +127,7 @@ def _order(seed: int, example: Example) -> bytes:
     return hashlib.blake2b(key, digest_size=16).digest()
 
 
-def _report(mix: Mix, tallies: dict[str, Tally], kept: list[Example], rules: _Rules) -> CleaningReport:
+def _report(mix: Mix, tallies: dict[str, FilterCounts], kept: list[Example], rules: _Rules) -> CleaningReport:
     def count(name: str, only_held_out: bool) -> int:
         return sum(each.source == name and (each.held_out or not only_held_out) for each in kept)
 
@@ -139,16 +139,16 @@ def _report(mix: Mix, tallies: dict[str, Tally], kept: list[Example], rules: _Ru
     return CleaningReport(mix.name, found, unguarded, rules.near.missed if rules.near is not None else None)
 
 
-def _why(tallies: dict[str, Tally]) -> str:
+def _why(tallies: dict[str, FilterCounts]) -> str:
     read = sum(each.read for each in tallies.values())
     dropped = [f"{n:,} dropped by {rule}" for each in tallies.values() for rule, n in each.dropped.most_common()]
     return f"{read:,} examples were read, {', '.join(dropped) or 'none dropped'}"
 
 
-def _contamination(rules: Cleaning, local: Path | None, tell: Tell) -> Contamination | None:
+def _contamination(rules: Cleaning, local: Path | None, tell: Tell) -> ContaminationIndex | None:
     if rules.decontaminate is None:
         return None
-    held = Contamination(rules.decontaminate.words)
+    held = ContaminationIndex(rules.decontaminate.words)
     for name in rules.decontaminate.against:
         tell(f"reading {name}, to keep it out", None)
         for each in readings(source(name), local):
@@ -161,13 +161,13 @@ def _contamination(rules: Cleaning, local: Path | None, tell: Tell) -> Contamina
 class _Rules:
     """The rules of a mix in their order, with what has been seen so far."""
 
-    def __init__(self, rules: Cleaning, contamination: Contamination | None) -> None:
+    def __init__(self, rules: Cleaning, contamination: ContaminationIndex | None) -> None:
         self.contamination = contamination
         self.near = None if rules.near_duplicates is None else NearDuplicates(rules.near_duplicates)
         self._rules = rules
         self._seen = Duplicates()
 
-    def cleaned(self, example: Example, tally: Tally) -> Example | None:
+    def cleaned(self, example: Example, tally: FilterCounts) -> Example | None:
         """The example, mended where that was due; None where a rule drops it."""
         rules = self._rules
         if rules.line_breaks == "real":
@@ -183,7 +183,7 @@ class _Rules:
                 tally.mend("line_breaks", _whole(example))
         return example
 
-    def _reason(self, example: Example, tally: Tally) -> tuple[str, str] | None:
+    def _reason(self, example: Example, tally: FilterCounts) -> tuple[str, str] | None:
         """The first rule that drops an example, and a sample of what it saw."""
         rules, whole = self._rules, _whole(example)
         if rules.code_languages is not None:

@@ -82,7 +82,7 @@ class NearDuplicates:
         return False
 
 
-class Contamination:
+class ContaminationIndex:
     """Runs of words of evaluation sets, to be kept out of what is trained on.
 
     A text holds an item if they share a run of n words (13 unless said: Brown et al. 2020, section C). A question of

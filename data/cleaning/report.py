@@ -67,7 +67,7 @@ class CleaningReport:
 
 
 @dataclass
-class Tally:
+class FilterCounts:
     """Counts of one source while it is read."""
 
     read: int = 0

@@ -13,7 +13,7 @@ from model.causal_lm.device_memory import available_memory
 from model.causal_lm.forward import context_length
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
-from model.hub.memory import estimate, tokens_that_fit
+from model.hub.memory import estimate_memory, tokens_that_fit
 from model.scoring.caveats import remarks
 from model.scoring.token_scores import chunk_positions
 from model.text.document import Document
@@ -58,7 +58,7 @@ def resolve(
 
     def batch_fits(tokens: int) -> bool:
         n = min(tokens, longest)
-        return estimate(loaded, n, max(1, tokens // n), chunk).run <= available_memory(device) / 2
+        return estimate_memory(loaded, n, max(1, tokens // n), chunk).run <= available_memory(device) / 2
 
     batch = options.batch_tokens
     if batch is None:

@@ -25,13 +25,13 @@ from model.errors import TextError
 from model.text.conversation import read_conversation
 from model.text.document import Document
 
-__all__ = ["LONGEST_DOCUMENT", "SUFFIXES", "Corpus", "CorpusSpec", "Cut", "DataFacts", "Entry", "open_corpus"]
+__all__ = ["LONGEST_DOCUMENT", "SUFFIXES", "Corpus", "CorpusEntry", "CorpusSpec", "Cut", "DataFacts", "open_corpus"]
 
 LONGEST_DOCUMENT = 20_000_000  # characters
 
 
 @dataclass(frozen=True)
-class Entry:
+class CorpusEntry:
     """One document of a corpus."""
 
     index: int
@@ -51,7 +51,7 @@ class Corpus:
     spec: CorpusSpec
     facts: DataFacts
 
-    def entries(self, start: int = 0) -> Iterator[Entry]:
+    def entries(self, start: int = 0) -> Iterator[CorpusEntry]:
         """Stream the documents from number `start` on.
 
         Raises:
@@ -63,9 +63,9 @@ class Corpus:
             values = islice(file_values(self.spec), start, None)
         for index, (value, share) in enumerate(values, start):
             try:
-                yield Entry(index, _document(value), None, share)
+                yield CorpusEntry(index, _document(value), None, share)
             except TextError as error:
-                yield Entry(index, None, str(error), share)
+                yield CorpusEntry(index, None, str(error), share)
 
     def unchanged(self) -> bool:
         """Whether the file is still the one that was opened; a hub commit never changes."""

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.corpus.store import COMPLETE, IDENTITY, CorpusStore
-from data.corpus.store_writer import as_json, put, writing
+from data.corpus.store_writer import as_json, atomic_write, writing
 from model.errors import ExportError, MicroStepError, TextError
 from model.segmentation.rules import Need
 from model.segmentation.segment import MAX_LENGTH
@@ -41,7 +41,7 @@ _TABLES = ("attention_mass",)  # W numbers a token
 
 
 @dataclass(frozen=True)
-class Gather:
+class FeatureSpec:
     """What is computed."""
 
     need: Need
@@ -96,7 +96,7 @@ class Gather:
 class GatheredRows:
     """Values of the N tokens of R rows of a store, rows end to end."""
 
-    gather: Gather
+    spec: FeatureSpec
     rows: NDArray[np.int32]  # [R] their numbers in the store, rising
     offsets: NDArray[np.int64]  # [R + 1]
     values: dict[str, NDArray[np.float32]]  # fields of SegmentInputs: [N], or [N, W] of attention_mass
@@ -110,10 +110,10 @@ class GatheredRows:
             )
 
 
-def gather(
+def compute_features(
     load_model: Callable[[], LoadedModel],
     store: CorpusStore,
-    what: Gather,
+    what: FeatureSpec,
     tell: Tell = lambda message, fraction: None,
     interval: float = 1.0,
 ) -> GatheredRows:
@@ -137,7 +137,7 @@ def gather(
         loaded = load_model()
         _check_same_model(loaded, store)
         _folder(folder)
-        put(folder / SETTINGS, as_json(dataclasses.asdict(what)))
+        atomic_write(folder / SETTINGS, as_json(dataclasses.asdict(what)))
         lengths = np.concatenate([np.diff(shard.offsets) for shard in store.shards()])
         chosen = np.arange(0, len(lengths), what.every)
         part = np.cumsum(lengths[chosen]) // PART_TOKENS  # [rows] the part that each is in
@@ -149,15 +149,15 @@ def gather(
             mine = [next(rows) for _ in indices]
             done += sum(len(row.ids) for row in mine)
             if not file.is_file():
-                put(file, _to_parquet(indices, [_values(loaded, row, store, what) for row in mine]))
+                atomic_write(file, _to_parquet(indices, [_values(loaded, row, store, what) for row in mine]))
             if time.monotonic() - told > interval:
                 told = time.monotonic()
                 tell(f"{what.name}: {done:,} of {total:,} tokens, {told - began:,.0f} s", done / max(total, 1))
-        put(folder / COMPLETE, as_json({"parts": len(numbers), "rows": len(chosen), "tokens": total}))
+        atomic_write(folder / COMPLETE, as_json({"parts": len(numbers), "rows": len(chosen), "tokens": total}))
     return read_gathered(store, what)
 
 
-def gathers(store: CorpusStore) -> list[Gather]:
+def gathers(store: CorpusStore) -> list[FeatureSpec]:
     """What has been gathered beside a store, complete, in the order of the names.
 
     Raises:
@@ -167,14 +167,14 @@ def gathers(store: CorpusStore) -> list[Gather]:
     for file in sorted(store.path.glob(f"{FOLDER}/*/{SETTINGS}")):
         if (file.parent / COMPLETE).is_file():
             try:
-                found.append(Gather(**json.loads(file.read_text("utf-8"))))
+                found.append(FeatureSpec(**json.loads(file.read_text("utf-8"))))
             except (OSError, ValueError, TypeError):
                 raise TextError(f"{file} was written by another version; remove its folder") from None
     return found
 
 
-def read_gathered(store: CorpusStore, what: Gather) -> GatheredRows:
-    """What `gather` computed.
+def read_gathered(store: CorpusStore, what: FeatureSpec) -> GatheredRows:
+    """What `compute_features` computed.
 
     Raises:
         TextError: it has not been, or a file is damaged.
@@ -212,7 +212,9 @@ def _folder(path: Path) -> None:
         raise ExportError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _values(loaded: LoadedModel, row: ScoredRow, store: CorpusStore, what: Gather) -> dict[str, NDArray[np.float32]]:
+def _values(
+    loaded: LoadedModel, row: ScoredRow, store: CorpusStore, what: FeatureSpec
+) -> dict[str, NDArray[np.float32]]:
     """The values of one row."""
     from model.scoring.limited_history import limited_history
     from model.segmentation.attention_features import attention_shares, router_turns

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from data.corpus.windows import Piece
+from data.corpus.windows import TokenWindow
 from model.terminal import Tell
 
 
-class Meter:
+class ScoringProgress:
     """Tells how far a run is, how fast, and how long it will take."""
 
     expected: float | None = None  # tokens in all
@@ -18,7 +18,7 @@ class Meter:
         self._tell, self._interval = tell, interval
         self._start = self._told = time.monotonic()
 
-    def expect(self, last: Piece, tokens: int, limit: int | None) -> None:
+    def expect(self, last: TokenWindow, tokens: int, limit: int | None) -> None:
         """Estimate the tokens in all, from what has been read up to the last row of a shard of so many tokens."""
         rest = last.document_tokens - last.at - last.n - last.left_out  # windows of the same document
         total = (self.done + tokens + rest) / last.share if last.share else None

@@ -17,9 +17,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from data.corpus.documents import Corpus, Entry
+from data.corpus.documents import Corpus, CorpusEntry
 from data.corpus.options import CorpusOptions
-from data.corpus.progress import Meter
+from data.corpus.progress import ScoringProgress
 from data.corpus.scoring import begin_store, finish_store, score_shard, scoring_what, stopped_by_numbers
 from data.corpus.shards import Shard, gather, planned, stream_pieces
 from data.corpus.store import CorpusStore, Mark, read_mark
@@ -75,11 +75,13 @@ def score_corpus_with_ray(
             if isinstance(shard, Mark):
                 done += shard.tokens
             elif shard.last and not total:
-                score_shard(loaded, shard, options, path, Meter(tell, interval, scoring_what(corpus), 0))  # raises
+                score_shard(
+                    loaded, shard, options, path, ScoringProgress(tell, interval, scoring_what(corpus), 0)
+                )  # raises
             else:
                 items.append(_item(shard))
         if items:
-            meter = Meter(tell, interval, scoring_what(corpus), done)
+            meter = ScoringProgress(tell, interval, scoring_what(corpus), done)
             meter.expected = total
             job = _Job(_anywhere(loaded.spec), _absolute(corpus), options, path.resolve())
             try:
@@ -117,7 +119,7 @@ class _Scorer:
             torch.set_num_threads(threads)
         self._job, self._loaded = job, load(job.spec)
         self._corpus = cast(Corpus, _Onward(job.corpus))
-        self._meter = Meter(lambda message, fraction: None, 1.0, scoring_what(job.corpus), 0)
+        self._meter = ScoringProgress(lambda message, fraction: None, 1.0, scoring_what(job.corpus), 0)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Score the shards of a batch; gives their tokens, and the project's own error where one ended it."""
@@ -146,10 +148,10 @@ class _Onward:
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self._entries: Iterator[Entry] = iter(())
-        self._held: Entry | None = None
+        self._entries: Iterator[CorpusEntry] = iter(())
+        self._held: CorpusEntry | None = None
 
-    def entries(self, start: int = 0) -> Iterator[Entry]:
+    def entries(self, start: int = 0) -> Iterator[CorpusEntry]:
         """As `Corpus.entries`."""
         if self._held is None or start < self._held.index:
             self._entries = self._corpus.entries(start)
@@ -167,7 +169,7 @@ def _item(shard: Shard) -> dict[str, int]:
     return dict(zip(_NUMBERS, (shard.number, first.document, first.number, left, shard.tokens), strict=True))
 
 
-def _run(job: _Job, items: list[dict[str, int]], cluster: RayOptions, gpu: bool, meter: Meter) -> None:
+def _run(job: _Job, items: list[dict[str, int]], cluster: RayOptions, gpu: bool, meter: ScoringProgress) -> None:
     """Let actors score shards, and count them as they come."""
     import ray
     import ray.data

@@ -59,7 +59,7 @@ class CorpusSource:
 
     def rules(self) -> list[str]:
         """The rules that can be applied, in the registry's order."""
-        held = {each.gather.need for each in self.gathered if not each.gather.begin} | {"scores", "text"}
+        held = {each.spec.need for each in self.gathered if not each.spec.begin} | {"scores", "text"}
         return [name for name, rule in RULES.items() if rule.needs <= held]
 
     def ready(self, rule: str, given: Mapping[str, float]) -> tuple[CorpusTokens, dict[str, float]]:
@@ -77,9 +77,9 @@ class CorpusSource:
             return self.tokens, setting
         (need,) = further
         name = _SETTING.get(need)
-        fitting = [each for each in self.gathered if each.gather.need == need and not each.gather.begin]
+        fitting = [each for each in self.gathered if each.spec.need == need and not each.spec.begin]
         if name is not None and name in given:
-            fitting = [each for each in fitting if getattr(each.gather, name) == given[name]]
+            fitting = [each for each in fitting if getattr(each.spec, name) == given[name]]
         if not fitting:
             wish = f" of {name} {given[name]:g}" if name is not None and name in given else ""
             raise MicroStepError(
@@ -88,7 +88,7 @@ class CorpusSource:
             )
         fullest = max(fitting, key=lambda each: len(each.rows))
         if name is not None:
-            setting[name] = getattr(fullest.gather, name)
+            setting[name] = getattr(fullest.spec, name)
         return with_gathered(self.tokens, fullest), setting
 
 
@@ -115,7 +115,7 @@ def with_gathered(tokens: CorpusTokens, found: GatheredRows, begin: int = 0) -> 
     rows, numbers = tokens.rows, found.rows.astype(np.int64)
     lengths = np.diff(rows.offsets)[numbers]
     if not np.array_equal(lengths, np.diff(found.offsets)):
-        raise MicroStepError(f"{found.gather.name} was gathered for other rows; remove it and gather it again")
+        raise MicroStepError(f"{found.spec.name} was gathered for other rows; remove it and gather it again")
     kept = lengths > begin
     here, position = _positions(found.offsets[:-1][kept] + begin, lengths[kept] - begin)
     there, _ = _positions(rows.offsets[:-1][numbers][kept] + begin, lengths[kept] - begin)
@@ -125,8 +125,8 @@ def with_gathered(tokens: CorpusTokens, found: GatheredRows, begin: int = 0) -> 
     inputs = SegmentInputs(
         **{name: getattr(old, name)[there] for name in names},
         **gathered,
-        window=found.gather.window if found.gather.need == "window" else None,
-        layer=found.gather.layer if found.gather.need == "hidden" else None,
+        window=found.spec.window if found.spec.need == "window" else None,
+        layer=found.spec.layer if found.spec.need == "hidden" else None,
         row_start=position == 0,
     )
     return CorpusTokens(_take(rows, numbers[kept], there, lengths[kept] - begin), inputs, numbers[kept])

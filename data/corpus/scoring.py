@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from data.corpus.budget import BYTES_A_TOKEN, check_disk, expected_bytes, resolve
 from data.corpus.documents import Corpus
 from data.corpus.options import CorpusOptions
-from data.corpus.progress import Meter
+from data.corpus.progress import ScoringProgress
 from data.corpus.scored_rows import ROLE_NAMES, ScoredRows
 from data.corpus.shards import Shard, planned
 from data.corpus.store import (
@@ -31,7 +31,7 @@ from data.corpus.store import (
     read_manifest,
 )
 from data.corpus.store_writer import begin, finish, write_shard, writing
-from data.corpus.windows import Piece
+from data.corpus.windows import TokenWindow
 from model.errors import NumericalError, TextError
 from model.hub.loading import LoadedModel
 from model.scoring import token_scores
@@ -68,10 +68,12 @@ def score_corpus(
     with writing(path):
         loaded, options = begin_store(load_model, corpus, path, options)
         marks: list[Mark] = []
-        meter: Meter | None = None
+        meter: ScoringProgress | None = None
         for each in planned(loaded, corpus, options, path):
             if isinstance(each, Shard):
-                meter = meter or Meter(tell, interval, scoring_what(corpus), sum(mark.tokens for mark in marks))
+                meter = meter or ScoringProgress(
+                    tell, interval, scoring_what(corpus), sum(mark.tokens for mark in marks)
+                )
                 try:
                     each = score_shard(loaded, each, options, path, meter)
                 except NumericalError as error:
@@ -134,7 +136,7 @@ def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes
     }
 
 
-def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path: Path, meter: Meter) -> Mark:
+def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path: Path, meter: ScoringProgress) -> Mark:
     """Score the rows of one shard and write it.
 
     Raises:
@@ -170,7 +172,9 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
     return write_shard(path, shard.number, rows, mark)
 
 
-def _score_rows(loaded: LoadedModel, pieces: list[Piece], batch_tokens: int, meter: Meter) -> ScoredRows:
+def _score_rows(
+    loaded: LoadedModel, pieces: list[TokenWindow], batch_tokens: int, meter: ScoringProgress
+) -> ScoredRows:
     """Score rows in batches of like lengths; the result is in the order of the rows."""
     lengths = np.array([piece.n for piece in pieces])
     found = [TokenScores.nothing(0, 1)] * len(pieces)

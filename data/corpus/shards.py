@@ -13,7 +13,7 @@ from pathlib import Path
 from data.corpus.documents import Corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.store import Mark, read_mark
-from data.corpus.windows import Piece, Reading, pieces
+from data.corpus.windows import TokenizeOptions, TokenWindow, pieces
 from model.hub.loading import LoadedModel
 
 
@@ -22,8 +22,8 @@ class Shard:
     """The rows of a shard that is still to be scored."""
 
     number: int
-    pieces: list[Piece]
-    ahead: Piece | None
+    pieces: list[TokenWindow]
+    ahead: TokenWindow | None
     """The first of the next shard; None where the corpus ends."""
     left: int | None
     """Tokens that may still be scored, this shard's included; None: all."""
@@ -42,8 +42,8 @@ class Shard:
 def planned(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, path: Path) -> Iterator[Shard | Mark]:
     """All shards in their order: those that are to be scored, and the marks of those that are there."""
     done = 0
-    stream: Iterator[Piece] | None = None
-    ahead: Piece | None = None
+    stream: Iterator[TokenWindow] | None = None
+    ahead: TokenWindow | None = None
     start = (0, 0)
     for number in count():
         found: Shard | Mark | None = read_mark(path, number, check=True)
@@ -64,11 +64,11 @@ def planned(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, path: P
 
 def stream_pieces(
     loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, start: tuple[int, int]
-) -> Iterator[Piece]:
+) -> Iterator[TokenWindow]:
     """The corpus, tokenised, from a document and a window of it on."""
     known, longest = int(loaded.model.get_input_embeddings().weight.shape[0]), options.max_tokens or 1
     windows, characters = options.windows, options.window_characters
-    reading = Reading(
+    reading = TokenizeOptions(
         loaded.tokenizer,
         known,
         longest,
@@ -83,10 +83,10 @@ def stream_pieces(
 
 
 def gather(
-    stream: Iterator[Piece], ahead: Piece | None, shard_tokens: int, left: int | None
-) -> tuple[list[Piece], Piece | None]:
+    stream: Iterator[TokenWindow], ahead: TokenWindow | None, shard_tokens: int, left: int | None
+) -> tuple[list[TokenWindow], TokenWindow | None]:
     """The rows of one shard, and the first of the next one (None where the corpus ends)."""
-    pieces: list[Piece] = []
+    pieces: list[TokenWindow] = []
     size, left = 0, 1 << 62 if left is None else left
     while ahead is not None and size < shard_tokens and left > 0:
         piece = ahead if ahead.n < left else ahead.head(left)

@@ -21,7 +21,7 @@ from typing import Any
 
 from data.corpus.scored_rows import ScoredRow, ScoredRows, from_parquet
 from model.errors import TextError
-from model.hub.model_info import ModelFacts
+from model.hub.model_info import ModelInfo
 
 FORMAT = "micro_step corpus store 1"
 MANIFEST, COMPLETE, LOCK = "manifest.json", "complete.json", ".lock"
@@ -54,7 +54,7 @@ class CorpusStore:
     """A store that can be read. Shards are loaded, and their hashes checked, when they are asked for."""
 
     path: Path
-    facts: ModelFacts
+    facts: ModelInfo
     manifest: Mapping[str, Any]
     """data, parameters, roles, packages and notes as they were at the start."""
     marks: tuple[Mark, ...]
@@ -138,7 +138,7 @@ def open_store(path: Path, allow_incomplete: bool = False) -> CorpusStore:
     if not marks:
         raise TextError(f"{path} holds no complete shard yet; start its corpus command again")
     try:
-        facts = ModelFacts(**{**manifest["model"], "approximations": tuple(manifest["model"]["approximations"])})
+        facts = ModelInfo(**{**manifest["model"], "approximations": tuple(manifest["model"]["approximations"])})
     except (KeyError, TypeError):
         raise TextError(f"{path / MANIFEST} was written by another version; score the corpus again") from None
     return CorpusStore(path, facts, manifest, tuple(marks), complete)

@@ -57,7 +57,7 @@ def begin(path: Path, manifest: Mapping[str, Any]) -> None:
     """
     there = read_manifest(path)
     if there is None:
-        put(path / MANIFEST, as_json(manifest))
+        atomic_write(path / MANIFEST, as_json(manifest))
         return
     pairs = [
         *((name, there["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
@@ -87,15 +87,15 @@ def write_shard(path: Path, number: int, rows: ScoredRows, mark: Mark) -> Mark:
     content = to_parquet(rows)
     mark = dataclasses.replace(mark, size=len(content), sha256=hashlib.sha256(content).hexdigest())
     file = path / shard_name(number)
-    put(file, content)
-    put(file.with_suffix(".json"), as_json(dataclasses.asdict(mark)))
+    atomic_write(file, content)
+    atomic_write(file.with_suffix(".json"), as_json(dataclasses.asdict(mark)))
     return mark
 
 
 def finish(path: Path, marks: list[Mark]) -> None:
     """Note that the store is complete."""
     totals = {name: sum(getattr(mark, name) for mark in marks) for name in ("documents", "rows", "tokens", *COUNTS)}
-    put(path / COMPLETE, as_json({"shards": len(marks), **totals}))
+    atomic_write(path / COMPLETE, as_json({"shards": len(marks), **totals}))
 
 
 def _short(value: object) -> str:
@@ -108,7 +108,7 @@ def as_json(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def put(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Write a file beside its place, push it to the disk, and move it there: it is there whole or not at all.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data.corpus.documents import LONGEST_DOCUMENT, Corpus, Entry
+from data.corpus.documents import LONGEST_DOCUMENT, Corpus, CorpusEntry
 from model.errors import TextError, TooLarge
 from model.text.document import PLAIN, Document
 from model.text.encoding import EncodedText, encode
@@ -19,7 +19,7 @@ _PER_TOKEN = ("ids", "start", "end", "continuation", "role", "source_start", "so
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenizeOptions:
     """How documents become tokens, and how many of these a piece has."""
 
     tokenizer: Any
@@ -43,7 +43,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TokenWindow:
     """A document, or a window of one, as the n tokens that are scored together."""
 
     document: int  # its number in the corpus
@@ -69,13 +69,13 @@ class Piece:
         start = int(self.encoded.source_start[inside].min())
         return self.source[start : int(self.encoded.source_end[inside].max())], start
 
-    def head(self, n: int) -> Piece:
+    def head(self, n: int) -> TokenWindow:
         """Its first n tokens, as the last ones of the document that are scored."""
         encoded = self.encoded.head(n) if self.encoded is not None else None
         return replace(self, encoded=encoded, left_out=self.document_tokens - self.at - n)
 
 
-def pieces(corpus: Corpus, reading: Reading, start: tuple[int, int]) -> Iterator[Piece]:
+def pieces(corpus: Corpus, reading: TokenizeOptions, start: tuple[int, int]) -> Iterator[TokenWindow]:
     """Tokenise the documents of a corpus.
 
     Args:
@@ -110,17 +110,17 @@ def character_windows(text: str, most: int) -> list[tuple[int, int]]:
     return [*found, (at, len(text))]
 
 
-def _of_tokens(entry: Entry, reading: Reading) -> Iterator[Piece]:
+def _of_tokens(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[TokenWindow]:
     encoded, problem = _encoded(entry, entry.document, reading)
     source, total = _source(entry), len(encoded) if encoded is not None else 0
     left_out = 0 if reading.windows else max(0, total - reading.longest)
     starts = range(0, total, reading.longest) if reading.windows and total else (0,)
     for number, at in enumerate(starts):
         part = _part(encoded, at, at + reading.longest) if encoded is not None else None
-        yield Piece(entry.index, number, at, part, source, total, left_out, problem, entry.share)
+        yield TokenWindow(entry.index, number, at, part, source, total, left_out, problem, entry.share)
 
 
-def _of_characters(entry: Entry, reading: Reading) -> Iterator[Piece]:
+def _of_characters(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[TokenWindow]:
     document, source = entry.document, _source(entry)
     if document is not None and any(message.role != PLAIN for message in document.messages):
         raise TextError(f"document {entry.index} is a conversation; windows of characters are for plain texts")
@@ -138,15 +138,17 @@ def _of_characters(entry: Entry, reading: Reading) -> Iterator[Piece]:
     for number, (part, n) in enumerate(zip(parts, lengths, strict=True)):
         left_out = max(0, n - reading.longest)
         kept = part.head(reading.longest) if part is not None else None
-        yield Piece(entry.index, number, at, kept, source, total, left_out, problem, entry.share)
+        yield TokenWindow(entry.index, number, at, kept, source, total, left_out, problem, entry.share)
         at += n
 
 
-def _source(entry: Entry) -> str:
+def _source(entry: CorpusEntry) -> str:
     return entry.document.text if entry.document is not None else ""
 
 
-def _encoded(entry: Entry, document: Document | None, reading: Reading) -> tuple[EncodedText | None, str | None]:
+def _encoded(
+    entry: CorpusEntry, document: Document | None, reading: TokenizeOptions
+) -> tuple[EncodedText | None, str | None]:
     """The tokens of a document, or why there are none."""
     if document is None or not any(message.content for message in document.messages):
         return None, entry.problem

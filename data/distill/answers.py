@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_writer import as_json, put, refuse_other
+from data.corpus.store_writer import as_json, atomic_write, refuse_other
 from model.errors import MicroStepError, TextError
 from model.text.document import Message
 
 if TYPE_CHECKING:
-    from model.hub.model_info import ModelFacts
+    from model.hub.model_info import ModelInfo
 
 FORMAT = "micro_step answers 1"
 SHARD_PROMPTS = 96  # what a kill costs at most: a minute or two on one core
@@ -69,7 +69,7 @@ class DistillOptions:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DistilledAnswer:
     """A prompt with the model's answer."""
 
     source: str
@@ -116,7 +116,7 @@ class Distilled:
         return self.answers == self.prompts
 
 
-def read_distilled(out: Path, allow_incomplete: bool = False) -> Iterator[Answer]:
+def read_distilled(out: Path, allow_incomplete: bool = False) -> Iterator[DistilledAnswer]:
     """The answers in a folder, in the order of the prompts.
 
     Args:
@@ -171,7 +171,7 @@ def shard_name(number: int) -> str:
 # --- the manifest
 
 
-def manifest_of(facts: ModelFacts, prompts: Sequence[Prompt], options: DistillOptions) -> dict[str, Any]:
+def manifest_of(facts: ModelInfo, prompts: Sequence[Prompt], options: DistillOptions) -> dict[str, Any]:
     """What decides the answers."""
     digest = hashlib.sha256()
     for prompt in prompts:
@@ -227,7 +227,7 @@ def begin(path: Path, manifest: dict[str, Any]) -> None:
     """
     there = _read_manifest(path)
     if there is None:
-        put(path / MANIFEST, as_json(manifest))
+        atomic_write(path / MANIFEST, as_json(manifest))
         return
     pairs = [
         *((name, there["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
@@ -240,39 +240,42 @@ def begin(path: Path, manifest: dict[str, Any]) -> None:
 # --- shards
 
 
-def write_shard(out: Path, number: int, answers: Sequence[Answer]) -> None:
+def write_shard(out: Path, number: int, answers: Sequence[DistilledAnswer]) -> None:
     """Put a shard in its place.
 
     Raises:
         ExportError: it cannot be written; the folder stays as it was.
     """
-    put(out / shard_name(number), b"".join(_line(answer) for answer in answers))
+    atomic_write(out / shard_name(number), b"".join(_line(answer) for answer in answers))
 
 
-def _plain(held: Prompt | Answer) -> dict[str, Any]:
+def _plain(held: Prompt | DistilledAnswer) -> dict[str, Any]:
     """As JSON holds it; what templates are told of a turn only where there is any."""
     values = dataclasses.asdict(held)
     values["messages"] = [{k: v for k, v in turn.items() if v or k != "extra"} for turn in values["messages"]]
     return values
 
 
-def _line(answer: Answer) -> bytes:
+def _line(answer: DistilledAnswer) -> bytes:
     values = _plain(answer)
     if answer.problem is None:
         del values["problem"]
     return (json.dumps(values, ensure_ascii=False) + "\n").encode()
 
 
-def _parsed(path: Path) -> list[Answer] | None:
+def _parsed(path: Path) -> list[DistilledAnswer] | None:
     """The answers of a shard; None where it is damaged or not there."""
     try:
         lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-        return [Answer(**{**line, "messages": tuple(Message(**turn) for turn in line["messages"])}) for line in lines]
+        return [
+            DistilledAnswer(**{**line, "messages": tuple(Message(**turn) for turn in line["messages"])})
+            for line in lines
+        ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, TextError):
         return None
 
 
-def read_shard(out: Path, number: int, prompts: Sequence[Prompt]) -> list[Answer] | None:
+def read_shard(out: Path, number: int, prompts: Sequence[Prompt]) -> list[DistilledAnswer] | None:
     """The answers of a shard that is there and is of these prompts."""
     answers = _parsed(out / shard_name(number))
     if answers is None:

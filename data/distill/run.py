@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from data.corpus.store_writer import writing
 from data.distill.answers import (
-    Answer,
     Distilled,
+    DistilledAnswer,
     DistillOptions,
     Prompt,
     begin,
@@ -33,7 +33,7 @@ from model.terminal import Tell
 if TYPE_CHECKING:
     from model.hub.loading import LoadedModel
 
-__all__ = ["Answer", "DistillOptions", "Distilled", "Prompt", "count_distilled", "distill", "read_distilled"]
+__all__ = ["DistillOptions", "Distilled", "DistilledAnswer", "Prompt", "count_distilled", "distill", "read_distilled"]
 
 
 def distill(
@@ -59,25 +59,27 @@ def distill(
         TextError: there is no prompt.
         TooLarge: memory does not suffice.
     """
-    from data.distill.writing import Writer  # torch
+    from data.distill.writing import AnswerWriter  # torch
 
     if not prompts:
         raise TextError("there is no prompt to answer")
     options = options or DistillOptions()
     with writing(out):
-        writer = Writer(load_model(), options, begun_options(out))
+        writer = AnswerWriter(load_model(), options, begun_options(out))
         begin(out, manifest_of(writer.loaded.facts, prompts, writer.options))
         size = options.shard_prompts
         shards = [prompts[at : at + size] for at in range(0, len(prompts), size)]
         missing = [number for number, asked in enumerate(shards) if read_shard(out, number, asked) is None]
-        meter = _Meter(tell, interval, len(prompts), len(prompts) - sum(len(shards[number]) for number in missing))
+        meter = _AnswerProgress(
+            tell, interval, len(prompts), len(prompts) - sum(len(shards[number]) for number in missing)
+        )
         for number in missing:
             write_shard(out, number, writer.answer(shards[number], number, meter.add))
             meter.finished(len(shards[number]))
         return count_distilled(out)
 
 
-class _Meter:
+class _AnswerProgress:
     """Tells how far a run is, how fast, and how long it will take."""
 
     def __init__(self, tell: Tell, interval: float, prompts: int, done: int) -> None:

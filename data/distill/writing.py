@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.distill.answers import Answer, DistillOptions, Prompt
+from data.distill.answers import DistilledAnswer, DistillOptions, Prompt
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.forward import context_length, text_config, token_model, vocabulary
 from model.causal_lm.padding import left_padded
-from model.decoding.output import Written
+from model.decoding.output import RowOutput
 from model.errors import TextError, TooLarge
 from model.hub import memory
 from model.hub.loading import LoadedModel
@@ -39,7 +39,7 @@ class _Asked:
     ids: tuple[int, ...]
 
 
-class Writer:
+class AnswerWriter:
     """Writes answers, shard by shard."""
 
     def __init__(self, loaded: LoadedModel, options: DistillOptions, begun: Mapping[str, Any] | None = None) -> None:
@@ -65,13 +65,13 @@ class Writer:
             self._model.generation_config = copy.deepcopy(loaded.model.generation_config)
         self._model.eval().requires_grad_(False)
 
-    def answer(self, prompts: Sequence[Prompt], shard: int, count: Count) -> list[Answer]:
+    def answer(self, prompts: Sequence[Prompt], shard: int, count: Count) -> list[DistilledAnswer]:
         """Answers to the prompts of one shard, in their order.
 
         Raises:
             TooLarge: memory does not suffice for a batch.
         """
-        found: dict[int, Answer] = {}
+        found: dict[int, DistilledAnswer] = {}
         asked: list[_Asked] = []
         for place, prompt in enumerate(prompts):
             try:
@@ -121,7 +121,7 @@ class Writer:
             )
         return tuple(ids)
 
-    def _write(self, prompts: list[tuple[int, ...]], seed: int, count: Count) -> list[Written]:
+    def _write(self, prompts: list[tuple[int, ...]], seed: int, count: Count) -> list[RowOutput]:
         """Continue prompts in one batch."""
         options = self.options
         width = 1 + max(len(ids) for ids in prompts)  # with padding in every row, attention takes its quick way
@@ -131,7 +131,7 @@ class Writer:
         if options.temperature > 0:
             settings |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
 
-        def told(_: int, row: Written) -> None:
+        def told(_: int, row: RowOutput) -> None:
             count(1, int(row.ended or len(row.ids) == options.max_new_tokens))
 
         found = self._model.generate_segments(
@@ -146,7 +146,7 @@ class Writer:
         )
         return list(found.rows)
 
-    def _answer(self, prompt: Prompt, row: Written) -> Answer:
+    def _answer(self, prompt: Prompt, row: RowOutput) -> DistilledAnswer:
         ids = row.ids[:-1] if row.ended else row.ids
         text = self.loaded.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if not row.ended:
@@ -171,9 +171,9 @@ class Writer:
         layers = int(config.num_hidden_layers) + 1  # one is copied as it grows
         pairs = 2 * layers * heads * size * tokens * rows * self.base.dtype.itemsize
         logits = 4 * 4 * rows * vocabulary(self.base)
-        return int(pairs + logits) + memory.estimate(self.loaded, tokens, rows).run
+        return int(pairs + logits) + memory.estimate_memory(self.loaded, tokens, rows).run
 
 
-def _answered(prompt: Prompt, text: str, tokens: int, ended: bool, problem: str | None = None) -> Answer:
+def _answered(prompt: Prompt, text: str, tokens: int, ended: bool, problem: str | None = None) -> DistilledAnswer:
     messages = (*prompt.messages, Message("assistant", text))
-    return Answer(prompt.source, prompt.number, messages, tokens, ended, problem)
+    return DistilledAnswer(prompt.source, prompt.number, messages, tokens, ended, problem)

@@ -17,7 +17,7 @@ ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleText:
     """One example; ``messages`` are (role, content) pairs, a plain text has the single role ``text``."""
 
     name: str
@@ -38,7 +38,7 @@ class Sample:
 
 
 @cache
-def samples() -> tuple[Sample, ...]:
+def samples() -> tuple[SampleText, ...]:
     """Return the bundled examples, in the order in which they are offered."""
     folder = files(__name__)
     loaded = []
@@ -48,11 +48,11 @@ def samples() -> tuple[Sample, ...]:
             messages = tuple((message["role"], message["content"]) for message in json.loads(content)["messages"])
         else:
             messages = (("text", content.removesuffix("\n")),)
-        loaded.append(Sample(entry["name"], entry["title"], entry["kind"], entry["origin"], messages))
+        loaded.append(SampleText(entry["name"], entry["title"], entry["kind"], entry["origin"], messages))
     return tuple(loaded)
 
 
-def sample(name: str) -> Sample:
+def sample(name: str) -> SampleText:
     """Return the example called ``name``.
 
     Raises:

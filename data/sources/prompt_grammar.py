@@ -16,13 +16,13 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from data.yaml_config import Part, read_yaml
+from data.yaml_config import StrictModel, read_yaml
 
 FOLDER = Path(__file__).parents[1] / "prompts"
 _SLOT = re.compile(r"\{(a )?([a-z_]+)(\d*)\}")
 
 
-class Grammar(Part):
+class Grammar(StrictModel):
     """Templates and what fills them."""
 
     seed: int = 0

@@ -21,7 +21,7 @@ _NOT_THERE = object()
 
 
 @dataclass(frozen=True)
-class Reading:
+class SourceExample:
     """A record, or a piece of one."""
 
     number: int
@@ -36,7 +36,7 @@ class Reading:
     """What the record holds instead."""
 
 
-def readings(source: Source, local: Path | None = None) -> Iterator[Reading]:
+def readings(source: Source, local: Path | None = None) -> Iterator[SourceExample]:
     """Read a source.
 
     Args:
@@ -59,24 +59,26 @@ def readings(source: Source, local: Path | None = None) -> Iterator[Reading]:
             number += 1
 
 
-def _readings(source: Source, columns: Columns, record: Record, number: int) -> Iterator[Reading]:
+def _readings(source: Source, columns: Columns, record: Record, number: int) -> Iterator[SourceExample]:
     for rule in source.filters:
         if not rule.keeps(_at(source, record, rule.column)):
-            yield Reading(number, None, reason=FILTERS, sample=f"{rule.column}: {_at(source, record, rule.column)}")
+            yield SourceExample(
+                number, None, reason=FILTERS, sample=f"{rule.column}: {_at(source, record, rule.column)}"
+            )
             return
     if columns.text is not None:
         text = _cut_out(source, _text(source, record, columns.text))
         found = list(pieces(text, source.piece_chars))
         for i, piece in enumerate(found):
-            yield Reading(number + i, (Message(PLAIN, piece),), ended=i == len(found) - 1)
+            yield SourceExample(number + i, (Message(PLAIN, piece),), ended=i == len(found) - 1)
         if not found:
-            yield Reading(number, None, reason=UNUSABLE, sample="no text")
+            yield SourceExample(number, None, reason=UNUSABLE, sample="no text")
         return
     messages = _turns(source, columns.messages, record) if columns.messages else _pair(source, columns, record)
     if isinstance(messages, str):
-        yield Reading(number, None, reason=UNUSABLE, sample=messages)
+        yield SourceExample(number, None, reason=UNUSABLE, sample=messages)
     else:
-        yield Reading(number, messages)
+        yield SourceExample(number, messages)
 
 
 def _pair(source: Source, columns: Columns, record: Record) -> tuple[Message, ...] | str:

@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 
 from data.sources.schema import Source
-from data.yaml_config import Part, read_yaml
+from data.yaml_config import StrictModel, read_yaml
 from model.errors import MicroStepError
 
 FILE = Path(__file__).parents[1] / "sources.yaml"
 
 
-class _Sources(Part):
+class _Sources(StrictModel):
     sources: tuple[Source, ...]
 
 

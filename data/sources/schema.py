@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from data.yaml_config import Part
+from data.yaml_config import StrictModel
 
 Scalar = str | int | float | bool
 Role = Literal["system", "user", "assistant"]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Filter(Part):
+class Filter(StrictModel):
     """A record counts only if a column of it is so; where several are given, all of them."""
 
     column: str
@@ -47,7 +47,7 @@ class Filter(Part):
         )
 
 
-class Turns(Part):
+class Turns(StrictModel):
     """Columns that hold lists of turns, as of a conversation."""
 
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -60,7 +60,7 @@ class Turns(Part):
     """What the data set calls whom."""
 
 
-class Columns(Part):
+class Columns(StrictModel):
     """How a record becomes a plain text, a prompt and a response, or a conversation. A dot leads into a column."""
 
     text: str | None = None

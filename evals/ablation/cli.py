@@ -38,7 +38,7 @@ def ablate_command(
     from evals.ablation.grid import read_grid, runs_of
     from evals.ablation.run import ablate
     from evals.ablation.table import as_markdown, check_table, write_table
-    from evals.requirements import need_harness
+    from evals.requirements import require_harness
 
     chosen = read_grid(grid)
     for path in table or []:
@@ -48,7 +48,7 @@ def ablate_command(
         print(planned)
         return
     if any(each.evaluate is not None for each in runs_of(chosen)):
-        need_harness()
+        require_harness()
     print(planned, file=sys.stderr)
     try:
         with progress_bar() as tell:

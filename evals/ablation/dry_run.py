@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.prepared import examples_file
 from data.run_folder import Run, read_run
-from evals.ablation.grid import Asked, Grid, runs_of
+from evals.ablation.grid import AblationGrid, GridRun, runs_of
 from evals.ablation.run import is_made, kept
 from model.errors import TextError
 from trainer.recipe import same_recipe
@@ -47,7 +47,7 @@ class GridPlan:
         return "\n".join(lines)
 
 
-def plan(grid: Grid, out: Path, local: Path | None, device: str) -> GridPlan:
+def plan(grid: AblationGrid, out: Path, local: Path | None, device: str) -> GridPlan:
     """Look at what is there; where nothing was trained yet and the data is prepared, time three steps.
 
     Raises:
@@ -72,7 +72,7 @@ def plan(grid: Grid, out: Path, local: Path | None, device: str) -> GridPlan:
     )
 
 
-def _log(asked: Asked, out: Path) -> Run | None:
+def _log(asked: GridRun, out: Path) -> Run | None:
     """A run of the same recipe, ended or not."""
     folder = out / asked.recipe.name
     try:
@@ -86,7 +86,7 @@ def _steps(run: Run | None) -> int:
 
 
 def _a_step(
-    logs: list[Run | None], runs: list[Asked], out: Path, local: Path | None, device: str, left: int
+    logs: list[Run | None], runs: list[GridRun], out: Path, local: Path | None, device: str, left: int
 ) -> float | None:
     """Seconds of a step: of what was trained, or of three steps of the first run."""
     if not left:
@@ -94,10 +94,10 @@ def _a_step(
     if steps := sum(map(_steps, logs)):
         return sum(run.lines[-1].seconds for run in logs if run is not None and run.lines) / steps
     from trainer.dry_run import plan as plan_run
-    from trainer.run import Places
+    from trainer.run import RunPaths
 
     first = runs[0].recipe
-    places = Places(out / first.name, local)
+    places = RunPaths(out / first.name, local)
     if not examples_file(places.prepared_for(first)).is_file():
         return None
     try:

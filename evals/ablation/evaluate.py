@@ -11,7 +11,7 @@ from data.corpus.store_writer import as_json
 from data.run_folder import Run
 from evals.ablation.grid import Evaluate
 from evals.benchmark import documents, find_benchmark
-from evals.report.score_rows import Row, read_folder, report_rows
+from evals.report.score_rows import ScoreRow, read_folder, report_rows
 from evals.run import EvalOptions, evaluate, sandbox_for
 from evals.samples import file_name, read_samples
 from evals.sandbox.runner import Isolation
@@ -78,7 +78,7 @@ def evaluated(
     return {name: value for key in wanted if key in rows for name, value in _columns(rows[key]).items()}
 
 
-def _columns(row: Row) -> dict[str, float]:
+def _columns(row: ScoreRow) -> dict[str, float]:
     place = row.benchmark.name if row.tau is None else f"{row.benchmark.name} at {row.tau:g}"
     found = {f"{place}: {name}": row.scores[name].value for name in row.shown}
     if row.tau is not None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from data.mixes import read_mix
-from data.yaml_config import Part, as_model, read_yaml
+from data.yaml_config import StrictModel, as_model, read_yaml
 from model.errors import MicroStepError
 from trainer.recipe import Recipe, mix_of, read_recipe
 
@@ -23,7 +23,7 @@ EVALUATE = "evaluate"  # the key of a variant that is none of the recipe
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Decode(Part):
+class Decode(StrictModel):
     """How the trained models are made to write, for their tokens a macro step."""
 
     prompts: Positive = 24
@@ -32,7 +32,7 @@ class Decode(Part):
     max_new_tokens: Positive = 64
 
 
-class Evaluate(Part):
+class Evaluate(StrictModel):
     """Which benchmarks the trained models are put to, and how; the keys are those of `python -m evals run`."""
 
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -53,7 +53,7 @@ class Evaluate(Part):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
-class Grid(Part):
+class AblationGrid(StrictModel):
     """Variants of a recipe."""
 
     name: str
@@ -73,7 +73,7 @@ class Grid(Part):
     """None: no benchmark is run, but where a variant says so."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Grid:
+    def _consistent(self) -> AblationGrid:
         if bool(self.variants) == (self.leave_out is not None):
             raise ValueError("give either variants, or `leave_out: sources`")
         if len(set(self.seeds)) < len(self.seeds):
@@ -82,7 +82,7 @@ class Grid(Part):
 
 
 @dataclass(frozen=True)
-class Asked:
+class GridRun:
     """One run of a grid."""
 
     variant: str
@@ -91,7 +91,7 @@ class Asked:
     evaluate: Evaluate | None
 
 
-def read_grid(path: str) -> Grid:
+def read_grid(path: str) -> AblationGrid:
     """Read a grid: a YAML file, or the name of one that comes with the project.
 
     Raises:
@@ -101,18 +101,18 @@ def read_grid(path: str) -> Grid:
     if not given.is_file() and not shipped.is_file():
         names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise MicroStepError(f"there is no grid {path!r}; give a YAML file or one of {names}")
-    grid = read_yaml(given if given.is_file() else shipped, Grid)
+    grid = read_yaml(given if given.is_file() else shipped, AblationGrid)
     return grid if grid.leave_out is None else _leaving_out(grid)
 
 
-def runs_of(grid: Grid) -> list[Asked]:
+def runs_of(grid: AblationGrid) -> list[GridRun]:
     """Every run, the seeds of a variant together.
 
     Raises:
         MicroStepError: a key or value of the recipe or of the evaluation is wrong, or two variants have one folder.
     """
     found = [
-        Asked(variant, seed, _recipe(grid, variant, change, seed), _evaluation(grid, variant, change))
+        GridRun(variant, seed, _recipe(grid, variant, change, seed), _evaluation(grid, variant, change))
         for variant, change in grid.variants.items()
         for seed in grid.seeds
     ]
@@ -124,7 +124,7 @@ def runs_of(grid: Grid) -> list[Asked]:
     return found
 
 
-def _leaving_out(grid: Grid) -> Grid:
+def _leaving_out(grid: AblationGrid) -> AblationGrid:
     """With a variant for each source of the mix."""
     mix = read_mix(_recipe(grid, "all", {}, grid.seeds[0]).data.mix)
     names = [use.name for use in mix.sources]
@@ -134,14 +134,14 @@ def _leaving_out(grid: Grid) -> Grid:
     return grid.model_copy(update={"variants": {"all": {}, **without}, "leave_out": None})
 
 
-def _recipe(grid: Grid, variant: str, change: dict[str, Any], seed: int) -> Recipe:
+def _recipe(grid: AblationGrid, variant: str, change: dict[str, Any], seed: int) -> Recipe:
     said = _changed(read_recipe(grid.recipe).model_dump(mode="json"), grid.common)
     said = _changed(said, {key: value for key, value in change.items() if key != EVALUATE})
     slug = re.sub(r"[^A-Za-z0-9._]+", "-", f"{grid.name}-{variant}").strip("-")
     return as_model(said | {"name": f"{slug}-{seed}", "seed": seed}, Recipe, _place(grid, variant))
 
 
-def _evaluation(grid: Grid, variant: str, change: dict[str, Any]) -> Evaluate | None:
+def _evaluation(grid: AblationGrid, variant: str, change: dict[str, Any]) -> Evaluate | None:
     if EVALUATE not in change:
         return grid.evaluate
     said = change[EVALUATE]
@@ -153,7 +153,7 @@ def _evaluation(grid: Grid, variant: str, change: dict[str, Any]) -> Evaluate | 
     return as_model(common | said, Evaluate, f"{_place(grid, variant)}, evaluate")
 
 
-def _place(grid: Grid, variant: str) -> str:
+def _place(grid: AblationGrid, variant: str) -> str:
     return f"the variant {variant!r} of the grid {grid.name}"
 
 

@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.corpus.store_writer import as_json, put
+from data.corpus.store_writer import as_json, atomic_write
 from data.run_folder import Run, is_finished, read_run
-from evals.ablation.grid import Asked, Decode, Grid, runs_of
-from evals.ablation.table import Row, rows_of
+from evals.ablation.grid import AblationGrid, Decode, GridRun, runs_of
+from evals.ablation.table import AblationRow, rows_of
 from model.errors import MicroStepError
 from model.terminal import Tell
 from trainer.recipe import Recipe, same_recipe
@@ -31,13 +31,13 @@ _FORMAT = "micro_step measures 2"
 
 
 def ablate(
-    grid: Grid,
+    grid: AblationGrid,
     out: Path,
     local: Path | None = None,
     device: str = "auto",
     isolation: Isolation | None = None,
     tell: Tell = lambda message, fraction: None,
-) -> list[Row]:
+) -> list[AblationRow]:
     """Make every run that is not there yet, measure and evaluate all, and compare.
 
     Args:
@@ -74,9 +74,9 @@ def is_made(recipe: Recipe, out: Path) -> bool:
 def _made(recipe: Recipe, out: Path, local: Path | None, device: str, tell: Tell) -> Run:
     if is_made(recipe, out):
         return read_run(out / recipe.name)
-    from trainer.run import Places, run_recipe
+    from trainer.run import RunPaths, run_recipe
 
-    made = run_recipe(recipe, Places(out / recipe.name, local), device, tell)
+    made = run_recipe(recipe, RunPaths(out / recipe.name, local), device, tell)
     if made is None:
         raise MicroStepError("a grid is run by one process")
     return made
@@ -91,7 +91,7 @@ def _measured(
         return there
     tell(f"measuring {recipe.name} on what is held out", None)
     found = _measures(done, recipe, decode, local, device)
-    put(done.path / MEASURES, as_json({"format": _FORMAT, "decode": how, "measures": found}))
+    atomic_write(done.path / MEASURES, as_json({"format": _FORMAT, "decode": how, "measures": found}))
     return found
 
 
@@ -108,7 +108,7 @@ def kept(run: Path, decode: Mapping[str, object] | None) -> dict[str, float] | N
 
 def _measures(done: Run, recipe: Recipe, decode: Decode | None, local: Path | None, device: str) -> dict[str, float]:
     from trainer.final_eval import bits_per_byte, decoding, nll_by_source
-    from trainer.run import Places, prepared_data
+    from trainer.run import RunPaths, prepared_data
 
     last = done.validated
     if last is None:
@@ -119,7 +119,7 @@ def _measures(done: Run, recipe: Recipe, decode: Decode | None, local: Path | No
             found[f"accuracy at {slot}"] = value  # as logs and evaluations call it: 0 is the base's own
     if last.stop_accuracy is not None:
         found["stop accuracy"] = last.stop_accuracy
-    prepared = prepared_data(recipe, Places(done.path, local), device, lambda message, fraction: None)
+    prepared = prepared_data(recipe, RunPaths(done.path, local), device, lambda message, fraction: None)
     if recipe.objective != "draft":  # which reads each token at several places, and is no likelihood of the text
         found["bits per byte"] = bits_per_byte(done, recipe, prepared)
     found |= {f"nll {name}": nll for name, nll in nll_by_source(done, recipe, prepared, device).items()}
@@ -130,7 +130,7 @@ def _measures(done: Run, recipe: Recipe, decode: Decode | None, local: Path | No
 
 
 def _evaluated(
-    done: Run, asked: Asked, local: Path | None, device: str, isolation: Isolation | None, tell: Tell
+    done: Run, asked: GridRun, local: Path | None, device: str, isolation: Isolation | None, tell: Tell
 ) -> dict[str, float]:
     if asked.evaluate is None:
         return {}

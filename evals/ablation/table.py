@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.export import table_bytes
 from analysis.intervals import student
-from data.corpus.store_writer import put
+from data.corpus.store_writer import atomic_write
 from model.errors import MicroStepError
 
 SUFFIXES = (".md", ".csv")
@@ -43,7 +43,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """A variant."""
 
     variant: str
@@ -53,12 +53,12 @@ class Row:
     """From the first variant's, seed by seed, of the measures that both have."""
 
 
-def rows_of(found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Row]:
+def rows_of(found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[AblationRow]:
     """From the measures of every run of each variant, the seeds in one order."""
     values = {variant: _shared(seeds) for variant, seeds in found.items()}
     first = next(iter(values.values()))
     return [
-        Row(variant, mine, {name: _minus(mine[name], first[name]) for name in mine if name in first})
+        AblationRow(variant, mine, {name: _minus(mine[name], first[name]) for name in mine if name in first})
         for variant, mine in values.items()
     ]
 
@@ -71,12 +71,12 @@ def _minus(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
     return tuple(x - y for x, y in zip(a, b, strict=True))
 
 
-def measures(rows: Sequence[Row]) -> list[str]:
+def measures(rows: Sequence[AblationRow]) -> list[str]:
     """The names of all measures, in the order in which they are met."""
     return list(dict.fromkeys(name for row in rows for name in row.values))
 
 
-def as_markdown(title: str, rows: Sequence[Row]) -> str:
+def as_markdown(title: str, rows: Sequence[AblationRow]) -> str:
     """A table of measures, and one of differences from the first variant."""
     names = measures(rows)
     parts = [_table(title, names, {row.variant: row.values for row in rows})]
@@ -98,7 +98,7 @@ def _table(title: str, names: Sequence[str], told: Mapping[str, Mapping[str, tup
     return "\n".join([f"| {' | '.join([title, *head])} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
-def as_csv(seeds: Sequence[int], rows: Sequence[Row]) -> str:
+def as_csv(seeds: Sequence[int], rows: Sequence[AblationRow]) -> str:
     """A line for each measure of each variant, nothing rounded; the half of an interval is empty with one seed."""
     head = ["variant", "measure", "mean", "half_95", "difference", "difference_half_95"]
     lines: list[list[object]] = []
@@ -127,11 +127,11 @@ def check_table(path: Path) -> None:
         raise MicroStepError(f"{path} cannot be written: give a {' or '.join(SUFFIXES)} file in a folder that is there")
 
 
-def write_table(title: str, seeds: Sequence[int], rows: Sequence[Row], path: Path) -> None:
+def write_table(title: str, seeds: Sequence[int], rows: Sequence[AblationRow], path: Path) -> None:
     """Write the table in the format of the file's ending.
 
     Raises:
         ExportError: it cannot be written.
     """
     told = as_csv(seeds, rows) if path.suffix == ".csv" else as_markdown(title, rows) + "\n"
-    put(path, told.encode())
+    atomic_write(path, told.encode())

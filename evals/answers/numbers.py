@@ -208,15 +208,15 @@ def _fraction(text: str) -> Fraction:
 
 
 @dataclass(frozen=True)
-class Way:
+class NumberReader:
     """One way to read and judge an answer."""
 
     read: Callable[[str, bool], Read]
     equal: Callable[[str, str], bool]
 
 
-WAYS: dict[str, Way] = {
-    "strict": Way(lambda text, ended: strict(text), harness_equal),
-    "flexible": Way(lambda text, ended: flexible(text), harness_equal),
-    "ours": Way(ours, equal_numbers),
+WAYS: dict[str, NumberReader] = {
+    "strict": NumberReader(lambda text, ended: strict(text), harness_equal),
+    "flexible": NumberReader(lambda text, ended: flexible(text), harness_equal),
+    "ours": NumberReader(ours, equal_numbers),
 }

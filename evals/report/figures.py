@@ -15,12 +15,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.export import image, page
-from analysis.figures.figure import Drawn
+from analysis.figures.figure import Figure
 from analysis.figures.table_figure import table_figure
-from analysis.figures.theme import SERIES, SOFT, Theme, styled
-from data.corpus.store_writer import put
+from analysis.figures.theme import SERIES, SOFT, styled
+from analysis.view import Theme
+from data.corpus.store_writer import atomic_write
 from evals.benchmark import Benchmark, Judge
-from evals.report.score_rows import Row
+from evals.report.score_rows import ScoreRow
 from evals.report.tables import TITLES, lines, notes, score_table, with_error
 from model.errors import ExportError
 from model.terminal import one_line
@@ -40,9 +41,9 @@ _COUNTED: dict[Judge, str] = {
 }
 
 
-def report(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
+def report(rows: Sequence[ScoreRow], theme: Theme = "light") -> Figure:
     """Every score that a table shows, of every benchmark."""
-    return Drawn(
+    return Figure(
         "report",
         "Scores, and what they cost",
         f"Every benchmark under every model and tau. {notes(rows)[0]}",
@@ -51,12 +52,12 @@ def report(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
     )
 
 
-def reading_table(rows: Sequence[Row]) -> pd.DataFrame:
+def reading_table(rows: Sequence[ScoreRow]) -> pd.DataFrame:
     """The report as a reader sees it, in words."""
     return pd.DataFrame(lines(rows), columns=list(TITLES))
 
 
-def score(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
+def score(rows: Sequence[ScoreRow], theme: Theme = "light") -> Figure:
     """The score of one benchmark over tokens per macro step.
 
     Args:
@@ -64,7 +65,7 @@ def score(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
         theme: colours.
     """
     benchmark = rows[0].benchmark
-    return Drawn(
+    return Figure(
         f"score_{benchmark.name}",
         benchmark.title,
         f"Against tokens per macro step: {_counted(benchmark)}, with {_whiskers(rows)}; a point is a tau, dashed a "
@@ -74,7 +75,7 @@ def score(rows: Sequence[Row], theme: Theme = "light") -> Drawn:
     )
 
 
-def figure(rows: Sequence[Row], theme: Theme = "light") -> go.Figure:
+def figure(rows: Sequence[ScoreRow], theme: Theme = "light") -> go.Figure:
     """The figure of one benchmark.
 
     Args:
@@ -130,7 +131,7 @@ def _counted(benchmark: Benchmark) -> str:
     return f"{counted} ({benchmark.metric})" if counted else benchmark.metric.replace("_", " ")
 
 
-def _whiskers(rows: Sequence[Row]) -> str:
+def _whiskers(rows: Sequence[ScoreRow]) -> str:
     """What error bars and bands are."""
     bounded = any(row.score.bound is not None for row in rows)
     return "one standard error" + (", or the 95% bound where none or all are right" if bounded else "")
@@ -141,7 +142,7 @@ def _safe(text: str) -> str:
     return html.escape(one_line(text), quote=False)
 
 
-def write_figures(rows: Sequence[Row], folder: Path, kind: Format) -> list[Path]:
+def write_figures(rows: Sequence[ScoreRow], folder: Path, kind: Format) -> list[Path]:
     """Write a figure of each benchmark into a folder, made if it is not there.
 
     Raises:
@@ -161,6 +162,6 @@ def write_figures(rows: Sequence[Row], folder: Path, kind: Format) -> list[Path]
         title = {"text": _safe(drawn.title), "subtitle": {"text": told}, "y": 0.95, "yanchor": "top"}
         drawn.figure.update_layout(title=title, margin={"t": 110})
         path = folder / f"{name}.{kind}"
-        put(path, page(drawn).encode() if kind == "html" else image(drawn.figure, kind))
+        atomic_write(path, page(drawn).encode() if kind == "html" else image(drawn.figure, kind))
         out.append(path)
     return out

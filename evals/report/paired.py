@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.intervals import Estimate, Units, quotient
 from evals.aggregate import EXPONENTIATED
-from evals.report.side_by_side import KEYS, Beside, value
+from evals.report.side_by_side import KEYS, SideBySide, value
 from evals.samples import Sample
 
 
@@ -39,7 +39,7 @@ class Difference:
         )
 
 
-def difference(beside: Beside) -> Difference | None:
+def difference(beside: SideBySide) -> Difference | None:
     """B minus A over the documents that both runs have; None of a single run, or where no document is the same.
 
     Documents are the same where the runs were asked the same data, else where their prompts are equal.

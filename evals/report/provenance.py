@@ -10,18 +10,19 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from analysis.export import Files, Origin
+from analysis.export import Files
+from analysis.provenance import Provenance
 from data.corpus.store import MANIFEST
 from data.corpus.store_writer import as_json
-from evals.report.score_rows import Evaluated, Row, bare
-from evals.report.side_by_side import Beside, Show, Side, invalid
+from evals.report.score_rows import Evaluated, ScoreRow, bare
+from evals.report.side_by_side import SampleSide, Show, SideBySide, invalid
 from evals.report.tables import notes
 from evals.samples import Sample, SampleFile, file_name, to_lines
 
 FOLDER = "evaluations"  # of an export
 
 
-def report_origin(found: Mapping[str, Evaluated], rows: Sequence[Row], benchmark: str | None = None) -> Origin:
+def report_origin(found: Mapping[str, Evaluated], rows: Sequence[ScoreRow], benchmark: str | None = None) -> Provenance:
     """Of a report on evaluations, by their names: its rows, of all benchmarks or of one."""
     words = ["report", *(f"{FOLDER}/{name}" for name in found), *(["--tasks", benchmark] if benchmark else [])]
     make: dict[str, Callable[[], bytes]] = {}
@@ -29,7 +30,7 @@ def report_origin(found: Mapping[str, Evaluated], rows: Sequence[Row], benchmark
         make[f"{FOLDER}/{name}/{MANIFEST}"] = partial(as_json, each.manifest)
         for file in each.files:
             make[f"{FOLDER}/{name}/{file_name(file.head.benchmark, file.head.tau)}"] = partial(_bare, file)
-    return Origin(
+    return Provenance(
         lambda figure, out: _command([*words, "--out", out]),
         {"evaluations": {name: dict(each.manifest) for name, each in found.items()}},
         {"benchmark": benchmark},
@@ -39,18 +40,18 @@ def report_origin(found: Mapping[str, Evaluated], rows: Sequence[Row], benchmark
     )
 
 
-def document_origin(beside: Beside, show: Show) -> Origin:
+def document_origin(beside: SideBySide, show: Show) -> Provenance:
     """Of the table of documents."""
     return _origin(beside.sides, lambda side: _bare(side.file), {"score": beside.score, "show": show})
 
 
-def sample_origin(beside: Beside, document: int, answer: int) -> Origin:
+def sample_origin(beside: SideBySide, document: int, answer: int) -> Provenance:
     """Of one document's samples."""
     view = {"score": beside.score, "document": document, "answer": answer}
     return _origin(beside.sides, lambda side: _only(side, lambda sample: sample.document == document), view)
 
 
-def invalid_origin(side: Side, way: str) -> Origin:
+def invalid_origin(side: SampleSide, way: str) -> Provenance:
     """Of the answers that could not be read."""
     return _origin([side], lambda side: _only(side, lambda sample: bool(invalid(sample, way))), {"score": way})
 
@@ -60,15 +61,17 @@ def _bare(file: SampleFile) -> bytes:
     return to_lines([file.head, *bare(file).samples])
 
 
-def _only(side: Side, kept: Callable[[Sample], bool]) -> bytes:
+def _only(side: SampleSide, kept: Callable[[Sample], bool]) -> bytes:
     """Some of the samples, whole."""
     return to_lines([side.file.head, *filter(kept, side.file.samples)])
 
 
-def _origin(sides: Sequence[Side], content: Callable[[Side], bytes], view: Mapping[str, object]) -> Origin:
+def _origin(
+    sides: Sequence[SampleSide], content: Callable[[SampleSide], bytes], view: Mapping[str, object]
+) -> Provenance:
     paths = [f"{FOLDER}/{key}/{side.path.name}" for key, side in zip("AB", sides, strict=False)]
     options = [f"--{name}={value}" for name, value in view.items()]  # whatever a score is called
-    return Origin(
+    return Provenance(
         lambda figure, out: _command(["samples", *paths, "--table", figure, *options, "--out", out]),
         {"runs": {path: side.name for path, side in zip(paths, sides, strict=True)}},
         view,

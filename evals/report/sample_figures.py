@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.figure import Drawn, safe
+from analysis.figures.figure import Figure, safe
 from analysis.figures.static_strip import LONGEST, Page, StillRow, wrap
 from analysis.figures.table_figure import table_figure
-from analysis.figures.theme import Theme
 from analysis.score_registry import significant
+from analysis.view import Theme
 from evals.report.sample_tables import document_table, fact_table, invalid_table, token_table
-from evals.report.side_by_side import KEYS, SHOWS, Beside, Show, Side, segments
-from evals.report.token_spans import laid_out
-from evals.samples import Piece
+from evals.report.side_by_side import KEYS, SHOWS, SampleSide, Show, SideBySide, segments
+from evals.report.token_spans import locate_tokens
+from evals.samples import WrittenAnswer
 
 MARGIN = 4  # columns of a row's name
 LEGEND = "Probability, pale to dark: 1: sure, 0: unsure. A gap starts a segment."
@@ -24,9 +24,9 @@ SHOWN: Mapping[Show, str] = dict(
 )
 
 
-def documents(beside: Beside, show: Show = "all", theme: Theme = "light") -> Drawn:
+def documents(beside: SideBySide, show: Show = "all", theme: Theme = "light") -> Figure:
     """The documents that are shown, with both runs' scores."""
-    return Drawn(
+    return Figure(
         "documents",
         "Documents",
         f"Judged by {beside.score}; shown: {SHOWN[show]}. {named(beside)}",
@@ -35,9 +35,9 @@ def documents(beside: Beside, show: Show = "all", theme: Theme = "light") -> Dra
     )
 
 
-def tokens(beside: Beside, document: int, answer: int = 1, theme: Theme = "light") -> Drawn:
+def tokens(beside: SideBySide, document: int, answer: int = 1, theme: Theme = "light") -> Figure:
     """The answers to a document, token by token."""
-    return Drawn(
+    return Figure(
         "tokens",
         f"Answers to document {document:,}" + (f", number {answer}" if answer > 1 else ""),
         "Each token is shaded by its probability under whoever wrote it, the numbers count macro steps. A plain model "
@@ -47,9 +47,9 @@ def tokens(beside: Beside, document: int, answer: int = 1, theme: Theme = "light
     )
 
 
-def facts(beside: Beside, document: int, theme: Theme = "light") -> Drawn:
+def facts(beside: SideBySide, document: int, theme: Theme = "light") -> Figure:
     """Scores, reasons and costs of a document's samples."""
-    return Drawn(
+    return Figure(
         "facts",
         f"Scores and costs of document {document:,}",
         f"Of all answers to it. {named(beside)}",
@@ -58,9 +58,9 @@ def facts(beside: Beside, document: int, theme: Theme = "light") -> Drawn:
     )
 
 
-def invalid(side: Side, way: str, theme: Theme = "light") -> Drawn:
+def invalid(side: SampleSide, way: str, theme: Theme = "light") -> Figure:
     """The answers that could not be read."""
-    return Drawn(
+    return Figure(
         "invalid",
         "Invalid answers",
         f"Answers that {way} could not read, and why. {side.name}.",
@@ -69,12 +69,12 @@ def invalid(side: Side, way: str, theme: Theme = "light") -> Drawn:
     )
 
 
-def named(beside: Beside) -> str:
+def named(beside: SideBySide) -> str:
     """Which runs the letters are."""
     return "; ".join(f"{key}: {side.name}" for key, side in zip(KEYS, beside.sides, strict=False)) + "."
 
 
-def pieces(beside: Beside, document: int, answer: int) -> list[tuple[str, str, Piece]]:
+def pieces(beside: SideBySide, document: int, answer: int) -> list[tuple[str, str, WrittenAnswer]]:
     """Letter, name and answer of each run that wrote one."""
     return [
         (key, side.name, sample.answers[answer - 1])
@@ -83,7 +83,7 @@ def pieces(beside: Beside, document: int, answer: int) -> list[tuple[str, str, P
     ]
 
 
-def _draw_tokens(beside: Beside, document: int, answer: int, theme: Theme) -> go.Figure:
+def _draw_tokens(beside: SideBySide, document: int, answer: int, theme: Theme) -> go.Figure:
     page = Page(theme)
     for key, _, piece in pieces(beside, document, answer):
         text, row = _still(piece)
@@ -93,8 +93,8 @@ def _draw_tokens(beside: Beside, document: int, answer: int, theme: Theme) -> go
     return page.figure(LEGEND, MARGIN)
 
 
-def _still(piece: Piece) -> tuple[str, StillRow]:
-    text, start, end = laid_out(piece)
+def _still(piece: WrittenAnswer) -> tuple[str, StillRow]:
+    text, start, end = locate_tokens(piece)
     of, place = segments(piece)
     probability = np.full(len(piece.tokens), np.nan) if piece.probability is None else np.array(piece.probability)
 

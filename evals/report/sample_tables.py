@@ -12,9 +12,9 @@ from evals.aggregate import EXPONENTIATED
 from evals.report.paired import difference
 from evals.report.side_by_side import (
     KEYS,
-    Beside,
+    SampleSide,
     Show,
-    Side,
+    SideBySide,
     failed,
     invalid,
     per_step,
@@ -24,11 +24,11 @@ from evals.report.side_by_side import (
     target,
     value,
 )
-from evals.samples import Piece, Sample
+from evals.samples import Sample, WrittenAnswer
 from model.errors import MicroStepError
 
 
-def document_table(beside: Beside, show: Show = "all") -> pd.DataFrame:
+def document_table(beside: SideBySide, show: Show = "all") -> pd.DataFrame:
     """A row for each document that is shown: scores, what was read, why nothing was, and tokens."""
     columns: dict[str, Callable[[Sample], object]] = {
         "score": lambda sample: value(sample, beside.score),
@@ -49,7 +49,7 @@ def document_table(beside: Beside, show: Show = "all") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def difference_table(beside: Beside) -> pd.DataFrame:
+def difference_table(beside: SideBySide) -> pd.DataFrame:
     """One row: B minus A over the documents that both runs have, with its 95% interval.
 
     Raises:
@@ -63,7 +63,7 @@ def difference_table(beside: Beside) -> pd.DataFrame:
     return pd.DataFrame([{**row, "better": found.better, "worse": found.worse}])
 
 
-def _keyed(beside: Beside) -> list[tuple[str, Side]]:
+def _keyed(beside: SideBySide) -> list[tuple[str, SampleSide]]:
     return list(zip(KEYS, beside.sides, strict=False))
 
 
@@ -71,7 +71,7 @@ def _joined(said: Sequence[str | None]) -> str:
     return "; ".join(dict.fromkeys(each for each in said if each is not None))
 
 
-def fact_table(beside: Beside, document: int) -> pd.DataFrame:
+def fact_table(beside: SideBySide, document: int) -> pd.DataFrame:
     """What is known of a document's samples, in words: a row a fact, a column a run."""
     told = [{} if sample is None else _facts(sample, scores(beside.sides)) for sample in beside.of(document)]
     names = dict.fromkeys(name for each in told for name in each)
@@ -113,18 +113,22 @@ def _facts(sample: Sample, known: Sequence[str]) -> dict[str, str]:
     return out
 
 
-def token_table(beside: Beside, document: int, answer: int = 1) -> pd.DataFrame:
+def token_table(beside: SideBySide, document: int, answer: int = 1) -> pd.DataFrame:
     """A row a token of an answer (from 1) of each run: segment, text, probability."""
     parts = [
         _tokens(sample.answers[answer - 1]).assign(run=key)
         for key, sample in zip(KEYS, beside.of(document), strict=False)
         if sample is not None and len(sample.answers) >= answer
     ]
-    table = pd.concat(parts, ignore_index=True) if parts else _tokens(Piece("", (), (), (), None, True)).assign(run="")
+    table = (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else _tokens(WrittenAnswer("", (), (), (), None, True)).assign(run="")
+    )
     return table[["run", "token", "segment", "micro_position", "id", "text", "probability"]]
 
 
-def _tokens(piece: Piece) -> pd.DataFrame:
+def _tokens(piece: WrittenAnswer) -> pd.DataFrame:
     count = len(piece.tokens)
     segment, position = segments(piece)
     return pd.DataFrame({
@@ -137,7 +141,7 @@ def _tokens(piece: Piece) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def invalid_table(side: Side, way: str) -> pd.DataFrame:
+def invalid_table(side: SampleSide, way: str) -> pd.DataFrame:
     """A row for each answer that could not be read in a way: why, what would have been right, and its text."""
     rows = [
         (

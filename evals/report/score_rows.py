@@ -29,7 +29,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """A benchmark under one model and one tau."""
 
     benchmark: Benchmark
@@ -117,7 +117,7 @@ def bare(file: SampleFile, texts_of: Container[int] = ()) -> SampleFile:
     return replace(file, samples=tuple(samples))
 
 
-def report_rows(found: Sequence[Evaluated]) -> list[Row]:
+def report_rows(found: Sequence[Evaluated]) -> list[ScoreRow]:
     """A row for each benchmark, model and tau: benchmarks together, plain models first, tau falling.
 
     A row's speed is compared with the same model's at tau above 1, where its base writes alone in the same way; without
@@ -143,9 +143,9 @@ def _names(found: Sequence[Evaluated]) -> list[str]:
     return told
 
 
-def _row(file: SampleFile, model: str, folder: Path) -> Row:
+def _row(file: SampleFile, model: str, folder: Path) -> ScoreRow:
     samples = file.samples
-    return Row(
+    return ScoreRow(
         find_benchmark(file.head.benchmark),
         model,
         file.head.tau,
@@ -160,7 +160,7 @@ def _row(file: SampleFile, model: str, folder: Path) -> Row:
     )
 
 
-def _compared(row: Row, where: Evaluated, rows: Sequence[tuple[Row, Evaluated]]) -> Row:
+def _compared(row: ScoreRow, where: Evaluated, rows: Sequence[tuple[ScoreRow, Evaluated]]) -> ScoreRow:
     """With its speed over its base's; reading along is another thing than writing, and is not compared."""
     if row.tau is None or row.tau > 1 or not row.benchmark.generates:
         return row

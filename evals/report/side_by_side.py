@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from evals.aggregate import EXPONENTIATED, Value
 from evals.benchmark import Benchmark, find_benchmark
-from evals.samples import Piece, Sample, SampleFile, read_samples
+from evals.samples import Sample, SampleFile, WrittenAnswer, read_samples
 from model.errors import MicroStepError, TextError
 
 Show = Literal["all", "differing", "a-wrong", "b-wrong", "invalid"]
@@ -27,7 +27,7 @@ KEYS = ("A", "B")
 
 
 @dataclass(frozen=True)
-class Side:
+class SampleSide:
     """One run of a benchmark: a model under one tau."""
 
     name: str
@@ -45,7 +45,7 @@ class Side:
         return find_benchmark(self.file.head.benchmark)
 
 
-def read_side(path: Path, name: str | None = None) -> Side:
+def read_side(path: Path, name: str | None = None) -> SampleSide:
     """A file of samples as a side; its path is its name if it has none.
 
     Raises:
@@ -54,18 +54,18 @@ def read_side(path: Path, name: str | None = None) -> Side:
     found = read_samples(path)
     if found is None:
         raise TextError(f"{path} holds no samples; give a file BENCHMARK@TAU.jsonl of an evaluation")
-    return Side(name or str(path), path, found[0])
+    return SampleSide(name or str(path), path, found[0])
 
 
 @dataclass(frozen=True)
-class Beside:
+class SideBySide:
     """One run, or two of the same benchmark, judged by one of its scores.
 
     Raises:
         MicroStepError: they are of different benchmarks, or there is no such score.
     """
 
-    sides: tuple[Side, ...]
+    sides: tuple[SampleSide, ...]
     score: str
 
     def __post_init__(self) -> None:
@@ -112,11 +112,11 @@ class Beside:
         return {"differing": a != b and not (a != a and b != b), "a-wrong": a < b, "b-wrong": b < a}[show]
 
 
-def _asked(side: Side) -> str:
+def _asked(side: SampleSide) -> str:
     return side.file.head.benchmark
 
 
-def scores(sides: Sequence[Side]) -> list[str]:
+def scores(sides: Sequence[SampleSide]) -> list[str]:
     """The scores that the samples have, the benchmark's own first; how many were invalid is none."""
     found = dict.fromkeys(name for side in sides for sample in side.file.samples for name in sample.scores)
     first = [name for name in (sides[0].benchmark.metric, *sides[0].benchmark.beside) if name in found]
@@ -153,7 +153,7 @@ def _of_way(found: Any, way: str) -> list[str | None]:
     return [None if each is None else str(each) for each in found] if isinstance(found, list) else []
 
 
-def ways(sides: Sequence[Side]) -> list[str]:
+def ways(sides: Sequence[SampleSide]) -> list[str]:
     """In how many ways answers are read; none where nothing is read."""
     kinds = [sample.detail.get("invalid") for side in sides for sample in side.file.samples]
     named = dict.fromkeys(str(name) for kind in kinds if isinstance(kind, Mapping) for name in kind)
@@ -172,7 +172,7 @@ def per_step(sample: Sample) -> float:
     return sample.tokens / max(1, sample.macro_steps)
 
 
-def segments(piece: Piece) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def segments(piece: WrittenAnswer) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of each token the number of its segment, from 0, and its place in it."""
     place = np.arange(len(piece.tokens))
     starts = np.array([0, *piece.starts] if 0 not in piece.starts else piece.starts, dtype=np.int64)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.export import table_bytes
-from data.corpus.store_writer import put
+from data.corpus.store_writer import atomic_write
 from evals.aggregate import Average
-from evals.report.score_rows import Row
+from evals.report.score_rows import ScoreRow
 from model.terminal import one_line
 
 TITLES = (
@@ -30,12 +30,12 @@ _LATEX = str.maketrans({
 })  # fmt: skip
 
 
-def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def lines(rows: Sequence[ScoreRow]) -> list[tuple[str, ...]]:
     """The rows as a reader sees them: a line for each score that is shown."""
     return [_cells(row, name) for row in rows for name in row.shown]
 
 
-def _cells(row: Row, name: str) -> tuple[str, ...]:
+def _cells(row: ScoreRow, name: str) -> tuple[str, ...]:
     score, invalid = row.scores[name], row.invalid(name)
     whole = row.samples == row.documents
     return (
@@ -63,7 +63,7 @@ def with_error(score: Average, share: bool) -> str:
     return f"{scale * score.value:.{digits}f}{error}{unit}"
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
+def notes(rows: Sequence[ScoreRow]) -> list[str]:
     """What a reader must know beside the table."""
     out = ["± is one standard error, over samples. tau above 1: the base alone writes, by the same code."]
     if any(row.benchmark.higher_is_better and row.scores[name].bound is not None for row in rows for name in row.shown):
@@ -80,7 +80,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return out
 
 
-def show(rows: Sequence[Row]) -> None:
+def show(rows: Sequence[ScoreRow]) -> None:
     """Print the table."""
     from rich.console import Console
     from rich.table import Table
@@ -99,7 +99,7 @@ def show(rows: Sequence[Row]) -> None:
         console.print(Text(note))
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[ScoreRow]) -> str:
     """The table as Markdown."""
     written = [TITLES, tuple("---" if i < TEXT_COLUMNS else "---:" for i in range(len(TITLES)))]
     written += [tuple(map(_markdown, line)) for line in lines(rows)]
@@ -111,7 +111,7 @@ def _markdown(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]|#~!$" else c for c in html.escape(text, quote=False))
 
 
-def page(rows: Sequence[Row]) -> str:
+def page(rows: Sequence[ScoreRow]) -> str:
     """The table as a web page."""
     head = "".join(f"<th>{html.escape(title)}</th>" for title in TITLES)
     body = "\n".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in lines(rows))
@@ -125,7 +125,7 @@ def page(rows: Sequence[Row]) -> str:
     )
 
 
-def latex(rows: Sequence[Row]) -> str:
+def latex(rows: Sequence[ScoreRow]) -> str:
     """The table as LaTeX, with the rules of booktabs."""
     written = [r"\begin{tabular}{" + "l" * TEXT_COLUMNS + "r" * (len(TITLES) - TEXT_COLUMNS) + "}", r"\toprule"]
     written += [" & ".join(map(_latex, TITLES)) + r" \\", r"\midrule"]
@@ -143,7 +143,7 @@ def _latex(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def score_table(rows: Sequence[Row]) -> pd.DataFrame:
+def score_table(rows: Sequence[ScoreRow]) -> pd.DataFrame:
     """A line for each score of each row, nothing rounded."""
     return pd.DataFrame(
         [
@@ -171,12 +171,12 @@ def score_table(rows: Sequence[Row]) -> pd.DataFrame:
     )
 
 
-def every_score(rows: Sequence[Row]) -> str:
+def every_score(rows: Sequence[ScoreRow]) -> str:
     """CSV: a line for each score of each row, nothing rounded."""
     return table_bytes(score_table(rows), "csv").decode("utf-8")
 
 
-TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
+TABLES: dict[str, Callable[[Sequence[ScoreRow]], str]] = {
     ".md": markdown,
     ".csv": every_score,
     ".html": page,
@@ -184,10 +184,10 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
 }
 
 
-def write_table(rows: Sequence[Row], out: Path) -> None:
+def write_table(rows: Sequence[ScoreRow], out: Path) -> None:
     """Write the table in the format of the file's ending.
 
     Raises:
         ExportError: it cannot be written.
     """
-    put(out, TABLES[out.suffix](rows).encode("utf-8", "replace"))
+    atomic_write(out, TABLES[out.suffix](rows).encode("utf-8", "replace"))

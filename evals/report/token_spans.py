@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evals.samples import Piece
+from evals.samples import WrittenAnswer
 
 NEAR = 8  # characters that may be skipped: a split character, a space
 Spans = tuple[str, NDArray[np.int32], NDArray[np.int32]]
 
 
-def laid_out(piece: Piece) -> Spans:
+def locate_tokens(piece: WrittenAnswer) -> Spans:
     """The text with whatever was written behind it (a stop string, an end token), and of each token its characters.
 
     Tokens that make up one character share it.
@@ -27,7 +27,7 @@ def laid_out(piece: Piece) -> Spans:
     return _found(piece)
 
 
-def _found(piece: Piece) -> Spans:
+def _found(piece: WrittenAnswer) -> Spans:
     text, at, spans, waiting = piece.text, 0, list[tuple[int, int]](), 0
     for token in piece.tokens:
         here = -1 if not token or "\ufffd" in token else text.find(token, at, at + len(token) + NEAR)

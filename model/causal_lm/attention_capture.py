@@ -37,7 +37,7 @@ _HOOKS = (
 
 
 @dataclass(frozen=True)
-class Attended:
+class CapturedAttention:
     """What one layer's attention was given, for one text of N positions."""
 
     module: nn.Module
@@ -93,7 +93,7 @@ class Attended:
         return found if heads is None or not whole else found[list(heads)]
 
 
-class Rows(Protocol):
+class AttentionRows(Protocol):
     """Attention of one layer over N positions, a block of queries at a time."""
 
     @property
@@ -115,10 +115,10 @@ class Rows(Protocol):
         ...
 
 
-Visit = Callable[[int, Rows], None]  # told a layer and what it was given, before the layer itself goes on
+Visit = Callable[[int, AttentionRows], None]  # told a layer and what it was given, before the layer itself goes on
 
 
-class Enough(Exception):
+class StopForward(Exception):
     """A visitor has seen what it needs: the rest of the pass is left out. Whoever started the pass catches it."""
 
 
@@ -128,7 +128,7 @@ class Capture:
 
     model: PreTrainedModel
     implementation: str
-    held: dict[int, Attended] = field(default_factory=dict)  # empty where a visitor takes them
+    held: dict[int, CapturedAttention] = field(default_factory=dict)  # empty where a visitor takes them
     visit: Visit | None = None
 
 
@@ -168,7 +168,7 @@ def capture(private: PreTrainedModel, layers: Sequence[int], visit: Visit | None
     Args:
         private: of which model.
         layers: which, from 0.
-        visit: is given each layer's in its turn, and nothing is kept; may raise `Enough` to leave the pass.
+        visit: is given each layer's in its turn, and nothing is kept; may raise `StopForward` to leave the pass.
 
     In the pass, NumericalError is raised where queries or keys of these layers are not finite.
     """
@@ -191,7 +191,7 @@ def _attend(
     found, layer = cast("tuple[Capture, int]", module.captured)
     for given in (query, key):  # [1, H, N, d]
         check_states(found.model, given[0].transpose(0, 1), f"queries or keys in layer {layer}", "positions")
-    attended = Attended(_bare(module), query, key, attention_mask, options)
+    attended = CapturedAttention(_bare(module), query, key, attention_mask, options)
     if found.visit is None:
         found.held[layer] = attended
     else:

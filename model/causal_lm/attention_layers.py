@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from model.causal_lm.attention_capture import Rows, capture, private_copy
+from model.causal_lm.attention_capture import AttentionRows, capture, private_copy
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.finite import check_states
 from model.causal_lm.parts import body, family_of, option, text_config
@@ -51,23 +51,23 @@ class WholeMap:
 
 
 @dataclass(frozen=True)
-class Readable:
+class ReadableLayers:
     """What was found."""
 
     layers: tuple[int, ...]
     whole: bool  # the family gives whole maps only, of all layers at once
 
 
-def readable(model: PreTrainedModel) -> Readable:
+def readable(model: PreTrainedModel) -> ReadableLayers:
     """Which layers have attention that can be read, and how."""
     return once(model, "attention", lambda: _readable(model))
 
 
-def _readable(model: PreTrainedModel) -> Readable:
+def _readable(model: PreTrainedModel) -> ReadableLayers:
     found: list[int] = []
     ids = some_ids(model)
 
-    def seen(layer: int, attended: Rows) -> None:
+    def seen(layer: int, attended: AttentionRows) -> None:
         rows = attended.rows(0, ids.shape[1], None)
         if bool(rows.isfinite().all()):
             found.append(layer)
@@ -77,16 +77,16 @@ def _readable(model: PreTrainedModel) -> Readable:
         capture(private, range(int(text_config(model).num_hidden_layers)), seen)
         body(private)(input_ids=ids, use_cache=False)
     except NumericalError:  # there is attention: what is wrong with its numbers is said of the text that is read
-        return Readable(tuple(range(int(text_config(model).num_hidden_layers))), whole=False)
+        return ReadableLayers(tuple(range(int(text_config(model).num_hidden_layers))), whole=False)
     except (ModelError, *FAULTS):
         found = []
     if found:
-        return Readable(tuple(dict.fromkeys(found)), whole=False)
+        return ReadableLayers(tuple(dict.fromkeys(found)), whole=False)
     try:
         maps = whole_maps(model, ids)
     except (ModelError, *FAULTS):
-        return Readable((), whole=False)
-    return Readable(tuple(range(len(maps))), whole=True)
+        return ReadableLayers((), whole=False)
+    return ReadableLayers(tuple(range(len(maps))), whole=True)
 
 
 def whole_maps(model: PreTrainedModel, ids: Tensor) -> list[WholeMap]:

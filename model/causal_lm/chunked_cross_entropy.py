@@ -29,7 +29,7 @@ class HeadLoss:
     divergence: Tensor  # [T] KL(teacher || model) in nats, detached; zeros without a teacher
 
 
-def head_loss(
+def chunked_lm_head_loss(
     lm: PreTrainedModel,
     hidden: Tensor,
     target: Tensor,

@@ -19,7 +19,7 @@ MOST = 32  # rows
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class FewRows(nn.Linear):
+class SmallBatchLinear(nn.Linear):
     """A linear layer, W x^T where that is quicker."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class FewRows(nn.Linear):
         return out.view(*x.shape[:-1], -1)
 
 
-def for_few_rows(model: Module) -> Module:
+def with_fast_linear(model: Module) -> Module:
     """A shallow copy of a model for decoding, where one is of use: in float32 on a processor. Else the model."""
     weight = next(model.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or model.training:
@@ -46,5 +46,5 @@ def _copied(module: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
         out = done[id(module)] = copy.copy(module)
         out._modules = {name: None if m is None else _copied(m, done) for name, m in module._modules.items()}
         if type(module) is nn.Linear:
-            out.__class__ = FewRows
+            out.__class__ = SmallBatchLinear
     return done[id(module)]

@@ -20,7 +20,7 @@ ROOM = 64  # more tokens at the least
 IDLE = 0.25  # of a cache's slots, that no row sees
 
 
-class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     """A dynamic layer whose keys and values [B, H, N, D] are the beginning of something larger."""
 
     keys: Tensor
@@ -85,9 +85,9 @@ def padded_anywhere(model: PreTrainedModel) -> bool:
 def growing_cache(config: PretrainedConfig | None = None) -> DynamicCache:
     """An empty cache; with a configuration layers that slide do, else every layer keeps everything."""
     cache = RowsCache(config=config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [PreallocatedLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     if config is None:
-        cache.layer_class_to_replicate = GrowingLayer
+        cache.layer_class_to_replicate = PreallocatedLayer
     return cache
 
 

@@ -19,13 +19,13 @@ from transformers import PreTrainedModel
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import logits_of, vocabulary
 from model.causal_lm.kv_cache import IDLE, growing_cache, keep_slots, padded_anywhere
-from model.decoding.output import Clock, Written
-from model.decoding.sampling import Chooser, probability_of
-from model.decoding.session import Course, count_pass, leave, read_prompts
+from model.decoding.output import Clock, RowOutput
+from model.decoding.sampling import TokenSampler, probability_of
+from model.decoding.session import DecodingSession, count_pass, drop_finished_rows, read_prompts
 from model.decoding.stopping import Why
 
 
-def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
+def write_lossless(course: DecodingSession, input_ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
     """Write all rows to their ends; returns the slots of the base's cache. A segment is what one pass gave.
 
     `rule` says when to stop drafting: `stop_head` by the stop head, the others by the likeliest word's probability or
@@ -55,7 +55,7 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
                 going.append(at)
         if not going:
             return int(cache.get_seq_length())
-        live, mask, position, token, context = leave(cache, going, live, mask, position, token, context)
+        live, mask, position, token, context = drop_finished_rows(cache, going, live, mask, position, token, context)
         written = [rows[i] for i in live]
         draft = drafter.draft(written, context, token)
         clock.to("micro")
@@ -81,7 +81,7 @@ def write_lossless(course: Course, input_ids: Tensor, mask: Tensor, rows: list[W
         kept = [at for at, over in enumerate(checked.over) if not over]
         if not kept:
             return int(cache.get_seq_length())
-        live, mask, position, token, context, probability, logits = leave(
+        live, mask, position, token, context, probability, logits = drop_finished_rows(
             cache, kept, live, mask, position, token, context, probability, logits
         )
 
@@ -112,13 +112,13 @@ class Draft:
 class _Drafter:
     """Drafts up to M - 1 tokens, each row as long as the rule lets it, and not beyond an end."""
 
-    def __init__(self, course: Course) -> None:
+    def __init__(self, course: DecodingSession) -> None:
         self.model, self.chooser, self.rule, self.tau = course.model, course.chooser, course.rule, course.tau
         self.most, self.alone = course.most, course.alone
         self.words = torch.tensor(self.model.config.draft_vocabulary, device=self.model.device, dtype=torch.long)
         self.head = with_vocabulary(self.model.base, self.words) if len(self.words) else self.model.base
 
-    def draft(self, rows: list[Written], context: Tensor, token: Tensor) -> Draft:
+    def draft(self, rows: list[RowOutput], context: Tensor, token: Tensor) -> Draft:
         """Draft after the tokens [R] that the base has just chosen, from its context states [R, K, d]."""
         model, out = self.model, Draft(len(rows), token.device)
         embed = model.get_input_embeddings()
@@ -180,7 +180,7 @@ class _Drafter:
                 going = going & ~over
         return out
 
-    def _next(self, state: Tensor, rows: list[Written], beyond: list[list[int]]) -> Offered:
+    def _next(self, state: Tensor, rows: list[RowOutput], beyond: list[list[int]]) -> Offered:
         """The next words of G rows, after the micro decoder's states [G, d]."""
         logits = logits_of(self.head, state)
         sure = (logits.amax(-1) - logits.logsumexp(-1)).exp()
@@ -234,7 +234,7 @@ class Checked:
     over: list[bool]  # R, the row ended within its draft
 
 
-def _check(chooser: Chooser, rows: list[Written], logits: Tensor, draft: Draft, clock: Clock) -> Checked:
+def _check(chooser: TokenSampler, rows: list[RowOutput], logits: Tensor, draft: Draft, clock: Clock) -> Checked:
     """Put what the base keeps of the drafts at the rows' ends, and close their segments; logits [R, 1 + n, V].
 
     Place by place, so that processors and criteria see only what was written.
@@ -273,7 +273,7 @@ def _check(chooser: Chooser, rows: list[Written], logits: Tensor, draft: Draft, 
     return found
 
 
-def _agreed(chooser: Chooser, scores: Tensor, draft: Draft, j: int, at: Tensor) -> tuple[list[bool], Tensor]:
+def _agreed(chooser: TokenSampler, scores: Tensor, draft: Draft, j: int, at: Tensor) -> tuple[list[bool], Tensor]:
     """Of rows `at` [L] whether the base, by its scores [L, V], keeps the draft's token at place j, and [L] its own."""
     n = draft.ids.shape[1]
     there = draft.there[at, j] if j < n else torch.zeros_like(at, dtype=torch.bool)

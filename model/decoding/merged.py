@@ -17,16 +17,16 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 from transformers.generation import GenerationConfig
 
-from model.causal_lm.fast_linear import for_few_rows
+from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import logits_of
 from model.causal_lm.padding import equal_lengths, padding_is_bound
 from model.decoding.generation_config import NEW_TOKENS, check_settings, end_ids
 from model.decoding.lossless import write_lossless
-from model.decoding.output import Clock, SegmentedGeneration, Written, gathered
-from model.decoding.sampling import Allowed, Chooser, rules_of
-from model.decoding.session import Course, Told, count_pass, leave, only
-from model.decoding.stopping import Offer, StopRule, find_stop_rule
+from model.decoding.output import Clock, RowOutput, SegmentedGeneration, collect_outputs
+from model.decoding.sampling import Allowed, TokenSampler, rules_of
+from model.decoding.session import DecodingSession, SegmentCallback, count_pass, drop_finished_rows, select_rows
+from model.decoding.stopping import ProposedToken, StopRule, find_stop_rule
 from model.errors import MicroStepError, TextError, TooLarge
 from model.micro_step.base_check import check_base
 from model.micro_step.macro_cache import macro_cache
@@ -34,9 +34,9 @@ from model.micro_step.macro_cache import macro_cache
 if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
 
-Write = Callable[[Course, Tensor, Tensor, list[Written]], int]
+Write = Callable[[DecodingSession, Tensor, Tensor, list[RowOutput]], int]
 
-__all__ = ["SegmentedGeneration", "Written", "generate_segments"]
+__all__ = ["RowOutput", "SegmentedGeneration", "generate_segments"]
 
 
 def generate_segments(
@@ -57,7 +57,7 @@ def generate_segments(
     stopping_criteria: Any = None,
     prefix_allowed_tokens_fn: Allowed | None = None,
     streamer: Any = None,
-    on_segment: Told | None = None,
+    on_segment: SegmentCallback | None = None,
     **settings: Any,
 ) -> SegmentedGeneration:
     """Continue B prompts.
@@ -108,21 +108,21 @@ def generate_segments(
     ids, mask = input_ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
     if streamer is not None:
         streamer.put(input_ids.cpu())
-    rows = [Written(each[kept].tolist()) for each, kept in zip(ids, mask.bool(), strict=True)]
+    rows = [RowOutput(each[kept].tolist()) for each, kept in zip(ids, mask.bool(), strict=True)]
     rules = rules_of(model, prepared, rows, prefix_allowed_tokens_fn, logits_processor or [])
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
-    chooser = Chooser(model, bool(prepared.do_sample), rows, rules, criteria, generator, topk)
+    chooser = TokenSampler(model, bool(prepared.do_sample), rows, rules, criteria, generator, topk)
     _check_context(model, max(len(row.prompt) + chooser.room(row) for row in rows))
     clock = Clock()
     write = write_lossless if lossless else write_merged
     with torch.inference_mode():
-        quick = for_few_rows(model)
-        course = Course(quick, chooser, chosen, confidence, most, clock, _teller(streamer, on_segment))
+        quick = with_fast_linear(model)
+        course = DecodingSession(quick, chooser, chosen, confidence, most, clock, _teller(streamer, on_segment))
         slots = _in_groups(course, write, ids, mask, rows)
     if streamer is not None:
         streamer.end()
     pad = 0 if prepared._pad_token_tensor is None else int(prepared._pad_token_tensor)
-    return gathered(ids, rows, pad, clock, chosen.name, confidence, most, lossless, slots)
+    return collect_outputs(ids, rows, pad, clock, chosen.name, confidence, most, lossless, slots)
 
 
 def _prepared(
@@ -158,7 +158,7 @@ def _criteria(
     return model._get_stopping_criteria(endless, StoppingCriteriaList(given or []), tokenizer)
 
 
-def _in_groups(course: Course, write: Write, ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
+def _in_groups(course: DecodingSession, write: Write, ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
     """All rows at once; those of other lengths one after the other, where no mask would bind their padding."""
     if bool(mask.all()) or padding_is_bound(course.model):
         return write(course, ids, mask, rows)
@@ -176,11 +176,11 @@ def _in_groups(course: Course, write: Write, ids: Tensor, mask: Tensor, rows: li
     return max(slots)
 
 
-def _teller_of(group: list[int], tell: Told) -> Told:
+def _teller_of(group: list[int], tell: SegmentCallback) -> SegmentCallback:
     return lambda i, row: tell(group[i], row)
 
 
-def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Written]) -> int:
+def write_merged(course: DecodingSession, input_ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
     """Write all rows to their ends; returns the slots of the macro cache. Rows that are over leave the batch."""
     if course.alone:
         course = replace(course, most=1)
@@ -198,7 +198,7 @@ def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Wri
         clock.to("micro")
         if not going:
             break
-        live, e, there = leave(cache, going, live, e, there)
+        live, e, there = drop_finished_rows(cache, going, live, e, there)
         last, context = cache.step(e, there)
         count_pass([rows[i] for i in live])
         clock.to("macro")
@@ -208,7 +208,7 @@ def write_merged(course: Course, input_ids: Tensor, mask: Tensor, rows: list[Wri
 class _Segment:
     """One segment of each of R rows, while it is written."""
 
-    def __init__(self, course: Course, rows: list[Written]) -> None:
+    def __init__(self, course: DecodingSession, rows: list[RowOutput]) -> None:
         self.course, self.rows = course, rows
         self.over = [False] * len(rows)
 
@@ -233,7 +233,7 @@ class _Segment:
         going = self._foreseen(live, self._add(live, token, product, logits, slot=0), product, slot=1)
         cache = model.micro.new_cache()
         for slot in range(1, most):
-            live, fed, context, product = only(going, live, fed, context, product)
+            live, fed, context, product = select_rows(going, live, fed, context, product)
             if not live:
                 break
             if slot > 1 and len(going) < len(token):
@@ -242,7 +242,7 @@ class _Segment:
             kept, token, probability, product, logits = self._offer(live, state[:, 0], product, slot)
             if not kept:
                 break
-            live, context = leave(cache, kept, live, context)
+            live, context = drop_finished_rows(cache, kept, live, context)
             fed = embed(token)
             e[live, slot], there[live, slot] = fed, True
             going = self._add(live, token, probability, logits, slot)
@@ -254,9 +254,9 @@ class _Segment:
         rule, tau = self.course.rule, self.course.tau
         if not going or not rule.early or rule.needs_stop_head:
             return going
-        _, product = only(going, live, product)
+        _, product = select_rows(going, live, product)
         step, unknown = self.rows[live[0]].macro_steps - 1, torch.full_like(product, float("nan"))
-        return self._kept(rule.keep(Offer(slot, step, unknown, product, None), tau), live, going)
+        return self._kept(rule.keep(ProposedToken(slot, step, unknown, product, None), tau), live, going)
 
     def _add(self, live: list[int], token: Tensor, probability: Tensor, logits: Tensor, slot: int) -> list[int]:
         """Put a token at the end of each live row; which of them (0 to len(live) - 1) may go on in the segment."""
@@ -290,10 +290,12 @@ class _Segment:
         asked = list(range(len(live)))  # of whom a token is computed
         if rule.early and rule.needs_stop_head:
             unknown = torch.full_like(product, float("nan"))
-            asked = self._kept(rule.keep(Offer(slot, step, unknown, product, stop), tau), live, asked, None, stop)
+            asked = self._kept(
+                rule.keep(ProposedToken(slot, step, unknown, product, stop), tau), live, asked, None, stop
+            )
             if not asked:
                 return [], torch.zeros(0), product, product, state
-        rows, state, product = only(asked, [self.rows[i] for i in live], state, product)
+        rows, state, product = select_rows(asked, [self.rows[i] for i in live], state, product)
         logits = logits_of(model.base, state)
         token, probability = self.course.chooser.choose(logits, rows)
         product = product * probability
@@ -301,9 +303,9 @@ class _Segment:
             row.micro_steps += 1
         if rule.early:
             return asked, token, probability, product, logits
-        keep = rule.keep(Offer(slot, step, probability, product, stop), tau)
+        keep = rule.keep(ProposedToken(slot, step, probability, product, stop), tau)
         kept = self._kept(keep, live, asked, token, probability)
-        _, token, probability, product, logits = only(kept, live, token, probability, product, logits)
+        _, token, probability, product, logits = select_rows(kept, live, token, probability, product, logits)
         return kept, token, probability, product, logits
 
     def _kept(
@@ -363,10 +365,10 @@ def _check_context(model: MicroStepPreTrainedModel, tokens: int) -> None:
         )
 
 
-def _teller(streamer: Any, on_segment: Told | None) -> Told:
+def _teller(streamer: Any, on_segment: SegmentCallback | None) -> SegmentCallback:
     """Tells a streamer and a callback of each segment."""
 
-    def tell(i: int, row: Written) -> None:
+    def tell(i: int, row: RowOutput) -> None:
         if streamer is not None:
             for token in row.ids[row.starts[-1] :]:
                 streamer.put(torch.tensor([token]))

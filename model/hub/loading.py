@@ -11,14 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.checkpoint_files import problem, stored_size
+from model.checkpoint_files import find_problem, stored_size
 from model.errors import MicroStepError, ModelBroken, ModelError, TooLarge
 from model.hub.adapter import adapter_base, adapter_folder, adapter_tokenizer, held_embeddings, merge_adapter
 from model.hub.cache import remembered_sha256
 from model.hub.catalog import find
 from model.hub.fetch import ROOT, fetch
 from model.hub.micro_step_io import is_untrained, read_micro_step, saved_in
-from model.hub.model_info import MicroFacts, ModelFacts, chat_template_hash, find_name, origin, tokenizer_hash
+from model.hub.model_info import MicroStepInfo, ModelInfo, chat_template_hash, find_name, find_source, tokenizer_hash
 from model.hub.spec import Dtype, LoadedModel, ModelSpec, Quantization, resolve_device
 from model.hub.transformers_io import check_vocabulary, read_config, read_model, read_tokenizer, tokenizer_note
 from model.quiet import quiet
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Dtype", "LoadedModel", "ModelFacts", "ModelSpec", "Quantization", "load", "resolve_device"]
+__all__ = ["Dtype", "LoadedModel", "ModelInfo", "ModelSpec", "Quantization", "load", "resolve_device"]
 
 
 def load(
@@ -55,7 +55,7 @@ def load(
     folder = fetch(spec.name, spec.revision, progress, accept_licence, code=spec.trust_remote_code)
     if spec.adapter is None and (below := adapter_base(folder)) is not None:
         return _adapted(spec, folder, *below, lambda base: load(base, progress, accept_licence))
-    if (wrong := problem(folder)) is not None:
+    if (wrong := find_problem(folder)) is not None:
         raise ModelBroken(f"{spec.name} cannot be loaded: {wrong}")
     adapter = adapter_folder(spec.adapter, progress) if spec.adapter is not None else None
     with quiet():
@@ -108,7 +108,7 @@ def _adapted(
     facts = replace(
         found.facts,
         name=find_name(spec.name, folder, find(spec.name) is not None),
-        source=origin(spec.name, folder, ROOT).source,
+        source=find_source(spec.name, folder, ROOT).source,
         revision=f"sha256:{own}",
         adapter=None,
         kind="sft",
@@ -175,12 +175,12 @@ def _facts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     notes: list[str],
-    micro: MicroFacts | None,
-) -> ModelFacts:
+    micro: MicroStepInfo | None,
+) -> ModelInfo:
     from model.causal_lm.forward import text_config
 
     config = text_config(model)
-    place = origin(spec.name, folder, ROOT)
+    place = find_source(spec.name, folder, ROOT)
     built_in = getattr(model.config, "quantization_config", None)
     quantization: str = spec.quantization
     if quantization != "none":
@@ -190,7 +190,7 @@ def _facts(
         quantization = str(getattr(method, "value", method))
         notes = [f"weights quantised by {quantization}", *notes]
     head = model.get_output_embeddings()
-    return ModelFacts(
+    return ModelInfo(
         name=place.name,
         source=place.source,
         revision=place.revision,

@@ -26,7 +26,7 @@ _SPARE = 0.9  # share of the free memory that a run may plan with
 
 
 @dataclass(frozen=True)
-class Cost:
+class MemoryEstimate:
     """Bytes that a run needs, all at the same time at worst."""
 
     weights: int
@@ -104,7 +104,7 @@ class _Shape:
         )
 
 
-def estimate(
+def estimate_memory(
     model: LoadedModel | Any,
     n_tokens: int,
     batch: int = 1,
@@ -112,7 +112,7 @@ def estimate(
     attention_maps: int = 0,
     dtype: str | torch.dtype = "float32",
     parameters: int | None = None,
-) -> Cost:
+) -> MemoryEstimate:
     """The memory that scoring `batch` texts of `n_tokens` tokens takes.
 
     With N tokens, batch B, hidden size d, MLP size I, h heads of size D, vocabulary V and e bytes a number:
@@ -143,7 +143,7 @@ def estimate(
     attended = shape.heads * shape.head_dim
     whole = 3 * batch * shape.heads * n_tokens**2 * 4 if shape.eager or attention_maps else 0
     masks = n_tokens**2 * (width + 3) if shape.windowed or shape.eager else 0
-    return Cost(
+    return MemoryEstimate(
         weights=weights if weights is not None else (parameters or shape.parameters) * width,
         activations=positions * ((6 * shape.hidden + 4 * shape.inner + 6 * attended) * width + 8 * shape.hidden),
         logits_chunk=3 * min(chunk, max(positions, 1)) * shape.vocab * 4 + positions * shape.hidden * width,
@@ -159,7 +159,7 @@ def slot_bytes(model: PreTrainedModel) -> int:
     return int(2 * shape.layers * shape.kv_heads * shape.head_dim * model.dtype.itemsize)
 
 
-def check(cost: Cost, device: torch.device | str, loaded: bool = True) -> None:
+def require_memory(cost: MemoryEstimate, device: torch.device | str, loaded: bool = True) -> None:
     """Refuse a run that would not fit.
 
     Args:
@@ -193,11 +193,11 @@ def tokens_that_fit(
     dtype: str | torch.dtype = "float32",
     loaded: bool = True,
 ) -> int:
-    """The longest text, in tokens, for which `check` passes (0 when none does); the context length is not looked at."""
+    """The longest text, in tokens, for which `require_memory` passes (0 when none does). Ignores the context length."""
     there = available_memory(device) * _SPARE
 
     def fits(n: int) -> bool:
-        cost = estimate(model, n, batch, chunk, attention_maps, dtype)
+        cost = estimate_memory(model, n, batch, chunk, attention_maps, dtype)
         return (cost.run if loaded else cost.total) <= there
 
     low, high = 0, 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from model.errors import MicroStepError, ModelBroken, ModelError
 from model.hub.catalog import find
-from model.hub.model_info import MicroFacts
+from model.hub.model_info import MicroStepInfo
 from model.hub.spec import LoadedModel, ModelSpec
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ UNTRAINED = "untrained: the micro decoder is a copy of the base's last layers, a
 OTHER_SOURCE = "the base has other weights than those it was trained with, as another source of the same model has"
 
 
-def saved_in(folder: Path) -> MicroFacts | None:
+def saved_in(folder: Path) -> MicroStepInfo | None:
     """What the config.json of a micro_step model says; None for any other model.
 
     Raises:
@@ -36,7 +36,7 @@ def saved_in(folder: Path) -> MicroFacts | None:
         return None
     try:
         reference = said.get("base_reference") or {}
-        return MicroFacts(
+        return MicroStepInfo(
             decoding=str(said["decoding"]),
             max_segment_length=int(said["max_segment_length"]),
             merger=str(said["merger"]),
@@ -56,7 +56,7 @@ def saved_in(folder: Path) -> MicroFacts | None:
 def read_micro_step(
     spec: ModelSpec,
     folder: Path,
-    saved: MicroFacts,
+    saved: MicroStepInfo,
     read_whole: Callable[[], MicroStepForCausalLM],
     read_tokens: Callable[[Path], PreTrainedTokenizerBase],
     load: Callable[[ModelSpec], LoadedModel],

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MicroFacts:
+class MicroStepInfo:
     """What a micro_step model has around its base."""
 
     decoding: str
@@ -46,7 +46,7 @@ class MicroFacts:
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelInfo:
     """Everything that decides what a model answers, and what a reader wants to know of it."""
 
     name: str
@@ -75,7 +75,7 @@ class ModelFacts:
     """"pretrained", "sft" or "unknown"."""
     approximations: tuple[str, ...]
     """Sentences on what is not exactly the original, for instance "weights dequantised from Q4_1"."""
-    micro_step: MicroFacts | None = None
+    micro_step: MicroStepInfo | None = None
     """None for a model that is no micro_step model."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ModelSource:
     """What the place a model was loaded from says about it."""
 
     name: str
@@ -95,7 +95,7 @@ class Origin:
     approximations: tuple[str, ...]
 
 
-def origin(name: str, folder: Path, root: Path) -> Origin:
+def find_source(name: str, folder: Path, root: Path) -> ModelSource:
     """Read the origin of a model folder from the catalog, the hub cache's layout or our own record.
 
     Args:
@@ -118,7 +118,7 @@ def origin(name: str, folder: Path, root: Path) -> Origin:
     else:
         source = f"folder {folder}"
     listed = record.get("approximations")
-    return Origin(
+    return ModelSource(
         name=find_name(name, folder, entry is not None and find(name) is not None),
         source=source,
         revision=commit or str(record.get("revision") or weights_hash(folder)),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from model.errors import ModelError
-from model.hub.model_info import ModelFacts
+from model.hub.model_info import ModelInfo
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ class LoadedModel:
     """A model in eval mode on its device, without gradients, and its tokenizer. Shared by users: holds no run."""
 
     spec: ModelSpec
-    facts: ModelFacts
+    facts: ModelInfo
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from model.errors import MicroStepError, ModelError
 from model.hub.micro_step_io import saved_in
-from model.hub.model_info import MicroFacts
+from model.hub.model_info import MicroStepInfo
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +28,10 @@ class Wrapped:
 
     model: MicroStepForCausalLM
     loaded: LoadedModel  # its tokenizer and its facts; `.model` may be the plain base
-    facts: MicroFacts
+    facts: MicroStepInfo
 
 
-def described(name: str) -> MicroFacts | None:
+def micro_step_info(name: str) -> MicroStepInfo | None:
     """What the folder of a micro_step model on this machine says of itself; None for any other model."""
     from model.hub.fetch import fetch, is_cached
 
@@ -41,7 +41,7 @@ def described(name: str) -> MicroFacts | None:
         return None
 
 
-def wrapped(loaded: LoadedModel) -> Wrapped:
+def wrap(loaded: LoadedModel) -> Wrapped:
     """The micro_step model that was loaded; of any other model, untrained modules around it, always the same.
 
     The base is shared, not copied, so that this costs a few layers.
@@ -65,7 +65,7 @@ def wrapped(loaded: LoadedModel) -> Wrapped:
         fresh = MicroStepForCausalLM.from_base(model, loaded.tokenizer, max_segment_length=LONGEST)
     fresh.eval().requires_grad_(False)
     config = fresh.config
-    facts = MicroFacts(
+    facts = MicroStepInfo(
         decoding=config.decoding,
         max_segment_length=config.max_segment_length,
         merger=config.merger,

@@ -28,7 +28,9 @@ def kept_slots(slot: Tensor, lengths: Tensor, keep: str) -> Tensor:
     return last | (slot == 0) if keep == "first_last" else last
 
 
-def read_folded(model: MicroStepPreTrainedModel, e: Tensor, plan: Layout, output_attentions: bool = False) -> Macro:
+def read_with_folded_cache(
+    model: MicroStepPreTrainedModel, e: Tensor, plan: Layout, output_attentions: bool = False
+) -> Macro:
     """Run the base over embeddings [B, N, d], and give its states at the segments' last tokens."""
     inner, options = body(model.base), {"output_attentions": True} if output_attentions else {}
     with states_of(inner, model.config.context_layers[:-1]) as states:

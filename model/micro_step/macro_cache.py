@@ -16,7 +16,7 @@ from model.causal_lm.kv_cache import IDLE, growing_cache, keep_slots, padded_any
 from model.decoding.session import read_prompts
 from model.micro_step.cache_folding import kept_slots
 from model.micro_step.layer_split import part_cache
-from model.micro_step.macro_inputs import Inputs, merged, read_in_parts
+from model.micro_step.macro_inputs import MacroInputs, merged, read_in_parts
 from model.micro_step.outputs import Macro
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class _InParts(MacroCache):
         macro = read_in_parts(
             self.model,
             e,
-            Inputs(seen, position, self.tokens),
-            Inputs(self.mask, self.position[:, None], self.cache),
+            MacroInputs(seen, position, self.tokens),
+            MacroInputs(self.mask, self.position[:, None], self.cache),
             fold=lambda states: merged(self.model, states, there)[:, None],
             last=lambda states: states[row, length - 1][:, None],
         )
@@ -125,7 +125,7 @@ class _InParts(MacroCache):
         self.tokens.batch_repeat_interleave(repeats)
 
     def _read_tokens(self, e: Tensor, mask: Tensor, position: Tensor) -> Macro:
-        tokens, steps = Inputs(mask, position, self.tokens), Inputs(mask, position, self.cache)
+        tokens, steps = MacroInputs(mask, position, self.tokens), MacroInputs(mask, position, self.cache)
         return read_in_parts(self.model, e, tokens, steps, fold=_as_they_are, last=_as_they_are)
 
 

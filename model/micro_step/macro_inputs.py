@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from model.causal_lm.forward import body
-from model.micro_step.cache_folding import read_folded
+from model.micro_step.cache_folding import read_with_folded_cache
 from model.micro_step.layer_split import run_lower, run_upper
 from model.micro_step.outputs import Macro, states_of
 from model.micro_step.segment_layout import Layout
@@ -29,7 +29,7 @@ Gather = Callable[[Tensor], Tensor]  # [B, N, d] -> [B, S, d]
 
 
 @dataclass(frozen=True)
-class Inputs:
+class MacroInputs:
     """Where a part of the base reads, and what it has read before."""
 
     mask: Tensor  # [B, N], or [B, S]; with a cache its slots too
@@ -53,12 +53,12 @@ def read_segments(model: MicroStepPreTrainedModel, e: Tensor, plan: Layout, outp
         steps = _folded(model, e, plan)
         return model.macro(steps, plan.segments, plan.macro_position, None, output_attentions)
     if model.config.folds_cache:
-        return read_folded(model, e, plan, output_attentions)
+        return read_with_folded_cache(model, e, plan, output_attentions)
     return read_in_parts(
         model,
         e,
-        Inputs(plan.real, plan.position),
-        Inputs(plan.segments, plan.macro_position),
+        MacroInputs(plan.real, plan.position),
+        MacroInputs(plan.segments, plan.macro_position),
         fold=lambda states: _folded(model, states, plan),
         last=plan.at_last,
         output_attentions=output_attentions,
@@ -68,8 +68,8 @@ def read_segments(model: MicroStepPreTrainedModel, e: Tensor, plan: Layout, outp
 def read_in_parts(
     model: MicroStepPreTrainedModel,
     e: Tensor,
-    tokens: Inputs,
-    steps: Inputs,
+    tokens: MacroInputs,
+    steps: MacroInputs,
     fold: Gather,
     last: Gather,
     output_attentions: bool = False,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from model.micro_step.configuration import MicroStepConfig
 
 
-class Mean(nn.Module):
+class MeanMerger(nn.Module):
     """mean_i e_i, or the last of the states; the others add to it."""
 
     def __init__(self, config: MicroStepConfig) -> None:
@@ -34,7 +34,7 @@ class Mean(nn.Module):
         return torch.zeros_like(mean)
 
 
-class ResidualSoftmax(Mean):
+class ResidualSoftmaxMerger(MeanMerger):
     """O(sum_i g_i * e_i), g_i a softmax over the segment's tokens, each dimension on its own, of MLP([e_i; p_i])."""
 
     def __init__(self, config: MicroStepConfig) -> None:
@@ -47,14 +47,14 @@ class ResidualSoftmax(Mean):
         nn.init.zeros_(self.out.weight)
 
     def correction(self, e: Tensor, there: Tensor, mean: Tensor) -> Tensor:
-        """See `Mean`."""
+        """See `MeanMerger`."""
         gate = self.gate(F.silu(self.inner(_placed(e, self.position))))
         weight = gate.masked_fill(~there[..., None], float("-inf")).softmax(1)
         out: Tensor = self.out((weight * e).sum(1))
         return out
 
 
-class Attention(Mean):
+class AttentionMerger(MeanMerger):
     """Attention with the mean as query, over keys and values from [e_i; p_i], several heads."""
 
     def __init__(self, config: MicroStepConfig) -> None:
@@ -69,14 +69,14 @@ class Attention(Mean):
         nn.init.zeros_(self.out.weight)
 
     def correction(self, e: Tensor, there: Tensor, mean: Tensor) -> Tensor:
-        """See `Mean`."""
+        """See `MeanMerger`."""
         placed = _placed(e, self.position)
         query, key, value = self.query(mean)[:, None], self.key(placed), self.value(placed)
         out: Tensor = self.out(_attend(query, key, value, there, self.heads)[:, 0])
         return out
 
 
-class LocalEncoder(Mean):
+class LocalEncoderMerger(MeanMerger):
     """A small transformer over [e_i; p_i] that sees the whole segment, pooled by cross-attention from the mean."""
 
     def __init__(self, config: MicroStepConfig) -> None:
@@ -95,18 +95,22 @@ class LocalEncoder(Mean):
         nn.init.zeros_(self.out.weight)
 
     def correction(self, e: Tensor, there: Tensor, mean: Tensor) -> Tensor:
-        """See `Mean`."""
+        """See `MeanMerger`."""
         read = self.layers(self.inner(_placed(e, self.position)), src_key_padding_mask=~there)
         key, value = self.key_value(read).chunk(2, -1)
         out: Tensor = self.out(_attend(self.query(mean)[:, None], key, value, there, self.heads)[:, 0])
         return out
 
 
-def build_merger(config: MicroStepConfig) -> Mean:
+def build_merger(config: MicroStepConfig) -> MeanMerger:
     """The merger that a configuration names, fresh; where only the cache is folded, one without weights."""
     if config.merger == "mean" or config.folds_cache:
-        return Mean(config)
-    classes = {"residual_softmax": ResidualSoftmax, "attention": Attention, "local_encoder": LocalEncoder}
+        return MeanMerger(config)
+    classes = {
+        "residual_softmax": ResidualSoftmaxMerger,
+        "attention": AttentionMerger,
+        "local_encoder": LocalEncoderMerger,
+    }
     return classes[config.merger](config)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 
-from model.causal_lm.chunked_cross_entropy import HeadLoss, head_loss
+from model.causal_lm.chunked_cross_entropy import HeadLoss, chunked_lm_head_loss
 from model.causal_lm.forward import logits_of, vocabulary
 from model.decoding.generation_config import end_ids, inferred_mask
 from model.decoding.merged import SegmentedGeneration, generate_segments
@@ -238,7 +238,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
             teacher = torch.where(theirs.isnan(), states.detach(), theirs)  # its own teach nothing
         weight = torch.full((len(row),), 1 / count, device=states.device)
         weights = self.config.teacher_weight, self.config.token_weight
-        told: HeadLoss = head_loss(self.base, states, labels[row, token], weight, teacher, *weights)
+        told: HeadLoss = chunked_lm_head_loss(self.base, states, labels[row, token], weight, teacher, *weights)
         out.labelled, out.loss = labelled, told.loss
         out.token_loss = told.nll.sum() / count
         out.teacher_loss = told.divergence.sum() / count if teacher is not None else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from model.causal_lm.attention_capture import Rows, capture, layers_of, private_copy
+from model.causal_lm.attention_capture import AttentionRows, capture, layers_of, private_copy
 from model.causal_lm.attention_layers import check_attention, readable, whole_maps, with_attention
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.finite import check_states
@@ -157,7 +157,7 @@ def _mean_rows(
     if n < 1:
         return
     _check_memory(model, n, len(layers))
-    held: list[Rows]
+    held: list[AttentionRows]
     if readable(model).whole:
         maps = whole_maps(model, torch.as_tensor(fed_ids(row, prefix), device=model.device)[None])
         held = [maps[layer] for layer in layers]
@@ -175,7 +175,9 @@ def _mean_rows(
             progress(0.5 + 0.5 * end / n)
 
 
-def _averaged(held: Sequence[Rows], begin: int, end: int, heads: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+def _averaged(
+    held: Sequence[AttentionRows], begin: int, end: int, heads: Sequence[int] | None
+) -> tuple[Tensor, Tensor]:
     rows, seen = held[0].rows(begin, end, heads).mean(0), held[0].visible(begin, end)
     for layer in held[1:]:
         rows += layer.rows(begin, end, heads).mean(0)

@@ -16,7 +16,7 @@ from typing import Any
 
 from model.errors import TextError
 from model.text.document import PLAIN, SEPARATOR, Document
-from model.text.message_spans import Kept, place
+from model.text.message_spans import ContentSpan, place
 
 FOLD = "\n\n"  # between a system message and the first question, where a template has no system message
 _NOW = re.compile(r"""\bstrftime_now\(\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*\)""")
@@ -24,7 +24,7 @@ _NOW_BY_NAME = re.compile(r"\bstrftime_now\s*\(")
 
 
 @dataclass(frozen=True)
-class Piece:
+class RenderedPiece:
     """Characters [start, end) of a rendered text hold document.text[source : source + end - start]."""
 
     role: str
@@ -38,14 +38,14 @@ class Rendered:
     """What one model reads, and where the document's own characters stand in it. Others of its are not read."""
 
     text: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[RenderedPiece, ...]
     chat: bool  # whether a chat template was applied
     notes: tuple[str, ...] = ()  # what a reader must know: characters left out, a date that was written, ...
     date: str | None = None  # YYYY-MM-DD that the template wrote
 
 
 @dataclass(frozen=True)
-class Part:
+class TemplatePart:
     """Characters [at, at + length) of a turn's content are document.text[source : source + length]."""
 
     role: str
@@ -61,7 +61,7 @@ class Turn:
     role: str
     content: str
     extras: tuple[tuple[str, Any], ...]
-    parts: tuple[Part, ...]
+    parts: tuple[TemplatePart, ...]
 
     def given(self, content: str, without: str = "") -> dict[str, Any]:
         """The turn with some content, and without one of its extras."""
@@ -103,7 +103,7 @@ def _raw(document: Document) -> Rendered:
     pieces, position, notes = [], 0, list(document.notes)
     for number, message in enumerate(document.messages, 1):
         end = position + len(message.content)
-        pieces.append(Piece(message.role, position, end, position))
+        pieces.append(RenderedPiece(message.role, position, end, position))
         position = end + len(SEPARATOR)
         if extras := [name for name in message.extras if name in ("tool_calls", "reasoning_content")]:
             notes.append(f"without a chat template, {' and '.join(extras)} of message {number} are not read")
@@ -114,7 +114,7 @@ def _turns(document: Document) -> list[Turn]:
     turns, source = [], 0
     for message in document.messages:
         role, n = "user" if message.role == PLAIN else message.role, len(message.content)
-        turns.append(Turn(role, message.content, tuple(message.extras.items()), (Part(role, 0, n, source),)))
+        turns.append(Turn(role, message.content, tuple(message.extras.items()), (TemplatePart(role, 0, n, source),)))
         source += n + len(SEPARATOR)
     return turns
 
@@ -217,18 +217,18 @@ class _Template:
             raise TextError(f"the model's chat template refuses this conversation: {error}") from error
 
 
-def _pieces(turn: Turn, kept: Kept) -> list[Piece]:
+def _pieces(turn: Turn, kept: ContentSpan) -> list[RenderedPiece]:
     """What a kept stretch of a turn holds of the document."""
     found = []
     for part in turn.parts:
         begin, end = max(kept.begin, part.at), min(kept.end, part.at + part.length)
         if begin < end:
             start = kept.start + begin - kept.begin
-            found.append(Piece(part.role, start, start + end - begin, part.source + begin - part.at))
+            found.append(RenderedPiece(part.role, start, start + end - begin, part.source + begin - part.at))
     return found
 
 
-def _left_out(turns: Sequence[Turn], kept: Sequence[Kept]) -> list[str]:
+def _left_out(turns: Sequence[Turn], kept: Sequence[ContentSpan]) -> list[str]:
     """What to say of characters that the template drops; white space at the ends of a message is not worth a word."""
     notes = []
     for i, turn in enumerate(turns):

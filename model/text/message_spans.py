@@ -21,7 +21,7 @@ _PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
 
 @dataclass(frozen=True)
-class Kept:
+class ContentSpan:
     """Characters [begin, end) of a turn's content stand in the rendered text from `start` on."""
 
     turn: int
@@ -30,7 +30,9 @@ class Kept:
     start: int
 
 
-def place(contents: Sequence[str], text: str, apply: Callable[[Sequence[str]], str], source: str) -> tuple[Kept, ...]:
+def place(
+    contents: Sequence[str], text: str, apply: Callable[[Sequence[str]], str], source: str
+) -> tuple[ContentSpan, ...]:
     """Find the contents of a conversation in its rendered text.
 
     Args:
@@ -49,7 +51,9 @@ def place(contents: Sequence[str], text: str, apply: Callable[[Sequence[str]], s
 # --- contents as they are, or stripped
 
 
-def _between_gaps(contents: Sequence[str], text: str, apply: Callable[[Sequence[str]], str]) -> tuple[Kept, ...] | None:
+def _between_gaps(
+    contents: Sequence[str], text: str, apply: Callable[[Sequence[str]], str]
+) -> tuple[ContentSpan, ...] | None:
     used = set().union(*contents)
     mark = next((chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in used), None)
     marked = [i for i, content in enumerate(contents) if content]
@@ -75,7 +79,7 @@ def _between_gaps(contents: Sequence[str], text: str, apply: Callable[[Sequence[
         if kept is None:
             return None
         begin = contents[i].find(kept)
-        found.append(Kept(i, begin, begin + len(kept), position))
+        found.append(ContentSpan(i, begin, begin + len(kept), position))
         position += len(kept) + len(gap)
     return tuple(found)
 
@@ -95,7 +99,7 @@ def _kept(text: str, position: int, content: str, gap: str, last: bool) -> str |
 
 def _by_characters(
     contents: Sequence[str], text: str, apply: Callable[[Sequence[str]], str], source: str
-) -> tuple[Kept, ...]:
+) -> tuple[ContentSpan, ...]:
     """Longest stretches of contents that stand in the text, from characters that are each marked.
 
     White space stays, since templates strip it, and so do the words that the template itself knows, such as <think>:
@@ -155,9 +159,9 @@ class _Marks:
         return marked.translate(self.character)
 
 
-def _stretches(contents: Sequence[str], text: str, marks: _Marks, marked: str) -> list[Kept]:
+def _stretches(contents: Sequence[str], text: str, marks: _Marks, marked: str) -> list[ContentSpan]:
     """Runs of marked characters that stand together in content and text, with the unmarked ones between and beside."""
-    found: list[Kept] = []
+    found: list[ContentSpan] = []
     for start, character in enumerate(marked):
         if character not in marks.place:
             continue
@@ -168,15 +172,17 @@ def _stretches(contents: Sequence[str], text: str, marks: _Marks, marked: str) -
         if last is not None and turn == last.turn:
             begin, between = last.start + last.end - last.begin, contents[turn][last.end : at]
             if text[begin:start] == between:
-                found[-1] = Kept(turn, last.begin, at + 1, last.start)
+                found[-1] = ContentSpan(turn, last.begin, at + 1, last.start)
                 continue
-        found.append(Kept(turn, at, at + 1, start))
+        found.append(ContentSpan(turn, at, at + 1, start))
     for i in range(len(found)):  # what one takes, the next cannot
         found[i] = _widened(found[i], found[i - 1] if i else None, found[i + 1 : i + 2], contents, text)
     return found
 
 
-def _widened(kept: Kept, before: Kept | None, following: Sequence[Kept], contents: Sequence[str], text: str) -> Kept:
+def _widened(
+    kept: ContentSpan, before: ContentSpan | None, following: Sequence[ContentSpan], contents: Sequence[str], text: str
+) -> ContentSpan:
     """A stretch with the unmarked characters beside it; white space at the rim may be the template's, and is left."""
     content, after = contents[kept.turn], following[0] if following else None
     lowest = before.end if before is not None and before.turn == kept.turn else 0
@@ -193,10 +199,10 @@ def _widened(kept: Kept, before: Kept | None, following: Sequence[Kept], content
         begin, start = begin + 1, start + 1
     while content[end - 1].isspace():
         end -= 1
-    return Kept(kept.turn, begin, end, start)
+    return ContentSpan(kept.turn, begin, end, start)
 
 
-def _checked(contents: Sequence[str], text: str, found: list[Kept]) -> tuple[Kept, ...]:
+def _checked(contents: Sequence[str], text: str, found: list[ContentSpan]) -> tuple[ContentSpan, ...]:
     """The stretches, once it is sure that they hold what they say and that no message is missing as a whole."""
     for kept in found:
         if contents[kept.turn][kept.begin : kept.end] != text[kept.start : kept.start + kept.end - kept.begin]:

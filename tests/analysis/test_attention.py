@@ -12,19 +12,19 @@ from analysis.attention import layer as layer_module
 from analysis.attention import maps as maps_module
 from analysis.attention import overview as overview_module
 from analysis.attention.layer import layer_attention
-from analysis.attention.maps import Window, cells, received, row, window
+from analysis.attention.maps import MapWindow, cells, received, row, window
 from analysis.attention.overview import overview
-from analysis.attention.pooling import Grid, Pooler
-from analysis.attention.positions import Reading, attend, encode_whole, read
-from analysis.attention.request import LayerOf, OverviewOf, ReadingOf
-from analysis.attention.result import AttentionRequest, AttentionView, check_comparable, open_look
+from analysis.attention.pooling import PooledGrid, Pooler
+from analysis.attention.positions import AttentionPositions, attend, encode_whole, read
+from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery
+from analysis.attention.result import AttentionRequest, AttentionView, check_comparable, compute_attention
 from analysis.attention.rollout import rollout
 from analysis.attention.segments import SegmentRows
 from analysis.attention.statistics import STATISTICS
 from analysis.segmentation.strategy import Strategy
 from model.errors import MicroStepError, TooLarge
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.hub.model_info import MicroFacts
+from model.hub.model_info import MicroStepInfo
 from model.text.document import Document
 from tests.support.micro_steps import micro_step
 from tests.support.tiny import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
@@ -68,7 +68,7 @@ def test_every_layer_and_head_equals_eager_attention(family, bos, facts, monkeyp
     loaded = wrapped(tiny_model(family), facts, bos)
     reading = reading_of(loaded)
     truth, precise = eager(tiny_model(family), reading), eager(double(family), reading)
-    everything = Window.of(len(reading))
+    everything = MapWindow.of(len(reading))
     for layer in range(3):
         found = layer_attention(loaded, reading, layer)
         for head in range(4):
@@ -142,7 +142,7 @@ def test_learned_sinks_leave_less_than_one_and_statistics_say_so(facts):
     np.testing.assert_allclose(found.statistics, slow_statistics(truth, reading, (0,)), atol=2e-4, rtol=2e-4)
     assert found.kept is not None
     np.testing.assert_allclose(
-        np.nan_to_num(window(found.kept.rows_of(3), Window.of(len(reading)))), truth[1, 3], rtol=1e-5, atol=5e-6
+        np.nan_to_num(window(found.kept.rows_of(3), MapWindow.of(len(reading)))), truth[1, 3], rtol=1e-5, atol=5e-6
     )
 
 
@@ -150,7 +150,7 @@ def test_learned_sinks_leave_less_than_one_and_statistics_say_so(facts):
 @pytest.mark.parametrize("bos", [False, True])
 def test_a_model_that_merges_is_read_macro_step_by_macro_step(family, bos, facts):
     model = micro_step(family)
-    micro = MicroFacts("merged", 4, "residual_softmax", 2, (1, 2, 3), False, None, None, False)
+    micro = MicroStepInfo("merged", 4, "residual_softmax", 2, (1, 2, 3), False, None, None, False)
     loaded = wrapped(model, replace(facts, micro_step=micro), bos)
     reading = reading_of(loaded)
     assert reading.merged and len(reading) < len(reading.encoded)
@@ -192,7 +192,7 @@ def random_map(n, seed=0):
 @pytest.mark.parametrize("pool", ["max", "mean"])
 @pytest.mark.parametrize("block", [1, 5, 1000])
 def test_pooling_by_blocks_equals_pooling_at_once(n, most, pool, block):
-    array, grid = random_map(n), Grid(n, most)
+    array, grid = random_map(n), PooledGrid(n, most)
     pooler = Pooler(grid, pool, 1)
     for begin in range(0, n, block):
         end = min(n, begin + block)
@@ -206,13 +206,13 @@ def test_pooling_by_blocks_equals_pooling_at_once(n, most, pool, block):
             seen = array[part][visible[part]]
             expected = np.nan if not len(seen) else seen.max() if pool == "max" else seen.mean(dtype=np.float64)
             np.testing.assert_allclose(found[i, j], expected, rtol=1e-5, atol=1e-6)
-    whole = cells(Whole(array), Window.of(n), most, pool)
+    whole = cells(Whole(array), MapWindow.of(n), most, pool)
     np.testing.assert_allclose(whole.weight, found, rtol=1e-5, atol=1e-6)
     assert whole.step == step
 
 
 def test_mean_pooling_keeps_the_total(facts):
-    array, grid = random_map(100), Grid(100, 16)
+    array, grid = random_map(100), PooledGrid(100, 16)
     pooler = Pooler(grid, "mean", 1)
     pooler.add(0, torch.as_tensor(array[None]))
     assert np.nansum(pooler.done()[0] * grid.pairs) == pytest.approx(100, abs=1e-4)  # every row sums to one
@@ -223,7 +223,7 @@ def test_mean_pooling_keeps_the_total(facts):
 )
 def test_windows_rows_and_what_is_received(queries, keys):
     array = random_map(30)
-    map_, part = Whole(array), Window.of(30, queries, keys)
+    map_, part = Whole(array), MapWindow.of(30, queries, keys)
     later = np.arange(*keys) > np.arange(*queries)[:, None]
     np.testing.assert_array_equal(window(map_, part), np.where(later, np.nan, array[slice(*queries), slice(*keys)]))
     for pool in ("max", "mean"):
@@ -243,7 +243,7 @@ def test_windows_rows_and_what_is_received(queries, keys):
 @pytest.mark.parametrize("wrong", [(0, 0), (5, 4), (-1, 3), (0, 31)])
 def test_windows_outside_of_a_map_are_refused(wrong):
     with pytest.raises(MicroStepError, match=r"within 0:30"):
-        Window.of(30, wrong)
+        MapWindow.of(30, wrong)
 
 
 def test_segments_sum_keys_and_average_queries():
@@ -255,9 +255,9 @@ def test_segments_sum_keys_and_average_queries():
         [[array[a:b, c:d].sum(1).mean() for c, d in zip(edges, edges[1:])] for a, b in zip(edges, edges[1:])]  # noqa: B905
     )
     assert map_.size == 7
-    np.testing.assert_allclose(np.nan_to_num(window(map_, Window.of(7))), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.nan_to_num(window(map_, MapWindow.of(7))), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(map_.rows(2, 5), expected[2:5, :5], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(np.nan_to_num(window(map_, Window.of(7))).sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.nan_to_num(window(map_, MapWindow.of(7))).sum(1), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
@@ -327,7 +327,7 @@ def test_a_text_longer_than_the_context_is_cut_and_said(facts):
 
 def test_words_and_places_of_positions(facts):
     loaded = wrapped(tiny_model("llama"), facts, True)
-    reading: Reading = reading_of(loaded)
+    reading: AttentionPositions = reading_of(loaded)
     assert reading.words[0] == "BOS" and reading.source[0].tolist() == [-1, -1]
     for p, (a, b) in enumerate(reading.source[1:].tolist(), 1):
         assert TEXT[a:b] == reading.words[p] and reading.at(a) == p
@@ -346,13 +346,13 @@ def pair(models):
 
 def test_questions_are_answered_as_their_functions_do(pair):
     (spec, _), give = pair
-    asked = ReadingOf("A", spec, Document.plain(TEXT), strategy=Strategy.of("entropy", {"threshold": 2.0}))
+    asked = PositionsQuery("A", spec, Document.plain(TEXT), strategy=Strategy.of("entropy", {"threshold": 2.0}))
     reading = asked.run(give)
-    found = OverviewOf(asked).run(give, None, reading)
+    found = OverviewQuery(asked).run(give, None, reading)
     assert found.reading is reading and asked.cost(give(spec)).work > 0
-    assert ReadingOf("A", spec, Document.plain(TEXT)).cost(give(spec)).work == 0  # words need no run
+    assert PositionsQuery("A", spec, Document.plain(TEXT)).cost(give(spec)).work == 0  # words need no run
     np.testing.assert_allclose(
-        np.nan_to_num(window(LayerOf(asked, 1).run(give).rows_of(2), Window.of(len(reading)))),
+        np.nan_to_num(window(LayerQuery(asked, 1).run(give).rows_of(2), MapWindow.of(len(reading)))),
         np.nan_to_num(found.maps[1, 2]),
         rtol=1e-5,
         atol=1e-6,
@@ -366,7 +366,7 @@ def test_word_segments_without_scores_are_those_of_the_segmentation(pair):
     (spec, _), give = pair
     document = Document.plain(TEXT)
     for strategy in (Strategy.of("word"), Strategy.of("fixed", {"k": 3})):
-        found = ReadingOf("A", spec, document, strategy=strategy).run(give)
+        found = PositionsQuery("A", spec, document, strategy=strategy).run(give)
         usual = gather(give(spec), document, strategy.name, strategy.parameters)
         expected = segment(strategy.name, usual.inputs, 4, **strategy.parameters).starts
         np.testing.assert_array_equal(found.token_starts, expected)
@@ -375,15 +375,20 @@ def test_word_segments_without_scores_are_those_of_the_segmentation(pair):
 def test_the_difference_is_bs_minus_as(pair):
     (a, b), give = pair
     document, view = Document.plain(TEXT), AttentionView(layer=1, head=2, pinned=20)
-    both = open_look(AttentionRequest((("A", a), ("B", b)), document), view, give, "map")
-    each = [open_look(AttentionRequest((pair_,), document), view, give, "map") for pair_ in (("A", a), ("B", b))]
+    both = compute_attention(AttentionRequest((("A", a), ("B", b)), document), view, give, "map")
+    each = [
+        compute_attention(AttentionRequest((pair_,), document), view, give, "map") for pair_ in (("A", a), ("B", b))
+    ]
     np.testing.assert_allclose(
         both.cells().weight, each[1].cells().weight - each[0].cells().weight, rtol=1e-5, atol=1e-6
     )
     np.testing.assert_allclose(both.spread()[0], each[1].spread()[0] - each[0].spread()[0], rtol=1e-5, atol=1e-6)
     assert both.query == each[0].query == both.reading.at(20)
-    both = open_look(AttentionRequest((("A", a), ("B", b)), document), view, give, "statistics")
-    each = [open_look(AttentionRequest((pair_,), document), view, give, "statistics") for pair_ in (("A", a), ("B", b))]
+    both = compute_attention(AttentionRequest((("A", a), ("B", b)), document), view, give, "statistics")
+    each = [
+        compute_attention(AttentionRequest((pair_,), document), view, give, "statistics")
+        for pair_ in (("A", a), ("B", b))
+    ]
     np.testing.assert_allclose(
         both.statistic("distance"), each[1].statistic("distance") - each[0].statistic("distance"), rtol=1e-5, atol=1e-6
     )
@@ -398,9 +403,9 @@ def test_segments_are_subtracted_from_the_same_segments(pair, turned):
     view = AttentionView(layer=1, source="mean", level="segments")
     request = AttentionRequest((("A", specs["a"]), ("B", specs["b"])), document, strategy=strategy)
 
-    both = open_look(request, view, give, "map")
+    both = compute_attention(request, view, give, "map")
     a, b = (side.reading for side in both.sides)
-    own = [ReadingOf("A", specs[key], document, strategy=strategy).run(give) for key in "ab"]
+    own = [PositionsQuery("A", specs[key], document, strategy=strategy).run(give) for key in "ab"]
     assert not np.array_equal(own[0].token_starts, own[1].token_starts)
     np.testing.assert_array_equal(b.token_starts, a.token_starts)
     np.testing.assert_array_equal(a.token_starts, own[0].token_starts)
@@ -415,7 +420,7 @@ def test_segments_are_subtracted_from_the_same_segments(pair, turned):
 def test_models_that_cut_differently_are_not_subtracted(models):
     specs = (("A", ModelSpec(str(models["base"]))), ("B", ModelSpec(str(models["other"]))))
     with pytest.raises(MicroStepError, match="same tokenizer"):
-        open_look(AttentionRequest(specs, Document.plain(TEXT)), AttentionView(), load, "map")
+        compute_attention(AttentionRequest(specs, Document.plain(TEXT)), AttentionView(), load, "map")
 
 
 # --- the command line

@@ -7,18 +7,25 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.attention.evenness.statistics import FIGURES, Sums, document_units, measure, segment_units, verdict
+from analysis.attention.evenness.statistics import (
+    FIGURES,
+    EvennessSums,
+    document_units,
+    measure,
+    segment_units,
+    verdict,
+)
 from analysis.attention.micro.request import MicroRequest
-from analysis.attention.micro.segments import TrainingCut, model_of, readable_starts, training_of
+from analysis.attention.micro.segments import TrainingSegments, model_of, readable_starts, training_of
 from analysis.attention.micro.tables import figure_table, finding, segment_figures, slot_table, weight_table
-from analysis.attention.micro.weights import BATCH_TOKENS, CutRow, eager_copy, micro_blocks
+from analysis.attention.micro.weights import BATCH_TOKENS, SegmentedRow, eager_copy, micro_blocks
 from analysis.generation.result import Decoding
 from analysis.intervals import Estimate
-from analysis.segmentation.features import Gathering
+from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.strategy import Strategy
 from model.errors import MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from model.micro_step.micro_decoder import layers_of
 from model.text.document import Document, Message
 from tests.support.micro_steps import BASES, MERGERS, micro_step, random_starts, scramble
@@ -34,7 +41,7 @@ def rows_of(lengths, seed=0):
     for i, n in enumerate(lengths):
         ids = torch.randint(5, 400, (1, n), generator=generator)
         starts = random_starts(ids, 1, M, seed + i)[0].numpy()
-        found.append(CutRow(ids[0].numpy(), readable_starts(starts, 0)))
+        found.append(SegmentedRow(ids[0].numpy(), readable_starts(starts, 0)))
     return found
 
 
@@ -194,9 +201,9 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(TooLarge, match="512"):
         list(micro_blocks(model, rows_of([513]), True, M))
     with pytest.raises(MicroStepError, match="at most 2"):
-        list(micro_blocks(model, [CutRow(np.arange(5, 10), np.array([1, 1, 0, 0, 0], bool))], True, 2))
+        list(micro_blocks(model, [SegmentedRow(np.arange(5, 10), np.array([1, 1, 0, 0, 0], bool))], True, 2))
     with pytest.raises(ValueError, match="first two"):
-        CutRow(np.arange(3), np.array([True, False, True]))
+        SegmentedRow(np.arange(3), np.array([True, False, True]))
 
 
 # --- evenness
@@ -230,10 +237,10 @@ def test_evenness_has_its_ends_and_its_definition():
 
 def test_a_query_with_nothing_on_the_context_is_left_out_and_one_state_has_no_evenness():
     weights, k = given([[0.0, 0.0, 1.0], [0.25, 0.25, 0.25, 0.25]])
-    sums = Sums.of([(np.array([0]), weights)], k, segment_units(1))
+    sums = EvennessSums.of([(np.array([0]), weights)], k, segment_units(1))
     assert sums.figure("evenness").mean == 1 and sums.counted.sum() == 1 and sums.queries.sum() == 2
     weights, k = given([[0.5, 0.5]])
-    sums = Sums.of([(np.array([0]), weights)], k, segment_units(1))
+    sums = EvennessSums.of([(np.array([0]), weights)], k, segment_units(1))
     assert np.isnan(sums.figure("evenness").mean) and sums.effective.mean == 1
 
 
@@ -252,8 +259,8 @@ def test_the_average_is_the_mean_of_singles_and_sums_add_up():
     weights = random_weights(60)
     owners = np.sort(np.random.default_rng(1).integers(0, 12, 60))
     units = document_units(12)
-    whole = Sums.of([(owners, weights)], 4, units)
-    parts = Sums.of([(owners[:25], weights[:25]), (owners[25:], weights[25:])], 4, units)
+    whole = EvennessSums.of([(owners, weights)], 4, units)
+    parts = EvennessSums.of([(owners[:25], weights[:25]), (owners[25:], weights[25:])], 4, units)
     for name in ("queries", "weights", "figures", "counted", "top"):
         np.testing.assert_allclose(getattr(whole, name), getattr(parts, name))
     with warnings.catch_warnings(action="ignore"):  # slots that no query sees
@@ -281,13 +288,13 @@ def test_intervals_are_over_units_and_narrow_with_them():
         row = [share, *[(1 - share) / 3] * 3, 0.0]
         weights, k = given([row])
         effective.append((np.array([d]), weights))
-    sums = Sums.of(effective, k, units)
+    sums = EvennessSums.of(effective, k, units)
     values = np.array([measure(w, k).figures[1].item() for _, w in effective])
     draws = np.random.default_rng(5).choice(values, (4000, 40)).mean(1)
     assert sums.effective.mean == pytest.approx(values.mean())
     assert sums.effective.low == pytest.approx(np.quantile(draws, 0.025), abs=0.06)
     assert sums.effective.high == pytest.approx(np.quantile(draws, 0.975), abs=0.06)
-    one = Sums.of(effective[:1], k, segment_units(1))
+    one = EvennessSums.of(effective[:1], k, segment_units(1))
     assert math.isnan(one.effective.low) and verdict(one.effective, k) == "undecided"
     assert segment_units(4500).kind == "runs of 5 segments" and segment_units(27).in_order
 
@@ -305,10 +312,10 @@ def test_the_verdict_follows_its_rule():
 def test_a_text_has_the_weights_of_its_segments_with_and_without_bos(models, name):
     spec = ModelSpec(str(models[name]))
     found = MicroRequest(spec, Document.plain(TEXT), strategy=Strategy.of("fixed", {"k": 3})).run(load)
-    model, encoded = wrapped(load(spec)).model, found.encoded
+    model, encoded = wrap(load(spec)).model, found.encoded
     bos = list(encoded.prefix)
     assert bool(bos) == (name == "other") and found.untrained and any("untrained" in note for note in found.notes)
-    row = CutRow(np.array([*bos, *encoded.ids]), np.array([True] * len(bos) + found.starts.tolist()))
+    row = SegmentedRow(np.array([*bos, *encoded.ids]), np.array([True] * len(bos) + found.starts.tolist()))
     expected = segments_of(row)
     assert [(a - len(bos), n) for a, n in expected] == list(zip(found.first, found.length, strict=True))
     _, _, _, weights = joined(micro_blocks(model, [row], True, M))
@@ -355,20 +362,20 @@ def test_what_the_model_writes_is_cut_where_it_cut(models):
 
 def test_a_trained_model_is_cut_as_its_recipe_says(models, tmp_path):
     folder = tmp_path / "trained"
-    model = wrapped(load(ModelSpec(str(models["sft"])))).model
+    model = wrap(load(ModelSpec(str(models["sft"])))).model
     scramble(model)
     model.save_modules(folder, str(models["sft"]))
     said = f"name: x\nseed: 0\nbase: {{name: {models['sft']}}}\nstages: []\n"
     assert training_of(str(folder)) is None
     (folder / "recipe.yaml").write_text(said + "segmentation: {rule: fixed, parameters: {k: 2}, max_length: 4}\n")
-    request = MicroRequest(ModelSpec(str(folder)), Document.plain(TEXT), how=Gathering())
+    request = MicroRequest(ModelSpec(str(folder)), Document.plain(TEXT), how=FeatureOptions())
     found = request.run(load)
     assert (found.length == 2).all() and "as in training" in found.cut and not found.untrained
     (folder / "recipe.yaml").write_text(said + "segmentation: {rule: confidence, target_length: 3.0}\n")
     found = request.run(load)
     assert len(found.starts) / found.starts.sum() == pytest.approx(3, abs=0.4) and "solved here for 3" in found.cut
     (folder / "recipe.yaml").write_text(said + "objective: draft\nsegmentation: {max_length: 3}\n")
-    assert training_of(str(folder)).cut == TrainingCut("fixed", (("k", 3.0),), None, known=True)
+    assert training_of(str(folder)).cut == TrainingSegments("fixed", (("k", 3.0),), None, known=True)
     (folder / "recipe.yaml").write_text("name: [")
     with pytest.raises(MicroStepError, match="YAML"):
         request.run(load)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.attention.evenness.statistics import UNDEFINED, verdict
-from analysis.attention.evenness.study import Asked, study
+from analysis.attention.evenness.study import EvennessQuery, study
 from analysis.attention.evenness.tables import findings, study_text
 from analysis.attention.evenness.texts import read_texts
 from analysis.attention.micro.figures import draw
@@ -47,11 +47,11 @@ def test_evenness_of_one_state_is_not_defined(folder):
     assert finding(found.sums) == f"{UNDEFINED}."
     for name in ("micro_segments", "micro_evenness"):
         drawn = draw(name, found, MicroView())
-        assert "evenness is not defined" in drawn.how and drawn.figure.data
+        assert "evenness is not defined" in drawn.caption and drawn.figure.data
 
 
 def test_a_study_says_so_too(folder, tmp_path):
     (tmp_path / "texts.jsonl").write_text('{"text": "the cat sat on the mat, and the dog sleeps on."}\n' * 2)
-    asked = Asked(read_texts(str(tmp_path / "texts.jsonl")), Strategy.of("fixed", {"k": 3}), untrained=False)
+    asked = EvennessQuery(read_texts(str(tmp_path / "texts.jsonl")), Strategy.of("fixed", {"k": 3}), untrained=False)
     found = study([ModelSpec(folder)], asked, load)
     assert "undefined" in study_text(found, "command") and "undefined" in findings(found.shown)[0]

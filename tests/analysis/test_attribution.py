@@ -10,7 +10,7 @@ import torch
 from analysis.attribution import methods
 from analysis.attribution.faithfulness import POINTS, faithfulness
 from analysis.attribution.grouping import grouped, offered, unit_table
-from analysis.attribution.methods import METHODS, Meter, attribute
+from analysis.attribution.methods import METHODS, AttributionProgress, attribute
 from analysis.attribution.request import AttributionRequest, default_target
 from analysis.attribution.targets import QUANTITIES, Problem, eligible, problem
 from analysis.uncertainty.scoring import encode_for, score_document
@@ -407,7 +407,7 @@ def test_deletion_takes_the_most_attributed_tokens_first(tiny):
     toy = Problem(QUANTITIES["entropy"], 10, 0, x, np.ones(10, dtype=bool), lambda e: e.sum((1, 2)), (tiny,))
     object.__setattr__(toy, "baseline", lambda name: torch.zeros_like(x))
     found = attribute(toy, "feature_ablation", "zero")
-    curves = faithfulness(toy, found, "zero", Meter(toy, 1, None))
+    curves = faithfulness(toy, found, "zero", AttributionProgress(toy, 1, None))
     left = [55.0 - sum(range(11 - k, 11)) for k in range(11)]
     np.testing.assert_allclose(curves.deletion, left)
     np.testing.assert_allclose(curves.insertion, 55 - np.array(left))

@@ -9,7 +9,7 @@ import pytest
 from analysis.attribution import methods
 from analysis.attribution.faithfulness import ROWS
 from analysis.attribution.methods import attribute
-from analysis.attribution.request import AttributionRequest, SegmentsOf, default_target
+from analysis.attribution.request import AttributionRequest, SegmentsQuery, default_target
 from analysis.attribution.targets import problem
 from analysis.segmentation.strategy import Strategy
 from analysis.uncertainty.scoring import encode_for, score_document
@@ -73,7 +73,7 @@ def test_the_default_target_is_the_most_open_token_with_something_before_it(tiny
 
 def test_segments_of_a_strategy_by_scores_or_by_text(tiny):
     count = len(encode_for(tiny, Document.plain(TEXT), False))
-    by_text = SegmentsOf("A", tiny.spec, Document.plain(TEXT), strategy=Strategy.parse("fixed:k=2.0"))
+    by_text = SegmentsQuery("A", tiny.spec, Document.plain(TEXT), strategy=Strategy.parse("fixed:k=2.0"))
     assert by_text.run(lambda _: tiny).starts.tolist() == [i % 2 == 1 or i == 0 for i in range(count)]
     assert by_text.cost(tiny).work == 0
     by_score = replace(by_text, strategy=Strategy.parse("entropy:threshold=3.0"))

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.attention.evenness.study import Asked, study
+from analysis.attention.evenness.study import EvennessQuery, study
 from analysis.attention.evenness.tables import read_study, shown, study_table, study_text
 from analysis.attention.evenness.texts import cut_texts, read_texts
 from analysis.attention.micro.cli import FIGURE_NAMES
 from analysis.attention.micro.request import MicroRequest
-from analysis.attention.micro.segments import TrainingCut, model_of, training_of
+from analysis.attention.micro.segments import TrainingSegments, model_of, training_of
 from analysis.attention.micro.tables import weight_table
 from analysis.segmentation.strategy import Strategy
 from data.prepared import read_prepared
@@ -50,7 +50,7 @@ def test_two_recipes_are_no_seeds_of_one(models, runs, tmp_path):
         said = (tmp_path / name / "recipe.yaml").read_text("utf-8").replace(f"name: {like}", f"name: {name}")
         (tmp_path / name / "recipe.yaml").write_text(said, "utf-8")
     specs = [ModelSpec(str(tmp_path / name)) for name in named]
-    asked = Asked(read_texts("samples", limit=3), Strategy.of("fixed", {"k": 2}), untrained=False)
+    asked = EvennessQuery(read_texts("samples", limit=3), Strategy.of("fixed", {"k": 2}), untrained=False)
     alike = study(specs, asked, load)
     assert [row.seeds for row in alike.together] == [(1, 0)], "but for name and seed they are the same"
     said = (tmp_path / "short" / "recipe.yaml").read_text("utf-8")
@@ -72,14 +72,14 @@ def test_prepared_rows_are_the_held_out_ones_cut_as_the_trainer_cuts(models, run
         one = slice(*held.offsets[i : i + 2])
         np.testing.assert_array_equal(row.ids, held.ids[one])
         np.testing.assert_array_equal(row.starts, held.starts[one])
-    other = cut_texts(load(ModelSpec(str(models["other"]))), texts, TrainingCut(), 4)  # another tokenizer: by text
+    other = cut_texts(load(ModelSpec(str(models["other"]))), texts, TrainingSegments(), 4)  # another tokenizer: by text
     assert len(other.rows) == 10 and other.rows[0].ids[0] == 1 and "no training says how" in other.cut
 
 
 def test_runs_seeds_and_untrained_modules_side_by_side(models, runs):
     specs = [ModelSpec(str(runs / name)) for name in ("short-0", "short-1", "draft")]
     told = []
-    found = study(specs, Asked(read_texts(str(runs / "made"))), load, told.append)
+    found = study(specs, EvennessQuery(read_texts(str(runs / "made"))), load, told.append)
     assert [row.name for row in found.rows] == ["short-0", "short-1", "draft", *REFERENCES]
     assert told[-1] == 1 and told == sorted(told)
     assert [row.name for row in found.together] == ["short"] and found.together[0].seeds == (0, 1)
@@ -101,13 +101,13 @@ def test_runs_seeds_and_untrained_modules_side_by_side(models, runs):
 def test_few_documents_are_the_units_still_and_strategies_are_the_same_for_all(models):
     """Segments of three documents say nothing of other documents: a wide interval of three units is right."""
     texts = read_texts("samples", limit=3)
-    found = study([ModelSpec(str(models["base"]))], Asked(texts, Strategy.of("fixed", {"k": 2})), load)
+    found = study([ModelSpec(str(models["base"]))], EvennessQuery(texts, Strategy.of("fixed", {"k": 2})), load)
     (row,) = found.rows
     assert row.documents == row.sums.units.count == 3 and row.sums.units.kind == "documents"
     assert row.stages == "untrained"
     assert row.sums.segments == row.sums.queries.sum()
     with pytest.raises(TextError, match="no segment has two tokens"):
-        study([ModelSpec(str(models["base"]))], Asked(texts, Strategy.of("fixed", {"k": 1})), load)
+        study([ModelSpec(str(models["base"]))], EvennessQuery(texts, Strategy.of("fixed", {"k": 1})), load)
 
 
 def test_what_cannot_be_read_is_said(models, runs, tmp_path):

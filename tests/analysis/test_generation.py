@@ -8,7 +8,7 @@ from analysis.generation import figures as figures
 from analysis.generation import sweep_figures as sweep_figures
 from analysis.generation.provenance import GenerationView, origin
 from analysis.generation.request import LONGEST_WORDS, GenerationRequest, beginning, prompt_of
-from analysis.generation.result import Answer, Decoding, Generation, Segments
+from analysis.generation.result import Answer, Decoding, GeneratedSegments, Generation
 from analysis.generation.summary import agreement, finding, promise
 from analysis.generation.sweep import SweepRequest, parse_taus
 from analysis.generation.tables import answer_table, is_timed, segment_table, sweep_table, timeline_table
@@ -71,7 +71,7 @@ def by_hand(loaded):
             lossless=lossless,
             prompt=encode(Document.plain("abc"), loaded.tokenizer),
             micro=written("abcdef", (1, 2, 3, 4, 5, 6), (0.9, 0.8, 0.5, 0.9, 0.7, 0.6)),
-            segments=Segments(
+            segments=GeneratedSegments(
                 np.array([0, 2, 5], dtype=np.int32),
                 ("unsure", "cap", "end"),
                 np.array([7, -1, -1]),

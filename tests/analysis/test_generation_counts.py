@@ -9,7 +9,7 @@ from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Decoding
 from benchmarks.decode import decode, setting
 from data.distill.run import DistillOptions, Prompt
-from data.distill.writing import Writer
+from data.distill.writing import AnswerWriter
 from model.decoding.generation_config import end_ids
 from model.decoding.sampling import probability_of
 from model.hub.loading import ModelSpec, load
@@ -185,6 +185,6 @@ def test_the_base_beside_a_model_ends_where_the_model_does(beside):
     made = setting(beside, ["the cat", "a dog"], 24)
     report = decode(made, confidence=1.1, repeats=1, rivals=())
     assert report["agreement"] == report["nll_ratio"] == report["rows"][1]["identical"] == 1
-    writer = Writer(loaded, DistillOptions(max_new_tokens=24))
+    writer = AnswerWriter(loaded, DistillOptions(max_new_tokens=24))
     (answer,) = writer.answer([Prompt("s", 0, (Message("user", "the cat"),))], 0, lambda tokens, answers: None)
     assert answer.ended and end_ids(writer._model) == end_ids(loaded.model)

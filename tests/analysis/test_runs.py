@@ -23,8 +23,8 @@ from analysis.runs.curves import CURVES, curve_table, log_table, smoothed
 from analysis.runs.discovery import MOST, Place, find_all, find_runs
 from analysis.runs.figure_style import colours, thinned, where
 from analysis.runs.figures import FIGURES, draw
-from analysis.runs.log import Follower, Look, RunLog, read_log
-from analysis.runs.log_cache import Shelf
+from analysis.runs.log import Follower, RunLog, RunStatus, read_log
+from analysis.runs.log_cache import LogCache
 from analysis.runs.positions import accuracy, position_curve_table, position_table
 from analysis.runs.provenance import RunsView
 from analysis.runs.summary import duration, summarise
@@ -32,11 +32,11 @@ from data.run_folder import CHECKPOINTS, FACTS, LOG, MODEL, from_line, read_fact
 from model.errors import MicroStepError, TextError
 from tests.support.command import call
 from tests.support.training_logs import facts, line, lines, save_run
-from trainer.metrics import Tally
+from trainer.metrics import MetricSums
 
 
 def run_of(log, name="tiny", look=None, **more):
-    return RunLog(name, Path("nowhere"), facts(name, **more), tuple(log), look or Look(True))
+    return RunLog(name, Path("nowhere"), facts(name, **more), tuple(log), look or RunStatus(True))
 
 
 def test_smoothing_equals_the_sum_that_defines_it():
@@ -67,10 +67,12 @@ def test_an_accuracys_interval_is_over_rows():
     row = torch.tensor([0] * 4 + [1] * 4 + [2] * 2)
     right = torch.tensor([1, 1, 1, 1, 1, 1, 0, 0, 0, 0], dtype=torch.bool)
     place = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1, 0, 0])
-    whole = Tally.of(2, place, torch.ones(10), right).with_rows(row, place, right)
-    parts = [Tally.of(2, place[a:b], torch.ones(b - a), right[a:b]).with_rows(row[a:b] - row[a], place[a:b], right[a:b])
-             for a, b in ((0, 4), (4, 10))]  # fmt: skip
-    found = Tally.nothing(2, torch.device("cpu"), rows=True) + parts[0] + parts[1]
+    whole = MetricSums.of(2, place, torch.ones(10), right).with_rows(row, place, right)
+    parts = [
+        MetricSums.of(2, place[a:b], torch.ones(b - a), right[a:b]).with_rows(row[a:b] - row[a], place[a:b], right[a:b])
+        for a, b in ((0, 4), (4, 10))
+    ]
+    found = MetricSums.nothing(2, torch.device("cpu"), rows=True) + parts[0] + parts[1]
     torch.testing.assert_close(found.rows, whole.rows)
     assert found.accuracy_errors[0] == pytest.approx(0.24980, abs=1e-5) and found.row_counts[0] == pytest.approx(25 / 9)
     told = line(10, "validation", accuracy=0.6, row_counts=found.row_counts, accuracy_errors=found.accuracy_errors)
@@ -260,7 +262,7 @@ def test_the_state_is_told_from_files(tmp_path):
 def test_a_shelf_reads_a_log_once_and_says_what_cannot_be_read(tmp_path, monkeypatch):
     save_run(tmp_path / "good", lines(200))
     (save_run(tmp_path / "bad") / FACTS).write_text("{}")
-    shelf, places = Shelf(), find_runs(tmp_path).places
+    shelf, places = LogCache(), find_runs(tmp_path).places
     found = shelf.briefly(places)
     assert [run.name for run in found.runs] == ["good"] and len(found.problems) == 1 and "version" in found.problems[0]
     assert tables.runs_table(found.runs).iloc[0]["steps"] == 200 and len(found.runs[0].of("train")) == 20
@@ -283,7 +285,7 @@ def test_facts_stand_side_by_side(tmp_path):
 
 
 def test_the_summary_is_of_the_lowest_validation():
-    fast, slow = run_of(lines(200, 4.0), "fast"), run_of(lines(400), "slow", Look(False))
+    fast, slow = run_of(lines(200, 4.0), "fast"), run_of(lines(400), "slow", RunStatus(False))
     only_train = run_of([line(10, loss=0.001)], "early")
     found = summarise([slow, fast, only_train])
     assert found is not None and found.best is fast and found.under_way is slow and found.line.step == 200
@@ -346,7 +348,7 @@ def test_figures_of_runs_with_little_in_them(name, theme):
     one_position = line(10, position_tokens=(5,), position_loss=(1.0,), position_accuracy=(0.5,))
     for log in ([], [line(10)], [line(10, "validation")], [one_position], [line(10, loss=float("nan"))]):
         drawn = draw(name, [run_of(log)], view)
-        assert drawn.figure.to_json() and drawn.how
+        assert drawn.figure.to_json() and drawn.caption
 
 
 def test_unknown_views_are_refused():

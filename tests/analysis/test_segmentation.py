@@ -9,13 +9,29 @@ import pandas as pd
 import pytest
 
 from analysis.export import bundle
-from analysis.segmentation.comparison import CutView, open_bench, value_range, why_words
+from analysis.segmentation.comparison import CutView, compare_strategies, value_range, why_words
 from analysis.segmentation.corpus_view import StoreSides
-from analysis.segmentation.features import WIDTH, Attention, Gathering, Hidden, Window, extra_for
+from analysis.segmentation.features import (
+    WIDTH,
+    AttentionFeature,
+    FeatureOptions,
+    HiddenFeature,
+    WindowFeature,
+    features_needed,
+)
 from analysis.segmentation.figures import FIGURES, draw
 from analysis.segmentation.provenance import origin
-from analysis.segmentation.request import CutRequest, ExtraOf, ScoresOf
-from analysis.segmentation.segmented_text import REASONS, Cut, Kept, Side, agree, cuts, mean_length, reasons
+from analysis.segmentation.request import CutRequest, FeatureQuery, ScoresQuery
+from analysis.segmentation.segmented_text import (
+    REASONS,
+    MemoCache,
+    SegmentedText,
+    TokenizedText,
+    agree,
+    cuts,
+    mean_length,
+    reasons,
+)
 from analysis.segmentation.strategy import Strategy, labels
 from analysis.segmentation.value_figures import MOST_POINTS, _outline
 from model.errors import MicroStepError, TextError
@@ -26,14 +42,14 @@ from model.text.document import Document, Message
 from tests.support.command import call
 
 TEXT = 'the cat "sat", <b>on</b>\nthe mat 🦆 12 + 30 = 42; the dog sleeps on and on'
-HOW = Gathering()
+HOW = FeatureOptions()
 
 
 def side(entropy, key="A", prompt=None, start=None, **more):
     n = len(entropy)
     start = np.arange(n, dtype=np.int32) if start is None else np.array(start, dtype=np.int32)
     end = np.append(start[1:], start[-1] + 1).astype(np.int32)
-    return Side(
+    return TokenizedText(
         key=key,
         facts=None,
         text="x" * int(end[-1]),
@@ -51,7 +67,7 @@ def side(entropy, key="A", prompt=None, start=None, **more):
 
 
 def cut_of(one, word, max_length=4):
-    (found,) = cuts([one], [Strategy.parse(word)], max_length, HOW, Kept())
+    (found,) = cuts([one], [Strategy.parse(word)], max_length, HOW, MemoCache())
     return found
 
 
@@ -132,17 +148,24 @@ def test_extras_are_asked_for_once_and_only_where_needed():
     words = ["entropy", "limited_history:window=8", "limited_history:threshold=2,window=8", "attention_mass",
              "attention_sparsity", "router:layer=1"]  # fmt: skip
     request = CutRequest((("A", spec), ("B", spec)), Document.plain("x"), tuple(map(Strategy.parse, words)))
-    assert request.scores() == [ScoresOf("A", spec, Document.plain("x")), ScoresOf("B", spec, Document.plain("x"))]
+    assert request.scores() == [
+        ScoresQuery("A", spec, Document.plain("x")),
+        ScoresQuery("B", spec, Document.plain("x")),
+    ]
     extras = [asked.extra for asked in request.extras()]
-    assert extras == [Window(8), Attention(), Hidden(1)] * 2 and len(set(request.extras())) == 6
-    assert extra_for("attention_mass", {}, 40, HOW) == Attention(width=40) and WIDTH >= 4
-    assert Window(32).passes == 32 and Window(32, "strided", 16).passes < 3 and Window(32, "banded").passes == 1
+    assert extras == [WindowFeature(8), AttentionFeature(), HiddenFeature(1)] * 2 and len(set(request.extras())) == 6
+    assert features_needed("attention_mass", {}, 40, HOW) == AttentionFeature(width=40) and WIDTH >= 4
+    assert (
+        WindowFeature(32).passes == 32
+        and WindowFeature(32, "strided", 16).passes < 3
+        and WindowFeature(32, "banded").passes == 1
+    )
     other = request.in_other_precision(["float32", "bfloat16"])
     assert [spec.dtype for _, spec in other.models] == ["bfloat16", "float32"]
 
 
 def test_what_is_not_asked_for_again_is_let_go():
-    kept, made = Kept(), []
+    kept, made = MemoCache(), []
 
     def get(key, value):
         return kept.get(key, lambda: (made.append(value), value)[1])
@@ -183,8 +206,8 @@ WORDS = ("entropy:threshold=3.5", "confidence:tau=0.6", "attention_mass", "route
 @pytest.fixture(scope="module")
 def bench(models):
     specs = (("A", ModelSpec(str(models["base"]))), ("B", ModelSpec(str(models["other"]))))
-    request = CutRequest(specs, Document.plain(TEXT), tuple(map(Strategy.parse, WORDS)), history=Window(6))
-    return open_bench(request, load, other=True)
+    request = CutRequest(specs, Document.plain(TEXT), tuple(map(Strategy.parse, WORDS)), history=WindowFeature(6))
+    return compare_strategies(request, load, other=True)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -224,7 +247,7 @@ def test_a_prompt_is_not_merged_and_not_judged(models):
     request = CutRequest(
         (("B", ModelSpec(str(models["sft"]))),), chat, (Strategy.parse("confidence:tau=0"),), chat=True
     )
-    bench = open_bench(request, load)
+    bench = compare_strategies(request, load)
     (found,) = bench.shown
     assert found.name == "confidence" and any("not merged" in note for note in found.side.notes)
     assert found.found.starts[~found.side.counted].all() and bench.statistics(found).mean_length > 2
@@ -236,11 +259,11 @@ def test_a_side_refuses_an_extra_of_other_tokens(models):
     request = CutRequest((("A", spec),), Document.plain("the cat"), (Strategy.parse("router:layer=1"),))
     scored = request.scores()[0].run(load)
     (asked,) = request.extras()
-    longer = ExtraOf(ScoresOf("A", spec, Document.plain("the cat sat on the mat")), asked.extra).run(load)
+    longer = FeatureQuery(ScoresQuery("A", spec, Document.plain("the cat sat on the mat")), asked.extra).run(load)
     with pytest.raises(MicroStepError, match="shorten the text"):
         request.sides([scored], {asked: longer})
-    assert isinstance(request.sides([scored], {})[0], Side)
-    assert cuts(request.sides([scored], {}), request.strategies, 4, HOW, Kept()) == ()
+    assert isinstance(request.sides([scored], {})[0], TokenizedText)
+    assert cuts(request.sides([scored], {}), request.strategies, 4, HOW, MemoCache()) == ()
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +287,7 @@ def test_a_store_is_judged_whole_and_shown_by_document(store, monkeypatch, tmp_p
     request = CutRequest(
         (), None, tuple(map(Strategy.parse, ("entropy:threshold=3", "word"))), store=str(store), number=3
     )
-    bench = open_bench(request, load)
+    bench = compare_strategies(request, load)
     (whole, _), (shown, _) = bench.judged, bench.shown
     read = StoreSides.read(store)
     assert bench.sides[0].text == "the cat 3 sat on the mat and 3 dogs sleep" and "the cat 3" in read.title(3)
@@ -301,4 +324,4 @@ def test_wrong_options_end_with_one_line(monkeypatch, capsys, tmp_path, models):
 
 def test_a_cut_is_told_by_its_identity():
     one = cut_of(side([1, 2]), "entropy")
-    assert isinstance(one, Cut) and one != cut_of(side([1, 2]), "entropy") and hash(one) == hash(one)
+    assert isinstance(one, SegmentedText) and one != cut_of(side([1, 2]), "entropy") and hash(one) == hash(one)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from app.escape import plain
+from app.escape import escape_markdown
 from tests.support import pages
 from tests.support.pages import ROOT, shown
 
@@ -15,10 +15,10 @@ TEXT = "the cat sat on the mat"
 @pytest.fixture
 def runs(monkeypatch):
     """Counts the model runs."""
-    from analysis.uncertainty.request import Request
+    from analysis.uncertainty.request import ComparisonQuery
 
-    count, original = [], Request.run
-    monkeypatch.setattr(Request, "run", lambda self, *rest: (count.append(self), original(self, *rest))[1])
+    count, original = [], ComparisonQuery.run
+    monkeypatch.setattr(ComparisonQuery, "run", lambda self, *rest: (count.append(self), original(self, *rest))[1])
     return count
 
 
@@ -106,7 +106,7 @@ def test_heavy_runs_are_asked_for_first(models, runs, monkeypatch):
 
 def test_markdown_from_users_is_shown_as_it_is():
     for text in ("![x](http://e/p.png)", "**b** _i_ `c` $x$ :smile: <b>", "a\nb\x00\x1b[31m", "# h", "- item", "1. x"):
-        escaped = plain(text)
+        escaped = escape_markdown(text)
         for special in "*_`[]()!<>$#:":
             assert escaped.count(special) == escaped.count(f"\\{special}")
         assert "\n" not in escaped and "\x1b" not in escaped

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from model.hub.loading import ModelSpec, load
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from tests.support.micro_steps import scramble
 from tests.support.pages import shown
 
@@ -33,7 +33,7 @@ def runs(monkeypatch):
 def trained(models, tmp_path_factory):
     """A saved model that is not as it started."""
     folder = tmp_path_factory.mktemp("micro") / "trained"
-    model = wrapped(load(ModelSpec(str(models["sft"])))).model
+    model = wrap(load(ModelSpec(str(models["sft"])))).model
     scramble(model)
     model.config.max_segment_length = 4
     model.merger.position.data = model.merger.position.data[:4]

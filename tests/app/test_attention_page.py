@@ -13,9 +13,9 @@ TEXT = "the cat sat on the mat, and the dog sat down on the mat"
 @pytest.fixture
 def runs(monkeypatch):
     """The questions that were put to models."""
-    from analysis.attention.request import LayerOf, OverviewOf, ReadingOf, RolloutOf
+    from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
 
-    return asked_of(monkeypatch, ReadingOf, OverviewOf, LayerOf, RolloutOf)
+    return asked_of(monkeypatch, PositionsQuery, OverviewQuery, LayerQuery, RolloutQuery)
 
 
 def opened(models, /, text=TEXT, **query):

@@ -14,10 +14,10 @@ QUICK = {"method": "gradient × input"}  # a link holds what is shown
 @pytest.fixture
 def runs(monkeypatch):
     """The questions that were put to models."""
-    from analysis.attribution.request import AttributionRequest, SegmentsOf
-    from analysis.segmentation.request import ScoresOf
+    from analysis.attribution.request import AttributionRequest, SegmentsQuery
+    from analysis.segmentation.request import ScoresQuery
 
-    return asked_of(monkeypatch, ScoresOf, SegmentsOf, AttributionRequest)
+    return asked_of(monkeypatch, ScoresQuery, SegmentsQuery, AttributionRequest)
 
 
 def opened(models, /, text=TEXT, **query):

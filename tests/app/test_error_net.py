@@ -33,7 +33,11 @@ def errors(at: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     "planted",
-    ["analysis.uncertainty.request.Request.run", "app.uncertainty.strip.comparison_strip", "app.sidebar.sidebar"],
+    [
+        "analysis.uncertainty.request.ComparisonQuery.run",
+        "app.uncertainty.strip.comparison_strip",
+        "app.sidebar.sidebar",
+    ],
     ids=["page", "fragment", "sidebar"],
 )
 def test_a_fault_in_a_page_is_one_sentence(

@@ -15,9 +15,9 @@ from evals.report import figures, sample_figures
 from evals.report.provenance import document_origin, invalid_origin, report_origin, sample_origin
 from evals.report.sample_tables import document_table
 from evals.report.score_rows import read_folder, report_rows
-from evals.report.side_by_side import Beside, read_side
-from evals.report.token_spans import laid_out
-from evals.samples import Piece
+from evals.report.side_by_side import SideBySide, read_side
+from evals.report.token_spans import locate_tokens
+from evals.samples import WrittenAnswer
 from model.errors import MicroStepError, TextError
 from tests.support.evaluations import save_evaluation
 from tests.support.pages import ROOT, charts, turned_to
@@ -178,14 +178,14 @@ def test_models_of_one_name_are_told_apart(tmp_path):
 
 def test_documents_are_compared_by_any_score(folder):
     sides = tuple(read_side(folder / "micro" / f"{GSM8K}@{tau}.jsonl") for tau in ("0.5", "1.1"))
-    assert document_table(Beside(sides, "ours"), "differing")["document"].tolist() == [0, 2]
-    assert document_table(Beside(sides, "strict"), "b-wrong").empty
+    assert document_table(SideBySide(sides, "ours"), "differing")["document"].tolist() == [0, 2]
+    assert document_table(SideBySide(sides, "strict"), "b-wrong").empty
     with pytest.raises(MicroStepError, match="has no score 'x'"):
-        Beside(sides, "x")
+        SideBySide(sides, "x")
     with pytest.raises(MicroStepError, match="give a second one"):
-        document_table(Beside(sides[:1], "ours"), "differing")
+        document_table(SideBySide(sides[:1], "ours"), "differing")
     with pytest.raises(MicroStepError, match="of one benchmark"):
-        Beside((sides[0], read_side(folder / "micro" / "arc_challenge@0.5.jsonl")), "ours")
+        SideBySide((sides[0], read_side(folder / "micro" / "arc_challenge@0.5.jsonl")), "ours")
     with pytest.raises(TextError, match="holds no samples"):
         read_side(folder / "nowhere.jsonl")
 
@@ -201,7 +201,9 @@ def test_documents_are_compared_by_any_score(folder):
     ],
 )
 def test_tokens_are_found_in_their_text(text, tokens, spans):
-    whole, start, end = laid_out(Piece(text, tokens, tuple(range(len(tokens))), (0,) if tokens else (), None, True))
+    whole, start, end = locate_tokens(
+        WrittenAnswer(text, tokens, tuple(range(len(tokens))), (0,) if tokens else (), None, True)
+    )
     assert [whole[a:b] for a, b in zip(start.tolist(), end.tolist(), strict=True)] == spans
 
 
@@ -210,7 +212,7 @@ def cases(folder):
     found = {name: read_folder(folder / name) for name in names}
     rows = report_rows(list(found.values()))
     mine = [row for row in rows if row.benchmark.name == GSM8K]
-    beside = Beside(tuple(read_side(folder / "micro" / f"{GSM8K}@{tau}.jsonl") for tau in ("0.5", "1.1")), "ours")
+    beside = SideBySide(tuple(read_side(folder / "micro" / f"{GSM8K}@{tau}.jsonl") for tau in ("0.5", "1.1")), "ours")
     return {
         "report": (figures.report(rows), report_origin(found, rows)),
         "score": (figures.score(mine), report_origin(found, mine, GSM8K)),

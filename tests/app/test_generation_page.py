@@ -8,7 +8,7 @@ import pytest
 from analysis.generation.result import Answer
 from app.generation import live
 from model.hub.loading import ModelSpec, load
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from tests.support import pages
 from tests.support.micro_steps import scramble
 from tests.support.pages import charts, shown
@@ -87,7 +87,7 @@ def test_sampling_settings_come_from_the_link(models, runs):
 
 
 def test_a_saved_model_brings_its_own_settings(models, runs, tmp_path):
-    model = wrapped(load(ModelSpec(str(models["sft"])))).model
+    model = wrap(load(ModelSpec(str(models["sft"])))).model
     scramble(model)
     model.config.decoding, model.config.max_segment_length, model.config.stop_head = "lossless", 3, True
     model.merger.position.data = model.merger.position.data[:3]

@@ -13,9 +13,9 @@ TEXT = "the cat sat on the mat, and the dog sat down"
 @pytest.fixture
 def runs(monkeypatch):
     """The questions that were put to models."""
-    from analysis.segmentation.request import ExtraOf, ScoresOf
+    from analysis.segmentation.request import FeatureQuery, ScoresQuery
 
-    return asked_of(monkeypatch, ScoresOf, ExtraOf)
+    return asked_of(monkeypatch, ScoresQuery, FeatureQuery)
 
 
 def opened(models, /, text=TEXT, cut=("entropy:threshold=3.5", "word"), **query):

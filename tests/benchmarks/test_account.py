@@ -20,12 +20,12 @@ from benchmarks.output import interval_cell
 from data.prepared import Prepared
 from model.errors import ExportError, ModelError, TextError
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from model.micro_step.modeling import MicroStepForCausalLM
 from tests.support.micro_steps import scramble
 from tests.support.tiny import save_tiny
 from tests.support.training import make_prepared
-from trainer.recipe import Segmentation
+from trainer.recipe import SegmentationConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,7 +100,7 @@ def test_the_cache_is_what_a_run_holds_at_its_end(base: Path, prepared: Prepared
     (prompt,) = held_out_prompts(prepared, "made", 1)
     model, own = opened(models[:1]), load(ModelSpec(str(base)))
     (alone, merged) = account(model, own, {"made": [prompt]}, (0.01,), tokens=12, sizes=((1, None),))["rows"]
-    found = wrapped(model[0]).model.generate_segments(torch.tensor([prompt]), confidence=0.01, max_new_tokens=12)
+    found = wrap(model[0]).model.generate_segments(torch.tensor([prompt]), confidence=0.01, max_new_tokens=12)
     assert found.cache_slots == len(prompt) + found.macro_steps - 1
     assert merged["cache_of_base"][0] == pytest.approx(found.cache_slots / (len(prompt) + alone["tokens"] - 1))
 
@@ -147,10 +147,10 @@ def test_accuracy_by_place_is_the_models_own_beside_the_bases(
     base: Path, prepared: Prepared, models: tuple[str, str]
 ) -> None:
     loaded = load(ModelSpec(str(base)))
-    rows = positions(*opened(models[:1]), loaded, prepared, Segmentation(rule="fixed", parameters={"k": 3}))
+    rows = positions(*opened(models[:1]), loaded, prepared, SegmentationConfig(rule="fixed", parameters={"k": 3}))
     assert [row["place"] for row in rows] == [1, 2, 3]
     assert rows[0]["tokens"] >= rows[1]["tokens"] >= rows[2]["tokens"] > 0
-    alone = positions(*opened(models[:1]), loaded, prepared, Segmentation(rule="fixed", parameters={"k": 1}))
+    alone = positions(*opened(models[:1]), loaded, prepared, SegmentationConfig(rule="fixed", parameters={"k": 1}))
     (only,) = alone
     assert only["accuracy"] == only["base_accuracy"], "every token a segment: the base itself"
     assert only["tokens"] == sum(row["tokens"] for row in rows)

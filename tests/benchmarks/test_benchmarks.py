@@ -226,7 +226,7 @@ def test_passes_that_a_draft_saves_are_counted_without_writing(tmp_path):
     import numpy as np
 
     from benchmarks.drafts import drafts, walk
-    from data.training_rows import Rows
+    from data.training_rows import TokenRows
     from model.hub.loading import ModelSpec, load
     from model.micro_step.modeling import MicroStepForCausalLM
 
@@ -246,7 +246,7 @@ def test_passes_that_a_draft_saves_are_counted_without_writing(tmp_path):
         ids.append(np.concatenate([prompt.numpy(), found.rows[0].ids]))
         tokens += 20
     learnt = np.tile(np.arange(26) >= 6, 4)
-    rows = Rows(np.concatenate(ids), learnt, np.ones(104, dtype=bool), np.arange(0, 105, 26), np.arange(4))
+    rows = TokenRows(np.concatenate(ids), learnt, np.ones(104, dtype=bool), np.arange(0, 105, 26), np.arange(4))
     report = drafts(loaded, rows, tuple(passes), lambda message, fraction: None)
     for each in report["walks"]:
         assert each["tokens"] == tokens

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.causal_lm.fast_linear import MOST, FewRows, for_few_rows
+from model.causal_lm.fast_linear import MOST, SmallBatchLinear, with_fast_linear
 from tests.support.tiny import tiny_model
 
 
@@ -13,7 +13,7 @@ from tests.support.tiny import tiny_model
 def test_a_layer_gives_what_a_linear_layer_gives(shape, bias):
     layer = nn.Linear(24, 40, bias=bias)
     x = torch.randn(*shape, 24)
-    found = FewRows.forward(layer, x)
+    found = SmallBatchLinear.forward(layer, x)
     assert found.shape == (*shape, 40) and found.is_contiguous()
     torch.testing.assert_close(found, layer(x))
 
@@ -21,14 +21,14 @@ def test_a_layer_gives_what_a_linear_layer_gives(shape, bias):
 @pytest.mark.parametrize("family", ["llama", "phi", "gpt2", "gemma3_text"])
 def test_a_view_of_a_model_gives_its_logits_and_shares_its_weights(family):
     model = tiny_model(family)
-    view = for_few_rows(model)
+    view = with_fast_linear(model)
     ids = torch.randint(5, 300, (1, 4))
     torch.testing.assert_close(view(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-3)
     assert {id(p) for p in view.parameters()} == {id(p) for p in model.parameters()}
-    assert not any(isinstance(module, FewRows) for module in model.modules())
+    assert not any(isinstance(module, SmallBatchLinear) for module in model.modules())
     assert sum(type(module) is nn.Linear for module in view.modules()) == 0
 
 
 def test_what_would_not_be_quicker_is_left_alone():
-    assert for_few_rows(half := tiny_model("llama").bfloat16()) is half
-    assert for_few_rows(trained := tiny_model("llama").train()) is trained
+    assert with_fast_linear(half := tiny_model("llama").bfloat16()) is half
+    assert with_fast_linear(trained := tiny_model("llama").train()) is trained

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from analysis.export import bundle, manifest
-from analysis.figures.figure import View
 from analysis.uncertainty.compare import cell_table
 from analysis.uncertainty.figures import FIGURES, PAIRED, draw
-from analysis.uncertainty.request import Request
+from analysis.uncertainty.request import ComparisonQuery
 from analysis.uncertainty.scoring import score_document, token_table
+from analysis.view import View
 from model.hub.loading import ModelSpec, load
 from model.scoring.continuation import Sampling
 from model.text.document import Document, Message
@@ -54,7 +54,7 @@ def test_compare_states_the_finding_and_writes_cells(models, tmp_path, monkeypat
     assert "B is" in (printed := capsys.readouterr().out) or "No clear difference" in printed
     assert call(monkeypatch, *words, "--answer", "It sat.", "--out", out) == 0
     assert {row["role"] for row in json.loads(out.read_text())} == {"all", "user", "assistant"}
-    request = Request(ModelSpec(str(models["base"])), ModelSpec(str(models["other"])), Document.plain(TEXT))
+    request = ComparisonQuery(ModelSpec(str(models["base"])), ModelSpec(str(models["other"])), Document.plain(TEXT))
     pd.testing.assert_frame_equal(pd.read_parquet(cells), cell_table(request.run(load)))
 
 
@@ -69,7 +69,7 @@ REQUESTS = {
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_a_bundle_makes_itself_again(models, tmp_path, monkeypatch, kind):
     specs = {"a": ModelSpec(str(models["base"])), "b": ModelSpec(str(models["sft"]))}
-    request = Request(**{**specs, "document": Document.plain(TEXT), **REQUESTS[kind]})
+    request = ComparisonQuery(**{**specs, "document": Document.plain(TEXT), **REQUESTS[kind]})
     comparison = request.run(load)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.export.chrome", lambda: None)  # what static images need is tested in the browser
@@ -101,7 +101,7 @@ def test_a_bundle_makes_itself_again(models, tmp_path, monkeypatch, kind):
 def test_every_figure_draws_on_every_text(models, name):
     a, b = (ModelSpec(str(models[key])) for key in ("base", "other"))
     for text in ("a", "ab", TEXT, "the cat " * 200, "\x00\x1b[31m<script>\u202e"):
-        request = Request(a, b, Document.plain(text))
+        request = ComparisonQuery(a, b, Document.plain(text))
         comparison = request.run(load)
         for view in (View(), View("confidence", "nats", "dark", pinned=0)):
             drawn = draw(name, comparison, view)

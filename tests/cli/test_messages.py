@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.sources.schema import Source
-from data.yaml_config import Part, dump_yaml, read_yaml
+from data.yaml_config import StrictModel, dump_yaml, read_yaml
 from model.errors import MicroStepError, ModelBroken, ModelError, TextError
 from model.hub.loading import ModelSpec, load
 from tests.support.command import call
@@ -139,7 +139,7 @@ def test_a_whole_model_with_an_adapter_beside_it_is_refused(model: Path, adapter
 # --- numbers in YAML
 
 
-class _Numbers(Part):
+class _Numbers(StrictModel):
     rate: float
     name: str = "x"
 

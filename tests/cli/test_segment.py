@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.segmentation.features import Gathering
+from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.single import check_rule, gather, segment_table
 from analysis.uncertainty.scoring import score_document, token_table
 from model.hub.loading import ModelSpec, load
@@ -134,7 +134,7 @@ def test_mistakes_end_with_one_line(models, monkeypatch, capsys, tmp_path):
 
 def test_gathering_leaves_out_what_the_rule_does_not_need(models):
     loaded = load(ModelSpec(str(models["base"])))
-    ready = gather(loaded, Document.plain(TEXT), "entropy", {}, how=Gathering())
+    ready = gather(loaded, Document.plain(TEXT), "entropy", {}, how=FeatureOptions())
     assert ready.inputs.router is None and ready.inputs.attention_mass is None and ready.inputs.prompt is None
     table = segment_table(ready.scored, segment("entropy", ready.inputs))
     assert table["segment"].is_monotonic_increasing

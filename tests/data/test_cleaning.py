@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.cleaning.clean import clean
-from data.cleaning.dedup import Contamination, Duplicates, NearDuplicates, words
+from data.cleaning.dedup import ContaminationIndex, Duplicates, NearDuplicates, words
 from data.cleaning.filters import languages, literal_line_breaks, real_line_breaks
 from data.cleaning.report import REPORT, CleaningReport
 from data.examples import TABLE, read_examples
@@ -132,7 +132,7 @@ def test_near_duplicates_are_found_at_the_threshold_and_only_there() -> None:
 
 def test_a_planted_question_is_found_and_others_are_not() -> None:
     asked = "Tom has three red apples and four green ones in a basket. How many apples are in the basket?"
-    sets = Contamination()
+    sets = ContaminationIndex()
     sets.add("maths", asked, "It is 7")
     sets.add("science", "Which gas do plants take in?", "carbon dioxide")
     sets.add("science", "What is it?", "a thing")
@@ -149,7 +149,7 @@ def test_a_planted_question_is_found_and_others_are_not() -> None:
 @settings(deadline=None)
 def test_what_is_found_is_what_a_search_for_the_words_finds(asked: list[str], n: int, data: st.DataObject) -> None:
     text = data.draw(st.lists(st.sampled_from(LETTERS[:3]), max_size=25))
-    sets = Contamination(n)
+    sets = ContaminationIndex(n)
     sets.add("s", " ".join(asked))
     length = min(n, len(asked))
     every = {tuple(asked[i : i + length]) for i in range(len(asked) - length + 1)} if length >= min(n, 6) else set()

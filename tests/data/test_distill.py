@@ -19,7 +19,7 @@ from data.cli import main
 from data.distill.answers import shard_name
 from data.distill.examples import distill_examples, prompt_of
 from data.distill.run import DistillOptions, Prompt, count_distilled, distill, read_distilled
-from data.distill.writing import Writer
+from data.distill.writing import AnswerWriter
 from data.example import Example
 from data.examples import TABLE, read_examples, write_examples
 from model.errors import ExportError, MicroStepError, TextError, TooLarge
@@ -143,7 +143,7 @@ def test_sampling_follows_the_seed(sft, tmp_path):
 
 
 def test_batches_hold_prompts_of_like_lengths(sft):
-    writer = Writer(sft, DistillOptions(max_new_tokens=10, batch_rows=3))
+    writer = AnswerWriter(sft, DistillOptions(max_new_tokens=10, batch_rows=3))
     lengths = [5, 200, 7, 30, 6, 90, 100, 28]
     asked = [type("Asked", (), {"place": i, "ids": (1,) * n})() for i, n in enumerate(lengths)]
     batches = [[len(each.ids) for each in batch] for batch in writer._batches(asked)]
@@ -153,10 +153,10 @@ def test_batches_hold_prompts_of_like_lengths(sft):
 
 
 def test_rows_of_a_batch_follow_the_memory(sft, monkeypatch, tmp_path):
-    most = Writer(sft, DistillOptions()).options.batch_rows
-    room = Writer(sft, DistillOptions())._room(most, 1024)
+    most = AnswerWriter(sft, DistillOptions()).options.batch_rows
+    room = AnswerWriter(sft, DistillOptions())._room(most, 1024)
     monkeypatch.setattr("data.distill.writing.available_memory", lambda device: room)
-    assert Writer(sft, DistillOptions()).options.batch_rows < most
+    assert AnswerWriter(sft, DistillOptions()).options.batch_rows < most
     monkeypatch.setattr("data.distill.writing.available_memory", lambda device: 1000)
     with pytest.raises(TooLarge, match="answers at once need .* give fewer rows a batch"):
         distill(lambda: sft, PROMPTS, tmp_path / "out", OPTIONS)
@@ -365,8 +365,8 @@ def test_all_prompts_of_a_folder_are_of_the_day_that_it_was_begun(sft):
     tokenizer = copy.deepcopy(sft.tokenizer)
     tokenizer.chat_template = DATED
     dated = dataclasses.replace(sft, tokenizer=tokenizer)
-    writer = Writer(dated, DistillOptions(batch_rows=1), {"template_date": "2024-02-29"})
+    writer = AnswerWriter(dated, DistillOptions(batch_rows=1), {"template_date": "2024-02-29"})
     assert writer.options.template_date == "2024-02-29"
     ids = writer._read(Prompt("s", 0, (Message("user", "hi"),)))
     assert tokenizer.decode(ids).startswith("Today: 29 Feb 2024")
-    assert Writer(sft, DistillOptions(batch_rows=1)).options.template_date is None
+    assert AnswerWriter(sft, DistillOptions(batch_rows=1)).options.template_date is None

@@ -17,7 +17,7 @@ from data.example import Example
 from data.examples import TABLE, read_examples, write_examples
 from data.mixes import FOLDER, Mix, names, read_mix
 from data.sources.prompt_grammar import Grammar, prompts, read_grammar
-from data.sources.reading import FILTERS, UNUSABLE, Reading, readings
+from data.sources.reading import FILTERS, UNUSABLE, SourceExample, readings
 from data.sources.registry import source, sources
 from data.sources.schema import Filter, Source
 from data.yaml_config import read_yaml
@@ -52,7 +52,7 @@ def own(path: Path, **shape: Any) -> Source:
     return Source(name="mine", title="mine", licence="MIT", local=str(path), **shape)
 
 
-def turns(reading: Reading) -> list[tuple[str, str]]:
+def turns(reading: SourceExample) -> list[tuple[str, str]]:
     return [(message.role, message.content) for message in reading.messages or ()]
 
 

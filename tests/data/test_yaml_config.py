@@ -8,16 +8,16 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
-from data.yaml_config import Part, dump_yaml, read_yaml
+from data.yaml_config import StrictModel, dump_yaml, read_yaml
 from model.errors import MicroStepError
 
 
-class Inner(Part):
+class Inner(StrictModel):
     steps: Annotated[int, Field(ge=1)]
     rate: float = 0.1
 
 
-class Outer(Part):
+class Outer(StrictModel):
     name: str
     inner: Inner | None = None
     stages: tuple[Inner, ...] = ()

@@ -23,9 +23,9 @@ from data.run_folder import RECIPE, read_run
 from data.yaml_config import dump_yaml
 from evals.ablation import run as ablation
 from evals.ablation.dry_run import plan
-from evals.ablation.grid import FOLDER, Grid, read_grid, runs_of
+from evals.ablation.grid import FOLDER, AblationGrid, read_grid, runs_of
 from evals.ablation.run import MEASURES, ablate, is_made
-from evals.ablation.table import Row, as_csv, as_markdown, interval, rows_of
+from evals.ablation.table import AblationRow, as_csv, as_markdown, interval, rows_of
 from evals.samples import file_name
 from model.errors import ExportError, MicroStepError
 from model.hub.loading import ModelSpec, load
@@ -37,8 +37,8 @@ from trainer.batches.dataset import rows_of as rows_of_recipe
 from trainer.batches.dataset import training_rows
 from trainer.final_eval import bits_per_byte
 from trainer.loop import Trainer, accelerator_for
-from trainer.recipe import Segmentation
-from trainer.run import Places
+from trainer.recipe import SegmentationConfig
+from trainer.run import RunPaths
 from trainer.setup import build
 
 
@@ -75,7 +75,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_local(tmp_path_factory.mktemp("local"))
 
 
-def grid_of(path: Path, recipe: Path, **more: Any) -> Grid:
+def grid_of(path: Path, recipe: Path, **more: Any) -> AblationGrid:
     said = {"name": "g", "recipe": str(recipe), "seeds": [0, 1], "decode": None, **more}
     if "variants" not in said and "leave_out" not in said:
         said["leave_out"] = "sources"
@@ -84,7 +84,7 @@ def grid_of(path: Path, recipe: Path, **more: Any) -> Grid:
 
 
 @pytest.fixture(scope="module")
-def done(base_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Grid, Path, list[Row]]:
+def done(base_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[AblationGrid, Path, list[AblationRow]]:
     """A grid that leaves out each of two sources, with two seeds, and its rows."""
     folder = tmp_path_factory.mktemp("grid")
     grid = grid_of(folder / "g.yaml", base_recipe)
@@ -126,7 +126,7 @@ def test_each_source_is_left_out_once_in_as_many_steps_on_the_same_data() -> Non
     left_out = [run.recipe.data.without for run in runs if run.seed == 0]
     assert left_out == [(), ("gsm8k",), ("dolly_hhrlhf",), ("tinystories",), ("thealgorithms_python",)]
     assert len({(run.recipe.steps, run.recipe.batch.tokens) for run in runs}) == 1
-    assert len({Places(Path("out") / run.recipe.name).prepared_for(run.recipe) for run in runs}) == 1
+    assert len({RunPaths(Path("out") / run.recipe.name).prepared_for(run.recipe) for run in runs}) == 1
 
 
 @pytest.mark.parametrize(
@@ -173,10 +173,10 @@ def test_a_benchmark_that_cannot_run_is_said_before_anything_is_trained(
 # --- leaving out sources
 
 
-def test_a_source_is_left_out_of_training_alone(done: tuple[Grid, Path, list[Row]]) -> None:
+def test_a_source_is_left_out_of_training_alone(done: tuple[AblationGrid, Path, list[AblationRow]]) -> None:
     prepared = read_prepared(done[1] / "prepared" / "two-tiny")
     assert prepared.sources == SOURCES and prepared.of(["birds.jsonl"]).sum() == 24
-    cut = Segmentation(rule="entropy", target_length=1.6)
+    cut = SegmentationConfig(rule="entropy", target_length=1.6)
     every, fewer = training_rows(prepared, cut), training_rows(prepared, cut, ["hats.jsonl"])
     hats = prepared.origin == 1
     assert hats[every.train.example].sum() == 18 and not hats[fewer.train.example].any()
@@ -187,7 +187,9 @@ def test_a_source_is_left_out_of_training_alone(done: tuple[Grid, Path, list[Row
     assert hats[fewer.held_out.example].sum() == 6 and "18 examples of hats.jsonl are left out" in fewer.notes
 
 
-def test_what_is_left_out_is_named_wrongly_or_is_all_there_is(done: tuple[Grid, Path, list[Row]]) -> None:
+def test_what_is_left_out_is_named_wrongly_or_is_all_there_is(
+    done: tuple[AblationGrid, Path, list[AblationRow]],
+) -> None:
     prepared = read_prepared(done[1] / "prepared" / "two-tiny")
     with pytest.raises(MicroStepError, match=r"nothing of 'owls'; it does of birds.jsonl, hats.jsonl"):
         training_rows(prepared, None, ["owls"])
@@ -195,7 +197,7 @@ def test_what_is_left_out_is_named_wrongly_or_is_all_there_is(done: tuple[Grid, 
         training_rows(prepared, None, SOURCES)
 
 
-def test_runs_of_one_preparation_know_their_data_apart(done: tuple[Grid, Path, list[Row]]) -> None:
+def test_runs_of_one_preparation_know_their_data_apart(done: tuple[AblationGrid, Path, list[AblationRow]]) -> None:
     prepared = read_prepared(done[1] / "prepared" / "two-tiny")
     hashes = {run.variant: read_run(done[1] / run.recipe.name).facts.data_hash for run in runs_of(done[0])}
     assert hashes["all"] == prepared.hash and len(set(hashes.values())) == 3
@@ -204,22 +206,26 @@ def test_runs_of_one_preparation_know_their_data_apart(done: tuple[Grid, Path, l
     assert "without hats.jsonl" in card and "| birds.jsonl |" in card and "| hats.jsonl |" not in card
 
 
-def test_a_run_on_other_sources_does_not_go_into_a_begun_folder(done: tuple[Grid, Path, list[Row]]) -> None:
+def test_a_run_on_other_sources_does_not_go_into_a_begun_folder(
+    done: tuple[AblationGrid, Path, list[AblationRow]],
+) -> None:
     from trainer.run import run_recipe
 
     one, other = runs_of(done[0])[0].recipe, runs_of(done[0])[2].recipe
     clash = other.model_copy(update={"name": one.name})
     with pytest.raises(ExportError, match="another recipe"):
-        run_recipe(clash, Places(done[1] / one.name), "cpu", lambda message, fraction: None)
+        run_recipe(clash, RunPaths(done[1] / one.name), "cpu", lambda message, fraction: None)
     facts = done[1] / one.name / "run.json"
     said = facts.read_text("utf-8")
     facts.write_text(said.replace("sha256:", "sha256:0"), "utf-8")
     with pytest.raises(ExportError, match="other data"):
-        run_recipe(one, Places(done[1] / one.name), "cpu", lambda message, fraction: None)
+        run_recipe(one, RunPaths(done[1] / one.name), "cpu", lambda message, fraction: None)
     facts.write_text(said, "utf-8")
 
 
-def test_a_run_from_before_sources_could_be_left_out_is_still_known(done: tuple[Grid, Path, list[Row]]) -> None:
+def test_a_run_from_before_sources_could_be_left_out_is_still_known(
+    done: tuple[AblationGrid, Path, list[AblationRow]],
+) -> None:
     """Recipes were compared as text: a new key with its default made every older run one of another recipe."""
     recipe = runs_of(done[0])[0].recipe
     file = done[1] / recipe.name / RECIPE
@@ -257,7 +263,7 @@ def test_bits_per_byte_are_all_bits_over_all_bytes(model: Path, tmp_path: Path) 
     assert bits_per_byte(done, chosen, prepared) == pytest.approx(bits / size, rel=0.02)  # saved in bfloat16
 
 
-def test_sources_are_measured_apart_and_add_up(done: tuple[Grid, Path, list[Row]]) -> None:
+def test_sources_are_measured_apart_and_add_up(done: tuple[AblationGrid, Path, list[AblationRow]]) -> None:
     grid, out, rows = done
     assert [row.variant for row in rows] == ["all", "without birds.jsonl", "without hats.jsonl"]
     assert list(rows[0].values)[-2:] == ["nll birds.jsonl", "nll hats.jsonl"] and "nll" in rows[0].values
@@ -272,7 +278,7 @@ def test_sources_are_measured_apart_and_add_up(done: tuple[Grid, Path, list[Row]
 
 
 def test_data_is_prepared_once_and_nothing_is_made_again(
-    done: tuple[Grid, Path, list[Row]], trained: list[str], monkeypatch: pytest.MonkeyPatch
+    done: tuple[AblationGrid, Path, list[AblationRow]], trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import data.corpus.scoring
     import trainer.final_eval
@@ -346,7 +352,7 @@ def test_benchmarks_are_columns_and_are_not_run_again(
 
 
 def test_a_stopped_grid_goes_on_where_it_was(
-    done: tuple[Grid, Path, list[Row]], tmp_path: Path, trained: list[str]
+    done: tuple[AblationGrid, Path, list[AblationRow]], tmp_path: Path, trained: list[str]
 ) -> None:
     def stop(message: str, fraction: float | None) -> None:
         if "run 2 of 6" in message:
@@ -365,7 +371,7 @@ def test_a_stopped_grid_goes_on_where_it_was(
     assert plan(grid, out, None, "cpu").left == 0
 
 
-def test_prepared_data_gives_an_estimate(done: tuple[Grid, Path, list[Row]], tmp_path: Path) -> None:
+def test_prepared_data_gives_an_estimate(done: tuple[AblationGrid, Path, list[AblationRow]], tmp_path: Path) -> None:
     (tmp_path / "prepared").symlink_to(done[1] / "prepared")
     found = plan(done[0], tmp_path, None, "cpu")
     assert found.trained == 0 and found.seconds and "min on this machine" in found.text
@@ -427,7 +433,7 @@ def test_many_measures_stand_below_each_other() -> None:
 
 
 def test_the_command_estimates_and_says_mistakes_in_one_line(
-    done: tuple[Grid, Path, list[Row]], base_recipe: Path, tmp_path: Path
+    done: tuple[AblationGrid, Path, list[AblationRow]], base_recipe: Path, tmp_path: Path
 ) -> None:
     grid_of(tmp_path / "g.yaml", base_recipe)
 

@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 
 from evals.harness import MicroStepLM, RecordedLM, fitting
 from evals.loglikelihood import by_base, by_own_segments
-from evals.stop_strings import AnswerCriterion, StopStrings, apart
+from evals.stop_strings import AnswerCriterion, StopStrings, prefix_free_groups
 from model.causal_lm.padding import left_padded
 from model.decoding.shared_prefix import shared_first
 from model.errors import MicroStepError, NumericalError
@@ -260,8 +260,8 @@ def test_a_stop_string_split_over_tokens_is_found():
 
 
 def test_no_prompt_of_a_group_begins_another():
-    assert apart([[1, 2], [1, 2, 3], [1, 2], [4]]) == [[0, 2, 3], [1]]
-    assert apart([[1], [1, 2], [1, 2, 3]]) == [[0], [1], [2]]
+    assert prefix_free_groups([[1, 2], [1, 2, 3], [1, 2], [4]]) == [[0, 2, 3], [1]]
+    assert prefix_free_groups([[1], [1, 2], [1, 2, 3]]) == [[0], [1], [2]]
 
 
 def test_prompts_that_begin_each_other_are_answered_as_alone(loaded):

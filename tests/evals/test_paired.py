@@ -9,7 +9,7 @@ import pytest
 
 from evals.report.paired import difference
 from evals.report.sample_tables import difference_table
-from evals.report.side_by_side import Beside, Side
+from evals.report.side_by_side import SampleSide, SideBySide
 from evals.samples import Head, Sample, SampleFile
 from model.errors import MicroStepError
 
@@ -18,11 +18,11 @@ def side(scores, name="gsm8k_cot", data="same", prompts=None):
     samples = tuple(
         Sample(i, prompts[i] if prompts else "?", score, {}, (), 1, 1, 0, 1.0, 0) for i, score in enumerate(scores)
     )
-    return Side("run", Path("run"), SampleFile(Head(name, None, len(samples), data), samples))
+    return SampleSide("run", Path("run"), SampleFile(Head(name, None, len(samples), data), samples))
 
 
 def of(a, b, **kwargs):
-    return Beside((side([{"ours": x} for x in a], **kwargs), side([{"ours": x} for x in b], **kwargs)), "ours")
+    return SideBySide((side([{"ours": x} for x in a], **kwargs), side([{"ours": x} for x in b], **kwargs)), "ours")
 
 
 def test_a_difference_is_taken_document_by_document():
@@ -46,17 +46,17 @@ def test_runs_that_agree_everywhere_have_no_interval():
 def test_ratios_are_of_the_sums_and_less_perplexity_is_better():
     a = side([{"perplexity": (4.0, 2.0)}, {"perplexity": (2.0, 4.0)}, {"perplexity": (3.0, 3.0)}] * 3, "wikitext")
     b = side([{"perplexity": (3.0, 2.0)}, {"perplexity": (2.0, 4.0)}, {"perplexity": (3.5, 3.0)}] * 3, "wikitext")
-    found = difference(Beside((a, b), "perplexity"))
+    found = difference(SideBySide((a, b), "perplexity"))
     assert found.gap.mean == pytest.approx(np.exp(8.5 / 9) - np.exp(1.0))
     assert (found.better, found.worse) == (3, 3)
 
 
 def test_only_the_same_documents_are_paired():
     a, b = side([{"ours": 1.0}] * 4, data="x", prompts="abcd"), side([{"ours": 0.0}] * 4, data="y", prompts="abxy")
-    assert difference(Beside((a, b), "ours")).documents == 2
-    apart = Beside((a, side([{"ours": 0.0}] * 4, data="y", prompts="wxyz")), "ours")
+    assert difference(SideBySide((a, b), "ours")).documents == 2
+    apart = SideBySide((a, side([{"ours": 0.0}] * 4, data="y", prompts="wxyz")), "ours")
     assert difference(apart) is None
-    for beside in (apart, Beside((a,), "ours")):
+    for beside in (apart, SideBySide((a,), "ours")):
         with pytest.raises(MicroStepError, match="asked the same documents"):
             difference_table(beside)
 

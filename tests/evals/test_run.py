@@ -22,7 +22,7 @@ from evals.report import tables
 from evals.report.figures import figure, score, write_figures
 from evals.report.score_rows import read_folder, report_rows
 from evals.run import evaluate
-from evals.samples import Head, Writer, file_name, read_samples
+from evals.samples import Head, SampleWriter, file_name, read_samples
 from model.errors import ExportError, MicroStepError, TextError
 from tests.support.evaluations import OPTIONS, SUMS, chosen, lines, micro_model, plain_model, write_local
 
@@ -148,7 +148,7 @@ def test_each_benchmark_may_have_its_own_number_of_documents(plain, local, tmp_p
 
 def test_damage_in_the_middle_is_named(tmp_path):
     path = tmp_path / "x@0.5.jsonl"
-    Writer(path, Head("gsm8k_cot", 0.5, 3, "0"))
+    SampleWriter(path, Head("gsm8k_cot", 0.5, 3, "0"))
     path.write_bytes(path.read_bytes() + b"{torn}\n{}\n")
     with pytest.raises(TextError, match="damaged"):
         read_samples(path)
@@ -241,8 +241,8 @@ def test_an_axis_says_what_is_counted(rows):
     for each in benchmarks().values():
         drawn = score([replace(rows[0], benchmark=each, scores={each.metric: Average(0.0, 0.0, 9)})])
         assert (f" ({each.metric}), %" in drawn.figure.layout.yaxis.title.text) == each.higher_is_better
-        assert "the 95% bound" in drawn.how
-        assert not shown.plain(drawn.how).endswith("…")
+        assert "the 95% bound" in drawn.caption
+        assert not shown.escape_markdown(drawn.caption).endswith("…")
 
 
 # --- the command line

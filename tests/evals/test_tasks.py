@@ -17,7 +17,7 @@ from evals.report.score_rows import read_folder, report_rows
 from evals.run import EvalOptions, evaluate
 from evals.samples import file_name, read_samples
 from evals.sandbox.runner import Sandbox, Verdict
-from evals.scoring import JUDGES, Asked, Response
+from evals.scoring import JUDGES, Response, ScoringContext
 from model.errors import MicroStepError, ModelError, TextError, TooLarge
 from tests.support.answer_forms import PROGRAMS
 from tests.support.evaluations import OPTIONS, SUMS, chosen, micro_model, plain_model, write_local
@@ -215,13 +215,13 @@ def test_a_prompt_that_is_cut_is_counted(done):
 
 def test_gsm8k_is_read_three_ways(local):
     said = [Response("The answer is 7"), Response("So 3 + 4 = 7 eggs in"), Response("I do not know.")]
-    judged = JUDGES["gsm8k"](SUMS[0], said, Asked())
+    judged = JUDGES["gsm8k"](SUMS[0], said, ScoringContext())
     assert judged.scores["ours"] == pytest.approx(2 / 3)
     assert judged.scores["strict"] == 0  # "The answer is 7" at the end of a text has no character after it
     assert judged.scores["strict invalid"] == 1
     assert judged.scores["flexible"] == pytest.approx(2 / 3)
     assert judged.detail["invalid"]["ours"] == [None, None, "there is no number in it"]
-    cut = JUDGES["gsm8k"](SUMS[0], [Response("So 3 + 4 = 7 eggs in", ended=False)], Asked())
+    cut = JUDGES["gsm8k"](SUMS[0], [Response("So 3 + 4 = 7 eggs in", ended=False)], ScoringContext())
     assert (cut.scores["ours"], cut.scores["ours invalid"], cut.scores["flexible"]) == (0.0, 1.0, 1.0)
 
 
@@ -255,7 +255,7 @@ class Recorder:
 def test_programs_are_put_together(name, right, wrong, local):
     benchmark, sandbox = find_benchmark(name), Recorder()
     document = documents(benchmark, local, 1)[0]
-    judged = JUDGES[benchmark.judge](document, [Response(right), Response(wrong)], Asked(sandbox=sandbox))
+    judged = JUDGES[benchmark.judge](document, [Response(right), Response(wrong)], ScoringContext(sandbox=sandbox))
     assert judged.scores["pass@1"] == 0.5
     assert judged.detail["outcome"] == ["passed", "failed"]
 
@@ -267,7 +267,9 @@ def test_a_program_is_found_as_a_person_would(name, how, text, kind, local):
     benchmark = find_benchmark(name)
     if benchmark.judge == "mbpp" and kind == "body":
         text = "def add(a, b):\n" + text
-    judged = JUDGES[benchmark.judge](documents(benchmark, local, 1)[0], [Response(text)], Asked(sandbox=Recorder()))
+    judged = JUDGES[benchmark.judge](
+        documents(benchmark, local, 1)[0], [Response(text)], ScoringContext(sandbox=Recorder())
+    )
     assert judged.detail["outcome"] == ["passed"], (how, judged.detail)
 
 
@@ -275,7 +277,7 @@ def test_an_answer_without_a_program_says_so(local):
     said = [Response("I am sorry, I cannot."), Response("<think>def add(a, b)")]
     for name in ("humaneval_whole", "mbpp_instruct"):
         benchmark = find_benchmark(name)
-        judged = JUDGES[benchmark.judge](documents(benchmark, local, 1)[0], said, Asked(sandbox=Recorder()))
+        judged = JUDGES[benchmark.judge](documents(benchmark, local, 1)[0], said, ScoringContext(sandbox=Recorder()))
         assert judged.detail["outcome"] == ["failed", "failed"]
         assert [why.split(" (")[0] for why in judged.detail["reason"]] == [NO_PROGRAM, ONLY_REASONING]
 
@@ -294,7 +296,7 @@ def test_no_program_runs_unless_it_is_allowed(micro, local, tmp_path):
         evaluate(lambda: micro, chosen("humaneval"), [0.5], out, local, OPTIONS)
     assert not out.exists()
     with pytest.raises(MicroStepError, match="--allow-code-execution"):
-        JUDGES["mbpp"](documents(find_benchmark("mbpp"), local, 1)[0], [Response("pass")], Asked())
+        JUDGES["mbpp"](documents(find_benchmark("mbpp"), local, 1)[0], [Response("pass")], ScoringContext())
 
 
 def test_programs_of_a_model_are_run_and_sampled(micro, local, tmp_path, monkeypatch):
@@ -324,7 +326,7 @@ IFEVAL = [
 @pytest.mark.parametrize(("names", "kwargs", "right", "wrong"), IFEVAL)
 def test_instructions_are_checked_by_the_harnesss_scorer(names, kwargs, right, wrong):
     document = {"key": 1, "prompt": "x", "instruction_id_list": names, "kwargs": kwargs}
-    judged = JUDGES["ifeval"](document, [Response(right)], Asked())
+    judged = JUDGES["ifeval"](document, [Response(right)], ScoringContext())
     assert judged.scores == {
         "prompt_strict": 1.0, "instruction_strict": (1.0, 1.0), "prompt_loose": 1.0, "instruction_loose": (1.0, 1.0),
     }  # fmt: skip
@@ -333,9 +335,9 @@ def test_instructions_are_checked_by_the_harnesss_scorer(names, kwargs, right, w
         "instruction_id_list": [*names, "keywords:existence"],
         "kwargs": [*kwargs, {"keywords": ["zebra"]}],
     }
-    half = JUDGES["ifeval"](both, [Response(right)], Asked())
+    half = JUDGES["ifeval"](both, [Response(right)], ScoringContext())
     assert (half.scores["prompt_strict"], half.scores["instruction_strict"]) == (0.0, (1.0, 2.0))
-    assert JUDGES["ifeval"](document, [Response(wrong)], Asked()).scores["prompt_strict"] == 0
+    assert JUDGES["ifeval"](document, [Response(wrong)], ScoringContext()).scores["prompt_strict"] == 0
 
 
 def test_a_scorer_that_lacks_its_data_says_what_to_do(monkeypatch):
@@ -346,7 +348,7 @@ def test_a_scorer_that_lacks_its_data_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(utils, "process_results", missing)
     with pytest.raises(MicroStepError, match="nltk.downloader punkt_tab"):
-        scoring.JUDGES["ifeval"]({}, [Response("x")], Asked())
+        scoring.JUDGES["ifeval"]({}, [Response("x")], ScoringContext())
 
 
 # --- asking

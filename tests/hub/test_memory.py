@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from model.causal_lm.device_memory import available_memory
 from model.errors import TooLarge
 from model.hub.fetch import is_cached
-from model.hub.memory import Cost, check, estimate, tokens_that_fit
+from model.hub.memory import MemoryEstimate, estimate_memory, require_memory, tokens_that_fit
 from model.scoring.token_scores import reduce_in_chunks
 from tests.support.tiny import FAMILIES, tiny_config, tiny_model
 
@@ -40,7 +40,7 @@ def test_estimate_covers_the_measured_peak_of_a_forward_pass(family: str, tokens
     ids = torch.zeros(batch, tokens, dtype=torch.long)
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
         body(input_ids=ids, use_cache=False)
-    cost = estimate(model.config, tokens, batch)
+    cost = estimate_memory(model.config, tokens, batch)
     ratio = (cost.activations + cost.attention) / peak(prof)
     assert MARGIN[0] <= ratio <= MARGIN[1], f"{family}: the estimate is {ratio:.2f} times the measured peak"
 
@@ -51,36 +51,36 @@ def test_estimate_covers_a_chunk_of_logits_and_its_scores() -> None:
     targets = torch.zeros(1024, dtype=torch.long)
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
         reduce_in_chunks(model, states, targets.numpy(), 10, chunk)
-    ratio = estimate(model.config, 1024, chunk=chunk).logits_chunk / peak(prof)
+    ratio = estimate_memory(model.config, 1024, chunk=chunk).logits_chunk / peak(prof)
     assert MARGIN[0] <= ratio <= MARGIN[1], f"the estimate is {ratio:.2f} times the measured peak"
 
 
 def test_weights_are_counted_exactly_for_a_model_and_nearly_from_its_config() -> None:
     model = tiny_model("llama")
-    by_formula = estimate(model.config, 1).weights
+    by_formula = estimate_memory(model.config, 1).weights
     real = 4 * model.num_parameters()
     assert 0.9 < by_formula / real < 1.1
-    assert estimate(model.config, 1, parameters=1000, dtype="bfloat16").weights == 2000
+    assert estimate_memory(model.config, 1, parameters=1000, dtype="bfloat16").weights == 2000
 
 
 def test_a_config_file_and_a_config_object_cost_the_same() -> None:
     for family in FAMILIES:
         config = tiny_config(family)
         written = {**config.to_dict(), "_attn_implementation": getattr(config, "_attn_implementation", None)}
-        assert estimate(written, 100) == estimate(config, 100)
+        assert estimate_memory(written, 100) == estimate_memory(config, 100)
 
 
 def test_cost_grows_linearly_without_windows_and_quadratically_with_kept_maps() -> None:
     config = tiny_config("llama")
-    one, two = estimate(config, 1000), estimate(config, 2000)
+    one, two = estimate_memory(config, 1000), estimate_memory(config, 2000)
     assert two.activations == 2 * one.activations
     assert one.attention == 0
-    maps = [estimate(config, n, attention_maps=2).attention for n in (1000, 2000)]
+    maps = [estimate_memory(config, n, attention_maps=2).attention for n in (1000, 2000)]
     assert maps[1] == 4 * maps[0]
 
 
 def test_layers_and_logits_do_not_add_up() -> None:
-    cost = Cost(weights=10, activations=5, logits_chunk=9, attention=2)
+    cost = MemoryEstimate(weights=10, activations=5, logits_chunk=9, attention=2)
     assert cost.run == 9
     assert cost.total == 19
 
@@ -88,10 +88,10 @@ def test_layers_and_logits_do_not_add_up() -> None:
 def test_too_large_a_run_is_refused_with_both_numbers() -> None:
     there = available_memory("cpu")
     with pytest.raises(TooLarge, match=r"needs about [\d.]+ GB.*layers.*[\d.]+ GB are free on cpu"):
-        check(Cost(0, 2 * there, 0, 0), "cpu")
-    check(Cost(10 * there, 1000, 1000, 0), "cpu")  # weights that are loaded already count no more
+        require_memory(MemoryEstimate(0, 2 * there, 0, 0), "cpu")
+    require_memory(MemoryEstimate(10 * there, 1000, 1000, 0), "cpu")  # weights that are loaded already count no more
     with pytest.raises(TooLarge):
-        check(Cost(10 * there, 1000, 1000, 0), "cpu", loaded=False)
+        require_memory(MemoryEstimate(10 * there, 1000, 1000, 0), "cpu", loaded=False)
 
 
 def test_tokens_that_fit_is_the_largest_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,9 +99,9 @@ def test_tokens_that_fit_is_the_largest_that_passes(monkeypatch: pytest.MonkeyPa
     for family in ("llama", "gemma3_text"):
         config = tiny_config(family)
         n = tokens_that_fit(config, "cpu")
-        check(estimate(config, n), "cpu")
+        require_memory(estimate_memory(config, n), "cpu")
         with pytest.raises(TooLarge):
-            check(estimate(config, n + 1), "cpu")
+            require_memory(estimate_memory(config, n + 1), "cpu")
     monkeypatch.setattr("model.hub.memory.available_memory", lambda device: 10)
     assert tokens_that_fit(tiny_config("llama"), "cpu") == 0
 

@@ -14,7 +14,7 @@ from model.causal_lm.padding import left_padded
 from model.hub.catalog import find
 from model.hub.fetch import is_cached
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.hub.wrap_base import wrapped
+from model.hub.wrap_base import wrap
 from trainer.recipe import read_recipe
 
 BASE = "smollm2-135m-instruct"
@@ -60,7 +60,7 @@ def test_each_opens_on_its_base_and_is_as_large_as_the_catalog_says(opened, name
 @pytest.mark.real
 def test_the_draft_writes_what_its_base_writes_in_far_fewer_passes(opened):
     loaded = opened(NAMES[1])
-    model = wrapped(loaded).model
+    model = wrap(loaded).model
     turns = [{"role": "user", "content": QUESTION}]
     prompt = loaded.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
     ids, mask = left_padded([prompt])

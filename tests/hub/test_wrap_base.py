@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from analysis.segmentation.features import Attention, Hidden
+from analysis.segmentation.features import AttentionFeature, HiddenFeature
 from analysis.uncertainty.compare import compare, compare_continuations
 from analysis.uncertainty.scoring import encode_for, score_document
 from model.causal_lm.forward import token_model
 from model.errors import ModelBroken, ModelError
 from model.hub.loading import ModelSpec, load
 from model.hub.micro_step_io import OTHER_SOURCE, UNTRAINED
-from model.hub.model_info import MicroFacts
-from model.hub.wrap_base import described, wrapped
+from model.hub.model_info import MicroStepInfo
+from model.hub.wrap_base import micro_step_info, wrap
 from model.scoring.limited_history import limited_history
 from model.text.document import Document
 from tests.support.micro_steps import scramble
@@ -33,7 +33,7 @@ def base(models):
 def saved(models, base, tmp_path_factory):
     """The same trained model in two ways: modules beside a reference, and whole."""
     root = tmp_path_factory.mktemp("saved")
-    model = wrapped(base).model
+    model = wrap(base).model
     scramble(model)
     model.config.decoding = "lossless"
     model.save_modules(root / "modules", str(models["sft"]))
@@ -45,7 +45,7 @@ def saved(models, base, tmp_path_factory):
 def test_untrained_modules_are_labelled_always_the_same_and_leave_the_base_alone(base):
     before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
     state = torch.get_rng_state()
-    one, two = wrapped(base), wrapped(base)
+    one, two = wrap(base), wrap(base)
     assert torch.equal(state, torch.get_rng_state())
     assert one.facts.untrained and one.facts.base == base.facts.name and one.model.base is base.model
     for (name, a), b in zip(one.model.named_parameters(), two.model.parameters(), strict=True):
@@ -56,17 +56,19 @@ def test_untrained_modules_are_labelled_always_the_same_and_leave_the_base_alone
 
 @pytest.mark.parametrize("how", ["modules", "whole"])
 def test_a_saved_model_says_what_it_is_and_loads_with_tokenizer_and_base(base, saved, models, how):
-    said = described(str(saved / how))
+    said = micro_step_info(str(saved / how))
     reference = str(models["sft"]) if how == "modules" else None
-    assert said == MicroFacts("lossless", 8, "residual_softmax", 2, said.context_layers, True, reference, None, False)
+    assert said == MicroStepInfo(
+        "lossless", 8, "residual_softmax", 2, said.context_layers, True, reference, None, False
+    )
     loaded = load(ModelSpec(str(saved / how)))
     assert loaded.facts.micro_step == said and loaded.facts.family == "micro_step"
     assert loaded.facts.tokenizer_hash == base.facts.tokenizer_hash
     assert loaded.facts.layers == base.facts.layers and loaded.facts.parameters > base.facts.parameters
-    ready = wrapped(loaded)
+    ready = wrap(loaded)
     assert ready.model is loaded.model and not ready.facts.untrained
     ids = torch.tensor([[5, 6, 7]])
-    other = wrapped(load(ModelSpec(str(saved / ("whole" if how == "modules" else "modules"))))).model
+    other = wrap(load(ModelSpec(str(saved / ("whole" if how == "modules" else "modules"))))).model
     assert torch.equal(ready.model(ids).logits, other(ids).logits)
 
 
@@ -79,7 +81,7 @@ def test_a_micro_step_model_is_scored_as_its_base(base, saved):
     both = compare_continuations(loaded, base, TEXT, 6)
     np.testing.assert_array_equal(both.a.encoded.ids, both.b.encoded.ids)
     encoded = encode_for(loaded, TEXT, chat=False)
-    for extra in (Attention(), Hidden(1)):
+    for extra in (AttentionFeature(), HiddenFeature(1)):
         ours, theirs = extra.gather(loaded, encoded), extra.gather(base, encoded)
         for name, value in ours.values.items():
             np.testing.assert_array_equal(value, theirs.values[name])
@@ -89,15 +91,15 @@ def test_a_micro_step_model_is_scored_as_its_base(base, saved):
 
 
 def test_saved_modules_that_learned_nothing_are_called_untrained(models, base, tmp_path):
-    wrapped(base).model.save_modules(tmp_path / "fresh", str(models["sft"]))
+    wrap(base).model.save_modules(tmp_path / "fresh", str(models["sft"]))
     loaded = load(ModelSpec(str(tmp_path / "fresh")))
     assert loaded.facts.micro_step.untrained and UNTRAINED in loaded.facts.approximations
     assert UNTRAINED in score_document(loaded, TEXT).notes
 
 
 def test_other_folders_are_not_taken_for_one(models, tmp_path):
-    assert described(str(models["base"])) is None and described("tiny-base") is None
-    assert described("nothing/of-the-kind") is None and described(str(tmp_path)) is None
+    assert micro_step_info(str(models["base"])) is None and micro_step_info("tiny-base") is None
+    assert micro_step_info("nothing/of-the-kind") is None and micro_step_info(str(tmp_path)) is None
 
 
 def test_what_cannot_be_loaded_says_why(saved, models, tmp_path, monkeypatch):
@@ -124,7 +126,7 @@ def test_what_cannot_be_loaded_says_why(saved, models, tmp_path, monkeypatch):
     write("odd", micro_layers="many")
     with pytest.raises(ModelError):
         load(ModelSpec(str(tmp_path / "odd")))
-    assert described(str(tmp_path / "odd")) is None
+    assert micro_step_info(str(tmp_path / "odd")) is None
 
 
 def test_another_source_of_a_catalog_model_is_taken_and_said(saved, models, tmp_path, monkeypatch):

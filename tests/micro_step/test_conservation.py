@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from analysis.figures.figure import View
 from analysis.uncertainty.alignment import common_cells
 from analysis.uncertainty.compare import cell_table, compare, compare_continuations
 from analysis.uncertainty.figures import draw
 from analysis.uncertainty.summary import summarise
+from analysis.view import View
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.text.document import Document, Message
 from model.text.encoding import encode

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, Lfm2Config
 
 from analysis.attention.layer import layer_attention
-from analysis.attention.maps import Window, window
-from analysis.attention.micro.weights import CutRow, micro_blocks
+from analysis.attention.maps import MapWindow, window
+from analysis.attention.micro.weights import SegmentedRow, micro_blocks
 from analysis.attention.overview import overview
 from analysis.attention.positions import encode_whole, read
 from analysis.attribution.methods import attribute
@@ -24,7 +24,7 @@ from model.causal_lm.forward import body, logits_of
 from model.errors import ModelError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.micro_step_io import saved_in
-from model.hub.model_info import MicroFacts
+from model.hub.model_info import MicroStepInfo
 from model.micro_step.configuration import MicroStepConfig
 from model.micro_step.macro_inputs import merged
 from model.micro_step.micro_decoder import layers_of
@@ -321,7 +321,7 @@ def test_attention_maps_have_a_row_a_token_below_and_a_row_a_segment_above(k, ke
 def test_the_views_read_what_the_model_reads(facts):
     """Maps of the layers above, micro maps and quantities are the model's own; maps of layers below are refused."""
     model = micro_step(merge_layer=1, stop_head=True)
-    micro = MicroFacts("merged", 4, "residual_softmax", 2, (1, 2, 3), True, None, None, False, 1)
+    micro = MicroStepInfo("merged", 4, "residual_softmax", 2, (1, 2, 3), True, None, None, False, 1)
     loaded = LoadedModel(ModelSpec("tiny"), replace(facts, micro_step=micro), model, tiny_tokenizer())
     encoded, _ = encode_whole(
         loaded, Document.plain("the cat sat on the mat, and the cat sat on the dog"), False, False
@@ -335,10 +335,12 @@ def test_the_views_read_what_the_model_reads(facts):
     for layer in (1, 2):
         found = layer_attention(loaded, reading, layer).rows_of(2)
         truth = out.macro_attentions[layer][0, 2].numpy()
-        np.testing.assert_allclose(np.nan_to_num(window(found, Window.of(len(reading)))), truth, rtol=1e-5, atol=5e-6)
+        np.testing.assert_allclose(
+            np.nan_to_num(window(found, MapWindow.of(len(reading)))), truth, rtol=1e-5, atol=5e-6
+        )
     with pytest.raises(ModelError, match="layer 0 reads tokens, and has no map of segments; choose layers from 1 to 2"):
         overview(loaded, reading)
-    blocks = list(micro_blocks(model, [CutRow(encoded.ids, starts)], True, 4))
+    blocks = list(micro_blocks(model, [SegmentedRow(encoded.ids, starts)], True, 4))
     model.micro.layers.set_attn_implementation("eager")
     with torch.no_grad():
         out = model(ids, segment_starts=segments, output_attentions=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.causal_lm.chunked_cross_entropy import head_loss
+from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.forward import body, logits_of
 from model.errors import MicroStepError, ModelError
 from model.micro_step.configuration import MicroStepConfig, spaced
@@ -182,7 +182,7 @@ def test_the_lean_loss_has_the_plain_losss_value_and_gradients(tied, token_weigh
         h = hidden.clone().requires_grad_()
         head.grad = None
         if lean:
-            told = head_loss(base, h, target, weight, teacher, 0.3, token_weight)
+            told = chunked_lm_head_loss(base, h, target, weight, teacher, 0.3, token_weight)
             loss = told.loss
         else:
             logits, theirs = logits_of(base, h), logits_of(base, teacher).detach().log_softmax(-1)

@@ -15,8 +15,8 @@ import torch
 
 from evals.benchmark import Benchmark, find_benchmark
 from evals.run import EvalOptions
-from evals.samples import FORMAT, Head, Piece, Sample, Writer, begin, file_name
-from evals.scoring import JUDGES, Asked, Response
+from evals.samples import FORMAT, Head, Sample, SampleWriter, WrittenAnswer, begin, file_name
+from evals.scoring import JUDGES, Response, ScoringContext
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from tests.support.micro_steps import scramble
@@ -108,14 +108,14 @@ def save_evaluation(
         said = list(answers) or [_answer(i, tau) for i in range(len(SUMS))]
         head = Head("gsm8k_cot_zeroshot", tau, len(said), "0" * 64)
         samples = [_sum(i, text, tau) for i, text in enumerate(said)]
-        Writer(folder / file_name(head.benchmark, tau), head).add(samples)
+        SampleWriter(folder / file_name(head.benchmark, tau), head).add(samples)
         head = Head("arc_challenge", tau, 3, "1" * 64)
         samples = [
             Sample(i, f"Question: {i}?\nAnswer:", {"acc": float(i == 0), "acc_norm": float(i < 2)},
                    {"target": "B", "log_likelihood": [-3.5, -1.25 - i]}, (), 12, 12 if tau is None else 8, 0, 0.1, 0)
             for i in range(3)
         ]  # fmt: skip
-        Writer(folder / file_name(head.benchmark, tau), head).add(samples)
+        SampleWriter(folder / file_name(head.benchmark, tau), head).add(samples)
     return folder
 
 
@@ -131,8 +131,8 @@ def _sum(i: int, text: str, tau: float | None) -> Sample:
     length = 1 if tau is None or tau > 1 else 2
     starts = tuple(range(0, len(tokens), length))
     probability = None if tau is None else tuple(round(1 / (1 + j % 3), 4) for j in range(len(tokens)))
-    piece = Piece(text, tokens, tuple(range(len(tokens))), starts, probability, text.endswith("."))
-    judged = JUDGES["gsm8k"](SUMS[i % len(SUMS)], [Response(text, piece.ended)], Asked())
+    piece = WrittenAnswer(text, tokens, tuple(range(len(tokens))), starts, probability, text.endswith("."))
+    judged = JUDGES["gsm8k"](SUMS[i % len(SUMS)], [Response(text, piece.ended)], ScoringContext())
     steps = len(starts)
     return Sample(i, f"Q: {SUMS[i % len(SUMS)]['question']}\nA:", judged.scores, judged.detail, (piece,),
                   len(tokens), steps, len(tokens) - steps, 0.02 * steps, 0)  # fmt: skip

@@ -17,7 +17,7 @@ from tests.support.tiny import save_tiny
 from tests.support.training import make_prepared, recipe
 from trainer import checkpoint
 from trainer.loop import Trainer, accelerator_for
-from trainer.setup import Built, build
+from trainer.setup import RunSetup, build
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def quiet(message: str, fraction: float | None) -> None:
 
 def trainer(model: Path, prepared: Prepared, out: Path, **more: Any) -> Trainer:
     chosen = recipe(model, **more)
-    built: Built = build(chosen, prepared, out.parent / "states", "cpu", quiet)
+    built: RunSetup = build(chosen, prepared, out.parent / "states", "cpu", quiet)
     return Trainer(built, out, accelerator_for(chosen, "cpu"), quiet)
 
 

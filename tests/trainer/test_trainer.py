@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 
 from data.prepared import Prepared
 from data.run_folder import LogLine, Run, read_lines, read_run
-from data.training_rows import Rows
+from data.training_rows import TokenRows
 from data.yaml_config import dump_yaml
 from model.decoding.generation_config import end_ids
 from model.errors import ExportError, MicroStepError, ModelBroken
@@ -37,10 +37,10 @@ from trainer.batches import sampler
 from trainer.batches.dataset import training_rows
 from trainer.batches.hidden_state_cache import positions
 from trainer.draft_objective import DraftObjective
-from trainer.loop import Stopped, Trainer, accelerator_for
+from trainer.loop import RunInterrupted, Trainer, accelerator_for
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import choose, factor
-from trainer.recipe import Recipe, Segmentation, Stage, read_recipe
+from trainer.recipe import Recipe, SegmentationConfig, StageConfig, read_recipe
 from trainer.setup import build
 from trainer.time_budget import fitted_to
 
@@ -77,7 +77,7 @@ def figures(path: Path) -> list[dict[str, Any]]:
 
 def test_the_answer_and_the_token_that_closes_it_are_learnt(prepared: Prepared, model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model)
-    rows = training_rows(prepared, Segmentation(rule="fixed", parameters={"k": 3}))
+    rows = training_rows(prepared, SegmentationConfig(rule="fixed", parameters={"k": 3}))
     assert len(rows.train) + len(rows.held_out) == 48 and len(rows.held_out) == 6
     texts = {True: 0, False: 0}
     for part in (rows.train, rows.held_out):
@@ -103,12 +103,12 @@ def test_of_several_turns_the_last_answer_is_learnt(model: Path, tmp_path: Path)
 
 
 def test_a_target_length_is_solved_for(prepared: Prepared) -> None:
-    wanted = Segmentation(rule="entropy", target_length=1.7)
+    wanted = SegmentationConfig(rule="entropy", target_length=1.7)
     assert training_rows(prepared, wanted).train.mean_length == pytest.approx(1.7, abs=0.1)
     with pytest.raises(MicroStepError, match="window"):
-        training_rows(prepared, Segmentation(rule="limited_history"))
+        training_rows(prepared, SegmentationConfig(rule="limited_history"))
     with pytest.raises(MicroStepError, match="did you mean 'entropy'"):
-        training_rows(prepared, Segmentation(rule="entrpy"))
+        training_rows(prepared, SegmentationConfig(rule="entrpy"))
 
 
 # --- steps
@@ -141,7 +141,7 @@ def test_what_a_step_counts_is_what_the_model_counts(prepared: Prepared, model: 
 
 
 def test_the_rate_warms_up_and_falls_to_its_floor() -> None:
-    stage = Stage(name="s", steps=110, rates={"new": 1.0}, warmup=10, floor=0.2)
+    stage = StageConfig(name="s", steps=110, rates={"new": 1.0}, warmup=10, floor=0.2)
     assert factor(stage, 0) == pytest.approx(0.1, abs=1e-3) and factor(stage, 109) == pytest.approx(0.2)
     assert factor(stage, 59) == pytest.approx(0.6)  # half of the way from the peak to the end
 
@@ -150,7 +150,7 @@ def test_the_rate_warms_up_and_falls_to_its_floor() -> None:
 @pytest.mark.parametrize("decay", ["cosine", "linear", "constant"])
 def test_the_peak_rate_is_the_peak(steps: int, decay: str) -> None:
     """The fall once began with the first step: with the default warm-up a run of 40 steps reached 58% of its peak."""
-    stage = Stage(name="s", steps=steps, rates={"new": 1.0}, decay=decay)  # type: ignore[arg-type]
+    stage = StageConfig(name="s", steps=steps, rates={"new": 1.0}, decay=decay)  # type: ignore[arg-type]
     rates = [factor(stage, done) for done in range(steps)]
     top = min(stage.warmup, steps) - 1
     assert rates[top] == max(rates) == pytest.approx(1)
@@ -296,7 +296,7 @@ def test_a_taught_model_matches_the_base_as_it_was_at_every_token_whose_state_is
     assert float(loss.detach()) == pytest.approx(float(tally.position[1].sum()) + expected + stop, rel=1e-4)
 
 
-def _exact(micro: MicroStepForCausalLM, rows: Rows, row: Any, token: Any) -> tuple[torch.Tensor, ...]:
+def _exact(micro: MicroStepForCausalLM, rows: TokenRows, row: Any, token: Any) -> tuple[torch.Tensor, ...]:
     """A draft batch with states in float64 instead of the stored bfloat16."""
     contexts, after, learnt = [], [], []
     for r, t in zip(row, token, strict=True):
@@ -666,7 +666,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(prepared: Prepared, model: 
             os.kill(os.getpid(), signal.SIGINT)
 
     chosen = recipe(model, steps=9, checkpoint={"every": 100})
-    with pytest.raises(Stopped):
+    with pytest.raises(RunInterrupted):
         trained(chosen, prepared, tmp_path / "run", stop)
     (last,) = read_run(tmp_path / "run").checkpoints
     assert last.name in ("step-00000005", "step-00000006")
@@ -729,10 +729,10 @@ def test_a_budget_becomes_steps_and_leaves_no_trace_in_what_is_trained(
     prepared: Prepared, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trainer import time_budget
-    from trainer.run import Places, run_recipe
+    from trainer.run import RunPaths, run_recipe
 
     monkeypatch.setattr(time_budget, "_SECONDS", 0.0)
-    chosen, places = recipe(model, steps=50, minutes=0.01), Places(tmp_path / "run", prepared=prepared.path)
+    chosen, places = recipe(model, steps=50, minutes=0.01), RunPaths(tmp_path / "run", prepared=prepared.path)
     run = run_recipe(chosen, places, "cpu", quiet)
     assert run is not None and run.finished
     there = read_recipe(tmp_path / "run/recipe.yaml")
@@ -805,11 +805,11 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, model: Path)
 
 def test_a_dry_run_estimates_and_writes_nothing(prepared: Prepared, model: Path, tmp_path: Path) -> None:
     from trainer.dry_run import plan
-    from trainer.run import Places
+    from trainer.run import RunPaths
 
     for objective in ("micro_step", "draft", "control"):
         chosen = recipe(model, objective, steps=100)
-        found = plan(chosen, Places(tmp_path / "o", prepared=prepared.path), "cpu", quiet)
+        found = plan(chosen, RunPaths(tmp_path / "o", prepared=prepared.path), "cpu", quiet)
         built = build(chosen, prepared, tmp_path / objective, "cpu", quiet)
         assert found.parameters == built.facts.parameters
         assert found.tokens == pytest.approx(100 * built.facts.tokens_per_step, rel=0.5)
@@ -817,13 +817,13 @@ def test_a_dry_run_estimates_and_writes_nothing(prepared: Prepared, model: Path,
         assert (found.states is not None) == (objective == "draft")
     # an epoch reads the first example twice, as its mix says
     control = recipe(model, "control", steps=100)
-    found = plan(control, Places(tmp_path / "o", prepared=prepared.path), "cpu", quiet)
+    found = plan(control, RunPaths(tmp_path / "o", prepared=prepared.path), "cpu", quiet)
     feed = build(control, prepared, tmp_path, "cpu", quiet).feed
     rows = training_rows(prepared, None)
     assert rows.repeat.max() == 2 and found.tokens and found.epochs
     assert found.tokens / found.epochs == pytest.approx(
         sum(map(feed.learnt, np.repeat(np.arange(42), rows.repeat)[:, None]))
     )
-    unprepared = plan(recipe(model), Places(tmp_path / "o"), "cpu", quiet)
+    unprepared = plan(recipe(model), RunPaths(tmp_path / "o"), "cpu", quiet)
     assert unprepared.tokens is None and "not prepared" in unprepared.text
     assert not (tmp_path / "o").exists()

@@ -9,23 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.prepared import Prepared
-from data.training_rows import Rows, cut
+from data.training_rows import TokenRows, cut
 from model.errors import MicroStepError
-from trainer.recipe import Recipe, Segmentation
+from trainer.recipe import Recipe, SegmentationConfig
 
 
 @dataclass(frozen=True)
 class TrainingRows:
     """What is trained on, and what is only measured on."""
 
-    train: Rows
+    train: TokenRows
     repeat: NDArray[np.int64]
     """[R] how often each row of `train` comes in an epoch."""
-    held_out: Rows
+    held_out: TokenRows
     notes: tuple[str, ...]
 
 
-def training_rows(prepared: Prepared, segmentation: Segmentation | None, without: Sequence[str] = ()) -> TrainingRows:
+def training_rows(
+    prepared: Prepared, segmentation: SegmentationConfig | None, without: Sequence[str] = ()
+) -> TrainingRows:
     """Cut every prepared example.
 
     Args:

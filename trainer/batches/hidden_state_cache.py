@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.corpus.store_writer import as_json, put
-from data.training_rows import Rows
+from data.corpus.store_writer import as_json, atomic_write
+from data.training_rows import TokenRows
 from model.causal_lm.finite import check_states
 from model.errors import TooLarge
 from model.micro_step.modeling import MicroStepForCausalLM
@@ -37,7 +37,7 @@ BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}
 class States:
     """Macro states of P positions: position t of a row is followed there by t + 1, which the base predicts itself."""
 
-    rows: Rows
+    rows: TokenRows
     states: NDArray[np.int16]  # [P, K, d] bits of bfloat16
     row: NDArray[np.int64]  # [P]
     token: NDArray[np.int64]  # [P] index in `rows.ids`
@@ -92,7 +92,7 @@ class States:
         return out
 
 
-def positions(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def positions(rows: TokenRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """[P] rows and [P] tokens at which a draft may begin: the two tokens after them are learnt."""
     at = np.arange(len(rows.ids) - 2)
     row = np.repeat(np.arange(len(rows)), rows.lengths)
@@ -100,7 +100,7 @@ def positions(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return row[chosen], chosen
 
 
-def stored_bytes(rows: Rows, model: MicroStepForCausalLM) -> int:
+def stored_bytes(rows: TokenRows, model: MicroStepForCausalLM) -> int:
     """What the states of these rows take on disk."""
     return len(positions(rows)[0]) * len(model.config.context_layers) * int(model.config.hidden_size) * 2
 
@@ -118,7 +118,7 @@ def base_as_it_was(model: MicroStepForCausalLM) -> Iterator[None]:
         model.base.enable_adapters()
 
 
-def states_of(model: MicroStepForCausalLM, rows: Rows, path: Path, identity: dict[str, Any], tell: Tell) -> States:
+def states_of(model: MicroStepForCausalLM, rows: TokenRows, path: Path, identity: dict[str, Any], tell: Tell) -> States:
     """Compute the states, or read those that are there.
 
     Args:
@@ -139,7 +139,7 @@ def states_of(model: MicroStepForCausalLM, rows: Rows, path: Path, identity: dic
         return States(rows, np.zeros(shape, dtype=np.int16), row, token)
     if _mark(path) != said:
         _compute(model, rows, token, shape, path, tell)
-        put(path / MARK, as_json(said))
+        atomic_write(path / MARK, as_json(said))
     return States(rows, np.load(path / STATES, mmap_mode="c"), row, token)  # never written: torch asks for it
 
 
@@ -152,7 +152,7 @@ def _mark(path: Path) -> Any:
 
 def _compute(
     model: MicroStepForCausalLM,
-    rows: Rows,
+    rows: TokenRows,
     token: NDArray[np.int64],
     shape: tuple[int, int, int],
     path: Path,

@@ -11,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.training_rows import Rows
+from data.training_rows import TokenRows
 from trainer.batches import sampler
 from trainer.batches.hidden_state_cache import States
-from trainer.batches.sampler import Batch
+from trainer.batches.sampler import RowBatch
 from trainer.draft_objective import DraftBatch, draft_steps
 from trainer.recipe import Recipe
 
 Chosen = NDArray[np.int64]
 
 
-class Readable(Protocol):
+class StepPart(Protocol):
     """A part of a step as tensors."""
 
     @property
@@ -29,11 +29,11 @@ class Readable(Protocol):
         """That are read."""
         ...
 
-    def to(self, device: torch.device) -> Readable:
+    def to(self, device: torch.device) -> StepPart:
         """The same on another device."""
         ...
 
-    def pinned(self) -> Readable:
+    def pinned(self) -> StepPart:
         """The same in pinned memory, from which a copy to cuda waits for nothing."""
         ...
 
@@ -45,7 +45,7 @@ class Feed(Protocol):
         """The units of each step, from the first on, without end."""
         ...
 
-    def part(self, chosen: Chosen, held_out: bool = False) -> Readable:
+    def part(self, chosen: Chosen, held_out: bool = False) -> StepPart:
         """Some units as tensors; of none, something that nothing is learnt of."""
         ...
 
@@ -67,10 +67,10 @@ class RowFeed:
     """Whole rows."""
 
     recipe: Recipe
-    train: Rows
+    train: TokenRows
     repeat: NDArray[np.int64]
     """[R] how often each row of `train` comes in an epoch."""
-    measured: Rows
+    measured: TokenRows
     teacher: tuple[States, States] | None = None
     """Of the rows that are trained and measured on: the states of the base as it was, whose last ones teach."""
 
@@ -78,7 +78,7 @@ class RowFeed:
         """See `Feed`."""
         return sampler.steps(self.train.lengths, self.repeat, self.recipe.batch.tokens, self.recipe.seed)
 
-    def part(self, chosen: Chosen, held_out: bool = False) -> Batch:
+    def part(self, chosen: Chosen, held_out: bool = False) -> RowBatch:
         """See `Feed`."""
         part = sampler.batch(self.measured if held_out else self.train, chosen)
         if self.teacher is None:

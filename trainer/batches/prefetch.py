@@ -8,25 +8,27 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.batches.loader import Feed, Readable
-from trainer.batches.sampler import dealt
+from trainer.batches.loader import Feed, StepPart
+from trainer.batches.sampler import shard_batch
 
 _AHEAD = 2  # steps that wait ready
 
 
 @dataclass(frozen=True)
-class Step:
+class PreparedStep:
     """One optimizer step of this process."""
 
     averaged_over: tuple[int, int]
     """Tokens and stops that the losses of all processes are means over."""
     learnt: int
     """Tokens, of all processes."""
-    parts: Sequence[Readable]
+    parts: Sequence[StepPart]
     """Of this process, one after the other."""
 
 
-def ready(feed: Feed, first: int, rank: int, world: int, accumulate: int, device: torch.device) -> Iterator[Step]:
+def ready(
+    feed: Feed, first: int, rank: int, world: int, accumulate: int, device: torch.device
+) -> Iterator[PreparedStep]:
     """Steps from the one after `first` on, without end.
 
     Args:
@@ -41,19 +43,19 @@ def ready(feed: Feed, first: int, rank: int, world: int, accumulate: int, device
     for _ in range(first):
         next(chosen)
 
-    def made() -> Step:
+    def made() -> PreparedStep:
         rows = next(chosen)
-        shares = [dealt(rows, i * world + rank, world * accumulate) for i in range(accumulate)]
+        shares = [shard_batch(rows, i * world + rank, world * accumulate) for i in range(accumulate)]
         parts = [feed.part(share) for share in shares]
         if device.type == "cuda":
             parts = [part.pinned() for part in parts]
-        return Step(feed.counts(rows), feed.learnt(rows), parts)
+        return PreparedStep(feed.counts(rows), feed.learnt(rows), parts)
 
     if device.type != "cuda":
         while True:
             yield made()
     with ThreadPoolExecutor(1) as reader:
-        waiting: list[Future[Step]] = [reader.submit(made) for _ in range(_AHEAD)]
+        waiting: list[Future[PreparedStep]] = [reader.submit(made) for _ in range(_AHEAD)]
         while True:
             waiting.append(reader.submit(made))
             yield waiting.pop(0).result()

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.training_rows import Rows
+from data.training_rows import TokenRows
 from model.errors import MicroStepError
 
 POOL = 32  # batches whose rows are sorted by length together: little padding, and yet chance companions
 
 
 @dataclass(frozen=True)
-class Batch:
+class RowBatch:
     """B rows, padded at the right to N tokens."""
 
     ids: Tensor  # [B, N]
@@ -36,17 +36,17 @@ class Batch:
         """Without padding."""
         return int(self.mask.sum())
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> RowBatch:
         """The same on another device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pinned(self) -> Batch:
+    def pinned(self) -> RowBatch:
         """The same in pinned memory."""
         return self._each(Tensor.pin_memory)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> RowBatch:
         every = (self.ids, self.mask, self.starts, self.labels, self.teacher)
-        return Batch(*(None if each is None else change(each) for each in every))  # type: ignore[arg-type]
+        return RowBatch(*(None if each is None else change(each) for each in every))  # type: ignore[arg-type]
 
 
 def steps(lengths: NDArray[np.int64], repeat: NDArray[np.int64], tokens: int, seed: int) -> Iterator[NDArray[np.int64]]:
@@ -93,12 +93,12 @@ def cut(order: NDArray[np.int64], lengths: NDArray[np.int64], tokens: int) -> li
     return found
 
 
-def dealt(chosen: NDArray[np.int64], part: int, parts: int) -> NDArray[np.int64]:
+def shard_batch(chosen: NDArray[np.int64], part: int, parts: int) -> NDArray[np.int64]:
     """The share of one of so many parts, which may be none."""
     return chosen[part::parts]
 
 
-def batch(rows: Rows, chosen: NDArray[np.int64], pad: int = 0) -> Batch:
+def batch(rows: TokenRows, chosen: NDArray[np.int64], pad: int = 0) -> RowBatch:
     """Pad some rows at the right.
 
     Args:
@@ -119,10 +119,10 @@ def batch(rows: Rows, chosen: NDArray[np.int64], pad: int = 0) -> Batch:
 
     learnt = np.zeros_like(part.learnt) if empty else part.learnt
     labels = np.where(learnt, part.ids, -100)
-    return Batch(padded(part.ids, pad), torch.from_numpy(there), padded(part.starts, False), padded(labels, -100))
+    return RowBatch(padded(part.ids, pad), torch.from_numpy(there), padded(part.starts, False), padded(labels, -100))
 
 
-def counts(rows: Rows, chosen: NDArray[np.int64], most: int) -> tuple[int, int]:
+def counts(rows: TokenRows, chosen: NDArray[np.int64], most: int) -> tuple[int, int]:
     """Learnt tokens of some rows, and those of them after which a segment of at most `most` tokens may end or go on.
 
     A row's last token is none of the latter, nor is the last that the cap allows.
@@ -138,7 +138,7 @@ def counts(rows: Rows, chosen: NDArray[np.int64], most: int) -> tuple[int, int]:
     return int(learnt.sum()), int((learnt & ~last & (slot < most - 1)).sum())
 
 
-def held_out_batches(rows: Rows, tokens: int, limit: int) -> Sequence[NDArray[np.int64]]:
+def held_out_batches(rows: TokenRows, tokens: int, limit: int) -> Sequence[NDArray[np.int64]]:
     """The first rows of at most `limit` tokens in all, as batches of at most `tokens`, padding included."""
     lengths = rows.lengths
     taken = np.flatnonzero(np.cumsum(lengths) <= max(limit, int(lengths[0]) if len(lengths) else 0))

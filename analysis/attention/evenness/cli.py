@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analysis.options import Chat, FigureOut, LoadOptions, Theme, load_shown, progress, remark, spread
+from analysis.options import Chat, FigureOut, LoadOptions, Theme, flatten_options, load_shown, print_notes, progress
 from model.errors import ExportError, TextError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.attention.evenness.study import Study
+    from analysis.attention.evenness.study import EvennessStudy
 
 commands = typer.Typer()
 
@@ -21,7 +21,7 @@ TABLE, WEIGHTS, TEXT = "evenness.csv", "weights.csv", "evenness.md"
 
 
 @commands.command("evenness")
-@spread
+@flatten_options
 def evenness(
     model: Annotated[
         list[str],
@@ -49,7 +49,7 @@ def evenness(
 
     Writes evenness.csv (a row a model, level, place and figure), weights.csv, evenness.md and the figures.
     """
-    from analysis.attention.evenness.study import Asked, study
+    from analysis.attention.evenness.study import EvennessQuery, study
     from analysis.attention.evenness.tables import findings
     from analysis.attention.evenness.texts import read_texts
     from analysis.segmentation.strategy import Strategy
@@ -59,9 +59,9 @@ def evenness(
     texts = read_texts(data, column, limit, chat)
     specs = [loading.spec(name, None, None) for name in dict.fromkeys(model)]
     with progress("measuring") as told:
-        found = study(specs, Asked(texts, chosen, max_length, untrained), load_shown, told)
+        found = study(specs, EvennessQuery(texts, chosen, max_length, untrained), load_shown, told)
     for row in found.rows:
-        remark(f"{row.name}: ", row.notes)
+        print_notes(f"{row.name}: ", row.notes)
     words = ["evenness", *(word for name in dict.fromkeys(model) for word in ("--model", name)), "--data", data]
     words += ["--column", column] if column != "text" else []
     words += ["--limit", str(limit)] if limit is not None else []
@@ -76,7 +76,7 @@ def evenness(
 
 
 @commands.command("evenness-figure")
-@spread
+@flatten_options
 def evenness_figure(
     name: Annotated[str, typer.Argument(help="models or places.")],
     table: Annotated[Path, typer.Argument(help="An evenness.csv that the command evenness wrote.")],
@@ -85,14 +85,15 @@ def evenness_figure(
 ) -> None:
     """Draw the figures of a study again from its table; no model is run."""
     from analysis.attention.evenness.figures import FIGURES, draw
-    from analysis.export import FIGURE_FORMATS, Origin, check_out, save_figure
+    from analysis.export import FIGURE_FORMATS, check_out, save_figure
     from analysis.figures.figure import check_figure
+    from analysis.provenance import Provenance
     from analysis.query import command_line
 
     check_figure(name, FIGURES)
     check_out(out, FIGURE_FORMATS)
     read = _read(table)
-    origin = Origin(
+    origin = Provenance(
         command=lambda figure, to: command_line(["evenness-figure", figure, TABLE, "--theme", theme, "--out", to]),
         request={"table": table.name},
         view={"theme": theme},
@@ -124,7 +125,7 @@ def _check_folder(out: Path) -> None:
         raise ExportError(f"{out} cannot be written: its folder does not exist")
 
 
-def _write(found: Study, out: Path, words: list[str], theme: Theme) -> None:
+def _write(found: EvennessStudy, out: Path, words: list[str], theme: Theme) -> None:
     """All files of the study; the figures as pictures where this machine can draw them, else as pages."""
     from analysis.attention.evenness.figures import FIGURES, draw
     from analysis.attention.evenness.tables import study_table, study_text, study_weights

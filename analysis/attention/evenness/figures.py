@@ -10,8 +10,9 @@ from plotly.subplots import make_subplots
 
 from analysis.attention.evenness.statistics import BAR
 from analysis.attention.evenness.tables import OF_MEAN, shown
-from analysis.figures.figure import Drawn, check_figure, safe
-from analysis.figures.theme import CARD, ORANGE, SERIES, SOFT, Theme, styled
+from analysis.figures.figure import Figure, check_figure, safe
+from analysis.figures.theme import CARD, ORANGE, SERIES, SOFT, styled
+from analysis.view import Theme
 
 PANELS = (
     ("effective", "effective context states of one head, over K", True),
@@ -22,9 +23,9 @@ ROW = 26  # pixels
 DASHES = ("solid", "dash", "dashdot")
 
 
-def models(table: pd.DataFrame, theme: Theme) -> Drawn:
+def models(table: pd.DataFrame, theme: Theme) -> Figure:
     """Every model: effective context states over K, the same of the mean weights, and the share on the context."""
-    return Drawn(
+    return Figure(
         "models",
         "How evenly are the context states used?",
         f"Mean over queries, heads and layers with the 95% interval over documents; 1 is even, 1/K one state. Dashed: "
@@ -34,9 +35,9 @@ def models(table: pd.DataFrame, theme: Theme) -> Drawn:
     )
 
 
-def places(table: pd.DataFrame, theme: Theme) -> Drawn:
+def places(table: pd.DataFrame, theme: Theme) -> Figure:
     """Evenness by layer of the micro decoder and by micro position, a line a model."""
-    return Drawn(
+    return Figure(
         "places",
         "Where in the micro decoder?",
         "Effective context states over K by layer of the micro decoder, and by the token that is predicted; 95% "
@@ -143,10 +144,10 @@ def _label(name: str) -> str:
     return safe(name, 48).replace("·", " ")
 
 
-FIGURES: dict[str, Callable[[pd.DataFrame, Theme], Drawn]] = {"models": models, "places": places}
+FIGURES: dict[str, Callable[[pd.DataFrame, Theme], Figure]] = {"models": models, "places": places}
 
 
-def draw(name: str, table: pd.DataFrame, theme: Theme) -> Drawn:
+def draw(name: str, table: pd.DataFrame, theme: Theme) -> Figure:
     """Draw a figure by name.
 
     Raises:

@@ -35,14 +35,14 @@ FIGURES: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredEvenness:
     """Figures of Q segments; NaN (and -1 in `top`) where there is no query, or nothing fell on the context."""
 
     figures: Floats  # [F, Q, L, H, P] in the order of FIGURES
     top: NDArray[np.int64]  # [Q, L, H, P] the context state with the largest weight
 
 
-def measure(weights: NDArray[np.floating], states: int) -> Measured:
+def measure(weights: NDArray[np.floating], states: int) -> MeasuredEvenness:
     """The figures of each query.
 
     Args:
@@ -67,7 +67,7 @@ def measure(weights: NDArray[np.floating], states: int) -> Measured:
         )
     figures[:, ~asked] = np.nan
     there = np.isfinite(entropy) & asked
-    return Measured(figures, np.where(there, np.argmax(np.where(np.isnan(context), -1.0, context), -1), -1))
+    return MeasuredEvenness(figures, np.where(there, np.argmax(np.where(np.isnan(context), -1.0, context), -1), -1))
 
 
 def _entropy(p: Floats) -> Floats:
@@ -77,7 +77,7 @@ def _entropy(p: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Sums:
+class EvennessSums:
     """What is kept of the micro attention of a text or corpus: sums over queries, for each of U units."""
 
     states: int  # K
@@ -96,13 +96,15 @@ class Sums:
             raise ValueError(f"queries {self.queries.shape}, counted {shape} and weights {self.weights.shape} differ")
 
     @classmethod
-    def of(cls, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]], states: int, units: Units) -> Sums:
+    def of(
+        cls, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]], states: int, units: Units
+    ) -> EvennessSums:
         """Add up weights [Q, L, H, P, K + P] as they come, each with the rows [Q] of `units` that they belong to.
 
         Raises:
             ValueError: nothing comes.
         """
-        total: Sums | None = None
+        total: EvennessSums | None = None
         for rows, weights in parts:
             found = _sums(units, rows, weights, states)
             total = found if total is None else total.plus(found)
@@ -110,13 +112,13 @@ class Sums:
             raise ValueError("there are no weights to add up")
         return total
 
-    def plus(self, other: Sums) -> Sums:
+    def plus(self, other: EvennessSums) -> EvennessSums:
         """The sums of both, unit by unit: of more segments of the same documents, or of another seed's model."""
         if self.states != other.states or self.counted.shape != other.counted.shape:
             raise ValueError(f"sums of shapes {self.counted.shape} and {other.counted.shape} cannot be added")
         names = ("queries", "segments", "weights", "figures", "counted", "top")
         both = {name: getattr(self, name) + getattr(other, name) for name in names}
-        return Sums(states=self.states, units=self.units, **both)
+        return EvennessSums(states=self.states, units=self.units, **both)
 
     @property
     def positions(self) -> int:
@@ -198,7 +200,7 @@ def over_documents(documents: int) -> bool:
     return documents > 1
 
 
-def _sums(units: Units, rows: NDArray[np.int64], weights: NDArray[np.floating], states: int) -> Sums:
+def _sums(units: Units, rows: NDArray[np.int64], weights: NDArray[np.floating], states: int) -> EvennessSums:
     found = measure(weights, states)
     counted = np.isfinite(found.figures[1])
     asked = ~np.isnan(weights[:, 0, 0, :, 0])
@@ -208,7 +210,7 @@ def _sums(units: Units, rows: NDArray[np.int64], weights: NDArray[np.floating], 
         np.add.at(total, units.of_row[rows], values)
         return total
 
-    return Sums(
+    return EvennessSums(
         states=states,
         units=units,
         queries=add(asked),

@@ -13,24 +13,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.attention.evenness.statistics import Sums, document_units, over_documents, segment_units
-from analysis.attention.evenness.texts import CutTexts, Texts, cut_texts
+from analysis.attention.evenness.statistics import EvennessSums, document_units, over_documents, segment_units
+from analysis.attention.evenness.texts import SegmentedTexts, Texts, cut_texts
 from analysis.attention.micro.request import NOTHING
-from analysis.attention.micro.segments import Training, TrainingCut, check_most, model_of, training_of
+from analysis.attention.micro.segments import Training, TrainingSegments, check_most, model_of, training_of
 from analysis.attention.micro.weights import micro_blocks
-from analysis.query import Load
+from analysis.query import ModelLoader
 from analysis.segmentation.strategy import Strategy
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError, TextError
 from model.hub.catalog import find
 from model.hub.loading import LoadedModel, ModelSpec
-from model.hub.model_info import MicroFacts, ModelFacts
-from model.hub.wrap_base import SEED, Wrapped, wrapped
+from model.hub.model_info import MicroStepInfo, ModelInfo
+from model.hub.wrap_base import SEED, Wrapped, wrap
 from model.micro_step.modeling import MicroStepForCausalLM
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvennessQuery:
     """What is measured on every model."""
 
     texts: Texts
@@ -40,60 +40,62 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Row:
+class EvennessRow:
     """One model, or several of one recipe that differ by their seed."""
 
     name: str
     variant: str
     seeds: tuple[int, ...]
-    facts: ModelFacts  # of the first; `micro_step` is always there
+    facts: ModelInfo  # of the first; `micro_step` is always there
     stages: str
     cut: str
     documents: int
     tokens: int
-    sums: Sums
+    sums: EvennessSums
     notes: tuple[str, ...]
     recipe: str = ""  # all that it says but name and seed
 
     @property
-    def micro(self) -> MicroFacts:
+    def micro(self) -> MicroStepInfo:
         """What stands around the base."""
         assert self.facts.micro_step is not None
         return self.facts.micro_step
 
 
 @dataclass(frozen=True)
-class Study:
+class EvennessStudy:
     """All models, in the order in which they were named, untrained ones last; and the recipes with several seeds."""
 
     texts: str
-    rows: tuple[Row, ...]
-    together: tuple[Row, ...]
+    rows: tuple[EvennessRow, ...]
+    together: tuple[EvennessRow, ...]
 
     @property
-    def shown(self) -> tuple[Row, ...]:
+    def shown(self) -> tuple[EvennessRow, ...]:
         """A row a variant: seeds together, where there are several."""
         several = {row.variant: row for row in self.together}
-        found: dict[str, Row] = {}
+        found: dict[str, EvennessRow] = {}
         for row in self.rows:
             found.setdefault(row.variant, several.get(row.variant, row))
         return tuple(found.values())
 
 
-def study(specs: Sequence[ModelSpec], asked: Asked, load: Load, progress: Progress | None = None) -> Study:
+def study(
+    specs: Sequence[ModelSpec], asked: EvennessQuery, load: ModelLoader, progress: Progress | None = None
+) -> EvennessStudy:
     """Measure models one after another; no two are in memory at a time.
 
     Raises:
         TextError: no segment of a model has two tokens.
         MicroStepError: as loading, scoring and cutting.
     """
-    rows: list[Row] = []
+    rows: list[EvennessRow] = []
     references: dict[tuple[object, ...], _Reference] = {}
     named = [(spec, model_of(spec.name)) for spec in specs]
     for i, (spec, name) in enumerate(named):
         told = _share(progress, i, len(named) + 1)
         recipe = training_of(name, spec.revision)
-        ready = wrapped(load(replace(spec, name=name)))
+        ready = wrap(load(replace(spec, name=name)))
         rows.append(_distinct(_measured(ready, recipe, asked, told), rows))
         if recipe is not None and not ready.facts.untrained and (base := recipe.base.get("name")):
             found = _Reference(str(base), ready.facts, str(ready.model.config.micro_start), recipe, spec)
@@ -107,19 +109,21 @@ def study(specs: Sequence[ModelSpec], asked: Asked, load: Load, progress: Progre
             rows.append(_distinct(each.measured(load(base), asked), rows))
     if progress is not None:
         progress(1.0)
-    return Study(asked.texts.what, tuple(rows), tuple(_together(rows)))
+    return EvennessStudy(asked.texts.what, tuple(rows), tuple(_together(rows)))
 
 
-def _measured(ready: Wrapped, recipe: Training | None, asked: Asked, progress: Progress | None = None) -> Row:
+def _measured(
+    ready: Wrapped, recipe: Training | None, asked: EvennessQuery, progress: Progress | None = None
+) -> EvennessRow:
     most = check_most(asked.max_length, ready.facts.max_segment_length)
-    how = asked.strategy or (recipe.cut if recipe is not None else TrainingCut())
+    how = asked.strategy or (recipe.cut if recipe is not None else TrainingSegments())
     cut = cut_texts(ready.loaded, asked.texts, how, most, progress)
     facts = replace(ready.loaded.facts, micro_step=ready.facts)
     untrained, of_run = ready.facts.untrained, recipe is not None and find(ready.loaded.spec.name) is None
     drafting = ", drafting" if ready.facts.decoding == "lossless" else ""
     name = recipe.name if recipe is not None and of_run else facts.name
     name = f"untrained ({facts.name}{drafting})" if untrained else name
-    return Row(
+    return EvennessRow(
         name=name,
         variant=name if untrained or recipe is None or not of_run else recipe.variant,
         seeds=() if untrained or recipe is None else (recipe.seed,),
@@ -135,8 +139,8 @@ def _measured(ready: Wrapped, recipe: Training | None, asked: Asked, progress: P
 
 
 def corpus_sums(
-    model: MicroStepForCausalLM, cut: CutTexts, merged: bool, most: int, progress: Progress | None = None
-) -> Sums:
+    model: MicroStepForCausalLM, cut: SegmentedTexts, merged: bool, most: int, progress: Progress | None = None
+) -> EvennessSums:
     """The sums of a corpus, a few segments in memory at a time.
 
     Raises:
@@ -154,7 +158,7 @@ def corpus_sums(
             seen += len(block.row)
             yield (block.row if by_document else numbers), block.weights
 
-    return Sums.of(parts(), model.micro.context, units)
+    return EvennessSums.of(parts(), model.micro.context, units)
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class _Reference:
     """Untrained modules as a trained model started with: of its shape, around the base that it was trained from."""
 
     base: str
-    like: MicroFacts
+    like: MicroStepInfo
     start: str  # "copied" or "random"
     recipe: Training
     spec: ModelSpec
@@ -174,13 +178,13 @@ class _Reference:
         kind = like.context_layers, like.micro_layers, like.decoding, like.merge_layer, like.keep
         return self.base, *kind, self.start, self.recipe.cut
 
-    def is_of(self, row: Row) -> bool:
+    def is_of(self, row: EvennessRow) -> bool:
         """Whether a model that was named is the same."""
         named = row.micro.untrained and row.facts.name == self.base
         read = row.micro.decoding, row.micro.merge_layer
         return named and read == (self.like.decoding, self.like.merge_layer) and self.start == "copied"
 
-    def measured(self, loaded: LoadedModel, asked: Asked) -> Row:
+    def measured(self, loaded: LoadedModel, asked: EvennessQuery) -> EvennessRow:
         """Its row."""
         if loaded.facts.micro_step is not None:
             raise MicroStepError(f"{self.base}, the base of {self.recipe.name}, is a micro_step model itself")
@@ -208,9 +212,9 @@ class _Reference:
         )
 
 
-def _together(rows: Sequence[Row]) -> Iterator[Row]:
+def _together(rows: Sequence[EvennessRow]) -> Iterator[EvennessRow]:
     """The variants with several seeds, on the same documents."""
-    variants: dict[str, list[Row]] = {}
+    variants: dict[str, list[EvennessRow]] = {}
     for row in rows:
         if row.seeds:
             variants.setdefault(row.variant, []).append(row)
@@ -226,7 +230,7 @@ def _together(rows: Sequence[Row]) -> Iterator[Row]:
         yield replace(first, name=variant, seeds=seeds, sums=sums)
 
 
-def _distinct(row: Row, others: Sequence[Row]) -> Row:
+def _distinct(row: EvennessRow, others: Sequence[EvennessRow]) -> EvennessRow:
     """The row under a name that no other has, and under a variant that no other recipe has.
 
     One whose name had to change belongs to no variant but its own.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.attention.evenness.statistics import BAR, verdict
-from analysis.attention.evenness.study import Row, Study
+from analysis.attention.evenness.study import EvennessRow, EvennessStudy
 from analysis.attention.micro.result import context_names
 from analysis.attention.micro.tables import figure_table, weights_of
 from analysis.score_registry import significant
@@ -23,12 +23,12 @@ RULE = (
 COLUMNS = ("model", "variant", "seeds", "merger", "stages", "untrained", "decoding", "documents", "segments", "states")
 
 
-def study_table(study: Study) -> pd.DataFrame:
+def study_table(study: EvennessStudy) -> pd.DataFrame:
     """A row a model (and a variant of several seeds), level, place and figure: mean, low, high of the 95% interval."""
     return pd.concat([_row_table(row) for row in (*study.rows, *study.together)], ignore_index=True)
 
 
-def study_weights(study: Study) -> pd.DataFrame:
+def study_weights(study: EvennessStudy) -> pd.DataFrame:
     """A row a model, layer, head, micro position and slot: the mean weight with its interval."""
     parts = []
     for row in (*study.rows, *study.together):
@@ -38,7 +38,7 @@ def study_weights(study: Study) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _row_table(row: Row) -> pd.DataFrame:
+def _row_table(row: EvennessRow) -> pd.DataFrame:
     sums, at = row.sums, row.sums.largest_at
     further = {OF_MEAN: sums.effective_of_mean}
     for k, layer in enumerate(row.micro.context_layers):
@@ -83,7 +83,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["model"].isin(kept)]
 
 
-def study_text(study: Study, command: str) -> str:
+def study_text(study: EvennessStudy, command: str) -> str:
     """The study as Markdown: rule, verdicts, what it was measured on, and the command."""
     rows = study.shown
     head = (
@@ -119,7 +119,7 @@ def study_text(study: Study, command: str) -> str:
 _SAID = ("confirmed", "refuted", "undecided", "undefined")
 
 
-def _line(row: Row) -> str:
+def _line(row: EvennessRow) -> str:
     sums, k = row.sums, row.sums.states
     n, top = sums.effective, sums.largest_at
     most = max(range(k), key=lambda i: float(top.mean[i]))
@@ -145,7 +145,7 @@ def _cell(text: str) -> str:
     return "".join(c if c.isprintable() and c not in "|`<>[]" else " " for c in text)
 
 
-def findings(rows: Sequence[Row]) -> list[str]:
+def findings(rows: Sequence[EvennessRow]) -> list[str]:
     """A sentence a model, for the terminal."""
     return [
         f"{row.name}: {significant(row.sums.effective.mean)} effective context states of {row.sums.states}"

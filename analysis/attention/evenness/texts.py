@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.attention.micro.segments import TrainingCut, readable, readable_starts
-from analysis.attention.micro.weights import CutRow
-from analysis.segmentation.features import Gathering
+from analysis.attention.micro.segments import TrainingSegments, readable, readable_starts
+from analysis.attention.micro.weights import SegmentedRow
+from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.single import gather
 from analysis.segmentation.strategy import Strategy
 from data.corpus.documents import CorpusSpec, open_corpus
@@ -52,10 +52,10 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class CutTexts:
+class SegmentedTexts:
     """The documents as one model reads them."""
 
-    rows: tuple[CutRow, ...]  # D
+    rows: tuple[SegmentedRow, ...]  # D
     cut: str  # by which rule, in words
     notes: tuple[str, ...]
 
@@ -117,10 +117,10 @@ def _prepared(prepared: Prepared, limit: int | None) -> Texts:
 def cut_texts(
     loaded: LoadedModel,
     texts: Texts,
-    how: TrainingCut | Strategy,
+    how: TrainingSegments | Strategy,
     most: int,
     progress: Progress | None = None,
-) -> CutTexts:
+) -> SegmentedTexts:
     """Cut the documents for one model.
 
     Raises:
@@ -132,39 +132,39 @@ def cut_texts(
     return _of_documents(loaded, texts, how, most, progress)
 
 
-def _of_store(prepared: Prepared, texts: Texts, how: TrainingCut | Strategy, most: int) -> CutTexts:
+def _of_store(prepared: Prepared, texts: Texts, how: TrainingSegments | Strategy, most: int) -> SegmentedTexts:
     """By the stored scores, thresholds solved on all rows, as the trainer does."""
-    target = how.target_length if isinstance(how, TrainingCut) else None
-    rule, given = (how.rule, dict(how.parameters)) if isinstance(how, TrainingCut) else (how.name, how.parameters)
+    target = how.target_length if isinstance(how, TrainingSegments) else None
+    rule, given = (how.rule, dict(how.parameters)) if isinstance(how, TrainingSegments) else (how.name, how.parameters)
     found = cut(prepared, rule, given, most, target)
     rows = found.rows
     at = {example: i for i, example in enumerate(rows.example.tolist())}
     kept = []
     for example in texts.examples:
         one = slice(*rows.offsets[at[example] : at[example] + 2].tolist())
-        kept.append(CutRow(rows.ids[one], readable_starts(rows.starts[one], 0)))
+        kept.append(SegmentedRow(rows.ids[one], readable_starts(rows.starts[one], 0)))
     settings = ", ".join(f"{name} {value:.3g}" for name, value in found.parameters.items())
     solved = f", solved for {target:g} tokens on average of all its rows" if target is not None else ""
-    known = isinstance(how, TrainingCut) and how.known
+    known = isinstance(how, TrainingSegments) and how.known
     words = f"{rule}({settings}){solved}; {'as in training' if known else 'as asked for'}"
-    return CutTexts(tuple(kept), words, (f"scores of {prepared.source.store.facts.name}",))
+    return SegmentedTexts(tuple(kept), words, (f"scores of {prepared.source.store.facts.name}",))
 
 
 def _of_documents(
-    loaded: LoadedModel, texts: Texts, how: TrainingCut | Strategy, most: int, progress: Progress | None
-) -> CutTexts:
+    loaded: LoadedModel, texts: Texts, how: TrainingSegments | Strategy, most: int, progress: Progress | None
+) -> SegmentedTexts:
     """By scores of the model's own base; a mean length is solved for on all documents together."""
-    rule, given = (how.rule, dict(how.parameters)) if isinstance(how, TrainingCut) else (how.name, how.parameters)
+    rule, given = (how.rule, dict(how.parameters)) if isinstance(how, TrainingSegments) else (how.name, how.parameters)
     ready = []
     notes: dict[str, None] = {}
     for i, document in enumerate(texts.documents):
-        found = gather(loaded, document, rule, given, most, Gathering(), texts.chat)
+        found = gather(loaded, document, rule, given, most, FeatureOptions(), texts.chat)
         ready.append(found)
         notes |= dict.fromkeys(found.notes)
         if progress is not None:
             progress((i + 1) / len(texts.documents))
     inputs = _joined([each.inputs for each in ready])
-    chosen = how if isinstance(how, TrainingCut) else TrainingCut(how.name, how.values, None)
+    chosen = how if isinstance(how, TrainingSegments) else TrainingSegments(how.name, how.values, None)
     starts, words = chosen.cut(inputs, most)
     if isinstance(how, Strategy):
         words = how.title("nats")
@@ -174,8 +174,8 @@ def _of_documents(
         own = starts[at : at + len(encoded)]
         at += len(encoded)
         _, ids, there = readable(encoded, own, context_length(loaded.model))
-        rows.append(CutRow(ids, there))
-    return CutTexts(tuple(rows), words, tuple(notes))
+        rows.append(SegmentedRow(ids, there))
+    return SegmentedTexts(tuple(rows), words, tuple(notes))
 
 
 def _joined(rows: Sequence[SegmentInputs]) -> SegmentInputs:
@@ -185,5 +185,5 @@ def _joined(rows: Sequence[SegmentInputs]) -> SegmentInputs:
     return SegmentInputs.join(rows)
 
 
-def _lengths(row: CutRow) -> NDArray[np.int64]:
+def _lengths(row: SegmentedRow) -> NDArray[np.int64]:
     return np.diff(np.append(np.flatnonzero(row.starts), len(row.ids)))

@@ -10,16 +10,16 @@ import typer
 from analysis.options import (
     FigureOut,
     LoadOptions,
-    OneModel,
+    ModelOptions,
     Out,
     TextOptions,
     Theme,
     check_table,
-    give,
+    flatten_options,
     load_shown,
+    print_notes,
+    print_or_save,
     progress,
-    remark,
-    spread,
 )
 from model.errors import MicroStepError
 
@@ -58,7 +58,7 @@ class SegmentOptions:
         typer.Option("--lossless/--merged", help="With --written. Default: what the model was trained for."),
     ] = None
 
-    def request(self, model: OneModel, text: TextOptions, loading: LoadOptions) -> MicroRequest:
+    def request(self, model: ModelOptions, text: TextOptions, loading: LoadOptions) -> MicroRequest:
         """What is asked.
 
         Raises:
@@ -66,7 +66,7 @@ class SegmentOptions:
         """
         from analysis.attention.micro.request import MicroRequest
         from analysis.generation.result import Decoding
-        from analysis.segmentation.features import Gathering
+        from analysis.segmentation.features import FeatureOptions
         from analysis.segmentation.strategy import Strategy
 
         if self.written and self.strategy is not None:
@@ -80,14 +80,14 @@ class SegmentOptions:
             None if self.strategy is None else Strategy.parse(self.strategy),
             how if self.written else None,
             self.max_length,
-            Gathering(prompt_apart=self.prompt_apart),
+            FeatureOptions(prompt_apart=self.prompt_apart),
         )
 
 
 @commands.command("micro-attention")
-@spread
+@flatten_options
 def micro_attention(
-    model: OneModel,
+    model: ModelOptions,
     text: TextOptions,
     segments: SegmentOptions,
     loading: LoadOptions,
@@ -105,15 +105,15 @@ def micro_attention(
     found = _run(segments.request(model, text, loading))
     table = weight_table(found, None if segment is None else segment - 1)
     if out is not None:
-        remark("", (finding(found.sums),))
-    give(table, out, finding(found.sums))
+        print_notes("", (finding(found.sums),))
+    print_or_save(table, out, finding(found.sums))
 
 
 @commands.command("micro-attention-figure")
-@spread
+@flatten_options
 def micro_attention_figure(
     name: Annotated[str, typer.Argument(help=f"One of: {', '.join(FIGURE_NAMES)}.")],
-    model: OneModel,
+    model: ModelOptions,
     text: TextOptions,
     segments: SegmentOptions,
     loading: LoadOptions,
@@ -141,5 +141,5 @@ def micro_attention_figure(
 def _run(request: MicroRequest) -> MicroAttention:
     with progress("reading") as told:
         found = request.run(load_shown, told)
-    remark(f"{found.facts.name}: ", (f"segments: {found.cut}", *found.notes))
+    print_notes(f"{found.facts.name}: ", (f"segments: {found.cut}", *found.notes))
     return found

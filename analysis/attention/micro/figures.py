@@ -20,7 +20,7 @@ from analysis.attention.micro.tables import (
     slot_table,
     weight_table,
 )
-from analysis.figures.figure import Drawn, check_figure, safe
+from analysis.figures.figure import Figure, check_figure, safe
 from analysis.figures.static_strip import Page, StillRow, around
 from analysis.figures.theme import INK, SERIES, SOFT, colorscale, styled
 from analysis.intervals import Estimate, Estimates
@@ -33,9 +33,9 @@ STRIP_LEGEND = (
 MOST_LABELS = 14  # characters of a token on an axis
 
 
-def segments(found: MicroAttention, view: MicroView) -> Drawn:
+def segments(found: MicroAttention, view: MicroView) -> Figure:
     """The text in its segments, shaded by how uneven each one's use of the context states is."""
-    return Drawn(
+    return Figure(
         "micro_segments",
         "Segments",
         f"{honest(found)}Each segment of two tokens and more, shaded by 1 - evenness of the weights over the "
@@ -46,10 +46,10 @@ def segments(found: MicroAttention, view: MicroView) -> Drawn:
     )
 
 
-def weights(found: MicroAttention, view: MicroView) -> Drawn:
+def weights(found: MicroAttention, view: MicroView) -> Figure:
     """Heads over slots, one panel a micro position, of one layer: one segment, or the mean over the text."""
     which = f"mean over {len(found.first):,} segments" if view.segment is None else _which(found, view.segment)
-    return Drawn(
+    return Figure(
         "micro_weights",
         "What each head looks at",
         f"{honest(found)}Attention weights of micro layer {view.layer + 1}, {which}. One panel for each token that is "
@@ -59,9 +59,9 @@ def weights(found: MicroAttention, view: MicroView) -> Drawn:
     )
 
 
-def shares(found: MicroAttention, view: MicroView) -> Drawn:
+def shares(found: MicroAttention, view: MicroView) -> Figure:
     """The mean weight of every slot, by micro position."""
-    return Drawn(
+    return Figure(
         "micro_shares",
         "Context or the segment's own tokens?",
         f"{honest(found)}Mean weight of each slot over segments, layers and heads, by the token that is predicted; "
@@ -71,9 +71,9 @@ def shares(found: MicroAttention, view: MicroView) -> Drawn:
     )
 
 
-def evenness(found: MicroAttention, view: MicroView) -> Drawn:
+def evenness(found: MicroAttention, view: MicroView) -> Figure:
     """Effective context states by layer, head and micro position."""
-    return Drawn(
+    return Figure(
         "micro_evenness",
         "How evenly are the context states used?",
         f"{honest(found)}exp H of a head's weights over the {found.states} context states, mean over queries: "
@@ -252,7 +252,7 @@ def _label(slot: str) -> str:
     return f"{name}{colon}{safe(text, MOST_LABELS)}"
 
 
-FIGURES: dict[str, Callable[[MicroAttention, MicroView], Drawn]] = {
+FIGURES: dict[str, Callable[[MicroAttention, MicroView], Figure]] = {
     "micro_segments": segments,
     "micro_weights": weights,
     "micro_shares": shares,
@@ -260,7 +260,7 @@ FIGURES: dict[str, Callable[[MicroAttention, MicroView], Drawn]] = {
 }
 
 
-def draw(name: str, found: MicroAttention, view: MicroView) -> Drawn:
+def draw(name: str, found: MicroAttention, view: MicroView) -> Figure:
     """Draw a figure by name.
 
     Raises:

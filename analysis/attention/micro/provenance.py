@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from analysis.attention.micro.request import MicroRequest
 from analysis.attention.micro.result import MicroAttention
 from analysis.document_file import document_file
-from analysis.export import Origin
-from analysis.figures.theme import Theme
+from analysis.provenance import Provenance
 from analysis.query import apart_words, command_line, load_words, model_words, text_words
+from analysis.view import Theme
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class MicroView:
     segment: int | None = None  # of those with two tokens and more, from 0; None: the mean over the text
 
 
-def origin(request: MicroRequest, found: MicroAttention, view: MicroView) -> Origin:
+def origin(request: MicroRequest, found: MicroAttention, view: MicroView) -> Provenance:
     """Where a figure comes from."""
     asked = dataclasses.asdict(request)
     asked["strategy"] = None if request.strategy is None else str(request.strategy)
-    return Origin(
+    return Provenance(
         command=lambda figure, out: command(figure, request, found, view, out),
         request={name: value for name, value in asked.items() if name != "side"},
         view=dataclasses.asdict(view),

@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.attention.micro.result import MicroAttention
-from analysis.attention.micro.segments import TrainingCut, check_most, readable, training_of
-from analysis.attention.micro.weights import CutRow, micro_blocks
+from analysis.attention.micro.segments import TrainingSegments, check_most, readable, training_of
+from analysis.attention.micro.weights import SegmentedRow, micro_blocks
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Decoding
-from analysis.query import Load, RunCost, scoring_cost
-from analysis.segmentation.features import Gathering
+from analysis.query import ModelLoader, RunCost, scoring_cost
+from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.single import gather
 from analysis.segmentation.strategy import Strategy
 from model.causal_lm.forward import Progress, context_length
 from model.errors import TextError
 from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.micro_step_io import UNTRAINED
-from model.hub.wrap_base import Wrapped, wrapped
+from model.hub.wrap_base import Wrapped, wrap
 from model.segmentation.segment import MAX_LENGTH, segment
 from model.text.document import Document
 from model.text.encoding import EncodedText, encode_reply
@@ -45,7 +45,7 @@ class MicroRequest:
     strategy: Strategy | None = None
     written: Decoding | None = None
     max_length: int | None = None  # the most tokens of a segment; None: 4, or the model's M if that is less
-    how: Gathering = field(default_factory=Gathering)
+    how: FeatureOptions = field(default_factory=FeatureOptions)
     side: str = field(default="A", compare=False)  # what a reader knows the model as
 
     @property
@@ -66,7 +66,7 @@ class MicroRequest:
         work = loaded.facts.parameters * depth / max(1, layers) * segments * slots
         return RunCost(found.tokens, found.memory + kept, found.work + work)
 
-    def run(self, load: Load, progress: Progress | None = None) -> MicroAttention:
+    def run(self, load: ModelLoader, progress: Progress | None = None) -> MicroAttention:
         """The micro attention.
 
         Raises:
@@ -74,7 +74,7 @@ class MicroRequest:
             TooLarge: it does not fit the model's context or the memory.
             MicroStepError: the segments cannot be made.
         """
-        ready = wrapped(load(self.model))
+        ready = wrap(load(self.model))
         most = check_most(self.max_length, ready.facts.max_segment_length)
         cut = self._write if self.written is not None else self._cut
         encoded, starts, words, notes = cut(ready, most, _part(progress, 0.0, _SHARE_CUT))
@@ -82,7 +82,7 @@ class MicroRequest:
         if self.written is not None and self.written.lossless is not None:
             merged = not self.written.lossless
         encoded, ids, starts = readable(encoded, starts, context_length(ready.model))
-        row, lead = CutRow(ids, starts), len(encoded.prefix)
+        row, lead = SegmentedRow(ids, starts), len(encoded.prefix)
         told = _part(progress, _SHARE_CUT, 1.0)
         blocks = list(micro_blocks(ready.model, [row], merged, most, told))
         if not blocks:
@@ -103,7 +103,7 @@ class MicroRequest:
 
     def _cut(self, ready: Wrapped, most: int, progress: Progress | None) -> _CutText:
         """The text, cut by a strategy or as in training."""
-        training = TrainingCut()
+        training = TrainingSegments()
         if self.strategy is None and (recipe := training_of(self.model.name, self.model.revision)) is not None:
             training = recipe.cut
         rule, given = (training.rule, dict(training.parameters))

@@ -11,9 +11,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.attention.evenness.statistics import Sums, segment_units
+from analysis.attention.evenness.statistics import EvennessSums, segment_units
 from model.errors import MicroStepError
-from model.hub.model_info import MicroFacts, ModelFacts
+from model.hub.model_info import MicroStepInfo, ModelInfo
 from model.text.encoding import EncodedText
 
 Floats = NDArray[np.float32]
@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 class MicroAttention:
     """N tokens in segments, and the weights of the Q segments that have two tokens and more."""
 
-    facts: ModelFacts  # `micro_step` is always there
+    facts: ModelInfo  # `micro_step` is always there
     encoded: EncodedText  # N tokens
     starts: NDArray[np.bool_]  # [N] the token starts a segment
     first: NDArray[np.int64]  # [Q] index of each segment's first token
@@ -42,7 +42,7 @@ class MicroAttention:
             raise ValueError(f"weights {shape} do not fit {q} segments and {k} context states")
 
     @property
-    def micro(self) -> MicroFacts:
+    def micro(self) -> MicroStepInfo:
         """What the model has around its base."""
         assert self.facts.micro_step is not None
         return self.facts.micro_step
@@ -73,9 +73,11 @@ class MicroAttention:
         return int(self.weights.shape[3])
 
     @cached_property
-    def sums(self) -> Sums:
+    def sums(self) -> EvennessSums:
         """Sums over the text; intervals are over its segments."""
-        return Sums.of([(np.arange(len(self.first)), self.weights)], self.states, segment_units(len(self.first)))
+        return EvennessSums.of(
+            [(np.arange(len(self.first)), self.weights)], self.states, segment_units(len(self.first))
+        )
 
     def holding(self, character: int) -> int | None:
         """The segment, of the Q, that holds a character of `encoded.text`; None where it is in none."""

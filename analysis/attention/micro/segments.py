@@ -29,7 +29,7 @@ TARGET = 2.0  # mean tokens a segment, where no training says another
 
 
 @dataclass(frozen=True)
-class TrainingCut:
+class TrainingSegments:
     """How a model's training data was cut."""
 
     rule: str = "confidence"
@@ -81,12 +81,12 @@ class Training(BaseModel):
     seed: int = 0
 
     @property
-    def cut(self) -> TrainingCut:
+    def cut(self) -> TrainingSegments:
         """How its data was cut."""
         said = self.segmentation
         if self.objective == "draft":
-            return TrainingCut("fixed", (("k", float(said.max_length)),), None, known=True)
-        return TrainingCut(said.rule, tuple(said.parameters.items()), said.target_length, known=True)
+            return TrainingSegments("fixed", (("k", float(said.max_length)),), None, known=True)
+        return TrainingSegments(said.rule, tuple(said.parameters.items()), said.target_length, known=True)
 
     @property
     def variant(self) -> str:

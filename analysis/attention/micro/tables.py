@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.attention.evenness.statistics import AXES, BAR, FIGURES, UNDEFINED, Axis, Sums, measure, verdict
+from analysis.attention.evenness.statistics import AXES, BAR, FIGURES, UNDEFINED, Axis, EvennessSums, measure, verdict
 from analysis.attention.micro.result import MicroAttention, context_names
 from analysis.intervals import Estimates, quotient
 from analysis.score_registry import significant
@@ -72,7 +72,7 @@ def weights_of(every: Estimates, names: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def figure_table(sums: Sums, levels: Sequence[str] = tuple(LEVELS)) -> pd.DataFrame:
+def figure_table(sums: EvennessSums, levels: Sequence[str] = tuple(LEVELS)) -> pd.DataFrame:
     """A row a level, place and figure: mean, low and high of its 95% interval."""
     parts = []
     for level in levels:
@@ -155,7 +155,7 @@ def segment_figures(found: MicroAttention) -> tuple[NDArray[np.float64], NDArray
     return evenness, effective
 
 
-def finding(sums: Sums) -> str:
+def finding(sums: EvennessSums) -> str:
     """One sentence: the effective number of context states and what it says of the claim."""
     n, k = sums.effective, sums.states
     if k == 1:

@@ -35,7 +35,7 @@ _BLOCK_BYTES = 96 * 2**20  # of what the micro decoder holds at once
 
 
 @dataclass(frozen=True)
-class CutRow:
+class SegmentedRow:
     """N tokens as the model reads them, BOS included, and where segments start."""
 
     ids: NDArray[np.int64]  # [N]
@@ -62,7 +62,7 @@ class Block:
 
 def micro_blocks(
     model: MicroStepForCausalLM,
-    rows: Sequence[CutRow],
+    rows: Sequence[SegmentedRow],
     merged: bool,
     most: int,
     progress: Progress | None = None,
@@ -102,7 +102,7 @@ def eager_copy(micro: MicroDecoder) -> MicroDecoder:
     return private
 
 
-def _batch_end(rows: Sequence[CutRow], begin: int) -> int:
+def _batch_end(rows: Sequence[SegmentedRow], begin: int) -> int:
     """The rows from `begin` on that are read together; one at least."""
     longest, end = 0, begin
     while end < len(rows):
@@ -125,7 +125,7 @@ class _Steps:
 
 
 def _batch_blocks(
-    model: MicroStepForCausalLM, micro: MicroDecoder, batch: Sequence[CutRow], begin: int, merged: bool, most: int
+    model: MicroStepForCausalLM, micro: MicroDecoder, batch: Sequence[SegmentedRow], begin: int, merged: bool, most: int
 ) -> Iterator[Block]:
     steps = _steps(model, batch, merged, most)
     size = _segments_at_once(model, model.micro.context + most - 1)
@@ -141,7 +141,7 @@ def _batch_blocks(
 
 
 @torch.inference_mode()
-def _steps(model: MicroStepForCausalLM, batch: Sequence[CutRow], merged: bool, most: int) -> _Steps:
+def _steps(model: MicroStepForCausalLM, batch: Sequence[SegmentedRow], merged: bool, most: int) -> _Steps:
     ids, real, starts = _padded(batch, model.device)
     plan = layout(starts, real, most)
     row, segment = (plan.lengths > 1).nonzero(as_tuple=True)
@@ -178,7 +178,7 @@ def _segments_at_once(model: MicroStepForCausalLM, slots: int) -> int:
     return max(1, _BLOCK_BYTES // each)
 
 
-def _padded(batch: Sequence[CutRow], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(batch: Sequence[SegmentedRow], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """[B, N] ids, whether they are real, and whether they start a segment; padded on the right."""
     n = max(len(row.ids) for row in batch)
     ids = torch.zeros(len(batch), n, dtype=torch.long)

@@ -13,10 +13,10 @@ from analysis.corpus.transfer import shared_text, transfer
 from analysis.intervals import Units
 from analysis.segmentation.comparison import store_bench
 from analysis.segmentation.corpus_view import StoreSides
-from analysis.segmentation.features import Gathering
+from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.metrics import agreement, statistics
 from analysis.segmentation.request import CutRequest
-from analysis.segmentation.segmented_text import Kept, agree, cuts
+from analysis.segmentation.segmented_text import MemoCache, agree, cuts
 from analysis.segmentation.strategy import Strategy
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
@@ -228,7 +228,7 @@ def test_the_report_the_page_and_the_figure_count_alike(models, tmp_path, monkey
     told = report(CorpusSource.read(store), [Candidate(rule, given) for rule, given in settings.items()])
     strategies = tuple(Strategy.of(rule, given) for rule, given in settings.items())
     request = CutRequest((), None, strategies, store=str(store.path))
-    bench = store_bench(request, StoreSides.read(store.path), Kept())
+    bench = store_bench(request, StoreSides.read(store.path), MemoCache())
     out = tmp_path / "agreement.csv"
     chosen = [each for rule in settings for each in ("--strategy", f"{rule}:threshold=5")]
     assert call(monkeypatch, "segmentation-figure", "agreement", "--store", store.path, *chosen, "--out", out) == 0
@@ -255,7 +255,7 @@ def test_transfer_of_one_document_is_as_the_page_has_it(sources):
     (found,) = transfer(a, [cut_corpus(a, candidate)], b, [cut_corpus(b, candidate)])
     sides = [StoreSides.read(source.store.path).shown(0) for source in (a, b)]
     strategy = Strategy.of("entropy", {"threshold": 2.5})
-    one, between = agree(*cuts(sides, [strategy], MAX_LENGTH, Gathering(), Kept()))
+    one, between = agree(*cuts(sides, [strategy], MAX_LENGTH, FeatureOptions(), MemoCache()))
     for name in ("precision", "recall", "f1", "window_diff", "pk"):
         assert getattr(found, name).mean == pytest.approx(getattr(one, name)), name
     assert found.characters == len(TEXTS[3]) and found.rows == 1 and between == "characters"

@@ -9,12 +9,12 @@ import pytest
 from analysis.corpus.history import history, history_table
 from analysis.corpus.report import report, strategies_for
 from analysis.corpus.study import TABLES
-from data.corpus.documents import CorpusSpec, Entry, open_corpus
-from data.corpus.features import COMPLETE, FOLDER, Gather, gather, gathers, read_gathered
+from data.corpus.documents import CorpusEntry, CorpusSpec, open_corpus
+from data.corpus.features import COMPLETE, FOLDER, FeatureSpec, compute_features, gathers, read_gathered
 from data.corpus.options import CorpusOptions
 from data.corpus.rule_inputs import CorpusSource, with_gathered
 from data.corpus.scoring import score_corpus
-from data.corpus.windows import Reading, character_windows, pieces
+from data.corpus.windows import TokenizeOptions, character_windows, pieces
 from model.errors import ExportError, MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from model.scoring.limited_history import limited_history
@@ -80,7 +80,7 @@ def test_windows_of_characters_end_at_a_line_or_a_space():
 def test_windows_of_characters_are_the_same_texts_under_both_models(loaded, data):
     corpus, found = open_corpus(CorpusSpec(str(data))), []
     for name in ("base", "other"):
-        reading = Reading(loaded[name].tokenizer, 10**6, 500, window_characters=50)
+        reading = TokenizeOptions(loaded[name].tokenizer, 10**6, 500, window_characters=50)
         every = list(pieces(corpus, reading, (0, 0)))
         assert next(pieces(corpus, reading, (0, 3))).text == every[3].text
         found.append([(piece.document, piece.number, *piece.text) for piece in every])
@@ -97,7 +97,7 @@ def test_a_conversation_has_no_windows_of_characters(loaded, tmp_path):
     path.write_text(json.dumps({"text": [{"role": "user", "content": "Hi"}]}))
     with pytest.raises(TextError, match="document 0 is a conversation; windows of characters are for plain texts"):
         made(loaded["base"], path, tmp_path / "store")
-    assert Entry(0, Document.plain("a"), None, None).document.text == "a"
+    assert CorpusEntry(0, Document.plain("a"), None, None).document.text == "a"
 
 
 # --- gathering
@@ -105,10 +105,10 @@ def test_a_conversation_has_no_windows_of_characters(loaded, tmp_path):
 
 def test_what_is_gathered_is_what_the_model_gives_for_each_row(loaded, store):
     model = loaded["other"].model
-    attention = gather(lambda: loaded["other"], store, Gather("attention", every=2, width=3))
-    hidden = gather(lambda: loaded["other"], store, Gather("hidden", layer=1))
-    strided = Gather("window", every=3, window=4, method="strided", stride=2)
-    window = gather(lambda: loaded["other"], store, strided)
+    attention = compute_features(lambda: loaded["other"], store, FeatureSpec("attention", every=2, width=3))
+    hidden = compute_features(lambda: loaded["other"], store, FeatureSpec("hidden", layer=1))
+    strided = FeatureSpec("window", every=3, window=4, method="strided", stride=2)
+    window = compute_features(lambda: loaded["other"], store, strided)
     rows = list(store.rows())
     for found, every in ((attention, 2), (hidden, 1), (window, 3)):
         assert found.rows.tolist() == list(range(0, len(rows), every))
@@ -123,13 +123,13 @@ def test_what_is_gathered_is_what_the_model_gives_for_each_row(loaded, store):
                 expected = {"limited_entropy": limited_history(model, ids, 4, "strided", 2, (BOS,)).scores.entropy}
             for name, values in expected.items():
                 np.testing.assert_array_equal(found.values[name][piece], values)
-    assert {each.name for each in gathers(store)} == {each.gather.name for each in (attention, hidden, window)}
+    assert {each.name for each in gathers(store)} == {each.spec.name for each in (attention, hidden, window)}
 
 
 def test_gathering_begins_where_a_window_is_a_limit_and_goes_on_where_it_stopped(loaded, store, monkeypatch):
     monkeypatch.setattr("data.corpus.features.PART_TOKENS", 100)
-    what = Gather("window", window=3, method="exact", begin=6)
-    found = gather(lambda: loaded["other"], store, what)
+    what = FeatureSpec("window", window=3, method="exact", begin=6)
+    found = compute_features(lambda: loaded["other"], store, what)
     for k, row in enumerate(store.rows()):
         mine = found.values["limited_entropy"][slice(*found.offsets[k : k + 2])]
         full = limited_history(loaded["other"].model, row.ids.astype(np.int64), 3, prefix=(BOS,)).scores.entropy
@@ -138,23 +138,23 @@ def test_gathering_begins_where_a_window_is_a_limit_and_goes_on_where_it_stopped
     folder = store.path / FOLDER / what.name
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert len(before) > 4
-    gather(forbidden, store, what)
+    compute_features(forbidden, store, what)
     (folder / COMPLETE).unlink()
     (folder / "part-00001.parquet").unlink()
     with pytest.raises(TextError, match="gather it first"):
         read_gathered(store, what)
     assert gathers(store) == []
-    gather(lambda: loaded["other"], store, what)
+    compute_features(lambda: loaded["other"], store, what)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def test_mistakes_in_gathering(loaded, store):
     with pytest.raises(ExportError, match="scored by another model or precision: revision"):
-        gather(lambda: loaded["base"], store, Gather("hidden"))
+        compute_features(lambda: loaded["base"], store, FeatureSpec("hidden"))
     assert gathers(store) == [] and not (store.path / FOLDER).exists()
     with pytest.raises(MicroStepError, match="can be gathered, not 'scores'"):
-        Gather("scores")
-    gather(lambda: loaded["other"], store, Gather("hidden", layer=1))
+        FeatureSpec("scores")
+    compute_features(lambda: loaded["other"], store, FeatureSpec("hidden", layer=1))
     source = CorpusSource.read(store)
     assert source.ready("router", {})[1] == {"layer": 1}
     with pytest.raises(MicroStepError, match="router needs hidden of layer 2, which was not gathered"):
@@ -162,7 +162,7 @@ def test_mistakes_in_gathering(loaded, store):
 
 
 def test_a_report_compares_what_was_gathered_for_some_rows_on_those_rows(loaded, store):
-    gather(lambda: loaded["other"], store, Gather("attention", every=2))
+    compute_features(lambda: loaded["other"], store, FeatureSpec("attention", every=2))
     source = CorpusSource.read(store)
     assert {"attention_mass", "attention_sparsity"} <= set(source.rules())
     found = report(source, strategies_for(source, ["entropy", "attention_sparsity"], target=1.5))
@@ -184,17 +184,17 @@ def test_a_report_compares_what_was_gathered_for_some_rows_on_those_rows(loaded,
 
 def test_history_is_judged_on_the_same_tokens_and_without_a_limit_differs_in_nothing(loaded, store):
     for window in (2, 6, 400):
-        gather(lambda: loaded["other"], store, Gather("window", window=window, begin=6))
+        compute_features(lambda: loaded["other"], store, FeatureSpec("window", window=window, begin=6))
     source = CorpusSource.read(store)
     points = history(source, [1.5])
-    assert [point.gather.window for point in points] == [2, 6, 400]
+    assert [point.spec.window for point in points] == [2, 6, 400]
     assert len({point.tokens for point in points}) == 1
     assert points[0].tokens == np.maximum(np.diff(source.tokens.rows.offsets) - 6, 0).sum()
     narrow, _, whole = points
     assert abs(whole.excess.mean) < 1e-5 and whole.correlation.mean == pytest.approx(1)
     # a token whose entropy is the solved threshold itself may fall on its other side by rounding
     assert whole.boundaries[0].f1.mean > 0.995 > narrow.boundaries[0].f1.mean
-    found = with_gathered(source.tokens, next(each for each in source.gathered if each.gather.window == 2), begin=6)
+    found = with_gathered(source.tokens, next(each for each in source.gathered if each.spec.window == 2), begin=6)
     x, y = (getattr(found.inputs, name).astype(float) for name in ("entropy", "limited_entropy"))
     assert narrow.excess.mean == pytest.approx((y - x).mean())
     assert narrow.distance.mean == pytest.approx(np.abs(y - x).mean())
