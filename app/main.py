@@ -5,9 +5,13 @@ from pathlib import Path
 
 import streamlit as st
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:  # Streamlit puts only this file's folder on the path
-    sys.path.insert(0, str(ROOT))
+HERE = Path(__file__).resolve().parent
+PAGES = HERE.parent / "pages"
+root = HERE  # Streamlit puts only this folder on the path, and the packages are imported from above the outermost one
+while (root / "__init__.py").is_file():
+    root = root.parent
+if str(root) not in sys.path:
+    sys.path.insert(0, str(root))
 
 from app.error_net import caught  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
@@ -17,13 +21,13 @@ st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
 inject_css()
 page = st.navigation(
     [
-        st.Page(ROOT / "pages" / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True),
-        st.Page(ROOT / "pages" / "segmentation.py", title="Segmentation", icon="✂️"),
-        st.Page(ROOT / "pages" / "generation.py", title="Generation", icon="✍️"),
-        st.Page(ROOT / "pages" / "attention.py", title="Attention", icon="👁️"),
-        st.Page(ROOT / "pages" / "attribution.py", title="Attribution", icon="⚖️"),
-        st.Page(ROOT / "pages" / "runs.py", title="Runs", icon="📈"),
-        st.Page(ROOT / "pages" / "evaluation.py", title="Evaluation", url_path="benchmarks", icon="🏁"),
+        st.Page(PAGES / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True),
+        st.Page(PAGES / "segmentation.py", title="Segmentation", icon="✂️"),
+        st.Page(PAGES / "generation.py", title="Generation", icon="✍️"),
+        st.Page(PAGES / "attention.py", title="Attention", icon="👁️"),
+        st.Page(PAGES / "attribution.py", title="Attribution", icon="⚖️"),
+        st.Page(PAGES / "runs.py", title="Runs", icon="📈"),
+        st.Page(PAGES / "evaluation.py", title="Evaluation", url_path="benchmarks", icon="🏁"),
     ]
 )
 with caught():

@@ -126,11 +126,11 @@ def harness_command(
     out: Out = None,
 ) -> None:
     """Answers and likelihoods beside the harness's own class: whether they are equal, and the time they take."""
-    from evals.cli import limits_of
+    from evals.benchmark import read_limits
     from evals.requirements import require_harness
 
     check_out(out)
-    limits = limits_of(tasks)
+    limits = read_limits(tasks)
     require_harness()
     import torch
 

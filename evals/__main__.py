@@ -3,4 +3,4 @@
 from model.terminal import start
 
 if __name__ == "__main__":
-    start("evals.cli")
+    start(f"{__package__}.cli")

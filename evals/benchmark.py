@@ -164,3 +164,18 @@ def stock_config(stock: str | None) -> dict[str, Any]:
 
     said = load_yaml(Path(lm_eval.tasks.__file__).parent / stock, resolve_func=False)
     return {key: value for key, value in said.items() if key not in _ELSEWHERE}
+
+
+def read_limits(tasks: str) -> dict[str, int | None]:
+    """Each benchmark's name in `a,b:20`, and how many documents are asked for, if that is said.
+
+    Raises:
+        MicroStepError: it is written otherwise.
+    """
+    found: dict[str, int | None] = {}
+    for part in tasks.replace(" ", "").split(","):
+        name, colon, most = part.partition(":")
+        if colon and (not most.isdecimal() or int(most) < 1):
+            raise MicroStepError(f"--tasks takes NAME or NAME:N, N documents at most, got {part!r}")
+        found[name] = int(most) if colon else None
+    return found

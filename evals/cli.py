@@ -91,9 +91,9 @@ def run_command(
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")] = None,
 ) -> None:
     """Run benchmarks (resumable), each sample kept as its batch is done."""
-    from evals.benchmark import find_benchmark
+    from evals.benchmark import find_benchmark, read_limits
 
-    limits = limits_of(tasks)
+    limits = read_limits(tasks)
     chosen = [find_benchmark(name) for name in limits]
     own = {name: most for name, most in limits.items() if most is not None}
     taus = _numbers(confidence)
@@ -224,21 +224,6 @@ def samples_command(
         print_or_save(sample_tables.token_table(beside, document, answer), out, "a row a token")
     else:
         print_or_save(sample_tables.fact_table(beside, document), out, "a row a fact")
-
-
-def limits_of(tasks: str) -> dict[str, int | None]:
-    """Each benchmark's name in `a,b:20`, and how many documents are asked for, if that is said.
-
-    Raises:
-        MicroStepError: it is written otherwise.
-    """
-    found: dict[str, int | None] = {}
-    for part in tasks.replace(" ", "").split(","):
-        name, colon, most = part.partition(":")
-        if colon and (not most.isdecimal() or int(most) < 1):
-            raise MicroStepError(f"--tasks takes NAME or NAME:N, N documents at most, got {part!r}")
-        found[name] = int(most) if colon else None
-    return found
 
 
 def _numbers(given: str) -> list[float]:

@@ -14,10 +14,11 @@ from model.causal_lm.attention_capture import AttentionRows
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel
+from model.short_repr import ShortRepr
 
 
-@dataclass(frozen=True, eq=False)
-class LayerAttention:
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerAttention(ShortRepr):
     """What one layer was given: queries and keys, some MB where its maps would take GB."""
 
     reading: AttentionPositions

@@ -19,13 +19,14 @@ from model.causal_lm.attention_layers import with_attention
 from model.causal_lm.forward import Progress
 from model.errors import ModelError
 from model.hub.loading import LoadedModel
+from model.short_repr import ShortRepr
 
 CELLS = 64  # a side of a small map
 _BLOCK_ELEMENTS = 1 << 21  # attention weights at a time: more leave the processor's caches, and cost twice the time
 
 
-@dataclass(frozen=True, eq=False)
-class Overview:
+@dataclass(frozen=True, eq=False, repr=False)
+class Overview(ShortRepr):
     """L layers of H heads over P positions."""
 
     reading: AttentionPositions

@@ -24,14 +24,15 @@ from model.causal_lm.parts import option
 from model.errors import MicroStepError, ModelError, TextError
 from model.hub.loading import LoadedModel
 from model.hub.model_info import ModelInfo
+from model.short_repr import ShortRepr
 from model.text.document import Document
 from model.text.encoding import EncodedText
 
 BOS = "BOS"  # what stands for it: it has no characters
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionPositions:
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionPositions(ShortRepr):
     """One text as P positions of one model, from N tokens in segments. Compared by identity."""
 
     facts: ModelInfo

@@ -28,6 +28,7 @@ from analysis.view import Theme
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
+from model.short_repr import ShortRepr
 from model.text.document import Document
 
 Given = TypeVar("Given")
@@ -112,8 +113,8 @@ class AttentionRequest:
         ]  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionSide:
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionSide(ShortRepr):
     """One model's part; what was not asked for is None."""
 
     key: str  # A, B
@@ -122,8 +123,8 @@ class AttentionSide:
     rows: MapRows | None = None  # of the large map
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionResult(ShortRepr):
     """Attention of one model, or of two over the same positions."""
 
     request: AttentionRequest

@@ -18,13 +18,14 @@ from model.causal_lm.device_memory import available_memory
 from model.causal_lm.forward import Progress
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
+from model.short_repr import ShortRepr
 
 _BLOCK_ELEMENTS = 1 << 21
 _SPARE = 0.9  # share of the free memory that a run may plan with
 
 
-@dataclass(frozen=True, eq=False)
-class Rollout:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rollout(ShortRepr):
     """The rollout through layers 0 .. layer."""
 
     reading: AttentionPositions

@@ -164,29 +164,14 @@ def attribute(
     models = (("A", model.spec(loading)), *([("B", loading.spec(b, b_revision, b_adapter))] if b is not None else []))
     from analysis.attribution.grouping import unit_table
     from analysis.attribution.provenance import AttributionView
+    from analysis.attribution.summary import finding
 
     shown = options.shown(models, text, AttributionView(options.summed, information))
-    said = _said(shown)
+    said = finding(shown)
     print_notes(f"{shown.found.facts[0].name}: ", shown.found.notes)
     if out is not None:
         print_notes("", (f"{shown.what}: {said}",))
     print_or_save(unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit), out, f"{shown.what}: {said}")
-
-
-def _said(shown: ShownAttribution) -> str:
-    """The figures of a run in one line."""
-    from analysis.attribution.faithfulness import ROWS
-    from analysis.score_registry import significant
-
-    found, check = shown.found.found, shown.found.faithfulness
-    parts = [
-        f"{significant(found.f_input * shown.scale)} {shown.unit} on the text",
-        f"{significant(found.f_baseline * shown.scale)} on the baseline",
-    ]
-    parts += [f"delta {significant(found.delta * shown.scale)}"] if found.delta is not None else []
-    parts += [f"{found.steps} steps"] if found.steps is not None else []
-    area = f"area {significant(check.own)}, random {significant(float(check.random.mean()))}"
-    return ", ".join([*parts, f"{found.passes + ROWS} rows read", area])
 
 
 @commands.command("attribution-figure")

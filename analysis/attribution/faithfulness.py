@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from analysis.attribution.methods import FLOAT_ERROR, Attributed, AttributionProgress, rows_at_once
 from analysis.attribution.targets import Baseline, Problem
+from model.short_repr import ShortRepr
 
 POINTS = 11  # of a curve, both ends included
 SEEDS = 5  # random orders
 ROWS = 2 * (1 + SEEDS) * (POINTS - 2)  # that a check reads; the ends are known
 
 
-@dataclass(frozen=True, eq=False)
-class Faithfulness:
+@dataclass(frozen=True, eq=False, repr=False)
+class Faithfulness(ShortRepr):
     """Curves of F over the share of tokens that is replaced, or put back."""
 
     share: NDArray[np.float64]  # [11] 0 to 1

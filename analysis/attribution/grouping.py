@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from analysis.attribution.targets import check_choice
 from model.errors import MicroStepError
 from model.segmentation.segment import word_starts
+from model.short_repr import ShortRepr
 from model.text.encoding import EncodedText
 
 AttributionUnit = Literal["tokens", "words", "segments", "lines"]
@@ -24,8 +25,8 @@ ATTRIBUTION_UNITS: dict[AttributionUnit, str] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Grouped:
+@dataclass(frozen=True, eq=False, repr=False)
+class Grouped(ShortRepr):
     """G units of the tokens before the target."""
 
     unit: AttributionUnit

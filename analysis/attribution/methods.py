@@ -23,6 +23,7 @@ from model.causal_lm.forward import Progress, vocabulary
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
 from model.hub.memory import estimate_memory
+from model.short_repr import ShortRepr
 
 Features = Literal["tokens", "words"]
 STEPS, MOST_STEPS = 32, 512  # of integrated gradients
@@ -73,8 +74,8 @@ METHODS: dict[str, AttributionMethod] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Attributed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Attributed(ShortRepr):
     """What a method gives for n positions."""
 
     values: NDArray[np.float64]  # [n]; NaN where a position is not attributed

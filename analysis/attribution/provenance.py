@@ -16,6 +16,7 @@ from analysis.query import apart_words, command_line, load_words, model_words, t
 from analysis.score_registry import PER_NAT, Unit
 from analysis.view import Theme
 from model.errors import MicroStepError
+from model.short_repr import ShortRepr
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class AttributionView:
     theme: Theme = "light"
 
 
-@dataclass(frozen=True, eq=False)
-class ShownAttribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class ShownAttribution(ShortRepr):
     """An attribution under a view; with the segments of a strategy, where they were asked for."""
 
     request: AttributionRequest

@@ -37,14 +37,15 @@ from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.model_info import ModelInfo
 from model.scoring.caveats import remarks
 from model.segmentation.segment import MAX_LENGTH
+from model.short_repr import ShortRepr
 from model.text.document import Document
 from model.text.encoding import EncodedText
 
 FIRST = 32  # tokens among which a target is chosen where none is given: what stands before is read many times
 
 
-@dataclass(frozen=True, eq=False)
-class UnitSegments:
+@dataclass(frozen=True, eq=False, repr=False)
+class UnitSegments(ShortRepr):
     """Where a strategy starts segments in a text."""
 
     starts: NDArray[np.bool_]  # [N]
@@ -100,8 +101,8 @@ class SegmentsQuery:
         return UnitSegments(starts, f"{self.strategy}, at most {most} tokens", notes)
 
 
-@dataclass(frozen=True, eq=False)
-class Attribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution(ShortRepr):
     """A quantity at one token, given back to the t tokens before it. Compared by identity."""
 
     facts: tuple[ModelInfo, ...]  # of the model; for KL of A and B

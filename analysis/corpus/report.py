@@ -19,6 +19,7 @@ from data.corpus.rule_inputs import CorpusSource, CorpusTokens, row_of
 from model.errors import MicroStepError
 from model.segmentation.segment import MAX_LENGTH, RULES, check_max_length, find_rule, segment, starts_of
 from model.segmentation.solver import POINTS, solve
+from model.short_repr import ShortRepr
 
 Bools = NDArray[np.bool_]
 
@@ -41,8 +42,8 @@ class LengthCurve:
     mean_length: Estimates  # [C] tokens
 
 
-@dataclass(frozen=True)
-class CutCorpus:
+@dataclass(frozen=True, repr=False)
+class CutCorpus(ShortRepr):
     """Where a strategy cuts the N tokens of R rows of a store."""
 
     strategy: Candidate
@@ -63,8 +64,8 @@ class CutCorpus:
         return " ".join([self.strategy.rule, *set_here])
 
 
-@dataclass(frozen=True)
-class StrategyReport:
+@dataclass(frozen=True, repr=False)
+class StrategyReport(ShortRepr):
     """What a strategy does to a corpus. Prompts are left out, as everywhere."""
 
     cut: CutCorpus
@@ -77,8 +78,8 @@ class StrategyReport:
     curve: LengthCurve | None
 
 
-@dataclass(frozen=True)
-class CorpusReport:
+@dataclass(frozen=True, repr=False)
+class CorpusReport(ShortRepr):
     """S strategies on one corpus."""
 
     source: CorpusSource

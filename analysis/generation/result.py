@@ -17,6 +17,7 @@ from model.decoding.stopping import RULES, Why
 from model.errors import MicroStepError
 from model.hub.model_info import ModelInfo
 from model.scoring.continuation import Sampling
+from model.short_repr import ShortRepr
 from model.text.encoding import EncodedText
 
 BASE, DRAFT, MICRO = "base", "draft that the base confirmed", "micro decoder"
@@ -53,8 +54,8 @@ class Decoding:
         return self.sampling.temperature > 0
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(ShortRepr):
     """T tokens that were written after a prompt, and where they stand in their own text."""
 
     text: str
@@ -99,8 +100,8 @@ class Answer:
         return float(self.nll.mean()) if len(self) else math.nan
 
 
-@dataclass(frozen=True)
-class GeneratedSegments:
+@dataclass(frozen=True, repr=False)
+class GeneratedSegments(ShortRepr):
     """S segments of an answer of T tokens."""
 
     starts: NDArray[np.int32]  # [S] index of the first token
@@ -144,8 +145,8 @@ class AnswerAgreement:
         return self.first is None
 
 
-@dataclass(frozen=True)
-class Generation:
+@dataclass(frozen=True, repr=False)
+class Generation(ShortRepr):
     """One prompt, answered by a micro_step model and by its base alone."""
 
     facts: ModelInfo  # `micro_step` is always there

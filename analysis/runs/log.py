@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from data.run_folder import FACTS, LOG, MODEL, LogLine, RunFacts, Split, checkpoints, from_line, is_finished, read_facts
 from model.errors import TextError
+from model.short_repr import ShortRepr
 
 KEPT_END = 200  # bytes before the end of what was read: a log that was written anew differs there
 LEAST_PATIENCE = 60.0  # seconds
@@ -50,8 +51,8 @@ class RunStatus:
         return cls(finished, tuple(found), max(0.0, now - _written(path)))
 
 
-@dataclass(frozen=True)
-class RunLog:
+@dataclass(frozen=True, repr=False)
+class RunLog(ShortRepr):
     """A run as it stands."""
 
     name: str  # its folder's, under the folder that was searched: tells runs apart

@@ -32,6 +32,7 @@ from analysis.view import Theme
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.segmentation.segment import Rule
+from model.short_repr import ShortRepr
 
 Metric = Literal["f1", "precision", "recall", "window_diff", "pk"]
 METRICS: dict[str, tuple[str, str]] = {
@@ -70,8 +71,8 @@ class CutView:
             raise MicroStepError(f"the change of a parameter must be a share from 0 to 1, got {self.change:g}")
 
 
-@dataclass(frozen=True)
-class StrategyComparison:
+@dataclass(frozen=True, repr=False)
+class StrategyComparison(ShortRepr):
     """Strategies side by side. Of a text, what is judged is what is shown; of a store, one document is shown."""
 
     request: CutRequest

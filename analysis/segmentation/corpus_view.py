@@ -33,7 +33,11 @@ class StoreSides:
         Raises:
             TextError: the folder holds no store, an incomplete one, or a damaged one.
         """
-        source = CorpusSource.read(open_store(path))
+        return cls.of(CorpusSource.read(open_store(path)))
+
+    @classmethod
+    def of(cls, source: CorpusSource) -> StoreSides:
+        """The sides of a store that was read."""
         inputs, n = source.tokens.inputs, len(source.tokens.inputs)
         notes = source.store.notes if inputs.prompt is None else (*source.store.notes, PROMPT_APART)
         nowhere = np.full(n, -1, dtype=np.int32)
@@ -52,7 +56,7 @@ class StoreSides:
             notes=notes,
             document=rows.document[np.diff(rows.offsets) > 0],
         )
-        return cls(path, whole, source)
+        return cls(source.store.path, whole, source)
 
     @property
     def rows(self) -> int:

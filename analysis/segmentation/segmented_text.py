@@ -24,14 +24,15 @@ from model.errors import MicroStepError
 from model.hub.loading import ModelInfo
 from model.segmentation.boundaries import Pointwise, Running
 from model.segmentation.segment import Segmentation, SegmentInputs, plan_of, segment
+from model.short_repr import ShortRepr
 
 Bools = NDArray[np.bool_]
 Made = TypeVar("Made")
 REASONS = ("joins", "rule", "cap", "first", "unscored", "after unscored", "prompt", "after prompt")
 
 
-@dataclass(frozen=True, eq=False)
-class TokenizedText:
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenizedText(ShortRepr):
     """N tokens of one model. Compared by identity: what is computed from a side is kept under it."""
 
     key: str  # A, B
@@ -122,8 +123,8 @@ class TokenizedText:
         return np.ones(len(self), dtype=bool) if prompt is None else ~prompt
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentedText:
+@dataclass(frozen=True, eq=False, repr=False)
+class SegmentedText(ShortRepr):
     """A side, cut by a strategy. Compared by identity."""
 
     name: str  # "A entropy": unlike that of any other cut on the page

@@ -22,14 +22,15 @@ from model.segmentation.segment import (
     valid_parameters,
 )
 from model.segmentation.solver import Solved
+from model.short_repr import ShortRepr
 from model.text.document import Document
 from model.text.encoding import EncodedText
 
 PROMPT_APART = "the prompt is not merged: each of its tokens is a segment"
 
 
-@dataclass(frozen=True)
-class Segmentable:
+@dataclass(frozen=True, repr=False)
+class Segmentable(ShortRepr):
     """A scored text with all that one rule needs."""
 
     scored: ScoredText  # of N tokens

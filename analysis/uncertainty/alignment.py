@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.short_repr import ShortRepr
 from model.text.encoding import EncodedText
 
 
-@dataclass(frozen=True)
-class Cells:
+@dataclass(frozen=True, repr=False)
+class Cells(ShortRepr):
     """C cells that both models scored wholly, in the order of the text."""
 
     start: NDArray[np.int32]  # [C] characters [start, end) of the document's text

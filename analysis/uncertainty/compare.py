@@ -21,12 +21,13 @@ from model.hub.loading import LoadedModel
 from model.scoring.caveats import remarks
 from model.scoring.continuation import Sampling, continue_text
 from model.scoring.token_scores import Divergences, score, score_pair
+from model.short_repr import ShortRepr
 from model.text.document import Document
 from model.text.encoding import EncodedText, encode_reply
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(ShortRepr):
     """Two models' scores of one document, aligned. In a continuation each wrote its own text: no cells."""
 
     document: Document

@@ -19,6 +19,7 @@ from model.hub.memory import MemoryEstimate, estimate_memory, require_memory, to
 from model.scoring.caveats import remarks
 from model.scoring.limited_history import Method, limited_history
 from model.scoring.token_scores import TokenScores, chunk_positions, score
+from model.short_repr import ShortRepr
 from model.text.document import TEMPLATE, Document
 from model.text.encoding import EncodedText, encode, token_strings
 
@@ -26,8 +27,8 @@ TOP_K = 5
 LONGEST_TEXT = 20_000_000  # characters; tokenising more would hold up the machine before anything is known
 
 
-@dataclass(frozen=True)
-class ScoredText:
+@dataclass(frozen=True, repr=False)
+class ScoredText(ShortRepr):
     """One model's scores of one document."""
 
     facts: ModelInfo

@@ -52,26 +52,27 @@ def _draw(comparison: Comparison, sides: list[Side], view: View) -> go.Figure:
     if comparison.cells is None:
         for name, scored in sides:
             whole = scored.encoded
-            row = _row(scored, view, own_text=True)
+            row = still_row(scored, view, own_text=True)
             for line in wrap(whole.text, 0, min(len(whole.text), LONGEST)):
                 page.add_row(whole.text, line, name, row)
                 page.gap()
-        return page.figure(_legend(view))
+        return page.figure(legend(view))
     text = comparison.document.text
     cells = role_cells(comparison, view)
     sign, top = -1 if view.shown.falls else 1, view.shown.top(view.unit) / 2
     height = np.clip(sign * cells[f"{view.score}_difference"] / top, -1, 1)
     bars = list(zip(cells["start"], cells["end"], height, strict=True))
-    rows = [(name, _row(scored, view, own_text=False)) for name, scored in sides]
+    rows = [(name, still_row(scored, view, own_text=False)) for name, scored in sides]
     for line in around(text, view.pinned):
         for name, row in rows:
             page.add_row(text, line, name, row)
         page.add_bars(text, line, bars)
         page.gap()
-    return page.figure(_legend(view))
+    return page.figure(legend(view))
 
 
-def _row(scored: ScoredText, view: View, own_text: bool) -> StillRow:
+def still_row(scored: ScoredText, view: View, own_text: bool) -> StillRow:
+    """One model's tokens; their places are in the text that it read itself, or in the document's."""
     encoded = scored.encoded
     shown = view.shown.values(getattr(scored.scores, view.score), view.unit)
     if view.role != "all":
@@ -85,7 +86,8 @@ def _row(scored: ScoredText, view: View, own_text: bool) -> StillRow:
     return StillRow(start, end, view.shown.shade(shown, view.unit), hover)
 
 
-def _legend(view: View) -> str:
+def legend(view: View) -> str:
+    """What the colours of a strip mean."""
     score, unit = view.shown, view.unit
     low, high = f"0: {score.low}", f"{significant(score.top(unit))} {score.unit(unit)} or more: {score.high}"
     order = f"{high}, {low}" if score.falls else f"{low}, {high}"

@@ -26,10 +26,10 @@ from data.corpus.store import CorpusStore, Mark, read_mark
 from data.corpus.store_writer import writing
 from model import errors
 from model.errors import MicroStepError, NumericalError, TextError
-from model.hub.fetch import ROOT
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.terminal import Tell
 
+IMPORTED_FROM = Path(__file__).resolve().parents[__name__.count(".")]  # the folder of the outermost package
 RAY = 'pip install "ray[data]==2.60.0"'
 _NUMBERS = ("number", "document", "window", "left", "tokens")
 
@@ -177,7 +177,7 @@ def _run(job: _Job, items: list[dict[str, int]], cluster: RayOptions, gpu: bool,
 
     began = not ray.is_initialized()
     if began:
-        environment = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+        environment = {"env_vars": {"PYTHONPATH": str(IMPORTED_FROM)}}
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=environment)
     try:
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its remarks are not for our users

@@ -18,12 +18,13 @@ from data.corpus.store import CorpusStore
 from model.errors import MicroStepError, NumericalError
 from model.segmentation.rules import NO_MICRO_STEP
 from model.segmentation.segment import RULES, SegmentInputs, find_rule, valid_parameters, word_starts
+from model.short_repr import ShortRepr
 
 _SETTING = {"window": "window", "hidden": "layer"}  # of a rule and of what is gathered for it
 
 
-@dataclass(frozen=True)
-class CorpusTokens:
+@dataclass(frozen=True, repr=False)
+class CorpusTokens(ShortRepr):
     """N tokens of R rows of a store."""
 
     rows: ScoredRows
@@ -36,8 +37,8 @@ class CorpusTokens:
             raise ValueError(f"{len(self.inputs)} tokens in {len(self.numbers)} rows do not fit {len(self.rows)} rows")
 
 
-@dataclass(frozen=True)
-class CorpusSource:
+@dataclass(frozen=True, repr=False)
+class CorpusSource(ShortRepr):
     """All that is stored of one corpus under one model."""
 
     store: CorpusStore

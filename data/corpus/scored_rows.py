@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from model.short_repr import ShortRepr
 from model.text.document import PLAIN, TEMPLATE
 
 ROLE_NAMES = (PLAIN, "system", "user", "assistant", TEMPLATE, "tool")  # `role` holds places in it: only ever add
@@ -23,8 +24,8 @@ _TOKEN = {"ids": "i4", **dict.fromkeys(_FLOATS, "f4"), "rank": "i4", "start": "i
 _ROW = {"document": "i4", "piece": "i4", "document_tokens": "i4", "text_start": "i4"}
 
 
-@dataclass(frozen=True)
-class ScoredRow:
+@dataclass(frozen=True, repr=False)
+class ScoredRow(ShortRepr):
     """N scored tokens of one document, or of one window of it. A missing score is NaN, its rank 0."""
 
     document: int  # number of the document in the corpus
@@ -49,8 +50,8 @@ class ScoredRow:
         return [self.text[a:b] if b > 0 else "" for a, b in spans]
 
 
-@dataclass(frozen=True)
-class ScoredRows:
+@dataclass(frozen=True, repr=False)
+class ScoredRows(ShortRepr):
     """R rows with N tokens in all, end to end; the tokens of row i are [offsets[i], offsets[i + 1])."""
 
     document: NDArray[np.int32]  # [R]

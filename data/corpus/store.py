@@ -22,6 +22,7 @@ from typing import Any
 from data.corpus.scored_rows import ScoredRow, ScoredRows, from_parquet
 from model.errors import TextError
 from model.hub.model_info import ModelInfo
+from model.short_repr import ShortRepr
 
 FORMAT = "micro_step corpus store 1"
 MANIFEST, COMPLETE, LOCK = "manifest.json", "complete.json", ".lock"
@@ -49,8 +50,8 @@ class Mark:
     sha256: str = ""  # of the shard
 
 
-@dataclass(frozen=True)
-class CorpusStore:
+@dataclass(frozen=True, repr=False)
+class CorpusStore(ShortRepr):
     """A store that can be read. Shards are loaded, and their hashes checked, when they are asked for."""
 
     path: Path

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.decoding.stopping import Why
+from model.short_repr import ShortRepr
 
 
 @dataclass
@@ -59,8 +60,8 @@ class RowOutput:
         return len(self.ids) / max(1, self.macro_steps)
 
 
-@dataclass(frozen=True)
-class SegmentedGeneration:
+@dataclass(frozen=True, repr=False)
+class SegmentedGeneration(ShortRepr):
     """B continued prompts. `rows` has all of them unpadded; the tensors are padded to T, the longest, on the right."""
 
     sequences: Tensor  # [B, P + T] ids, prompts as given (left padding included), then the new ones and padding

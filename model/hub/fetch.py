@@ -165,8 +165,12 @@ def _fetch_entry(
 
 
 def _bundle_missing(source: BundledSource) -> ModelError:
-    wrong = find_problem(ROOT / source.folder) if (ROOT / source.folder).is_dir() else "the folder is missing"
-    return ModelBroken(f"it comes with the project in {source.folder}, but {wrong}")
+    if not (ROOT / source.folder).is_dir():
+        return ModelNotFound(
+            f"its folder {source.folder} comes with the source tree, and is not here (the installed package leaves"
+            " weights over 4 MB out); give the path of that folder instead"
+        )
+    return ModelBroken(f"it comes with the project in {source.folder}, but {find_problem(ROOT / source.folder)}")
 
 
 def _from_hub(repo: str, revision: str | None, progress: Progress, code: bool, hint: bool = True) -> Path:

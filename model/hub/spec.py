@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from model.errors import ModelError
 from model.hub.model_info import ModelInfo
+from model.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +55,8 @@ class ModelSpec:
                 raise ModelError(f"unknown {field} {value!r}; there are {', '.join(known)}")
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedModel(ShortRepr):
     """A model in eval mode on its device, without gradients, and its tokenizer. Shared by users: holds no run."""
 
     spec: ModelSpec

@@ -185,3 +185,6 @@ def check_fields(given: dict[str, Any]) -> None:
                 f"a micro_step model has no setting {name!r}"
                 + (f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}")
             )
+
+
+AutoConfig.register("micro_step", MicroStepConfig)

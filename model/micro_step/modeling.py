@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 
 from model.causal_lm.chunked_cross_entropy import HeadLoss, chunked_lm_head_loss
 from model.causal_lm.forward import logits_of, vocabulary
@@ -287,5 +287,4 @@ def _at_tokens(last: Tensor, plan: Layout) -> Tensor:
     return last[batch, plan.segment]
 
 
-AutoConfig.register("micro_step", MicroStepConfig)
 AutoModelForCausalLM.register(MicroStepConfig, MicroStepForCausalLM)

@@ -24,6 +24,7 @@ from model.causal_lm.past import Past
 from model.decoding.generation_config import end_ids
 from model.errors import MicroStepError, TextError, TooLarge
 from model.scoring.token_scores import TokenScores, reduce_in_chunks, reduce_logits
+from model.short_repr import ShortRepr
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Sampling:
         return chosen
 
 
-@dataclass(frozen=True)
-class Continuation:
+@dataclass(frozen=True, repr=False)
+class Continuation(ShortRepr):
     """N prompt tokens and T generated ones, with the scores of all."""
 
     ids: NDArray[np.int64]  # [T] generated, the end-of-text token included where it came

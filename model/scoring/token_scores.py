@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from model.causal_lm.finite import check_finite
 from model.causal_lm.forward import Progress, hidden_states, logits_of, vocabulary, watched
 from model.errors import ModelError, NumericalError
+from model.short_repr import ShortRepr
 
 CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32, but at least
 CHUNK_POSITIONS = 512  # so many positions: with fewer, reading the head's weights costs more than using them
@@ -29,8 +30,8 @@ GROUP = 64  # columns of which the largest is found together, before the top-k
 BODY_SHARE = 0.7  # of the time, for progress bars: a guess that suits small models with large vocabularies
 
 
-@dataclass(frozen=True)
-class TokenScores:
+@dataclass(frozen=True, repr=False)
+class TokenScores(ShortRepr):
     """Scores of N tokens. A token that nothing stands before is missing: NaN, rank 0, top-k ids -1."""
 
     entropy: NDArray[np.float32]  # [N] nats
@@ -83,8 +84,8 @@ class TokenScores:
         )
 
 
-@dataclass(frozen=True)
-class Divergences:
+@dataclass(frozen=True, repr=False)
+class Divergences(ShortRepr):
     """How two models' next-token distributions differ at each of N tokens, in nats. NaN where missing."""
 
     kl_ab: NDArray[np.float32]  # [N] sum_v pA ln(pA / pB)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.short_repr import ShortRepr
+
 if TYPE_CHECKING:  # they bring torch and transformers, which the rules do without
     from model.scoring.token_scores import TokenScores
     from model.text.encoding import EncodedText
@@ -24,8 +26,8 @@ _TABLES = ("attention_mass", "micro_confidence")
 _SETTINGS = ("window", "layer")
 
 
-@dataclass(frozen=True)
-class SegmentInputs:
+@dataclass(frozen=True, repr=False)
+class SegmentInputs(ShortRepr):
     """N tokens. Only what the chosen rule needs has to be given; a score that is missing is NaN."""
 
     entropy: Values | None = None  # [N] nats

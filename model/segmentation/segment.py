@@ -19,6 +19,7 @@ from model.errors import MicroStepError
 from model.segmentation.boundaries import Plan, Pointwise, Table, cut
 from model.segmentation.rule_inputs import SegmentInputs, word_starts
 from model.segmentation.rules import RULES, Parameter, Rule
+from model.short_repr import ShortRepr
 
 __all__ = [
     "MAX_LENGTH",
@@ -42,8 +43,8 @@ __all__ = [
 MAX_LENGTH = 4  # M where nothing else is said
 
 
-@dataclass(frozen=True)
-class Segmentation:
+@dataclass(frozen=True, repr=False)
+class Segmentation(ShortRepr):
     """Where a rule cuts N tokens, and what it compared."""
 
     starts: NDArray[np.bool_]  # [N] b

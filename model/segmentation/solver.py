@@ -27,14 +27,15 @@ from model.segmentation.segment import (
     starts_of,
     valid_parameters,
 )
+from model.short_repr import ShortRepr
 
 Floats = NDArray[np.float64]
 POINTS = 33  # of the curve
 _SAMPLE = 200_000  # compared values from which the quantiles are taken
 
 
-@dataclass(frozen=True)
-class Solved:
+@dataclass(frozen=True, repr=False)
+class Solved(ShortRepr):
     """The parameter whose mean segment length is nearest to the target."""
 
     rule: str

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model.errors import TextError
+from model.short_repr import ShortRepr
 
 TEMPLATE = "template"  # the role of characters that a template adds
 PLAIN = "text"  # the role of a text that is no conversation
@@ -19,8 +20,8 @@ ROLES = (PLAIN, "system", "user", "assistant", "tool")
 SEPARATOR = "\n"  # between the messages of a conversation that is read without a template
 
 
-@dataclass(frozen=True)
-class Message:
+@dataclass(frozen=True, repr=False)
+class Message(ShortRepr):
     """One turn: `role` is one of ROLES, `content` any valid Unicode text."""
 
     role: str
@@ -45,8 +46,8 @@ class Message:
         return found
 
 
-@dataclass(frozen=True)
-class Document:
+@dataclass(frozen=True, repr=False)
+class Document(ShortRepr):
     """A plain text (one message of role "text") or a conversation, and what its chat template is told."""
 
     messages: tuple[Message, ...]

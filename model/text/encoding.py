@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from model.errors import TextError
+from model.short_repr import ShortRepr
 from model.text.chat_template import render
 from model.text.document import TEMPLATE, Document
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-@dataclass(frozen=True)
-class EncodedText:
+@dataclass(frozen=True, repr=False)
+class EncodedText(ShortRepr):
     """N tokens of one text, as one model reads them. What the tokenizer puts before a text is context, not rows."""
 
     text: str  # what the model reads, chat template included, prefix excluded

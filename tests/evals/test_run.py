@@ -16,8 +16,8 @@ import pytest
 
 from app import escape as shown
 from evals.aggregate import Average
-from evals.benchmark import benchmarks
-from evals.cli import limits_of, main
+from evals.benchmark import benchmarks, read_limits
+from evals.cli import main
 from evals.report import tables
 from evals.report.figures import figure, score, write_figures
 from evals.report.score_rows import read_folder, report_rows
@@ -140,10 +140,10 @@ def test_each_benchmark_may_have_its_own_number_of_documents(plain, local, tmp_p
     assert [len(file.samples) for file in found] == [2, 6]
     with pytest.raises(ExportError, match="2 documents of other content or number"):
         evaluate(lambda: plain, both, [], tmp_path / "out", local, OPTIONS, limits={"gsm8k_cot_zeroshot": 3})
-    assert limits_of("a, b:20") == {"a": None, "b": 20}
+    assert read_limits("a, b:20") == {"a": None, "b": 20}
     for wrong in ("a:", "a:0", "a:x", "a:-1"):
         with pytest.raises(MicroStepError, match="NAME:N"):
-            limits_of(wrong)
+            read_limits(wrong)
 
 
 def test_damage_in_the_middle_is_named(tmp_path):

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from analysis.attention.evenness.statistics import EvennessSums, segment_units
 from model.errors import MicroStepError
 from model.hub.model_info import MicroStepInfo, ModelInfo
+from model.short_repr import ShortRepr
 from model.text.encoding import EncodedText
 
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class MicroAttention:
+@dataclass(frozen=True, eq=False, repr=False)
+class MicroAttention(ShortRepr):
     """N tokens in segments, and the weights of the Q segments that have two tokens and more."""
 
     facts: ModelInfo  # `micro_step` is always there

@@ -1,0 +1,126 @@
+"""What the functions of the face accept as models and as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from model.errors import MicroStepError
+from model.hub.catalog import find
+from model.hub.fetch import fetch
+from model.hub.loading import LoadedModel
+from model.hub.loading import load as load_spec
+from model.hub.spec import Dtype, ModelSpec, Quantization
+from model.terminal import progress_bar
+from model.text.conversation import read_conversation
+from model.text.document import Document
+
+ModelLike = str | Path | ModelSpec | LoadedModel
+TextLike = str | Document | Sequence[Mapping[str, Any]]
+
+
+def load(
+    model: str | Path | ModelSpec,
+    *,
+    revision: str | None = None,
+    adapter: str | None = None,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    attn_implementation: str | None = None,
+    quantization: Quantization = "none",
+    trust_remote_code: bool = False,
+    tokenizer: str | None = None,
+    accept_licence: bool = False,
+) -> LoadedModel:
+    """Load a model, and fetch it first if it is not on this machine.
+
+    The two models of the catalog that were loaded last stay in memory, so that naming them again costs nothing.
+
+    Args:
+        model: catalog name, hub id, model folder, `.gguf` file; or a whole specification, with which no option goes.
+        revision: branch, tag or commit on the hub.
+        adapter: hub id or folder of a LoRA adapter, which is merged into the weights.
+        dtype: auto, float32, bfloat16 or float16; auto is float32 on a CPU, and the checkpoint's own elsewhere.
+        device: auto, cpu, cuda, cuda:N or mps.
+        attn_implementation: sdpa, eager, flash_attention_2, ...
+        quantization: none, 8bit or 4bit; needs bitsandbytes.
+        trust_remote_code: run Python code that comes with the model.
+        tokenizer: catalog name, hub id or folder of the tokenizer of a model that comes without one.
+        accept_licence: you have read and accept the model's terms.
+
+    Raises:
+        MicroStepError: the model cannot be found, read, or held in memory; see `model.hub.loading.load`.
+    """
+    if isinstance(model, ModelSpec):
+        spec = model
+    else:
+        spec = ModelSpec(
+            str(model),
+            revision,
+            adapter,
+            dtype,
+            device,
+            attn_implementation,
+            quantization,
+            trust_remote_code,
+            tokenizer,
+        )
+    if accept_licence:
+        with progress_bar() as tell:
+            fetch(spec.name, spec.revision, tell, accept_licence, code=spec.trust_remote_code)
+    return _load(spec)
+
+
+def _load(spec: ModelSpec) -> LoadedModel:
+    if find(spec.name) is not None and spec.adapter is None:  # a folder may hold another model by the next time
+        return _load_named(spec)
+    with progress_bar() as tell:
+        return load_spec(spec, tell)
+
+
+@lru_cache(maxsize=2)
+def _load_named(spec: ModelSpec) -> LoadedModel:
+    with progress_bar() as tell:
+        return load_spec(spec, tell)
+
+
+class Models:
+    """Gives a request its models: those that are loaded already, and others by their names."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[ModelSpec, LoadedModel] = {}
+
+    def spec(self, model: ModelLike) -> ModelSpec:
+        """The specification by which a request names a model.
+
+        Raises:
+            MicroStepError: it is another loaded model of the same specification.
+        """
+        if isinstance(model, LoadedModel):
+            if self._loaded.setdefault(model.spec, model) is not model:
+                raise MicroStepError(f"two loaded models are both {model.spec.name}; name one of them otherwise")
+            return model.spec
+        return model if isinstance(model, ModelSpec) else ModelSpec(str(model))
+
+    def load(self, spec: ModelSpec) -> LoadedModel:
+        """The model of a specification, kept as long as this object."""
+        if spec not in self._loaded:
+            self._loaded[spec] = _load(spec)
+        return self._loaded[spec]
+
+
+def as_document(text: TextLike, chat: bool = False) -> Document:
+    """A text, a conversation or a document as a document; with the day's date where a chat template may write it.
+
+    Raises:
+        TextError: messages that cannot be read.
+    """
+    if isinstance(text, str):
+        document = Document.plain(text)
+    elif isinstance(text, Document):
+        document = text
+    else:
+        document = read_conversation([dict(message) for message in text], "the conversation")
+    return document.told({}, document.date) if chat else document

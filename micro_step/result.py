@@ -1,0 +1,118 @@
+"""What the functions of the face return: an answer that gives a table, figures, a summary and files."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.export import FIGURE_FORMATS, TABLES, check_out, save_figure, save_table
+from analysis.figures.figure import Figure, check_figure
+from analysis.provenance import Provenance
+from model.errors import ExportError, MicroStepError
+
+Raw = TypeVar("Raw")
+SHOWN_ROWS = 10  # of the table in a notebook
+NOWHERE = Provenance(lambda figure, out: "", {}, {}, {})  # of figures that no command makes again
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Result(Generic[Raw]):
+    """An answer.
+
+        result.summary              # a few words
+        result.table                # a pandas DataFrame: what the command of the same name writes
+        result.figure("line")       # a plotly figure; `figures` lists the names
+        result.export("line.svg", "line")
+
+    `raw` is the frozen answer of the analysis, for all that is not in the table.
+    """
+
+    kind: str  # the function that gave it
+    raw: Raw
+    figures: tuple[str, ...]  # names
+    view: Any  # a frozen dataclass: how figures look unless they are told otherwise
+    tabulate: Callable[[], pd.DataFrame]
+    summarise: Callable[[], str]
+    draw: Callable[[str, Any], Figure]  # of a figure's name and a view
+    provenance: Callable[[str, Any], Provenance] | None = None  # of the same; None: there are no bundles
+    notes: tuple[str, ...] = ()  # what a reader must know: a text that was cut off, a template that is missing, ...
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The answer as a table."""
+        return self.tabulate()
+
+    @cached_property
+    def summary(self) -> str:
+        """The answer in words."""
+        return self.summarise()
+
+    def figure(self, name: str | None = None, **options: Any) -> go.Figure:
+        """A figure.
+
+        Args:
+            name: one of `figures`; the first if not given.
+            options: fields of `view` that are to be others: theme, pinned, ...
+
+        Raises:
+            MicroStepError: there is no such figure or option.
+        """
+        return self._drawn(name, options)[0].figure
+
+    def data(self, name: str | None = None, **options: Any) -> pd.DataFrame:
+        """The numbers behind a figure; arguments and errors as `figure`."""
+        return self._drawn(name, options)[0].data
+
+    def export(self, path: str | Path, figure: str | None = None, **options: Any) -> Path:
+        """Write the table or a figure; the suffix chooses.
+
+        Args:
+            path: .csv, .parquet and .json hold the table, or the data of the figure that is named; .svg, .png, .pdf
+                and .html hold a figure; .zip holds a figure, its data, and the command that makes it again.
+            figure: one of `figures`; the first if not given.
+            options: as `figure`.
+
+        Raises:
+            ExportError: the file cannot be written, or its suffix is unknown.
+            MicroStepError: there is no such figure or option.
+        """
+        path = Path(path)
+        check_out(path, FIGURE_FORMATS)
+        suffix = path.suffix.lstrip(".").lower()
+        if suffix in TABLES and figure is None:
+            save_table(self.table, path)
+            return path
+        if suffix == "zip" and self.provenance is None:
+            raise ExportError(f"{self.kind} has no bundles; write a table or a picture")
+        drawn, view = self._drawn(figure, options)
+        save_figure(drawn, path, NOWHERE if self.provenance is None else self.provenance(drawn.name, view))
+        return path
+
+    def _drawn(self, name: str | None, options: dict[str, Any]) -> tuple[Figure, Any]:
+        chosen = self.figures[0] if name is None and self.figures else name or ""
+        check_figure(chosen, self.figures)
+        known = [each.name for each in dataclasses.fields(self.view)]
+        for option in options:
+            if option not in known:
+                raise MicroStepError(f"a figure has no option {option!r}; use one of {', '.join(known)}")
+        view = dataclasses.replace(self.view, **options)
+        return self.draw(chosen, view), view
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}: {self.summary}>"
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: the summary, and the first rows of the table."""
+        rows = self.table.head(SHOWN_ROWS).to_html()
+        more = len(self.table) - SHOWN_ROWS
+        rest = f"<p>{more:,} more rows in <code>.table</code></p>" if more > 0 else ""
+        notes = "".join(f"<p><i>{html.escape(note)}</i></p>" for note in self.notes)
+        return f"<p>{html.escape(self.summary)}</p>{notes}{rows}{rest}"
