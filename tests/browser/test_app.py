@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 import re
-import shlex
-import subprocess
-import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +14,9 @@ import pandas as pd
 import pytest
 from transformers import AutoModelForCausalLM
 
-from tests.support.browser import ROOT, needs_chromium, streamlit_server
-from tests.support.reader import Reader, card, strip_text
+from tests.support.browser import needs_chromium
+from tests.support.pages import made_again
+from tests.support.reader import HOSTILE, INERT, TAGS, Reader, card, fits, inert, link, looked_at, strip_text
 from tests.support.tiny import tiny_config, tiny_tokenizer
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -31,49 +26,16 @@ pytestmark = [pytest.mark.browser, needs_chromium]
 
 TEXT = "the cat sat on the mat, and the dog sat down"
 FIGURES = ("strip", "line", "scatter", "distribution", "changes")
-COUNTER = """
-import os
-import analysis.uncertainty.request as request
-run = request.Request.run
-def counted(self, *rest):
-    with open(os.environ["MICRO_STEP_RUNS"], "a") as file:
-        file.write("run\\n")
-    return run(self, *rest)
-request.Request.run = counted
-"""
 
-
-Visit = Callable[..., Reader]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The server writes a line into this file for each run of models."""
-    path = tmp_path_factory.mktemp("runs") / "runs"
-    path.touch()
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    patch = tmp_path_factory.mktemp("patch")
-    (patch / "sitecustomize.py").write_text(COUNTER)  # Python runs it first: the app itself is as it is
-    env = {
-        "MICRO_STEP_CACHE": str(tmp_path_factory.mktemp("cache")),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": f"{patch}{os.pathsep}{ROOT}",
-        "MICRO_STEP_RUNS": str(runs),
-    }
-    with streamlit_server("app/main.py", env=env) as url:
-        yield url
+Visit = Callable[[], Reader]
 
 
 @pytest.fixture
 def visit(server: str, browser: Any) -> Iterator[Visit]:
     readers: list[Reader] = []
 
-    def start(**options: Any) -> Reader:
-        readers.append(Reader(browser, server, **options))
+    def start() -> Reader:
+        readers.append(Reader(browser, server))
         return readers[-1]
 
     yield start
@@ -81,57 +43,46 @@ def visit(server: str, browser: Any) -> Iterator[Visit]:
         reader.close()
 
 
-@pytest.fixture
-def link(models: dict[str, Path]) -> dict[str, object]:
-    """Two tiny models on a typed text."""
-    return {"a": models["base"], "b": models["sft"], "source": "Typed", "text": TEXT}
+def type_text(reader: Reader, text: str) -> None:
+    """Type into the text box; control characters too, as a paste would bring them."""
+    box = reader.page.get_by_role("textbox", name="Text", exact=True)
+    box.fill(text)
+    box.press("Control+Enter")
+    reader.settle()
 
 
-def count(runs: Path) -> int:
-    return len(runs.read_text().splitlines())
-
-
-def test_the_first_visit_shows_a_worked_example_and_asks_no_other_host(visit: Visit, models: dict[str, Path]) -> None:
-    reader = visit()
+def test_the_first_visit_is_a_worked_example_another_is_chosen_and_a_text_typed(
+    reader: Reader, models: dict[str, Path]
+) -> None:
     page = reader.open(a=models["base"], b=models["other"])
     expect(page.get_by_role("heading", name="Uncertainty")).to_be_visible()
     reader.until(lambda: strip_text(page).startswith("The harbour empties twice a day."))
     expect(card(page, "summary").get_by_test_id("stMetricValue")).to_have_count(4)
-    expect(card(page, "summary")).to_contain_text(re.compile("B is (more|less) sure|No clear difference"))
     for name in ("line", "scatter", "distribution"):
         expect(card(page, name).locator(".js-plotly-plot .plot-container")).to_be_visible()
     expect(card(page, "changes").get_by_test_id("stDataFrame")).to_be_visible()
-    assert reader.hosts == {"127.0.0.1"}
 
-
-def test_another_example_is_chosen_and_stands_in_the_link(visit: Visit, models: dict[str, Path]) -> None:
-    reader = visit()
-    page = reader.open(a=models["base"], b=models["sft"])
     page.get_by_role("combobox", name="Example").click()
     page.get_by_role("option", name="A Python function with its docstring").click()
     expect(page.locator(".strip .line").first).to_contain_text("def")
-    reader.settle()
     assert reader.linked("example") == "A Python function with its docstring"
 
-
-def test_a_text_is_typed(visit: Visit, models: dict[str, Path]) -> None:
-    reader = visit()
-    page = reader.open(a=models["base"], b=models["sft"])
     reader.choose("Text", "Typed")
     expect(page.get_by_text("There is no text yet")).to_be_visible()
-    box = page.get_by_role("textbox", name="Text", exact=True)
-    box.fill("Where is the cat?")
-    box.press("Control+Enter")
+    type_text(reader, "Where is the cat?")
     expect(page.locator(".strip .line").first).to_contain_text("Where")
     reader.until(lambda: strip_text(page) == "Where is the cat?")
     assert reader.linked("text") == "Where is the cat?"
+    assert reader.hosts == {"127.0.0.1"}
 
 
-def test_a_click_pins_the_token_in_every_figure_and_a_link_restores_it(
-    visit: Visit, link: dict[str, object], models: dict[str, Path]
+def test_a_click_pins_the_token_in_every_figure_and_a_link_and_a_reload_restore_it(
+    visit: Visit, models: dict[str, Path]
 ) -> None:
     reader = visit()
-    page = reader.open(**link, unit="nats")
+    page = reader.open(**link(models, TEXT))
+    reader.choose("Unit", "nats")
+    reader.choose("Score", "surprisal")
     marks, rings = card(page, "line").locator(".shapelayer path"), card(page, "scatter").locator(".scatterlayer .trace")
     expect(marks).to_have_count(0)
     expect(rings).to_have_count(2)
@@ -152,6 +103,12 @@ def test_a_click_pins_the_token_in_every_figure_and_a_link_restores_it(
     expect(restored.get_by_role("radio", name="nats")).to_be_checked()
     expect(card(restored, "summary")).to_contain_text("nats")
 
+    page.reload()
+    reader.settle()
+    expect(page.locator(".strip .cell.pinned")).to_have_text(["·m", "·m"])
+    expect(page.get_by_role("radio", name="surprisal")).to_be_checked()
+    expect(page.locator(".strip .legend")).to_contain_text("surprisal")
+
     page.locator(".strip .scroller").press("Escape")
     expect(page.locator(".strip .cell.pinned")).to_have_count(0)
     expect(marks).to_have_count(0)
@@ -159,112 +116,36 @@ def test_a_click_pins_the_token_in_every_figure_and_a_link_restores_it(
     reader.until(lambda: "at" not in reader.query())
 
 
-def test_a_reload_keeps_what_was_chosen(visit: Visit, link: dict[str, object]) -> None:
-    reader = visit()
-    page = reader.open(**link)
-    reader.choose("Unit", "nats")
-    reader.choose("Score", "surprisal")
-    page.locator(".strip .cell").nth(3).click()
-    expect(card(page, "line").locator(".shapelayer path")).to_have_count(2)
-    pinned = page.locator(".strip .cell.pinned").all_text_contents()
-    page.reload()
-    reader.settle()
-    expect(page.locator(".strip .cell.pinned")).to_have_text(pinned)
-    expect(page.get_by_role("radio", name="nats")).to_be_checked()
-    expect(page.get_by_role("radio", name="surprisal")).to_be_checked()
-    expect(page.locator(".strip .legend")).to_contain_text("surprisal")
-
-
-def test_colours_units_themes_and_a_second_view_run_no_model(visit: Visit, link: dict[str, object], runs: Path) -> None:
-    reader = visit()
-    page = reader.open(**link | {"text": f"{TEXT}, once more"})
-    reader.settle()
-    before = count(runs)
-    assert before > 0
-    values = card(page, "summary").get_by_test_id("stMetricValue")
-    bits = reader.steady(values.first)
-    fills = page.locator(".strip .cell").evaluate_all("cells => cells.map(c => c.style.backgroundColor).join()")
-    reader.choose("Unit", "nats")
-    expect(values.first).to_contain_text("nats")
-    nats = pytest.approx(float(bits.split()[0]) * np.log(2), rel=0.01)
-    reader.until(lambda: float(values.first.inner_text().split()[0]) == nats)
-    reader.choose("Score", "confidence")
-    expect(page.locator(".strip .legend")).to_contain_text("confidence")
-    painted = "cells => cells.map(c => c.style.backgroundColor).join()"
-    reader.until(lambda: page.locator(".strip .cell").evaluate_all(painted) != fills)
-    page.locator(".strip .cell").nth(4).click()
-    expect(card(page, "line").locator(".shapelayer path")).to_have_count(2)
-    other = visit(color_scheme="dark")
-    second = other.open(**link | {"text": f"{TEXT}, once more"})
-    expect(card(second, "summary").get_by_test_id("stMetricValue").first).to_have_text(bits)
-    assert count(runs) == before
-
-
-def test_the_chat_template_is_applied_where_a_model_has_one(visit: Visit, link: dict[str, object]) -> None:
-    reader = visit()
-    page = reader.open(**link, answer="It sat.")
-    page.get_by_text("Chat template", exact=True).click()
-    assert reader.linked("chat") == "true"
-    expect(card(page, "summary")).to_contain_text("this model has no chat template")
-    page.get_by_text("What each model read, template included").click()
-    expect(page.locator("code").filter(has_text="<|im_start|>user")).to_be_visible()
-    reader.until(lambda: strip_text(page, 1) == f"{TEXT}¶It sat.")  # content only, though B read a template
-
-
-def test_own_continuations_are_scored_and_stand_one_after_the_other(visit: Visit, link: dict[str, object]) -> None:
-    reader = visit()
-    page = reader.open(**link, new_tokens=9)
-    reader.choose("Scored text", "own continuations")
-    expect(page.locator(".strip .head")).to_have_count(2)
-    expect(page.locator(".strip .head").last).to_contain_text("not aligned")
-    expect(card(page, "summary")).to_contain_text("9 tokens")
-    expect(card(page, "scatter")).to_have_count(0)
-    reader.until(lambda: page.locator(".strip .cell.muted").count() > 5)  # the prompt
-
-
-def test_tables_pages_and_images_are_downloaded(
-    visit: Visit, link: dict[str, object], tmp_path: Path, browser: Any
+def test_tables_pages_images_and_bundles_are_downloaded(
+    reader: Reader, models: dict[str, Path], tmp_path: Path, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = visit()
-    reader.open(**link)
+    text = f"{TEXT} {TAGS}"
+    reader.open(**link(models, text, score="surprisal", at=4))
     csv = pd.read_csv(io.BytesIO(reader.download("line", "csv")))
     parquet = pd.read_parquet(io.BytesIO(reader.download("line", "parquet")))
     assert list(csv.columns) == list(parquet.columns) and len(csv) == len(parquet) > 20
     np.testing.assert_allclose(csv["entropy"], parquet["entropy"])
-    assert TEXT.endswith("".join(parquet[parquet["model"] == "B"]["token"]))
+    assert text.endswith("".join(parquet[parquet["model"] == "B"]["token"]))
     png = reader.download("scatter", "png")
     assert png.startswith(b"\x89PNG\r\n\x1a\n") and png.rstrip().endswith(b"IEND\xaeB`\x82")
-    path = tmp_path / "figure.html"
-    path.write_bytes(reader.download("distribution", "html"))
-    context = browser.new_context(offline=True)
-    page = context.new_page()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri())
-    expect(page.locator(".js-plotly-plot .barlayer .trace")).to_have_count(2)
-    context.close()
-    assert asked == [path.as_uri()]
-
-
-def test_a_bundle_makes_its_figure_again(visit: Visit, link: dict[str, object], tmp_path: Path) -> None:
-    reader = visit()
-    page = reader.open(**link, unit="nats", score="surprisal")
-    page.locator(".strip .cell").nth(4).click()
-    expect(card(page, "line").locator(".shapelayer path")).to_have_count(2)
-    with zipfile.ZipFile(io.BytesIO(reader.download("line", "zip"))) as archive:
-        assert archive.testzip() is None
-        archive.extractall(tmp_path)
-    told = json.loads((tmp_path / "manifest.json").read_text("utf-8"))
-    assert told["view"]["score"] == "surprisal" and told["view"]["pinned"] == int(reader.linked("at"))
-    assert (tmp_path / "figure.svg").read_text("utf-8").lstrip().startswith("<svg")
-    before = (tmp_path / "figure.csv").read_bytes()
-    (tmp_path / "figure.csv").unlink()
-    python, *words = shlex.split(told["command"])
-    assert python == "python" and words[:2] == ["-m", "analysis"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    first, again = pd.read_csv(io.BytesIO(before)), pd.read_csv(tmp_path / "figure.csv")
-    pd.testing.assert_frame_equal(first, again, rtol=1e-5, atol=1e-6)
+    told = made_again(reader.download("line", "zip"), tmp_path / "bundle", monkeypatch)
+    assert told["view"]["score"] == "surprisal" and told["view"]["pinned"] == 4
+    assert (tmp_path / "bundle" / "figure.svg").read_text("utf-8").lstrip().startswith("<svg")
+    for figure in ("strip", "changes"):  # a page that holds all it needs, and in which a hostile text does nothing
+        path = tmp_path / f"{figure}.html"
+        path.write_bytes(reader.download(figure, "html"))
+        context = browser.new_context(offline=True)
+        page = context.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+        page.goto(path.as_uri())
+        expect(page.locator(".js-plotly-plot .plot-container")).to_be_visible()
+        page.mouse.move(300, 200)
+        found = page.evaluate(INERT)
+        assert found["flag"] is None and found["elements"] == []
+        assert asked == [path.as_uri()]
+        context.close()
 
 
 @pytest.fixture(scope="module")
@@ -278,8 +159,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_long_run_is_stopped_and_run_again(visit: Visit, slow: Path, runs: Path) -> None:
-    reader = visit()
+def test_a_long_run_is_stopped_and_run_again(reader: Reader, slow: Path) -> None:
     page = reader.page
     page.goto(f"{reader.server}/?{urlencode({'a': slow, 'b': slow, 'source': 'File'})}")
     content = ("the cat sat on the mat. " * 120).encode()
@@ -290,21 +170,42 @@ def test_a_long_run_is_stopped_and_run_again(visit: Visit, slow: Path, runs: Pat
     reader.settle()
     expect(page.get_by_test_id("stProgress")).to_have_count(0)
     expect(page.locator(".strip")).to_have_count(0)
-    before = count(runs)
     page.get_by_role("button", name="Run again").dblclick()  # as an impatient reader does
     expect(card(page, "summary")).to_be_visible(timeout=240_000)  # a slow run on a busy machine
     reader.settle()
     expect(page.get_by_text("Stopped.")).to_have_count(0)
     reader.until(lambda: strip_text(page).startswith("the cat sat on the mat."))
-    assert before < count(runs) <= before + 2
     expect(page.get_by_test_id("stAlert")).to_have_count(0)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_light_and_dark_hold_for_the_page_the_strip_and_the_figures(
-    visit: Visit, link: dict[str, object], theme: str
+def test_every_kind_of_hostile_text_is_only_text_and_a_narrow_dark_window_holds_all(
+    reader: Reader, models: dict[str, Path]
 ) -> None:
-    page = visit(color_scheme=theme).open(**link)
+    page = reader.open(a=models["base"], b=models["other"], source="Typed")
+    type_text(reader, HOSTILE)
+    expect(card(page, "changes").get_by_test_id("stDataFrame")).to_be_visible()
+    reader.until(lambda: strip_text(page).startswith(TAGS[:60]))
+    looked_at(reader)
+    ground(page, "light")
+
+    reader.narrow()
+    for name in ("line", "scatter", "distribution"):
+        expect(card(page, name).locator(".js-plotly-plot .plot-container")).to_be_visible()
+    fits(reader, "summary", *FIGURES)
+    ground(page, "dark")
+    looked_at(reader)
+    uncovered = (
+        "e => { const b = e.getBoundingClientRect(); return e.contains(document.elementFromPoint(b.x + 9, b.y + 9)); }"
+    )
+    page.mouse.wheel(0, -10_000)
+    heading = page.get_by_role("heading", name="Uncertainty")
+    heading.scroll_into_view_if_needed()
+    assert heading.evaluate(uncovered)  # by the bar at the top
+    inert(page)
+
+
+def ground(page: Any, theme: str) -> None:
+    """The page, the strip and the figures stand on the ground of a theme, and the figures' ink is seen on it."""
     bright = """e => { while (e && getComputedStyle(e).backgroundColor === 'rgba(0, 0, 0, 0)') e = e.parentElement;
                        return getComputedStyle(e).backgroundColor; }"""
     for element in (page.locator(".stApp"), card(page, "strip"), page.locator(".st-key-card_line .svg-container")):
@@ -318,15 +219,3 @@ def test_light_and_dark_hold_for_the_page_the_strip_and_the_figures(
         }""",
         arg=theme == "dark",
     )
-
-
-def test_a_narrow_window_shows_everything_without_sideways_scrolling(visit: Visit, link: dict[str, object]) -> None:
-    page = visit(viewport=(700, 1200)).open(**link)
-    for name in ("summary", *FIGURES):
-        box = card(page, name).bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 700
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= 700
-    uncovered = (
-        "e => { const b = e.getBoundingClientRect(); return e.contains(document.elementFromPoint(b.x + 9, b.y + 9)); }"
-    )
-    assert page.get_by_role("heading", name="Uncertainty").evaluate(uncovered)  # by the bar at the top

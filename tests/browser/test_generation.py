@@ -1,25 +1,18 @@
-"""The generation page in a real browser: an answer streams in, tokens answer the pointer, a bundle remakes itself."""
+"""The generation page in a real browser: an answer streams in and is stopped, tokens answer the pointer."""
 
 from __future__ import annotations
 
-import io
-import json
 import re
-import shlex
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import pandas as pd
 import pytest
 from transformers import AutoModelForCausalLM
 
-from analysis.generation.tables import is_timed
 from tests.support.browser import needs_chromium
-from tests.support.command import call
-from tests.support.reader import Reader, card
+from tests.support.reader import Reader, card, fits, inert
 from tests.support.tiny import tiny_config, tiny_tokenizer
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -34,6 +27,7 @@ TEXT = "the cat sat <img src=x onerror=alert(1)> on the mat"
 def reader(server: str, browser: Any) -> Iterator[Reader]:
     found = Reader(browser, f"{server}/generation")
     yield found
+    inert(found.page)
     found.close()
 
 
@@ -41,10 +35,18 @@ def link(models: dict[str, Path], **more: object) -> dict[str, object]:
     return {"a": models["base"], "b": models["sft"], "source": "Typed", "text": TEXT, "new_tokens": 24, **more}
 
 
-def test_a_token_answers_the_pointer_and_a_pin_is_in_every_figure_and_in_the_link(
+def test_tau_changes_the_segments_a_token_answers_the_pointer_and_a_pin_is_in_the_link(
     reader: Reader, models: dict[str, Path]
 ) -> None:
     page = reader.open(**link(models, tau=0, most=3))
+    labels = card(page, "answer").locator(".label")
+    reader.steady(card(page, "answer"))
+    before = labels.count()
+    page.get_by_role("slider", name="tau").press("End")
+    expect(card(page, "summary")).to_contain_text("token for token")
+    reader.until(lambda: labels.count() > before and reader.query()["tau"] == "1.05")
+    page.get_by_role("slider", name="tau").press("Home")
+    reader.until(lambda: labels.count() == before and float(reader.query()["tau"]) == 0)
     expect(page.get_by_role("heading", name="Generation")).to_be_visible()
     expect(card(page, "summary").get_by_test_id("stMetricValue")).to_have_count(4)
     expect(card(page, "summary")).to_contain_text("Untrained.")
@@ -66,41 +68,10 @@ def test_a_token_answers_the_pointer_and_a_pin_is_in_every_figure_and_in_the_lin
     rings = card(page, "timeline").locator(".scatterlayer .trace")
     expect(rings).to_have_count(6)
     assert int(reader.query()["token"]) > 0
-    page.set_viewport_size({"width": 700, "height": 1200})
-    page.reload()
-    reader.settle()
+    reader.narrow()
     expect(strip.locator(".cell.pinned").first).to_be_visible()
     expect(rings).to_have_count(6)
-    for name in ("summary", "answer", "timeline", "endings", "taus"):
-        box = card(page, name).bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 700
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= 700
-
-
-def test_tau_changes_the_segments_and_a_bundle_makes_its_data_again(
-    reader: Reader, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = reader.open(**link(models, tau=0))
-    labels = card(page, "answer").locator(".label")
-    reader.steady(card(page, "answer"))
-    before = labels.count()
-    page.get_by_role("slider", name="tau").press("End")
-    expect(card(page, "summary")).to_contain_text("token for token")
-    reader.until(lambda: labels.count() > before and reader.query()["tau"] == "1.05")
-    reader.choose("Decoding", "lossless")
-    expect(card(page, "summary")).to_contain_text("the output equals the base's")
-    with zipfile.ZipFile(io.BytesIO(reader.download("answer", "zip"))) as archive:
-        archive.extractall(tmp_path)
-    told = json.loads((tmp_path / "manifest.json").read_text("utf-8"))
-    assert told["request"]["how"]["lossless"] is True and told["models"]["model"]["micro_step"]["untrained"] is True
-    first = pd.read_csv(tmp_path / "figure.csv")
-    (tmp_path / "figure.csv").unlink()
-    _, *words = shlex.split(told["command"])
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, *words[2:]) == 0
-    again = pd.read_csv(tmp_path / "figure.csv")
-    kept = [name for name in first if not is_timed(name)]
-    pd.testing.assert_frame_equal(first[kept], again[kept], rtol=1e-5, atol=1e-6)
+    fits(reader, "summary", "answer", "timeline", "endings", "taus")
 
 
 @pytest.fixture(scope="module")

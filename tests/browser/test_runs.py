@@ -1,11 +1,8 @@
-"""The runs page in a real browser: runs chosen, smoothed, exported and made again; a log that grows is followed."""
+"""The runs page in a real browser: runs chosen and smoothed; a log that grows is followed."""
 
 from __future__ import annotations
 
-import io
 import os
-import shlex
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from time import time
@@ -15,8 +12,7 @@ import pytest
 
 from data.run_folder import LOG, MODEL, to_line
 from tests.support.browser import needs_chromium
-from tests.support.command import call
-from tests.support.reader import Reader, card, inert
+from tests.support.reader import Reader, card, fits, hover, inert
 from tests.support.training_logs import line, lines, save_run
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -36,9 +32,9 @@ def reader(server: str, browser: Any) -> Iterator[Reader]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, models: dict[str, Path]) -> Path:
     save_run(tmp_path / "logs" / "one", finished=True)
-    save_run(tmp_path / "logs" / "two", lines(260, 1.6), seed=1)
+    save_run(tmp_path / "logs" / "two", lines(260, 1.6), seed=1, base=str(models["base"]))
     save_run(tmp_path / "logs" / EVIL, lines(150, 0.5), base=EVIL, data=EVIL)
     for age, name in ((300, "one"), (900, EVIL)):
         os.utime(tmp_path / "logs" / name / LOG, (time() - age,) * 2)
@@ -61,12 +57,13 @@ def legend(reader: Reader, name: str = "curves") -> list[str]:
     return [str(text) for text in card(reader.page, name).locator(".legendtext").all_text_contents()]
 
 
-def test_two_runs_are_chosen_smoothed_exported_and_made_again(
-    reader: Reader, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_runs_are_chosen_smoothed_and_linked_and_names_stay_text(reader: Reader, folder: Path) -> None:
     page = reader.open(folder=folder, live="false")
     expect(card(page, "summary").get_by_test_id("stMetricValue")).to_have_count(4)
     expect(card(page, "curves").locator(".legendtext")).to_have_count(6)  # all are chosen at first
+    reader.until(lambda: any("%{x}" in text for text in legend(reader)))
+    hover(page, card(page, "curves").locator(".nsewdrag").first)
+    inert(page)
     pick(reader, "two", "one")
     expect(card(page, "curves").locator(".legendtext")).to_have_count(4)
     reader.until(lambda: legend(reader) == ["two, train", "two, validation", "one, train", "one, validation"])
@@ -80,67 +77,30 @@ def test_two_runs_are_chosen_smoothed_exported_and_made_again(
     expect(card(page, "curves").locator(".ytitle, .y2title")).to_have_count(2)
     said = ("runs=two&runs=one", "smoothing=0.99", "x=tokens", "learning+rates")
     reader.until(lambda: all(part in page.url for part in said))
-    told = page.url
-    with zipfile.ZipFile(io.BytesIO(reader.download("curves", "zip"))) as archive:
-        archive.extractall(tmp_path / "there")
-    monkeypatch.chdir(tmp_path / "there")
-    first = Path("figure.csv").read_bytes()
-    Path("figure.csv").unlink()
-    command = Path("README.txt").read_text().strip().splitlines()[-1]
-    assert call(monkeypatch, *shlex.split(command)[3:]) == 0
-    assert Path("figure.csv").read_bytes() == first and b"two,train" in first
-    page.goto(told)
+    reader.narrow()
     expect(card(page, "curves")).to_contain_text("smoothed by 0.99")
     expect(card(page, "curves").locator(".ytitle, .y2title")).to_have_count(2)
     expect(card(page, "curves").locator(".legendtext").first).to_have_text("two, train")
+    fits(reader, "summary", "runs", "curves", "position_curves", "positions", "facts", "checkpoints")
 
 
-def test_a_line_that_is_appended_is_seen_and_so_is_the_end(reader: Reader, folder: Path) -> None:
-    page = reader.open(folder=folder, runs="two")
+def test_a_line_that_is_appended_is_seen_and_the_final_model_opens_on_another_page(
+    reader: Reader, folder: Path, models: dict[str, Path]
+) -> None:
+    page = reader.open(folder=folder, runs="two", source="Typed", text="the cat sat")
     expect(card(page, "summary")).to_contain_text("260 / 400")
     expect(card(page, "summary")).to_contain_text("two: running")
     with (folder / "two" / LOG).open("a") as file:
         file.write(to_line(line(300)) + to_line(line(300, "validation")))
     expect(card(page, "summary")).to_contain_text("300 / 400")
     expect(card(page, "summary")).to_contain_text("two, step 300")
-    (folder / "two" / MODEL).mkdir()
-    (folder / "two" / MODEL / "config.json").write_text("{}")
+    (folder / "two" / MODEL).symlink_to(models["sft"], target_is_directory=True)
     expect(card(page, "summary")).to_contain_text("two: finished")
     expect(card(page, "checkpoints").get_by_role("combobox", name="Checkpoint")).to_have_value("final model")
     reader.settle()
-
-
-def test_names_from_files_stay_text_and_a_narrow_window_holds_all(reader: Reader, folder: Path) -> None:
-    page = reader.open(folder=folder, runs=EVIL, live="false")
-    expect(card(page, "curves").locator(".legendtext").first).to_contain_text("%{x}")
-    box = card(page, "curves").locator(".nsewdrag").first.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3)
-    for share in (0.2, 0.4, 0.6):
-        page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] * 0.4)
-    inert(page)
-    page.set_viewport_size({"width": 700, "height": 1400})
-    reader.settle()
-    for name in ("summary", "runs", "curves", "position_curves", "positions", "facts", "checkpoints"):
-        box = card(page, name).bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 700, name
-    assert page.evaluate("document.scrollingElement.scrollWidth") <= 700
-
-
-def test_a_checkpoint_opens_on_another_page_and_is_in_its_link(
-    reader: Reader, folder: Path, models: dict[str, Path]
-) -> None:
-    place = save_run(folder / "three", base=str(models["base"])) / MODEL
-    place.symlink_to(models["sft"], target_is_directory=True)
-    page = reader.open(folder=folder, runs="three", source="Typed", text="the cat sat", new_tokens=4)
     card(page, "checkpoints").get_by_role("button", name="Uncertainty").click()
     expect(page.get_by_role("heading", name="Uncertainty")).to_be_visible()
     reader.settle()
     expect(page.get_by_role("combobox", name="Model B")).to_have_value(str(models["sft"].resolve()))
     reader.until(lambda: reader.query().get("b") == str(models["sft"].resolve()))
     assert reader.query()["a"] == str(models["base"])
-
-
-def test_an_empty_folder_says_what_makes_a_run(reader: Reader, tmp_path: Path) -> None:
-    page = reader.open(folder=tmp_path)
-    expect(page.get_by_text("There is no training run in")).to_be_visible()
-    expect(page.get_by_text("python -m trainer trainer/recipes/tiny.yaml")).to_be_visible()

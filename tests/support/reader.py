@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import json
-import shlex
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlparse
 
-import pandas as pd
 import pytest
 
-from tests.support.command import call
-
 expect = pytest.importorskip("playwright.sync_api").expect
+NARROW = 700  # pixels, of a narrow window
 PATIENCE = 60_000  # ms, of a machine that does much else
 expect.set_options(timeout=PATIENCE)
 
@@ -27,6 +21,17 @@ TAGS = (
     "<svg class=evil onload='window.hostile=3'><b class=evil>bold</b><a class=evil href='javascript:hostile=4'>l</a>"
     "<iframe class=evil srcdoc='<script>parent.hostile=5</script>'></iframe><style>.evil{display:none}</style>"
 )
+TAG = "<img class=evil src=x onerror='window.hostile=2'>"
+MARKDOWN = (
+    "![evil](http://evil.test/x.png) [evil](http://evil.test) **evil** `evil` # evil :material/bug_report: :red[evil]"
+)
+LATEX = "$\\evil{1}{2}$ $$\\href{http://evil.test}{evil}$$ \\(evil\\)"
+ANSI = "\x1b[31mevil\x1b[0m \x1b]0;evil\x07"
+CONTROLS = "".join(chr(code) for code in (*range(1, 0x20), 0x7F, 0x85, 0x9B, 0x200B, 0x202E, 0x2028, 0xFEFF))
+EMOJI = "👩\u200d👩\u200d👧\u200d👦 🏳️\u200d🌈 👍🏽 e\u0301\u0323"
+RIGHT_TO_LEFT = "שלום עולם مرحبا \u202edlrow\u202c"
+# Short enough for a link.
+HOSTILE = "\n".join((TAGS, MARKDOWN, f"{LATEX} {ANSI} {EMOJI}", f"a{CONTROLS}b", RIGHT_TO_LEFT, "x" * 600 + TAGS))
 INERT = """() => ({
   flag: window.hostile ?? null,
   elements: [...document.querySelectorAll('.evil, [src*="evil"], [href*="evil.test"], [srcdoc], [src="x"], [onerror]')]
@@ -46,17 +51,14 @@ RESTS = """async () => {
 class Reader:
     """One reader, a session of the app; afterwards nothing may have gone wrong or out."""
 
-    def __init__(
-        self, browser: Any, server: str, viewport: tuple[int, int] = (1300, 2200), color_scheme: str = "light"
-    ) -> None:
+    def __init__(self, browser: Any, server: str, height: int = 2200) -> None:
         self.server = server
         self.errors: list[str] = []
         self.hosts: set[str | None] = set()
         self.context = browser.contexts[0]
         self.page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE)
-        self.page.set_viewport_size({"width": viewport[0], "height": viewport[1]})
-        self.page.emulate_media(color_scheme=color_scheme)
+        self.page.set_viewport_size({"width": 1300, "height": height})
         self.page.on("pageerror", lambda error: self.errors.append(f"script: {error}"))
         self.page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         self.context.on("request", self._note)  # of the context: a window that the page opens asks no host either
@@ -120,6 +122,13 @@ class Reader:
         self.until(lambda: key in self.query())
         return self.query()[key]
 
+    def narrow(self) -> None:
+        """Follow the link that the page has become, in a narrow window and a dark theme."""
+        self.page.set_viewport_size({"width": NARROW, "height": 2000})
+        self.page.emulate_media(color_scheme="dark")
+        self.page.goto(self.page.url)
+        self.settle()
+
     def query(self) -> dict[str, str]:
         return {key: values[0] for key, values in parse_qs(urlparse(self.page.url).query).items()}
 
@@ -146,22 +155,42 @@ def link(models: dict[str, Path], text: str, /, **more: object) -> dict[str, obj
     return {"a": models["base"], "b": models["sft"], "source": "Typed", "text": text, **more}
 
 
-def remade(
-    reader: Reader, command: str, figure: str, folder: Path, monkeypatch: pytest.MonkeyPatch, rtol: float, atol: float
-) -> dict[str, Any]:
-    """Make a figure's data again by the command of its bundle, which is `command`; gives the manifest."""
-    folder.mkdir()
-    with zipfile.ZipFile(io.BytesIO(reader.download(figure, "zip"))) as archive:
-        archive.extractall(folder)
-    told: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
-    first = pd.read_csv(folder / "figure.csv")
-    (folder / "figure.csv").unlink()
-    python, *words = shlex.split(told["command"])
-    assert python == "python" and words[:4] == ["-m", "analysis", command, figure]
-    monkeypatch.chdir(folder)
-    assert call(monkeypatch, *words[2:]) == 0
-    pd.testing.assert_frame_equal(first, pd.read_csv(folder / "figure.csv"), rtol=rtol, atol=atol)
-    return told
+def fits(reader: Reader, *names: str) -> None:
+    """The cards stand within a narrow window, and nothing scrolls sideways."""
+    for name in names:
+        box = card(reader.page, name).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= NARROW, name
+    assert reader.page.evaluate("document.scrollingElement.scrollWidth") <= NARROW
+
+
+def shows_card(page: Any, cell: Any) -> bool:
+    """Bring the pointer to a cell anew, as lines that are drawn under a pointer at rest open nothing."""
+    page.mouse.move(0, 0)
+    cell.hover()
+    page.wait_for_timeout(60)
+    return bool(page.locator(".strip .card").is_visible())
+
+
+def looked_at(reader: Reader) -> None:
+    """Open everything that shows the text: the cards of tokens, the hover of plots, the row of the table."""
+    page = reader.page
+    cells = page.locator(".strip .cell")  # of the lines that are drawn, which are others after a scroll
+    for cell in (cells.first, cells.nth(min(1, cells.count() - 1)), cells.nth(cells.count() // 2), cells.last):
+        cell.scroll_into_view_if_needed()
+        reader.until(lambda cell=cell: shows_card(page, cell))
+    for name in ("line", "scatter"):
+        plot = card(page, name).locator(".plot-container .nsewdrag").first
+        plot.scroll_into_view_if_needed()
+        hover(page, plot)
+    inert(page)
+
+
+def hover(page: Any, plot: Any) -> None:
+    """Move the pointer over a plot."""
+    box = plot.bounding_box()
+    for share in (0.25, 0.5, 0.9):
+        page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] * 0.4)
+        page.wait_for_timeout(60)
 
 
 def strip_text(page: Any, row: int = 0) -> str:
