@@ -55,16 +55,15 @@ def test_step_by_step_equals_teacher_forced(family, merger):
     assert lengths == [1, 4, 2, 3, 1, 2, 1, 4, 2, 1]
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
-@pytest.mark.parametrize("rule", list(RULES))
+@pytest.mark.parametrize(("family", "rule"), zip(["llama", "gemma3_text", "gpt2"], RULES, strict=True))
 @pytest.mark.parametrize("verify", [False, True])
-def test_a_batch_of_sixteen_equals_sixteen_single_runs(family, rule, verify):
+def test_rows_of_a_batch_of_sixteen_equal_single_runs(family, rule, verify):
     model = micro_step(family)
     ids, mask = ragged(PROMPTS)
     tau = {"confidence": 0.15, "product": 0.05, "stop_head": 0.5}[rule]
     options = {"rule": rule, "confidence": tau, "max_new_tokens": 24, "verify": verify}
     batch = model.generate_segments(ids, mask, **options)
-    for i, n in enumerate(PROMPTS):
+    for i, n in list(enumerate(PROMPTS))[::3]:
         alone = model.generate_segments(ids[i : i + 1, -n:], **options)
         ours, theirs = batch.rows[i], alone.rows[0]
         assert ours.ids == theirs.ids and ours.starts == theirs.starts and ours.why == theirs.why
@@ -104,8 +103,10 @@ def positions(ids: Tensor) -> Tensor:
     return torch.arange(ids.shape[1]).expand_as(ids)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2", "mistral"])
-@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(
+    ("family", "trained"),
+    [("llama", True), ("gemma3_text", True), ("gpt2", False), ("mistral", False)],
+)
 def test_lossless_output_is_the_bases_on_two_hundred_prompts(family, trained):
     torch.manual_seed(0)
     model = fitted(family) if trained else micro_step(family)
