@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.decoding.stopping import Candidate, StopRule
+from model.decoding.stopping import ProposedToken, StopRule
 from model.micro_step.modeling import MicroStepForCausalLM
 from tests.support.tiny import PAD, tiny_model
 
@@ -58,7 +58,7 @@ def random_starts(ids: Tensor, prompt: int, most: int, seed: int = 0) -> Tensor:
 def forced(pattern: Callable[[int], int]) -> StopRule:
     """A rule that gives the s-th segment `pattern(s)` tokens."""
 
-    def keep(offer: Candidate, _: float) -> Tensor:
+    def keep(offer: ProposedToken, _: float) -> Tensor:
         return torch.full_like(offer.product, offer.slot < pattern(offer.macro_step), dtype=torch.bool)
 
     return StopRule("forced", "segments of given lengths", keep)
