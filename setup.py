@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT))
 from model.import_rewriting import rewrite_imports  # noqa: E402 - the path comes first
 
 PACKAGE = "micro_step"
-ROOMS = ("model", "data", "trainer", "analysis", "evals", "app", "pages", "benchmarks")
 DEMO = ("demo/tiny-*/*", "demo/micro-step-tiny/*")  # 9 MB of models; those on SmolLM2, 44 MB, stay in the source tree
-EVERY = find_packages(str(ROOT), include=[PACKAGE, f"{PACKAGE}.*", *ROOMS, *(f"{room}.*" for room in ROOMS)])
+EVERY = find_packages(str(ROOT), exclude=["tests", "tests.*"])
+ROOMS = [name for name in EVERY if "." not in name and name != PACKAGE]
 
 
 class OnePackage(build_py):
@@ -61,13 +61,7 @@ setup(
     packages=[name if name.split(".")[0] == PACKAGE else f"{PACKAGE}.{name}" for name in EVERY],
     package_dir={f"{PACKAGE}.{room}": room for room in ROOMS},
     package_data={
-        f"{PACKAGE}.data": [
-            "*.yaml",
-            "mixes/*.yaml",
-            "prompts/*.yaml",
-            "samples/*",
-            *(f"demo/{name}/*" for name in DEMO),
-        ],
+        f"{PACKAGE}.data": ["*.yaml", "mixes/*.yaml", "prompts/*.yaml", "samples/*", *DEMO],
         f"{PACKAGE}.app.token_strip": ["*.js", "*.css"],
         f"{PACKAGE}.trainer": ["recipes/*.yaml"],
         f"{PACKAGE}.evals": ["tasks/*.yaml", "ablations/*.yaml"],
