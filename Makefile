@@ -25,11 +25,11 @@ format: $(VENV)/ready-dev
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# the table of docs/evaluation.md: make evaluation DATA=FOLDER; hours on two cores, stopped and gone on with at will
+# the table of docs/evaluation.md: make evaluation DATA=FOLDER; hours on two cores; an interrupted run resumes
 EVALUATED := smollm2-135m-instruct control-smollm2-135m micro-step-smollm2-135m
 evaluation: $(VENV)/ready-dev
 	for model in $(EVALUATED); do \
-	  $(PY) -m evals run --model $$model --confidence .5,.8,.95 --chat --multiturn --allow-code-execution \
+	  $(PY) -m evals run --model $$model --confidence 0.5,0.8,0.95 --chat --multiturn --allow-code-execution \
 	    --tasks gsm8k_cot_zeroshot:200,gsm8k_cot:200,arc_challenge:300,mbpp_instruct:100,humaneval_whole \
 	    --batch-rows 64 --max-new-tokens 256 --dtype float32 --threads 2 --local $(DATA) --out evaluated/$$model || exit 1; \
 	done
