@@ -23,7 +23,7 @@ import typer
 from model.errors import MicroStepError, TextError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.terminal import one_line, progress_bar
-from model.text.document import Document, Message, read_template_args
+from model.text.document import Document, Message, TextInput, read_template_args
 
 if TYPE_CHECKING:  # they bring torch and pandas, seconds that help and mistakes need not wait for
     import pandas as pd
@@ -108,7 +108,7 @@ class TextOptions:
         return self.text is not None or self.text_file is not None
 
     def document(self) -> Document:
-        """The document that the options describe, with what its chat template is told.
+        """The document that the options describe, with the settings of its chat template.
 
         Raises:
             TextError: there is none, or two, or it cannot be read.
@@ -118,6 +118,14 @@ class TextOptions:
         if not self.chat:
             return document
         return document.told(read_template_args(self.template_arg), self.template_date)
+
+    def input(self) -> TextInput:
+        """The document, and how a model reads it.
+
+        Raises:
+            TextError: as `document`.
+        """
+        return TextInput(self.document(), self.chat, self.force_bos)
 
     def _document(self) -> Document:
         from analysis.document_file import read_document
@@ -208,9 +216,7 @@ class PairOptions:
         return ComparisonQuery(
             loading.spec(self.a, self.a_revision, self.a_adapter),
             loading.spec(self.b, self.b_revision, self.b_adapter),
-            text.document(),
-            text.chat,
-            text.force_bos,
+            text.input(),
             self.new_tokens,
             Sampling(self.temperature, self.top_p, self.seed),
         )

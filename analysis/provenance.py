@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from model.hub.model_info import ModelInfo
@@ -20,3 +20,10 @@ class Provenance:
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what a reader must know, by model
     files: Mapping[str, bytes] = field(default_factory=dict)  # what the command reads
     read: Mapping[str, str] = field(default_factory=dict)  # the text that each model read, its chat template included
+
+
+def plain_values(query: Any) -> dict[str, Any]:
+    """A query as a manifest holds it: its fields as plain values, and those of its text among them."""
+    values = asdict(query)
+    text = values.pop("text") or {"document": None, "chat": False, "force_bos": False}
+    return {**text, **values}

@@ -12,7 +12,7 @@ from analysis.document_file import document_file
 from analysis.uncertainty.scoring import cost_of, encode_for, fit
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelInfo, ModelSpec
-from model.text.document import Document
+from model.text.document import TextInput
 
 Answer_co = TypeVar("Answer_co", covariant=True)
 ModelLoader = Callable[[ModelSpec], LoadedModel]
@@ -41,11 +41,9 @@ class Query(Hashable, Protocol[Answer_co]):
         """The answer, from models that `load` gives."""
 
 
-def scoring_cost(
-    loaded: LoadedModel, document: Document, chat: bool, force_bos: bool, new_tokens: int = 0, passes: float = 1.0
-) -> RunCost:
+def scoring_cost(loaded: LoadedModel, text: TextInput, new_tokens: int = 0, passes: float = 1.0) -> RunCost:
     """The cost of reading a document so many times, and of writing `new_tokens` after it."""
-    encoded, _ = fit(loaded, encode_for(loaded, document, chat, force_bos))
+    encoded, _ = fit(loaded, encode_for(loaded, text))
     tokens = len(encoded) + new_tokens
     attention = loaded.facts.layers * loaded.facts.hidden_size * float(tokens) ** 2
     # a generated token costs a pass over all weights by itself, about as much as ten that are read together
@@ -67,15 +65,15 @@ def _anywhere(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
-def text_words(document: Document, chat: bool, force_bos: bool) -> list[str]:
+def text_words(text: TextInput) -> list[str]:
     """The options that name the text, as the file that `document_file` makes, and how it is read."""
-    name, _ = document_file(document)
-    words = ["--text-file", name, *(["--chat"] if chat else []), *(["--force-bos"] if force_bos else [])]
-    if chat:
-        for argument, value in document.arguments:
+    name, _ = document_file(text.document)
+    words = ["--text-file", name, *(["--chat"] if text.chat else []), *(["--force-bos"] if text.force_bos else [])]
+    if text.chat:
+        for argument, value in text.document.arguments:
             if argument != "tools" or name.endswith(".txt"):  # a conversation's file holds its tools
                 words += ["--template-arg", f"{argument}={value}"]
-        words += ["--template-date", document.date] if document.date is not None else []
+        words += ["--template-date", text.document.date] if text.document.date is not None else []
     return words
 
 

@@ -18,7 +18,7 @@ from model.errors import MicroStepError, TextError
 from model.hub.catalog import catalog, find
 from model.hub.fetch import is_cached
 from model.hub.loading import Dtype, ModelSpec, Quantization
-from model.text.document import Document, Message, read_template_args
+from model.text.document import Document, Message, TextInput, read_template_args
 
 Source = Literal["example", "typed", "file"]
 SOURCES: dict[str, str] = {"example": "Example", "typed": "Typed", "file": "File"}
@@ -26,13 +26,11 @@ SOURCES: dict[str, str] = {"example": "Example", "typed": "Typed", "file": "File
 
 @dataclass(frozen=True)
 class SidebarInputs:
-    """What the sidebar says. A document is None while it is missing or unreadable; `problem` then says why."""
+    """What the sidebar says. The text is None while it is missing or unreadable; `problem` then says why."""
 
     a: ModelSpec | None
     b: ModelSpec | None
-    document: Document | None
-    chat: bool
-    force_bos: bool
+    text: TextInput | None
     unit: Unit
     problem: str = ""
 
@@ -78,7 +76,8 @@ def sidebar() -> SidebarInputs:
             specs = _options(a, b)
         except MicroStepError as error:
             problem = problem or str(error)
-    return SidebarInputs(specs[0], specs[1], document, chat, force_bos, cast(Unit, unit), problem)
+    text = None if document is None else TextInput(document, chat, force_bos)
+    return SidebarInputs(specs[0], specs[1], text, cast(Unit, unit), problem)
 
 
 def _model_name(label: str, key: str, names: list[str], default: str, help_text: str) -> str:

@@ -20,6 +20,7 @@ from benchmarks.output import Out, check_out, columns, megabytes, show, spread_c
 from benchmarks.score import bundled_text
 from model.errors import MicroStepError
 from model.terminal import progress_bar
+from model.text.document import TextInput
 
 if TYPE_CHECKING:
     from analysis.attention.layer import LayerAttention
@@ -151,11 +152,10 @@ def peak(name: str, tokens: int, method: str) -> int:
 def _ready(name: str, tokens: int, loaded: LoadedModel | None = None) -> tuple[LoadedModel, AttentionPositions]:
     from analysis.attention.request import PositionsQuery
     from model.hub.loading import ModelSpec, load
-    from model.text.document import Document
 
     spec = ModelSpec(name, dtype="float32", device="cpu")
     model = loaded or load(spec)
-    whole = PositionsQuery("A", spec, Document.plain(bundled_text(tokens))).run(lambda _: model)
+    whole = PositionsQuery("A", spec, TextInput.plain(bundled_text(tokens))).run(lambda _: model)
     if len(whole) < tokens:
         raise MicroStepError(f"the text has {len(whole)} positions, {tokens} are asked for; use fewer --tokens")
     keep = tokens - whole.lead
@@ -224,13 +224,12 @@ def _sizes(loaded: LoadedModel, reading: AttentionPositions) -> dict[str, Any]:
     from analysis.attention.figures import draw
     from analysis.attention.overview import overview
     from analysis.attention.result import CELLS, AttentionRequest, AttentionResult, AttentionSide, AttentionView
-    from model.text.document import Document
 
     layers, heads = _size(loaded)
     middle = layers // 2
     found = overview(loaded, reading, keep=middle)
     kept = _kept(found)
-    request = AttentionRequest((("A", loaded.spec),), Document.plain(reading.encoded.text))
+    request = AttentionRequest((("A", loaded.spec),), TextInput.plain(reading.encoded.text))
     side = AttentionSide("A", reading, found, kept.rows_of(0))
     part = (0, min(CELLS, len(reading)))
     views = {

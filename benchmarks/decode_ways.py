@@ -22,7 +22,7 @@ from model.errors import TextError, TooLarge
 from model.git_lfs import pointer
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode
 
 PROMPTS = (
@@ -182,7 +182,7 @@ def padded(rows: Rows, device: torch.device) -> Batch:
 
 def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
     """The ids of a prompt under the tokenizer's chat template, where it has one, BOS included."""
-    text = encode(Document((Message("user", prompt),)), tokenizer, chat=True, reply=True)
+    text = encode(TextInput(Document((Message("user", prompt),)), chat=True), tokenizer, reply=True)
     return [*text.prefix, *text.ids.tolist()]
 
 

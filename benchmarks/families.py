@@ -30,7 +30,7 @@ from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.wrap_base import wrap
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.text.document import Document
+from model.text.document import TextInput
 
 TEXT = "The cat sat down."
 NEW = 8  # tokens that are written
@@ -139,12 +139,12 @@ def _differs(scored: ScoredText, logits: Tensor) -> None:
 
 
 def _score(loaded: LoadedModel) -> None:
-    scored = score_document(loaded, Document.plain(TEXT))
+    scored = score_document(loaded, TextInput.plain(TEXT))
     _differs(scored, whole_logits(loaded.model, scored.encoded.ids)[:-1])
 
 
 def _continue(loaded: LoadedModel) -> None:
-    scored = continued(loaded, Document.plain(TEXT), NEW)
+    scored = continued(loaded, TextInput.plain(TEXT), NEW)
     _differs(scored, whole_logits(loaded.model, scored.encoded.ids)[:-1])
 
 
@@ -195,7 +195,7 @@ def _lossless(loaded: LoadedModel) -> None:
 
 
 def _attention(loaded: LoadedModel) -> str | None:
-    encoded, notes = encode_whole(loaded, Document.plain(TEXT), chat=False, force_bos=False)
+    encoded, notes = encode_whole(loaded, TextInput.plain(TEXT))
     reading = read(loaded, encoded, np.ones(len(encoded), dtype=bool), "every token", notes)
     found = overview(loaded, reading)
     layers = loaded.facts.layers
@@ -203,7 +203,7 @@ def _attention(loaded: LoadedModel) -> str | None:
 
 
 def _attribute(loaded: LoadedModel) -> None:
-    scored = score_document(loaded, Document.plain(TEXT))
+    scored = score_document(loaded, TextInput.plain(TEXT))
     target = len(scored.encoded) - 1
     asked = problem([loaded], scored.encoded, "entropy", target)
     e = asked.inputs.clone().requires_grad_()
@@ -217,11 +217,11 @@ def _attribute(loaded: LoadedModel) -> None:
 
 def _banded(loaded: LoadedModel) -> None:
     """A band as wide as the text is the full history, and a token out of a narrow band's reach has no effect."""
-    text = Document.plain(TEXT[:8])
+    text = TextInput.plain(TEXT[:8])
     whole, wide = score_document(loaded, text), score_limited(loaded, text, 8, "banded")
     if not np.allclose(whole.scores.entropy[1:], wide.scores.entropy[1:], atol=CLOSE):
         raise Wrong("a band as wide as the text changes its scores")
-    narrow = [score_limited(loaded, Document.plain(first + TEXT[1:]), 2, "banded").scores.entropy for first in "TZ"]
+    narrow = [score_limited(loaded, TextInput.plain(first + TEXT[1:]), 2, "banded").scores.entropy for first in "TZ"]
     reach = loaded.facts.layers + 1
     if not np.allclose(narrow[0][reach + 1 :], narrow[1][reach + 1 :], atol=CLOSE):
         raise Wrong("what is out of its reach has an effect")

@@ -9,7 +9,7 @@ from analysis.generation.result import Decoding, Generation
 from analysis.generation.summary import finding
 from analysis.generation.tables import answer_table, segment_table
 from analysis.score_registry import Unit
-from micro_step.inputs import ModelLike, Models, TextLike, as_document
+from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result
 from model.scoring.continuation import Sampling
 
@@ -68,7 +68,7 @@ def generate(
         Sampling(temperature, top_p, seed),
         repetition_penalty,
     )
-    request = GenerationRequest(models.spec(model), as_document(prompt, chat), chat, force_bos, how)
+    request = GenerationRequest(models.spec(model), as_text_input(prompt, chat, force_bos), how)
     generation = request.run(models.load)
     return Result(
         "generate",

@@ -15,7 +15,7 @@ from model.hub.loading import load as load_spec
 from model.hub.spec import Dtype, ModelSpec, Quantization
 from model.terminal import progress_bar
 from model.text.conversation import read_conversation
-from model.text.document import Document
+from model.text.document import Document, TextInput
 
 ModelLike = str | Path | ModelSpec | LoadedModel
 TextLike = str | Document | Sequence[Mapping[str, Any]]
@@ -111,8 +111,8 @@ class Models:
         return self._loaded[spec]
 
 
-def as_document(text: TextLike, chat: bool = False) -> Document:
-    """A text, a conversation or a document as a document; with the day's date where a chat template may write it.
+def as_text_input(text: TextLike, chat: bool = False, force_bos: bool = False) -> TextInput:
+    """A text, a conversation or a document, and how to read it; with the day's date where a chat template may write it.
 
     Raises:
         TextError: messages that cannot be read.
@@ -123,4 +123,4 @@ def as_document(text: TextLike, chat: bool = False) -> Document:
         document = text
     else:
         document = read_conversation([dict(message) for message in text], "the conversation")
-    return document.told({}, document.date) if chat else document
+    return TextInput(document.told({}, document.date) if chat else document, chat, force_bos)

@@ -31,7 +31,7 @@ from analysis.score_registry import Unit
 from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.strategy import Strategy
 from analysis.uncertainty.scoring import score_document
-from micro_step.inputs import ModelLike, Models, TextLike, as_document
+from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
@@ -128,8 +128,8 @@ def attention(
         named.append(("B", models.spec(b)))
     chosen = Strategy.parse(strategy) if isinstance(strategy, str) else strategy
     features = FeatureOptions(prompt_apart=prompt_apart)
-    document = as_document(text, chat)
-    request = AttentionRequest(tuple(named), document, chat, force_bos, chosen, max_length, features, pool)
+    read = as_text_input(text, chat, force_bos)
+    request = AttentionRequest(tuple(named), read, chosen, max_length, features, pool)
     found = _Attention(request, models)
     first = found.readings[0]
     names = " and ".join(reading.facts.name for reading in found.readings)
@@ -202,20 +202,28 @@ def attribute(
     if b is not None:
         named = [*named, ("B", models.spec(b))]
     chosen = Strategy.parse(strategy or "word") if not isinstance(strategy, Strategy) else strategy
-    how, document = FeatureOptions(prompt_apart=prompt_apart), as_document(text, chat)
-    asked = SegmentsQuery(*named[0], document, chat, force_bos, chosen, max_length, how)
+    how, read = FeatureOptions(prompt_apart=prompt_apart), as_text_input(text, chat, force_bos)
+    asked = SegmentsQuery(*named[0], read, chosen, max_length, how)
     of_segments = quantity in QUANTITIES and QUANTITIES[quantity].segmented
     request = AttributionRequest(
-        tuple(named), document, at or 0, chat, force_bos, quantity, method, baseline, features,
-        chosen if of_segments else None, max_length, how,
-    )  # fmt: skip
+        tuple(named),
+        read,
+        at or 0,
+        quantity,
+        method,
+        baseline,
+        features,
+        chosen if of_segments else None,
+        max_length,
+        how,
+    )
     group_by = group_by or features or METHODS[method].features or "tokens"
     if group_by == "tokens" and request.moved == "words":
         raise MicroStepError("words were moved, so there are no sums over tokens; group by words, segments or lines")
     wanted = of_segments or group_by == "segments"
     segments = asked.run(models.load) if wanted else None
     if at is None:
-        first = score_document(models.load(named[0][1]), document, chat, force_bos)
+        first = score_document(models.load(named[0][1]), read)
         request = replace(request, at=default_target(first, quantity, segments))
     found = request.run(models.load, None, segments if of_segments else None)
     view = AttributionView(group_by, unit)

@@ -15,14 +15,14 @@ from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.single import check_rule, curve_table, finding, segment_table
 from analysis.segmentation.strategy import Strategy
 from analysis.uncertainty.scoring import ScoredText
-from micro_step.inputs import ModelLike, Models, TextLike, as_document
+from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result
 from model.errors import MicroStepError
 from model.scoring.limited_history import Method
 from model.segmentation.segment import MAX_LENGTH
 from model.segmentation.solver import POINTS, Solved, solvable
 from model.segmentation.solver import solve as solve_rule
-from model.text.document import Document
+from model.text.document import TextInput
 
 
 def segment(
@@ -66,7 +66,7 @@ def segment(
     """
     features = FeatureOptions(_numbers(layers), _numbers(heads), history_method, history_stride, prompt_apart)
     bench, scored, _ = _segmented(
-        model, as_document(text, chat), strategy, target_length, None, max_length, features, chat, force_bos
+        model, as_text_input(text, chat, force_bos), strategy, target_length, None, max_length, features
     )
     (found,) = bench.shown
     mean = bench.mean_length(found)
@@ -132,7 +132,7 @@ def solve(
         raise MicroStepError("give target_length or target_segments, one of them")
     features = FeatureOptions(_numbers(layers), _numbers(heads), history_method, history_stride, prompt_apart)
     bench, _, solved = _segmented(
-        model, as_document(text, chat), strategy, target_length, target_segments, max_length, features, chat, force_bos
+        model, as_text_input(text, chat, force_bos), strategy, target_length, target_segments, max_length, features
     )
     assert solved is not None
     return Result(
@@ -150,14 +150,12 @@ def solve(
 
 def _segmented(
     model: ModelLike,
-    document: Document,
+    text: TextInput,
     strategy: str | Strategy,
     target_length: float | None,
     target_segments: int | None,
     max_length: int,
     features: FeatureOptions,
-    chat: bool,
-    force_bos: bool,
 ) -> tuple[StrategyComparison, ScoredText, Solved | None]:
     """The text in segments, its scores, and what was solved for where there is a target."""
     chosen = Strategy.parse(strategy) if isinstance(strategy, str) else strategy
@@ -168,9 +166,7 @@ def _segmented(
     extra = features_needed(chosen.name, chosen.parameters, max_length, features)
     history = extra if isinstance(extra, WindowFeature) else None
     models = Models()
-    request = CutRequest(
-        (("A", models.spec(model)),), document, (chosen,), max_length, features, chat, force_bos, history
-    )
+    request = CutRequest((("A", models.spec(model)),), text, (chosen,), max_length, features, history)
     (asked,) = request.scores()
     scored = asked.run(models.load)
     sides = request.sides([scored], {each: each.run(models.load) for each in request.extras()})

@@ -9,7 +9,7 @@ from analysis.uncertainty.request import ComparisonQuery
 from analysis.uncertainty.scoring import ScoredText, score_document, score_limited, token_table
 from analysis.uncertainty.summary import summarise, summary_table
 from analysis.view import View
-from micro_step.inputs import ModelLike, Models, TextLike, as_document
+from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result
 from model.scoring.continuation import Sampling
 from model.scoring.limited_history import Method
@@ -45,11 +45,11 @@ def score(
         MicroStepError: the model or the text cannot be read, or memory does not suffice.
     """
     models = Models()
-    loaded, document = models.load(models.spec(model)), as_document(text, chat)
+    loaded, read = models.load(models.spec(model)), as_text_input(text, chat, force_bos)
     if history:
-        scored = score_limited(loaded, document, history, history_method, history_stride, chat, force_bos)
+        scored = score_limited(loaded, read, history, history_method, history_stride)
     else:
-        scored = score_document(loaded, document, chat, force_bos)
+        scored = score_document(loaded, read)
     return Result(
         "score",
         scored,
@@ -114,9 +114,7 @@ def compare(
     request = ComparisonQuery(
         models.spec(a),
         models.spec(b),
-        as_document(text, chat),
-        chat,
-        force_bos,
+        as_text_input(text, chat, force_bos),
         new_tokens,
         Sampling(temperature, top_p, seed),
     )

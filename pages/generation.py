@@ -221,12 +221,12 @@ elif inputs.a is None or inputs.b is None:
     st.info("Choose a model in the sidebar.")
 else:
     try:
-        chosen = controls(inputs.a, inputs.b, inputs.document)
+        chosen = controls(inputs.a, inputs.b, inputs.text)
     except MicroStepError as error:
         st.error(escape_markdown(str(error)))
         st.stop()
     if chosen.prompt is None:
         st.info("There is no prompt yet: choose an example, type one, or load a file in the sidebar.")
     else:
-        asked = GenerationRequest(chosen.spec, chosen.prompt, inputs.chat, inputs.force_bos, chosen.how, chosen.side)
+        asked = GenerationRequest(chosen.spec, chosen.prompt, chosen.how, chosen.side)
         shown(asked)

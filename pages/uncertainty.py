@@ -201,10 +201,10 @@ def roles(comparison: Comparison, view: View) -> None:
 score, new_tokens, sampling = controls()
 if inputs.problem:
     st.error(escape_markdown(inputs.problem))
-elif inputs.document is None or inputs.a is None or inputs.b is None:
+elif inputs.text is None or inputs.a is None or inputs.b is None:
     st.info(NO_TEXT)
 else:
-    asked = ComparisonQuery(inputs.a, inputs.b, inputs.document, inputs.chat, inputs.force_bos, new_tokens, sampling)
+    asked = ComparisonQuery(inputs.a, inputs.b, inputs.text, new_tokens, sampling)
     found = run_or_get(asked)
     if found is not None:
         shown = View(score, inputs.unit, theme(), pinned())

@@ -97,9 +97,7 @@ class SegmentOptions:
         from analysis.segmentation.strategy import Strategy
 
         strategy = Strategy.parse(self.strategy)
-        return PositionsQuery(
-            side, spec, text.document(), text.chat, text.force_bos, strategy, self.max_length, self.gathering()
-        )
+        return PositionsQuery(side, spec, text.input(), strategy, self.max_length, self.gathering())
 
 
 @commands.command("attention", help=DEFINITIONS)
@@ -306,9 +304,7 @@ def attention_figure(
     view = AttentionView(shown, layer, head, source, level, _window(queries), _window(keys), theme, pinned)
     request = AttentionRequest(
         models.specs(loading),
-        text.document(),
-        text.chat,
-        text.force_bos,
+        text.input(),
         Strategy.parse(segments.strategy),
         segments.max_length,
         segments.gathering(),

@@ -38,7 +38,7 @@ def row(looked: AttentionResult) -> Figure:
     def make() -> go.Figure:
         page, (start, end) = Page(view.theme), reading.source.T
         shown = weight[of_rows]
-        text = looked.request.document.text
+        text = looked.request.text.document.text
 
         def hover(i: int) -> str:
             return f"{safe(reading.words[i])}<br>weight {significant(float(shown[i]))}"

@@ -25,7 +25,7 @@ from model.errors import MicroStepError, ModelError, TextError
 from model.hub.loading import LoadedModel
 from model.hub.model_info import ModelInfo
 from model.short_repr import ShortRepr
-from model.text.document import Document
+from model.text.document import TextInput
 from model.text.encoding import EncodedText
 
 BOS = "BOS"  # what stands for it: it has no characters
@@ -122,17 +122,15 @@ class AttentionPositions(ShortRepr):
         return "macro step" if self.merged else "token"
 
 
-def encode_whole(
-    loaded: LoadedModel, document: Document, chat: bool, force_bos: bool
-) -> tuple[EncodedText, tuple[str, ...]]:
+def encode_whole(loaded: LoadedModel, text: TextInput) -> tuple[EncodedText, tuple[str, ...]]:
     """Tokenise, cut to the model's context, every token read; and what a reader must know.
 
     Raises:
         TextError: the text is empty.
         TooLarge: it is far too long.
     """
-    encoded = encode_for(loaded, document, chat, force_bos)
-    notes, limit = _remarks(loaded, encoded, chat), context_length(loaded.model)
+    encoded = encode_for(loaded, text)
+    notes, limit = _remarks(loaded, encoded, text.chat), context_length(loaded.model)
     room = len(encoded) if limit is None else limit - len(encoded.prefix)
     if len(encoded) > room:
         said = f"the first {room:,} of {len(encoded):,} tokens were read: the model's context ends at {limit:,}"

@@ -6,21 +6,21 @@ import dataclasses
 
 from analysis.attention.result import AttentionResult
 from analysis.document_file import document_file
-from analysis.provenance import Provenance
+from analysis.provenance import Provenance, plain_values
 from analysis.query import apart_words, command_line, load_words, model_words, text_words
 
 
 def origin(looked: AttentionResult) -> Provenance:
     """Where a figure of what is looked at comes from."""
     request = looked.request
-    asked = dataclasses.asdict(request)
+    asked = plain_values(request)
     return Provenance(
         command=lambda figure, out: command(figure, looked, out),
         request={**asked, "strategy": str(request.strategy)},
         view=dataclasses.asdict(looked.view),
         models={side.key.lower(): side.reading.facts for side in looked.sides},
         notes={side.key.lower(): side.reading.notes for side in looked.sides},
-        files=dict([document_file(request.document)]),
+        files=dict([document_file(request.text.document)]),
         read={side.key.lower(): side.reading.encoded.text for side in looked.sides},
     )
 
@@ -31,7 +31,7 @@ def command(figure: str, looked: AttentionResult, out: str) -> str:
     words = ["attention-figure", figure]
     for (key, spec), side in zip(request.models, looked.sides, strict=True):
         words += model_words(key.lower(), spec, side.reading.facts)
-    words += text_words(request.document, request.chat, request.force_bos)
+    words += text_words(request.text)
     words += load_words(request.models[0][1], [side.reading.facts for side in looked.sides])
     words += ["--strategy", str(request.strategy), "--max-length", str(request.max_length)]
     words += apart_words(request.how.prompt_apart)

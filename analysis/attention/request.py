@@ -19,7 +19,7 @@ from analysis.segmentation.strategy import Strategy
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelSpec
 from model.segmentation.segment import MAX_LENGTH
-from model.text.document import Document
+from model.text.document import TextInput
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class PositionsQuery:
 
     side: str  # A or B
     spec: ModelSpec
-    document: Document
-    chat: bool = False
-    force_bos: bool = False
+    text: TextInput
     strategy: Strategy = DEFAULT
     max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
     how: FeatureOptions = field(default_factory=FeatureOptions)
@@ -43,11 +41,11 @@ class PositionsQuery:
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: nothing but for scores that the strategy needs."""
-        return starts_cost(loaded, self.document, self.strategy, self.max_length, self.how, self.chat, self.force_bos)
+        return starts_cost(loaded, self.text, self.strategy, self.max_length, self.how)
 
     def passes(self, loaded: LoadedModel, count: float) -> RunCost:
         """What so many passes over the text take."""
-        return scoring_cost(loaded, self.document, self.chat, self.force_bos, passes=count)
+        return scoring_cost(loaded, self.text, passes=count)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> AttentionPositions:
         """The reading.
@@ -59,16 +57,14 @@ class PositionsQuery:
         most = self.max_length
         if loaded.facts.micro_step is not None and merges(loaded):
             most = min(most, loaded.facts.micro_step.max_segment_length)
-        encoded, notes = encode_whole(loaded, self.document, self.chat, self.force_bos)
+        encoded, notes = encode_whole(loaded, self.text)
         starts, apart = starts_of(
             loaded if self.cut_by is None else load(self.cut_by),
             encoded,
-            self.document,
+            self.text,
             self.strategy,
             most,
             self.how,
-            self.chat,
-            self.force_bos,
             progress,
         )
         if len(starts) < len(encoded):

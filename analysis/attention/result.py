@@ -29,7 +29,7 @@ from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
 from model.short_repr import ShortRepr
-from model.text.document import Document
+from model.text.document import TextInput
 
 Given = TypeVar("Given")
 Source = Literal["head", "mean", "rollout"]
@@ -87,9 +87,7 @@ class AttentionRequest:
     """One model on a text, or two that are subtracted."""
 
     models: tuple[tuple[str, ModelSpec], ...]  # ("A", spec); with ("B", spec) the difference B - A
-    document: Document
-    chat: bool = False
-    force_bos: bool = False
+    text: TextInput
     strategy: Strategy = PositionsQuery.strategy
     max_length: int = PositionsQuery.max_length
     how: FeatureOptions = field(default_factory=FeatureOptions)
@@ -105,10 +103,7 @@ class AttentionRequest:
         """A question a model. B - A is of the same segments: those that A's scores give, where scores decide."""
         first = None if only_text(self.strategy) else self.models[0][1]
         return [
-            PositionsQuery(
-                key, spec, self.document, self.chat, self.force_bos, self.strategy, self.max_length, self.how,
-                first if place else None,
-            )
+            PositionsQuery(key, spec, self.text, self.strategy, self.max_length, self.how, first if place else None)
             for place, (key, spec) in enumerate(self.models)
         ]  # fmt: skip
 

@@ -95,14 +95,12 @@ class AttributeOptions:
         from analysis.segmentation.strategy import Strategy
 
         how = FeatureOptions(prompt_apart=self.prompt_apart)
-        strategy, document = Strategy.parse(self.strategy or "word"), text.document()
-        segments = SegmentsQuery(*models[0], document, text.chat, text.force_bos, strategy, self.max_length, how)
+        strategy, read = Strategy.parse(self.strategy or "word"), text.input()
+        segments = SegmentsQuery(*models[0], read, strategy, self.max_length, how)
         request = AttributionRequest(
             models,
-            document,
+            read,
             0 if self.at is None else self.at,
-            text.chat,
-            text.force_bos,
             self.quantity,
             self.method,
             self.baseline,
@@ -131,7 +129,7 @@ class AttributeOptions:
         with progress("attributing") as told:
             segments = asked.run(loaded.__getitem__) if wanted else None
             if self.at is None:
-                first = score_document(loaded[models[0][1]], text.document(), text.chat, text.force_bos)
+                first = score_document(loaded[models[0][1]], request.text)
                 request = replace(request, at=default_target(first, self.quantity, segments))
             found = request.run(loaded.__getitem__, told, segments if request.segments is not None else None)
         return ShownAttribution(request, found, view, asked if wanted else None, segments)

@@ -11,7 +11,7 @@ from analysis.attribution.methods import METHODS
 from analysis.attribution.request import Attribution, AttributionRequest, SegmentsQuery, UnitSegments
 from analysis.attribution.targets import QUANTITIES, AttributionTarget
 from analysis.document_file import document_file
-from analysis.provenance import Provenance
+from analysis.provenance import Provenance, plain_values
 from analysis.query import apart_words, command_line, load_words, model_words, text_words
 from analysis.score_registry import PER_NAT, Unit
 from analysis.view import Theme
@@ -82,7 +82,7 @@ class ShownAttribution(ShortRepr):
 def origin(shown: ShownAttribution) -> Provenance:
     """Where a figure comes from."""
     request, found = shown.request, shown.found
-    asked = dataclasses.asdict(request)
+    asked = plain_values(request)
     asked["strategy"] = None if shown.asked is None else str(shown.asked.strategy)
     return Provenance(
         command=lambda figure, out: command(figure, shown, out),
@@ -90,7 +90,7 @@ def origin(shown: ShownAttribution) -> Provenance:
         view=dataclasses.asdict(shown.view),
         models={key.lower(): facts for (key, _), facts in zip(request.models, found.facts, strict=True)},
         notes={request.models[0][0].lower(): found.notes},
-        files=dict([document_file(request.document)]),
+        files=dict([document_file(request.text.document)]),
         read={request.models[0][0].lower(): found.encoded.text},
     )
 
@@ -101,7 +101,7 @@ def command(figure: str, shown: ShownAttribution, out: str) -> str:
     words = ["attribution-figure", figure]
     for (key, spec), facts in zip(request.models, found.facts, strict=True):
         words += model_words(key.lower(), spec, facts)
-    words += text_words(request.document, request.chat, request.force_bos)
+    words += text_words(request.text)
     words += load_words(request.models[0][1], found.facts)
     words += ["--quantity", request.quantity, "--at", str(request.at), "--method", request.method]
     words += ["--baseline", request.baseline]

@@ -38,7 +38,7 @@ from model.hub.model_info import ModelInfo
 from model.scoring.caveats import remarks
 from model.segmentation.segment import MAX_LENGTH
 from model.short_repr import ShortRepr
-from model.text.document import Document
+from model.text.document import TextInput
 from model.text.encoding import EncodedText
 
 FIRST = 32  # tokens among which a target is chosen where none is given: what stands before is read many times
@@ -59,9 +59,7 @@ class SegmentsQuery:
 
     side: str
     spec: ModelSpec
-    document: Document
-    chat: bool = False
-    force_bos: bool = False
+    text: TextInput
     strategy: Strategy = DEFAULT
     max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
     how: FeatureOptions = field(default_factory=FeatureOptions)
@@ -73,7 +71,7 @@ class SegmentsQuery:
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: the scores, and what else the strategy needs."""
-        return starts_cost(loaded, self.document, self.strategy, self.max_length, self.how, self.chat, self.force_bos)
+        return starts_cost(loaded, self.text, self.strategy, self.max_length, self.how)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> UnitSegments:
         """The segments.
@@ -83,18 +81,8 @@ class SegmentsQuery:
         """
         loaded, micro = load(self.spec), load(self.spec).facts.micro_step
         most = self.max_length if micro is None else min(self.max_length, micro.max_segment_length)
-        encoded, _ = fit(loaded, encode_for(loaded, self.document, self.chat, self.force_bos))
-        starts, notes = starts_of(
-            loaded,
-            encoded,
-            self.document,
-            self.strategy,
-            most,
-            self.how,
-            self.chat,
-            self.force_bos,
-            progress,
-        )
+        encoded, _ = fit(loaded, encode_for(loaded, self.text))
+        starts, notes = starts_of(loaded, encoded, self.text, self.strategy, most, self.how, progress)
         starts = starts.copy()
         if micro is not None and not encoded.prefix:
             starts[:2] = True  # no macro step stands before the first token, so that its segment is that token alone
@@ -129,10 +117,8 @@ class AttributionRequest:
     """A quantity at a token, a method, and what stands for nothing."""
 
     models: tuple[tuple[str, ModelSpec], ...]  # ("A", spec); for KL also ("B", spec)
-    document: Document
+    text: TextInput
     at: int  # t, index of the target among the tokens
-    chat: bool = False
-    force_bos: bool = False
     quantity: str = "entropy"
     method: str = "integrated_gradients"
     baseline: Baseline = "mean"
@@ -173,13 +159,11 @@ class AttributionRequest:
         side, spec = self.models[0]
         if self.strategy is None:
             return None
-        return SegmentsQuery(
-            side, spec, self.document, self.chat, self.force_bos, self.strategy, self.max_length, self.how
-        )
+        return SegmentsQuery(side, spec, self.text, self.strategy, self.max_length, self.how)
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: the passes of the method and of the faithfulness check, over the tokens up to t."""
-        encoded, _ = fit(loaded, encode_for(loaded, self.document, self.chat, self.force_bos))
+        encoded, _ = fit(loaded, encode_for(loaded, self.text))
         n = min(self.at, len(encoded)) + len(encoded.prefix)
         gradients = METHODS[self.method].gradients
         features = len(np.unique(self._features(encoded)[: self.at]))
@@ -204,7 +188,7 @@ class AttributionRequest:
         models = [load(spec) for _, spec in self.models]
         asked = self.segments
         segments = None if asked is None else segments or asked.run(load)
-        read = [fit(loaded, encode_for(loaded, self.document, self.chat, self.force_bos)) for loaded in models]
+        read = [fit(loaded, encode_for(loaded, self.text)) for loaded in models]
         encoded, cut = read[0]
         if len(read) == 2:
             _check_same(models, encoded, read[1][0])
@@ -220,7 +204,7 @@ class AttributionRequest:
         if progress is not None:
             progress(1.0)
         tokens = slice(lead, lead + self.at)
-        notes = [*remarks(models[0], encoded, self.chat), *cut]
+        notes = [*remarks(models[0], encoded, self.text.chat), *cut]
         if segments is not None:  # the model itself is read then, not its base alone
             notes = [note for note in notes if not note.startswith("a micro_step model")]
             notes += [f"read in the segments of {segments.strategy}", *segments.notes]

@@ -25,7 +25,7 @@ from analysis.options import (
     progress,
 )
 from model.errors import TextError
-from model.text.document import Document
+from model.text.document import Document, TextInput
 
 if TYPE_CHECKING:
     from analysis.generation.request import GenerationRequest
@@ -73,7 +73,7 @@ class DecodingOptions:
             self.repetition_penalty,
         )
         document = text.document() if self.prompt is None else Document.plain(self.prompt)
-        return GenerationRequest(model.spec(loading), document, text.chat, text.force_bos, how)
+        return GenerationRequest(model.spec(loading), TextInput(document, text.chat, text.force_bos), how)
 
 
 @commands.command()

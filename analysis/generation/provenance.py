@@ -10,7 +10,7 @@ from analysis.document_file import document_file
 from analysis.generation.request import GenerationRequest, prompt_of
 from analysis.generation.result import Generation
 from analysis.generation.sweep import Sweep
-from analysis.provenance import Provenance
+from analysis.provenance import Provenance, plain_values
 from analysis.query import command_line, load_words, model_words, text_words
 from analysis.score_registry import Unit
 from analysis.view import Theme
@@ -31,7 +31,7 @@ class GenerationView:
 def origin(request: GenerationRequest, found: Generation | Sweep, view: GenerationView) -> Provenance:
     """Where a figure of a generation, or of a sweep of its tau, comes from."""
     one = found.generations[0] if isinstance(found, Sweep) else found
-    asked = dataclasses.asdict(request)
+    asked = plain_values(request)
     if isinstance(found, Sweep):
         asked["how"]["tau"] = list(found.taus)
     return Provenance(
@@ -40,7 +40,7 @@ def origin(request: GenerationRequest, found: Generation | Sweep, view: Generati
         view=dataclasses.asdict(view),
         models={"model": one.facts},
         notes={"model": one.notes},
-        files=dict([document_file(prompt_of(request.document))]),
+        files=dict([document_file(prompt_of(request.text.document))]),
         read={"model": one.prompt.text},
     )
 
@@ -48,10 +48,10 @@ def origin(request: GenerationRequest, found: Generation | Sweep, view: Generati
 def command(figure: str, request: GenerationRequest, found: Generation | Sweep, view: GenerationView, out: str) -> str:
     """The command line that makes the same figure, in a folder that holds the origin's files."""
     one = found.generations[0] if isinstance(found, Sweep) else found
-    how, prompt = request.how, prompt_of(request.document)
+    how, prompt = request.how, dataclasses.replace(request.text, document=prompt_of(request.text.document))
     named = model_words("model", request.model, one.facts)
     words = ["generation-figure", figure, *(word.replace("--model-", "--") for word in named)]
-    words += text_words(prompt, request.chat, request.force_bos)
+    words += text_words(prompt)
     words += load_words(request.model, (one.facts,))
     words += ["--rule", how.rule, "--confidence", repr(how.tau), "--max-segment-length", str(how.max_segment_length)]
     words += ["--lossless" if one.lossless else "--merged", "--max-new-tokens", str(how.max_new_tokens)]

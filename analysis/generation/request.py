@@ -15,7 +15,7 @@ from model.errors import TextError, TooLarge
 from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.micro_step_io import UNTRAINED
 from model.hub.wrap_base import Wrapped, wrap
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import EncodedText
 
 FIRST_WORDS = 12  # of a text whose beginning is continued
@@ -27,9 +27,7 @@ class GenerationRequest:
     """A prompt for one model, and how it is answered."""
 
     model: ModelSpec
-    document: Document
-    chat: bool = False
-    force_bos: bool = False
+    text: TextInput
     how: Decoding = field(default_factory=Decoding)
     side: str = field(default="A", compare=False)  # what a reader knows the model as
 
@@ -40,7 +38,7 @@ class GenerationRequest:
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What both answers take."""
-        found = scoring_cost(loaded, self.document, self.chat, self.force_bos, 2 * self.how.max_new_tokens)
+        found = scoring_cost(loaded, self.text, 2 * self.how.max_new_tokens)
         return replace(found, tokens=found.tokens - self.how.max_new_tokens)
 
     def run(self, load: ModelLoader, progress: Progress | None = None, watch: Watch | None = None) -> Generation:
@@ -64,11 +62,11 @@ class GenerationRequest:
     ) -> GenerationRun:
         """A run of the prompt, before anything is written."""
         loaded = ready.loaded
-        prompt = encode_prompt(loaded, self.document, self.chat, self.force_bos)
+        prompt = encode_prompt(loaded, self.text)
         notes = list(loaded.facts.approximations)
         if ready.facts.untrained and UNTRAINED not in notes:
             notes.append(UNTRAINED)
-        if self.chat and not prompt.chat:
+        if self.text.chat and not prompt.chat:
             notes.append("this model has no chat template: it read the raw text")
         notes += prompt.notes
         return GenerationRun(ready, prompt, how, tuple(notes), progress, watch)
@@ -101,14 +99,14 @@ def beginning(document: Document) -> Document:
     return replace(document, messages=(Message(document.messages[0].role, short[:LONGEST_WORDS]),))
 
 
-def encode_prompt(loaded: LoadedModel, document: Document, chat: bool, force_bos: bool) -> EncodedText:
+def encode_prompt(loaded: LoadedModel, text: TextInput) -> EncodedText:
     """Tokenise a prompt, with the template's cue for an answer where there is a template.
 
     Raises:
         TextError: see `prompt_of`; or the template refuses the conversation.
         TooLarge: it is far too long.
     """
-    prompt = prompt_of(document)
+    prompt = prompt_of(text.document)
     if len(prompt.text) > LONGEST_TEXT:
         raise TooLarge(f"the prompt has {len(prompt.text):,} characters; at most {LONGEST_TEXT:,} are read")
-    return encode_for(loaded, prompt, chat, force_bos, reply=True)
+    return encode_for(loaded, replace(text, document=prompt), reply=True)

@@ -17,7 +17,7 @@ from analysis.segmentation.strategy import Strategy
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel
 from model.segmentation.segment import SegmentInputs, segment, word_starts
-from model.text.document import Document
+from model.text.document import TextInput
 from model.text.encoding import EncodedText
 
 DEFAULT = Strategy.of("word")  # needs no scores, and so no run of the model
@@ -30,42 +30,36 @@ def only_text(strategy: Strategy) -> bool:
 
 def starts_cost(
     loaded: LoadedModel,
-    document: Document,
+    text: TextInput,
     strategy: Strategy,
     max_length: int,
     how: FeatureOptions,
-    chat: bool,
-    force_bos: bool,
 ) -> RunCost:
     """What `starts_of` takes: the scores, and what else the strategy needs."""
     extra = features_needed(strategy.name, strategy.parameters, max_length, how)
     passes = (0.0 if only_text(strategy) else 1.0) + (extra.passes if extra is not None else 0.0)
-    found = scoring_cost(loaded, document, chat, force_bos, passes=passes)
+    found = scoring_cost(loaded, text, passes=passes)
     return found if passes else replace(found, work=0.0)
 
 
 def starts_of(
     loaded: LoadedModel,
     encoded: EncodedText,
-    document: Document,
+    text: TextInput,
     strategy: Strategy,
     max_length: int,
     how: FeatureOptions,
-    chat: bool,
-    force_bos: bool,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Cut a text.
 
     Args:
         loaded: the model.
-        encoded: the document under it, N tokens.
-        document: what is read.
+        encoded: the text under it, N tokens.
+        text: what is read.
         strategy: the rule and its parameters.
         max_length: M.
         how: choices that are no parameters of the rule.
-        chat: the chat template was applied.
-        force_bos: BOS was put first even if the tokenizer does not.
         progress: told the share done; may raise to stop.
 
     Returns:
@@ -78,7 +72,7 @@ def starts_of(
     if only_text(strategy):
         inputs = _text_inputs(encoded, how)
     else:
-        inputs = gather(loaded, document, rule, parameters, max_length, how, chat, force_bos, progress).inputs
+        inputs = gather(loaded, text, rule, parameters, max_length, how, progress).inputs
     notes = (PROMPT_APART,) if inputs.prompt is not None else ()
     return segment(rule, inputs, max_length, **parameters).starts, notes
 

@@ -139,10 +139,10 @@ def _gather(
 ) -> Segmentable:
     from analysis.segmentation.single import gather
 
-    document, how, longest = text.document(), cutting.gathering(), cutting.max_length
+    read, how, longest = text.input(), cutting.gathering(), cutting.max_length
     loaded = load_shown(model.spec(loading))
     with progress("scoring") as told:
-        ready = gather(loaded, document, strategy, parameters, longest, how, text.chat, text.force_bos, told)
+        ready = gather(loaded, read, strategy, parameters, longest, how, told)
     print_notes(f"{ready.scored.facts.name}: ", ready.notes)
     return ready
 

@@ -94,12 +94,10 @@ def segmentation_figure(
         raise MicroStepError("a store holds its own texts; leave --text out")
     request = CutRequest(
         specs,
-        text.document() if models.store is None else None,
+        text.input() if models.store is None else None,
         tuple(Strategy.parse(word) for word in strategy),
         cutting.max_length,
         how,
-        text.chat,
-        text.force_bos,
         None if window is None else WindowFeature(window, how.history, how.stride),
         None if models.store is None else str(models.store),
         models.number,

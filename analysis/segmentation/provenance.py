@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from analysis.document_file import document_file
-from analysis.provenance import Provenance
+from analysis.provenance import Provenance, plain_values
 from analysis.query import apart_words, command_line, load_words, model_words, text_words
 from analysis.segmentation.comparison import CutView, StrategyComparison
 from analysis.segmentation.request import CutRequest
@@ -15,14 +15,14 @@ from analysis.segmentation.request import CutRequest
 def origin(bench: StrategyComparison, view: CutView) -> Provenance:
     """Where a figure of the bench comes from."""
     request = bench.request
-    asked = dataclasses.asdict(request)
+    asked = plain_values(request)
     return Provenance(
         command=lambda figure, out: command(figure, bench, view, out),
         request={**asked, "strategies": [str(strategy) for strategy in request.strategies]},
         view=dataclasses.asdict(view),
         models={side.key.lower(): side.facts for side in bench.sides},
         notes={side.key.lower(): side.notes for side in bench.sides},
-        files={} if request.document is None else dict([document_file(request.document)]),
+        files={} if request.text is None else dict([document_file(request.text.document)]),
         read={side.key.lower(): side.read for side in bench.sides if side.read},
     )
 
@@ -48,10 +48,10 @@ def command(figure: str, bench: StrategyComparison, view: CutView, out: str) -> 
 
 
 def _source_words(request: CutRequest, bench: StrategyComparison) -> list[str]:
-    if request.document is None:
+    if request.text is None:
         return ["--store", str(Path(request.store or "").resolve()), "--number", str(request.number)]
     words: list[str] = []
     for (key, spec), side in zip(request.models, bench.sides, strict=True):
         words += model_words(key.lower(), spec, side.facts)
-    words += text_words(request.document, request.chat, request.force_bos)
+    words += text_words(request.text)
     return words + load_words(request.models[0][1], [side.facts for side in bench.sides])

@@ -17,7 +17,7 @@ from analysis.uncertainty.scoring import ScoredText, encode_for, fit, score_docu
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelSpec
 from model.segmentation.segment import MAX_LENGTH
-from model.text.document import Document
+from model.text.document import TextInput
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,7 @@ class ScoresQuery:
 
     side: str
     spec: ModelSpec
-    document: Document
-    chat: bool = False
-    force_bos: bool = False
+    text: TextInput
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
@@ -37,11 +35,11 @@ class ScoresQuery:
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes."""
-        return scoring_cost(loaded, self.document, self.chat, self.force_bos)
+        return scoring_cost(loaded, self.text)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> ScoredText:
         """The scores."""
-        return score_document(load(self.spec), self.document, self.chat, self.force_bos, progress=progress)
+        return score_document(load(self.spec), self.text, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,13 @@ class FeatureQuery:
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes."""
         asked = self.scores
-        return scoring_cost(loaded, asked.document, asked.chat, asked.force_bos, passes=self.extra.passes)
+        return scoring_cost(loaded, asked.text, passes=self.extra.passes)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> FeatureValues:
         """What the extra gives."""
         asked = self.scores
         loaded = load(asked.spec)
-        encoded, _ = fit(loaded, encode_for(loaded, asked.document, asked.chat, asked.force_bos))
+        encoded, _ = fit(loaded, encode_for(loaded, asked.text))
         return self.extra.gather(loaded, encoded, progress)
 
 
@@ -74,21 +72,19 @@ class CutRequest:
     """Strategies on one text under one or two models, or on the documents of a store."""
 
     models: tuple[tuple[str, ModelSpec], ...]  # ("A", spec), ("B", spec); none for a store
-    document: Document | None  # None for a store
+    text: TextInput | None  # None for a store
     strategies: tuple[Strategy, ...]
     max_length: int = MAX_LENGTH  # M
     how: FeatureOptions = field(default_factory=FeatureOptions)
-    chat: bool = False
-    force_bos: bool = False
     history: WindowFeature | None = None  # the limited history that stands beside the full one
     store: str | None = None  # folder
     number: int = 0  # the row of the store that is shown token by token
 
     def scores(self) -> list[ScoresQuery]:
         """A question a model."""
-        if self.document is None:
+        if self.text is None:
             return []
-        return [ScoresQuery(side, spec, self.document, self.chat, self.force_bos) for side, spec in self.models]
+        return [ScoresQuery(side, spec, self.text) for side, spec in self.models]
 
     def extras(self) -> list[FeatureQuery]:
         """The questions beyond the scores, each once."""
@@ -116,7 +112,7 @@ class CutRequest:
         Raises:
             MicroStepError: see `TokenizedText.of`.
         """
-        text = "" if self.document is None else self.document.text
+        text = "" if self.text is None else self.text.document.text
         return [
             TokenizedText.of(
                 asked.side,

@@ -23,7 +23,7 @@ from model.segmentation.segment import (
 )
 from model.segmentation.solver import Solved
 from model.short_repr import ShortRepr
-from model.text.document import Document
+from model.text.document import TextInput
 from model.text.encoding import EncodedText
 
 PROMPT_APART = "the prompt is not merged: each of its tokens is a segment"
@@ -55,26 +55,22 @@ def check_rule(rule: str, parameters: Mapping[str, float], max_length: int) -> d
 
 def gather(
     loaded: LoadedModel,
-    document: Document,
+    text: TextInput,
     rule: str,
     parameters: Mapping[str, float],
     max_length: int = MAX_LENGTH,
     how: FeatureOptions | None = None,
-    chat: bool = False,
-    force_bos: bool = False,
     progress: Progress | None = None,
 ) -> Segmentable:
     """Score a document and compute what a rule needs.
 
     Args:
         loaded: the model.
-        document: what to read.
+        text: what to read.
         rule: a name in `RULES`.
         parameters: of the rule, all of them; only `window` and `layer` matter here.
         max_length: M.
         how: choices that are no parameters of the rule.
-        chat: apply the chat template.
-        force_bos: put BOS first even if the tokenizer does not.
         progress: told the share done; may raise to stop.
 
     Raises:
@@ -86,7 +82,7 @@ def gather(
     def part(begin: float, share: float) -> Progress | None:
         return None if progress is None else lambda done: progress(begin + share * done)
 
-    scored = score_document(loaded, document, chat, force_bos, progress=part(0, 0.5 if extra else 1))
+    scored = score_document(loaded, text, progress=part(0, 0.5 if extra else 1))
     inputs, notes = scored_inputs(scored, how)
     if extra is not None:
         found = extra.gather(loaded, scored.encoded, part(0.5, 0.5))

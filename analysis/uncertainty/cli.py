@@ -45,15 +45,13 @@ def score(
     from analysis.uncertainty.scoring import score_document, score_limited, token_table
 
     check_table(out)
-    document = text.document()
+    read = text.input()
     loaded = load_shown(model.spec(loading))
     with progress("scoring") as told:
         if history:
-            scored = score_limited(
-                loaded, document, history, history_method, history_stride, text.chat, text.force_bos, progress=told
-            )
+            scored = score_limited(loaded, read, history, history_method, history_stride, progress=told)
         else:
-            scored = score_document(loaded, document, text.chat, text.force_bos, progress=told)
+            scored = score_document(loaded, read, progress=told)
     print_notes(f"{scored.facts.name}: ", scored.notes)
     print_or_save(token_table(scored, unit), out, f"scores of {scored.facts.name}, entropy and surprisal in {unit}")
 

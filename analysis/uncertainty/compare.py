@@ -22,7 +22,7 @@ from model.scoring.caveats import remarks
 from model.scoring.continuation import Sampling, continue_text
 from model.scoring.token_scores import Divergences, score, score_pair
 from model.short_repr import ShortRepr
-from model.text.document import Document
+from model.text.document import Document, TextInput
 from model.text.encoding import EncodedText, encode_reply
 
 
@@ -50,9 +50,7 @@ def same_tokenizer(a: ScoredText | LoadedModel, b: ScoredText | LoadedModel) -> 
 def compare(
     a: LoadedModel,
     b: LoadedModel,
-    document: Document,
-    chat: bool = False,
-    force_bos: bool = False,
+    text: TextInput,
     k: int = TOP_K,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -61,8 +59,8 @@ def compare(
     Raises:
         TextError, TooLarge: see scoring.py.
     """
-    encoded_a, cut_a = fit(a, encode_for(a, document, chat, force_bos, side="A"))
-    encoded_b, cut_b = fit(b, encode_for(b, document, chat, force_bos, side="B"))
+    encoded_a, cut_a = fit(a, encode_for(a, text, side="A"))
+    encoded_b, cut_b = fit(b, encode_for(b, text, side="B"))
     divergences = None
     if _one_reading(a, encoded_a, b, encoded_b):
         scores_a, scores_b, divergences = score_pair(
@@ -71,10 +69,10 @@ def compare(
     else:
         (scores_a,) = score(a.model, [encoded_a.ids], encoded_a.prefix, k, progress=_part(progress, 0, 0.5))
         (scores_b,) = score(b.model, [encoded_b.ids], encoded_b.prefix, k, progress=_part(progress, 0.5, 0.5))
-    scored_a = scored_text(a, encoded_a, scores_a, (*remarks(a, encoded_a, chat), *cut_a))
-    scored_b = scored_text(b, encoded_b, scores_b, (*remarks(b, encoded_b, chat), *cut_b))
-    cells = common_cells(document.text, encoded_a, ~scores_a.missing, encoded_b, ~scores_b.missing)
-    return Comparison(document, scored_a, scored_b, cells, divergences)
+    scored_a = scored_text(a, encoded_a, scores_a, (*remarks(a, encoded_a, text.chat), *cut_a))
+    scored_b = scored_text(b, encoded_b, scores_b, (*remarks(b, encoded_b, text.chat), *cut_b))
+    cells = common_cells(text.document.text, encoded_a, ~scores_a.missing, encoded_b, ~scores_b.missing)
+    return Comparison(text.document, scored_a, scored_b, cells, divergences)
 
 
 def _one_reading(a: LoadedModel, encoded_a: EncodedText, b: LoadedModel, encoded_b: EncodedText) -> bool:
@@ -89,11 +87,9 @@ def _one_reading(a: LoadedModel, encoded_a: EncodedText, b: LoadedModel, encoded
 def compare_continuations(
     a: LoadedModel,
     b: LoadedModel,
-    document: Document,
+    text: TextInput,
     max_new_tokens: int,
     sampling: Sampling | None = None,
-    chat: bool = False,
-    force_bos: bool = False,
     k: int = TOP_K,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -101,25 +97,23 @@ def compare_continuations(
     sides = []
     for loaded, begin, side in ((a, 0.0, "A"), (b, 0.5, "B")):
         told = _part(progress, begin, 0.5)
-        sides.append(continued(loaded, document, max_new_tokens, sampling, chat, force_bos, k, told, side))
-    return Comparison(document, sides[0], sides[1], cells=None, divergences=None)
+        sides.append(continued(loaded, text, max_new_tokens, sampling, k, told, side))
+    return Comparison(text.document, sides[0], sides[1], cells=None, divergences=None)
 
 
 def continued(
     loaded: LoadedModel,
-    document: Document,
+    text: TextInput,
     max_new_tokens: int,
     sampling: Sampling | None = None,
-    chat: bool = False,
-    force_bos: bool = False,
     k: int = TOP_K,
     progress: Progress | None = None,
     side: str = "",
 ) -> ScoredText:
     """One model's continuation of a document, scored as it was written."""
-    if document.messages[-1].role == "assistant" and chat:
+    if text.document.messages[-1].role == "assistant" and text.chat:
         raise TextError("the conversation ends with an answer; leave it out to let the models write their own")
-    prompt = encode_for(loaded, document, chat, force_bos, reply=True, side=side)
+    prompt = encode_for(loaded, text, reply=True, side=side)
     count = iter(range(1, max_new_tokens + 1))
     found = continue_text(
         loaded.model,
@@ -135,7 +129,7 @@ def continued(
     whole = encode_reply(prompt, found.ids, loaded.tokenizer)
     written = f"{len(found.ids)} tokens"
     ending = f"ended by itself after {written}, the end token among them" if found.ended else f"stopped after {written}"
-    notes = (*remarks(loaded, prompt, chat), ending)
+    notes = (*remarks(loaded, prompt, text.chat), ending)
     return scored_text(loaded, whole, found.scores, notes, len(found.ids), found.ended)
 
 

@@ -6,14 +6,14 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from analysis.document_file import document_file
-from analysis.provenance import Provenance
+from analysis.provenance import Provenance, plain_values
 from analysis.query import ModelLoader, RunCost, command_line, load_words, model_words, scoring_cost, text_words
 from analysis.uncertainty.compare import Comparison, compare, compare_continuations
 from analysis.view import View
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelSpec
 from model.scoring.continuation import Sampling
-from model.text.document import Document
+from model.text.document import TextInput
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,7 @@ class ComparisonQuery:
 
     a: ModelSpec
     b: ModelSpec
-    document: Document
-    chat: bool = False
-    force_bos: bool = False
+    text: TextInput
     new_tokens: int = 0  # more than 0: each model continues the document, and its own continuation is scored
     sampling: Sampling = field(default_factory=Sampling)
 
@@ -35,26 +33,24 @@ class ComparisonQuery:
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes on one of them."""
-        return scoring_cost(loaded, self.document, self.chat, self.force_bos, self.new_tokens)
+        return scoring_cost(loaded, self.text, self.new_tokens)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> Comparison:
         """Answer the request with models that `load` gives."""
         a, b = load(self.a), load(self.b)
         if self.new_tokens:
-            return compare_continuations(
-                a, b, self.document, self.new_tokens, self.sampling, self.chat, self.force_bos, progress=progress
-            )
-        return compare(a, b, self.document, self.chat, self.force_bos, progress=progress)
+            return compare_continuations(a, b, self.text, self.new_tokens, self.sampling, progress=progress)
+        return compare(a, b, self.text, progress=progress)
 
     def origin(self, comparison: Comparison, view: View) -> Provenance:
         """Where a figure of the comparison comes from."""
         return Provenance(
             command=lambda figure, out: self.command(figure, comparison, view, out),
-            request=dataclasses.asdict(self),
+            request=plain_values(self),
             view=dataclasses.asdict(view),
             models={"a": comparison.a.facts, "b": comparison.b.facts},
             notes={"a": comparison.a.notes, "b": comparison.b.notes},
-            files=dict([document_file(self.document)]),
+            files=dict([document_file(self.text.document)]),
             read={"a": comparison.a.encoded.text, "b": comparison.b.encoded.text},
         )
 
@@ -62,7 +58,7 @@ class ComparisonQuery:
         """The command line that makes the same figure, in a folder that holds `document_file(document)`."""
         words = ["figure", figure]
         words += model_words("a", self.a, comparison.a.facts) + model_words("b", self.b, comparison.b.facts)
-        words += text_words(self.document, self.chat, self.force_bos)
+        words += text_words(self.text)
         if self.new_tokens:
             words += ["--continue", str(self.new_tokens), "--temperature", str(self.sampling.temperature)]
             words += ["--top-p", str(self.sampling.top_p), "--seed", str(self.sampling.seed)]

@@ -20,7 +20,7 @@ from model.scoring.caveats import remarks
 from model.scoring.limited_history import Method, limited_history
 from model.scoring.token_scores import TokenScores, chunk_positions, score
 from model.short_repr import ShortRepr
-from model.text.document import TEMPLATE, Document
+from model.text.document import TEMPLATE, TextInput
 from model.text.encoding import EncodedText, encode, token_strings
 
 TOP_K = 5
@@ -55,16 +55,14 @@ class ScoredText(ShortRepr):
         return np.arange(len(self.encoded)) >= len(self.encoded) - self.generated
 
 
-def encode_for(
-    loaded: LoadedModel, document: Document, chat: bool, force_bos: bool = False, reply: bool = False, side: str = ""
-) -> EncodedText:
+def encode_for(loaded: LoadedModel, text: TextInput, reply: bool = False, side: str = "") -> EncodedText:
     """Tokenise for one model, `side` of those that are compared; refuse what is empty or far too long."""
-    if not any(message.content or message.extra for message in document.messages):
+    if not any(message.content or message.extra for message in text.document.messages):
         raise TextError("the text is empty; type or choose one")
-    if len(document.text) > LONGEST_TEXT:
-        raise TooLarge(f"the text has {len(document.text):,} characters; at most {LONGEST_TEXT:,} are read")
+    if len(text.document.text) > LONGEST_TEXT:
+        raise TooLarge(f"the text has {len(text.document.text):,} characters; at most {LONGEST_TEXT:,} are read")
     try:
-        return encode(document, loaded.tokenizer, chat=chat, force_bos=force_bos, reply=reply)
+        return encode(text, loaded.tokenizer, reply)
     except TextError as error:
         which = f"model {side}, {loaded.facts.name}" if side else loaded.facts.name
         raise TextError(f"{which}: {error}") from error
@@ -101,9 +99,7 @@ def cost_of(loaded: LoadedModel, n_tokens: int) -> MemoryEstimate:
 
 def score_document(
     loaded: LoadedModel,
-    document: Document,
-    chat: bool = False,
-    force_bos: bool = False,
+    text: TextInput,
     k: int = TOP_K,
     progress: Progress | None = None,
 ) -> ScoredText:
@@ -112,26 +108,24 @@ def score_document(
     Raises:
         TextError, TooLarge: see `encode_for` and `fit`.
     """
-    encoded, cut = fit(loaded, encode_for(loaded, document, chat, force_bos))
+    encoded, cut = fit(loaded, encode_for(loaded, text))
     (scores,) = score(loaded.model, [encoded.ids], prefix=encoded.prefix, k=k, progress=progress)
-    return scored_text(loaded, encoded, scores, (*remarks(loaded, encoded, chat), *cut))
+    return scored_text(loaded, encoded, scores, (*remarks(loaded, encoded, text.chat), *cut))
 
 
 def score_limited(
     loaded: LoadedModel,
-    document: Document,
+    text: TextInput,
     window: int,
     method: Method = "exact",
     stride: int = 16,
-    chat: bool = False,
-    force_bos: bool = False,
     k: int = TOP_K,
     progress: Progress | None = None,
 ) -> ScoredText:
     """Score a document whose tokens see at most `window` tokens of history; the notes say how it was limited."""
-    encoded, cut = fit(loaded, encode_for(loaded, document, chat, force_bos))
+    encoded, cut = fit(loaded, encode_for(loaded, text))
     found = limited_history(loaded.model, encoded.ids, window, method, stride, encoded.prefix, k, progress)
-    notes = (f"limited history, {found.meaning}", *remarks(loaded, encoded, chat), *cut)
+    notes = (f"limited history, {found.meaning}", *remarks(loaded, encoded, text.chat), *cut)
     return scored_text(loaded, encoded, found.scores, notes)
 
 

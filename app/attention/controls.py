@@ -51,20 +51,12 @@ def controls(inputs: SidebarInputs) -> AttentionControls:
         )  # fmt: skip
     if inputs.problem:
         return AttentionControls(None, problem=inputs.problem)
-    if inputs.document is None or inputs.a is None or inputs.b is None:
+    if inputs.text is None or inputs.a is None or inputs.b is None:
         return AttentionControls(None, hint=NO_TEXT)
     pairs = ((A, inputs.a), (B, inputs.b))
     models = tuple((key, spec) for key, spec in pairs if which in (key, DIFFERENCE))
     try:
-        request = AttentionRequest(
-            models,
-            inputs.document,
-            inputs.chat,
-            inputs.force_bos,
-            Strategy.parse(strategy),
-            cap,
-            pool=cast(Pool, pool),
-        )
+        request = AttentionRequest(models, inputs.text, Strategy.parse(strategy), cap, pool=cast(Pool, pool))
     except MicroStepError as error:
         return AttentionControls(None, problem=str(error))
     return AttentionControls(request)

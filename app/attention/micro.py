@@ -33,11 +33,11 @@ def micro_view(inputs: SidebarInputs) -> None:
     if inputs.problem:
         st.error(escape_markdown(inputs.problem))
         return
-    if inputs.document is None or inputs.a is None or inputs.b is None:
+    if inputs.text is None or inputs.a is None or inputs.b is None:
         st.info(NO_TEXT)
         return
     try:
-        request = controls(inputs, inputs.a, inputs.b, inputs.document)
+        request = controls(inputs, inputs.a, inputs.b, inputs.text)
     except MicroStepError as error:
         st.error(escape_markdown(str(error)))
         return

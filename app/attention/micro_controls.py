@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import streamlit as st
@@ -22,7 +22,7 @@ from model.hub.loading import ModelSpec
 from model.hub.model_info import MicroStepInfo
 from model.hub.wrap_base import LONGEST, micro_step_info
 from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
-from model.text.document import Document
+from model.text.document import TextInput
 
 SIDE, CUT, RULE, MOST = "micro_model", "micro_cut", "micro_rule", "micro_most"
 SHOW, LAYER, SEGMENT = "micro_show", "micro_layer", "segment"
@@ -40,11 +40,11 @@ class MicroSelection:
     segment: int | None  # of those with two tokens and more, from 0; None: the mean over the text
 
 
-def controls(inputs: SidebarInputs, a: ModelSpec, b: ModelSpec, document: Document) -> MicroRequest:
+def controls(inputs: SidebarInputs, a: ModelSpec, b: ModelSpec, text: TextInput) -> MicroRequest:
     """Draw the controls of a run and read them.
 
     Raises:
-        MicroStepError: parameters that do not exist, or a document without a prompt that is to be answered.
+        MicroStepError: parameters that do not exist, or a text without a prompt that is to be answered.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         side = segmented(
@@ -66,9 +66,9 @@ def controls(inputs: SidebarInputs, a: ModelSpec, b: ModelSpec, document: Docume
         elif cut == "written":
             written = _decoding(most)
             if st.session_state.get(state.SOURCE, "example") == "example":
-                document = beginning(document)
-            document = prompt_of(document)
-    return MicroRequest(spec, document, inputs.chat, inputs.force_bos, strategy, written, most, side=side)
+                text = replace(text, document=beginning(text.document))
+            text = replace(text, document=prompt_of(text.document))
+    return MicroRequest(spec, text, strategy, written, most, side=side)
 
 
 def looked_at(found: MicroAttention) -> MicroSelection:

@@ -34,4 +34,6 @@ def attention_strip(looked: AttentionResult) -> Strip:
     what = "mean weight received" if query is None else "weight from the pinned query"
     note = f"{what}; colour by its root; faint: after the query; a notch starts a segment"
     ends = ("-1, A more", "1, B more") if signed else ("0", "1")
-    return Strip(looked.request.document.text, (row,), Legend(*ends, note, "diverging" if signed else "sequential"))
+    return Strip(
+        looked.request.text.document.text, (row,), Legend(*ends, note, "diverging" if signed else "sequential")
+    )

@@ -137,4 +137,4 @@ def strip(shown: ShownAttribution) -> Strip:
     )
     note = "the pinned token is explained; faint: after it, without influence; click a token to explain it"
     legend = Legend(f"-{deepest}, lowers it", f"{deepest} {shown.unit}, raises it", note, "diverging")
-    return Strip(shown.request.document.text, (row,), legend)
+    return Strip(shown.request.text.document.text, (row,), legend)

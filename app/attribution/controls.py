@@ -19,7 +19,7 @@ from app.widgets import NO_TEXT, segmented, segments_of
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
 from model.segmentation.segment import MAX_LENGTH
-from model.text.document import Document
+from model.text.document import TextInput
 
 A, B = "A", "B"
 UNIT = "sum_over"
@@ -31,9 +31,7 @@ class Choice:
     """What the controls say of a run; the token is chosen in the text."""
 
     models: tuple[tuple[str, ModelSpec], ...]
-    document: Document
-    chat: bool
-    force_bos: bool
+    text: TextInput
     quantity: str
     method: str
     baseline: Baseline
@@ -48,20 +46,18 @@ class Choice:
 
     def scores(self) -> ScoresQuery:
         """The question for the scores of the text, in which the token is chosen."""
-        return ScoresQuery(*self.models[0], self.document, self.chat, self.force_bos)
+        return ScoresQuery(*self.models[0], self.text)
 
     def segments(self) -> SegmentsQuery:
         """The question for the segments."""
-        return SegmentsQuery(*self.models[0], self.document, self.chat, self.force_bos, self.strategy, self.max_length)
+        return SegmentsQuery(*self.models[0], self.text, self.strategy, self.max_length)
 
     def request(self, at: int) -> AttributionRequest:
         """The question at a token."""
         return AttributionRequest(
             self.models,
-            self.document,
+            self.text,
             at,
-            self.chat,
-            self.force_bos,
             self.quantity,
             self.method,
             self.baseline,
@@ -114,7 +110,7 @@ def controls(inputs: SidebarInputs) -> AttributionControls:
         strategy, cap = segments_of(inputs, "For sums over segments, and for what a micro_step model reads.")
     if inputs.problem:
         return AttributionControls(None, problem=inputs.problem)
-    if inputs.document is None or inputs.a is None or inputs.b is None:
+    if inputs.text is None or inputs.a is None or inputs.b is None:
         return AttributionControls(None, hint=NO_TEXT)
     pairs = ((A, inputs.a), (B, inputs.b))
     models = pairs if QUANTITIES[quantity].pair else tuple(pair for pair in pairs if pair[0] == side)
@@ -125,9 +121,7 @@ def controls(inputs: SidebarInputs) -> AttributionControls:
     return AttributionControls(
         Choice(
             models,
-            inputs.document,
-            inputs.chat,
-            inputs.force_bos,
+            inputs.text,
             quantity,
             method,
             baseline,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
@@ -18,7 +18,7 @@ from model.hub.loading import ModelSpec
 from model.hub.model_info import MicroStepInfo
 from model.hub.wrap_base import LONGEST, micro_step_info
 from model.scoring.continuation import Sampling
-from model.text.document import Document
+from model.text.document import TextInput
 
 MODEL, DECODING, RULE, TAU, MOST = "writer", "decoding", "rule", "tau", "most"
 PROMPT, BEGINNING, WHOLE = "prompt", "first words", "whole text"
@@ -34,10 +34,10 @@ class GenerationControls:
     spec: ModelSpec
     saved: MicroStepInfo | None  # None: the model is a base, and gets untrained modules
     how: Decoding
-    prompt: Document | None
+    prompt: TextInput | None
 
 
-def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> GenerationControls:
+def controls(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationControls:
     """Draw the controls and read them. What the model cannot do is not offered.
 
     Raises:
@@ -62,7 +62,7 @@ def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> Generatio
             help="When the micro decoder hands back to the base.  \n"
             + "  \n".join(f"**{escape_markdown(name)}**: {RULES[name].meaning}" for name in names),
         )  # fmt: skip
-        prompt = _prompt(document)
+        prompt = _prompt(text)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         default(TAU, TRAINED_TAU if saved else UNTRAINED_TAU)
         tau = st.slider(
@@ -82,16 +82,16 @@ def controls(a: ModelSpec, b: ModelSpec, document: Document | None) -> Generatio
     return GenerationControls(side, spec, saved, how, prompt)
 
 
-def _prompt(document: Document | None) -> Document | None:
+def _prompt(text: TextInput | None) -> TextInput | None:
     """The part of the sidebar's text that is answered; of a conversation everything up to an answer."""
-    if document is None or len(document.messages) > 1:
-        return document
+    if text is None or len(text.document.messages) > 1:
+        return text
     example = st.session_state.get(state.SOURCE, "example") == "example"
     part = segmented(
         "Prompt", [BEGINNING, WHOLE], PROMPT, BEGINNING if example else WHOLE,
         help=f"The sidebar's text, or its first {FIRST_WORDS} words, which leaves something to be written.",
     )  # fmt: skip
-    return beginning(document) if part == BEGINNING else document
+    return replace(text, document=beginning(text.document)) if part == BEGINNING else text
 
 
 def _sampling() -> tuple[Sampling, float]:

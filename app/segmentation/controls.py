@@ -63,19 +63,12 @@ def controls(inputs: SidebarInputs) -> SegmentationControls:
         return _of_store(request, str(folder or "").strip(), int(number or 0))
     if inputs.problem:
         return SegmentationControls(None, problem=inputs.problem)
-    if inputs.document is None or inputs.a is None or inputs.b is None:
+    if inputs.text is None or inputs.a is None or inputs.b is None:
         return SegmentationControls(None, hint=NO_TEXT)
     models = tuple((key, spec) for key, spec in (("A", inputs.a), ("B", inputs.b)) if which in (key, "both"))
     history = WindowFeature(window, how.history, how.stride) if window else None
-    text = replace(
-        request,
-        models=models,
-        document=inputs.document,
-        chat=inputs.chat,
-        force_bos=inputs.force_bos,
-        history=history,
-    )
-    return SegmentationControls(text, other_precision=other)
+    request = replace(request, models=models, text=inputs.text, history=history)
+    return SegmentationControls(request, other_precision=other)
 
 
 def _of_store(request: CutRequest, folder: str, number: int) -> SegmentationControls:

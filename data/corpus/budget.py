@@ -16,7 +16,7 @@ from model.hub.loading import LoadedModel
 from model.hub.memory import estimate_memory, tokens_that_fit
 from model.scoring.caveats import remarks
 from model.scoring.token_scores import chunk_positions
-from model.text.document import Document
+from model.text.document import Document, TextInput
 from model.text.encoding import encode
 
 MOST_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}  # more is no faster
@@ -38,7 +38,7 @@ def resolve(
     """
     asked = options.template_date or (there or {}).get("parameters", {}).get("template_date")
     document = replace(Document.plain("a"), arguments=options.template or (), date=asked)
-    probe = encode(document, loaded.tokenizer, options.chat, options.force_bos)
+    probe = encode(TextInput(document, options.chat, options.force_bos), loaded.tokenizer)
     notes = remarks(loaded, probe, options.chat)
     device, chunk = loaded.model.device, chunk_positions(loaded.facts.vocab_size)
     context = context_length(loaded.model)

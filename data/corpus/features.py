@@ -218,11 +218,13 @@ def _values(
     """The values of one row."""
     from model.scoring.limited_history import limited_history
     from model.segmentation.attention_features import attention_shares, router_turns
-    from model.text.document import Document
+    from model.text.document import Document, TextInput
     from model.text.encoding import encode
 
     parameters = store.manifest["parameters"]
-    prefix = encode(Document.plain("a"), loaded.tokenizer, parameters["chat"], parameters["force_bos"]).prefix
+    prefix = encode(
+        TextInput(Document.plain("a"), parameters["chat"], parameters["force_bos"]), loaded.tokenizer
+    ).prefix
     ids = row.ids.astype(np.int64)
     if what.need == "attention":
         shares = attention_shares(loaded.model, ids, prefix, width=what.width)

@@ -12,7 +12,7 @@ from typing import Any
 
 from data.corpus.documents import LONGEST_DOCUMENT, Corpus, CorpusEntry
 from model.errors import TextError, TooLarge
-from model.text.document import PLAIN, Document
+from model.text.document import PLAIN, Document, TextInput
 from model.text.encoding import EncodedText, encode
 
 _PER_TOKEN = ("ids", "start", "end", "continuation", "role", "source_start", "source_end")
@@ -160,7 +160,7 @@ def _encoded(
     try:
         told = tuple(sorted({**dict(document.arguments), **dict(reading.template)}.items()))
         document = replace(document, arguments=told, date=reading.template_date)
-        encoded = encode(document, reading.tokenizer, reading.chat, reading.force_bos)
+        encoded = encode(TextInput(document, reading.chat, reading.force_bos), reading.tokenizer)
     except TextError as error:
         return None, str(error)
     if int(encoded.ids.max(initial=0)) >= reading.known:

@@ -24,7 +24,7 @@ from model.hub import memory
 from model.hub.loading import LoadedModel
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.text.chat_template import template_settings
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode
 
 MOST_ROWS = {"cpu": 48, "cuda": 256, "mps": 64}  # more is no faster
@@ -107,7 +107,7 @@ class AnswerWriter:
             TooLarge: prompt and answer do not fit the model's context.
         """
         document = Document(prompt.messages, self.options.template or (), self.options.template_date)
-        encoded = encode(document, self.loaded.tokenizer, chat=True, reply=True)
+        encoded = encode(TextInput(document, chat=True), self.loaded.tokenizer, reply=True)
         ids = [*encoded.prefix, *encoded.ids.tolist()]
         if not ids:
             raise TextError("the prompt is empty")

@@ -75,6 +75,20 @@ class Document(ShortRepr):
         return SEPARATOR.join(message.content for message in self.messages)
 
 
+@dataclass(frozen=True)
+class TextInput:
+    """A document, and how a model reads it. Hashable, so that what was computed from it can be kept under it."""
+
+    document: Document
+    chat: bool = False  # apply the model's chat template where it has one
+    force_bos: bool = False  # put BOS before the text even if the tokenizer does not
+
+    @classmethod
+    def plain(cls, text: str) -> TextInput:
+        """A plain text, as the tokenizer reads it by itself."""
+        return cls(Document.plain(text))
+
+
 def template_arguments(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Arguments of a chat template as a document holds them, in a fixed order."""
     return tuple((name, json.dumps(given[name], ensure_ascii=False)) for name in sorted(given))

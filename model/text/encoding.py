@@ -18,7 +18,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from model.errors import TextError
 from model.short_repr import ShortRepr
 from model.text.chat_template import render
-from model.text.document import TEMPLATE, Document
+from model.text.document import TEMPLATE, TextInput
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -63,24 +63,20 @@ class EncodedText(ShortRepr):
         return replace(self, **{name: getattr(self, name)[:n] for name in per_token})
 
 
-def encode(
-    document: Document, tokenizer: Any, chat: bool = False, force_bos: bool = False, reply: bool = False
-) -> EncodedText:
-    """Tokenise a document as the model reads it.
+def encode(text: TextInput, tokenizer: Any, reply: bool = False) -> EncodedText:
+    """Tokenise a text as the model reads it.
 
     Special tokens that are written out in the text are read as such, as transformers does.
 
     Args:
-        document: what to read.
+        text: what to read, and how.
         tokenizer: a fast (Rust-backed) tokenizer.
-        chat: apply the model's chat template where it has one.
-        force_bos: put BOS before the text even if the tokenizer does not.
         reply: end with the template's cue for an answer.
 
     Raises:
         TextError: the template refuses the text, BOS is forced on a model without one, or the tokenizer is slow.
     """
-    rendered = render(document, tokenizer, chat, reply)
+    rendered = render(text.document, tokenizer, text.chat, reply)
     if not getattr(tokenizer, "is_fast", False):
         raise TextError("this tokenizer has no fast version, so its tokens cannot be placed in the text")
     batch = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -91,7 +87,7 @@ def encode(
     exact = spans is not None
     start, end, continuation = spans if spans is not None else _spans_from_offsets(rendered.text, offsets)
 
-    prefix = _prefix(tokenizer, force_bos)
+    prefix = _prefix(tokenizer, text.force_bos)
     if rendered.chat and prefix and tuple(ids[: len(prefix)].tolist()) == prefix:  # the template writes it itself
         n = len(prefix)
         ids, start, end, continuation = ids[n:], start[n:], end[n:], continuation[n:]

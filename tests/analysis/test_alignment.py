@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.uncertainty.alignment import common_cells
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode
 from tests.support.tiny import tiny_tokenizer
 
@@ -20,7 +20,7 @@ def slow_boundaries(tokens, n):
 @settings(max_examples=80, deadline=None)
 @given(st.text(st.sampled_from("the cat sat  \n🦆é1 ▁日本"), max_size=40))
 def test_cells_are_the_finest_common_pieces(text):
-    a, b = encode(Document.plain(text), BYTES), encode(Document.plain(text), PIECES)
+    a, b = encode(TextInput.plain(text), BYTES), encode(TextInput.plain(text), PIECES)
     all_a, all_b = np.ones(len(a), bool), np.ones(len(b), bool)
     cells = common_cells(text, a, all_a, b, all_b)
     common = sorted(slow_boundaries(a, len(text)) & slow_boundaries(b, len(text)))
@@ -34,7 +34,7 @@ def test_cells_are_the_finest_common_pieces(text):
 
 def test_a_missing_score_takes_its_whole_cell_out():
     text = "the cat sat"
-    a, b = encode(Document.plain(text), BYTES), encode(Document.plain(text), PIECES)
+    a, b = encode(TextInput.plain(text), BYTES), encode(TextInput.plain(text), PIECES)
     scored = np.ones(len(a), bool)
     scored[0] = False
     cells = common_cells(text, a, scored, b, np.ones(len(b), bool))
@@ -45,7 +45,7 @@ def test_a_missing_score_takes_its_whole_cell_out():
 def test_only_content_is_compared_across_templates():
     document = Document((Message("user", "the cat"), Message("assistant", "it sat there")))
     chat = tiny_tokenizer(chat=True)
-    a, b = encode(document, chat, chat=True), encode(document, PIECES)
+    a, b = encode(TextInput(document, chat=True), chat), encode(TextInput(document), PIECES)
     cells = common_cells(document.text, a, np.ones(len(a), bool), b, np.ones(len(b), bool))
     assert set(cells.role) == {"user", "assistant"}
     covered = "".join(document.text[s:e] for s, e in zip(cells.start, cells.end, strict=True))

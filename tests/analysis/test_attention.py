@@ -25,7 +25,7 @@ from analysis.segmentation.strategy import Strategy
 from model.errors import MicroStepError, TooLarge
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.model_info import MicroStepInfo
-from model.text.document import Document
+from model.text.document import Document, TextInput
 from tests.support.micro_steps import micro_step
 from tests.support.tiny import FAMILIES, save_tiny, tiny_model, tiny_tokenizer
 
@@ -43,7 +43,7 @@ def wrapped(model, facts, add_bos=False):
 
 
 def reading_of(loaded, text=TEXT, every=3):
-    encoded, notes = encode_whole(loaded, Document.plain(text), False, False)
+    encoded, notes = encode_whole(loaded, TextInput.plain(text))
     return read(loaded, encoded, np.arange(len(encoded)) % every == 0, "test", notes)
 
 
@@ -346,11 +346,11 @@ def pair(models):
 
 def test_questions_are_answered_as_their_functions_do(pair):
     (spec, _), give = pair
-    asked = PositionsQuery("A", spec, Document.plain(TEXT), strategy=Strategy.of("entropy", {"threshold": 2.0}))
+    asked = PositionsQuery("A", spec, TextInput.plain(TEXT), strategy=Strategy.of("entropy", {"threshold": 2.0}))
     reading = asked.run(give)
     found = OverviewQuery(asked).run(give, None, reading)
     assert found.reading is reading and asked.cost(give(spec)).work > 0
-    assert PositionsQuery("A", spec, Document.plain(TEXT)).cost(give(spec)).work == 0  # words need no run
+    assert PositionsQuery("A", spec, TextInput.plain(TEXT)).cost(give(spec)).work == 0  # words need no run
     np.testing.assert_allclose(
         np.nan_to_num(window(LayerQuery(asked, 1).run(give).rows_of(2), MapWindow.of(len(reading)))),
         np.nan_to_num(found.maps[1, 2]),
@@ -366,8 +366,8 @@ def test_word_segments_without_scores_are_those_of_the_segmentation(pair):
     (spec, _), give = pair
     document = Document.plain(TEXT)
     for strategy in (Strategy.of("word"), Strategy.of("fixed", {"k": 3})):
-        found = PositionsQuery("A", spec, document, strategy=strategy).run(give)
-        usual = gather(give(spec), document, strategy.name, strategy.parameters)
+        found = PositionsQuery("A", spec, TextInput(document), strategy=strategy).run(give)
+        usual = gather(give(spec), TextInput(document), strategy.name, strategy.parameters)
         expected = segment(strategy.name, usual.inputs, 4, **strategy.parameters).starts
         np.testing.assert_array_equal(found.token_starts, expected)
 
@@ -375,18 +375,19 @@ def test_word_segments_without_scores_are_those_of_the_segmentation(pair):
 def test_the_difference_is_bs_minus_as(pair):
     (a, b), give = pair
     document, view = Document.plain(TEXT), AttentionView(layer=1, head=2, pinned=20)
-    both = compute_attention(AttentionRequest((("A", a), ("B", b)), document), view, give, "map")
+    both = compute_attention(AttentionRequest((("A", a), ("B", b)), TextInput(document)), view, give, "map")
     each = [
-        compute_attention(AttentionRequest((pair_,), document), view, give, "map") for pair_ in (("A", a), ("B", b))
+        compute_attention(AttentionRequest((pair_,), TextInput(document)), view, give, "map")
+        for pair_ in (("A", a), ("B", b))
     ]
     np.testing.assert_allclose(
         both.cells().weight, each[1].cells().weight - each[0].cells().weight, rtol=1e-5, atol=1e-6
     )
     np.testing.assert_allclose(both.spread()[0], each[1].spread()[0] - each[0].spread()[0], rtol=1e-5, atol=1e-6)
     assert both.query == each[0].query == both.reading.at(20)
-    both = compute_attention(AttentionRequest((("A", a), ("B", b)), document), view, give, "statistics")
+    both = compute_attention(AttentionRequest((("A", a), ("B", b)), TextInput(document)), view, give, "statistics")
     each = [
-        compute_attention(AttentionRequest((pair_,), document), view, give, "statistics")
+        compute_attention(AttentionRequest((pair_,), TextInput(document)), view, give, "statistics")
         for pair_ in (("A", a), ("B", b))
     ]
     np.testing.assert_allclose(
@@ -401,11 +402,11 @@ def test_segments_are_subtracted_from_the_same_segments(pair, turned):
     specs = dict(zip("ba" if turned else "ab", models, strict=True))
     strategy, document = Strategy.parse("entropy_rise:threshold=0"), Document.plain(TEXT)
     view = AttentionView(layer=1, source="mean", level="segments")
-    request = AttentionRequest((("A", specs["a"]), ("B", specs["b"])), document, strategy=strategy)
+    request = AttentionRequest((("A", specs["a"]), ("B", specs["b"])), TextInput(document), strategy=strategy)
 
     both = compute_attention(request, view, give, "map")
     a, b = (side.reading for side in both.sides)
-    own = [PositionsQuery("A", specs[key], document, strategy=strategy).run(give) for key in "ab"]
+    own = [PositionsQuery("A", specs[key], TextInput(document), strategy=strategy).run(give) for key in "ab"]
     assert not np.array_equal(own[0].token_starts, own[1].token_starts)
     np.testing.assert_array_equal(b.token_starts, a.token_starts)
     np.testing.assert_array_equal(a.token_starts, own[0].token_starts)
@@ -420,7 +421,7 @@ def test_segments_are_subtracted_from_the_same_segments(pair, turned):
 def test_models_that_cut_differently_are_not_subtracted(models):
     specs = (("A", ModelSpec(str(models["base"]))), ("B", ModelSpec(str(models["other"]))))
     with pytest.raises(MicroStepError, match="same tokenizer"):
-        compute_attention(AttentionRequest(specs, Document.plain(TEXT)), AttentionView(), load, "map")
+        compute_attention(AttentionRequest(specs, TextInput.plain(TEXT)), AttentionView(), load, "map")
 
 
 # --- the command line

@@ -27,7 +27,7 @@ from model.errors import MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
 from model.hub.wrap_base import wrap
 from model.micro_step.micro_decoder import layers_of
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from tests.support.micro_steps import BASES, MERGERS, micro_step, random_starts, scramble
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on. She sold 48 clips in April."
@@ -311,7 +311,7 @@ def test_the_verdict_follows_its_rule():
 @pytest.mark.parametrize("name", ["base", "other"])
 def test_a_text_has_the_weights_of_its_segments_with_and_without_bos(models, name):
     spec = ModelSpec(str(models[name]))
-    found = MicroRequest(spec, Document.plain(TEXT), strategy=Strategy.of("fixed", {"k": 3})).run(load)
+    found = MicroRequest(spec, TextInput.plain(TEXT), strategy=Strategy.of("fixed", {"k": 3})).run(load)
     model, encoded = wrap(load(spec)).model, found.encoded
     bos = list(encoded.prefix)
     assert bool(bos) == (name == "other") and found.untrained and any("untrained" in note for note in found.notes)
@@ -326,7 +326,7 @@ def test_a_text_has_the_weights_of_its_segments_with_and_without_bos(models, nam
 
 
 def test_tables_hold_the_weights_and_their_means(models):
-    found = MicroRequest(ModelSpec(str(models["sft"])), Document.plain(TEXT)).run(load)
+    found = MicroRequest(ModelSpec(str(models["sft"])), TextInput.plain(TEXT)).run(load)
     one, mean = weight_table(found, 2), weight_table(found)
     assert (one["segment"] == 3).all() and mean["segment"].isna().all() and one["low"].isna().all()
     by = ["layer", "head", "position"]
@@ -351,12 +351,14 @@ def test_what_the_model_writes_is_cut_where_it_cut(models):
     spec = ModelSpec(str(models["sft"]))
     chat = Document((Message("user", "Say something."),))
     how = Decoding(tau=0.0, max_new_tokens=10, lossless=False)
-    found = MicroRequest(spec, chat, chat=True, written=how, max_length=3).run(load)
+    found = MicroRequest(spec, TextInput(chat, chat=True), written=how, max_length=3).run(load)
     prompt = len(found.encoded) - 10
     lengths = np.diff(np.append(np.flatnonzero(found.starts), len(found.starts)))
     assert (lengths[:prompt] == 1).all() and lengths.max() == 3 and found.first.min() >= prompt
     assert "written by the model itself" in found.cut and found.merged
-    drafted = MicroRequest(spec, chat, chat=True, written=Decoding(tau=0.0, lossless=True, max_new_tokens=10)).run(load)
+    drafted = MicroRequest(
+        spec, TextInput(chat, chat=True), written=Decoding(tau=0.0, lossless=True, max_new_tokens=10)
+    ).run(load)
     assert not drafted.merged and any("token by token" in note for note in drafted.notes)
 
 
@@ -368,7 +370,7 @@ def test_a_trained_model_is_cut_as_its_recipe_says(models, tmp_path):
     said = f"name: x\nseed: 0\nbase: {{name: {models['sft']}}}\nstages: []\n"
     assert training_of(str(folder)) is None
     (folder / "recipe.yaml").write_text(said + "segmentation: {rule: fixed, parameters: {k: 2}, max_length: 4}\n")
-    request = MicroRequest(ModelSpec(str(folder)), Document.plain(TEXT), how=FeatureOptions())
+    request = MicroRequest(ModelSpec(str(folder)), TextInput.plain(TEXT), how=FeatureOptions())
     found = request.run(load)
     assert (found.length == 2).all() and "as in training" in found.cut and not found.untrained
     (folder / "recipe.yaml").write_text(said + "segmentation: {rule: confidence, target_length: 3.0}\n")
@@ -385,11 +387,11 @@ def test_a_trained_model_is_cut_as_its_recipe_says(models, tmp_path):
 def test_texts_without_a_micro_step_and_impossible_segments_are_refused(models):
     spec = ModelSpec(str(models["base"]))
     with pytest.raises(TextError, match="no segment has two tokens"):
-        MicroRequest(spec, Document.plain(TEXT), strategy=Strategy.of("fixed", {"k": 1})).run(load)
+        MicroRequest(spec, TextInput.plain(TEXT), strategy=Strategy.of("fixed", {"k": 1})).run(load)
     with pytest.raises(MicroStepError, match="at most the model's 8"):
-        MicroRequest(spec, Document.plain(TEXT), max_length=9).run(load)
+        MicroRequest(spec, TextInput.plain(TEXT), max_length=9).run(load)
     with pytest.raises(TextError, match="empty"):
-        MicroRequest(spec, Document.plain("")).run(load)
+        MicroRequest(spec, TextInput.plain("")).run(load)
 
 
 def test_every_merger_is_read(models):
@@ -401,5 +403,5 @@ def test_every_merger_is_read(models):
 
 def test_a_cost_is_known_before_the_run(models):
     spec = ModelSpec(str(models["base"]))
-    short, long = (MicroRequest(spec, Document.plain(TEXT * n)).cost(load(spec)) for n in (1, 4))
+    short, long = (MicroRequest(spec, TextInput.plain(TEXT * n)).cost(load(spec)) for n in (1, 4))
     assert long.tokens > 3 * short.tokens and long.memory > short.memory and long.work > 3 * short.work

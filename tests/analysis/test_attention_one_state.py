@@ -16,7 +16,7 @@ from analysis.attention.micro.tables import figure_table, finding, segment_figur
 from analysis.segmentation.strategy import Strategy
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.text.document import Document
+from model.text.document import TextInput
 from tests.support.tiny import save_tiny
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog sleeps on."
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 def test_evenness_of_one_state_is_not_defined(folder):
     """It said "1.00 of 1: the claim holds here", and gave segments an evenness of 0."""
-    found = MicroRequest(ModelSpec(folder), Document.plain(TEXT)).run(load)
+    found = MicroRequest(ModelSpec(folder), TextInput.plain(TEXT)).run(load)
     assert found.states == 1
     even, effective = segment_figures(found)
     assert np.isnan(even).all() and effective == pytest.approx(1)

@@ -18,7 +18,7 @@ from data.samples import samples
 from model.errors import MicroStepError, ModelError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.scoring.token_scores import score_pair
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from tests.support.micro_steps import micro_step
 from tests.support.tiny import FAMILIES, tiny_model, tiny_tokenizer
 
@@ -37,7 +37,7 @@ def sft(models):
 
 
 def encoded_by(loaded, text=TEXT, prefix=()):
-    return replace(encode_for(loaded, Document.plain(text), False), prefix=prefix)
+    return replace(encode_for(loaded, TextInput.plain(text)), prefix=prefix)
 
 
 def wrapped(model, facts):
@@ -47,7 +47,7 @@ def wrapped(model, facts):
 
 def asked(loaded, text=TEXT, **more):
     """A request of one model, and its answer."""
-    request = AttributionRequest((("A", loaded.spec),), Document.plain(text), **{"at": 9, **more})
+    request = AttributionRequest((("A", loaded.spec),), TextInput.plain(text), **{"at": 9, **more})
     return request, request.run(lambda _: loaded)
 
 
@@ -182,9 +182,9 @@ def test_baselines_are_the_embeddings_that_they_say(tiny):
 
 def test_template_tokens_are_kept_and_missing(sft):
     document = Document((Message("user", "the cat"), Message("assistant", "sat on the mat")))
-    encoded = encode_for(sft, document, True)
+    encoded = encode_for(sft, TextInput(document, chat=True))
     t = len(encoded) - 4
-    request = AttributionRequest((("B", sft.spec),), document, t, chat=True)
+    request = AttributionRequest((("B", sft.spec),), TextInput(document, chat=True), t)
     found = request.run(lambda _: sft)
     assert (np.isnan(found.values) == (encoded.role[:t] == "template")).all() and np.isnan(found.values).any()
     assert abs(found.found.delta) <= 0.05 * abs(found.found.f_input - found.found.f_baseline) + 1e-4
@@ -207,8 +207,8 @@ def test_integrated_gradients_sum_to_the_difference_on_ten_texts_with_the_defaul
     steps = []
     for text in texts:
         document = Document.plain(text[:160])
-        target = default_target(score_document(loaded, document), "entropy")
-        asking = problem([loaded], encode_for(loaded, document, False), "entropy", target)
+        target = default_target(score_document(loaded, TextInput(document)), "entropy")
+        asking = problem([loaded], encode_for(loaded, TextInput(document)), "entropy", target)
         found = attribute(asking, "integrated_gradients", "mean")
         assert abs(found.delta) < 0.05 * abs(found.f_input - found.f_baseline)
         assert np.nansum(found.values) == pytest.approx(found.f_input - found.f_baseline + found.delta, abs=1e-6)
@@ -267,11 +267,11 @@ def test_shapley_sampling_is_seeded_and_says_its_error(tiny):
 
 
 def test_the_kl_of_a_model_with_itself_is_zero_everywhere(tiny, sft):
-    request = AttributionRequest((("A", tiny.spec), ("B", tiny.spec)), Document.plain(TEXT), 8, quantity="kl")
+    request = AttributionRequest((("A", tiny.spec), ("B", tiny.spec)), TextInput.plain(TEXT), 8, quantity="kl")
     for method in METHODS:
         found = replace(request, method=method).run(lambda _: tiny)
         assert np.abs(found.values).max() < 1e-4 and found.found.f_input == 0 and np.isnan(found.faithfulness.own)
-    other = AttributionRequest((("A", tiny.spec), ("B", sft.spec)), Document.plain(TEXT), 8, quantity="kl")
+    other = AttributionRequest((("A", tiny.spec), ("B", sft.spec)), TextInput.plain(TEXT), 8, quantity="kl")
     moved = other.run({tiny.spec: tiny, sft.spec: sft}.__getitem__)
     assert np.abs(moved.values).max() > 1e-2 and len(moved.facts) == 2
 
@@ -423,6 +423,6 @@ def test_deletion_takes_the_most_attributed_tokens_first(tiny):
 def test_integrated_gradients_are_more_faithful_than_a_random_order():
     loaded = load(SHIPPED)
     text = "Question: Tom has 12 apples and eats 5 of them. How many apples does Tom have left? Answer: 7 apples"
-    request = AttributionRequest((("A", SHIPPED),), Document.plain(text), 20, quantity="surprisal")
+    request = AttributionRequest((("A", SHIPPED),), TextInput.plain(text), 20, quantity="surprisal")
     found = request.run(lambda _: loaded)
     assert found.faithfulness.own > found.faithfulness.random.mean()

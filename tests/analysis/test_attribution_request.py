@@ -15,7 +15,7 @@ from analysis.segmentation.strategy import Strategy
 from analysis.uncertainty.scoring import encode_for, score_document
 from model.errors import MicroStepError, TooLarge
 from model.hub.loading import ModelSpec, load
-from model.text.document import Document
+from model.text.document import TextInput
 from tests.support.tiny import save_tiny
 
 TEXT = "the cat sat on the mat,\nand the dog sat on the cat"
@@ -28,12 +28,12 @@ def tiny(models):
 
 def asked(loaded, **more):
     """A request of one model, and its answer."""
-    request = AttributionRequest((("A", loaded.spec),), Document.plain(TEXT), **{"at": 9, **more})
+    request = AttributionRequest((("A", loaded.spec),), TextInput.plain(TEXT), **{"at": 9, **more})
     return request, request.run(lambda _: loaded)
 
 
 def test_a_request_says_what_it_costs_tells_its_progress_and_stops(tiny):
-    request = AttributionRequest((("A", tiny.spec),), Document.plain(TEXT), 9, method="feature_ablation")
+    request = AttributionRequest((("A", tiny.spec),), TextInput.plain(TEXT), 9, method="feature_ablation")
     cost = request.cost(tiny)
     assert cost.tokens == 9 and cost.memory > 0
     assert cost.work == pytest.approx((10 + ROWS) * (tiny.facts.parameters * 9 + 3 * 32 * 81))
@@ -65,15 +65,15 @@ def test_gradients_that_do_not_converge_are_said_to(tiny, monkeypatch):
 
 
 def test_the_default_target_is_the_most_open_token_with_something_before_it(tiny):
-    scored = score_document(tiny, Document.plain(TEXT))
+    scored = score_document(tiny, TextInput.plain(TEXT))
     assert default_target(scored, "entropy") == int(np.nanargmax(scored.scores.entropy))
     with pytest.raises(MicroStepError, match="no token at which"):
-        default_target(score_document(tiny, Document.plain("a")), "entropy")
+        default_target(score_document(tiny, TextInput.plain("a")), "entropy")
 
 
 def test_segments_of_a_strategy_by_scores_or_by_text(tiny):
-    count = len(encode_for(tiny, Document.plain(TEXT), False))
-    by_text = SegmentsQuery("A", tiny.spec, Document.plain(TEXT), strategy=Strategy.parse("fixed:k=2.0"))
+    count = len(encode_for(tiny, TextInput.plain(TEXT)))
+    by_text = SegmentsQuery("A", tiny.spec, TextInput.plain(TEXT), strategy=Strategy.parse("fixed:k=2.0"))
     assert by_text.run(lambda _: tiny).starts.tolist() == [i % 2 == 1 or i == 0 for i in range(count)]
     assert by_text.cost(tiny).work == 0
     by_score = replace(by_text, strategy=Strategy.parse("entropy:threshold=3.0"))
@@ -85,9 +85,9 @@ def test_a_shipped_micro_step_model_by_request():
     strategy = Strategy.parse("fixed:k=2.0")
     text = "Question: Tom has 12 apples and eats 5. How many are left? Answer: 7"
     request = AttributionRequest(
-        (("A", loaded.spec),), Document.plain(text), 1, quantity="micro_confidence", strategy=strategy
+        (("A", loaded.spec),), TextInput.plain(text), 1, quantity="micro_confidence", strategy=strategy
     )
-    scored, segments = score_document(loaded, Document.plain(text)), request.segments.run(lambda _: loaded)
+    scored, segments = score_document(loaded, TextInput.plain(text)), request.segments.run(lambda _: loaded)
     at = default_target(scored, "micro_confidence", segments)
     found = replace(request, at=at).run(lambda _: loaded)
     assert 0 < found.found.f_input <= 1 and np.isfinite(found.values).all()
@@ -108,7 +108,7 @@ def test_a_shipped_micro_step_model_by_request():
 )
 def test_a_request_that_cannot_be_answered_is_refused_before_any_model_is_loaded(tiny, change, said):
     with pytest.raises(MicroStepError, match=said):
-        AttributionRequest((("A", tiny.spec),), Document.plain(TEXT), 5, **change)
+        AttributionRequest((("A", tiny.spec),), TextInput.plain(TEXT), 5, **change)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_token_or_model_without_the_quantity_is_refused(tiny, change, said):
 
 def test_kl_of_models_that_read_other_tokens_is_refused(tiny, models):
     other = load(ModelSpec(str(models["other"])))
-    request = AttributionRequest((("A", tiny.spec), ("B", other.spec)), Document.plain(TEXT), 5, quantity="kl")
+    request = AttributionRequest((("A", tiny.spec), ("B", other.spec)), TextInput.plain(TEXT), 5, quantity="kl")
     with pytest.raises(MicroStepError, match="same tokenizer"):
         request.run({tiny.spec: tiny, other.spec: other}.__getitem__)
 

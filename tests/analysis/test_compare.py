@@ -12,7 +12,7 @@ from analysis.uncertainty.summary import summarise, summary_table
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from model.scoring.continuation import Sampling
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 
 TEXT = "the cat sat on the mat\n  and ate 12 + 30 = 42 🦆 ducks. " * 3
 CHAT = Document((Message("user", "the cat sat?"), Message("assistant", "It sat on the mat, and ate.")))
@@ -24,7 +24,7 @@ def loaded(models):
 
 
 def test_token_table_has_the_promised_columns(loaded):
-    scored = score_document(loaded["base"], Document.plain(TEXT))
+    scored = score_document(loaded["base"], TextInput.plain(TEXT))
     table = token_table(scored)
     assert list(table.columns) == [
         "position", "token_id", "token", "start", "end", "role", "entropy", "confidence", "margin", "surprisal", "rank",
@@ -37,7 +37,7 @@ def test_token_table_has_the_promised_columns(loaded):
 
 
 def test_one_tokenizer_is_compared_token_by_token(loaded):
-    found = compare(loaded["base"], loaded["sft"], Document.plain(TEXT))
+    found = compare(loaded["base"], loaded["sft"], TextInput.plain(TEXT))
     assert found.divergences is not None and found.same_tokens
     table = cell_table(found, "nats")
     whole = (table["tokens_a"] == 1) & (table["tokens_b"] == 1)
@@ -50,7 +50,7 @@ def test_one_tokenizer_is_compared_token_by_token(loaded):
 
 
 def test_a_model_against_itself_differs_nowhere(loaded):
-    found = compare(loaded["base"], loaded["base"], Document.plain(TEXT))
+    found = compare(loaded["base"], loaded["base"], TextInput.plain(TEXT))
     assert np.nanmax(found.divergences.js) < 1e-6
     assert (cell_table(found)["entropy_difference"] == 0).all()
     summary = summarise(found)
@@ -60,7 +60,7 @@ def test_a_model_against_itself_differs_nowhere(loaded):
 
 
 def test_two_tokenizers_are_compared_in_common_cells(loaded):
-    found = compare(loaded["base"], loaded["other"], Document.plain(TEXT))
+    found = compare(loaded["base"], loaded["other"], TextInput.plain(TEXT))
     assert found.divergences is None
     summary, table = summarise(found, "bits"), cell_table(found, "bits")
     # bits per byte by hand: all of each model's surprisal in the cells over the bytes that they cover
@@ -81,7 +81,7 @@ def test_two_tokenizers_are_compared_in_common_cells(loaded):
 
 def test_entropy_across_tokenizers_is_compared_per_byte(loaded):
     """The finer tokenizer has less entropy at each token; that once read as "more sure"."""
-    one, two = (summarise(compare(loaded["base"], loaded[b], Document.plain(TEXT))) for b in ("sft", "other"))
+    one, two = (summarise(compare(loaded["base"], loaded[b], TextInput.plain(TEXT))) for b in ("sft", "other"))
     assert one.per == "token" and one.difference == one.entropy.gap
     assert two.per == "byte" and two.difference == two.entropy_per_byte.gap and "per byte" in two.finding
     assert two.entropy_per_byte.a == pytest.approx(two.entropy.a * two.tokens_a / two.bytes_a)
@@ -90,7 +90,7 @@ def test_entropy_across_tokenizers_is_compared_per_byte(loaded):
 
 
 def test_roles_are_split_and_templates_left_out(loaded):
-    found = compare(loaded["base"], loaded["sft"], CHAT, chat=True)
+    found = compare(loaded["base"], loaded["sft"], TextInput(CHAT, chat=True))
     assert not found.a.encoded.chat and found.b.encoded.chat
     assert any("no chat template" in note for note in found.a.notes)
     table = summary_table(found)
@@ -103,7 +103,7 @@ def test_roles_are_split_and_templates_left_out(loaded):
 
 def test_continuations_are_each_models_own(loaded):
     found = compare_continuations(
-        loaded["base"], loaded["other"], Document.plain("the cat"), 12, Sampling(temperature=1.0, seed=3)
+        loaded["base"], loaded["other"], TextInput.plain("the cat"), 12, Sampling(temperature=1.0, seed=3)
     )
     assert found.cells is None and found.a.generated <= 12
     summary = summarise(found, "bits")
@@ -114,38 +114,38 @@ def test_continuations_are_each_models_own(loaded):
     with pytest.raises(TextError, match="two continuations|aligned"):
         cell_table(found)
     with pytest.raises(TextError, match="ends with an answer"):
-        compare_continuations(loaded["sft"], loaded["sft"], CHAT, 5, chat=True)
+        compare_continuations(loaded["sft"], loaded["sft"], TextInput(CHAT, chat=True), 5)
 
 
 def test_a_text_beyond_the_context_is_cut_and_says_so(loaded):
     limit = loaded["base"].facts.context_length
-    scored = score_document(loaded["base"], Document.plain("cat " * 3 * limit))
+    scored = score_document(loaded["base"], TextInput.plain("cat " * 3 * limit))
     assert len(scored.encoded) == limit + 1  # the last token is scored but never read
     assert any(f"{limit:,}" in note for note in scored.notes)
-    assert len(score_document(loaded["other"], Document.plain("cat " * 3 * limit)).encoded) == limit
+    assert len(score_document(loaded["other"], TextInput.plain("cat " * 3 * limit)).encoded) == limit
 
 
 def test_limited_history_names_its_method(loaded):
-    scored = score_limited(loaded["base"], Document.plain(TEXT), 8, "strided", 4)
+    scored = score_limited(loaded["base"], TextInput.plain(TEXT), 8, "strided", 4)
     assert "strided: between 8 and 11 tokens" in scored.notes[0]
 
 
 def test_empty_texts_are_refused(loaded):
     with pytest.raises(TextError, match="empty"):
-        score_document(loaded["base"], Document.plain(""))
-    one = score_document(loaded["base"], Document.plain("a"))
+        score_document(loaded["base"], TextInput.plain(""))
+    one = score_document(loaded["base"], TextInput.plain("a"))
     assert len(one.encoded) == 1 and one.scores.missing.all()
-    lonely = compare(loaded["base"], loaded["other"], Document.plain("a"))
+    lonely = compare(loaded["base"], loaded["other"], TextInput.plain("a"))
     assert len(lonely.cells) == 0 and "nothing" in summarise(lonely).finding
 
 
 def test_too_few_tokens_say_nothing(loaded):
     """Of a text of five tokens a difference used to be claimed in one case of four where there was none."""
-    summary = summarise(compare(loaded["base"], loaded["sft"], Document.plain("a b c")))
+    summary = summarise(compare(loaded["base"], loaded["sft"], TextInput.plain("a b c")))
     assert 2 <= summary.tokens_a < 10 and summary.difference.mean != 0 and not summary.difference.clear
     assert summary.finding.startswith("Too few tokens to say which is surer: B minus A is")
     assert "no interval: too few tokens" in summary.finding and "nan" not in summary.finding
-    assert np.isnan(summary_table(compare(loaded["base"], loaded["sft"], Document.plain("a b c"))).entropy_low).all()
+    assert np.isnan(summary_table(compare(loaded["base"], loaded["sft"], TextInput.plain("a b c"))).entropy_low).all()
 
 
 def test_documents_from_files():

@@ -20,7 +20,7 @@ from analysis.segmentation.strategy import Strategy
 from data.prepared import read_prepared
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
-from model.text.document import Document
+from model.text.document import TextInput
 from tests.support.training import make_prepared, recipe
 from tests.trainer.test_trainer import trained
 from trainer.batches.dataset import training_rows
@@ -132,7 +132,7 @@ def test_micro_attention_gives_what_python_does(models, tmp_path, command):
     words = ("micro-attention", "--model", models["sft"], "--text", TEXT, "--strategy", "fixed:k=3")
     code, _, err = command(*words, "--out", out)
     spec = ModelSpec(str(models["sft"]))
-    found = MicroRequest(spec, Document.plain(TEXT), strategy=Strategy.parse("fixed:k=3")).run(load)
+    found = MicroRequest(spec, TextInput.plain(TEXT), strategy=Strategy.parse("fixed:k=3")).run(load)
     assert code == 0 and any("untrained" in line for line in err) and "effective context states" in err[-1]
     pd.testing.assert_frame_equal(pd.read_parquet(out), weight_table(found), check_dtype=False)
     code, said, _ = command(*words, "--segment", 1)

@@ -17,7 +17,7 @@ from model.errors import MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
 from model.scoring.continuation import Sampling
 from model.scoring.token_scores import score
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode
 
 TEXT = "the cat sat on the mat, <b>and</b> 🦆"
@@ -33,7 +33,7 @@ def ask(models, loaded):
     def asked(text=TEXT, chat=False, **how):
         how = {"max_new_tokens": 24, "tau": 0.02, **how}
         document = Document.plain(text) if isinstance(text, str) else text
-        return GenerationRequest(ModelSpec(str(models["sft"])), document, chat, how=Decoding(**how))
+        return GenerationRequest(ModelSpec(str(models["sft"])), TextInput(document, chat), how=Decoding(**how))
 
     return asked
 
@@ -69,7 +69,7 @@ def by_hand(loaded):
             facts=loaded.facts,
             how=Decoding(**how),
             lossless=lossless,
-            prompt=encode(Document.plain("abc"), loaded.tokenizer),
+            prompt=encode(TextInput.plain("abc"), loaded.tokenizer),
             micro=written("abcdef", (1, 2, 3, 4, 5, 6), (0.9, 0.8, 0.5, 0.9, 0.7, 0.6)),
             segments=GeneratedSegments(
                 np.array([0, 2, 5], dtype=np.int32),
@@ -83,7 +83,7 @@ def by_hand(loaded):
             micro_steps=4,
             drafted=0,
             accepted=0,
-            cache_slots=len(encode(Document.plain("abc"), loaded.tokenizer)) + 2,
+            cache_slots=len(encode(TextInput.plain("abc"), loaded.tokenizer)) + 2,
             strings={7: "<i>"},
             notes=(),
             finished=finished,
@@ -163,7 +163,7 @@ def test_merged_decoding_saves_slots_and_every_token_is_accounted_for(run):
 @pytest.mark.parametrize("lossless", [True, False])
 def test_a_model_of_another_family_with_bos(models, lossless):
     how = Decoding(tau=0.0, lossless=lossless, max_new_tokens=20)
-    found = GenerationRequest(ModelSpec(str(models["other"])), Document.plain(TEXT), how=how).run(load)
+    found = GenerationRequest(ModelSpec(str(models["other"])), TextInput.plain(TEXT), how=how).run(load)
     assert found.prompt.prefix and not found.lossless_failed
     held = 0 if lossless else int((found.segments.lengths[:-1] - 1).sum())
     assert found.cached_tokens - found.cache_slots == held

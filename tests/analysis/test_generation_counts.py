@@ -14,7 +14,7 @@ from model.decoding.generation_config import end_ids
 from model.decoding.sampling import probability_of
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.text.document import Document, Message
+from model.text.document import Message, TextInput
 from tests.decoding.test_generation import fitted, plain
 from tests.support.micro_steps import micro_step, ragged
 from tests.support.tiny import save_tiny
@@ -179,7 +179,7 @@ def test_the_base_beside_a_model_ends_where_the_model_does(beside):
     """Wherever a base answers: on the page, in benchmarks, and when answers are made to train on."""
     loaded = load(ModelSpec(beside))
     assert end_ids(loaded.model) != end_ids(loaded.model.base)
-    asked = GenerationRequest(ModelSpec(beside), Document.plain("the cat"), how=Decoding(tau=1.1, max_new_tokens=24))
+    asked = GenerationRequest(ModelSpec(beside), TextInput.plain("the cat"), how=Decoding(tau=1.1, max_new_tokens=24))
     found = asked.run(lambda spec: loaded)
     assert found.agreement.equal and len(found.micro) < 24
     made = setting(beside, ["the cat", "a dog"], 24)

@@ -38,7 +38,7 @@ from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from model.segmentation.segment import RULES, SegmentInputs, segment
 from model.segmentation.solver import length_curve, solve
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from tests.support.command import call
 
 TEXT = 'the cat "sat", <b>on</b>\nthe mat 🦆 12 + 30 = 42; the dog sleeps on and on'
@@ -147,10 +147,10 @@ def test_extras_are_asked_for_once_and_only_where_needed():
     spec = ModelSpec("x")
     words = ["entropy", "limited_history:window=8", "limited_history:threshold=2,window=8", "attention_mass",
              "attention_sparsity", "router:layer=1"]  # fmt: skip
-    request = CutRequest((("A", spec), ("B", spec)), Document.plain("x"), tuple(map(Strategy.parse, words)))
+    request = CutRequest((("A", spec), ("B", spec)), TextInput.plain("x"), tuple(map(Strategy.parse, words)))
     assert request.scores() == [
-        ScoresQuery("A", spec, Document.plain("x")),
-        ScoresQuery("B", spec, Document.plain("x")),
+        ScoresQuery("A", spec, TextInput.plain("x")),
+        ScoresQuery("B", spec, TextInput.plain("x")),
     ]
     extras = [asked.extra for asked in request.extras()]
     assert extras == [WindowFeature(8), AttentionFeature(), HiddenFeature(1)] * 2 and len(set(request.extras())) == 6
@@ -206,7 +206,7 @@ WORDS = ("entropy:threshold=3.5", "confidence:tau=0.6", "attention_mass", "route
 @pytest.fixture(scope="module")
 def bench(models):
     specs = (("A", ModelSpec(str(models["base"]))), ("B", ModelSpec(str(models["other"]))))
-    request = CutRequest(specs, Document.plain(TEXT), tuple(map(Strategy.parse, WORDS)), history=WindowFeature(6))
+    request = CutRequest(specs, TextInput.plain(TEXT), tuple(map(Strategy.parse, WORDS)), history=WindowFeature(6))
     return compare_strategies(request, load, other=True)
 
 
@@ -235,7 +235,7 @@ def test_a_side_equals_what_the_command_segment_gathers(models, bench):
     for found in bench.shown:
         if found.side.key == "A":
             strategy = found.strategy
-            ready = gather(loaded, Document.plain(TEXT), strategy.name, strategy.parameters)
+            ready = gather(loaded, TextInput.plain(TEXT), strategy.name, strategy.parameters)
             alone = segment(strategy.name, ready.inputs, **strategy.parameters)
             np.testing.assert_array_equal(alone.starts, found.found.starts)
     assert {found.name for found in bench.shown} >= {"A entropy", "B router"}
@@ -245,7 +245,7 @@ def test_a_side_equals_what_the_command_segment_gathers(models, bench):
 def test_a_prompt_is_not_merged_and_not_judged(models):
     chat = Document((Message("user", "the cat sat"), Message("assistant", "on and on, the dog sleeps")))
     request = CutRequest(
-        (("B", ModelSpec(str(models["sft"]))),), chat, (Strategy.parse("confidence:tau=0"),), chat=True
+        (("B", ModelSpec(str(models["sft"]))),), TextInput(chat, chat=True), (Strategy.parse("confidence:tau=0"),)
     )
     bench = compare_strategies(request, load)
     (found,) = bench.shown
@@ -256,10 +256,10 @@ def test_a_prompt_is_not_merged_and_not_judged(models):
 
 def test_a_side_refuses_an_extra_of_other_tokens(models):
     spec = ModelSpec(str(models["base"]))
-    request = CutRequest((("A", spec),), Document.plain("the cat"), (Strategy.parse("router:layer=1"),))
+    request = CutRequest((("A", spec),), TextInput.plain("the cat"), (Strategy.parse("router:layer=1"),))
     scored = request.scores()[0].run(load)
     (asked,) = request.extras()
-    longer = FeatureQuery(ScoresQuery("A", spec, Document.plain("the cat sat on the mat")), asked.extra).run(load)
+    longer = FeatureQuery(ScoresQuery("A", spec, TextInput.plain("the cat sat on the mat")), asked.extra).run(load)
     with pytest.raises(MicroStepError, match="shorten the text"):
         request.sides([scored], {asked: longer})
     assert isinstance(request.sides([scored], {})[0], TokenizedText)

@@ -73,7 +73,7 @@ def test_template_arguments_of_a_link_reach_the_document(models, runs):
         models, a="sft", answer="It sat.", chat="true", template="enable_thinking=false template_date=2024-02-29"
     )
     assert not at.exception and not at.error
-    document = runs[0].document
+    document = runs[0].text.document
     assert document.arguments == (("enable_thinking", "false"),) and document.date == "2024-02-29"
     assert "it was not used" in shown(at)
     at.text_input(key="template").set_value("'open").run()

@@ -112,9 +112,9 @@ def test_a_sweep_runs_when_it_is_asked_for(models, runs):
 
 def test_an_example_is_continued_from_its_first_words(models, runs):
     at = opened(models, source="Example")
-    assert len(runs[0].document.text.split()) == 12
+    assert len(runs[0].text.document.text.split()) == 12
     at.segmented_control(key="prompt").set_value("whole text").run()
-    assert len(runs[1].document.text.split()) > 12
+    assert len(runs[1].text.document.text.split()) > 12
 
 
 def test_a_conversation_is_answered_without_its_answer(models, runs):

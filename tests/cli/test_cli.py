@@ -17,7 +17,7 @@ from analysis.uncertainty.scoring import score_document, token_table
 from analysis.view import View
 from model.hub.loading import ModelSpec, load
 from model.scoring.continuation import Sampling
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from tests.support.command import call
 
 TEXT = 'the cat "sat", <b>on</b>\nthe mat 🦆 12 + 30 = 42; =1+1'
@@ -30,7 +30,7 @@ def test_score_writes_the_table(models, tmp_path, monkeypatch, suffix):
     read = {"csv": pd.read_csv, "parquet": pd.read_parquet, "json": pd.read_json}[suffix]
     found, expected = (
         read(out),
-        token_table(score_document(load(ModelSpec(str(models["other"]))), Document.plain(TEXT))),
+        token_table(score_document(load(ModelSpec(str(models["other"]))), TextInput.plain(TEXT))),
     )
     assert list(found.columns) == list(expected.columns) and list(found["token"]) == list(expected["token"])
     np.testing.assert_allclose(found["entropy"], expected["entropy"], rtol=1e-6)
@@ -54,22 +54,24 @@ def test_compare_states_the_finding_and_writes_cells(models, tmp_path, monkeypat
     assert "B is" in (printed := capsys.readouterr().out) or "No clear difference" in printed
     assert call(monkeypatch, *words, "--answer", "It sat.", "--out", out) == 0
     assert {row["role"] for row in json.loads(out.read_text())} == {"all", "user", "assistant"}
-    request = ComparisonQuery(ModelSpec(str(models["base"])), ModelSpec(str(models["other"])), Document.plain(TEXT))
+    request = ComparisonQuery(ModelSpec(str(models["base"])), ModelSpec(str(models["other"])), TextInput.plain(TEXT))
     pd.testing.assert_frame_equal(pd.read_parquet(cells), cell_table(request.run(load)))
 
 
 REQUESTS = {
     "plain": {},
-    "chat": {"document": Document((Message("user", "the cat 'sat'?"), Message("assistant", "It sat."))), "chat": True},
+    "chat": {
+        "text": TextInput(Document((Message("user", "the cat 'sat'?"), Message("assistant", "It sat."))), chat=True)
+    },
     "own": {"new_tokens": 9, "sampling": Sampling(0.8, 0.9, 5)},
-    "bos": {"force_bos": True},
+    "bos": {"text": TextInput(Document.plain(TEXT), force_bos=True)},
 }
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
 def test_a_bundle_makes_itself_again(models, tmp_path, monkeypatch, kind):
     specs = {"a": ModelSpec(str(models["base"])), "b": ModelSpec(str(models["sft"]))}
-    request = ComparisonQuery(**{**specs, "document": Document.plain(TEXT), **REQUESTS[kind]})
+    request = ComparisonQuery(**{**specs, "text": TextInput.plain(TEXT), **REQUESTS[kind]})
     comparison = request.run(load)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.export.chrome", lambda: None)  # what static images need is tested in the browser
@@ -101,7 +103,7 @@ def test_a_bundle_makes_itself_again(models, tmp_path, monkeypatch, kind):
 def test_every_figure_draws_on_every_text(models, name):
     a, b = (ModelSpec(str(models[key])) for key in ("base", "other"))
     for text in ("a", "ab", TEXT, "the cat " * 200, "\x00\x1b[31m<script>\u202e"):
-        request = ComparisonQuery(a, b, Document.plain(text))
+        request = ComparisonQuery(a, b, TextInput.plain(text))
         comparison = request.run(load)
         for view in (View(), View("confidence", "nats", "dark", pinned=0)):
             drawn = draw(name, comparison, view)

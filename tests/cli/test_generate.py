@@ -12,7 +12,7 @@ from analysis.generation.result import Decoding
 from analysis.generation.tables import answer_table, is_timed
 from model.hub.loading import ModelSpec, load
 from model.scoring.continuation import Sampling
-from model.text.document import Document
+from model.text.document import TextInput
 from tests.support.command import call
 
 PROMPT = "the cat sat on <b>the</b> mat"
@@ -29,7 +29,7 @@ def test_a_row_a_token_equals_python(models, tmp_path, monkeypatch, capsys):
     words += ["--temperature", 0.7, "--top-p", 0.9, "--seed", 4, "--max-segment-length", 3, "--rule", "product"]
     assert call(monkeypatch, *words, "--out", out) == 0
     how = Decoding("product", 0.01, 3, False, 12, Sampling(0.7, 0.9, 4))
-    request = GenerationRequest(ModelSpec(str(models["base"])), Document.plain(PROMPT), how=how)
+    request = GenerationRequest(ModelSpec(str(models["base"])), TextInput.plain(PROMPT), how=how)
     pd.testing.assert_frame_equal(untimed(pd.read_parquet(out)), untimed(answer_table(request.run(load))))
     said = capsys.readouterr().err
     assert "untrained" in said and "12 tokens in" in said and list(tmp_path.iterdir()) == [out]

@@ -12,7 +12,7 @@ from analysis.segmentation.single import check_rule, gather, segment_table
 from analysis.uncertainty.scoring import score_document, token_table
 from model.hub.loading import ModelSpec, load
 from model.segmentation.segment import RULES, SegmentInputs, segment
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from tests.support.command import call
 
 TEXT = 'the cat "sat", <b>on</b>\nthe mat 🦆 12 + 30 = 42; the dog sleeps on and on'
@@ -27,10 +27,10 @@ def test_every_strategy_runs_and_equals_python(models, tmp_path, monkeypatch, ru
     words = ["segment", "--model", models[name], "--text", TEXT, "--strategy", rule, "--max-length", 3, "--out", out]
     assert call(monkeypatch, *words) == 0
     found, loaded = pd.read_parquet(out), load(ModelSpec(str(models[name])))
-    scored = token_table(score_document(loaded, Document.plain(TEXT)))
+    scored = token_table(score_document(loaded, TextInput.plain(TEXT)))
     pd.testing.assert_frame_equal(found[scored.columns], scored)
     assert list(found.columns[-3:]) == ["value", "starts_segment", "segment"]
-    ready = gather(loaded, Document.plain(TEXT), rule, check_rule(rule, {}, 3), 3)
+    ready = gather(loaded, TextInput.plain(TEXT), rule, check_rule(rule, {}, 3), 3)
     alone = segment(rule, ready.inputs, 3)
     assert found["starts_segment"].tolist() == alone.starts.tolist()
     assert found["segment"].tolist() == alone.segment.tolist()
@@ -134,9 +134,9 @@ def test_mistakes_end_with_one_line(models, monkeypatch, capsys, tmp_path):
 
 def test_gathering_leaves_out_what_the_rule_does_not_need(models):
     loaded = load(ModelSpec(str(models["base"])))
-    ready = gather(loaded, Document.plain(TEXT), "entropy", {}, how=FeatureOptions())
+    ready = gather(loaded, TextInput.plain(TEXT), "entropy", {}, how=FeatureOptions())
     assert ready.inputs.router is None and ready.inputs.attention_mass is None and ready.inputs.prompt is None
     table = segment_table(ready.scored, segment("entropy", ready.inputs))
     assert table["segment"].is_monotonic_increasing
     chat = Document((Message("user", "the cat"),))
-    assert gather(load(ModelSpec(str(models["sft"]))), chat, "entropy", {}, chat=True).inputs.prompt is None
+    assert gather(load(ModelSpec(str(models["sft"]))), TextInput(chat, chat=True), "entropy", {}).inputs.prompt is None

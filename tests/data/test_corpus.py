@@ -22,7 +22,7 @@ from data.corpus.store_writer import writing
 from model.errors import ExportError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
 from model.scoring.token_scores import score
-from model.text.document import Document
+from model.text.document import TextInput
 from model.text.encoding import encode
 from tests.support.tiny import CORPUS
 
@@ -180,7 +180,7 @@ def test_a_store_equals_scoring_each_document(models, tmp_path, data, name, batc
     rows = list(store.rows())
     assert [row.document for row in rows] == list(range(len(TEXTS)))
     for text, row in zip(TEXTS, rows, strict=True):
-        encoded = encode(Document.plain(text), loaded.tokenizer)
+        encoded = encode(TextInput.plain(text), loaded.tokenizer)
         (alone,) = score(loaded.model, [encoded.ids], prefix=encoded.prefix)
         np.testing.assert_array_equal(row.ids, encoded.ids)
         for each in SCORES:
@@ -201,7 +201,7 @@ def test_windows_cut_long_documents_and_are_scored_alone(loaded, tmp_path, data)
         assert [row.piece for row in pieces] == list(range(len(pieces)))
         assert "".join(row.text for row in pieces if row.text).startswith(text[:10])
         ids = np.concatenate([row.ids for row in pieces])
-        np.testing.assert_array_equal(ids, encode(Document.plain(text), loaded.tokenizer).ids)
+        np.testing.assert_array_equal(ids, encode(TextInput.plain(text), loaded.tokenizer).ids)
         for row in pieces:
             assert len(row.ids) <= 20 and row.document_tokens == len(ids)
             (alone,) = score(loaded.model, [row.ids.astype(np.int64)])
@@ -211,7 +211,7 @@ def test_windows_cut_long_documents_and_are_scored_alone(loaded, tmp_path, data)
 
 def test_longer_documents_lose_their_ends_and_the_store_says_so(loaded, tmp_path, data):
     store = make(loaded, data, tmp_path / "store", max_tokens=20)
-    totals = [len(encode(Document.plain(text), loaded.tokenizer)) for text in TEXTS]
+    totals = [len(encode(TextInput.plain(text), loaded.tokenizer)) for text in TEXTS]
     cut = [n - 20 for n in totals if n > 20]
     assert f"documents whose ends are left out: {len(cut)}, by {sum(cut):,} tokens" in store.notes
     assert [len(row.ids) for row in store.rows()] == [min(n, 20) for n in totals]

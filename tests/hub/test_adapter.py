@@ -15,7 +15,7 @@ from analysis.uncertainty.scoring import score_document
 from model.errors import ModelError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.model_info import chat_template_hash, tokenizer_hash
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from tests.support.tiny import CHAT_TEMPLATE, save_tiny, tiny_model, tiny_tokenizer
 
 HEADED = "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"
@@ -57,12 +57,12 @@ def test_an_adapter_is_read_in_its_own_chat_template(base: Path, tmp_path: Path)
     own.chat_template = HEADED
     own.save_pretrained(folder)
     for loaded in (adapter(base, folder), load(ModelSpec(str(folder), device="cpu"))):  # beside its base; named alone
-        scored = score_document(loaded, TALK, chat=True)
+        scored = score_document(loaded, TextInput(TALK, chat=True))
         assert scored.encoded.text == "### user:\nName a colour.\n\n### assistant:\nBlue.\n\n"
         assert loaded.facts.chat_template_hash == chat_template_hash(own)
         assert "the adapter's own chat template is used" in scored.notes
     plain = load(ModelSpec(str(base), device="cpu"))
-    found = compare(plain, loaded, TALK, chat=True)
+    found = compare(plain, loaded, TextInput(TALK, chat=True))
     assert "<|im_start|>" in found.a.encoded.text and found.divergences is None
     assert [found.document.text[a:b] for a, b in zip(found.cells.start, found.cells.end, strict=True)][-1] == "."
 

@@ -18,7 +18,7 @@ from model.hub.micro_step_io import OTHER_SOURCE, UNTRAINED
 from model.hub.model_info import MicroStepInfo
 from model.hub.wrap_base import micro_step_info, wrap
 from model.scoring.limited_history import limited_history
-from model.text.document import Document
+from model.text.document import Document, TextInput
 from tests.support.micro_steps import scramble
 
 TEXT = Document.plain("the cat sat on the mat, and the dog sat down")
@@ -74,13 +74,13 @@ def test_a_saved_model_says_what_it_is_and_loads_with_tokenizer_and_base(base, s
 
 def test_a_micro_step_model_is_scored_as_its_base(base, saved):
     loaded = load(ModelSpec(str(saved / "modules")))
-    found = compare(loaded, base, TEXT)
+    found = compare(loaded, base, TextInput(TEXT))
     np.testing.assert_array_equal(found.a.scores.entropy, found.b.scores.entropy)
     np.testing.assert_array_equal(found.a.scores.topk_ids, found.b.scores.topk_ids)
     assert any("its base" in note and "was scored" in note for note in found.a.notes)
-    both = compare_continuations(loaded, base, TEXT, 6)
+    both = compare_continuations(loaded, base, TextInput(TEXT), 6)
     np.testing.assert_array_equal(both.a.encoded.ids, both.b.encoded.ids)
-    encoded = encode_for(loaded, TEXT, chat=False)
+    encoded = encode_for(loaded, TextInput(TEXT))
     for extra in (AttentionFeature(), HiddenFeature(1)):
         ours, theirs = extra.gather(loaded, encoded), extra.gather(base, encoded)
         for name, value in ours.values.items():
@@ -94,7 +94,7 @@ def test_saved_modules_that_learned_nothing_are_called_untrained(models, base, t
     wrap(base).model.save_modules(tmp_path / "fresh", str(models["sft"]))
     loaded = load(ModelSpec(str(tmp_path / "fresh")))
     assert loaded.facts.micro_step.untrained and UNTRAINED in loaded.facts.approximations
-    assert UNTRAINED in score_document(loaded, TEXT).notes
+    assert UNTRAINED in score_document(loaded, TextInput(TEXT)).notes
 
 
 def test_other_folders_are_not_taken_for_one(models, tmp_path):

@@ -20,7 +20,7 @@ from analysis.uncertainty.figures import draw
 from analysis.uncertainty.summary import summarise
 from analysis.view import View
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode
 from tests.support.tiny import tiny_tokenizer
 
@@ -55,7 +55,7 @@ FAMILIES = ("bytelevel", "sentencepiece", "dummy", "offsets")
 @example(" ")
 def test_sums_over_cells_are_sums_over_tokens(left: str, right: str, text: str) -> None:
     """A token of no character was in no cell: its surprisal was lost, and bits per byte were too low."""
-    a, b = (encode(Document.plain(text), family(name)) for name in (left, right))
+    a, b = (encode(TextInput.plain(text), family(name)) for name in (left, right))
     nats_a, nats_b = (np.random.default_rng(0).random(len(tokens)) + 0.5 for tokens in (a, b))
     cells = common_cells(text, a, np.ones(len(a), bool), b, np.ones(len(b), bool))
     assert cells.sum_a(nats_a).sum() == pytest.approx(nats_a.sum(), rel=1e-12)
@@ -66,7 +66,7 @@ def test_sums_over_cells_are_sums_over_tokens(left: str, right: str, text: str) 
 
 def test_a_cell_is_not_scored_wholly_where_its_token_of_no_character_is_not() -> None:
     """Without BOS the lone space has no score, so that the character after it is not all that it cost."""
-    a = encode(Document.plain(DUMMY), family("dummy"))
+    a = encode(TextInput.plain(DUMMY), family("dummy"))
     assert (a.start[0], a.end[0]) == (0, 0)
     scored = np.arange(len(a)) > 0
     cells = common_cells(DUMMY, a, scored, a, scored)
@@ -82,7 +82,7 @@ def test_bits_per_byte_count_every_token(loaded: dict[str, LoadedModel]) -> None
     """4.561 bits per byte were told for 5.463 where a text began with a lone dummy space."""
     other = loaded["other"]
     dummy = replace(other, tokenizer=family("dummy"))
-    found = compare(dummy, dummy, Document.plain(DUMMY), force_bos=True)
+    found = compare(dummy, dummy, TextInput(Document.plain(DUMMY), force_bos=True))
     encoded, nats = found.a.encoded, found.a.scores.surprisal.astype(np.float64)
     assert encoded.end[0] == 0 and not np.isnan(nats).any()
     assert summarise(found).bits_per_byte.a == pytest.approx(nats.sum() / np.log(2) / len(DUMMY.encode()), rel=1e-6)
@@ -90,7 +90,7 @@ def test_bits_per_byte_count_every_token(loaded: dict[str, LoadedModel]) -> None
 
 def test_the_line_figure_tells_each_difference_once(loaded: dict[str, LoadedModel]) -> None:
     """A cell's difference stood on every token of a split character: 18.55 in all for 4.369."""
-    found = compare(loaded["base"], loaded["sft"], Document.plain("Hi 👩‍👩‍👧 日本"))
+    found = compare(loaded["base"], loaded["sft"], TextInput.plain("Hi 👩‍👩‍👧 日本"))
     cells, data = cell_table(found, "bits"), draw("line", found, View()).data
     assert cells["tokens_a"].max() > 1
     for side in ("A", "B"):
@@ -121,7 +121,7 @@ def test_the_end_token_is_a_token_and_no_text(loaded: dict[str, LoadedModel]) ->
 @pytest.mark.parametrize("name", ["strip", "line", "scatter", "distribution", "changes"])
 def test_a_role_holds_for_every_figure(loaded: dict[str, LoadedModel], name: str) -> None:
     """The figures scatter, changes and strip held all roles whatever was asked for."""
-    found = compare(loaded["base"], loaded["sft"], CHAT, chat=True)
+    found = compare(loaded["base"], loaded["sft"], TextInput(CHAT, chat=True))
     drawn = draw(name, found, View(role="assistant"))
     whole = draw(name, found, View()).data
     if name == "distribution":
@@ -139,7 +139,7 @@ def test_the_distribution_is_of_what_both_scored(loaded: dict[str, LoadedModel])
     """Where one model's context ended first, its tokens were set against all of the other's."""
     limit = loaded["base"].facts.context_length
     text = "the cat sat. " * limit
-    found = compare(loaded["base"], loaded["other"], Document.plain(text))
+    found = compare(loaded["base"], loaded["other"], TextInput.plain(text))
     assert found.a.encoded.source_end.max() != found.b.encoded.source_end.max() < len(text)
     data = draw("distribution", found, View()).data
     told, summary = data.groupby("model")["tokens"].sum(), summarise(found)

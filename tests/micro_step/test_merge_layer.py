@@ -30,7 +30,7 @@ from model.micro_step.macro_inputs import merged
 from model.micro_step.micro_decoder import layers_of
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.segment_layout import layout
-from model.text.document import Document
+from model.text.document import TextInput
 from tests.support.micro_steps import BASES, forced, micro_step, ragged, random_starts, scramble
 from tests.support.tiny import save_tiny, tiny_model, tiny_tokenizer
 
@@ -320,9 +320,7 @@ def test_the_views_read_what_the_model_reads(facts):
     model = micro_step(merge_layer=1, stop_head=True)
     micro = MicroStepInfo("merged", 4, "residual_softmax", 2, (1, 2, 3), True, None, None, False, 1)
     loaded = LoadedModel(ModelSpec("tiny"), replace(facts, micro_step=micro), model, tiny_tokenizer())
-    encoded, _ = encode_whole(
-        loaded, Document.plain("the cat sat on the mat, and the cat sat on the dog"), False, False
-    )
+    encoded, _ = encode_whole(loaded, TextInput.plain("the cat sat on the mat, and the cat sat on the dog"))
     reading = read(loaded, encoded, np.arange(len(encoded)) % 3 == 0, "test")
     starts = reading.token_starts
     model.base.set_attn_implementation("eager")

@@ -29,7 +29,7 @@ from model.scoring.limited_history import limited_history
 from model.scoring.token_scores import TokenScores, score, score_pair
 from model.segmentation.attention_features import attention_shares, router_turns
 from model.segmentation.micro_features import refined_confidences
-from model.text.document import Document
+from model.text.document import TextInput
 from tests.support.command import call
 from tests.support.micro_steps import micro_step
 from tests.support.tiny import BOS, save_tiny, tiny_model, tiny_tokenizer
@@ -301,7 +301,7 @@ def test_an_infinite_surprisal_is_said_and_stays_infinite(tmp_path: Path) -> Non
     a = load(ModelSpec(str(folder)))
     word = int(a.tokenizer(TEXT)["input_ids"][4])
     b = replace(a, model=impossible(word))
-    noted = score_document(b, Document.plain(TEXT))
+    noted = score_document(b, TextInput.plain(TEXT))
     assert any("1 of" in note and "probability 0" in note for note in noted.notes)
-    bits = summarise(compare(a, b, Document.plain(TEXT))).bits_per_byte
+    bits = summarise(compare(a, b, TextInput.plain(TEXT))).bits_per_byte
     assert np.isfinite(bits.a) and bits.b == np.inf and bits.gap.mean == np.inf and not bits.gap.clear

@@ -8,7 +8,7 @@ from analysis.uncertainty.scoring import score_document
 from data.samples import samples
 from model.hub.fetch import is_cached
 from model.hub.loading import ModelSpec, load
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode
 
 NAMES = ["smollm2-135m-instruct", "gemma-3-270m", "tiny-base", "tiny-sft"]
@@ -27,7 +27,7 @@ def test_scores_equal_transformers_in_float64(loaded, chat):
     """Ids as the tokenizer gives them, logits as the model gives them, the definitions in float64."""
     text = next(sample for sample in samples() if sample.kind == "code").messages[0][1]
     document = Document((Message("user", text[:300]), Message("assistant", "Yes: \U0001f986 = 2.")))
-    scored = score_document(loaded, document, chat=chat)
+    scored = score_document(loaded, TextInput(document, chat))
     tokenizer = loaded.tokenizer
     if scored.encoded.chat:
         turns = [{"role": m.role, "content": m.content} for m in document.messages]
@@ -59,7 +59,7 @@ def test_scores_equal_transformers_in_float64(loaded, chat):
 def test_every_sample_is_placed_exactly(loaded):
     for sample in samples():
         document = Document(tuple(Message(role, content) for role, content in sample.messages))
-        encoded = encode(document, loaded.tokenizer)
+        encoded = encode(TextInput(document), loaded.tokenizer)
         assert encoded.exact, sample.name
         covered = np.zeros(len(encoded.text), dtype=bool)
         for start, end in zip(encoded.start, encoded.end, strict=True):

@@ -23,7 +23,7 @@ from model.segmentation.segment import (
     segment_rows,
     word_starts,
 )
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
@@ -286,7 +286,7 @@ def test_a_split_character_after_a_space_stays_in_its_word():
 def test_every_token_outside_the_answer_is_a_segment():
     tokenizer, model = tiny_tokenizer(chat=True), tiny_model("llama")
     chat = Document((Message("user", "the quick brown fox"), Message("assistant", "jumps over the lazy dog, and on")))
-    encoded = encode(chat, tokenizer, chat=True)
+    encoded = encode(TextInput(chat, chat=True), tokenizer)
     (scores,) = score(model, [encoded.ids], prefix=encoded.prefix)
     inputs = SegmentInputs.of(scores, encoded, prompt_apart=True)
     found = segment("confidence", inputs, tau=0.0)

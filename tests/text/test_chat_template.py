@@ -15,7 +15,7 @@ from data.corpus.scoring import score_corpus
 from model.errors import ExportError, TextError
 from model.hub.loading import ModelSpec, load
 from model.text.chat_template import render
-from model.text.document import Document, Message, read_template_args, template_arguments
+from model.text.document import Document, Message, TextInput, read_template_args, template_arguments
 from model.text.encoding import encode
 from tests.support.templates import CHATML, DATED, DROPS_SYSTEM, DROPS_THINKING, LAST_THINKING, NO_SYSTEM, TOOLS
 from tests.support.tiny import save_tiny, tiny_tokenizer
@@ -64,7 +64,7 @@ def test_reasoning_that_a_template_drops_is_not_read():
     assert kept(document, found) == "What is 6 times 7?|It is 42."
     assert found.text.endswith("assistant\nIt is 42.<|im_end|>\n")
     assert found.notes == ("the chat template leaves out 36 characters of turn 2 (assistant): not read",)
-    encoded = encode(document, tokenizer_with(DROPS_THINKING), chat=True)
+    encoded = encode(TextInput(document, chat=True), tokenizer_with(DROPS_THINKING))
     dropped = document.text.index("<think>"), document.text.index("It is")
     own = encoded.source_start[encoded.source_start >= 0]
     assert not ((own >= dropped[0]) & (own < dropped[1])).any() and encoded.notes == found.notes
@@ -174,7 +174,7 @@ def test_tool_calls_are_the_templates_to_write_or_the_conversation_is_refused():
     found = read(document, TOOLS)
     assert '<call>weather {"city": "Riga"}</call>' in found.text and '"name": "weather"' in found.text
     assert kept(document, found) == "Rain?|rain|Yes."
-    encoded = encode(document, tokenizer_with(TOOLS), chat=True)
+    encoded = encode(TextInput(document, chat=True), tokenizer_with(TOOLS))
     at = found.text.index("<call>") + 3
     assert encoded.role[(encoded.start <= at) & (encoded.end > at)].tolist() == ["template"]
     with pytest.raises(TextError, match="does not write the tool calls of message 2"):
@@ -188,9 +188,9 @@ def test_a_refusal_says_which_of_a_and_b(tmp_path):
     b = dataclasses.replace(a, tokenizer=tokenizer_with("{{ messages[0].content | upper }}"))
     document = talk(("user", "hi"))
     with pytest.raises(TextError, match="^model B, .*rewrites"):
-        compare(a, b, document, chat=True)
+        compare(a, b, TextInput(document, chat=True))
     with pytest.raises(TextError, match="^odd: .*rewrites"):
-        encode_for(b, document, chat=True)
+        encode_for(b, TextInput(document, chat=True))
 
 
 def test_a_store_keeps_the_date_and_the_arguments_that_it_was_begun_with(tmp_path):

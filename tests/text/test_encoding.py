@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from model.errors import TextError
 from model.text.chat_template import render
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode, encode_reply, token_strings
 from tests.support.tiny import tiny_tokenizer
 
@@ -30,14 +30,14 @@ HOSTILE = [
 @pytest.mark.parametrize("kind", ["bytelevel", "sentencepiece"])
 @pytest.mark.parametrize("text", HOSTILE)
 def test_spans_tile_the_text(kind, text):
-    encoded = encode(Document.plain(text), tiny_tokenizer(kind=kind))
+    encoded = encode(TextInput.plain(text), tiny_tokenizer(kind=kind))
     assert_tiles(encoded, text)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_byte_level_spans_tile_any_text(text):
-    encoded = encode(Document.plain(text), tiny_tokenizer())
+    encoded = encode(TextInput.plain(text), tiny_tokenizer())
     assert encoded.exact
     assert_tiles(encoded, text)
 
@@ -57,7 +57,7 @@ def assert_tiles(encoded, text):
 
 
 def test_a_split_character_is_shown_whole_on_each_of_its_tokens():
-    encoded = encode(Document.plain("a🦆b"), tiny_tokenizer())
+    encoded = encode(TextInput.plain("a🦆b"), tiny_tokenizer())
     pieces = [shown for shown in encoded.display if "🦆" in shown]
     assert len(pieces) > 1 and encoded.continuation.sum() == len(pieces) - 1
     names = "".join(token_strings(tiny_tokenizer(), encoded.ids))
@@ -76,19 +76,19 @@ def test_trailing_space_stays_with_its_token_when_offsets_are_trimmed():
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     raw.train_from_iterator(["x;\ny;\nz" * 50], trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw)
-    assert ";\n" in encode(Document.plain("x;\ny"), tokenizer).display
+    assert ";\n" in encode(TextInput.plain("x;\ny"), tokenizer).display
 
 
 def test_bos_is_context_and_no_row():
     text = "hello there"
     plain, with_bos = tiny_tokenizer(), tiny_tokenizer(add_bos=True)
-    assert encode(Document.plain(text), plain).prefix == ()
-    encoded = encode(Document.plain(text), with_bos)
+    assert encode(TextInput.plain(text), plain).prefix == ()
+    encoded = encode(TextInput.plain(text), with_bos)
     assert encoded.prefix == (with_bos.bos_token_id,) and encoded.prefix[0] not in encoded.ids
-    assert encode(Document.plain(text), plain, force_bos=True).prefix == (plain.bos_token_id,)
+    assert encode(TextInput(Document.plain(text), force_bos=True), plain).prefix == (plain.bos_token_id,)
     plain.bos_token = None
     with pytest.raises(TextError, match="none"):
-        encode(Document.plain(text), plain, force_bos=True)
+        encode(TextInput(Document.plain(text), force_bos=True), plain)
 
 
 CHAT = Document((Message("system", "Be brief."), Message("user", " user "), Message("assistant", "Yes: 4.\n")))
@@ -96,7 +96,7 @@ CHAT = Document((Message("system", "Be brief."), Message("user", " user "), Mess
 
 def test_roles_and_source_spans_under_a_template():
     tokenizer = tiny_tokenizer(chat=True)
-    encoded = encode(CHAT, tokenizer, chat=True)
+    encoded = encode(TextInput(CHAT, chat=True), tokenizer)
     assert encoded.chat and set(encoded.role) == {"system", "user", "assistant", "template"}
     for i in range(len(encoded)):
         if encoded.role[i] != "template":
@@ -124,14 +124,14 @@ def test_template_that_strips_contents_or_refuses():
 
 
 def test_without_a_template_chat_reads_the_raw_text_and_says_so():
-    encoded = encode(CHAT, tiny_tokenizer(), chat=True)
+    encoded = encode(TextInput(CHAT, chat=True), tiny_tokenizer())
     assert not encoded.chat and encoded.text == CHAT.text
 
 
 def test_chat_bos_written_by_the_template_is_no_row():
     tokenizer = tiny_tokenizer(add_bos=True)
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    encoded = encode(Document.plain("hi there"), tokenizer, chat=True)
+    encoded = encode(TextInput(Document.plain("hi there"), chat=True), tokenizer)
     assert encoded.prefix == (tokenizer.bos_token_id,) and encoded.ids[0] != tokenizer.bos_token_id
 
 
@@ -142,8 +142,8 @@ def test_lone_surrogates_are_refused():
 
 def test_reply_tokens_follow_the_prompt():
     tokenizer = tiny_tokenizer()
-    prompt = encode(Document.plain("the cat"), tokenizer)
-    ids = encode(Document.plain(" sat 🦆"), tokenizer).ids
+    prompt = encode(TextInput.plain("the cat"), tokenizer)
+    ids = encode(TextInput.plain(" sat 🦆"), tokenizer).ids
     whole = encode_reply(prompt, ids, tokenizer)
     assert_tiles(whole, "the cat sat 🦆")
     assert list(whole.role[len(prompt) :]) == ["assistant"] * len(ids)

@@ -6,7 +6,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from model.scoring.token_scores import score
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
@@ -41,7 +41,7 @@ def test_surprisals_are_those_of_the_ids_that_transformers_feeds(single, before,
         log_p = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
     came = [-float(log_p[i - 1, ids[i]]) if i else np.nan for i in range(len(ids))]
 
-    encoded = encode(Document.plain(TEXT), tokenizer)
+    encoded = encode(TextInput.plain(TEXT), tokenizer)
     (scores,) = score(model, [encoded.ids], encoded.prefix)
     assert encoded.prefix == tuple(ids[:before]) and encoded.text == TEXT
     np.testing.assert_allclose(scores.surprisal, came[before : len(ids) - after], rtol=1e-4)
@@ -52,11 +52,14 @@ def test_a_template_that_writes_the_prefix_writes_it_once():
     tokenizer = tokenizer_with("<|im_start|> <s> $A")
     tokenizer.chat_template = "<|im_start|><s>{% for m in messages %}{{ m.content }}{% endfor %}"
     document = Document((Message("user", "Name a colour."),))
-    encoded = encode(document, tokenizer, chat=True)
+    encoded = encode(TextInput(document, chat=True), tokenizer)
     whole = tokenizer.apply_chat_template([{"role": "user", "content": "Name a colour."}], return_dict=False)
     assert [*encoded.prefix, *encoded.ids.tolist()] == whole and set(encoded.role) == {"user"}
 
 
 def test_a_forced_bos_stands_first():
-    assert encode(Document.plain(TEXT), tokenizer_with("<|im_start|> $A"), force_bos=True).prefix == (1, 4)
-    assert encode(Document.plain(TEXT), tokenizer_with("<|im_start|> <s> $A"), force_bos=True).prefix == (4, 1)
+    assert encode(TextInput(Document.plain(TEXT), force_bos=True), tokenizer_with("<|im_start|> $A")).prefix == (1, 4)
+    assert encode(TextInput(Document.plain(TEXT), force_bos=True), tokenizer_with("<|im_start|> <s> $A")).prefix == (
+        4,
+        1,
+    )

@@ -29,7 +29,7 @@ from model.causal_lm.forward import Progress, context_length
 from model.errors import TextError
 from model.hub.loading import LoadedModel
 from model.segmentation.segment import SegmentInputs
-from model.text.document import Document, Message
+from model.text.document import Document, Message, TextInput
 
 SAMPLES = "samples"
 
@@ -158,7 +158,7 @@ def _of_documents(
     ready = []
     notes: dict[str, None] = {}
     for i, document in enumerate(texts.documents):
-        found = gather(loaded, document, rule, given, most, FeatureOptions(), texts.chat)
+        found = gather(loaded, TextInput(document, texts.chat), rule, given, most, FeatureOptions())
         ready.append(found)
         notes |= dict.fromkeys(found.notes)
         if progress is not None:

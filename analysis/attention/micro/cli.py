@@ -74,9 +74,7 @@ class SegmentOptions:
         how = Decoding(self.rule, self.confidence, lossless=self.lossless, max_new_tokens=self.max_new_tokens)
         return MicroRequest(
             model.spec(loading),
-            text.document(),
-            text.chat,
-            text.force_bos,
+            text.input(),
             None if self.strategy is None else Strategy.parse(self.strategy),
             how if self.written else None,
             self.max_length,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from analysis.attention.micro.request import MicroRequest
 from analysis.attention.micro.result import MicroAttention
 from analysis.document_file import document_file
-from analysis.provenance import Provenance
+from analysis.provenance import Provenance, plain_values
 from analysis.query import apart_words, command_line, load_words, model_words, text_words
 from analysis.view import Theme
 
@@ -24,7 +24,7 @@ class MicroView:
 
 def origin(request: MicroRequest, found: MicroAttention, view: MicroView) -> Provenance:
     """Where a figure comes from."""
-    asked = dataclasses.asdict(request)
+    asked = plain_values(request)
     asked["strategy"] = None if request.strategy is None else str(request.strategy)
     return Provenance(
         command=lambda figure, out: command(figure, request, found, view, out),
@@ -32,7 +32,7 @@ def origin(request: MicroRequest, found: MicroAttention, view: MicroView) -> Pro
         view=dataclasses.asdict(view),
         models={"model": found.facts},
         notes={"model": (found.cut, *found.notes)},
-        files=dict([document_file(request.document)]),
+        files=dict([document_file(request.text.document)]),
         read={"model": found.encoded.text},
     )
 
@@ -41,7 +41,7 @@ def command(figure: str, request: MicroRequest, found: MicroAttention, view: Mic
     """The command line that makes the same figure, in a folder that holds the origin's files."""
     named = model_words("model", request.model, found.facts)
     words = ["micro-attention-figure", figure, *(word.replace("--model-", "--") for word in named)]
-    words += text_words(request.document, request.chat, request.force_bos)
+    words += text_words(request.text)
     words += load_words(request.model, (found.facts,))
     words += ["--strategy", str(request.strategy)] if request.strategy is not None else []
     if request.written is not None:

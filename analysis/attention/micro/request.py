@@ -22,7 +22,7 @@ from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.micro_step_io import UNTRAINED
 from model.hub.wrap_base import Wrapped, wrap
 from model.segmentation.segment import MAX_LENGTH, segment
-from model.text.document import Document
+from model.text.document import TextInput
 from model.text.encoding import EncodedText, encode_reply
 
 UNMERGED = "the base read the text token by token, as this model does when it drafts for it"
@@ -39,9 +39,7 @@ class MicroRequest:
     """
 
     model: ModelSpec
-    document: Document
-    chat: bool = False
-    force_bos: bool = False
+    text: TextInput
     strategy: Strategy | None = None
     written: Decoding | None = None
     max_length: int | None = None  # the most tokens of a segment; None: 4, or the model's M if that is less
@@ -56,7 +54,7 @@ class MicroRequest:
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: the text is scored, read in segments, and its weights are kept."""
         new = 0 if self.written is None else self.written.max_new_tokens
-        found = scoring_cost(loaded, self.document, self.chat, self.force_bos, new, passes=2.0)
+        found = scoring_cost(loaded, self.text, new, passes=2.0)
         micro, layers = loaded.facts.micro_step, loaded.facts.layers
         states, depth = (len(micro.context_layers), micro.micro_layers) if micro is not None else (4, 2)
         positions = (self.max_length or MAX_LENGTH) - 1
@@ -109,7 +107,7 @@ class MicroRequest:
         rule, given = (training.rule, dict(training.parameters))
         if self.strategy is not None:
             rule, given = self.strategy.name, self.strategy.parameters
-        found = gather(ready.loaded, self.document, rule, given, most, self.how, self.chat, self.force_bos, progress)
+        found = gather(ready.loaded, self.text, rule, given, most, self.how, progress)
         if self.strategy is None:
             starts, words = training.cut(found.inputs, most)
         else:
@@ -120,7 +118,7 @@ class MicroRequest:
         """The text and the model's answer to it, cut where it cut; the text itself is not merged."""
         assert self.written is not None
         how = replace(self.written, max_segment_length=most)
-        asked = GenerationRequest(self.model, self.document, self.chat, self.force_bos, how)
+        asked = GenerationRequest(self.model, self.text, how)
         run = asked.begin(ready, how, progress)
         run.write()
         found = run.so_far()

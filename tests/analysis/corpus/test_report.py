@@ -26,7 +26,7 @@ from model.errors import MicroStepError
 from model.hub.loading import ModelSpec, load
 from model.scoring.token_scores import score
 from model.segmentation.segment import MAX_LENGTH, SegmentInputs, segment
-from model.text.document import Document
+from model.text.document import Document, TextInput
 from model.text.encoding import encode
 from tests.support.command import call
 from tests.support.tiny import CORPUS
@@ -136,7 +136,7 @@ def test_the_inputs_of_a_store_are_those_of_its_texts(sources, model):
     whole, rows = source.tokens.inputs, source.tokens.rows
     split = continuation(rows)
     for i, text in enumerate(TEXTS):
-        encoded = encode(Document.plain(text), loaded.tokenizer)
+        encoded = encode(TextInput.plain(text), loaded.tokenizer)
         piece = slice(*rows.offsets[i : i + 2].tolist())
         np.testing.assert_array_equal(split[piece], encoded.continuation)
         (scores,) = score(loaded.model, [encoded.ids], prefix=encoded.prefix)
@@ -201,7 +201,7 @@ def test_the_prompt_is_left_out_as_in_the_report_on_one_text(models, tmp_path):
     options = CorpusOptions(chat=True)
     store = score_corpus(lambda: loaded, open_corpus(CorpusSpec(str(data))), tmp_path / "store", options)
     source = CorpusSource.read(store)
-    encoded = encode(Document(tuple(_messages(turns))), loaded.tokenizer, chat=True)
+    encoded = encode(TextInput(Document(tuple(_messages(turns))), chat=True), loaded.tokenizer)
     (scores,) = score(loaded.model, [encoded.ids])
     inputs = SegmentInputs.of(scores, encoded, prompt_apart=True)
     np.testing.assert_array_equal(source.tokens.inputs.prompt, inputs.prompt)
