@@ -1,11 +1,13 @@
-"""The notebooks in examples/ run, and are stored without outputs."""
+"""The notebooks in examples/ and the example of the README run."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "examples").glob("*.ipynb"))
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -15,3 +17,9 @@ def test_notebook_runs(path):
         if cell["cell_type"] == "code":
             assert not cell["outputs"], "store notebooks without outputs"
             exec(compile("".join(cell["source"]), str(path), "exec"), names)  # noqa: S102 - our own code
+
+
+def test_readme_example_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own code
+    assert "B is less sure" in capsys.readouterr().out
