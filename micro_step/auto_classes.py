@@ -18,12 +18,19 @@ def _register_configuration() -> None:
 
 
 def _register_model() -> None:
-    import model.micro_step.modeling as _  # noqa: F401
+    import model.hub.fetch as _
+    import model.micro_step.modeling as _  # noqa: F401, F811
+
+
+def _register_tokenizer() -> None:
+    import model.hub.fetch as _
+    import model.micro_step.tokenizer as _  # noqa: F401, F811
 
 
 _AFTER: dict[str, Callable[[], None]] = {
     "transformers.models.auto.configuration_auto": _register_configuration,
     "transformers.models.auto.modeling_auto": _register_model,
+    "transformers.models.auto.tokenization_auto": _register_tokenizer,
 }
 
 

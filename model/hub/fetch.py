@@ -134,7 +134,7 @@ def _local(entry: CatalogEntry) -> Path | None:
                 folder = None
         else:
             folder = ROOT / source.folder
-            folder = folder if find_problem(folder) is None else None
+            folder = folder if folder.is_dir() and find_problem(folder) is None else None
         if folder is not None:
             return folder
     return None

@@ -14,6 +14,11 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from model.hub.loading import load
+from model.hub.spec import ModelSpec
+from model.micro_step.modeling import MicroStepForCausalLM
+from model.micro_step.saving import save_modules
+
 ROOT = Path(__file__).parents[2]
 ROOMS = sorted(
     path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("tests", "micro_step")
@@ -112,13 +117,18 @@ def test_the_face_works_among_files_of_the_same_names(environment, tmp_path):
         assert "micro-step" in shown.stdout
 
 
-def test_checkpoints_open_where_transformers_was_imported_first():
+def test_a_folder_of_modules_opens_with_its_base_where_transformers_was_imported_first(tmp_path):
+    base = load(ModelSpec("tiny-base"))
+    save_modules(MicroStepForCausalLM.from_base(base.model), tmp_path / "modules", "tiny-base", None, None)
     code = (
-        "from transformers import AutoModelForCausalLM\nimport micro_step\n"
-        "print(type(AutoModelForCausalLM.from_pretrained('data/demo/micro-step-tiny')).__name__)"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\nimport micro_step\n"
+        f"model = AutoModelForCausalLM.from_pretrained({str(tmp_path / 'modules')!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(tmp_path / 'modules')!r})\n"
+        "print(type(model).__name__, tokenizer('Once upon')['input_ids'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.stdout.strip() == "MicroStepForCausalLM", done.stderr
+    expected = base.tokenizer("Once upon")["input_ids"]
+    assert done.stdout.strip() == f"MicroStepForCausalLM {expected}", done.stderr
 
 
 def test_the_ranges_of_the_package_hold_the_pins_that_are_tested():

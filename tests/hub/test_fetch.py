@@ -397,3 +397,10 @@ model.cli.main()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "Stopped; nothing was left half-written.\n"
+
+
+def test_weights_that_an_installed_package_leaves_out_are_not_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(model.hub.fetch, "ROOT", tmp_path)
+    assert not is_cached("micro-step-smollm2-135m")
+    with pytest.raises(ModelNotFound, match="source tree"):
+        fetch("micro-step-smollm2-135m")
