@@ -14,17 +14,17 @@ from types import ModuleType
 
 
 def _register_configuration() -> None:
-    import model.micro_step.configuration as _  # noqa: F401
+    from model.micro_step import configuration  # noqa: F401
 
 
 def _register_model() -> None:
-    import model.hub.fetch as _
-    import model.micro_step.modeling as _  # noqa: F401, F811
+    from model.hub import fetch  # noqa: F401 - it finds bases by the names of the catalog
+    from model.micro_step import modeling  # noqa: F401
 
 
 def _register_tokenizer() -> None:
-    import model.hub.fetch as _
-    import model.micro_step.tokenizer as _  # noqa: F401, F811
+    from model.hub import fetch  # noqa: F401 - it finds bases by the names of the catalog
+    from model.micro_step import tokenizer  # noqa: F401
 
 
 _AFTER: dict[str, Callable[[], None]] = {
