@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.attention.figures import FIGURES as ATTENTION_FIGURES
 from analysis.attention.figures import draw as draw_attention
 from analysis.attention.layer import LayerAttention
+from analysis.attention.maps import MapWindow, window
 from analysis.attention.overview import Overview
 from analysis.attention.pooling import Pool
 from analysis.attention.positions import AttentionPositions, check_heads, check_layers
@@ -38,8 +41,8 @@ from model.hub.loading import ModelSpec
 from model.segmentation.segment import MAX_LENGTH
 
 
-class _Attention:
-    """Attention of one model or two: runs a model for what a figure shows, and keeps the answers."""
+class AttentionMaps:
+    """Attention of one model or two on a text: runs a model for what is asked of it, and keeps the answers."""
 
     def __init__(self, request: AttentionRequest, models: Models) -> None:
         self.request, self.models = request, models
@@ -47,6 +50,25 @@ class _Attention:
         self.readings: list[AttentionPositions] = [each.run(models.load) for each in self.asked]
         self._overviews: dict[PositionsQuery, Overview] = {}
         self._layers: dict[LayerQuery | RolloutQuery, LayerAttention | Rollout] = {}
+
+    def __repr__(self) -> str:
+        names = ", ".join(each.facts.name for each in self.readings)
+        return f"AttentionMaps({names}, {len(self.readings[0]):,} {self.readings[0].unit}s)"
+
+    def weights(self, layer: int, head: int | None = None, *, number: int = 0) -> NDArray[np.float32]:
+        """[queries, keys] the weights of a layer in full, as transformers' eager attention gives them.
+
+        Args:
+            layer: from 0.
+            head: from 0. None: the mean of all heads.
+            number: of the model, where there are two: 0 is A, 1 is B.
+
+        Raises:
+            MicroStepError: there is no such layer or head.
+        """
+        view = AttentionView(layer=layer, head=head or 0, source="mean" if head is None else "head")
+        rows = rows_at(self.layer(number, view), view)
+        return np.nan_to_num(window(rows, MapWindow.of(rows.size, None, None)))
 
     def overview(self, number: int) -> Overview:
         """All layers and heads of one of the models."""
@@ -101,7 +123,7 @@ def attention(
     pool: Pool = "max",
     chat: bool = False,
     force_bos: bool = False,
-) -> Result[tuple[AttentionPositions, ...]]:
+) -> Result[AttentionMaps]:
     """Look at the attention of all layers and heads.
 
     Args:
@@ -117,7 +139,8 @@ def attention(
 
     Returns:
         A row a layer and head in `table`, with statistics that are means over queries. Figures take layer, head,
-        source, level, queries and keys; another layer may run the model again.
+        source, level, queries and keys; another layer may run the model again. `raw.weights(layer, head)` is a map in
+        full.
 
     Raises:
         MicroStepError: the model or the text cannot be read, or the two models do not read the same tokens.
@@ -130,7 +153,7 @@ def attention(
     features = FeatureOptions(prompt_apart=prompt_apart)
     read = as_text_input(text, chat, force_bos)
     request = AttentionRequest(tuple(named), read, chosen, max_length, features, pool)
-    found = _Attention(request, models)
+    found = AttentionMaps(request, models)
     first = found.readings[0]
     names = " and ".join(reading.facts.name for reading in found.readings)
 
@@ -139,7 +162,7 @@ def attention(
 
     return Result(
         "attention",
-        tuple(found.readings),
+        found,
         tuple(ATTENTION_FIGURES),
         AttentionView(),
         found.table,

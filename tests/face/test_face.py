@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -106,6 +107,15 @@ def test_a_bundle_holds_the_command_that_makes_the_figure_again(models, tmp_path
     assert (tmp_path / "figure.csv").read_bytes() == expected
     assert result.export(tmp_path / "data.csv", "values").read_bytes() == expected
     assert b"plotly" in result.export(tmp_path / "figure.html", "values").read_bytes()
+
+
+def test_weights_of_attention_are_those_of_the_command(models, tmp_path, monkeypatch):
+    maps = ms.attention(models["base"], TEXT).raw
+    for head, words in ((1, ("--head", 1)), (None, ())):
+        out = tmp_path / "map.npz"
+        asked = ("attention", "--model", models["base"], "--text", TEXT, "--layer", 1, *words, "--out", out)
+        assert call(monkeypatch, *asked) == 0
+        np.testing.assert_array_equal(maps.weights(1, head), np.load(out)["attention"])
 
 
 def test_models_and_texts_are_taken_as_they_come(models):

@@ -72,7 +72,8 @@ def packages(environment: Path) -> Path:
 def test_one_package_comes_with_all_its_files(environment):
     site = packages(environment)
     held = {path.name for path in site.iterdir()} - {"others.pth"}
-    assert held == {"micro_step", "micro_step-0.1.0.dist-info"}
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert held == {"micro_step", f"micro_step-{version}.dist-info"}
     missing = []
     for folder, place in [(ROOT / "micro_step", site / "micro_step")] + [
         (ROOT / room, site / "micro_step" / room) for room in ROOMS
