@@ -1,29 +1,57 @@
-"""The command line of the benchmarks. Here its commands are put together."""
+"""The command line of the benchmarks. Torch waits until a benchmark is run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
 import typer
 
-from benchmarks import (
-    account_cli,
-    attention,
-    decode_cli,
-    drafts_cli,
-    families_cli,
-    harness,
-    score_cli,
-    segment,
-    train_cli,
-)
-from model.terminal import run
+from analysis.options import flatten_options
+from benchmarks import options
+from benchmarks.families import cli as families_cli
+from benchmarks.options import Out
+from benchmarks.report import check_out, show, write
+from benchmarks.speed import cli as speed_cli
+from model.terminal import progress_bar, run
+
+MEASURED: dict[str, tuple[str, type]] = {  # command: the module whose `measure` takes the options
+    "score": ("benchmarks.score", options.ScoreOptions),
+    "segment": ("benchmarks.segment", options.SegmentOptions),
+    "drafts": ("benchmarks.speed.drafts", options.DraftsOptions),
+    "harness": ("benchmarks.harness", options.HarnessOptions),
+    "train-step": ("benchmarks.train_step", options.TrainStepOptions),
+    "train": ("benchmarks.train", options.TrainOptions),
+    "attention": ("benchmarks.attention", options.AttentionOptions),
+}
 
 app = typer.Typer(
     help="Measure speed and memory beside the alternatives.", no_args_is_help=True, pretty_exceptions_enable=False
 )
-for each in (score_cli, segment, decode_cli, account_cli, drafts_cli, harness, train_cli, attention, families_cli):
-    app.add_typer(each.commands)
 
 
 def main() -> None:
     """Run the command line."""
     run(app)
+
+
+def command(module: str, kind: type) -> Callable[..., None]:
+    """The command that measures, shows the reports, and writes them."""
+
+    def measure(given: Any, out: Out = None) -> None:
+        check_out(out)
+        with progress_bar() as tell:
+            report = import_module(module).measure(given, tell)
+        for each in report if isinstance(report, list) else [report]:
+            show(each)
+        write(report, out)
+
+    measure.__doc__, measure.__annotations__ = kind.__doc__, {"given": kind, "out": Out, "return": None}
+    return flatten_options(measure)
+
+
+for name, (module, kind) in MEASURED.items():
+    app.command(name)(command(module, kind))
+for each in (speed_cli, families_cli):
+    app.add_typer(each.commands)

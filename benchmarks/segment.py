@@ -1,4 +1,4 @@
-"""Time of segmenting stored scores, every score-based rule beside a plain Python loop, and of the solver.
+"""Time of segmenting stored scores, each rule of scores beside a plain Python loop, and of the solver.
 
 The loop reads Python floats from lists, which is the fastest that a loop can do, and must give the same boundaries.
 All of it runs on one core.
@@ -7,20 +7,21 @@ All of it runs on one core.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 
-from benchmarks.output import Out, check_out, columns, show, write
+from benchmarks.options import SegmentOptions
+from benchmarks.timing import seconds_of, spread
 from model.errors import MicroStepError
-from model.segmentation.segment import MAX_LENGTH, RULES, SegmentInputs, segment
+from model.segmentation.segment import RULES, SegmentInputs, segment
 from model.segmentation.solver import solve
-from model.terminal import progress_bar
+from model.terminal import Tell
 
 _SCORE_BASED = tuple(name for name, rule in RULES.items() if rule.needs <= {"scores"})
 _ROW = 1000  # tokens of a text
@@ -42,13 +43,13 @@ def stored_scores(tokens: int, seed: int = 0) -> SegmentInputs:
 def naive(rule: str, inputs: SegmentInputs, max_length: int, parameters: dict[str, float]) -> NDArray[np.bool_]:
     """[N] boundaries by a loop over tokens."""
     opens = _formula(rule, inputs, parameters)
-    first, found, begin = inputs.row_starts.tolist(), [], 0
+    row_starts, starts, begin = inputs.row_starts.tolist(), [], 0
     for t in range(len(inputs)):
-        start = first[t] or t - begin >= max_length or opens(begin, t)
-        found.append(start)
+        start = row_starts[t] or t - begin >= max_length or opens(begin, t)
+        starts.append(start)
         if start:
             begin = t
-    return np.array(found, dtype=bool)
+    return np.array(starts, dtype=bool)
 
 
 def _formula(rule: str, inputs: SegmentInputs, p: dict[str, float]) -> Opens:
@@ -76,85 +77,44 @@ def _formula(rule: str, inputs: SegmentInputs, p: dict[str, float]) -> Opens:
     return formulas[rule]
 
 
-def benchmark(tokens: int, solved_tokens: int, repeats: int, max_length: int = MAX_LENGTH) -> dict[str, Any]:
-    """A row a rule: seconds to segment, by us and by the loop, and to solve for a mean length.
-
-    Args:
-        tokens: stored scores that are segmented.
-        solved_tokens: stored scores that are solved on.
-        repeats: of our own timings; the loop runs once.
-        max_length: M.
+def measure(options: SegmentOptions, tell: Tell) -> dict[str, Any]:
+    """A row a rule: seconds to segment, by us and by the loop, which runs once, and to solve for a mean length.
 
     Raises:
         MicroStepError: the loop and the rule disagree.
     """
     rows = []
-    for rule in _SCORE_BASED:
-        seconds, solving = [], []
-        for _ in range(repeats):
-            inputs = stored_scores(tokens)  # anew: what inputs keep between calls is computed in the first
-            begin = time.perf_counter()
-            found = segment(rule, inputs, max_length)
-            seconds.append(time.perf_counter() - begin)
-            few = stored_scores(solved_tokens)
-            begin = time.perf_counter()
-            solved = solve(rule, few, _TARGET, max_length)
-            solving.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
-        expected = naive(rule, inputs, max_length, dict(found.parameters))
-        loop = time.perf_counter() - begin
-        if not np.array_equal(found.starts, expected):
-            raise MicroStepError(f"{rule}: the loop gives other boundaries")
-        rows.append(
-            {
-                "rule": rule,
-                "seconds": {"median": median(seconds), "max": max(seconds)},
-                "loop_seconds": loop,
-                "solve_seconds": {"median": median(solving), "max": max(solving)},
-                "mean_length": float(found.lengths.mean()),
-                "solved_length": solved.mean_length,
-            }
-        )
+    for number, rule in enumerate(_SCORE_BASED):
+        tell(f"segmenting by {rule}", number / len(_SCORE_BASED))
+        rows.append(_row(rule, options))
     return {
         "benchmark": "segment",
-        "tokens": tokens,
-        "solved_tokens": solved_tokens,
-        "max_length": max_length,
+        **asdict(options),
         "target_length": _TARGET,
-        "repeats": repeats,
         "numpy": np.__version__,
         "rows": rows,
     }
 
 
-commands = typer.Typer()
-
-
-@commands.command("segment")
-def segment_command(
-    tokens: Annotated[int, typer.Option(min=1, help="Stored scores to segment.")] = 1_000_000,
-    solved_tokens: Annotated[int, typer.Option(min=1, help="Stored scores to solve on.")] = 100_000,
-    repeats: Annotated[int, typer.Option(min=1, help="Times that each is run.")] = 3,
-    max_length: Annotated[int, typer.Option(min=3, help="The most tokens that a segment has.")] = MAX_LENGTH,
-    out: Out = None,
-) -> None:
-    """Time of segmenting stored scores beside a plain loop, and of solving for a mean length."""
-    check_out(out)
-    with progress_bar() as tell:
-        tell("segmenting", None)
-        report = benchmark(tokens, solved_tokens, repeats, max_length)
-    solving = f"solve {solved_tokens:,}"
-    table = columns("rule", f"s for {tokens:,}", "loop", "x", solving, "mean length", "solved for")
-    for row in report["rows"]:
-        seconds = row["seconds"]["median"]
-        table.add_row(
-            row["rule"],
-            f"{seconds:.3f}",
-            f"{row['loop_seconds']:.2f}",
-            f"{row['loop_seconds'] / seconds:.0f}",
-            f"{row['solve_seconds']['median']:.3f}",
-            f"{row['mean_length']:.2f}",
-            f"{row['solved_length']:.3f}",
+def _row(rule: str, options: SegmentOptions) -> dict[str, Any]:
+    seconds, solving = [], []
+    for _ in range(options.repeats):
+        inputs = stored_scores(options.tokens)  # anew: what inputs keep between calls is computed in the first
+        taken, ours = seconds_of(partial(segment, rule, inputs, options.max_length))
+        seconds.append(taken)
+        taken, solved = seconds_of(
+            partial(solve, rule, stored_scores(options.solved_tokens), _TARGET, options.max_length)
         )
-    show("", table)
-    write([report], out)
+        solving.append(taken)
+    loop_seconds, expected = seconds_of(partial(naive, rule, inputs, options.max_length, dict(ours.parameters)))
+    if not np.array_equal(ours.starts, expected):
+        raise MicroStepError(f"{rule}: the loop gives other boundaries")
+    return {
+        "rule": rule,
+        "seconds": spread(seconds),
+        "loop_seconds": loop_seconds,
+        "faster": loop_seconds / median(seconds),
+        "solve_seconds": spread(solving),
+        "mean_length": float(ours.lengths.mean()),
+        "solved_length": solved.mean_length,
+    }

@@ -13,21 +13,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.measure import device_name, in_fresh_process, spread, version
-from benchmarks.score import bundled_text
-from benchmarks.train_step import cut
+from benchmarks.options import TrainOptions
+from benchmarks.texts import bundled_ids
+from benchmarks.timing import device_name, environment, in_fresh_process, in_rounds, ratios, spread
+from benchmarks.train_step import random_starts
 from data.run_folder import RunFacts, StageFacts
 from data.training_rows import TokenRows
-from model.errors import TextError
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.quiet import quiet
+from model.terminal import Tell
 from trainer.batches.hidden_state_cache import states_of
 from trainer.batches.loader import Chosen, DraftFeed, RowFeed
 from trainer.draft_objective import DraftObjective
@@ -36,6 +38,7 @@ from trainer.recipe import Recipe
 from trainer.setup import RunSetup, build_model, objective_over_rows
 
 RATE = 1e-4
+TRAINER = "Trainer"  # transformers' own
 
 
 @dataclass(frozen=True)
@@ -62,129 +65,91 @@ CONTENDERS = (
 )
 
 
-def train(
-    name: str,
-    rows: int = 8,
-    prompt: int = 64,
-    tokens: int = 192,
-    length: float = 2.0,
-    precision: str = "bfloat16",
-    steps: int = 3,
-    repeats: int = 3,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """Measure one base: what was run on what, and a row a contender.
-
-    Args:
-        name: of the base.
-        rows: of a step.
-        prompt: tokens of each that are not learnt.
-        tokens: of each that are.
-        length: mean length of a segment.
-        precision: float32 or bfloat16 (autocast).
-        steps: that are timed in each round, after one that is not.
-        repeats: rounds.
-        device: cpu or cuda.
-    """
-    given = (name, rows, prompt, tokens, length, precision, steps, repeats, device)
-    report: dict[str, Any] = in_fresh_process(timed, *given)
+def measure(options: TrainOptions, tell: Tell) -> dict[str, Any]:
+    """What was run on what, and a row a contender."""
+    tell(f"{options.model}: {options.repeats} rounds of {options.steps} steps", None)
+    report: dict[str, Any] = in_fresh_process(timed, options)
     return report
 
 
 # --- in the fresh process
 
 
-def timed(
-    name: str,
-    rows: int,
-    prompt: int,
-    tokens: int,
-    length: float,
-    precision: str,
-    steps: int,
-    repeats: int,
-    device: str,
-) -> dict[str, Any]:
+def timed(options: TrainOptions) -> dict[str, Any]:
     """The report."""
-    made = _rows(name, rows * (steps + 1), prompt, tokens, length)
-    rates: dict[str, list[float]] = {each: [] for each in ("Trainer", *(each.name for each in CONTENDERS))}
+    rows = _rows(options)
     with tempfile.TemporaryDirectory() as folder:
-        ways: list[tuple[str, Callable[[Path], float]]] = [
-            ("Trainer", lambda out: _theirs(name, made, rows, precision, steps, device, out))
-        ]
+        new_folder = (Path(folder) / f"run-{number}" for number in count())
+        runs: dict[str, Callable[[], float]] = {TRAINER: lambda: _theirs(options, rows, next(new_folder))}
         for each in CONTENDERS:
-            ways.append((each.name, _ours(each, name, made, rows, precision, steps, device, Path(folder) / "states")))
-        for turn in range(repeats):
-            for i, (who, run) in enumerate(ways[turn % 2 :] + ways[: turn % 2]):
-                rates[who].append(run(Path(folder) / f"{turn}-{i}"))
-    first = rates["Trainer"]
-    told = {each.name: each.computes for each in CONTENDERS}
-    told["Trainer"] = "transformers' Trainer: plain fine-tuning, all weights"
+            ours = _ours(each, options, rows, Path(folder) / "states")
+            runs[each.name] = lambda ours=ours: ours(next(new_folder))  # type: ignore[misc]
+        rates = in_rounds(runs, options.repeats)
+    computes = {each.name: each.computes for each in CONTENDERS}
+    computes[TRAINER] = "transformers' Trainer: plain fine-tuning, all weights"
     return {
         "benchmark": "train",
-        "model": name,
-        "precision": precision,
-        "device": device_name(device),
-        "rows_of_step": rows,
-        "prompt_tokens": prompt,
-        "response_tokens": tokens,
-        "mean_length": made.mean_length,
-        "steps": steps,
-        "repeats": repeats,
-        "threads": torch.get_num_threads(),
-        "versions": {package: version(package) for package in ("torch", "transformers", "accelerate")},
+        "model": options.model,
+        "precision": options.precision,
+        "device": device_name(options.device),
+        "rows_of_step": options.rows,
+        "prompt_tokens": options.prompt,
+        "response_tokens": options.tokens,
+        "mean_length": rows.mean_length,
+        "steps": options.steps,
+        "repeats": options.repeats,
+        **environment("torch", "transformers", "accelerate"),
         "rows": [
             {
-                "way": who,
-                "computes": told[who],
-                "tokens_per_second": spread(rates[who]),
-                "ratio": spread([a / b for a, b in zip(rates[who], first, strict=True)]),
+                "way": name,
+                "computes": computes[name],
+                "tokens_per_second": spread(rate),
+                "ratio": ratios(rate, rates[TRAINER]),
             }
-            for who in rates
+            for name, rate in rates.items()
         ],
     }
 
 
-def _rows(name: str, count: int, prompt: int, tokens: int, length: float) -> TokenRows:
-    tokenizer = load(ModelSpec(name)).tokenizer
-    width = prompt + tokens
-    ids = tokenizer(bundled_text(count * width), add_special_tokens=False)["input_ids"][: count * width]
-    if len(ids) < count * width:
-        raise TextError(f"the bundled text has {len(ids)} tokens, {count * width} are needed; use fewer rows or tokens")
+def _rows(options: TrainOptions) -> TokenRows:
+    """The rows of one round, all of one width."""
+    number, width = options.rows * (options.steps + 1), options.width
+    ids = bundled_ids(load(ModelSpec(options.model)).tokenizer, number * width)
     chance = random.Random(0)
-    starts = [[True] * (prompt - 1) + cut(tokens + 1, length, chance) for _ in range(count)]
-    learnt = np.tile(np.arange(width) >= prompt, count)
-    return TokenRows(np.array(ids), learnt, np.array(starts).ravel(), np.arange(count + 1) * width, np.arange(count))
+    starts = [
+        [True] * (options.prompt - 1) + random_starts(options.tokens + 1, options.length, chance) for _ in range(number)
+    ]
+    learnt = np.tile(np.arange(width) >= options.prompt, number)
+    return TokenRows(np.array(ids), learnt, np.array(starts).ravel(), np.arange(number + 1) * width, np.arange(number))
 
 
-def _theirs(name: str, made: TokenRows, rows: int, precision: str, steps: int, device: str, out: Path) -> float:
+def _theirs(options: TrainOptions, rows: TokenRows, out: Path) -> float:
     """Tokens per second of transformers' Trainer."""
     from transformers import Trainer as TheirTrainer
     from transformers import TrainerCallback, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
     class Clock(TrainerCallback):  # type: ignore[misc]
-        ends: list[float] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            self.ends: list[float] = []
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.ends.append(time.monotonic())
 
-    width = int(made.lengths[0])
-    examples = []
-    for i in range(len(made)):
-        ids, learnt = (values.reshape(-1, width)[i] for values in (made.ids, made.learnt))
-        labels = np.where(learnt, ids, -100)
-        examples.append({"input_ids": ids.tolist(), "attention_mask": [1] * width, "labels": labels.tolist()})
-    model = load(ModelSpec(name, dtype="float32", device=device)).model.requires_grad_(True)
+    ids, learnt = (values.reshape(-1, options.width) for values in (rows.ids, rows.learnt))
+    examples = [
+        {"input_ids": row.tolist(), "attention_mask": [1] * len(row), "labels": label.tolist()}
+        for row, label in zip(ids, np.where(learnt, ids, -100), strict=True)
+    ]
+    model = load(ModelSpec(options.model, dtype="float32", device=options.device)).model.requires_grad_(True)
     clock = Clock()
-    clock.ends = []
     arguments = TrainingArguments(
         output_dir=str(out),
-        per_device_train_batch_size=rows,
-        max_steps=steps + 1,
+        per_device_train_batch_size=options.rows,
+        max_steps=options.steps + 1,
         learning_rate=RATE,
-        bf16=precision == "bfloat16",
-        use_cpu=device == "cpu",
+        bf16=options.precision == "bfloat16",
+        use_cpu=options.device == "cpu",
         report_to=[],
         save_strategy="no",
         logging_strategy="steps",
@@ -197,7 +162,7 @@ def _theirs(name: str, made: TokenRows, rows: int, precision: str, steps: int, d
         theirs = TheirTrainer(model=model, args=arguments, train_dataset=examples, callbacks=[clock])
         theirs.remove_callback(PrinterCallback)
         theirs.train()
-    return rows * width * steps / (clock.ends[-1] - clock.ends[0])
+    return options.rows * options.width * options.steps / (clock.ends[-1] - clock.ends[0])
 
 
 @dataclass(frozen=True)
@@ -207,11 +172,11 @@ class _InOrder(RowFeed):
     size: int = 1
 
     def steps(self) -> Iterator[Chosen]:
-        """See `Feed`."""
+        """One batch after the other."""
         yield from (np.arange(a, a + self.size) for a in range(0, len(self.train), self.size))
 
     def held_out(self) -> Sequence[Chosen]:
-        """None."""
+        """No rows are held out."""
         return []
 
 
@@ -222,51 +187,53 @@ class _PositionsInOrder(DraftFeed):
     size: int
 
     def steps(self) -> Iterator[Chosen]:
-        """See `Feed`."""
+        """The positions of one batch after the other."""
         for a in range(0, len(self.train.rows), self.size):
             inside = np.flatnonzero((self.train.row >= a) & (self.train.row < a + self.size))
             yield inside[:: self.recipe.draft.every]
 
     def held_out(self) -> Sequence[Chosen]:
-        """None."""
+        """No rows are held out."""
         return []
 
 
-def _ours(
-    who: Contender, name: str, made: TokenRows, rows: int, precision: str, steps: int, device: str, states: Path
-) -> Callable[[Path], float]:
-    """What gives the tokens per second of our trainer."""
-    said = dict(who.recipe)
-    stage = {"name": "only", "steps": steps + 1, "rates": said.pop("rates"), "decay": "constant", "warmup": 0}
-    recipe = Recipe.model_validate(
-        {
-            "name": "benchmark", "base": {"name": name}, "data": {"mix": "bundled"}, "stages": (stage,),
-            "precision": precision, "log_every": 1, "checkpoint": {"every": 10**9}, "batch": {"tokens": 10**9}, **said,
-        },
-        strict=False,
-    )  # fmt: skip
+def _ours(contender: Contender, options: TrainOptions, rows: TokenRows, states: Path) -> Callable[[Path], float]:
+    """What gives the tokens per second of our trainer, run in a new folder."""
+    given = dict(contender.recipe)
+    stage = {"name": "only", "steps": options.steps + 1, "rates": given.pop("rates"), "decay": "constant", "warmup": 0}
+    fixed = {
+        "name": "benchmark",
+        "base": {"name": options.model},
+        "data": {"mix": "bundled"},
+        "stages": (stage,),
+        "precision": options.precision,
+        "log_every": 1,
+        "checkpoint": {"every": 10**9},
+        "batch": {"tokens": 10**9},
+    }
+    recipe = Recipe.model_validate(fixed | given, strict=False)
+    silent = lambda message, fraction: None  # noqa: E731
 
     def run(out: Path) -> float:
-        silent = lambda message, fraction: None  # noqa: E731
-        model, tokenizer, _ = build_model(recipe, device, silent, made)
+        model, tokenizer, _ = build_model(recipe, options.device, silent, rows)
         objective: torch.nn.Module
-        once = np.ones(len(made), dtype=np.int64)
-        feed: Any = _InOrder(recipe, made, once, made, size=rows)
+        once = np.ones(len(rows), dtype=np.int64)
+        feed: Any = _InOrder(recipe, rows, once, rows, size=options.rows)
         if recipe.objective != "draft":
             objective = objective_over_rows(model)
         else:
             assert isinstance(model, MicroStepForCausalLM)
-            stored = states_of(model, made, states, {"rows": len(made)}, silent)
+            stored = states_of(model, rows, states, {"rows": len(rows)}, silent)
             draft = DraftObjective(model)
-            objective, feed = draft, _PositionsInOrder(recipe, stored, once, stored, draft.drafted, rows)
-        most = getattr(model.config, "max_segment_length", 1)
+            objective, feed = draft, _PositionsInOrder(recipe, stored, once, stored, draft.drafted, options.rows)
+        max_length = getattr(model.config, "max_segment_length", 1)
+        stages = (StageFacts("only", 1, options.steps + 1, {}),)
         facts = RunFacts(
-            "benchmark", recipe.objective, name, None, "bundled", "", steps + 1,
-            (StageFacts("only", 1, steps + 1, {}),), {}, 0.0, 0, {},
-        )  # fmt: skip
-        built = RunSetup(recipe, objective, model, tokenizer, feed, facts, (), most)
-        done = Trainer(built, out, accelerator_for(recipe, device), silent).run()
+            "benchmark", recipe.objective, options.model, None, "bundled", "", options.steps + 1, stages, {}, 0.0, 0, {}
+        )
+        built = RunSetup(recipe, objective, model, tokenizer, feed, facts, (), max_length)
+        done = Trainer(built, out, accelerator_for(recipe, options.device), silent).run()
         seconds = done.lines[-1].seconds - done.lines[0].seconds
-        return float(rows * int(made.lengths[0]) * steps / seconds)
+        return float(options.rows * options.width * options.steps / seconds)
 
     return run

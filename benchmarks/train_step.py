@@ -1,33 +1,30 @@
 """Time and memory of forward and backward through a micro_step model, beside the base's own training step.
 
-The same tokens for all: rows of one prompt token and N response tokens, cut into segments of random lengths. Time: all
+The same tokens for all: rows of one prompt token and N response tokens, in segments of random lengths. Time: all
 in one process and in rounds, each once a round in turning order. Memory: each in a process of its own, by how much
 resident memory grew at its peak over the loaded model, gradients included.
 """
 
 from __future__ import annotations
 
-import gc
 import random
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure import highest, in_fresh_process, in_turn, resident, seconds_of, spread, version
-from benchmarks.score import bundled_text
+from benchmarks.options import TrainStepOptions
+from benchmarks.texts import bundled_ids
+from benchmarks.timing import environment, in_fresh_process, in_rounds, peak_growth, ratios, seconds_of, spread
 from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.forward import body
-from model.errors import TextError
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.terminal import Tell
 
-MOST = 4  # M
-PRECISIONS = ("float32", "bfloat16")  # bfloat16: autocast, weights and gradients in float32
+MAX_LENGTH = 4  # M
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,11 @@ class TrainBatch:
     ids: Tensor  # [B, 1 + N]
     labels: Tensor  # [B, 1 + N], -100 at the prompt token
     starts: Tensor  # [B, 1 + N] bool
+
+    @property
+    def start(self) -> TrainBatch:
+        """The first 32 tokens of the first row, to warm up with."""
+        return TrainBatch(self.ids[:1, :32], self.labels[:1, :32], self.starts[:1, :32])
 
 
 @dataclass(frozen=True)
@@ -73,51 +75,31 @@ STEPS = (
 )
 
 
-def train_step(
-    name: str,
-    rows: int = 8,
-    tokens: int = 512,
-    length: float = 2.0,
-    precision: str = "float32",
-    repeats: int = 3,
-    memory: bool = True,
-    tell: Tell = lambda message, fraction: None,
-) -> dict[str, Any]:
-    """Measure one model: what was run on what, and a row a step.
-
-    Args:
-        name: of the base, around which fresh modules are put.
-        rows: B.
-        tokens: N response tokens of each row.
-        length: mean length of a segment, from 1 to 4.
-        precision: one of `PRECISIONS`.
-        repeats: rounds of the timing.
-        memory: measure it as well.
-        tell: told what is being done.
-    """
-    given = (name, rows, tokens, length, precision)
-    report = in_fresh_process(timed_steps, *given, repeats)
+def measure(options: TrainStepOptions, tell: Tell) -> dict[str, Any]:
+    """What was run on what, and a row a step. Fresh modules are put around the model."""
+    tell(f"{options.model}: timing {options.repeats} rounds", None)
+    report: dict[str, Any] = in_fresh_process(timed_steps, options)
     for row in report["rows"]:
         tell(f"memory of {row['step']}", None)
-        row["peak_bytes"] = in_fresh_process(peak_of_step, *given, row["step"]) if memory else None
+        row["peak_bytes"] = in_fresh_process(peak_of_step, options, row["step"]) if options.memory else None
     base = report["rows"][0]["peak_bytes"]
     for row in report["rows"]:
         row["peak_ratio"] = row["peak_bytes"] / base if base else None
     return report
 
 
-def cut(count: int, mean: float, chance: random.Random) -> list[bool]:
-    """Where segments of 1 to M tokens start in a row of so many: random lengths of this mean, the first of one token.
+def random_starts(count: int, mean: float, chance: random.Random) -> list[bool]:
+    """[count] Where segments of 1 to M tokens start: random lengths of this mean, the first segment of one token.
 
     Each token after the first goes on with one probability until the segment has M.
     """
-    low, high = 0.0, 1.0
+    low, high = 0.0, 1.0  # of p, the probability that a segment goes on
     for _ in range(40):  # 1 + p + p^2 + p^3 = mean
         middle = (low + high) / 2
-        low, high = (middle, high) if sum(middle**i for i in range(MOST)) < mean else (low, middle)
+        low, high = (middle, high) if sum(middle**i for i in range(MAX_LENGTH)) < mean else (low, middle)
     starts, length = [True, True], 1
     while len(starts) < count:
-        goes_on = length < MOST and chance.random() < low
+        goes_on = length < MAX_LENGTH and chance.random() < low
         starts.append(not goes_on)
         length = length + 1 if goes_on else 1
     return starts[:count]
@@ -126,33 +108,28 @@ def cut(count: int, mean: float, chance: random.Random) -> list[bool]:
 # --- in the fresh process
 
 
-def timed_steps(name: str, rows: int, tokens: int, length: float, precision: str, repeats: int) -> dict[str, Any]:
+def timed_steps(options: TrainStepOptions) -> dict[str, Any]:
     """All but the peaks of a report."""
-    model, batch = _ready(name, rows, tokens, length)
-    seconds: dict[str, list[float]] = {step.name: [] for step in STEPS}
-    small = TrainBatch(batch.ids[:1, :32], batch.labels[:1, :32], batch.starts[:1, :32])
+    model, batch = _ready(options)
     for step in STEPS:
-        _take(step, model, small, precision)
-    for turn in range(repeats):
-        for step in (STEPS[i] for i in in_turn(turn, len(STEPS))):
-            seconds[step.name].append(_take(step, model, batch, precision))
-    first = seconds[STEPS[0].name]
+        _take(step, model, batch.start, options.precision)
+    runs = {step.name: lambda step=step: _take(step, model, batch, options.precision) for step in STEPS}
+    seconds = in_rounds(runs, options.repeats)
     return {
         "benchmark": "train-step",
-        "model": name,
-        "precision": precision,
-        "rows_of_batch": rows,
-        "response_tokens": tokens,
-        "mean_length": rows * (tokens + 1) / int(batch.starts.sum()),
-        "threads": torch.get_num_threads(),
-        "repeats": repeats,
-        "versions": {package: version(package) for package in ("torch", "transformers")},
+        "model": options.model,
+        "precision": options.precision,
+        "rows_of_batch": options.rows,
+        "response_tokens": options.tokens,
+        "mean_length": batch.starts.numel() / int(batch.starts.sum()),
+        "repeats": options.repeats,
+        **environment("torch", "transformers"),
         "rows": [
             {
                 "step": step.name,
                 "computes": step.computes,
                 "seconds": spread(seconds[step.name]),
-                "ratio": spread([a / b for a, b in zip(seconds[step.name], first, strict=True)]),
+                "ratio": ratios(seconds[step.name], seconds[STEPS[0].name]),
                 "peak_bytes": None,
             }
             for step in STEPS
@@ -160,46 +137,35 @@ def timed_steps(name: str, rows: int, tokens: int, length: float, precision: str
     }
 
 
-def peak_of_step(name: str, rows: int, tokens: int, length: float, precision: str, step: str) -> int:
+def peak_of_step(options: TrainStepOptions, step: str) -> int:
     """Bytes by which resident memory grows at a step's peak over the loaded model."""
-    model, batch = _ready(name, rows, tokens, length)
+    model, batch = _ready(options)
     (chosen,) = (known for known in STEPS if known.name == step)
     with torch.no_grad():
-        chosen.loss(model, TrainBatch(batch.ids[:1, :32], batch.labels[:1, :32], batch.starts[:1, :32]))
-    gc.collect()
-    before = resident()
-    _take(chosen, model, batch, precision)
-    return max(0, highest() - before)
+        chosen.loss(model, batch.start)
+    return peak_growth(lambda: _take(chosen, model, batch, options.precision))
 
 
-def _ready(name: str, rows: int, tokens: int, length: float) -> tuple[MicroStepForCausalLM, TrainBatch]:
-    loaded = load(ModelSpec(name, dtype="float32", device="cpu"))
+def _ready(options: TrainStepOptions) -> tuple[MicroStepForCausalLM, TrainBatch]:
+    loaded = load(ModelSpec(options.model, dtype="float32", device="cpu"))
     torch.manual_seed(0)
-    model = MicroStepForCausalLM.from_base(loaded.model, loaded.tokenizer, max_segment_length=MOST)
+    model = MicroStepForCausalLM.from_base(loaded.model, loaded.tokenizer, max_segment_length=MAX_LENGTH)
     model.train()
-    count = rows * (tokens + 1)
-    text = bundled_text(count)
-    ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"][:count]
-    if len(ids) < count:
-        raise TextError(f"the bundled text has {len(ids)} tokens, and {count} are needed; use fewer rows or tokens")
-    chance = random.Random(0)
-    batched = torch.tensor(ids).view(rows, tokens + 1)
-    labels = batched.clone()
+    rows, width = options.rows, options.tokens + 1
+    ids = torch.tensor(bundled_ids(loaded.tokenizer, rows * width)).view(rows, width)
+    labels = ids.clone()
     labels[:, 0] = -100
-    return model, TrainBatch(batched, labels, torch.tensor([cut(tokens + 1, length, chance) for _ in range(rows)]))
+    chance = random.Random(0)
+    starts = [random_starts(width, options.length, chance) for _ in range(rows)]
+    return model, TrainBatch(ids, labels, torch.tensor(starts))
 
 
 def _take(step: Step, model: MicroStepForCausalLM, batch: TrainBatch, precision: str) -> float:
     """Seconds of one forward and backward pass."""
     model.trainable(*(("new",) if step.frozen else ("new", "base")))
-    model.zero_grad(set_to_none=True)
-    gc.collect()
 
     def run() -> None:
-        context: AbstractContextManager[Any] = nullcontext()
-        if precision == "bfloat16":
-            context = torch.autocast("cpu", torch.bfloat16)
-        with context:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             loss = step.loss(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
 

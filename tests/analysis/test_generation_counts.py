@@ -7,7 +7,10 @@ import torch
 
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Decoding
-from benchmarks.decode import decode, setting
+from benchmarks.speed.compare import compare
+from benchmarks.speed.decoders import load_models
+from benchmarks.speed.options import AnswerOptions, ModelOptions
+from benchmarks.speed.prompts import prompt_ids
 from data.distill.run import DistillOptions, Prompt
 from data.distill.writing import AnswerWriter
 from model.decoding.generation_config import end_ids
@@ -182,9 +185,10 @@ def test_the_base_beside_a_model_ends_where_the_model_does(beside):
     asked = GenerationRequest(ModelSpec(beside), TextInput.plain("the cat"), how=Decoding(tau=1.1, max_new_tokens=24))
     found = asked.run(lambda spec: loaded)
     assert found.agreement.equal and len(found.micro) < 24
-    made = setting(beside, ["the cat", "a dog"], 24)
-    report = decode(made, confidence=1.1, repeats=1, rivals=())
-    assert report["agreement"] == report["nll_ratio"] == report["rows"][1]["identical"] == 1
+    models = load_models(ModelOptions(model=[beside]))
+    prompts = {"made": [prompt_ids(text, models.tokenizer) for text in ("the cat", "a dog")]}
+    report = compare(models, prompts, AnswerOptions(confidence="1.1", max_new_tokens=24, repeats=1))
+    assert report["agreement"] == report["nll_ratio"] == report["rows"][1]["identical"][0] == 1
     writer = AnswerWriter(loaded, DistillOptions(max_new_tokens=24))
     (answer,) = writer.answer([Prompt("s", 0, (Message("user", "the cat"),))], 0, lambda tokens, answers: None)
     assert answer.ended and end_ids(writer._model) == end_ids(loaded.model)

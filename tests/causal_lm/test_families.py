@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.families import measure, tiny_tokenizer
-from benchmarks.families_cli import page
-from benchmarks.family_models import FAMILIES, tiny_family
+from benchmarks.families.cli import page
+from benchmarks.families.features import measure, tiny_tokenizer
+from benchmarks.families.tiny_models import FAMILIES, tiny_family
 from evals.harness import RecordedLM
 from model.causal_lm.attention_layers import readable, whole_maps
 from model.causal_lm.padding import left_padded, padding_is_bound
@@ -87,7 +87,7 @@ def test_a_band_is_not_claimed_where_no_mask_binds(family):
 @pytest.mark.parametrize("family", ["bert", "xlnet", "prophetnet"])
 def test_what_reads_both_ways_is_refused(family, tmp_path, monkeypatch):
     """Its scores had seen the token that they are of."""
-    monkeypatch.setattr("benchmarks.family_models.DECODER", "no_such_option")  # as an encoder is saved
+    monkeypatch.setattr("benchmarks.families.tiny_models.DECODER", "no_such_option")  # as an encoder is saved
     tiny_family(family).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=f"{family} changes its prediction"):

@@ -24,7 +24,7 @@ from analysis.attention.positions import encode_whole, read
 from analysis.attribution.targets import problem
 from analysis.uncertainty.compare import continued
 from analysis.uncertainty.scoring import ScoredText, score_document, score_limited
-from benchmarks.family_models import VOCABULARY, tiny_family
+from benchmarks.families.tiny_models import VOCABULARY, tiny_family
 from model.causal_lm.padding import left_padded
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load

@@ -1,4 +1,4 @@
-"""The batches of an account as they are measured, a JSON line each, so that one that is stopped can be gone on with."""
+"""The batches of a comparison as they are measured, a JSON line each, so that one that was stopped can be resumed."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.speed.decoders import BatchAnswers
 from data.corpus.store_writer import append, refuse_other
 from model.errors import ExportError
 
-FORMAT = "micro_step account 1"
+FORMAT = "micro_step decode 1"
+Place = tuple[int, int, int, int]  # batch size, round, batch, decoder
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one way wrote to one batch."""
+    """What one decoder wrote to one batch, and how long it took."""
 
     seconds: float
-    rows: list[list[int]]  # the new ids of each prompt
-    passes: list[int]  # of the base, for each prompt
+    answers: BatchAnswers
 
 
-class Kept:
-    """Measured batches by prompts at a time, way and number; in a file, if there is a path."""
+class BatchLog:
+    """Measured batches by their place; in a file, if there is a path."""
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
-        """Begin a file, or go on with one.
+        """Begin a file, or resume one.
 
         Args:
             path: of the file; None: nothing is kept beyond this process.
@@ -36,13 +37,13 @@ class Kept:
         Raises:
             ExportError: it was begun with other settings, is no such file, or cannot be written.
         """
-        self._path, self._there = path, dict[tuple[int, int, int], Measured]()
+        self._path, self._measured = path, dict[Place, Measured]()
         self.sittings = 1
         if path is None:
             return
         whole = _whole_lines(path)
         if not whole:
-            _write(path, [{"format": FORMAT, **settings}], 0)
+            self._write({"format": FORMAT, **settings}, 0)
             return
         try:
             head, *lines = map(json.loads, whole.decode().splitlines())
@@ -52,28 +53,35 @@ class Kept:
                 if "sitting" in line:
                     self.sittings = line["sitting"]
                 else:
-                    place = line.pop("size"), line.pop("way"), line.pop("batch")
-                    self._there[place] = Measured(**line)
+                    size, turn, batch, decoder = line["place"]
+                    answers = BatchAnswers(**line["answers"])
+                    self._measured[size, turn, batch, decoder] = Measured(line["seconds"], answers)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ExportError(f"{path} holds no account that could be gone on with ({error}); name another") from None
+            raise ExportError(f"{path} holds no comparison that could be resumed ({error}); name another") from None
         now = json.loads(json.dumps(settings))
         refuse_other(path, ((name, head.get(name), now[name]) for name in now), "name another file")
         self.sittings += 1
-        _write(path, [{"sitting": self.sittings}], len(whole))
+        self._write({"sitting": self.sittings}, len(whole))
 
-    def get(self, size: int, way: int, batch: int) -> Measured | None:
-        """A batch that was measured, if it was."""
-        return self._there.get((size, way, batch))
+    def __contains__(self, place: Place) -> bool:
+        return place in self._measured
 
-    def put(self, size: int, way: int, batch: int, measured: Measured) -> None:
+    def __getitem__(self, place: Place) -> Measured:
+        return self._measured[place]
+
+    def put(self, place: Place, measured: Measured) -> None:
         """Keep a batch.
 
         Raises:
             ExportError: it cannot be written.
         """
-        self._there[size, way, batch] = measured
+        self._measured[place] = measured
+        self._write({"place": place, **asdict(measured)})
+
+    def _write(self, record: dict[str, Any], size: int | None = None) -> None:
+        """Add a record to the file, behind its first `size` bytes."""
         if self._path is not None:
-            _write(self._path, [{"size": size, "way": way, "batch": batch, **asdict(measured)}], None)
+            append(self._path, (json.dumps(record) + "\n").encode(), size, "what was measured before stays")
 
 
 def _whole_lines(path: Path) -> bytes:
@@ -85,8 +93,3 @@ def _whole_lines(path: Path) -> bytes:
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror}") from None
     return content[: content.rfind(b"\n") + 1]
-
-
-def _write(path: Path, records: list[dict[str, Any]], size: int | None) -> None:
-    content = "".join(json.dumps(record) + "\n" for record in records).encode()
-    append(path, content, size, "what was measured before stays")

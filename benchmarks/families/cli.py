@@ -1,4 +1,4 @@
-"""`python -m benchmarks families`: test every family of transformers in its own process; write a Markdown table."""
+"""`python -m benchmarks families`: every family of transformers in a process apart, and the table in Markdown."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.errors import ExportError, MicroStepError
+from benchmarks.report import check_out, write
+from model.errors import MicroStepError
 from model.terminal import progress_bar
 
 if TYPE_CHECKING:
-    from benchmarks.families import Family
+    from benchmarks.families.features import Family
 
 commands = typer.Typer()
 
@@ -34,63 +35,58 @@ _TITLES = {
 }
 
 
-@commands.command()
-def families(
-    family: Annotated[list[str] | None, typer.Option(help="Only these families, as transformers' model_type.")] = None,
+@commands.command("families")
+def families_command(
+    family: Annotated[list[str] | None, typer.Option(help="Only these, as transformers' model_type.")] = None,
     out: Annotated[Path | None, typer.Option(help="A .md file to write the table to.")] = None,
     kept: Annotated[
-        Path | None, typer.Option(help="A .jsonl file with earlier measurements to reuse; new ones are added.")
+        Path | None, typer.Option(help="A .jsonl file of what was measured: added to, and not measured again.")
     ] = None,
 ) -> None:
-    """Test every feature on tiny random models of all families; write a table of what works (takes minutes)."""
-    from benchmarks.family_models import FAMILIES
+    """What works with which family of models: tiny random models of all, put through every feature (some minutes)."""
+    from benchmarks.families.tiny_models import FAMILIES
 
-    if out is not None and (out.suffix.lower() != ".md" or not out.parent.is_dir()):
-        raise ExportError(f"{out} cannot be written: give a .md file in an existing folder")
+    check_out(out, ".md")
     unknown = [name for name in family or () if name not in FAMILIES]
     if unknown:
         raise MicroStepError(f"transformers has no causal language model of family {unknown[0]!r}")
     chosen = family or list(FAMILIES)
-    there = _read(kept)
-    missing = [name for name in chosen if name not in there]
+    measured = _read(kept)
+    missing = [name for name in chosen if name not in measured]
     with progress_bar() as tell:
         for i, each in enumerate(_measured(missing)):
-            there[each.name] = each
+            measured[each.name] = each
             if kept is not None:
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(each)) + "\n")
             tell(each.name, (i + 1) / len(missing))
-    found = [there[name] for name in chosen]
-    text = page(found)
+    families = [measured[name] for name in chosen]
+    text = page(families)
     if out is None:
         typer.echo(text)
-    else:
-        part = out.with_name(out.name + ".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(out)
-        typer.echo(str(out))
-    faults = [f"{each.name} ({', '.join(each.faults)})" for each in found if each.faults]
+    write(text, out)
+    faults = [f"{each.name} ({', '.join(each.faults)})" for each in families if each.faults]
     if faults:
         raise MicroStepError(
-            f"{len(faults)} families have features that are neither correct nor refused: {faults[0]} ..."
+            f"{len(faults)} families have features that are neither right nor refused: {faults[0]} ..."
         )
 
 
 def _read(kept: Path | None) -> dict[str, Family]:
-    from benchmarks.families import Family
+    from benchmarks.families.features import Family
 
     if kept is None or not kept.is_file():
         return {}
     try:
-        said = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
-        return {each["name"]: Family(**{**each, "faults": tuple(each["faults"])}) for each in said}
+        records = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+        return {each["name"]: Family(**{**each, "faults": tuple(each["faults"])}) for each in records}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MicroStepError(f"{kept} is not a file of family measurements: {error}") from None
+        raise MicroStepError(f"{kept} is no file of families that were measured: {error}") from None
 
 
 def _measured(names: Sequence[str]) -> Iterator[Family]:
-    """Measure the families in turn, in a process that is restarted when a family ends it."""
-    from benchmarks.families import Family
+    """Each family in turn, in a process that is started anew where one ends it."""
+    from benchmarks.families.features import Family
 
     pool = None
     for name in names:
@@ -109,7 +105,7 @@ def _measure(name: str) -> Family:
     import torch
     import transformers
 
-    from benchmarks.families import measure
+    from benchmarks.families.features import measure
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -119,7 +115,7 @@ def _measure(name: str) -> Family:
 
 
 def page(found: Sequence[Family]) -> str:
-    """Build the table, with its reasons numbered below it."""
+    """The table, and its reasons numbered below it."""
     import transformers
 
     reasons: dict[str, int] = {}
@@ -140,28 +136,24 @@ def page(found: Sequence[Family]) -> str:
         [
             "# Families of models",
             "",
-            f"transformers {transformers.__version__} has a causal language model for {len(found)} families; {scored}"
-            " of them can be scored. For each family a tiny random model was made from the configuration class, saved,"
-            " loaded and run through every feature:",
+            f"All {len(found)} families for which transformers {transformers.__version__} has a causal language model,"
+            f" of which {scored} are scored. A tiny random model of each was made from its configuration class, saved,"
+            " loaded and put through every feature by",
             "",
             "```",
             "python -m benchmarks families --out docs/models.md",
             "```",
             "",
-            "*yes* means that the numbers equal a reference.",
-            "",
-            "- **score, continue**: entropy, confidence, surprisal and rank of every token equal those of the family's"
-            " own whole `forward`, in float64 where the family runs in it.",
-            "- **generate**: greedy output is what that `forward` gives, and a row alone gives the same output as in a"
-            " padded batch.",
-            "- **attention maps**: the cell names the layers that have them.",
-            "- **attribution**: F is the entropy of the scores, and it has a gradient.",
-            "- **history by a mask** (`banded`): a wide band changes nothing, and tokens outside the reach of a narrow"
-            " band have no effect. `exact` and `strided` need no mask and work wherever scoring does.",
+            "*yes*: its numbers equal a reference. Scores and continuations: entropy, confidence, surprisal and rank of"
+            " every token, against the family's own whole `forward`, in float64 where it can be run so. Generation:"
+            " greedy output is what that `forward` writes, and a row alone writes what it writes in a padded batch."
+            " Attention maps: of which layers. Attribution: F is the entropy that is scored, and has a gradient."
+            " History by a mask (`banded`): a wide band changes nothing, and what is out of a narrow one's reach has no"
+            " effect; `exact` and `strided` need no mask and work wherever scoring does.",
             "",
             *lines,
             "",
-            "Reasons:",
+            "Why not:",
             "",
             *(f"{number}. {reason}" for reason, number in reasons.items()),
             "",

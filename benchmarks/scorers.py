@@ -1,6 +1,6 @@
 """The ways to score a text that are compared, each as its users would write it.
 
-A method takes a loaded model and one text, computes, and throws the result away. Nothing here measures.
+A scorer takes a loaded model and one text, computes, and throws the result away. Nothing here measures.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
-class Method:
+class Scorer:
     """One way to score a text."""
 
     name: str
@@ -60,10 +60,10 @@ def excerpt(loaded: LoadedModel, text: str, n: int) -> Excerpt:
     Raises:
         TextError: the text has fewer than two tokens.
     """
-    found = loaded.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    if len(found["input_ids"]) < 2:
+    encoding = loaded.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    if len(encoding["input_ids"]) < 2:
         raise TextError("the text has fewer than two tokens; give a longer one")
-    end = found["offset_mapping"][:n][-1][1]
+    end = encoding["offset_mapping"][:n][-1][1]
     ids = loaded.tokenizer(text[:end], add_special_tokens=False)["input_ids"]
     whole = loaded.tokenizer(text[:end])["input_ids"]
     lead = len(whole) - len(ids)
@@ -106,11 +106,11 @@ def _minicons(loaded: LoadedModel, text: Excerpt) -> object:
     return scorer.token_score(text.text, surprisal=True)
 
 
-BARE = Method("bare", "model(input_ids): body and LM head, logits [N, V], no scores", _bare, 1)
-METHODS = (
+BARE = Scorer("bare", "model(input_ids): body and LM head, logits [N, V], no scores", _bare, 1)
+SCORERS = (
     BARE,
-    Method("discarded", "the same, LM head in our chunks, logits thrown away", _discarded, 0),
-    Method("ours", f"entropy, confidence, margin, surprisal, rank, top-{TOP_K}", _ours, 0),
-    Method("naive", "the same scores from whole [N, V] arrays", _naive, 4),
-    Method("minicons", "surprisal alone: token_score(text, surprisal=True)", _minicons, 3, package="minicons"),
+    Scorer("discarded", "the same, LM head in our chunks, logits thrown away", _discarded, 0),
+    Scorer("ours", f"entropy, confidence, margin, surprisal, rank, top-{TOP_K}", _ours, 0),
+    Scorer("naive", "the same scores from whole [N, V] arrays", _naive, 4),
+    Scorer("minicons", "surprisal alone: token_score(text, surprisal=True)", _minicons, 3, package="minicons"),
 )

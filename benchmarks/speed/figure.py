@@ -1,4 +1,4 @@
-"""The account of trained models as one figure: what a macro step writes, how fast, and how near to the base."""
+"""A comparison over tau as one figure: what a macro step writes, how fast, and how near to the base."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw(report: dict[str, Any]) -> go.Figure:
     """A panel a quantity over tau, a line a model and number of prompts at a time, with 95% intervals.
 
     Args:
-        report: what `benchmarks.account.account` gives.
+        report: what `benchmarks.speed.compare.compare` gives.
     """
     figure = make_subplots(2, 2, subplot_titles=[title for _, title in PANELS], vertical_spacing=0.14)
     rows = [row for row in report["rows"] if row["tau"] is not None]

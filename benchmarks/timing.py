@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import PackageNotFoundError
@@ -42,11 +43,24 @@ def in_turn(turn: int, count: int) -> list[int]:
     return [(turn + i) % count for i in range(count)]
 
 
-def seconds_of(run: Callable[[], Result]) -> tuple[float, Result]:
-    """Wall-clock seconds of a call, and what it gave."""
+def in_rounds(runs: Mapping[str, Callable[[], Result]], repeats: int) -> dict[str, list[Result]]:
+    """What each run gives in every round; all run once a round in turning order, so that disturbances fall on all."""
+    names = list(runs)
+    given: dict[str, list[Result]] = {name: [] for name in names}
+    for turn in range(repeats):
+        for name in (names[i] for i in in_turn(turn, len(names))):
+            gc.collect()
+            given[name].append(runs[name]())
+    return given
+
+
+def seconds_of(run: Callable[[], Result], device: str = "cpu") -> tuple[float, Result]:
+    """Wall-clock seconds of a call until the device has done all, and what the call gave."""
+    settle(device)
     start = time.perf_counter()
-    found = run()
-    return time.perf_counter() - start, found
+    given = run()
+    settle(device)
+    return time.perf_counter() - start, given
 
 
 def settle(device: str) -> None:
@@ -73,15 +87,34 @@ def spread(values: Sequence[float] | None) -> dict[str, Any] | None:
     return {"median": median(values), "min": min(values), "max": max(values), "each": list(values)}
 
 
-def version(package: str) -> str | None:
-    """The installed version, if it is."""
+def ratios(values: Sequence[float] | None, base: Sequence[float]) -> dict[str, Any] | None:
+    """The spread of ratios that are taken round by round; None of none."""
+    return spread([a / b for a, b in zip(values, base, strict=True)]) if values else None
+
+
+def environment(*packages: str) -> dict[str, Any]:
+    """The threads of torch, and the installed versions of packages; None of one that is not installed."""
+    import torch
+
+    return {"threads": torch.get_num_threads(), "versions": {package: _version(package) for package in packages}}
+
+
+def _version(package: str) -> str | None:
     try:
         return installed_version(package)
     except PackageNotFoundError:
         return None
 
 
-def resident(device: str = "cpu") -> int:
+def peak_growth(run: Callable[[], object], device: str = "cpu") -> int:
+    """Bytes by which memory grows at its peak while a call runs."""
+    gc.collect()
+    before = _resident(device)
+    run()
+    return max(0, _highest(device) - before)
+
+
+def _resident(device: str = "cpu") -> int:
     """Resident bytes now, on cuda those of the device. The high-water mark starts anew from here, on cuda and Linux."""
     import psutil
 
@@ -94,19 +127,19 @@ def resident(device: str = "cpu") -> int:
     if _CLEAR.exists():
         _CLEAR.write_text("5", encoding="ascii")
         return int(psutil.Process().memory_info().rss)
-    return highest()
+    return _highest()
 
 
-def highest(device: str = "cpu") -> int:
-    """Most resident bytes: since `resident` on cuda and Linux, since the start elsewhere (which may hide a growth)."""
+def _highest(device: str = "cpu") -> int:
+    """Most resident bytes: since `_resident` on cuda and Linux, since the start elsewhere (which may hide a growth)."""
     if device.startswith("cuda"):
         import torch
 
         return int(torch.cuda.max_memory_allocated(device))
     if _CLEAR.exists():
-        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"))
-        if found:
-            return 1024 * int(found[1])
+        peak = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"))
+        if peak:
+            return 1024 * int(peak[1])
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

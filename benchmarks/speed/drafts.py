@@ -7,39 +7,41 @@ token is generated, and sixty answers take minutes where writing them takes an h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.account_ratio import ratio
+from benchmarks.options import DraftsOptions, numbers
+from benchmarks.ratio import ratio
+from data.prepared import read_prepared
 from data.training_rows import TokenRows
 from model.causal_lm.forward import logits_of
 from model.errors import ModelError
-from model.hub.loading import LoadedModel
+from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.wrap_base import wrap
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.terminal import Tell
+from trainer.batches.dataset import training_rows
 from trainer.draft_objective import DraftObjective
 
 
-@dataclass
-class _Sums:
-    """Of each answer: its tokens, and the passes and drafted and kept tokens at each tau."""
+def measure(options: DraftsOptions, tell: Tell) -> list[dict[str, Any]]:
+    """A report a model."""
+    taus = numbers("--confidence", options.confidence)
+    answers = training_rows(read_prepared(options.prepared), None).held_out
+    answers = answers.take(np.arange(len(answers))[: options.read])
+    specs = [ModelSpec(name, dtype=options.dtype, device=options.device) for name in options.model]
+    return [drafts(load(spec, tell), answers, taus, tell) for spec in specs]
 
-    right: list[NDArray[np.int64]] = field(default_factory=list)  # n x [M - 1]
-    count: list[NDArray[np.int64]] = field(default_factory=list)
-    walks: dict[float, list[tuple[int, int, int, int]]] = field(default_factory=dict)
 
-
-def drafts(loaded: LoadedModel, rows: TokenRows, taus: Sequence[float], tell: Tell) -> dict[str, Any]:
+def drafts(loaded: LoadedModel, answers: TokenRows, taus: Sequence[float], tell: Tell) -> dict[str, Any]:
     """Accuracy at places 2 .. M after each token of answers, and tokens a pass at each tau; intervals over answers.
 
     Args:
         loaded: a model for lossless decoding.
-        rows: prompts with the base's own greedy answers.
+        answers: prompts with the base's own greedy answers.
         taus: a token is drafted where the draft is so sure of it.
         tell: told about the progress.
 
@@ -49,27 +51,34 @@ def drafts(loaded: LoadedModel, rows: TokenRows, taus: Sequence[float], tell: Te
     model = wrap(loaded).model
     if model.config.decoding != "lossless":
         raise ModelError(f"{loaded.facts.name} merges segments and drafts nothing; give a model for the lossless mode")
-    objective, sums = DraftObjective(model), _Sums()
-    for i in range(len(rows)):
-        tell(f"{loaded.facts.name}: answer {i + 1} of {len(rows)}", i / len(rows))
-        right, sure, inside = _drafted(model, objective, rows.take(np.array([i])))
-        sums.right.append(right.sum(0))
-        sums.count.append(inside.sum(0))
+    objective = DraftObjective(model)
+    right_sums, counts = [], []  # [M - 1] of each answer
+    walks: dict[float, list[tuple[int, int, int, int]]] = {tau: [] for tau in taus}
+    for i in range(len(answers)):
+        tell(f"{loaded.facts.name}: answer {i + 1} of {len(answers)}", i / len(answers))
+        right, sure, inside = _drafted(model, objective, answers.take(np.array([i])))
+        right_sums.append(right.sum(0))
+        counts.append(inside.sum(0))
         for tau in taus:
-            sums.walks.setdefault(tau, []).append(walk(right, sure >= tau))
-    right_, count = (np.array(each, dtype=np.float64) for each in (sums.right, sums.count))
+            walks[tau].append(walk(right, sure >= tau))
+    right_sum, count = (np.array(each, dtype=np.float64) for each in (right_sums, counts))
     places = [
-        {"place": j + 2, "tokens": int(count[:, j].sum()), "accuracy": ratio((right_[:, j], count[:, j]))}
-        for j in range(right_.shape[1])
+        {"place": j + 2, "tokens": int(count[:, j].sum()), "accuracy": ratio((right_sum[:, j], count[:, j]))}
+        for j in range(right_sum.shape[1])
     ]
-    found = []
-    for tau, each in sums.walks.items():
+    rows = []
+    for tau, each in walks.items():
         tokens, passes, drafted, kept = np.array(each, dtype=np.float64).T
-        found.append(
-            {"tau": tau, "tokens": int(tokens.sum()), "tokens_per_pass": ratio((tokens, passes)),
-             "kept_of_drafted": ratio((kept, drafted))}
-        )  # fmt: skip
-    return {"model": loaded.facts.name, "answers": len(rows), "places": places, "walks": found}
+        figures = {"tokens_per_pass": ratio((tokens, passes)), "kept_of_drafted": ratio((kept, drafted))}
+        rows.append({"tau": tau, "tokens": int(tokens.sum()), **figures})
+    return {
+        "model": loaded.facts.name,
+        "dtype": loaded.facts.dtype,
+        "answers": len(answers),
+        "intervals": "95% over answers",
+        "places": places,
+        "walks": rows,
+    }
 
 
 def walk(right: NDArray[np.bool_], sure: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -90,8 +99,8 @@ def walk(right: NDArray[np.bool_], sure: NDArray[np.bool_]) -> tuple[int, int, i
     return len(right), passes, drafted, kept
 
 
-def _leading(said: NDArray[np.bool_]) -> int:
-    return int(np.argmin(np.append(said, False)))
+def _leading(flags: NDArray[np.bool_]) -> int:
+    return int(np.argmin(np.append(flags, False)))
 
 
 @torch.inference_mode()
@@ -101,11 +110,11 @@ def _drafted(
     """[T, M - 1] of each token of an answer: are the next ones right, how sure is the draft, are there any."""
     ids = torch.from_numpy(row.ids)[None].to(model.device)
     answer = np.flatnonzero(row.learnt)
-    most = int(model.config.max_segment_length)
+    longest = int(model.config.max_segment_length)
     embed, n = model.get_input_embeddings(), ids.shape[1]
     position = torch.arange(n, device=ids.device)[None]
     context = model.macro(embed(ids), torch.ones_like(ids), position).context[0, answer - 1]  # [T, K, d]
-    ahead = answer[:, None] + np.arange(most)
+    ahead = answer[:, None] + np.arange(longest)
     inside = ahead[:, 1:] < n
     tokens = ids[0, torch.from_numpy(np.minimum(ahead, n - 1)).to(ids.device)]  # [T, M]
     states, _ = model.micro(context, embed(tokens[:, :-1]))

@@ -1,0 +1,149 @@
+"""The options of the benchmarks, each defined once: the command line and the functions that measure take the same.
+
+The first line of a class is the help of its command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from model.errors import MicroStepError
+
+SMOLLM2 = "smollm2-135m-instruct"
+
+Model = Annotated[str, typer.Option(help="Catalog name, hub id or folder.")]
+Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Rounds; each runs everything once.")]
+Local = Annotated[Path | None, typer.Option(help="Folder with the data sets' files; without it, the hub.")]
+Length = Annotated[float, typer.Option(min=1, max=4, help="Mean length of a segment.")]
+Precision = Annotated[Literal["float32", "bfloat16"], typer.Option(help="bfloat16: autocast, with weights in float32.")]
+NewTokens = Annotated[int, typer.Option(min=1, help="Of an answer at most.")]
+Out = Annotated[Path | None, typer.Option(help="A .json file to write as well.")]
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Time and memory of scoring every token of a text, against the bare forward pass."""
+
+    model: Annotated[
+        list[str] | None, typer.Option(help="Catalog name, hub id or folder; may be given several times.")
+    ] = None
+    tokens: Annotated[int, typer.Option(min=2, help="Length of the text.")] = 4096
+    repeats: Repeats = 5
+    method: Annotated[list[str] | None, typer.Option(help="Only these methods, beside the bare forward pass.")] = None
+    text_file: Annotated[Path | None, typer.Option(help="A UTF-8 text; without it the bundled samples.")] = None
+    dtype: Dtype = "float32"
+    device: Device = "cpu"
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """Time of segmenting stored scores beside a plain loop, and of solving for a mean length."""
+
+    tokens: Annotated[int, typer.Option(min=1, help="Stored scores to segment.")] = 1_000_000
+    solved_tokens: Annotated[int, typer.Option(min=1, help="Stored scores to solve on.")] = 100_000
+    repeats: Repeats = 3
+    max_length: Annotated[int, typer.Option(min=3, help="The most tokens that a segment has.")] = 4
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """Time and memory of the attention page's overview and one map, against the bare forward pass, on the processor."""
+
+    model: Model = SMOLLM2
+    tokens: Annotated[int, typer.Option(min=2, help="Length of the text.")] = 4096
+    eager_tokens: Annotated[int, typer.Option(min=2, help="Of output_attentions=True, which holds every map.")] = 1024
+    repeats: Repeats = 3
+
+
+@dataclass(frozen=True)
+class HarnessOptions:
+    """Answers and likelihoods beside the harness's own class: whether they are equal, and the time they take."""
+
+    model: Annotated[str, typer.Option(help="A micro_step model without an adapter on its base.")] = (
+        "micro-step-smollm2-135m-draft"
+    )
+    base: Annotated[str, typer.Option(help="Its base.")] = SMOLLM2
+    tasks: Annotated[str, typer.Option(help="Benchmarks with commas between; NAME:N asks for the first N.")] = (
+        "arc_challenge:200,gsm8k_cot_zeroshot:50"
+    )
+    local: Local = None
+    chat: Annotated[bool, typer.Option(help="Ask through the chat template, examples as turns.")] = True
+    batch_rows: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 8
+    max_new_tokens: NewTokens = 256
+    dtype: Dtype = "float32"
+    device: Device = "cpu"
+    threads: Threads = None
+
+
+@dataclass(frozen=True)
+class TrainStepOptions:
+    """Time and memory of forward and backward, beside the base's own training step, on the processor."""
+
+    model: Model = SMOLLM2
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the batch.")] = 8
+    tokens: Annotated[int, typer.Option(min=2, help="Response tokens of each row.")] = 512
+    length: Length = 2.0
+    precision: Precision = "float32"
+    repeats: Repeats = 3
+    memory: Annotated[bool, typer.Option(help="Measure the peak memory as well.")] = True
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Tokens per second of training, beside transformers' Trainer on the same batches."""
+
+    model: Model = SMOLLM2
+    rows: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 8
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each row that are not learnt.")] = 64
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of each row that are.")] = 192
+    length: Length = 2.0
+    precision: Precision = "bfloat16"
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of each round.")] = 3
+    repeats: Repeats = 3
+    device: Device = "cpu"
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row."""
+        return self.prompt + self.tokens
+
+
+@dataclass(frozen=True)
+class DraftsOptions:
+    """What drafts have right and how many passes they save on held-out answers, without writing any."""
+
+    model: Annotated[list[str], typer.Option(help="A model for the lossless mode; may be given several times.")]
+    prepared: Annotated[
+        Path, typer.Option(help="Prepared data with the base's own greedy answers, of which the held-out ones count.")
+    ]
+    read: Annotated[int, typer.Option(min=1, help="Answers that are read.")] = 60
+    confidence: Annotated[str, typer.Option(help="Values of tau, with commas between.")] = "0.2,0.5,0.8,0.95"
+    dtype: Dtype = "float32"
+    device: Device = "cpu"
+
+
+def numbers(option: str, given: str | None) -> list[float]:
+    """The numbers of an option; none if it was not given.
+
+    Raises:
+        MicroStepError: it holds something else.
+    """
+    try:
+        return [float(part) for part in given.split(",")] if given else []
+    except ValueError:
+        raise MicroStepError(f"{option} takes numbers with commas between, got {given!r}") from None
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch use so many threads; None: as many as it chooses."""
+    import torch
+
+    if count is not None:
+        torch.set_num_threads(count)

@@ -1,0 +1,102 @@
+"""`python -m benchmarks decode`: options, tables, figure, JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from analysis.options import flatten_options
+from benchmarks.options import Out, numbers, use_threads
+from benchmarks.report import check_out, show, write
+from benchmarks.speed.options import AnswerOptions, ModelOptions, PromptOptions
+from model.errors import MicroStepError
+from model.terminal import progress_bar
+
+commands = typer.Typer()
+
+
+@commands.command("decode")
+@flatten_options
+def decode_command(
+    which: ModelOptions,
+    prompts: PromptOptions,
+    how: AnswerOptions,
+    baselines: Annotated[bool, typer.Option(help="Run transformers' own ways to write faster, too.")] = True,
+    assistant: Annotated[str | None, typer.Option(help="A smaller model, for assisted generation.")] = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            help="With --prepared: the accuracy of merged models at each place of a segment, segmented by this strategy"
+            " (NAME:parameter=value)."
+        ),
+    ] = None,
+    read: Annotated[int | None, typer.Option(min=1, help="With --positions: examples that are read.")] = None,
+    forced: Annotated[
+        str | None, typer.Option(help="Instead: merged decoding at these mean lengths of segments, as 1,1.5,2,3,4.")
+    ] = None,
+    forced_agreement: Annotated[
+        str | None, typer.Option(help="Instead: lossless decoding with drafts that agree at these rates, as 0.6,0.8,1.")
+    ] = None,
+    drafts: Annotated[str, typer.Option(help="With --forced-agreement: tokens of a draft.")] = "1,3",
+    figure: Annotated[Path | None, typer.Option(help="A .png, .svg or .pdf file to draw the comparison in.")] = None,
+    out: Out = None,
+) -> None:
+    """Speed, agreement, likelihood and memory of micro_step models' answers over tau, beside their base's own."""
+    from analysis.export import IMAGES
+    from analysis.export import check_out as check_figure
+    from analysis.segmentation.strategy import Strategy
+    from model.decoding.stopping import find_stop_rule
+
+    check_out(out)
+    if figure is not None:
+        check_figure(figure, IMAGES)
+    for name in how.rules:
+        find_stop_rule(name, True)
+    lengths, rates = numbers("--forced", forced), numbers("--forced-agreement", forced_agreement)
+    draft_lengths = [int(n) for n in numbers("--drafts", drafts)]
+    if not how.taus or not how.sizes:
+        raise MicroStepError("--confidence takes at least one value of tau")
+    if positions is not None and prompts.prepared is None:
+        raise MicroStepError("--positions reads held-out examples; give --prepared as well")
+    strategy = None if positions is None else Strategy.parse(positions)
+    use_threads(which.threads)
+
+    from benchmarks.speed.compare import compare, facts_of
+    from benchmarks.speed.decoders import baselines_of, load_models
+    from benchmarks.speed.forced import forced_drafts, forced_lengths, forced_study
+    from benchmarks.speed.position_accuracy import position_accuracy
+    from benchmarks.speed.prompts import find_prompts, mixed
+    from data.prepared import read_prepared
+
+    prepared = None if prompts.prepared is None else read_prepared(prompts.prepared)
+    with progress_bar() as tell:
+        tell("loading the models", None)
+        models = load_models(which)
+        by_source = find_prompts(prompts, prepared, models.tokenizer)
+        every = mixed(by_source)
+        if lengths or rates:
+            report: dict[str, Any] = {"benchmark": "decode", **facts_of(models), "repeats": how.repeats}
+            if lengths:
+                report["forced"] = forced_study(models, every, forced_lengths(models, lengths), how, tell)
+            if rates:
+                cases = forced_drafts(models, every, rates, draft_lengths, how)
+                report["forced_agreement"] = forced_study(models, every, cases, how, tell)
+        else:
+            report = compare(models, by_source, how, baselines_of(models, assistant) if baselines else (), tell)
+        if strategy is not None and prepared is not None:
+            report["positions"] = position_accuracy(models, prepared, strategy, read)
+    show(report)
+    if figure is not None and "rows" in report:
+        _draw(report, figure)
+    write(report, out)
+
+
+def _draw(report: dict[str, Any], path: Path) -> None:
+    from analysis.export import image
+    from analysis.export import write as write_bytes
+    from benchmarks.speed.figure import draw
+
+    write_bytes(path, image(draw(report), cast("Any", path.suffix[1:])))
+    print(path)

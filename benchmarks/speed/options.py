@@ -1,0 +1,98 @@
+"""The options of the command `decode`: which models answer which prompts, and how. The functions take the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.options import SMOLLM2, Device, Dtype, Local, NewTokens, Repeats, Threads, numbers
+from model.errors import MicroStepError
+
+Size = tuple[int, int | None]  # prompts at a time, and how many of the prompts are answered so (None: all)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which models answer."""
+
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A micro_step model, or a base to put untrained modules around; give it again for each."),
+    ] = None
+    control: Annotated[
+        list[str] | None, typer.Option(help="A model that answers without segments; give it again for each.")
+    ] = None
+    base: Annotated[str | None, typer.Option(help="Compare with this model instead of the first model's base.")] = None
+    dtype: Dtype = "float32"
+    device: Device = "cpu"
+    threads: Threads = None
+    draft_words: Annotated[int, typer.Option(min=0, help="Draft only the first so many words; 0: as trained.")] = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The micro_step models."""
+        return self.model or [SMOLLM2]
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What they answer; bundled prompts if nothing is said."""
+
+    prompts: Annotated[Path | None, typer.Option(help='A .jsonl file, {"prompt": ...} a line.')] = None
+    questions: Annotated[int, typer.Option(min=0, help="Answer the first test questions of GSM8K.")] = 0
+    prepared: Annotated[Path | None, typer.Option(help="Prepared data, whose held-out prompts are answered.")] = None
+    source: Annotated[str, typer.Option(help="With --prepared: the source of the prompts.")] = "dolly_hhrlhf"
+    held_out: Annotated[int, typer.Option(min=0, help="With --prepared: how many prompts.")] = 50
+    local: Local = None
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """How they answer."""
+
+    confidence: Annotated[
+        str, typer.Option(help="Values of tau, with commas between; above 1 the base alone writes.")
+    ] = "0.8"
+    rule: Annotated[
+        str, typer.Option(help="When a segment ends: confidence, product or stop_head; several with commas between.")
+    ] = "confidence"
+    verify: Annotated[bool | None, typer.Option(help="Lossless, or merged; else what each model is for.")] = None
+    max_new_tokens: NewTokens = 256
+    batch_size: Annotated[
+        str, typer.Option(help="Prompts that are answered together; 1:24,8 is one at a time for the first 24, then 8.")
+    ] = "1"
+    repeats: Repeats = 3
+    fast_base: Annotated[
+        bool, typer.Option(help="Give the base and controls the linear layers and cache of micro_step models, too.")
+    ] = False
+    keep: Annotated[
+        Path | None, typer.Option(help="A .jsonl file of all batches as they are measured; a begun one is resumed.")
+    ] = None
+
+    @property
+    def taus(self) -> list[float]:
+        """The values of tau."""
+        return numbers("--confidence", self.confidence)
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules."""
+        return self.rule.replace(" ", "").split(",")
+
+    @property
+    def sizes(self) -> list[Size]:
+        """Prompts at a time, and how many of the prompts at that.
+
+        Raises:
+            MicroStepError: they are written otherwise.
+        """
+        sizes: list[Size] = []
+        for part in self.batch_size.replace(" ", "").split(","):
+            size, colon, most = part.partition(":")
+            if not size.isdecimal() or int(size) < 1 or (colon and (not most.isdecimal() or int(most) < 1)):
+                raise MicroStepError(f"--batch-size takes SIZE or SIZE:N, N prompts at most, got {part!r}")
+            sizes.append((int(size), int(most) if colon else None))
+        return sizes
