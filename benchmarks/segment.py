@@ -85,7 +85,7 @@ def measure(options: SegmentOptions, tell: Tell) -> dict[str, Any]:
     """
     rows = []
     for number, rule in enumerate(_SCORE_BASED):
-        tell(f"segmenting by {rule}", number / len(_SCORE_BASED))
+        tell("segmenting", number / len(_SCORE_BASED))
         rows.append(_row(rule, options))
     return {
         "benchmark": "segment",

@@ -88,7 +88,7 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
     base: str, prepared: Prepared, names: tuple[str, str]
 ) -> None:
     models = load_models(ModelOptions(model=list(names), base=base, control=[base]))
-    options = AnswerOptions(confidence="0.01,1.1", max_new_tokens=24, batch_size="1:3,4", repeats=1, fast_base=True)
+    options = AnswerOptions(confidence="0.01,1.1", max_new_tokens=16, batch_size="1:3,4", repeats=1, fast_base=True)
     report = compare(models, {"made": held_out_prompts(prepared, "made", 6)}, options)
     rows = report["rows"]
     assert [(row["model"], row["tau"], row["at_a_time"], row["prompts"]) for row in rows] == [
