@@ -45,16 +45,16 @@ def write(report: Any, out: Path | None) -> None:
     print(out)
 
 
-def show(report: Mapping[str, Any]) -> None:
-    """Print a report: its facts, then its tables, each in parts that fit the width."""
+def show(report: Mapping[str, Any], leave_out: Sequence[str] = ()) -> None:
+    """Print a report: its facts, then its tables without some of the columns, each in parts that fit the width."""
     console = Console() if os.isatty(1) else Console(width=WIDTH)
-    rows = {
-        key: value for key, value in report.items() if isinstance(value, list) and value and isinstance(value[0], dict)
-    }
-    facts = {key: value for key, value in report.items() if key not in rows and value not in (None, [])}
+    given = {key: value for key, value in report.items() if value not in (None, [])}
+    with_rows = [key for key, value in given.items() if isinstance(value, list) and isinstance(value[0], dict)]
+    facts = {key: value for key, value in given.items() if key not in with_rows}
     console.print("\n" + cell(facts), markup=False, highlight=False)
-    for each in rows.values():
-        for part in tables(each, console.width):
+    for each in (given[key] for key in with_rows):
+        shown = [{key: value for key, value in row.items() if key not in leave_out} for row in each]
+        for part in tables(shown, console.width):
             console.print(part)
 
 
@@ -74,7 +74,7 @@ def tables(rows: Sequence[Mapping[str, Any]], width: int = WIDTH) -> list[Table]
 def _table(columns: Sequence[list[str]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title, *cells in columns:
-        table.add_column(title, justify="left" if any(text[0].isalpha() for text in cells) else "right")
+        table.add_column(title, justify="left" if any(text[:1].isalpha() for text in cells) else "right")
     for line in zip(*(cells[1:] for cells in columns), strict=True):
         table.add_row(*line)
     return table
@@ -85,14 +85,14 @@ def cell(value: Any, key: str = "") -> str:
 
     Args:
         value: a text, a number, None, or a list or dictionary of these.
-        key: its name; what ends with "bytes" is shown in megabytes.
+        key: its name; what ends with "_bytes" is shown in megabytes.
     """
     if value is None:
         return "-"
     if isinstance(value, bool | str):
         return str(value)
     if isinstance(value, int | float):
-        number = value / 1e6 if key.endswith("bytes") else value
+        number = value / 1e6 if key.endswith("_bytes") else value
         return f"{number:,.0f}" if isinstance(number, int) or abs(number) >= 1000 else significant(number)
     if isinstance(value, list) and len(value) == 3 and isinstance(value[0], float):
         middle, low, high = map(cell, value)
@@ -105,4 +105,4 @@ def cell(value: Any, key: str = "") -> str:
 
 
 def _title(key: str) -> str:
-    return key.replace("_bytes", "_MB").replace("_", " ")
+    return (key.removesuffix("bytes") + "MB" if key.endswith("_bytes") else key).replace("_", " ")
