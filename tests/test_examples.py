@@ -22,4 +22,4 @@ def test_notebook_runs(path):
 def test_readme_example_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own code
-    assert "B is less sure" in capsys.readouterr().out
+    assert "B is less" in capsys.readouterr().out
