@@ -9,11 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +22,7 @@ from transformers import AutoModelForCausalLM
 from analysis.cli import main
 from analysis.export import save_table
 from model.hub.loading import LoadedModel, ModelSpec, load
+from tests.support.processes import program
 from tests.support.tiny import save_tiny, tiny_config, tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -406,29 +405,12 @@ def test_no_command_shows_the_help_and_no_error(
 # As processes of their own
 
 
-def start(*words: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "analysis", *map(str, words)],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-
-
-def test_a_real_process_ends_with_one_line_or_prints_text_that_does_nothing(
-    models: dict[str, Path], hollow: dict[str, Path], work: Path
-) -> None:
+def test_a_real_process_prints_text_that_does_nothing(models: dict[str, Path], work: Path) -> None:
     (work / "t.txt").write_bytes(HOSTILE["ansi"].encode() + HOSTILE["controls"].encode())
-    bad = start("compare", "--a", models["base"], "--b", hollow["truncated"], "--text", "the cat")
-    good = start("score", "--model", models["base"], "--text-file", work / "t.txt")
-    out, err = (stream.decode() for stream in bad.communicate(timeout=120))
-    assert bad.returncode == 1 and out == "" and "Traceback" not in err
-    (line,) = remarks(err)
-    assert line.startswith("Error: ") and "truncated" in line
-    out, err = (stream.decode() for stream in good.communicate(timeout=120))
-    assert good.returncode == 0 and remarks(err) == []
+    words = [sys.executable, "-m", "analysis", "score", "--model", models["base"], "--text-file", work / "t.txt"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == 0 and remarks(err) == []
     assert raw_controls(out) == set() and "\\u001b" in out
 
 
@@ -443,42 +425,17 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def interrupted() -> Iterator[Callable[..., tuple[int, str, list[str]]]]:
-    """Starts a command, sends it SIGINT once it has said a line that begins so; returns code, output and lines."""
-    processes = []
-
-    def run(*words: object, after: str) -> tuple[int, str, list[str]]:
-        process = start(*words)
-        processes.append(process)
-        watchdog = threading.Timer(120, process.kill)
-        watchdog.start()
-        lines = []
-        for raw in process.stderr or ():
-            lines.append(raw.decode().rstrip("\n"))
-            if lines[-1].startswith(after):
-                process.send_signal(signal.SIGINT)
-        out = (process.stdout or sys.stdin.buffer).read().decode()
-        code = process.wait()
-        watchdog.cancel()
-        return code, out, lines
-
-    yield run
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
 def test_ctrl_c_in_mid_run_ends_with_one_line_and_leaves_no_file(
-    slow: Path, models: dict[str, Path], work: Path, interrupted: Any
+    slow: Path, models: dict[str, Path], work: Path
 ) -> None:
     (work / "t.txt").write_text("the cat sat on the mat. " * 1500)
     for step in ("scoring", "loading"):
-        code, out, lines = interrupted(
-            "score", "--model", slow, "--text-file", work / "t.txt", "--out", work / "x.parquet", after=step
-        )
-        assert code == 130 and out == ""
-        assert remarks("\n".join(lines)) == ["Stopped; nothing was left half-written."]
+        words = ("score", "--model", slow, "--text-file", work / "t.txt", "--out", work / "x.parquet")
+        running = program("analysis", *words)
+        running.until(lambda step=step, running=running: f"\n{step}" in f"\n{running.err}")
+        running.send(signal.SIGINT)
+        assert running.ended() == 130 and running.out == ""
+        assert remarks(running.err) == ["Stopped; nothing was left half-written."]
         assert [path.name for path in work.iterdir()] == ["t.txt"]
 
 

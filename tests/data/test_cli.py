@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data.cleaning.report import REPORT
+from data.cli import main
 from data.example import Example
 from data.examples import TABLE, read_examples, write_examples
 from model.text.document import Message
+from tests.support.command import call
+from tests.support.processes import program
+
+Run = Callable[..., tuple[int, str, list[str]]]
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(*words: object) -> tuple[int, str, list[str]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "data", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    return done.returncode, done.stdout, done.stderr.strip().splitlines()
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run `python -m data`; gives its exit code, standard output and the lines of standard error."""
+
+    def started(*words: object) -> tuple[int, str, list[str]]:
+        capfd.readouterr()
+        code = call(monkeypatch, *words, program="data", main=main)
+        out, err = capfd.readouterr()
+        return code, out, err.strip().splitlines()
+
+    return started
 
 
-def test_sources_and_mixes_are_listed() -> None:
+def test_sources_and_mixes_are_listed(run: Run) -> None:
     code, out, err = run("sources")
     assert code == 0 and not err
     assert "nampdn-ai/tiny-codes (terms)" in out and "evaluation only" in out
@@ -40,7 +45,7 @@ def test_sources_and_mixes_are_listed() -> None:
     assert code == 0 and not err and "gsm8k x3" in out
 
 
-def test_clean_writes_examples_and_shows_what_each_rule_did(tmp_path: Path) -> None:
+def test_clean_writes_examples_and_shows_what_each_rule_did(run: Run, tmp_path: Path) -> None:
     records = [{"q": f"question {i % 6}", "a": f"answer {i % 6}"} for i in range(8)]
     (tmp_path / "a[b].jsonl").write_text("".join(json.dumps(each) + "\n" for each in records), "utf-8")
     mix = tmp_path / "m.yaml"
@@ -56,7 +61,7 @@ def test_clean_writes_examples_and_shows_what_each_rule_did(tmp_path: Path) -> N
     assert len(list(read_examples(tmp_path / "few"))) == 2
 
 
-def test_held_out_examples_become_a_corpus(tmp_path: Path) -> None:
+def test_held_out_examples_become_a_corpus(run: Run, tmp_path: Path) -> None:
     examples = [
         Example("made", i, (Message("user", f"q{i}"), Message("assistant", f"a {i}")), held_out=i % 3 == 2)
         for i in range(7)
@@ -87,7 +92,9 @@ def test_held_out_examples_become_a_corpus(tmp_path: Path) -> None:
         (["clean", "tiny", "--limit", "0"], 2, "limit"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, words: list[str], code: int, said: str) -> None:
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    run: Run, tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
     got, out, err = run(*words, "--out", tmp_path / "out")
     assert got == code and not out
     assert said in err[-1] and not any("Traceback" in line for line in err)
@@ -99,17 +106,11 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     mix = tmp_path / "m.yaml"
     mix.write_text("name: m\nsources: [{file: big.jsonl, columns: {text: t}}]\n", "utf-8")
     with (tmp_path / "big.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps({"t": f"text {i} " * 20}) + "\n" for i in range(400_000))
-    running = subprocess.Popen(
-        [sys.executable, "-m", "data", "clean", str(mix), "--out", str(tmp_path / "out")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert running.stderr is not None and "cleaning" in running.stderr.readline()
-    time.sleep(0.5)
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == 130 and "Stopped; nothing was left half-written." in err and "Traceback" not in err
+        file.writelines(json.dumps({"t": f"text {i} " * 20}) + "\n" for i in range(100_000))
+    running = program("data", "clean", mix, "--out", tmp_path / "out")
+    running.until(lambda: "cleaning" in running.err)
+    time.sleep(0.2)
+    running.send(signal.SIGINT)
+    assert running.ended() == 130
+    assert "Stopped; nothing was left half-written." in running.err and "Traceback" not in running.err
     assert not (tmp_path / "out" / TABLE).exists()

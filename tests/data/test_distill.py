@@ -3,8 +3,6 @@
 import copy
 import dataclasses
 import json
-import multiprocessing
-import os
 import random
 import signal
 import sys
@@ -25,6 +23,7 @@ from data.examples import TABLE, read_examples, write_examples
 from model.errors import ExportError, MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
 from model.text.document import Message
+from tests.support.processes import Forked
 from tests.support.templates import DATED
 from tests.support.tiny import CORPUS, save_tiny
 
@@ -244,22 +243,14 @@ SAMPLED = DistillOptions(max_new_tokens=24, temperature=1.0, top_p=0.9, batch_ro
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_killed_and_started_again_equals_an_undisturbed_run(models, tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data.distill.writing", "transformers.models.llama.modeling_llama"])
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     _start(models["sft"], whole)
     draw, seen = random.Random(3), 0
     for _ in range(4):
-        process = context.Process(target=_start, args=(models["sft"], killed))
-        process.start()
-        end = time.monotonic() + 120
-        while len(list(killed.glob("answers-*.jsonl"))) <= seen and process.is_alive():
-            assert time.monotonic() < end, "the run makes no progress"
-            time.sleep(0.002)
+        process = Forked(_start, models["sft"], killed)
+        process.until(lambda seen=seen: len(list(killed.glob("answers-*.jsonl"))) > seen)
         time.sleep(draw.uniform(0, 0.2))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, "the run had ended before it was killed"
+        assert process.killed() == -signal.SIGKILL, "the run had ended before it was killed"
         seen = len(list(killed.glob("answers-*.jsonl")))
         part = list(read_distilled(killed, allow_incomplete=True))
         assert part == list(read_distilled(whole))[: len(part)]

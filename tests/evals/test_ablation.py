@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import random
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from evals.samples import file_name
 from model.errors import ExportError, MicroStepError
 from model.hub.loading import ModelSpec, load
 from tests.support.browser import ROOT
+from tests.support.command import call
 from tests.support.evaluations import lines, write_local
 from tests.support.tiny import save_tiny
 from tests.support.training import conversation, make_prepared, recipe
@@ -433,20 +433,26 @@ def test_many_measures_stand_below_each_other() -> None:
 
 
 def test_the_command_estimates_and_says_mistakes_in_one_line(
-    done: tuple[AblationGrid, Path, list[AblationRow]], base_recipe: Path, tmp_path: Path
+    done: tuple[AblationGrid, Path, list[AblationRow]],
+    base_recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    from evals.cli import main
+
     grid_of(tmp_path / "g.yaml", base_recipe)
 
-    def call(*words: str) -> tuple[int, str, str]:
-        given = [sys.executable, "-m", "evals", "ablate", *words, "--device", "cpu"]
-        ended = subprocess.run(given, cwd=ROOT, capture_output=True, text=True, env=os.environ)
-        return ended.returncode, ended.stdout, ended.stderr
+    def ablate(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = call(monkeypatch, "ablate", *words, "--device", "cpu", program="evals", main=main)
+        return code, *capsys.readouterr()
 
-    code, told, _ = call(str(tmp_path / "g.yaml"), "--dry-run", "--out", str(tmp_path / "out"))
+    code, told, _ = ablate(str(tmp_path / "g.yaml"), "--dry-run", "--out", str(tmp_path / "out"))
     assert code == 0 and "6, 0 trained" in told and not (tmp_path / "out").exists()
     for words, said in (
         (["owls"], "there is no grid 'owls'"),
         ([str(tmp_path / "g.yaml"), "--table", str(tmp_path / "t.txt")], "give a .md or .csv file"),
     ):
-        code, told, error = call(*words)
+        code, told, error = ablate(*words)
         assert code == 1 and said in error and len(error.strip().splitlines()) == 1 and not told

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from evals.run import evaluate
 from evals.samples import Head, SampleWriter, file_name, read_samples
 from model.errors import ExportError, MicroStepError, TextError
 from tests.support.evaluations import OPTIONS, SUMS, chosen, lines, micro_model, plain_model, write_local
+from tests.support.processes import program
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,16 +77,10 @@ def test_a_run_that_is_killed_goes_on_to_equal_samples(micro, local, undisturbed
     out = tmp_path / "out"
     words = ["--model", micro.spec.name, "--tasks", ",".join(NAMES), "--confidence", "0.1,0.5", "--local", local]
     words += ["--batch-rows", 3, "--max-new-tokens", 12, "--out", out, "--dtype", "float32", "--device", "cpu"]
-    command = [sys.executable, "-m", "evals", "run", *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    first, deadline = out / file_name("arc_challenge", 0.1), time.monotonic() + 240
-    while not (first.exists() and first.read_bytes().count(b"\n") > 1):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = program("evals", "run", *words)
+    first = out / file_name("arc_challenge", 0.1)
+    process.until(lambda: first.exists() and first.read_bytes().count(b"\n") > 1)
+    assert process.killed() == -signal.SIGKILL
     there = sum(map(len, content(out).values()))
     assert 0 < there < sum(map(len, undisturbed.values()))
     with first.open("ab") as file:

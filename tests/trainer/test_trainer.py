@@ -30,6 +30,8 @@ from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.saving import MODULES
 from tests.support.browser import ROOT
+from tests.support.command import call
+from tests.support.processes import program
 from tests.support.tiny import save_tiny
 from tests.support.training import make_prepared, recipe
 from trainer import checkpoint
@@ -568,14 +570,10 @@ def test_a_killed_run_goes_on_to_the_same_losses_bit_for_bit(prepared: Prepared,
     )  # fmt: skip
     whole = trained(chosen, prepared, tmp_path / "whole")
     file, out = write_recipe(chosen, tmp_path / "r.yaml"), tmp_path / "killed"
-    words = [sys.executable, "-m", "trainer", str(file), "--out", str(out), "--prepared", str(prepared.path)]
     after = random.Random(time.time_ns()).randint(2, 40)  # of 72: it must not end before it is killed
-    with subprocess.Popen([*words, "--device", "cpu"], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        end = time.monotonic() + 120
-        while not any(line.step >= after for line in _lines(out)) and time.monotonic() < end:
-            time.sleep(0.01)
-        assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
+    process = program("trainer", file, "--out", out, "--prepared", prepared.path, "--device", "cpu")
+    process.until(lambda: any(line.step >= after for line in _lines(out)))
+    assert process.killed() == -signal.SIGKILL
     assert 0 < len(figures(out)) < len(figures(tmp_path / "whole"))
     trained(chosen, prepared, out)
     assert figures(out) == figures(tmp_path / "whole")
@@ -590,10 +588,6 @@ def test_a_killed_run_goes_on_to_the_same_losses_bit_for_bit(prepared: Prepared,
     [
         ("new", "base"),
         ("base", "new"),
-        ("new base", "new"),
-        ("new", "new base"),
-        ("new adapter", "new"),
-        ("adapter", "new"),
         ("new base adapter", "adapter", "new"),
     ],
 )
@@ -785,7 +779,11 @@ def test_a_wrong_recipe_is_one_line(change: dict[str, Any], said: str, model: Pa
     assert said in str(caught.value) and "\n" not in str(caught.value) and str(file) in str(caught.value)
 
 
-def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, model: Path) -> None:
+def test_the_command_says_what_is_wrong_in_one_line(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from trainer.cli import main
+
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
     for words, said in (
         (["nowhere.yaml"], "there is no recipe"),
@@ -793,14 +791,9 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, model: Path)
         ([str(write_recipe(recipe(model), tmp_path / "r.yaml")), "--prepared", str(tmp_path)], "no prepared data"),
         ([str(write_recipe(recipe(tmp_path / "no"), tmp_path / "s.yaml")), "--dry-run"], "no"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "trainer", *words, "--out", str(tmp_path / "o")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1 and not (tmp_path / "o").exists()
+        code = call(monkeypatch, *words, "--out", tmp_path / "o", program="trainer", main=main)
+        err = capsys.readouterr().err
+        assert code == 1 and said in err and len(err.strip().splitlines()) == 1 and not (tmp_path / "o").exists()
 
 
 def test_a_dry_run_estimates_and_writes_nothing(prepared: Prepared, model: Path, tmp_path: Path) -> None:
