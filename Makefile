@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: app test check format clean evaluation
+.PHONY: app test test-fast check format clean evaluation
 
 app: $(VENV)/ready
 	-$(PY) -m model fetch --default
@@ -15,6 +15,10 @@ test: $(VENV)/ready-dev check
 	-$(PY) -m model fetch smollm2-135m-instruct
 	$(PY) -m pytest -n 2 --dist loadfile -m "not browser"
 	$(PY) -m pytest -m browser  # one by one: a browser and its server keep two cores busy
+
+# what one runs while editing: no browser, no kill and resume, no training, no real model
+test-fast: $(VENV)/ready-dev
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not browser and not real"
 
 check: $(VENV)/ready-dev
 	$(PY) -m ruff check .

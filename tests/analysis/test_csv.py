@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from analysis.export import read_csv, table_bytes
 from evals.ablation.table import as_csv, rows_of
 
+pytestmark = pytest.mark.slow
+
 AWKWARD = ["\r", "\r\n", "\n", '"', "\0", "\v", "\f", "\x1a", "\x1c", "\x85", "\u2028", "\ufeff", "=", "+", "-", "@"]
 AWKWARD += ["\t", " ", ",", ";", "'", "\\", "#", "|", "(", "a", "null", "NA", "\u0301", "\U0001f600"]
 texts = st.lists(st.sampled_from(AWKWARD) | st.characters(exclude_categories=["Cs"]), max_size=6).map("".join)

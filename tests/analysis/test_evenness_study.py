@@ -25,6 +25,8 @@ from tests.support.training import make_prepared, recipe
 from tests.trainer.test_trainer import trained
 from trainer.batches.dataset import training_rows
 
+pytestmark = pytest.mark.slow
+
 REFERENCES = ("untrained (sft)", "untrained (sft, drafting)")
 TEXT = "the cat sat on <b>the</b> mat, and the dog sleeps on."
 

@@ -22,6 +22,8 @@ from tests.decoding.test_generation import fitted, plain
 from tests.support.micro_steps import micro_step, ragged
 from tests.support.tiny import save_tiny
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = [9, 3, 17, 1, 6]
 SAMPLED = {"do_sample": True, "temperature": 0.9, "top_k": 0}
 

@@ -9,6 +9,8 @@ from model.hub.wrap_base import wrap
 from tests.support.micro_steps import scramble
 from tests.support.pages import shown
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat, and the dog sleeps on. The quick brown fox jumps over it."
 SCRIPT = """
 import streamlit as st

@@ -7,6 +7,8 @@ import pytest
 from tests.support import pages
 from tests.support.pages import ROOT, asked_of, charts, kinds, shown
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat,\nand the dog sat down"
 QUICK = {"method": "gradient × input"}  # a link holds what is shown
 

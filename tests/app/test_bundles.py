@@ -14,6 +14,8 @@ from tests.support.evaluations import save_evaluation
 from tests.support.pages import ROOT, made_again
 from tests.support.training_logs import lines, save_run
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat, and the dog sat down on the mat"
 
 # name: (page, what the link says, what the manifests must say of it)

@@ -23,6 +23,8 @@ from tests.support.evaluations import save_evaluation
 from tests.support.pages import ROOT, charts, turned_to
 from tests.support.pages import shown as shown_escaped
 
+pytestmark = pytest.mark.slow
+
 GSM8K = "gsm8k_cot_zeroshot"
 EVIL = "**b** :smile: $x$ <img class=evil src=x onerror='window.hostile=1'> %{x} =1+1"
 

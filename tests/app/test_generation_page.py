@@ -13,6 +13,8 @@ from tests.support import pages
 from tests.support.micro_steps import scramble
 from tests.support.pages import charts, shown
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat"
 
 

@@ -12,6 +12,8 @@ from tests.support.pages import ROOT
 from tests.support.pages import shown as shown_escaped
 from tests.support.training_logs import line, lines, save_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path):

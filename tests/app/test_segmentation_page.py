@@ -7,6 +7,8 @@ import pytest
 from tests.support import pages
 from tests.support.pages import ROOT, asked_of, shown
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat, and the dog sat down"
 
 

@@ -21,6 +21,8 @@ from model.errors import ExportError, MicroStepError
 from model.hub.loading import ModelSpec, load
 from tests.support.tiny import save_tiny
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_command_gives_a_table_and_json(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.score.in_fresh_process", lambda function, *given: function(*given))

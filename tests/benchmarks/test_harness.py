@@ -14,6 +14,8 @@ from evals.benchmark import find_benchmark
 from model.hub.loading import load
 from tests.support.evaluations import OPTIONS, plain_model, write_local
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):

@@ -37,6 +37,8 @@ from tests.support.micro_steps import scramble
 from tests.support.tiny import save_tiny
 from tests.support.training import make_prepared
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["The quick brown fox", "She sold 48 clips in April"]
 

@@ -20,6 +20,8 @@ from model.scoring.limited_history import limited_history
 from model.scoring.token_scores import score
 from model.segmentation.attention_features import attention_shares
 
+pytestmark = pytest.mark.slow
+
 SOME = (
     "opt",  # projects its states, and calls the decoder inside its body
     "bart",

@@ -15,6 +15,8 @@ from model.scoring.continuation import Sampling
 from model.text.document import TextInput
 from tests.support.command import call
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "the cat sat on <b>the</b> mat"
 SHORT = ("--max-new-tokens", 12)
 

@@ -15,6 +15,8 @@ from model.segmentation.segment import RULES, SegmentInputs, segment
 from model.text.document import Document, Message, TextInput
 from tests.support.command import call
 
+pytestmark = pytest.mark.slow
+
 TEXT = 'the cat "sat", <b>on</b>\nthe mat 🦆 12 + 30 = 42; the dog sleeps on and on'
 
 

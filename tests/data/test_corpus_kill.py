@@ -18,7 +18,7 @@ from model.errors import TextError
 from tests.support.processes import program
 from tests.support.tiny import CORPUS, save_tiny
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")]
 
 KILLS = 6
 SHARDS_AT_MOST = 2  # that a start completes before it is killed

@@ -18,6 +18,8 @@ from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from tests.support.tiny import CORPUS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 OPTIONS = CorpusOptions(windows=True, max_tokens=32, shard_tokens=150)
 

@@ -27,6 +27,8 @@ from tests.support.processes import Forked
 from tests.support.templates import DATED
 from tests.support.tiny import CORPUS, save_tiny
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(data.__file__).parent / "demo" / "tiny-sft"
 OPTIONS = DistillOptions(max_new_tokens=12, batch_rows=3, shard_prompts=5)
 

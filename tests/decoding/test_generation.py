@@ -15,6 +15,8 @@ from model.errors import MicroStepError, TextError, TooLarge
 from tests.support.micro_steps import BASES, MERGERS, forced, micro_step, ragged
 from tests.support.tiny import EOS, PAD, save_tiny, tiny_model
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [9, 3, 17, 1, 12, 6, 20, 2, 5, 8, 4, 15, 7, 11, 10, 13]
 
 

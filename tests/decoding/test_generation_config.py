@@ -14,6 +14,8 @@ from model.decoding import generation_config
 from model.errors import MicroStepError
 from tests.support.micro_steps import micro_step, ragged
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = [9, 3, 17, 1]
 THIRDS = list(range(0, 400, 3))
 

@@ -9,6 +9,8 @@ from model.decoding.shared_prefix import WORTHWHILE, shared_first
 from tests.support.micro_steps import BASES, micro_step, ragged
 from tests.support.tiny import tiny_model
 
+pytestmark = pytest.mark.slow
+
 WHOLE = tuple(family for family in BASES if family not in ("gemma2", "gemma3_text", "mistral"))
 
 

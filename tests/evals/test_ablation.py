@@ -41,6 +41,8 @@ from trainer.recipe import SegmentationConfig
 from trainer.run import RunPaths
 from trainer.setup import build
 
+pytestmark = pytest.mark.slow
+
 
 def quiet(message: str, fraction: float | None) -> None:
     """Says nothing."""

@@ -21,6 +21,8 @@ from model.micro_step.modeling import MicroStepForCausalLM
 from tests.support.micro_steps import micro_step, scramble
 from tests.support.tiny import CORPUS, save_tiny, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 CONTEXTS = ("The quick brown fox", "She sold 48 clips in April; in May", "def fibonacci(n):\n", "café ", "")
 CONTINUATIONS = (
     " jumps over the lazy dog",

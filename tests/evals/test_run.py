@@ -25,6 +25,8 @@ from model.errors import ExportError, MicroStepError, TextError
 from tests.support.evaluations import OPTIONS, SUMS, chosen, lines, micro_model, plain_model, write_local
 from tests.support.processes import program
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -16,7 +16,10 @@ from evals.sandbox import runner as module
 from evals.sandbox.runner import Limits, Sandbox
 from model.errors import MicroStepError
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="programs are run on Linux and macOS only")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="programs are run on Linux and macOS only"),
+]
 
 SHORT = Limits(cpu_seconds=1, wall_seconds=3.0)
 

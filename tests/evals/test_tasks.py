@@ -23,6 +23,8 @@ from tests.support.answer_forms import PROGRAMS
 from tests.support.evaluations import OPTIONS, SUMS, chosen, micro_model, plain_model, write_local
 from tests.support.tiny import tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):

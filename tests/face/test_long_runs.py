@@ -12,6 +12,8 @@ from tests.support.command import call
 from tests.support.evaluations import write_local
 from tests.support.training import make_prepared, recipe
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("The quick brown fox jumps.", "Over the lazy dog, it goes on.", "Twice the fox, and the dog sleeps again.")
 
 

@@ -19,6 +19,8 @@ from model.hub.spec import ModelSpec
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.saving import save_modules
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ROOMS = sorted(
     path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("tests", "micro_step")

@@ -34,6 +34,8 @@ from tests.support.processes import Forked
 from tests.support.tiny import CORPUS, save_tiny
 from tests.support.tiny_gguf import single_digit_tokenizer, write_gguf, write_wheels
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

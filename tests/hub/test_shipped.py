@@ -17,6 +17,8 @@ from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.wrap_base import wrap
 from trainer.recipe import read_recipe
 
+pytestmark = pytest.mark.slow
+
 BASE = "smollm2-135m-instruct"
 NAMES = ("micro-step-smollm2-135m", "micro-step-smollm2-135m-draft", "control-smollm2-135m")
 DEMO = Path(__file__).parents[2] / "data" / "demo"

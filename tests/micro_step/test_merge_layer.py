@@ -34,6 +34,8 @@ from model.text.document import TextInput
 from tests.support.micro_steps import BASES, forced, micro_step, ragged, random_starts, scramble
 from tests.support.tiny import save_tiny, tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 IDS = torch.randint(5, 400, (3, 23), generator=torch.Generator().manual_seed(1))
 FAMILIES = ("llama", "qwen3", "gemma3_text", "gpt2")
 WAYS = [(1, "last"), (2, "last"), (3, "last"), (3, "first_last")]  # of the tiny models' three layers

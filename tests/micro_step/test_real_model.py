@@ -7,6 +7,8 @@ from model.hub.fetch import is_cached
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 
+pytestmark = pytest.mark.slow
+
 NAME = "smollm2-135m-instruct"
 QUESTIONS = (
     "A shop sells pencils at 3 for 2 dollars. How much do 12 pencils cost?",

@@ -18,6 +18,8 @@ from model.micro_step.saving import MODULES, fingerprint
 from tests.support.micro_steps import micro_step, ragged, random_starts, scramble
 from tests.support.tiny import save_tiny, tiny_model
 
+pytestmark = pytest.mark.slow
+
 IDS = torch.randint(5, 400, (2, 19), generator=torch.Generator().manual_seed(1))
 STARTS = random_starts(IDS, prompt=5, most=4)
 LORA = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}

@@ -46,6 +46,8 @@ from trainer.recipe import Recipe, SegmentationConfig, StageConfig, read_recipe
 from trainer.setup import build
 from trainer.time_budget import fitted_to
 
+pytestmark = pytest.mark.slow
+
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 
 

@@ -22,6 +22,8 @@ from model.segmentation.attention_features import attention_shares, router_turns
 from model.text.document import Document
 from tests.support.tiny import BOS, CORPUS
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["\n".join(CORPUS), "", " ".join(CORPUS[:3]), *CORPUS]
 
 
