@@ -14,4 +14,7 @@ def require_harness() -> None:
         MicroStepError: it is not; the message says how to get it.
     """
     if find_spec("lm_eval") is None:
-        raise MicroStepError("evaluation needs lm-evaluation-harness: pip install -r requirements-evals.txt")
+        raise MicroStepError(
+            "evaluation needs lm-evaluation-harness: pip install 'micro_step[evals]', or in the source tree"
+            " pip install -r requirements-evals.txt"
+        )

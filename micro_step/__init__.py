@@ -90,10 +90,22 @@ _auto_classes.register_auto_classes()
 
 
 def __getattr__(name: str) -> object:
-    """Import a function when it is first used."""
+    """Import a function when it is first used.
+
+    Raises:
+        MicroStepError: it needs packages of an extra.
+    """
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found = getattr(_import_module(f"{__name__}.{_LATER[name]}"), name)
+    try:
+        module = _import_module(f"{__name__}.{_LATER[name]}")
+    except ModuleNotFoundError as error:
+        extra = {"train": "train", "evaluate": "evals"}.get(name)
+        if extra is None:
+            raise
+        package = (error.name or "").partition(".")[0]
+        raise MicroStepError(f"{name} needs the package {package}: pip install 'micro_step[{extra}]'") from error
+    globals()[name] = found = getattr(module, name)
     return found
 
 
