@@ -77,7 +77,6 @@ def packages(environment: Path) -> Path:
     return Path(sysconfig.get_path("purelib", vars=variables))
 
 
-@pytest.mark.slow
 def test_one_package_comes_with_all_its_files(environment):
     site = packages(environment)
     held = {path.name for path in site.iterdir()} - {"others.pth"}
@@ -95,7 +94,6 @@ def test_one_package_comes_with_all_its_files(environment):
     assert (site / "micro_step" / "app" / ".streamlit" / "config.toml").is_file()
 
 
-@pytest.mark.slow
 def test_nothing_in_it_imports_a_room_by_its_short_name(environment):
     for path in (packages(environment) / "micro_step").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -104,7 +102,6 @@ def test_nothing_in_it_imports_a_room_by_its_short_name(environment):
             assert not {name.split(".")[0] for name in names} & {*ROOMS}, path
 
 
-@pytest.mark.slow
 def test_the_face_works_among_files_of_the_same_names(environment, tmp_path):
     for room in ROOMS:
         (tmp_path / f"{room}.py").write_text("raise SystemExit('the file of the user was imported')")
@@ -130,7 +127,6 @@ def test_the_face_works_among_files_of_the_same_names(environment, tmp_path):
         assert "micro-step" in shown.stdout
 
 
-@pytest.mark.slow
 def test_a_folder_of_modules_opens_with_its_base_where_transformers_was_imported_first(tmp_path):
     base = load(ModelSpec("tiny-base"))
     save_modules(MicroStepForCausalLM.from_base(base.model), tmp_path / "modules", "tiny-base", None, None)
