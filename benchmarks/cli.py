@@ -17,13 +17,13 @@ from benchmarks.speed import cli as speed_cli
 from model.terminal import progress_bar, run
 
 MEASURED: dict[str, tuple[str, type]] = {  # command: the module whose `measure` takes the options
-    "score": ("benchmarks.score", options.ScoreOptions),
-    "segment": ("benchmarks.segment", options.SegmentOptions),
-    "drafts": ("benchmarks.speed.drafts", options.DraftsOptions),
-    "harness": ("benchmarks.harness", options.HarnessOptions),
-    "train-step": ("benchmarks.train_step", options.TrainStepOptions),
-    "train": ("benchmarks.train", options.TrainOptions),
-    "attention": ("benchmarks.attention", options.AttentionOptions),
+    "score": ("score", options.ScoreOptions),
+    "segment": ("segment", options.SegmentTimingOptions),
+    "drafts": ("speed.drafts", options.DraftsOptions),
+    "harness": ("harness", options.HarnessOptions),
+    "train-step": ("train_step", options.TrainStepOptions),
+    "train": ("train", options.TrainOptions),
+    "attention": ("attention", options.AttentionOptions),
 }
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def command(module: str, kind: type) -> Callable[..., None]:
     def measure(given: Any, out: Out = None) -> None:
         check_out(out)
         with progress_bar() as tell:
-            report = import_module(module).measure(given, tell)
+            report = import_module(f"{__package__}.{module}").measure(given, tell)
         for each in report if isinstance(report, list) else [report]:
             show(each)
         write(report, out)

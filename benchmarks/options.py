@@ -43,7 +43,7 @@ class ScoreOptions:
 
 
 @dataclass(frozen=True)
-class SegmentOptions:
+class SegmentTimingOptions:
     """Time of segmenting stored scores beside a plain loop, and of solving for a mean length."""
 
     tokens: Annotated[int, typer.Option(min=1, help="Stored scores to segment.")] = 1_000_000

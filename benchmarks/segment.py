@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.options import SegmentOptions
+from benchmarks.options import SegmentTimingOptions
 from benchmarks.timing import seconds_of, spread
 from model.errors import MicroStepError
 from model.segmentation.segment import RULES, SegmentInputs, segment
@@ -77,7 +77,7 @@ def _formula(rule: str, inputs: SegmentInputs, p: dict[str, float]) -> Opens:
     return formulas[rule]
 
 
-def measure(options: SegmentOptions, tell: Tell) -> dict[str, Any]:
+def measure(options: SegmentTimingOptions, tell: Tell) -> dict[str, Any]:
     """A row a rule: seconds to segment, by us and by the loop, which runs once, and to solve for a mean length.
 
     Raises:
@@ -96,7 +96,7 @@ def measure(options: SegmentOptions, tell: Tell) -> dict[str, Any]:
     }
 
 
-def _row(rule: str, options: SegmentOptions) -> dict[str, Any]:
+def _row(rule: str, options: SegmentTimingOptions) -> dict[str, Any]:
     seconds, solving = [], []
     for _ in range(options.repeats):
         inputs = stored_scores(options.tokens)  # anew: what inputs keep between calls is computed in the first

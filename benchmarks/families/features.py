@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from analysis.uncertainty.compare import continued
 from analysis.uncertainty.scoring import ScoredText, score_document, score_limited
 from benchmarks.families.tiny_models import VOCABULARY, tiny_family
 from model.causal_lm.padding import left_padded
+from model.decoding.generation_config import end_ids
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.wrap_base import wrap
-from model.micro_step.modeling import MicroStepForCausalLM
 from model.text.document import TextInput
 
 TEXT = "The cat sat down."
@@ -76,26 +77,27 @@ def measure(name: str, folder: Path) -> Family:
     except Exception as error:  # noqa: BLE001 - whatever transformers raises for a configuration
         return Family(name, "", {"score": f"no tiny model can be built: {_short(error)}"}, ())
     tiny_tokenizer().save_pretrained(folder)
-    cells: dict[str, str] = {}
-    faults = []
+    kind = type(made).__name__
+    loaded, reason = _outcome(lambda: load(ModelSpec(str(folder), device="cpu")))
+    if loaded is None:
+        cells = {"score": reason.replace(str(folder), "the model")}
+    else:
+        cells = {feature: _outcome(partial(check, loaded))[1] for feature, check in FEATURES.items()}
+    faults = tuple(feature for feature, cell in cells.items() if cell.startswith(("WRONG", "FAULT")))
+    return Family(name, kind, cells, faults)
+
+
+def _outcome(run: Callable[[], Any]) -> tuple[Any, str]:
+    """What a call gives, and the same in words: the text that it gives, "yes", a refusal, or a fault."""
     try:
-        loaded = load(ModelSpec(str(folder), device="cpu"))
+        given = run()
     except MicroStepError as error:
-        return Family(name, type(made).__name__, {"score": _short(error).replace(str(folder), "the model")}, ())
+        return None, _short(error)
+    except Wrong as error:
+        return None, f"WRONG: {error}"
     except Exception as error:  # noqa: BLE001 - told as a fault
-        return Family(name, type(made).__name__, {"score": f"FAULT: {_short(error)}"}, ("score",))
-    for feature, check in FEATURES.items():
-        try:
-            cells[feature] = check(loaded) or "yes"
-        except MicroStepError as error:
-            cells[feature] = _short(error)
-        except Wrong as error:
-            cells[feature] = f"WRONG: {error}"
-            faults.append(feature)
-        except Exception as error:  # noqa: BLE001 - told as a fault
-            cells[feature] = f"FAULT: {type(error).__name__}: {_short(error)}"
-            faults.append(feature)
-    return Family(name, type(made).__name__, cells, tuple(faults))
+        return None, f"FAULT: {type(error).__name__}: {_short(error)}"
+    return given, given if isinstance(given, str) else "yes"
 
 
 def _short(error: BaseException) -> str:
@@ -159,39 +161,26 @@ def _greedy(model: PreTrainedModel, prompt: list[int], ends: set[int]) -> list[i
     return ids[len(prompt) :]
 
 
-def _writer(loaded: LoadedModel) -> tuple[MicroStepForCausalLM, Callable[..., list[list[int]]]]:
+def _generate(loaded: LoadedModel, lossless: bool) -> None:
     model = wrap(loaded).model
 
-    def write(prompts: Any, confidence: float, lossless: bool) -> list[list[int]]:
+    def write(prompts: Any, confidence: float) -> list[list[int]]:
         ids, mask = left_padded(prompts)
         options = {"confidence": confidence, "verify": lossless, "max_new_tokens": NEW, "do_sample": False}
         return [row.ids for row in model.generate_segments(ids, mask, **options).rows]
 
-    return model, write
+    def same_alone(confidence: float) -> list[list[int]]:
+        together = write(PROMPTS, confidence)
+        if together != [write([prompt], confidence)[0] for prompt in PROMPTS]:
+            raise Wrong("a row alone writes something else than the same row in a batch")
+        return together
 
-
-def _same_alone(write: Callable[..., list[list[int]]], confidence: float, lossless: bool) -> list[list[int]]:
-    together = write(PROMPTS, confidence, lossless)
-    if together != [write([prompt], confidence, lossless)[0] for prompt in PROMPTS]:
-        raise Wrong("a row alone writes something else than the same row in a batch")
-    return together
-
-
-def _merged(loaded: LoadedModel) -> None:
-    model, write = _writer(loaded)
-    ends = model.generation_config.eos_token_id
-    told = {ends} if isinstance(ends, int) else set(ends or ())
-    if _same_alone(write, 1.1, False) != [_greedy(loaded.model, prompt, told) for prompt in PROMPTS]:
-        raise Wrong("with segments of one token it does not write what its base writes")
-    _same_alone(write, 0.0, False)
-
-
-def _lossless(loaded: LoadedModel) -> None:
-    model, write = _writer(loaded)
-    ends = model.generation_config.eos_token_id
-    told = {ends} if isinstance(ends, int) else set(ends or ())
-    if _same_alone(write, 0.0, True) != [_greedy(loaded.model, prompt, told) for prompt in PROMPTS]:
+    ends = set(end_ids(model))
+    written = same_alone(0.0 if lossless else 1.1)  # above 1 every segment has one token
+    if written != [_greedy(loaded.model, prompt, ends) for prompt in PROMPTS]:
         raise Wrong("it does not write what its base writes")
+    if not lossless:
+        same_alone(0.0)
 
 
 def _attention(loaded: LoadedModel) -> str | None:
@@ -230,8 +219,8 @@ def _banded(loaded: LoadedModel) -> None:
 FEATURES: dict[str, Callable[[LoadedModel], str | None]] = {
     "score": _score,
     "continue": _continue,
-    "merged": _merged,
-    "lossless": _lossless,
+    "merged": partial(_generate, lossless=False),
+    "lossless": partial(_generate, lossless=True),
     "attention": _attention,
     "attribution": _attribute,
     "banded": _banded,

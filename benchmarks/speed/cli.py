@@ -10,7 +10,7 @@ import typer
 from analysis.options import flatten_options
 from benchmarks.options import Out, numbers, use_threads
 from benchmarks.report import check_out, show, write
-from benchmarks.speed.options import AnswerOptions, ModelOptions, PromptOptions
+from benchmarks.speed.options import AnswerOptions, ComparedModelOptions, PromptOptions
 from model.errors import MicroStepError
 from model.terminal import progress_bar
 
@@ -20,7 +20,7 @@ commands = typer.Typer()
 @commands.command("decode")
 @flatten_options
 def decode_command(
-    which: ModelOptions,
+    which: ComparedModelOptions,
     prompts: PromptOptions,
     how: AnswerOptions,
     baselines: Annotated[bool, typer.Option(help="Run transformers' own ways to write faster, too.")] = True,

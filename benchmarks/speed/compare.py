@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.ratio import ratio
 from benchmarks.speed.batch_log import BatchLog
-from benchmarks.speed.decoders import BASE, MERGED, Decoder, Models, plain_decoder, segment_decoders
+from benchmarks.speed.decoders import BASE, MERGED, ComparedModels, Decoder, plain_decoder, segment_decoders
 from benchmarks.speed.measure import Measurements, measure
 from benchmarks.speed.options import AnswerOptions
 from benchmarks.speed.prompts import Rows, mixed
@@ -31,7 +31,7 @@ SCORED_AT_ONCE = 8  # answers that the base reads in one batch
 
 
 def compare(
-    models: Models,
+    models: ComparedModels,
     by_source: dict[str, Rows],
     options: AnswerOptions,
     baselines: Sequence[Decoder] = (),
@@ -96,7 +96,7 @@ def compare(
     }
 
 
-def check_prompts(models: Models, prompts: Rows, new_tokens: int) -> None:
+def check_prompts(models: ComparedModels, prompts: Rows, new_tokens: int) -> None:
     """See that there are prompts, and that the base's context holds them and their answers.
 
     Raises:
@@ -113,7 +113,7 @@ def check_prompts(models: Models, prompts: Rows, new_tokens: int) -> None:
         )
 
 
-def facts_of(models: Models) -> dict[str, Any]:
+def facts_of(models: ComparedModels) -> dict[str, Any]:
     """What is compared, and where."""
     return {
         "base": models.base_name,

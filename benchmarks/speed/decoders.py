@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, cast
 
-from benchmarks.speed.options import AnswerOptions, ModelOptions
+from benchmarks.speed.options import AnswerOptions, ComparedModelOptions
 from benchmarks.speed.prompts import Rows
 from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.forward import vocabulary
@@ -47,11 +47,7 @@ class BatchAnswers:
             [row.ids for row in rows],
             [row.macro_steps for row in rows],
             sum(row.drafted for row in rows),
-            {
-                "prompt": generation.prompt_seconds,
-                "base": generation.macro_seconds,
-                "micro decoder": generation.micro_seconds,
-            },
+            {part: getattr(generation, f"{part}_seconds") for part in ("prompt", "macro", "micro")},
         )
 
 
@@ -72,7 +68,7 @@ class Decoder:
 
 
 @dataclass(frozen=True)
-class Models:
+class ComparedModels:
     """The models that are compared, loaded, with one vocabulary."""
 
     micro: Sequence[Wrapped]
@@ -93,7 +89,7 @@ class Models:
         return asked(max_new_tokens=new_tokens, eos_token_id=ends, pad_token_id=ends_of(self.base)["pad_token_id"])
 
 
-def load_models(options: ModelOptions) -> Models:
+def load_models(options: ComparedModelOptions) -> ComparedModels:
     """Load what is compared. The base is the first model's, as it was before an adapter that was trained with it.
 
     Raises:
@@ -110,7 +106,7 @@ def load_models(options: ModelOptions) -> Models:
     other = options.base or _base_before_adapter(first)
     base_model = first.model.base if other is None else loaded_as(other).model
     base_name = other or first.facts.base or first.loaded.facts.name
-    models = Models(
+    models = ComparedModels(
         micro, [loaded_as(name) for name in options.control or ()], base_model, base_name, first.loaded.tokenizer
     )
     others = [(each.loaded.facts.name, each.model.base) for each in micro]
@@ -167,7 +163,7 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
     return ids[: at + 1]
 
 
-def plain_decoder(name: str, model: Any, models: Models, fast: bool = False, endless: bool = False) -> Decoder:
+def plain_decoder(name: str, model: Any, models: ComparedModels, fast: bool = False, endless: bool = False) -> Decoder:
     """A model's own greedy answers, a token a pass.
 
     Args:
@@ -187,7 +183,7 @@ def plain_decoder(name: str, model: Any, models: Models, fast: bool = False, end
     return Decoder(name, PLAIN, f"generate(do_sample=False){how}", write)
 
 
-def baselines_of(models: Models, assistant: str | None = None) -> list[Decoder]:
+def baselines_of(models: ComparedModels, assistant: str | None = None) -> list[Decoder]:
     """Transformers' own ways to write faster: prompt lookup, and assisted generation.
 
     Args:
@@ -210,7 +206,7 @@ def baselines_of(models: Models, assistant: str | None = None) -> list[Decoder]:
     ]
 
 
-def _baseline(name: str, computes: str, models: Models, options: dict[str, Any]) -> Decoder:
+def _baseline(name: str, computes: str, models: ComparedModels, options: dict[str, Any]) -> Decoder:
     def write(prompts: Rows, new_tokens: int) -> BatchAnswers:
         return BatchAnswers(plain_answers(models.base, prompts, models.settings(new_tokens), **options))
 
@@ -228,7 +224,7 @@ def segmented_answers(
     return BatchAnswers.of(model.generate_segments(ids, mask, **settings, **options))
 
 
-def segment_decoders(models: Models, options: AnswerOptions) -> list[Decoder]:
+def segment_decoders(models: ComparedModels, options: AnswerOptions) -> list[Decoder]:
     """Every micro_step model by every rule that it can follow, at every tau."""
     decoders = []
     for each in models.micro:
@@ -242,5 +238,5 @@ def segment_decoders(models: Models, options: AnswerOptions) -> list[Decoder]:
     return decoders
 
 
-def _segment_writer(model: MicroStepForCausalLM, models: Models, **options: Any) -> Write:
+def _segment_writer(model: MicroStepForCausalLM, models: ComparedModels, **options: Any) -> Write:
     return lambda prompts, new_tokens: segmented_answers(model, prompts, models.settings(new_tokens), **options)

@@ -23,8 +23,8 @@ from benchmarks.speed.decoders import (
     LOSSLESS,
     MERGED,
     BatchAnswers,
+    ComparedModels,
     Decoder,
-    Models,
     plain_answers,
     plain_decoder,
     segmented_answers,
@@ -136,7 +136,7 @@ class Case:
     bound: Callable[[Measurements], float]  # of its speed-up
 
 
-def forced_lengths(models: Models, lengths: Sequence[float]) -> list[Case]:
+def forced_lengths(models: ComparedModels, lengths: Sequence[float]) -> list[Case]:
     """Merged decoding with segments of known mean lengths, in tokens.
 
     Raises:
@@ -159,7 +159,7 @@ def forced_lengths(models: Models, lengths: Sequence[float]) -> list[Case]:
 
 
 def forced_drafts(
-    models: Models, prompts: Rows, rates: Sequence[float], drafts: Sequence[int], options: AnswerOptions
+    models: ComparedModels, prompts: Rows, rates: Sequence[float], drafts: Sequence[int], options: AnswerOptions
 ) -> list[Case]:
     """Lossless decoding with drafts of known lengths, in tokens, that agree with the base at known rates, 0 to 1.
 
@@ -193,7 +193,7 @@ def forced_drafts(
 
 
 def forced_study(
-    models: Models,
+    models: ComparedModels,
     prompts: Rows,
     cases: Sequence[Case],
     options: AnswerOptions,

@@ -15,7 +15,7 @@ Size = tuple[int, int | None]  # prompts at a time, and how many of the prompts 
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ComparedModelOptions:
     """Which models answer."""
 
     model: Annotated[

@@ -9,7 +9,7 @@ import torch
 
 from analysis.segmentation.strategy import Strategy
 from benchmarks.ratio import ratio
-from benchmarks.speed.decoders import Models
+from benchmarks.speed.decoders import ComparedModels
 from data.prepared import Prepared
 from data.training_rows import TokenRows
 from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
@@ -24,7 +24,7 @@ BATCH_TOKENS = 4096
 
 
 def position_accuracy(
-    models: Models, prepared: Prepared, strategy: Strategy, most_rows: int | None = None
+    models: ComparedModels, prepared: Prepared, strategy: Strategy, most_rows: int | None = None
 ) -> list[dict[str, Any]]:
     """Accuracy of the models for merged decoding on held-out responses, at places 1 .. M of segments.
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
-from benchmarks.options import SegmentOptions, TrainStepOptions
+from benchmarks.options import SegmentTimingOptions, TrainStepOptions
 from benchmarks.score import check_scorers, timed
 from benchmarks.scorers import SCORERS, excerpt
 from benchmarks.segment import measure
@@ -78,7 +78,7 @@ def test_a_wrong_name_leaves_no_file(tmp_path):
 
 
 def test_every_rule_of_scores_is_measured_beside_a_loop_with_the_same_boundaries():
-    report = measure(SegmentOptions(tokens=3000, solved_tokens=1000, repeats=1), lambda message, fraction: None)
+    report = measure(SegmentTimingOptions(tokens=3000, solved_tokens=1000, repeats=1), lambda message, fraction: None)
     assert len(report["rows"]) == 12 and all(row["loop_seconds"] > 0 for row in report["rows"])
 
 

@@ -20,11 +20,11 @@ from benchmarks.families.tiny_models import tiny_family
 from benchmarks.ratio import ratio
 from benchmarks.report import cell
 from benchmarks.speed.compare import _AnswerScorer, compare
-from benchmarks.speed.decoders import BASE, Models, baselines_of, load_models, plain_answers
+from benchmarks.speed.decoders import BASE, ComparedModels, baselines_of, load_models, plain_answers
 from benchmarks.speed.drafts import drafts, walk
 from benchmarks.speed.figure import draw
 from benchmarks.speed.forced import Weights, forced_drafts, forced_length, forced_lengths, forced_study
-from benchmarks.speed.options import AnswerOptions, ModelOptions
+from benchmarks.speed.options import AnswerOptions, ComparedModelOptions
 from benchmarks.speed.position_accuracy import position_accuracy
 from benchmarks.speed.prompts import Rows, held_out_prompts, prompt_ids, read_prompts
 from data.prepared import Prepared
@@ -65,17 +65,17 @@ def names(base: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str
 
 
 @pytest.fixture(scope="module")
-def merged(names: tuple[str, str], base: str) -> Models:
-    return load_models(ModelOptions(model=[names[0]], base=base))
+def merged(names: tuple[str, str], base: str) -> ComparedModels:
+    return load_models(ComparedModelOptions(model=[names[0]], base=base))
 
 
 @pytest.fixture(scope="module")
-def untrained(base: str) -> Models:
-    return load_models(ModelOptions(model=[base]))
+def untrained(base: str) -> ComparedModels:
+    return load_models(ComparedModelOptions(model=[base]))
 
 
 @pytest.fixture
-def prompts(untrained: Models) -> Rows:
+def prompts(untrained: ComparedModels) -> Rows:
     return [prompt_ids(text, untrained.tokenizer) for text in TEXTS]
 
 
@@ -89,7 +89,7 @@ def command(*options: str) -> Any:
 def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
     base: str, prepared: Prepared, names: tuple[str, str]
 ) -> None:
-    models = load_models(ModelOptions(model=list(names), base=base, control=[base]))
+    models = load_models(ComparedModelOptions(model=list(names), base=base, control=[base]))
     options = AnswerOptions(confidence="0.01,1.1", max_new_tokens=16, batch_size="1:3,4", repeats=1, fast_base=True)
     report = compare(models, {"made": held_out_prompts(prepared, "made", 6)}, options)
     rows = report["rows"]
@@ -126,7 +126,7 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
 
 @pytest.mark.parametrize("confidence, verify", [("1.5", None), ("0", True)])
 def test_answers_that_are_the_bases_own_are_said_to_be(
-    untrained: Models, prompts: Rows, confidence: str, verify: bool | None
+    untrained: ComparedModels, prompts: Rows, confidence: str, verify: bool | None
 ) -> None:
     options = AnswerOptions(confidence=confidence, verify=verify, max_new_tokens=10, batch_size="2", repeats=2)
     report = compare(untrained, {"made": prompts}, options, baselines_of(untrained))
@@ -139,7 +139,7 @@ def test_answers_that_are_the_bases_own_are_said_to_be(
         assert report["tokens_per_macro_step"] == 1
 
 
-def test_the_cache_is_what_a_run_holds_at_its_end(merged: Models, prepared: Prepared) -> None:
+def test_the_cache_is_what_a_run_holds_at_its_end(merged: ComparedModels, prepared: Prepared) -> None:
     """No slot is counted for what is written last, which no pass reads again."""
     (prompt,) = held_out_prompts(prepared, "made", 1)
     options = AnswerOptions(confidence="0.01", max_new_tokens=12, repeats=1)
@@ -151,7 +151,7 @@ def test_the_cache_is_what_a_run_holds_at_its_end(merged: Models, prepared: Prep
 
 
 def test_a_stopped_comparison_is_resumed_and_measures_nothing_twice(
-    merged: Models, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    merged: ComparedModels, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts, keep = {"made": held_out_prompts(prepared, "made", 4)}, tmp_path / "kept.jsonl"
     options = AnswerOptions(confidence="0.5", max_new_tokens=8, batch_size="2", repeats=1, keep=keep)
@@ -176,7 +176,7 @@ def test_a_stopped_comparison_is_resumed_and_measures_nothing_twice(
         compare(merged, prompts, options)
 
 
-def test_every_rule_that_a_model_can_follow_is_measured(merged: Models, prepared: Prepared) -> None:
+def test_every_rule_that_a_model_can_follow_is_measured(merged: ComparedModels, prepared: Prepared) -> None:
     prompts = {"made": held_out_prompts(prepared, "made", 2)}
     options = AnswerOptions(confidence="0.5", rule="confidence, stop_head", max_new_tokens=4, batch_size="2", repeats=1)
     report = compare(merged, prompts, options)
@@ -207,7 +207,7 @@ def test_prompts_are_answered_apart_where_padding_would_change_the_answers() -> 
     assert plain_answers(model, prompts, settings) == alone
 
 
-def test_accuracy_by_place_is_the_models_own_beside_the_bases(merged: Models, prepared: Prepared) -> None:
+def test_accuracy_by_place_is_the_models_own_beside_the_bases(merged: ComparedModels, prepared: Prepared) -> None:
     rows = position_accuracy(merged, prepared, Strategy.of("fixed", {"k": 3}))
     assert [row["place"] for row in rows] == [1, 2, 3]
     assert rows[0]["tokens"] >= rows[1]["tokens"] >= rows[2]["tokens"] > 0
@@ -231,7 +231,7 @@ def test_what_cannot_be_compared_is_said(base: str, prepared: Prepared, tmp_path
         held_out_prompts(prepared, "other", 3)
     other = save_tiny(tmp_path / "other", "llama", chat=True, vocab_size=500)
     with pytest.raises(ModelError, match="words"):
-        load_models(ModelOptions(model=[str(other)], base=base))
+        load_models(ComparedModelOptions(model=[str(other)], base=base))
 
 
 # --- the command
@@ -276,7 +276,7 @@ def test_a_mistake_is_told_before_anything_is_loaded_and_leaves_no_file(base: st
         with pytest.raises(TextError, match=message):
             read_prompts(path)
     with pytest.raises(TooLarge, match="context of 512"):
-        compare(load_models(ModelOptions(model=[base])), {"made": [[5]]}, AnswerOptions(max_new_tokens=512))
+        compare(load_models(ComparedModelOptions(model=[base])), {"made": [[5]]}, AnswerOptions(max_new_tokens=512))
     wrong = ["--prompts", str(path)], ["--forced", "two"], ["--rule", "hope"], ["--batch-size", "0"]
     for options in (*wrong, ["--positions", "word"], ["--confidence", ""], ["--out", str(tmp_path / "x.csv")]):
         assert isinstance(command("--model", base, *options).exception, MicroStepError)
@@ -295,13 +295,13 @@ def test_the_bound_is_the_designs() -> None:
 
 
 def test_weights_are_counted_without_what_is_looked_up(base: str) -> None:
-    models = load_models(ModelOptions(model=[base], draft_words=100))
+    models = load_models(ComparedModelOptions(model=[base], draft_words=100))
     weights, tied = Weights.of(models.micro[0].model), models.base.get_input_embeddings().weight.numel()
     assert weights.head == tied and weights.body + tied == sum(p.numel() for p in models.base.parameters())
     assert weights.draft_head == tied * 100 // 400
 
 
-def test_lengths_are_forced_and_answers_have_all_their_tokens(untrained: Models, prompts: Rows) -> None:
+def test_lengths_are_forced_and_answers_have_all_their_tokens(untrained: ComparedModels, prompts: Rows) -> None:
     options = AnswerOptions(max_new_tokens=12, batch_size="2", repeats=1)
     for row in forced_study(untrained, prompts, forced_lengths(untrained, [1, 1.5, 2, 4]), options):
         assert row["tokens_per_macro_step"] == pytest.approx(row["length"])
@@ -312,7 +312,7 @@ def test_lengths_are_forced_and_answers_have_all_their_tokens(untrained: Models,
         forced_lengths(untrained, [9])
 
 
-def test_a_forced_length_asks_nothing_of_the_micro_decoder_in_vain(untrained: Models, prompts: Rows) -> None:
+def test_a_forced_length_asks_nothing_of_the_micro_decoder_in_vain(untrained: ComparedModels, prompts: Rows) -> None:
     settings, rule = untrained.settings(12, endless=True), forced_length(1.5)
     model = untrained.micro[0].model
     found = model.generate_segments(torch.tensor(prompts[:1]), **settings, rule=rule, confidence=0.0, verify=False)
@@ -322,7 +322,9 @@ def test_a_forced_length_asks_nothing_of_the_micro_decoder_in_vain(untrained: Mo
 
 
 @pytest.mark.parametrize("rate, a_pass", [(0, 1), (1, 3)])
-def test_drafts_agree_as_often_as_they_are_told_to(untrained: Models, prompts: Rows, rate: int, a_pass: int) -> None:
+def test_drafts_agree_as_often_as_they_are_told_to(
+    untrained: ComparedModels, prompts: Rows, rate: int, a_pass: int
+) -> None:
     options = AnswerOptions(max_new_tokens=13, batch_size="2", repeats=1)
     cases = forced_drafts(untrained, prompts, [rate], [2], options)
     (row,) = forced_study(untrained, prompts, cases, options)
