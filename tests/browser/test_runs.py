@@ -89,7 +89,6 @@ def test_a_line_that_is_appended_is_seen_and_the_final_model_opens_on_another_pa
 ) -> None:
     page = reader.open(folder=folder, runs="two", source="Typed", text="the cat sat")
     expect(card(page, "summary")).to_contain_text("260 / 400")
-    expect(card(page, "summary")).to_contain_text("two: running")
     with (folder / "two" / LOG).open("a") as file:
         file.write(to_line(line(300)) + to_line(line(300, "validation")))
     expect(card(page, "summary")).to_contain_text("300 / 400")
