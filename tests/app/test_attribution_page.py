@@ -127,7 +127,7 @@ def test_states_without_an_answer(models, runs, monkeypatch):
     assert kinds(runs[before:])[-1] == "AttributionRequest" and len(at.metric) == 4
 
 
-@pytest.mark.parametrize("text", ["![x](http://e/p.png) <b>b</b> **b** $x$", "\x00\x1b[31m \u202e", "שלום 你好 🦆"])
+@pytest.mark.parametrize("text", ["![x](http://e/p.png) <b>b</b> **b** $x$ \x00\x1b[31m \u202e שלום 你好 🦆"])
 def test_hostile_texts_are_inert(models, runs, text):
     at = opened(models, text=text, **QUICK)
     assert not at.exception

@@ -140,9 +140,7 @@ def test_states_without_an_answer(models, runs, monkeypatch):
     assert len(runs) == before + 2 and cuts(at)
 
 
-@pytest.mark.parametrize(
-    "text", ["![x](http://e/p.png) <b>b</b> **b** $x$", "\x00\x1b[31m \u202e", "a", "שלום 你好 🦆"]
-)
+@pytest.mark.parametrize("text", ["![x](http://e/p.png) <b>b</b> **b** $x$ \x00\x1b[31m \u202e שלום 你好 🦆", "a"])
 def test_hostile_texts_are_inert(models, runs, text):
     at = opened(models, text=text, cut=("entropy", "fixed:k=2", "confidence_product"))
     assert not at.exception

@@ -59,7 +59,6 @@ def test_compare_states_the_finding_and_writes_cells(models, tmp_path, monkeypat
 
 
 REQUESTS = {
-    "plain": {},
     "chat": {
         "text": TextInput(Document((Message("user", "the cat 'sat'?"), Message("assistant", "It sat."))), chat=True)
     },
@@ -99,12 +98,12 @@ def test_a_bundle_makes_itself_again(models, tmp_path, monkeypatch, kind):
             np.testing.assert_allclose(after[column], before[column].astype(float), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_draws_on_every_text(models, name):
+@pytest.mark.parametrize("text", ["a", "ab", TEXT, "the cat " * 200, "\x00\x1b[31m<script>\u202e"])
+def test_every_figure_draws_on_every_text(models, text):
     a, b = (ModelSpec(str(models[key])) for key in ("base", "other"))
-    for text in ("a", "ab", TEXT, "the cat " * 200, "\x00\x1b[31m<script>\u202e"):
-        request = ComparisonQuery(a, b, TextInput.plain(text))
-        comparison = request.run(load)
+    request = ComparisonQuery(a, b, TextInput.plain(text))
+    comparison = request.run(load)
+    for name in FIGURES:
         for view in (View(), View("confidence", "nats", "dark", pinned=0)):
             drawn = draw(name, comparison, view)
             assert "<script>" not in drawn.figure.to_json()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import math
 import random
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from evals.ablation.table import AblationRow, as_csv, as_markdown, interval, row
 from evals.samples import file_name
 from model.errors import ExportError, MicroStepError
 from model.hub.loading import ModelSpec, load
-from tests.support.browser import ROOT
 from tests.support.command import call
 from tests.support.evaluations import lines, write_local
+from tests.support.processes import Forked
 from tests.support.tiny import save_tiny
 from tests.support.training import conversation, make_prepared, recipe
 from trainer.batches.dataset import rows_of as rows_of_recipe
@@ -304,17 +304,19 @@ def test_data_is_prepared_once_and_nothing_is_made_again(
 
 def test_a_grid_without_benchmarks_needs_no_harness(base_recipe: Path, tmp_path: Path) -> None:
     grid_of(tmp_path / "g.yaml", base_recipe, variants={"a": {}}, seeds=[0])
-    code = (
-        "import sys; sys.modules['lm_eval'] = None\n"
-        "from evals.cli import main\n"
-        f"sys.argv = ['evals', 'ablate', {str(tmp_path / 'g.yaml')!r}, '--device', 'cpu',"
-        f" '--out', {str(tmp_path / 'out')!r}, '--table', {str(tmp_path / 't.csv')!r}]\n"
-        "main()"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert ended.stdout.startswith("| g | nll | accuracy |") and "\n| a | " in ended.stdout
-    assert "runs           1, 0 trained" in ended.stderr and "g: run 1 of 1" in ended.stderr
+
+    def without_it() -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("evals", "lm_eval")]:
+            del sys.modules[name]
+        sys.modules["lm_eval"] = None  # type: ignore[assignment]
+        words = [str(tmp_path / "g.yaml"), "--device", "cpu", "--out", str(tmp_path / "out")]
+        sys.argv = ["evals", "ablate", *words, "--table", str(tmp_path / "t.csv")]
+        importlib.import_module("evals.cli").main()
+
+    ended = Forked(without_it)
+    assert ended.ended() == 0, ended.err[-2000:]
+    assert ended.out.startswith("| g | nll | accuracy |") and "\n| a | " in ended.out
+    assert "runs           1, 0 trained" in ended.err and "g: run 1 of 1" in ended.err
     assert next(csv.DictReader((tmp_path / "t.csv").open()))["variant"] == "a"
 
 
