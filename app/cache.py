@@ -1,6 +1,7 @@
-"""What outlives a rerun, shared by all users: at most two loaded models, and the last answers. The only st.cache_*.
+"""Everything that outlives a rerun and is shared by all users. Only this module uses `st.cache_*`.
 
-Models hold no run; answers are frozen. One run at a time: memory was estimated for one.
+`ModelPool` holds at most two loaded models and the latest results. Models hold no state of a run, and results are
+frozen. One query runs at a time, since memory is estimated for one.
 """
 
 from __future__ import annotations
@@ -25,33 +26,33 @@ from model.hub.default_pair import DefaultPair, default_pair
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.terminal import Tell
 
-ANSWERS = 24  # kept; a comparison of 10,000 tokens takes about 3 MB
+RESULTS = 24  # kept in memory; a comparison of 10,000 tokens takes about 3 MB
 MODELS = 2  # kept in memory
-Answer = TypeVar("Answer")
-Stamp = tuple[float, ...]  # of a model's files: an answer of an older checkpoint is not an answer
+Result = TypeVar("Result")
+Stamp = tuple[float, ...]  # when a model's files changed, so that results of an older checkpoint are not used
 
 
 class ModelPool:
-    """The models that are loaded, and the answers that were given."""
+    """The loaded models and the latest results."""
 
     def __init__(self) -> None:
         self._models: OrderedDict[tuple[ModelSpec, Stamp], LoadedModel] = OrderedDict()
-        self._answers: OrderedDict[tuple[Query[Any], Stamp], Any] = OrderedDict()
+        self._results: OrderedDict[tuple[Query[Any], Stamp], Any] = OrderedDict()
         self._guard = threading.Lock()
         self._running = threading.Lock()
 
-    def answer(self, asked: Query[Answer]) -> Answer | None:
-        """The answer, if it was given before."""
-        key = asked, _stamp(*asked.specs.values())
+    def get(self, query: Query[Result]) -> Result | None:
+        """The result of a query, if it is still in memory."""
+        key = query, _stamp(*query.specs.values())
         with self._guard:
-            if key in self._answers:
-                self._answers.move_to_end(key)
-            found: Answer | None = self._answers.get(key)
-            return found
+            if key in self._results:
+                self._results.move_to_end(key)
+            result: Result | None = self._results.get(key)
+            return result
 
     @contextmanager
-    def turn(self, wait: Callable[[], None]) -> Iterator[None]:
-        """Hold the machine for one run; `wait` is called while another one has it, and may raise to give up."""
+    def exclusive(self, wait: Callable[[], None]) -> Iterator[None]:
+        """Reserve the machine for one run. `wait` is called while another run has it, and may raise to give up."""
         while not self._running.acquire(timeout=0.5):
             wait()
         try:
@@ -59,9 +60,9 @@ class ModelPool:
         finally:
             self._running.release()
 
-    def load(self, asked: Query[Any], tell: Tell) -> dict[str, LoadedModel]:
-        """The models of a question. Those that were used longest ago are let go first: at most MODELS are in memory."""
-        wanted = {name: (spec, _stamp(spec)) for name, spec in asked.specs.items()}
+    def load(self, query: Query[Any], tell: Tell) -> dict[str, LoadedModel]:
+        """Load the models of a query. At most MODELS stay in memory; those used longest ago are dropped first."""
+        wanted = {name: (spec, _stamp(spec)) for name, spec in query.specs.items()}
         needed = set(wanted.values())
         while len(needed | self._models.keys()) > MODELS and (spare := [k for k in self._models if k not in needed]):
             del self._models[spare[0]]
@@ -72,15 +73,15 @@ class ModelPool:
         return {name: self._models[key] for name, key in wanted.items()}
 
     def run(
-        self, asked: Query[Answer], progress: Progress, run: Callable[[ModelLoader, Progress], Answer] | None = None
-    ) -> Answer:
-        """Answer a question with the models that were loaded for it, and keep the answer; `run` is its own if None."""
-        found = (run or asked.run)(lambda spec: self._models[spec, _stamp(spec)], progress)
+        self, query: Query[Result], progress: Progress, run: Callable[[ModelLoader, Progress], Result] | None = None
+    ) -> Result:
+        """Run a query with the models loaded for it, and keep the result; `run` replaces the query's own method."""
+        result = (run or query.run)(lambda spec: self._models[spec, _stamp(spec)], progress)
         with self._guard:
-            self._answers[asked, _stamp(*asked.specs.values())] = found
-            while len(self._answers) > ANSWERS:
-                self._answers.popitem(last=False)
-        return found
+            self._results[query, _stamp(*query.specs.values())] = result
+            while len(self._results) > RESULTS:
+                self._results.popitem(last=False)
+        return result
 
 
 def _stamp(*specs: ModelSpec) -> Stamp:
@@ -95,25 +96,25 @@ def _changed(name: str) -> float | None:
         path = Path(name).expanduser()
         files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
         return max((file.stat().st_mtime for file in files), default=0.0)
-    except (OSError, ValueError, RuntimeError):  # no path: a name on the hub, or none that a file could have
+    except (OSError, ValueError, RuntimeError):  # not a path: a name on the hub, or a string that no file can have
         return None
 
 
 @st.cache_resource
-def workshop() -> ModelPool:
-    """The server's one workshop."""
+def model_pool() -> ModelPool:
+    """The one pool of the server."""
     return ModelPool()
 
 
 @st.cache_resource
-def shelf() -> LogCache:
-    """The logs of training runs, as far as they were read."""
+def log_cache() -> LogCache:
+    """The training logs that were read so far."""
     return LogCache()
 
 
 @st.cache_resource(show_spinner=False, ttl=600)
 def first_pair() -> DefaultPair:
-    """What to compare on the first visit, of what is on this machine."""
+    """The two models of a first visit, of those on this machine."""
     return default_pair()
 
 
@@ -124,7 +125,7 @@ def static_images() -> bool:
 
 
 def store_sides(path: Path) -> StoreSides:
-    """A corpus store, read; anew when it has changed.
+    """Read a corpus store; a changed store is read again.
 
     Raises:
         TextError: the folder holds no complete store.
@@ -138,16 +139,16 @@ def _store_sides(path: Path, changed: float | None) -> StoreSides:
 
 
 def evaluation(path: Path) -> Evaluated:
-    """An evaluation's scores, without prompts and answers; read anew when it has changed.
+    """Read an evaluation's scores, without prompts and answers; a changed evaluation is read again.
 
     Raises:
-        TextError: it is none, or it is damaged.
+        TextError: the folder holds no evaluation, or it is damaged.
     """
     return _evaluation(path.absolute(), _changed(str(path)))
 
 
 def sample_file(path: Path) -> SampleFile | None:
-    """A file of samples with all that was written; read anew when it has changed.
+    """Read a file of samples with all answers; a changed file is read again.
 
     Raises:
         TextError: it is damaged.
@@ -162,5 +163,5 @@ def _evaluation(path: Path, changed: float | None) -> Evaluated:
 
 @st.cache_resource(show_spinner="reading the samples", max_entries=6)
 def _sample_file(path: Path, changed: float | None) -> SampleFile | None:
-    found = read_samples(path)
-    return None if found is None else found[0]
+    read = read_samples(path)
+    return None if read is None else read[0]

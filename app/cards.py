@@ -1,4 +1,4 @@
-"""The one kind of card that every figure stands in: title, what it shows, the figure, and its export."""
+"""The card around every figure: its title, what it shows, the figure, and the export buttons."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def card(
     pin_from: Callable[[dict[str, Any]], int | None] | None = None,
     on_pin: Callable[[int], None] = pin,
 ) -> None:
-    """Draw a figure in its card.
+    """Draw a figure in a card.
 
     Args:
-        drawn: the figure, its words and its data.
-        origin: where it comes from, for the bundle.
-        body: draws something else than the figure (the strip's component, a table).
-        pin_from: the character to pin for a clicked point of the figure.
-        on_pin: pins it.
+        drawn: the figure with its title, caption and data.
+        origin: how the figure was made, for the bundle.
+        body: draws something else in place of the figure, such as the token strip or a table.
+        pin_from: returns the character to pin for a clicked point of the figure.
+        on_pin: pins that character.
     """
     with st.container(border=True, key=f"card_{drawn.name}"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"export_{drawn.name}"):
@@ -85,7 +85,7 @@ def _chart(
 
 
 def _export(drawn: Figure, origin: Provenance) -> None:
-    """A button a format. What takes time is made only when its button is pressed."""
+    """Draw a button for each format. A file is made only when its button is pressed."""
     drawers: dict[str, Callable[[], bytes]] = {
         **{kind: partial(_image, drawn, kind) for kind in IMAGES},
         "html": lambda: page(drawn).encode("utf-8"),
@@ -106,12 +106,12 @@ def _export(drawn: Figure, origin: Provenance) -> None:
             on_click="ignore",
             help=NO_CHROME
             if no_chrome
-            else "Figure, data, text, and a manifest with the command that makes it again"
+            else "The figure, its data, the text, and a manifest with the command that reproduces it"
             if kind == "zip"
             else None,
         )
 
 
 def _image(drawn: Figure, kind: ImageFormat) -> bytes:
-    """The figure is drawn here, not when the button is: a still picture of a long text takes a second."""
+    """Draw the figure only now: a static picture of a long text takes a second."""
     return image(drawn.figure, kind)

@@ -1,6 +1,6 @@
-"""The outer net of the pages: whatever a page, fragment, callback or download did not foresee is one sentence.
+"""Catches every error of a page, fragment, callback or download, and shows it as one sentence.
 
-Streamlit itself would say that its message is redacted. Its own signals (a rerun, a stop) are no errors and pass.
+Without it, Streamlit would only say that the message is redacted. Streamlit's own signals (rerun, stop) pass through.
 """
 
 from __future__ import annotations
@@ -21,67 +21,67 @@ from model.errors import MicroStepError
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
-_TOLD_LATER = "told_later"  # in the session: what went wrong where nothing can be drawn
+_PENDING = "pending_errors"  # in the session: errors from places where nothing can be drawn
 _LONGEST = 1000
-# It writes a download's traceback to the terminal, which is in the log by then.
+# Streamlit would print the traceback of a failed download to the terminal; our log has it already.
 logging.getLogger("streamlit.runtime.backend_operation_handler").setLevel(logging.CRITICAL)
 
 
 @contextmanager
 def caught() -> Iterator[None]:
-    """Show what goes wrong in the block in its place, and what went wrong in a callback before."""
-    for earlier in _told_later():
+    """Show an error of this block on the page, after the errors of earlier callbacks and downloads."""
+    for earlier in _pending():
         st.error(escape_markdown(earlier, _LONGEST))
-    _told_later().clear()
+    _pending().clear()
     try:
         yield
     except FragmentHandledException:
         raise
-    except Exception as error:  # noqa: BLE001 - the outer net: told in one sentence, written down in the log
-        st.error(escape_markdown(said(error), _LONGEST))
+    except Exception as error:  # noqa: BLE001 - the outer net: shown in one sentence, and logged
+        st.error(escape_markdown(error_sentence(error), _LONGEST))
 
 
 def fragment(function: Callable[Given, None], run_every: str | float | None = None) -> Callable[Given, None]:
-    """As `st.fragment`, within the net: a fragment also runs without its page."""
+    """Like `st.fragment`, but errors are caught: a fragment also runs without its page."""
 
     @functools.wraps(function)
     def guarded(*given: Given.args, **named: Given.kwargs) -> None:
         with caught():
             function(*given, **named)
 
-    found: Callable[Given, None] = st.fragment(guarded, run_every=run_every)
-    return found
+    wrapped: Callable[Given, None] = st.fragment(guarded, run_every=run_every)
+    return wrapped
 
 
 def safely(callback: Callable[Given, Result]) -> Callable[Given, Result | None]:
-    """A callback of a widget within the net: it is told in the run of the page that follows."""
+    """A widget's callback whose errors are caught; the next run of the page shows them."""
 
     def guarded(*given: Given.args, **named: Given.kwargs) -> Result | None:
         try:
             return callback(*given, **named)
         except Exception as error:  # noqa: BLE001 - as above
-            _told_later().append(said(error))
+            _pending().append(error_sentence(error))
             return None
 
     return guarded
 
 
 def download(make: Callable[[], bytes]) -> Callable[[], bytes]:
-    """What a download button makes when it is pressed, in a thread of its own: why it fails is told in the next run."""
-    later = _told_later()
+    """The function behind a download button, which runs in another thread; the page's next run shows its errors."""
+    pending = _pending()
 
     def guarded() -> bytes:
         try:
             return make()
         except Exception as error:
-            later.append(f"The file could not be made: {said(error)}")
+            pending.append(f"The file could not be made: {error_sentence(error)}")
             raise
 
     return guarded
 
 
-def said(error: Exception) -> str:
-    """The sentence for an error."""
+def error_sentence(error: Exception) -> str:
+    """The sentence that tells the reader of an error."""
     if isinstance(error, MicroStepError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -89,6 +89,6 @@ def said(error: Exception) -> str:
     return fault(error, "the app")
 
 
-def _told_later() -> list[str]:
-    found: list[str] = st.session_state.setdefault(_TOLD_LATER, [])
-    return found
+def _pending() -> list[str]:
+    pending: list[str] = st.session_state.setdefault(_PENDING, [])
+    return pending

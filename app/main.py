@@ -1,4 +1,4 @@
-"""The app: `streamlit run app/main.py`. Sets the page up, draws the sidebar, and hands over to a page."""
+"""The app, started by `streamlit run app/main.py`: sets up the page, draws the sidebar, and runs a page."""
 
 import sys
 from pathlib import Path
@@ -19,6 +19,17 @@ from app.styles import inject_css  # noqa: E402
 
 st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
 inject_css()
+PAGES = ROOT / "pages"
+evaluation = st.Page(PAGES / "evaluation.py", title="Evaluation", icon="🏁")
+
+
+def open_evaluation() -> None:
+    """Open a link to the old address of the evaluation page, with its parameters."""
+    query = st.query_params
+    st.switch_page(evaluation, query_params={name: query.get_all(name) for name in query})
+
+
+benchmarks = st.Page(open_evaluation, url_path="benchmarks", visibility="hidden")
 page = st.navigation(
     [
         st.Page(PAGES / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True),
@@ -27,9 +38,12 @@ page = st.navigation(
         st.Page(PAGES / "attention.py", title="Attention", icon="👁️"),
         st.Page(PAGES / "attribution.py", title="Attribution", icon="⚖️"),
         st.Page(PAGES / "runs.py", title="Runs", icon="📈"),
-        st.Page(PAGES / "evaluation.py", title="Evaluation", url_path="benchmarks", icon="🏁"),
+        evaluation,
+        benchmarks,
     ]
 )
+if page == benchmarks:
+    page.run()  # before the sidebar, whose widgets would bind the parameters
 with caught():
     st.session_state["inputs"] = sidebar()
     page.run()

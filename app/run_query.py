@@ -12,7 +12,7 @@ import streamlit as st
 
 from analysis.query import ModelLoader, Query
 from app import state
-from app.cache import workshop
+from app.cache import model_pool
 from app.error_net import safely
 from app.escape import escape_markdown
 from model.causal_lm.device_memory import available_memory
@@ -49,7 +49,7 @@ def run_or_get(asked: Query[Answer], way: QueryDisplay[Answer] | None = None) ->
 def answers(questions: Sequence[Query[Answer]], way: QueryDisplay[Answer] | None = None) -> list[Answer | None]:
     """The answers to several questions, as `run_or_get`; what is missing is computed one after another."""
     way = way or QueryDisplay()
-    found = [workshop().answer(each) for each in questions]
+    found = [model_pool().get(each) for each in questions]
     missing = [each for each, known in zip(questions, found, strict=True) if known is None]
     if not missing or not _ready(missing):
         return found
@@ -74,7 +74,7 @@ def answers(questions: Sequence[Query[Answer]], way: QueryDisplay[Answer] | None
         return found
     if done:
         place.empty()
-    return [workshop().answer(each) for each in questions]
+    return [model_pool().get(each) for each in questions]
 
 
 def _ready(questions: Sequence[Query[Any]]) -> bool:
@@ -118,16 +118,16 @@ def _compute(questions: Sequence[Query[Any]], way: QueryDisplay[Any]) -> bool:
     bar = st.progress(0.0, text="starting")
     stop = st.empty()
     stop.button("Stop", on_click=safely(_stop), args=(questions,), key=_key("stop", questions))
-    with workshop().turn(wait=lambda: _show(bar, "waiting for another run to end", None)):
+    with model_pool().exclusive(wait=lambda: _show(bar, "waiting for another run to end", None)):
         for each in questions:
-            if workshop().answer(each) is not None:  # another reader may have asked the same meanwhile
+            if model_pool().get(each) is not None:  # another reader may have asked the same meanwhile
                 continue
-            models = workshop().load(each, lambda what, share: _show(bar, what, share))
+            models = model_pool().load(each, lambda what, share: _show(bar, what, share))
             if _must_ask(each, models, questions):
                 bar.empty()
                 stop.empty()
                 return False
-            workshop().run(each, _Ticker(bar, way.doing), way.run)
+            model_pool().run(each, _Ticker(bar, way.doing), way.run)
     return True
 
 

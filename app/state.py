@@ -1,7 +1,7 @@
-"""Names of what is kept in the session, and what stands in the URL.
+"""Keys of the session state, and the parts of the URL that Streamlit cannot bind to a widget.
 
-Widgets of the sidebar are bound to the URL by Streamlit itself (`bind="query-params"`); here is what it cannot bind:
-a typed text, as long as it is short, and the pinned character.
+Streamlit binds most widgets to the URL itself (`bind="query-params"`). This module handles the rest: a typed text, as
+long as it is short, and the pinned character.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ import streamlit as st
 A, B = "a", "b"
 CHAT, TEMPLATE, FORCE_BOS, UNIT, SOURCE, EXAMPLE = "chat", "template", "bos", "unit", "source", "example"
 TEXT, ANSWER, SYSTEM, UPLOAD = "text", "answer", "system", "upload"
-PINNED, PINNED_ANSWER = "at", "token"  # a character of the text; of the answer that a model wrote
-STOPPED = "stopped"  # the request that the user stopped
-ACCEPTED = "accepted"  # requests that the user started although they are heavy
-LONGEST_IN_URL = 2000  # characters of a typed text
+PINNED, PINNED_ANSWER = "at", "token"  # a character of the text, and of the answer that a model wrote
+STOPPED = "stopped"  # the queries that the user stopped
+SWEEPS = "sweeps"  # the sweeps over tau that the user started
+ACCEPTED = "accepted"  # the heavy queries that the user started all the same
+LONGEST_IN_URL = 2000  # characters
 
 
 def pinned(key: str = PINNED) -> int | None:
-    """The pinned character of the text."""
+    """The pinned character: its index in the text, or None."""
     if key not in st.session_state:
-        said = st.query_params.get(key, "")
-        st.session_state[key] = int(said) if said.isascii() and said.isdigit() and len(said) < 10 else None
-    at: int | None = st.session_state[key]
-    return at
+        in_link = st.query_params.get(key, "")
+        st.session_state[key] = int(in_link) if in_link.isascii() and in_link.isdigit() and len(in_link) < 10 else None
+    place: int | None = st.session_state[key]
+    return place
 
 
 def pin(at: int | None, key: str = PINNED) -> None:
-    """Pin a character for every figure of the page, and put it into the URL."""
+    """Pin a character in every figure of the page, and put it into the URL."""
     st.session_state[key] = at
     if at is None:
         st.query_params.pop(key, None)
@@ -36,7 +37,7 @@ def pin(at: int | None, key: str = PINNED) -> None:
 
 
 def recall(key: str) -> str:
-    """A typed text from an earlier page or the URL: the initial value of its widget."""
+    """The initial value of a text box: what was typed on an earlier page, or what the URL holds."""
     if key not in st.session_state:
         st.session_state[key] = st.query_params.get(key, "")
     value: str = st.session_state[key]
@@ -44,7 +45,7 @@ def recall(key: str) -> str:
 
 
 def remember(key: str, value: str) -> None:
-    """Put a typed text into the URL while it is short enough for a link."""
+    """Put a typed text into the URL if it is short enough for a link."""
     if value and len(value) <= LONGEST_IN_URL:
         if st.query_params.get(key) != value:
             st.query_params[key] = value

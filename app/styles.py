@@ -1,4 +1,4 @@
-"""The look that Streamlit's own theme cannot give: cards on a ground of their own, quiet export buttons."""
+"""Styles that Streamlit's theme does not offer: a background for cards, and small export buttons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def theme() -> Theme:
 
 
 def inject_css() -> None:
-    """Add the style sheet, in the colours of the reader's theme. Constants only: no text of a user's gets in."""
+    """Add the style sheet in the colours of the reader's theme. It holds constants only, never text from a user."""
     now = theme()
     st.html(_STYLE.replace("CARD", CARD[now]).replace("LINE", LINE[now]).replace("SOFT", SOFT[now]))
 

@@ -1,4 +1,4 @@
-"""Widgets that several pages share: they stand in links, and fall back where a link or a model took a choice away."""
+"""Widgets that pages share. Their values stand in the link, and fall back where a link or a model no longer fits."""
 
 from __future__ import annotations
 
@@ -10,91 +10,117 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from analysis.discovery import Found
-from analysis.segmentation.strategy import Strategy
 from app.error_net import safely
 from app.escape import escape_markdown
-from app.sidebar import SidebarInputs
-from model.hub.wrap_base import micro_step_info
-from model.segmentation.segment import MAX_LENGTH, RULES
+from model.scoring.continuation import Sampling
 
-NO_TEXT = "There is no text yet: choose an example, type one, or load a file in the sidebar."
-MOST_CAP = 64  # M
 Option = TypeVar("Option")
 
 
+def linked(key: str, kept: bool = False) -> dict[str, Any]:
+    """The settings of a widget whose value stands in the link; a `kept` one also survives a visit to another page."""
+    settings = {"key": key, "bind": "query-params"}
+    return settings | {"persist_state": "session"} if kept else settings
+
+
 def default(key: str, value: object) -> None:
-    """What a widget shows first; not its own default, so that links name it."""
+    """Set the first value of a widget. Links name it, unlike the widget's own default."""
     if key not in st.session_state and key not in st.query_params:
         st.session_state[key] = value
 
 
-def segmented(label: str, options: Sequence[Option], key: str, first: Option, **more: Any) -> Option:
-    """One of a few; a choice that is not offered any more falls back to the first."""
+def whole(label: str, low: int, high: int, first: int, key: str, **more: Any) -> int:
+    """Draw a box for a whole number, and read it."""
+    return int(st.number_input(label, low, high, first, **linked(key), **more))
+
+
+def decimal(label: str, low: float, high: float, first: float, step: float, key: str, **more: Any) -> float:
+    """Draw a box for a decimal number, and read it."""
+    return float(st.number_input(label, low, high, first, step, **linked(key), **more))
+
+
+def segmented(
+    label: str, options: Sequence[Option], key: str, first: Option, kept: bool = False, **more: Any
+) -> Option:
+    """Draw a few options side by side, and read the choice; one that is no longer offered falls back to the first."""
     default(key, first)
     if st.session_state.get(key, first) not in options:
         st.session_state[key] = first
-    found: Option | None = st.segmented_control(label, options, key=key, bind="query-params", required=True, **more)
-    return first if found is None else found  # a link may have named none that there is
-
-
-def folder_of(label: str, key: str, first: str, meaning: str) -> Path:
-    """A typed folder; `meaning` says what it holds."""
-    default(key, first)
-    typed = st.text_input(
-        label, key=key, bind="query-params", persist_state="session",
-        help=f"{meaning} A path that does not begin with / starts where the app was started.",
-    )  # fmt: skip
-    try:
-        return Path(str(typed).strip() or ".").expanduser()
-    except RuntimeError:  # the home folder of a user that there is not
-        return Path(str(typed))
-
-
-def settle_choice(found: Found, key: str, first: int, most: int) -> list[str]:
-    """Before the widget that chooses among found folders: what a link asks for and is there, or the newest; all names.
-
-    Args:
-        found: the folders.
-        key: of the widget.
-        first: how many a first visit chooses.
-        most: how many can be chosen.
-    """
-    names = [place.name for place in found.places]
-    asked = st.session_state.get(key) or st.query_params.get_all(key)
-    there = [name for name in asked if name in names][:most]
-    if there != list(asked) or not asked:
-        gone = [name for name in asked if name not in names]
-        if gone and len(gone) < 10:
-            st.info(escape_markdown(f"Not in this folder: {', '.join(gone)}."))
-        if key not in st.session_state:
-            st.query_params[key] = st.session_state[key] = there or names[:first]  # a link names what it shows
-        elif asked:  # of another folder; but the reader may take all away
-            st.session_state[key] = there or names[:first]
-    return names
+    choice: Option | None = st.segmented_control(label, options, required=True, **linked(key, kept), **more)
+    return first if choice is None else choice  # a link may have named an option that does not exist
 
 
 def indexed_selectbox(label: str, options: Sequence[str], key: str, first: int = 0, **more: Any) -> int:
-    """The number of a choice from a list that may change; the first one if what was chosen is gone."""
-    asked = st.session_state.get(key, st.query_params.get(key) if "bind" in more else None)
-    if asked not in options:
+    """The index of the choice in a list that may change; the first option if the earlier choice is gone."""
+    current = st.session_state.get(key, st.query_params.get(key) if "bind" in more else None)
+    if current not in options:
         st.session_state[key] = options[first]
     return list(options).index(str(st.selectbox(label, options, key=key, **more)))
 
 
+def sampling_inputs() -> Sampling:
+    """Draw temperature, top-p and seed, and read them."""
+    temperature = decimal(
+        "Temperature", 0.0, 5.0, 0.0, 0.1, "temperature",
+        help="0 is greedy. All scores and probabilities shown are the model's own, before the temperature.",
+    )  # fmt: skip
+    top_p = decimal("Top-p", 0.05, 1.0, 1.0, 0.05, "top_p")
+    return Sampling(temperature, top_p, whole("Seed", 0, 2**31 - 1, 0, "seed"))
+
+
+def folder_input(label: str, key: str, first: str, meaning: str) -> Path:
+    """Draw a box for the path of a folder, and read it; `meaning` says what the folder holds."""
+    default(key, first)
+    typed = st.text_input(
+        label, **linked(key, kept=True),
+        help=f"{meaning} A relative path starts in the folder where the app was started.",
+    )  # fmt: skip
+    try:
+        return Path(str(typed).strip() or ".").expanduser()
+    except RuntimeError:  # the home folder of a user who does not exist
+        return Path(str(typed))
+
+
+def settle_choice(found: Found, key: str, first: int, limit: int) -> list[str]:
+    """Before a multiselect of folders is drawn, set it to what the link names and exists, or to the newest folders.
+
+    Args:
+        found: the folders.
+        key: of the widget.
+        first: how many folders a first visit chooses.
+        limit: how many can be chosen.
+
+    Returns:
+        The names of all folders.
+    """
+    names = [place.name for place in found.places]
+    wanted = st.session_state.get(key) or st.query_params.get_all(key)
+    existing = [name for name in wanted if name in names][:limit]
+    if existing != list(wanted) or not wanted:
+        gone = [name for name in wanted if name not in names]
+        if gone and len(gone) < 10:
+            st.info(escape_markdown(f"Not in this folder: {', '.join(gone)}."))
+        if key not in st.session_state:
+            st.query_params[key] = st.session_state[key] = existing or names[:first]  # a link names what it shows
+        elif wanted:  # left over from another folder; an empty choice stays empty
+            st.session_state[key] = existing or names[:first]
+    return names
+
+
 def stepper(label: str, numbers: Sequence[int], highest: int, key: str, help: str) -> int:
-    """One of some rising numbers, typed or stepped to; a number that is not among them leads to the next that is.
+    """Draw a number with buttons to the previous and next one; other numbers lead to the next one in the list.
 
     Args:
         label: of the number.
-        numbers: at least one.
-        highest: that any choice of numbers may hold: the widget's own bounds do not move.
+        numbers: the rising numbers to choose from, at least one.
+        highest: the largest number that the list may ever hold, since the widget's bounds must not change.
         key: of the number; it stands in the link.
         help: of the number.
     """
-    linked, last = st.query_params.get(key, ""), st.session_state.get(f"{key}_last")
-    asked = st.session_state.get(key, int(linked) if linked.isascii() and linked.isdigit() else numbers[0])
-    at = min(bisect_left(numbers, asked), len(numbers) - 1)
-    if numbers[at] != asked and last is not None and asked < last:
+    in_link, last = st.query_params.get(key, ""), st.session_state.get(f"{key}_last")
+    wanted = st.session_state.get(key, int(in_link) if in_link.isascii() and in_link.isdigit() else numbers[0])
+    at = min(bisect_left(numbers, wanted), len(numbers) - 1)
+    if numbers[at] != wanted and last is not None and wanted < last:
         at = max(0, at - 1)
     st.session_state[key] = st.session_state[f"{key}_last"] = numbers[at]
 
@@ -103,33 +129,7 @@ def stepper(label: str, numbers: Sequence[int], highest: int, key: str, help: st
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button("◀ Previous", key=f"{key}_previous", disabled=at == 0, on_click=safely(go), args=(at - 1,))
-        st.number_input(label, 0, highest, key=key, bind="query-params", persist_state="session", help=help, width=150)
+        st.number_input(label, 0, highest, **linked(key, kept=True), help=help, width=150)
         st.button("Next ▶", key=f"{key}_next", disabled=at == len(numbers) - 1, on_click=safely(go), args=(at + 1,))
         st.caption(f"{at + 1:,} of {len(numbers):,}")
     return numbers[at]
-
-
-def segments_of(inputs: SidebarInputs, what_for: str) -> tuple[str, int]:
-    """Draw which strategy cuts the text and at how many tokens at most, and read it: the strategy as a word, and M.
-
-    Args:
-        inputs: the sidebar's.
-        what_for: begins the help: what the segments are for.
-    """
-    strategy = st.selectbox(
-        "Segments", _strategies(inputs), key="cut_by", bind="query-params", accept_new_options=True, width=280,
-        help=f"{what_for} Choose one, or type one as in entropy:threshold=1.2 (in nats); **word** needs no scores.",
-    )  # fmt: skip
-    cap = st.number_input(
-        "Most tokens, M", 1, MOST_CAP, MAX_LENGTH, key="cap", bind="query-params", width=130,
-        help="No segment has more tokens; a micro_step model's own M is never passed.",
-    )  # fmt: skip
-    return str(strategy or "word"), int(cap)
-
-
-def _strategies(inputs: SidebarInputs) -> list[str]:
-    """Rules with their defaults, as words; the one that needs a trained micro_step model only where there is one."""
-    specs = [spec for spec in (inputs.a, inputs.b) if spec is not None]
-    trained = any(saved is not None and not saved.untrained for saved in (micro_step_info(spec.name) for spec in specs))
-    names = ["word", *(name for name in RULES if name != "word")]
-    return [str(Strategy.of(name)) for name in names if trained or "micro_step" not in RULES[name].needs]

@@ -1,19 +1,20 @@
-"""What does each token, or each segment, attend to: over the whole text, and inside a segment?"""
+"""What does each token attend to over the whole text, and each token of a segment inside it?"""
 
 import streamlit as st
 
 from app.attention.macro import macro_view
 from app.sidebar import SidebarInputs
+from app.widgets import linked
 
 MACRO, MICRO = "Macro", "Micro"
 
 inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Attention", anchor=False)
-st.caption("Where attention goes: over the text, layer by layer and head by head, and inside a segment.")
+st.caption("Shows where attention goes: over the text, by layer and head, and inside a segment.")
 view = st.segmented_control(
-    "View", [MACRO, MICRO], default=MACRO, key="view", bind="query-params", required=True,
-    help="**Macro**: of the model that reads the text token by token, or of a micro_step model's base, which reads it "
-    "segment by segment.  \n**Micro**: of a micro_step model's micro decoder, inside a segment.",
+    "View", [MACRO, MICRO], default=MACRO, required=True, **linked("view"),
+    help="**Macro**: attention of a model that reads the text token by token, or of a micro\\_step model's base, which "
+    "reads it segment by segment.  \n**Micro**: attention of a micro\\_step model's micro decoder inside a segment.",
 )  # fmt: skip
 if view == MICRO:
     from app.attention.micro import micro_view

@@ -1,4 +1,4 @@
-"""How good is each model at each tau, how fast, and what did two runs answer to the same question?"""
+"""How good and how fast is each model at each tau, and what did two runs answer to the same question?"""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,74 +15,68 @@ from evals.discovery import find_evaluations
 from evals.report.score_rows import Evaluated, ScoreRow, report_rows
 from model.errors import MicroStepError
 
-MAKES_ONE = "python -m evals run --model micro-step-tiny --tasks arc_challenge --limit 20 --out evaluated"
+EXAMPLE_COMMAND = "python -m evals run --model micro-step-tiny --tasks arc_challenge --limit 20 --out evaluated"
 
-st.title("Benchmarks", anchor=False)
-st.caption("How good a model is at each tau, and how fast; what two runs answered to the same question.")
+st.title("Evaluation", anchor=False)
+st.caption("Shows how good and how fast a model is at each tau, and what two runs answered to the same question.")
 
 
-def opened(places: Sequence[Place]) -> Mapping[str, Evaluated]:
-    """The evaluations that can be read, by their names; what is damaged is said."""
-    found = dict[str, Evaluated]()
+def open_evaluations(places: Sequence[Place]) -> Mapping[str, Evaluated]:
+    """The evaluations that can be read, by name; the others are shown as errors."""
+    opened = dict[str, Evaluated]()
     for place in places:
         try:
-            found[place.name] = evaluation(place.path)
+            opened[place.name] = evaluation(place.path)
         except MicroStepError as error:
             st.error(escape_markdown(f"{place.name} is left out: {error}", longest=600))
-    return found
+    return opened
 
 
 @fragment
 def samples(rows: Sequence[ScoreRow]) -> None:
-    """Two runs beside each other; a step redraws only this."""
+    """Two runs side by side. A step to another document redraws only this."""
     st.subheader("Samples side by side", anchor=False)
-    try:
-        sample_cards(judged(two_runs(rows)), theme())
-    except MicroStepError as error:
-        st.error(escape_markdown(str(error), longest=600))
+    sample_cards(judged(two_runs(rows)), theme())
 
 
 @fragment
 def invalid(rows: Sequence[ScoreRow]) -> None:
-    """The answers that could not be read."""
+    """The answers from which no result could be extracted."""
     st.subheader("Invalid answers", anchor=False)
-    try:
-        chosen = unread(rows)
-        if chosen is None:
-            st.caption("Nothing is read out of the answers of this benchmark, so that none is invalid.")
-        else:
-            invalid_cards(*chosen, theme())
-    except MicroStepError as error:
-        st.error(escape_markdown(str(error), longest=600))
+    chosen = unread(rows)
+    if chosen is None:
+        st.caption("This benchmark does not extract anything from answers, so no answer is invalid.")
+    else:
+        invalid_cards(*chosen, theme())
 
 
 def page() -> None:
-    """The choice of evaluations, and what they say."""
-    where = folder()
+    """The choice of evaluations, and their results."""
+    parent = folder()
     try:
-        found = find_evaluations(where)
+        found = find_evaluations(parent)
     except MicroStepError as error:
         found, problem = Found(()), str(error)
     else:
-        problem = f"There is no evaluation in {where} yet."
+        problem = f"There is no evaluation in {parent} yet."
     if not found.places:
         st.info(escape_markdown(problem))
-        st.caption("This makes one in about a minute, where the data set can be had:")
-        st.code(MAKES_ONE, language="bash")
+        st.caption("This command makes one in about a minute if the data set can be downloaded:")
+        st.code(EXAMPLE_COMMAND, language="bash")
         return
     chosen = choose(found)
     if found.left_out:
-        st.caption(f"{found.left_out:,} older evaluations are left out; give a folder that holds fewer.")
-    there = opened(chosen)
-    if not there:
+        st.caption(f"{found.left_out:,} older evaluations are left out. Choose a folder that holds fewer.")
+    opened = open_evaluations(chosen)
+    if not opened:
         st.info("No evaluation is shown. Choose one or more above.")
         return
-    rows = report_rows(list(there.values()))
-    mine = benchmark(rows)
-    summary(mine)
-    report_cards(rows, there, theme())
-    samples(mine)
-    invalid(mine)
+    rows = report_rows(list(opened.values()))
+    benchmark_rows = benchmark(rows)
+    summary(benchmark_rows)
+    report_cards(rows, opened, theme())
+    samples(benchmark_rows)
+    invalid(benchmark_rows)
 
 
 page()

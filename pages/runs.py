@@ -1,4 +1,4 @@
-"""How does training go, and which run came out best?"""
+"""How is training going, and which run is best?"""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from analysis.runs.log import RunLog
 from analysis.runs.provenance import RunsView, origin
 from analysis.runs.summary import summarise
 from analysis.runs.tables import remarks, unlike
-from app.cache import shelf
+from app.cache import log_cache
 from app.cards import card
 from app.error_net import fragment
 from app.escape import escape_markdown
@@ -23,84 +23,82 @@ from app.runs.controls import choose, folder, measure, view
 from app.sidebar import SidebarInputs
 from model.errors import MicroStepError
 
-EVERY = 3.0  # seconds between looks at logs that grow
-MAKES_ONE = "python -m trainer trainer/recipes/tiny.yaml"
+REFRESH_SECONDS = 3.0  # between two looks at growing logs
+EXAMPLE_COMMAND = "python -m trainer trainer/recipes/tiny.yaml"
 
 inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Runs", anchor=False)
-st.caption(
-    "How training goes, from its logs: losses, accuracy per micro position, speed; several runs over each other."
-)
+st.caption("Shows how training is going, from its logs: losses, accuracy per micro position and speed of several runs.")
 
 
-def results(where: Path, found: Found, chosen: list[Place], known: object) -> None:
-    """Everything below the choice of runs; a control redraws only this, and so does a log that grows."""
-    listed = shelf().briefly(found.places)
-    whole = shelf().runs(chosen)
+def results(parent: Path, found: Found, chosen: list[Place], known: object) -> None:
+    """Everything below the choice of runs. A control or a growing log redraws only this."""
+    listed = log_cache().briefly(found.places)
+    whole = log_cache().runs(chosen)
     runs = whole.runs
-    if known != stage_of(chosen) or found != find_runs(where):
-        st.rerun(scope="app")  # a run began or ended, or wrote a checkpoint: the rest of the page changes too
+    if known != stage_of(chosen) or found != find_runs(parent):
+        st.rerun(scope="app")  # a run started, ended, or wrote a checkpoint, so the rest of the page changes too
     for problem in dict.fromkeys([*whole.problems, *listed.problems]):
         st.error(escape_markdown(problem, longest=600))
     for run in runs:
-        for said in run.damage:
-            st.error(escape_markdown(said, longest=600))
+        for problem in run.damage:
+            st.error(escape_markdown(problem, longest=600))
     above = st.container()
-    how = view(inputs.unit)
+    curve_view = view(inputs.unit)
     if not runs:
         st.info("No run is chosen. Choose one or more above.")
-        runs_card(listed.runs, (), how, found.left_out)
+        runs_card(listed.runs, (), curve_view, found.left_out)
         return
     with above:
         if (answer := summarise(runs)) is not None:
-            summary(answer, how)
-        notes = [f"{run.name}: {said}." for run in runs for said in remarks(run) if said not in run.damage]
+            summary(answer, curve_view)
+        notes = [f"{run.name}: {note}." for run in runs for note in remarks(run) if note not in run.damage]
         if notes or unlike(runs):
             st.caption(escape_markdown(" ".join([unlike(runs), *notes]).strip(), longest=2000))
-        runs_card(listed.runs, runs, how, found.left_out)
-    come_from = origin(runs, how)
-    card(drawn("curves", runs, how), come_from)
+        runs_card(listed.runs, runs, curve_view, found.left_out)
+    provenance = origin(runs, curve_view)
+    card(drawn("curves", runs, curve_view), provenance)
     measure()
-    card(drawn("position_curves", runs, how), come_from)
-    card(draw("positions", runs, how), come_from)
-    facts_card(runs, how)
+    card(drawn("position_curves", runs, curve_view), provenance)
+    card(draw("positions", runs, curve_view), provenance)
+    facts_card(runs, curve_view)
 
 
-def drawn(name: str, runs: tuple[RunLog, ...], how: RunsView) -> Figure:
-    """A figure, drawn anew only if there is something new in it: a live page looks every few seconds."""
-    key = how, [(run.name, run.facts, run.lines) for run in runs]
+def drawn(name: str, runs: tuple[RunLog, ...], curve_view: RunsView) -> Figure:
+    """A figure, redrawn only if its data changed: a live page looks every few seconds."""
+    key = curve_view, [(run.name, run.facts, run.lines) for run in runs]
     known, figure = st.session_state.get(f"drawn_{name}", (None, None))
     if known != key:
-        figure = draw(name, runs, how)
+        figure = draw(name, runs, curve_view)
         st.session_state[f"drawn_{name}"] = key, figure
     return cast(Figure, figure)
 
 
 def stage_of(places: list[Place]) -> object:
-    """What the page outside of `results` depends on."""
-    return [(run.name, run.look.finished, len(run.look.checkpoints)) for run in shelf().briefly(places).runs]
+    """The state of the runs that the page outside of `results` depends on."""
+    return [(run.name, run.look.finished, len(run.look.checkpoints)) for run in log_cache().briefly(places).runs]
 
 
 def page() -> None:
-    """The choice of runs, and what they say."""
-    where = folder()
+    """The choice of runs, and their figures."""
+    parent = folder()
     try:
-        found = find_runs(where)
+        found = find_runs(parent)
     except MicroStepError as error:
         found, problem = Found(()), str(error)
     else:
-        problem = f"There is no training run in {where} yet."
+        problem = f"There is no training run in {parent} yet."
     if not found.places:
         st.info(escape_markdown(problem))
-        st.caption("This makes one, from nothing to a small micro_step model in a few minutes:".replace("_", "\\_"))
-        st.code(MAKES_ONE, language="bash")
+        st.caption("This command trains a small micro\\_step model from scratch in a few minutes:")
+        st.code(EXAMPLE_COMMAND, language="bash")
         return
     chosen, live = choose(found)
     known = stage_of(chosen)
-    unfinished = any(not run.look.finished for run in shelf().briefly(chosen).runs)
-    shown = partial(results, where, found, chosen, known)
-    fragment(shown, run_every=EVERY if live and unfinished else None)()
-    checkpoints_card(shelf().runs(chosen).runs)
+    unfinished = any(not run.look.finished for run in log_cache().briefly(chosen).runs)
+    shown = partial(results, parent, found, chosen, known)
+    fragment(shown, run_every=REFRESH_SECONDS if live and unfinished else None)()
+    checkpoints_card(log_cache().runs(chosen).runs)
 
 
 page()

@@ -1,4 +1,4 @@
-"""Where does each strategy cut a text, and do the strategies, and two models, cut at the same places?"""
+"""Where does each strategy start a segment, and do the strategies, and two models, agree?"""
 
 from dataclasses import replace
 from typing import cast
@@ -16,38 +16,31 @@ from app.segmentation.answers import Answered, ask, ask_other_precision, bench_o
 from app.segmentation.cards import history_card, judged_cards, strip_card, summary, unstable_card, values_card
 from app.segmentation.controls import SegmentationControls, controls
 from app.segmentation.strategies import chosen, editor, entries
+from app.segmentation.strategy_select import usable_rules
 from app.sidebar import SidebarInputs
 from app.state import pinned
 from app.styles import theme
 from model.errors import MicroStepError
-from model.hub.spec import ModelSpec
 from model.hub.wrap_base import micro_step_info
 from model.segmentation.rules import NO_MICRO_STEP
-from model.segmentation.segment import RULES
 
-NOT_IN_A_STORE = "a store holds scores only, and this strategy needs a run of the model"
+NOT_IN_A_STORE = "a store holds scores only, and this strategy needs a pass of the model"
 
 inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Segmentation", anchor=False)
 st.caption(
-    "Where to cut a text: strategies side by side. The prompt of a chat is not merged: each of its tokens is a segment."
+    "Shows strategies that segment a text side by side. The prompt of a chat is not merged: each of its tokens is a "
+    "segment."
 )
 
 
 def with_strategies(request: CutRequest) -> CutRequest:
-    """The request for the strategies as they are now."""
+    """The request with the strategies as they are now."""
     return replace(request, strategies=tuple(entry.strategy for entry in entries()))
 
 
-def under(models: tuple[tuple[str, ModelSpec], ...]) -> tuple[str, ...]:
-    """The strategies that these models can be asked for: one needs a trained micro_step model."""
-    saved = [micro_step_info(spec.name) for _, spec in models]
-    trained = all(each is not None and not each.untrained for each in saved)
-    return tuple(name for name, rule in RULES.items() if trained or "micro_step" not in rule.needs)
-
-
 @fragment
-def lab(
+def figures(
     asked: SegmentationControls,
     base: CutRequest,
     first: Answered | None,
@@ -55,17 +48,17 @@ def lab(
     usable: tuple[str, ...],
     why_not: str,
 ) -> None:
-    """Everything below the controls. A parameter that is moved, a pin, or a solved target redraws only this."""
-    kept: MemoCache = st.session_state.setdefault("segmentation_kept", MemoCache())
-    kept.turn()
+    """Everything below the controls. A moved parameter, a pin, or a solved target redraws only this."""
+    memo: MemoCache = st.session_state.setdefault("segmentation_memo", MemoCache())
+    memo.turn()
     request, unit = with_strategies(base), inputs.unit
-    if not set(request.extras()) <= set(base.extras()):  # a strategy was added that needs a run of the model
+    if not set(request.extras()) <= set(base.extras()):  # a strategy was added that needs a pass of the model
         st.rerun(scope="app")
     try:
         if asked.store is not None:
-            bench = store_bench(request, asked.store, kept)
+            bench = store_bench(request, asked.store, memo)
         elif first is not None:
-            bench = bench_of(request, first, second, kept)
+            bench = bench_of(request, first, second, memo)
         else:
             return
     except MicroStepError as error:
@@ -73,14 +66,14 @@ def lab(
         st.error(escape_markdown(str(error)))
         return
     editor(bench.judged, unit, request.max_length, usable, why_not)
-    there = [cut.number for cut in bench.shown]
-    waiting = [label for i, label in enumerate(labels(request.strategies)) if i not in there]
+    available = [cut.number for cut in bench.shown]
+    waiting = [label for i, label in enumerate(labels(request.strategies)) if i not in available]
     if waiting:
-        st.info(f"Not shown, since a run of the model is needed first: {', '.join(waiting)}.")
-    if not there:
+        st.info(f"Not shown, since they need a pass of the model first: {', '.join(waiting)}.")
+    if not available:
         return
     metric, change = st.session_state.get("metric", "f1"), float(st.session_state.get("change", 0.05))
-    number = chosen() if chosen() in there else there[0]
+    number = chosen() if chosen() in available else available[0]
     view = CutView(unit, theme(), pinned(), number, cast(Metric, metric), change)
     summary(bench, view)
     strip_card(bench, view)
@@ -97,10 +90,18 @@ if asked.problem:
 elif asked.request is None:
     st.info(escape_markdown(asked.hint))
 elif asked.store is not None:
-    lab(asked, with_strategies(asked.request), None, None, from_store(), NOT_IN_A_STORE)
+    figures(asked, with_strategies(asked.request), None, None, from_store(), NOT_IN_A_STORE)
 else:
     wanted = with_strategies(asked.request)
     found = ask(wanted)
     if found is not None:
+        usable = tuple(usable_rules(*(micro_step_info(spec.name) for _, spec in wanted.models)))
         other = ask_other_precision(found) if asked.other_precision else None
-        lab(asked, wanted, found, other, under(wanted.models), NO_MICRO_STEP)
+        figures(
+            asked,
+            wanted,
+            found,
+            other,
+            usable,
+            NO_MICRO_STEP,
+        )

@@ -1,8 +1,7 @@
-"""The controls of the macro view: whose attention, under which segments; which layer, head, level and window."""
+"""The controls of the macro view: model, segments, layer, head, level, and the part of the map that is shown."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import streamlit as st
@@ -15,9 +14,9 @@ from analysis.view import Theme
 from app import state
 from app.error_net import safely
 from app.escape import escape_markdown
+from app.segmentation.strategy_select import strategy_and_cap
 from app.sidebar import SidebarInputs
-from app.widgets import NO_TEXT, default, segmented, segments_of
-from model.errors import MicroStepError
+from app.widgets import default, linked, segmented
 
 A, B, DIFFERENCE = "A", "B", "B − A"
 LAYER, HEAD = "layer", "head"
@@ -25,102 +24,92 @@ QUERIES, KEYS, LENGTH = "q", "k", "n"
 SOURCE_NAMES = {"head": "head", "mean": "mean of heads", "rollout": "rollout"}
 
 
-@dataclass(frozen=True)
-class AttentionControls:
-    """What the controls say: a request, or why there is none."""
+def controls(inputs: SidebarInputs) -> AttentionRequest | None:
+    """Draw the controls of a run, and read them; None if the sidebar lacks a text or a model.
 
-    request: AttentionRequest | None
-    problem: str = ""
-    hint: str = ""
-
-
-def controls(inputs: SidebarInputs) -> AttentionControls:
-    """Draw what decides a run, and read it."""
+    Raises:
+        MicroStepError: the strategy cannot be read.
+    """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         which = segmented(
             "Model", [A, B, DIFFERENCE], "of", A,
-            help="Of the two in the sidebar. **B − A** needs the same tokens under both: what fine-tuning moved.",
+            help="One of the two in the sidebar. **B − A** shows what fine-tuning changed; both models must have the "
+            "same tokens.",
         )  # fmt: skip
-        strategy, cap = segments_of(
-            inputs,
-            "Where segments start, for the boundaries, the shares on segments, and what a micro_step model merges.",
+        strategy, cap = strategy_and_cap(
+            inputs, "Used for the boundaries, the shares on segments, and what a micro_step model merges."
         )
         pool = segmented(
-            "A cell is", list(POOLS), "pool", "max",
-            help="  \n".join(f"**{name}**: {said}." for name, said in POOLS.items()),
+            "Cells show", list(POOLS), "pool", "max",
+            help="  \n".join(f"**{name}**: {meaning}." for name, meaning in POOLS.items()),
         )  # fmt: skip
-    if inputs.problem:
-        return AttentionControls(None, problem=inputs.problem)
-    if inputs.text is None or inputs.a is None or inputs.b is None:
-        return AttentionControls(None, hint=NO_TEXT)
-    pairs = ((A, inputs.a), (B, inputs.b))
+    ready = inputs.ready()
+    if ready is None:
+        return None
+    a, b, text = ready
+    pairs = ((A, a), (B, b))
     models = tuple((key, spec) for key, spec in pairs if which in (key, DIFFERENCE))
-    try:
-        request = AttentionRequest(models, inputs.text, Strategy.parse(strategy), cap, pool=cast(Pool, pool))
-    except MicroStepError as error:
-        return AttentionControls(None, problem=str(error))
-    return AttentionControls(request)
+    return AttentionRequest(models, text, Strategy.parse(strategy), cap, pool=cast(Pool, pool))
 
 
 def shown() -> str:
-    """What the overview shows: the maps, or a statistic."""
-    titles = {MAPS: "maps", **{name: each.title for name, each in STATISTICS.items()}}
+    """Draw the choice of what the overview shows, and read it: the maps, or a statistic."""
+    titles = {MAPS: "maps", **{name: statistic.title for name, statistic in STATISTICS.items()}}
     default("shown", MAPS)
-    found = st.pills(
-        "Overview", list(titles), key="shown", bind="query-params", required=True,
-        format_func=titles.__getitem__,
+    choice = st.pills(
+        "Overview", list(titles), required=True, format_func=titles.__getitem__, **linked("shown"),
         help="  \n".join(f"**{each.title}**: {escape_markdown(each.meaning, 400)}" for each in STATISTICS.values()),
     )  # fmt: skip
-    return MAPS if found is None else str(found)  # a link may have named none that there is
+    return MAPS if choice is None else str(choice)  # a link may have named a statistic that does not exist
 
 
 def view(shown: str, layers: int, heads: int, first: tuple[int, int], merged: bool, theme: Theme) -> AttentionView:
-    """Draw what chooses the large map, and read it.
+    """Draw the controls of the large map, and read them.
 
     Args:
         shown: what the overview shows.
-        layers: of the model; no other layer can be chosen.
-        heads: of the model.
-        first: layer and head of a first visit.
-        merged: positions are segments already.
+        layers: number of layers of the model.
+        heads: number of heads of the model.
+        first: layer and head that a first visit shows.
+        merged: the model's positions are segments already.
         theme: the reader's.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         source = segmented(
             "Map of", list(SOURCES), "map", "head", format_func=SOURCE_NAMES.__getitem__,
-            help="  \n".join(f"**{SOURCE_NAMES[name]}**: {escape_markdown(said)}." for name, said in SOURCES.items()),
+            help="  \n".join(f"**{SOURCE_NAMES[key]}**: {escape_markdown(text)}." for key, text in SOURCES.items()),
         )  # fmt: skip
         layer = _number("Layer", LAYER, layers - 1, first[0])
         head = _number("Head", HEAD, heads - 1, first[1], disabled=source != "head")
         level = segmented(
             "Level", list(LEVELS), "level", "tokens", disabled=merged,
-            help="  \n".join(f"**{name}**: {said}." for name, said in LEVELS.items())
+            help="  \n".join(f"**{name}**: {meaning}." for name, meaning in LEVELS.items())
             + ("  \nThis model's positions are segments already." if merged else ""),
         )  # fmt: skip
-    kept = "tokens" if merged else level
+    level = "tokens" if merged else level
     return AttentionView(
-        shown, layer, head, cast(Source, source), cast(Level, kept), theme=theme, pinned=state.pinned()
+        shown, layer, head, cast(Source, source), cast(Level, level), theme=theme, pinned=state.pinned()
     )
 
 
 def window(size: int, query: int | None) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
-    """Draw the zoom, and read it: queries [from, to) and keys [from, to); None is all.
+    """Draw the zoom, and read it: queries [from, to) and keys [from, to), where None means all.
 
     Args:
-        size: rows of the large map.
-        query: the one that is pinned.
+        size: number of rows of the large map.
+        query: the pinned one.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         length = _number(
-            "Zoom: a side of", LENGTH, size, 0,
-            help=f"Rows and columns of the part that is shown; 0 shows all. Up to {CELLS} a cell is a single weight.",
+            "Zoom: rows and columns", LENGTH, size, 0,
+            help=f"Size of the part that is shown; 0 shows all. Up to {CELLS}, each cell is a single weight.",
         )  # fmt: skip
         off = length == 0
         q = _number("Queries from", QUERIES, size - 1, 0, disabled=off)
         k = _number("Keys from", KEYS, size - 1, 0, disabled=off)
         st.button(
             "Zoom to the pin", disabled=query is None, key="zoom_pin", on_click=safely(_zoom), args=(size, query),
-            help="The pinned query and what stands before it, in a part of that side.",
+            help="Shows the pinned query and the positions before it.",
         )  # fmt: skip
         st.button("Whole map", disabled=off, key="zoom_all", on_click=safely(_zoom), args=(size, None))
     if off:
@@ -136,13 +125,13 @@ def _zoom(size: int, query: int | None) -> None:
 
 
 def choose(layer: int, head: int) -> None:
-    """Look at another layer and head."""
+    """Show another layer and head."""
     st.session_state[LAYER], st.session_state[HEAD], st.session_state["map"] = layer, head, "head"
 
 
-def _number(label: str, key: str, most: int, first: int, **more: Any) -> int:
-    """A whole number from 0 to `most`, also where a link or another model left a larger one."""
-    default(key, min(first, most))
-    if st.session_state.get(key) is not None and st.session_state[key] > most:
-        st.session_state[key] = most
-    return int(st.number_input(label, 0, most, key=key, bind="query-params", width=130, **more))
+def _number(label: str, key: str, highest: int, first: int, **more: Any) -> int:
+    """Draw a box for 0 to `highest`, and read it; a larger number from a link or another model becomes `highest`."""
+    default(key, min(first, highest))
+    if st.session_state.get(key) is not None and st.session_state[key] > highest:
+        st.session_state[key] = highest
+    return int(st.number_input(label, 0, highest, width=150, **linked(key), **more))

@@ -1,8 +1,9 @@
-"""The macro view of the attention page: all layers and heads, one map large, and the text under a pinned query."""
+"""The macro view of the attention page: an overview of all heads, one large map, and the text of a pinned query."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import streamlit as st
 from analysis.attention.figures import draw
 from analysis.attention.overview import Overview
 from analysis.attention.overview_figures import statistic_table
-from analysis.attention.positions import AttentionPositions
 from analysis.attention.provenance import origin
 from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
 from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, check_comparable, rows_at
@@ -28,169 +28,151 @@ from app.sidebar import SidebarInputs
 from app.state import pin
 from app.styles import theme
 from app.token_strip import token_strip
-from model.errors import MicroStepError
-
-Known = tuple[PositionsQuery, AttentionPositions, Overview]  # of one model
 
 
 def macro_view(inputs: SidebarInputs) -> None:
-    """Draw the view: controls, then everything that they ask for."""
-    asked = controls.controls(inputs)
-    if asked.problem:
-        st.error(escape_markdown(asked.problem))
-    elif asked.request is None:
-        st.info(escape_markdown(asked.hint))
-    else:
-        known = _known(asked.request)
-        if known is not None:
-            _lab(asked.request, known)
+    """Draw the controls, and then the figures that they ask for."""
+    request = controls.controls(inputs)
+    if request is not None:
+        overviews = _overviews(request)
+        if overviews is not None:
+            _figures(request, overviews)
 
 
-def _known(request: AttentionRequest) -> list[Known] | None:
-    """Readings and overviews of the models; None while one is missing."""
-    asked = request.readings()
-    readings = [run_or_get(each) for each in asked]
-    if None in readings:
+def _overviews(request: AttentionRequest) -> list[tuple[PositionsQuery, Overview]] | None:
+    """The overview of each model; None while one is missing."""
+    queries = request.readings()
+    results = [run_or_get(query) for query in queries]
+    positions = [result for result in results if result is not None]
+    if len(positions) < len(queries):
         return None
-    there = [reading for reading in readings if reading is not None]
-    if len(there) == 2:
-        try:
-            check_comparable(there[0], there[1])
-        except MicroStepError as error:
-            st.error(escape_markdown(str(error)))
-            return None
-    found: list[Known] = []
-    for each, reading in zip(asked, there, strict=True):
-        question = OverviewQuery(each, request.pool)
-        run = QueryDisplay[Overview]("reading", lambda load, told, q=question, r=reading: q.run(load, told, r))  # type: ignore[misc]
-        overview = run_or_get(question, run)
+    if len(positions) == 2:
+        check_comparable(positions[0], positions[1])
+    overviews: list[tuple[PositionsQuery, Overview]] = []
+    for query, reading in zip(queries, positions, strict=True):
+        overview_query = OverviewQuery(query, request.pool)
+        run = partial(overview_query.run, reading=reading)
+        overview = run_or_get(overview_query, QueryDisplay[Overview]("reading", run))
         if overview is None:
             return None
-        # the reading that the overview is of: an answer that was kept may be of an earlier one of the same text
-        found.append((each, overview.reading, overview))
-    return found
+        overviews.append((query, overview))
+    return overviews
 
 
 @fragment
-def _lab(request: AttentionRequest, known: list[Known]) -> None:
+def _figures(request: AttentionRequest, overviews: list[tuple[PositionsQuery, Overview]]) -> None:
     """Everything below the controls. Another head, a zoom or a pin redraws only this."""
-    kept: MemoCache = st.session_state.setdefault("attention_kept", MemoCache())
-    kept.turn()
-    sides = tuple(AttentionSide(each.side, reading, overview) for each, reading, overview in known)
-    reading, first = known[-1][1], _strongest(known[-1][2])
-    layers, heads = (min(each[2].maps.shape[i] for each in known) for i in (0, 1))
-    try:
-        place = st.container()
-        overview_at = st.container()
-        shown = _shown(overview_at)
-        view = controls.view(shown, layers, heads, first, reading.merged, theme())
-        looked = AttentionResult(request, sides, view, kept=kept)
-        with place:
-            _summary(looked)
-        with overview_at:
-            _overview(looked)
-        sides = tuple(_with_rows(side, each[0], looked) for side, each in zip(sides, known, strict=True))
-        if any(side.rows is None for side in sides):
-            return
-        looked = replace(looked, sides=sides)
-        queries, keys = controls.window(looked.size, looked.query)
-        looked = replace(looked, view=replace(view, queries=queries, keys=keys))
-        _large(looked)
-    except MicroStepError as error:
-        st.error(escape_markdown(str(error)))
-
-
-def _shown(place: st.delta_generator.DeltaGenerator) -> str:
-    with place:
-        return controls.shown()
+    memo: MemoCache = st.session_state.setdefault("attention_memo", MemoCache())
+    memo.turn()
+    # the positions that the overview is of: a kept result may be of an earlier pass over the same text
+    sides = tuple(AttentionSide(query.side, overview.reading, overview) for query, overview in overviews)
+    last = overviews[-1][1]
+    layers, heads = (min(overview.maps.shape[i] for _, overview in overviews) for i in (0, 1))
+    summary_place, overview_place = st.container(), st.container()
+    with overview_place:
+        shown = controls.shown()
+    view = controls.view(shown, layers, heads, _strongest(last), last.reading.merged, theme())
+    result = AttentionResult(request, sides, view, kept=memo)
+    with summary_place:
+        _summary(result)
+    with overview_place:
+        _overview(result)
+    sides = tuple(_with_rows(side, query, result) for side, (query, _) in zip(sides, overviews, strict=True))
+    if any(side.rows is None for side in sides):
+        return
+    result = replace(result, sides=sides)
+    queries, keys = controls.window(result.size, result.query)
+    _large_map(replace(result, view=replace(view, queries=queries, keys=keys)))
 
 
 def _strongest(overview: Overview) -> tuple[int, int]:
-    """Layer and head of the highest induction score, where a first visit begins."""
-    found = np.nan_to_num(overview.of("induction"))
-    layer, head = np.unravel_index(int(found.argmax()), found.shape)
+    """Layer and head of the highest induction score, which a first visit shows."""
+    scores = np.nan_to_num(overview.of("induction"))
+    layer, head = np.unravel_index(int(scores.argmax()), scores.shape)
     return overview.layers[int(layer)], int(head)
 
 
-def _with_rows(side: AttentionSide, of: PositionsQuery, looked: AttentionResult) -> AttentionSide:
-    """The side with its large map: the same object as long as it is the same map."""
-    view = looked.view
-    question = RolloutQuery(of, view.layer) if view.source == "rollout" else LayerQuery(of, view.layer)
-    found = run_or_get(question, QueryDisplay("reading", lambda load, told: question.run(load, told, side.reading)))
-    if found is None:
+def _with_rows(side: AttentionSide, positions: PositionsQuery, result: AttentionResult) -> AttentionSide:
+    """The side with its large map. The object stays the same as long as the map does."""
+    view = result.view
+    query = RolloutQuery(positions, view.layer) if view.source == "rollout" else LayerQuery(positions, view.layer)
+    weights = run_or_get(query, QueryDisplay("reading", lambda load, progress: query.run(load, progress, side.reading)))
+    if weights is None:
         return side
-    key = "side", found, side.overview, view.source, view.head, view.level
-    return looked.kept.get(key, lambda: replace(side, rows=rows_at(found, view)))
+    key = "side", weights, side.overview, view.source, view.head, view.level
+    return result.kept.get(key, lambda: replace(side, rows=rows_at(weights, view)))
 
 
-def _summary(looked: AttentionResult) -> None:
-    """The figures that answer "where does attention go?", over all heads."""
-    signed, unit = looked.difference, looked.reading.unit
-    values = {name: looked.statistic(name) for name in STATISTICS}
+def _summary(result: AttentionResult) -> None:
+    """The four numbers that answer "where does attention go?", over all heads."""
+    signed, unit = result.difference, result.reading.unit
+    values = {name: result.statistic(name) for name in STATISTICS}
 
-    def said(name: str) -> str:
+    def mean_of(name: str) -> str:
         known = values[name][~np.isnan(values[name])]
         mean = float(known.mean()) if len(known) else float("nan")
         return f"{'+' if signed and mean > 0 else ''}{significant(mean)}"
 
-    def between(name: str) -> str:
+    def range_of(name: str) -> str:
         known = values[name][~np.isnan(values[name])]
         if not len(known):
-            return f"one {unit} has nothing to choose from"
+            return f"a single {unit} has no other to attend to"
         low, high = float(known.min()), float(known.max())
-        return f"mean over all heads; they run from {significant(low, 2)} to {significant(high, 2)}"
+        return f"mean over all heads, which range from {significant(low, 2)} to {significant(high, 2)}"
 
     whose = "B − A, " if signed else ""
     with st.container(border=True, key="card_attention_summary"):
         columns = st.columns(4)
         with columns[0]:
-            st.metric(f"{whose}on the sink", said("sink"), help=escape_markdown(STATISTICS["sink"].meaning))
-            st.caption(escape_markdown(between("sink")))
+            st.metric(f"{whose}on the sink", mean_of("sink"), help=escape_markdown(STATISTICS["sink"].meaning))
+            st.caption(escape_markdown(range_of("sink")))
         with columns[1]:
-            st.metric(f"{whose}evenness", said("evenness"), help=escape_markdown(STATISTICS["evenness"].meaning))
-            st.caption(escape_markdown(between("evenness")))
+            st.metric(f"{whose}evenness", mean_of("evenness"), help=escape_markdown(STATISTICS["evenness"].meaning))
+            st.caption(escape_markdown(range_of("evenness")))
         with columns[2]:
             st.metric(
-                f"{whose}distance", f"{said('distance')} {unit}s", help=escape_markdown(STATISTICS["distance"].meaning)
+                f"{whose}distance",
+                f"{mean_of('distance')} {unit}s",
+                help=escape_markdown(STATISTICS["distance"].meaning),
             )
-            st.caption(escape_markdown(between("distance")))
+            st.caption(escape_markdown(range_of("distance")))
         with columns[3]:
             induction = values["induction"]
             if np.isnan(induction).all():
                 st.metric(
                     "strongest induction head", "none", help=escape_markdown(STATISTICS["induction"].meaning, 400)
                 )
-                st.caption(f"no {unit} comes up twice")
+                st.caption(f"no {unit} occurs twice")
             else:
                 i, head = np.unravel_index(int(np.nanargmax(induction)), induction.shape)
                 name = "largest gain in induction" if signed else "strongest induction head"
-                where = f"layer {looked.layers[int(i)]}, head {int(head)}"
+                where = f"layer {result.layers[int(i)]}, head {int(head)}"
                 st.metric(name, where, help=escape_markdown(STATISTICS["induction"].meaning, 400))
                 share = significant(float(induction[i, head]))
-                st.caption(f"{share} of its attention follows earlier occurrences")
-        notes = [f"{side.key}: {'; '.join(side.reading.notes)}." for side in looked.sides if side.reading.notes]
-        count = f"{len(looked.reading):,} {unit}s; segments: {looked.reading.strategy}."
+                st.caption(f"{share} of its attention goes to what followed earlier occurrences")
+        notes = [f"{side.key}: {'; '.join(side.reading.notes)}." for side in result.sides if side.reading.notes]
+        count = f"{len(result.reading):,} {unit}s; segments: {result.reading.strategy}."
         st.caption(escape_markdown(" ".join([count, *notes]), longest=2000))
 
 
-def _overview(looked: AttentionResult) -> None:
-    """The maps of all heads, or a statistic of each; a click chooses."""
-    heads = looked.sides[-1].overview.maps.shape[1] if looked.sides[-1].overview is not None else 1
+def _overview(result: AttentionResult) -> None:
+    """The maps of all heads, or a statistic of each; a click chooses a head."""
+    heads = result.sides[-1].overview.maps.shape[1] if result.sides[-1].overview is not None else 1
 
     def clicked(point: dict[str, Any]) -> int | None:
         if "x" not in point or "y" not in point:
             return None
-        return looked.layers[round(float(point["x"]))] * heads + round(float(point["y"]))
+        return result.layers[round(float(point["x"]))] * heads + round(float(point["y"]))
 
     card(
-        draw("maps" if looked.view.shown == MAPS else "statistics", looked),
-        origin(looked),
+        draw("maps" if result.view.shown == MAPS else "statistics", result),
+        origin(result),
         pin_from=clicked,
         on_pin=lambda at: controls.choose(*divmod(at, heads)),
     )
-    with st.expander("Numbers of all heads"):
+    with st.expander("Statistics of all heads"):
         st.dataframe(
-            statistic_table(looked), hide_index=True, height=320,
+            statistic_table(result), hide_index=True, height=320,
             column_config={
                 name: st.column_config.NumberColumn(each.title, help=f"{each.meaning} In {each.unit}.", format="%.3g")
                 for name, each in STATISTICS.items()
@@ -198,24 +180,24 @@ def _overview(looked: AttentionResult) -> None:
         )  # fmt: skip
 
 
-def _large(looked: AttentionResult) -> None:
-    """One map, and the text under the pinned query."""
-    where = origin(looked)
-    step = -(-looked.window.longest // looked.most)
-    first = looked.window.q0
+def _large_map(result: AttentionResult) -> None:
+    """One map, and the text coloured by the pinned query's attention."""
+    provenance = origin(result)
+    step = -(-result.window.longest // result.most)
+    first = result.window.q0
 
     def clicked(point: dict[str, Any]) -> int | None:
         if "y" not in point:
             return None
         row = first + (round(float(point["y"]) - (step - 1) / 2) - first) // step * step
-        position = int(np.flatnonzero(looked.of_rows() == row)[0])
-        at = int(looked.reading.source[position, 0])
+        position = int(np.flatnonzero(result.of_rows() == row)[0])
+        at = int(result.reading.source[position, 0])
         return at if at >= 0 else None
 
-    card(draw("map", looked), where, pin_from=clicked)
-    strip = attention_strip(looked)
+    card(draw("map", result), provenance, pin_from=clicked)
+    strip = attention_strip(result)
     card(
-        draw("row", looked),
-        where,
-        body=lambda: token_strip(strip, key="attended", pinned=looked.view.pinned, on_pin=pin),
+        draw("row", result),
+        provenance,
+        body=lambda: token_strip(strip, key="attended", pinned=result.view.pinned, on_pin=pin),
     )

@@ -1,4 +1,4 @@
-"""The micro view of the attention page: what the micro decoder looks at, segment by segment and over a text."""
+"""The micro view of the attention page: what the micro decoder attends to, in one segment and over a text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.attention.micro.result import MicroAttention
 from analysis.attention.micro.tables import finding, segment_figures
 from analysis.figures.figure import visible
 from analysis.score_registry import significant
-from app.attention.micro_controls import SEGMENT, controls, looked_at
+from app.attention.micro_controls import SEGMENT, controls, selection
 from app.cards import card
 from app.error_net import fragment
 from app.escape import escape_markdown
@@ -24,32 +24,23 @@ from app.sidebar import SidebarInputs
 from app.state import pin
 from app.styles import theme
 from app.token_strip import Detail, Legend, Strip, TokenRow, token_strip
-from app.widgets import NO_TEXT
-from model.errors import MicroStepError
 
 
 def micro_view(inputs: SidebarInputs) -> None:
     """Draw the view under the page's title."""
-    if inputs.problem:
-        st.error(escape_markdown(inputs.problem))
+    ready = inputs.ready()
+    if ready is None:
         return
-    if inputs.text is None or inputs.a is None or inputs.b is None:
-        st.info(NO_TEXT)
-        return
-    try:
-        request = controls(inputs, inputs.a, inputs.b, inputs.text)
-    except MicroStepError as error:
-        st.error(escape_markdown(str(error)))
-        return
-    found = run_or_get(request, QueryDisplay("reading"))
-    if found is not None:
-        _summary(found)
-        _results(request, found)
+    request = controls(inputs, *ready)
+    result = run_or_get(request, QueryDisplay("reading"))
+    if result is not None:
+        _summary(result)
+        _figures(request, result)
 
 
-def _summary(found: MicroAttention) -> None:
-    """The four figures that answer "is all of the context used?", and what must be said of them."""
-    sums, k = found.sums, found.states
+def _summary(result: MicroAttention) -> None:
+    """The four numbers that answer "is all of the context used?", and the caveats."""
+    sums, k = result.sums, result.states
     effective, even = sums.effective, sums.figure("evenness").at()
     share, largest = sums.figure("context_share").at(), sums.figure("largest").at()
     with st.container(border=True, key="card_micro_summary"):
@@ -58,76 +49,79 @@ def _summary(found: MicroAttention) -> None:
             st.metric(
                 "effective context states",
                 f"{significant(effective.mean)} of {k}",
-                help="exp H of a head's weights over the context states, mean over segments, layers, heads and micro "
-                f"positions. From {significant(BAR * k)} on they count as fairly evenly used.",
+                help="exp H of a head's weights over the context states, averaged over segments, layers, heads and "
+                f"micro positions. From {significant(BAR * k)} on, the states count as fairly evenly used.",
             )
             st.caption(effective.ends(lead="95% "))
         with columns[1]:
-            said = significant(even.mean) if k > 1 else "not defined"
-            st.metric("evenness", said, help="H over ln K: 1 is perfectly even, 0 is one state; nothing where K is 1.")
+            evenness = significant(even.mean) if k > 1 else "not defined"
+            st.metric(
+                "evenness", evenness, help="H / ln K: 1 is perfectly even, 0 is a single state. Undefined if K is 1."
+            )
             of_mean = significant(sums.effective_of_mean.mean)
             st.caption(f"{even.ends(lead='95% ')}; mean over heads: {of_mean} of {k}")
         with columns[2]:
             st.metric("attention on the context", f"{share.mean:.0%}", help="The rest is on the segment's own tokens.")
-            st.caption(f"{share.ends('{:.0%}'.format, '95% ')}; {len(found.first):,} segments")
+            st.caption(f"{share.ends('{:.0%}'.format, '95% ')}; {len(result.first):,} segments")
         with columns[3]:
             top = int(np.argmax(sums.largest_at.mean))
-            layer = found.micro.context_layers[top]
+            layer = result.micro.context_layers[top]
             st.metric(
                 "largest share of a state",
                 f"{largest.mean:.0%}",
-                help=f"Of a head's weight on the context, what goes to its most attended state; even is {1 / k:.0%}.",
+                help=f"The share of a head's weight on the context that goes to its most attended state; {1 / k:.0%} "
+                "if all are used evenly.",
             )
             st.caption(f"most often layer {layer}, in {sums.largest_at.mean[top]:.0%} of queries")
-        if found.untrained:
+        if result.untrained:
             st.markdown(
-                "**Untrained.** The micro decoder is a copy of the base's last layers: this is where training starts, "
-                "and says nothing about trained models. For a trained one choose micro-step-tiny in the sidebar."
+                "**Untrained.** The micro decoder is a copy of the base's last layers, as at the start of training. "
+                "This says nothing about trained models. For a trained one, choose micro-step-tiny in the sidebar."
             )
         st.markdown(escape_markdown(f"Are all context states used fairly evenly? {finding(sums)}", longest=1000))
-        notes = [f"segments: {found.cut}", *(note for note in found.notes if not note.startswith("untrained"))]
-        st.caption(escape_markdown(f"{found.facts.name}: {'; '.join(notes)}. {sums.units.meaning}.", longest=2000))
+        notes = [f"segments: {result.cut}", *(note for note in result.notes if not note.startswith("untrained"))]
+        st.caption(escape_markdown(f"{result.facts.name}: {'; '.join(notes)}. {sums.units.meaning}.", longest=2000))
 
 
 @fragment
-def _results(request: MicroRequest, found: MicroAttention) -> None:
-    """Everything below the summary; another segment or layer redraws only this."""
-    shown = looked_at(found)
+def _figures(request: MicroRequest, result: MicroAttention) -> None:
+    """The figures below the summary. Another segment or layer redraws only these."""
+    shown = selection(result)
     view = MicroView(theme(), shown.layer, shown.segment)
-    where = origin(request, found, view)
-    at = None if shown.segment is None else int(found.encoded.start[found.first[shown.segment]])
-    strip = _strip(found)
+    provenance = origin(request, result, view)
+    place = None if shown.segment is None else int(result.encoded.start[result.first[shown.segment]])
+    strip = _strip(result)
     card(
-        draw("micro_segments", found, view),
-        where,
-        body=lambda: token_strip(strip, key="micro_strip", pinned=at, height=300, on_pin=partial(_picked, found)),
+        draw("micro_segments", result, view),
+        provenance,
+        body=lambda: token_strip(strip, key="micro_strip", pinned=place, height=300, on_pin=partial(_picked, result)),
     )
     if shown.segment is not None:
-        said = " ".join(f"“{visible(token)}”" for token in found.tokens(shown.segment))
-        st.caption(escape_markdown(f"Segment {shown.segment + 1} of {len(found.first):,}: {said}", longest=600))
-    card(draw("micro_weights", found, view), where)
-    card(draw("micro_evenness", found, view), where)
-    card(draw("micro_shares", found, view), where)
+        tokens = " ".join(f"“{visible(token)}”" for token in result.tokens(shown.segment))
+        st.caption(escape_markdown(f"Segment {shown.segment + 1} of {len(result.first):,}: {tokens}", longest=600))
+    card(draw("micro_weights", result, view), provenance)
+    card(draw("micro_evenness", result, view), provenance)
+    card(draw("micro_shares", result, view), provenance)
 
 
-def _picked(found: MicroAttention, character: int | None) -> None:
-    """A click in the strip chooses its segment; on a token in none, or beside the text, the mean is shown again."""
-    segment = None if character is None else found.holding(character)
+def _picked(result: MicroAttention, character: int | None) -> None:
+    """A click in the strip chooses its segment; a click elsewhere shows the mean again."""
+    segment = None if character is None else result.holding(character)
     pin(None if segment is None else segment + 1, key=SEGMENT)
 
 
-def _strip(found: MicroAttention) -> Strip:
-    """The text in its segments, shaded by how unevenly each uses the context states."""
-    encoded = found.encoded
-    even, effective = segment_figures(found)
+def _strip(result: MicroAttention) -> Strip:
+    """The segmented text, shaded by how unevenly each segment uses the context states."""
+    encoded = result.encoded
+    even, effective = segment_figures(result)
     number = np.full(len(encoded), -1)
-    for i, (first, length) in enumerate(zip(found.first.tolist(), found.length.tolist(), strict=True)):
+    for i, (first, length) in enumerate(zip(result.first.tolist(), result.length.tolist(), strict=True)):
         number[first : first + length] = i
     inside = number >= 0
     at = np.maximum(number, 0)
     row = TokenRow(
         key="segments",
-        title=f"{found.facts.name}: {found.cut}",
+        title=f"{result.facts.name}: {result.cut}",
         start=encoded.start,
         end=encoded.end,
         value=np.where(inside & ~np.isnan(even[at]), np.clip(1 - even[at], 0, 1), 0.0).astype(np.float32),
@@ -138,8 +132,8 @@ def _strip(found: MicroAttention) -> Strip:
             Detail("segment", number + 1, digits=0),
         ),
         display=tuple(encoded.display),
-        boundary=found.starts,
+        boundary=result.starts,
         muted=~inside,
     )
-    note = "a notch starts a segment; faint: segments of one token and prompt, with no micro step; click one to see it"
+    note = "a notch starts a segment; faint: the prompt and single tokens, which have no micro step; click a segment"
     return Strip(encoded.text, (row,), Legend("even", "one state", note))

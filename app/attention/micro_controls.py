@@ -1,4 +1,4 @@
-"""The controls of the micro attention: whose model, which segments, and what of them is looked at."""
+"""The controls of the micro view: the model, its segments, and what of them is shown."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from analysis.generation.result import Decoding
 from analysis.segmentation.strategy import Strategy
 from app import state
 from app.error_net import safely
+from app.segmentation.strategy_select import usable_rules
 from app.sidebar import SidebarInputs
 from app.state import pin, pinned
-from app.widgets import segmented
+from app.widgets import linked, segmented, whole
 from model.hub.loading import ModelSpec
 from model.hub.model_info import MicroStepInfo
 from model.hub.wrap_base import LONGEST, micro_step_info
@@ -29,108 +30,110 @@ SHOW, LAYER, SEGMENT = "micro_show", "micro_layer", "segment"
 MEAN, ONE = "mean over the text", "one segment"
 Source = Literal["training", "strategy", "written"]
 CUTS: dict[Source, str] = {"training": "as in training", "strategy": "by a strategy", "written": "as it writes"}
-MOST_TOKENS = 400  # of an answer
+MOST_TOKENS = 400  # in an answer
 
 
 @dataclass(frozen=True)
 class MicroSelection:
-    """What of a micro attention is looked at."""
+    """The micro layer and the segment that are shown."""
 
     layer: int  # from 0
-    segment: int | None  # of those with two tokens and more, from 0; None: the mean over the text
+    segment: int | None  # from 0, counting segments of two tokens and more; None: the mean over the text
 
 
 def controls(inputs: SidebarInputs, a: ModelSpec, b: ModelSpec, text: TextInput) -> MicroRequest:
-    """Draw the controls of a run and read them.
+    """Draw the controls of a run, and read them.
 
     Raises:
-        MicroStepError: parameters that do not exist, or a text without a prompt that is to be answered.
+        MicroStepError: a parameter does not exist, or the text has no prompt to answer.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         side = segmented(
             "Model", ["A", "B"], SIDE, _first(a, b),
-            help="Of the two in the sidebar. Around a model that is no micro\\_step model stand untrained modules.",
+            help="One of the two in the sidebar. A model that is no micro\\_step model is wrapped in untrained "
+            "modules.",
         )  # fmt: skip
         spec = a if side == "A" else b
         saved = micro_step_info(spec.name)
         cut = segmented(
             "Segments", list(CUTS), CUT, "training", format_func=CUTS.__getitem__,
-            help="**as in training**: by the strategy of the model's recipe; where it aims at a mean length, its "
+            help="**as in training**: by the strategy of the model's recipe. If the recipe has a target length, the "
             "threshold is solved on this text. **by a strategy** of your choice. **as it writes**: the model answers "
-            "the text, and its own segments are taken.",
+            "the text, and the segments of its answer are shown.",
         )  # fmt: skip
-        most = _most(saved)
+        cap = _cap(saved)
         strategy, written = None, None
         if cut == "strategy":
             strategy = _strategy(saved)
         elif cut == "written":
-            written = _decoding(most)
+            written = _decoding(cap)
             if st.session_state.get(state.SOURCE, "example") == "example":
                 text = replace(text, document=beginning(text.document))
             text = replace(text, document=prompt_of(text.document))
-    return MicroRequest(spec, text, strategy, written, most, side=side)
+    return MicroRequest(spec, text, strategy, written, cap, side=side)
 
 
-def looked_at(found: MicroAttention) -> MicroSelection:
-    """Draw the controls of what is shown, and read them. A chosen segment stands in the URL."""
-    chosen, count = chosen_segment(found), len(found.first)
+def selection(result: MicroAttention) -> MicroSelection:
+    """Draw the choice of layer and segment, and read it. A chosen segment stands in the URL."""
+    chosen, count = chosen_segment(result), len(result.first)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        layers = list(range(1, found.layers + 1))
-        layer = segmented("Micro layer", layers, LAYER, 1, help="Of the micro decoder, from below.")
+        layers = list(range(1, result.layers + 1))
+        layer = segmented(
+            "Micro layer", layers, LAYER, 1, help="A layer of the micro decoder, counted from the bottom."
+        )
         which = st.segmented_control(
-            "Weights of", [MEAN, ONE], default=MEAN if chosen is None else ONE, key=_mirror(chosen is None),
+            "Weights", [MEAN, ONE], default=MEAN if chosen is None else ONE, key=_mirror(chosen is None),
             required=True, on_change=safely(pin), args=(1 if chosen is None else None, SEGMENT),
             help="A click on a segment below chooses it.",
         )  # fmt: skip
-        at = 0 if chosen is None else chosen
-        one = which == ONE
+        number, one = 1 if chosen is None else chosen + 1, which == ONE
         st.button(
-            "Previous", disabled=not one or at == 0, on_click=safely(pin), args=(at, SEGMENT), key="micro_previous"
-        )
+            "Previous", disabled=not one or number == 1, on_click=safely(pin), args=(number - 1, SEGMENT),
+            key="micro_previous",
+        )  # fmt: skip
         st.button(
-            "Next", disabled=not one or at + 1 >= count, on_click=safely(pin), args=(at + 2, SEGMENT), key="micro_next"
-        )
+            "Next", disabled=not one or number >= count, on_click=safely(pin), args=(number + 1, SEGMENT),
+            key="micro_next",
+        )  # fmt: skip
     return MicroSelection(int(layer) - 1, chosen)
 
 
-def chosen_segment(found: MicroAttention) -> int | None:
-    """The segment of the URL, from 0; None where there is none."""
+def chosen_segment(result: MicroAttention) -> int | None:
+    """The segment that the URL names, from 0; None without one."""
     number = pinned(SEGMENT)
-    return number - 1 if number is not None and 1 <= number <= len(found.first) else None
+    return number - 1 if number is not None and 1 <= number <= len(result.first) else None
 
 
 def _mirror(mean: bool) -> str:
-    """A key for each state, so that the box follows a click in the strip."""
+    """A key for each state, so that the widget follows a click in the strip."""
     return f"{SHOW}_{'mean' if mean else 'one'}"
 
 
 def _first(a: ModelSpec, b: ModelSpec) -> str:
-    """The side that is shown first: the one that is a micro_step model."""
+    """The side that a first visit shows: the one that is a micro_step model."""
     return "A" if micro_step_info(a.name) is not None and micro_step_info(b.name) is None else "B"
 
 
-def _most(saved: MicroStepInfo | None) -> int:
+def _cap(saved: MicroStepInfo | None) -> int:
+    """Draw the longest segment M, and read it, in tokens."""
     longest = saved.max_segment_length if saved is not None else LONGEST
     if st.session_state.get(MOST, 2) > longest:
         st.session_state[MOST] = longest
-    return int(
-        st.number_input(
-            "M, tokens a segment", 2, max(2, longest), min(MAX_LENGTH, longest), key=MOST, bind="query-params",
-            width=190, help=f"The most tokens of a segment; this model writes up to {longest}.",
-        )
+    return whole(
+        "Longest segment, M", 2, max(2, longest), min(MAX_LENGTH, longest), MOST, width=190,
+        help=f"No segment has more tokens. This model can write up to {longest}.",
     )  # fmt: skip
 
 
 def _strategy(saved: MicroStepInfo | None) -> Strategy:
-    """A rule and its parameters, entropies in nats."""
-    trained = saved is not None and not saved.untrained
-    names = [name for name, rule in RULES.items() if trained or "micro_step" not in rule.needs]
+    """Draw a rule and its parameters, and read them; entropies in nats."""
+    names = usable_rules(saved)
     if st.session_state.get(RULE, names[0]) not in names:
         st.session_state[RULE] = names[0]
     name = str(
         st.selectbox(
-            "Strategy", names, names.index("confidence"), key=RULE, bind="query-params", width=220,
-            format_func=lambda each: RULES[each].title,
+            "Strategy", names, names.index("confidence"), width=220, format_func=lambda each: RULES[each].title,
+            **linked(RULE),
         )
     )  # fmt: skip
     return Strategy.of(name, {each.name: _parameter(name, each) for each in RULES[name].parameters})
@@ -142,18 +145,17 @@ def _parameter(rule: str, parameter: Parameter) -> float:
     return float(
         st.number_input(
             f"{parameter.name}, {parameter.unit}", low, high, kind(parameter.default),
-            kind(1 if parameter.integer else parameter.step), key=f"micro_{rule}_{parameter.name}",
-            bind="query-params", width=160, help=parameter.meaning,
+            kind(1 if parameter.integer else parameter.step), width=160, help=parameter.meaning,
+            **linked(f"micro_{rule}_{parameter.name}"),
         )
     )  # fmt: skip
 
 
-def _decoding(most: int) -> Decoding:
+def _decoding(cap: int) -> Decoding:
+    """Draw how the answer is decoded, and read it."""
     tau = st.slider(
-        "tau", 0.0, 1.0, 0.5, 0.05, key="micro_tau", bind="query-params", width=180,
-        help="How sure the micro decoder must be to go on.",
+        "tau", 0.0, 1.0, 0.5, 0.05, width=180, **linked("micro_tau"),
+        help="How confident the micro decoder must be to continue the segment.",
     )  # fmt: skip
-    new = st.number_input(
-        "New tokens", 2, MOST_TOKENS, 60, key="micro_new", bind="query-params", width=120,
-    )  # fmt: skip
-    return Decoding(tau=float(tau), max_segment_length=most, max_new_tokens=int(new))
+    new_tokens = whole("New tokens", 2, MOST_TOKENS, 60, "micro_new", width=120)
+    return Decoding(tau=float(tau), max_segment_length=cap, max_new_tokens=new_tokens)

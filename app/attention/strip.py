@@ -1,4 +1,4 @@
-"""From the row of a query to the interlinear strip: the text, coloured by what the query attends to."""
+"""The token strip of an attention map: the text, coloured by what the pinned query attends to."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from analysis.attention.result import AttentionResult
 from app.token_strip import Detail, Legend, Strip, TokenRow
 
 
-def attention_strip(looked: AttentionResult) -> Strip:
-    """The text with the weight of each position; without a pin, with what each receives."""
-    reading, signed = looked.reading, looked.difference
-    weight, query = looked.spread()
-    shown = weight[looked.of_rows()]
+def attention_strip(result: AttentionResult) -> Strip:
+    """The text with the weight of each position; without a pin, with the mean weight that each receives."""
+    reading, signed = result.reading, result.difference
+    weight, query = result.spread()
+    shown = weight[result.of_rows()]
     start, end = reading.source.T
-    kept = start >= 0
+    in_text = start >= 0
     root = np.sign(shown) * np.sqrt(np.minimum(np.abs(shown), 1))
     row = TokenRow(
-        key=looked.title if signed else looked.sides[0].key,
-        title=f"{looked.title}, {looked.view.what}",
-        start=start[kept],
-        end=end[kept],
-        value=np.nan_to_num(root[kept]).astype(np.float32),
+        key=result.title if signed else result.sides[0].key,
+        title=f"{result.title}, {result.view.what}",
+        start=start[in_text],
+        end=end[in_text],
+        value=np.nan_to_num(root[in_text]).astype(np.float32),
         scale="diverging" if signed else "sequential",
         details=(
-            Detail("weight", shown[kept].astype(np.float32), digits=4),
-            Detail("position", np.flatnonzero(kept), digits=0),
-            Detail("segment", reading.segment[kept], digits=0),
+            Detail("weight", shown[in_text].astype(np.float32), digits=4),
+            Detail("position", np.flatnonzero(in_text), digits=0),
+            Detail("segment", reading.segment[in_text], digits=0),
         ),
-        boundary=reading.starts[kept],
-        muted=np.isnan(shown[kept]),
+        boundary=reading.starts[in_text],
+        muted=np.isnan(shown[in_text]),
     )
     what = "mean weight received" if query is None else "weight from the pinned query"
-    note = f"{what}; colour by its root; faint: after the query; a notch starts a segment"
+    note = f"{what}, coloured by its square root; faint: after the query; a notch starts a segment"
     ends = ("-1, A more", "1, B more") if signed else ("0", "1")
     return Strip(
-        looked.request.text.document.text, (row,), Legend(*ends, note, "diverging" if signed else "sequential")
+        result.request.text.document.text, (row,), Legend(*ends, note, "diverging" if signed else "sequential")
     )

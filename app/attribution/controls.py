@@ -1,4 +1,4 @@
-"""The controls of the attribution page: what is attributed, how, and over what the values are summed."""
+"""The controls of the attribution page: the quantity, the method, and the unit of the sums."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from analysis.attribution.targets import BASELINES, QUANTITIES, Baseline
 from analysis.segmentation.request import ScoresQuery
 from analysis.segmentation.strategy import Strategy
 from app.escape import escape_markdown
+from app.segmentation.strategy_select import strategy_and_cap
 from app.sidebar import SidebarInputs
-from app.widgets import NO_TEXT, segmented, segments_of
-from model.errors import MicroStepError
+from app.widgets import segmented
 from model.hub.loading import ModelSpec
 from model.segmentation.segment import MAX_LENGTH
 from model.text.document import TextInput
 
 A, B = "A", "B"
 UNIT = "sum_over"
-FIRST_METHOD = "feature_ablation"  # quick and exact under any model: integrated gradients may take a thousand passes
+FIRST_METHOD = "feature_ablation"  # fast and exact for any model; integrated gradients may need a thousand passes
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the controls say of a run; the token is chosen in the text."""
+    """What the reader chose for a run, all but the target token, which is chosen in the text."""
 
     models: tuple[tuple[str, ModelSpec], ...]
     text: TextInput
@@ -41,23 +41,23 @@ class Choice:
 
     @property
     def segmented(self) -> bool:
-        """Whether the quantity is read in segments."""
+        """Whether the model reads the text in segments for this quantity."""
         return QUANTITIES[self.quantity].segmented
 
     def scores(self) -> ScoresQuery:
-        """The question for the scores of the text, in which the token is chosen."""
+        """The query for the scores of the text, from which a first target is chosen."""
         return ScoresQuery(*self.models[0], self.text)
 
     def segments(self) -> SegmentsQuery:
-        """The question for the segments."""
+        """The query for the segments."""
         return SegmentsQuery(*self.models[0], self.text, self.strategy, self.max_length)
 
-    def request(self, at: int) -> AttributionRequest:
-        """The question at a token."""
+    def request(self, target: int) -> AttributionRequest:
+        """The query for a target token."""
         return AttributionRequest(
             self.models,
             self.text,
-            at,
+            target,
             self.quantity,
             self.method,
             self.baseline,
@@ -67,17 +67,12 @@ class Choice:
         )
 
 
-@dataclass(frozen=True)
-class AttributionControls:
-    """What the controls say, or why that is no question."""
+def controls(inputs: SidebarInputs) -> Choice | None:
+    """Draw the controls of a run, and read them; None if the sidebar lacks a text or a model.
 
-    choice: Choice | None
-    problem: str = ""
-    hint: str = ""
-
-
-def controls(inputs: SidebarInputs) -> AttributionControls:
-    """Draw what decides a run, and read it."""
+    Raises:
+        MicroStepError: the strategy cannot be read.
+    """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         quantity = segmented(
             "Quantity", list(QUANTITIES), "quantity", "entropy",
@@ -89,8 +84,8 @@ def controls(inputs: SidebarInputs) -> AttributionControls:
         )  # fmt: skip
         side = segmented(
             "Model", [A, B], "of", B, disabled=QUANTITIES[quantity].pair,
-            help="Of the two in the sidebar. KL is of both; micro confidence and the decision to end are of a "
-            "micro\\_step model, of which all else is its base's.",
+            help="One of the two in the sidebar. KL needs both. Micro confidence and the decision to end need a "
+            "micro\\_step model; for all other quantities, its base is used.",
         )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
         method = segmented(
@@ -102,51 +97,45 @@ def controls(inputs: SidebarInputs) -> AttributionControls:
         )  # fmt: skip
         baseline = segmented(
             "Baseline", list(BASELINES), "baseline", "mean",
-            help="What stands for nothing.  \n"
+            help="The embedding that replaces a removed token.  \n"
             + "  \n".join(f"**{name}**: {said}." for name, said in BASELINES.items()),
         )  # fmt: skip
         features = _features(method)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        strategy, cap = segments_of(inputs, "For sums over segments, and for what a micro_step model reads.")
-    if inputs.problem:
-        return AttributionControls(None, problem=inputs.problem)
-    if inputs.text is None or inputs.a is None or inputs.b is None:
-        return AttributionControls(None, hint=NO_TEXT)
-    pairs = ((A, inputs.a), (B, inputs.b))
+        strategy, cap = strategy_and_cap(inputs, "Used for sums over segments, and for what a micro_step model reads.")
+    ready = inputs.ready()
+    if ready is None:
+        return None
+    a, b, text = ready
+    pairs = ((A, a), (B, b))
     models = pairs if QUANTITIES[quantity].pair else tuple(pair for pair in pairs if pair[0] == side)
-    try:
-        parsed = Strategy.parse(strategy)
-    except MicroStepError as error:
-        return AttributionControls(None, problem=str(error))
-    return AttributionControls(
-        Choice(
-            models,
-            inputs.text,
-            quantity,
-            method,
-            baseline,
-            features,
-            parsed,
-            cap,
-        )
+    return Choice(
+        models,
+        text,
+        quantity,
+        method,
+        baseline,
+        features,
+        Strategy.parse(strategy),
+        cap,
     )
 
 
 def unit(offered: tuple[AttributionUnit, ...]) -> AttributionUnit:
-    """Draw over what the values are summed, and read it."""
+    """Draw the choice of the unit over which values are summed, and read it."""
     return segmented(
         "Sum over", list(offered), UNIT, offered[0],
-        help="Values of larger units are sums: no model runs.  \n"
+        help="Values of larger units are sums, so no model runs again.  \n"
         + "  \n".join(f"**{name}**: {ATTRIBUTION_UNITS[name]}." for name in offered),
     )  # fmt: skip
 
 
 def _features(method: str) -> Features | None:
-    """What is moved; of methods that move nothing, None."""
+    """Draw the choice of what a method removes at once, and read it; None if the method decides it."""
     own = METHODS[method].features
     if own is None:
         return None
     chosen = segmented(
-        "Moves", ["tokens", "words"], f"moves_{method}", own, help="What is replaced by the baseline at once."
+        "Removes", ["tokens", "words"], f"moves_{method}", own, help="What the baseline replaces at once."
     )
     return None if chosen == own else cast(Features, chosen)

@@ -1,4 +1,4 @@
-"""The cards of the benchmarks page."""
+"""The cards of the evaluation page: the report, samples side by side, and invalid answers."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from evals.report.tables import TEXT_COLUMNS, TITLES, notes, with_error
 from evals.samples import Sample
 
 SAMPLE, ANSWER, UNREAD = "sample", "answer_number", "unread"
-LONGEST = 20_000  # characters of a prompt or an answer that are sent
+LONGEST = 20_000  # characters of a prompt or an answer that are sent to the browser
 WIDTHS = {"tau": 45, "score": 85, "invalid": 70, "tokens / macro step": 155, "tokens / s": 80, "x base": 65}
-ROW, MOST = 35, 320  # height of a row of a table, and of a table
+ROW, MOST = 35, 320  # height of a table row, and of a table at most, in pixels
 
 
 def summary(rows: Sequence[ScoreRow]) -> None:
-    """The four figures that answer how good and how fast; of one benchmark."""
+    """The four numbers that say how good and how fast the models are on one benchmark."""
     share = rows[0].benchmark.higher_is_better
     best = max(rows, key=lambda row: row.score.value if share else -row.score.value)
     base = next((row for row in rows if row.tau is None or row.tau > 1), None)
@@ -52,42 +52,47 @@ def summary(rows: Sequence[ScoreRow]) -> None:
         with columns[3]:
             counted = [(found.value, row) for row in rows if (found := row.invalid(row.benchmark.metric)) is not None]
             most = max(counted, key=lambda pair: pair[0], default=None)
-            st.metric("most invalid", "none" if most is None else f"{most[0]:.1%}", help="Answers not to be read.")
+            st.metric("most invalid", "none" if most is None else f"{most[0]:.1%}", help="Unparseable answers.")
             st.caption(
-                "no answer is read"
+                "answers are not parsed"
                 if most is None
                 else escape_markdown(f"by {rows[0].benchmark.metric}, {most[1].name}")
             )
 
 
 _PAIRED = (
-    "Both runs answered the same documents, so the difference is taken document by document. The interval is by"
+    "Both runs answered the same documents, so the difference is taken document by document. The interval is"
     " Student's t over documents."
 )
-_PLUS_MINUS = "With one standard error, over samples. A base alone is a plain model, or tau above 1."
+_PLUS_MINUS = "With one standard error over samples. A base alone is a plain model, or tau above 1."
 
 
 def _fastest(rows: Sequence[ScoreRow]) -> None:
     if not rows[0].benchmark.generates:
         st.metric("most tokens per second", "none")
-        st.caption("nothing is written")
+        st.caption("this benchmark generates no text")
         return
     fastest = max(rows, key=lambda row: row.tokens_per_second)
-    st.metric("most tokens per second", f"{fastest.tokens_per_second:,.0f}", help="Prompts read included.")
+    st.metric(
+        "most tokens per second", f"{fastest.tokens_per_second:,.0f}", help="Includes the time for reading prompts."
+    )
     over = max((row for row in rows if row.speedup is not None), key=lambda row: row.speedup or 0, default=None)
     best = "" if over is None else f"; at best {over.speedup:.2f} x base, {over.name}"
     st.caption(escape_markdown(f"{fastest.name}{best}"))
 
 
 def report_cards(rows: Sequence[ScoreRow], found: Mapping[str, Evaluated], theme: Theme) -> None:
-    """The table of all benchmarks, and a figure of each."""
+    """The table of all benchmarks, and a figure for each."""
     table = figures.reading_table(rows)
 
     def body() -> None:
         text = st.column_config.TextColumn
         columns = {title: text(alignment="right", width=WIDTHS.get(title)) for title in TITLES[TEXT_COLUMNS:]}
         columns |= {title: text(width=WIDTHS[title]) for title in ("tau", "score")}
-        order = [*(title for title in TITLES if title != "samples"), "samples"]  # what costs is seen first
+        order = [
+            *(title for title in TITLES if title != "samples"),
+            "samples",
+        ]  # speed and cost are visible without scrolling
         st.dataframe(
             table,
             key="report_table",
@@ -108,20 +113,20 @@ def report_cards(rows: Sequence[ScoreRow], found: Mapping[str, Evaluated], theme
 
 
 def sample_cards(chosen: EvaluationControls, theme: Theme) -> None:
-    """The documents that are shown, and one of them with both answers."""
+    """The list of documents, and one of them with both answers."""
     beside, show = chosen.beside, chosen.show
     if not beside.alike:
-        st.caption("The runs were not asked the same documents: compare only those whose prompts are the same.")
+        st.caption("The runs answered different documents. Compare only documents with the same prompt.")
     if (paired := difference(beside)) is not None:
         st.caption(escape_markdown(paired.spoken, longest=400), help=_PAIRED)
     drawn = sample_figures.documents(beside, show, theme)
     table = drawn.data
     if table.empty:
-        st.info("No document is such. Choose others above.")
+        st.info("No documents match this filter.")
         return
     _listed(drawn, document_origin(beside, show), table, SAMPLE)
     highest = max(beside.documents())
-    document = stepper("Document", table["document"].tolist(), highest, SAMPLE, "Its number in the data set, from 0.")
+    document = stepper("Document", table["document"].tolist(), highest, SAMPLE, "Its index in the data set, from 0.")
     found = beside.of(document)
     _prompts(beside, found)
     answer = _which(found)
@@ -135,27 +140,29 @@ def sample_cards(chosen: EvaluationControls, theme: Theme) -> None:
             body=lambda: token_strip(strip, key="sample_strip"),
         )
     else:
-        st.caption("Nothing was written for this document: it was scored by likelihoods, or answers are empty.")
+        st.caption("No text was written for this document: it was scored by likelihoods, or the answers are empty.")
     facts = sample_figures.facts(beside, document, theme)
-    height = _height(facts.data, 2 * MOST)  # tokens per macro step are in view
+    height = _height(facts.data, 2 * MOST)  # so that tokens per macro step are visible
     card(facts, come_from, body=lambda: st.dataframe(facts.data, key="fact_table", hide_index=True, height=height))
     if pieces:
         with st.expander("The answers as text"):
             for key, _, piece in pieces:
-                st.caption(f"{key}, as it is scored")
+                st.caption(f"{key}, as scored")
                 _text(piece.text)
 
 
 def _which(found: Sequence[Sample | None]) -> int:
-    """Which of several answers to a document."""
+    """Draw the choice among several answers to a document, and read it; from 1."""
     most = max(len(sample.answers) for sample in found if sample is not None)
     if most < 2:
         return 1
-    return int(st.number_input("Answer", 1, most, key=ANSWER, width=130, help="Of several to one document."))
+    return int(
+        st.number_input("Answer", 1, most, key=ANSWER, width=130, help="One of several answers to the same document.")
+    )
 
 
 def _prompts(beside: SideBySide, found: Sequence[Sample | None]) -> None:
-    """The prompts; one where they are the same."""
+    """The prompts; only one if they are equal."""
     prompts = [(key, sample.prompt) for key, sample in zip(KEYS, found, strict=False) if sample is not None]
     if len({text for _, text in prompts}) == 1:
         prompts = [("", prompts[0][1])]
@@ -166,7 +173,7 @@ def _prompts(beside: SideBySide, found: Sequence[Sample | None]) -> None:
 
 
 def invalid_cards(side: SampleSide, way: str, theme: Theme) -> None:
-    """The answers that could not be read, each with its reason, and the text of one."""
+    """The invalid answers with their reasons, and the text of one of them."""
     drawn = sample_figures.invalid(side, way, theme)
     table = drawn.data
     if table.empty:
@@ -180,10 +187,10 @@ def invalid_cards(side: SampleSide, way: str, theme: Theme) -> None:
     _listed(drawn, invalid_origin(side, way), shown, UNREAD)
     highest = max(side.samples)
     numbers = list(dict.fromkeys(table["document"].tolist()))
-    document = stepper("Invalid document", numbers, highest, UNREAD, "Its number in the data set, from 0.")
+    document = stepper("Invalid document", numbers, highest, UNREAD, "Its index in the data set, from 0.")
     sample = side.samples[document]
     for number, why in invalid(sample, way):
-        st.caption(escape_markdown(f"Invalid since {why}." if len(sample.answers) < 2 else f"Answer {number}: {why}."))
+        st.caption(escape_markdown(f"Invalid: {why}." if len(sample.answers) < 2 else f"Answer {number}: {why}."))
         for piece in sample.answers[number - 1 : number]:
             _text(piece.text)
     with st.expander("The prompt of the invalid answer"):
@@ -191,8 +198,8 @@ def invalid_cards(side: SampleSide, way: str, theme: Theme) -> None:
 
 
 def _listed(drawn: Figure, origin: Provenance, table: pd.DataFrame, key: str) -> None:
-    """A card of a table of documents; choosing a row goes to its document."""
-    said = [name for name in table if not table[name].isin(["", None]).all()]
+    """A card with a table of documents; choosing a row shows its document."""
+    columns = [name for name in table if not table[name].isin(["", None]).all()]
 
     def chosen() -> None:
         if rows := st.session_state[f"{key}_table"]["selection"]["rows"]:
@@ -200,20 +207,20 @@ def _listed(drawn: Figure, origin: Provenance, table: pd.DataFrame, key: str) ->
 
     def body() -> None:
         st.dataframe(
-            table[said],
+            table[columns],
             key=f"{key}_table",
             on_select=safely(chosen),
             selection_mode="single-row",
             hide_index=True,
             height=_height(table),
-            column_config={name: _column(name) for name in said},
+            column_config={name: _column(name) for name in columns},
         )
 
     card(drawn, origin, body=body)
 
 
 def _column(name: str) -> ColumnConfig:
-    """The words above a column: "score_A" is "score, A"."""
+    """The heading of a column: "score_A" becomes "score, A"."""
     title = f"{name[:-2]}, {name[-1]}" if name[-2:] in ("_A", "_B") else name
     words = title.replace("tokens_per_macro_step", "tokens / step").replace("_", " ")
     if name.startswith(("score_", "tokens_per")):
@@ -222,7 +229,7 @@ def _column(name: str) -> ColumnConfig:
 
 
 def _text(text: str) -> None:
-    """Text of a file, as it is."""
+    """Show a text from a file literally."""
     st.code(text[:LONGEST] or " ", language=None, wrap_lines=True)
     if len(text) > LONGEST:
         st.caption(f"{len(text) - LONGEST:,} more characters are in the export.")

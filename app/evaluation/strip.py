@@ -1,4 +1,4 @@
-"""From the written answers of two runs to the interlinear strip."""
+"""The token strip of the answers of two runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from evals.report.token_spans import locate_tokens
 from evals.samples import WrittenAnswer
 
 
-def sample_strip(found: Sequence[tuple[str, str, WrittenAnswer]]) -> Strip | None:
-    """Answers under each other where they are one text, else after each other; None where nothing was written.
+def sample_strip(answers: Sequence[tuple[str, str, WrittenAnswer]]) -> Strip | None:
+    """Answers below each other if their texts are equal, else one after another; None if nothing was written.
 
     Args:
-        found: letter, name and answer of each run.
+        answers: letter, name and answer of each run.
     """
-    written = [(key, name, piece, locate_tokens(piece)) for key, name, piece in found if piece.tokens]
+    written = [(key, name, piece, locate_tokens(piece)) for key, name, piece in answers if piece.tokens]
     if not written:
         return None
     one = len({spans[0] for *_, spans in written}) == 1
@@ -33,7 +33,7 @@ def _row(key: str, name: str, piece: WrittenAnswer, start: np.ndarray, end: np.n
     of, place = segments(piece)
     known = piece.probability is not None
     probability = np.clip(np.array(piece.probability or np.full(len(of), np.nan), dtype=np.float32), 0, 1)
-    alone = not place.any()  # a number on every token would say nothing
+    alone = not place.any()  # all segments are single tokens, so numbers would only add noise
     details = (Detail("macro step", of + 1, digits=0), Detail("micro position", place, digits=0))
     return TokenRow(
         key=key,

@@ -1,4 +1,4 @@
-"""An answer while it is written: its segments as they come, live counts, and the base's answer beside it."""
+"""Shows an answer while it is written: its segments, live counts, and the base's answer beside it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from analysis.view import Theme
 from app.run_query import REDRAW_SECONDS
 from model.causal_lm.forward import Progress
 
-PARTIAL = "partial"  # in the session: what is left of the last run
-SECONDS_TO_END = 10.0  # that a stopped run gets for it: Streamlit starts the next run of the page beside it
-MIDDLE = 125  # brightness of 255 from which a ground takes dark ink
-SHOWN = 300  # tokens of each answer, the last ones
+PARTIAL = "partial"  # in the session: the result of the last run that was stopped
+SECONDS_TO_END = 10.0  # how long to wait for a stopped run: Streamlit starts the next run of the page at once
+MIDDLE = 125  # backgrounds of this brightness (of 255) and more get dark text
+SHOWN = 300  # the last tokens of each answer
 
 
 class Live:
-    """Draws a run into a place of the page, at most every REDRAW_SECONDS. Nothing around it moves."""
+    """Draws a run into one place of the page, at most every REDRAW_SECONDS."""
 
     def __init__(self, place: st.delta_generator.DeltaGenerator, theme: Theme) -> None:
         self.theme, self.drawn = theme, 0.0
@@ -41,69 +41,69 @@ class Live:
             self.counts = [column.empty() for column in columns]
         for text, count in zip(self.texts, self.counts, strict=True):
             text.html(_frame(""))
-            count.caption("waits")
+            count.caption("waiting")
 
     def __call__(self, run: GenerationRun) -> None:
-        """Draw what there is; Streamlit ends the run here when the reader stops it."""
+        """Draw what is written so far. When the reader stops the run, Streamlit ends it here."""
         self.run = run
         now = time.monotonic()
         if now - self.drawn < REDRAW_SECONDS:
             return
         self.drawn = now
-        found = run.so_far()
-        self.texts[0].html(_frame(_spans(found.micro, found.segments.starts, self.theme)))
-        self.counts[0].caption(_counts(found))
-        if found.base is not None:
-            self.texts[1].html(_frame(_spans(found.base, None, self.theme)))
-            self.counts[1].caption(f"{len(found.base)} tokens, {_speed(found.base)}")
+        generation = run.so_far()
+        self.texts[0].html(_frame(_spans(generation.micro, generation.segments.starts, self.theme)))
+        self.counts[0].caption(_counts(generation))
+        if generation.base is not None:
+            self.texts[1].html(_frame(_spans(generation.base, None, self.theme)))
+            self.counts[1].caption(f"{len(generation.base)} tokens, {_speed(generation.base)}")
 
 
 class PartialRun:
-    """What is left of a run that was stopped. Filled where the run ends, read where the next one begins."""
+    """The result of a stopped run. The stopped run fills it in, and the page's next run reads it."""
 
     def __init__(self, request: GenerationRequest) -> None:
         self.request = request
-        self.found: Generation | None = None
+        self.generation: Generation | None = None
         self.ended = threading.Event()
 
 
 def watched(
     request: GenerationRequest, place: st.delta_generator.DeltaGenerator, theme: Theme
 ) -> Callable[[ModelLoader, Progress], Generation]:
-    """The request's run, drawn into a place; where it is stopped, what was written is kept in the session."""
+    """The request's run, drawn into `place`. If it is stopped, the session keeps what was written."""
 
     def run(load: ModelLoader, progress: Progress) -> Generation:
-        live, kept = Live(place, theme), PartialRun(request)
-        st.session_state[PARTIAL] = kept
+        live, stopped = Live(place, theme), PartialRun(request)
+        st.session_state[PARTIAL] = stopped
         try:
-            found = request.run(load, progress, live)
+            generation = request.run(load, progress, live)
         except Exception:
             place.empty()
             raise
-        except BaseException:  # Streamlit's own, at a redraw; from here on any call of it raises again
+        except BaseException:  # Streamlit's own, at a redraw; any further call of Streamlit raises again
             if live.run is not None:
-                kept.found = live.run.stopped()
+                stopped.generation = live.run.stopped()
             raise
         finally:
-            kept.ended.set()
+            stopped.ended.set()
         place.empty()
-        return found
+        return generation
 
     return run
 
 
 def partial(request: GenerationRequest) -> Generation | None:
-    """What was written of a request before it was stopped."""
-    kept: PartialRun | None = st.session_state.get(PARTIAL)
-    if kept is None or kept.request != request or not kept.ended.wait(SECONDS_TO_END):
+    """What was written for a request before the reader stopped it; None if nothing was."""
+    stopped: PartialRun | None = st.session_state.get(PARTIAL)
+    if stopped is None or stopped.request != request or not stopped.ended.wait(SECONDS_TO_END):
         return None
-    return kept.found if kept.found is not None and len(kept.found.micro) else None
+    return stopped.generation if stopped.generation is not None and len(stopped.generation.micro) else None
 
 
-def _counts(found: Generation) -> str:
-    steps = f"{found.macro_steps} macro and {found.micro_steps} micro steps"
-    per = significant(found.tokens_per_macro_step)
-    return f"{len(found.micro)} tokens, {steps}, {per} tokens per macro step, {_speed(found.micro)}"
+def _counts(generation: Generation) -> str:
+    steps = f"{generation.macro_steps} macro and {generation.micro_steps} micro steps"
+    per = significant(generation.tokens_per_macro_step)
+    return f"{len(generation.micro)} tokens, {steps}, {per} tokens per macro step, {_speed(generation.micro)}"
 
 
 def _speed(answer: Answer) -> str:
@@ -115,7 +115,7 @@ def _frame(inside: str) -> str:
 
 
 def _spans(answer: Answer, starts: NDArray[np.int32] | None, theme: Theme) -> str:
-    """Each token on its shade, escaped by `safe`; a gap before each segment."""
+    """HTML of the tokens: each on its shade, with a gap before each segment. `safe` escapes the text."""
     begins = set(range(len(answer)) if starts is None else starts.tolist())
     display, spans = answer.display, []
     for i in range(max(0, len(answer) - SHOWN), len(answer)):
@@ -127,7 +127,7 @@ def _spans(answer: Answer, starts: NDArray[np.int32] | None, theme: Theme) -> st
 
 
 def _style(shade: float, theme: Theme) -> str:
-    """Ground and ink of a shade, 0 to 1, on the sequential scale."""
+    """Background and text colour of a shade, 0 to 1, on the sequential scale."""
     ramp = SEQUENTIAL_LIGHT if theme == "light" else SEQUENTIAL_DARK
     stops = np.linspace(0, 1, len(ramp))
     ground = [round(float(np.interp(shade, stops, part))) for part in zip(*ramp, strict=True)]

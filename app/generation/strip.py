@@ -1,4 +1,4 @@
-"""From a generation, or a sweep of its tau, to the interlinear strip."""
+"""The token strip of a generation, and of a sweep over tau."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from analysis.generation.tables import why_ended
 from analysis.score_registry import PER_NAT, Unit, significant
 from app.token_strip import Detail, Legend, Note, Strip, TokenRow, TopK
 
-FEWEST = 0.001  # probability that is still shown as a number
-NOTE = "the numbers count macro steps; a notch starts one"
+SMALLEST = 0.001  # probability that is still shown as a number
+NOTE = "numbers count macro steps; a notch marks the start of one"
 
 
 def generation_strip(generation: Generation, unit: Unit) -> Strip:
-    """The answer with its segments, and the base's own: under it where it is the same text, else after it."""
+    """The answer with its segments, and the base's answer: below it if the texts are equal, else after it."""
     micro, base = generation.micro, generation.base
     aligned = base is None or base.text == micro.text
     rows = [_segmented(generation, "micro", generation.facts.name, unit, None if aligned else micro.text)]
@@ -28,7 +28,7 @@ def generation_strip(generation: Generation, unit: Unit) -> Strip:
 
 
 def sweep_strip(sweep: Sweep, unit: Unit) -> Strip:
-    """A row a tau: under each other where all wrote the same text, else one after another."""
+    """A row for each tau: below each other if all texts are equal, else one after another."""
     one = sweep.one_text
     rows = [
         _segmented(
@@ -47,7 +47,7 @@ def sweep_strip(sweep: Sweep, unit: Unit) -> Strip:
 def _segmented(
     generation: Generation, key: str, title: str, unit: Unit, text: str | None, labelled: bool = True
 ) -> TokenRow:
-    """A micro_step model's answer."""
+    """The row of a micro_step model's answer."""
     answer, segments = generation.micro, generation.segments
     of = segments.of_token
     starts = np.zeros(len(answer), dtype=bool)
@@ -78,10 +78,10 @@ def _segmented(
 
 
 def _base(generation: Generation, answer: Answer, unit: Unit, text: str | None) -> TokenRow:
-    """The base's own answer."""
+    """The row of the base's own answer."""
     return TokenRow(
         key="base",
-        title="the base alone, a macro step a token",
+        title="the base alone: one macro step per token",
         start=answer.start,
         end=answer.end,
         value=1 - answer.probability,
@@ -102,15 +102,15 @@ def _details(answer: Answer, unit: Unit) -> tuple[Detail, ...]:
 
 
 def _ending(generation: Generation, segment: int) -> str:
-    """Why a segment ended, and what was refused."""
+    """Why a segment ended, and which token was refused."""
     segments = generation.segments
-    said, refused = why_ended(generation, segment), int(segments.refused_ids[segment])
+    reason, refused = why_ended(generation, segment), int(segments.refused_ids[segment])
     if refused < 0:
-        return said
+        return reason
     p = float(segments.refused_probability[segment])
-    chance = f"p {p:.3f}" if p >= FEWEST else f"p < {FEWEST}"
+    chance = f"p {p:.3f}" if p >= SMALLEST else f"p < {SMALLEST}"
     chance += " under the base" if segments.why[segment] == "disagreed" else ""
-    return f"{said}: “{visible(generation.strings.get(refused, ''), 20)}”, {chance}"
+    return f"{reason}: “{visible(generation.strings.get(refused, ''), 20)}”, {chance}"
 
 
 def _topk(generation: Generation, answer: Answer) -> TopK | None:
@@ -122,5 +122,5 @@ def _topk(generation: Generation, answer: Answer) -> TopK | None:
 
 
 def legend() -> Legend:
-    """Of a strip that shows probabilities."""
-    return Legend("1, sure", "0, unsure", f"probability of each token under whoever wrote it; {NOTE}")
+    """The legend of a strip that shows probabilities."""
+    return Legend("1, sure", "0, unsure", f"probability of each token under the model that wrote it; {NOTE}")

@@ -1,4 +1,4 @@
-"""The cards of the runs page."""
+"""The cards of the runs page: the summary, the tables of runs and settings, and the checkpoints."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from app import state
 from app.cards import card
 from app.error_net import safely
 from app.escape import escape_markdown
-from app.widgets import indexed_selectbox
+from app.widgets import indexed_selectbox, linked
 from model.hub.catalog import find
 from model.hub.huggingface import is_repo_id
 
 STATES = (
-    "**finished**: the final model is there.  \n**running**: it is not, and the log was written to less than a minute "
-    "ago, or than five of the run's own longest pauses.  \n**stopped**: the log is older.  \nThis is told from files; "
-    "no process is asked. A run that was killed just now still reads as running, one that pauses for long (a large "
-    "validation, a busy disk, another machine's clock) as stopped until it writes again."
+    "**finished**: the final model exists.  \n**running**: it does not, and the log changed less than a minute ago, or "
+    "less than five of the run's own longest pauses ago.  \n**stopped**: the log is older.  \nThis is read from files; "
+    "no process is asked. A run that was killed a moment ago still counts as running. One that pauses for long (a "
+    "large validation, a busy disk, another machine's clock) counts as stopped until it writes again."
 )
 PAGES = {"Uncertainty": "uncertainty.py", "Segmentation": "segmentation.py", "Generation": "generation.py"}
 SHOWN = (
@@ -38,7 +38,7 @@ FOLDER_OF_PAGES = Path(__file__).resolve().parents[2] / "pages"
 
 
 def summary(found: RunsSummary, view: RunsView) -> None:
-    """The four figures that answer how training goes."""
+    """The four numbers that say how training is going."""
     line, best, under_way = found.line, found.best, found.under_way
     what = "validation" if found.validated else "training"
     with st.container(border=True, key="card_summary"):
@@ -46,24 +46,27 @@ def summary(found: RunsSummary, view: RunsView) -> None:
         with columns[0]:
             loss = significant(line.token_loss * PER_NAT[view.unit])
             st.metric(
-                f"{'lowest ' if found.compared > 1 else ''}{what} loss a token",
+                f"{'lowest ' if found.compared > 1 else ''}{what} loss per token",
                 f"{loss} {view.unit}",
                 help=(
-                    "Of the tokens alone, at the last validation of each chosen run; the lowest of them."
+                    "The loss of the tokens alone, at the last validation of each chosen run; the lowest is shown."
                     if found.validated
-                    else "Of the tokens alone; there is no validation yet: the last line of training."
+                    else "The loss of the tokens alone, in the last line of training: there is no validation yet."
                 )
-                + " What training minimises has other parts too (stops, a teacher), whose weights differ from recipe to"
-                " recipe, and does not compare.",
+                + " The loss that training minimises has further parts (stops, a teacher) with weights that differ by"
+                " recipe, so it cannot be compared.",
             )
-            apart = f"; {found.apart:,} chosen runs on other data or of another kind do not compare" * bool(found.apart)
-            st.caption(escape_markdown(f"{best.name}, step {line.step:,}{apart}"))
+            caption = f"{best.name}, step {line.step:,}"
+            if found.apart:
+                caption += f"; {found.apart:,} chosen runs have other data or another objective and cannot be compared"
+            st.caption(escape_markdown(caption))
         with columns[1]:
             st.metric(
                 "its accuracy",
                 f"{line.accuracy:.1%}",
-                help="Share of labelled tokens that are the likeliest. 95% interval over validation rows, by Student's "
-                "t: the tokens of a row are not independent. None of training, of few rows, and in older logs.",
+                help="The share of labelled tokens that the model found likeliest. The 95% interval is Student's t "
+                "over validation rows, since the tokens of a row are not independent. There is none for training, for "
+                "few rows, and in older logs.",
             )
             interval = found.accuracy.ends("{:.1%}".format, "95% interval ")
             st.caption(f"{interval}; {line.tokens:,} tokens")
@@ -71,7 +74,7 @@ def summary(found: RunsSummary, view: RunsView) -> None:
             st.metric(
                 "its tokens per second",
                 "none" if found.speed is None else f"{found.speed:,.0f}",
-                help="Median of the last 20 lines; all tokens of the rows, prompts included, on the run's machine.",
+                help="The median of the last 20 log lines, on the run's machine. Prompt tokens count too.",
             )
             st.caption(f"{duration(best.lines[-1].seconds)} of training so far")
         with columns[3]:
@@ -82,15 +85,17 @@ def summary(found: RunsSummary, view: RunsView) -> None:
 
 
 def runs_card(listed: Sequence[RunLog], chosen: Sequence[RunLog], view: RunsView, left_out: int) -> None:
-    """The table of all runs of the folder; those that are drawn in their colours."""
+    """The table of all runs in the folder; the chosen ones have their colours."""
     drawn = draw("runs", listed, view)
-    known = colours(chosen, view.theme)
+    colour_of = colours(chosen, view.theme)
 
     def body() -> None:
         shown = drawn.data[list(SHOWN)]
         styled = shown.style.apply(
             lambda row: [
-                f"color: {known[row['run']]}; font-weight: bold" if name == "run" and row["run"] in known else ""
+                f"color: {colour_of[row['run']]}; font-weight: bold"
+                if name == "run" and row["run"] in colour_of
+                else ""
                 for name in row.index
             ],
             axis=1,
@@ -102,65 +107,65 @@ def runs_card(listed: Sequence[RunLog], chosen: Sequence[RunLog], view: RunsView
             hide_index=True,
             height=min(320, 38 + 35 * len(shown)),
             column_config={
-                "steps": number("steps", help="Done, as far as the log says.", format="localized"),
-                "planned": number("of", help="Steps of the recipe.", format="localized"),
-                "loss": number(f"loss, {unit}", help="Of the last line of training.", format="%.3g"),
-                "validation_loss": number(f"validation loss, {unit}", help="Of the last validation.", format="%.3g"),
-                "tokens_per_second": number("tokens/s", help="Of the last line of training.", format="%.0f"),
+                "steps": number("steps", help="Steps done, according to the log.", format="localized"),
+                "planned": number("of", help="Steps that the recipe asks for.", format="localized"),
+                "loss": number(f"loss, {unit}", help="In the last line of training.", format="%.3g"),
+                "validation_loss": number(f"validation loss, {unit}", help="In the last validation.", format="%.3g"),
+                "tokens_per_second": number("tokens/s", help="In the last line of training.", format="%.0f"),
                 "state": st.column_config.TextColumn("state", help=STATES),
             },
         )
         if left_out:
-            st.caption(f"{left_out:,} older runs are left out; give a folder that holds fewer.")
+            st.caption(f"{left_out:,} older runs are left out. Choose a folder that holds fewer.")
 
     card(drawn, origin(listed, view), body=body)
 
 
 def facts_card(runs: Sequence[RunLog], view: RunsView) -> None:
-    """Facts and settings side by side, and each recipe as it is."""
+    """Facts and settings of the runs side by side, and each recipe."""
     drawn = draw("facts", runs, view)
 
     def body() -> None:
         table: pd.DataFrame = drawn.data
         if len(runs) > 1:
-            only = st.toggle("Only what differs", True, key="only_differs", bind="query-params")
+            only = st.toggle("Only differences", True, **linked("only_differs"))
             table = table[table["differs"]] if only else table
         if table.empty:
-            st.caption("The runs are alike in all that they say of themselves.")
+            st.caption("The runs have the same facts and settings.")
         else:
             st.dataframe(table.drop(columns="differs"), key="facts_table", hide_index=True, height=320)
         for run in runs:
             with st.expander(f"Recipe of {escape_markdown(run.name)}"):
-                st.code(recipe(run.path) or "There is no recipe.yaml in this run.", language="yaml", wrap_lines=True)
+                st.code(recipe(run.path) or "This run has no recipe.yaml.", language="yaml", wrap_lines=True)
 
     card(drawn, origin(runs, view), body=body)
 
 
 def checkpoints_card(runs: Sequence[RunLog]) -> None:
-    """A checkpoint, and the pages that open it."""
+    """The choice of a checkpoint, and buttons for the pages that open it."""
     with st.container(border=True, key="card_checkpoints"):
         st.markdown("**Checkpoints**")
         st.caption(
-            "Opens a checkpoint as model B on another page, beside the run's base as model A where that can be opened. "
-            "An adapter (LoRA) is merged into the base that it names."
+            "Opens a checkpoint as model B on another page, and the run's base as model A if it can be opened. "
+            "A LoRA adapter is merged into the base that it names."
         )
-        having = [run for run in runs if run.look.checkpoints]
-        if not having:
+        with_checkpoints = [run for run in runs if run.look.checkpoints]
+        if not with_checkpoints:
             st.caption("None of these runs has a complete checkpoint yet.")
             return
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            run = having[indexed_selectbox("Run", [run.name for run in having], "checkpoint_run")]
+            run = with_checkpoints[indexed_selectbox("Run", [run.name for run in with_checkpoints], "checkpoint_run")]
             newest = tuple(reversed(run.look.checkpoints))
             chosen = newest[indexed_selectbox("Checkpoint", [each.title for each in newest], "checkpoint")]
             for title, page in PAGES.items():
                 if st.button(title, on_click=safely(_take), args=(run, chosen), key=f"open_{title}"):
-                    # an empty query, since Streamlit refuses to clear one that widgets are bound to
+                    # an empty query, since Streamlit refuses to clear a query that widgets are bound to
                     st.switch_page(FOLDER_OF_PAGES / page, query_params={})
         st.code(str(chosen.path.resolve()), language=None, wrap_lines=True)
 
 
 def _take(run: RunLog, chosen: CheckpointRecord) -> None:
-    """Put the checkpoint and its base into the sidebar, and take away what belonged to other models there."""
+    """Put the checkpoint and its base into the sidebar, and clear the revision and adapter of the models before."""
     st.session_state[state.B] = str(chosen.path.resolve())
     st.session_state["adapter_B"] = st.session_state["revision_B"] = ""
     if (base := _base(run)) is not None:
@@ -171,10 +176,10 @@ def _take(run: RunLog, chosen: CheckpointRecord) -> None:
 
 
 def _base(run: RunLog) -> str | None:
-    """The run's base as a name that opens; None where it was only a configuration, or is not to be found."""
+    """A name that opens the run's base; None if the base was only a configuration, or cannot be found."""
     name = run.facts.base
     try:
-        there = Path(name).expanduser().is_dir()
+        is_folder = Path(name).expanduser().is_dir()
     except (OSError, ValueError, RuntimeError):
-        there = False
-    return name if find(name) is not None or there or (is_repo_id(name) and "/" in name) else None
+        is_folder = False
+    return name if find(name) is not None or is_folder or (is_repo_id(name) and "/" in name) else None

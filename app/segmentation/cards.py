@@ -1,4 +1,4 @@
-"""The cards of the segmentation page: what they hold, and what a click in them does."""
+"""The cards of the segmentation page: their contents, and what a click in them does."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from app.segmentation.strategies import choose, threshold_slider
 from app.segmentation.strip import segment_strip
 from app.state import pin
 from app.token_strip import token_strip
+from app.widgets import linked
 
 CHANGES = (0.01, 0.05, 0.1, 0.2)
 
 
 def summary(bench: StrategyComparison, view: CutView) -> None:
-    """The figures that answer "how long, and do they agree?", of the chosen strategy."""
+    """The numbers that say how long the segments are and whether they agree, for the chosen strategy."""
     judged = [cut for cut in bench.judged if cut.number == view.chosen]
     with st.container(border=True, key="card_cut_summary"):
         columns = st.columns(4)
@@ -37,20 +38,22 @@ def summary(bench: StrategyComparison, view: CutView) -> None:
                 st.metric(
                     escape_markdown(cut.name),
                     f"{significant(mean.mean)} tokens",
-                    help="Mean segment length, prompt left out.",
+                    help="Mean segment length, without the prompt.",
                 )
-                st.caption(f"a segment; {mean.ends(lead='95% ')}; {counted.segments:,} segments")
+                st.caption(f"per segment; {mean.ends(lead='95% ')}; {counted.segments:,} segments")
         rest = columns[len(judged) :]
         if len(judged) == 2:
-            found, between = bench.agreement(judged[0], judged[1])
+            agreement, between = bench.agreement(judged[0], judged[1])
             with rest[0]:
                 st.metric(
-                    "A and B, F1", significant(found.f1), help="Of their boundaries: 1 is the same cut, 0 none shared."
+                    "A and B, F1",
+                    significant(agreement.f1),
+                    help="F1 of their boundaries: 1 if all are shared, 0 if none is.",
                 )
-                st.caption(f"shared boundaries, over {between}: do both cut at the same places?")
+                st.caption(f"shared boundaries, over {between}: do both segment alike?")
         if judged and (words := bench.statistics(judged[0]).words) is not None:
             with rest[-1]:
-                st.metric("Word starts, F1", significant(words.f1), help="Boundaries against the starts of words.")
+                st.metric("Word starts, F1", significant(words.f1), help="F1 of boundaries and word starts.")
                 st.caption(f"of {escape_markdown(judged[0].name)}; precision {significant(words.precision)}")
         notes = [f"{side.key}: {'; '.join(side.notes)}." for side in bench.sides if side.notes]
         if notes:
@@ -58,7 +61,7 @@ def summary(bench: StrategyComparison, view: CutView) -> None:
 
 
 def strip_card(bench: StrategyComparison, view: CutView) -> None:
-    """The interlinear strip, a row a cut."""
+    """The token strip with a row for each segmentation."""
     strip = segment_strip(bench, view)
     card(
         draw("segments", bench, view),
@@ -72,13 +75,13 @@ def _choose_shown() -> None:
 
 
 def values_card(bench: StrategyComparison, view: CutView) -> None:
-    """The chosen strategy's values, with the slider that moves its bar."""
+    """The chosen strategy's values, with a slider for its threshold."""
     names = labels(bench.request.strategies)
     here = sorted({cut.number for cut in bench.shown})
     with st.container(border=True, key="card_threshold"):
         st.session_state["curve_of"] = view.chosen
         st.segmented_control(
-            "What decides, for", here, key="curve_of", format_func=lambda i: names[i], required=True,
+            "Values of", here, key="curve_of", format_func=lambda i: names[i], required=True,
             on_change=safely(_choose_shown),
         )  # fmt: skip
         chosen = bench.chosen(view)
@@ -88,29 +91,30 @@ def values_card(bench: StrategyComparison, view: CutView) -> None:
 
 
 def judged_cards(bench: StrategyComparison, view: CutView) -> None:
-    """Statistics, agreement, lengths and curves, of what is judged."""
-    where = origin(bench, view)
-    drawn = draw("statistics", bench, view)
-    card(drawn, where, body=lambda: _statistics(drawn.data, bench, view))
+    """Statistics, agreement, lengths and curves of the segmentations."""
+    provenance = origin(bench, view)
+    statistics = draw("statistics", bench, view)
+    card(statistics, provenance, body=lambda: _statistics(statistics.data, bench, view))
     st.segmented_control(
-        "Agreement as", list(METRICS), default="f1", key="metric", bind="query-params", required=True,
+        "Agreement as", list(METRICS), default="f1", required=True, **linked("metric"),
         format_func=lambda name: METRICS[name][0],
         help="  \n".join(f"**{title}**: {meaning}" for title, meaning in METRICS.values()),
     )  # fmt: skip
     left, right = st.columns(2)
     with left:
-        card(draw("agreement", bench, view), where)
+        card(draw("agreement", bench, view), provenance)
     with right:
-        card(draw("lengths", bench, view), where)
-    card(draw("curves", bench, view), where)
+        card(draw("lengths", bench, view), provenance)
+    card(draw("curves", bench, view), provenance)
 
 
 def unstable_card(bench: StrategyComparison, view: CutView, may_run: bool) -> None:
-    """Unstable boundaries, and the run that shows those of the other precision."""
+    """Unstable boundaries, and a button for the run in another precision."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.segmented_control(
             "Small change of the parameter", CHANGES, default=0.05, key="change", required=True,
-            format_func=lambda share: f"{share:.0%}", help="Up and down, as a share of it; whole numbers by 1.",
+            format_func=lambda share: f"{share:.0%}", help="The parameter moves up and down by this share; whole "
+            "numbers move by 1.",
         )  # fmt: skip
         if may_run and not bench.others:
             facts = bench.sides[0].facts
@@ -119,14 +123,15 @@ def unstable_card(bench: StrategyComparison, view: CutView, may_run: bool) -> No
             if st.button(
                 f"Compare with {other}", key="run_other",
                 on_click=safely(st.session_state.__setitem__), args=("precision", True),
-                help=f"Loads each model again, in {other}, and reads {tokens:,} tokens: about as the first run.",
+                help=f"Loads each model again in {other} and reads {tokens:,} tokens. Takes about as long as the "
+                "first run.",
             ):  # fmt: skip
                 st.rerun(scope="app")
     card(draw("unstable", bench, view), origin(bench, view), pin_from=_place)
 
 
 def history_card(bench: StrategyComparison, view: CutView) -> None:
-    """Entropy under a limited history beside the full one."""
+    """Entropy with limited and with full history."""
     card(draw("history", bench, view), origin(bench, view), pin_from=_place)
 
 
@@ -135,11 +140,11 @@ def _place(point: dict[str, Any]) -> int | None:
 
 
 def _statistics(table: pd.DataFrame, bench: StrategyComparison, view: CutView) -> None:
-    """The table of cuts; choosing a row draws its values, and the pinned token stands at its end."""
+    """The table of segmentations; choosing a row draws its values. The last column describes the pinned token."""
     shown = table.drop(columns=["model", "strategy"])
     interval = [
         Estimate(*ends).ends()
-        for ends in zip(*(table[f"mean_length{each}"] for each in ("", "_low", "_high")), strict=True)
+        for ends in zip(*(table[f"mean_length{end}"] for end in ("", "_low", "_high")), strict=True)
     ]
     shown = shown.drop(columns=["mean_length_low", "mean_length_high"])
     shown.insert(shown.columns.get_loc("mean_length") + 1, "interval", interval)
@@ -147,17 +152,17 @@ def _statistics(table: pd.DataFrame, bench: StrategyComparison, view: CutView) -
         at_pin = {cut.name: _at(bench, cut, view) for cut in bench.shown}
         shown["pinned"] = [at_pin.get(name, "") for name in table["cut"]]
     numbers = {
-        "tokens": ("tokens", "Outside the prompt.", "%d"),
-        "segments": ("segments", "Outside the prompt.", "%d"),
-        "mean_length": ("mean length", "Tokens a segment.", "%.3g"),
+        "tokens": ("tokens", "Without the prompt.", "%d"),
+        "segments": ("segments", "Without the prompt.", "%d"),
+        "mean_length": ("mean length", "Tokens per segment.", "%.3g"),
         "singletons": ("singletons", "Share of segments of one token.", "%.3g"),
-        "at_cap": ("at the cap", "Share of segments of M tokens.", "%.3g"),
-        "word_precision": ("word precision", "Share of boundaries that are starts of words.", "%.3g"),
-        "word_recall": ("word recall", "Share of the starts of words that are boundaries.", "%.3g"),
-        "word_f1": ("word F1", "2 x shared / both numbers of boundaries.", "%.3g"),
+        "at_cap": ("at M", "Share of segments of M tokens.", "%.3g"),
+        "word_precision": ("word precision", "Share of boundaries that are word starts.", "%.3g"),
+        "word_recall": ("word recall", "Share of word starts that are boundaries.", "%.3g"),
+        "word_f1": ("word F1", "Twice the shared boundaries, divided by the sum of both counts.", "%.3g"),
     }
 
-    def picked() -> None:
+    def choose_row() -> None:
         rows = st.session_state["statistics_table"]["selection"]["rows"]
         if rows:
             choose(bench.judged[rows[0]].number)
@@ -165,12 +170,13 @@ def _statistics(table: pd.DataFrame, bench: StrategyComparison, view: CutView) -
     st.dataframe(
         shown,
         key="statistics_table",
-        on_select=safely(picked),
+        on_select=safely(choose_row),
         selection_mode="single-row",
         hide_index=True,
         column_config={
             "interval": st.column_config.TextColumn(
-                "95%", help="Student's t over segments in their order; of a store, over documents. None of too few."
+                "95%",
+                help="Student's t over segments in order, or over a store's documents. None if there are too few.",
             ),
             "pinned": st.column_config.TextColumn("at the pinned character"),
             **{
@@ -182,7 +188,7 @@ def _statistics(table: pd.DataFrame, bench: StrategyComparison, view: CutView) -
 
 
 def _at(bench: StrategyComparison, cut: SegmentedText, view: CutView) -> str:
-    """What a cut does at the pinned character."""
+    """What a segmentation does at the pinned character: start or join, the value, and why."""
     side, place = cut.side, view.pinned or 0
     tokens = np.flatnonzero((side.start <= place) & (place < side.end))
     if not len(tokens):

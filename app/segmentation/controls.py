@@ -1,4 +1,4 @@
-"""The segmentation page's own controls: what is cut, under which models, and what further runs read."""
+"""The controls of the segmentation page: the text, the models, and extra model passes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from analysis.segmentation.features import FeatureOptions, WindowFeature
 from analysis.segmentation.request import CutRequest
 from app.cache import store_sides
 from app.escape import escape_markdown
-from app.sidebar import SidebarInputs
-from app.widgets import MOST_CAP, NO_TEXT
+from app.segmentation.strategy_select import HIGHEST_CAP
+from app.sidebar import NO_TEXT, SidebarInputs
 from model.errors import MicroStepError
 from model.scoring.limited_history import Method
 from model.segmentation.segment import MAX_LENGTH
@@ -35,7 +35,7 @@ def controls(inputs: SidebarInputs) -> SegmentationControls:
     """Draw the controls and read them."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         source = st.segmented_control(
-            "What is cut", ["text", "store"], default="text", key="what", bind="query-params", required=True,
+            "Segmented text", ["text", "store"], default="text", key="what", bind="query-params", required=True,
             format_func={"text": "the text", "store": "a corpus store"}.__getitem__,
             help="**the text** of the sidebar, or the documents of a **corpus store**: a folder that "
             "`python -m analysis corpus` made.",
@@ -44,18 +44,19 @@ def controls(inputs: SidebarInputs) -> SegmentationControls:
         if source == "text":
             which = st.segmented_control(
                 "Models", ["A", "B", "both"], default="both", key="models", bind="query-params", required=True,
-                help="Do both cut at the same places? Their cuts are compared by the characters of the text.",
+                help="With both, the page shows whether they segment alike. Segments are compared by characters of "
+                "the text.",
             )  # fmt: skip
         cap = st.number_input(
-            "Most tokens, M", 1, MOST_CAP, MAX_LENGTH, key="most", bind="query-params", width=130,
-            help="The cap: no segment has more tokens, under any strategy.",
+            "Longest segment, M", 1, HIGHEST_CAP, MAX_LENGTH, key="most", bind="query-params", width=130,
+            help="No segment has more tokens, whatever the strategy.",
         )  # fmt: skip
         folder = number = None
         if source == "store":
             folder = st.text_input("Folder of the store", key="store", bind="query-params", width=360)
             number = st.number_input(
                 "Document shown", 0, None, 0, key="document", bind="query-params", width=140,
-                help="The one that is shown token by token; statistics are over all of them.",
+                help="The document that is shown token by token. Statistics are over all documents.",
             )  # fmt: skip
         how, window, other = _further(source == "text")
     request = CutRequest((), None, (), int(cap), how)
@@ -74,7 +75,7 @@ def controls(inputs: SidebarInputs) -> SegmentationControls:
 def _of_store(request: CutRequest, folder: str, number: int) -> SegmentationControls:
     if not folder:
         return SegmentationControls(
-            None, hint="Give the folder of a store; `python -m analysis corpus` makes one of a data set."
+            None, hint="Type the folder of a store. `python -m analysis corpus` makes one from a data set."
         )
     try:
         found = store_sides(Path(folder).expanduser())
@@ -89,31 +90,34 @@ def _of_store(request: CutRequest, folder: str, number: int) -> SegmentationCont
 
 def _further(text: bool) -> tuple[FeatureOptions, int | None, bool]:
     """Choices for what needs a run of its own: history, attention, precision; and how a prompt is treated."""
-    with st.popover("Further runs", help="Limited history, attention, the other precision, the prompt of a chat."):
+    with st.popover(
+        "Extra model passes", help="Limited history, attention, another precision, and the prompt of a chat."
+    ):
         apart = st.segmented_control(
             "Prompt", ["auto", "apart", "cut"], default="auto", key="prompt", bind="query-params", required=True,
             disabled=not text,
             help="**apart**: each token that the assistant did not write is a segment of its own, since the prompt is "
-            "never merged. **cut**: as all other text. **auto**: apart in a chat that holds an answer.",
+            "never merged. **cut**: the prompt is segmented like all other text. **auto**: apart in a chat that has "
+            "an answer.",
         )  # fmt: skip
         method = st.selectbox(
-            "How a history is limited", ["exact", "strided", "banded"], key="history_method", bind="query-params",
-            help="**exact**: every window is read anew. **strided**: one window for every so many tokens. **banded**: "
-            "one pass with a banded mask, which reaches layers × (window - 1) + 1 tokens back.",
+            "Limited-history method", ["exact", "strided", "banded"], key="history_method", bind="query-params",
+            help="**exact**: one pass per window. **strided**: one window for every `stride` tokens. **banded**: one "
+            "pass with a banded mask, which reaches layers × (window - 1) + 1 tokens back.",
         )  # fmt: skip
         stride = st.number_input("Stride, tokens", 1, 512, 16, key="stride", bind="query-params")
         beside = st.toggle(
-            "Limited history beside the full one", key="history", bind="query-params", disabled=not text,
-            help="Adds a card with H given the last tokens only, and the excess D over the full entropy.",
+            "Compare limited and full history", key="history", bind="query-params", disabled=not text,
+            help="Adds a card with the entropy H given the last tokens only, and its excess D over the full entropy.",
         )  # fmt: skip
-        window = st.number_input("Its window, tokens", 1, 4096, 32, key="window", bind="query-params")
+        window = st.number_input("Window, tokens", 1, 4096, 32, key="window", bind="query-params")
         layers = st.text_input(
             "Layers of the attention", key="layers", bind="query-params", placeholder="all; or 0-3, 7"
         )
         heads = st.text_input("Heads of the attention", key="heads", bind="query-params", placeholder="all; or 0-3, 7")
         other = st.toggle(
-            "Stability in the other precision", key="precision", bind="query-params", disabled=not text,
-            help="Runs each model a second time, in bfloat16 (or float32), to see which boundaries flip.",
+            "Stability in another precision", key="precision", bind="query-params", disabled=not text,
+            help="Runs each model again in bfloat16 (or float32), and shows which boundaries change.",
         )  # fmt: skip
     try:
         numbers = _numbers(layers, "layers"), _numbers(heads, "heads")

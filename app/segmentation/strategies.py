@@ -1,6 +1,6 @@
-"""The strategies of the segmentation page: their list in the session and the URL, and the widgets that change it.
+"""The strategies of the segmentation page: their list in the session and the URL, and the widgets that edit it.
 
-Every widget of a strategy is drawn from the registry of rules. Values are held in nats, shown in the sidebar's unit.
+The registry of rules decides which widgets a strategy has. Values are stored in nats and shown in the sidebar's unit.
 """
 
 from __future__ import annotations
@@ -21,54 +21,55 @@ from model.errors import MicroStepError
 from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
 from model.segmentation.solver import POINTS, Solved, solve
 
-DEFAULT = ("entropy:threshold=3", "confidence:tau=0.3", "entropy_relative:rho=0.7", "word")  # about the same lengths
+DEFAULT = ("entropy:threshold=3", "confidence:tau=0.3", "entropy_relative:rho=0.7", "word")  # similar mean lengths
 MOST = 12  # strategies side by side
-LOWEST = -6.0  # nats, of a slider for a rise
+LOWEST = -6.0  # nats; the lower end of the slider for a rise
 URL = "cut"
 _LIST, _NEXT, _CHOSEN, _MIRRORS = "strategies", "strategies_next", "strategy_chosen", "strategy_mirrors"
 
 
 @dataclass(frozen=True)
 class StrategyEntry:
-    """A strategy in the list; widgets keep their values by its number."""
+    """A strategy in the list. Its number never changes, and its widgets' keys contain it."""
 
     number: int
     strategy: Strategy
-    said: str = ""  # what the solver, or a refusal, had to say
+    message: str = ""  # what the solver reports, or why a change was refused
 
 
 @dataclass
 class BoundWidget:
-    """A number box or slider that shows a parameter, as the browser last told of it.
+    """A number box or slider that shows a parameter, with the value that the browser last reported.
 
-    Only the reader writes into it. A value that comes from elsewhere makes another, with a key of its own: written into
-    this one, it would cross what the browser is telling, and the value before it would pass for a move of the reader.
+    Only the reader changes its value. If a value comes from elsewhere, a new widget with a new key is made: written
+    into the old one, it could collide with a report from the browser, and an old value would look like a move of the
+    reader.
     """
 
     name: str
     turn: int
-    value: float  # the parameter that it stands for
+    value: float  # the parameter's value
     first: float  # what it showed when it was made, in the unit shown
     shown: float  # what it shows now
 
     @property
     def key(self) -> str:
-        """Of the widget."""
+        """The widget's key."""
         return f"{self.name}_{self.turn}"
 
 
 def entries() -> list[StrategyEntry]:
-    """The strategies; at first those of the URL, or a worked example."""
+    """The strategies; on a first visit those of the URL, or examples."""
     if _LIST not in st.session_state:
-        found: list[Strategy] = []
+        strategies: list[Strategy] = []
         for word in st.query_params.get_all(URL)[:MOST]:
             try:
-                found.append(Strategy.parse(word))
+                strategies.append(Strategy.parse(word))
             except MicroStepError as error:
-                st.warning(f"A strategy of this link is left out: {escape_markdown(str(error))}")
-        found = found or [Strategy.parse(word) for word in DEFAULT]
-        st.session_state[_LIST] = [StrategyEntry(i, strategy) for i, strategy in enumerate(found)]
-        st.session_state[_NEXT] = len(found)
+                st.warning(f"A strategy in this link is left out: {escape_markdown(str(error))}")
+        strategies = strategies or [Strategy.parse(word) for word in DEFAULT]
+        st.session_state[_LIST] = [StrategyEntry(i, strategy) for i, strategy in enumerate(strategies)]
+        st.session_state[_NEXT] = len(strategies)
     listed: list[StrategyEntry] = st.session_state[_LIST]
     words = [str(entry.strategy) for entry in listed]
     if st.query_params.get_all(URL) != words:
@@ -77,7 +78,7 @@ def entries() -> list[StrategyEntry]:
 
 
 def chosen() -> int:
-    """The place in the list of the strategy whose values are drawn."""
+    """The index in the list of the strategy whose values are drawn."""
     listed, number = entries(), st.session_state.get(_CHOSEN)
     if number is None:
         word = st.query_params.get("curve", "")
@@ -86,20 +87,20 @@ def chosen() -> int:
 
 
 def choose(place: int) -> None:
-    """Draw the values of this strategy."""
+    """Draw the values of the strategy at this index."""
     st.session_state[_CHOSEN] = entries()[place].number
     st.query_params["curve"] = str(place + 1)
 
 
 def editor(cuts: Sequence[SegmentedText], unit: Unit, max_length: int, usable: Sequence[str], why_not: str) -> None:
-    """A line a strategy: its rule, its parameters, a target to solve for, and buttons to copy and remove it.
+    """Draw a line for each strategy: its rule, parameters, a target to solve for, and buttons to copy and remove it.
 
     Args:
-        cuts: of these strategies, to be solved on; of two models, the first is taken unless the reader says otherwise.
-        unit: in which entropies are shown.
+        cuts: the segmentations on which targets are solved; with two models, the reader chooses one of them.
+        unit: of the entropies shown.
         max_length: M.
-        usable: names of the rules that can be chosen.
-        why_not: what to say of the others.
+        usable: names of the rules that can be used here.
+        why_not: what to tell the reader who chooses another rule.
     """
     listed = entries()
     sides = list(dict.fromkeys(cut.side.key for cut in cuts))
@@ -108,7 +109,7 @@ def editor(cuts: Sequence[SegmentedText], unit: Unit, max_length: int, usable: S
         if len(sides) > 1:
             on = st.segmented_control(
                 "Targets are solved on model", sides, default=sides[0], key="solve_on", required=True,
-                help="A strategy has one parameter for both models; the target length is that of this model's cut.",
+                help="A strategy has one parameter for both models. The target is the mean length under this model.",
             )  # fmt: skip
         for place, (entry, label) in enumerate(zip(listed, labels([e.strategy for e in listed]), strict=True)):
             cut = next((cut for cut in cuts if cut.number == place and cut.side.key == on), None)
@@ -120,12 +121,12 @@ def editor(cuts: Sequence[SegmentedText], unit: Unit, max_length: int, usable: S
 
 
 def threshold_slider(place: int, top: float, unit: Unit) -> None:
-    """A wide slider for the parameter that sets the mean length.
+    """Draw a wide slider for the parameter that sets the mean length.
 
     Args:
-        place: of the strategy in the list.
-        top: the largest value that the rule compares, in nats where it has a unit.
-        unit: in which it is shown.
+        place: index of the strategy in the list.
+        top: the largest value that the rule compares with its threshold; entropies in nats.
+        unit: of the entropies shown.
     """
     entry = entries()[place]
     rule = entry.strategy.rule
@@ -135,7 +136,7 @@ def threshold_slider(place: int, top: float, unit: Unit) -> None:
     parameter = rule.parameter(rule.solves)
     factor, (mirror, move) = scale(parameter.unit, unit), _mirror(entry, parameter, unit, "slide")
     high = max(min(parameter.high, 16 if parameter.integer else top), parameter.low + parameter.step) * factor
-    high = max(high, mirror.first, mirror.shown)  # with other ends it would be another widget
+    high = max(high, mirror.first, mirror.shown)  # other ends would make Streamlit start a new widget
     low = max(parameter.low * factor, min(LOWEST * factor, mirror.first, mirror.shown))
     kind = int if parameter.integer else float
     st.slider(
@@ -161,7 +162,7 @@ def _line(
             on_change=safely(_change_rule), args=(number, tuple(usable), why_not), width=230,
             help=f"{escape_markdown(rule.title)}: a token starts a segment when {escape_markdown(rule.meaning)}."
             f" Source: {escape_markdown(rule.source)}."
-            f"{'' if rule.causal else ' It needs the token itself: not while writing.'}",
+            f"{'' if rule.causal else ' It needs the token itself, so it cannot be used while writing.'}",
         )  # fmt: skip
         for parameter in rule.parameters:
             _number(entry, parameter, unit)
@@ -170,12 +171,12 @@ def _line(
                 st.session_state[f"target_{number}"] = float(max_length)
             st.number_input(
                 "Target length", 1.0, float(max_length), None, 0.1, key=f"target_{number}", width=120,
-                placeholder="tokens", help="The mean length, in tokens a segment, to solve the parameter for.",
+                placeholder="tokens", help="The mean segment length, in tokens, for which to solve the parameter.",
             )  # fmt: skip
             st.button(
                 "Solve", key=f"solve_{number}", on_click=safely(_solve), args=(number, cut, max_length),
                 disabled=cut is None,
-                help=f"Set {rule.solves} to the value whose mean length is nearest to the target.",
+                help=f"Set {rule.solves} to the value that comes nearest to the target length.",
             )  # fmt: skip
         full = len(entries()) >= MOST
         st.button(
@@ -185,8 +186,8 @@ def _line(
             "✕", key=f"drop_{number}", on_click=safely(_drop), args=(number,), disabled=len(entries()) < 2,
             help=f"Remove {label}",
         )  # fmt: skip
-    if entry.said:
-        st.caption(escape_markdown(entry.said))
+    if entry.message:
+        st.caption(escape_markdown(entry.message))
 
 
 def _number(entry: StrategyEntry, parameter: Parameter, unit: Unit) -> None:
@@ -202,7 +203,7 @@ def _number(entry: StrategyEntry, parameter: Parameter, unit: Unit) -> None:
 def _mirror(
     entry: StrategyEntry, parameter: Parameter, unit: Unit, kind: str
 ) -> tuple[BoundWidget, Callable[[], None]]:
-    """The box or slider of a parameter, a new one if its value came from elsewhere, and what a move of it does."""
+    """The box or slider of a parameter (a new one if its value came from elsewhere), and the callback of a move."""
     mirrors: dict[str, BoundWidget] = st.session_state.setdefault(_MIRRORS, {})
     name = f"{kind}_{entry.number}_{entry.strategy.name}_{parameter.name}_{unit}"
     mirror, value = mirrors.get(name), entry.strategy.parameters[parameter.name]
@@ -219,12 +220,12 @@ def _label(parameter: Parameter, unit: Unit) -> str:
 def _rule_name(name: str, usable: Sequence[str]) -> str:
     rule = RULES[name]
     if name not in usable:
-        return f"{rule.title} (not here)"
+        return f"{rule.title} (not available)"
     further = rule.needs & {"window", "attention", "hidden"}
-    return f"{rule.title} (runs the model again)" if further else rule.title
+    return f"{rule.title} (extra model pass)" if further else rule.title
 
 
-# What widgets do, before the page runs again
+# Callbacks of the widgets, which run before the page
 
 
 def _put(number: int, changed: StrategyEntry | None) -> None:
@@ -233,18 +234,18 @@ def _put(number: int, changed: StrategyEntry | None) -> None:
 
 
 def _find(number: int) -> StrategyEntry | None:
-    """The strategy, unless it was removed: its widgets may still tell of themselves."""
+    """The strategy; None if it was removed, since its widgets may still report a change."""
     return next((entry for entry in entries() if entry.number == number), None)
 
 
 def _moved(number: int, rule: str, parameter: Parameter, unit: Unit, mirror: BoundWidget) -> None:
-    """The browser tells of a box or slider, maybe late, and maybe nothing new."""
+    """A box or slider reports a value, perhaps late, and perhaps an unchanged one."""
     entry, shown = _find(number), st.session_state.get(mirror.key)
     if entry is None or entry.strategy.name != rule or shown is None or shown == mirror.shown:
         return
     value = float(f"{shown / scale(parameter.unit, unit):.6g}")
     mirror.shown, mirror.value = shown, min(max(value, parameter.low), parameter.high)
-    _put(number, replace(entry, strategy=entry.strategy.with_value(parameter.name, mirror.value), said=""))
+    _put(number, replace(entry, strategy=entry.strategy.with_value(parameter.name, mirror.value), message=""))
 
 
 def _change_rule(number: int, usable: tuple[str, ...], why_not: str) -> None:
@@ -258,7 +259,7 @@ def _change_rule(number: int, usable: tuple[str, ...], why_not: str) -> None:
         _put(number, StrategyEntry(number, Strategy.of(name)))
     except MicroStepError as error:
         st.session_state[f"rule_{number}"] = entry.strategy.name
-        _put(number, replace(entry, said=str(error)))
+        _put(number, replace(entry, message=str(error)))
 
 
 def _new_number() -> int:
@@ -289,22 +290,22 @@ def _solve(number: int, cut: SegmentedText, max_length: int) -> None:
     if entry is None:
         return
     if target is None:
-        _put(number, replace(entry, said="Give a target length first: the mean tokens that a segment is to have."))
+        _put(number, replace(entry, message="Type a target length first: the mean number of tokens per segment."))
         return
     strategy = entry.strategy
     try:
         solved = solve(strategy.name, cut.inputs, float(target), max_length, POINTS, **strategy.others)
     except MicroStepError as error:
-        _put(number, replace(entry, said=str(error)))
+        _put(number, replace(entry, message=str(error)))
         return
     changed = strategy.with_value(solved.parameter, solved.value)
-    _put(number, replace(entry, strategy=changed, said=_said(solved, cut.side.key)))
+    _put(number, replace(entry, strategy=changed, message=_solver_message(solved, cut.side.key)))
 
 
-def _said(solved: Solved, side: str) -> str:
-    """What was reached, and whether more could be."""
-    reached = f"{significant(solved.mean_length, 4)} tokens a segment on model {side}"
+def _solver_message(solved: Solved, side: str) -> str:
+    """Which mean length was reached, and whether a value could come nearer."""
+    reached = f"{significant(solved.mean_length, 4)} tokens per segment on model {side}"
     if abs(solved.mean_length - solved.target_length) < 5e-4:
-        return f"Solved: {reached}, as asked."
-    which = "the nearest that any value gives" if solved.exact else "the nearest of the values that were tried"
-    return f"No value was found that gives {solved.target_length:g} exactly: {reached} is {which}."
+        return f"Solved: {reached}."
+    which = "the nearest possible" if solved.exact else "the nearest among the values tried"
+    return f"No value gives exactly {solved.target_length:g} tokens: {reached} is {which}."

@@ -1,4 +1,4 @@
-"""From cuts to the interlinear strip: a row a cut, the chosen strategy's values as a curve above its rows."""
+"""The token strip of segmentations: a row for each, and the chosen strategy's values as a curve above its rows."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from app.token_strip import Detail, Legend, LineRow, Note, Strip, TokenRow
 
 
 def segment_strip(bench: StrategyComparison, view: CutView) -> Strip:
-    """The cuts that are shown, in the order of the strategies."""
+    """The segmentations that are shown, in the order of the strategies."""
     rows: list[TokenRow | LineRow] = []
     for cut in bench.shown:
         if cut.number == view.chosen:
             rows.append(_curve(cut, view))
         rows.append(_row(bench, cut, view))
-    note = "neighbouring segments alternate in tone; a notch starts one; the prompt is faint, and not merged"
-    if all(cut.inputs.prompt is None for cut in bench.shown):
-        note = "neighbouring segments alternate in tone; a notch starts one"
+    note = "neighbouring segments differ in tone; a notch starts a segment"
+    if any(cut.inputs.prompt is not None for cut in bench.shown):
+        note += "; the prompt is faint, and not merged"
     return Strip(bench.sides[0].text, tuple(rows), Legend("", "", note, scale="none"))
 
 
 def _row(bench: StrategyComparison, cut: SegmentedText, view: CutView) -> TokenRow:
     side, found, rule = cut.side, cut.found, cut.strategy.rule
-    kept = side.start >= 0
+    in_text = side.start >= 0
     lengths = found.lengths[found.segment]
     compared = value_axis(rule, view.unit)
     return TokenRow(
         key=cut.name,
         title=f"{cut.strategy.title(view.unit)}; {side.facts.name}",
-        start=side.start[kept],
-        end=side.end[kept],
+        start=side.start[in_text],
+        end=side.end[in_text],
         details=(
-            Detail("value", (found.value * scale(rule.unit, view.unit))[kept].astype(np.float32)),
-            Detail("segment", found.segment[kept], digits=0),
-            Detail("its tokens", lengths[kept], digits=0),
+            Detail("value", (found.value * scale(rule.unit, view.unit))[in_text].astype(np.float32)),
+            Detail("segment", found.segment[in_text], digits=0),
+            Detail("its tokens", lengths[in_text], digits=0),
         ),
         notes=(
-            Note("value of", np.zeros(int(kept.sum()), dtype=np.int64), (compared,)),
-            Note("why", bench.reasons(cut)[kept], tuple(why_words(cut, view.unit))),
+            Note("value of", np.zeros(int(in_text.sum()), dtype=np.int64), (compared,)),
+            Note("why", bench.reasons(cut)[in_text], tuple(why_words(cut, view.unit))),
         ),
-        boundary=found.starts[kept],
-        muted=None if cut.inputs.prompt is None else cut.inputs.prompt[kept],
+        boundary=found.starts[in_text],
+        muted=None if cut.inputs.prompt is None else cut.inputs.prompt[in_text],
     )
 
 
 def _curve(cut: SegmentedText, view: CutView) -> LineRow:
     side, rule = cut.side, cut.strategy.rule
-    kept = side.start >= 0
+    in_text = side.start >= 0
     low, high = value_range(rule, view.unit, cut.found.max_length)
     factor, bar = scale(rule.unit, view.unit), cut.strategy.bar
 
@@ -61,9 +61,9 @@ def _curve(cut: SegmentedText, view: CutView) -> LineRow:
     return LineRow(
         key="",
         title=f"{value_axis(rule, view.unit)}, from {significant(low, 2)} to {significant(high, 2)}",
-        start=side.start[kept],
-        end=side.end[kept],
-        value=placed(cut.found.value[kept].astype(np.float64) * factor),
+        start=side.start[in_text],
+        end=side.end[in_text],
+        value=placed(cut.found.value[in_text].astype(np.float64) * factor),
         threshold=None if bar is None else float((bar * factor - low) / (high - low)),
         marked=rule.opens,
     )

@@ -47,9 +47,9 @@ def opened(models, a="base", b="sft", text=TEXT, **query):
     """The view with two models and a typed text, as a deep link opens it."""
     from streamlit.testing.v1 import AppTest
 
-    from app.cache import workshop
+    from app.cache import model_pool
 
-    workshop.clear()
+    model_pool.clear()
     at = AppTest.from_string(SCRIPT, default_timeout=120)
     given = {"a": str(models[a]), "b": str(models[b]), "source": "Typed", "text": text, **query}
     for key, value in given.items():

@@ -64,7 +64,7 @@ def test_a_fault_in_a_callback_is_told_in_the_run_that_follows(
 
 
 def test_a_download_that_fails_is_told_later() -> None:
-    later = st.session_state.setdefault("told_later", [])
+    later = st.session_state.setdefault("pending_errors", [])
     later.clear()
     with pytest.raises(KeyError):
         error_net.download(broken)()

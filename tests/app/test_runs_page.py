@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import state
-from app.cache import shelf
+from app.cache import log_cache
 from data.run_folder import FACTS, LOG, MODEL, to_line
 from tests.support.pages import ROOT
 from tests.support.pages import shown as shown_escaped
@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def opened(folder, **query):
-    shelf.clear()
+    log_cache.clear()
     at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
     at.query_params["folder"] = str(folder)
     for key, value in query.items():

@@ -40,10 +40,10 @@ def opened(
         fresh: nothing is cached of what earlier readers asked.
         query: more of the link.
     """
-    from app.cache import workshop
+    from app.cache import model_pool
 
     if fresh:
-        workshop.clear()
+        model_pool.clear()
     at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120)
     for key, value in {"a": str(models[a]), "b": str(models[b]), "source": "Typed", "text": text, **query}.items():
         at.query_params[key] = value
@@ -52,8 +52,6 @@ def opened(
 
 def turned_to(at: AppTest, page: str) -> AppTest:
     """The app on another page, by the name of its file."""
-    if page == "evaluation":  # Streamlit knows a page by another address than its file's only once the app has run
-        at.switch_page("../pages/runs.py").run()
     return at.switch_page(f"../pages/{page}.py").run()
 
 

@@ -1,0 +1,212 @@
+"""The cards of the generation page: the summary, the answer, its timeline and segments, and the sweep over tau."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from analysis.figures.figure import Figure, visible
+from analysis.generation import figures, sweep_figures
+from analysis.generation.provenance import GenerationView, origin
+from analysis.generation.request import GenerationRequest
+from analysis.generation.result import Generation
+from analysis.generation.summary import agreement, counted, kind, promise, read
+from analysis.generation.sweep import SweepRequest, parse_taus
+from analysis.score_registry import PER_NAT, Unit, significant
+from app.cache import model_pool
+from app.cards import card
+from app.error_net import fragment, safely
+from app.escape import escape_markdown
+from app.generation import live
+from app.generation.controls import taus, timeline_over
+from app.generation.strip import generation_strip, sweep_strip
+from app.run_query import QueryDisplay, run_or_get
+from app.state import PINNED_ANSWER, SWEEPS, pin, pinned
+from app.styles import theme
+from app.token_strip import token_strip
+
+pin_answer = partial(pin, key=PINNED_ANSWER)
+UNTRAINED = (
+    "**Untrained.** The micro decoder is a copy of the base's last layers, and the merger is a plain mean. What this "
+    "model writes, and how fast, says nothing about trained models. For a trained one, choose micro-step-tiny in the "
+    "sidebar."
+)
+
+
+def answer_cards(request: GenerationRequest, unit: Unit) -> None:
+    """The answer: streamed while it is written, and shown in full or as far as it came before a stop."""
+    progress, place = st.container(), st.empty()
+    partly = live.partial(request)
+    stopped = "Stopped. Nothing was written yet."
+    if partly is not None:
+        stopped = f"Stopped. The {counted(len(partly.micro), 'token')} written until then are shown below."
+    run = live.watched(request, place, theme())
+    with progress:
+        generation = run_or_get(request, QueryDisplay("writing", run, stopped))
+    if generation is not None:
+        _summary(generation, unit)
+        _figures(request, generation, unit)
+        _sweep(request, unit)
+    elif partly is not None:
+        _summary(partly, unit)
+        _figures(request, partly, unit)
+
+
+def _summary(generation: Generation, unit: Unit) -> None:
+    """The four numbers that answer the page's question, and the caveats."""
+    base, agreed = generation.base, generation.agreement
+    with st.container(border=True, key="card_summary"):
+        columns = st.columns(4)
+        with columns[0]:
+            st.metric(
+                "tokens per macro step",
+                significant(generation.tokens_per_macro_step),
+                help="New tokens divided by passes of the base model, including the pass over the prompt.",
+            )
+            drafts = f"{generation.accepted} of {generation.drafted} drafts kept" if generation.lossless else ""
+            offers = drafts or counted(generation.micro_steps, "micro step")
+            steps = counted(generation.macro_steps, "macro step")
+            st.caption(f"{counted(len(generation.micro), 'token')} in {steps}; {offers}")
+        with columns[1]:
+            known = generation.cache_slots > 0
+            st.metric(
+                "cache slots saved",
+                f"{generation.cache_saved:.0%}" if known else "unknown",
+                help="The share of the base's key-value cache that is saved, prompt included. A segment takes one "
+                "slot, as a single token does.",
+            )
+            slots = f"{counted(generation.cache_slots, 'slot')} for {counted(generation.cached_tokens, 'token')}"
+            slots = slots if known else "the run was stopped"
+            st.caption("lossless decoding does not merge" if generation.lossless else slots)
+        with columns[2]:
+            alone = significant(base.tokens_per_second) if base else "none"
+            st.metric(
+                "tokens/s, and the base's",
+                f"{significant(generation.micro.tokens_per_second)} / {alone}",
+                help="New tokens divided by wall-clock time, prompt included, from one run of each on this machine. "
+                "Repeat the measurement before you quote it.",
+            )
+            ratio = "the base has not answered"
+            if base:
+                ratio = f"{significant(generation.speed_ratio)} times the base's speed"
+            st.caption(f"{ratio}; this machine, one run each")
+        with columns[3]:
+            if generation.how.sampled:
+                st.metric(
+                    "the base's likeliest tokens",
+                    "none" if base is None else f"{generation.micro.likeliest:.0%}",
+                    help="The share of tokens that the base finds likeliest at their place. Sampled answers differ "
+                    "even if the same model draws both, so the two are not compared token by token.",
+                )
+            else:
+                st.metric(
+                    "equal to the base's answer",
+                    "none" if base is None else f"{agreed.share:.0%}",
+                    help="The share of tokens that are the same at the same place. After the first difference, two "
+                    "good answers diverge.",
+                )
+            nll, scale = "none", PER_NAT[unit]
+            if base:
+                nll = f"{significant(generation.micro.mean_nll * scale)} / {significant(base.mean_nll * scale)}"
+            where = "token for token" if agreed.equal else f"for the first {counted(agreed.first or 0, 'token')}"
+            if generation.how.sampled:
+                where = f"{base.likeliest:.0%} of its own" if base else "the base has not answered"
+            st.caption(f"{where}; {nll} {unit} per token under the base")
+        _caveats(generation)
+
+
+def _caveats(generation: Generation) -> None:
+    """What the reader must know: untrained modules, lossless decoding or not, and notes."""
+    if generation.untrained:
+        st.markdown(UNTRAINED)
+    if generation.lossless_failed:
+        st.warning(escape_markdown(promise(generation)))
+    elif generation.lossless:
+        st.markdown(escape_markdown(promise(generation)))
+    else:
+        st.markdown(escape_markdown(f"Merged: {agreement(generation)}."))
+    notes = [note for note in generation.notes if not note.startswith("untrained")]
+    st.caption(escape_markdown("; ".join([f"{generation.facts.name}: {kind(generation)}", *notes]) + ".", longest=2000))
+
+
+@fragment
+def _figures(request: GenerationRequest, generation: Generation, unit: Unit) -> None:
+    """The answer, its timeline and its segments. A pin redraws only these."""
+    place = pinned(PINNED_ANSWER)
+    over = st.session_state.get("over", st.query_params.get("over", "time"))
+    view = GenerationView(unit, theme(), place, "time" if over == "time" else "passes")
+    provenance = origin(request, generation, view)
+    strip = generation_strip(generation, unit)
+    card(
+        figures.draw("answer", generation, view),
+        provenance,
+        body=lambda: token_strip(strip, key="answer_strip", pinned=place, on_pin=pin_answer),
+    )
+    timeline_over()
+    card(figures.draw("timeline", generation, view), provenance, pin_from=_from_timeline, on_pin=pin_answer)
+    endings = figures.draw("endings", generation, view)
+    card(endings, provenance)
+    with st.expander("Segments"):
+        _segment_table(endings)
+    with st.expander("The prompt as the model reads it"):
+        st.caption(escape_markdown(read(generation.prompt)))
+        st.code(generation.prompt.text[:20_000], language=None, wrap_lines=True)
+
+
+def _from_timeline(point: dict[str, object]) -> int | None:
+    data = point.get("customdata")
+    return int(data[0]) if isinstance(data, list) else None
+
+
+def _segment_table(endings: Figure) -> None:
+    """The table behind the figure of endings; choosing a row pins the segment's first token."""
+    table = endings.data
+    shown = table.drop(columns=["start", "end", "why", "refused_id", "seconds"])
+    shown = shown.assign(text=shown["text"].map(visible), refused=shown["refused"].map(visible))
+
+    def pin_row() -> None:
+        rows = st.session_state["segments_table"]["selection"]["rows"]
+        if rows:
+            pin_answer(int(table["start"].iloc[rows[0]]))
+
+    st.dataframe(
+        shown,
+        key="segments_table",
+        on_select=safely(pin_row),
+        selection_mode="single-row",
+        hide_index=True,
+        height=320,
+        column_config={
+            "segment": st.column_config.NumberColumn("macro step"),
+            "least_probability": st.column_config.NumberColumn("least probability", format="%.3f"),
+            "why_ended": "why it ended",
+            "refused_probability": st.column_config.NumberColumn("its probability", format="%.3f"),
+        },
+    )
+
+
+def _sweep(request: GenerationRequest, unit: Unit) -> None:
+    """Other values of tau, run when the reader asks for them."""
+    with st.container(border=True, key="card_taus"):
+        st.markdown("**Other values of tau**")
+        st.caption("Answers the same prompt with each tau: how do the segments change, and how does the answer?")
+        query = SweepRequest(request, parse_taus(taus()))
+        started: set[SweepRequest] = st.session_state.setdefault(SWEEPS, set())
+        if model_pool().get(query) is None and query not in started:
+            st.button("Run the sweep", on_click=safely(started.add), args=(query,))
+            answers, tokens = counted(len(query.taus), "answer"), counted(request.how.max_new_tokens, "token")
+            st.caption(f"{answers} of up to {tokens}, and the base's own.")
+            return
+    sweep = run_or_get(query, QueryDisplay("writing"))
+    if sweep is None:
+        return
+    view = GenerationView(unit, theme())
+    provenance = origin(request, sweep, view)
+    card(sweep_figures.draw("sweep", sweep, view), provenance)
+    strip = sweep_strip(sweep, unit)
+    card(
+        sweep_figures.draw("sweep_segments", sweep, view),
+        provenance,
+        body=lambda: token_strip(strip, key="sweep_strip"),
+    )
