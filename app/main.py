@@ -19,7 +19,6 @@ from app.styles import inject_css  # noqa: E402
 
 st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
 inject_css()
-PAGES = ROOT / "pages"
 evaluation = st.Page(PAGES / "evaluation.py", title="Evaluation", icon="🏁")
 
 

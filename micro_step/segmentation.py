@@ -14,7 +14,7 @@ from analysis.segmentation.request import CutRequest
 from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.single import check_rule, curve_table, finding, segment_table
 from analysis.segmentation.strategy import Strategy
-from analysis.uncertainty.scoring import ScoredText
+from analysis.uncertainty.result import ScoredText
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result
 from model.errors import MicroStepError

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from analysis.score_registry import PER_NAT, Unit, significant
 from analysis.uncertainty import figures, score_figures
-from analysis.uncertainty.compare import Comparison
 from analysis.uncertainty.request import ComparisonQuery
-from analysis.uncertainty.scoring import ScoredText, score_document, score_limited, token_table
-from analysis.uncertainty.summary import summarise, summary_table
+from analysis.uncertainty.result import Comparison, ScoredText
+from analysis.uncertainty.scoring import score_document, score_limited
+from analysis.uncertainty.summary import summarise
+from analysis.uncertainty.tables import summary_table, token_table
 from analysis.view import View
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result

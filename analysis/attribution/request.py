@@ -30,7 +30,8 @@ from analysis.query import ModelLoader, RunCost
 from analysis.segmentation.boundaries import DEFAULT, starts_cost, starts_of
 from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.strategy import Strategy
-from analysis.uncertainty.scoring import ScoredText, encode_for, fit
+from analysis.uncertainty.result import ScoredText
+from analysis.uncertainty.scoring import encode_for, fit
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec

@@ -13,7 +13,8 @@ from analysis.query import ModelLoader, RunCost, scoring_cost
 from analysis.segmentation.features import Extra, FeatureOptions, FeatureValues, WindowFeature, features_needed
 from analysis.segmentation.segmented_text import TokenizedText
 from analysis.segmentation.strategy import Strategy
-from analysis.uncertainty.scoring import ScoredText, encode_for, fit, score_document
+from analysis.uncertainty.result import ScoredText
+from analysis.uncertainty.scoring import encode_for, fit, score_document
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelSpec
 from model.segmentation.segment import MAX_LENGTH

@@ -19,7 +19,7 @@ from analysis.segmentation.features import Extra, FeatureOptions, FeatureValues,
 from analysis.segmentation.metrics import BoundaryAgreement, agreement, row_offsets
 from analysis.segmentation.single import scored_inputs
 from analysis.segmentation.strategy import Strategy, labels
-from analysis.uncertainty.scoring import ScoredText
+from analysis.uncertainty.result import ScoredText
 from model.errors import MicroStepError
 from model.hub.loading import ModelInfo
 from model.segmentation.boundaries import Pointwise, Running

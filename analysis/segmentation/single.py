@@ -10,7 +10,9 @@ import pandas as pd
 
 from analysis.score_registry import PER_NAT, Unit, unit_of
 from analysis.segmentation.features import FeatureOptions, features_needed
-from analysis.uncertainty.scoring import ScoredText, score_document, token_table
+from analysis.uncertainty.result import ScoredText
+from analysis.uncertainty.scoring import score_document
+from analysis.uncertainty.tables import token_table
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel
 from model.segmentation.segment import (

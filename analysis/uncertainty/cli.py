@@ -42,7 +42,8 @@ def score(
     out: Out = None,
 ) -> None:
     """Score every token of a text: entropy, confidence, margin, surprisal, rank."""
-    from analysis.uncertainty.scoring import score_document, score_limited, token_table
+    from analysis.uncertainty.scoring import score_document, score_limited
+    from analysis.uncertainty.tables import token_table
 
     check_table(out)
     read = text.input()
@@ -68,8 +69,8 @@ def compare(
 ) -> None:
     """Compare two models on one text: means, differences with their 95% intervals, by role."""
     from analysis.export import save_table
-    from analysis.uncertainty.compare import cell_table
-    from analysis.uncertainty.summary import summarise, summary_table
+    from analysis.uncertainty.summary import summarise
+    from analysis.uncertainty.tables import cell_table, summary_table
 
     check_table(out)
     check_table(cells)

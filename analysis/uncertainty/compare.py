@@ -6,45 +6,19 @@ With chat templates, only the document's own characters are compared. What it am
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from analysis.score_registry import PER_NAT, Unit
-from analysis.uncertainty.alignment import Cells, common_cells
-from analysis.uncertainty.scoring import TOP_K, ScoredText, encode_for, fit, scored_text
+from analysis.uncertainty.alignment import common_cells
+from analysis.uncertainty.result import Comparison, ScoredText, same_tokenizer
+from analysis.uncertainty.scoring import TOP_K, encode_for, fit, scored_text
 from model.causal_lm.forward import Progress, vocabulary
 from model.errors import TextError
 from model.hub.loading import LoadedModel
 from model.scoring.caveats import remarks
 from model.scoring.continuation import Sampling, continue_text
-from model.scoring.token_scores import Divergences, score, score_pair
-from model.short_repr import ShortRepr
-from model.text.document import Document, TextInput
+from model.scoring.token_scores import score, score_pair
+from model.text.document import TextInput
 from model.text.encoding import EncodedText, encode_reply
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison(ShortRepr):
-    """Two models' scores of one document, aligned. In a continuation each wrote its own text: no cells."""
-
-    document: Document
-    a: ScoredText
-    b: ScoredText
-    cells: Cells | None  # None for continuations
-    divergences: Divergences | None  # [N], only where both read the same tokens of one vocabulary
-
-    @property
-    def same_tokens(self) -> bool:
-        """Both models read the same ids, one by one."""
-        return np.array_equal(self.a.encoded.ids, self.b.encoded.ids) and same_tokenizer(self.a, self.b)
-
-
-def same_tokenizer(a: ScoredText | LoadedModel, b: ScoredText | LoadedModel) -> bool:
-    """Whether ids mean the same for both."""
-    return a.facts.tokenizer_hash == b.facts.tokenizer_hash
 
 
 def compare(
@@ -135,38 +109,3 @@ def continued(
 
 def _part(progress: Progress | None, begin: float, share: float) -> Progress | None:
     return None if progress is None else lambda done: progress(begin + share * done)
-
-
-def cell_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
-    """A row a cell: characters, text, role, and for each model the tokens and scores in it.
-
-    Entropy and surprisal are sums over the cell's tokens, in `unit`; confidence and margin are means; differences are
-    B - A. With one tokenizer a cell is a token (but for characters split over tokens), and divergences stand beside.
-    """
-    cells = comparison.cells
-    if cells is None:
-        raise TextError("two continuations are different texts and cannot be aligned")
-    text = comparison.document.text
-    table: dict[str, object] = {
-        "start": cells.start,
-        "end": cells.end,
-        "text": pd.Series(
-            [text[a:b] for a, b in zip(cells.start.tolist(), cells.end.tolist(), strict=True)], dtype="str"
-        ),
-        "role": cells.role.astype(object),
-        "bytes": cells.bytes,
-        "tokens_a": cells.tokens_a,
-        "tokens_b": cells.tokens_b,
-    }
-    sides = (("a", comparison.a.scores, cells.sum_a), ("b", comparison.b.scores, cells.sum_b))
-    for name, per in (("entropy", PER_NAT[unit]), ("surprisal", PER_NAT[unit]), ("confidence", 0), ("margin", 0)):
-        shown: dict[str, NDArray[np.float64]] = {}
-        for side, scores, total in sides:
-            summed = total(getattr(scores, name))
-            shown[side] = summed * per if per else summed / np.asarray(table[f"tokens_{side}"])
-            table[f"{name}_{side}"] = shown[side]
-        table[f"{name}_difference"] = shown["b"] - shown["a"]
-    if comparison.divergences is not None:
-        for name in ("kl_ab", "kl_ba", "js"):
-            table[name] = cells.sum_a(getattr(comparison.divergences, name)) * PER_NAT[unit]
-    return pd.DataFrame(table).assign(unit=unit)

@@ -12,9 +12,9 @@ from plotly.subplots import make_subplots
 
 from analysis.figures.figure import Figure, check_figure, safe
 from analysis.figures.theme import BLUE, INK, LINE, ORANGE, styled
-from analysis.uncertainty.compare import Comparison
-from analysis.uncertainty.scoring import ScoredText, token_table
+from analysis.uncertainty.result import Comparison, ScoredText
 from analysis.uncertainty.strip_figure import role_cells, strip
+from analysis.uncertainty.tables import token_table
 from analysis.view import View
 from model.errors import MicroStepError
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from analysis.document_file import document_file
 from analysis.provenance import Provenance, plain_values
 from analysis.query import ModelLoader, RunCost, command_line, load_words, model_words, scoring_cost, text_words
-from analysis.uncertainty.compare import Comparison, compare, compare_continuations
+from analysis.uncertainty.compare import compare, compare_continuations
+from analysis.uncertainty.result import Comparison
 from analysis.view import View
 from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelSpec

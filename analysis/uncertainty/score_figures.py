@@ -12,8 +12,9 @@ from analysis.figures.figure import Figure, check_figure, safe
 from analysis.figures.static_strip import LONGEST, Page, wrap
 from analysis.figures.theme import INK, ORANGE, styled
 from analysis.uncertainty.figures import BINS, side_table
-from analysis.uncertainty.scoring import ScoredText, token_table
+from analysis.uncertainty.result import ScoredText
 from analysis.uncertainty.strip_figure import legend, still_row
+from analysis.uncertainty.tables import token_table
 from analysis.view import View
 
 

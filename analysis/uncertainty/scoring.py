@@ -5,54 +5,22 @@ Knows what fits the model's context and the machine, and tells the reader what i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.score_registry import PER_NAT, SCORES, Unit
+from analysis.uncertainty.result import ScoredText
 from model.causal_lm.forward import Progress, context_length
 from model.errors import TextError, TooLarge
-from model.hub.loading import LoadedModel, ModelInfo
+from model.hub.loading import LoadedModel
 from model.hub.memory import MemoryEstimate, estimate_memory, require_memory, tokens_that_fit
 from model.scoring.caveats import remarks
 from model.scoring.limited_history import Method, limited_history
 from model.scoring.token_scores import TokenScores, chunk_positions, score
-from model.short_repr import ShortRepr
-from model.text.document import TEMPLATE, TextInput
+from model.text.document import TextInput
 from model.text.encoding import EncodedText, encode, token_strings
 
 TOP_K = 5
 LONGEST_TEXT = 20_000_000  # characters; tokenising more would hold up the machine before anything is known
-
-
-@dataclass(frozen=True, repr=False)
-class ScoredText(ShortRepr):
-    """One model's scores of one document."""
-
-    facts: ModelInfo
-    encoded: EncodedText  # N tokens
-    scores: TokenScores  # of the same N
-    strings: dict[int, str]  # what each of the top-k ids stands for
-    notes: tuple[str, ...] = field(default=())  # what a reader must know: truncation, missing template, ...
-    generated: int = 0  # how many of the last tokens the model wrote itself
-    ended: bool = False  # the last token ends the text: a choice that the model made, and no bytes of text
-
-    def __post_init__(self) -> None:
-        if len(self.encoded) != len(self.scores):
-            raise ValueError(f"{len(self.encoded)} tokens but {len(self.scores)} scores")
-
-    @property
-    def content(self) -> NDArray[np.bool_]:
-        """[N] scored tokens that are text, not template."""
-        found: NDArray[np.bool_] = (self.encoded.role != TEMPLATE) & ~self.scores.missing
-        return found
-
-    @property
-    def own(self) -> NDArray[np.bool_]:
-        """[N] scored tokens that the model wrote itself."""
-        return np.arange(len(self.encoded)) >= len(self.encoded) - self.generated
 
 
 def encode_for(loaded: LoadedModel, text: TextInput, reply: bool = False, side: str = "") -> EncodedText:
@@ -152,31 +120,4 @@ def impossible(surprisal: NDArray[np.float32]) -> tuple[str, ...]:
     return (
         f"{count:,} of {len(surprisal):,} tokens came although the model gave them probability 0: their surprisal is"
         " infinite, and so is every mean of it, and bits per byte",
-    )
-
-
-def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:
-    """A row a token: position, token_id, token, start, end, role and the scores.
-
-    `start` and `end` are characters of what the model read (`scored.encoded.text`). Entropy and surprisal are in
-    `unit`, which stands last. A missing score is NaN, a missing rank NA.
-    """
-    encoded, scores = scored.encoded, scored.scores
-    rank = pd.array(scores.rank, dtype="Int64")
-    rank[scores.missing] = pd.NA
-    return pd.DataFrame(
-        {
-            "position": np.arange(len(encoded)),
-            "token_id": encoded.ids,
-            "token": encoded.display,
-            "start": encoded.start,
-            "end": encoded.end,
-            "role": encoded.role.astype(object),
-            **{
-                name: getattr(scores, name).astype(np.float64) * (PER_NAT[unit] if SCORES[name].information else 1)
-                for name in ("entropy", "confidence", "margin", "surprisal")
-            },
-            "rank": rank,
-            "unit": unit,
-        }
     )

@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from analysis.figures.figure import Figure, safe
 from analysis.figures.static_strip import LONGEST, Page, StillRow, around, wrap
 from analysis.score_registry import significant
-from analysis.uncertainty.compare import Comparison, cell_table
-from analysis.uncertainty.scoring import ScoredText, token_table
+from analysis.uncertainty.result import Comparison, ScoredText
+from analysis.uncertainty.tables import cell_table, token_table
 from analysis.view import View
 
 Side = tuple[str, ScoredText]

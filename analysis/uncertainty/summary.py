@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.intervals import Estimate, difference, ratio
 from analysis.score_registry import PER_NAT, Unit, significant
-from analysis.uncertainty.compare import Comparison
-from analysis.uncertainty.scoring import ScoredText
+from analysis.uncertainty.result import Comparison, ScoredText
 
 
 @dataclass(frozen=True)
@@ -162,27 +160,3 @@ def _own(side: ScoredText) -> _PairSums:
         np.ones(int(own.sum()), dtype=np.int64),
         bytes_[own].astype(np.int64),
     )
-
-
-def summary_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
-    """One row for all roles and one for each: means, differences B - A and their 95% intervals."""
-    roles = ["all"]
-    if comparison.cells is not None:
-        found = sorted(set(comparison.cells.role.tolist()))
-        roles += found if len(found) > 1 else []
-    rows = []
-    for role in roles:
-        summary = summarise(comparison, unit, role)
-        row: dict[str, object] = {"role": role, "unit": unit}
-        row |= {name: getattr(summary, name) for name in ("tokens_a", "tokens_b", "bytes_a", "bytes_b")}
-        for name in ("entropy", "entropy_per_byte", "confidence", "bits_per_byte"):
-            contrast: Contrast = getattr(summary, name)
-            row |= {
-                f"{name}_a": contrast.a,
-                f"{name}_b": contrast.b,
-                f"{name}_difference": contrast.gap.mean,
-                f"{name}_low": contrast.gap.low,
-                f"{name}_high": contrast.gap.high,
-            }
-        rows.append(row)
-    return pd.DataFrame(rows)

@@ -15,7 +15,7 @@ from analysis.attribution.request import Attribution, UnitSegments, default_targ
 from analysis.attribution.targets import BASELINES
 from analysis.figures.figure import visible
 from analysis.score_registry import Unit, significant
-from analysis.uncertainty.scoring import ScoredText
+from analysis.uncertainty.result import ScoredText
 from app.attribution import controls
 from app.attribution.controls import Choice
 from app.attribution.strip import attribution_strip

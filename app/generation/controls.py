@@ -109,3 +109,4 @@ def taus() -> str:
         "Values of tau", " ".join(f"{tau:g}" for tau in TAUS), **linked("taus"),
         help="Up to 12 numbers. Above 1 the base alone writes.",
     )  # fmt: skip
+    return typed

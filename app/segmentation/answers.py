@@ -9,7 +9,7 @@ from analysis.segmentation.comparison import StrategyComparison, text_bench
 from analysis.segmentation.features import FeatureValues
 from analysis.segmentation.request import CutRequest, FeatureQuery
 from analysis.segmentation.segmented_text import MemoCache, TokenizedText
-from analysis.uncertainty.scoring import ScoredText
+from analysis.uncertainty.result import ScoredText
 from app.run_query import answers
 
 

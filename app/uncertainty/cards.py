@@ -10,11 +10,11 @@ import streamlit as st
 from analysis.figures.figure import visible
 from analysis.figures.theme import LINE
 from analysis.score_registry import significant
-from analysis.uncertainty.compare import Comparison
 from analysis.uncertainty.figures import draw
 from analysis.uncertainty.request import ComparisonQuery
-from analysis.uncertainty.scoring import ScoredText
-from analysis.uncertainty.summary import ComparisonSummary, summary_table
+from analysis.uncertainty.result import Comparison, ScoredText
+from analysis.uncertainty.summary import ComparisonSummary
+from analysis.uncertainty.tables import summary_table
 from analysis.view import View
 from app.cards import card
 from app.error_net import fragment, safely

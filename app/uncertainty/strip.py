@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.score_registry import SCORES, significant
-from analysis.uncertainty.compare import Comparison, cell_table
-from analysis.uncertainty.scoring import ScoredText
+from analysis.uncertainty.result import Comparison, ScoredText
+from analysis.uncertainty.tables import cell_table
 from analysis.view import View
 from app.token_strip import BarRow, Detail, Legend, Strip, TokenRow, TopK
 

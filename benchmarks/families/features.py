@@ -24,7 +24,8 @@ from analysis.attention.overview import overview
 from analysis.attention.positions import encode_whole, read
 from analysis.attribution.targets import problem
 from analysis.uncertainty.compare import continued
-from analysis.uncertainty.scoring import ScoredText, score_document, score_limited
+from analysis.uncertainty.result import ScoredText
+from analysis.uncertainty.scoring import score_document, score_limited
 from benchmarks.families.tiny_models import VOCABULARY, tiny_family
 from model.causal_lm.padding import left_padded
 from model.decoding.generation_config import end_ids

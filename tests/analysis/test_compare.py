@@ -6,9 +6,10 @@ import pytest
 
 from analysis.document_file import document_file, read_document
 from analysis.score_registry import SCORES, significant
-from analysis.uncertainty.compare import cell_table, compare, compare_continuations
-from analysis.uncertainty.scoring import score_document, score_limited, token_table
-from analysis.uncertainty.summary import summarise, summary_table
+from analysis.uncertainty.compare import compare, compare_continuations
+from analysis.uncertainty.scoring import score_document, score_limited
+from analysis.uncertainty.summary import summarise
+from analysis.uncertainty.tables import cell_table, summary_table, token_table
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from model.scoring.continuation import Sampling

@@ -35,7 +35,7 @@ def errors(at: Any) -> list[str]:
     "planted",
     [
         "analysis.uncertainty.request.ComparisonQuery.run",
-        "app.uncertainty.strip.comparison_strip",
+        "app.uncertainty.cards.comparison_strip",
         "app.sidebar.sidebar",
     ],
     ids=["page", "fragment", "sidebar"],
@@ -89,4 +89,4 @@ def test_every_callback_and_fragment_is_in_the_net() -> None:
                 text = ast.unparse(node.value)
                 assert text.startswith("safely(") or isinstance(node.value, ast.Constant), f"{path}: {text}"
             if isinstance(node, ast.Attribute) and node.attr == "fragment":
-                assert path.name == "net.py", f"{path} has a fragment of Streamlit's own: use app.net"
+                assert path.name == "error_net.py", f"{path} has a fragment of its own: use app.error_net"

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from analysis.export import bundle, manifest
-from analysis.uncertainty.compare import cell_table
 from analysis.uncertainty.figures import FIGURES, PAIRED, draw
 from analysis.uncertainty.request import ComparisonQuery
-from analysis.uncertainty.scoring import score_document, token_table
+from analysis.uncertainty.scoring import score_document
+from analysis.uncertainty.tables import cell_table, token_table
 from analysis.view import View
 from model.hub.loading import ModelSpec, load
 from model.scoring.continuation import Sampling

@@ -9,7 +9,8 @@ import pytest
 
 from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.single import check_rule, gather, segment_table
-from analysis.uncertainty.scoring import score_document, token_table
+from analysis.uncertainty.scoring import score_document
+from analysis.uncertainty.tables import token_table
 from model.hub.loading import ModelSpec, load
 from model.segmentation.segment import RULES, SegmentInputs, segment
 from model.text.document import Document, Message, TextInput

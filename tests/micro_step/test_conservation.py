@@ -15,9 +15,10 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from analysis.uncertainty.alignment import common_cells
-from analysis.uncertainty.compare import cell_table, compare, compare_continuations
+from analysis.uncertainty.compare import compare, compare_continuations
 from analysis.uncertainty.figures import draw
 from analysis.uncertainty.summary import summarise
+from analysis.uncertainty.tables import cell_table
 from analysis.view import View
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.text.document import Document, Message, TextInput

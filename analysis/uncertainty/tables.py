@@ -1,0 +1,98 @@
+"""The tables of a scored text and of a comparison: a row for each token, each cell, or each role."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.score_registry import PER_NAT, SCORES, Unit
+from analysis.uncertainty.result import Comparison, ScoredText
+from analysis.uncertainty.summary import Contrast, summarise
+from model.errors import TextError
+
+
+def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:
+    """A row a token: position, token_id, token, start, end, role and the scores.
+
+    `start` and `end` are characters of what the model read (`scored.encoded.text`). Entropy and surprisal are in
+    `unit`, which stands last. A missing score is NaN, a missing rank NA.
+    """
+    encoded, scores = scored.encoded, scored.scores
+    rank = pd.array(scores.rank, dtype="Int64")
+    rank[scores.missing] = pd.NA
+    return pd.DataFrame(
+        {
+            "position": np.arange(len(encoded)),
+            "token_id": encoded.ids,
+            "token": encoded.display,
+            "start": encoded.start,
+            "end": encoded.end,
+            "role": encoded.role.astype(object),
+            **{
+                name: getattr(scores, name).astype(np.float64) * (PER_NAT[unit] if SCORES[name].information else 1)
+                for name in ("entropy", "confidence", "margin", "surprisal")
+            },
+            "rank": rank,
+            "unit": unit,
+        }
+    )
+
+
+def cell_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
+    """A row a cell: characters, text, role, and for each model the tokens and scores in it.
+
+    Entropy and surprisal are sums over the cell's tokens, in `unit`; confidence and margin are means; differences are
+    B - A. With one tokenizer a cell is a token (but for characters split over tokens), and divergences stand beside.
+    """
+    cells = comparison.cells
+    if cells is None:
+        raise TextError("two continuations are different texts and cannot be aligned")
+    text = comparison.document.text
+    table: dict[str, object] = {
+        "start": cells.start,
+        "end": cells.end,
+        "text": pd.Series(
+            [text[a:b] for a, b in zip(cells.start.tolist(), cells.end.tolist(), strict=True)], dtype="str"
+        ),
+        "role": cells.role.astype(object),
+        "bytes": cells.bytes,
+        "tokens_a": cells.tokens_a,
+        "tokens_b": cells.tokens_b,
+    }
+    sides = (("a", comparison.a.scores, cells.sum_a), ("b", comparison.b.scores, cells.sum_b))
+    for name, per in (("entropy", PER_NAT[unit]), ("surprisal", PER_NAT[unit]), ("confidence", 0), ("margin", 0)):
+        shown: dict[str, NDArray[np.float64]] = {}
+        for side, scores, total in sides:
+            summed = total(getattr(scores, name))
+            shown[side] = summed * per if per else summed / np.asarray(table[f"tokens_{side}"])
+            table[f"{name}_{side}"] = shown[side]
+        table[f"{name}_difference"] = shown["b"] - shown["a"]
+    if comparison.divergences is not None:
+        for name in ("kl_ab", "kl_ba", "js"):
+            table[name] = cells.sum_a(getattr(comparison.divergences, name)) * PER_NAT[unit]
+    return pd.DataFrame(table).assign(unit=unit)
+
+
+def summary_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
+    """One row for all roles and one for each: means, differences B - A and their 95% intervals."""
+    roles = ["all"]
+    if comparison.cells is not None:
+        found = sorted(set(comparison.cells.role.tolist()))
+        roles += found if len(found) > 1 else []
+    rows = []
+    for role in roles:
+        summary = summarise(comparison, unit, role)
+        row: dict[str, object] = {"role": role, "unit": unit}
+        row |= {name: getattr(summary, name) for name in ("tokens_a", "tokens_b", "bytes_a", "bytes_b")}
+        for name in ("entropy", "entropy_per_byte", "confidence", "bits_per_byte"):
+            contrast: Contrast = getattr(summary, name)
+            row |= {
+                f"{name}_a": contrast.a,
+                f"{name}_b": contrast.b,
+                f"{name}_difference": contrast.gap.mean,
+                f"{name}_low": contrast.gap.low,
+                f"{name}_high": contrast.gap.high,
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
