@@ -1,4 +1,4 @@
-"""Folders of one kind under a folder, under names that tell them apart: their paths from there."""
+"""Finds folders of one kind, such as training runs, below a folder, and names them by their relative paths."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from model.errors import TextError
 
-DEPTH = 3  # folders below the one that is searched
-MOST = 200  # folders that are listed: the newest
+DEPTH = 3  # levels below the searched folder
+MOST = 200  # folders that are listed, newest first
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one is."""
+    """One of the folders, with its name."""
 
     name: str
     path: Path
@@ -23,13 +23,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies under a folder, the newest first."""
+    """The folders that were found, newest first."""
 
     places: tuple[Place, ...]
-    left_out: int = 0
+    left_out: int = 0  # older folders that are not listed
 
     def named(self, names: Sequence[str]) -> list[Place]:
-        """The places of these names, those that are there, in the order of the names."""
+        """The places with these names, in the order of the names; unknown names are skipped."""
         known = {place.name: place for place in self.places}
         return [known[name] for name in names if name in known]
 
@@ -42,18 +42,18 @@ def search(
     closed: Collection[str] = (),
     most: int = MOST,
 ) -> Found:
-    """The folders of a kind under a folder, or the one that it is itself; nothing is looked for inside of one.
+    """The folders of a kind below a folder, or the folder itself if it is one. Their subfolders are not searched.
 
     Args:
         folder: where to search.
-        what: they are called in messages.
-        is_one: whether a folder is one.
-        newest: when one last changed.
-        closed: names of folders that hold none.
+        what: the name of the kind in messages.
+        is_one: whether a folder is of this kind.
+        newest: when such a folder last changed.
+        closed: names of folders that are not searched.
         most: how many are listed.
 
     Raises:
-        TextError: there is no such folder, or it cannot be read.
+        TextError: the folder does not exist, or cannot be read.
     """
     if is_one(folder):
         return Found((Place(readable(folder.resolve().name), folder),))
@@ -77,11 +77,11 @@ def _below(folder: Path, is_one: Callable[[Path], bool], closed: Collection[str]
         elif depth > 1 and path.name not in closed:
             try:
                 found += _below(path, is_one, closed, depth - 1)
-            except OSError:  # a folder of someone else's
+            except OSError:  # a folder that this user may not read
                 continue
     return found
 
 
 def readable(name: str) -> str:
-    """A name that can be printed and sent, even where the file system holds bytes that are no text."""
+    """A name that can be printed and sent, even if the file system holds bytes that are not text."""
     return os.fsencode(name).decode("utf-8", "replace")

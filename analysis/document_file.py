@@ -1,4 +1,4 @@
-"""Documents as files: UTF-8 text, or a conversation as JSON."""
+"""Reads and writes documents as files: UTF-8 text, or a conversation as JSON."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from model.text.document import PLAIN, Document
 
 
 def document_file(document: Document) -> tuple[str, bytes]:
-    """Name and content of a file from which `read_document` reads the same document, but for its template's arguments.
+    """Name and content of a file from which `read_document` reads the same document.
 
-    Those are options of the command line, except for the tools of a conversation.
+    The file holds a conversation's tools; other arguments of its template are options of the command line.
     """
     messages = document.messages
     if len(messages) == 1 and messages[0].role == PLAIN:
         text = messages[0].content
-        # a file's first U+FEFF is read as its mark, so that a text that begins with one needs another
+        # a U+FEFF at the start of a file is read as its byte order mark, so a text that starts with one needs another
         return "text.txt", text.encode("utf-8-sig" if text.startswith("\ufeff") else "utf-8")
     turns = [{"role": message.role, "content": message.content, **message.extras} for message in messages]
     tools = {name: json.loads(value) for name, value in document.arguments if name == "tools"}
@@ -26,10 +26,10 @@ def document_file(document: Document) -> tuple[str, bytes]:
 
 
 def read_document(content: bytes, name: str) -> Document:
-    """A document from a file's content: UTF-8 text, or a JSON conversation where the name ends with .json.
+    """A document from a file's content: UTF-8 text, or a JSON conversation if the name ends with .json.
 
     Raises:
-        TextError: not UTF-8, not a text, or JSON that is no conversation; or a message of it cannot be read.
+        TextError: the content is not UTF-8, not a text, or not a conversation.
     """
     if is_pointer(content):
         raise TextError(f"{name} {WHAT}")

@@ -1,6 +1,6 @@
-"""Files out of tables and figures: CSV, Parquet, JSON, PNG, SVG, PDF, HTML, and a bundle that can make itself again.
+"""Writes tables and figures as CSV, Parquet, JSON, PNG, SVG, PDF, HTML, and as a bundle that can be reproduced.
 
-Everything is written beside its place and moved there whole, so that no half-written file is ever left.
+A file is written under a temporary name and then moved into place, so no half-written file is ever left.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ FIGURE_FORMATS = (*IMAGES, "html", *TABLES, "zip")
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "plotly", "peft", "kaleido", "streamlit")
 NO_CHROME = "PNG, SVG and PDF need Chrome or Chromium on this machine; HTML, CSV, Parquet and the bundle do not"
 _IMAGE_SECONDS = 90
-_FORMULA = re.compile(r"'*\s*[=+\-@](?=.*[A-Za-z])(?=.*[(|])", re.DOTALL)  # it calls something: CSV injection, CWE-1236
-_LINE_ENDS = "\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029\0"  # at each of these some reader of CSV ends a line, or a file
-_one_at_a_time = threading.Lock()  # every export starts a browser of its own
+_FORMULA = re.compile(
+    r"'*\s*[=+\-@](?=.*[A-Za-z])(?=.*[(|])", re.DOTALL
+)  # a call of a function: CSV injection, CWE-1236
+_LINE_ENDS = "\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029\0"  # some CSV reader ends a line, or the file, at each of these
+_one_at_a_time = threading.Lock()  # every export starts its own browser
 
 
 class Files(Mapping[str, bytes]):
-    """The files of an export, made when they are asked for: a page is drawn far more often than it is exported."""
+    """The files of an export, made only when they are read: a page is drawn far more often than it is exported."""
 
     def __init__(self, make: Mapping[str, Callable[[], bytes]]) -> None:
         self._make = dict(make)
@@ -58,13 +60,13 @@ class Files(Mapping[str, bytes]):
 
 
 def chrome() -> str | None:
-    """The Chrome that draws static images, if this machine has one."""
-    found = Chromium.find_browser(skip_local=False)
-    return str(found) if found else None
+    """The path of the Chrome that draws static images, if this machine has one."""
+    path = Chromium.find_browser(skip_local=False)
+    return str(path) if path else None
 
 
 def image(figure: go.Figure, kind: ImageFormat) -> bytes:
-    """A static image, drawn by a headless Chrome with no network.
+    """A static image, drawn by a headless Chrome without network access.
 
     Raises:
         ExportError: there is no Chrome, or it did not answer in time.
@@ -82,15 +84,15 @@ def image(figure: go.Figure, kind: ImageFormat) -> bytes:
 
 
 def page(drawn: Figure) -> str:
-    """A web page that holds the figure and all that it needs: it opens with no network."""
+    """A web page with the figure and all that it needs, which opens without a network."""
     return str(drawn.figure.to_html(include_plotlyjs=True, full_html=True, include_mathjax=False))
 
 
 def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
-    """A table as CSV (UTF-8), Parquet or JSON (one object a row).
+    """A table as CSV (UTF-8), Parquet or JSON (one object per row).
 
-    In CSV an apostrophe stands before a text that a spreadsheet would run as a formula, and `read_csv` takes it away;
-    all else is exact. A text that holds anything like the end of a line is quoted.
+    In CSV, a text that a spreadsheet would run as a formula gets an apostrophe in front, which `read_csv` removes; all
+    else is exact. A text with any kind of line end is quoted.
 
     Raises:
         ExportError: no such format.
@@ -110,13 +112,13 @@ def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
 
 
 class _Lines(io.StringIO):
-    """Takes rows that a CSV writer ends with _LINE_ENDS, so that it quotes every text that holds one of them."""
+    """Receives rows that pandas ends with _LINE_ENDS, which makes it quote every text with one of these characters."""
 
     def __init__(self) -> None:
         super().__init__(newline="")
 
     def write(self, row: str) -> int:
-        """One row, which ends with a line feed."""
+        """Write one row, ended by a line feed."""
         return super().write(row.removesuffix(_LINE_ENDS) + "\n")
 
 
@@ -125,10 +127,10 @@ def _inert(cell: object) -> object:
 
 
 def read_csv(file: Path | io.BytesIO, dtype: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """A table that `table_bytes` wrote, each text as it was: "NA" and "null" are texts, and only nothing is missing.
+    """Read a table that `table_bytes` wrote, with each text unchanged: an empty cell is missing, "NA" is not.
 
     Raises:
-        OSError, ValueError: it cannot be read, or is no CSV.
+        OSError, ValueError: the file cannot be read, or is no CSV.
     """
     table = pd.read_csv(file, dtype=dict(dtype or {}), keep_default_na=False, na_values=[""], encoding="utf-8")
     texts = {name: table[name].map(_as_it_was) for name in table if not is_numeric_dtype(table[name])}
@@ -140,10 +142,10 @@ def _as_it_was(cell: object) -> object:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put a file in its place whole or not at all.
+    """Write a whole file, or none.
 
     Raises:
-        ExportError: it cannot be written there.
+        ExportError: the file cannot be written.
     """
     try:
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -202,7 +204,7 @@ def save_figure(drawn: Figure, path: Path, origin: Provenance) -> None:
 
 
 def manifest(drawn: Figure, origin: Provenance) -> dict[str, Any]:
-    """All that is needed to judge a figure and to make it again."""
+    """All that is needed to judge a figure and to reproduce it."""
     packages = {}
     for name in PACKAGES:
         try:
@@ -229,11 +231,11 @@ def manifest(drawn: Figure, origin: Provenance) -> dict[str, Any]:
 
 
 def bundle(drawn: Figure, origin: Provenance) -> bytes:
-    """A zip of the figure, its data, what it was made from, and a manifest with the command that makes it again."""
-    told = manifest(drawn, origin)
+    """A zip of the figure, its data, its inputs, and a manifest with the command that reproduces it."""
+    contents = manifest(drawn, origin)
     files = {
-        "README.txt": _README.format(title=drawn.title, how=drawn.caption, command=told["command"]).encode("utf-8"),
-        "manifest.json": json.dumps(told, indent=2, ensure_ascii=False).encode("utf-8"),
+        "README.txt": _README.format(title=drawn.title, how=drawn.caption, command=contents["command"]).encode("utf-8"),
+        "manifest.json": json.dumps(contents, indent=2, ensure_ascii=False).encode("utf-8"),
         **origin.files,
         "figure.html": page(drawn).encode("utf-8"),
         "figure.plotly.json": str(drawn.figure.to_json()).encode("utf-8"),
@@ -255,10 +257,10 @@ _README = """{title}
 {how}
 
 manifest.json names the models, their revisions, the tokenizer, the dtype, the parameters and the package versions.
-In figure.csv a text that holds a line end is quoted, and an apostrophe stands before one that a spreadsheet would run
-as a formula; figure.parquet holds every text as it is.
+In figure.csv, a text with a line end is quoted, and a text that a spreadsheet would run as a formula has an apostrophe
+in front. figure.parquet holds every text unchanged.
 
-To make the figure's data again, unpack this folder, and run in it, with micro_step on the Python path:
+To reproduce the figure's data, unpack this folder and run in it, with micro_step on the Python path:
 
     {command}
 """

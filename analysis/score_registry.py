@@ -1,4 +1,4 @@
-"""Units and the scores that can be shown: one table for the app, the figures and the command line."""
+"""The scores that can be shown, and their units: one registry for the app, the figures and the command line."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ PER_NAT: dict[str, float] = {"bits": 1 / math.log(2), "nats": 1.0}
 
 @dataclass(frozen=True)
 class Score:
-    """A score of a token: how to name it, how to draw it."""
+    """A score of a token: its name, its meaning, and its colour scale."""
 
     name: str  # the field of TokenScores
     title: str
     meaning: str  # one sentence for help texts
     information: bool  # measured in bits or nats
-    low: str  # what the ends of the scale mean
-    high: str
+    low: str  # what the lower end of the scale means
+    high: str  # what the upper end of the scale means
     top_bits: float  # the upper end of the fixed colour scale, in bits; 1 for probabilities
-    falls: bool = False  # small values are unsure ones: the colour scale is turned round
+    falls: bool = False  # a small value means unsure, so the colour scale is reversed
 
     def unit(self, unit: Unit) -> str:
-        """How the axis is labelled."""
+        """The unit on an axis."""
         return unit if self.information else "probability" if self.top_bits == 1 else "rank"
 
     def values(self, raw: NDArray[np.floating], unit: Unit) -> NDArray[np.float32]:
-        """From nats (or a probability) to what is shown."""
+        """Convert stored values (nats or probabilities) to shown values."""
         return np.asarray(raw * (PER_NAT[unit] if self.information else 1.0), dtype=np.float32)
 
     def top(self, unit: Unit) -> float:
-        """The upper end of the colour scale in the shown unit; the same for all models and texts."""
+        """The upper end of the colour scale in the shown unit; it is the same for all models and texts."""
         return self.top_bits * (PER_NAT[unit] / PER_NAT["bits"]) if self.information else self.top_bits
 
     def shade(self, shown: NDArray[np.floating], unit: Unit) -> NDArray[np.float32]:
-        """Shown values to [0, 1] of the colour scale: 1 is unsure. NaN stays NaN."""
+        """Convert shown values to [0, 1] of the colour scale, where 1 is unsure. NaN stays NaN."""
         share = np.clip(shown / self.top(unit), 0, 1)
         return np.asarray(1 - share if self.falls else share, dtype=np.float32)
 
@@ -50,7 +50,7 @@ SCORES: dict[str, Score] = {
         Score(
             "entropy",
             "entropy",
-            "H = -sum p ln p over the model's whole vocabulary, before the token is seen: how open the choice is.",
+            "H = -sum p ln p over the model's whole vocabulary, before it reads the token: how open the choice is.",
             information=True,
             low="sure",
             high="unsure",
@@ -59,7 +59,7 @@ SCORES: dict[str, Score] = {
         Score(
             "confidence",
             "confidence",
-            "The probability of the likeliest token, whether or not it came.",
+            "The probability of the likeliest token, whether or not it is the actual one.",
             information=False,
             low="unsure",
             high="sure",
@@ -69,7 +69,7 @@ SCORES: dict[str, Score] = {
         Score(
             "margin",
             "margin",
-            "The probability of the likeliest token minus that of the second.",
+            "The probability of the likeliest token minus that of the second likeliest.",
             information=False,
             low="tied",
             high="clear",
@@ -79,7 +79,7 @@ SCORES: dict[str, Score] = {
         Score(
             "surprisal",
             "surprisal",
-            "-ln p of the token that came: how unexpected it was.",
+            "-ln p of the actual token: how unexpected it is.",
             information=True,
             low="expected",
             high="surprising",
@@ -90,12 +90,12 @@ SCORES: dict[str, Score] = {
 
 
 def unit_of(inside: str, unit: Unit) -> str:
-    """The unit in which a number is shown that is held in `inside`: nats are shown in the unit that is asked for."""
+    """The unit in which a number stored in `inside` is shown: nats are shown in the chosen unit."""
     return unit if inside == "nats" else inside
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number with at most `digits` significant digits, never in exponent form for everyday sizes."""
+    """A number with at most `digits` significant digits, without an exponent unless it is tiny."""
     if not math.isfinite(value):
         return "missing" if math.isnan(value) else str(value)
     if value == 0:

@@ -1,4 +1,4 @@
-"""Tables for people at a terminal. Text from tokens is shown as text: no control character or markup gets through."""
+"""Prints tables to a terminal. Text from tokens is shown literally, without control characters or markup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from analysis.score_registry import significant
 
 
 def show_table(table: pd.DataFrame, caption: str, turned: bool = False) -> None:
-    """Print a table to standard output; `turned` shows a column a row, for few rows of many columns."""
+    """Print a table to standard output. `turned` prints each column as a row, for few rows with many columns."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)

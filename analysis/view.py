@@ -1,4 +1,4 @@
-"""How results are looked at: score, unit, theme, pinned character. Changing a view runs no model."""
+"""How results are shown: score, unit, theme, pinned character. Changing a view runs no model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Theme = Literal["light", "dark"]
 
 @dataclass(frozen=True)
 class View:
-    """How a comparison is looked at. Changing it runs no model."""
+    """How a comparison is shown."""
 
     score: str = "entropy"
     unit: Unit = "bits"
@@ -32,5 +32,5 @@ class View:
 
     @property
     def axis(self) -> str:
-        """Label of an axis that shows it."""
+        """The label of an axis that shows the score."""
         return f"{self.shown.title}, {self.shown.unit(self.unit)}"

@@ -22,12 +22,13 @@ from analysis.attention.result import NEEDS, AttentionRequest, AttentionResult, 
 from analysis.attention.rollout import Rollout
 from analysis.attribution.figures import FIGURES as ATTRIBUTION_FIGURES
 from analysis.attribution.figures import draw as draw_attribution
-from analysis.attribution.grouping import AttributionUnit, unit_table
+from analysis.attribution.grouping import AttributionUnit
 from analysis.attribution.methods import METHODS, Features
 from analysis.attribution.provenance import AttributionView, ShownAttribution
 from analysis.attribution.provenance import origin as attribution_origin
 from analysis.attribution.request import AttributionRequest, SegmentsQuery, default_target
 from analysis.attribution.summary import finding
+from analysis.attribution.tables import unit_table
 from analysis.attribution.targets import QUANTITIES, Baseline
 from analysis.figures.figure import Figure
 from analysis.score_registry import Unit

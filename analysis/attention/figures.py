@@ -1,44 +1,31 @@
-"""The figures of the attention page, by name; and the row of one query as a still strip."""
+"""The figures of attention, by name, and the row of one query as a static strip."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.attention.map_figure import map_
+from analysis.attention.map_figure import attention_map
 from analysis.attention.overview_figures import maps, statistics
 from analysis.attention.result import AttentionResult
+from analysis.attention.tables import row_table
 from analysis.figures.figure import Figure, check_figure, safe, visible
 from analysis.figures.static_strip import Page, StillRow, around
 from analysis.score_registry import significant
 
 
-def row(looked: AttentionResult) -> Figure:
-    """The text, coloured by what the pinned query attends to; without a pin, by what each key receives."""
-    view, reading = looked.view, looked.reading
-    weight, query = looked.spread()
-    of_rows = looked.of_rows()
-
-    def table() -> pd.DataFrame:
-        return pd.DataFrame(
-            {
-                "position": np.arange(len(reading)),
-                "text": pd.Series(reading.words, dtype="str"),
-                "start": reading.source[:, 0],
-                "end": reading.source[:, 1],
-                "segment": reading.segment,
-                "row": of_rows,
-                "weight": weight[of_rows],
-            }
-        )
+def row(result: AttentionResult) -> Figure:
+    """The text, coloured by what the pinned query attends to; without a pin, by what each key receives on average."""
+    view, reading = result.view, result.reading
+    weight, query = result.spread()
+    of_rows = result.of_rows()
 
     def make() -> go.Figure:
         page, (start, end) = Page(view.theme), reading.source.T
         shown = weight[of_rows]
-        text = looked.request.text.document.text
+        text = result.request.text.document.text
 
         def hover(i: int) -> str:
             return f"{safe(reading.words[i])}<br>weight {significant(float(shown[i]))}"
@@ -47,31 +34,37 @@ def row(looked: AttentionResult) -> Figure:
         for line in around(text, view.pinned):
             page.add_row(text, line, "", still)
             page.gap()
-        sign = ", whichever way" if looked.difference else ""
-        return page.figure(f"Root of the weight{sign}, pale to dark: 0 to 1. Grey: comes after the query.")
+        sign = " of the difference" if result.difference else ""
+        return page.figure(f"Square root of the weight{sign}, pale to dark: 0 to 1. Grey: after the query.")
 
-    unit = "segment" if looked.segmented else reading.unit
-    what = f"{looked.title}, {view.what}. "
+    unit = "segment" if result.segmented else reading.unit
+    what = f"{result.title}, {view.what}. "
     if query is None:
-        how = f"The mean weight that each {unit} has from the queries that see it. A click pins a query."
-        return Figure("row", "What is attended to", what + how, make, table)
-    word = visible(looked.names()[query], 30)
-    return Figure("row", f"What {word} attends to", f"{what}The pinned {unit} and the weights of its row.", make, table)
+        caption = f"{what}The mean weight that each {unit} receives from the queries that see it. A click pins a query."
+        return Figure("row", "What is attended to", caption, make, lambda: row_table(result, weight))
+    word = visible(result.names()[query], 30)
+    return Figure(
+        "row",
+        f"What {word} attends to",
+        f"{what}The pinned {unit} and the weights of its row.",
+        make,
+        lambda: row_table(result, weight),
+    )
 
 
 FIGURES: dict[str, Callable[[AttentionResult], Figure]] = {
     "maps": maps,
     "statistics": statistics,
-    "map": map_,
+    "map": attention_map,
     "row": row,
 }
 
 
-def draw(name: str, looked: AttentionResult) -> Figure:
+def draw(name: str, result: AttentionResult) -> Figure:
     """Draw a figure by name.
 
     Raises:
-        MicroStepError: no figure has this name, or it shows what was not asked for.
+        MicroStepError: no figure has this name, or its part of the result was not computed.
     """
     check_figure(name, FIGURES)
-    return FIGURES[name](looked)
+    return FIGURES[name](result)

@@ -1,4 +1,4 @@
-"""The attention of one layer, from its queries and keys alone: any head, any rows, with no further run of the model."""
+"""The attention of one layer, computed from its queries and keys: any head and any rows without another model pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model.short_repr import ShortRepr
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerAttention(ShortRepr):
-    """What one layer was given: queries and keys, some MB where its maps would take GB."""
+    """The queries and keys of one layer: some MB, where its maps would take GB."""
 
     reading: AttentionPositions
     layer: int
@@ -27,14 +27,14 @@ class LayerAttention(ShortRepr):
 
     @property
     def heads(self) -> int:
-        """H."""
+        """H, the number of heads."""
         return self.attended.heads
 
     def rows_of(self, head: int | None) -> HeadRows:
-        """The map of one head; of all, averaged, if None.
+        """The map of one head; the mean over heads if None.
 
         Raises:
-            MicroStepError: no such head.
+            MicroStepError: the layer has no such head.
         """
         if head is not None and not 0 <= head < self.heads:
             raise MicroStepError(f"head must be from 0 to {self.heads - 1} for this model, got {head}")
@@ -43,33 +43,33 @@ class LayerAttention(ShortRepr):
 
 @dataclass(frozen=True, eq=False)
 class HeadRows:
-    """The map of a head of a layer, or of all its heads averaged."""
+    """The map of one head of a layer, or the mean over its heads."""
 
     of: LayerAttention
     head: int | None
 
     @property
     def size(self) -> int:
-        """P."""
+        """P, the number of positions."""
         return len(self.of.reading)
 
     def rows(self, begin: int, end: int) -> NDArray[np.float32]:
-        """[end - begin, end] of the queries begin .. end - 1."""
+        """[end - begin, end] weights of the queries begin .. end - 1."""
         heads: Sequence[int] | None = None if self.head is None else [self.head]
         with torch.inference_mode():
-            found = self.of.attended.rows(begin, end, heads)
-            whole: NDArray[np.float32] = (found.mean(0) if self.head is None else found[0]).cpu().numpy()
-        return whole
+            weights = self.of.attended.rows(begin, end, heads)
+            rows: NDArray[np.float32] = (weights.mean(0) if self.head is None else weights[0]).cpu().numpy()
+        return rows
 
 
 def layer_attention(
     loaded: LoadedModel, reading: AttentionPositions, layer: int, progress: Progress | None = None
 ) -> LayerAttention:
-    """Run the model as far as a layer; errors as `attend`."""
-    found: list[LayerAttention] = []
+    """Run the model up to a layer; raises as `attend`."""
+    captured: list[LayerAttention] = []
 
     def keep(_: int, attended: AttentionRows) -> None:
-        found.append(LayerAttention(reading, layer, attended))
+        captured.append(LayerAttention(reading, layer, attended))
 
     attend(loaded, reading, [layer], keep, progress)
-    return found[0]
+    return captured[0]

@@ -1,20 +1,22 @@
-"""One attention map, large: words on both axes, segments along the diagonal, the pinned query's row framed.
+"""Draws one large attention map: words on both axes, segments along the diagonal, a frame around the pinned query.
 
-Nothing stands after the diagonal: those cells are missing, not zero. What is pointed at and clicked is a transparent
-point a cell: plotly's heat maps answer no click. The words of a point stand on a second pair of axes, whose labels are
-not drawn: the first pair shows as many as there is room for.
+Cells after the diagonal are missing, not zero. Plotly's heat maps do not report clicks, so each cell has a transparent
+point that does. The words of a point stand on a second pair of axes without labels, since the first pair shows only as
+many labels as there is room for.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.attention.maps import MapCells
 from analysis.attention.pooling import POOLS
 from analysis.attention.result import SOURCES, AttentionResult
+from analysis.attention.tables import map_table
 from analysis.figures.figure import Figure, safe
 from analysis.figures.theme import INK, SOFT, styled
 from analysis.figures.weight_colors import MARKS, diverging, sequential
@@ -25,55 +27,34 @@ FULL_LINES = 40  # boundaries up to which they cross the whole map
 LONGEST = 14  # characters of a word on an axis
 
 
-def map_(looked: AttentionResult) -> Figure:
-    """The chosen map in its window."""
-    view, reading = looked.view, looked.reading
-    found: list[MapCells] = []
+def attention_map(result: AttentionResult) -> Figure:
+    """The chosen map, or the part of it in the view's window."""
+    view, reading = result.view, result.reading
+    cells = cache(result.cells)
 
-    def cells() -> MapCells:
-        if not found:
-            found.append(looked.cells())
-        return found[0]
-
-    part = looked.window
-    unit = "segment" if looked.segmented else reading.unit
-    step = -(-part.longest // looked.most)
-    detail = f"in full, a cell a {unit}" if step == 1 else f"a cell holds {step} x {step}: {POOLS[looked.request.pool]}"
-    where = "" if part == type(part).of(looked.size) else f" Queries {part.q0} to {part.q1 - 1}, keys {part.k0} to "
-    where += f"{part.k1 - 1}, of {looked.size:,}." if where else ""
-    along = f"; segments ({reading.strategy}) along the diagonal" if len(looked.boundaries()) else ""
+    part = result.window
+    unit = "segment" if result.segmented else reading.unit
+    step = -(-part.longest // result.most)
+    detail = f"one cell per {unit}" if step == 1 else f"a cell holds {step} x {step}: {POOLS[result.request.pool]}"
+    where = ""
+    if part != type(part).of(result.size):
+        where = f" Queries {part.q0} to {part.q1 - 1}, keys {part.k0} to {part.k1 - 1}, of {result.size:,}."
+    along = f"; segments ({reading.strategy}) along the diagonal" if len(result.boundaries()) else ""
     return Figure(
         "map",
-        f"{looked.title}: {view.what}",
+        f"{result.title}: {view.what}",
         f"{SOURCES[view.source].capitalize()}; {detail}.{where} Queries down, keys to the right"
         f"{along}. A click pins a query.",
-        lambda: _draw(looked, cells()),
-        lambda: _table(looked, cells()),
+        lambda: _draw(result, cells()),
+        lambda: map_table(result, cells()),
     )
 
 
-def _table(looked: AttentionResult, cells: MapCells) -> pd.DataFrame:
-    """A row a cell that is there: query, key, their words, weight."""
-    row, column = np.nonzero(~np.isnan(cells.weight))
-    names = np.array(looked.names(), dtype=object)
-    query, key = cells.queries[row], cells.keys[column]
-    return pd.DataFrame(
-        {
-            "query": query,
-            "key": key,
-            "query_text": pd.Series(names[query], dtype="str"),
-            "key_text": pd.Series(names[key], dtype="str"),
-            "cell": cells.step,
-            "weight": cells.weight[row, column].astype(np.float64),
-        }
-    )
-
-
-def _draw(looked: AttentionResult, cells: MapCells) -> go.Figure:
-    theme, signed, part = looked.view.theme, looked.difference, cells.window
+def _draw(result: AttentionResult, cells: MapCells) -> go.Figure:
+    theme, signed, part = result.view.theme, result.difference, cells.window
     middle = (cells.step - 1) / 2
     x, y = cells.keys + middle, cells.queries + middle
-    marks = sorted({0.0, *MARKS[1:], *(-each for each in MARKS[1:] if signed)})
+    marks = sorted({0.0, *MARKS[1:], *(-mark for mark in MARKS[1:] if signed)})
     figure = go.Figure(
         go.Heatmap(
             z=cells.weight, x0=x[0], dx=cells.step, y0=y[0], dy=cells.step, zmin=-1 if signed else 0, zmax=1,
@@ -89,10 +70,10 @@ def _draw(looked: AttentionResult, cells: MapCells) -> go.Figure:
             hovertemplate="from %{y}<br>to %{x}<br>weight %{customdata:.3g}<extra></extra>", showlegend=False,
         )
     )  # fmt: skip
-    _boundaries(figure, looked, part.k0, part.k1, part.q0, part.q1)
-    _pin(figure, looked, cells)
+    _boundaries(figure, result, part.k0, part.k1, part.q0, part.q1)
+    _pin(figure, result, cells)
     figure = styled(figure, theme, HEIGHT)
-    names = looked.names()
+    names = result.names()
     across, down = [part.k0 - 0.5, part.k1 - 0.5], [part.q1 - 0.5, part.q0 - 0.5]
     plain = {"showgrid": False, "zeroline": False, "constrain": "domain"}
     hidden = {**plain, "showticklabels": False, "ticks": "", "tickmode": "array"}
@@ -110,13 +91,13 @@ def _draw(looked: AttentionResult, cells: MapCells) -> go.Figure:
 
 
 def _small(places: NDArray[np.floating]) -> NDArray[np.generic]:
-    """Places as two bytes each where they are whole and few."""
+    """Places as two bytes each if they are whole numbers below 65,536."""
     whole = bool((places % 1 == 0).all()) and bool(places.max(initial=0) < 2**16)
     return places.astype(np.uint16) if whole else places.astype(np.float32)
 
 
 def _labels(names: tuple[str, ...], at: NDArray[np.int64]) -> dict[str, object]:
-    """Words for as many places as there is room for."""
+    """Tick labels for as many places as there is room for."""
     shown = at[:: max(1, -(-len(at) // LABELS))]
     return {
         "tickmode": "array",
@@ -126,7 +107,7 @@ def _labels(names: tuple[str, ...], at: NDArray[np.int64]) -> dict[str, object]:
 
 
 def _every(names: tuple[str, ...], at: NDArray[np.int64], cells: MapCells) -> dict[str, object]:
-    """Words for every place, which only a pointer brings up."""
+    """Labels for every place, which only the hover box shows."""
     text = []
     for i in at.tolist():
         last = min(i + cells.step, len(names))
@@ -135,10 +116,10 @@ def _every(names: tuple[str, ...], at: NDArray[np.int64], cells: MapCells) -> di
     return {"tickvals": (at + (cells.step - 1) / 2).tolist(), "ticktext": text}
 
 
-def _boundaries(figure: go.Figure, looked: AttentionResult, k0: int, k1: int, q0: int, q1: int) -> None:
-    """Segments as a stair along the diagonal, and across the map where they are few."""
-    starts = looked.boundaries()
-    edges = np.unique(np.concatenate([starts, [looked.size]]))
+def _boundaries(figure: go.Figure, result: AttentionResult, k0: int, k1: int, q0: int, q1: int) -> None:
+    """Draw segments as steps along the diagonal, and also across the map if they are few."""
+    starts = result.boundaries()
+    edges = np.unique(np.concatenate([starts, [result.size]]))
     low, high = min(k0, q0), max(k1, q1)
     inside = edges[(edges >= low) & (edges <= high)]
     if not len(starts) or not len(inside):
@@ -148,7 +129,7 @@ def _boundaries(figure: go.Figure, looked: AttentionResult, k0: int, k1: int, q0
     for a, b in zip(inside[:-1].tolist(), inside[1:].tolist(), strict=True):
         x += [a - 0.5, a - 0.5, b - 0.5, None]
         y += [a - 0.5, b - 0.5, b - 0.5, None]
-    soft, width = SOFT[looked.view.theme], 1
+    soft, width = SOFT[result.view.theme], 1
     figure.add_scatter(x=x, y=y, mode="lines", line={"color": soft, "width": width}, hoverinfo="skip", showlegend=False)
     if len(inside) > FULL_LINES:
         return
@@ -161,14 +142,14 @@ def _boundaries(figure: go.Figure, looked: AttentionResult, k0: int, k1: int, q0
     )  # fmt: skip
 
 
-def _pin(figure: go.Figure, looked: AttentionResult, cells: MapCells) -> None:
-    """A frame around the row of the pinned query."""
-    query, part = looked.query, cells.window
+def _pin(figure: go.Figure, result: AttentionResult, cells: MapCells) -> None:
+    """Draw a frame around the row of the pinned query."""
+    query, part = result.query, cells.window
     if query is None or not part.q0 <= query < part.q1:
         return
     top = part.q0 + (query - part.q0) // cells.step * cells.step
     left, right, bottom = part.k0 - 0.5, min(part.k1, top + cells.step) - 0.5, min(top + cells.step, part.q1) - 0.5
     figure.add_scatter(
         x=[left, right, right, left, left], y=[top - 0.5, top - 0.5, bottom, bottom, top - 0.5], mode="lines",
-        line={"color": INK[looked.view.theme], "width": 1.5}, hoverinfo="skip", showlegend=False,
+        line={"color": INK[result.view.theme], "width": 1.5}, hoverinfo="skip", showlegend=False,
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""One attention map, whatever it is a map of: rows on demand, a window of it, pooled, one row, what each key receives.
+"""Reads any attention map: a window of it, pooled cells, one row, and the mean weight that each key receives.
 
-A map is [size, size] with nothing after the diagonal, and is held by nobody: whoever has it gives rows in blocks.
+A map is [size, size] with nothing after the diagonal. It is never held as a whole; it gives its rows in blocks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Floats = NDArray[np.float32]
 
 
 class MapRows(Protocol):
-    """A map that gives its rows."""
+    """An attention map that gives its rows."""
 
     @property
     def size(self) -> int:
-        """How many queries, and keys, there are."""
+        """The number of queries, which is the number of keys."""
 
     def rows(self, begin: int, end: int) -> Floats:
-        """[end - begin, end] the queries begin .. end - 1; keys from `end` on have none."""
+        """[end - begin, end] weights of the queries begin .. end - 1; keys from `end` on have none."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class MapWindow:
 
     @classmethod
     def of(cls, size: int, queries: tuple[int, int] | None = None, keys: tuple[int, int] | None = None) -> MapWindow:
-        """A window of a map; all of it where nothing else is said.
+        """A window of a map; the whole map by default.
 
         Raises:
-            MicroStepError: it is empty, or outside of the map.
+            MicroStepError: the window is empty, or outside of the map.
         """
         for what, given in (("queries", queries), ("keys", keys)):
             if given is not None and not 0 <= given[0] < given[1] <= size:
@@ -61,11 +61,11 @@ class MapWindow:
 
 @dataclass(frozen=True, eq=False)
 class MapCells:
-    """What is drawn of a map: queries and keys from q0 and k0, `step` to a cell; 1 is full detail."""
+    """The cells drawn of a map. A cell covers `step` queries and keys, from q0 and k0 on; 1 is full detail."""
 
     window: MapWindow
     step: int
-    weight: Floats  # [Q, K]; NaN where every key of the cell comes after every query
+    weight: Floats  # [Q, K]; NaN if all keys of a cell come after all its queries
 
     def __post_init__(self) -> None:
         shape = tuple(-(-n // self.step) for n in (self.window.q1 - self.window.q0, self.window.k1 - self.window.k0))
@@ -83,46 +83,46 @@ class MapCells:
         return np.arange(self.window.k0, self.window.k1, self.step)
 
 
-def blocks(map_: MapRows, begin: int, end: int) -> Iterator[tuple[int, Floats]]:
+def blocks(attention_map: MapRows, begin: int, end: int) -> Iterator[tuple[int, Floats]]:
     """The rows begin .. end - 1 in blocks, each with its first query."""
-    step = max(1, _BLOCK_ELEMENTS // map_.size)
+    step = max(1, _BLOCK_ELEMENTS // attention_map.size)
     for at in range(begin, end, step):
-        yield at, map_.rows(at, min(end, at + step))
+        yield at, attention_map.rows(at, min(end, at + step))
 
 
-def window(map_: MapRows, part: MapWindow) -> Floats:
+def window(attention_map: MapRows, part: MapWindow) -> Floats:
     """[Q, K] a part of a map in full; NaN where the key comes after the query."""
-    found = np.zeros((part.q1 - part.q0, part.k1 - part.k0), dtype=np.float32)
-    for at, rows in blocks(map_, part.q0, part.q1):
+    weights = np.zeros((part.q1 - part.q0, part.k1 - part.k0), dtype=np.float32)
+    for at, rows in blocks(attention_map, part.q0, part.q1):
         seen = rows[:, part.k0 : part.k1]
-        found[at - part.q0 : at - part.q0 + len(rows), : seen.shape[1]] = seen
+        weights[at - part.q0 : at - part.q0 + len(rows), : seen.shape[1]] = seen
     later = np.arange(part.k0, part.k1) > np.arange(part.q0, part.q1)[:, None]
-    found[later] = np.nan
-    return found
+    weights[later] = np.nan
+    return weights
 
 
-def cells(map_: MapRows, part: MapWindow, most: int, pool: Pool) -> MapCells:
-    """A part of a map in at most `most` cells a side: in full where it fits, else pooled."""
+def cells(attention_map: MapRows, part: MapWindow, most: int, pool: Pool) -> MapCells:
+    """A part of a map in at most `most` cells per side: in full if it fits, else pooled."""
     if part.longest <= most:
-        return MapCells(part, 1, window(map_, part))
-    if part == MapWindow.of(map_.size):
-        grid = PooledGrid(map_.size, most)
+        return MapCells(part, 1, window(attention_map, part))
+    if part == MapWindow.of(attention_map.size):
+        grid = PooledGrid(attention_map.size, most)
         pooler = Pooler(grid, pool, 1)
-        for at, rows in blocks(map_, 0, map_.size):
+        for at, rows in blocks(attention_map, 0, attention_map.size):
             pooler.add(at, torch.as_tensor(rows)[None])
         return MapCells(part, grid.step, pooler.done()[0])
-    return MapCells(part, step := -(-part.longest // most), _pooled(window(map_, part), step, pool))
+    return MapCells(part, step := -(-part.longest // most), _pooled(window(attention_map, part), step, pool))
 
 
 def _pooled(whole: Floats, step: int, pool: Pool) -> Floats:
-    """[Q, K] cells of a part that is held."""
+    """[Q, K] pooled cells of a part of a map."""
     seen = ~np.isnan(whole)
     filled = np.where(seen, whole, 0)
     edges = [np.arange(0, n, step) for n in whole.shape]
 
     def both(reduce: np.ufunc, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        found: NDArray[np.generic] = reduce.reduceat(reduce.reduceat(array, edges[0], axis=0), edges[1], axis=1)
-        return found
+        reduced: NDArray[np.generic] = reduce.reduceat(reduce.reduceat(array, edges[0], axis=0), edges[1], axis=1)
+        return reduced
 
     pairs = both(np.add, seen.astype(np.int64)).astype(np.float32)
     values = both(np.maximum if pool == "max" else np.add, filled).astype(np.float32)
@@ -130,16 +130,16 @@ def _pooled(whole: Floats, step: int, pool: Pool) -> Floats:
         return np.where(pairs > 0, values if pool == "max" else values / pairs, np.nan).astype(np.float32)
 
 
-def row(map_: MapRows, query: int) -> Floats:
+def row(attention_map: MapRows, query: int) -> Floats:
     """[size] what one query attends to; NaN for keys after it."""
-    found = np.full(map_.size, np.nan, dtype=np.float32)
-    found[: query + 1] = map_.rows(query, query + 1)[0]
-    return found
+    weights = np.full(attention_map.size, np.nan, dtype=np.float32)
+    weights[: query + 1] = attention_map.rows(query, query + 1)[0]
+    return weights
 
 
-def received(map_: MapRows) -> Floats:
-    """[size] the mean weight that each key has from the queries that it does not come after."""
-    total = np.zeros(map_.size)
-    for _, rows in blocks(map_, 0, map_.size):
+def received(attention_map: MapRows) -> Floats:
+    """[size] the mean weight that each key receives from the queries that see it."""
+    total = np.zeros(attention_map.size)
+    for _, rows in blocks(attention_map, 0, attention_map.size):
         total[: rows.shape[1]] += rows.sum(0, dtype=np.float64)
-    return (total / np.arange(map_.size, 0, -1)).astype(np.float32)
+    return (total / np.arange(attention_map.size, 0, -1)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""All layers and heads of one text at once: a small map and the statistics of each, computed inside one pass."""
+"""All layers and heads of one text: a small map and statistics of each head, computed during one pass."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from model.errors import ModelError
 from model.hub.loading import LoadedModel
 from model.short_repr import ShortRepr
 
-CELLS = 64  # a side of a small map
-_BLOCK_ELEMENTS = 1 << 21  # attention weights at a time: more leave the processor's caches, and cost twice the time
+CELLS = 64  # per side of a small map
+_BLOCK_ELEMENTS = 1 << 21  # attention weights at a time: more do not fit the processor's caches, and take twice as long
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,11 +30,11 @@ class Overview(ShortRepr):
     """L layers of H heads over P positions."""
 
     reading: AttentionPositions
-    layers: tuple[int, ...]  # which they are in the model
+    layers: tuple[int, ...]  # their numbers in the model, from 0
     pool: Pool
     maps: NDArray[np.float32]  # [L, H, C, C] pooled weights; NaN where a cell has no key before its query
     statistics: NDArray[np.float64]  # [S, L, H] in the order of STATISTICS; NaN where undefined
-    kept: LayerAttention | None = None  # a layer that was to be looked at as well
+    kept: LayerAttention | None = None  # a layer whose maps were asked for in full
 
     def __post_init__(self) -> None:
         layers, heads = self.maps.shape[:2]
@@ -46,27 +46,27 @@ class Overview(ShortRepr):
 
     @property
     def heads(self) -> int:
-        """H."""
+        """H, the number of heads."""
         return int(self.maps.shape[1])
 
     @property
     def step(self) -> int:
-        """Positions of a cell of the maps."""
+        """Positions per side of a cell."""
         return PooledGrid(len(self.reading), CELLS).step
 
     def of(self, name: str) -> NDArray[np.float64]:
-        """[L, H] a statistic; an error as `statistic`."""
-        found: NDArray[np.float64] = self.statistics[list(STATISTICS).index(statistic(name).name)]
-        return found
+        """[L, H] a statistic; raises as `statistic`."""
+        values: NDArray[np.float64] = self.statistics[list(STATISTICS).index(statistic(name).name)]
+        return values
 
     def table(self) -> pd.DataFrame:
-        """A row a layer and head: layer, head and the statistics."""
+        """A row for each layer and head: layer, head and the statistics."""
         layer, head = np.repeat(self.layers, self.heads), np.tile(np.arange(self.heads), len(self.layers))
         return pd.DataFrame({"layer": layer, "head": head, **{name: self.of(name).ravel() for name in STATISTICS}})
 
 
 def blocks(n: int, heads: int) -> Iterator[tuple[int, int]]:
-    """Queries [begin, end) whose rows, of all heads, stay within a block."""
+    """Queries [begin, end) in blocks small enough for the processor's caches."""
     begin = 0
     while begin < n:
         end = min(n, begin + max(1, min(256, _BLOCK_ELEMENTS // (heads * n))))
@@ -82,18 +82,18 @@ def overview(
     keep: int | None = None,
     progress: Progress | None = None,
 ) -> Overview:
-    """Pool and count the attention of all heads of the chosen layers, each as soon as it is known.
+    """Pool and measure the attention of all heads of the chosen layers, layer by layer.
 
     Args:
         loaded: the model.
-        reading: what it reads.
-        layers: which, from 0; all that have attention if None.
-        pool: what a cell of a small map holds.
-        keep: a chosen layer whose queries and keys are kept, so that its maps can be looked at in full.
-        progress: told the share done; may raise to stop.
+        reading: the positions that it reads.
+        layers: from 0; all layers with attention if None.
+        pool: how a cell of a small map is pooled.
+        keep: a chosen layer whose queries and keys are kept, so that its maps can be shown in full.
+        progress: receives the share done; may raise to stop.
 
     Raises:
-        MicroStepError: no such layer or pooling.
+        MicroStepError: the layer or the pooling does not exist.
         ModelError, TooLarge, TextError: as `attend`.
     """
     chosen = check_layers(loaded.model, with_attention(loaded.model) if layers is None else layers)

@@ -1,32 +1,32 @@
-"""Figures over all layers and heads: every map as a small one in one mosaic, and a statistic of each."""
+"""The overview of all layers and heads: a mosaic of small maps, and a statistic of each head."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.attention.result import MAPS, AttentionResult
 from analysis.attention.statistics import STATISTICS, statistic
+from analysis.attention.tables import pooled_table, statistic_table
 from analysis.figures.figure import Figure
 from analysis.figures.theme import INK, styled
 from analysis.figures.weight_colors import byte_marks, byte_scale, bytes_of, diverging, sequential
 from analysis.score_registry import significant
 
-MOST_CELLS = 1_200_000  # of a mosaic: 1.6 MB on its way to the browser
-NUMBERED = 160  # heads up to which each number is written
-GAP = 1 / 12  # between maps, as a share of a map
-WIDTH = 900  # pixels that a page gives a figure
+MOST_CELLS = 1_200_000  # of a mosaic: 1.6 MB for the browser
+NUMBERED = 160  # up to this number of heads, each cell shows its number
+GAP = 1 / 12  # space between maps, as a share of a map
+WIDTH = 900  # pixels of a figure on a page
 SMALLEST, LARGEST = 26, 100  # pixels of a map
 
 
-def maps(looked: AttentionResult) -> Figure:
-    """The pooled map of every layer and head, in one picture."""
-    request, signed = looked.request, looked.difference
+def maps(result: AttentionResult) -> Figure:
+    """The pooled maps of all layers and heads in one picture."""
+    request, signed = result.request, result.difference
 
     def make() -> go.Figure:
-        small = _small(looked.maps(), request.pool)
+        small = _small(result.maps(), request.pool)
         layers, heads, side, _ = small.shape
         gap = max(1, round(GAP * side))
         wide = side + gap
@@ -37,47 +37,33 @@ def maps(looked: AttentionResult) -> Figure:
             go.Heatmap(
                 z=bytes_of(mosaic.reshape(heads * wide, layers * wide), signed),
                 x0=first, dx=1 / wide, y0=first, dy=1 / wide, zmin=0, zmax=255, zsmooth=False,
-                colorscale=byte_scale(looked.view.theme, signed), hoverinfo="skip",
-                colorbar={"title": _legend(looked), "thickness": 12, **byte_marks(signed)},
+                colorscale=byte_scale(result.view.theme, signed), hoverinfo="skip",
+                colorbar={"title": _legend(result), "thickness": 12, **byte_marks(signed)},
             )
         )  # fmt: skip
-        return _grid(figure, looked)
+        return _grid(figure, result)
 
-    def table() -> pd.DataFrame:
-        every = looked.maps()
-        layer, head, row, column = np.nonzero(~np.isnan(every))
-        step = _step(looked)
-        return pd.DataFrame(
-            {
-                "layer": np.array(looked.layers)[layer],
-                "head": head,
-                "query": row * step,
-                "key": column * step,
-                "weight": every[layer, head, row, column],
-            }
-        )
-
-    step = _step(looked)
-    held = {"max": "the largest", "mean": "the mean"}[request.pool]
-    cell = f"a cell is {held} of {step} x {step} {looked.reading.unit}s" if step > 1 else "a cell is one weight"
+    step = _step(result)
+    pooled = {"max": "the largest", "mean": "the mean"}[request.pool]
+    cell = f"a cell is {pooled} of {step} x {step} {result.reading.unit}s" if step > 1 else "a cell is one weight"
     ends = "from -1 to 1" if signed else "from 0 to 1"
     return Figure(
         "maps",
         "All layers and heads",
-        f"{looked.title}: queries down, keys to the right, {cell}; colour by the root of the weight, {ends}. A click "
-        "chooses layer and head.",
+        f"{result.title}: queries down, keys to the right, {cell}; coloured by the square root of the weight, {ends}. "
+        "A click chooses layer and head.",
         make,
-        table,
+        lambda: pooled_table(result, step),
     )
 
 
-def statistics(looked: AttentionResult) -> Figure:
-    """One statistic of every layer and head."""
-    view = looked.view
+def statistics(result: AttentionResult) -> Figure:
+    """One statistic of all layers and heads."""
+    view = result.view
     chosen = statistic(view.shown if view.shown != MAPS else "evenness")
 
     def make() -> go.Figure:
-        values, signed = looked.statistic(chosen.name), looked.difference
+        values, signed = result.statistic(chosen.name), result.difference
         top = chosen.top or float(np.nanmax(np.abs(values), initial=1e-6))
         root = chosen.name != "evenness"
         numbers = {"texttemplate": "%{z:.2f}" if chosen.top else "%{z:.1f}"} if values.size <= NUMBERED else {}
@@ -89,34 +75,27 @@ def statistics(looked: AttentionResult) -> Figure:
                 colorbar={"title": chosen.unit, "thickness": 12},
             )
         )  # fmt: skip
-        return _grid(figure, looked)
+        return _grid(figure, result)
 
-    ends = "from 0 to 1" if chosen.top else "from 0 to the largest of this text"
-    if looked.difference:
-        ends = "from -1 to 1" if chosen.top else "to the largest difference of this text, both ways"
+    ends = "from 0 to 1" if chosen.top else "from 0 to the largest value in this text"
+    if result.difference:
+        ends = "from -1 to 1" if chosen.top else "to the largest difference in this text, either way"
     return Figure(
         "statistics",
         f"{chosen.title.capitalize()} of all layers and heads",
-        f"{looked.title}. {chosen.meaning} Mean over queries; colours {ends}. A click chooses layer and head.",
+        f"{result.title}. {chosen.meaning} Mean over queries; colours {ends}. A click chooses layer and head.",
         make,
-        lambda: statistic_table(looked),
+        lambda: statistic_table(result),
     )
 
 
-def statistic_table(looked: AttentionResult) -> pd.DataFrame:
-    """A row a layer and head: layer, head and all statistics, of one model or B's minus A's."""
-    heads = looked.statistic("evenness").shape[1]
-    layer, head = np.repeat(looked.layers, heads), np.tile(np.arange(heads), len(looked.layers))
-    return pd.DataFrame({"layer": layer, "head": head, **{name: looked.statistic(name).ravel() for name in STATISTICS}})
-
-
-def _step(looked: AttentionResult) -> int:
-    overview = looked.sides[-1].overview
+def _step(result: AttentionResult) -> int:
+    overview = result.sides[-1].overview
     return overview.step if overview is not None else 1
 
 
 def _small(every: NDArray[np.float64], pool: str) -> NDArray[np.float64]:
-    """Maps that are pooled on until the mosaic has at most MOST_CELLS cells."""
+    """Pool maps further until the mosaic has at most MOST_CELLS cells."""
     layers, heads, side, _ = every.shape
     by = 1
     while layers * heads * (-(-side // by)) ** 2 > MOST_CELLS:
@@ -126,11 +105,11 @@ def _small(every: NDArray[np.float64], pool: str) -> NDArray[np.float64]:
     edges, seen = np.arange(0, side, by), ~np.isnan(every)
 
     def both(reduce: np.ufunc, array: NDArray[np.floating]) -> NDArray[np.floating]:
-        found: NDArray[np.floating] = reduce.reduceat(reduce.reduceat(array, edges, axis=2), edges, axis=3)
-        return found
+        reduced: NDArray[np.floating] = reduce.reduceat(reduce.reduceat(array, edges, axis=2), edges, axis=3)
+        return reduced
 
     known = both(np.add, seen.astype(np.float64))
-    if pool == "max":  # of a difference the one that is farthest from zero
+    if pool == "max":  # for a difference, the value farthest from zero
         high = both(np.fmax, np.where(seen, every, -np.inf))
         low = both(np.fmin, np.where(seen, every, np.inf))
         values = np.where(high >= -low, high, low)
@@ -139,17 +118,17 @@ def _small(every: NDArray[np.float64], pool: str) -> NDArray[np.float64]:
     return np.where(known > 0, values, np.nan)
 
 
-def _legend(looked: AttentionResult) -> str:
-    return "weight, B − A" if looked.difference else "weight"
+def _legend(result: AttentionResult) -> str:
+    return "weight, B − A" if result.difference else "weight"
 
 
-def _grid(figure: go.Figure, looked: AttentionResult) -> go.Figure:
-    """Axes of layers and heads, the chosen pair framed, and what can be pointed at and clicked."""
-    view, theme = looked.view, looked.view.theme
-    table = statistic_table(looked)
-    places = {layer: i for i, layer in enumerate(looked.layers)}
+def _grid(figure: go.Figure, result: AttentionResult) -> go.Figure:
+    """Add axes of layers and heads, a frame around the chosen pair, and points that react to hover and click."""
+    view, theme = result.view, result.view.theme
+    table = statistic_table(result)
+    places = {layer: i for i, layer in enumerate(result.layers)}
     x, y = table["layer"].map(places).to_numpy(), table["head"].to_numpy()
-    layers, heads = len(looked.layers), int(y.max()) + 1
+    layers, heads = len(result.layers), int(y.max()) + 1
     pixels = min(LARGEST, max(SMALLEST, WIDTH / layers))
     hover = [
         f"layer {row['layer']:.0f}, head {row['head']:.0f}<br>"
@@ -169,7 +148,7 @@ def _grid(figure: go.Figure, looked: AttentionResult) -> go.Figure:
     every = max(1, round(24 / pixels))
     figure = styled(figure, theme, round(90 + heads * pixels))
     figure.update_xaxes(
-        title="layer", tickvals=list(range(0, layers, every)), ticktext=[str(i) for i in looked.layers[::every]],
+        title="layer", tickvals=list(range(0, layers, every)), ticktext=[str(i) for i in result.layers[::every]],
         range=[-0.5, layers - 0.5], showgrid=False, zeroline=False, constrain="domain",
     )  # fmt: skip
     figure.update_yaxes(

@@ -1,7 +1,7 @@
-"""Attention maps at the size they are looked at: blocks of rows go in, a grid of cells comes out.
+"""Pools attention maps to the size at which they are shown: blocks of rows go in, a grid of cells comes out.
 
-A cell holds `step` x `step` positions. `max` keeps the largest weight in it, `mean` the mean over the pairs in it of
-which the key is not after the query. A cell with no such pair is NaN. Only the grid is held.
+A cell covers `step` x `step` positions. `max` keeps its largest weight, `mean` the mean over its pairs whose key is not
+after the query. A cell without such a pair is NaN. Only the grid is held in memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ POOLS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class PooledGrid:
-    """How n positions become at most `cells` cells a side, all of one size but the last."""
+    """How n positions become at most `cells` cells per side, all of one size except the last."""
 
     n: int
     cells: int
@@ -37,23 +37,23 @@ class PooledGrid:
 
     @property
     def step(self) -> int:
-        """Positions of a cell."""
+        """Positions per side of a cell."""
         return -(-self.n // self.cells)
 
     @property
     def side(self) -> int:
-        """C, cells a side."""
+        """C, the number of cells per side."""
         return -(-self.n // self.step)
 
     @cached_property
     def pairs(self) -> NDArray[np.int64]:
-        """[C, C] pairs of a cell of which the key is not after the query."""
+        """[C, C] the number of pairs in each cell whose key is not after the query."""
         query = np.arange(self.n)
         first = np.arange(self.side) * self.step
         width = np.minimum(first + self.step, self.n) - first
         seen = np.clip(query[:, None] + 1 - first, 0, width)
-        found: NDArray[np.int64] = np.add.reduceat(seen, first, axis=0)
-        return found
+        pairs: NDArray[np.int64] = np.add.reduceat(seen, first, axis=0)
+        return pairs
 
 
 class Pooler:
@@ -66,7 +66,7 @@ class Pooler:
         self._out = torch.zeros(heads, grid.side, grid.side, device=device)
 
     def add(self, begin: int, rows: Tensor) -> None:
-        """Rows [H, b, end] of the queries begin .. begin + b - 1; keys from `end` on have none."""
+        """Add rows [H, b, end] of the queries begin .. begin + b - 1; keys from `end` on have no weight."""
         step, end = self.grid.step, rows.shape[2]
         whole = end // step
         parts = [self._columns(rows[:, :, : whole * step].reshape(*rows.shape[:2], whole, step))] if whole else []
@@ -87,7 +87,7 @@ class Pooler:
     def done(self) -> NDArray[np.float32]:
         """[H, C, C] the pooled maps."""
         pairs = self.grid.pairs
-        found = self._out.cpu().numpy()
+        pooled = self._out.cpu().numpy()
         with np.errstate(invalid="ignore"):
-            scaled = found if self.pool == "max" else found / pairs
+            scaled = pooled if self.pool == "max" else pooled / pairs
         return np.where(pairs > 0, scaled, np.nan).astype(np.float32)

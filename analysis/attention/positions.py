@@ -1,6 +1,7 @@
-"""What a model's attention runs over: the positions of one text, BOS first where there is one, and the pass itself.
+"""The positions over which a model's attention runs, and the pass that reads it.
 
-A position is a token. Of a micro_step model that merges it is a macro step: a segment, which its base sees as one.
+A position is a token. For a micro_step model that merges, it is a macro step: a segment that its base sees as one. BOS
+comes first if there is one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from model.short_repr import ShortRepr
 from model.text.document import TextInput
 from model.text.encoding import EncodedText
 
-BOS = "BOS"  # what stands for it: it has no characters
+BOS = "BOS"  # shown for it, since it has no characters
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,7 +39,7 @@ class AttentionPositions(ShortRepr):
     facts: ModelInfo
     encoded: EncodedText  # N tokens
     token_starts: NDArray[np.bool_]  # [N] the token starts a segment
-    strategy: str  # what cut the segments, for the reader
+    strategy: str  # the strategy that segmented the text, in words
     merged: bool  # each segment is one position: a macro step
     notes: tuple[str, ...] = ()
 
@@ -51,7 +52,7 @@ class AttentionPositions(ShortRepr):
 
     @property
     def lead(self) -> int:
-        """How many positions stand before the text: what the tokenizer puts there, BOS in most. They are no tokens."""
+        """The number of positions that the tokenizer adds before the text, such as BOS; they are no tokens."""
         return len(self.encoded.prefix)
 
     @cached_property
@@ -62,13 +63,13 @@ class AttentionPositions(ShortRepr):
 
     @cached_property
     def end(self) -> NDArray[np.int64]:
-        """[P] behind the last token of each position; 0 for BOS."""
+        """[P] the token after the last one of each position; 0 for BOS."""
         first = self.begin[self.lead :]
         return np.concatenate([np.zeros(self.lead, dtype=np.int64), first[1:], [len(self.encoded)]])
 
     @cached_property
     def starts(self) -> NDArray[np.bool_]:
-        """[P] the position starts a segment; BOS does, and so does every macro step."""
+        """[P] whether the position starts a segment, as BOS and every macro step do."""
         own = np.ones(int(self.token_starts.sum()), dtype=bool) if self.merged else self.token_starts
         return np.concatenate([np.ones(self.lead, dtype=bool), own])
 
@@ -92,7 +93,7 @@ class AttentionPositions(ShortRepr):
 
     @cached_property
     def kinds(self) -> NDArray[np.int64]:
-        """[P] a number for each position, the same for the same tokens."""
+        """[P] a number for each position; positions with the same tokens have the same number."""
         ids = self.encoded.ids
         whole = [(-1,) if a < 0 else tuple(ids[a:b].tolist()) for a, b in zip(self.begin, self.end, strict=True)]
         known: dict[tuple[int, ...], int] = {}
@@ -100,41 +101,41 @@ class AttentionPositions(ShortRepr):
 
     @cached_property
     def source(self) -> NDArray[np.int32]:
-        """[P, 2] characters [start, end) of the document that each position stands on; -1 for template and BOS."""
-        found = np.full((len(self), 2), -1, dtype=np.int32)
+        """[P, 2] the document's characters [start, end) of each position; -1 for template and BOS."""
+        spans = np.full((len(self), 2), -1, dtype=np.int32)
         start, end = self.encoded.source_start, self.encoded.source_end
         for p, (a, b) in enumerate(zip(self.begin.tolist(), self.end.tolist(), strict=True)):
             inside = [i for i in range(a, b) if i >= 0 and start[i] >= 0]
             if inside:
-                found[p] = start[inside[0]], end[inside[-1]]
-        return found
+                spans[p] = start[inside[0]], end[inside[-1]]
+        return spans
 
     def at(self, character: int | None) -> int | None:
         """The position that holds a character of the document; None if none does."""
         if character is None:
             return None
-        found = np.flatnonzero((self.source[:, 0] <= character) & (character < self.source[:, 1]))
-        return int(found[0]) if len(found) else None
+        holding = np.flatnonzero((self.source[:, 0] <= character) & (character < self.source[:, 1]))
+        return int(holding[0]) if len(holding) else None
 
     @property
     def unit(self) -> str:
-        """What a position is called."""
+        """The name of a position: "token" or "macro step"."""
         return "macro step" if self.merged else "token"
 
 
 def encode_whole(loaded: LoadedModel, text: TextInput) -> tuple[EncodedText, tuple[str, ...]]:
-    """Tokenise, cut to the model's context, every token read; and what a reader must know.
+    """Tokenise a text and cut it to the model's context; returns the tokens, and notes for the reader.
 
     Raises:
         TextError: the text is empty.
-        TooLarge: it is far too long.
+        TooLarge: the text is far too long.
     """
     encoded = encode_for(loaded, text)
     notes, limit = _remarks(loaded, encoded, text.chat), context_length(loaded.model)
     room = len(encoded) if limit is None else limit - len(encoded.prefix)
     if len(encoded) > room:
-        said = f"the first {room:,} of {len(encoded):,} tokens were read: the model's context ends at {limit:,}"
-        encoded, notes = encoded.head(room), (*notes, said)
+        cut = f"the first {room:,} of {len(encoded):,} tokens were read: the model's context ends at {limit:,}"
+        encoded, notes = encoded.head(room), (*notes, cut)
     if not len(encoded):
         raise TextError("the text has no token; type or choose another one")
     return encoded, notes
@@ -146,7 +147,7 @@ def _remarks(loaded: LoadedModel, encoded: EncodedText, chat: bool) -> tuple[str
         notes.append("this model has no chat template: it read the raw text")
     notes += encoded.notes
     if not encoded.exact:
-        notes.append("token positions are the tokenizer's own, which trim white space")
+        notes.append("token positions are the tokenizer's own, which leave out white space")
     if loaded.facts.dtype != "float32":
         notes.append(f"queries and keys are the model's in {loaded.facts.dtype}; attention is computed in float32")
     return tuple(notes)
@@ -166,10 +167,10 @@ def read(
     Args:
         loaded: the model.
         encoded: N tokens.
-        starts: [N] segments; of a model that merges at most M tokens each. No macro step stands before the first
-            position, so that it is one token.
-        strategy: what cut them.
-        notes: what a reader must know.
+        starts: [N] where segments start; at most M tokens each for a model that merges. The first position always has
+            one token, since no macro step comes before it.
+        strategy: the strategy behind `starts`, in words.
+        notes: notes for the reader.
     """
     starts = starts.copy()
     starts[0] = True
@@ -179,8 +180,8 @@ def read(
         return AttentionPositions(loaded.facts, encoded, starts, strategy, False, notes)
     if not encoded.prefix:
         starts[1:2] = True
-    said = "macro attention: of the base, over merged segments"
-    return AttentionPositions(loaded.facts, encoded, starts, strategy, True, (*notes, said))
+    notes = (*notes, "macro attention: of the base, over merged segments")
+    return AttentionPositions(loaded.facts, encoded, starts, strategy, True, notes)
 
 
 def attend(
@@ -190,12 +191,12 @@ def attend(
     visit: Visit,
     progress: Progress | None = None,
 ) -> None:
-    """One pass of the model over a reading; `visit` is given the queries and keys of each chosen layer in its turn.
+    """Run the model over the positions; `visit` receives the queries and keys of each chosen layer in turn.
 
-    The rest of the pass, behind the attention of the last chosen layer, is left out.
+    The pass stops after the attention of the last chosen layer.
 
     Raises:
-        MicroStepError: no such layer.
+        MicroStepError: the model has no such layer.
         ModelError: a layer's attention cannot be read, or its positions are not those of the reading.
         TooLarge, TextError: see `check_readable`.
     """
@@ -236,11 +237,9 @@ def attend(
 def _attend_whole(
     loaded: LoadedModel, reading: AttentionPositions, ids: NDArray[np.int64], chosen: tuple[int, ...], visit: Visit
 ) -> None:
-    """The same of a family that gives its maps only all at once."""
+    """`attend` for a family that gives only whole maps."""
     if reading.merged:
-        raise ModelError(
-            f"{loaded.facts.family} gives no attention over segments: look at its base, which reads tokens"
-        )
+        raise ModelError(f"{loaded.facts.family} gives no attention over segments: choose its base, which reads tokens")
     with torch.inference_mode():
         maps = whole_maps(loaded.model, torch.as_tensor(ids, device=loaded.model.device)[None])
         for layer in chosen:
@@ -248,7 +247,7 @@ def _attend_whole(
 
 
 def _check_positions(loaded: LoadedModel, reading: AttentionPositions, chosen: tuple[int, ...]) -> None:
-    """Raise ModelError where a layer reads tokens, and the reading's positions are segments."""
+    """Raise ModelError if a layer reads tokens although the positions are segments."""
     below = loaded.model.config.merge_layer if reading.merged else 0
     if chosen[0] < below:
         layers = size(loaded.model)[0]
@@ -268,7 +267,7 @@ def _enough() -> Iterator[None]:
 
 
 def size(model: PreTrainedModel) -> tuple[int, int]:
-    """Layers and heads of a model's attention."""
+    """The numbers of layers and heads of a model."""
     config = text_config(model)
     heads = option(config, "num_attention_heads")
     if not heads:
@@ -277,12 +276,12 @@ def size(model: PreTrainedModel) -> tuple[int, int]:
 
 
 def check_layers(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, ...]:
-    """The chosen layers, sorted, each once."""
+    """The chosen layers, sorted, without repeats; raises MicroStepError if one does not exist."""
     return _checked("layer", layers, size(model)[0])
 
 
 def check_heads(model: PreTrainedModel, heads: Sequence[int]) -> tuple[int, ...]:
-    """The chosen heads, sorted, each once."""
+    """The chosen heads, sorted, without repeats; raises MicroStepError if one does not exist."""
     return _checked("head", heads, size(model)[1])
 
 

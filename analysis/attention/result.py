@@ -1,4 +1,4 @@
-"""Attention as it is looked at: of one model or the difference of two, which layer and head, at which level, where."""
+"""The attention of one model, or the difference of two, under a view: layer, head, level and window."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ Level = Literal["tokens", "segments"]
 SOURCES: dict[str, str] = {
     "head": "one head of the layer",
     "mean": "the mean over the heads of the layer",
-    "rollout": "attention rollout through this layer and all before it: R = (A + I) / 2 R, heads averaged",
+    "rollout": "attention rollout through all layers up to this one: R = (A + I) / 2 R, averaged over heads",
 }
 LEVELS: dict[str, str] = {
-    "tokens": "a row and a column a position",
-    "segments": "weights on a segment's keys summed, rows of its queries averaged",
+    "tokens": "a row and a column for each position",
+    "segments": "summed over a segment's keys, averaged over its queries",
 }
-MAPS = "maps"  # what the overview shows where it shows no statistic
-CELLS = 320  # a side of the large map at most: what is sent of it stays below 2 MB
+MAPS = "maps"  # the overview shows maps in place of a statistic
+CELLS = 320  # per side of the large map at most, which keeps it below 2 MB for the browser
 
 
 @dataclass(frozen=True)
 class AttentionView:
-    """How attention is looked at.
+    """How attention is shown.
 
     Raises:
-        MicroStepError: a choice that does not exist.
+        MicroStepError: a choice does not exist.
     """
 
     shown: str = MAPS  # "maps", or a statistic
@@ -63,7 +63,7 @@ class AttentionView:
     queries: tuple[int, int] | None = None  # [from, to) of the map; None: all
     keys: tuple[int, int] | None = None
     theme: Theme = "light"
-    pinned: int | None = None  # a character of the text: the query whose row is looked at
+    pinned: int | None = None  # a character of the text, whose position is the pinned query
 
     def __post_init__(self) -> None:
         if self.shown != MAPS:
@@ -74,7 +74,7 @@ class AttentionView:
 
     @property
     def what(self) -> str:
-        """Which map is large, in words."""
+        """The large map, in words."""
         return {
             "head": f"layer {self.layer}, head {self.head}",
             "mean": f"layer {self.layer}, mean of its heads",
@@ -84,7 +84,7 @@ class AttentionView:
 
 @dataclass(frozen=True)
 class AttentionRequest:
-    """One model on a text, or two that are subtracted."""
+    """One model on a text, or two whose difference is shown."""
 
     models: tuple[tuple[str, ModelSpec], ...]  # ("A", spec); with ("B", spec) the difference B - A
     text: TextInput
@@ -95,12 +95,12 @@ class AttentionRequest:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.models) <= 2:
-            raise MicroStepError(f"attention is of one model, or the difference of two; {len(self.models)} are given")
+            raise MicroStepError(f"attention needs one model, or two for a difference; got {len(self.models)}")
         if self.pool not in POOLS:
             raise MicroStepError(f"unknown pooling {self.pool!r}; use one of {', '.join(POOLS)}")
 
     def readings(self) -> list[PositionsQuery]:
-        """A question a model. B - A is of the same segments: those that A's scores give, where scores decide."""
+        """A query for each model. For B - A, both use the segments that A's scores give."""
         first = None if only_text(self.strategy) else self.models[0][1]
         return [
             PositionsQuery(key, spec, self.text, self.strategy, self.max_length, self.how, first if place else None)
@@ -110,7 +110,7 @@ class AttentionRequest:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttentionSide(ShortRepr):
-    """One model's part; what was not asked for is None."""
+    """One model's part; a part that was not computed is None."""
 
     key: str  # A, B
     reading: AttentionPositions
@@ -125,7 +125,7 @@ class AttentionResult(ShortRepr):
     request: AttentionRequest
     sides: tuple[AttentionSide, ...]
     view: AttentionView
-    most: int = CELLS  # cells a side of the large map that are drawn
+    most: int = CELLS  # cells per side of the large map
     kept: MemoCache = field(default_factory=MemoCache)
 
     def __post_init__(self) -> None:
@@ -134,7 +134,7 @@ class AttentionResult(ShortRepr):
 
     @property
     def difference(self) -> bool:
-        """Whether B - A is looked at."""
+        """Whether the difference B - A is shown."""
         return len(self.sides) == 2
 
     @property
@@ -144,39 +144,39 @@ class AttentionResult(ShortRepr):
 
     @property
     def title(self) -> str:
-        """Whose attention it is."""
+        """The model, or "B − A"."""
         return "B − A" if self.difference else f"{self.sides[0].key} {self.sides[0].reading.facts.name}"
 
     def of(self, values: Callable[[AttentionSide], NDArray[np.floating]]) -> NDArray[np.float64]:
-        """An array of the side, or B's minus A's.
+        """An array of one model, or the difference B - A.
 
         Raises:
-            MicroStepError: two models of different layers and heads.
+            MicroStepError: the models have different numbers of layers or heads.
         """
-        found = [np.asarray(values(side), dtype=np.float64) for side in self.sides]
+        arrays = [np.asarray(values(side), dtype=np.float64) for side in self.sides]
         if not self.difference:
-            return found[0]
-        if found[0].shape != found[1].shape:
+            return arrays[0]
+        if arrays[0].shape != arrays[1].shape:
             raise MicroStepError("A and B have different numbers of layers or heads: choose one of them")
-        return found[1] - found[0]
+        return arrays[1] - arrays[0]
 
     def maps(self) -> NDArray[np.float64]:
         """[L, H, C, C] the small maps."""
-        return self.of(lambda side: _there(side.overview).maps)
+        return self.of(lambda side: _computed(side.overview).maps)
 
     def statistic(self, name: str) -> NDArray[np.float64]:
         """[L, H] a statistic."""
-        return self.of(lambda side: _there(side.overview).of(name))
+        return self.of(lambda side: _computed(side.overview).of(name))
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """L layers of the overview."""
-        return _there(self.sides[-1].overview).layers
+        """The L layers of the overview."""
+        return _computed(self.sides[-1].overview).layers
 
     @property
     def size(self) -> int:
-        """Queries, and keys, of the large map."""
-        return _there(self.sides[-1].rows).size
+        """The number of queries, and of keys, of the large map."""
+        return _computed(self.sides[-1].rows).size
 
     @property
     def window(self) -> MapWindow:
@@ -184,11 +184,11 @@ class AttentionResult(ShortRepr):
         return MapWindow.of(self.size, self.view.queries, self.view.keys)
 
     def cells(self) -> MapCells:
-        """What is drawn of the large map."""
-        found = [self._cells(side) for side in self.sides]
+        """The cells of the large map."""
+        drawn = [self._cells(side) for side in self.sides]
         if not self.difference:
-            return found[0]
-        return dataclasses.replace(found[1], weight=found[1].weight - found[0].weight)
+            return drawn[0]
+        return dataclasses.replace(drawn[1], weight=drawn[1].weight - drawn[0].weight)
 
     @property
     def segmented(self) -> bool:
@@ -196,8 +196,8 @@ class AttentionResult(ShortRepr):
         return self.view.level == "segments" and not self.reading.merged
 
     def _cells(self, side: AttentionSide) -> MapCells:
-        asked = self.window, self.most, self.request.pool
-        return self.kept.get(("cells", side, *asked), lambda: cells(_there(side.rows), *asked))
+        key = self.window, self.most, self.request.pool
+        return self.kept.get(("cells", side, *key), lambda: cells(_computed(side.rows), *key))
 
     @property
     def query(self) -> int | None:
@@ -206,14 +206,14 @@ class AttentionResult(ShortRepr):
         return at if at is None or not self.segmented else int(self.reading.segment[at])
 
     def spread(self) -> tuple[NDArray[np.float64], int | None]:
-        """[size] what the pinned query attends to; without one, what each key receives. And which query it is."""
+        """[size] weights of the pinned query, or without one the mean weight of each key; and the pinned query."""
         query = self.query
         if query is None:
             return self.of(self._received), None
-        return self.of(lambda side: row(_there(side.rows), query)), query
+        return self.of(lambda side: row(_computed(side.rows), query)), query
 
     def _received(self, side: AttentionSide) -> NDArray[np.floating]:
-        return self.kept.get(("received", side), lambda: received(_there(side.rows)))
+        return self.kept.get(("received", side), lambda: received(_computed(side.rows)))
 
     def names(self) -> tuple[str, ...]:
         """[size] the text of each row of the large map."""
@@ -224,42 +224,48 @@ class AttentionResult(ShortRepr):
         return tuple("".join(words[a:b]) for a, b in zip(first.tolist(), after, strict=True))
 
     def boundaries(self) -> NDArray[np.int64]:
-        """Rows of the large map before which a segment starts; none where each row is one."""
+        """Rows of the large map that start a segment; none if each row is a segment."""
         if self.segmented or self.reading.merged:
             return np.empty(0, dtype=np.int64)
         return np.flatnonzero(self.reading.starts)
 
     def of_rows(self) -> NDArray[np.int64]:
-        """[P] the row of the large map that each position is in."""
+        """[P] the row of the large map for each position."""
         return self.reading.segment if self.segmented else np.arange(len(self.reading))
 
 
-def _there(value: Given | None) -> Given:
+def _computed(value: Given | None) -> Given:
     if value is None:
-        raise MicroStepError("this figure shows what was not asked for")
+        raise MicroStepError("this figure's part was not computed; call compute_attention(..., figure=NAME)")
     return value
 
 
 def check_comparable(a: AttentionPositions, b: AttentionPositions) -> None:
-    """Raise MicroStepError if two readings are not of the same tokens in the same positions."""
+    """Raise MicroStepError if two models do not have the same tokens in the same positions."""
     if a.facts.tokenizer_hash != b.facts.tokenizer_hash or a.lead != b.lead:
-        raise MicroStepError("B − A needs two models with the same tokenizer, which cut the text into the same tokens")
+        raise MicroStepError(
+            "B − A needs two models with the same tokenizer, which split the text into the same tokens"
+        )
     if not np.array_equal(a.encoded.ids, b.encoded.ids):
-        raise MicroStepError("B − A needs the same tokens, and the models read different ones: leave the template out")
+        raise MicroStepError(
+            "B − A needs the same tokens, and the models read different ones: turn off the chat template"
+        )
     if a.merged != b.merged:
         raise MicroStepError("B − A needs the same positions, and only one of the models merges segments")
     if not np.array_equal(a.token_starts, b.token_starts):
-        raise MicroStepError("B − A needs the same segments, and the models cut the text differently: cut it by words")
+        raise MicroStepError(
+            "B − A needs the same segments, and the models segment the text differently: use the strategy word"
+        )
 
 
 def rows_at(of: LayerAttention | Rollout, view: AttentionView) -> MapRows:
-    """The large map, at the level that is looked at; an error as `LayerAttention.rows_of`."""
+    """The large map at the view's level; raises as `LayerAttention.rows_of`."""
     rows: MapRows = of if isinstance(of, Rollout) else of.rows_of(view.head if view.source == "head" else None)
     segmented = view.level == "segments" and not of.reading.merged
     return SegmentRows(rows, of.reading.starts) if segmented else rows
 
 
-NEEDS: Mapping[str, tuple[bool, bool]] = {  # what each figure shows: the overview, the large map
+NEEDS: Mapping[str, tuple[bool, bool]] = {  # what each figure needs: the overview, the large map
     "maps": (True, False),
     "statistics": (True, False),
     "map": (False, True),
@@ -273,23 +279,23 @@ def compute_attention(
     """Run the models for one figure.
 
     Raises:
-        MicroStepError: no such layer or head, or as the runs.
+        MicroStepError: the layer or head does not exist, or a query fails.
     """
-    asked, sides = request.readings(), []
-    of_all, of_one = NEEDS[figure]
+    queries, sides = request.readings(), []
+    needs_overview, needs_map = NEEDS[figure]
 
     def part(i: int, begin: float, share: float) -> Progress | None:
-        return None if progress is None else lambda done: progress((i + begin + share * done) / len(asked))
+        return None if progress is None else lambda done: progress((i + begin + share * done) / len(queries))
 
-    for i, each in enumerate(asked):
-        model = load(each.spec).model
-        if of_one:
+    for i, query in enumerate(queries):
+        model = load(query.spec).model
+        if needs_map:
             check_layers(model, [view.layer])
             check_heads(model, [view.head])
-        reading = each.run(load, part(i, 0, 0.4))
+        reading = query.run(load, part(i, 0, 0.4))
         rest = part(i, 0.4, 0.6)
-        found = OverviewQuery(each, request.pool).run(load, rest, reading) if of_all else None
-        question = RolloutQuery(each, view.layer) if view.source == "rollout" else LayerQuery(each, view.layer)
-        rows = rows_at(question.run(load, rest, reading), view) if of_one else None
-        sides.append(AttentionSide(each.side, reading, found, rows))
+        overview = OverviewQuery(query, request.pool).run(load, rest, reading) if needs_overview else None
+        map_query = RolloutQuery(query, view.layer) if view.source == "rollout" else LayerQuery(query, view.layer)
+        rows = rows_at(map_query.run(load, rest, reading), view) if needs_map else None
+        sides.append(AttentionSide(query.side, reading, overview, rows))
     return AttentionResult(request, tuple(sides), view)

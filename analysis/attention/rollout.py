@@ -1,7 +1,7 @@
 """Attention rollout: how much of each position's state comes from each position of the input (Abnar & Zuidema 2020).
 
-R_l = (A_l + I) / 2 R_{l-1}, with A_l the mean over the heads of layer l and R_{-1} = I: half of each state is taken to
-come through the attention, half through the residual stream. The rows of R sum to one.
+R_l = (A_l + I) / 2 R_{l-1}, where A_l is the mean over the heads of layer l, and R_{-1} = I. It assumes that half of
+each state comes through the attention, and half through the residual stream. The rows of R sum to one.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ class Rollout(ShortRepr):
 
     @property
     def size(self) -> int:
-        """P."""
+        """P, the number of positions."""
         return len(self.whole)
 
     def rows(self, begin: int, end: int) -> NDArray[np.float32]:
-        """[end - begin, end] of the queries begin .. end - 1."""
+        """[end - begin, end] weights of the queries begin .. end - 1."""
         return self.whole[begin:end, :end]
 
 
 def rollout(loaded: LoadedModel, reading: AttentionPositions, layer: int, progress: Progress | None = None) -> Rollout:
-    """Roll attention out through the layers 0 .. layer; one [P, P] array is held.
+    """Compute the rollout through the layers 0 .. layer; holds one [P, P] array.
 
     Raises:
-        TooLarge: it does not fit the free memory.
+        TooLarge: the array does not fit the free memory.
         MicroStepError, ModelError, TextError: as `attend`.
     """
     check_layers(loaded.model, [layer])
@@ -63,7 +63,7 @@ def rollout(loaded: LoadedModel, reading: AttentionPositions, layer: int, progre
 
 
 def _through(attended: AttentionRows, whole: torch.Tensor) -> None:
-    """One layer, in place. Rows only look back: from the last block on, no row is read after it was overwritten."""
+    """Apply one layer in place, from the last block to the first, since a row needs only earlier rows."""
     n, heads = len(whole), attended.heads
     step = max(1, min(256, _BLOCK_ELEMENTS // (heads * n)))
     for begin in reversed(range(0, n, step)):

@@ -1,4 +1,4 @@
-"""From tokens to segments: the weights on a segment's keys are summed, the rows of a segment's queries averaged."""
+"""Turns a map of positions into one of segments: summed over a segment's keys, averaged over its queries."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from analysis.attention.maps import MapRows
 
 @dataclass(frozen=True, eq=False)
 class SegmentRows:
-    """A map of P positions as one of S segments. A row still sums to what its tokens' rows sum to: 1."""
+    """A map of P positions as a map of S segments. Its rows still sum to 1."""
 
     of: MapRows
-    starts: NDArray[np.bool_]  # [P] the position starts a segment
+    starts: NDArray[np.bool_]  # [P] whether a position starts a segment
 
     def __post_init__(self) -> None:
         if self.starts.shape != (self.of.size,) or not self.starts[0]:
@@ -23,11 +23,11 @@ class SegmentRows:
 
     @property
     def size(self) -> int:
-        """S."""
+        """S, the number of segments."""
         return int(self.starts.sum())
 
     def rows(self, begin: int, end: int) -> NDArray[np.float32]:
-        """[end - begin, end] of the segments begin .. end - 1."""
+        """[end - begin, end] weights of the segments begin .. end - 1."""
         edges = np.append(np.flatnonzero(self.starts), self.of.size)
         first, last = int(edges[begin]), int(edges[end])
         summed = np.add.reduceat(self.of.rows(first, last), edges[:end], axis=1)

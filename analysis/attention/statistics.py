@@ -1,8 +1,8 @@
-"""What a head's attention does, in numbers: computed from blocks of rows, none of which is kept.
+"""Statistics of a head's attention, computed from blocks of rows that are not kept.
 
-Of each query q, over the keys k that it may see, with a_k its weights (of a model with learned sinks these sum to less
-than one; entropy and distance are then of the rows divided by their sum). A statistic of a head is the mean over all
-queries but the first, which sees only itself, and but those for which it is not defined.
+Each is defined for a query q over the keys k that it may see, with weights a_k. With learned sinks the weights sum to
+less than one; entropy and distance then use the weights divided by their sum. A head's statistic is the mean over all
+queries, except the first, which sees only itself, and those for which it is not defined.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ STATISTICS: dict[str, Statistic] = {
     for each in (
         Statistic(
             "evenness", "evenness", "share",
-            "H / ln n: entropy H = -sum a ln a over its largest value, n keys visible; 1 is even, 0 is one key. "
-            "Not defined where one key is visible.",
+            "H / ln n: the entropy H = -sum a ln a divided by its largest value, with n visible keys. 1 is even, 0 is "
+            "a single key. Not defined if only one key is visible.",
         ),
         Statistic(
             "support", "effective support", "keys",
-            "exp(H): as many keys as would give this entropy if all had the same weight.", None,
+            "exp(H): the number of keys that would give this entropy if all had the same weight.", None,
         ),
         Statistic("sink", "on the sink", "share", "a_0: the weight of the very first position (Xiao et al. 2023)."),
         Statistic(
             "current", "on the current segment", "share",
-            "The sum of a over the keys of the query's own segment, itself included.",
+            "The sum of a over the keys of the query's own segment, including the query itself.",
         ),
         Statistic(
             "previous", "on the previous segment", "share",
             "The sum of a over the keys of the segment before the query's own. Not defined in the first segment.",
         ),
         Statistic(
-            "boundaries", "on boundaries", "share", "The sum of a over the keys that start a segment, BOS among them."
+            "boundaries", "on boundaries", "share", "The sum of a over the keys that start a segment, including BOS."
         ),
         Statistic("distance", "distance", "positions", "The mean of q - k, weighted by a.", None),
         Statistic(
             "induction", "induction", "share",
             "The sum of a over the keys that followed an earlier occurrence of the query's token (Olsson et al. 2022). "
-            "Not defined where the token is new.",
+            "Not defined if the token did not occur before.",
         ),
     )
 }  # fmt: skip
 
 
 def statistic(name: str) -> Statistic:
-    """The statistic of that name.
+    """The statistic of this name.
 
     Raises:
-        MicroStepError: there is none.
+        MicroStepError: no statistic has this name.
     """
     if name not in STATISTICS:
         raise MicroStepError(f"unknown statistic {name!r}; use one of {', '.join(STATISTICS)}")
@@ -77,24 +77,24 @@ def statistic(name: str) -> Statistic:
 
 
 class Targets:
-    """Which keys each query of a reading is asked about; the same for all layers and heads."""
+    """The keys that each statistic of a query sums over; the same for all layers and heads."""
 
     def __init__(self, reading: AttentionPositions, device: torch.device | str = "cpu") -> None:
         n = len(reading)
         self.segment = torch.as_tensor(reading.segment, device=device)
         self.linear = torch.stack(
             [torch.ones(n), torch.arange(n, dtype=torch.float32), torch.as_tensor(reading.starts).float()]
-        ).to(device)  # [3, P] whose products with a row are its sum, its mean key, its share on boundaries
+        ).to(device)  # [3, P]: its products with a row are the sum, the mean key, and the share on boundaries
         lengths = np.bincount(reading.segment)
         pairs = lengths[1:] + lengths[:-1]
-        self.reach = int(max(lengths.max(), pairs.max(initial=0)))  # keys back that hold both segments
-        self._order = np.argsort(reading.kinds, kind="stable")  # [P] positions, those of one kind together
+        self.reach = int(max(lengths.max(), pairs.max(initial=0)))  # how many keys back both segments reach
+        self._order = np.argsort(reading.kinds, kind="stable")  # [P] positions, sorted by kind
         place = np.argsort(self._order, kind="stable")
         first = np.searchsorted(reading.kinds[self._order], reading.kinds)
-        self._first, self._before = first, place - first  # [P] of a kind, how many came before
+        self._first, self._before = first, place - first  # [P] how many of the same kind came before
 
     def induction(self, begin: int, end: int) -> tuple[Tensor, Tensor]:
-        """[I] row of the block and [I] key of each pair whose key followed an earlier one of the query's kind."""
+        """[I] row of the block and [I] key of each pair whose key followed an earlier one of the query's token."""
         before = self._before[begin:end]
         rows = np.repeat(np.arange(end - begin), before)
         nth = np.arange(len(rows)) - np.repeat(np.cumsum(before) - before, before)
@@ -104,7 +104,7 @@ class Targets:
 
 
 class HeadSums:
-    """The statistics of the heads of one layer, as its rows come in."""
+    """Sums up the statistics of one layer's heads while its rows come in."""
 
     def __init__(self, targets: Targets, heads: int) -> None:
         self._targets = targets
@@ -112,7 +112,7 @@ class HeadSums:
         self._count = torch.zeros(len(STATISTICS), heads, dtype=torch.float64)
 
     def add(self, begin: int, rows: Tensor, visible: Tensor) -> None:
-        """Rows [H, b, end] of the queries begin .. begin + b - 1, and [b, end] which keys they may see."""
+        """Add rows [H, b, end] of the queries begin .. begin + b - 1, and [b, end] which keys they may see."""
         if begin == 0:
             self._add(1, rows[:, 1:], visible[1:])
         else:
@@ -160,6 +160,6 @@ class HeadSums:
         return (near * (inside & (behind == 0))).sum(-1), (near * (inside & (behind == 1))).sum(-1)
 
     def done(self) -> NDArray[np.float64]:
-        """[S, H] in the order of STATISTICS; NaN where a statistic was defined nowhere."""
-        found: NDArray[np.float64] = torch.where(self._count > 0, self._sum / self._count, torch.nan).numpy()
-        return found
+        """[S, H] in the order of STATISTICS; NaN if a statistic was never defined."""
+        means: NDArray[np.float64] = torch.where(self._count > 0, self._sum / self._count, torch.nan).numpy()
+        return means

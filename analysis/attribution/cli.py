@@ -160,9 +160,9 @@ def attribute(
     if (b is not None) != (options.quantity == "kl"):
         raise MicroStepError("--b goes with --quantity kl, and kl needs it")
     models = (("A", model.spec(loading)), *([("B", loading.spec(b, b_revision, b_adapter))] if b is not None else []))
-    from analysis.attribution.grouping import unit_table
     from analysis.attribution.provenance import AttributionView
     from analysis.attribution.summary import finding
+    from analysis.attribution.tables import unit_table
 
     shown = options.shown(models, text, AttributionView(options.summed, information))
     said = finding(shown)

@@ -1,8 +1,8 @@
-"""Is an attribution true to the model? Deletion and insertion curves, and the area between them.
+"""Measures how faithful an attribution is to the model: deletion and insertion curves, and the area between them.
 
-Deletion replaces tokens by the baseline, those that pushed F most towards F(x) first; insertion starts from the
-baseline and puts them back in the same order. A faithful order makes the first curve fall early and the second rise
-early, so that the area between them is large; a random order leaves about none (Petsiuk, Das and Saenko 2018).
+Deletion replaces tokens by the baseline, starting with those that push F most towards F(x). Insertion starts from the
+baseline and puts them back in the same order. With a faithful order the first curve falls early and the second rises
+early, so the area between them is large; with a random order it is about zero (Petsiuk, Das and Saenko 2018).
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from analysis.attribution.methods import FLOAT_ERROR, Attributed, AttributionPro
 from analysis.attribution.targets import Baseline, Problem
 from model.short_repr import ShortRepr
 
-POINTS = 11  # of a curve, both ends included
+POINTS = 11  # per curve, both ends included
 SEEDS = 5  # random orders
-ROWS = 2 * (1 + SEEDS) * (POINTS - 2)  # that a check reads; the ends are known
+ROWS = 2 * (1 + SEEDS) * (POINTS - 2)  # rows that the check reads; the ends are known
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Faithfulness(ShortRepr):
-    """Curves of F over the share of tokens that is replaced, or put back."""
+    """Curves of F over the share of tokens that are replaced, or put back."""
 
     share: NDArray[np.float64]  # [11] 0 to 1
     deletion: NDArray[np.float64]  # [11] from F(x) to F(baseline)
     insertion: NDArray[np.float64]  # [11] from F(baseline) to F(x)
-    random_deletion: NDArray[np.float64]  # [5, 11] of each seed
+    random_deletion: NDArray[np.float64]  # [5, 11], a row for each seed
     random_insertion: NDArray[np.float64]  # [5, 11]
 
     @property
     def span(self) -> float:
-        """Largest minus smallest value on all curves. F(x) - F(baseline) may be far smaller: F is rarely monotone."""
-        every = np.concatenate([self.deletion, self.insertion, self.random_deletion.flat, self.random_insertion.flat])
-        return float(every.max() - every.min())
+        """The range of F over all curves. F(x) - F(baseline) may be far smaller, since F is rarely monotone."""
+        values = np.concatenate([self.deletion, self.insertion, self.random_deletion.flat, self.random_insertion.flat])
+        return float(values.max() - values.min())
 
     def area(self, deletion: NDArray[np.float64], insertion: NDArray[np.float64]) -> float:
-        """Area between two curves, positive on the side of F(x), over `span`: -1 to 1. NaN where F moves by nothing."""
+        """Signed area between two curves, divided by `span`: -1 to 1; positive if faithful, NaN if F is constant."""
         towards = np.sign(self.deletion[0] - self.deletion[-1])
         if self.span <= FLOAT_ERROR or not towards:
             return float("nan")
@@ -58,7 +58,7 @@ class Faithfulness(ShortRepr):
         return np.array([self.area(deletion, insertion) for deletion, insertion in pairs])
 
     def table(self, scale: float = 1.0, information: str = "nats") -> pd.DataFrame:
-        """A row a point of each curve: curve, order, share, value, and what that is measured in once it is scaled."""
+        """A row for each point of each curve: curve, order, share, value times `scale`, and the unit `information`."""
         curves = [("deletion", "attribution", self.deletion), ("insertion", "attribution", self.insertion)]
         for name, rows in (("deletion", self.random_deletion), ("insertion", self.random_insertion)):
             curves += [(name, f"random {i}", row) for i, row in enumerate(rows)]
@@ -72,7 +72,7 @@ class Faithfulness(ShortRepr):
 
 
 def faithfulness(problem: Problem, found: Attributed, baseline: Baseline, meter: AttributionProgress) -> Faithfulness:
-    """The curves of an attribution, and of random orders, by the same baseline."""
+    """The curves of an attribution and of random orders, with the same baseline."""
     tokens = np.flatnonzero(problem.attributed)
     towards = found.values[tokens] * np.sign(found.f_input - found.f_baseline)
     best = tokens[np.argsort(-towards, kind="stable")]
@@ -95,11 +95,11 @@ def faithfulness(problem: Problem, found: Attributed, baseline: Baseline, meter:
 def _scored(
     problem: Problem, kept: NDArray[np.bool_], baseline: Baseline, meter: AttributionProgress
 ) -> NDArray[np.float64]:
-    """[R] F of rows that hold the text's embedding where `kept` [R, n], and the baseline elsewhere."""
+    """[R] F of rows with the text's embedding where `kept` [R, n], and the baseline elsewhere."""
     base, rows = problem.baseline(baseline), rows_at_once(problem, gradients=False)
     parts = []
     with torch.no_grad():
         for part in np.array_split(kept, -(-len(kept) // rows)):
-            here = torch.as_tensor(part, device=base.device)[:, :, None]
-            parts.append(meter.score(torch.where(here, problem.inputs, base)).double().cpu().numpy())
+            mask = torch.as_tensor(part, device=base.device)[:, :, None]
+            parts.append(meter.score(torch.where(mask, problem.inputs, base)).double().cpu().numpy())
     return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Figures of an attribution: the text, its strongest units, and the curves that say how faithful it is."""
+"""The figures of an attribution: the text, its strongest units, and curves that show how faithful it is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from analysis.attribution.grouping import unit_table
 from analysis.attribution.methods import METHODS
 from analysis.attribution.provenance import ShownAttribution
+from analysis.attribution.tables import unit_table
 from analysis.attribution.targets import BASELINES
 from analysis.figures.figure import Figure, check_figure, safe, visible
 from analysis.figures.static_strip import Page, StillRow, around
@@ -19,42 +19,43 @@ from analysis.figures.weight_colors import diverging
 from analysis.score_registry import significant
 
 MOST_BARS = 20
-INKED = 0.6  # of the way to a scale's end: dark text stays legible on it
+INKED = 0.6  # the largest shade used, so that dark text stays readable
 
 
 def text(shown: ShownAttribution) -> Figure:
-    """The text before the target, coloured by what each unit adds."""
+    """The text before the target, coloured by the value of each unit."""
     return Figure(
         "attribution",
         f"What {visible(target_text(shown), 30)} depends on",
-        f"{shown.what}; baseline: {BASELINES[shown.request.baseline]}. Orange raises it, blue lowers it, the deepest "
-        f"is {significant(top(shown) * shown.scale)} {shown.unit}; summed over {shown.view.unit}.",
+        f"{shown.what}; baseline: {BASELINES[shown.request.baseline]}. Orange raises it, blue lowers it; the deepest "
+        f"colour is {significant(top(shown) * shown.scale)} {shown.unit}. Summed over {shown.view.unit}.",
         lambda: _draw_text(shown),
         lambda: unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit),
     )
 
 
 def units(shown: ShownAttribution) -> Figure:
-    """The strongest units, in the order of the text."""
-    how, said = METHODS[shown.request.method], "; lines are standard errors" if shown.found.batches is not None else ""
+    """The units with the largest values, strongest first."""
+    method = METHODS[shown.request.method]
+    errors = "; lines are standard errors" if shown.found.batches is not None else ""
     return Figure(
         "units",
         f"The strongest {shown.view.unit}",
         f"The {min(MOST_BARS, len(strongest(shown)))} of {len(shown.groups):,} {shown.view.unit} with the largest "
-        f"attribution either way, strongest first, in {shown.unit}{said}. {how.title.capitalize()}: {how.meaning}.",
+        f"attribution, strongest first, in {shown.unit}{errors}. {method.title.capitalize()}: {method.meaning}.",
         lambda: _draw_units(shown),
         lambda: unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit).iloc[strongest(shown)],
     )
 
 
 def curves(shown: ShownAttribution) -> Figure:
-    """Deletion and insertion, beside random orders."""
+    """The deletion and insertion curves, with random orders for comparison."""
     return Figure(
         "curves",
         "Is it faithful?",
         f"The {shown.quantity.title} while tokens are replaced by the baseline (deletion) or put back (insertion), "
-        "those first that pushed it most towards its value on the text; dashed: in random order, mean and range of 5. "
-        "The wider the two curves stand apart, the more faithful.",
+        "starting with those that push it most towards its value on the text. Dashed: mean and range of 5 random "
+        "orders. The farther the two curves are apart, the more faithful the attribution.",
         lambda: _draw_curves(shown),
         lambda: shown.found.faithfulness.table(shown.scale, shown.unit),
     )
@@ -66,7 +67,7 @@ def target_text(shown: ShownAttribution) -> str:
 
 
 def top(shown: ShownAttribution) -> float:
-    """The largest attribution of a unit, either way, in nats: the end of the colour scale."""
+    """The largest absolute attribution of a unit, in nats: the end of the colour scale."""
     return float(np.nanmax(np.abs(shown.groups.value)))
 
 
@@ -74,12 +75,12 @@ def strongest(shown: ShownAttribution) -> NDArray[np.int64]:
     """The units that are drawn as bars, strongest first."""
     size = np.nan_to_num(np.abs(shown.groups.value), nan=-1.0)
     order = np.argsort(-size, kind="stable")[:MOST_BARS]
-    found: NDArray[np.int64] = order[size[order] >= 0]
-    return found
+    units: NDArray[np.int64] = order[size[order] >= 0]
+    return units
 
 
 def per_token(shown: ShownAttribution) -> NDArray[np.float64]:
-    """[N] the value of each token's unit, over the largest: -1 to 1. NaN from the target on, and where missing."""
+    """[N] the value of each token's unit, divided by the largest: -1 to 1. NaN from the target on, and if missing."""
     groups = shown.groups
     out = np.full(len(shown.found.encoded), np.nan)
     out[: shown.found.target] = np.repeat(groups.value, groups.last - groups.first + 1)
@@ -103,7 +104,7 @@ def _draw_text(shown: ShownAttribution) -> go.Figure:
         page.add_row(encoded.text, line, "", row)
         page.gap()
     figure = page.figure(f"Blue to orange: -{deepest} to {deepest} {shown.unit}. Grey: the token itself, or missing.")
-    cells = figure.data[0].marker  # signed, where other strips are not
+    cells = figure.data[0].marker  # signed, unlike other strips
     cells.colorscale, cells.cmin, cells.cmax = diverging(shown.view.theme, root=False), -1, 1
     return figure
 

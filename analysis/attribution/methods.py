@@ -1,7 +1,7 @@
-"""Attribution methods, by captum: from a problem and a baseline to a number for each position before the target.
+"""Attribution methods, computed by captum: a number for each position before the target.
 
 Integrated gradients: Sundararajan, Taly and Yan 2017 (Gauss-Legendre rule). Shapley sampling: Castro, Gomez and Tejada
-2009. Ablation and Shapley move features, groups of positions, between their embeddings and the baseline.
+2009. Ablation and Shapley sampling replace features (groups of positions) by the baseline.
 """
 
 from __future__ import annotations
@@ -26,48 +26,50 @@ from model.hub.memory import estimate_memory
 from model.short_repr import ShortRepr
 
 Features = Literal["tokens", "words"]
-STEPS, MOST_STEPS = 32, 512  # of integrated gradients
-CLOSE = 0.05  # of |F(x) - F(baseline)|: the convergence delta that ends the doubling of steps
-FLOAT_ERROR = 1e-5  # a delta below this is float error, however small the difference is
-BATCHES, PERMUTATIONS = 5, 5  # of Shapley sampling: independent batches, permutations in each
-BACKWARD = 3.0  # a pass with gradients costs as many without
-MOST_POSITIONS = 4096  # of one forward pass: more rows at once are no faster
-_SHARE = 0.5  # of the free memory that a pass may plan with
+STEPS, MOST_STEPS = 32, 512  # of integrated gradients: first, and after all doublings
+CLOSE = 0.05  # as a share of |F(x) - F(baseline)|: a convergence delta below it ends the doubling
+FLOAT_ERROR = 1e-5  # a smaller delta is float error
+BATCHES, PERMUTATIONS = 5, 5  # of Shapley sampling: independent batches, and permutations in each
+BACKWARD = 3.0  # the cost of a pass with gradients, in passes without
+MOST_POSITIONS = 4096  # in one forward pass: more are not faster
+_SHARE = 0.5  # share of the free memory that a pass may use
 
 
 @dataclass(frozen=True)
 class AttributionMethod:
-    """A way to attribute."""
+    """An attribution method."""
 
     title: str
     meaning: str
     gradients: bool
-    features: Features | None = None  # what it moves, by default; None: it looks at every embedding
+    features: Features | None = None  # what it replaces by default; None: it uses every embedding
     sums: bool = True  # values sum to F(x) - F(baseline)
 
 
 METHODS: dict[str, AttributionMethod] = {
     "integrated_gradients": AttributionMethod(
         "integrated gradients",
-        "gradients averaged on the straight line from the baseline to the text, times the way; sums to the difference",
+        "gradients averaged along the straight line from the baseline to the text, times the distance; values sum to "
+        "the difference",
         gradients=True,
     ),
     "input_x_gradient": AttributionMethod(
         "gradient × input",
-        "the gradient at the text, times the embedding; quick, looks at no baseline, sums to nothing in particular",
+        "the gradient at the text, times the embedding; fast, needs no baseline, values have no fixed sum",
         gradients=True,
         sums=False,
     ),
     "feature_ablation": AttributionMethod(
         "ablation",
-        "how much the quantity falls when one token or word alone is replaced by the baseline",
+        "how much the quantity falls if one token or word is replaced by the baseline",
         gradients=False,
         features="tokens",
         sums=False,
     ),
     "shapley_sampling": AttributionMethod(
         "Shapley sampling",
-        "what a token or word adds when it joins the others in random order, mean over orders; sums to the difference",
+        "what a token or word adds when tokens are put back in random order, averaged over orders; values sum to the "
+        "difference",
         gradients=False,
         features="words",
     ),
@@ -76,13 +78,13 @@ METHODS: dict[str, AttributionMethod] = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attributed(ShortRepr):
-    """What a method gives for n positions."""
+    """The values of a method for n positions."""
 
     values: NDArray[np.float64]  # [n]; NaN where a position is not attributed
-    batches: NDArray[np.float64] | None  # [5, n] of Shapley sampling, each an estimate of its own
+    batches: NDArray[np.float64] | None  # [5, n] independent estimates of Shapley sampling
     f_input: float
     f_baseline: float
-    delta: float | None  # sum of the values minus the difference; None where they need not sum to it
+    delta: float | None  # sum of the values minus the difference; None if they need not sum to it
     steps: int | None  # of integrated gradients
     passes: int  # rows that the model read
 
@@ -95,24 +97,24 @@ class Attributed(ShortRepr):
 
 
 class AttributionProgress:
-    """Counts the rows that F reads, and tells the share of those that are expected."""
+    """Counts the rows that F reads, and reports the share of the expected ones."""
 
     def __init__(self, problem: Problem, expected: int, progress: Progress | None) -> None:
         self.problem, self.expected, self.progress = problem, expected, progress
-        self.done, self.told = 0, 0.0
+        self.done, self.share = 0, 0.0
 
     def score(self, rows: Tensor) -> Tensor:
-        """F, counted. The progress that is told may raise to stop the run."""
-        found = self.problem.score(rows)
+        """F, with its rows counted. The progress callback may raise to stop the run."""
+        scores = self.problem.score(rows)
         self.done += len(rows)
-        self.told = max(self.told, min(1.0, self.done / max(self.expected, 1)))
+        self.share = max(self.share, min(1.0, self.done / max(self.expected, 1)))
         if self.progress is not None:
-            self.progress(self.told)
-        return found
+            self.progress(self.share)
+        return scores
 
 
 def expected_rows(method: str, features: int) -> int:
-    """Rows that a method reads, about: integrated gradients may double its steps."""
+    """About how many rows a method reads; integrated gradients may double its steps."""
     return {
         "integrated_gradients": STEPS,
         "input_x_gradient": 1,
@@ -122,7 +124,7 @@ def expected_rows(method: str, features: int) -> int:
 
 
 def most_rows(method: str, features: int) -> int:
-    """Rows that a method reads at most: integrated gradients with all doublings."""
+    """The most rows that a method reads, with all doublings of integrated gradients."""
     return 2 * MOST_STEPS - STEPS if method == "integrated_gradients" else expected_rows(method, features)
 
 
@@ -131,10 +133,10 @@ def _close(delta: float, difference: float) -> bool:
 
 
 def rows_at_once(problem: Problem, gradients: bool) -> int:
-    """How many rows fit the memory in one pass.
+    """How many rows fit into memory in one pass.
 
     Raises:
-        TooLarge: not even one.
+        TooLarge: not even one row fits.
     """
     n, device = problem.inputs.shape[1], problem.inputs.device
     row = sum(row_bytes(loaded, n, gradients) for loaded in problem.models)
@@ -148,7 +150,7 @@ def rows_at_once(problem: Problem, gradients: bool) -> int:
 
 
 def row_bytes(loaded: LoadedModel, n: int, gradients: bool) -> int:
-    """Memory that a row of n positions takes in a pass: with gradients, what every layer computed is kept."""
+    """Bytes of a row of n positions in a pass; gradients keep the activations of every layer."""
     one = estimate_memory(loaded, n)
     kept = loaded.facts.layers if gradients else 1
     return kept * (one.activations + one.attention) + 6 * vocabulary(loaded.model) * 4
@@ -165,16 +167,16 @@ def attribute(
     """Attribute F to the positions of a problem.
 
     Args:
-        problem: F and its row.
+        problem: F and its row of embeddings.
         method: a name in `METHODS`.
-        baseline: what stands for "nothing".
-        features: [n] the feature of each position, for methods that move features; each attributed position is its
-            own if None. A feature's value is spread evenly over its positions.
-        meter: counts rows, and tells progress.
+        baseline: the embedding that replaces a removed token.
+        features: [n] the feature of each position, for methods that replace features; each position is its own if None.
+            A feature's value is spread evenly over its positions.
+        meter: counts rows, and reports progress.
         seed: of the permutations.
 
     Raises:
-        MicroStepError: no such method or baseline.
+        MicroStepError: the method or the baseline does not exist.
         NumericalError: the result is not finite.
         TooLarge: see `rows_at_once`.
     """
@@ -212,7 +214,7 @@ def attribute(
 def _integrated(
     problem: Problem, base: Tensor, difference: float, rows: int, meter: AttributionProgress
 ) -> tuple[NDArray[np.float64], int]:
-    """Values, and the steps that they took: doubled until they sum to the difference."""
+    """The values, and the number of steps, which are doubled until the values sum to the difference."""
     integrated, steps = IntegratedGradients(meter.score), STEPS
     while True:
         found = integrated.attribute(
@@ -229,7 +231,7 @@ def _integrated(
 def _shapley(
     problem: Problem, base: Tensor, mask: Tensor, rows: int, meter: AttributionProgress, seed: int
 ) -> NDArray[np.float64]:
-    """[n] one batch of permutations; torch's generator is left as it was."""
+    """[n] the values of one batch of permutations; torch's generator keeps its state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         found = ShapleyValueSampling(meter.score).attribute(
@@ -241,15 +243,15 @@ def _shapley(
 def _mask(problem: Problem, features: NDArray[np.int64] | None) -> tuple[Tensor, NDArray[np.float64]]:
     """[1, n, 1] consecutive numbers of features, and [n] how many attributed positions each has.
 
-    Positions that are not attributed go with feature 0: they are the same in the text and in the baseline.
+    Positions that are not attributed belong to feature 0, since they are equal in the text and in the baseline.
     """
-    there = problem.attributed
-    chosen = (np.arange(len(there)) if features is None else features)[there]
+    attributed = problem.attributed
+    chosen = (np.arange(len(attributed)) if features is None else features)[attributed]
     _, number, count = np.unique(chosen, return_inverse=True, return_counts=True)
-    mask = np.zeros(len(there), dtype=np.int64)
-    mask[there] = number
-    sizes = np.ones(len(there))
-    sizes[there] = count[number]
+    mask = np.zeros(len(attributed), dtype=np.int64)
+    mask[attributed] = number
+    sizes = np.ones(len(attributed))
+    sizes[attributed] = count[number]
     return torch.as_tensor(mask, device=problem.inputs.device)[None, :, None], sizes
 
 
@@ -263,5 +265,5 @@ def _summed(found: object) -> NDArray[np.float64]:
 
 
 def _first(found: object) -> NDArray[np.float64]:
-    """[n] from [1, n, D] of one value a position."""
+    """[n] from [1, n, D] with the same value in all of D."""
     return cast(NDArray[np.float64], cast(Tensor, found).detach().double()[0, :, 0].cpu().numpy())

@@ -8,7 +8,8 @@ from functools import cached_property
 
 from analysis.attribution.grouping import AttributionUnit, Grouped, grouped, offered
 from analysis.attribution.methods import METHODS
-from analysis.attribution.request import Attribution, AttributionRequest, SegmentsQuery, UnitSegments
+from analysis.attribution.request import AttributionRequest, SegmentsQuery
+from analysis.attribution.result import Attribution, UnitSegments
 from analysis.attribution.targets import QUANTITIES, AttributionTarget
 from analysis.document_file import document_file
 from analysis.provenance import Provenance, plain_values

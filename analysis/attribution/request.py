@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.attribution.faithfulness import ROWS, Faithfulness, faithfulness
+from analysis.attribution.faithfulness import ROWS, faithfulness
 from analysis.attribution.grouping import unit_starts
 from analysis.attribution.methods import (
     BACKWARD,
     METHODS,
     MOST_POSITIONS,
-    Attributed,
     AttributionProgress,
     Features,
     attribute,
@@ -25,6 +24,7 @@ from analysis.attribution.methods import (
     most_rows,
     row_bytes,
 )
+from analysis.attribution.result import Attribution, UnitSegments
 from analysis.attribution.targets import BASELINES, QUANTITIES, Baseline, check_choice, eligible, problem
 from analysis.query import ModelLoader, RunCost
 from analysis.segmentation.boundaries import DEFAULT, starts_cost, starts_of
@@ -35,23 +35,12 @@ from analysis.uncertainty.scoring import encode_for, fit
 from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
-from model.hub.model_info import ModelInfo
 from model.scoring.caveats import remarks
 from model.segmentation.segment import MAX_LENGTH
-from model.short_repr import ShortRepr
 from model.text.document import TextInput
 from model.text.encoding import EncodedText
 
 FIRST = 32  # tokens among which a target is chosen where none is given: what stands before is read many times
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class UnitSegments(ShortRepr):
-    """Where a strategy starts segments in a text."""
-
-    starts: NDArray[np.bool_]  # [N]
-    strategy: str
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,29 +77,6 @@ class SegmentsQuery:
         if micro is not None and not encoded.prefix:
             starts[:2] = True  # no macro step stands before the first token, so that its segment is that token alone
         return UnitSegments(starts, f"{self.strategy}, at most {most} tokens", notes)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Attribution(ShortRepr):
-    """A quantity at one token, given back to the t tokens before it. Compared by identity."""
-
-    facts: tuple[ModelInfo, ...]  # of the model; for KL of A and B
-    encoded: EncodedText  # N tokens
-    target: int  # t
-    values: NDArray[np.float64]  # [t]; NaN where a token is not attributed
-    batches: NDArray[np.float64] | None  # [5, t] of Shapley sampling
-    feature: NDArray[np.int64]  # [t] tokens that were moved together have one number
-    found: Attributed  # F, delta, steps and passes
-    faithfulness: Faithfulness
-    notes: tuple[str, ...] = ()
-
-    @property
-    def standard_error(self) -> NDArray[np.float64] | None:
-        """[t] of Shapley sampling."""
-        if self.batches is None:
-            return None
-        error: NDArray[np.float64] = self.batches.std(axis=0, ddof=1) / np.sqrt(len(self.batches))
-        return error
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What is attributed: a number that a model gives at one token, as a function F of the embeddings before it.
+"""The quantities that can be attributed: a number that a model gives at one token, as a function F of embeddings.
 
-F reads rows of embeddings [R, n, D] and gives [R], with gradients, in float32. Positions that are not attributed (BOS,
-the template's tokens, and a token that is only scored) are part of every row, and keep their embedding in baselines.
+F maps rows of embeddings [R, n, D] to [R], in float32 and with gradients. Positions that are not attributed (BOS, the
+template's tokens, and a token that is only scored) are part of every row, and keep their embedding in baselines.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ Baseline = Literal["zero", "mean", "eos"]
 BASELINES: dict[Baseline, str] = {
     "mean": "the mean embedding of the vocabulary",
     "zero": "an embedding of zeros",
-    "eos": "the embedding of the padding token, or of the end of text where there is none",
+    "eos": "the embedding of the padding token, or of the end token if there is none",
 }
-_ROWS = 8192  # of the vocabulary that are averaged at once
-_CLOSE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of the states' norm; other precisions: 5e-2
-_LEAST = -1e4  # log-probabilities below count as this: p is 0 either way, and p log p has a gradient
+_ROWS = 8192  # rows of the vocabulary that are averaged at once
+_CLOSE = {torch.float32: 1e-3, torch.float64: 1e-6}  # as a share of the states' norm; 5e-2 in other precisions
+_LEAST = -1e4  # lower log-probabilities are clamped to this: p is 0 either way, and p log p keeps a gradient
 
 
 @dataclass(frozen=True)
 class AttributionTarget:
-    """A number at a token."""
+    """A number at a token that can be attributed."""
 
     name: str
     title: str
     meaning: str
     unit: str
-    information: bool = False  # in nats, so that it can be shown in bits
-    segmented: bool = False  # of a micro_step model over the segments of a strategy
-    pair: bool = False  # of two models
+    information: bool = False  # in nats, and can be shown in bits
+    segmented: bool = False  # needs a micro_step model and the segments of a strategy
+    pair: bool = False  # needs two models
 
 
 QUANTITIES: dict[str, AttributionTarget] = {
-    each.name: each
-    for each in (
+    target.name: target
+    for target in (
         AttributionTarget(
-            "entropy", "entropy", "H = -sum p ln p of the prediction at the token: how open it is", "nats", True
+            "entropy", "entropy", "H = -sum p ln p of the prediction at the token: how open the choice is", "nats", True
         ),
-        AttributionTarget("surprisal", "surprisal", "-ln p of the token that came", "nats", True),
+        AttributionTarget("surprisal", "surprisal", "-ln p of the actual token", "nats", True),
         AttributionTarget(
             "kl",
             "KL(A||B)",
@@ -76,7 +76,7 @@ QUANTITIES: dict[str, AttributionTarget] = {
         AttributionTarget(
             "stop",
             "decision to end",
-            "the stop head's logit that the segment ends before the token; above 0 it does",
+            "the stop head's logit that the segment ends before the token; it ends above 0",
             "logit",
             segmented=True,
         ),
@@ -85,33 +85,33 @@ QUANTITIES: dict[str, AttributionTarget] = {
 
 
 def check_choice(what: str, name: str, known: Sequence[str] | dict[str, object]) -> None:
-    """Raise MicroStepError if a name is not one of a few."""
+    """Raise MicroStepError if a name is not one of the known ones."""
     if name not in known:
         raise MicroStepError(f"unknown {what} {name!r}; use one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """F at one token of one text, and the row of embeddings that is attributed. n positions are read."""
+    """F at one token of one text, and the row of n embeddings to which it is attributed."""
 
     quantity: AttributionTarget
     target: int  # t, index of the token among the encoded ones
-    lead: int  # positions before the first token: what the tokenizer puts there
-    inputs: Tensor  # [1, n, D] float32; of two models side by side, A's embeddings first
-    attributed: Bools  # [n] the position is attributed
+    lead: int  # positions that the tokenizer adds before the first token
+    inputs: Tensor  # [1, n, D] float32; two models side by side, A's embeddings first
+    attributed: Bools  # [n] whether a position is attributed
     score: Callable[[Tensor], Tensor]  # F: [R, n, D] -> [R] float32
     models: tuple[LoadedModel, ...]
 
     def baseline(self, name: Baseline) -> Tensor:
-        """[1, n, D] the row in which attributed positions hold a baseline.
+        """[1, n, D] the row in which all attributed positions hold the baseline embedding.
 
         Raises:
-            MicroStepError: no such baseline, or the model has neither a padding token nor an end.
+            MicroStepError: the baseline does not exist, or needs a padding or end token that the model lacks.
         """
         check_choice("baseline", name, list(BASELINES))
         vector = torch.cat([baseline_vector(loaded, name) for loaded in self.models])
-        there = torch.as_tensor(self.attributed, device=self.inputs.device)[None, :, None]
-        return torch.where(there, vector.to(self.inputs), self.inputs)
+        attributed = torch.as_tensor(self.attributed, device=self.inputs.device)[None, :, None]
+        return torch.where(attributed, vector.to(self.inputs), self.inputs)
 
     def value(self, row: Tensor) -> float:
         """F of one row [1, n, D]."""
@@ -120,7 +120,7 @@ class Problem:
 
 
 def baseline_vector(loaded: LoadedModel, name: Baseline) -> Tensor:
-    """[d] float32 the embedding that stands for "nothing"."""
+    """[d] float32 the embedding that replaces a removed token."""
     embed = loaded.model.get_input_embeddings()
     weight = embed.weight
     if name == "zero":
@@ -128,13 +128,15 @@ def baseline_vector(loaded: LoadedModel, name: Baseline) -> Tensor:
     with torch.no_grad():
         if name == "eos":
             known = (loaded.tokenizer.pad_token_id, loaded.tokenizer.eos_token_id)
-            at = next((int(i) for i in known if i is not None), None)
-            if at is None:
-                raise MicroStepError(f"{loaded.facts.name} has neither a padding token nor an end; choose mean or zero")
-            return cast(Tensor, embed(torch.tensor([at], device=weight.device)))[0].float()
-        every = torch.arange(weight.shape[0], device=weight.device)
-        sums = sum(embed(part).double().sum(0) for part in torch.split(every, _ROWS))
-        return (cast(Tensor, sums) / len(every)).float()
+            token = next((int(i) for i in known if i is not None), None)
+            if token is None:
+                raise MicroStepError(
+                    f"{loaded.facts.name} has neither a padding token nor an end token; choose mean or zero"
+                )
+            return cast(Tensor, embed(torch.tensor([token], device=weight.device)))[0].float()
+        ids = torch.arange(weight.shape[0], device=weight.device)
+        sums = sum(embed(part).double().sum(0) for part in torch.split(ids, _ROWS))
+        return (cast(Tensor, sums) / len(ids)).float()
 
 
 def problem(
@@ -143,14 +145,15 @@ def problem(
     """F at a token of a text.
 
     Args:
-        models: the model; for `kl` A and B. Of a micro_step model the base is read but where the quantity is its own.
+        models: the model; for `kl`, A and B. Of a micro_step model the base is used, except for its own quantities.
         encoded: N tokens, the same for all models.
         quantity: a name in `QUANTITIES`.
         target: t, the token at which F is read.
         starts: [N] where segments start, for quantities of a micro_step model.
 
     Raises:
-        MicroStepError: no such quantity or token, nothing stands before it, or the model does not have the quantity.
+        MicroStepError: the quantity or the token does not exist, no token comes before it, or the model does not have
+            the quantity.
         TooLarge, TextError: see `check_readable`.
     """
     check_choice("quantity", quantity, list(QUANTITIES))
@@ -160,28 +163,32 @@ def problem(
     lead = len(encoded.prefix)
     own = encoded.role[:target] != TEMPLATE
     if not own.any():
-        raise MicroStepError(f"nothing stands before token {target} that its {what.title} could come from")
+        raise MicroStepError(f"no token before token {target} can be attributed its {what.title}")
     if len(models) != 1 + what.pair:
-        raise MicroStepError(f"{what.title} is of {1 + what.pair} model{'s' * what.pair}, got {len(models)}")
-    held = int(quantity == "micro_confidence")  # the target is read too, since a segment's end is not known before it
-    ids = np.concatenate([np.asarray(encoded.prefix, dtype=np.int64), encoded.ids[: target + held]])
+        raise MicroStepError(f"{what.title} needs {1 + what.pair} model{'s' * what.pair}, got {len(models)}")
+    extra = int(
+        quantity == "micro_confidence"
+    )  # the target is read too, since only it shows that the segment continues
+    ids = np.concatenate([np.asarray(encoded.prefix, dtype=np.int64), encoded.ids[: target + extra]])
     for loaded in models:
         check_readable(loaded.model, [ids], len(ids))
     parts = [_embedded(loaded.model, ids) for loaded in models]
-    attributed = np.concatenate([np.zeros(lead, dtype=bool), own, np.zeros(held, dtype=bool)])
+    attributed = np.concatenate([np.zeros(lead, dtype=bool), own, np.zeros(extra, dtype=bool)])
     if what.segmented:
         score = _of_segments(models[0], encoded, what, target, starts, torch.as_tensor(ids)[None])
     else:
         for loaded, part in zip(models, parts, strict=True):
             _check_embeddings(loaded, ids, part)
         widths = [part.shape[-1] for part in parts]
-        every = [token_model(loaded.model) for loaded in models]
-        came = int(encoded.ids[target])
+        token_models = [token_model(loaded.model) for loaded in models]
+        actual = int(encoded.ids[target])
 
         def score(e: Tensor) -> Tensor:
-            logs = [_log_p(model, part) for model, part in zip(every, torch.split(e, widths, dim=-1), strict=True)]
+            logs = [
+                _log_p(model, part) for model, part in zip(token_models, torch.split(e, widths, dim=-1), strict=True)
+            ]
             if quantity == "surprisal":
-                return -logs[0][:, came]
+                return -logs[0][:, actual]
             if quantity == "entropy":
                 return -(logs[0].exp() * logs[0]).sum(-1)
             if logs[0].shape != logs[1].shape:
@@ -192,24 +199,24 @@ def problem(
 
 
 def eligible(encoded: EncodedText, quantity: str, starts: Bools | None, most: int | None) -> Bools:
-    """[N] tokens at which a quantity is defined.
+    """[N] whether a quantity is defined at each token.
 
     Args:
         encoded: N tokens.
         quantity: a name in `QUANTITIES`.
         starts: [N] where segments start, for quantities of a micro_step model.
-        most: M of that model.
+        most: the longest segment M of that model.
     """
     own = encoded.role != TEMPLATE
-    found: Bools = np.concatenate([[False], np.cumsum(own)[:-1] > 0])
+    defined: Bools = np.concatenate([[False], np.cumsum(own)[:-1] > 0])
     if starts is None or not QUANTITIES[quantity].segmented:
-        return found
+        return defined
     place = _slots(starts)
     if quantity == "micro_confidence":
-        return found & (place > 0)
+        return defined & (place > 0)
     before = np.concatenate([[0], place[:-1]])
-    found[: max(0, 2 - len(encoded.prefix))] = False  # the segment before is the row's first: none could end there
-    return found if most is None else found & (before < most - 1)
+    defined[: max(0, 2 - len(encoded.prefix))] = False  # no segment could end before these tokens
+    return defined if most is None else defined & (before < most - 1)
 
 
 def _slots(starts: Bools) -> NDArray[np.int64]:
@@ -232,7 +239,7 @@ def _last_state(model: PreTrainedModel, e: Tensor) -> Tensor:
 
 
 def _log_p(model: PreTrainedModel, e: Tensor) -> Tensor:
-    """[R, V] log-probabilities of what follows rows of embeddings, in float32."""
+    """[R, V] log-probabilities of the next token after rows of embeddings, in float32."""
     return _log_softmax(logits_of(model, _last_state(model, e.to(model.device)))).to(e.device)
 
 
@@ -241,7 +248,7 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 def _check_embeddings(loaded: LoadedModel, ids: NDArray[np.int64], e: Tensor) -> None:
-    """Raise ModelError if a model reads more than these embeddings: then they are not all that it depends on."""
+    """Raise ModelError if a model has no gradient, or depends on more than its token embeddings."""
     if why := once(loaded.model, "gradient", lambda: _no_gradient(loaded.model)):
         raise ModelError(f"{family_of(loaded.model)} gives no gradient with respect to its embeddings: {why}")
     with torch.no_grad():
@@ -253,7 +260,7 @@ def _check_embeddings(loaded: LoadedModel, ids: NDArray[np.int64], e: Tensor) ->
 
 
 def _no_gradient(model: PreTrainedModel) -> str | None:
-    """What keeps a model's last state from having a gradient; None where it has one."""
+    """Why a model's last state has no gradient; None if it has one."""
     with torch.no_grad():
         e = model.get_input_embeddings()(some_ids(model))
     try:
@@ -268,9 +275,9 @@ def _no_gradient(model: PreTrainedModel) -> str | None:
 def _of_segments(
     loaded: LoadedModel, encoded: EncodedText, what: AttributionTarget, target: int, starts: Bools | None, ids: Tensor
 ) -> Callable[[Tensor], Tensor]:
-    """F of a micro_step model's own quantities."""
+    """F for a micro_step model's own quantities."""
     if loaded.model.config.model_type != "micro_step":
-        raise MicroStepError(f"{what.title} is of a micro_step model, and {loaded.facts.name} is none")
+        raise MicroStepError(f"{what.title} needs a micro_step model, and {loaded.facts.name} is none")
     model = cast("MicroStepForCausalLM", loaded.model)
     if starts is None or starts.shape != (len(encoded),):
         raise MicroStepError(f"{what.title} needs the segments of all {len(encoded)} tokens")
@@ -286,7 +293,7 @@ def _of_segments(
     segments, ids = torch.as_tensor(whole, device=model.device)[None], ids.to(model.device)
 
     def unmerged(e: Tensor) -> Tensor:
-        """[R, d] the micro decoder's state before the target, where the base reads single tokens."""
+        """[R, d] the micro decoder's state before the target if the base reads single tokens."""
         n = opened
         mask = torch.ones(e.shape[0], n, dtype=torch.long, device=e.device)
         macro = model.macro(e[:, :n], mask, torch.arange(n, device=e.device).expand(e.shape[0], -1))
@@ -309,7 +316,7 @@ def _of_segments(
 
 def _why_not(encoded: EncodedText, what: AttributionTarget, target: int, most: int) -> str:
     if what.name == "micro_confidence":
-        return f"token {target} starts a segment: the base predicts it; choose one inside a segment"
+        return f"token {target} starts a segment, so the base predicts it; choose a token inside a segment"
     if target < 2 - len(encoded.prefix):
         return f"no segment could end before token {target}: choose a later one"
-    return f"the segment before token {target} is full ({most} tokens): it ends in any case; choose another token"
+    return f"the segment before token {target} is full ({most} tokens) and ends in any case; choose another token"

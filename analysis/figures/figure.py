@@ -1,4 +1,4 @@
-"""What every figure takes and gives. A figure is drawn from a comparison, computes no score, and carries its data."""
+"""The one type of all figures: a title, a caption, a plotly figure and the numbers behind it, both made lazily."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.errors import MicroStepError
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with its words and its numbers."""
+    """A figure with its title, caption and data. It is drawn from a result and computes no score."""
 
     name: str
     title: str
@@ -25,12 +25,12 @@ class Figure:
 
     @cached_property
     def data(self) -> pd.DataFrame:
-        """The numbers behind the figure, tabulated when they are first asked for."""
+        """The numbers behind the figure, tabulated on first use."""
         return self.tabulate()
 
     @cached_property
     def figure(self) -> go.Figure:
-        """The plotly figure, drawn when it is first looked at: a page may show its data another way."""
+        """The plotly figure, drawn on first use: a page may show only the data."""
         return self.make()
 
 
@@ -41,13 +41,13 @@ def check_figure(name: str, figures: Collection[str]) -> None:
 
 
 def visible(text: str, longest: int = 40) -> str:
-    """Text on one line, with marks for white space and codes for what cannot be seen."""
+    """Text on one line, with marks for white space and codes for invisible characters."""
     short = text if len(text) <= longest else text[: longest - 1] + "…"
     return "".join(_MARKS.get(c, c if c.isprintable() else f"\\u{ord(c):04x}") for c in short)
 
 
 def safe(text: str, longest: int = 40) -> str:
-    """The same for plotly's labels and hover boxes, which read HTML."""
+    """Like `visible`, for plotly's labels and hover boxes, which read HTML."""
     return html.escape(visible(text, longest), quote=False)
 
 

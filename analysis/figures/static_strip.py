@@ -1,7 +1,7 @@
-"""A text as a still picture, row under row, for export: the app has a component that scrolls and answers.
+"""Draws the token strip as a static picture for export; the app has an interactive component instead.
 
-A heat map of characters, the text on it, and the ends of tokens or segments as gaps. A character is what a reader calls
-one (a grapheme cluster): a letter with its marks, or an emoji of several code points, is drawn once, in one place.
+The picture is a heat map of characters with the text on it; gaps mark the ends of tokens or segments. A character is
+a grapheme cluster: a letter with its marks, or an emoji of several code points, is drawn once, in one place.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SOFT, colorscale, st
 from analysis.view import Theme
 
 WIDTH = 92  # columns of a line
-LONGEST = 4000  # characters in the picture; more would not be legible
+LONGEST = 4000  # characters in the picture; more would not be readable
 ROW_PIXELS = 22
 _CLUSTER = regex.compile(r"\X")
 _EMOJI = regex.compile(r"\p{Emoji_Presentation}|\ufe0f")
-INVERSE = {"light": 0.8, "dark": 0.6}  # shades on which ink of the ground's colour reads better
+INVERSE = {"light": 0.8, "dark": 0.6}  # above this shade, text in the background's colour is more readable
 
 
 @dataclass(frozen=True)
 class StillRow:
-    """N tokens and their colour."""
+    """N tokens and their colours."""
 
     start: NDArray[np.int32]  # [N] characters [start, end); -1 is left out
     end: NDArray[np.int32]  # [N]
     shade: NDArray[np.floating]  # [N] 0 to 1; NaN has no colour
-    hover: Callable[[int], str]  # what stands on a token, ready for HTML
-    begins: NDArray[np.bool_] | None = None  # [N] tokens with a gap before them; all if None
+    hover: Callable[[int], str]  # the hover text of a token, as HTML
+    begins: NDArray[np.bool_] | None = None  # [N] whether a gap stands before a token; before all if None
 
 
 def around(text: str, pinned: int | None) -> list[tuple[int, int]]:
-    """The lines of a text, or of LONGEST characters of it around the pinned one."""
+    """The lines of a text, or of LONGEST characters around the pinned one."""
     begin = max(0, min((pinned or 0) - LONGEST // 2, len(text) - LONGEST))
     return wrap(text, begin, min(len(text), begin + LONGEST))
 
 
 def wrap(text: str, begin: int, end: int) -> list[tuple[int, int]]:
-    """Characters [start, stop) of each line: up to WIDTH columns, broken after a space where there is one."""
+    """Characters [start, stop) of each line: up to WIDTH columns, broken after a space if there is one."""
     lines = []
-    first, column, fold = begin, 0, begin  # of the line: its start, the columns used, where it may be broken
+    first, column, fold = begin, 0, begin  # start of the line, columns used, where the line may be broken
     for each in _clusters(text, begin, end):
         if column + each.columns > WIDTH and each.start > first:
             stop = fold if fold > first else each.start
@@ -65,11 +65,11 @@ def wrap(text: str, begin: int, end: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """What a reader calls a character: code points [start, end)."""
+    """A grapheme cluster, which readers call a character: code points [start, end)."""
 
     start: int
     end: int
-    columns: int  # that it takes in a fixed-width face
+    columns: int  # its width in a fixed-width font
     shown: str
 
 
@@ -82,9 +82,9 @@ def _clusters(text: str, begin: int, end: int) -> Iterator[_Cluster]:
 
 
 def _columns(shown: str) -> int:
-    """Columns that a character takes in a fixed-width face, with all that is joined to it.
+    """Width of a character in a fixed-width font, with all that is joined to it.
 
-    Of a joined emoji no fewer than it has parts: a face that does not know it shows these beside each other.
+    A joined emoji has at least as many columns as parts, since a font that lacks it shows the parts side by side.
     """
     parts = sum(unicodedata.category(point) not in ("Mn", "Me", "Cf") for point in shown)
     if _EMOJI.search(shown):
@@ -101,7 +101,7 @@ class _Box:
 
 
 class Page:
-    """Rows are added from the top; `figure` then draws them all in a handful of traces."""
+    """Collects rows from top to bottom; `figure` then draws all of them in a few traces."""
 
     def __init__(self, theme: Theme) -> None:
         self.theme: Theme = theme
@@ -114,10 +114,10 @@ class Page:
         self.cuts: list[tuple[float, float]] = []  # (x, y) where a cell begins
 
     def add_row(self, text: str, line: tuple[int, int], name: str, row: StillRow) -> None:
-        """One row of a line: a cell a token, the characters on it."""
+        """Add one row of a line: a cell for each token, and its characters."""
         (left, right), start, end, shade = line, row.start, row.end, row.shade
         column = _places(text, line)
-        tone = ["soft"] * (right - left)  # what has no colour: template, missing
+        tone = ["soft"] * (right - left)  # tokens without a colour: template or missing
         for i in np.flatnonzero((start < right) & (end > left) & (start >= 0)).tolist():
             a, b = max(int(start[i]), left) - left, min(int(end[i]), right) - left
             if start[i] >= left and (row.begins is None or row.begins[i]):
@@ -136,7 +136,7 @@ class Page:
         self.y += 1.0
 
     def add_bars(self, text: str, line: tuple[int, int], spans: Iterable[tuple[int, int, float]]) -> None:
-        """Thin bars under a row: characters [start, end) and a height from -1 to 1, up is orange."""
+        """Add thin bars under a row: characters [start, end) and a height from -1 to 1; up is orange."""
         (left, right), column = line, _places(text, line)
         for a, b, size in spans:
             if a >= right or b <= left:
@@ -148,15 +148,15 @@ class Page:
         self.y += 0.6
 
     def gap(self) -> None:
-        """Space before the next line."""
+        """Add space before the next line."""
         self.y += 0.6
 
     def figure(self, legend: str, margin: int = 3) -> go.Figure:
-        """Draw what was added.
+        """Draw the rows.
 
         Args:
-            legend: stands below.
-            margin: columns that the rows' names take.
+            legend: text below the rows.
+            margin: columns for the names of the rows.
         """
         theme = self.theme
         scale = {"color": self.shades, "colorscale": colorscale(theme), "cmin": 0, "cmax": 1, "line": {"width": 0}}
@@ -193,7 +193,7 @@ class Page:
 
 
 def _places(text: str, line: tuple[int, int]) -> list[float]:
-    """Left edge, in columns, of each code point of a line, and the end of the last; those of one character share it."""
+    """Left edge, in columns, of each code point of a line, and the end of the last one."""
     places = [0.0]
     for each in _clusters(text, *line):
         left, count = places[-1], each.end - each.start

@@ -1,4 +1,4 @@
-"""A table as a picture, for exports: the app shows tables that can be sorted and searched."""
+"""Draws a table as a picture for export; the app shows tables that can be sorted and searched."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from analysis.figures.theme import CARD, INK, LINE, styled
 from analysis.score_registry import significant
 from analysis.view import Theme
 
-ROW, WIDE = 26, 8  # height of a line of a table, width of a character
+ROW, WIDE = 26, 8  # pixels: height of a table line, width of a character
 LONGEST_CELL = 60
 
 
 def table_figure(table: pd.DataFrame, theme: Theme) -> go.Figure:
-    """Every row of a table, cells cut where they are long."""
+    """All rows of a table; long cells are cut."""
     ground, line = CARD[theme], LINE[theme]
     look = {"fill": {"color": ground}, "line": {"color": line}, "align": "left", "height": ROW}
     ink = {"color": INK[theme]}
@@ -26,7 +26,7 @@ def table_figure(table: pd.DataFrame, theme: Theme) -> go.Figure:
         )
     )
     width = max(900, 110 * len(table.columns))
-    fits = max(1, round((width / max(1, len(table.columns)) - 16) / WIDE))  # characters of a line in a cell
+    fits = max(1, round((width / max(1, len(table.columns)) - 16) / WIDE))  # characters in a line of a cell
     lines = [max(-(-len(_cell(value)) // fits) for value in row) for row in table.itertuples(index=False)]
     figure = styled(figure, theme, 40 + ROW * (2 + sum(max(1, count) for count in lines)))
     figure.update_layout(margin={"l": 12, "r": 12, "t": 12, "b": 12}, width=width)

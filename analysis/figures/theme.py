@@ -1,7 +1,7 @@
-"""The colours of every figure and of the token strip, and nothing else.
+"""The colours of all figures and of the token strip, and the common layout of figures.
 
-One sequential scale for "how much" and one diverging pair for "A or B", "more or less". Both are readable with the
-common forms of colour blindness (orange against blue) and in grey print (lightness is monotone).
+A sequential scale shows amounts, and a diverging pair shows A or B, more or less. Both are readable with the common
+forms of colour blindness (orange and blue) and in grey print (lightness is monotone).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SEQUENTIAL_DARK: tuple[RGB, ...] = ((27, 30, 34), (76, 58, 36), (158, 88, 30), (
 ORANGE = {"light": "#c2410c", "dark": "#fb923c"}  # model A; "more"
 BLUE = {"light": "#1d4ed8", "dark": "#60a5fa"}  # model B; "less"
 
-# Strategies, which have no order and are many: hues that stay apart with colour-blind eyes (after Okabe and Ito).
+# For strategies, which are many and have no order: hues that colour-blind readers can tell apart (after Okabe and Ito).
 SERIES = {
     "light": ("#0072b2", "#c2410c", "#00805c", "#a8457f", "#7a6000", "#3d8fc4", "#5d6066", "#6d3fa0"),
     "dark": ("#5bb5ec", "#fb923c", "#3ccf9f", "#e6a3c8", "#e3c04a", "#a6d8ff", "#b9bdc4", "#c39be0"),
@@ -30,13 +30,13 @@ CARD = {"light": "#ffffff", "dark": "#1b1e22"}
 
 
 def colorscale(theme: Theme) -> list[list[float | str]]:
-    """The sequential scale as plotly takes it."""
+    """The sequential scale in plotly's format."""
     ramp = SEQUENTIAL_LIGHT if theme == "light" else SEQUENTIAL_DARK
     return [[i / (len(ramp) - 1), f"rgb{color}"] for i, color in enumerate(ramp)]
 
 
 def styled(figure: go.Figure, theme: Theme, height: int) -> go.Figure:
-    """Give a figure the project's look: one face, quiet grid, card-coloured ground, no surprises on hover."""
+    """Give a figure the project's style: font, grid, background and hover labels."""
     axis = {"gridcolor": LINE[theme], "zerolinecolor": LINE[theme], "linecolor": LINE[theme], "automargin": True}
     figure.update_layout(
         height=height,

@@ -1,4 +1,4 @@
-"""The colours of attention weights: by their root, since most weights are small; fixed from 0 to 1, or from -1 to 1."""
+"""The colours of attention weights, by their square root since most weights are small; from 0 to 1, or -1 to 1."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Scale = list[list[float | str]]
 
 
 def sequential(theme: Theme, root: bool = True) -> Scale:
-    """Colours of values over their range, by the root of the value or evenly."""
+    """The sequential scale, by the square root of the value or evenly."""
     ramp = np.array(SEQUENTIAL_LIGHT if theme == "light" else SEQUENTIAL_DARK, dtype=float)
     return [[float(at**2 if root else at), _color(ramp, at)] for at in np.linspace(0, 1, STOPS + 1)]
 
 
 def diverging(theme: Theme, root: bool = True) -> Scale:
-    """Colours from "less" over the card's own to "more", by the root of the distance from the middle or evenly."""
+    """The diverging scale around the card's colour, by the square root of the distance from the middle or evenly."""
     ramp = np.array([_rgb(BLUE[theme]), _rgb(CARD[theme]), _rgb(ORANGE[theme])], dtype=float)
     places = np.linspace(-1, 1, 2 * STOPS + 1)
     moved = np.sign(places) * places**2 if root else places
@@ -28,7 +28,7 @@ def diverging(theme: Theme, root: bool = True) -> Scale:
 
 
 def bytes_of(weight: NDArray[np.floating], signed: bool) -> NDArray[np.uint8]:
-    """Weights as 1 to 255 by their root, NaN as 0: a quarter of what float32 takes on its way to the browser."""
+    """Weights as 1 to 255 by their square root, NaN as 0: a quarter of the bytes of float32 for the browser."""
     known = np.nan_to_num(weight)
     root = np.sign(known) * np.sqrt(np.clip(np.abs(known), 0, 1))
     step = 128 + 127 * root if signed else 1 + 254 * root
@@ -36,7 +36,7 @@ def bytes_of(weight: NDArray[np.floating], signed: bool) -> NDArray[np.uint8]:
 
 
 def byte_scale(theme: Theme, signed: bool) -> Scale:
-    """Colours of `bytes_of`; NaN has none."""
+    """The colour scale of `bytes_of`; NaN has no colour."""
     inner = diverging(theme, root=False) if signed else sequential(theme, root=False)
     nothing: Scale = [[0.0, "rgba(0,0,0,0)"], [0.9 / 255, "rgba(0,0,0,0)"]]
     return nothing + [[(1 + 254 * float(at)) / 255, color] for at, color in inner]

@@ -1,8 +1,8 @@
-"""Cells: the finest pieces of a text at whose ends both models have a token boundary.
+"""Aligns two tokenizations of a text in cells: the finest pieces of text at whose ends both have a token boundary.
 
-Two tokenizers cut one text differently; sums over cells can be compared all the same. Positions are characters of the
-document's own text, so that chat templates, which differ too, stay out of the comparison. Nothing is lost in them: a
-token of no character (the lone space that some tokenizers put before a text) counts with the character that follows.
+Two tokenizers split one text differently, but sums over cells can be compared. Positions are characters of the
+document's own text, so chat templates stay out of the comparison. No score is lost: a token without characters (the
+lone space that some tokenizers put before a text) counts with the next character.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from model.text.encoding import EncodedText
 
 @dataclass(frozen=True, repr=False)
 class Cells(ShortRepr):
-    """C cells that both models scored wholly, in the order of the text."""
+    """C cells in which both models scored every token, in the order of the text."""
 
     start: NDArray[np.int32]  # [C] characters [start, end) of the document's text
     end: NDArray[np.int32]  # [C]
     bytes: NDArray[np.int64]  # [C] length in UTF-8
     role: NDArray[np.str_]  # [C]
-    token_cell_a: NDArray[np.int64]  # [N_a] the cell of each of A's tokens; -1: in none
+    token_cell_a: NDArray[np.int64]  # [N_a] the cell of each of A's tokens; -1: in no cell
     token_cell_b: NDArray[np.int64]  # [N_b]
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ def _boundaries(n: int, tokens: EncodedText) -> NDArray[np.bool_]:
 
 
 def _usable(n: int, tokens: EncodedText, scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """[n] characters all of whose tokens are scored content."""
+    """[n] whether all tokens of a character are scored content."""
     covered, spoilt = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
     content, (first, last) = tokens.source_start >= 0, _reach(n, tokens)
     for change, chosen, start, end in (
@@ -111,14 +111,14 @@ def _usable(n: int, tokens: EncodedText, scored: NDArray[np.bool_]) -> NDArray[n
 
 def _token_cells(tokens: EncodedText, cell_of: NDArray[np.int64]) -> NDArray[np.int64]:
     start, end = _reach(len(cell_of) - 1, tokens)
-    found: NDArray[np.int64] = np.where(end > start, cell_of[start], -1)
-    return found
+    cells: NDArray[np.int64] = np.where(end > start, cell_of[start], -1)
+    return cells
 
 
 def _reach(n: int, tokens: EncodedText) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """[N] characters [start, end) that each token counts with: its own, or of a token of none the one that follows.
+    """[N] characters [start, end) that each token counts with: its own, or the next one if it has none.
 
-    After the last character it is the last. A token of the template keeps -1, -1.
+    At the end of the text the next character is the last one. A token of the template keeps -1, -1.
     """
     start, end = tokens.source_start, tokens.source_end
     bare = (start >= 0) & (end == start)

@@ -1,7 +1,7 @@
-"""Two models on one text: what one is sure of and the other is not.
+"""Scores one text under two models and aligns the scores.
 
-With one tokenizer, token by token, with divergences; with two, in cells at whose ends both have a token boundary.
-With chat templates, only the document's own characters are compared. What it amounts to is summary.py's business.
+With one tokenizer, scores are compared token by token, with divergences (KL, JS). With two tokenizers, they are
+compared in cells at whose ends both have a token boundary. Chat templates stay out of the comparison.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def compare(
     """Score one document under two models and align the scores.
 
     Raises:
-        TextError, TooLarge: see scoring.py.
+        TextError, TooLarge: as `encode_for` and `fit`.
     """
     encoded_a, cut_a = fit(a, encode_for(a, text, side="A"))
     encoded_b, cut_b = fit(b, encode_for(b, text, side="B"))
@@ -67,11 +67,11 @@ def compare_continuations(
     k: int = TOP_K,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Let each model continue the document and score its own continuation as it goes."""
+    """Let each model continue the document, and score its own continuation while it writes."""
     sides = []
     for loaded, begin, side in ((a, 0.0, "A"), (b, 0.5, "B")):
-        told = _part(progress, begin, 0.5)
-        sides.append(continued(loaded, text, max_new_tokens, sampling, k, told, side))
+        part = _part(progress, begin, 0.5)
+        sides.append(continued(loaded, text, max_new_tokens, sampling, k, part, side))
     return Comparison(text.document, sides[0], sides[1], cells=None, divergences=None)
 
 
@@ -84,12 +84,12 @@ def continued(
     progress: Progress | None = None,
     side: str = "",
 ) -> ScoredText:
-    """One model's continuation of a document, scored as it was written."""
+    """One model's continuation of a document, with the scores it had while writing."""
     if text.document.messages[-1].role == "assistant" and text.chat:
-        raise TextError("the conversation ends with an answer; leave it out to let the models write their own")
+        raise TextError("the conversation ends with an answer; remove it so that the models can write their own")
     prompt = encode_for(loaded, text, reply=True, side=side)
     count = iter(range(1, max_new_tokens + 1))
-    found = continue_text(
+    continuation = continue_text(
         loaded.model,
         prompt.ids,
         max_new_tokens,
@@ -100,11 +100,13 @@ def continued(
     )
     if progress:
         progress(1.0)
-    whole = encode_reply(prompt, found.ids, loaded.tokenizer)
-    written = f"{len(found.ids)} tokens"
-    ending = f"ended by itself after {written}, the end token among them" if found.ended else f"stopped after {written}"
+    whole = encode_reply(prompt, continuation.ids, loaded.tokenizer)
+    written = f"{len(continuation.ids)} tokens"
+    ending = (
+        f"ended by itself after {written}, end token included" if continuation.ended else f"stopped after {written}"
+    )
     notes = (*remarks(loaded, prompt, text.chat), ending)
-    return scored_text(loaded, whole, found.scores, notes, len(found.ids), found.ended)
+    return scored_text(loaded, whole, continuation.scores, notes, len(continuation.ids), continuation.ended)
 
 
 def _part(progress: Progress | None, begin: float, share: float) -> Progress | None:

@@ -1,4 +1,4 @@
-"""Figures of two models on one text: over position, one against the other, distribution, largest changes."""
+"""The figures of a comparison: token strip, curve over the text, scatter, distribution, largest changes."""
 
 from __future__ import annotations
 
@@ -69,16 +69,16 @@ def line(comparison: Comparison, view: View) -> Figure:
     figure.update_xaxes(title=bottom, row=2 if paired else 1, col=1)
     if view.pinned is not None:
         figure.add_vline(x=view.pinned + 0.5, line={"color": INK[view.theme], "width": 1, "dash": "dot"})
-    how = f"{view.shown.title.capitalize()} at each token " + ("of both models" if paired else "that a model wrote")
+    caption = f"{view.shown.title.capitalize()} at each token " + ("of both models" if paired else "that a model wrote")
     if paired:
-        how += (
-            f"; below, B minus A, {'summed' if view.shown.information else 'averaged'} over each common piece of text"
-            " (in the data, on the piece's first token)"
+        caption += (
+            f". Below: B minus A, {'summed' if view.shown.information else 'averaged'} over each common piece of text"
+            " (in the data, it stands at the piece's first token)"
         )
     return Figure(
         "line",
         "Over the text",
-        f"{how}.",
+        f"{caption}.",
         lambda: styled(figure, view.theme, 420 if paired else 300),
         lambda: data,
     )
@@ -127,7 +127,7 @@ def scatter(comparison: Comparison, view: View) -> Figure:
     return Figure(
         "scatter",
         "A against B",
-        "A dot for each common piece of text; orange where B is less sure. On the line both agree.",
+        "A dot for each common piece of text; orange if B is less sure. On the line, both agree.",
         lambda: styled(figure, view.theme, 380),
         lambda: cells,
     )
@@ -136,7 +136,7 @@ def scatter(comparison: Comparison, view: View) -> Figure:
 def distribution(comparison: Comparison, view: View) -> Figure:
     """Share of each model's tokens in bins of the score, up to the top of the fixed scale.
 
-    Of one text, only tokens of what both scored: where one model's context ends first, the rest is another text.
+    If both models read one text, only tokens in common cells count: one model's context may end before the other's.
     """
     paired = comparison.cells is not None
     top = view.shown.top(view.unit)
@@ -172,7 +172,7 @@ def distribution(comparison: Comparison, view: View) -> Figure:
         "distribution",
         "Distribution",
         f"Share of each model's tokens{', of the text that both scored,' if paired else ''} in {BINS} equal bins of "
-        f"{view.shown.title}; the last bin holds all above.",
+        f"{view.shown.title}; the last bin also holds all higher values.",
         lambda: styled(figure, view.theme, 380),
         lambda: pd.concat(rows, ignore_index=True),
     )
@@ -202,14 +202,15 @@ def changes(comparison: Comparison, view: View) -> Figure:
     return Figure(
         "changes",
         "What changed most",
-        f"The {len(data)} pieces of text whose {view.shown.title} differs most, B minus A; @ is the character.",
+        f"The {len(data)} pieces of text whose {view.shown.title} differs most, B minus A. The number after @ is the "
+        "character where a piece starts.",
         lambda: styled(figure, view.theme, 120 + 20 * len(data)),
         lambda: data,
     )
 
 
 def side_table(side: ScoredText, view: View) -> pd.DataFrame:
-    """One model's scored content (or, where it wrote, its own tokens), with `x`, the place in the figure."""
+    """One model's scored content (or the tokens that it wrote), with `x`, the place in the figure."""
     table = token_table(side, view.unit)
     table["start"], table["end"] = side.encoded.source_start, side.encoded.source_end
     if side.generated:
@@ -221,13 +222,13 @@ def side_table(side: ScoredText, view: View) -> pd.DataFrame:
 
 
 def token_cells(comparison: Comparison, side: str) -> NDArray[np.int64]:
-    """The cell of each token of a side, of one text that both read; -1: in none."""
+    """The cell of each token of a side if both models read one text; -1: in no cell."""
     assert comparison.cells is not None
     return comparison.cells.token_cell_a if side == "A" else comparison.cells.token_cell_b
 
 
 def _with_gap(table: pd.DataFrame, cells: pd.DataFrame, cell: NDArray[np.int64], view: View) -> pd.DataFrame:
-    """Each cell's difference on the first of its tokens, so that a column of one model sums to the difference."""
+    """Put each cell's difference at its first token, so that the column sums to the total difference."""
     name = f"{view.score}_difference"
     own = pd.Series(cell[table["position"]], index=table.index)
     gap = own.map(cells[name]).where(~own.duplicated())
@@ -235,7 +236,7 @@ def _with_gap(table: pd.DataFrame, cells: pd.DataFrame, cell: NDArray[np.int64],
 
 
 def _pinned_values(table: pd.DataFrame, view: View) -> list[float]:
-    """The scores of the tokens on the pinned character; none where each model wrote its own text."""
+    """The scores of the tokens at the pinned character; none if each model wrote its own text."""
     if view.pinned is None or (table["start"] < 0).any():
         return []
     return list(table.loc[(table["start"] <= view.pinned) & (view.pinned < table["end"]), view.score])
@@ -257,11 +258,11 @@ FIGURES: dict[str, Callable[[Comparison, View], Figure]] = {
     "distribution": distribution,
     "changes": changes,
 }
-PAIRED = ("scatter", "changes")  # need a text that both models read
+PAIRED = ("scatter", "changes")  # figures that need one text that both models read
 
 
 def check_name(name: str, paired: bool) -> None:
-    """Raise MicroStepError, before heavy work, if no figure has this name or it needs a text that both models read."""
+    """Raise MicroStepError, before heavy work, if the figure does not exist or needs a text that both models read."""
     check_figure(name, FIGURES)
     if name in PAIRED and not paired:
         raise MicroStepError(f"the figure {name!r} needs one text that both models read; continuations are two texts")
@@ -271,7 +272,7 @@ def draw(name: str, comparison: Comparison, view: View) -> Figure:
     """Draw a figure by name.
 
     Raises:
-        MicroStepError: no figure has this name, or it cannot be drawn of two continuations.
+        MicroStepError: no figure has this name, or it cannot be drawn for two continuations.
     """
     check_name(name, paired=comparison.cells is not None)
     return FIGURES[name](comparison, view)

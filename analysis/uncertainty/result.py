@@ -23,10 +23,10 @@ class ScoredText(ShortRepr):
     facts: ModelInfo
     encoded: EncodedText  # N tokens
     scores: TokenScores  # of the same N
-    strings: dict[int, str]  # what each of the top-k ids stands for
-    notes: tuple[str, ...] = field(default=())  # what a reader must know: truncation, missing template, ...
-    generated: int = 0  # how many of the last tokens the model wrote itself
-    ended: bool = False  # the last token ends the text: a choice that the model made, and no bytes of text
+    strings: dict[int, str]  # the text of each top-k id
+    notes: tuple[str, ...] = field(default=())  # caveats: truncation, a missing template, ...
+    generated: int = 0  # the number of tokens, at the end, that the model wrote itself
+    ended: bool = False  # the last token is the end token: it has scores, but no bytes of text
 
     def __post_init__(self) -> None:
         if len(self.encoded) != len(self.scores):
@@ -35,8 +35,8 @@ class ScoredText(ShortRepr):
     @property
     def content(self) -> NDArray[np.bool_]:
         """[N] scored tokens that are text, not template."""
-        found: NDArray[np.bool_] = (self.encoded.role != TEMPLATE) & ~self.scores.missing
-        return found
+        content: NDArray[np.bool_] = (self.encoded.role != TEMPLATE) & ~self.scores.missing
+        return content
 
     @property
     def own(self) -> NDArray[np.bool_]:
@@ -46,20 +46,20 @@ class ScoredText(ShortRepr):
 
 @dataclass(frozen=True, repr=False)
 class Comparison(ShortRepr):
-    """Two models' scores of one document, aligned. In a continuation each wrote its own text: no cells."""
+    """Two models' scores of one document, aligned. Continuations are two texts, so they have no cells."""
 
     document: Document
     a: ScoredText
     b: ScoredText
     cells: Cells | None  # None for continuations
-    divergences: Divergences | None  # [N], only where both read the same tokens of one vocabulary
+    divergences: Divergences | None  # [N] if both models read the same tokens of one vocabulary, else None
 
     @property
     def same_tokens(self) -> bool:
-        """Both models read the same ids, one by one."""
+        """Whether both models read the same token ids."""
         return np.array_equal(self.a.encoded.ids, self.b.encoded.ids) and same_tokenizer(self.a, self.b)
 
 
 def same_tokenizer(a: ScoredText | LoadedModel, b: ScoredText | LoadedModel) -> bool:
-    """Whether ids mean the same for both."""
+    """Whether both models have the same tokenizer."""
     return a.facts.tokenizer_hash == b.facts.tokenizer_hash

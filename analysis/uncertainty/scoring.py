@@ -1,6 +1,6 @@
-"""One model on one text: scores with all that is needed to read them, and as a table.
+"""Scores one text under one model.
 
-Knows what fits the model's context and the machine, and tells the reader what it left out.
+The text is cut to what the model's context and the machine's memory hold, and the notes say what was left out.
 """
 
 from __future__ import annotations
@@ -20,11 +20,22 @@ from model.text.document import TextInput
 from model.text.encoding import EncodedText, encode, token_strings
 
 TOP_K = 5
-LONGEST_TEXT = 20_000_000  # characters; tokenising more would hold up the machine before anything is known
+LONGEST_TEXT = 20_000_000  # characters; tokenising more would block the machine for long
 
 
 def encode_for(loaded: LoadedModel, text: TextInput, reply: bool = False, side: str = "") -> EncodedText:
-    """Tokenise for one model, `side` of those that are compared; refuse what is empty or far too long."""
+    """Tokenise a text for one model.
+
+    Args:
+        loaded: the model.
+        text: the text, with its chat template and BOS.
+        reply: whether the model's own reply follows.
+        side: which of the compared models it is, for messages.
+
+    Raises:
+        TextError: the text is empty, or cannot be tokenised.
+        TooLarge: the text is far too long.
+    """
     if not any(message.content or message.extra for message in text.document.messages):
         raise TextError("the text is empty; type or choose one")
     if len(text.document.text) > LONGEST_TEXT:
@@ -37,7 +48,7 @@ def encode_for(loaded: LoadedModel, text: TextInput, reply: bool = False, side: 
 
 
 def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[str, ...]]:
-    """Cut a text to what the model's context and the machine's memory hold, and say so.
+    """Cut a text to what the model's context and the machine's memory hold; returns it with notes on what was cut.
 
     Raises:
         TooLarge: not even one token fits.
@@ -61,7 +72,7 @@ def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[s
 
 
 def cost_of(loaded: LoadedModel, n_tokens: int) -> MemoryEstimate:
-    """What scoring a text of that length takes."""
+    """The memory that scoring a text of this length takes."""
     return estimate_memory(loaded, n_tokens, chunk=chunk_positions(loaded.facts.vocab_size))
 
 
@@ -90,11 +101,11 @@ def score_limited(
     k: int = TOP_K,
     progress: Progress | None = None,
 ) -> ScoredText:
-    """Score a document whose tokens see at most `window` tokens of history; the notes say how it was limited."""
+    """Score a document with at most `window` tokens of history; the notes say how the history was limited."""
     encoded, cut = fit(loaded, encode_for(loaded, text))
-    found = limited_history(loaded.model, encoded.ids, window, method, stride, encoded.prefix, k, progress)
-    notes = (f"limited history, {found.meaning}", *remarks(loaded, encoded, text.chat), *cut)
-    return scored_text(loaded, encoded, found.scores, notes)
+    limited = limited_history(loaded.model, encoded.ids, window, method, stride, encoded.prefix, k, progress)
+    notes = (f"limited history, {limited.meaning}", *remarks(loaded, encoded, text.chat), *cut)
+    return scored_text(loaded, encoded, limited.scores, notes)
 
 
 def scored_text(
@@ -105,7 +116,7 @@ def scored_text(
     generated: int = 0,
     ended: bool = False,
 ) -> ScoredText:
-    """Put scores together with what their top-k ids stand for."""
+    """Scores together with the texts of their top-k ids."""
     notes = (*notes, *impossible(scores.surprisal))
     ids = np.unique(scores.topk_ids[scores.topk_ids >= 0])
     strings = dict(zip(ids.tolist(), token_strings(loaded.tokenizer, ids), strict=True))
@@ -113,11 +124,11 @@ def scored_text(
 
 
 def impossible(surprisal: NDArray[np.float32]) -> tuple[str, ...]:
-    """What must be said where tokens came that the model had ruled out: a logit of minus infinity is legal."""
+    """A note if the text has tokens of probability 0, which a logit of minus infinity gives."""
     count = int(np.isinf(surprisal).sum())
     if not count:
         return ()
     return (
-        f"{count:,} of {len(surprisal):,} tokens came although the model gave them probability 0: their surprisal is"
-        " infinite, and so is every mean of it, and bits per byte",
+        f"the model gave probability 0 to {count:,} of {len(surprisal):,} tokens: their surprisal is infinite, and so"
+        " are its mean and bits per byte",
     )

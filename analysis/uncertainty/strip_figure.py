@@ -1,4 +1,4 @@
-"""The interlinear strip of two models as a still picture."""
+"""The token strip of two models as a static picture."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Side = tuple[str, ScoredText]
 
 
 def role_cells(comparison: Comparison, view: View) -> pd.DataFrame:
-    """The cells of the role that is looked at; their index is the cell's number."""
+    """The cells of the role that is shown; the index is the number of the cell."""
     cells = cell_table(comparison, view.unit)
     return cells if view.role == "all" else cells[cells["role"] == view.role]
 
 
 def strip(comparison: Comparison, view: View) -> Figure:
-    """Both models' rows under each other, aligned by character; two continuations one after the other."""
+    """The rows of both models, one below the other and aligned by character; two continuations one after the other."""
     sides: list[Side] = [("A", comparison.a), ("B", comparison.b)]
 
     def table() -> pd.DataFrame:
@@ -33,15 +33,15 @@ def strip(comparison: Comparison, view: View) -> Figure:
             )
             for name, side in sides
         ]
-        found = pd.concat(tables, ignore_index=True)
-        return found if view.role == "all" else found[found["role"] == view.role].reset_index(drop=True)
+        tokens = pd.concat(tables, ignore_index=True)
+        return tokens if view.role == "all" else tokens[tokens["role"] == view.role].reset_index(drop=True)
 
     aligned = comparison.cells is not None
     return Figure(
         "strip",
         "Token by token",
         f"{view.shown.title.capitalize()} at each token, on one scale for both models; "
-        + ("the bars show B minus A." if aligned else "each wrote its own text."),
+        + ("the bars show B minus A." if aligned else "each model wrote its own text."),
         lambda: _draw(comparison, sides, view),
         table,
     )
@@ -72,7 +72,7 @@ def _draw(comparison: Comparison, sides: list[Side], view: View) -> go.Figure:
 
 
 def still_row(scored: ScoredText, view: View, own_text: bool) -> StillRow:
-    """One model's tokens; their places are in the text that it read itself, or in the document's."""
+    """One model's tokens, placed in the text that it read or in the document's text."""
     encoded = scored.encoded
     shown = view.shown.values(getattr(scored.scores, view.score), view.unit)
     if view.role != "all":
@@ -87,7 +87,7 @@ def still_row(scored: ScoredText, view: View, own_text: bool) -> StillRow:
 
 
 def legend(view: View) -> str:
-    """What the colours of a strip mean."""
+    """The legend of a strip's colours."""
     score, unit = view.shown, view.unit
     low, high = f"0: {score.low}", f"{significant(score.top(unit))} {score.unit(unit)} or more: {score.high}"
     order = f"{high}, {low}" if score.falls else f"{low}, {high}"

@@ -1,8 +1,8 @@
-"""The figures that answer "which model is less sure, and by how much?", each with its interval.
+"""The numbers that answer "which model is less sure, and by how much?", each with its interval.
 
-Means are taken over what both models scored (or, of continuations, over what each wrote). Entropies per token can be
-compared only where the tokens are the same: of two tokenizers, the one that cuts finer has less entropy at each token.
-There the difference is taken per byte of text.
+Means are taken over what both models scored; for continuations, over what each wrote. Entropies per token can be
+compared only if the tokens are the same, since a tokenizer with smaller tokens has less entropy at each. Otherwise the
+difference is taken per byte of text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from analysis.uncertainty.result import Comparison, ScoredText
 
 @dataclass(frozen=True)
 class Contrast:
-    """One figure of both models, and how far apart they are."""
+    """One number of both models, and their difference."""
 
     a: float
     b: float
@@ -29,31 +29,31 @@ class Contrast:
 
 @dataclass(frozen=True)
 class ComparisonSummary:
-    """The figures of a comparison, for one role or for all."""
+    """The numbers of a comparison, for one role or for all."""
 
     unit: Unit  # of the entropies
-    role: str  # "all", or the role that the figures are restricted to
+    role: str  # "all", or the one role that counts
     same_tokens: bool  # one tokenizer: a token of A is a token of B
-    paired: bool  # one text that both read; False for continuations
+    paired: bool  # both models read the same text; False for continuations
     tokens_a: int
     tokens_b: int
-    bytes_a: int  # UTF-8 bytes of the scored text: the same for both, but for continuations
+    bytes_a: int  # UTF-8 bytes of the scored text; different from B's only for continuations
     bytes_b: int
     entropy: Contrast  # mean per token
     entropy_per_byte: Contrast
     confidence: Contrast  # mean per token
-    bits_per_byte: Contrast  # surprisal, always in bits; NaN for continuations, which have no text in common
+    bits_per_byte: Contrast  # surprisal, always in bits; NaN for continuations, which share no text
 
     @property
     def per(self) -> Literal["token", "byte"]:
-        """What the difference in entropy is taken over."""
+        """Whether the difference in entropy is per token or per byte."""
         return "byte" if self.paired and not self.same_tokens else "token"
 
     @property
     def difference(self) -> Estimate:
-        """B - A in entropy: per byte of a text that two tokenizers cut differently, else per token.
+        """B - A in entropy: per byte if two tokenizers split the text, else per token.
 
-        Of continuations, which are different texts, a model's own tokens are the choices that it made.
+        For continuations, which are different texts, it is per token that a model wrote.
         """
         return self.entropy_per_byte.gap if self.per == "byte" else self.entropy.gap
 
@@ -62,20 +62,20 @@ class ComparisonSummary:
         """The interval of the difference in words, or why there is none."""
         if self.difference.known:
             return f"95% interval {self.difference.ends()}"
-        return "no interval: nothing differs" if self.difference.mean == 0 else "no interval: too few tokens"
+        return "no interval: there is no difference" if self.difference.mean == 0 else "no interval: too few tokens"
 
     @property
     def finding(self) -> str:
         """One sentence that states what was found."""
         if not self.tokens_a or not self.tokens_b:
-            return "There is nothing that both models scored."
+            return "Both models scored no common text."
         gap = self.difference
         tokens = f"{self.tokens_a:,}" if self.tokens_a == self.tokens_b else f"{self.tokens_a:,} and {self.tokens_b:,}"
         tokens += " tokens" if self.same_tokens or self.paired else " tokens of different lengths"
         sign = "+" if gap.mean > 0 else ""
         size = f"{sign}{significant(gap.mean)} {self.unit} of entropy per {self.per} ({self.interval}, {tokens})"
         if not gap.known and gap.mean != 0:
-            return f"Too few tokens to say which is surer: B minus A is {size}."
+            return f"Too few tokens to say which model is more sure: B minus A is {size}."
         if not gap.clear:
             return f"No clear difference: B minus A is {size}."
         return f"B is {'less' if gap.mean > 0 else 'more'} sure than A: {size}."
@@ -83,7 +83,7 @@ class ComparisonSummary:
 
 @dataclass(frozen=True)
 class _PairSums:
-    """One model's sums over n units: common pieces of text, or its own tokens."""
+    """One model's sums over n units, which are cells, or the tokens that it wrote."""
 
     entropy: NDArray[np.float64]  # [n] nats
     confidence: NDArray[np.float64]  # [n]
@@ -93,7 +93,7 @@ class _PairSums:
 
 
 def summarise(comparison: Comparison, unit: Unit = "nats", role: str = "all") -> ComparisonSummary:
-    """Means over what both models scored (or, in a continuation, over what each wrote), with their intervals."""
+    """Means over what both models scored (for continuations, over what each wrote), with their intervals."""
     paired = comparison.cells is not None
     a, b = _sums(comparison, role)
     per = PER_NAT[unit]
@@ -146,7 +146,7 @@ def _sums(comparison: Comparison, role: str) -> tuple[_PairSums, _PairSums]:
 def _own(side: ScoredText) -> _PairSums:
     """The tokens that a model wrote, each a unit; a split character counts where it starts.
 
-    The end token is a choice like every other and counts as a token, but its spelling is no text and counts no bytes.
+    The end token is a choice like any other, so it counts as a token; it is no text, so it counts no bytes.
     """
     own, encoded = side.own, side.encoded
     reach = np.concatenate([[0], np.cumsum([len(character.encode("utf-8")) for character in encoded.text])])

@@ -13,10 +13,10 @@ from model.errors import TextError
 
 
 def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:
-    """A row a token: position, token_id, token, start, end, role and the scores.
+    """A row for each token: position, token_id, token, start, end, role, the scores, and the unit.
 
-    `start` and `end` are characters of what the model read (`scored.encoded.text`). Entropy and surprisal are in
-    `unit`, which stands last. A missing score is NaN, a missing rank NA.
+    `start` and `end` are characters of the text that the model read (`scored.encoded.text`). Entropy and surprisal are
+    in `unit`. A missing score is NaN, a missing rank NA.
     """
     encoded, scores = scored.encoded, scored.scores
     rank = pd.array(scores.rank, dtype="Int64")
@@ -40,14 +40,17 @@ def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:
 
 
 def cell_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
-    """A row a cell: characters, text, role, and for each model the tokens and scores in it.
+    """A row for each cell: characters, text, role, and each model's tokens and scores in it.
 
     Entropy and surprisal are sums over the cell's tokens, in `unit`; confidence and margin are means; differences are
-    B - A. With one tokenizer a cell is a token (but for characters split over tokens), and divergences stand beside.
+    B - A. With one tokenizer a cell is a token (except for characters split over tokens), and has divergences too.
+
+    Raises:
+        TextError: two continuations have no cells.
     """
     cells = comparison.cells
     if cells is None:
-        raise TextError("two continuations are different texts and cannot be aligned")
+        raise TextError("two continuations are different texts, so they cannot be aligned")
     text = comparison.document.text
     table: dict[str, object] = {
         "start": cells.start,
@@ -75,11 +78,11 @@ def cell_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
 
 
 def summary_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
-    """One row for all roles and one for each: means, differences B - A and their 95% intervals."""
+    """A row for all roles and one for each: means, differences B - A, and their 95% intervals."""
     roles = ["all"]
     if comparison.cells is not None:
-        found = sorted(set(comparison.cells.role.tolist()))
-        roles += found if len(found) > 1 else []
+        present = sorted(set(comparison.cells.role.tolist()))
+        roles += present if len(present) > 1 else []
     rows = []
     for role in roles:
         summary = summarise(comparison, unit, role)

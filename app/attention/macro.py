@@ -11,11 +11,11 @@ import streamlit as st
 
 from analysis.attention.figures import draw
 from analysis.attention.overview import Overview
-from analysis.attention.overview_figures import statistic_table
 from analysis.attention.provenance import origin
 from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
 from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, check_comparable, rows_at
 from analysis.attention.statistics import STATISTICS
+from analysis.attention.tables import statistic_table
 from analysis.score_registry import significant
 from analysis.segmentation.segmented_text import MemoCache
 from app.attention import controls

@@ -186,6 +186,6 @@ def test_units_are_documents_or_windows_of_one_or_runs_of_many():
     assert (novel.count, novel.kind, novel.in_order) == (27, "windows", True)
     large = Units.of(np.arange(2 * MOST_UNITS + 1))
     assert large.kind == "runs of 3 documents" and large.count == -(-(2 * MOST_UNITS + 1) // 3)
-    assert Units.of(np.repeat([0, 1], 40)).meaning == "no intervals: 2 documents are too few for them"
+    assert Units.of(np.repeat([0, 1], 40)).meaning == "no intervals: 2 documents are too few"
     assert few.meaning == "95% intervals by Student's t over 3 documents"
     assert few.left_out(np.array([1, 2, 4])).tolist() == [7, 6, 5, 3]

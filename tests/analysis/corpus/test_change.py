@@ -75,7 +75,7 @@ def test_the_interval_is_of_pairs(stores: dict[str, Path]) -> None:
 def test_two_documents_claim_nothing() -> None:
     """Differences used to be called clear from two documents on: in half of the cases where there was none."""
     units = Units.of(np.array([0, 1]))
-    assert units.meaning == "no intervals: 2 documents are too few for them"
+    assert units.meaning == "no intervals: 2 documents are too few"
 
 
 def test_other_tokens_are_refused(stores: dict[str, Path]) -> None:
