@@ -1,4 +1,4 @@
-"""Figures of a generation: the answer in segments, over time, and how its segments ended."""
+"""The figures of a generation: the answer in segments, its timeline, and how segments ended."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from analysis.generation.tables import answer_table, segment_table, timeline_tab
 from analysis.score_registry import significant
 from model.decoding.stopping import REASONS
 
-MARGIN = 6  # columns of a row's name
-LEGEND = "Probability, pale to dark: 1: sure, 0: unsure. A gap starts a segment."
+MARGIN = 6  # columns for the names of rows
+LEGEND = "Probability, pale to dark: 1 (sure) to 0 (unsure). A gap starts a segment."
 
 
 def answer(generation: Generation, view: GenerationView) -> Figure:
     """Both answers, shaded by the probability of each token."""
     how = (
         honest(generation)
-        + "Each token is shaded by its probability under whoever wrote it; the numbers count macro steps."
+        + "Each token is shaded by its probability under the model that wrote it; numbers count macro steps."
     )
     if generation.base is not None:
-        same = "wrote the same" if generation.micro.text == generation.base.text else "wrote a text of its own"
+        same = "wrote the same" if generation.micro.text == generation.base.text else "wrote a different text"
         how += f" The base alone {same}."
     return Figure(
         "answer",
@@ -46,32 +46,31 @@ def timeline(generation: Generation, view: GenerationView) -> Figure:
     return Figure(
         "timeline",
         "Macro and micro steps",
-        f"{honest(generation)}Tokens written over {over}: a square is a macro step, written by the base, "
-        "a ring a micro step."
-        + (" Columns of seconds in the data differ between runs." if view.over == "time" else ""),
+        f"{honest(generation)}Tokens written over {over}. Square: a macro step, written by the base. Ring: a "
+        "micro step." + (" In the data, columns of seconds differ between runs." if view.over == "time" else ""),
         lambda: _draw_timeline(generation, view),
         lambda: timeline_table(generation),
     )
 
 
 def endings(generation: Generation, view: GenerationView) -> Figure:
-    """How many segments have how many tokens, by why they ended."""
+    """The number of segments by length and by reason for ending."""
     return Figure(
         "endings",
         "How segments ended",
-        f"{honest(generation)}Segments by their number of tokens, and why each ended.",
+        f"{honest(generation)}Segments by number of tokens, and why they ended.",
         lambda: _draw_endings(segment_table(generation), generation.how.max_segment_length, view),
         lambda: segment_table(generation),
     )
 
 
 def honest(generation: Generation) -> str:
-    """What stands before the words of every figure of a model that learned nothing."""
+    """The start of the caption for an untrained model."""
     return "Untrained modules. " if generation.untrained else ""
 
 
 def still_row(generation: Generation, answer: Answer, own: bool) -> StillRow:
-    """A row of tokens shaded by probability; with gaps between segments in the model's own."""
+    """A row of tokens shaded by probability, with gaps between the segments of the model's own answer."""
     segments, display = generation.segments, answer.display
     of = segments.of_token
     begins: NDArray[np.bool_] | None = None
@@ -161,7 +160,7 @@ def _at(view: GenerationView) -> str:
 
 
 def _places(generation: Generation, table: pd.DataFrame) -> list[list[object]]:
-    """Of each token: its place in the strip, its text, who wrote it."""
+    """For each token: its place in the strip, its text, and which model wrote it."""
     micro, base = generation.micro, generation.base
     shift = 0 if base is not None and base.text == micro.text else len(micro.text)
     found: list[list[object]] = []
@@ -174,7 +173,7 @@ def _places(generation: Generation, table: pd.DataFrame) -> list[list[object]]:
 
 
 def _pinned(generation: Generation, view: GenerationView, table: pd.DataFrame, over: str) -> list[tuple[float, int]]:
-    """Where the tokens on the pinned character stand in the figure."""
+    """The places in the figure of the tokens at the pinned character."""
     if view.pinned is None:
         return []
     micro, base = generation.micro, generation.base

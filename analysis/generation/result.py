@@ -1,7 +1,7 @@
-"""What a generation gives: the answer in segments, the base's own answer beside it, and the figures that follow.
+"""The result of a generation: the answer in segments, the base's own answer, and numbers computed from both.
 
-Everything is frozen arrays with their shapes; nothing here runs a model. Seconds are of one run on one machine, all
-else comes out the same again.
+All arrays are frozen, and nothing here runs a model. Seconds belong to one run on one machine; all else is the same in
+every run.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ BASE, DRAFT, MICRO = "base", "draft that the base confirmed", "micro decoder"
 
 @dataclass(frozen=True)
 class Decoding:
-    """How an answer is written; the base alone follows the same sampling."""
+    """How an answer is decoded. The base alone uses the same sampling."""
 
     rule: str = "confidence"  # a name in `model.decoding.stopping.RULES`
-    tau: float = 0.8  # above 1 the base alone writes
+    tau: float = 0.8  # above 1, the base alone writes
     max_segment_length: int = 4  # M
-    lossless: bool | None = None  # None: what the model was trained for
+    lossless: bool | None = None  # None: as the model was trained
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
-    repetition_penalty: float = 1.0  # 1 is none
+    repetition_penalty: float = 1.0  # 1 means none
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise MicroStepError(f"there is no stopping rule {self.rule!r}; there are {', '.join(RULES)}")
         if not (math.isfinite(self.tau) and self.tau >= 0):
-            raise MicroStepError(f"tau must be a number from 0 on, got {self.tau}")
+            raise MicroStepError(f"tau must be at least 0, got {self.tau}")
         if self.max_segment_length < 1 or self.max_new_tokens < 1:
             raise MicroStepError(
                 "segments and answers have at least one token, got"
@@ -50,25 +50,29 @@ class Decoding:
 
     @property
     def sampled(self) -> bool:
-        """Whether tokens are drawn at random."""
+        """Whether tokens are sampled at random."""
         return self.sampling.temperature > 0
 
 
 @dataclass(frozen=True, repr=False)
 class Answer(ShortRepr):
-    """T tokens that were written after a prompt, and where they stand in their own text."""
+    """T tokens written after a prompt, and their places in the text of the answer."""
 
     text: str
     ids: NDArray[np.int64]  # [T]
     start: NDArray[np.int32]  # [T] characters [start, end) of `text`
     end: NDArray[np.int32]  # [T]
-    probability: NDArray[np.float32]  # [T] under whoever wrote the token
-    nll: NDArray[np.float32]  # [T] nats, under the base reading the answer token by token; NaN in a stopped run
-    topk_ids: NDArray[np.int64]  # [T, k] likeliest tokens under whoever wrote the token
+    probability: NDArray[np.float32]  # [T] under the model that wrote the token
+    nll: NDArray[
+        np.float32
+    ]  # [T] nats, under the base that reads the answer token by token; NaN if the run was stopped
+    topk_ids: NDArray[np.int64]  # [T, k] likeliest tokens under the model that wrote the token
     topk_probability: NDArray[np.float32]  # [T, k]
-    seconds: NDArray[np.float64]  # [T] when the token was there, the prompt's time included
+    seconds: NDArray[np.float64]  # [T] when the token was written, including the time for the prompt
     total_seconds: float
-    rank: NDArray[np.int64] | None = None  # [T] under the base, as `nll`: 1 is its likeliest; None in a stopped run
+    rank: NDArray[np.int64] | None = (
+        None  # [T] rank under the base, 1 for its likeliest token; None if the run was stopped
+    )
 
     def __post_init__(self) -> None:
         one = ("ids", "start", "end", "probability", "nll", "seconds")
@@ -81,22 +85,22 @@ class Answer(ShortRepr):
 
     @property
     def display(self) -> list[str]:
-        """What to show for each token; a split character is shown whole on each of its tokens."""
+        """The text to show for each token; a split character is shown on each of its tokens."""
         return [self.text[a:b] for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens over wall-clock time, the prompt's included."""
+        """Tokens divided by wall-clock time, including the time for the prompt."""
         return len(self) / self.total_seconds if self.total_seconds > 0 else math.nan
 
     @property
     def likeliest(self) -> float:
-        """Share of tokens that are the base's likeliest after what stands before them; NaN where it is not known."""
+        """Share of tokens that the base finds likeliest at their place; NaN if unknown."""
         return float((self.rank == 1).mean()) if self.rank is not None and len(self) else math.nan
 
     @property
     def mean_nll(self) -> float:
-        """Nats a token under the base; NaN where it is not known."""
+        """Mean nats per token under the base; NaN if unknown."""
         return float(self.nll.mean()) if len(self) else math.nan
 
 
@@ -105,9 +109,9 @@ class GeneratedSegments(ShortRepr):
     """S segments of an answer of T tokens."""
 
     starts: NDArray[np.int32]  # [S] index of the first token
-    why: tuple[Why | None, ...]  # S, why the segment ended; None: it was being written when the run was stopped
-    refused_ids: NDArray[np.int64]  # [S] the token that was not kept; -1 where there was none
-    refused_probability: NDArray[np.float32]  # [S], NaN where there was none
+    why: tuple[Why | None, ...]  # S, why the segment ended; None if the run was stopped inside it
+    refused_ids: NDArray[np.int64]  # [S] the token that was refused; -1 if there was none
+    refused_probability: NDArray[np.float32]  # [S], NaN if there was none
     tokens: int  # T
 
     def __len__(self) -> int:
@@ -115,7 +119,7 @@ class GeneratedSegments(ShortRepr):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[S] tokens of each."""
+        """[S] the number of tokens of each segment."""
         return np.diff(np.append(self.starts, self.tokens)).astype(np.int64)
 
     @property
@@ -125,7 +129,7 @@ class GeneratedSegments(ShortRepr):
 
     @property
     def micro_position(self) -> NDArray[np.int64]:
-        """[T] each token's place in its segment; 0 is written by the base."""
+        """[T] the place of each token in its segment, from 0, which the base writes."""
         bounds = [*self.starts.tolist(), self.tokens]
         places = [np.arange(b - a) for a, b in pairwise(bounds)]
         return np.concatenate(places).astype(np.int64) if places else np.zeros(0, np.int64)
@@ -133,15 +137,15 @@ class GeneratedSegments(ShortRepr):
 
 @dataclass(frozen=True)
 class AnswerAgreement:
-    """How far an answer is the base's own."""
+    """How many tokens of an answer equal the base's."""
 
-    first: int | None  # index of the first token that differs; None: there is none
-    share: float  # of equal tokens at the same places; NaN with nothing to compare
-    tokens: int  # places that were compared
+    first: int | None  # index of the first different token; None if there is none
+    share: float  # share of equal tokens at the same places; NaN if nothing can be compared
+    tokens: int  # number of places compared
 
     @property
     def equal(self) -> bool:
-        """Token for token the same."""
+        """Whether all tokens are equal."""
         return self.first is None
 
 
@@ -149,65 +153,65 @@ class AnswerAgreement:
 class Generation(ShortRepr):
     """One prompt, answered by a micro_step model and by its base alone."""
 
-    facts: ModelInfo  # `micro_step` is always there
+    facts: ModelInfo  # `micro_step` is never None
     how: Decoding
     lossless: bool
     prompt: EncodedText
     micro: Answer
     segments: GeneratedSegments
-    base: Answer | None  # None in a run that was stopped before
+    base: Answer | None  # None if the run was stopped before it answered
     macro_steps: int  # passes of the base
-    micro_steps: int  # tokens that the micro decoder offered
-    drafted: int  # of these, shown to the base (lossless)
+    micro_steps: int  # tokens that the micro decoder proposed
+    drafted: int  # proposed tokens that the base checked (lossless)
     accepted: int
-    cache_slots: int  # that the base's cache held at the end; 0: not known, in a stopped run
-    strings: dict[int, str]  # what ids of the top-k and refused tokens stand for
+    cache_slots: int  # slots of the base's cache at the end; 0 if unknown, in a stopped run
+    strings: dict[int, str]  # the text of top-k and refused token ids
     notes: tuple[str, ...]
-    finished: bool  # False: the run was stopped, and this is what was written until then
+    finished: bool  # False if the run was stopped; this is what was written until then
 
     @property
     def untrained(self) -> bool:
-        """Whether the modules around the base are as they start."""
+        """Whether the modules around the base are untrained."""
         return self.facts.micro_step is not None and self.facts.micro_step.untrained
 
     @property
     def written_by(self) -> list[str]:
-        """T, who wrote each token."""
+        """[T] which model wrote each token."""
         other = DRAFT if self.lossless else MICRO
         return [BASE if place == 0 else other for place in self.segments.micro_position.tolist()]
 
     @property
     def passes_by_then(self) -> NDArray[np.int64]:
-        """[T] passes of the base when each token was there; in lossless decoding the next one confirms a draft."""
+        """[T] passes of the base by the time of each token; in lossless decoding the next pass confirms a draft."""
         segments = self.segments
         return segments.of_token + 1 + (self.lossless & (segments.micro_position > 0))
 
     @property
     def tokens_per_macro_step(self) -> float:
-        """New tokens over passes of the base."""
+        """New tokens divided by passes of the base."""
         return len(self.micro) / self.macro_steps if self.macro_steps else math.nan
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens that the slots of the base's cache stand for: the base alone would need a slot for each."""
+        """Tokens in the base's cache; the base alone would need a slot for each."""
         if self.lossless or not len(self.segments):
             return self.cache_slots
         before = len(self.prompt) + len(self.prompt.prefix)
-        return before + int(self.segments.starts[-1])  # the last segment is never read again
+        return before + int(self.segments.starts[-1])  # the last segment is never read
 
     @property
     def cache_saved(self) -> float:
-        """Share of the cache's slots that merging saved; NaN where it is not known."""
+        """Share of cache slots that merging saved; NaN if unknown."""
         return 1 - self.cache_slots / self.cached_tokens if self.cache_slots else math.nan
 
     @property
     def speed_ratio(self) -> float:
-        """Tokens per second over the base's own, in these two runs."""
+        """Tokens per second, divided by the base's own in these two runs."""
         return self.micro.tokens_per_second / self.base.tokens_per_second if self.base else math.nan
 
     @property
     def agreement(self) -> AnswerAgreement:
-        """With the base's own answer; of a stopped run, as far as both came; nothing where both were drawn."""
+        """Agreement with the base's own answer, as far as both were written; nothing if both were sampled."""
         if self.base is None or self.how.sampled:
             return AnswerAgreement(None, math.nan, 0)
         a, b = self.micro.ids, self.base.ids
@@ -219,5 +223,5 @@ class Generation(ShortRepr):
 
     @property
     def lossless_failed(self) -> bool:
-        """Whether greedy lossless decoding gave another text than the base, which it must not."""
+        """Whether greedy lossless decoding gave a different text than the base, which is an error."""
         return self.lossless and not self.how.sampled and self.base is not None and not self.agreement.equal

@@ -1,6 +1,6 @@
-"""One generation while it is made: a micro_step model writes, then its base alone, and whoever watches is told.
+"""Runs one generation: a micro_step model writes, then its base alone, and a callback can watch.
 
-Time that is spent watching is not counted, and each is warmed up before it is timed.
+Time spent in the callback is not counted, and each model is warmed up before it is timed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from model.hub.wrap_base import Wrapped
 from model.scoring.token_scores import score
 from model.text.encoding import EncodedText, encode_reply, token_strings
 
-Watch = Callable[["GenerationRun"], None]  # told after each segment and each token of the base; may raise to stop
-WARM_UP = 8  # last tokens of the prompt that are answered first, by as many, without a clock
+Watch = Callable[["GenerationRun"], None]  # called after each segment, and each token of the base; may raise to stop
+WARM_UP = 8  # the warm-up answers this many tokens of the prompt's end with as many tokens
 
 
 class GenerationRun:
-    """A generation while it is made: what is written so far, and how long it took without those who watch."""
+    """A generation in progress: what is written so far, and how long it took without the callback."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class GenerationRun:
         self.written: RowOutput | None = None
         self.base: list[int] = []
         self._base_seconds: list[float] = []
-        self._pauses: list[tuple[int, float]] = []  # tokens that were there, and seconds that were spent watching
+        self._pauses: list[tuple[int, float]] = []  # tokens written so far, and seconds spent in the callback
         self._slots = 0
         self._micro_total = self._base_total = self._shift = 0.0
         self._progress, self._watch = progress, watch
@@ -82,7 +82,7 @@ class GenerationRun:
         whole = time.perf_counter() - began
         self.written, self._slots = found.rows[0], found.cache_slots
         self._micro_total = whole - self._paused
-        self._shift = whole - found.total_seconds  # its own clock starts once the settings are made
+        self._shift = whole - found.total_seconds  # its own clock starts once the settings are ready
         self._tell(0.5)
 
     def write_base(self) -> None:
@@ -115,7 +115,7 @@ class GenerationRun:
             self._base_total = time.perf_counter() - began - (self._paused - away)
 
     def done(self, base: Answer | None = None) -> Generation:
-        """The whole answer, once both have written; `base` is its answer where it was had before."""
+        """The whole result, once both have written; `base` is its answer if it was known before."""
         found = self.so_far()
         micro = self._read(found.micro)
         if base is None:
@@ -124,7 +124,7 @@ class GenerationRun:
         return self._told(replace(found, micro=micro, base=base, finished=True))
 
     def so_far(self) -> Generation:
-        """What there is now, of a run that goes on: no strings of other tokens yet."""
+        """The result so far, while the run goes on, without the texts of other tokens."""
         row = self.written or RowOutput([])
         seconds = np.array(row.seconds, dtype=np.float64) - self._watched(len(row.ids)) + self._shift
         ids, probability = _topk(row)
@@ -162,11 +162,11 @@ class GenerationRun:
         )
 
     def stopped(self) -> Generation:
-        """What was written before the run was stopped."""
+        """The result up to the point where the run was stopped."""
         return self._told(self.so_far())
 
     def _told(self, found: Generation) -> Generation:
-        """With what its ids stand for."""
+        """Add the texts of token ids."""
         answers = [answer.topk_ids.ravel() for answer in (found.micro, found.base) if answer is not None]
         ids = np.unique(np.concatenate([*answers, found.segments.refused_ids]))
         ids = ids[ids >= 0].astype(np.int64)
@@ -199,7 +199,7 @@ class GenerationRun:
         )
 
     def _read(self, answer: Answer) -> Answer:
-        """With what the base says of it, reading it token by token; of its own answer, its probabilities too."""
+        """Add the base's scores of an answer, read token by token; for its own answer, its probabilities too."""
         whole = np.concatenate([self.prompt.ids, answer.ids])
         (scores,) = score(token_model(self.ready.model), [whole], prefix=self.prompt.prefix, k=TOP_K)
         own = slice(len(whole) - len(answer), None)
@@ -220,7 +220,7 @@ class GenerationRun:
         return sum(pause for _, pause in self._pauses)
 
     def _watched(self, tokens: int) -> NDArray[np.float64]:
-        """[T] seconds that were spent watching before each token of the micro_step model."""
+        """[T] seconds spent in the callback before each token of the micro_step model."""
         own = [(n, pause) for n, pause in self._pauses if n >= 0]
         spent = np.cumsum([0.0, *(pause for _, pause in own)])
         found: NDArray[np.float64] = spent[np.searchsorted([n for n, _ in own], np.arange(tokens), side="right")]
@@ -228,7 +228,7 @@ class GenerationRun:
 
     @contextmanager
     def _pause(self, tokens: int) -> Iterator[None]:
-        """Take what passes in the block out of all times; `tokens` of the micro_step model were there."""
+        """Exclude the time in the block from all times; `tokens` of the micro_step model were written before it."""
         began = time.perf_counter()
         try:
             yield
@@ -242,7 +242,7 @@ class GenerationRun:
             self._progress(min(share, 0.95))
 
     def _check_room(self) -> None:
-        """Raise TooLarge, before anything is written, where the answer cannot fit."""
+        """Raise TooLarge, before anything is written, if the answer cannot fit."""
         loaded, tokens = self.ready.loaded, self.fed.shape[1] + self.how.max_new_tokens
         limit = context_length(self.ready.model)
         if limit is not None and tokens > limit:
@@ -258,7 +258,7 @@ def _fed(prompt: EncodedText) -> list[int]:
 
 
 def _settings(how: Decoding) -> dict[str, Any]:
-    """Settings of `generate`, the same for both, whatever the model's own defaults are."""
+    """Settings of `generate`, the same for both models whatever their own defaults are."""
     drawn = {"temperature": how.sampling.temperature, "top_p": how.sampling.top_p} if how.sampled else {}
     return asked(
         max_new_tokens=how.max_new_tokens,
@@ -275,17 +275,17 @@ def _topk(row: RowOutput) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 
 
 class _Streamer(BaseStreamer):  # type: ignore[misc]
-    """Hands on each token, as soon as `generate` has it."""
+    """Passes on each token as soon as `generate` has it."""
 
     def __init__(self, told: Callable[[int], None]) -> None:
         self._told, self._prompt = told, True
 
     def put(self, value: Tensor) -> None:
-        """The prompt first, then a token at a time."""
+        """Receive the prompt first, then one token at a time."""
         if self._prompt:
             self._prompt = False
             return
         self._told(int(value.reshape(-1)[0]))
 
     def end(self) -> None:
-        """Nothing is left to hand on."""
+        """Called at the end; does nothing."""

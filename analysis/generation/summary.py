@@ -1,4 +1,4 @@
-"""What a generation comes to, in sentences: the same on the page and on the command line."""
+"""A generation in sentences, the same on the page and on the command line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from model.text.encoding import EncodedText
 
 
 def counted(number: int, thing: str) -> str:
-    """1 token, 2 tokens."""
+    """A number with its noun: "1 token", "2 tokens"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def finding(found: Generation) -> str:
     """One sentence: tokens per macro step, cache, speed and agreement."""
     written = f"{counted(len(found.micro), 'token')} in {counted(found.macro_steps, 'macro step')}"
-    parts = [f"{written}, {significant(found.tokens_per_macro_step)} a step"]
+    parts = [f"{written}, {significant(found.tokens_per_macro_step)} per step"]
     if found.cache_slots and not found.lossless:
         parts.append(f"{found.cached_tokens - found.cache_slots} of {found.cached_tokens} cache slots saved")
     if found.base is not None:
@@ -24,11 +24,11 @@ def finding(found: Generation) -> str:
 
 
 def agreement(found: Generation) -> str:
-    """How the answer stands to the base's own."""
+    """How far the answer agrees with the base's own."""
     agreed = found.agreement
     if found.base is not None and found.how.sampled:
         return (
-            "both answers were drawn at random, and are not compared token by token:"
+            "both answers were sampled, so they are not compared token by token:"
             f" {significant(100 * found.micro.likeliest)}% of the tokens are the base's likeliest,"
             f" {significant(100 * found.base.likeliest)}% of its own"
         )
@@ -43,12 +43,12 @@ def agreement(found: Generation) -> str:
 
 
 def promise(found: Generation) -> str:
-    """What lossless decoding promises, and whether it held; "" for merged decoding."""
+    """What lossless decoding guarantees, and whether it held; "" for merged decoding."""
     if not found.lossless:
         return ""
     if found.how.sampled:
         return (
-            "Lossless: sampled from the base's own distribution; not the same words, since drafting draws other"
+            "Lossless: sampled from the base's own distribution. The words differ, since drafting draws other"
             " random numbers."
         )
     if found.base is None or not found.finished:
@@ -58,14 +58,14 @@ def promise(found: Generation) -> str:
         gap = found.base.topk_probability[min(first, len(found.base) - 1)]
         near = f" The base's two likeliest tokens there have p {gap[0]:.4f} and {gap[1]:.4f}." if len(gap) > 1 else ""
         return (
-            f"Lossless was promised, and did not hold: from token {first + 1} on the output is not the base's.{near}"
-            " Where these are nearly tied, rounding decides; else this is a defect."
+            f"Lossless decoding failed: from token {first + 1} on, the output is not the base's.{near}"
+            " If these are nearly tied, rounding decides; otherwise this is a defect."
         )
     return f"Lossless: the output equals the base's, checked on all of its {len(found.micro)} tokens."
 
 
 def kind(found: Generation) -> str:
-    """What wrote: decoding, rule, tau and M."""
+    """How it was decoded: decoding, rule, tau and M."""
     how = found.how
     decoding = "lossless" if found.lossless else "merged"
     return f"{decoding}, {how.rule} at tau {significant(how.tau)}, segments of up to {how.max_segment_length} tokens"
@@ -74,5 +74,5 @@ def kind(found: Generation) -> str:
 def read(prompt: EncodedText) -> str:
     """The prompt as the model reads it, and how many tokens it has."""
     before = len(prompt.prefix)
-    first = f"{before} tokens that the tokenizer puts first" if before > 1 else "BOS"
+    first = f"{before} tokens that the tokenizer adds" if before > 1 else "BOS"
     return f"{counted(len(prompt), 'token')}{f', {first} before it' if before else ''}"

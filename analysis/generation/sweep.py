@@ -1,4 +1,4 @@
-"""One prompt under several values of tau: how the segments change, what it does to the answer and to the speed."""
+"""One prompt with several values of tau: how segments, answer and speed change."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MOST = 12
 
 @dataclass(frozen=True)
 class Sweep:
-    """A generation for each tau, with one and the same answer of the base beside all."""
+    """A generation for each tau, all with the same answer of the base."""
 
-    generations: tuple[Generation, ...]  # tau rises
+    generations: tuple[Generation, ...]  # in the order of rising tau
 
     @property
     def taus(self) -> tuple[float, ...]:
@@ -31,16 +31,16 @@ class Sweep:
 
     @property
     def one_text(self) -> bool:
-        """Whether all wrote the same, so that their segments can stand under each other."""
+        """Whether all texts are equal, so that their segments can be aligned."""
         return len({each.micro.text for each in self.generations}) == 1
 
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """A request, and the values that its tau takes instead of its own.
+    """A request, and the values of tau that replace its own.
 
     Raises:
-        MicroStepError: no values, too many, or one that tau cannot have.
+        MicroStepError: there are no values, too many, or one that tau cannot have.
     """
 
     request: GenerationRequest
@@ -50,7 +50,7 @@ class SweepRequest:
         if not 1 <= len(set(self.taus)) <= MOST:
             raise MicroStepError(f"a sweep takes 1 to {MOST} different values of tau, got {len(set(self.taus))}")
         object.__setattr__(self, "taus", tuple(sorted(set(self.taus))))
-        # equal sweeps of requests that differ only in their own tau are one
+        # requests that differ only in their own tau give the same sweep
         object.__setattr__(self, "request", replace(self.request, how=replace(self.request.how, tau=self.taus[0])))
         for tau in self.taus:
             replace(self.request.how, tau=tau)
@@ -61,12 +61,12 @@ class SweepRequest:
         return self.request.specs
 
     def cost(self, loaded: LoadedModel) -> RunCost:
-        """What all answers take."""
+        """The cost of all answers."""
         one = self.request.cost(loaded)
         return replace(one, work=one.work * (len(self.taus) + 1) / 2)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> Sweep:
-        """All answers; see `GenerationRequest.run` for the errors."""
+        """All answers; raises as `GenerationRequest.run`."""
         request, found = self.request, list[Generation]()
         ready, base = wrap(load(request.model)), None
         count = len(self.taus) + 1
@@ -84,10 +84,10 @@ class SweepRequest:
 
 
 def parse_taus(text: str) -> tuple[float, ...]:
-    """Numbers between spaces, commas or semicolons.
+    """Read numbers separated by spaces, commas or semicolons.
 
     Raises:
-        MicroStepError: something is no number.
+        MicroStepError: a part is not a number.
     """
     words = text.replace(",", " ").replace(";", " ").split()
     try:
@@ -100,10 +100,10 @@ def parse_taus(text: str) -> tuple[float, ...]:
 
 
 def of_taus(request: GenerationRequest, taus: Sequence[float] | None) -> SweepRequest:
-    """The sweep of a request; over the usual values if none are given."""
+    """The sweep of a request, over the default values if none are given."""
     return SweepRequest(request, tuple(taus) if taus else TAUS)
 
 
 def _part(progress: Progress | None, begin: float, count: int) -> Progress | None:
-    """Of a run's own share, which is 0.5 once the micro_step model has written."""
+    """The sweep's share from a run's own, which is 0.5 once the micro_step model has written."""
     return None if progress is None else lambda share: progress(min(1.0, begin + 2 * min(share, 1) / count))

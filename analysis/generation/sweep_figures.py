@@ -1,4 +1,4 @@
-"""Figures of a sweep of tau: what it does to segments, answer and speed, and the segments under each other."""
+"""The figures of a sweep over tau: curves over tau, and the segments of all answers."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from analysis.generation.tables import sweep_table, sweep_token_table
 
 
 def curves(sweep: Sweep, view: GenerationView) -> Figure:
-    """Tokens per macro step, agreement, nll and speed over tau."""
+    """Tokens per macro step, agreement, NLL and speed over tau."""
     return Figure(
         "sweep",
         "What tau does",
-        f"{honest(sweep.generations[0])}The same prompt under several values of tau; above 1 the base alone writes. "
-        "Dashed: the base. Speed is of these runs on this machine, and differs between runs.",
+        f"{honest(sweep.generations[0])}The same prompt with several values of tau; above 1, the base alone writes. "
+        "Dashed: the base. Speed was measured in these runs on this machine, and differs between runs.",
         lambda: _draw(sweep, view),
         lambda: sweep_table(sweep, view.unit),
     )
 
 
 def segments(sweep: Sweep, view: GenerationView) -> Figure:
-    """The segments under each tau."""
-    how = honest(sweep.generations[0]) + "A row a tau, shaded by the probability of each token; a gap starts a segment."
+    """The segments for each tau."""
+    how = honest(sweep.generations[0]) + "A row for each tau, shaded by the probability of each token; a gap starts a "
+    "segment."
     return Figure(
         "sweep_segments",
-        "Segments under each tau",
-        how if sweep.one_text else f"{how} The texts differ, so that each stands for itself.",
+        "Segments for each tau",
+        how if sweep.one_text else f"{how} The texts differ, so they are not aligned.",
         lambda: _draw_segments(sweep, view),
         lambda: sweep_token_table(sweep),
     )
 
 
 def row_name(tau: float) -> str:
-    """What stands before the row of a tau."""
+    """The name of a tau's row."""
     return f"{tau:g}"
 
 
@@ -50,7 +51,7 @@ def _draw(sweep: Sweep, view: GenerationView) -> go.Figure:
     panels = (
         ("tokens_per_macro_step", "tokens per macro step", 1.0, ".2f"),
         _agreement(sweep, float(table["likeliest_base"].iloc[0])),
-        ("nll", f"{view.unit} a token under the base", table["nll_base"].iloc[0], ".2f"),
+        ("nll", f"{view.unit} per token under the base", table["nll_base"].iloc[0], ".2f"),
         ("speed_ratio", "speed over the base's", 1.0, ".2f"),
     )
     figure = make_subplots(
@@ -85,7 +86,7 @@ def _draw(sweep: Sweep, view: GenerationView) -> go.Figure:
 
 
 def _agreement(sweep: Sweep, base: float) -> tuple[str, str, float, str]:
-    """Its panel: two random draws are not compared token by token."""
+    """The title of the agreement panel: two sampled answers are not compared token by token."""
     if sweep.generations[0].how.sampled:
         return "likeliest", "tokens that are the base's likeliest", base, ".0%"
     return "agreement", "tokens equal to the base's", 1.0, ".0%"

@@ -1,7 +1,7 @@
-"""Tables of a generation: a row a token, a row a segment, a row a tau. Columns of seconds stand last.
+"""The tables of a generation: a row for each token, each segment, or each tau.
 
-Columns that begin with `seconds` or `tokens_per_second`, and `speed_ratio`, are of one run on one machine; all others
-come out the same when the request is run again.
+Columns that start with `seconds` or `tokens_per_second`, and `speed_ratio`, belong to one run on one machine. They
+stand last. All other columns are the same in every run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from analysis.generation.sweep import Sweep
 from analysis.score_registry import PER_NAT, Unit
 from model.decoding.stopping import REASONS
 
-TIMED = ("seconds", "tokens_per_second", "speed_ratio")  # how the names of columns begin that differ between runs
+TIMED = ("seconds", "tokens_per_second", "speed_ratio")  # columns with these prefixes differ between runs
 
 
 def is_timed(column: str) -> bool:
@@ -23,16 +23,16 @@ def is_timed(column: str) -> bool:
 
 
 def why_ended(generation: Generation, segment: int) -> str:
-    """Why a segment ended, in words, the refused token left out."""
+    """Why a segment ended, in words, without the refused token."""
     why = generation.segments.why[segment]
     return "the run was stopped here" if why is None else REASONS[why]
 
 
 def answer_table(generation: Generation, unit: Unit = "nats") -> pd.DataFrame:
-    """A row a token of both answers: `answer` says whose.
+    """A row for each token of both answers; `answer` names the model.
 
-    `segment` and `macro_step` count from 1, `micro_position` from 0; `why_ended` and `refused` are the segment's.
-    The base's own tokens have a macro step each. `nll` is under the base, in `unit`.
+    `segment` and `macro_step` count from 1, `micro_position` from 0; `why_ended` and `refused` belong to the segment.
+    Each of the base's own tokens is a macro step. `nll` is under the base, in `unit`.
     """
     segments = generation.segments
     of = segments.of_token
@@ -63,7 +63,7 @@ def answer_table(generation: Generation, unit: Unit = "nats") -> pd.DataFrame:
 
 
 def segment_table(generation: Generation) -> pd.DataFrame:
-    """A row a segment: its text, how many tokens, why it ended, and the token that was not kept."""
+    """A row for each segment: text, number of tokens, why it ended, and the refused token."""
     segments, answer = generation.segments, generation.micro
     lengths = segments.lengths
     last = segments.starts + lengths - 1
@@ -90,7 +90,7 @@ def segment_table(generation: Generation) -> pd.DataFrame:
 
 
 def timeline_table(generation: Generation) -> pd.DataFrame:
-    """A row a token of both answers: how many tokens and how many base passes there were by then, and when."""
+    """A row for each token of both answers: the tokens and base passes so far, and the time."""
     table = answer_table(generation)[["answer", "position", "token", "segment", "micro_position", "written_by"]]
     table = table.rename(columns={"segment": "base_passes"})
     table.loc[table["answer"] == "micro_step", "base_passes"] = generation.passes_by_then
@@ -100,10 +100,10 @@ def timeline_table(generation: Generation) -> pd.DataFrame:
 
 
 def sweep_table(sweep: Sweep, unit: Unit = "nats") -> pd.DataFrame:
-    """A row a tau: tokens per macro step, cache, agreement with the base, nll under the base, speed.
+    """A row for each tau: tokens per macro step, cache, agreement with the base, NLL under the base, speed.
 
-    `agreement` and `first_difference` compare two greedy answers, and are missing where both are drawn at random;
-    `likeliest` is the share of tokens that are the base's likeliest after what stands before them.
+    `agreement` and `first_difference` compare two greedy answers, and are missing if both are sampled. `likeliest` is
+    the share of tokens that the base finds likeliest at their place.
     """
     rows = []
     for each in sweep.generations:
@@ -133,7 +133,7 @@ def sweep_table(sweep: Sweep, unit: Unit = "nats") -> pd.DataFrame:
 
 
 def sweep_token_table(sweep: Sweep) -> pd.DataFrame:
-    """A row a token of the answer under each tau."""
+    """A row for each token of the answer for each tau."""
     parts = []
     for each in sweep.generations:
         table = answer_table(each)

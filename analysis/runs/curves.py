@@ -1,12 +1,12 @@
-"""Curves of training runs: which there are, how they are smoothed, and their tables.
+"""The curves of training runs: the registry, smoothing, and tables.
 
-Smoothing is an exponential moving average over the lines of a log, corrected for its start and weighted by what each
-line is a mean of: after lines 1..n with values x, weights w and a smoothing of b,
+Smoothing is an exponential moving average over the lines of a log, corrected for its start, with each line weighted by
+the number of tokens (or segment ends) that it averages. After lines 1..n with values x, weights w and smoothing b,
 
     s_n = sum_i b^(n-i) w_i x_i  /  sum_i b^(n-i) w_i
 
-so that s_1 = x_1, equal values stay as they are, and b = 0 changes nothing. A value that is missing or not finite has
-no weight, and is missing when smoothed. Validations are not smoothed: each is over the same rows.
+so s_1 = x_1, equal values stay the same, and b = 0 changes nothing. A value that is missing or not finite has no
+weight, and stays missing. Validations are not smoothed, since each is over the same rows.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ COLUMNS = ("curve", "group", "run", "split", "stage", "step", "seen", "seconds",
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """A quantity of the log: how to name it, how to draw it."""
+    """A quantity of the log: its name, meaning and scale."""
 
     name: str  # the field of LogLine
     title: str
     meaning: str  # one sentence for help texts
     kind: Literal["information", "share", "rate", "other"] = "other"
-    of_stops: bool = False  # a mean over ends of segments, not over tokens
-    weighted: bool = True  # smoothed by how many those are; else every line counts the same
-    log: bool = False  # a logarithmic axis may help
+    of_stops: bool = False  # a mean over segment ends, not over tokens
+    weighted: bool = True  # lines are weighted by those counts in smoothing; else all weigh the same
+    log: bool = False  # whether a logarithmic axis makes sense
 
     def unit(self, unit: Unit) -> str:
-        """How the axis is labelled."""
+        """The unit on an axis."""
         return {"information": unit, "share": "share"}.get(self.kind, "")
 
     def scale(self, unit: Unit) -> float:
-        """From the log's value to what is shown."""
+        """Convert logged values to shown values."""
         return PER_NAT[unit] if self.kind == "information" else 1.0
 
     def weight(self, line: LogLine) -> float:
-        """What a line counts in smoothing."""
+        """The weight of a line in smoothing."""
         return float(line.stops if self.of_stops else line.tokens) if self.weighted else 1.0
 
 
@@ -65,14 +65,14 @@ CURVES: dict[str, TrainingCurve] = {
         TrainingCurve(
             "loss",
             "loss",
-            "What training minimises: the token loss plus the weighted parts of stops and teacher.",
+            "The loss that training minimises: the token loss plus the weighted losses of stops and teacher.",
             "information",
             log=True,
         ),
         TrainingCurve(
             "token_loss",
             "token loss",
-            "Mean -ln p of the labelled tokens, whoever predicts them: base or micro decoder.",
+            "Mean -ln p of the labelled tokens, predicted by the base or the micro decoder.",
             "information",
             log=True,
         ),
@@ -87,38 +87,36 @@ CURVES: dict[str, TrainingCurve] = {
         TrainingCurve(
             "teacher_loss",
             "teacher loss",
-            "KL divergence from the base's own predictions, where the recipe asks for it.",
+            "KL divergence from the base's own predictions, if the recipe asks for it.",
             "information",
             log=True,
         ),
         TrainingCurve(
             "hidden_loss",
             "states' error",
-            "Relative squared error of the base's states at macro steps against its own, token by token.",
+            "Relative squared error of the base's states at macro steps, compared with its states token by token.",
             "other",
             log=True,
         ),
-        TrainingCurve(
-            "accuracy", "accuracy", "Share of labelled tokens that are the likeliest under the model.", "share"
-        ),
+        TrainingCurve("accuracy", "accuracy", "Share of labelled tokens that the model finds likeliest.", "share"),
         TrainingCurve(
             "stop_accuracy",
             "stop accuracy",
-            "Share of places where the stop head, at one half, says rightly whether the segment ends.",
+            "Share of places where the stop head, at threshold 0.5, is right about whether the segment ends.",
             "share",
             of_stops=True,
         ),
         TrainingCurve(
             "gradient_norm",
             "gradient norm",
-            "Euclidean norm of the gradient before clipping, mean over the steps of a line.",
+            "Euclidean norm of the gradient before clipping, averaged over the steps of a line.",
             weighted=False,
             log=True,
         ),
         TrainingCurve(
             "rates",
             "learning rates",
-            "Of each group of parameters, at the step of the line.",
+            "The learning rate of each parameter group, at the step of the line.",
             "rate",
             weighted=False,
             log=True,
@@ -126,7 +124,7 @@ CURVES: dict[str, TrainingCurve] = {
         TrainingCurve(
             "tokens_per_second",
             "tokens per second",
-            "All tokens of the rows over wall-clock time, prompts included and padding not. Of one machine.",
+            "Tokens divided by wall-clock time, including prompts but not padding, on the run's machine.",
             weighted=False,
         ),
     )
@@ -134,16 +132,16 @@ CURVES: dict[str, TrainingCurve] = {
 
 
 def check_smoothing(smoothing: float) -> None:
-    """Raise MicroStepError if nothing can be smoothed so."""
+    """Raise MicroStepError if a smoothing is out of range."""
     if not 0 <= smoothing <= MOST_SMOOTHING:
-        raise MicroStepError(f"smoothing is a number from 0 to {MOST_SMOOTHING}, got {smoothing:g}")
+        raise MicroStepError(f"smoothing must be from 0 to {MOST_SMOOTHING}, got {smoothing:g}")
 
 
 def curve(name: str) -> TrainingCurve:
-    """A curve by name.
+    """The curve of this name.
 
     Raises:
-        MicroStepError: there is none.
+        MicroStepError: no curve has this name.
     """
     if name not in CURVES:
         raise MicroStepError(f"unknown curve {name!r}; use one of {', '.join(CURVES)}")
@@ -151,10 +149,10 @@ def curve(name: str) -> TrainingCurve:
 
 
 def smoothed(values: ArrayLike, weights: ArrayLike, smoothing: float) -> Floats:
-    """[N] the moving average that the module's docstring defines.
+    """[N] the moving average defined in the module's docstring.
 
     Args:
-        values: [N], NaN where one is missing.
+        values: [N], NaN if missing.
         weights: [N], not negative.
         smoothing: b.
     """
@@ -173,7 +171,7 @@ def smoothed(values: ArrayLike, weights: ArrayLike, smoothing: float) -> Floats:
 
 
 def log_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
-    """A row a line of the logs: losses in `unit`; a column `rate_GROUP` for each group of parameters."""
+    """A row for each line of the logs: losses in `unit`, and a column `rate_GROUP` for each parameter group."""
     parts = []
     for run in runs:
         lines = run.lines
@@ -189,12 +187,12 @@ def log_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
 
 
 def groups(lines: Sequence[LogLine]) -> list[str]:
-    """The groups of parameters that have a learning rate somewhere, in the order in which they come."""
+    """All parameter groups with a learning rate, in the order in which they appear."""
     return list(dict.fromkeys(group for line in lines for group in line.rates))
 
 
 def curve_table(runs: Sequence[RunLog], names: Sequence[str], unit: Unit, smoothing: float) -> pd.DataFrame:
-    """A row a point of each curve: `value` as it was logged, in `unit`, and `smoothed`; `group` of learning rates."""
+    """A row for each point of each curve: `value` in `unit`, `smoothed` value, and `group` of a learning rate."""
     parts = []
     for name in names:
         shown = curve(name)
@@ -209,7 +207,7 @@ def curve_table(runs: Sequence[RunLog], names: Sequence[str], unit: Unit, smooth
 def series(
     run: RunLog, lines: Sequence[LogLine], values: Floats, weights: Floats, smoothing: float
 ) -> pd.DataFrame | None:
-    """The points of one line of a figure that have a value, with where they are; None if none has one."""
+    """The points of one line of a figure that have a value; None if there are none."""
     if not len(values) or np.isnan(values).all():
         return None
     table = pd.DataFrame({**_places(run, lines), "value": values, "smoothed": smoothed(values, weights, smoothing)})
@@ -217,7 +215,7 @@ def series(
 
 
 def joined(parts: Sequence[pd.DataFrame | None], columns: Sequence[str]) -> pd.DataFrame:
-    """Tables under each other."""
+    """Concatenate tables."""
     there = [part for part in parts if part is not None]
     if not there:
         return pd.DataFrame(columns=list(columns))
@@ -225,7 +223,7 @@ def joined(parts: Sequence[pd.DataFrame | None], columns: Sequence[str]) -> pd.D
 
 
 def unfinite(run: RunLog) -> int:
-    """How many lines have a loss that is infinite or no number: training has diverged there."""
+    """The number of lines whose loss is infinite or NaN: training has diverged."""
     return sum(not math.isfinite(line.loss) for line in run.lines)
 
 

@@ -1,4 +1,4 @@
-"""The training runs under a folder, under names that tell them apart: their folders' paths from there."""
+"""Finds the training runs below a folder, and names them by their relative paths."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from analysis.discovery import MOST, Found, Place, readable, search
 from data.run_folder import CHECKPOINTS, FACTS, LOG, MODEL
 from model.errors import TextError
 
-MOST_SHOWN = 6  # runs that are compared
+MOST_SHOWN = 6  # runs that can be compared
 
 
 def find_runs(folder: Path) -> Found:
-    """The runs under a folder, or the one run that the folder is.
+    """The runs below a folder, or the folder itself if it is a run.
 
     Raises:
-        TextError: there is no such folder, or it cannot be read.
+        TextError: the folder does not exist, or cannot be read.
     """
     return search(folder, "training runs", is_run, _newest, (CHECKPOINTS, MODEL), MOST)
 
 
 def find_all(paths: Sequence[Path], folder: Path | None = None) -> list[Place]:
-    """The runs that are meant by paths, each of a run or of a folder of runs, in this order.
+    """The runs at these paths, in this order; a path may be a run or a folder of runs.
 
     Args:
-        paths: none of them twice.
-        folder: names are paths from there; by default from the innermost folder that holds all the runs.
+        paths: without repeats.
+        folder: names are relative to it; by default the innermost folder that holds all the runs.
 
     Raises:
         TextError: a path holds no run.
@@ -42,12 +42,12 @@ def find_all(paths: Sequence[Path], folder: Path | None = None) -> list[Place]:
     root = Path(os.path.commonpath([path.parent for path in real])) if folder is None else folder.resolve()
     outside = [path for path in real if not path.is_relative_to(root)]
     if outside:
-        raise TextError(f"{outside[0]} is not under {root}, from which the runs are named")
+        raise TextError(f"{outside[0]} is not below {root}, to which the names of runs are relative")
     return [Place(readable(path.relative_to(root).as_posix()), path) for path in real]
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run."""
+    """Whether a folder is a training run."""
     try:
         return (folder / FACTS).is_file()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What the figures of training runs share: colours, stages as vertical lines, and fewer points where there are many."""
+"""Shared by the figures of training runs: colours, vertical lines for stages, and thinning of many points."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from analysis.runs.curves import COLUMN, Axis
 from analysis.runs.log import RunLog
 from analysis.view import Theme
 
-MOST_POINTS = 800  # of a line of a figure
-LINE_HEIGHT = 14  # of a stage's name
+MOST_POINTS = 800  # points in a line of a figure
+LINE_HEIGHT = 14  # characters of a stage's name
 Ints = NDArray[np.int64]
 
 
@@ -27,7 +27,7 @@ def colours(runs: Sequence[RunLog], theme: Theme) -> dict[str, str]:
 
 
 def thinned(values: NDArray[np.float64], most: int = MOST_POINTS) -> Ints:
-    """Which of N points are drawn: all, or of each stretch the least and the greatest, and the first and the last."""
+    """Which of N points to draw: all; or the first, the last, and the smallest and largest of each stretch."""
     count = len(values)
     if count <= most:
         return np.arange(count)
@@ -41,14 +41,18 @@ def thinned(values: NDArray[np.float64], most: int = MOST_POINTS) -> Ints:
 
 
 def many(table: pd.DataFrame) -> str:
-    """A remark on what is not drawn."""
+    """A note for the caption if some points are not drawn."""
     groups = [name for name in ("curve", "group", "measure", "position", "run", "split") if name in table]
     longest = int(table.groupby(groups, dropna=False).size().max()) if len(table) else 0
-    return " Of long lines the least and greatest value of each stretch is drawn." if longest > MOST_POINTS else ""
+    return (
+        " In long lines, only the smallest and largest value of each stretch are drawn."
+        if longest > MOST_POINTS
+        else ""
+    )
 
 
 def where(run: RunLog, step: int, x: Axis) -> float:
-    """The place of the end of a step on an axis."""
+    """The place on an axis of the end of a step."""
     if x == "step":
         return float(step)
     lines = run.of("train") or run.lines
@@ -58,7 +62,7 @@ def where(run: RunLog, step: int, x: Axis) -> float:
 
 
 def mark_stages(figure: go.Figure, runs: Sequence[RunLog], x: Axis, theme: Theme, panels: int = 1) -> None:
-    """A vertical line where a stage begins, with its name at the top of the first panel; none for runs of one stage."""
+    """A vertical line at the start of each stage with its name above; none for runs with one stage."""
     begins: dict[tuple[str, float], list[RunLog]] = {}
     staged = [run for run in runs if len(run.facts.stages) > 1]
     for run in staged:
@@ -88,7 +92,7 @@ def mark_stages(figure: go.Figure, runs: Sequence[RunLog], x: Axis, theme: Theme
 
 
 def points(table: pd.DataFrame) -> list[list[object]]:
-    """What a hover box says of each row, made safe for it: run, split, stage, step, seen, tokens, value, smoothed."""
+    """Hover data of each row, escaped: run, split, stage, step, seen, tokens, value, smoothed."""
     said = {word: safe(word, 60) for name in ("run", "stage") for word in table[name].unique()}
     return [
         [said[run], split, said[stage], f"{step:,}", f"{seen:,}", f"{tokens:,}", value, smoothed]
@@ -100,7 +104,7 @@ def points(table: pd.DataFrame) -> list[list[object]]:
 
 
 def hover(what: str, form: str, smoothed: bool) -> str:
-    """The box of a point with the `points` above."""
+    """The hover template for the data of `points`."""
     value = f"{what} %{{customdata[7]:{form}}} smoothed, %{{customdata[6]:{form}}} logged" if smoothed else (
         f"{what} %{{customdata[6]:{form}}}"
     )  # fmt: skip

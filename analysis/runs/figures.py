@@ -1,4 +1,4 @@
-"""Figures of training runs: curves, micro positions, and the tables of runs and of their facts."""
+"""The figures of training runs: curves, micro positions, and the tables of runs and their facts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def positions(runs: Sequence[RunLog], view: RunsView) -> Figure:
     """Accuracy and NLL of each micro position, at the last validation."""
     table = position_table(runs, view.unit)
     trained = sorted(set(table.loc[table["split"] == "train", "run"]))
-    instead = f" No validation yet, so the last line of training: {', '.join(trained)}." if trained else ""
+    instead = f" No validation yet, so the last training line is shown: {', '.join(trained)}." if trained else ""
     return Figure(
         "positions",
         "Last values per micro position",
         "At the last validation: position 0 of a segment is predicted by the base, the others by the micro decoder. "
-        "Bars: 95% intervals over validation rows, where the log holds what they need."
+        "Bars: 95% intervals over validation rows, if the log has what they need."
         f"{instead} {unlike(runs)}".strip(),
         lambda: _draw_positions(runs, table, view),
         lambda: table,
@@ -41,18 +41,18 @@ def listed(runs: Sequence[RunLog], view: RunsView) -> Figure:
     return Figure(
         "runs",
         "Runs",
-        "As their logs stand. Losses are the last ones, not the best; a state is told from files, see its help.",
+        "According to their logs. Losses are the latest, not the best. The state is read from files; see its help.",
         lambda: table_figure(runs_table(runs, view.unit), view.theme),
         lambda: runs_table(runs, view.unit),
     )
 
 
 def facts(runs: Sequence[RunLog], view: RunsView) -> Figure:
-    """What the runs are of, side by side."""
+    """Facts and settings of the runs side by side."""
     return Figure(
         "facts",
         "Facts and settings",
-        "What was trained, on what, with what: the run's own record, and every setting of its resolved recipe.",
+        "What was trained on which data with which packages, and every setting of the resolved recipe.",
         lambda: table_figure(facts_table(runs), view.theme),
         lambda: facts_table(runs),
     )
@@ -60,14 +60,14 @@ def facts(runs: Sequence[RunLog], view: RunsView) -> Figure:
 
 def _draw_positions(runs: Sequence[RunLog], table: pd.DataFrame, view: RunsView) -> go.Figure:
     figure = make_subplots(
-        rows=1, cols=2, horizontal_spacing=0.1, subplot_titles=("accuracy", f"NLL, {view.unit} a token")
+        rows=1, cols=2, horizontal_spacing=0.1, subplot_titles=("accuracy", f"NLL, {view.unit} per token")
     )
     known = colours(runs, view.theme)
     for i, run in enumerate(runs):
         part = table[table["run"] == run.name]
         if part.empty:
             continue
-        beside = part["position"] + 0.05 * (i - (len(runs) - 1) / 2)  # so that intervals do not cover each other
+        beside = part["position"] + 0.05 * (i - (len(runs) - 1) / 2)  # so that intervals do not overlap
         said = [
             [safe(run.name, 60), split, f"{step:,}", who, f"{count:,}", Estimate(*ends).ends("{:.1%}".format)]
             for split, step, who, count, *ends in zip(

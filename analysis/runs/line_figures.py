@@ -1,4 +1,4 @@
-"""Lines of training runs: one panel a curve, or one a micro position; raw faint, smoothed full, validations marked."""
+"""Lines of training runs: one panel per curve or micro position; raw lines are faint, validations have marks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from analysis.runs.provenance import RunsView
 from analysis.runs.tables import unlike
 from data.run_folder import Split
 
-FIRST_PANEL, PANEL = 380, 260  # heights
+FIRST_PANEL, PANEL = 380, 260  # pixels
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS: dict[Split, str] = {"train": "circle", "validation": "diamond"}
 
@@ -29,7 +29,7 @@ def curves(runs: Sequence[RunLog], view: RunsView) -> Figure:
     titles = ", ".join(each.title for each in shown)
     table = curve_table(runs, view.curves, view.unit, view.smoothing)
     missing = [each.title for each in shown if not (table["curve"] == each.name).any()]
-    nothing = f" No line of these logs has: {', '.join(missing)}." if missing else ""
+    nothing = f" Missing in these logs: {', '.join(missing)}." if missing else ""
     return Figure(
         "curves",
         titles[:1].upper() + titles[1:],
@@ -41,9 +41,13 @@ def curves(runs: Sequence[RunLog], view: RunsView) -> Figure:
 
 
 def position_curves(runs: Sequence[RunLog], view: RunsView) -> Figure:
-    """Accuracy or NLL over the log, one panel a micro position."""
+    """Accuracy or NLL over the log, one panel for each micro position."""
     table = position_curve_table(runs, view.measure, view.unit, view.smoothing)
-    what = "Share of tokens that are the likeliest" if view.measure == "accuracy" else f"Mean -ln p, in {view.unit}"
+    what = (
+        "Share of tokens that the model finds likeliest"
+        if view.measure == "accuracy"
+        else f"Mean -ln p, in {view.unit}"
+    )
     return Figure(
         "position_curves",
         f"{'Accuracy' if view.measure == 'accuracy' else 'NLL'} per micro position",
@@ -136,14 +140,14 @@ def _lines(
     """The lines of all runs in one panel.
 
     Args:
-        figure: gets them.
+        figure: the figure to draw into.
         runs: in the order of their colours.
         table: the points of the panel.
-        view: how they are looked at.
-        words: what is drawn, its format, its group of parameters, and how that is dashed.
-        named: what the legend has already; it has each line once, for all panels.
+        view: how curves are drawn.
+        words: name and format of the value, its parameter group, and the dash of the line.
+        named: entries that the legend has already, since it serves all panels.
         cell: row and column of the panel.
-        raw: whether each line of the log is drawn faint, where the rest is smoothed.
+        raw: whether unsmoothed values are drawn faintly.
     """
     what, form, group, dash = words
     for i, run in enumerate(runs):
@@ -183,7 +187,7 @@ def _lines(
 
 
 def _kept(figure: go.Figure) -> go.Figure:
-    """The reader's zoom outlives a redraw, and one run has a legend too."""
+    """Keep the reader's zoom over a redraw, and show a legend even for one run."""
     figure.update_xaxes(rangemode="tozero")
     figure.update_layout(uirevision="runs", showlegend=True)
     return figure

@@ -1,7 +1,7 @@
-"""A training run as it is read for tables and figures: with what is damaged, and only what is new of a log that grows.
+"""Reads the log of a training run for tables and figures; of a growing log, only the new lines.
 
-A damaged line is left out and named; the lines around it are kept. Of steps that were done again, after a run went on
-from a checkpoint, the last time counts.
+A damaged line is left out and reported; the lines around it are kept. If steps were repeated after a run was resumed
+from a checkpoint, the last repetition counts.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from data.run_folder import FACTS, LOG, MODEL, LogLine, RunFacts, Split, checkpo
 from model.errors import TextError
 from model.short_repr import ShortRepr
 
-KEPT_END = 200  # bytes before the end of what was read: a log that was written anew differs there
+KEPT_END = 200  # bytes at the end of the part that was read: they differ if the log was rewritten
 LEAST_PATIENCE = 60.0  # seconds
 
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """A folder of a run that opens as a model."""
+    """A checkpoint of a run that opens as a model."""
 
-    step: int | None  # None: the model that the run ended with
+    step: int | None  # None: the final model
     path: Path
 
     @property
     def title(self) -> str:
-        """How it is named."""
+        """The name of the checkpoint."""
         return "final model" if self.step is None else f"step {self.step:,}"
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What the folder of a run said when it was looked at; an export keeps it beside the log."""
+    """The state of a run's folder at one moment; an export keeps it with the log."""
 
     finished: bool = False
     checkpoints: tuple[CheckpointRecord, ...] = ()  # oldest first, the final model last
-    age: float = 0.0  # seconds since the log was written to
+    age: float = 0.0  # seconds since the log last changed
 
     @classmethod
     def at(cls, path: Path, now: float) -> RunStatus:
-        """Look at a folder."""
+        """Read the state of a folder."""
         found = [CheckpointRecord(_step(each), each / MODEL) for each in checkpoints(path)]
         finished = is_finished(path)
         if finished:
@@ -53,15 +53,15 @@ class RunStatus:
 
 @dataclass(frozen=True, repr=False)
 class RunLog(ShortRepr):
-    """A run as it stands."""
+    """A training run with its log."""
 
-    name: str  # its folder's, under the folder that was searched: tells runs apart
+    name: str  # its folder's path, relative to the searched folder
     path: Path
     facts: RunFacts
-    lines: tuple[LogLine, ...]  # in the order of their steps, each split by itself
+    lines: tuple[LogLine, ...]  # in the order of steps, one split after the other
     look: RunStatus = field(default_factory=RunStatus)
-    damage: tuple[str, ...] = ()  # sentences on what could not be read
-    repeated: int = 0  # lines of steps that were done again later
+    damage: tuple[str, ...] = ()  # sentences about what could not be read
+    repeated: int = 0  # lines that were left out since their steps were repeated
 
     def of(self, split: Split) -> list[LogLine]:
         """The lines of one split."""
@@ -73,12 +73,12 @@ class RunLog(ShortRepr):
 
     @property
     def steps(self) -> int:
-        """Steps done, as far as the log says."""
+        """Steps done, according to the log."""
         return max((line.step for line in self.lines), default=0)
 
     @property
     def patience(self) -> float:
-        """Seconds without a new line after which a run is taken to have stopped: five of its own usual pauses."""
+        """Seconds without a new line after which a run counts as stopped: five of its longest pauses."""
         times = [line.seconds for line in self.lines[-20:]]
         pauses = [b - a for a, b in pairwise(times)]
         return max(LEAST_PATIENCE, 5 * max(pauses, default=0.0))
@@ -92,7 +92,7 @@ class RunLog(ShortRepr):
 
     @property
     def seconds_left(self) -> float | None:
-        """Of training, at the pace of the last lines; None where there is no pace yet."""
+        """Seconds of training left at the speed of the last lines; None if there is no speed yet."""
         lines = self.of("train")[-20:]
         if len(lines) < 2 or lines[-1].step <= lines[0].step:
             return None
@@ -101,24 +101,24 @@ class RunLog(ShortRepr):
 
     @property
     def positions(self) -> int:
-        """Places of the longest segment that was measured."""
+        """Number of micro positions in the log."""
         return max((len(line.position_tokens) for line in self.lines), default=0)
 
 
 @dataclass
 class Follower:
-    """Reads a log again and again: only what was added since, unless it was written anew. Holds one log's lines."""
+    """Reads one log repeatedly, each time only what was added, unless the log was rewritten."""
 
     path: Path
     _lines: list[LogLine] = field(default_factory=list)
-    _damaged: list[int] = field(default_factory=list)  # numbers of lines, from 1
+    _damaged: list[int] = field(default_factory=list)  # line numbers, from 1
     _read: int = 0  # bytes
     _number: int = 0  # lines
     _end: bytes = b""  # of what was read
     _file: tuple[int, int] | None = None  # device and inode
 
     def read(self) -> tuple[tuple[LogLine, ...], tuple[str, ...], int]:
-        """The lines as they count, what is damaged, and how many lines were superseded.
+        """The valid lines, sentences about damage, and the number of lines left out since their steps were repeated.
 
         Raises:
             TextError: the log cannot be read.
@@ -149,7 +149,7 @@ class Follower:
             file.seek(0)
         self._file = stat.st_dev, stat.st_ino
         new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]  # a line that is being written waits
+        whole = new[: new.rfind(b"\n") + 1]  # an unfinished line waits
         for line in whole.split(b"\n")[:-1]:
             self._number += 1
             try:
@@ -170,13 +170,13 @@ def read_log(
 
     Args:
         path: the folder.
-        name: what it is called among others.
+        name: its name among other runs.
         now: seconds since 1970, for the age of its log.
-        follower: has read its log before.
-        look: what the folder is to have said, instead of what it says now.
+        follower: the reader that has read its log before.
+        look: the folder's state, in place of its state now.
 
     Raises:
-        TextError: there is no run, its facts are damaged, or it cannot be read.
+        TextError: there is no run, its facts are damaged, or the folder cannot be read.
     """
     facts = read_facts(path)
     lines, damage, repeated = (follower or Follower(path / LOG)).read()
@@ -184,7 +184,7 @@ def read_log(
 
 
 def _standing(lines: list[LogLine]) -> tuple[LogLine, ...]:
-    """Without lines of steps that were done again: a later line is of fewer steps, or of as many in the same split."""
+    """Drop lines whose steps were repeated: a later line has fewer steps, or as many in the same split."""
     kept, least, of_split = list[LogLine](), float("inf"), dict[str, int]()
     for line in reversed(lines):
         if line.step <= least and line.step < of_split.get(line.split, line.step + 1):
@@ -195,7 +195,7 @@ def _standing(lines: list[LogLine]) -> tuple[LogLine, ...]:
 
 
 def _written(path: Path) -> float:
-    """When the log was last written to; the facts, where there is none yet."""
+    """When the log last changed, or the facts if there is no log yet."""
     for name in (LOG, FACTS):
         try:
             return (path / name).stat().st_mtime

@@ -1,4 +1,4 @@
-"""The logs that were read, so that only what is new is read again. Shared by all readers of a server."""
+"""Caches training logs, so that only new lines are read. All readers of a server share it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from analysis.runs.log import Follower, RunLog, RunStatus, read_log
 from data.run_folder import FACTS, LOG
 from model.errors import MicroStepError
 
-LOGS = 24  # that are kept in memory
-LAST_LINES = 20  # of each split, that a table of runs needs
+LOGS = 24  # logs kept in memory
+LAST_LINES = 20  # lines of each split that a table of runs needs
 
 Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class LoadedRuns:
-    """Runs that were read, and sentences on those that could not be."""
+    """The runs that could be read, and sentences about the others."""
 
     runs: tuple[RunLog, ...]
     problems: tuple[str, ...] = ()
 
 
 class LogCache:
-    """Reads runs, and remembers how far."""
+    """Reads runs, and remembers how far it has read."""
 
     def __init__(self) -> None:
         self._followers: OrderedDict[Path, Follower] = OrderedDict()
@@ -37,11 +37,11 @@ class LogCache:
         self._guard = threading.Lock()
 
     def runs(self, places: Sequence[Place]) -> LoadedRuns:
-        """Runs with all that they logged."""
+        """The runs with all lines of their logs."""
         return self._all(places, whole=True)
 
     def briefly(self, places: Sequence[Place]) -> LoadedRuns:
-        """Runs with only the last lines of their logs: enough for a table of runs."""
+        """The runs with only the last lines of their logs, enough for a table of runs."""
         return self._all(places, whole=False)
 
     def _all(self, places: Sequence[Place], whole: bool) -> LoadedRuns:

@@ -27,11 +27,11 @@ OVER = (
 
 
 def accuracy(line: LogLine, position: int | None = None) -> Estimate:
-    """The share of right tokens with its 95% interval over validation rows; without one in older logs, and of training.
+    """The accuracy with its 95% interval over validation rows; older logs and training lines have no interval.
 
     Args:
-        line: of a log.
-        position: in a segment; all of them if None.
+        line: a line of a log.
+        position: a micro position; all of them if None.
     """
     share = line.accuracy if position is None else line.position_accuracy[position]
     place = 0 if position is None else 1 + position
@@ -41,12 +41,12 @@ def accuracy(line: LogLine, position: int | None = None) -> Estimate:
 
 
 def judged(run: RunLog) -> LogLine | None:
-    """The line that a run is judged by: the last validation; the last line of training where there is none."""
+    """The line by which a run is judged: the last validation, or the last training line without one."""
     return run.last("validation") or run.last("train")
 
 
 def position_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
-    """A row a run and position, of its last validation; NLL in `unit`, accuracy with its 95% interval over rows."""
+    """A row for each run and position at its last validation: NLL in `unit`, accuracy with its 95% interval."""
     rows = []
     for run in runs:
         line = judged(run)
@@ -64,7 +64,7 @@ def position_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
 
 
 def position_curve_table(runs: Sequence[RunLog], measure: Measure, unit: Unit, smoothing: float) -> pd.DataFrame:
-    """A row a point: a measure at each position over the log; `tokens` are those of the position."""
+    """A row for each point: a measure at each position over the log; `tokens` counts those of the position."""
     scale, named = (PER_NAT[unit], unit) if measure == "nll" else (1.0, "share")
     parts = []
     for position in range(max((run.positions for run in runs), default=0)):

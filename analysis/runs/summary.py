@@ -1,7 +1,7 @@
-"""The four figures that answer how training goes: of the run with the lowest validation loss, and what is under way.
+"""The four numbers that say how training is going: the run with the lowest validation loss, and the run under way.
 
-Runs are compared by nats a token alone: what training minimises has other parts and weights from recipe to recipe, and
-is not the same quantity. Runs on other data, or a draft beside a model that writes, are not compared at all.
+Runs are compared by nats per token, since the full loss has other parts and weights in each recipe. Runs on other data
+are not compared, nor is a draft model with a model that writes.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from analysis.runs.log import RunLog
 from analysis.runs.positions import accuracy, judged
 from data.run_folder import LogLine
 
-LAST = 20  # lines that a speed is the median of
+LAST = 20  # log lines over which the median speed is taken
 
 
 @dataclass(frozen=True)
 class RunsSummary:
-    """What stands above the curves."""
+    """The numbers above the curves."""
 
-    best: RunLog  # of those compared, with the least nats a token at its last validation, or line where none has one
+    best: RunLog  # the compared run with the fewest nats per token at its last validation (or training) line
     line: LogLine
-    accuracy: Estimate  # its, over validation rows
-    speed: float | None  # tokens per second of the best: median of its last lines
-    under_way: RunLog  # the first that runs; the best where none does
-    compared: int  # runs that the best is the best of
-    apart: int  # runs that are not compared with it: of other data, or a draft beside others
+    accuracy: Estimate  # accuracy of the best run, over validation rows
+    speed: float | None  # tokens per second of the best run: median of its last lines
+    under_way: RunLog  # the first running run, or the best one if none is running
+    compared: int  # number of compared runs
+    apart: int  # number of runs that cannot be compared with it
 
     @property
     def validated(self) -> bool:
-        """Whether the figures are of a validation."""
+        """Whether the numbers are from a validation."""
         return self.line.split == "validation"
 
 
 def summarise(runs: Sequence[RunLog]) -> RunsSummary | None:
-    """The summary of some runs; None where nothing is logged."""
+    """The summary of some runs; None if nothing is logged."""
     lines = [(run, line) for run in runs if (line := judged(run)) is not None]
     if any(line.split == "validation" for _, line in lines):
         lines = [(run, line) for run, line in lines if line.split == "validation"]
@@ -53,7 +53,7 @@ def summarise(runs: Sequence[RunLog]) -> RunsSummary | None:
 
 
 def _yardstick(run: RunLog) -> tuple[str, bool]:
-    """Runs of one have nats a token of the same tokens: a draft is measured at several places of each."""
+    """Runs with the same key have nats per token of the same tokens; a draft is measured at several places of each."""
     return run.facts.data_hash, run.facts.objective == "draft"
 
 

@@ -1,4 +1,4 @@
-"""Tables of training runs: a row a run, and their facts and settings side by side."""
+"""The tables of training runs: a row for each run, and facts and settings side by side."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUNS = {
 
 
 def runs_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
-    """A row a run: what it is of, how far it is, its last figures; losses in `unit`."""
+    """A row for each run: what was trained, how far it is, and its latest numbers; losses in `unit`."""
     rows = []
     for run in runs:
         train, validation = run.last("train"), run.last("validation")
@@ -55,9 +55,9 @@ def runs_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
 
 
 def facts_table(runs: Sequence[RunLog]) -> pd.DataFrame:
-    """A row a fact, a column a run: what was trained, on what, with which packages, and every setting of the recipe.
+    """A row for each fact and a column for each run: model, data, packages, and every setting of the recipe.
 
-    `differs` says where the runs are not alike; what a run does not have is empty.
+    `differs` marks rows in which the runs differ; a missing fact is empty.
     """
     columns = [dict(facts(run)) for run in runs]
     names = list(dict.fromkeys(name for column in columns for name in column))
@@ -80,7 +80,7 @@ def facts(run: RunLog) -> Iterator[tuple[str, str]]:
     yield "data hash", of.data_hash
     yield "seed", str(of.seed)
     yield "steps planned", f"{of.steps:,}"
-    yield "labelled tokens a step", f"{of.tokens_per_step:,.0f}"
+    yield "labelled tokens per step", f"{of.tokens_per_step:,.0f}"
     for stage in of.stages:
         yield f"stage {stage.name}", f"steps {stage.first:,} to {stage.last:,}"
         for group, rate in stage.rates.items():
@@ -93,7 +93,7 @@ def facts(run: RunLog) -> Iterator[tuple[str, str]]:
 
 
 def recipe(path: Path) -> str | None:
-    """The recipe of the run in a folder, as text; None where there is none that can be read."""
+    """The recipe of the run in a folder, as text; None if there is none or it cannot be read."""
     try:
         with (path / RECIPE).open("rb") as file:
             return file.read(LONGEST_RECIPE).decode("utf-8", "replace")
@@ -102,19 +102,19 @@ def recipe(path: Path) -> str | None:
 
 
 def remarks(run: RunLog) -> list[str]:
-    """What a reader must know of a run's log."""
+    """Notes for the reader of a run's log."""
     said = list(run.damage)
     if not run.lines:
         said.append("nothing is logged yet")
     if run.repeated:
-        said.append(f"{run.repeated:,} lines are left out: their steps were done again after the run went on")
+        said.append(f"{run.repeated:,} lines are left out: their steps were repeated after the run was resumed")
     if (count := unfinite(run)) > 0:
-        said.append(f"{count:,} lines have a loss that is infinite or no number")
+        said.append(f"{count:,} lines have an infinite or missing loss")
     return said
 
 
 def unlike(runs: Sequence[RunLog]) -> str:
-    """In what the runs differ so that their losses do not compare; empty where they do."""
+    """Why the losses of the runs cannot be compared; empty if they can."""
     kinds = (
         ("objectives", {run.facts.objective for run in runs}),
         ("data", {run.facts.data_hash for run in runs}),
@@ -124,12 +124,12 @@ def unlike(runs: Sequence[RunLog]) -> str:
     if apart:
         return f"These runs differ in {' and '.join(apart)}: compare their losses with care."
     if len({_parts(run) for run in runs}) > 1:
-        return "What these runs minimise has other parts or weights: compare their loss a token, not their loss."
+        return "The losses of these runs have different parts or weights: compare their loss per token."
     return ""
 
 
 def _parts(run: RunLog) -> tuple[bool, bool, str]:
-    """What a run's loss is made of: stops, a teacher, and the recipe's weights of them."""
+    """The parts of a run's loss: stops, a teacher, and the recipe's weights of them."""
     line, said = (run.lines[-1] if run.lines else None), dict(_settings(recipe(run.path) or ""))
     names = ("token_weight", "stop_weight", "teacher_weight", "hidden_weight")
     weights = [f"{key} {value}" for key, value in said.items() if key.endswith(names)]
@@ -141,11 +141,11 @@ def _parts(run: RunLog) -> tuple[bool, bool, str]:
 
 
 def _settings(text: str) -> list[tuple[str, str]]:
-    """The settings of a recipe; none where it is damaged."""
+    """The settings of a recipe; empty if it is damaged."""
     try:
         settings = yaml.safe_load(text)
         return list(islice(_flat(settings, "recipe: "), MOST_SETTINGS)) if isinstance(settings, dict) else []
-    except (yaml.YAMLError, RecursionError, ValueError):  # nested without end; dates that do not exist
+    except (yaml.YAMLError, RecursionError, ValueError):  # nested too deeply, or dates that do not exist
         return []
 
 
@@ -162,7 +162,7 @@ def _flat(settings: object, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _free(name: str, table: pd.DataFrame) -> str:
-    """A column's name that is not taken."""
+    """A column name that is not used yet."""
     while name in table:
         name += " "
     return name
