@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import streamlit as st
 
 from analysis.attention.figures import draw
 from analysis.attention.overview import Overview
+from analysis.attention.positions import AttentionPositions
 from analysis.attention.provenance import origin
 from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
 from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, check_comparable, rows_at
@@ -50,13 +50,16 @@ def _overviews(request: AttentionRequest) -> list[tuple[PositionsQuery, Overview
         check_comparable(positions[0], positions[1])
     overviews: list[tuple[PositionsQuery, Overview]] = []
     for query, reading in zip(queries, positions, strict=True):
-        overview_query = OverviewQuery(query, request.pool)
-        run = partial(overview_query.run, reading=reading)
-        overview = run_or_get(overview_query, QueryDisplay[Overview]("reading", run))
+        overview = _overview(OverviewQuery(query, request.pool), reading)
         if overview is None:
             return None
         overviews.append((query, overview))
     return overviews
+
+
+def _overview(query: OverviewQuery, positions: AttentionPositions) -> Overview | None:
+    """The overview of positions that are known."""
+    return run_or_get(query, QueryDisplay("reading", lambda load, progress: query.run(load, progress, positions)))
 
 
 @fragment
@@ -76,7 +79,7 @@ def _figures(request: AttentionRequest, overviews: list[tuple[PositionsQuery, Ov
     with summary_place:
         _summary(result)
     with overview_place:
-        _overview(result)
+        _overview_card(result)
     sides = tuple(_with_rows(side, query, result) for side, (query, _) in zip(sides, overviews, strict=True))
     if any(side.rows is None for side in sides):
         return
@@ -155,7 +158,7 @@ def _summary(result: AttentionResult) -> None:
         st.caption(escape_markdown(" ".join([count, *notes]), longest=2000))
 
 
-def _overview(result: AttentionResult) -> None:
+def _overview_card(result: AttentionResult) -> None:
     """The maps of all heads, or a statistic of each; a click chooses a head."""
     heads = result.sides[-1].overview.maps.shape[1] if result.sides[-1].overview is not None else 1
 

@@ -28,7 +28,7 @@ def test_the_first_visit_is_a_worked_example(models, runs):
     at = opened(models)
     assert not at.exception and not at.error
     assert [metric.label for metric in at.metric] == ["on the sink", "evenness", "distance", "strongest induction head"]
-    assert kinds(runs) == ["ReadingOf", "OverviewOf", "LayerOf"]
+    assert kinds(runs) == ["PositionsQuery", "OverviewQuery", "LayerQuery"]
     layer, head = at.number_input(key="layer").value, at.number_input(key="head").value
     assert at.metric[3].value == f"layer {layer}, head {head}"
     assert (at.number_input(key="layer").max, at.number_input(key="head").max) == (2, 3)
@@ -61,9 +61,9 @@ def test_another_head_zoom_or_pin_runs_no_model_and_another_layer_only_as_far_as
     at.segmented_control(key="map").set_value("mean").run()
     assert len(runs) == before and not at.exception
     at.number_input(key="layer").set_value(2).run()
-    assert kinds(runs[before:]) == ["LayerOf"]
+    assert kinds(runs[before:]) == ["LayerQuery"]
     at.segmented_control(key="map").set_value("rollout").run()
-    assert kinds(runs[before:]) == ["LayerOf", "RolloutOf"] and not at.exception
+    assert kinds(runs[before:]) == ["LayerQuery", "RolloutQuery"] and not at.exception
 
 
 def test_the_difference_of_two_models(models, runs):
@@ -102,9 +102,9 @@ def test_states_without_an_answer(models, runs, monkeypatch):
     monkeypatch.setattr("app.run_query.HEAVY", 10.0)
     before = len(runs)
     at = opened(models)
-    assert "This will take a while" in shown(at) and kinds(runs[before:]) == ["ReadingOf"]
+    assert "This will take a while" in shown(at) and kinds(runs[before:]) == ["PositionsQuery"]
     next(button for button in at.button if button.label == "Run it").click().run()
-    assert "OverviewOf" in kinds(runs[before:])
+    assert "OverviewQuery" in kinds(runs[before:])
 
 
 @pytest.mark.parametrize("text", ["![x](http://e/p.png) <b>b</b> **b** $x$ \x00\x1b[31m \u202e שלום 你好 🦆", "a"])

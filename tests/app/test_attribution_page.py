@@ -30,10 +30,10 @@ def test_the_first_visit_is_a_worked_example(models, runs):
     at = opened(models)
     assert not at.exception and not at.error
     assert [metric.label for metric in at.metric] == [
-        "entropy", "on the baseline", "their sum", "faithfulness",
+        "entropy", "on the baseline", "sum of attributions", "faithfulness",
     ]  # fmt: skip
     assert all(metric.proto.help for metric in at.metric)
-    assert kinds(runs) == ["ScoresOf", "SegmentsOf", "AttributionRequest"]
+    assert kinds(runs) == ["ScoresQuery", "SegmentsQuery", "AttributionRequest"]
     assert runs[-1].method == "feature_ablation" and runs[-1].models[0][0] == "B" and runs[-1].at > 0
     bars, curves = charts(at)
     assert len(curves["data"]) == 8 and bars["data"][0]["orientation"] == "h"
@@ -47,7 +47,7 @@ def test_a_deep_link_names_quantity_method_baseline_unit_and_token(models, runs)
     assert asked.models[0][0] == "A"
     said = shown(at).replace("\\", "")
     assert "Surprisal of base" in said and "by ablation" in said and "The strongest words" in said
-    assert at.metric[2].label == "their sum"
+    assert at.metric[2].label == "sum of attributions"
 
 
 def test_integrated_gradients_show_their_convergence(models, runs):
@@ -75,7 +75,7 @@ def test_another_strategy_asks_for_segments_alone(models, runs):
     at = opened(models, **QUICK)
     before = len(runs)
     at.selectbox(key="cut_by").select_index(1).run()
-    assert kinds(runs[before:]) == ["SegmentsOf"] and not at.exception and not at.error
+    assert kinds(runs[before:]) == ["SegmentsQuery"] and not at.exception and not at.error
 
 
 def test_words_that_moved_together_are_not_split(models, runs):
@@ -122,7 +122,7 @@ def test_states_without_an_answer(models, runs, monkeypatch):
     monkeypatch.setattr("app.run_query.HEAVY", 1e7)
     before = len(runs)
     at = opened(models, method="integrated gradients")
-    assert "This will take a while" in shown(at) and kinds(runs[before:]) == ["ScoresOf", "SegmentsOf"]
+    assert "This will take a while" in shown(at) and kinds(runs[before:]) == ["ScoresQuery", "SegmentsQuery"]
     next(button for button in at.button if button.label == "Run it").click().run()
     assert kinds(runs[before:])[-1] == "AttributionRequest" and len(at.metric) == 4
 

@@ -65,7 +65,7 @@ def test_views_run_no_model_and_what_decides_the_answer_does(models, runs):
     assert "passes of the base" in {figure["layout"]["xaxis"]["title"]["text"] for figure in charts(at)}
     at.slider(key="tau").set_value(0.0).run()
     at.slider(key="tau").set_value(0.3).run()
-    assert len(runs) == 2 and runs[1].how.tau == 0 and "nats a token" in shown(at)
+    assert len(runs) == 2 and runs[1].how.tau == 0 and "nats per token" in shown(at)
     at.segmented_control(key="writer").set_value("A").run()
     assert len(runs) == 3 and runs[2].model.name == str(models["base"])
 
@@ -160,7 +160,7 @@ def test_a_stopped_run_keeps_what_was_written(models, runs, monkeypatch):
     assert not at.metric
     at.session_state[state.STOPPED] = {runs[0]}
     at.run()
-    assert not at.exception and "What was written until then is shown below" in shown(at)
+    assert not at.exception and "written until then are shown below" in shown(at)
     assert at.metric[0].value != "" and at.metric[3].value == "none" and len(runs) == 1
     next(button for button in at.button if button.label == "Run again").click().run()
     assert len(runs) == 2 and "Stopped" not in shown(at) and at.metric[3].value != "none"

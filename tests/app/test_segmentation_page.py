@@ -79,7 +79,7 @@ def test_a_still_picture_is_drawn_only_for_its_download(models, runs, monkeypatc
 def test_a_target_is_solved_or_refused_in_one_message(models, runs):
     at = opened(models, models="A")
     at.button(key="solve_0").click().run()
-    assert "Give a target length first" in shown(at)
+    assert "Type a target length first" in shown(at)
     at.number_input(key="target_0").set_value(2.0).run()
     at.button(key="solve_0").click().run()
     assert "tokens a segment on model A" in shown(at).replace("\\", "")
@@ -94,7 +94,7 @@ def test_a_strategy_that_needs_more_asks_the_models_for_no_more_than_that(models
     asked = len(runs)
     at.selectbox(key="rule_0").set_value("router").run()
     assert not at.exception and cuts(at)[:2] == ["A router", "B router"]
-    assert [type(each).__name__ for each in runs[asked:]] == ["ExtraOf", "ExtraOf"]
+    assert [type(each).__name__ for each in runs[asked:]] == ["FeatureQuery", "FeatureQuery"]
     asked = len(runs)
     at.selectbox(key="rule_0").set_value("refined").run()
     assert "trained micro_step model" in shown(at).replace("\\", "") and cuts(at)[:2] == ["A router", "B router"]
@@ -129,7 +129,7 @@ def test_states_without_an_answer(models, runs, monkeypatch):
     at = opened(models, cut=("entropy:threshold=-3", "<img src=x>", "word"), models="A")
     assert cuts(at) == ["words"] and len(at.warning) == 2 and not at.exception
     assert "<img" not in at.warning[1].value.replace("\\<", "")
-    assert "Give the folder of a store" in shown(opened(models, what="a corpus store"))
+    assert "Type the folder of a store" in shown(opened(models, what="a corpus store"))
     at = opened(models, what="a corpus store", store="/no/such<b>")
     assert "holds no store" in shown(at) and not at.exception
     monkeypatch.setattr("app.run_query.HEAVY", 10.0)
@@ -162,4 +162,4 @@ def test_a_store_is_judged_whole(models, runs, tmp_path):
     at.selectbox(key="rule_0").set_value("router").run()
     assert "a store holds scores only" in shown(at).replace("\\", "") and cuts(at) == ["entropy", "words"]
     at = opened(models, what="a corpus store", store=str(tmp_path / "s"), cut=("word", "router"))
-    assert "needed first: router" in shown(at) and cuts(at) == ["words"] and not at.exception
+    assert "model first: router" in shown(at) and cuts(at) == ["words"] and not at.exception
