@@ -1,7 +1,7 @@
-"""What fine-tuning changed over a corpus: the mean scores of two models with one tokenizer, token by token.
+"""What fine-tuning changed over a corpus: the mean scores of two models with the same tokenizer, token by token.
 
-Both stores hold the same tokens, so every difference is paired; its interval is over documents, and
-there is none where they are too few (see analysis/intervals.py).
+Both stores hold the same tokens, so every difference is paired. Its interval is over documents, and missing if there
+are too few (see analysis/intervals.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model.errors import MicroStepError
 from model.text.document import TEMPLATE
 
 SCORES = ("entropy", "confidence", "surprisal")
-CONTENT = "content"  # every role but the chat template
+CONTENT = "content"  # every role except the chat template
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Change:
 
     role: str
     score: str
-    documents: int  # that have such tokens
+    documents: int  # documents that have such tokens
     tokens: int
     a: Estimate
     b: Estimate
@@ -40,8 +40,8 @@ def changes(a: CorpusSource, b: CorpusSource) -> list[Change]:
     """Every score, by role and over all content.
 
     Args:
-        a: a store under model A, for instance the base.
-        b: a store of the same corpus under model B, with the same tokenizer.
+        a: a store of model A's scores, such as the base's.
+        b: a store of model B's scores of the same corpus, with the same tokenizer.
 
     Raises:
         MicroStepError: the stores hold different tokens.
@@ -64,7 +64,7 @@ def changes(a: CorpusSource, b: CorpusSource) -> list[Change]:
 
 
 def change_table(found: list[Change]) -> pd.DataFrame:
-    """A row a role and score."""
+    """A row for each role and score."""
     return pd.DataFrame(
         [
             {
@@ -99,7 +99,7 @@ def _change(
     units: Units,
     rows: ScoredRows,
 ) -> Change:
-    parts = np.zeros((len(rows), 3))  # sums of A, of B, and of tokens, a row
+    parts = np.zeros((len(rows), 3))  # [R] sums of A, of B, and of tokens
     for column, values in enumerate((x, y, np.ones_like(x))):
         np.add.at(parts[:, column], row[there], values[there])
     own = units.sums(parts)
@@ -114,7 +114,7 @@ def _check_same(a: CorpusSource, b: CorpusSource) -> None:
     first, second = a.tokens.rows, b.tokens.rows
     if a.store.facts.tokenizer_hash != b.store.facts.tokenizer_hash:
         raise MicroStepError(
-            f"{a.store.facts.name} and {b.store.facts.name} have different tokenizers, and their scores are of"
+            f"{a.store.facts.name} and {b.store.facts.name} have different tokenizers, so their scores are of"
             " different tokens; `python -m analysis compare` aligns single texts by character"
         )
     if not np.array_equal(first.offsets, second.offsets) or not np.array_equal(first.ids, second.ids):

@@ -1,9 +1,8 @@
-"""Boundaries counted document by document: S segmentations of the same P positions, every pair of them at once.
+"""Counts boundaries document by document, for all pairs of S segmentations of the same P positions at once.
 
-Positions are tokens, or characters where two tokenizers are compared. Some start a segment under every rule: the first
-of a row, the first that has a score, and prompts. No strategy decided that: they are neither agreement nor
-disagreement, and count as no boundary of anyone. No window reaches over the end of a row. This is the one computation:
-`segmentation_report.agreement`, reports, the page and figures all count here.
+Positions are tokens, or characters if two tokenizers are compared. Some positions start a segment under every rule: the
+first of a row, the first with a score, and prompts. No strategy decides these, so they count neither as agreement nor
+as disagreement. No window crosses the end of a row. All comparisons of boundaries in the project use this computation.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Counts:
-    """Of S segmentations, in each of U units. [u, i, j] is over the rows in which both i and j are known."""
+    """Counts for S segmentations in each of U units. [u, i, j] is over the rows in which both i and j are known."""
 
-    shared: Floats  # [U, S, S] boundaries of i that j has too
+    shared: Floats  # [U, S, S] boundaries of i that j shares
     own: Floats  # [U, S, S] boundaries of i
     windows: Floats  # [U, S, S] windows of reach[i, j]
-    differ: Floats  # [U, S, S] of which i and j have different numbers of boundaries in (WindowDiff)
-    split: Floats  # [U, S, S] of whose ends are in one segment for one of the two only (Pk)
-    positions: Floats  # [U, S, S] that could be boundaries
+    differ: Floats  # [U, S, S] windows with different numbers of boundaries in i and j (WindowDiff)
+    split: Floats  # [U, S, S] windows whose ends are in one segment in only one of i and j (Pk)
+    positions: Floats  # [U, S, S] positions that could be boundaries
     reach: NDArray[np.int64]  # [S, S] half the mean segment of i, the reference
 
     def __post_init__(self) -> None:
@@ -38,22 +37,22 @@ class Counts:
             raise ValueError(f"counts must be [U, S, S] and reach [S, S], got {shapes} and {self.reach.shape}")
 
     def of(self, size: int) -> Counts:
-        """Those of the first `size` segmentations."""
+        """The counts of the first `size` segmentations."""
         names = ("shared", "own", "windows", "differ", "split", "positions")
         return Counts(**{name: getattr(self, name)[:, :size, :size] for name in names}, reach=self.reach[:size, :size])
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """How S segmentations meet, with 95% intervals. [i, j]: i is the reference, j the hypothesis."""
+    """The agreement of S segmentations, with 95% intervals. [i, j]: i is the reference, j the hypothesis."""
 
     precision: Estimates  # [S, S] share of j's boundaries that i has
     recall: Estimates  # [S, S] share of i's boundaries that j has
     f1: Estimates  # [S, S]
-    chance: Floats  # [S, S] F1 of as many boundaries each, strewn independently
+    chance: Floats  # [S, S] F1 by chance: the same numbers of boundaries, placed independently
     window_diff: Estimates  # [S, S]
     pk: Estimates  # [S, S]
-    mean_f1: Estimates  # [S] with all others but itself
+    mean_f1: Estimates  # [S] mean F1 with all others
 
 
 def count(
@@ -71,8 +70,8 @@ def count(
         offsets: [R + 1] the rows of the P positions.
         known: [S, R] rows in which a segmentation is known.
         units: of the R rows.
-        forced: [P] positions that start a segment under every rule, beside the first of each row.
-        reach: of a window; half the mean segment of the reference, rounded, if None.
+        forced: [P] positions that start a segment under every rule, besides the first of each row.
+        reach: length of a window; half the mean segment of the reference, rounded, if None.
     """
     row, first = row_of(offsets), row_firsts(offsets)
     given = known[:, row]
@@ -88,7 +87,7 @@ def count(
     shared = np.zeros_like(own)
     unit = units.of_row[row]
     edges = [0, *(np.flatnonzero(np.diff(unit)) + 1).tolist(), len(row)]
-    for begin, end in itertools.pairwise(edges):  # a stretch of one unit at a time
+    for begin, end in itertools.pairwise(edges):  # one stretch of a unit at a time
         part = marks[:, begin:end].astype(np.float32)
         if end > begin:
             shared[unit[begin]] += part @ part.T
@@ -96,7 +95,7 @@ def count(
 
 
 def _per_row(marks: Bools, offsets: NDArray[np.int64], known: Bools) -> tuple[Floats, Floats]:
-    """[S, S] positions, and segments of i, in the rows in which both i and j are known."""
+    """[S, S] positions, and segments of i, in the rows where both i and j are known."""
     rows = known.shape[1]
     lengths, row = np.diff(offsets).astype(np.float64), row_of(offsets)
     segments = np.stack([np.bincount(row, each, minlength=rows) for each in marks])
@@ -107,12 +106,14 @@ def _per_row(marks: Bools, offsets: NDArray[np.int64], known: Bools) -> tuple[Fl
 def _totals(
     marks: Bools, forced: Bools, offsets: NDArray[np.int64], known: Bools, units: Units
 ) -> tuple[Floats, Floats]:
-    """[U, S, S] boundaries of i, and positions that could be boundaries, where both are known."""
+    """[U, S, S] boundaries of i, and positions that could be boundaries, in rows where both are known."""
     size, rows, row = len(marks), known.shape[1], row_of(offsets)
     per_row = np.stack([np.bincount(row, each, minlength=rows) for each in (*marks, ~forced)], axis=1)  # [R, S + 1]
     own, positions = (np.zeros((units.count, size, size)) for _ in range(2))
     patterns, which = np.unique(known, axis=1, return_inverse=True)
-    for i, pattern in enumerate(patterns.T):  # rows in which the same segmentations are known: mostly all, or few kinds
+    for i, pattern in enumerate(
+        patterns.T
+    ):  # groups of rows in which the same segmentations are known; there are only a few
         both = pattern[:, None] & pattern
         here = units.sums(per_row * (which.reshape(-1) == i)[:, None])
         own += here[:, :-1, None] * both
@@ -123,7 +124,7 @@ def _totals(
 def _windows(
     marks: Bools, offsets: NDArray[np.int64], known: Bools, units: Units, reach: NDArray[np.int64]
 ) -> tuple[Floats, Floats, Floats]:
-    """[U, S, S] windows within rows, those with different numbers of boundaries, and those that one alone splits."""
+    """[U, S, S] windows within rows, those with different numbers of boundaries, and those that only one splits."""
     size, row = len(marks), row_of(offsets)
     found = np.zeros((3, units.count, size, size))
     before = np.zeros((size, len(row) + 1), dtype=np.int32)
@@ -145,7 +146,7 @@ def pairs(counts: Counts, units: Units) -> Pairs:
     """The measures of every pair, each with its interval."""
     shared, own = units.left_out(counts.shared), units.left_out(counts.own)
     other = np.swapaxes(own, 1, 2)
-    of_i, of_j = counts.own, np.swapaxes(counts.own, 1, 2)  # how much of each unit stands in a measure
+    of_i, of_j = counts.own, np.swapaxes(counts.own, 1, 2)  # the weight of each unit in a measure
     f1 = quotient(2 * shared, own + other, 1.0)
     windows = units.left_out(counts.windows)
     size = f1.shape[1]

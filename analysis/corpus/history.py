@@ -1,6 +1,6 @@
-"""How the entropy under a limited history differs from the full one, as the window w grows.
+"""How the entropy with a limited history differs from the full entropy, as the window w grows.
 
-Every w is judged on the same tokens: those with so many tokens before them that each window is a real limit.
+All windows are judged on the same tokens: those with so many earlier tokens that each window really limits them.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ from model.segmentation.solver import POINTS, solve
 
 @dataclass(frozen=True)
 class Likeness:
-    """How boundaries of limited_history meet those of entropy, both solved for one mean length."""
+    """Agreement of the boundaries of limited_history and entropy, both solved for the same mean length."""
 
     target_length: float
     f1: Estimate
-    chance: float  # F1 of as many boundaries, strewn independently
+    chance: float  # F1 by chance: as many boundaries, placed independently
 
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """The limited entropies of one window beside the full ones, over N tokens."""
+    """Limited and full entropies for one window, over N tokens."""
 
     gather: FeatureSpec
     tokens: int
     excess: Estimate  # nats: mean of D_t = H_t^(w) - H_t
     distance: Estimate  # nats: mean of |D_t|
-    correlation: Estimate  # Pearson's, of H_t^(w) and H_t
+    correlation: Estimate  # Pearson correlation of H_t^(w) and H_t
     boundaries: tuple[Likeness, ...]
 
 
 def history(
     source: CorpusSource, targets: Sequence[float] = (2.0, 3.0), max_length: int = MAX_LENGTH
 ) -> list[HistoryPoint]:
-    """Judge every window that was gathered, from the narrowest on.
+    """Judge every computed window, from the narrowest on.
 
-    Windows are comparable if they begin at the same token (`FeatureSpec.begin`); of several, the deepest counts.
+    Windows can be compared if they start at the same token (`FeatureSpec.begin`); of several starts, the latest counts.
 
     Args:
-        source: a store, with limited histories gathered beside it.
-        targets: mean lengths, tokens, at which boundaries are compared.
+        source: a store with limited histories.
+        targets: mean lengths, in tokens, at which boundaries are compared.
         max_length: M.
 
     Raises:
-        MicroStepError: none was gathered, or a row is long enough for none of them.
+        MicroStepError: the store has no limited history, or no row is long enough.
     """
     held = [each for each in source.gathered if each.spec.need == "window"]
     if not held:
@@ -70,7 +70,7 @@ def _order(found: GatheredRows) -> tuple[int, str]:
 
 
 def history_table(points: Sequence[HistoryPoint]) -> pd.DataFrame:
-    """A row a window."""
+    """A row for each window."""
     rows = []
     for point in points:
         how = point.gather

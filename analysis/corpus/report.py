@@ -1,8 +1,7 @@
-"""Judge strategies on a whole corpus, from its store alone: lengths, words, each other, with intervals over documents.
+"""Judges strategies on a corpus from its store: lengths, agreement with words and each other, with intervals.
 
-Every figure comes from counts per document, so that the intervals cost no second count. Over one document, without
-intervals, the figures are those of `segmentation_report.statistics` and `agreement`. Two stores are compared by
-characters in transfer.py.
+All numbers come from counts per document, so intervals over documents need no second count. For a single document they
+equal those of analysis/segmentation/metrics.py. transfer.py compares two stores by characters.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rule with parameters, or with one of them left open for a mean length."""
+    """A rule with parameters, of which one may be solved for a mean length."""
 
     rule: str
     parameters: Mapping[str, float] = field(default_factory=dict)
-    target_length: float | None = None  # tokens a segment; None: nothing is solved for
+    target_length: float | None = None  # tokens per segment; None: no parameter is solved
 
 
 @dataclass(frozen=True)
 class LengthCurve:
-    """From the parameter that is solved for to the mean length."""
+    """The mean length as a function of the solved parameter."""
 
     parameter: str
     value: Floats  # [C] rising
@@ -44,13 +43,13 @@ class LengthCurve:
 
 @dataclass(frozen=True, repr=False)
 class CutCorpus(ShortRepr):
-    """Where a strategy cuts the N tokens of R rows of a store."""
+    """The segments of a strategy in the N tokens of R rows of a store."""
 
     strategy: Candidate
-    parameters: dict[str, float]  # all of the rule's, the solved one included
-    starts: Bools  # [N]; false in rows where it is not known
-    known: Bools  # [R] rows that hold what the rule needs
-    solved: tuple[str, Floats] | None = None  # the parameter that was solved for, and [C] the curve's values
+    parameters: dict[str, float]  # all parameters of the rule, including the solved one
+    starts: Bools  # [N] starts of segments; false in rows where they are unknown
+    known: Bools  # [R] whether a row has what the rule needs
+    solved: tuple[str, Floats] | None = None  # the solved parameter, and [C] the values of its curve
     tokens: CorpusTokens | None = None  # of the known rows
 
     def __post_init__(self) -> None:
@@ -59,19 +58,19 @@ class CutCorpus(ShortRepr):
 
     @property
     def label(self) -> str:
-        """Its rule, and what tells it from others of the same rule."""
+        """The rule, with what distinguishes it from others of the same rule."""
         set_here = [f"{name}={value:g}" for name, value in self.strategy.parameters.items()]
         return " ".join([self.strategy.rule, *set_here])
 
 
 @dataclass(frozen=True, repr=False)
 class StrategyReport(ShortRepr):
-    """What a strategy does to a corpus. Prompts are left out, as everywhere."""
+    """The results of a strategy on a corpus, without prompts."""
 
     cut: CutCorpus
     tokens: int
     segments: int
-    documents: int  # with tokens in rows where the strategy is known
+    documents: int  # documents with tokens in rows where the strategy is known
     mean_length: Estimate  # tokens
     singletons: Estimate  # share of segments of one token
     histogram: NDArray[np.int64]  # [L + 1] segments of each length, from 0 to the longest
@@ -85,13 +84,13 @@ class CorpusReport(ShortRepr):
     source: CorpusSource
     max_length: int  # M
     strategies: tuple[StrategyReport, ...]  # [S]
-    words: Pairs  # [S + 1, S + 1] with the words as segmentation S
-    pairs: Pairs  # [S, S] of the strategies alone
+    words: Pairs  # [S + 1, S + 1]; segmentation S are the words
+    pairs: Pairs  # [S, S] without the words
     units: Units  # what the intervals are over
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What must be said wherever these figures are shown."""
+        """Notes to show with these numbers."""
         gathered = tuple(each.spec.meaning for each in self.source.gathered if not each.spec.begin)
         return (*self.source.store.notes, *gathered, self.units.meaning)
 
@@ -99,16 +98,16 @@ class CorpusReport(ShortRepr):
 def strategies_for(
     source: CorpusSource, rules: Sequence[str] = (), settings: Mapping[str, float] | None = None, target: float = 2.0
 ) -> list[Candidate]:
-    """The strategies of a report: each rule solved for a mean length, unless what is solved for is set.
+    """The strategies of a report. Each rule is solved for a mean length, unless its parameter is set.
 
     Args:
-        source: of the corpus.
-        rules: names; empty: every rule that the source has all for.
-        settings: parameters, each for every rule that has it.
-        target: mean length, tokens.
+        source: the store of the corpus.
+        rules: names; empty for every rule that the store can serve.
+        settings: parameters, each set for every rule that has it.
+        target: mean length, in tokens.
 
     Raises:
-        MicroStepError: unknown rule, or a parameter that none of the rules has.
+        MicroStepError: a rule is unknown, or no rule has a parameter.
     """
     chosen, given = [find_rule(name) for name in rules or source.rules()], dict(settings or {})
     known = {parameter.name for rule in chosen for parameter in rule.parameters}
@@ -126,10 +125,10 @@ def strategies_for(
 
 
 def cut_corpus(source: CorpusSource, strategy: Candidate, max_length: int = MAX_LENGTH) -> CutCorpus:
-    """Apply a strategy to every row of a store that holds what its rule needs.
+    """Segment every row of a store that has what the rule needs.
 
     Raises:
-        MicroStepError: as `solve` and `segment`, or what the rule needs was not gathered.
+        MicroStepError: as `solve` and `segment`, or the store lacks what the rule needs.
     """
     tokens, given = source.ready(strategy.rule, strategy.parameters)
     solved = None
@@ -154,17 +153,17 @@ def report(
     """Judge strategies on a corpus.
 
     Args:
-        source: a store, and what was gathered beside it.
-        strategies: at least one; a pair is compared on the rows where both are known.
+        source: a store, with its extra features.
+        strategies: at least one; two are compared on the rows where both are known.
         max_length: M.
-        curves: also give each solved strategy's curve, with an interval at every point.
+        curves: whether to compute the curve of each solved strategy, with intervals.
 
     Raises:
         MicroStepError: as `cut_corpus`.
     """
     check_max_length(max_length)
     if not strategies:
-        raise MicroStepError("there is no strategy to report on; name one with --strategy")
+        raise MicroStepError("there is no strategy to judge; name one with --strategy")
     cuts = [cut_corpus(source, strategy, max_length) for strategy in strategies]
     units = Units.of(source.tokens.rows.document)
     inputs = source.tokens.inputs
@@ -186,7 +185,7 @@ def report(
 
 
 def counted_positions(source: CorpusSource) -> tuple[Bools, NDArray[np.int64]]:
-    """[N] the tokens that are no prompt, and [R + 1] the offsets of the rows among them."""
+    """[N] whether a token is outside the prompt, and [R + 1] the offsets of the rows among these tokens."""
     offsets, prompt = source.tokens.rows.offsets, source.tokens.inputs.prompt
     counted = np.ones(int(offsets[-1]), dtype=bool) if prompt is None else ~prompt
     return counted, np.concatenate([[0], np.cumsum(counted)])[offsets].astype(np.int64)
@@ -227,12 +226,12 @@ def _strategy(
 
 
 def _ends(cut: CutCorpus, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where segments end, rising: the next start, or the end of the row."""
+    """The ends of segments, rising: the next start, or the end of the row."""
     return np.union1d(np.flatnonzero(cut.starts), offsets)
 
 
 def _curve(source: CorpusSource, cut: CutCorpus, units: Units, max_length: int, tokens: Floats) -> LengthCurve | None:
-    """The mean length at each value; tokens: [1 + U] of the known rows, and without each unit."""
+    """The mean length at each value; `tokens` [1 + U]: of the known rows, and without each unit."""
     if cut.solved is None or cut.tokens is None:
         return None
     name, values = cut.solved

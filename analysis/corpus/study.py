@@ -1,10 +1,10 @@
-"""A study of the strategies on several corpora under two models: everything scored, gathered and judged, in one folder.
+"""A study of all strategies on several corpora under two models, in one folder.
 
-    OUT/stores/CORPUS-MODEL/   a store a corpus and a model, with what was gathered beside it
+    OUT/stores/CORPUS-MODEL/   a store for each corpus and model, with its extra features
     OUT/strategies.csv, pairs.csv, lengths.csv, curves.csv, transfer.csv, history.csv
     OUT/study.md               the same in tables for readers
 
-Stopped, it goes on where it was: what is scored or gathered is not computed again.
+A stopped study is resumed: scores and features that exist are not computed again.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from model.errors import ExportError, MicroStepError
 from model.hub.loading import LoadedModel
 from model.terminal import Tell
 
-SHARD_TOKENS = 16_384  # what a kill costs at most: a minute on one core
+SHARD_TOKENS = 16_384  # lost at most if it is killed: a minute on one core
 
 
 def corpus_name(corpus: Corpus) -> str:
-    """Short name of a corpus: its file's without the suffix, or its hub id's."""
+    """The short name of a corpus: its file name without the suffix, or the last part of its hub id."""
     name = corpus.facts.name
     suffix = next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(suffix)].replace("/", "--")
@@ -49,19 +49,19 @@ def run_study(
     tell: Tell = lambda message, fraction: None,
     interval: float = 1.0,
 ) -> Study:
-    """Score, gather and judge; the files are written at the end.
+    """Compute scores and features, and judge the strategies; tables are written at the end.
 
     Args:
-        corpora: of different names.
-        models: two, each a name for folders and tables, and how to load it.
-        out: folder, made if it is not there.
-        options: how much of everything.
-        tell: told about the progress.
-        interval: seconds between two tellings.
+        corpora: with different names.
+        models: two, each with a name for folders and tables, and a function that loads it.
+        out: folder, created if needed.
+        options: how much is computed.
+        tell: receives progress messages.
+        interval: seconds between two messages.
 
     Raises:
-        ExportError: the folder cannot be written, or holds stores of something else.
-        MicroStepError: as scoring, gathering and judging; or names that are not different.
+        ExportError: the folder cannot be written, or holds stores of other data.
+        MicroStepError: names are not different, or scoring or judging fails.
     """
     names = [corpus_name(corpus) for corpus in corpora]
     if len(set(names)) < len(names) or len({name for name, _ in models}) != 2 or len(models) != 2:
@@ -90,7 +90,7 @@ def judge_study(
     options: StudyOptions,
     tell: Tell = lambda message, fraction: None,
 ) -> Study:
-    """Judge what `run_study` has scored and gathered in `out`, and write the tables."""
+    """Judge the stores that `run_study` wrote in `out`, and write the tables."""
     from data.corpus.store import open_store
 
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
@@ -126,7 +126,7 @@ _MAKERS = {"strategies": "strategy_table", "pairs": "pair_table", "lengths": "le
 
 
 class _Once:
-    """A model that is loaded when it is first needed, and kept."""
+    """A model that is loaded on first use, and kept."""
 
     def __init__(self, load_model: Callable[[], LoadedModel]) -> None:
         self._load = load_model

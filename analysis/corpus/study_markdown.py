@@ -1,4 +1,4 @@
-"""A study's tables for readers, as Markdown. Figures stand with half the width of their 95% intervals."""
+"""A study's tables as Markdown. Each number has half the width of its 95% interval."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIGURES = {"mean_length": "length", "singletons": "single", "word_f1": "words",
 
 
 def study_text(study: Study) -> str:
-    """Every table of a study but the curves and lengths, which are for figures."""
+    """All tables of a study except curves and lengths, which are for figures."""
     parts = [f"# {' and '.join(study.models)} on {', '.join(study.corpora)}\n"]
     for target in study.options.targets:
         parts.append(f"## Strategies at {target:g} tokens a segment\n")
@@ -35,7 +35,7 @@ def study_text(study: Study) -> str:
 
 
 def strategies(study: Study, corpus: str, target: float) -> str:
-    """A row a strategy: mean length, singletons, F1 with words, mean F1 with the other strategies, of both models."""
+    """A row for each strategy: mean length, singletons, F1 with words, mean F1 with others, for both models."""
     table = study.tables["strategies"]
     here = table[(table.corpus == corpus) & (table.target_length == target)]
     sides = [here[here.model == model].set_index("strategy") for model in study.models]
@@ -48,7 +48,7 @@ def strategies(study: Study, corpus: str, target: float) -> str:
 
 
 def transfer(study: Study, target: float) -> str:
-    """A row a strategy, a column a corpus."""
+    """A row for each strategy, a column for each corpus."""
     table = study.tables["transfer"]
     here = table[table.target_length == target]
     rows = []
@@ -62,7 +62,7 @@ def transfer(study: Study, target: float) -> str:
 
 
 def history(study: Study, corpus: str) -> str:
-    """A row a window: mean excess in nats, correlation and boundary F1, of both models."""
+    """A row for each window: mean excess in nats, correlation and boundary F1, for both models."""
     table = study.tables["history"]
     sides = [table[(table.corpus == corpus) & (table.model == model)] for model in study.models]
     figures = {"excess": "D", "distance": "abs D", "correlation": "r"}
@@ -83,7 +83,7 @@ def history(study: Study, corpus: str) -> str:
 
 
 def matrix(study: Study, target: float) -> str:
-    """F1 of every pair of strategies, mean over the corpora: model A below the diagonal, model B above."""
+    """F1 of all pairs of strategies, averaged over corpora: model A below the diagonal, model B above."""
     table = study.tables["pairs"]
     here = table[table.target_length == target]
     mean = here.groupby(["model", "reference", "hypothesis"]).f1.mean()
@@ -105,7 +105,7 @@ def _figure(row: pd.Series, name: str) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits after the point are more than the intervals allow."""
+    """A number with two decimals: intervals are too wide for more."""
     return f"{value:z.2f}"
 
 

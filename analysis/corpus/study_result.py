@@ -1,4 +1,4 @@
-"""What a study of the strategies computes, and the tables that it gives."""
+"""The options of a study of strategies, and its tables."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ TABLES = ("strategies", "pairs", "lengths", "curves", "transfer", "history")
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What is computed, on how much of each corpus."""
+    """What is computed, and on how much of each corpus."""
 
     limit_tokens: int = 100_000
     """Of each corpus."""
     window_characters: int = 2500
-    """Documents are cut into windows of at most so many: the same texts under both models."""
+    """Longest window of a document, in characters, so that both models read the same texts."""
     every: int = 10
-    """What needs a further run is computed for every so manieth window."""
+    """Features that need an extra model pass are computed for every n-th window."""
     window: int = 32
-    """Of the rule limited_history, tokens; strided by half of it."""
+    """Window of the rule limited_history, in tokens; the stride is half of it."""
     layer: int = 2
-    """Of the rule router."""
+    """Layer of the rule router."""
     history_windows: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256)
-    """w of the study of limited history, tokens; each strided by half of it."""
+    """Windows w of the study of limited history, in tokens; each stride is half of w."""
     history_every: int = 20
-    """Of the study of limited history: every so manieth window of text."""
+    """The study of limited history uses every n-th window of text."""
     targets: tuple[float, ...] = (2.0, 3.0)
     """Mean lengths, tokens."""
     max_length: int = MAX_LENGTH
     """M."""
 
     def gathers(self) -> list[FeatureSpec]:
-        """What is computed beyond the scores; the last is without any limit, so that it shows rounding alone."""
+        """The features computed besides the scores; the last has no limit, so it shows only rounding."""
         deepest = max(self.history_windows)
-        whole = min(HISTORY_LIMIT, self.window_characters + deepest)  # no window of text has more tokens
+        whole = min(HISTORY_LIMIT, self.window_characters + deepest)  # no window of text has more tokens than this
         return [
             FeatureSpec("attention", self.every, width=self.max_length),
             FeatureSpec("hidden", self.every, layer=self.layer),
@@ -54,10 +54,10 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class Study:
-    """The tables of a study: a row also names its corpus, and its model where it is of one."""
+    """The tables of a study; each row also names its corpus, and its model if it has one."""
 
     models: tuple[str, str]
     corpora: tuple[str, ...]
-    tables: dict[str, pd.DataFrame]  # by TABLES
-    notes: dict[str, tuple[str, ...]]  # what must be said, by "corpus, model"
+    tables: dict[str, pd.DataFrame]  # by the names in TABLES
+    notes: dict[str, tuple[str, ...]]  # notes, by "corpus, model"
     options: StudyOptions

@@ -1,6 +1,6 @@
-"""Reports on a corpus as tables: a row a strategy, a pair, a length or a point of a curve.
+"""The tables of a corpus report: a row for each strategy, pair, length or point of a curve.
 
-A 95% interval stands beside its figure, as columns of the same name with `_low` and `_high`.
+The 95% interval of a column is in columns of the same name with `_low` and `_high`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MEASURES = ("f1", "precision", "recall", "window_diff", "pk")
 
 
 def strategy_table(report: CorpusReport) -> pd.DataFrame:
-    """A row a strategy: lengths, agreement with words (the reference), mean F1 with the other strategies."""
+    """A row for each strategy: lengths, agreement with words (the reference), mean F1 with the other strategies."""
     last = len(report.strategies)
     rows = []
     for i, each in enumerate(report.strategies):
@@ -36,7 +36,7 @@ def strategy_table(report: CorpusReport) -> pd.DataFrame:
 
 
 def pair_table(report: CorpusReport) -> pd.DataFrame:
-    """A row an ordered pair of strategies, the first as the reference; `chance_f1` is of independent boundaries."""
+    """A row for each ordered pair of strategies, the first as reference; `chance_f1` is for independent boundaries."""
     rows = []
     for i, one in enumerate(report.strategies):
         for j, other in enumerate(report.strategies):
@@ -54,7 +54,7 @@ def pair_table(report: CorpusReport) -> pd.DataFrame:
 
 
 def length_table(report: CorpusReport) -> pd.DataFrame:
-    """A row a strategy and a length: how many segments have it."""
+    """A row for each strategy and length: the number of segments."""
     return pd.DataFrame(
         [
             _head(each.cut) | {"length": length, "segments": number, "share": number / max(each.segments, 1)}
@@ -66,7 +66,7 @@ def length_table(report: CorpusReport) -> pd.DataFrame:
 
 
 def curve_table(report: CorpusReport) -> pd.DataFrame:
-    """A row a strategy that was solved and a point of its curve; `solution` is the value that was found."""
+    """A row for each solved strategy and point of its curve; `solution` is the solved value."""
     rows = []
     for each in report.strategies:
         rows += _curve_rows(each)
@@ -74,7 +74,7 @@ def curve_table(report: CorpusReport) -> pd.DataFrame:
 
 
 def transfer_table(found: Sequence[Transfer]) -> pd.DataFrame:
-    """A row a strategy under two models: the parameters of both, and how their boundaries meet by characters."""
+    """A row for each strategy under two models: both parameters, and the agreement of boundaries by characters."""
     rows = []
     for each in found:
         sides = {"parameters_a": parameters(each.a), "parameters_b": parameters(each.b)}
@@ -86,7 +86,7 @@ def transfer_table(found: Sequence[Transfer]) -> pd.DataFrame:
 
 
 def brief(table: pd.DataFrame) -> pd.DataFrame:
-    """What fits a terminal: the figures as text, each with half the width of its interval."""
+    """A shorter table for a terminal: numbers as text, each with half the width of its interval."""
     shown = {}
     for name in map(str, table.columns):
         if name.endswith(("_low", "_high")) or name.startswith(_LONG):
@@ -101,7 +101,7 @@ def brief(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def parameters(cut: CutCorpus) -> str:
-    """`name=value`, the solved one included, with as many digits as it takes to cut so again."""
+    """`name=value` of all parameters, with enough digits to get the same segments again."""
     return ",".join(f"{name}={value!r}" for name, value in cut.parameters.items())
 
 
@@ -126,7 +126,7 @@ def _head(cut: CutCorpus) -> dict[str, object]:
 
 
 def _unit(cut: CutCorpus) -> str:
-    """Of what the rule compares, and so of its threshold."""
+    """The unit of the rule's values, and so of its threshold."""
     return RULES[cut.strategy.rule].unit
 
 

@@ -1,9 +1,8 @@
-"""Whether a strategy cuts a corpus at the same places under two models: boundaries compared by characters.
+"""Whether a strategy segments a corpus alike under two models: boundaries are compared by characters.
 
-Two tokenizers place no boundary where only the other has a token's edge, so that even like-minded models agree less
-than perfectly. Beside each F1 stand what independent boundaries at the same rates would reach (chance), and what the
-same pair of models reaches when every token is a segment (ceiling of the tokenizers). Prompts are left out, and
-boundaries that every rule has are not counted, as everywhere.
+A model has no boundary where only the other tokenizer has a token edge, so even similar models cannot agree perfectly.
+So each F1 comes with the F1 of independent boundaries at the same rates (chance), and with the F1 if every token is a
+segment (ceiling of the tokenizers). Prompts, and boundaries that every rule has, are not counted.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Transfer:
-    """One strategy under two models, over the characters that both have read."""
+    """One strategy under two models, over the characters that both read."""
 
     a: CutCorpus
     b: CutCorpus
     characters: int
-    rows: int  # documents or windows that both have
+    rows: int  # documents or windows that both read
     precision: Estimate  # share of B's boundaries that A has
     recall: Estimate  # share of A's boundaries that B has
     f1: Estimate
     window_diff: Estimate
     pk: Estimate
-    chance: float  # F1 of boundaries strewn independently over each model's tokens, at the rates of these two
-    ceiling: float  # F1 of the tokens' own edges
+    chance: float  # F1 by chance: boundaries placed independently at each model's rate
+    ceiling: float  # F1 of the token edges
 
 
 @dataclass(frozen=True)
 class Shared:
-    """The rows of two stores whose texts begin alike, and the P characters that both have read of them."""
+    """The rows of two stores with common texts, and the P characters that both models read."""
 
     a: NDArray[np.int64]  # [R] rows of A
     b: NDArray[np.int64]  # [R] rows of B
@@ -50,10 +49,10 @@ class Shared:
 
 
 def shared_text(a: CorpusSource, b: CorpusSource) -> Shared:
-    """Find the rows of the same document, window and text.
+    """Find the rows with the same document, window and text.
 
     Raises:
-        MicroStepError: there are none; windows of tokens, for instance, differ between tokenizers.
+        MicroStepError: there are none; windows of tokens, for example, differ between tokenizers.
     """
     rows_a, rows_b = a.tokens.rows, b.tokens.rows
     keys = [list(zip(rows.document.tolist(), rows.piece.tolist(), strict=True)) for rows in (rows_a, rows_b)]
@@ -77,13 +76,13 @@ def shared_text(a: CorpusSource, b: CorpusSource) -> Shared:
 def transfer(
     a: CorpusSource, cuts_a: Sequence[CutCorpus], b: CorpusSource, cuts_b: Sequence[CutCorpus]
 ) -> list[Transfer]:
-    """Compare S strategies under two models, each with itself.
+    """Compare each of S strategies under two models.
 
     Args:
         a: model A's store.
-        cuts_a: [S] under A.
+        cuts_a: [S] segments under A.
         b: model B's store of the same corpus.
-        cuts_b: [S] the same strategies under B.
+        cuts_b: [S] segments of the same strategies under B.
 
     Raises:
         MicroStepError: the stores have no text in common.
@@ -100,17 +99,17 @@ def transfer(
 
 @dataclass(frozen=True)
 class _Read:
-    """What both models have read, whatever the strategy: P characters."""
+    """The P characters that both models read, whatever the strategy."""
 
     both: Shared
     units: Units
-    edges: list[Bools]  # [P] where a token starts, under each model
-    forced: Bools  # [P] where every rule starts a segment, under one of them
+    edges: list[Bools]  # [P] token starts, for each model
+    forced: Bools  # [P] whether every rule starts a segment here under one of the models
     counted: Bools  # [P] outside prompts
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """[R + 1] of the rows, among the characters that are counted."""
+        """[R + 1] offsets of the rows among the counted characters."""
         return np.concatenate([[0], np.cumsum(self.counted)])[self.both.offsets].astype(np.int64)
 
 
@@ -146,7 +145,7 @@ def _one(
 
 
 def _characters(source: CorpusSource, starts: Bools, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> Bools:
-    """[P] characters at which a segment starts; none inside a character, nor in the chat template."""
+    """[P] whether a segment starts at a character; never inside a character, nor in the chat template."""
     held = source.tokens.rows
     row = row_of(held.offsets)
     place = np.full(len(held), -1, dtype=np.int64)
@@ -161,7 +160,7 @@ def _characters(source: CorpusSource, starts: Bools, rows: NDArray[np.int64], of
 
 
 def _prompt(source: CorpusSource, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> Bools:
-    """[P] characters that a token of the prompt holds."""
+    """[P] whether a character belongs to a token of the prompt."""
     found = np.zeros(int(offsets[-1]) + 1, dtype=np.int64)
     held, prompt = source.tokens.rows, source.tokens.inputs.prompt
     if prompt is None:

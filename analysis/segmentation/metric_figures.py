@@ -1,4 +1,4 @@
-"""Figures that judge cuts: mean lengths, length histograms, agreement, and parameter against mean length."""
+"""Figures that judge segmentations: statistics, length histograms, agreement, and parameter against mean length."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from analysis.view import Theme
 from model.segmentation.segment import Parameter
 from model.segmentation.solver import length_curve
 
-MANY_TOKENS = 200_000  # from which a curve takes fewer points
+MANY_TOKENS = 200_000  # with more strategies than this, curves have fewer points
 FEW_POINTS = 13
 
 
 def statistics(bench: StrategyComparison, view: CutView) -> Figure:
-    """The mean length of every cut, and all else that is counted."""
+    """The mean length of every segmentation, with all other statistics in the data."""
     data = bench.statistics_table()
 
     def make() -> go.Figure:
@@ -49,15 +49,15 @@ def statistics(bench: StrategyComparison, view: CutView) -> Figure:
     return Figure(
         "statistics",
         "Lengths and words",
-        "Tokens per segment with the 95% interval, where there are enough; prompt left out. Words: agreement of the "
-        "boundaries with the starts of words.",
+        "Tokens per segment with the 95% interval if there are enough segments, without the prompt. Words: agreement "
+        "of boundaries with word starts.",
         make,
         lambda: data,
     )
 
 
 def lengths(bench: StrategyComparison, view: CutView) -> Figure:
-    """How long segments are."""
+    """The share of segments of each length."""
     longest = bench.request.max_length
     rows = []
     for cut in bench.judged:
@@ -88,14 +88,14 @@ def lengths(bench: StrategyComparison, view: CutView) -> Figure:
     return Figure(
         "lengths",
         "How long segments are",
-        f"Share of segments of each length, prompt left out; the cap is {longest} tokens.",
+        f"Share of segments of each length, without the prompt; the longest possible segment has {longest} tokens.",
         make,
         lambda: data,
     )
 
 
 def agreement(bench: StrategyComparison, view: CutView) -> Figure:
-    """Every cut against every other."""
+    """The agreement of every pair of segmentations."""
     title, meaning = METRICS[view.metric]
     names = [cut.name for cut in bench.judged]
     rows = []
@@ -136,15 +136,15 @@ def agreement(bench: StrategyComparison, view: CutView) -> Figure:
     return Figure(
         "agreement",
         "Where they agree",
-        f"{title}: {meaning} Between tokens where both read the same ones, else between characters. What starts "
-        "a segment under every rule (first token or score, prompt) counts neither way; no window leaves a document.",
+        f"{title}: {meaning} Compared by tokens if both models have the same ones, else by characters. Starts "
+        "that every rule has (first token or score, prompt) do not count; no window crosses the end of a document.",
         make,
         lambda: data,
     )
 
 
 def curves(bench: StrategyComparison, view: CutView) -> Figure:
-    """The parameter of every strategy against the mean length that it gives."""
+    """The mean length as a function of the parameter, for every strategy."""
     found = [(cut, *_curve(bench, cut)) for cut in bench.judged if cut.strategy.rule.solves is not None]
     rows = []
     for cut, parameter, curve, lengths_there in found:
@@ -180,9 +180,9 @@ def curves(bench: StrategyComparison, view: CutView) -> Figure:
 
     return Figure(
         "curves",
-        "Which parameter gives which length",
-        "Mean segment length, in tokens, against the parameter that sets it, after the cap; the dot is where it "
-        "stands. One panel a unit of the parameter.",
+        "Mean length by parameter",
+        "Mean segment length in tokens, after the cap, for each value of the parameter; the dot marks the current "
+        "value. One panel for each unit.",
         make,
         lambda: data,
     )
@@ -198,7 +198,7 @@ def _curve(bench: StrategyComparison, cut: SegmentedText) -> tuple[Parameter, ND
 
 
 def _moving(lengths_there: NDArray[np.float64]) -> slice:
-    """The part of a curve that is not flat, with one point more at each end."""
+    """The part of a curve that is not flat, with one more point at each end."""
     changes = np.flatnonzero(np.diff(lengths_there))
     if not len(changes):
         return slice(0, len(lengths_there))
@@ -206,10 +206,10 @@ def _moving(lengths_there: NDArray[np.float64]) -> slice:
 
 
 def _pattern(bench: StrategyComparison, cut: SegmentedText) -> str:
-    """The second model is hatched and dashed."""
+    """The pattern of a model: the second is hatched and dashed."""
     return "/" if bench.sides and cut.side.key != bench.sides[0].key else ""
 
 
 def _color(cut: SegmentedText, theme: Theme) -> str:
-    """Of a strategy; models are told apart by line and pattern."""
+    """The colour of a strategy; models differ by line and pattern."""
     return SERIES[theme][cut.number % len(SERIES[theme])]

@@ -1,8 +1,8 @@
-"""Judge a segmentation: its lengths, how it agrees with another or with words, and how stable it is.
+"""Judges a segmentation: its lengths, its agreement with another or with words, and its stability.
 
-Boundaries are compared between the tokens of one tokenizer, or between characters where two tokenizers cut the same
-text differently. What starts a segment under every rule (the first token of a text, the first with a score, and the
-prompt of a chat) is no decision of a strategy: it counts neither as agreement nor as disagreement.
+Boundaries are compared by tokens with one tokenizer, and by characters with two. Starts that every rule has (the first
+token of a text, the first with a score, and the prompt of a chat) are no decision of a strategy, so they count neither
+as agreement nor as disagreement.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class BoundaryAgreement:
-    """How the boundaries of a hypothesis meet those of a reference."""
+    """The agreement of the boundaries of a hypothesis with those of a reference."""
 
-    precision: float  # share of the hypothesis' boundaries that the reference has; NaN where it has none
-    recall: float  # share of the reference's boundaries that the hypothesis has; NaN where there are none
-    f1: float  # 2 x shared / (both numbers of boundaries); 1 where neither has any
-    window_diff: float  # share of windows with different numbers of boundaries; NaN for a text within one window
-    pk: float  # share of windows whose ends are in one segment for one of the two only
-    k: int  # reach of a window: half the mean reference segment, at least 1
+    precision: float  # share of the hypothesis' boundaries that the reference has; NaN without any
+    recall: float  # share of the reference's boundaries that the hypothesis has; NaN without any
+    f1: float  # 2 x shared / (sum of both numbers of boundaries); 1 if neither has any
+    window_diff: float  # share of windows with different numbers of boundaries; NaN if the text fits one window
+    pk: float  # share of windows whose ends are in one segment in only one of the two
+    k: int  # length of a window: half the mean reference segment, at least 1
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Lengths of a segmentation, in tokens, prompt left out."""
+    """The segment lengths of a segmentation, in tokens, without the prompt."""
 
     tokens: int
     segments: int
@@ -49,13 +49,15 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Stability:
-    """Which of N tokens change sides, between starting a segment and joining one."""
+    """Which of N tokens change between starting a segment and joining one."""
 
-    by_scores: Bools  # [N] under the other scores
-    by_parameter: Bools  # [N] when the parameter is a little smaller or larger
-    distance: NDArray[np.float32]  # [N] of the compared value from the bar, in the rule's unit; NaN where none
-    near: Bools  # [N] compared values that the same change of the bar passes over
-    change: float  # of the parameter: a share of it, or of 0, which has no share, the number itself; whole ones: by 1
+    by_scores: Bools  # [N] with the other scores
+    by_parameter: Bools  # [N] with a slightly smaller or larger parameter
+    distance: NDArray[
+        np.float32
+    ]  # [N] distance of the compared value from the threshold, in the rule's unit; NaN if none
+    near: Bools  # [N] whether that change of the threshold crosses the compared value
+    change: float  # of the parameter: a share of it (from 0, the number itself); 1 for whole numbers
 
     def __post_init__(self) -> None:
         shapes = {name: getattr(self, name).shape for name in ("by_scores", "by_parameter", "distance", "near")}
@@ -64,7 +66,7 @@ class Stability:
 
 
 def statistics(found: Segmentation, inputs: SegmentInputs) -> Statistics:
-    """Lengths, and agreement with words where the inputs know them: over rows, each for itself.
+    """Lengths, and agreement with words if the inputs have them. Each row counts separately.
 
     Args:
         found: a segmentation of N tokens.
@@ -85,7 +87,7 @@ def statistics(found: Segmentation, inputs: SegmentInputs) -> Statistics:
 
 
 def row_offsets(inputs: SegmentInputs, counted: Bools) -> NDArray[np.int64]:
-    """[R + 1] where the rows of some tokens begin and end, among the [N] that are counted."""
+    """[R + 1] the offsets of rows among the counted tokens [N]."""
     ends = np.append(np.flatnonzero(inputs.row_starts), len(counted))
     found: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counted)])[ends].astype(np.int64)
     return found
@@ -104,10 +106,10 @@ def agreement(
 
     Args:
         reference: [N] positions that start a segment.
-        hypothesis: [N].
+        hypothesis: [N] positions that start a segment.
         offsets: [R + 1] rows of the positions, which no window crosses; one row if None.
-        forced: [N] positions that start a segment under every rule, beside the first of each row: they do not count.
-        k: reach of a window; half the reference's mean segment, rounded, if None.
+        forced: [N] positions that start a segment under every rule, besides the first of each row; they do not count.
+        k: length of a window; half the reference's mean segment, rounded, if None.
     """
     if reference.shape != hypothesis.shape:
         raise ValueError(f"both must be [N], got {reference.shape} and {hypothesis.shape}")
@@ -135,15 +137,15 @@ def stability(
     change: float = 0.01,
     **parameters: float,
 ) -> Stability:
-    """What a rule's boundaries hang on.
+    """Which boundaries of a rule change with other scores, or with a small change of its parameter.
 
     Args:
         rule: a name in `RULES`.
         inputs: N tokens.
         other: the same N tokens with scores of another precision, or of another model.
         max_length: M.
-        change: of the parameter that sets the mean length, up and down, as a share of it; from 0 by this very number.
-        parameters: of the rule.
+        change: of the parameter that sets the mean length, up and down, as a share of it; from 0 by this number.
+        parameters: the rule's parameters.
 
     Raises:
         MicroStepError: as `segment`.

@@ -1,4 +1,4 @@
-"""Figures over the text: segments as a still strip, the values that a rule compares, unstable boundaries, history."""
+"""Figures over the text: segments as a static strip, a rule's values, unstable boundaries, limited history."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from analysis.segmentation.strategy import scale
 from analysis.view import Theme
 from model.errors import MicroStepError
 
-MOST_POINTS = 2000  # of a curve in the picture; its data are whole
-TONES = (0.14, 0.34)  # of neighbouring segments, on the sequential scale
+MOST_POINTS = 2000  # points of a curve in the picture; its data has all
+TONES = (0.14, 0.34)  # shades of neighbouring segments, on the sequential scale
 
 
 def segments(bench: StrategyComparison, view: CutView) -> Figure:
-    """Every strategy's segments under each other, aligned by character."""
+    """The segments of all strategies, one below the other and aligned by character."""
 
     def make() -> go.Figure:
         page = Page(view.theme)
@@ -35,13 +35,13 @@ def segments(bench: StrategyComparison, view: CutView) -> Figure:
                 page.add_row(text, line, name, row)
             page.gap()
         widest = max((len(name) for name, _ in rows), default=0)
-        return page.figure("Neighbouring segments alternate in tone; a gap is a boundary.", margin=widest + 2)
+        return page.figure("Neighbouring segments differ in tone; a gap is a boundary.", margin=widest + 2)
 
     return Figure(
         "segments",
         "Segment by segment",
-        "A row a strategy: neighbouring segments alternate in tone, a notch is a boundary; ragged edges disagree. "
-        "The prompt of a chat is faint: it is not merged.",
+        "A row for each strategy: neighbouring segments differ in tone, and a notch is a boundary. The prompt of a "
+        "chat is faint, since it is not merged.",
         make,
         lambda: bench.token_table(view.unit),
     )
@@ -57,7 +57,7 @@ def _still(cut: SegmentedText) -> StillRow:
 
 
 def values(bench: StrategyComparison, view: CutView) -> Figure:
-    """What the chosen strategy compares at each token, with its bar."""
+    """The values that the chosen strategy compares with its threshold, token by token."""
     chosen = bench.chosen(view)
     strategy = chosen[0].strategy
     rule, factor = strategy.rule, scale(strategy.rule.unit, view.unit)
@@ -87,7 +87,7 @@ def values(bench: StrategyComparison, view: CutView) -> Figure:
                     marker={"color": color, "size": 5}, customdata=words[starts], hovertemplate=template,
                     showlegend=False,
                 )  # fmt: skip
-        if bar is not None:  # a trace, not a shape: of shapes that move fast, plotly leaves old ones behind
+        if bar is not None:  # a trace, not a shape: plotly leaves old shapes behind if they move fast
             figure.add_scatter(
                 x=[0, max(1, len(chosen[0].side.text))], y=[bar, bar], mode="lines+text", showlegend=False,
                 line={"color": INK[view.theme], "width": 1.5, "dash": "dash"}, hoverinfo="skip",
@@ -104,15 +104,15 @@ def values(bench: StrategyComparison, view: CutView) -> Figure:
     return Figure(
         "values",
         f"What decides: {rule.value}",
-        f"{rule.title}: a token starts a segment when {rule.meaning}. Dots start one: {side} the dashed bar, or at the "
-        f"cap of {bench.request.max_length} tokens.",
+        f"{rule.title}: a token starts a segment when {rule.meaning}. Dots mark the starts: {side} the dashed "
+        f"threshold, or at the longest segment of {bench.request.max_length} tokens.",
         make,
         table,
     )
 
 
 def _outline(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Positions of at most MOST_POINTS values that keep a curve's outline: the extremes of each stretch."""
+    """At most MOST_POINTS positions that keep a curve's outline: the extremes of each stretch."""
     n = len(values)
     if n <= MOST_POINTS:
         return np.arange(n)
@@ -126,7 +126,7 @@ def _outline(values: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def unstable(bench: StrategyComparison, view: CutView) -> Figure:
-    """Where boundaries flip under a small change of the parameter, and in the other precision."""
+    """Boundaries that change with a small change of the parameter, or in another precision."""
     found = [(cut, _stability(bench, cut, view)) for cut in bench.shown]
     tables = []
     for cut, each in found:
@@ -174,9 +174,9 @@ def unstable(bench: StrategyComparison, view: CutView) -> Figure:
         figure.update_layout(showlegend=True)
         return styled(figure, view.theme, 130 + 44 * len(found))
 
-    what = f"when its parameter is {view.change:.0%} smaller or larger (a whole number: by 1; 0: by {view.change:g}"
+    what = f"if its parameter is {view.change:.0%} smaller or larger (a whole number: by 1; 0: by {view.change:g}"
     what += f"{' nats' if any(cut.strategy.rule.unit == 'nats' for cut in bench.shown) else ''})"
-    what += f", or when the model computes in {bench.others[0].facts.dtype}" if bench.others else ""
+    what += f", or if the model computes in {bench.others[0].facts.dtype}" if bench.others else ""
     return Figure(
         "unstable",
         "Which boundaries are unstable",
@@ -205,15 +205,15 @@ def _stability(bench: StrategyComparison, cut: SegmentedText, view: CutView) -> 
 
 
 def history(bench: StrategyComparison, view: CutView) -> Figure:
-    """Entropy under a limited history beside the full one, and how much the far context mattered.
+    """Entropy with limited and with full history, and how much the far context matters.
 
     Raises:
-        MicroStepError: no limited history was asked for, or it was not gathered.
+        MicroStepError: no limited history was asked for, or it was not computed.
     """
     asked = bench.request.history
     sides = [side for side in bench.sides if asked in side.extras] if asked is not None else []
     if asked is None or not sides:
-        raise MicroStepError("no limited history was gathered; give the window that the model is to see")
+        raise MicroStepError("no limited history was computed; give a window")
     data = pd.concat([_excess(side, side.extras[asked].values["limited_entropy"], view) for side in sides])
 
     def make() -> go.Figure:
@@ -249,7 +249,7 @@ def history(bench: StrategyComparison, view: CutView) -> Figure:
     return Figure(
         "history",
         "How much the far context matters",
-        f"Entropy given only the last tokens ({note}) beside the full one; D is limited minus full. {means}.",
+        f"Entropy given only the last tokens ({note}), and the full entropy; D is limited minus full. {means}.",
         make,
         lambda: data.reset_index(drop=True),
     )
@@ -281,5 +281,5 @@ def _pin(figure: go.Figure, view: CutView) -> None:
 
 
 def _side_color(side: TokenizedText, theme: Theme) -> str:
-    """As in every figure: A is orange, B is blue."""
+    """The colour of a model, as in all figures: A is orange, B is blue."""
     return (BLUE if side.key == "B" else ORANGE)[theme]

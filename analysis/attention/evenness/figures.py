@@ -1,4 +1,4 @@
-"""Figures of a study of evenness over several models, drawn from its table."""
+"""The figures of a study of evenness over several models, drawn from its table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DASHES = ("solid", "dash", "dashdot")
 
 
 def models(table: pd.DataFrame, theme: Theme) -> Figure:
-    """Every model: effective context states over K, the same of the mean weights, and the share on the context."""
+    """All models: effective context states over K, the same for mean weights, and the share on the context."""
     return Figure(
         "models",
         "How evenly are the context states used?",
@@ -36,11 +36,11 @@ def models(table: pd.DataFrame, theme: Theme) -> Figure:
 
 
 def places(table: pd.DataFrame, theme: Theme) -> Figure:
-    """Evenness by layer of the micro decoder and by micro position, a line a model."""
+    """Evenness by layer of the micro decoder and by micro position, a line for each model."""
     return Figure(
         "places",
         "Where in the micro decoder?",
-        "Effective context states over K by layer of the micro decoder, and by the token that is predicted; 95% "
+        "Effective context states over K by layer of the micro decoder, and by predicted token; 95% "
         f"intervals over documents. Dashed: {BAR:g}. Dotted lines: untrained.",
         lambda: _draw_places(table, theme),
         lambda: table[table["level"].isin(["layer", "position"]) & (table["figure"] == "effective")],
@@ -105,7 +105,7 @@ def _draw_places(table: pd.DataFrame, theme: Theme) -> go.Figure:
         for i, variant in enumerate(names):
             own = part[part["variant"] == variant]
             k = own["states"]
-            aside = (i - (len(names) - 1) / 2) * min(0.06, 0.5 / max(1, len(names)))  # so that intervals do not hide
+            aside = (i - (len(names) - 1) / 2) * min(0.06, 0.5 / max(1, len(names)))  # so that intervals do not overlap
             untrained = bool(own["untrained"].any())
             figure.add_trace(
                 go.Scatter(
@@ -140,7 +140,7 @@ def _draw_places(table: pd.DataFrame, theme: Theme) -> go.Figure:
 
 
 def _label(name: str) -> str:
-    """A model's name, ready for HTML."""
+    """A model's name, escaped for HTML."""
     return safe(name, 48).replace("·", " ")
 
 

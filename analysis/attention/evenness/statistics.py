@@ -1,9 +1,9 @@
-"""How evenly the micro decoder uses the K states of the base that it reads: figures of a query, their means, a verdict.
+"""How evenly the micro decoder uses the K context states that it reads: statistics of a query, their means, a verdict.
 
-Of one query in one head, w are the weights over the slots that it sees and p those over the K context states, divided
-by their own sum. H = -sum p ln p. Means are over queries, so that a segment of four tokens counts three times.
+For one query in one head, w are the weights over the visible slots, p those over the K context states divided by their
+sum, and H = -sum p ln p. Means are over queries, so a segment of four tokens counts three times.
 
-Intervals are over documents (of a single text, over its segments), so that only sums per document are kept.
+Intervals are over documents (for a single text, over its segments), so only sums per document are kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Axis = Literal["layer", "head", "position"]
 AXES: tuple[Axis, ...] = ("layer", "head", "position")
 Verdict = Literal["confirmed", "refuted", "undecided", "undefined"]
 UNDEFINED = "with one context state there is nothing to use evenly: evenness is not defined, and the claim says nothing"
-BAR = 0.75  # share of the K context states from which their use counts as fairly even
+BAR = 0.75  # from this share of the K context states on, their use counts as fairly even
 
 FIGURES: dict[str, tuple[str, str]] = {
     "evenness": ("evenness", "H / ln K of the weights over the K context states: 1 is perfectly even, 0 one state"),
@@ -36,14 +36,14 @@ FIGURES: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class MeasuredEvenness:
-    """Figures of Q segments; NaN (and -1 in `top`) where there is no query, or nothing fell on the context."""
+    """Statistics of Q segments; NaN (and -1 in `top`) if there is no query, or no weight on the context."""
 
     figures: Floats  # [F, Q, L, H, P] in the order of FIGURES
     top: NDArray[np.int64]  # [Q, L, H, P] the context state with the largest weight
 
 
 def measure(weights: NDArray[np.floating], states: int) -> MeasuredEvenness:
-    """The figures of each query.
+    """The statistics of each query.
 
     Args:
         weights: [Q, L, H, P, K + P], NaN in slots that a query does not see.
@@ -71,23 +71,23 @@ def measure(weights: NDArray[np.floating], states: int) -> MeasuredEvenness:
 
 
 def _entropy(p: Floats) -> Floats:
-    """[...] -sum p ln p over the last axis, 0 ln 0 being 0."""
-    found: Floats = -(p * np.log(np.where(p > 0, p, 1.0))).sum(-1)
-    return found
+    """[...] -sum p ln p over the last axis, with 0 ln 0 = 0."""
+    entropy: Floats = -(p * np.log(np.where(p > 0, p, 1.0))).sum(-1)
+    return entropy
 
 
 @dataclass(frozen=True)
 class EvennessSums:
-    """What is kept of the micro attention of a text or corpus: sums over queries, for each of U units."""
+    """Sums over the queries of a text or corpus, for each of U units."""
 
     states: int  # K
-    units: Units  # what the intervals are over
+    units: Units  # the units of the intervals
     queries: Floats  # [U, P]
     segments: int  # of two tokens and more
     weights: Floats  # [U, L, H, P, K + P]
     figures: Floats  # [F, U, L, H, P]
-    counted: Floats  # [U, L, H, P] queries with all figures
-    top: Floats  # [U, L, H, P, K] queries of which this context state has the largest weight
+    counted: Floats  # [U, L, H, P] queries with all statistics
+    top: Floats  # [U, L, H, P, K] queries whose largest weight is on this context state
 
     def __post_init__(self) -> None:
         u, p = self.queries.shape
@@ -99,21 +99,21 @@ class EvennessSums:
     def of(
         cls, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]], states: int, units: Units
     ) -> EvennessSums:
-        """Add up weights [Q, L, H, P, K + P] as they come, each with the rows [Q] of `units` that they belong to.
+        """Add up parts, each the rows [Q] of `units` and their weights [Q, L, H, P, K + P].
 
         Raises:
-            ValueError: nothing comes.
+            ValueError: there are no parts.
         """
         total: EvennessSums | None = None
         for rows, weights in parts:
-            found = _sums(units, rows, weights, states)
-            total = found if total is None else total.plus(found)
+            part = _sums(units, rows, weights, states)
+            total = part if total is None else total.plus(part)
         if total is None:
             raise ValueError("there are no weights to add up")
         return total
 
     def plus(self, other: EvennessSums) -> EvennessSums:
-        """The sums of both, unit by unit: of more segments of the same documents, or of another seed's model."""
+        """The sums of both, unit by unit: more segments of the same documents, or a model of another seed."""
         if self.states != other.states or self.counted.shape != other.counted.shape:
             raise ValueError(f"sums of shapes {self.counted.shape} and {other.counted.shape} cannot be added")
         names = ("queries", "segments", "weights", "figures", "counted", "top")
@@ -122,11 +122,11 @@ class EvennessSums:
 
     @property
     def positions(self) -> int:
-        """P: queries of the longest segment; the first predicts token 2."""
+        """P, the number of queries of the longest segment; the first predicts token 2."""
         return int(self.queries.shape[1])
 
     def figure(self, name: str, by: Sequence[Axis] = ()) -> Estimates:
-        """The mean of a figure over queries, with its interval: an array over the axes of `by`, pooled over others."""
+        """The mean of a statistic over queries, with its interval: over the axes `by`, pooled over the others."""
         over = tuple(1 + i for i, axis in enumerate(AXES) if axis not in by)
         total = self.figures[list(FIGURES).index(name)].sum(over)
         within = (1.0, float(self.states)) if name == "effective" else SHARE
@@ -145,14 +145,14 @@ class EvennessSums:
 
     @cached_property
     def largest_at(self) -> Estimates:
-        """[K] share of queries, pooled, of which this context state has the largest weight."""
+        """[K] share of queries whose largest weight is on this context state."""
         return self._mean(self.top.sum((1, 2, 3)), self.counted.sum((1, 2, 3))[..., None])
 
     @cached_property
     def effective_of_mean(self) -> Estimate:
-        """Of the weights averaged over queries, heads and layers, exp H: heads that prefer different states even out.
+        """Exp H of the weights averaged over queries, heads and layers, where heads with different preferences cancel.
 
-        No more than a side light: the claim is about what each head does.
+        This is only for comparison: the claim is about each head.
         """
         context = self.weights[..., : self.states].sum((1, 2, 3))
         sums = self.units.left_out(context)
@@ -162,20 +162,20 @@ class EvennessSums:
 
     @property
     def effective(self) -> Estimate:
-        """Effective context states, pooled: what the verdict is about."""
+        """The pooled number of effective context states, on which the verdict is based."""
         return self.figure("effective").at()
 
     def _mean(self, total: Floats, weight: Floats, within: tuple[float, float] = SHARE) -> Estimates:
-        """Sum of totals over sum of weights, each [U, ...], with the interval."""
+        """Sum of totals divided by sum of weights, each [U, ...], with the interval."""
         left = self.units.left_out
         return self.units.estimates(quotient(left(total), left(weight)), weight, within)
 
 
 def verdict(effective: Estimate, states: int) -> Verdict:
-    """Whether "all context tokens are used fairly evenly".
+    """Whether all context states are used fairly evenly.
 
-    Confirmed: the interval of the effective number of context states lies at or above BAR of K. Refuted: below it.
-    Undefined: there is one state, and nothing to use evenly.
+    Confirmed: the whole interval of the effective number of context states is at least BAR times K. Refuted: the whole
+    interval is below. Undefined: there is only one state.
     """
     if states == 1:
         return "undefined"
@@ -186,17 +186,17 @@ def verdict(effective: Estimate, states: int) -> Verdict:
 
 
 def document_units(documents: int) -> Units:
-    """A unit a document."""
+    """One unit per document."""
     return Units.in_runs(documents, "documents")
 
 
 def segment_units(segments: int) -> Units:
-    """A unit a segment; neighbours may depend on each other."""
+    """One unit per segment; neighbours may depend on each other."""
     return Units.in_runs(segments, "segments", in_order=True)
 
 
 def over_documents(documents: int) -> bool:
-    """Whether intervals are over documents: of a single one they are over its segments."""
+    """Whether intervals are over documents; for a single document they are over its segments."""
     return documents > 1
 
 
@@ -223,7 +223,7 @@ def _sums(units: Units, rows: NDArray[np.int64], weights: NDArray[np.floating], 
 
 
 def _unseen(drawn: Floats, states: int) -> Floats:
-    """NaN in slots that a query does not see; [..., P, K + P]."""
+    """[..., P, K + P] with NaN in slots that a query does not see."""
     p = drawn.shape[-2]
     hidden = np.arange(states + p) > states + np.arange(p)[:, None]
     return np.where(hidden, np.nan, drawn)

@@ -1,6 +1,6 @@
-"""The evenness of several models on the same texts: trained runs, and untrained modules around their base.
+"""Measures the evenness of several models on the same texts: trained runs, and untrained modules around their bases.
 
-Runs that differ by their seed alone are also taken together, document by document. What is kept of a model are sums.
+Runs that differ only in the seed are also combined, document by document. Only sums are kept of a model.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ from model.micro_step.modeling import MicroStepForCausalLM
 
 @dataclass(frozen=True)
 class EvennessQuery:
-    """What is measured on every model."""
+    """What is measured on each model."""
 
     texts: Texts
     strategy: Strategy | None = None  # None: as each model was trained
-    max_length: int | None = None  # the most tokens of a segment
-    untrained: bool = True  # measure untrained modules around the bases, too
+    max_length: int | None = None  # longest segment, in tokens
+    untrained: bool = True  # also measure untrained modules around the bases
 
 
 @dataclass(frozen=True)
 class EvennessRow:
-    """One model, or several of one recipe that differ by their seed."""
+    """One model, or several of one recipe that differ only in the seed."""
 
     name: str
     variant: str
     seeds: tuple[int, ...]
-    facts: ModelInfo  # of the first; `micro_step` is always there
+    facts: ModelInfo  # of the first model; `micro_step` is never None
     stages: str
     cut: str
     documents: int
     tokens: int
     sums: EvennessSums
     notes: tuple[str, ...]
-    recipe: str = ""  # all that it says but name and seed
+    recipe: str = ""  # the recipe without name and seed
 
     @property
     def micro(self) -> MicroStepInfo:
-        """What stands around the base."""
+        """The modules around the base."""
         assert self.facts.micro_step is not None
         return self.facts.micro_step
 
 
 @dataclass(frozen=True)
 class EvennessStudy:
-    """All models, in the order in which they were named, untrained ones last; and the recipes with several seeds."""
+    """All models in the order given, untrained ones last; and the recipes with several seeds."""
 
     texts: str
     rows: tuple[EvennessRow, ...]
@@ -72,7 +72,7 @@ class EvennessStudy:
 
     @property
     def shown(self) -> tuple[EvennessRow, ...]:
-        """A row a variant: seeds together, where there are several."""
+        """A row for each variant, with several seeds combined."""
         several = {row.variant: row for row in self.together}
         found: dict[str, EvennessRow] = {}
         for row in self.rows:
@@ -87,7 +87,7 @@ def study(
 
     Raises:
         TextError: no segment of a model has two tokens.
-        MicroStepError: as loading, scoring and cutting.
+        MicroStepError: as loading, scoring and segmenting.
     """
     rows: list[EvennessRow] = []
     references: dict[tuple[object, ...], _Reference] = {}
@@ -104,7 +104,7 @@ def study(
     if asked.untrained:
         for each in references.values():
             if any(each.is_of(row) for row in rows):
-                continue  # it was named itself
+                continue  # it is among the named models
             base = replace(each.spec, name=each.base, revision=each.recipe.base.get("revision"), adapter=None)
             rows.append(_distinct(each.measured(load(base), asked), rows))
     if progress is not None:
@@ -163,7 +163,7 @@ def corpus_sums(
 
 @dataclass(frozen=True)
 class _Reference:
-    """Untrained modules as a trained model started with: of its shape, around the base that it was trained from."""
+    """Untrained modules with which a trained model started: its shape, around the base that it was trained from."""
 
     base: str
     like: MicroStepInfo
@@ -173,13 +173,13 @@ class _Reference:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What decides its figures."""
+        """All that decides its numbers."""
         like = self.like
         kind = like.context_layers, like.micro_layers, like.decoding, like.merge_layer, like.keep
         return self.base, *kind, self.start, self.recipe.cut
 
     def is_of(self, row: EvennessRow) -> bool:
-        """Whether a model that was named is the same."""
+        """Whether a row is of the same model."""
         named = row.micro.untrained and row.facts.name == self.base
         read = row.micro.decoding, row.micro.merge_layer
         return named and read == (self.like.decoding, self.like.merge_layer) and self.start == "copied"
@@ -187,7 +187,7 @@ class _Reference:
     def measured(self, loaded: LoadedModel, asked: EvennessQuery) -> EvennessRow:
         """Its row."""
         if loaded.facts.micro_step is not None:
-            raise MicroStepError(f"{self.base}, the base of {self.recipe.name}, is a micro_step model itself")
+            raise MicroStepError(f"{self.base}, the base of {self.recipe.name}, is itself a micro_step model")
         like, device = self.like, loaded.model.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(SEED)
@@ -198,7 +198,7 @@ class _Reference:
                 context_layers=list(like.context_layers),
                 micro_layers=like.micro_layers,
                 micro_start=self.start,
-                merger="mean",  # every merger starts as the mean
+                merger="mean",  # all mergers start as the mean
                 stop_head=False,
                 decoding=like.decoding,
                 merge_layer=like.merge_layer,
@@ -231,16 +231,16 @@ def _together(rows: Sequence[EvennessRow]) -> Iterator[EvennessRow]:
 
 
 def _distinct(row: EvennessRow, others: Sequence[EvennessRow]) -> EvennessRow:
-    """The row under a name that no other has, and under a variant that no other recipe has.
+    """The row with a unique name, and with a variant that no other recipe has.
 
-    One whose name had to change belongs to no variant but its own.
+    A row whose name had to change is its own variant.
     """
     names = {other.name for other in others}
     if row.name in names:
         name = next(each for i in range(2, len(names) + 3) if (each := f"{row.name}, {i}") not in names)
         return replace(row, name=name, variant=name)
     recipes = {other.variant: other.recipe for other in others}
-    if recipes.get(row.variant, row.recipe) != row.recipe:  # another recipe that is called like this one's seeds
+    if recipes.get(row.variant, row.recipe) != row.recipe:  # another recipe has the same name without its seed
         taken = names | set(recipes)
         return replace(row, variant=next(each for i in count(2) if (each := f"{row.variant}, {i}") not in taken))
     return row

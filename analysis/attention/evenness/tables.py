@@ -1,4 +1,4 @@
-"""Tables and text of a study of evenness. A figure is drawn from the table alone, so that a saved one is enough."""
+"""The tables and the text of a study of evenness. Figures are drawn from the table alone, which may be a saved one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analysis.score_registry import significant
 from model.errors import TextError
 
 OF_MEAN = "effective_of_mean"
-LARGEST_AT = "largest_at"  # with ": layer N" after it
+LARGEST_AT = "largest_at"  # followed by ": layer N"
 RULE = (
     f"Rule, set before anything was measured: the K context states are used fairly evenly where the effective number of"
     f" them, exp H of one head's weights for one query and averaged over all, is at least {BAR:g} K with its whole 95%"
@@ -24,12 +24,12 @@ COLUMNS = ("model", "variant", "seeds", "merger", "stages", "untrained", "decodi
 
 
 def study_table(study: EvennessStudy) -> pd.DataFrame:
-    """A row a model (and a variant of several seeds), level, place and figure: mean, low, high of the 95% interval."""
+    """A row for each model or variant, level, place and statistic: mean, and low and high of the 95% interval."""
     return pd.concat([_row_table(row) for row in (*study.rows, *study.together)], ignore_index=True)
 
 
 def study_weights(study: EvennessStudy) -> pd.DataFrame:
-    """A row a model, layer, head, micro position and slot: the mean weight with its interval."""
+    """A row for each model, layer, head, micro position and slot: the mean weight with its interval."""
     parts = []
     for row in (*study.rows, *study.together):
         own = [f"token {i}" for i in range(1, row.sums.positions + 1)]
@@ -63,10 +63,10 @@ def _row_table(row: EvennessRow) -> pd.DataFrame:
 
 
 def read_study(content: pd.DataFrame, name: str) -> pd.DataFrame:
-    """A table that `study_table` made and a file held.
+    """Check a table that `study_table` made and a file held.
 
     Raises:
-        TextError: it is none.
+        TextError: it is no such table.
     """
     missing = [column for column in (*COLUMNS, "level", "figure", "mean", "low", "high") if column not in content]
     if missing or content.empty:
@@ -75,7 +75,7 @@ def read_study(content: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a model a variant: of several seeds, those taken together."""
+    """The rows of one model for each variant, with several seeds combined."""
     kept = []
     for variant in table["variant"].drop_duplicates():
         names = table.loc[table["variant"] == variant, "model"].drop_duplicates().tolist()
@@ -84,7 +84,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def study_text(study: EvennessStudy, command: str) -> str:
-    """The study as Markdown: rule, verdicts, what it was measured on, and the command."""
+    """The study as Markdown: rule, verdicts, texts, and the command."""
     rows = study.shown
     head = (
         "| model | seeds | merger | stages | effective context states | of K | claim | evenness |"
@@ -141,12 +141,12 @@ def _line(row: EvennessRow) -> str:
 
 
 def _cell(text: str) -> str:
-    """A name in a Markdown table."""
+    """A name, made safe for a Markdown table."""
     return "".join(c if c.isprintable() and c not in "|`<>[]" else " " for c in text)
 
 
 def findings(rows: Sequence[EvennessRow]) -> list[str]:
-    """A sentence a model, for the terminal."""
+    """A sentence for each model, for the terminal."""
     return [
         f"{row.name}: {significant(row.sums.effective.mean)} effective context states of {row.sums.states}"
         f" ({row.sums.effective.ends()}),"

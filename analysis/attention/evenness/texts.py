@@ -1,8 +1,8 @@
-"""The texts that evenness is measured on, cut into segments for one model: nothing of them was trained on.
+"""The texts on which evenness is measured, segmented for one model. No model was trained on them.
 
 samples            the bundled examples
-PREPARED           the held-out rows of prepared training data, cut exactly as in training where the tokenizer is
-                   that of its scores; for other models their texts
+PREPARED           the held-out rows of prepared training data, segmented exactly as in training if the model has
+                   the tokenizer of its scores; otherwise their texts
 texts.jsonl        any file that `python -m analysis corpus` reads
 """
 
@@ -36,13 +36,13 @@ SAMPLES = "samples"
 
 @dataclass(frozen=True)
 class Texts:
-    """D documents, and the prepared data that they are the held-out rows of."""
+    """D documents, and the prepared data whose held-out rows they are, if any."""
 
     name: str
     documents: tuple[Document, ...]
     prepared: Prepared | None = None
-    examples: tuple[int, ...] = ()  # D, their numbers in the prepared data
-    chat: bool = False  # conversations are read in the model's own format
+    examples: tuple[int, ...] = ()  # D, their indices in the prepared data
+    chat: bool = False  # whether conversations are read in the model's chat format
 
     @property
     def what(self) -> str:
@@ -53,10 +53,10 @@ class Texts:
 
 @dataclass(frozen=True)
 class SegmentedTexts:
-    """The documents as one model reads them."""
+    """The segmented documents, as one model reads them."""
 
     rows: tuple[SegmentedRow, ...]  # D
-    cut: str  # by which rule, in words
+    cut: str  # the rule, in words
     notes: tuple[str, ...]
 
     @property
@@ -74,10 +74,10 @@ def read_texts(data: str, column: str = "text", limit: int | None = None, chat: 
     """Read the documents.
 
     Args:
-        data: see above.
-        column: of JSON lines and Parquet, that holds a text or a conversation.
-        limit: take the first so many.
-        chat: read conversations in the model's own format; prepared data says so itself.
+        data: see the module's docstring.
+        column: of JSON lines and Parquet, with a text or a conversation.
+        limit: use only the first documents.
+        chat: read conversations in the model's chat format; prepared data says so itself.
 
     Raises:
         TextError: there are none, or they cannot be read.
@@ -121,10 +121,10 @@ def cut_texts(
     most: int,
     progress: Progress | None = None,
 ) -> SegmentedTexts:
-    """Cut the documents for one model.
+    """Segment the documents for one model.
 
     Raises:
-        MicroStepError: as the scoring, and as the strategy.
+        MicroStepError: scoring fails, or the strategy cannot be used.
     """
     prepared = texts.prepared
     if prepared is not None and prepared.source.store.facts.tokenizer_hash == loaded.facts.tokenizer_hash:
@@ -133,7 +133,7 @@ def cut_texts(
 
 
 def _of_store(prepared: Prepared, texts: Texts, how: TrainingSegments | Strategy, most: int) -> SegmentedTexts:
-    """By the stored scores, thresholds solved on all rows, as the trainer does."""
+    """Segment by stored scores, with thresholds solved on all rows as in training."""
     target = how.target_length if isinstance(how, TrainingSegments) else None
     rule, given = (how.rule, dict(how.parameters)) if isinstance(how, TrainingSegments) else (how.name, how.parameters)
     found = cut(prepared, rule, given, most, target)
@@ -153,7 +153,7 @@ def _of_store(prepared: Prepared, texts: Texts, how: TrainingSegments | Strategy
 def _of_documents(
     loaded: LoadedModel, texts: Texts, how: TrainingSegments | Strategy, most: int, progress: Progress | None
 ) -> SegmentedTexts:
-    """By scores of the model's own base; a mean length is solved for on all documents together."""
+    """Segment by scores of the model's own base; a target length is solved on all documents together."""
     rule, given = (how.rule, dict(how.parameters)) if isinstance(how, TrainingSegments) else (how.name, how.parameters)
     ready = []
     notes: dict[str, None] = {}
@@ -179,7 +179,7 @@ def _of_documents(
 
 
 def _joined(rows: Sequence[SegmentInputs]) -> SegmentInputs:
-    """Rows end to end; where some have a prompt that is kept apart, the others have none of it."""
+    """Join rows end to end; if some have a prompt that is kept apart, the others get an empty one."""
     if any(row.prompt is not None for row in rows):
         rows = [row if row.prompt is not None else replace(row, prompt=np.zeros(len(row), dtype=bool)) for row in rows]
     return SegmentInputs.join(rows)

@@ -1,4 +1,4 @@
-"""Figures of the micro attention of a text: its segments, weights of heads over slots, shares of slots, evenness."""
+"""The figures of micro attention: segments, weights of heads over slots, shares of slots, and evenness."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ from analysis.figures.theme import INK, SERIES, SOFT, colorscale, styled
 from analysis.intervals import Estimate, Estimates
 from analysis.score_registry import significant
 
-MARGIN = 9  # columns of a row's name
+MARGIN = 9  # columns for the names of rows
 STRIP_LEGEND = (
-    "Pale: the context states are used evenly. Dark: one is. A gap starts a segment; prompt and singles: none."
+    "Pale: all context states are used evenly. Dark: only one is. A gap starts a segment. Prompt and single tokens: "
+    "none."
 )
 MOST_LABELS = 14  # characters of a token on an axis
 
 
 def segments(found: MicroAttention, view: MicroView) -> Figure:
-    """The text in its segments, shaded by how uneven each one's use of the context states is."""
+    """The segmented text, shaded by how unevenly each segment uses the context states."""
     return Figure(
         "micro_segments",
         "Segments",
-        f"{honest(found)}Each segment of two tokens and more, shaded by 1 - evenness of the weights over the "
-        f"{found.states} context states, mean over layers, heads and micro positions. Segments: {found.cut}."
+        f"{honest(found)}Each segment of two tokens and more is shaded by 1 - evenness of the weights over the "
+        f"{found.states} context states, averaged over layers, heads and micro positions. Segments: {found.cut}."
         f"{_undefined(found)}",
         lambda: _draw_segments(found, view),
         lambda: segment_table(found),
@@ -47,24 +48,24 @@ def segments(found: MicroAttention, view: MicroView) -> Figure:
 
 
 def weights(found: MicroAttention, view: MicroView) -> Figure:
-    """Heads over slots, one panel a micro position, of one layer: one segment, or the mean over the text."""
+    """Weights of heads over slots in one layer, a panel for each micro position: of one segment, or the mean."""
     which = f"mean over {len(found.first):,} segments" if view.segment is None else _which(found, view.segment)
     return Figure(
         "micro_weights",
-        "What each head looks at",
-        f"{honest(found)}Attention weights of micro layer {view.layer + 1}, {which}. One panel for each token that is "
-        "predicted; a row sums to 1; empty: slots that are not there yet.",
+        "What each head attends to",
+        f"{honest(found)}Attention weights of micro layer {view.layer + 1}, {which}. One panel for each predicted "
+        "token. A row sums to 1; empty slots do not exist yet.",
         lambda: _draw_weights(found, view),
         lambda: weight_table(found, view.segment),
     )
 
 
 def shares(found: MicroAttention, view: MicroView) -> Figure:
-    """The mean weight of every slot, by micro position."""
+    """The mean weight of each slot, by micro position."""
     return Figure(
         "micro_shares",
         "Context or the segment's own tokens?",
-        f"{honest(found)}Mean weight of each slot over segments, layers and heads, by the token that is predicted; "
+        f"{honest(found)}Mean weight of each slot over segments, layers and heads, for each predicted token; "
         f"{found.sums.units.meaning}.",
         lambda: _draw_shares(found, view),
         lambda: slot_table(found),
@@ -76,21 +77,21 @@ def evenness(found: MicroAttention, view: MicroView) -> Figure:
     return Figure(
         "micro_evenness",
         "How evenly are the context states used?",
-        f"{honest(found)}exp H of a head's weights over the {found.states} context states, mean over queries: "
-        f"{found.states} is even, 1 is one state. Dashed: {significant(BAR * found.states)}, from which it counts as "
-        f"fairly even. {found.sums.units.meaning}.{_undefined(found)}",
+        f"{honest(found)}exp H of a head's weights over the {found.states} context states, averaged over queries: "
+        f"{found.states} is even, 1 is a single state. From {significant(BAR * found.states)} on (dashed), use counts "
+        f"as fairly even. {found.sums.units.meaning}.{_undefined(found)}",
         lambda: _draw_evenness(found, view),
         lambda: figure_table(found.sums),
     )
 
 
 def honest(found: MicroAttention) -> str:
-    """What stands before the words of every figure of a model that learned nothing."""
+    """The start of the caption for an untrained model."""
     return "Untrained modules. " if found.untrained else ""
 
 
 def _undefined(found: MicroAttention) -> str:
-    """What must be said where there is one context state."""
+    """A note for the caption if there is only one context state."""
     return f" {UNDEFINED[0].upper()}{UNDEFINED[1:]}." if found.states == 1 else ""
 
 
@@ -163,7 +164,7 @@ def _draw_weights(found: MicroAttention, view: MicroView) -> go.Figure:
         )  # fmt: skip
         figure.add_vline(
             x=found.states - 0.5, line={"color": INK[view.theme], "width": 1}, row=1, col=p + 1
-        )  # context on its left, the segment's own tokens on its right
+        )  # context on the left, the segment's own tokens on the right
     figure = styled(figure, view.theme, 200 + 26 * found.heads)
     figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False, autorange="reversed")
     figure.update_annotations(font={"size": 12})
@@ -193,7 +194,7 @@ def _draw_shares(found: MicroAttention, view: MicroView) -> go.Figure:
             customdata=[said[i] for i in np.flatnonzero(there)],
             hovertemplate=f"{name}<br>%{{customdata}}<extra></extra>",
         )
-    figure.update_xaxes(title="token of the segment that is predicted")
+    figure.update_xaxes(title="predicted token of the segment")
     figure.update_yaxes(title="mean weight", range=[0, 1], tickformat=".0%")
     figure = styled(figure, view.theme, 380).update_layout(barmode="stack", showlegend=True)
     return figure.update_layout(legend={"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"})
@@ -245,7 +246,7 @@ def _draw_evenness(found: MicroAttention, view: MicroView) -> go.Figure:
 
 
 def _label(slot: str) -> str:
-    """A slot's name on an axis; what a token says is escaped."""
+    """A slot's name on an axis, with the text of a token escaped."""
     name, colon, text = slot.partition(": ")
     if not name.startswith("token"):
         return slot
@@ -264,7 +265,7 @@ def draw(name: str, found: MicroAttention, view: MicroView) -> Figure:
     """Draw a figure by name.
 
     Raises:
-        MicroStepError: no figure has this name, or there is no such segment or layer.
+        MicroStepError: no figure has this name, or the segment or layer does not exist.
     """
     check_figure(name, FIGURES)
     found.check(view.segment, view.layer)

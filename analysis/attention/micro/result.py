@@ -1,6 +1,6 @@
-"""The micro attention of one text: what each head of the micro decoder looks at, segment by segment.
+"""The micro attention of one text: what each head of the micro decoder attends to, segment by segment.
 
-Frozen arrays with their shapes; nothing here runs a model. The figures that follow from it stand in evenness.py.
+All arrays are frozen, and nothing here runs a model. analysis/attention/evenness computes statistics from it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MicroAttention(ShortRepr):
-    """N tokens in segments, and the weights of the Q segments that have two tokens and more."""
+    """N tokens in segments, and the weights of the Q segments with two tokens and more."""
 
-    facts: ModelInfo  # `micro_step` is always there
+    facts: ModelInfo  # `micro_step` is never None
     encoded: EncodedText  # N tokens
-    starts: NDArray[np.bool_]  # [N] the token starts a segment
+    starts: NDArray[np.bool_]  # [N] whether a token starts a segment
     first: NDArray[np.int64]  # [Q] index of each segment's first token
-    length: NDArray[np.int64]  # [Q] its tokens
+    length: NDArray[np.int64]  # [Q] number of tokens of each segment
     weights: Floats
     """[Q, L, H, P, K + P]: query j (from 0) has read j + 1 tokens and predicts token j + 2 of the segment; slots are
-    the K context states, then the segment's tokens. NaN where there is no query, or it does not see the slot."""
-    merged: bool  # the base read merged segments; else token by token
-    cut: str  # which segments, in words
+    the K context states, then the segment's tokens. NaN if there is no query, or it does not see the slot."""
+    merged: bool  # whether the base read merged segments, or token by token
+    cut: str  # how the text was segmented, in words
     notes: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -44,33 +44,33 @@ class MicroAttention(ShortRepr):
 
     @property
     def micro(self) -> MicroStepInfo:
-        """What the model has around its base."""
+        """The model's modules around its base."""
         assert self.facts.micro_step is not None
         return self.facts.micro_step
 
     @property
     def untrained(self) -> bool:
-        """Whether the modules around the base are as they start."""
+        """Whether the modules around the base are untrained."""
         return self.micro.untrained
 
     @property
     def states(self) -> int:
-        """K."""
+        """K, the number of context states."""
         return len(self.micro.context_layers)
 
     @property
     def layers(self) -> int:
-        """L, of the micro decoder."""
+        """L, the number of layers of the micro decoder."""
         return int(self.weights.shape[1])
 
     @property
     def heads(self) -> int:
-        """H."""
+        """H, the number of heads."""
         return int(self.weights.shape[2])
 
     @property
     def positions(self) -> int:
-        """P: the most queries of a segment."""
+        """P, the number of queries of the longest segment."""
         return int(self.weights.shape[3])
 
     @cached_property
@@ -81,15 +81,15 @@ class MicroAttention(ShortRepr):
         )
 
     def holding(self, character: int) -> int | None:
-        """The segment, of the Q, that holds a character of `encoded.text`; None where it is in none."""
+        """The one of the Q segments that holds a character of `encoded.text`; None if none does."""
         inside = np.flatnonzero((self.encoded.start <= character) & (character < self.encoded.end))
         if not len(inside):
             return None
-        found = np.flatnonzero((self.first <= inside[0]) & (inside[0] < self.first + self.length))
-        return int(found[0]) if len(found) else None
+        holding = np.flatnonzero((self.first <= inside[0]) & (inside[0] < self.first + self.length))
+        return int(holding[0]) if len(holding) else None
 
     def check(self, segment: int | None, layer: int) -> None:
-        """Raise MicroStepError unless there is such a segment and such a layer of the micro decoder, both from 0."""
+        """Raise MicroStepError unless this segment and this layer of the micro decoder exist, both from 0."""
         if segment is not None and not 0 <= segment < len(self.first):
             raise MicroStepError(
                 f"there is no segment {segment + 1}; there are {len(self.first)} of two tokens or more"
@@ -98,11 +98,11 @@ class MicroAttention(ShortRepr):
             raise MicroStepError(f"there is no layer {layer + 1}; the micro decoder has {self.layers}")
 
     def tokens(self, segment: int) -> list[str]:
-        """The tokens of one of the Q segments, as they are shown."""
+        """The tokens of one of the Q segments, as shown."""
         display, first = self.encoded.display, int(self.first[segment])
         return display[first : first + int(self.length[segment])]
 
 
 def context_names(layers: tuple[int, ...]) -> list[str]:
-    """K names of context states."""
+    """The K names of context states."""
     return [f"context: layer {layer}" for layer in layers]

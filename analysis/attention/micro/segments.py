@@ -1,8 +1,8 @@
-"""Which segments the micro attention is taken of: those of a strategy, of the model's own training, or of its answer.
+"""The segments of micro attention: those of a strategy, of the model's training, or of the model's answer.
 
-The training's segmentation stands in the recipe beside a trained model. Where it names a mean length, the strategy's
-threshold is solved for that length on what is read here. A model that was trained to draft was trained on every
-position with the tokens after it: segments of M tokens stand for that.
+The recipe of a trained model says how its training data was segmented. If it has a target length, the threshold is
+solved for that length on this text. A model trained to draft saw every position with the tokens after it; segments of
+M tokens stand for that.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from model.segmentation.segment import MAX_LENGTH, RULES, SegmentInputs, segment
 from model.segmentation.solver import POINTS, solve
 from model.text.encoding import EncodedText
 
-TARGET = 2.0  # mean tokens a segment, where no training says another
+TARGET = 2.0  # mean tokens per segment, if no recipe says otherwise
 
 
 @dataclass(frozen=True)
 class TrainingSegments:
-    """How a model's training data was cut."""
+    """How a model's training data was segmented."""
 
     rule: str = "confidence"
     parameters: tuple[tuple[str, float], ...] = ()
     target_length: float | None = TARGET
-    known: bool = False  # it stands in a recipe; otherwise it is what is taken where none does
+    known: bool = False  # it comes from a recipe; otherwise it is the default
 
     def cut(self, inputs: SegmentInputs, most: int) -> tuple[NDArray[np.bool_], str]:
-        """[N] where segments start, and in words by which rule.
+        """[N] where segments start, and the rule in words.
 
         Raises:
-            MicroStepError: an unknown strategy or parameter, or there is nothing to solve on.
+            MicroStepError: the strategy or a parameter is unknown, or the threshold cannot be solved.
         """
         given = dict(self.parameters)
         if self.target_length is None:
@@ -53,12 +53,12 @@ class TrainingSegments:
             solved = f", solved here for {self.target_length:g} tokens on average"
         found = segment(self.rule, inputs, most, **parameters)
         settings = ", ".join(f"{key} {significant(value)}" for key, value in parameters.items())
-        origin = "as in training" if self.known else "no training says how"
+        origin = "as in training" if self.known else "no recipe says how"
         return found.starts, f"{self.rule}({settings}){solved}; {origin}"
 
 
 class _Segmentation(BaseModel):
-    """The part of a recipe that says where training segments start."""
+    """The part of a recipe about segments."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -69,7 +69,7 @@ class _Segmentation(BaseModel):
 
 
 class Training(BaseModel):
-    """What a recipe says of a training run; what does not matter here is kept as it stands."""
+    """A training run according to its recipe; parts that do not matter here are kept unread."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
@@ -82,22 +82,24 @@ class Training(BaseModel):
 
     @property
     def cut(self) -> TrainingSegments:
-        """How its data was cut."""
-        said = self.segmentation
+        """How its data was segmented."""
+        segmentation = self.segmentation
         if self.objective == "draft":
-            return TrainingSegments("fixed", (("k", float(said.max_length)),), None, known=True)
-        return TrainingSegments(said.rule, tuple(said.parameters.items()), said.target_length, known=True)
+            return TrainingSegments("fixed", (("k", float(segmentation.max_length)),), None, known=True)
+        return TrainingSegments(
+            segmentation.rule, tuple(segmentation.parameters.items()), segmentation.target_length, known=True
+        )
 
     @property
     def variant(self) -> str:
-        """Its name without the seed, which runs that differ in nothing else share."""
+        """Its name without the seed, shared by runs that differ in the seed alone."""
         return self.name.removesuffix(f"-{self.seed}")
 
     @property
     def but_for_its_seed(self) -> str:
-        """All that the recipe says but its name and seed: the same for the seeds of one recipe alone."""
-        said = self.model_dump(mode="json", exclude={"name", "seed"}, exclude_unset=True)
-        return json.dumps(said, sort_keys=True)
+        """The recipe without name and seed, which is equal for all seeds of one recipe."""
+        settings = self.model_dump(mode="json", exclude={"name", "seed"}, exclude_unset=True)
+        return json.dumps(settings, sort_keys=True)
 
     @property
     def stage_words(self) -> str:
@@ -106,28 +108,28 @@ class Training(BaseModel):
 
 
 def model_of(name: str) -> str:
-    """The model that a name stands for: of the folder of a training run, the newest model in it.
+    """The model for a name: for the folder of a training run, its newest model.
 
     Raises:
         TextError: the run is damaged.
-        MicroStepError: it has no model yet.
+        MicroStepError: the run has no model yet.
     """
     folder = Path(name)
     if not (folder / "run.json").is_file():
         return name
-    found = read_run(folder).model
-    if found is None:
+    newest = read_run(folder).model
+    if newest is None:
         raise MicroStepError(f"the run {name} has no model yet")
-    return str(found)
+    return str(newest)
 
 
 def training_of(name: str, revision: str | None = None) -> Training | None:
-    """The recipe of a model on this machine; None where there is none.
+    """The recipe of a model on this machine; None if there is none.
 
-    It stands in the model's folder, or in the folder of the run that the model is of.
+    It is in the model's folder, or in the folder of its training run.
 
     Raises:
-        MicroStepError: there is one, and it is damaged.
+        MicroStepError: the recipe is damaged.
     """
     if not is_cached(name):
         return None
@@ -144,10 +146,10 @@ def training_of(name: str, revision: str | None = None) -> Training | None:
 
 
 def check_most(asked: int | None, longest: int) -> int:
-    """The most tokens of a segment: what is asked for, else 4 or the model's M.
+    """The longest segment, in tokens: as asked for, or 4, or the model's M if that is less.
 
     Raises:
-        MicroStepError: it is less than 2, or more than the model writes.
+        MicroStepError: it is less than 2, or more than the model can write.
     """
     most = min(MAX_LENGTH, longest) if asked is None else asked
     if not 2 <= most <= longest:
@@ -160,14 +162,14 @@ def check_most(asked: int | None, longest: int) -> int:
 def readable(
     encoded: EncodedText, starts: NDArray[np.bool_], limit: int | None
 ) -> tuple[EncodedText, NDArray[np.int64], NDArray[np.bool_]]:
-    """A text as a row that the model reads: its tokens, and with BOS before them their ids and where segments start.
+    """A text as a row for the model: its tokens, and including BOS their ids and where segments start.
 
-    What is scored may be a token longer than the model's context, since the last token's own state is not needed there.
+    A scored text may be one token longer than the model's context, since scoring does not need the last token's state.
 
     Args:
         encoded: N tokens.
         starts: [N] where a strategy starts segments.
-        limit: positions of the model, if it states them.
+        limit: the model's context length, if known.
     """
     lead = len(encoded.prefix)
     if limit is not None and len(encoded) + lead > limit:
@@ -177,7 +179,7 @@ def readable(
 
 
 def readable_starts(starts: NDArray[np.bool_], lead: int) -> NDArray[np.bool_]:
-    """[P + N], with P ids before the text: these and the first two of all start segments, as the model needs it."""
-    found = np.concatenate([np.ones(lead, dtype=bool), starts])
-    found[:2] = True
-    return found
+    """[P + N] starts including the P ids before the text, which start segments, as do the first two of all."""
+    all_starts = np.concatenate([np.ones(lead, dtype=bool), starts])
+    all_starts[:2] = True
+    return all_starts

@@ -1,7 +1,6 @@
-"""Tables of the micro attention: a row a weight, and a row a figure.
+"""The tables of micro attention: weights, statistics, shares and segments.
 
-Micro positions are those of the token that is predicted: 2 is a segment's second token, the first that the micro
-decoder writes.
+A micro position is that of the predicted token: 2 is a segment's second token, the first that the micro decoder writes.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ LEVELS: dict[str, tuple[Axis, ...]] = {
     "head": ("layer", "head"),
     "query": ("layer", "head", "position"),
 }
-"""What a row of the table of figures is for, and the axes that it is not pooled over."""
+"""The levels of the table of statistics, and the axes that each is not pooled over."""
 _COUNTS_FROM = {"layer": 1, "head": 1, "position": 2}
 
 
 def slot_names(found: MicroAttention, segment: int | None) -> list[str]:
-    """K + P names of slots: context states by their base layer, then the segment's tokens, or their places."""
+    """The K + P names of slots: context states by their base layer, then the segment's tokens, or their places."""
     own = [f"token {i}" for i in range(1, found.positions + 1)]
     if segment is not None:
         own = [f"token {i}: {text}" for i, text in enumerate(found.tokens(segment)[: found.positions], 1)]
@@ -39,9 +38,9 @@ def slot_names(found: MicroAttention, segment: int | None) -> list[str]:
 
 
 def weight_table(found: MicroAttention, segment: int | None = None) -> pd.DataFrame:
-    """A row a layer, head, micro position and slot that is seen: the weight of one segment, or the mean of all.
+    """A row for each layer, head, micro position and visible slot: the weight in one segment, or the mean over all.
 
-    `low` and `high` are of the 95% interval of the mean; missing for one segment, and where segments are too few.
+    `low` and `high` bound the 95% interval of the mean; they are missing for one segment, or if there are too few.
     """
     if segment is None:
         every = found.sums.mean_weights
@@ -56,7 +55,7 @@ def weight_table(found: MicroAttention, segment: int | None = None) -> pd.DataFr
 
 
 def weights_of(every: Estimates, names: Sequence[str]) -> pd.DataFrame:
-    """Of estimates [L, H, P, K + P]: a row each that there is."""
+    """A row for each known estimate of [L, H, P, K + P]."""
     layer, head, position, slot = np.nonzero(~np.isnan(every.mean))
     at = layer, head, position, slot
     return pd.DataFrame(
@@ -73,7 +72,7 @@ def weights_of(every: Estimates, names: Sequence[str]) -> pd.DataFrame:
 
 
 def figure_table(sums: EvennessSums, levels: Sequence[str] = tuple(LEVELS)) -> pd.DataFrame:
-    """A row a level, place and figure: mean, low and high of its 95% interval."""
+    """A row for each level, place and statistic: the mean, and low and high of its 95% interval."""
     parts = []
     for level in levels:
         by = LEVELS[level]
@@ -92,14 +91,14 @@ def figure_table(sums: EvennessSums, levels: Sequence[str] = tuple(LEVELS)) -> p
 
 
 def _places(places: NDArray[np.int64], by: tuple[Axis, ...], axis: Axis) -> pd.api.extensions.ExtensionArray:
-    """The numbers of an axis as a reader counts them; missing where it is pooled over."""
+    """The numbers on an axis as shown; missing if the axis is pooled over."""
     if axis not in by:
         return pd.array([pd.NA] * len(places), dtype="Int64")
     return pd.array(places[:, by.index(axis)] + _COUNTS_FROM[axis], dtype="Int64")
 
 
 def slot_table(found: MicroAttention) -> pd.DataFrame:
-    """A row a micro position and slot: the mean weight over queries, heads and layers, with its interval."""
+    """A row for each micro position and slot: the mean weight over queries, heads and layers, with its interval."""
     every = found.sums.slot_shares
     position, slot = np.nonzero(~np.isnan(every.mean))
     names = slot_names(found, None)
@@ -115,9 +114,9 @@ def slot_table(found: MicroAttention) -> pd.DataFrame:
 
 
 def segment_table(found: MicroAttention) -> pd.DataFrame:
-    """A row a token, with the evenness and the effective context states of its segment alone.
+    """A row for each token, with the evenness and the effective context states of its segment.
 
-    `segment` counts those of two tokens and more; it is missing in others.
+    `segment` counts segments of two tokens and more, and is missing in others.
     """
     n = len(found.encoded)
     number = np.zeros(n, dtype=np.int64)
@@ -143,9 +142,9 @@ def segment_table(found: MicroAttention) -> pd.DataFrame:
 
 
 def segment_figures(found: MicroAttention) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[Q] and [Q] mean evenness and effective context states of each segment, over layers, heads and queries.
+    """[Q] mean evenness and [Q] mean effective context states of each segment, over layers, heads and queries.
 
-    NaN where no query has any: evenness of one context state is not defined.
+    NaN if undefined: one context state has no evenness.
     """
     figures = measure(found.weights, found.states).figures[:2]
     q = len(found.first)
@@ -156,18 +155,18 @@ def segment_figures(found: MicroAttention) -> tuple[NDArray[np.float64], NDArray
 
 
 def finding(sums: EvennessSums) -> str:
-    """One sentence: the effective number of context states and what it says of the claim."""
+    """One sentence: the effective number of context states, and whether the claim holds."""
     n, k = sums.effective, sums.states
     if k == 1:
         return f"{UNDEFINED}."
-    said = {
+    meaning = {
         "confirmed": "the claim holds here",
         "refuted": "the claim does not hold here",
-        "undecided": "the interval holds the bar, so nothing is decided"
+        "undecided": "the interval contains the threshold, so nothing is decided"
         if n.known
         else "there are too few segments for an interval, so nothing is decided",
     }.get(verdict(n, k))
     return (
         f"{significant(n.mean)} effective context states of {k} ({n.ends()}); "
-        f"fairly even would be {significant(BAR * k)} or more: {said}."
+        f"fairly even would be {significant(BAR * k)} or more: {meaning}."
     )

@@ -1,12 +1,12 @@
-"""The micro decoder's attention: from rows of tokens that are cut into segments to the weights of each segment.
+"""Computes the attention weights of the micro decoder in each segment of segmented rows of tokens.
 
-Inside a segment the micro decoder reads [c_1 .. c_K, e(y_1) .. e(y_j)]: K states of the base at the macro step before,
-then the segment's own tokens. The query that has read y_j predicts token j + 1; its weights run over the K + j slots
-that it sees. Merged models read the base's states after merged segments; a model that was trained for lossless decoding
-reads those of the text token by token, as it does when it writes.
+Inside a segment the micro decoder reads [c_1 .. c_K, e(y_1) .. e(y_j)]: K states of the base at the previous macro
+step, then the segment's own tokens. The query that has read y_j predicts token j + 1; its weights run over the K + j
+slots that it sees. Merged models read the base's states after merged segments. A model trained for lossless decoding
+reads the states of single tokens, as it does when it writes.
 
-The micro decoder runs on a copy that shares its weights, with the family's own eager attention, so that the model
-itself is not touched. Padding is never a query: what a padded batch gives is what each row gives alone.
+A copy of the micro decoder that shares its weights runs with the family's eager attention, so the model itself is not
+changed. Padding is never a query, so a padded batch gives the same weights as each row alone.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.segment_layout import layout
 
 Floats = NDArray[np.float32]
-BATCH_TOKENS = 2048  # of rows that the base reads together, padding included
-_BLOCK_BYTES = 96 * 2**20  # of what the micro decoder holds at once
+BATCH_TOKENS = 2048  # in rows that the base reads together, including padding
+_BLOCK_BYTES = 96 * 2**20  # bytes that the micro decoder holds at once
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SegmentedRow:
     """N tokens as the model reads them, BOS included, and where segments start."""
 
     ids: NDArray[np.int64]  # [N]
-    starts: NDArray[np.bool_]  # [N]; the first two are true: no macro step stands before the first token
+    starts: NDArray[np.bool_]  # [N]; the first two are true, since no macro step comes before the first token
 
     def __post_init__(self) -> None:
         if self.ids.shape != self.starts.shape or self.ids.ndim != 1:
@@ -50,14 +50,14 @@ class SegmentedRow:
 
 @dataclass(frozen=True)
 class Block:
-    """The weights of Q segments of two tokens and more."""
+    """The weights of Q segments with two tokens and more."""
 
     row: NDArray[np.int64]  # [Q] index of the row
     first: NDArray[np.int64]  # [Q] index of the segment's first token in its row
-    length: NDArray[np.int64]  # [Q] its tokens
+    length: NDArray[np.int64]  # [Q] number of its tokens
     weights: Floats
     """[Q, L, H, P, K + P] of each layer, head and query: query j (from 0) has read j + 1 tokens of the segment. NaN
-    where the segment has no such query, and in slots that the query does not see."""
+    if the segment has no such query, and in slots that the query does not see."""
 
 
 def micro_blocks(
@@ -71,10 +71,10 @@ def micro_blocks(
 
     Args:
         model: a micro_step model.
-        rows: that it reads.
-        merged: whether the base reads segments merged; else token by token.
-        most: the most tokens of a segment, at least 2, at most the model's own: P is one less.
-        progress: told the share of rows done; may raise to stop.
+        rows: the rows that it reads.
+        merged: whether the base reads merged segments, or token by token.
+        most: the longest segment in tokens, from 2 to the model's M; P is one less.
+        progress: receives the share of rows done; may raise to stop.
 
     Raises:
         TooLarge: a row does not fit the model's context.
@@ -95,7 +95,7 @@ def micro_blocks(
 
 
 def eager_copy(micro: MicroDecoder) -> MicroDecoder:
-    """The micro decoder with the family's eager attention: modules of its own, the same weights."""
+    """A copy of the micro decoder with the family's eager attention that shares its weights."""
     shared = {id(tensor): tensor for tensor in chain(micro.parameters(), micro.buffers())}
     private = copy.deepcopy(micro, shared)
     private.layers.set_attn_implementation("eager")
@@ -103,7 +103,7 @@ def eager_copy(micro: MicroDecoder) -> MicroDecoder:
 
 
 def _batch_end(rows: Sequence[SegmentedRow], begin: int) -> int:
-    """The rows from `begin` on that are read together; one at least."""
+    """The end of the rows from `begin` on that are read together; at least one."""
     longest, end = 0, begin
     while end < len(rows):
         longest = max(longest, len(rows[end].ids))
@@ -115,10 +115,10 @@ def _batch_end(rows: Sequence[SegmentedRow], begin: int) -> int:
 
 @dataclass(frozen=True)
 class _Steps:
-    """What the micro decoder reads of a batch: Q segments."""
+    """The Q segments of a batch, as the micro decoder reads them."""
 
     context: Tensor  # [Q, K, d]
-    e: Tensor  # [Q, P, d]; the last token repeated past the segment's end
+    e: Tensor  # [Q, P, d]; the last token is repeated past the segment's end
     length: Tensor  # [Q]
     row: Tensor  # [Q]
     first: Tensor  # [Q]
@@ -162,12 +162,12 @@ def _weights(model: MicroStepForCausalLM, micro: MicroDecoder, context: Tensor, 
     """[Q, L, H, P, K + P] float32; see `Block`."""
     k, p = context.shape[1], e.shape[1]
     _, layers = micro(context, e, output_attentions=True)
-    found = torch.stack(cast("tuple[Tensor, ...]", layers), 1)[..., k:, :].float()
-    check_states(model, found, "micro attention weights", "segments")
+    weights = torch.stack(cast("tuple[Tensor, ...]", layers), 1)[..., k:, :].float()
+    check_states(model, weights, "micro attention weights", "segments")
     query, slot = torch.arange(p, device=e.device), torch.arange(k + p, device=e.device)
     seen = slot <= k + query[:, None]  # [P, K + P]
     asked = query < lengths[:, None] - 1  # [Q, P]
-    return found.masked_fill(~(asked[..., None] & seen)[:, None, None], float("nan"))
+    return weights.masked_fill(~(asked[..., None] & seen)[:, None, None], float("nan"))
 
 
 def _segments_at_once(model: MicroStepForCausalLM, slots: int) -> int:
@@ -179,7 +179,7 @@ def _segments_at_once(model: MicroStepForCausalLM, slots: int) -> int:
 
 
 def _padded(batch: Sequence[SegmentedRow], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """[B, N] ids, whether they are real, and whether they start a segment; padded on the right."""
+    """[B, N] ids, whether they are no padding, and whether they start a segment; padded on the right."""
     n = max(len(row.ids) for row in batch)
     ids = torch.zeros(len(batch), n, dtype=torch.long)
     real, starts = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
