@@ -114,10 +114,10 @@ def test_a_request_that_cannot_be_answered_is_refused_before_any_model_is_loaded
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"at": 0}, "nothing stands before"),
+        ({"at": 0}, "no token before"),
         ({"at": 999}, "there is no token 999"),
         ({"at": -1}, "there is no token -1"),
-        ({"quantity": "stop", "strategy": Strategy.of("word")}, "is of a micro_step model"),
+        ({"quantity": "stop", "strategy": Strategy.of("word")}, "needs a micro_step model"),
     ],
 )
 def test_a_token_or_model_without_the_quantity_is_refused(tiny, change, said):

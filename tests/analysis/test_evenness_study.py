@@ -75,7 +75,7 @@ def test_prepared_rows_are_the_held_out_ones_cut_as_the_trainer_cuts(models, run
         np.testing.assert_array_equal(row.ids, held.ids[one])
         np.testing.assert_array_equal(row.starts, held.starts[one])
     other = cut_texts(load(ModelSpec(str(models["other"]))), texts, TrainingSegments(), 4)  # another tokenizer: by text
-    assert len(other.rows) == 10 and other.rows[0].ids[0] == 1 and "no training says how" in other.cut
+    assert len(other.rows) == 10 and other.rows[0].ids[0] == 1 and "no recipe says how" in other.cut
 
 
 def test_runs_seeds_and_untrained_modules_side_by_side(models, runs):

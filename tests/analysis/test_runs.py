@@ -306,7 +306,7 @@ def test_the_best_run_is_that_of_the_best_tokens_among_runs_that_compare():
     found = summarise([worse, elsewhere, better, draft])
     assert found is not None and found.best is better and (found.compared, found.apart) == (2, 2)
     weighted = run_of([line(10, stop_loss=None)], "b")
-    assert "compare their loss a token" in tables.unlike([run_of([line(10)], "a"), weighted])
+    assert "compare their loss per token" in tables.unlike([run_of([line(10)], "a"), weighted])
 
 
 def test_stages_stand_where_they_begin_on_each_axis():

@@ -72,9 +72,7 @@ def test_untrained_modules_are_shown_and_labelled(models, runs):
         "effective context states", "evenness", "attention on the context", "largest share of a state",
     ]  # fmt: skip
     assert "Untrained." in shown(at) and shown(at).count("Untrained modules") == 4
-    assert (
-        "fairly even would be" in shown(at) and "9 segments are too few for them" in shown(at) and len(figures(at)) == 3
-    )
+    assert "fairly even would be" in shown(at) and "9 segments are too few" in shown(at) and len(figures(at)) == 3
 
 
 def test_a_trained_model_is_chosen_first_and_its_segments_can_be_stepped_through(models, runs, trained):

@@ -103,7 +103,7 @@ def test_a_micro_step_models_own_quantities(models, runs):
     assert not at.exception and not at.error and runs[-1].strategy.name == "fixed"
     assert "probability" in at.metric[0].value and "read in the segments of fixed" in shown(at).replace("\\", "")
     at = opened(models, quantity="decision to end", **QUICK)
-    assert "is of a micro" in shown(at) and len(at.error) == 1 and not at.exception
+    assert "needs a micro" in shown(at) and len(at.error) == 1 and not at.exception
 
 
 def test_a_token_at_which_nothing_can_be_said_is_one_line(models, runs):

@@ -1,4 +1,4 @@
-"""The benchmarks page through Streamlit's own test runner: reports, samples side by side, invalid answers, damage."""
+"""The evaluation page through Streamlit's own test runner: reports, samples side by side, invalid answers, damage."""
 
 import json
 import shlex

@@ -78,7 +78,7 @@ def test_lossless_is_stated_and_checked(models, runs, monkeypatch):
 
     monkeypatch.setattr(Generation, "lossless_failed", True)
     at.run()
-    assert "did not hold" in at.warning[0].value
+    assert "decoding failed" in at.warning[0].value
 
 
 def test_sampling_settings_come_from_the_link(models, runs):
@@ -107,7 +107,7 @@ def test_a_sweep_runs_when_it_is_asked_for(models, runs):
     assert len(charts(at)) == 2
     next(button for button in at.button if button.label == "Run the sweep").click().run()
     assert not at.exception and not at.error and len(charts(at)) == 3
-    assert "Segments under each tau" in shown(at)
+    assert "Segments for each tau" in shown(at)
     at.text_input(key="taus").set_value("nothing").run()
     assert "numbers" in at.error[0].value and len(runs) == 1
 

@@ -82,7 +82,7 @@ def test_a_target_is_solved_or_refused_in_one_message(models, runs):
     assert "Type a target length first" in shown(at)
     at.number_input(key="target_0").set_value(2.0).run()
     at.button(key="solve_0").click().run()
-    assert "tokens a segment on model A" in shown(at).replace("\\", "")
+    assert "tokens per segment on model A" in shown(at).replace("\\", "")
     assert at.dataframe[0].value["mean_length"][0] == pytest.approx(2.0, abs=0.3)
     at.number_input(key="target_0").set_value(3.99).run()
     at.button(key="solve_0").click().run()

@@ -33,7 +33,7 @@ def test_a_token_is_explained_another_pinned_summed_and_linked(reader: Reader, m
     explained = reader.steady(summary)
     reader.choose("Sum over", "words")
     expect(card(page, "units")).to_contain_text("The strongest words")
-    assert reader.steady(summary) == explained and "rows were read" in explained
+    assert reader.steady(summary) == explained and "the model read" in explained
 
     reader.narrow()
     expect(card(page, "attribution")).to_contain_text("dog depends on")

@@ -1,4 +1,4 @@
-"""The benchmarks page in a real browser: two runs chosen, stepped through, filtered and linked."""
+"""The evaluation page in a real browser: two runs chosen, stepped through, filtered and linked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVIL = "%{x} <img class=evil src=x onerror='window.hostile=1'> **b** $x$"
 
 @pytest.fixture
 def reader(server: str, browser: Any) -> Iterator[Reader]:
-    found = Reader(browser, f"{server}/benchmarks", height=4200)
+    found = Reader(browser, f"{server}/evaluation", height=4200)
     yield found
     inert(found.page)
     found.close()
@@ -56,7 +56,7 @@ def test_two_runs_are_chosen_stepped_through_filtered_and_linked(reader: Reader,
     reader.choose("Show", "wrong in A, right in B")
     expect(card(page, "tokens")).to_contain_text("Answers to document 2")
     select(reader, "Run", "micro-step-tiny (0.5)")
-    expect(page.get_by_text("Invalid since it was cut off before an answer was marked")).to_be_visible()
+    expect(page.get_by_text("Invalid: it was cut off before an answer was marked")).to_be_visible()
     expect(page.locator("[data-testid=stCode]").get_by_text("Well, let me think about 5").first).to_be_visible()
     reader.until(lambda: all(p in page.url for p in (f"benchmark={GSM8K}", "sample=2", "run_b=micro-step-tiny")))
     reader.narrow()

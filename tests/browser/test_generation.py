@@ -94,7 +94,7 @@ def test_an_answer_streams_in_and_what_was_written_outlives_a_stop(reader: Reade
     expect(live).to_contain_text(re.compile(r"\d+ macro and \d+ micro steps"))
     expect(page.get_by_test_id("stProgress")).to_contain_text("writing")
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.get_by_text("What was written until then is shown below")).to_be_visible()
+    expect(page.get_by_text("written until then are shown below")).to_be_visible()
     reader.settle()
     expect(live).to_have_count(0)
     expect(page.get_by_test_id("stProgress")).to_have_count(0)

@@ -51,9 +51,9 @@ def test_strategies_are_added_moved_solved_pinned_and_linked(reader: Reader, mod
     line.get_by_label("Target length", exact=True).press("Enter")
     reader.settle()
     line.get_by_role("button", name="Solve").click()
-    expect(card(page, "strategies")).to_contain_text("tokens a segment on model A")
+    expect(card(page, "strategies")).to_contain_text("tokens per segment on model A")
     reader.settle()
-    mean = re.search(r"([\d.]+) tokens a segment on model A", card(page, "strategies").inner_text())
+    mean = re.search(r"([\d.]+) tokens per segment on model A", card(page, "strategies").inner_text())
     assert mean and abs(float(mean[1]) - 2.2) < 0.4
 
     dog = page.locator(".strip .cell").filter(has_text=re.compile("^·d$|^·dog$")).first

@@ -189,7 +189,7 @@ def test_settings_are_kept_and_strays_are_told(sources):
         strategies_for(source, ["entropy"], {"tau": 0.5})
     with pytest.raises(MicroStepError, match=r"limited_history needs window, .*corpus-gather"):
         report(source, [Candidate("limited_history")])
-    with pytest.raises(MicroStepError, match="no strategy to report on"):
+    with pytest.raises(MicroStepError, match="no strategy to judge"):
         report(source, [])
 
 
