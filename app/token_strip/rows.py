@@ -172,7 +172,7 @@ class Strip:
     """Rows over one text, or with `aligned=False` rows that each have a text of their own, one after another.
 
     A place in the strip is one number: the code point offset in `text`; where the rows are not aligned, the offset
-    in their texts laid end to end (`locate` and `offset` go between the two).
+    in their texts laid end to end (see `offset`).
     """
 
     text: str
@@ -224,17 +224,6 @@ class Strip:
                     return base + position
                 base += len(row.text)
         raise KeyError(f"no TokenRow {key!r}; there are {[row.key for row in self.rows]}")
-
-    def locate(self, offset: int) -> tuple[str, int]:
-        """The key of the row that holds a place, and the position in its text (the first row's, if aligned)."""
-        base = 0
-        for row in self.rows:
-            if isinstance(row, TokenRow):
-                length = len(self.text if row.text is None else row.text)
-                if base <= offset < base + length:
-                    return row.key, offset - base
-                base += 0 if self.aligned else length
-        raise IndexError(f"place {offset} is outside of the strip, which has {self.length} characters")
 
     @property
     def length(self) -> int:

@@ -71,10 +71,6 @@ def test_places_of_rows_with_texts_of_their_own() -> None:
     assert [len(block) for _, block in strip.blocks()] == [1, 2]
     assert strip.length == 13
     assert strip.offset("B", 2) == 8
-    assert strip.locate(8) == ("B", 2)
-    assert strip.locate(5) == ("A", 5)
-    with pytest.raises(IndexError, match="place 13"):
-        strip.locate(13)
 
 
 def test_quantised_values_keep_the_ends_the_middle_and_what_is_missing() -> None:
