@@ -172,7 +172,7 @@ class Strip:
     """Rows over one text, or with `aligned=False` rows that each have a text of their own, one after another.
 
     A place in the strip is one number: the code point offset in `text`; where the rows are not aligned, the offset
-    in their texts laid end to end (see `offset`).
+    in their texts laid end to end.
     """
 
     text: str
@@ -212,18 +212,6 @@ class Strip:
         if waiting:
             raise ValueError(f"LineRow {waiting[0].key!r} must stand before the TokenRow whose curve it is")
         return tuple(found)
-
-    def offset(self, key: str, position: int) -> int:
-        """The place of the character at `position` of the row `key`."""
-        if self.aligned:
-            return position
-        base = 0
-        for row in self.rows:
-            if isinstance(row, TokenRow) and row.text is not None:
-                if row.key == key:
-                    return base + position
-                base += len(row.text)
-        raise KeyError(f"no TokenRow {key!r}; there are {[row.key for row in self.rows]}")
 
     @property
     def length(self) -> int:

@@ -70,7 +70,6 @@ def test_places_of_rows_with_texts_of_their_own() -> None:
     strip = Strip("", rows, LEGEND, aligned=False)
     assert [len(block) for _, block in strip.blocks()] == [1, 2]
     assert strip.length == 13
-    assert strip.offset("B", 2) == 8
 
 
 def test_quantised_values_keep_the_ends_the_middle_and_what_is_missing() -> None:
