@@ -48,7 +48,7 @@ def controls(inputs: SidebarInputs) -> SegmentationControls:
                 "the text.",
             )  # fmt: skip
         cap = st.number_input(
-            "Longest segment, M", 1, HIGHEST_CAP, MAX_LENGTH, key="most", bind="query-params", width=130,
+            "Longest segment, M", 1, HIGHEST_CAP, MAX_LENGTH, key="most", bind="query-params", width=170,
             help="No segment has more tokens, whatever the strategy.",
         )  # fmt: skip
         folder = number = None

@@ -22,7 +22,7 @@ def usable_rules(*saved: MicroStepInfo | None) -> list[str]:
 
 def cap_input(key: str, **more: str) -> int:
     """Draw the longest segment M, and read it, in tokens."""
-    return whole("Longest segment, M", 1, HIGHEST_CAP, MAX_LENGTH, key, width=150, **more)
+    return whole("Longest segment, M", 1, HIGHEST_CAP, MAX_LENGTH, key, width=170, **more)
 
 
 def strategy_and_cap(inputs: SidebarInputs, purpose: str) -> tuple[str, int]:

@@ -137,7 +137,7 @@ def test_empty_texts_are_refused(loaded):
     one = score_document(loaded["base"], TextInput.plain("a"))
     assert len(one.encoded) == 1 and one.scores.missing.all()
     lonely = compare(loaded["base"], loaded["other"], TextInput.plain("a"))
-    assert len(lonely.cells) == 0 and "nothing" in summarise(lonely).finding
+    assert len(lonely.cells) == 0 and "no common text" in summarise(lonely).finding
 
 
 def test_too_few_tokens_say_nothing(loaded):

@@ -104,7 +104,7 @@ def test_figures_by_hand(by_hand):
     assert found.segments.micro_position.tolist() == [0, 1, 0, 1, 2, 0]
     assert found.written_by == ["base", "micro decoder", "base", "micro decoder", "micro decoder", "base"]
     assert (found.agreement.first, found.agreement.share) == (3, pytest.approx(5 / 6))
-    assert "from token 4 on it differs" in agreement(found) and "2.00 a step" in finding(found)
+    assert "from token 4 on it differs" in agreement(found) and "2.00 per step" in finding(found)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_finding_runs(tmp_path):
     for lost in (tmp_path / "nowhere", Path("x\0y")):
         with pytest.raises(TextError):
             find_runs(lost)
-    with pytest.raises(TextError, match="not under"):
+    with pytest.raises(TextError, match="not below"):
         find_all([first], tmp_path / "sweep")
 
 
