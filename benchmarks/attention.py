@@ -179,7 +179,7 @@ def _sizes(loaded: LoadedModel, reading: AttentionPositions) -> dict[str, Any]:
         title: len(cast("str", draw(name, AttentionResult(request, (side,), view)).figure.to_json()))
         for title, (name, view) in views.items()
     }
-    return {"sent": sent, "bertviz_bytes": round(_characters(kept, heads) * layers * heads * len(reading))}
+    return {"sent_bytes": sent, "bertviz_bytes": round(_characters(kept, heads) * layers * heads * len(reading))}
 
 
 def _characters(layer: LayerAttention, heads: int) -> float:

@@ -53,6 +53,10 @@ def show(report: Mapping[str, Any], leave_out: Sequence[str] = ()) -> None:
     facts = {key: value for key, value in given.items() if key not in with_rows}
     console.print("\n" + cell(facts), markup=False, highlight=False)
     for each in (given[key] for key in with_rows):
+        if "rows" in each[0]:  # reports within a report
+            for report_within in each:
+                show(report_within, leave_out)
+            continue
         shown = [{key: value for key, value in row.items() if key not in leave_out} for row in each]
         for part in tables(shown, console.width):
             console.print(part)
@@ -100,7 +104,8 @@ def cell(value: Any, key: str = "") -> str:
     if isinstance(value, dict) and "median" in value:
         return f"{cell(value['median'])} ({cell(value['min'])}..{cell(value['max'])})"
     if isinstance(value, dict):
-        return ", ".join(f"{_title(name)} {cell(each, name)}" for name, each in value.items())
+        names = {name: key if key.endswith("_bytes") else name for name in value}
+        return ", ".join(f"{_title(name)} {cell(each, names[name])}" for name, each in value.items())
     return ", ".join(map(cell, value))
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from benchmarks.cli import app
 from benchmarks.options import SegmentTimingOptions, TrainStepOptions
+from benchmarks.report import show
 from benchmarks.score import check_scorers, timed
 from benchmarks.scorers import SCORERS, excerpt
 from benchmarks.segment import measure
@@ -38,6 +39,17 @@ def test_the_command_gives_a_table_and_json(tmp_path, monkeypatch):
         assert len(row["seconds"]["each"]) == 2
         assert row["ratio"]["min"] <= row["ratio"]["median"] <= row["ratio"]["max"]
     assert report["rows"][0]["ratio"]["each"] == [1.0, 1.0]
+
+
+def test_a_report_is_shown_as_facts_and_tables(capsys):
+    rows = [
+        {"method": "ours", "seconds": {"median": 1.5, "min": 1.0, "max": 2.0}, "peak_bytes": 2_000_000, "note": None}
+    ]
+    show({"benchmark": "x", "sent_bytes": {"map": 1_500_000}, "lengths": [{"tokens": 4096, "rows": rows}], "empty": []})
+    facts, within, titles, line = capsys.readouterr().out.replace("\n\n", "\n").strip().splitlines()
+    assert facts == "benchmark x, sent MB map 1.50" and within == "tokens 4,096"
+    assert titles.split() == ["method", "seconds", "peak", "MB"]
+    assert line.split() == ["ours", "1.50", "(1.00..2.00)", "2.00"]
 
 
 def test_a_fresh_process_is_another_one_and_gives_what_the_function_gives():
