@@ -338,6 +338,15 @@ def test_drafts_agree_as_often_as_they_are_told_to(
 # --- drafts
 
 
+def test_the_command_reads_drafts_of_held_out_answers(
+    prepared: Prepared, names: tuple[str, str], tmp_path: Path
+) -> None:
+    options = ["--model", names[1], "--prepared", str(prepared.path), "--read", "2", "--confidence", "0.1"]
+    done = CliRunner().invoke(app, ["drafts", *options, "--out", str(tmp_path / "out.json")])
+    (report,) = json.loads((tmp_path / "out.json").read_text())
+    assert done.exit_code == 0 and report["answers"] == 2 and report["walks"][0]["tokens_per_pass"][0] >= 1
+
+
 def test_passes_that_a_draft_saves_are_counted_without_writing(tmp_path: Path) -> None:
     """The count from known answers is that of writing them, the pass that checks an answer's last tokens included."""
     base = load(ModelSpec(str(save_tiny(tmp_path / "base", "llama", seed=3, chat=True)), dtype="float32"))
