@@ -49,6 +49,7 @@ def test_units_and_scores_run_no_model_and_a_second_view_comes_from_the_cache(mo
     assert len(runs) == 2
     at.toggle(key="chat").set_value(False).run()
     assert len(runs) == 2
+    assert opened(models, fresh=False).metric[0].value.split()[0] == f"{bits:.3g}" and len(runs) == 2  # another reader
 
 
 def test_models_that_differ_in_tokenizer_and_template(models, runs):
@@ -56,14 +57,23 @@ def test_models_that_differ_in_tokenizer_and_template(models, runs):
     assert not at.exception and "no chat template" in shown(at)
 
 
-def test_own_continuations(models, runs):
+def test_own_continuations_stand_apart_and_their_prompt_is_faint(models, runs, monkeypatch):
+    drawn = pages.strips(monkeypatch)
     at = opened(models, mode="own continuations", new_tokens="7")
     assert not at.exception and not at.error
+    assert not drawn["strip"].aligned and len(drawn["strip"].rows) == 2
+    assert all(row.muted.any() and (~row.muted).sum() == 7 for row in drawn["strip"].rows)
     assert runs[0].new_tokens == 7 and "no text in common" in shown(at)
 
 
-def test_a_conversation_is_split_by_role(models, runs):
+def test_a_conversation_is_split_by_role_and_the_strip_shows_it_without_its_template(models, runs, monkeypatch):
+    drawn = pages.strips(monkeypatch)
     at = opened(models, a="sft", answer="It sat.", chat="true")
+    strip = drawn["strip"]
+    assert strip.text.startswith(TEXT) and strip.text.endswith("It sat.")
+    for row in strip.rows[:2]:
+        pieces = [strip.text[a:b] for a, b in zip(row.start.tolist(), row.end.tolist(), strict=True)]
+        assert "".join(pieces) in (strip.text, strip.text.replace("\n", ""))
     assert [expander.label for expander in at.expander if "role" in expander.label] == ["By role"]
     assert any("im_start" in code.value for code in at.code)
 
@@ -118,3 +128,30 @@ def test_a_refused_text_says_which_model_refuses_it(models, runs, tmp_path):
     (folder / "chat_template.jinja").write_text("{{ messages[0].content | upper }}", encoding="utf-8")
     at = opened({**models, "odd": folder}, b="odd", chat="true")
     assert not at.exception and "model B, odd" in shown(at) and "rewrites a message" in shown(at)
+
+
+def test_a_model_that_cannot_be_had_is_one_message_and_another_one_is_read(models, runs, tmp_path):
+    empty, truncated, noise = tmp_path / "empty", tmp_path / "truncated", tmp_path / "noise"
+    empty.mkdir()
+    weights = "model.safetensors"
+    for folder in (truncated, noise):
+        shutil.copytree(models["base"], folder)
+    (truncated / weights).write_bytes((models["base"] / weights).read_bytes()[:1000])
+    (noise / "tokenizer.json").write_text("{")
+    for name, said in {
+        empty: "no config.json",
+        truncated: "truncated",
+        noise: "tokenizer",
+        models["base"] / "config.json": "is a file",
+        "no such model": "there is no folder",
+        "x" * 5000: "too long",
+        "owner/name": "is not on this machine yet",
+    }.items():
+        at = opened({**models, "lost": name}, a="lost")
+        told = [each.value.replace("\\", "") for each in (*at.error, *at.info, *at.warning)]
+        assert len(told) == 1 and said in told[0] and not at.exception
+        assert [button.key for button in at.button if button.key == "fetch_A"] == ["fetch_A"] * (name == "owner/name")
+    at.button(key="fetch_A").click().run()
+    assert "not reachable" in at.error[0].value.replace("\\", "")
+    at.selectbox(key="a").set_value("tiny-sft").run()
+    assert at.metric and not at.error and not at.exception

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+import analysis.attribution.figures
+import analysis.segmentation.figures
+import analysis.uncertainty.figures
 from analysis.generation.tables import is_timed
 from tests.support import pages
 from tests.support.evaluations import save_evaluation
@@ -28,7 +31,14 @@ CASES: dict[str, tuple[str | None, dict[str, Any], dict[str, Any]]] = {
     "continuations": (None, {"mode": "own continuations", "new_tokens": 9}, {"request": {"new_tokens": 9}}),
     "segmentation": (
         "segmentation",
-        {"models": "A", "cut": ["entropy:threshold=2.5", "word"], "at": 9},
+        {
+            "cut": ["entropy:threshold=2.5", "word", "router:layer=1"],
+            "at": 9,
+            "unit": "nats",
+            "history": "true",
+            "window": 6,
+            "precision": "true",
+        },
         {"view": {"pinned": 9}},
     ),
     "attention": (
@@ -49,6 +59,13 @@ CASES: dict[str, tuple[str | None, dict[str, Any], dict[str, Any]]] = {
         {"new_tokens": 12, "decoding": "lossless", "tau": 0.1, "token": 3},
         {},
     ),
+}
+
+# All that these pages can draw.
+FIGURES: dict[str, dict[str, Any]] = {
+    "uncertainty": analysis.uncertainty.figures.FIGURES,
+    "segmentation": analysis.segmentation.figures.FIGURES,
+    "attribution": analysis.attribution.figures.FIGURES,
 }
 
 
@@ -75,6 +92,7 @@ def test_every_bundle_of_a_page_makes_its_data_again(
     for name, manifest in manifests.items():
         for part, values in expected.items():
             assert values.items() <= manifest[part].items(), name
+    assert manifests.keys() >= FIGURES.get(case, {}).keys()
     if case in ("attention of two", "attribution of two"):
         assert all(set(manifest["models"]) == {"a", "b"} for manifest in manifests.values())
 
@@ -99,4 +117,5 @@ def test_every_bundle_of_what_was_logged_makes_its_data_again(
         at.query_params[key] = str(value)
     pages.turned_to(at, page)
     assert not at.exception and not at.error
-    press(made, tmp_path / "bundles", monkeypatch)
+    figures = press(made, tmp_path / "bundles", monkeypatch).keys()
+    assert page == "runs" or figures >= {"report", "documents", "tokens", "facts", "invalid"}

@@ -82,7 +82,10 @@ def test_a_click_pins_the_token_in_every_figure_and_a_link_and_a_reload_restore_
     reader = visit()
     page = reader.open(**link(models, TEXT))
     reader.choose("Unit", "nats")
+    painted = "cells => cells.map(c => c.style.backgroundColor).join()"
+    before = page.locator(".strip .cell").evaluate_all(painted)
     reader.choose("Score", "surprisal")
+    reader.until(lambda: page.locator(".strip .cell").evaluate_all(painted) != before)
     marks, rings = card(page, "line").locator(".shapelayer path"), card(page, "scatter").locator(".scatterlayer .trace")
     expect(marks).to_have_count(0)
     expect(rings).to_have_count(2)

@@ -255,6 +255,7 @@ def test_a_file_that_is_no_text_is_refused_before_a_model_is_loaded(
         "surrogate.txt": b"a\xed\xa0\x80b",
         "picture.png": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
         "wide.txt": "wide".encode("utf-16"),
+        "<img class=evil src=x onerror=hostile=1> **evil** $evil$.txt": b"\xff",
     }
     for name, content in broken.items():
         (work / name).write_bytes(content)

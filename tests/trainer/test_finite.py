@@ -13,21 +13,10 @@ from data.run_folder import read_run
 from model.causal_lm.finite import damaged_weights
 from model.errors import NumericalError
 from model.hub.loading import ModelSpec, load
-from tests.support.tiny import save_tiny
-from tests.support.training import make_prepared, recipe
+from tests.support.training import recipe
 from trainer import checkpoint
 from trainer.loop import Trainer, accelerator_for
 from trainer.setup import RunSetup, build
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny", "llama", seed=3, chat=True)
-
-
-@pytest.fixture(scope="module")
-def prepared(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return make_prepared(tmp_path_factory.mktemp("data") / "made", model)
 
 
 def quiet(message: str, fraction: float | None) -> None:

@@ -51,16 +51,6 @@ pytestmark = pytest.mark.slow
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny", "llama", seed=3, chat=True)
-
-
-@pytest.fixture(scope="module")
-def prepared(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return make_prepared(tmp_path_factory.mktemp("data") / "made", model)
-
-
 def quiet(message: str, fraction: float | None) -> None:
     """Says nothing."""
 
