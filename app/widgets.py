@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,6 +105,19 @@ def settle_choice(found: Found, key: str, first: int, limit: int) -> list[str]:
         elif wanted:  # left over from another folder; an empty choice stays empty
             st.session_state[key] = existing or names[:first]
     return names
+
+
+def row_table(table: Any, key: str, on_row: Callable[[int], object], **more: Any) -> None:
+    """Draw a table; choosing a row calls `on_row` with its place, from 0."""
+
+    def choose_row() -> None:
+        rows = st.session_state[key]["selection"]["rows"]
+        if rows:
+            on_row(rows[0])
+
+    st.dataframe(
+        table, key=key, on_select=safely(choose_row), selection_mode="single-row", hide_index=True, **more
+    )  # fmt: skip
 
 
 def stepper(label: str, numbers: Sequence[int], highest: int, key: str, help: str) -> int:

@@ -101,8 +101,8 @@ def window(size: int, query: int | None) -> tuple[tuple[int, int] | None, tuple[
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         length = _number(
-            "Zoom: rows and columns", LENGTH, size, 0,
-            help=f"Size of the part that is shown; 0 shows all. Up to {CELLS}, each cell is a single weight.",
+            "Zoom size", LENGTH, size, 0,
+            help=f"Rows and columns that are shown; 0 shows all. Up to {CELLS}, each cell is a single weight.",
         )  # fmt: skip
         off = length == 0
         q = _number("Queries from", QUERIES, size - 1, 0, disabled=off)

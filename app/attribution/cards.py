@@ -88,7 +88,7 @@ def _summary(shown: ShownAttribution) -> None:
                 f"random orders: {significant(float(random.mean()))} ({significant(low)} to {significant(high)})"
             )
         notes = [*shown.found.notes, f"the model read {found.passes + ROWS:,} rows"]
-        st.caption(escape_markdown(f"{shown.what}. {'; '.join(notes)}.", longest=2000))
+        st.caption(escape_markdown(f"{'; '.join([shown.what, *notes])}.", longest=2000))
 
 
 def _error(shown: ShownAttribution) -> None:

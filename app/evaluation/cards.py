@@ -12,12 +12,11 @@ from analysis.figures.figure import Figure, visible
 from analysis.provenance import Provenance
 from analysis.view import Theme
 from app.cards import card
-from app.error_net import safely
 from app.escape import escape_markdown
 from app.evaluation.controls import EvaluationControls
 from app.evaluation.strip import sample_strip
 from app.token_strip import token_strip
-from app.widgets import stepper
+from app.widgets import row_table, stepper
 from evals.report import figures, sample_figures
 from evals.report.paired import difference
 from evals.report.provenance import document_origin, invalid_origin, report_origin, sample_origin
@@ -201,17 +200,14 @@ def _listed(drawn: Figure, origin: Provenance, table: pd.DataFrame, key: str) ->
     """A card with a table of documents; choosing a row shows its document."""
     columns = [name for name in table if not table[name].isin(["", None]).all()]
 
-    def chosen() -> None:
-        if rows := st.session_state[f"{key}_table"]["selection"]["rows"]:
-            st.session_state[key] = int(table["document"].iloc[rows[0]])
+    def show(row: int) -> None:
+        st.session_state[key] = int(table["document"].iloc[row])
 
     def body() -> None:
-        st.dataframe(
+        row_table(
             table[columns],
-            key=f"{key}_table",
-            on_select=safely(chosen),
-            selection_mode="single-row",
-            hide_index=True,
+            f"{key}_table",
+            show,
             height=_height(table),
             column_config={name: _column(name) for name in columns},
         )

@@ -25,6 +25,7 @@ from app.run_query import QueryDisplay, run_or_get
 from app.state import PINNED_ANSWER, SWEEPS, pin, pinned
 from app.styles import theme
 from app.token_strip import token_strip
+from app.widgets import row_table
 
 pin_answer = partial(pin, key=PINNED_ANSWER)
 UNTRAINED = (
@@ -165,17 +166,10 @@ def _segment_table(endings: Figure) -> None:
     shown = table.drop(columns=["start", "end", "why", "refused_id", "seconds"])
     shown = shown.assign(text=shown["text"].map(visible), refused=shown["refused"].map(visible))
 
-    def pin_row() -> None:
-        rows = st.session_state["segments_table"]["selection"]["rows"]
-        if rows:
-            pin_answer(int(table["start"].iloc[rows[0]]))
-
-    st.dataframe(
+    row_table(
         shown,
-        key="segments_table",
-        on_select=safely(pin_row),
-        selection_mode="single-row",
-        hide_index=True,
+        "segments_table",
+        lambda row: pin_answer(int(table["start"].iloc[row])),
         height=320,
         column_config={
             "segment": st.column_config.NumberColumn("macro step"),

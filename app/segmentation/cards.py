@@ -22,7 +22,7 @@ from app.segmentation.strategies import choose, threshold_slider
 from app.segmentation.strip import segment_strip
 from app.state import pin
 from app.token_strip import token_strip
-from app.widgets import linked
+from app.widgets import linked, row_table
 
 CHANGES = (0.01, 0.05, 0.1, 0.2)
 
@@ -162,17 +162,10 @@ def _statistics(table: pd.DataFrame, bench: StrategyComparison, view: CutView) -
         "word_f1": ("word F1", "Twice the shared boundaries, divided by the sum of both counts.", "%.3g"),
     }
 
-    def choose_row() -> None:
-        rows = st.session_state["statistics_table"]["selection"]["rows"]
-        if rows:
-            choose(bench.judged[rows[0]].number)
-
-    st.dataframe(
+    row_table(
         shown,
-        key="statistics_table",
-        on_select=safely(choose_row),
-        selection_mode="single-row",
-        hide_index=True,
+        "statistics_table",
+        lambda row: choose(bench.judged[row].number),
         column_config={
             "interval": st.column_config.TextColumn(
                 "95%",

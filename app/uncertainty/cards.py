@@ -17,11 +17,12 @@ from analysis.uncertainty.summary import ComparisonSummary
 from analysis.uncertainty.tables import summary_table
 from analysis.view import View
 from app.cards import card
-from app.error_net import fragment, safely
+from app.error_net import fragment
 from app.escape import escape_markdown
 from app.state import pin, pinned
 from app.token_strip import token_strip
 from app.uncertainty.strip import comparison_strip
+from app.widgets import row_table
 
 
 def summary_card(comparison: Comparison, summary: ComparisonSummary) -> None:
@@ -130,17 +131,10 @@ def _changes_table(table: pd.DataFrame, view: View) -> None:
     is_pinned = ((table["start"] <= place) & (place < table["end"])).to_dict()
     highlight = f"background-color: {LINE[view.theme]}; font-weight: bold"
 
-    def pin_row() -> None:
-        rows = st.session_state["changes_table"]["selection"]["rows"]
-        if rows:
-            pin(int(table["start"].iloc[rows[0]]))
-
-    st.dataframe(
+    row_table(
         shown.style.apply(lambda row: [highlight if is_pinned[row.name] else ""] * len(row), axis=1),
-        key="changes_table",
-        on_select=safely(pin_row),
-        selection_mode="single-row",
-        hide_index=True,
+        "changes_table",
+        lambda row: pin(int(table["start"].iloc[row])),
         height=320,
         column_config={
             "start": st.column_config.NumberColumn("character", help="Where the piece starts in the text."),

@@ -63,7 +63,7 @@ def test_a_head_is_picked_zoomed_pinned_and_linked(reader: Reader, models: dict[
     expect(card(page, "row")).to_contain_text("attends to")
     expect(page.locator(".strip .cell.pinned").first).to_be_visible()
 
-    box = page.get_by_label("Zoom: rows and columns", exact=True)
+    box = page.get_by_label("Zoom size", exact=True)
     box.fill("5")
     box.press("Enter")
     reader.settle()
