@@ -34,7 +34,7 @@ class Likeness:
 class HistoryPoint:
     """Limited and full entropies for one window, over N tokens."""
 
-    gather: FeatureSpec
+    spec: FeatureSpec
     tokens: int
     excess: Estimate  # nats: mean of D_t = H_t^(w) - H_t
     distance: Estimate  # nats: mean of |D_t|
@@ -73,12 +73,12 @@ def history_table(points: Sequence[HistoryPoint]) -> pd.DataFrame:
     """A row for each window."""
     rows = []
     for point in points:
-        how = point.gather
-        row: dict[str, object] = {"window": how.window, "how": how.meaning, "tokens": point.tokens, "unit": "nats"}
-        found = {"excess": point.excess, "distance": point.distance, "correlation": point.correlation}
-        found |= {f"f1_at_{each.target_length:g}": each.f1 for each in point.boundaries}
-        for name, each in found.items():
-            row |= {name: each.mean, f"{name}_low": each.low, f"{name}_high": each.high}
+        spec = point.spec
+        row: dict[str, object] = {"window": spec.window, "how": spec.meaning, "tokens": point.tokens, "unit": "nats"}
+        estimates = {"excess": point.excess, "distance": point.distance, "correlation": point.correlation}
+        estimates |= {f"f1_at_{each.target_length:g}": each.f1 for each in point.boundaries}
+        for name, estimate in estimates.items():
+            row |= {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         rows.append(row | {f"chance_f1_at_{each.target_length:g}": each.chance for each in point.boundaries})
     return pd.DataFrame(rows)
 
