@@ -9,10 +9,8 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import platform
 import re
-import tempfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +25,7 @@ from pandas.api.types import is_numeric_dtype
 
 from analysis.figures.figure import Figure
 from analysis.provenance import Provenance
+from model.atomic_files import atomic_write
 from model.errors import ExportError
 
 ImageFormat = Literal["png", "svg", "pdf"]
@@ -141,35 +140,13 @@ def _as_it_was(cell: object) -> object:
     return cell[1:] if isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a whole file, or none.
-
-    Raises:
-        ExportError: the file cannot be written.
-    """
-    try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(beside).chmod(0o666 & ~umask)
-            Path(beside).replace(path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror}") from error
-
-
 def save_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table; the suffix chooses the format.
 
     Raises:
         ExportError: unknown suffix, or the file cannot be written.
     """
-    write(path, table_bytes(table, path.suffix.lstrip(".").lower()))
+    atomic_write(path, table_bytes(table, path.suffix.lstrip(".").lower()))
 
 
 def check_out(path: Path, formats: tuple[str, ...]) -> None:
@@ -194,11 +171,11 @@ def save_figure(drawn: Figure, path: Path, origin: Provenance) -> None:
     check_out(path, FIGURE_FORMATS)
     suffix = path.suffix.lstrip(".").lower()
     if suffix in IMAGES:
-        write(path, image(drawn.figure, suffix))
+        atomic_write(path, image(drawn.figure, suffix))
     elif suffix == "html":
-        write(path, page(drawn).encode("utf-8"))
+        atomic_write(path, page(drawn).encode("utf-8"))
     elif suffix == "zip":
-        write(path, bundle(drawn, origin))
+        atomic_write(path, bundle(drawn, origin))
     else:
         save_table(drawn.data, path)
 

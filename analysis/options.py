@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # they bring torch and pandas, seconds that help and mistakes
     import pandas as pd
 
     from analysis.uncertainty.request import ComparisonQuery
-    from model.causal_lm.forward import Progress
+    from model.progress import Progress
 
 Chat = Annotated[bool, typer.Option("--chat", help="Apply each model's own chat template.")]
 ForceBos = Annotated[bool, typer.Option("--force-bos", help="Put BOS first even if the tokenizer does not.")]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from analysis.segmentation.strategy import Segmenter
 from model.hub.model_info import ModelInfo
 
 
@@ -23,7 +24,11 @@ class Provenance:
 
 
 def plain_values(query: Any) -> dict[str, Any]:
-    """A query as a manifest holds it: its fields as plain values, and those of its text among them."""
+    """A query as a manifest holds it: its fields as plain values, those of its text and its segmenter among them."""
     values = asdict(query)
     text = values.pop("text") or {"document": None, "chat": False, "force_bos": False}
+    if "segmenter" in values:
+        segmenter = values.pop("segmenter") or asdict(Segmenter())
+        strategy = None if query.segmenter is None else str(query.segmenter.strategy)
+        values |= {"strategy": strategy, "max_length": segmenter["max_length"], "how": segmenter["features"]}
     return {**text, **values}

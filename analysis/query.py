@@ -5,15 +5,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from analysis.document_file import document_file
 from analysis.uncertainty.scoring import cost_of, encode_for, fit
-from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelInfo, ModelSpec
+from model.progress import Progress, part
 from model.text.document import TextInput
 
+Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 ModelLoader = Callable[[ModelSpec], LoadedModel]
 
@@ -39,6 +41,38 @@ class Query(Hashable, Protocol[Answer_co]):
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> Answer_co:
         """The answer, from models that `load` gives."""
+
+
+class Ask(Protocol):
+    """Gives the answers to questions, those that are kept at once; None for what has none (yet).
+
+    `run` makes a run in the question's place: it is given what gives the models, and the progress.
+    """
+
+    def __call__(
+        self, questions: Sequence[Query[Answer]], run: Callable[[ModelLoader, Progress | None], Answer] | None = None
+    ) -> list[Answer | None]:
+        """The answers, in the order of the questions."""
+
+
+class Session:
+    """Answers each question once, with models that `load` gives once: a command's `Ask`, as the page has its own."""
+
+    def __init__(self, load: ModelLoader, progress: Progress | None = None, count: int = 1) -> None:
+        """`progress` is told the share of `count` questions that is answered."""
+        self.load, self.progress, self.count = cache(load), progress, count
+        self.answers: dict[Query[Any], Any] = {}
+
+    def __call__(
+        self, questions: Sequence[Query[Answer]], run: Callable[[ModelLoader, Progress | None], Answer] | None = None
+    ) -> list[Answer | None]:
+        """The answers; errors as the questions' own."""
+        for question in questions:
+            if question not in self.answers:
+                done = len(self.answers)
+                own = part(self.progress, done / self.count, (done + 1) / self.count)
+                self.answers[question] = (run or question.run)(self.load, own)
+        return [self.answers[question] for question in questions]
 
 
 def scoring_cost(loaded: LoadedModel, text: TextInput, new_tokens: int = 0, passes: float = 1.0) -> RunCost:

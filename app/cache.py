@@ -21,10 +21,9 @@ from analysis.runs.log_cache import LogCache
 from analysis.segmentation.corpus_view import StoreSides
 from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
-from model.causal_lm.forward import Progress
 from model.hub.default_pair import DefaultPair, default_pair
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.terminal import Tell
+from model.progress import Progress, Tell
 
 RESULTS = 24  # kept in memory; a comparison of 10,000 tokens takes about 3 MB
 MODELS = 2  # kept in memory

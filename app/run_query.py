@@ -16,12 +16,12 @@ from app.cache import model_pool
 from app.error_net import safely
 from app.escape import escape_markdown
 from model.causal_lm.device_memory import available_memory
-from model.causal_lm.forward import Progress
 from model.errors import MicroStepError, TextError
 from model.hub.catalog import find
 from model.hub.fetch import fetch, is_cached
 from model.hub.huggingface import is_repo_id
 from model.hub.loading import LoadedModel, ModelSpec
+from model.progress import Progress
 
 Answer = TypeVar("Answer")
 
@@ -44,6 +44,13 @@ def run_or_get(asked: Query[Answer], way: QueryDisplay[Answer] | None = None) ->
     Returns None where there is none (yet); the page then says why and what helps.
     """
     return answers([asked], way)[0]
+
+
+def ask(
+    questions: Sequence[Query[Answer]], run: Callable[[ModelLoader, Progress | None], Answer] | None = None
+) -> list[Answer | None]:
+    """The page's `Ask`: answers in front of the reader."""
+    return answers(questions, QueryDisplay("scoring" if run is None else "reading", run))
 
 
 def answers(questions: Sequence[Query[Answer]], way: QueryDisplay[Answer] | None = None) -> list[Answer | None]:

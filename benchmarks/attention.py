@@ -28,7 +28,7 @@ from benchmarks.timing import environment, in_fresh_process, in_rounds, peak_gro
 from model.causal_lm.device_memory import available_memory
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.terminal import Tell
+from model.progress import Tell
 from model.text.document import TextInput
 
 FORWARD, OURS, EAGER = "forward", "ours", "output_attentions"

@@ -20,7 +20,7 @@ from evals.benchmark import Benchmark, documents, find_benchmark, read_limits, t
 from evals.harness import MicroStepLM, RecordedLM
 from evals.run import EvalOptions, requests_of
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.terminal import Tell
+from model.progress import Tell
 
 THEIRS, PLAIN, MICRO = "the harness's own class", "plain, ours", "micro_step, tau above 1"
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.score_registry import significant
+from model.atomic_files import atomic_write
 from model.errors import ExportError
 
 WIDTH = 160  # characters, where no terminal says how wide it is
@@ -36,12 +37,7 @@ def write(report: Any, out: Path | None) -> None:
     if out is None:
         return
     text = report if isinstance(report, str) else json.dumps(report, indent=2) + "\n"
-    part = out.with_name(out.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(out)
-    except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error.strerror}") from None
+    atomic_write(out, text.encode())
     print(out)
 
 

@@ -28,7 +28,7 @@ from benchmarks.timing import (
 from model.causal_lm.device_memory import available_memory
 from model.errors import MicroStepError, TextError
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.terminal import Tell
+from model.progress import Tell
 
 DEFAULT_MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 NAMES = tuple(scorer.name for scorer in SCORERS)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from benchmarks.options import SegmentTimingOptions
 from benchmarks.timing import seconds_of, spread
 from model.errors import MicroStepError
+from model.progress import Tell
 from model.segmentation.segment import RULES, SegmentInputs, segment
 from model.segmentation.solver import solve
-from model.terminal import Tell
 
 _SCORE_BASED = tuple(name for name, rule in RULES.items() if rule.needs <= {"scores"})
 _ROW = 1000  # tokens of a text

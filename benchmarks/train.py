@@ -28,8 +28,8 @@ from data.run_folder import RunFacts, StageFacts
 from data.training_rows import TokenRows
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
+from model.progress import Tell
 from model.quiet import quiet
-from model.terminal import Tell
 from trainer.batches.hidden_state_cache import states_of
 from trainer.batches.loader import Chosen, DraftFeed, RowFeed
 from trainer.draft_objective import DraftObjective

@@ -22,7 +22,7 @@ from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.forward import body
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.terminal import Tell
+from model.progress import Tell
 
 MAX_LENGTH = 4  # M
 

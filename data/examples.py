@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.corpus.store_writer import atomic_write
 from data.example import Example
+from model.atomic_files import atomic_write
 from model.errors import ExportError, TextError
 from model.text.document import Message
 

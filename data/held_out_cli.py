@@ -20,9 +20,9 @@ def held_out_command(
     ] = False,
 ) -> None:
     """Write the held-out examples, one a line, for `python -m analysis corpus --column messages` and other tools."""
-    from data.corpus.store_writer import atomic_write
     from data.examples import TABLE, read_examples
     from data.prepared import EXAMPLES, examples_file
+    from model.atomic_files import atomic_write
     from model.errors import ExportError, TextError
 
     if out.suffix != ".jsonl":

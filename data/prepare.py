@@ -16,15 +16,15 @@ from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.features import FeatureSpec, compute_features
 from data.corpus.options import CorpusOptions
 from data.corpus.store import COMPLETE, open_store
-from data.corpus.store_writer import as_json, atomic_write
 from data.distill.answers import begun_options
 from data.distill.run import DistillOptions
 from data.examples import TABLE
 from data.mixes import Mix
 from data.prepared import ANSWERS, EXAMPLES, STORE, Prepared, examples_file, read_prepared
 from data.yaml_config import dump_yaml
+from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError
-from model.terminal import Tell
+from model.progress import Tell, silent
 
 if TYPE_CHECKING:
     from model.hub.loading import LoadedModel
@@ -60,7 +60,7 @@ def prepare(
     local: Path | None,
     options: PrepareOptions,
     needed: Sequence[FeatureSpec] = (),
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
 ) -> Prepared:
     """Prepare data under a base, or go on where that was stopped.
 

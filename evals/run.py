@@ -28,7 +28,7 @@ from evals.scoring import JUDGES, Response, ScoringContext
 from model.errors import MicroStepError, ModelError, TooLarge
 from model.hub.loading import LoadedModel
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.terminal import Tell
+from model.progress import Tell, silent
 from model.text.chat_template import template_settings
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def evaluate(
     out: Path,
     local: Path | None = None,
     options: EvalOptions | None = None,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
     limits: Mapping[str, int] | None = None,
 ) -> list[SampleFile]:
     """Evaluate a model, or go on where a run was stopped.

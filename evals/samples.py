@@ -19,8 +19,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_writer import append, as_json, atomic_write, refuse_other
+from data.corpus.store_writer import refuse_other
 from evals.aggregate import Value
+from model.atomic_files import append, as_json, atomic_write
 from model.errors import ExportError, TextError
 
 FORMAT = "micro_step evaluation 1"

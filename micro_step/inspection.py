@@ -32,13 +32,13 @@ from analysis.attribution.tables import unit_table
 from analysis.attribution.targets import QUANTITIES, Baseline
 from analysis.figures.figure import Figure
 from analysis.score_registry import Unit
-from analysis.segmentation.features import FeatureOptions
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.strategy import Segmenter, Strategy
 from analysis.uncertainty.scoring import score_document
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
+from model.segmentation.features import FeatureOptions
 from model.segmentation.segment import MAX_LENGTH
 
 
@@ -153,7 +153,7 @@ def attention(
     chosen = Strategy.parse(strategy) if isinstance(strategy, str) else strategy
     features = FeatureOptions(prompt_apart=prompt_apart)
     read = as_text_input(text, chat, force_bos)
-    request = AttentionRequest(tuple(named), read, chosen, max_length, features, pool)
+    request = AttentionRequest(tuple(named), read, Segmenter(chosen, max_length, features), pool)
     found = AttentionMaps(request, models)
     first = found.readings[0]
     names = " and ".join(reading.facts.name for reading in found.readings)
@@ -227,7 +227,8 @@ def attribute(
         named = [*named, ("B", models.spec(b))]
     chosen = Strategy.parse(strategy or "word") if not isinstance(strategy, Strategy) else strategy
     how, read = FeatureOptions(prompt_apart=prompt_apart), as_text_input(text, chat, force_bos)
-    asked = SegmentsQuery(*named[0], read, chosen, max_length, how)
+    segmenter = Segmenter(chosen, max_length, how)
+    asked = SegmentsQuery(*named[0], read, segmenter)
     of_segments = quantity in QUANTITIES and QUANTITIES[quantity].segmented
     request = AttributionRequest(
         tuple(named),
@@ -237,9 +238,7 @@ def attribute(
         method,
         baseline,
         features,
-        chosen if of_segments else None,
-        max_length,
-        how,
+        segmenter if of_segments else None,
     )
     group_by = group_by or features or METHODS[method].features or "tokens"
     if group_by == "tokens" and request.moved == "words":

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from analysis.query import Session
 from analysis.score_registry import Unit, significant
 from analysis.segmentation.comparison import CutView, StrategyComparison, text_bench
-from analysis.segmentation.features import FeatureOptions, WindowFeature, features_needed
 from analysis.segmentation.figures import FIGURES, draw
 from analysis.segmentation.provenance import origin
 from analysis.segmentation.request import CutRequest
 from analysis.segmentation.segmented_text import MemoCache
-from analysis.segmentation.single import check_rule, curve_table, finding, segment_table
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.single import curve_table, finding, segment_table
+from analysis.segmentation.strategy import Segmenter, Strategy, check_rule
 from analysis.uncertainty.result import ScoredText
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result
 from model.errors import MicroStepError
 from model.scoring.limited_history import Method
+from model.segmentation.features import FeatureOptions
 from model.segmentation.segment import MAX_LENGTH
 from model.segmentation.solver import POINTS, Solved, solvable
 from model.segmentation.solver import solve as solve_rule
@@ -163,20 +164,20 @@ def _segmented(
     solves = target_length is not None or target_segments is not None
     if solves:
         solvable(chosen.name, target_length or 1, max_length, chosen.others)
-    extra = features_needed(chosen.name, chosen.parameters, max_length, features)
-    history = extra if isinstance(extra, WindowFeature) else None
+    feature = Segmenter(chosen, max_length, features).feature
+    history = feature if feature is not None and feature.need == "window" else None
     models = Models()
     request = CutRequest((("A", models.spec(model)),), text, (chosen,), max_length, features, history)
-    (asked,) = request.scores()
-    scored = asked.run(models.load)
-    sides = request.sides([scored], {each: each.run(models.load) for each in request.extras()})
+    answered, kept = request.answered(Session(models.load)), MemoCache()
+    assert answered is not None
+    sides, scored = answered.sides(kept), answered.scores[0]
     solved = None
     if solves:
-        inputs = sides[0].inputs_for(chosen, max_length, features)
+        inputs = sides[0].inputs_for(request.segmenter(chosen))
         aim = target_length if target_length is not None else int(sides[0].counted.sum()) / (target_segments or 1)
         solved = solve_rule(chosen.name, inputs, aim, max_length, POINTS, **chosen.others)
         request = replace(request, strategies=(Strategy.of(chosen.name, solved.parameters),))
-    return text_bench(request, sides, [], MemoCache()), scored, solved
+    return text_bench(request, answered, None, kept), scored, solved
 
 
 def _figures(bench: StrategyComparison) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from model.crash_log import fault
 from model.errors import MicroStepError
+from model.progress import Tell
 
 _INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 _NOBODY_READS = 141  # 128 + SIGPIPE
@@ -26,8 +27,6 @@ TemplateArg = Annotated[
     list[str] | None, typer.Option("--template-arg", help="NAME=JSON, an argument of the chat template.")
 ]
 TemplateDate = Annotated[str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date.")]
-
-Tell = Callable[[str, float | None], None]  # what is being done, and the share done (None: unknown)
 
 
 def run(app: typer.Typer) -> None:

@@ -5,14 +5,14 @@ from typing import cast
 
 import streamlit as st
 
-from analysis.segmentation.comparison import CutView, Metric, store_bench
+from analysis.segmentation.comparison import CutView, Metric, store_bench, text_bench
 from analysis.segmentation.corpus_view import from_store
-from analysis.segmentation.request import CutRequest
+from analysis.segmentation.request import Answered, CutRequest
 from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.strategy import labels
 from app.error_net import fragment
 from app.escape import escape_markdown
-from app.segmentation.answers import Answered, ask, ask_other_precision, bench_of
+from app.run_query import ask
 from app.segmentation.cards import history_card, judged_cards, strip_card, summary, unstable_card, values_card
 from app.segmentation.controls import SegmentationControls, controls
 from app.segmentation.strategies import chosen, editor, entries
@@ -58,7 +58,7 @@ def figures(
         if asked.store is not None:
             bench = store_bench(request, asked.store, memo)
         elif first is not None:
-            bench = bench_of(request, first, second, memo)
+            bench = text_bench(request, first, second, memo)
         else:
             return
     except MicroStepError as error:
@@ -93,10 +93,10 @@ elif asked.store is not None:
     figures(asked, with_strategies(asked.request), None, None, from_store(), NOT_IN_A_STORE)
 else:
     wanted = with_strategies(asked.request)
-    found = ask(wanted)
+    found = wanted.answered(ask)
     if found is not None:
         usable = tuple(usable_rules(*(micro_step_info(spec.name) for _, spec in wanted.models)))
-        other = ask_other_precision(found) if asked.other_precision else None
+        other = found.other_precision(ask) if asked.other_precision else None
         figures(
             asked,
             wanted,

@@ -11,7 +11,6 @@ No state of a random generator: each step seeds it anew.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from model.atomic_files import flush_folder
 from model.errors import ExportError, ModelBroken
 
 STATE, WEIGHTS, OPTIMIZER, OPENS = "state.json", "weights.safetensors", "optimizer.safetensors", "model"
@@ -70,7 +70,7 @@ def save(
         save_file(_moments(trained, optimizer), part / OPTIMIZER)
         export(part / OPENS)
         (part / STATE).write_text(json.dumps(asdict(progress)) + "\n", "utf-8")
-        _flush(part)
+        flush_folder(part)
         shutil.rmtree(final, ignore_errors=True)
         part.replace(final)
     except (OSError, SafetensorError) as error:
@@ -158,13 +158,6 @@ def _put_moments(
         held.setdefault(parameter, {})[key] = value.to(device)
     for parameter, state in held.items():
         optimizer.state[named[parameter]] = state
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from model.terminal import Tell, one_line, progress_bar, run
+from model.progress import Tell
+from model.terminal import one_line, progress_bar, run
 from trainer.recipe import Recipe, read_recipe
 
 app = typer.Typer(

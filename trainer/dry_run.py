@@ -11,7 +11,7 @@ import torch
 
 from data.prepared import examples_file, read_prepared
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.terminal import Tell
+from model.progress import Tell
 from trainer.batches.dataset import rows_of
 from trainer.batches.hidden_state_cache import positions, stored_bytes
 from trainer.batches.loader import RowFeed, mean_tokens

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.store_writer import append, atomic_write
 from data.run_folder import LOG, LogLine, read_lines, to_line
+from model.atomic_files import append, atomic_write
 from model.errors import ExportError
-from model.terminal import Tell
+from model.progress import Tell
 from trainer.checkpoint import Progress
 from trainer.metrics import MetricSums
 from trainer.recipe import StageConfig

@@ -21,11 +21,11 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from data.corpus.store_writer import atomic_write
 from data.run_folder import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
+from model.atomic_files import atomic_write
 from model.causal_lm.finite import damaged_weights
 from model.errors import ExportError, NumericalError
-from model.terminal import Tell
+from model.progress import Tell
 from trainer import checkpoint, optimizer
 from trainer.batches.loader import tensor_of
 from trainer.batches.prefetch import PreparedStep, ready

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from data.corpus.store_writer import atomic_write
 from data.prepared import EXAMPLES
 from data.run_folder import LogLine, Run
+from model.atomic_files import atomic_write
 from trainer.recipe import Recipe
 
 CARD = "README.md"

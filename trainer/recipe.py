@@ -15,9 +15,9 @@ from data.distill.answers import SHARD_PROMPTS
 from data.distill.run import DistillOptions
 from data.mixes import Mix, read_mix
 from data.run_folder import RECIPE
+from data.segmentation_config import SegmentationConfig
 from data.yaml_config import StrictModel, read_yaml
 from model.errors import MicroStepError
-from model.segmentation.segment import MAX_LENGTH
 
 Objective = Literal["micro_step", "draft", "control", "pretraining"]
 Started = Literal["micro decoder", "all"]
@@ -78,16 +78,6 @@ class DataConfig(StrictModel):
     """Of an example; what is longer is cut."""
     without: tuple[str, ...] = ()
     """Sources that are not trained on, of those in the mix. What is prepared, measured and solved for is the same."""
-
-
-class SegmentationConfig(StrictModel):
-    """Where training segments start."""
-
-    rule: str = "entropy_relative"
-    parameters: dict[str, float] = Field(default={})
-    max_length: Positive = MAX_LENGTH
-    target_length: Annotated[float, Field(ge=1)] | None = None
-    """Solve the rule's threshold for this mean length of the training responses."""
 
 
 class DraftConfig(StrictModel):

@@ -11,8 +11,9 @@ from data.corpus.features import FeatureSpec
 from data.prepared import Prepared, read_prepared
 from data.run_folder import Run
 from model.hub.loading import ModelSpec, load
-from model.segmentation.segment import find_rule, valid_parameters
-from model.terminal import Tell
+from model.progress import Tell, silent
+from model.segmentation.features import features_needed
+from model.segmentation.segment import valid_parameters
 from model.text.document import template_arguments
 from trainer.loop import Trainer, accelerator_for
 from trainer.model_card import write_card
@@ -53,7 +54,7 @@ def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Run
         KeyboardInterrupt: asked to stop.
     """
     accelerator = accelerator_for(recipe, device)
-    quiet: Tell = tell if accelerator.is_main_process else lambda message, fraction: None
+    quiet: Tell = tell if accelerator.is_main_process else silent
     built = built_from(recipe, places, device, quiet, accelerator)
     for note in built.notes:
         quiet(note, None)
@@ -115,12 +116,6 @@ def _needed(recipe: Recipe) -> tuple[FeatureSpec, ...]:
     """What the segmentation needs beyond the scores."""
     if recipe.objective != "micro_step":
         return ()
-    rule = find_rule(recipe.segmentation.rule)
-    parameters = valid_parameters(rule.name, recipe.segmentation.parameters)
-    if "window" in rule.needs:
-        return (FeatureSpec("window", window=int(parameters["window"])),)
-    if "attention" in rule.needs:
-        return (FeatureSpec("attention", width=recipe.segmentation.max_length),)
-    if "hidden" in rule.needs:
-        return (FeatureSpec("hidden", layer=int(parameters["layer"])),)
-    return ()
+    cut = recipe.segmentation
+    feature = features_needed(cut.rule, valid_parameters(cut.rule, cut.parameters), cut.max_length)
+    return () if feature is None else (FeatureSpec(feature),)

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from data.corpus.store_writer import as_json, atomic_write
 from data.prepared import Prepared
 from data.run_folder import RunFacts, StageFacts
 from data.training_rows import TokenRows
+from model.atomic_files import as_json, atomic_write
 from model.checkpoint_files import share_weights
 from model.decoding.generation_config import end_ids
 from model.errors import MicroStepError
@@ -29,8 +29,8 @@ from model.hub.loading import ModelSpec, load
 from model.hub.transformers_io import read_tokenizer
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.saving import fingerprint
+from model.progress import Tell
 from model.quiet import quiet
-from model.terminal import Tell
 from trainer.batches.dataset import rows_of
 from trainer.batches.hidden_state_cache import States, base_as_it_was, states_of
 from trainer.batches.loader import DraftFeed, Feed, RowFeed, mean_tokens

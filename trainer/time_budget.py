@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from data.run_folder import RECIPE
 from data.yaml_config import read_yaml
-from model.terminal import Tell
+from model.progress import Tell
 from trainer import optimizer
 from trainer.batches.loader import tensor_of
 from trainer.batches.prefetch import ready

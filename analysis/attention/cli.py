@@ -30,9 +30,9 @@ from model.segmentation.segment import MAX_LENGTH, RULES
 if TYPE_CHECKING:
     from analysis.attention.positions import AttentionPositions
     from analysis.attention.request import PositionsQuery
-    from analysis.segmentation.features import FeatureOptions
-    from model.causal_lm.forward import Progress
+    from analysis.segmentation.strategy import Segmenter
     from model.hub.loading import LoadedModel, ModelSpec
+    from model.progress import Progress
 
 commands = typer.Typer()
 
@@ -85,19 +85,18 @@ class SegmentOptions:
         typer.Option(help="Each token that the assistant did not write is a segment. Default: in a chat with answer."),
     ] = None
 
-    def gathering(self) -> FeatureOptions:
-        """The choices that are no parameters of a rule."""
-        from analysis.segmentation.features import FeatureOptions
+    def segmenter(self) -> Segmenter:
+        """All that decides where segments start."""
+        from analysis.segmentation.strategy import Segmenter, Strategy
+        from model.segmentation.features import FeatureOptions
 
-        return FeatureOptions(prompt_apart=self.prompt_apart)
+        return Segmenter(Strategy.parse(self.strategy), self.max_length, FeatureOptions(prompt_apart=self.prompt_apart))
 
     def reading_of(self, side: str, spec: ModelSpec, text: TextOptions) -> PositionsQuery:
         """What is read."""
         from analysis.attention.request import PositionsQuery
-        from analysis.segmentation.strategy import Strategy
 
-        strategy = Strategy.parse(self.strategy)
-        return PositionsQuery(side, spec, text.input(), strategy, self.max_length, self.gathering())
+        return PositionsQuery(side, spec, text.input(), self.segmenter())
 
 
 @commands.command("attention", help=DEFINITIONS)
@@ -223,11 +222,11 @@ def _map(
 
 
 def _write(content: bytes, out: Path | None) -> None:
-    from analysis.export import write
+    from model.atomic_files import atomic_write
 
     if out is None:
         raise ExportError("give the file with --out")
-    write(out, content)
+    atomic_write(out, content)
     print(out)
 
 
@@ -297,7 +296,6 @@ def attention_figure(
     from analysis.attention.result import NEEDS, AttentionRequest, AttentionView, compute_attention
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
     from analysis.figures.figure import check_figure
-    from analysis.segmentation.strategy import Strategy
 
     check_figure(name, NEEDS)
     check_out(out, FIGURE_FORMATS)
@@ -305,9 +303,7 @@ def attention_figure(
     request = AttentionRequest(
         models.specs(loading),
         text.input(),
-        Strategy.parse(segments.strategy),
-        segments.max_length,
-        segments.gathering(),
+        segments.segmenter(),
         pool,
     )
     with progress("looking") as told:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from analysis.attention.positions import AttentionPositions, attend
 from model.causal_lm.attention_capture import AttentionRows
-from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel
+from model.progress import Progress
 from model.short_repr import ShortRepr
 
 

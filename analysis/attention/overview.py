@@ -16,9 +16,9 @@ from analysis.attention.positions import AttentionPositions, attend, check_layer
 from analysis.attention.statistics import STATISTICS, HeadSums, Targets, statistic
 from model.causal_lm.attention_capture import AttentionRows
 from model.causal_lm.attention_layers import with_attention
-from model.causal_lm.forward import Progress
 from model.errors import ModelError
 from model.hub.loading import LoadedModel
+from model.progress import Progress
 from model.short_repr import ShortRepr
 
 CELLS = 64  # per side of a small map

@@ -20,11 +20,12 @@ from transformers import PreTrainedModel
 from analysis.uncertainty.scoring import encode_for
 from model.causal_lm.attention_capture import AttentionRows, StopForward, Visit, capture, private_copy
 from model.causal_lm.attention_layers import check_attention, readable, whole_maps
-from model.causal_lm.forward import Progress, body, check_readable, context_length, family_of, text_config, watched
+from model.causal_lm.forward import body, check_readable, context_length, family_of, text_config, watched
 from model.causal_lm.parts import option
 from model.errors import MicroStepError, ModelError, TextError
 from model.hub.loading import LoadedModel
 from model.hub.model_info import ModelInfo
+from model.progress import Progress
 from model.short_repr import ShortRepr
 from model.text.document import TextInput
 from model.text.encoding import EncodedText

@@ -13,10 +13,9 @@ from analysis.query import apart_words, command_line, load_words, model_words, t
 def origin(looked: AttentionResult) -> Provenance:
     """Where a figure of what is looked at comes from."""
     request = looked.request
-    asked = plain_values(request)
     return Provenance(
         command=lambda figure, out: command(figure, looked, out),
-        request={**asked, "strategy": str(request.strategy)},
+        request=plain_values(request),
         view=dataclasses.asdict(looked.view),
         models={side.key.lower(): side.reading.facts for side in looked.sides},
         notes={side.key.lower(): side.reading.notes for side in looked.sides},
@@ -33,8 +32,8 @@ def command(figure: str, looked: AttentionResult, out: str) -> str:
         words += model_words(key.lower(), spec, side.reading.facts)
     words += text_words(request.text)
     words += load_words(request.models[0][1], [side.reading.facts for side in looked.sides])
-    words += ["--strategy", str(request.strategy), "--max-length", str(request.max_length)]
-    words += apart_words(request.how.prompt_apart)
+    words += ["--strategy", str(request.segmenter.strategy), "--max-length", str(request.segmenter.max_length)]
+    words += apart_words(request.segmenter.features.prompt_apart)
     words += ["--pool", request.pool, "--shown", view.shown, "--layer", str(view.layer), "--head", str(view.head)]
     words += ["--source", view.source, "--level", view.level]
     for name, part in (("--queries", view.queries), ("--keys", view.keys)):

@@ -13,12 +13,10 @@ from analysis.attention.pooling import Pool
 from analysis.attention.positions import AttentionPositions, encode_whole, merges, read
 from analysis.attention.rollout import Rollout, rollout
 from analysis.query import ModelLoader, RunCost, scoring_cost
-from analysis.segmentation.boundaries import DEFAULT, starts_cost, starts_of
-from analysis.segmentation.features import FeatureOptions
-from analysis.segmentation.strategy import Strategy
-from model.causal_lm.forward import Progress
+from analysis.segmentation.boundaries import starts_cost, starts_of
+from analysis.segmentation.strategy import Segmenter
 from model.hub.loading import LoadedModel, ModelSpec
-from model.segmentation.segment import MAX_LENGTH
+from model.progress import Progress
 from model.text.document import TextInput
 
 
@@ -29,9 +27,7 @@ class PositionsQuery:
     side: str  # A or B
     spec: ModelSpec
     text: TextInput
-    strategy: Strategy = DEFAULT
-    max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
-    how: FeatureOptions = field(default_factory=FeatureOptions)
+    segmenter: Segmenter = field(default_factory=Segmenter)
     cut_by: ModelSpec | None = None  # A, where B - A is looked at: scores of its own would cut B's text differently
 
     @property
@@ -41,7 +37,7 @@ class PositionsQuery:
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: nothing but for scores that the strategy needs."""
-        return starts_cost(loaded, self.text, self.strategy, self.max_length, self.how)
+        return starts_cost(loaded, self.text, self.segmenter)
 
     def passes(self, loaded: LoadedModel, count: float) -> RunCost:
         """What so many passes over the text take."""
@@ -54,23 +50,22 @@ class PositionsQuery:
             MicroStepError: as `encode_whole`, and as `gather` for the strategy.
         """
         loaded = load(self.spec)
-        most = self.max_length
+        segmenter = self.segmenter
         if loaded.facts.micro_step is not None and merges(loaded):
-            most = min(most, loaded.facts.micro_step.max_segment_length)
+            segmenter = segmenter.capped(loaded.facts.micro_step.max_segment_length)
         encoded, notes = encode_whole(loaded, self.text)
         starts, apart = starts_of(
             loaded if self.cut_by is None else load(self.cut_by),
             encoded,
             self.text,
-            self.strategy,
-            most,
-            self.how,
+            segmenter,
             progress,
         )
         if len(starts) < len(encoded):
             notes = (*notes, f"the first {len(starts):,} of {len(encoded):,} tokens: more does not fit the memory")
         n = min(len(starts), len(encoded))
-        strategy = f"{self.strategy}{' under A' if self.cut_by is not None else ''}, at most {most} tokens"
+        under = " under A" if self.cut_by is not None else ""
+        strategy = f"{segmenter.strategy}{under}, at most {segmenter.max_length} tokens"
         return read(loaded, encoded.head(n), starts[:n], strategy, (*notes, *apart))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,13 @@ from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery
 from analysis.attention.rollout import Rollout
 from analysis.attention.segments import SegmentRows
 from analysis.attention.statistics import statistic
-from analysis.query import ModelLoader
-from analysis.segmentation.boundaries import only_text
-from analysis.segmentation.features import FeatureOptions
+from analysis.query import Ask, ModelLoader, Query, Session
 from analysis.segmentation.segmented_text import MemoCache
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.strategy import Segmenter
 from analysis.view import Theme
-from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
+from model.progress import Progress
 from model.short_repr import ShortRepr
 from model.text.document import TextInput
 
@@ -88,9 +87,7 @@ class AttentionRequest:
 
     models: tuple[tuple[str, ModelSpec], ...]  # ("A", spec); with ("B", spec) the difference B - A
     text: TextInput
-    strategy: Strategy = PositionsQuery.strategy
-    max_length: int = PositionsQuery.max_length
-    how: FeatureOptions = field(default_factory=FeatureOptions)
+    segmenter: Segmenter = field(default_factory=Segmenter)
     pool: Pool = "max"
 
     def __post_init__(self) -> None:
@@ -101,9 +98,9 @@ class AttentionRequest:
 
     def readings(self) -> list[PositionsQuery]:
         """A query for each model. For B - A, both use the segments that A's scores give."""
-        first = None if only_text(self.strategy) else self.models[0][1]
+        first = None if self.segmenter.only_text else self.models[0][1]
         return [
-            PositionsQuery(key, spec, self.text, self.strategy, self.max_length, self.how, first if place else None)
+            PositionsQuery(key, spec, self.text, self.segmenter, first if place else None)
             for place, (key, spec) in enumerate(self.models)
         ]  # fmt: skip
 
@@ -281,21 +278,59 @@ def compute_attention(
     Raises:
         MicroStepError: the layer or head does not exist, or a query fails.
     """
-    queries, sides = request.readings(), []
-    needs_overview, needs_map = NEEDS[figure]
-
-    def part(i: int, begin: float, share: float) -> Progress | None:
-        return None if progress is None else lambda done: progress((i + begin + share * done) / len(queries))
-
-    for i, query in enumerate(queries):
-        model = load(query.spec).model
-        if needs_map:
+    of_all, of_one = NEEDS[figure]
+    ask = Session(load, progress, len(request.models) * (1 + of_all + of_one))
+    if of_one:
+        for _, spec in request.models:
+            model = ask.load(spec).model
             check_layers(model, [view.layer])
             check_heads(model, [view.head])
-        reading = query.run(load, part(i, 0, 0.4))
-        rest = part(i, 0.4, 0.6)
-        overview = OverviewQuery(query, request.pool).run(load, rest, reading) if needs_overview else None
-        map_query = RolloutQuery(query, view.layer) if view.source == "rollout" else LayerQuery(query, view.layer)
-        rows = rows_at(map_query.run(load, rest, reading), view) if needs_map else None
-        sides.append(AttentionSide(query.side, reading, overview, rows))
-    return AttentionResult(request, tuple(sides), view)
+    sides = read_sides(request, ask, overviews=of_all)
+    assert sides is not None  # a session answers everything
+    result = AttentionResult(request, sides, view)
+    return with_rows(result, ask) if of_one else result
+
+
+def read_sides(request: AttentionRequest, ask: Ask, overviews: bool = True) -> tuple[AttentionSide, ...] | None:
+    """How each model reads the text, and the overview of all its heads; None while an answer is missing.
+
+    Raises:
+        MicroStepError: two models whose positions are not the same.
+    """
+    asked, sides = request.readings(), []
+    readings = [found for question in asked for found in ask([question])]
+    there = [reading for reading in readings if reading is not None]
+    if len(there) < len(asked):
+        return None
+    if len(there) == 2:
+        check_comparable(there[0], there[1])
+    for each, reading in zip(asked, there, strict=True):
+        found: Overview | None = None
+        if overviews:
+            question = OverviewQuery(each, request.pool)
+            (found,) = ask([question], partial(question.run, reading=reading))
+            if found is None:
+                return None
+            # the reading that the overview is of: an answer that was kept may be of an earlier one of the same text
+            reading = found.reading
+        sides.append(AttentionSide(each.side, reading, found))
+    return tuple(sides)
+
+
+def with_rows(looked: AttentionResult, ask: Ask) -> AttentionResult:
+    """The result with its large map; where an answer is missing, the side has none."""
+    view, sides = looked.view, []
+    for of, side in zip(looked.request.readings(), looked.sides, strict=True):
+        question = RolloutQuery(of, view.layer) if view.source == "rollout" else LayerQuery(of, view.layer)
+        run: Any = partial(question.run, reading=side.reading)
+        (found,) = ask([cast("Query[Rollout | LayerAttention]", question)], run)
+        if found is not None:
+            key = "side", found, side.overview, view.source, view.head, view.level
+            make = partial(_with_map, side, found, view)
+            side = looked.kept.get(key, make)
+        sides.append(side)
+    return dataclasses.replace(looked, sides=tuple(sides))
+
+
+def _with_map(side: AttentionSide, found: Rollout | LayerAttention, view: AttentionView) -> AttentionSide:
+    return dataclasses.replace(side, rows=rows_at(found, view))

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from analysis.attention.positions import AttentionPositions, attend, check_layers
 from model.causal_lm.attention_capture import AttentionRows
 from model.causal_lm.device_memory import available_memory
-from model.causal_lm.forward import Progress
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
+from model.progress import Progress
 from model.short_repr import ShortRepr
 
 _BLOCK_ELEMENTS = 1 << 21

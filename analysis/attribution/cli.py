@@ -91,12 +91,12 @@ class AttributeOptions:
         """The request, at token 0 where none is given, and the question for the segments."""
         from analysis.attribution.request import AttributionRequest, SegmentsQuery
         from analysis.attribution.targets import QUANTITIES
-        from analysis.segmentation.features import FeatureOptions
-        from analysis.segmentation.strategy import Strategy
+        from analysis.segmentation.strategy import Segmenter, Strategy
+        from model.segmentation.features import FeatureOptions
 
-        how = FeatureOptions(prompt_apart=self.prompt_apart)
-        strategy, read = Strategy.parse(self.strategy or "word"), text.input()
-        segments = SegmentsQuery(*models[0], read, strategy, self.max_length, how)
+        strategy, how = Strategy.parse(self.strategy or "word"), FeatureOptions(prompt_apart=self.prompt_apart)
+        segmenter, read = Segmenter(strategy, self.max_length, how), text.input()
+        segments = SegmentsQuery(*models[0], read, segmenter)
         request = AttributionRequest(
             models,
             read,
@@ -105,9 +105,7 @@ class AttributeOptions:
             self.method,
             self.baseline,
             self.features,
-            strategy if QUANTITIES[self.quantity].segmented else None,
-            self.max_length,
-            how,
+            segmenter if QUANTITIES[self.quantity].segmented else None,
         )
         return request, segments
 

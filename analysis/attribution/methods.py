@@ -19,10 +19,11 @@ from torch import Tensor
 from analysis.attribution.targets import Baseline, Problem, check_choice
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.finite import not_finite
-from model.causal_lm.forward import Progress, vocabulary
+from model.causal_lm.forward import vocabulary
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
 from model.hub.memory import estimate_memory
+from model.progress import Progress
 from model.short_repr import ShortRepr
 
 Features = Literal["tokens", "words"]

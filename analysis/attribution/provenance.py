@@ -84,7 +84,7 @@ def origin(shown: ShownAttribution) -> Provenance:
     """Where a figure comes from."""
     request, found = shown.request, shown.found
     asked = plain_values(request)
-    asked["strategy"] = None if shown.asked is None else str(shown.asked.strategy)
+    asked["strategy"] = None if shown.asked is None else str(shown.asked.segmenter.strategy)
     return Provenance(
         command=lambda figure, out: command(figure, shown, out),
         request=asked,
@@ -108,7 +108,12 @@ def command(figure: str, shown: ShownAttribution, out: str) -> str:
     words += ["--baseline", request.baseline]
     words += ["--features", request.features] if request.features is not None else []
     if shown.asked is not None:
-        words += ["--strategy", str(shown.asked.strategy), "--max-length", str(shown.asked.max_length)]
-        words += apart_words(shown.asked.how.prompt_apart)
+        words += [
+            "--strategy",
+            str(shown.asked.segmenter.strategy),
+            "--max-length",
+            str(shown.asked.segmenter.max_length),
+        ]
+        words += apart_words(shown.asked.segmenter.features.prompt_apart)
     words += ["--unit", view.unit, "--information", view.information, "--theme", view.theme]
     return command_line([*words, "--out", out])

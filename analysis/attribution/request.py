@@ -27,16 +27,14 @@ from analysis.attribution.methods import (
 from analysis.attribution.result import Attribution, UnitSegments
 from analysis.attribution.targets import BASELINES, QUANTITIES, Baseline, check_choice, eligible, problem
 from analysis.query import ModelLoader, RunCost
-from analysis.segmentation.boundaries import DEFAULT, starts_cost, starts_of
-from analysis.segmentation.features import FeatureOptions
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.boundaries import starts_cost, starts_of
+from analysis.segmentation.strategy import Segmenter
 from analysis.uncertainty.result import ScoredText
 from analysis.uncertainty.scoring import encode_for, fit
-from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
+from model.progress import Progress
 from model.scoring.caveats import remarks
-from model.segmentation.segment import MAX_LENGTH
 from model.text.document import TextInput
 from model.text.encoding import EncodedText
 
@@ -50,9 +48,7 @@ class SegmentsQuery:
     side: str
     spec: ModelSpec
     text: TextInput
-    strategy: Strategy = DEFAULT
-    max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
-    how: FeatureOptions = field(default_factory=FeatureOptions)
+    segmenter: Segmenter = field(default_factory=Segmenter)
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
@@ -61,7 +57,7 @@ class SegmentsQuery:
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: the scores, and what else the strategy needs."""
-        return starts_cost(loaded, self.text, self.strategy, self.max_length, self.how)
+        return starts_cost(loaded, self.text, self.segmenter)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> UnitSegments:
         """The segments.
@@ -70,13 +66,13 @@ class SegmentsQuery:
             MicroStepError: as `encode_for`, `fit`, and as `gather` for the strategy.
         """
         loaded, micro = load(self.spec), load(self.spec).facts.micro_step
-        most = self.max_length if micro is None else min(self.max_length, micro.max_segment_length)
+        segmenter = self.segmenter.capped(None if micro is None else micro.max_segment_length)
         encoded, _ = fit(loaded, encode_for(loaded, self.text))
-        starts, notes = starts_of(loaded, encoded, self.text, self.strategy, most, self.how, progress)
+        starts, notes = starts_of(loaded, encoded, self.text, segmenter, progress)
         starts = starts.copy()
         if micro is not None and not encoded.prefix:
             starts[:2] = True  # no macro step stands before the first token, so that its segment is that token alone
-        return UnitSegments(starts, f"{self.strategy}, at most {most} tokens", notes)
+        return UnitSegments(starts, str(segmenter), notes)
 
 
 @dataclass(frozen=True)
@@ -90,9 +86,7 @@ class AttributionRequest:
     method: str = "integrated_gradients"
     baseline: Baseline = "mean"
     features: Features | None = None  # what ablation and Shapley move; None: the method's own default
-    strategy: Strategy | None = None  # of quantities of a micro_step model, which read segments
-    max_length: int = MAX_LENGTH
-    how: FeatureOptions = field(default_factory=FeatureOptions)
+    segmenter: Segmenter | None = None  # of quantities of a micro_step model, which read segments
 
     def __post_init__(self) -> None:
         for what, name, known in (
@@ -105,8 +99,8 @@ class AttributionRequest:
         pair, title = QUANTITIES[self.quantity].pair, QUANTITIES[self.quantity].title
         if len(self.models) != 1 + pair:
             raise MicroStepError(f"{title} is of {'two models, A and B' if pair else 'one model'}")
-        if QUANTITIES[self.quantity].segmented != (self.strategy is not None):
-            raise MicroStepError(f"{title} {'reads no segments' if self.strategy else 'needs a strategy'}")
+        if QUANTITIES[self.quantity].segmented != (self.segmenter is not None):
+            raise MicroStepError(f"{title} {'reads no segments' if self.segmenter else 'needs a strategy'}")
         if self.features is not None and METHODS[self.method].features is None:
             raise MicroStepError(f"{METHODS[self.method].title} looks at every token: it takes no features")
 
@@ -124,9 +118,9 @@ class AttributionRequest:
     def segments(self) -> SegmentsQuery | None:
         """The question that comes first; None where the quantity needs no segments."""
         side, spec = self.models[0]
-        if self.strategy is None:
+        if self.segmenter is None:
             return None
-        return SegmentsQuery(side, spec, self.text, self.strategy, self.max_length, self.how)
+        return SegmentsQuery(side, spec, self.text, self.segmenter)
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: the passes of the method and of the faithfulness check, over the tokens up to t."""

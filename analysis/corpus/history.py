@@ -57,7 +57,7 @@ def history(
     Raises:
         MicroStepError: the store has no limited history, or no row is long enough.
     """
-    held = [each for each in source.gathered if each.spec.need == "window"]
+    held = [each for each in source.gathered if each.spec.feature.need == "window"]
     if not held:
         raise MicroStepError(f"no limited history was gathered beside {source.store.path}; use corpus-gather")
     begin = max(each.spec.begin for each in held)
@@ -66,7 +66,7 @@ def history(
 
 
 def _order(found: GatheredRows) -> tuple[int, str]:
-    return found.spec.window, found.spec.name
+    return found.spec.feature.window, found.spec.name
 
 
 def history_table(points: Sequence[HistoryPoint]) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def history_table(points: Sequence[HistoryPoint]) -> pd.DataFrame:
     rows = []
     for point in points:
         spec = point.spec
-        row: dict[str, object] = {"window": spec.window, "how": spec.meaning, "tokens": point.tokens, "unit": "nats"}
+        row: dict[str, object] = {"window": spec.feature.window, "how": spec.meaning, "tokens": point.tokens, "unit": "nats"}
         estimates = {"excess": point.excess, "distance": point.distance, "correlation": point.correlation}
         estimates |= {f"f1_at_{each.target_length:g}": each.f1 for each in point.boundaries}
         for name, estimate in estimates.items():

@@ -23,6 +23,7 @@ from analysis.options import (
 )
 from model.errors import MicroStepError
 from model.hub.loading import load
+from model.segmentation.features import FEATURES
 from model.segmentation.segment import MAX_LENGTH, RULES, check_max_length, check_target_length, find_rule
 from model.terminal import progress_bar
 
@@ -35,8 +36,7 @@ if TYPE_CHECKING:  # they bring pandas and pyarrow
 
 commands = typer.Typer()
 TARGETS = (2.0, 3.0)
-_NEEDS: tuple[Literal["attention", "hidden", "window"], ...] = ("attention", "hidden", "window")
-_FURTHER = [name for name, rule in RULES.items() if rule.needs & {*_NEEDS}]
+_FURTHER = [name for name, rule in RULES.items() if rule.needs & FEATURES.keys()]
 Table = Literal["strategies", "pairs", "lengths", "curves", "transfer", "history"]
 
 
@@ -130,11 +130,13 @@ def gather_command(
     """Compute what strategies need beyond the scores, and keep it in the store. Stopped, it goes on."""
     from data.corpus.features import FeatureSpec, compute_features
     from data.corpus.store import open_store
+    from model.segmentation.features import Feature
 
     opened = open_store(store)
     spec = model.spec(loading)
     for need in sorted({_need(name) for name in strategy}):
-        what = FeatureSpec(need, every, window, history_method, history_stride, begin, layer, max_length)
+        feature = Feature(need, window, history_method, history_stride, layer, max_length)
+        what = FeatureSpec(feature, every, begin if need == "window" else 0)
         with progress_bar() as tell:
             found = compute_features(
                 partial(load, spec, tell), opened, what, tell, 0.2 if sys.stderr.isatty() else 10.0
@@ -209,8 +211,7 @@ def _caption(source: CorpusSource, other: CorpusSource | None, table: Table) -> 
     )
 
 
-def _need(name: str) -> Literal["attention", "hidden", "window"]:
-    for need in _NEEDS:
-        if need in find_rule(name).needs:
-            return need
+def _need(name: str) -> str:
+    for need in find_rule(name).needs & FEATURES.keys():
+        return need
     raise MicroStepError(f"{name} needs nothing beyond the scores; the store has all for it")

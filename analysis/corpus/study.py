@@ -20,16 +20,17 @@ from analysis.corpus.report import report, strategies_for
 from analysis.corpus.study_markdown import study_text
 from analysis.corpus.study_result import TABLES, Study, StudyOptions
 from analysis.corpus.transfer import transfer
-from analysis.export import save_table, write
+from analysis.export import save_table
 from data.corpus.documents import Corpus
 from data.corpus.features import compute_features
 from data.corpus.options import CorpusOptions
 from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scoring import score_corpus
 from data.corpus.text_files import SUFFIXES
+from model.atomic_files import atomic_write
 from model.errors import ExportError, MicroStepError
 from model.hub.loading import LoadedModel
-from model.terminal import Tell
+from model.progress import Tell, silent
 
 SHARD_TOKENS = 16_384  # lost at most if it is killed: a minute on one core
 
@@ -46,7 +47,7 @@ def run_study(
     models: Sequence[tuple[str, Callable[[], LoadedModel]]],
     out: Path,
     options: StudyOptions,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
     interval: float = 1.0,
 ) -> Study:
     """Compute scores and features, and judge the strategies; tables are written at the end.
@@ -88,7 +89,7 @@ def judge_study(
     models: Sequence[str],
     out: Path,
     options: StudyOptions,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
 ) -> Study:
     """Judge the stores that `run_study` wrote in `out`, and write the tables."""
     from data.corpus.store import open_store
@@ -118,7 +119,7 @@ def judge_study(
     study = Study((models[0], models[1]), tuple(corpora), joined, notes, options)
     for name, table in joined.items():
         save_table(table, out / f"{name}.csv")
-    write(out / "study.md", study_text(study).encode("utf-8"))
+    atomic_write(out / "study.md", study_text(study).encode("utf-8"))
     return study
 
 

@@ -14,8 +14,9 @@ from analysis.options import LoadOptions, flatten_options
 from data.corpus.documents import CorpusSpec, open_corpus
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
+from model.progress import Tell
 from model.segmentation.segment import MAX_LENGTH, check_max_length
-from model.terminal import Tell, progress_bar
+from model.terminal import progress_bar
 
 commands = typer.Typer()
 

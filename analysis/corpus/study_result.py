@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from data.corpus.features import FeatureSpec
+from model.segmentation.features import Feature
 from model.segmentation.segment import MAX_LENGTH, RULES
 
 HISTORY_LIMIT = int(RULES["limited_history"].parameter("window").high)
@@ -41,14 +42,14 @@ class StudyOptions:
         deepest = max(self.history_windows)
         whole = min(HISTORY_LIMIT, self.window_characters + deepest)  # no window of text has more tokens than this
         return [
-            FeatureSpec("attention", self.every, width=self.max_length),
-            FeatureSpec("hidden", self.every, layer=self.layer),
-            FeatureSpec("window", self.every, self.window, "strided", max(1, self.window // 2)),
+            FeatureSpec(Feature("attention", width=self.max_length), self.every),
+            FeatureSpec(Feature("hidden", layer=self.layer), self.every),
+            FeatureSpec(Feature("window", self.window, "strided", max(1, self.window // 2)), self.every),
             *(
-                FeatureSpec("window", self.history_every, w, "strided", max(1, w // 2), begin=deepest)
+                FeatureSpec(Feature("window", w, "strided", max(1, w // 2)), self.history_every, deepest)
                 for w in self.history_windows
             ),
-            FeatureSpec("window", self.history_every, whole, "exact", begin=deepest),
+            FeatureSpec(Feature("window", whole, "exact"), self.history_every, deepest),
         ]
 
 

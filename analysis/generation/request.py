@@ -10,11 +10,11 @@ from analysis.generation.result import Decoding, Generation
 from analysis.generation.run import GenerationRun, Watch
 from analysis.query import ModelLoader, RunCost, scoring_cost
 from analysis.uncertainty.scoring import LONGEST_TEXT, encode_for
-from model.causal_lm.forward import Progress
 from model.errors import TextError, TooLarge
 from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.micro_step_io import UNTRAINED
 from model.hub.wrap_base import Wrapped, wrap
+from model.progress import Progress
 from model.text.document import Document, Message, TextInput
 from model.text.encoding import EncodedText
 

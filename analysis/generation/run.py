@@ -21,12 +21,13 @@ from transformers.generation.streamers import BaseStreamer
 from analysis.generation.result import Answer, Decoding, GeneratedSegments, Generation
 from analysis.uncertainty.scoring import TOP_K, cost_of
 from model.causal_lm.finite import FiniteLogits
-from model.causal_lm.forward import Progress, context_length, token_model
+from model.causal_lm.forward import context_length, token_model
 from model.decoding.generation_config import asked, ends_of
 from model.decoding.output import RowOutput
 from model.errors import TooLarge
 from model.hub.memory import require_memory
 from model.hub.wrap_base import Wrapped
+from model.progress import Progress
 from model.scoring.token_scores import score
 from model.text.encoding import EncodedText, encode_reply, token_strings
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Generation
 from analysis.query import ModelLoader, RunCost
-from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.wrap_base import wrap
+from model.progress import Progress, part
 
 TAUS = (0.3, 0.5, 0.7, 0.9, 1.01)  # the last: the base alone writes
 MOST = 12
@@ -71,7 +71,8 @@ class SweepRequest:
         ready, base = wrap(load(request.model)), None
         count = len(self.taus) + 1
         for i, tau in enumerate(self.taus):
-            run = request.begin(ready, replace(request.how, tau=tau), _part(progress, (i + (i > 0)) / count, count))
+            begin = (i + (i > 0)) / count
+            run = request.begin(ready, replace(request.how, tau=tau), part(progress, begin, begin + 2 / count))
             run.write()
             if base is None:
                 run.write_base()
@@ -102,8 +103,3 @@ def parse_taus(text: str) -> tuple[float, ...]:
 def of_taus(request: GenerationRequest, taus: Sequence[float] | None) -> SweepRequest:
     """The sweep of a request, over the default values if none are given."""
     return SweepRequest(request, tuple(taus) if taus else TAUS)
-
-
-def _part(progress: Progress | None, begin: float, count: int) -> Progress | None:
-    """The sweep's share from a run's own, which is 0.5 once the micro_step model has written."""
-    return None if progress is None else lambda share: progress(min(1.0, begin + 2 * min(share, 1) / count))

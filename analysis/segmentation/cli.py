@@ -26,8 +26,8 @@ from model.errors import MicroStepError
 from model.segmentation.segment import MAX_LENGTH, RULES
 
 if TYPE_CHECKING:
-    from analysis.segmentation.features import FeatureOptions
     from analysis.segmentation.single import Segmentable
+    from model.segmentation.features import FeatureOptions
 
 commands = typer.Typer()
 
@@ -65,7 +65,7 @@ class CutOptions:
 
     def gathering(self) -> FeatureOptions:
         """The choices that are no parameters of a rule."""
-        from analysis.segmentation.features import FeatureOptions
+        from model.segmentation.features import FeatureOptions
 
         return FeatureOptions(
             _numbers(self.layer), _numbers(self.head), self.history_method, self.history_stride, self.prompt_apart
@@ -85,7 +85,8 @@ def segment_command(
     out: Out = None,
 ) -> None:
     """Cut a text into segments: the table of scores with value, starts_segment and segment."""
-    from analysis.segmentation.single import check_rule, segment_table
+    from analysis.segmentation.single import segment_table
+    from analysis.segmentation.strategy import check_rule
     from model.segmentation.segment import segment
 
     parameters = check_rule(strategy, set_parameters(settings), cutting.max_length)
@@ -111,7 +112,8 @@ def solve_command(
     out: Out = None,
 ) -> None:
     """Find the parameter of a strategy that gives a mean segment length, with the curve between the two."""
-    from analysis.segmentation.single import check_rule, curve_table, finding
+    from analysis.segmentation.single import curve_table, finding
+    from analysis.segmentation.strategy import check_rule
     from model.segmentation.solver import POINTS, solvable, solve
 
     given = set_parameters(settings)
@@ -138,11 +140,13 @@ def _gather(
     parameters: dict[str, float],
 ) -> Segmentable:
     from analysis.segmentation.single import gather
+    from analysis.segmentation.strategy import Segmenter, Strategy
 
-    read, how, longest = text.input(), cutting.gathering(), cutting.max_length
+    segmenter = Segmenter(Strategy.of(strategy, parameters), cutting.max_length, cutting.gathering())
+    read = text.input()
     loaded = load_shown(model.spec(loading))
     with progress("scoring") as told:
-        ready = gather(loaded, read, strategy, parameters, longest, how, told)
+        ready = gather(loaded, read, segmenter, told)
     print_notes(f"{ready.scored.facts.name}: ", ready.notes)
     return ready
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.intervals import Estimate
-from analysis.query import ModelLoader
+from analysis.query import ModelLoader, Session
 from analysis.score_registry import Unit, significant, unit_of
 from analysis.segmentation.corpus_view import StoreSides
 from analysis.segmentation.metrics import BoundaryAgreement, Statistics, statistics
-from analysis.segmentation.request import CutRequest
+from analysis.segmentation.request import Answered, CutRequest
 from analysis.segmentation.segmented_text import (
     REASONS,
     MemoCache,
@@ -29,8 +28,8 @@ from analysis.segmentation.segmented_text import (
 )
 from analysis.segmentation.strategy import scale
 from analysis.view import Theme
-from model.causal_lm.forward import Progress
 from model.errors import MicroStepError
+from model.progress import Progress
 from model.segmentation.segment import Rule
 from model.short_repr import ShortRepr
 
@@ -207,30 +206,28 @@ def compare_strategies(
     Raises:
         MicroStepError: as the runs, and as `segment`.
     """
+    kept = MemoCache()
     if request.store is not None:
-        return store_bench(request, StoreSides.read(Path(request.store)), MemoCache())
-
-    def part(begin: float) -> Progress | None:
-        return None if progress is None else lambda share: progress(begin + share / 2) if other else progress(share)
-
-    sides = request.run(load, part(0))
-    others: list[TokenizedText] = []
-    if other:
-        others = request.in_other_precision([side.facts.dtype for side in sides]).run(load, part(0.5))
-    return text_bench(request, sides, others, MemoCache())
+        return store_bench(request, StoreSides.read(Path(request.store)), kept)
+    count = len(request.scores()) + len(request.extras())
+    ask = Session(load, progress, 2 * count if other else count)
+    first = request.answered(ask)
+    assert first is not None  # a session answers everything
+    return text_bench(request, first, first.other_precision(ask) if other else None, kept)
 
 
-def text_bench(
-    request: CutRequest, sides: Sequence[TokenizedText], others: Sequence[TokenizedText], kept: MemoCache
-) -> StrategyComparison:
-    """The sides of one text, cut."""
-    found = cuts(sides, request.strategies, request.max_length, request.how, kept)
-    return StrategyComparison(request, tuple(sides), found, found, tuple(others), kept)
+def text_bench(request: CutRequest, first: Answered, second: Answered | None, kept: MemoCache) -> StrategyComparison:
+    """Segment what was answered, maybe for more strategies than the request has; an error as `TokenizedText.of`."""
+    there = {asked: first.extras[asked] for asked in request.extras() if asked in first.extras}
+    sides = replace(first, extras=there).sides(kept)
+    found, others = cuts(sides, request.segmenters(), kept), second.sides(kept) if second is not None else ()
+    return StrategyComparison(request, sides, found, found, others, kept)
 
 
 def store_bench(request: CutRequest, store: StoreSides, kept: MemoCache) -> StrategyComparison:
     """All documents of a store, cut and judged, and one of them that is shown."""
     number = request.number
     shown = kept.get(("document", store, number), lambda: store.shown(number))
-    asked = request.strategies, request.max_length, request.how, kept
-    return StrategyComparison(request, (shown,), cuts((shown,), *asked), cuts((store.whole,), *asked), kept=kept)
+    segmenters = request.segmenters()
+    shown_cuts, judged = (cuts((side,), segmenters, kept) for side in (shown, store.whole))
+    return StrategyComparison(request, (shown,), shown_cuts, judged, kept=kept)

@@ -79,11 +79,11 @@ def segmentation_figure(
     from analysis.export import FIGURE_FORMATS, check_out, save_figure
     from analysis.figures.figure import check_figure
     from analysis.segmentation.comparison import CutView, compare_strategies
-    from analysis.segmentation.features import WindowFeature
     from analysis.segmentation.figures import FIGURES, draw
     from analysis.segmentation.provenance import origin
     from analysis.segmentation.request import CutRequest
     from analysis.segmentation.strategy import Strategy
+    from model.segmentation.features import Feature
 
     check_figure(name, FIGURES)
     check_out(out, FIGURE_FORMATS)
@@ -98,7 +98,7 @@ def segmentation_figure(
         tuple(Strategy.parse(word) for word in strategy),
         cutting.max_length,
         how,
-        None if window is None else WindowFeature(window, how.history, how.stride),
+        None if window is None else Feature("window", window=window, method=how.history, stride=how.stride),
         None if models.store is None else str(models.store),
         models.number,
     )

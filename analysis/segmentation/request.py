@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from analysis.query import ModelLoader, RunCost, scoring_cost
-from analysis.segmentation.features import Extra, FeatureOptions, FeatureValues, WindowFeature, features_needed
-from analysis.segmentation.segmented_text import TokenizedText
-from analysis.segmentation.strategy import Strategy
+from analysis.query import Ask, ModelLoader, RunCost, scoring_cost
+from analysis.segmentation.segmented_text import MemoCache, TokenizedText
+from analysis.segmentation.single import FeatureValues, feature_values
+from analysis.segmentation.strategy import Segmenter, Strategy
 from analysis.uncertainty.result import ScoredText
 from analysis.uncertainty.scoring import encode_for, fit, score_document
-from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelSpec
+from model.progress import Progress
+from model.segmentation.features import Feature, FeatureOptions
 from model.segmentation.segment import MAX_LENGTH
 from model.text.document import TextInput
 
@@ -48,7 +49,7 @@ class FeatureQuery:
     """The question for what some rule needs beyond these scores."""
 
     scores: ScoresQuery
-    extra: Extra
+    feature: Feature
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
@@ -58,14 +59,14 @@ class FeatureQuery:
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes."""
         asked = self.scores
-        return scoring_cost(loaded, asked.text, passes=self.extra.passes)
+        return scoring_cost(loaded, asked.text, passes=self.feature.passes)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> FeatureValues:
-        """What the extra gives."""
+        """The values."""
         asked = self.scores
         loaded = load(asked.spec)
         encoded, _ = fit(loaded, encode_for(loaded, asked.text))
-        return self.extra.gather(loaded, encoded, progress)
+        return feature_values(loaded, encoded, self.feature, progress)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class CutRequest:
     strategies: tuple[Strategy, ...]
     max_length: int = MAX_LENGTH  # M
     how: FeatureOptions = field(default_factory=FeatureOptions)
-    history: WindowFeature | None = None  # the limited history that stands beside the full one
+    history: Feature | None = None  # the limited history that stands beside the full one
     store: str | None = None  # folder
     number: int = 0  # the row of the store that is shown token by token
 
@@ -87,11 +88,19 @@ class CutRequest:
             return []
         return [ScoresQuery(side, spec, self.text) for side, spec in self.models]
 
+    def segmenters(self) -> list[Segmenter]:
+        """One a strategy."""
+        return [self.segmenter(strategy) for strategy in self.strategies]
+
+    def segmenter(self, strategy: Strategy) -> Segmenter:
+        """One of the strategies, with all that decides where segments start."""
+        return Segmenter(strategy, self.max_length, self.how)
+
     def extras(self) -> list[FeatureQuery]:
         """The questions beyond the scores, each once."""
-        wanted = [features_needed(each.name, each.parameters, self.max_length, self.how) for each in self.strategies]
-        every = dict.fromkeys(extra for extra in (*wanted, self.history) if extra is not None)
-        return [FeatureQuery(asked, extra) for asked in self.scores() for extra in every]
+        wanted = [segmenter.feature for segmenter in self.segmenters()]
+        every = dict.fromkeys(feature for feature in (*wanted, self.history) if feature is not None)
+        return [FeatureQuery(asked, feature) for asked in self.scores() for feature in every]
 
     def in_other_precision(self, facts: Sequence[str]) -> CutRequest:
         """The same in bfloat16, of models in float32; of others, in float32.
@@ -105,34 +114,47 @@ class CutRequest:
         )
         return replace(self, models=models, history=None)
 
-    def sides(
-        self, scored: Sequence[ScoredText], gathered: Mapping[FeatureQuery, FeatureValues]
-    ) -> list[TokenizedText]:
-        """The sides, from what was answered: scores of every model, and of the extras those that are there.
+    def answered(self, ask: Ask) -> Answered | None:
+        """Ask all questions; None while a model has no scores."""
+        scores = [found for found in ask(self.scores()) if found is not None]
+        if len(scores) < len(self.models):
+            return None
+        questions = self.extras()
+        extras = {asked: found for asked, found in zip(questions, ask(questions), strict=True) if found is not None}
+        return Answered(self, tuple(scores), extras)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answers to a request's questions: all scores, and of the features those that are there."""
+
+    request: CutRequest
+    scores: tuple[ScoredText, ...]
+    extras: Mapping[FeatureQuery, FeatureValues]
+
+    def other_precision(self, ask: Ask) -> Answered | None:
+        """The same questions to the models in the other precision."""
+        return self.request.in_other_precision([scored.facts.dtype for scored in self.scores]).answered(ask)
+
+    def sides(self, kept: MemoCache) -> tuple[TokenizedText, ...]:
+        """The sides: the same objects as long as the answers are the same.
 
         Raises:
             MicroStepError: see `TokenizedText.of`.
         """
-        text = "" if self.text is None else self.text.document.text
+        answered = (*self.scores, *self.extras.values())
+        key = ("sides", self.request.how, *map(id, answered))
+        return kept.get(key, lambda: (answered, tuple(self._sides())))[1]
+
+    def _sides(self) -> list[TokenizedText]:
+        text = "" if self.request.text is None else self.request.text.document.text
         return [
             TokenizedText.of(
                 asked.side,
                 text,
                 scores,
-                self.how,
-                {each.extra: found for each, found in gathered.items() if each.scores == asked},
+                self.request.how,
+                {each.feature: found for each, found in self.extras.items() if each.scores == asked},
             )
-            for asked, scores in zip(self.scores(), scored, strict=True)
+            for asked, scores in zip(self.request.scores(), self.scores, strict=True)
         ]
-
-    def run(self, load: ModelLoader, progress: Progress | None = None) -> list[TokenizedText]:
-        """Ask all questions, one after another."""
-        scores, extras = self.scores(), self.extras()
-        count = len(scores) + len(extras)
-
-        def part(i: int) -> Progress | None:
-            return None if progress is None else lambda share: progress((i + share) / count)
-
-        scored = [asked.run(load, part(i)) for i, asked in enumerate(scores)]
-        gathered = {asked: asked.run(load, part(i)) for i, asked in enumerate(extras, len(scores))}
-        return self.sides(scored, gathered)

@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.intervals import Estimate, Units, quotient, ratio
-from analysis.segmentation.features import Extra, FeatureOptions, FeatureValues, features_needed
 from analysis.segmentation.metrics import BoundaryAgreement, agreement, row_offsets
-from analysis.segmentation.single import scored_inputs
-from analysis.segmentation.strategy import Strategy, labels
+from analysis.segmentation.single import FeatureValues, scored_inputs
+from analysis.segmentation.strategy import Segmenter, Strategy, labels
 from analysis.uncertainty.result import ScoredText
 from model.errors import MicroStepError
 from model.hub.loading import ModelInfo
 from model.segmentation.boundaries import Pointwise, Running
-from model.segmentation.segment import Segmentation, SegmentInputs, plan_of, segment
+from model.segmentation.features import Feature, FeatureOptions
+from model.segmentation.segment import Segmentation, SegmentInputs, plan_of
 from model.short_repr import ShortRepr
 
 Bools = NDArray[np.bool_]
@@ -46,7 +46,7 @@ class TokenizedText(ShortRepr):
     inputs: SegmentInputs  # [N] what all rules can look at
     notes: tuple[str, ...] = ()
     read: str = ""  # the text that the model read, its chat template included; empty for a store
-    extras: Mapping[Extra, FeatureValues] = field(default_factory=dict)
+    extras: Mapping[Feature, FeatureValues] = field(default_factory=dict)
     document: NDArray[np.int32] | None = None  # [R] of a store: the number of the document that each row is of
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class TokenizedText(ShortRepr):
         text: str,
         scored: ScoredText,
         how: FeatureOptions,
-        extras: Mapping[Extra, FeatureValues] | None = None,
+        extras: Mapping[Feature, FeatureValues] | None = None,
     ) -> TokenizedText:
         """One model's reading of one text.
 
@@ -103,18 +103,18 @@ class TokenizedText(ShortRepr):
             extras=extras,
         )
 
-    def inputs_for(self, strategy: Strategy, max_length: int, how: FeatureOptions) -> SegmentInputs:
+    def inputs_for(self, segmenter: Segmenter) -> SegmentInputs:
         """What a strategy looks at.
 
         Raises:
             MicroStepError: it needs what was not gathered.
         """
-        extra = features_needed(strategy.name, strategy.parameters, max_length, how)
-        if extra is None:
+        feature = segmenter.feature
+        if feature is None:
             return self.inputs
-        if extra not in self.extras:
-            raise MicroStepError(f"{strategy.rule.title} needs a further run of model {self.key}")
-        return replace(self.inputs, **self.extras[extra].values)
+        if feature not in self.extras:
+            raise MicroStepError(f"{segmenter.strategy.rule.title} needs a further run of model {self.key}")
+        return replace(self.inputs, **self.extras[feature].values)
 
     @property
     def counted(self) -> Bools:
@@ -155,32 +155,23 @@ class MemoCache:
         return cast("Made", self._values[key])
 
 
-def cuts(
-    sides: Sequence[TokenizedText],
-    strategies: Sequence[Strategy],
-    max_length: int,
-    how: FeatureOptions,
-    kept: MemoCache,
-) -> tuple[SegmentedText, ...]:
+def cuts(sides: Sequence[TokenizedText], segmenters: Sequence[Segmenter], kept: MemoCache) -> tuple[SegmentedText, ...]:
     """Every strategy on every side; a side that lacks what a strategy needs is left out."""
     found = []
-    for number, (strategy, label) in enumerate(zip(strategies, labels(strategies), strict=True)):
+    names = labels([segmenter.strategy for segmenter in segmenters])
+    for number, (segmenter, label) in enumerate(zip(segmenters, names, strict=True)):
         for side in sides:
-            extra = features_needed(strategy.name, strategy.parameters, max_length, how)
-            if extra is not None and extra not in side.extras:
+            if segmenter.feature is not None and segmenter.feature not in side.extras:
                 continue
             name = f"{side.key} {label}" if len(sides) > 1 else label
-            make = partial(_cut, name, side, strategy, number, max_length, how)
-            found.append(kept.get(("cut", side, strategy, max_length, how, name, number), make))
+            make = partial(_segmented, name, side, segmenter, number)
+            found.append(kept.get(("cut", side, segmenter, name, number), make))
     return tuple(found)
 
 
-def _cut(
-    name: str, side: TokenizedText, strategy: Strategy, number: int, max_length: int, how: FeatureOptions
-) -> SegmentedText:
-    inputs = side.inputs_for(strategy, max_length, how)
-    found = segment(strategy.name, inputs, max_length, **strategy.parameters)
-    return SegmentedText(name, side, strategy, inputs, found, number)
+def _segmented(name: str, side: TokenizedText, segmenter: Segmenter, number: int) -> SegmentedText:
+    inputs = side.inputs_for(segmenter)
+    return SegmentedText(name, side, segmenter.strategy, inputs, segmenter.segment(inputs), number)
 
 
 def mean_length(cut: SegmentedText) -> Estimate:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.score_registry import PER_NAT, Unit, unit_of
-from analysis.segmentation.features import FeatureOptions, features_needed
+from analysis.segmentation.strategy import Segmenter
 from analysis.uncertainty.result import ScoredText
 from analysis.uncertainty.scoring import score_document
 from analysis.uncertainty.tables import token_table
-from model.causal_lm.forward import Progress
+from model.errors import MicroStepError
 from model.hub.loading import LoadedModel
-from model.segmentation.segment import (
-    MAX_LENGTH,
-    RULES,
-    Segmentation,
-    SegmentInputs,
-    check_max_length,
-    valid_parameters,
-)
+from model.progress import Progress, part
+from model.segmentation.features import Feature, FeatureOptions
+from model.segmentation.rules import NO_MICRO_STEP
+from model.segmentation.segment import RULES, Segmentation, SegmentInputs
 from model.segmentation.solver import Solved
 from model.short_repr import ShortRepr
 from model.text.document import TextInput
@@ -44,50 +41,46 @@ class Segmentable(ShortRepr):
             raise ValueError(f"{len(self.scored.encoded)} tokens but inputs of {len(self.inputs)}")
 
 
-def check_rule(rule: str, parameters: Mapping[str, float], max_length: int) -> dict[str, float]:
-    """All parameters of a rule; refuses, before a model is loaded, what could not run on a text.
+@dataclass(frozen=True)
+class FeatureValues:
+    """What a feature is on one text of N tokens."""
+
+    tokens: int  # N
+    values: Mapping[str, Any]  # fields of SegmentInputs
+    note: str  # what a reader must know; "" if nothing
+
+
+def feature_values(
+    loaded: LoadedModel, encoded: EncodedText, feature: Feature, progress: Progress | None = None
+) -> FeatureValues:
+    """Compute a feature of a text.
 
     Raises:
-        MicroStepError: unknown rule or parameter, or a value out of range.
+        MicroStepError: it needs a trained micro_step model, which this is not; or as `Feature.compute`.
     """
-    chosen = valid_parameters(rule, parameters)
-    check_max_length(max_length)
-    return chosen
+    if feature.need == "micro_step" and not loaded.facts.trained_micro_step:
+        raise MicroStepError(NO_MICRO_STEP)
+    values, note = feature.compute(loaded.model, encoded.ids, encoded.prefix, progress)
+    return FeatureValues(len(encoded), values, note)
 
 
-def gather(
-    loaded: LoadedModel,
-    text: TextInput,
-    rule: str,
-    parameters: Mapping[str, float],
-    max_length: int = MAX_LENGTH,
-    how: FeatureOptions | None = None,
-    progress: Progress | None = None,
-) -> Segmentable:
-    """Score a document and compute what a rule needs.
+def gather(loaded: LoadedModel, text: TextInput, segmenter: Segmenter, progress: Progress | None = None) -> Segmentable:
+    """Score a text and compute what a rule needs.
 
     Args:
         loaded: the model.
         text: what to read.
-        rule: a name in `RULES`.
-        parameters: of the rule, all of them; only `window` and `layer` matter here.
-        max_length: M.
-        how: choices that are no parameters of the rule.
+        segmenter: the rule; of its parameters only `window` and `layer` matter here.
         progress: told the share done; may raise to stop.
 
     Raises:
-        MicroStepError: as `check_rule`, `score_document`, and the functions that compute what the rule needs.
+        MicroStepError: as `score_document` and `feature_values`.
     """
-    chosen, how = check_rule(rule, parameters, max_length), how or FeatureOptions()
-    extra = features_needed(rule, chosen, max_length, how)
-
-    def part(begin: float, share: float) -> Progress | None:
-        return None if progress is None else lambda done: progress(begin + share * done)
-
-    scored = score_document(loaded, text, progress=part(0, 0.5 if extra else 1))
-    inputs, notes = scored_inputs(scored, how)
-    if extra is not None:
-        found = extra.gather(loaded, scored.encoded, part(0.5, 0.5))
+    feature = segmenter.feature
+    scored = score_document(loaded, text, progress=part(progress, 0, 0.5 if feature else 1))
+    inputs, notes = scored_inputs(scored, segmenter.features)
+    if feature is not None:
+        found = feature_values(loaded, scored.encoded, feature, part(progress, 0.5, 1))
         inputs = replace(inputs, **found.values)
         notes = (*notes, found.note) if found.note else notes
     return Segmentable(scored, inputs, notes)

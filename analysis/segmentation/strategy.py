@@ -6,12 +6,24 @@ As a word it reads `entropy:threshold=1.2`, `limited_history:threshold=1.5,windo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from analysis.score_registry import PER_NAT, Unit, significant, unit_of
-from analysis.segmentation.single import check_rule
 from model.errors import MicroStepError
-from model.segmentation.segment import MAX_LENGTH, RULES, Parameter, Rule
+from model.segmentation.features import Feature, FeatureOptions, features_needed
+from model.segmentation.segment import (
+    MAX_LENGTH,
+    RULES,
+    Parameter,
+    Rule,
+    Segmentation,
+    SegmentInputs,
+    check_max_length,
+    segment,
+    valid_parameters,
+)
+
+WIDTH = 16  # tokens of a segment up to which attention is kept, so that another cap asks for no other run
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,55 @@ class Strategy:
             for p in self.rule.parameters
         ]
         return ", ".join([self.rule.title, *settings])
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """All that decides where segments start: a strategy, the cap M, and how what the rule needs is computed.
+
+    Raises:
+        MicroStepError: segments cannot have so many tokens.
+    """
+
+    strategy: Strategy = field(default_factory=lambda: Strategy.of("word"))  # needs no run of the model
+    max_length: int = MAX_LENGTH  # M; a micro_step model's own is not passed
+    features: FeatureOptions = field(default_factory=FeatureOptions)
+
+    def __post_init__(self) -> None:
+        check_max_length(self.max_length)
+
+    @property
+    def only_text(self) -> bool:
+        """Whether the rule looks at no score, so that no model runs."""
+        return self.strategy.rule.needs <= {"text"}
+
+    @property
+    def feature(self) -> Feature | None:
+        """What the rule needs beyond the scores; None if nothing."""
+        width = max(WIDTH, self.max_length)
+        return features_needed(self.strategy.name, self.strategy.parameters, width, self.features)
+
+    def capped(self, most: int | None) -> Segmenter:
+        """The same, of segments of at most `most` tokens."""
+        return self if most is None else replace(self, max_length=min(self.max_length, most))
+
+    def segment(self, inputs: SegmentInputs) -> Segmentation:
+        """The segments of N tokens, from what the rule looks at."""
+        return segment(self.strategy.name, inputs, self.max_length, **self.strategy.parameters)
+
+    def __str__(self) -> str:
+        return f"{self.strategy}, at most {self.max_length} tokens"
+
+
+def check_rule(rule: str, parameters: Mapping[str, float], max_length: int) -> dict[str, float]:
+    """All parameters of a rule; refuses, before a model is loaded, what could not run on a text.
+
+    Raises:
+        MicroStepError: unknown rule or parameter, or a value out of range.
+    """
+    chosen = valid_parameters(rule, parameters)
+    check_max_length(max_length)
+    return chosen
 
 
 def scale(of: str, unit: Unit) -> float:

@@ -196,7 +196,7 @@ def _stability(bench: StrategyComparison, cut: SegmentedText, view: CutView) -> 
     other = next((side for side in bench.others if side.key == cut.side.key), None)
 
     def make() -> Stability:
-        inputs = None if other is None else other.inputs_for(cut.strategy, request.max_length, request.how)
+        inputs = None if other is None else other.inputs_for(request.segmenter(cut.strategy))
         return stability(
             cut.strategy.name, cut.inputs, inputs, request.max_length, view.change, **cut.strategy.parameters
         )

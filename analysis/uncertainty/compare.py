@@ -11,9 +11,10 @@ import numpy as np
 from analysis.uncertainty.alignment import common_cells
 from analysis.uncertainty.result import Comparison, ScoredText, same_tokenizer
 from analysis.uncertainty.scoring import TOP_K, encode_for, fit, scored_text
-from model.causal_lm.forward import Progress, vocabulary
+from model.causal_lm.forward import vocabulary
 from model.errors import TextError
 from model.hub.loading import LoadedModel
+from model.progress import Progress, part
 from model.scoring.caveats import remarks
 from model.scoring.continuation import Sampling, continue_text
 from model.scoring.token_scores import score, score_pair
@@ -41,8 +42,8 @@ def compare(
             a.model, b.model, encoded_a.ids, prefix=encoded_a.prefix, k=k, progress=progress
         )
     else:
-        (scores_a,) = score(a.model, [encoded_a.ids], encoded_a.prefix, k, progress=_part(progress, 0, 0.5))
-        (scores_b,) = score(b.model, [encoded_b.ids], encoded_b.prefix, k, progress=_part(progress, 0.5, 0.5))
+        (scores_a,) = score(a.model, [encoded_a.ids], encoded_a.prefix, k, progress=part(progress, 0, 0.5))
+        (scores_b,) = score(b.model, [encoded_b.ids], encoded_b.prefix, k, progress=part(progress, 0.5, 1))
     scored_a = scored_text(a, encoded_a, scores_a, (*remarks(a, encoded_a, text.chat), *cut_a))
     scored_b = scored_text(b, encoded_b, scores_b, (*remarks(b, encoded_b, text.chat), *cut_b))
     cells = common_cells(text.document.text, encoded_a, ~scores_a.missing, encoded_b, ~scores_b.missing)
@@ -70,8 +71,8 @@ def compare_continuations(
     """Let each model continue the document, and score its own continuation while it writes."""
     sides = []
     for loaded, begin, side in ((a, 0.0, "A"), (b, 0.5, "B")):
-        part = _part(progress, begin, 0.5)
-        sides.append(continued(loaded, text, max_new_tokens, sampling, k, part, side))
+        told = part(progress, begin, begin + 0.5)
+        sides.append(continued(loaded, text, max_new_tokens, sampling, k, told, side))
     return Comparison(text.document, sides[0], sides[1], cells=None, divergences=None)
 
 
@@ -107,7 +108,3 @@ def continued(
     )
     notes = (*remarks(loaded, prompt, text.chat), ending)
     return scored_text(loaded, whole, continuation.scores, notes, len(continuation.ids), continuation.ended)
-
-
-def _part(progress: Progress | None, begin: float, share: float) -> Progress | None:
-    return None if progress is None else lambda done: progress(begin + share * done)

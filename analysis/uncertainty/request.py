@@ -11,8 +11,8 @@ from analysis.query import ModelLoader, RunCost, command_line, load_words, model
 from analysis.uncertainty.compare import compare, compare_continuations
 from analysis.uncertainty.result import Comparison
 from analysis.view import View
-from model.causal_lm.forward import Progress
 from model.hub.loading import LoadedModel, ModelSpec
+from model.progress import Progress
 from model.scoring.continuation import Sampling
 from model.text.document import TextInput
 

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.uncertainty.result import ScoredText
-from model.causal_lm.forward import Progress, context_length
+from model.causal_lm.forward import context_length
 from model.errors import TextError, TooLarge
 from model.hub.loading import LoadedModel
 from model.hub.memory import MemoryEstimate, estimate_memory, require_memory, tokens_that_fit
+from model.progress import Progress
 from model.scoring.caveats import remarks
 from model.scoring.limited_history import Method, limited_history
 from model.scoring.token_scores import TokenScores, chunk_positions, score

@@ -9,7 +9,7 @@ import streamlit as st
 from analysis.attention.pooling import POOLS, Pool
 from analysis.attention.result import CELLS, LEVELS, MAPS, SOURCES, AttentionRequest, AttentionView, Level, Source
 from analysis.attention.statistics import STATISTICS
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.strategy import Segmenter, Strategy
 from analysis.view import Theme
 from app import state
 from app.error_net import safely
@@ -49,7 +49,7 @@ def controls(inputs: SidebarInputs) -> AttentionRequest | None:
     a, b, text = ready
     pairs = ((A, a), (B, b))
     models = tuple((key, spec) for key, spec in pairs if which in (key, DIFFERENCE))
-    return AttentionRequest(models, text, Strategy.parse(strategy), cap, pool=cast(Pool, pool))
+    return AttentionRequest(models, text, Segmenter(Strategy.parse(strategy), cap), cast(Pool, pool))
 
 
 def shown() -> str:

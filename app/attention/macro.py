@@ -10,10 +10,8 @@ import streamlit as st
 
 from analysis.attention.figures import draw
 from analysis.attention.overview import Overview
-from analysis.attention.positions import AttentionPositions
 from analysis.attention.provenance import origin
-from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
-from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, check_comparable, rows_at
+from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, read_sides, with_rows
 from analysis.attention.statistics import STATISTICS
 from analysis.attention.tables import statistic_table
 from analysis.score_registry import significant
@@ -23,7 +21,7 @@ from app.attention.strip import attention_strip
 from app.cards import card
 from app.error_net import fragment
 from app.escape import escape_markdown
-from app.run_query import QueryDisplay, run_or_get
+from app.run_query import ask
 from app.sidebar import SidebarInputs
 from app.state import pin
 from app.styles import theme
@@ -34,43 +32,19 @@ def macro_view(inputs: SidebarInputs) -> None:
     """Draw the controls, and then the figures that they ask for."""
     request = controls.controls(inputs)
     if request is not None:
-        overviews = _overviews(request)
-        if overviews is not None:
-            _figures(request, overviews)
-
-
-def _overviews(request: AttentionRequest) -> list[tuple[PositionsQuery, Overview]] | None:
-    """The overview of each model; None while one is missing."""
-    queries = request.readings()
-    results = [run_or_get(query) for query in queries]
-    positions = [result for result in results if result is not None]
-    if len(positions) < len(queries):
-        return None
-    if len(positions) == 2:
-        check_comparable(positions[0], positions[1])
-    overviews: list[tuple[PositionsQuery, Overview]] = []
-    for query, reading in zip(queries, positions, strict=True):
-        overview = _overview(OverviewQuery(query, request.pool), reading)
-        if overview is None:
-            return None
-        overviews.append((query, overview))
-    return overviews
-
-
-def _overview(query: OverviewQuery, positions: AttentionPositions) -> Overview | None:
-    """The overview of positions that are known."""
-    return run_or_get(query, QueryDisplay("reading", lambda load, progress: query.run(load, progress, positions)))
+        sides = read_sides(request, ask)
+        if sides is not None:
+            _figures(request, sides)
 
 
 @fragment
-def _figures(request: AttentionRequest, overviews: list[tuple[PositionsQuery, Overview]]) -> None:
+def _figures(request: AttentionRequest, sides: tuple[AttentionSide, ...]) -> None:
     """Everything below the controls. Another head, a zoom or a pin redraws only this."""
     memo: MemoCache = st.session_state.setdefault("attention_memo", MemoCache())
     memo.turn()
-    # the positions that the overview is of: a kept result may be of an earlier pass over the same text
-    sides = tuple(AttentionSide(query.side, overview.reading, overview) for query, overview in overviews)
-    last = overviews[-1][1]
-    layers, heads = (min(overview.maps.shape[i] for _, overview in overviews) for i in (0, 1))
+    overviews = [side.overview for side in sides if side.overview is not None]
+    last = overviews[-1]
+    layers, heads = (min(overview.maps.shape[i] for overview in overviews) for i in (0, 1))
     summary_place, overview_place = st.container(), st.container()
     with overview_place:
         shown = controls.shown()
@@ -80,10 +54,9 @@ def _figures(request: AttentionRequest, overviews: list[tuple[PositionsQuery, Ov
         _summary(result)
     with overview_place:
         _overview_card(result)
-    sides = tuple(_with_rows(side, query, result) for side, (query, _) in zip(sides, overviews, strict=True))
-    if any(side.rows is None for side in sides):
+    result = with_rows(result, ask)
+    if any(side.rows is None for side in result.sides):
         return
-    result = replace(result, sides=sides)
     queries, keys = controls.window(result.size, result.query)
     _large_map(replace(result, view=replace(view, queries=queries, keys=keys)))
 
@@ -93,17 +66,6 @@ def _strongest(overview: Overview) -> tuple[int, int]:
     scores = np.nan_to_num(overview.of("induction"))
     layer, head = np.unravel_index(int(scores.argmax()), scores.shape)
     return overview.layers[int(layer)], int(head)
-
-
-def _with_rows(side: AttentionSide, positions: PositionsQuery, result: AttentionResult) -> AttentionSide:
-    """The side with its large map. The object stays the same as long as the map does."""
-    view = result.view
-    query = RolloutQuery(positions, view.layer) if view.source == "rollout" else LayerQuery(positions, view.layer)
-    weights = run_or_get(query, QueryDisplay("reading", lambda load, progress: query.run(load, progress, side.reading)))
-    if weights is None:
-        return side
-    key = "side", weights, side.overview, view.source, view.head, view.level
-    return result.kept.get(key, lambda: replace(side, rows=rows_at(weights, view)))
 
 
 def _summary(result: AttentionResult) -> None:

@@ -12,13 +12,12 @@ from analysis.attribution.methods import METHODS, Features
 from analysis.attribution.request import AttributionRequest, SegmentsQuery
 from analysis.attribution.targets import BASELINES, QUANTITIES, Baseline
 from analysis.segmentation.request import ScoresQuery
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.strategy import Segmenter, Strategy
 from app.escape import escape_markdown
 from app.segmentation.strategy_select import strategy_and_cap
 from app.sidebar import SidebarInputs
 from app.widgets import segmented
 from model.hub.loading import ModelSpec
-from model.segmentation.segment import MAX_LENGTH
 from model.text.document import TextInput
 
 A, B = "A", "B"
@@ -36,8 +35,7 @@ class Choice:
     method: str
     baseline: Baseline
     features: Features | None
-    strategy: Strategy
-    max_length: int
+    segmenter: Segmenter
 
     @property
     def segmented(self) -> bool:
@@ -50,7 +48,7 @@ class Choice:
 
     def segments(self) -> SegmentsQuery:
         """The query for the segments."""
-        return SegmentsQuery(*self.models[0], self.text, self.strategy, self.max_length)
+        return SegmentsQuery(*self.models[0], self.text, self.segmenter)
 
     def request(self, target: int) -> AttributionRequest:
         """The query for a target token."""
@@ -62,8 +60,7 @@ class Choice:
             self.method,
             self.baseline,
             self.features,
-            self.strategy if self.segmented else None,
-            self.max_length if self.segmented else MAX_LENGTH,
+            self.segmenter if self.segmented else None,
         )
 
 
@@ -116,8 +113,7 @@ def controls(inputs: SidebarInputs) -> Choice | None:
         method,
         baseline,
         features,
-        Strategy.parse(strategy),
-        cap,
+        Segmenter(Strategy.parse(strategy), cap),
     )
 
 

@@ -19,7 +19,7 @@ from analysis.query import ModelLoader
 from analysis.score_registry import significant
 from analysis.view import Theme
 from app.run_query import REDRAW_SECONDS
-from model.causal_lm.forward import Progress
+from model.progress import Progress
 
 PARTIAL = "partial"  # in the session: the result of the last run that was stopped
 SECONDS_TO_END = 10.0  # how long to wait for a stopped run: Streamlit starts the next run of the page at once

@@ -9,7 +9,6 @@ from typing import cast
 import streamlit as st
 
 from analysis.segmentation.corpus_view import StoreSides
-from analysis.segmentation.features import FeatureOptions, WindowFeature
 from analysis.segmentation.request import CutRequest
 from app.cache import store_sides
 from app.escape import escape_markdown
@@ -17,6 +16,7 @@ from app.segmentation.strategy_select import HIGHEST_CAP
 from app.sidebar import NO_TEXT, SidebarInputs
 from model.errors import MicroStepError
 from model.scoring.limited_history import Method
+from model.segmentation.features import Feature, FeatureOptions
 from model.segmentation.segment import MAX_LENGTH
 
 
@@ -67,7 +67,7 @@ def controls(inputs: SidebarInputs) -> SegmentationControls:
     if inputs.text is None or inputs.a is None or inputs.b is None:
         return SegmentationControls(None, hint=NO_TEXT)
     models = tuple((key, spec) for key, spec in (("A", inputs.a), ("B", inputs.b)) if which in (key, "both"))
-    history = WindowFeature(window, how.history, how.stride) if window else None
+    history = Feature("window", window=window, method=how.history, stride=how.stride) if window else None
     request = replace(request, models=models, text=inputs.text, history=history)
     return SegmentationControls(request, other_precision=other)
 

@@ -13,11 +13,11 @@ import streamlit as st
 
 from analysis.score_registry import Unit, significant
 from analysis.segmentation.segmented_text import SegmentedText
-from analysis.segmentation.single import check_rule
-from analysis.segmentation.strategy import Strategy, labels, scale
+from analysis.segmentation.strategy import Strategy, check_rule, labels, scale
 from app.error_net import safely
 from app.escape import escape_markdown
 from model.errors import MicroStepError
+from model.segmentation.features import FEATURES
 from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
 from model.segmentation.solver import POINTS, Solved, solve
 
@@ -221,8 +221,7 @@ def _rule_name(name: str, usable: Sequence[str]) -> str:
     rule = RULES[name]
     if name not in usable:
         return f"{rule.title} (not available)"
-    further = rule.needs & {"window", "attention", "hidden"}
-    return f"{rule.title} (extra model pass)" if further else rule.title
+    return f"{rule.title} (extra model pass)" if rule.needs & FEATURES.keys() else rule.title
 
 
 # Callbacks of the widgets, which run before the page

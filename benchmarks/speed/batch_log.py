@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.decoders import BatchAnswers
-from data.corpus.store_writer import append, refuse_other
+from data.corpus.store_writer import refuse_other
+from model.atomic_files import append
 from model.errors import ExportError
 
 FORMAT = "micro_step decode 1"

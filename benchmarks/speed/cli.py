@@ -95,8 +95,8 @@ def decode_command(
 
 def _draw(report: dict[str, Any], path: Path) -> None:
     from analysis.export import image
-    from analysis.export import write as write_bytes
     from benchmarks.speed.figure import draw
+    from model.atomic_files import atomic_write
 
-    write_bytes(path, image(draw(report), cast("Any", path.suffix[1:])))
+    atomic_write(path, image(draw(report), cast("Any", path.suffix[1:])))
     print(path)

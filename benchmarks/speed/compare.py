@@ -25,7 +25,7 @@ from evals.loglikelihood import by_base
 from model.causal_lm.forward import context_length
 from model.errors import TextError, TooLarge
 from model.hub.memory import slot_bytes
-from model.terminal import Tell
+from model.progress import Tell, silent
 
 SCORED_AT_ONCE = 8  # answers that the base reads in one batch
 
@@ -35,7 +35,7 @@ def compare(
     by_source: dict[str, Rows],
     options: AnswerOptions,
     baselines: Sequence[Decoder] = (),
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
 ) -> dict[str, Any]:
     """Let every model write and compare what it wrote.
 

@@ -22,7 +22,7 @@ from model.errors import ModelError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.wrap_base import wrap
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.terminal import Tell
+from model.progress import Tell
 from trainer.batches.dataset import training_rows
 from trainer.draft_objective import DraftObjective
 

@@ -39,7 +39,7 @@ from model.decoding.output import RowOutput
 from model.decoding.stopping import ProposedToken, StopRule
 from model.errors import MicroStepError
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.terminal import Tell
+from model.progress import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def forced_study(
     prompts: Rows,
     cases: Sequence[Case],
     options: AnswerOptions,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
 ) -> list[dict[str, Any]]:
     """A row a case: its speed beside the base's, and beside the bound."""
     check_prompts(models, prompts, options.max_new_tokens)

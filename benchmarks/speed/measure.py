@@ -16,7 +16,7 @@ from benchmarks.speed.options import AnswerOptions
 from benchmarks.speed.prompts import Rows
 from benchmarks.timing import in_turn, ratios, seconds_of
 from model.errors import MicroStepError
-from model.terminal import Tell
+from model.progress import Tell
 
 WARM_TOKENS = 16  # that a decoder writes before it is measured
 

@@ -11,6 +11,7 @@ from analysis.segmentation.strategy import Strategy
 from benchmarks.ratio import ratio
 from benchmarks.speed.decoders import ComparedModels
 from data.prepared import Prepared
+from data.segmentation_config import SegmentationConfig
 from data.training_rows import TokenRows
 from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.finite import check_finite
@@ -18,7 +19,6 @@ from model.causal_lm.forward import body
 from model.hub.wrap_base import Wrapped
 from trainer.batches.dataset import training_rows
 from trainer.batches.sampler import batch, cut
-from trainer.recipe import SegmentationConfig
 
 BATCH_TOKENS = 4096
 

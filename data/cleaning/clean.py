@@ -16,15 +16,15 @@ from pathlib import Path
 from data.cleaning.dedup import ContaminationIndex, Duplicates, NearDuplicates
 from data.cleaning.filters import languages, literal_line_breaks, real_line_breaks
 from data.cleaning.report import REPORT, CleaningReport, FilterCounts
-from data.corpus.store_writer import atomic_write
 from data.example import Example
 from data.examples import write_examples, writing_to
 from data.mixes import Cleaning, Mix, Opening, Use
 from data.sources.reading import readings
 from data.sources.records import at_hand
 from data.sources.registry import source
+from model.atomic_files import atomic_write
 from model.errors import ExportError, TextError
-from model.terminal import Tell
+from model.progress import Tell, silent
 from model.text.document import Message
 
 
@@ -33,7 +33,7 @@ def clean(
     local: Path | None,
     out: Path,
     limit: int | None = None,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
     interval: float = 1.0,
 ) -> CleaningReport:
     """Clean a mix into examples.parquet and report.json, both there at the end or not at all.

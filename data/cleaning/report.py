@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from data.corpus.store_writer import as_json
+from model.atomic_files import as_json
 
 REPORT = "report.json"
 LIMIT = "limit"  # as a rule: what a limit on the whole mix left out

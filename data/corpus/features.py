@@ -4,7 +4,7 @@
     STORE/gathered/NAME/part-00000.parquet   one row of the store a row, its values as lists; there whole or not at all
     STORE/gathered/NAME/complete.json        written when all rows are there
 
-A further run costs more than the scores, so that it may be made for every so manieth row only: the same rows under
+These features need a further pass over the text; `every=n` computes them for every n-th row only: the same rows under
 every model, where documents were cut into windows of characters. Stopped, it goes on where it was.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,72 +24,58 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.corpus.store import COMPLETE, IDENTITY, CorpusStore
-from data.corpus.store_writer import as_json, atomic_write, writing
+from data.corpus.store_writer import writing
+from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError, MicroStepError, TextError
-from model.segmentation.rules import Need
-from model.segmentation.segment import MAX_LENGTH
-from model.terminal import Tell
+from model.progress import Tell, silent
+from model.segmentation.features import Feature
+from model.segmentation.rule_inputs import TABLES
+from model.segmentation.rules import NO_MICRO_STEP
 
 if TYPE_CHECKING:
     from data.corpus.scored_rows import ScoredRow
     from model.hub.loading import LoadedModel
-    from model.scoring.limited_history import Method
 
 FOLDER, SETTINGS = "gathered", "settings.json"
 PART_TOKENS = 8192  # what a kill costs at most
-_TABLES = ("attention_mass",)  # W numbers a token
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What is computed."""
+    """A feature, and the rows of a store that it is computed for."""
 
-    need: Need
-    """attention, hidden or window: as in `Rule.needs`."""
+    feature: Feature
     every: int = 1
     """Rows 0, every, 2 every, ... of the store."""
-    window: int = 32
-    """w of a limited history, tokens."""
-    method: Method = "exact"
-    """Of a limited history."""
-    stride: int = 16
-    """s of a strided one."""
     begin: int = 0
     """Only for tokens with so many before them in their row, of which a limited history is a real limit; others NaN."""
-    layer: int = 2
-    """Of the hidden states."""
-    width: int = MAX_LENGTH
-    """W of the attention: the most tokens before that a share is given for."""
 
     def __post_init__(self) -> None:
-        if self.need not in ("attention", "hidden", "window"):
-            raise MicroStepError(f"attention, hidden states or a limited window can be gathered, not {self.need!r}")
-        if self.every < 1 or self.begin < 0 or self.window < 1:
-            raise MicroStepError(f"every and window must be at least 1, begin at least 0, got {self}")
+        if self.every < 1 or self.begin < 0:
+            raise MicroStepError(f"every must be at least 1, begin at least 0, got {self}")
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any]) -> FeatureSpec:
+        """The one that `settings` gave, of this version or of one before."""
+        given = dict(settings)
+        return cls(every=given.pop("every"), begin=given.pop("begin"), feature=Feature(**given))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As plain values, for its file."""
+        values = dataclasses.asdict(self.feature)
+        del values["layers"], values["heads"]  # a store holds the mean over all
+        return {**values, "every": self.every, "begin": self.begin}
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        how = self.method if self.method != "strided" else f"{self.method}{self.stride}"
-        what = {
-            "attention": f"attention-{self.width}",
-            "hidden": f"hidden-{self.layer}",
-            "window": f"window-{self.window}-{how}" + (f"-from{self.begin}" if self.begin else ""),
-        }[self.need]
-        return f"{what}-every{self.every}"
+        return f"{self.feature.name}{f'-from{self.begin}' if self.begin else ''}-every{self.every}"
 
     @property
     def meaning(self) -> str:
         """One sentence for legends and notes."""
-        rows = "all rows" if self.every == 1 else f"1 row in {self.every}"
-        if self.need == "attention":
-            return f"attention: mean over all layers and heads, first position left out; {rows}"
-        if self.need == "hidden":
-            return f"hidden states after layer {self.layer}; {rows}"
-        context = f"exactly {self.window}" if self.method == "exact" else f"{self.window} ({self.method})"
-        if self.method == "strided":
-            context = f"{self.window} to {self.window + self.stride - 1}"
-        return f"limited history of {context} tokens; {rows}"
+        return f"{self.feature.meaning}; {'all rows' if self.every == 1 else f'1 row in {self.every}'}"
 
 
 @dataclass(frozen=True)
@@ -114,7 +100,7 @@ def compute_features(
     load_model: Callable[[], LoadedModel],
     store: CorpusStore,
     what: FeatureSpec,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
     interval: float = 1.0,
 ) -> GatheredRows:
     """Compute what a rule needs for rows of a store, or go on where a run was stopped.
@@ -135,9 +121,10 @@ def compute_features(
         return read_gathered(store, what)
     with writing(store.path):
         loaded = load_model()
-        _check_same_model(loaded, store)
+        _check_model(loaded, store, what)
+        prefix = _prefix(loaded, store)
         _folder(folder)
-        atomic_write(folder / SETTINGS, as_json(dataclasses.asdict(what)))
+        atomic_write(folder / SETTINGS, as_json(what.settings))
         lengths = np.concatenate([np.diff(shard.offsets) for shard in store.shards()])
         chosen = np.arange(0, len(lengths), what.every)
         part = np.cumsum(lengths[chosen]) // PART_TOKENS  # [rows] the part that each is in
@@ -149,7 +136,7 @@ def compute_features(
             mine = [next(rows) for _ in indices]
             done += sum(len(row.ids) for row in mine)
             if not file.is_file():
-                atomic_write(file, _to_parquet(indices, [_values(loaded, row, store, what) for row in mine]))
+                atomic_write(file, _to_parquet(indices, [_values(loaded, row, prefix, what) for row in mine]))
             if time.monotonic() - told > interval:
                 told = time.monotonic()
                 tell(f"{what.name}: {done:,} of {total:,} tokens, {told - began:,.0f} s", done / max(total, 1))
@@ -167,8 +154,8 @@ def gathers(store: CorpusStore) -> list[FeatureSpec]:
     for file in sorted(store.path.glob(f"{FOLDER}/*/{SETTINGS}")):
         if (file.parent / COMPLETE).is_file():
             try:
-                found.append(FeatureSpec(**json.loads(file.read_text("utf-8"))))
-            except (OSError, ValueError, TypeError):
+                found.append(FeatureSpec.read(json.loads(file.read_text("utf-8"))))
+            except (OSError, ValueError, TypeError, KeyError, MicroStepError):
                 raise TextError(f"{file} was written by another version; remove its folder") from None
     return found
 
@@ -193,16 +180,28 @@ def read_gathered(store: CorpusStore, what: FeatureSpec) -> GatheredRows:
         names = table.schema.names[2:]
         values.append({name: table.column(name).flatten().to_numpy() for name in names})
     joined = {name: np.concatenate([part[name] for part in values]) for name in values[0]}
-    joined |= {name: joined[name].reshape(-1, what.width) for name in _TABLES if name in joined}
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    joined |= {name: each.reshape(offsets[-1], -1) for name, each in joined.items() if name in TABLES and len(each)}
     return GatheredRows(what, np.concatenate(rows), offsets, joined)
 
 
-def _check_same_model(loaded: LoadedModel, store: CorpusStore) -> None:
+def _check_model(loaded: LoadedModel, store: CorpusStore, what: FeatureSpec) -> None:
+    if what.feature.need == "micro_step" and not loaded.facts.trained_micro_step:
+        raise MicroStepError(NO_MICRO_STEP)
     ours, theirs = loaded.facts.to_dict(), store.facts.to_dict()
     different = [name for name in IDENTITY if ours.get(name) != theirs.get(name)]
     if different:
         raise ExportError(f"{store.path} was scored by another model or precision: {', '.join(different)} differ")
+
+
+def _prefix(loaded: LoadedModel, store: CorpusStore) -> tuple[int, ...]:
+    """The ids that stood before each text when the store was scored."""
+    from model.text.document import Document, TextInput
+    from model.text.encoding import encode
+
+    parameters = store.manifest["parameters"]
+    text = TextInput(Document.plain("a"), parameters["chat"], parameters["force_bos"])
+    return encode(text, loaded.tokenizer).prefix
 
 
 def _folder(path: Path) -> None:
@@ -213,30 +212,19 @@ def _folder(path: Path) -> None:
 
 
 def _values(
-    loaded: LoadedModel, row: ScoredRow, store: CorpusStore, what: FeatureSpec
+    loaded: LoadedModel, row: ScoredRow, prefix: Sequence[int], what: FeatureSpec
 ) -> dict[str, NDArray[np.float32]]:
-    """The values of one row."""
-    from model.scoring.limited_history import limited_history
-    from model.segmentation.attention_features import attention_shares, router_turns
-    from model.text.document import Document, TextInput
-    from model.text.encoding import encode
-
-    parameters = store.manifest["parameters"]
-    prefix = encode(
-        TextInput(Document.plain("a"), parameters["chat"], parameters["force_bos"]), loaded.tokenizer
-    ).prefix
-    ids = row.ids.astype(np.int64)
-    if what.need == "attention":
-        shares = attention_shares(loaded.model, ids, prefix, width=what.width)
-        return {"attention_mass": shares.mass, "attention_sparsity": shares.sparsity}
-    if what.need == "hidden":
-        return {"router": router_turns(loaded.model, ids, what.layer, prefix)}
-    entropy = np.full(len(ids), np.nan, dtype=np.float32)
-    skipped = max(0, what.begin - what.window)  # every token from `begin` on still has `window` tokens before it
-    if len(ids) > what.begin:
-        found = limited_history(loaded.model, ids[skipped:], what.window, what.method, what.stride, prefix, k=1)
-        entropy[what.begin :] = found.scores.entropy[what.begin - skipped :]
-    return {"limited_entropy": entropy}
+    """The values of one row, NaN for tokens with fewer than `begin` before them."""
+    ids, names = row.ids.astype(np.int64), what.feature.kind.fields
+    if len(ids) <= what.begin:
+        return {name: np.full(len(ids), np.nan, dtype=np.float32) for name in names}
+    skipped = max(0, what.begin - what.feature.window)  # tokens from `begin` on still have `window` tokens before them
+    values, _ = what.feature.compute(loaded.model, ids[skipped:], prefix)
+    computed = {name: values[name] for name in names}
+    if not what.begin:
+        return computed
+    missing = np.full(what.begin, np.nan, dtype=np.float32)
+    return {name: np.concatenate([missing, computed[name][what.begin - skipped :]]) for name in names}
 
 
 def _to_parquet(rows: NDArray[np.int64], values: list[dict[str, NDArray[np.float32]]]) -> bytes:

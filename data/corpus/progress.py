@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from data.corpus.windows import TokenWindow
-from model.terminal import Tell
+from model.progress import Tell
 
 
 class ScoringProgress:

@@ -27,7 +27,7 @@ from data.corpus.store_writer import writing
 from model import errors
 from model.errors import MicroStepError, NumericalError, TextError
 from model.hub.loading import LoadedModel, ModelSpec, load
-from model.terminal import Tell
+from model.progress import Tell, silent
 
 IMPORTED_FROM = Path(__file__).resolve().parents[__name__.count(".")]  # the folder of the outermost package
 RAY = 'pip install "ray[data]==2.60.0"'
@@ -49,7 +49,7 @@ def score_corpus_with_ray(
     corpus: Corpus,
     path: Path,
     options: CorpusOptions | None = None,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
     interval: float = 1.0,
     cluster: RayOptions | None = None,
 ) -> CorpusStore:

@@ -16,11 +16,10 @@ from data.corpus.features import GatheredRows, gathers, read_gathered
 from data.corpus.scored_rows import ROLE_NAMES, ScoredRows
 from data.corpus.store import CorpusStore
 from model.errors import MicroStepError, NumericalError
+from model.segmentation.features import FEATURES
 from model.segmentation.rules import NO_MICRO_STEP
 from model.segmentation.segment import RULES, SegmentInputs, find_rule, valid_parameters, word_starts
 from model.short_repr import ShortRepr
-
-_SETTING = {"window": "window", "hidden": "layer"}  # of a rule and of what is gathered for it
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +59,7 @@ class CorpusSource(ShortRepr):
 
     def rules(self) -> list[str]:
         """The rules that can be applied, in the registry's order."""
-        held = {each.spec.need for each in self.gathered if not each.spec.begin} | {"scores", "text"}
+        held = {each.spec.feature.need for each in self.gathered if not each.spec.begin} | {"scores", "text"}
         return [name for name, rule in RULES.items() if rule.needs <= held]
 
     def ready(self, rule: str, given: Mapping[str, float]) -> tuple[CorpusTokens, dict[str, float]]:
@@ -71,17 +70,17 @@ class CorpusSource(ShortRepr):
         """
         needs, setting = find_rule(rule).needs, dict(given)
         valid_parameters(rule, given)
-        if "micro_step" in needs:
-            raise MicroStepError(NO_MICRO_STEP)
-        further = needs & {"window", "attention", "hidden"}
+        further = needs & FEATURES.keys()
         if not further:
             return self.tokens, setting
         (need,) = further
-        name = _SETTING.get(need)
-        fitting = [each for each in self.gathered if each.spec.need == need and not each.spec.begin]
+        name = FEATURES[need].parameter
+        fitting = [each for each in self.gathered if each.spec.feature.need == need and not each.spec.begin]
         if name is not None and name in given:
-            fitting = [each for each in fitting if getattr(each.spec, name) == given[name]]
+            fitting = [each for each in fitting if getattr(each.spec.feature, name) == given[name]]
         if not fitting:
+            if need == "micro_step" and not self.store.facts.trained_micro_step:
+                raise MicroStepError(NO_MICRO_STEP)
             wish = f" of {name} {given[name]:g}" if name is not None and name in given else ""
             raise MicroStepError(
                 f"{rule} needs {need}{wish}, which was not gathered beside {self.store.path};"
@@ -89,7 +88,7 @@ class CorpusSource(ShortRepr):
             )
         fullest = max(fitting, key=lambda each: len(each.rows))
         if name is not None:
-            setting[name] = getattr(fullest.spec, name)
+            setting[name] = getattr(fullest.spec.feature, name)
         return with_gathered(self.tokens, fullest), setting
 
 
@@ -126,8 +125,7 @@ def with_gathered(tokens: CorpusTokens, found: GatheredRows, begin: int = 0) -> 
     inputs = SegmentInputs(
         **{name: getattr(old, name)[there] for name in names},
         **gathered,
-        window=found.spec.window if found.spec.need == "window" else None,
-        layer=found.spec.layer if found.spec.need == "hidden" else None,
+        **found.spec.feature.settings,
         row_start=position == 0,
     )
     return CorpusTokens(_take(rows, numbers[kept], there, lengths[kept] - begin), inputs, numbers[kept])

@@ -34,9 +34,9 @@ from data.corpus.store_writer import begin, finish, write_shard, writing
 from data.corpus.windows import TokenWindow
 from model.errors import NumericalError, TextError
 from model.hub.loading import LoadedModel
+from model.progress import Tell, silent
 from model.scoring import token_scores
 from model.scoring.token_scores import TokenScores
-from model.terminal import Tell
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
@@ -46,7 +46,7 @@ def score_corpus(
     corpus: Corpus,
     path: Path,
     options: CorpusOptions | None = None,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
     interval: float = 1.0,
 ) -> CorpusStore:
     """Score a corpus into the store at `path`, or go on where a run was stopped.

@@ -139,7 +139,7 @@ def open_store(path: Path, allow_incomplete: bool = False) -> CorpusStore:
     if not marks:
         raise TextError(f"{path} holds no complete shard yet; start its corpus command again")
     try:
-        facts = ModelInfo(**{**manifest["model"], "approximations": tuple(manifest["model"]["approximations"])})
+        facts = ModelInfo.from_dict(manifest["model"])
     except (KeyError, TypeError):
         raise TextError(f"{path / MANIFEST} was written by another version; score the corpus again") from None
     return CorpusStore(path, facts, manifest, tuple(marks), complete)

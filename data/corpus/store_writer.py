@@ -1,11 +1,9 @@
-"""Writing a store of scores: one writer at a time, and every file whole or not at all. See store.py."""
+"""Writing a store of scores: one writer at a time. See store.py."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,10 @@ import filelock
 
 from data.corpus.scored_rows import ScoredRows, to_parquet
 from data.corpus.store import COMPLETE, COUNTS, IDENTITY, LOCK, MANIFEST, Mark, read_manifest, shard_name
+from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError
+
+SHARDS_STAY = "the complete shards stay: start again to go on"
 
 
 @contextmanager
@@ -87,8 +88,8 @@ def write_shard(path: Path, number: int, rows: ScoredRows, mark: Mark) -> Mark:
     content = to_parquet(rows)
     mark = dataclasses.replace(mark, size=len(content), sha256=hashlib.sha256(content).hexdigest())
     file = path / shard_name(number)
-    atomic_write(file, content)
-    atomic_write(file.with_suffix(".json"), as_json(dataclasses.asdict(mark)))
+    atomic_write(file, content, SHARDS_STAY)
+    atomic_write(file.with_suffix(".json"), as_json(dataclasses.asdict(mark)), SHARDS_STAY)
     return mark
 
 
@@ -101,50 +102,3 @@ def finish(path: Path, marks: list[Mark]) -> None:
 def _short(value: object) -> str:
     """A hash is told by its first digits."""
     return str(value) if len(str(value)) < 40 else f"{str(value)[:19]}..."
-
-
-def as_json(values: Mapping[str, Any]) -> bytes:
-    """A file of values that people can read."""
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file beside its place, push it to the disk, and move it there: it is there whole or not at all.
-
-    Raises:
-        ExportError: it cannot be written.
-    """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        if os.name == "posix":  # Windows cannot open a directory, and needs no flush of one
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except OSError as error:
-        raise ExportError(
-            f"{path} cannot be written ({error.strerror}); the complete shards stay: start again to go on"
-        ) from error
-
-
-def append(path: Path, content: bytes, size: int | None, stays: str) -> None:
-    """Put bytes at the end of a file, behind its first `size` bytes if these are said, and push them to the disk.
-
-    Raises:
-        ExportError: it cannot be written; the message ends with what stays.
-    """
-    try:
-        with path.open("ab") as file:
-            if size is not None:
-                file.truncate(size)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written ({error.strerror}); {stays}") from error

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_writer import as_json, atomic_write, refuse_other
+from data.corpus.store_writer import refuse_other
+from model.atomic_files import as_json, atomic_write
 from model.errors import MicroStepError, TextError
 from model.text.document import Message
 

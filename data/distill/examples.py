@@ -12,7 +12,7 @@ from data.distill.run import Distilled, DistillOptions, Prompt, distill, read_di
 from data.example import Example
 from data.examples import read_examples, write_examples
 from model.errors import TextError
-from model.terminal import Tell
+from model.progress import Tell, silent
 
 if TYPE_CHECKING:
     from model.hub.loading import LoadedModel
@@ -23,7 +23,7 @@ def distill_examples(
     examples: Path,
     out: Path,
     options: DistillOptions | None = None,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
     limit: int | None = None,
     interval: float = 1.0,
 ) -> Distilled:

@@ -28,7 +28,7 @@ from data.distill.answers import (
     write_shard,
 )
 from model.errors import TextError
-from model.terminal import Tell
+from model.progress import Tell, silent
 
 if TYPE_CHECKING:
     from model.hub.loading import LoadedModel
@@ -41,7 +41,7 @@ def distill(
     prompts: Sequence[Prompt],
     out: Path,
     options: DistillOptions | None = None,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
     interval: float = 1.0,
 ) -> Distilled:
     """Let a model answer prompts, or go on where a run was stopped.

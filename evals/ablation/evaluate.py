@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from data.corpus.store_writer import as_json
 from data.run_folder import Run
 from evals.ablation.grid import Evaluate
 from evals.benchmark import documents, find_benchmark
@@ -15,8 +14,9 @@ from evals.report.score_rows import ScoreRow, read_folder, report_rows
 from evals.run import EvalOptions, evaluate, sandbox_for
 from evals.samples import file_name, read_samples
 from evals.sandbox.runner import Isolation
+from model.atomic_files import as_json
 from model.hub.loading import ModelSpec, load
-from model.terminal import Tell
+from model.progress import Tell
 
 
 def options_of(how: Evaluate, isolation: Isolation | None) -> EvalOptions:

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.corpus.store_writer import as_json, atomic_write
 from data.run_folder import Run, is_finished, read_run
 from evals.ablation.grid import AblationGrid, Decode, GridRun, runs_of
 from evals.ablation.table import AblationRow, rows_of
+from model.atomic_files import as_json, atomic_write
 from model.errors import MicroStepError
-from model.terminal import Tell
+from model.progress import Tell, silent
 from trainer.recipe import Recipe, same_recipe
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def ablate(
     local: Path | None = None,
     device: str = "auto",
     isolation: Isolation | None = None,
-    tell: Tell = lambda message, fraction: None,
+    tell: Tell = silent,
 ) -> list[AblationRow]:
     """Make every run that is not there yet, measure and evaluate all, and compare.
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.export import table_bytes
 from analysis.intervals import student
-from data.corpus.store_writer import atomic_write
+from model.atomic_files import atomic_write
 from model.errors import MicroStepError
 
 SUFFIXES = (".md", ".csv")

@@ -19,10 +19,10 @@ from analysis.figures.figure import Figure
 from analysis.figures.table_figure import table_figure
 from analysis.figures.theme import SERIES, SOFT, styled
 from analysis.view import Theme
-from data.corpus.store_writer import atomic_write
 from evals.benchmark import Benchmark, Judge
 from evals.report.score_rows import ScoreRow
 from evals.report.tables import TITLES, lines, notes, score_table, with_error
+from model.atomic_files import atomic_write
 from model.errors import ExportError
 from model.terminal import one_line
 

@@ -13,11 +13,11 @@ from functools import partial
 from analysis.export import Files
 from analysis.provenance import Provenance
 from data.corpus.store import MANIFEST
-from data.corpus.store_writer import as_json
 from evals.report.score_rows import Evaluated, ScoreRow, bare
 from evals.report.side_by_side import SampleSide, Show, SideBySide, invalid
 from evals.report.tables import notes
 from evals.samples import Sample, SampleFile, file_name, to_lines
+from model.atomic_files import as_json
 
 FOLDER = "evaluations"  # of an export
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.export import table_bytes
-from data.corpus.store_writer import atomic_write
 from evals.aggregate import Average
 from evals.report.score_rows import ScoreRow
+from model.atomic_files import atomic_write
 from model.terminal import one_line
 
 TITLES = (

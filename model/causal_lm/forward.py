@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 from model.causal_lm.parts import body, body_name, decoder, family_of, head_logits, text_config, token_model
 from model.causal_lm.probe import parted
 from model.errors import TextError, TooLarge
+from model.progress import Progress
 
 __all__ = [
-    "Progress",
     "body",
     "body_name",
     "check_readable",
@@ -36,8 +36,6 @@ __all__ = [
     "vocabulary",
     "watched",
 ]
-
-Progress = Callable[[float], None]  # called with the share done, 0 to 1; may raise to stop the run
 
 
 def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:

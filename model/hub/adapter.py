@@ -19,15 +19,15 @@ from model.checkpoint_files import ADAPTER, is_adapter, safetensors_problem
 from model.errors import ModelBroken, ModelError, ModelNotFound
 from model.git_lfs import pointer
 from model.hub import huggingface
-from model.hub.cache import Progress, silent
 from model.hub.model_info import tokenizer_hash
 from model.hub.transformers_io import has_tokenizer
+from model.progress import Tell, silent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def adapter_folder(name: str, progress: Progress | None = None) -> Path:
+def adapter_folder(name: str, progress: Tell | None = None) -> Path:
     """The folder of an adapter, fetched from the hub if it is not on this machine.
 
     Raises:

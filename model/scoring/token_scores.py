@@ -19,8 +19,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from model.causal_lm.finite import check_finite
-from model.causal_lm.forward import Progress, hidden_states, logits_of, vocabulary, watched
+from model.causal_lm.forward import hidden_states, logits_of, vocabulary, watched
 from model.errors import ModelError, NumericalError
+from model.progress import Progress
 from model.short_repr import ShortRepr
 
 CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32, but at least

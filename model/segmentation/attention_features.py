@@ -21,9 +21,10 @@ from model.causal_lm.attention_capture import AttentionRows, capture, layers_of,
 from model.causal_lm.attention_layers import check_attention, readable, whole_maps, with_attention
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.finite import check_states
-from model.causal_lm.forward import Progress, body, context_length, fed_ids, hidden_states, text_config, watched
+from model.causal_lm.forward import body, context_length, fed_ids, hidden_states, text_config, watched
 from model.causal_lm.parts import option
 from model.errors import MicroStepError, TooLarge
+from model.progress import Progress
 from model.segmentation.segment import MAX_LENGTH
 
 _BLOCK_ELEMENTS = 1 << 24  # attention weights held at a time: 64 MiB in float32

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from model.causal_lm.finite import check_finite
-from model.causal_lm.forward import Progress, check_readable, fed_ids, logits_of, vocabulary
+from model.causal_lm.forward import check_readable, fed_ids, logits_of, vocabulary
+from model.progress import Progress
 
 if TYPE_CHECKING:
     from model.micro_step.modeling import MicroStepForCausalLM

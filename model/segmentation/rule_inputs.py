@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # they bring torch and transformers, which the rules do witho
 
 Values = NDArray[np.floating]
 SCORES = ("entropy", "confidence", "margin", "surprisal")
-_TABLES = ("attention_mass", "micro_confidence")
+TABLES = ("attention_mass", "micro_confidence")  # of W numbers a token
 _SETTINGS = ("window", "layer")
 
 
@@ -51,8 +51,8 @@ class SegmentInputs(ShortRepr):
             raise ValueError("SegmentInputs needs at least one array")
         n = next(iter(shapes.values()))[0]
         for name, shape in shapes.items():
-            if shape[:1] != (n,) or len(shape) != (2 if name in _TABLES else 1):
-                raise ValueError(f"{name} must be [{n}{', W' if name in _TABLES else ''}], got {list(shape)}")
+            if shape[:1] != (n,) or len(shape) != (2 if name in TABLES else 1):
+                raise ValueError(f"{name} must be [{n}{', W' if name in TABLES else ''}], got {list(shape)}")
         if n and self.row_start is not None and not self.row_start[0]:
             raise ValueError("row_start[0] must be true: the first token starts a row")
 

@@ -20,7 +20,7 @@ from model.segmentation.rule_inputs import SegmentInputs
 
 Parameters = Mapping[str, float]
 NO_MICRO_STEP = (
-    "the rule refined needs the confidences of a trained micro_step model; train one, or choose another rule"
+    "the rule refined needs the micro decoder of a trained micro_step model; choose such a model, or another rule"
 )
 Need = Literal["scores", "text", "window", "attention", "hidden", "micro_step"]
 

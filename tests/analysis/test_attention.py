@@ -21,7 +21,7 @@ from analysis.attention.result import AttentionRequest, AttentionView, check_com
 from analysis.attention.rollout import rollout
 from analysis.attention.segments import SegmentRows
 from analysis.attention.statistics import STATISTICS
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.strategy import Segmenter, Strategy
 from model.errors import MicroStepError, TooLarge
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.model_info import MicroStepInfo
@@ -346,7 +346,9 @@ def pair(models):
 
 def test_questions_are_answered_as_their_functions_do(pair):
     (spec, _), give = pair
-    asked = PositionsQuery("A", spec, TextInput.plain(TEXT), strategy=Strategy.of("entropy", {"threshold": 2.0}))
+    asked = PositionsQuery(
+        "A", spec, TextInput.plain(TEXT), segmenter=Segmenter(Strategy.of("entropy", {"threshold": 2.0}))
+    )
     reading = asked.run(give)
     found = OverviewQuery(asked).run(give, None, reading)
     assert found.reading is reading and asked.cost(give(spec)).work > 0
@@ -366,8 +368,8 @@ def test_word_segments_without_scores_are_those_of_the_segmentation(pair):
     (spec, _), give = pair
     document = Document.plain(TEXT)
     for strategy in (Strategy.of("word"), Strategy.of("fixed", {"k": 3})):
-        found = PositionsQuery("A", spec, TextInput(document), strategy=strategy).run(give)
-        usual = gather(give(spec), TextInput(document), strategy.name, strategy.parameters)
+        found = PositionsQuery("A", spec, TextInput(document), segmenter=Segmenter(strategy)).run(give)
+        usual = gather(give(spec), TextInput(document), Segmenter(strategy))
         expected = segment(strategy.name, usual.inputs, 4, **strategy.parameters).starts
         np.testing.assert_array_equal(found.token_starts, expected)
 
@@ -402,11 +404,15 @@ def test_segments_are_subtracted_from_the_same_segments(pair, turned):
     specs = dict(zip("ba" if turned else "ab", models, strict=True))
     strategy, document = Strategy.parse("entropy_rise:threshold=0"), Document.plain(TEXT)
     view = AttentionView(layer=1, source="mean", level="segments")
-    request = AttentionRequest((("A", specs["a"]), ("B", specs["b"])), TextInput(document), strategy=strategy)
+    request = AttentionRequest(
+        (("A", specs["a"]), ("B", specs["b"])), TextInput(document), segmenter=Segmenter(strategy)
+    )
 
     both = compute_attention(request, view, give, "map")
     a, b = (side.reading for side in both.sides)
-    own = [PositionsQuery("A", specs[key], TextInput(document), strategy=strategy).run(give) for key in "ab"]
+    own = [
+        PositionsQuery("A", specs[key], TextInput(document), segmenter=Segmenter(strategy)).run(give) for key in "ab"
+    ]
     assert not np.array_equal(own[0].token_starts, own[1].token_starts)
     np.testing.assert_array_equal(b.token_starts, a.token_starts)
     np.testing.assert_array_equal(a.token_starts, own[0].token_starts)

@@ -21,12 +21,12 @@ from analysis.attention.micro.tables import figure_table, finding, segment_figur
 from analysis.attention.micro.weights import BATCH_TOKENS, SegmentedRow, eager_copy, micro_blocks
 from analysis.generation.result import Decoding
 from analysis.intervals import Estimate
-from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.strategy import Strategy
 from model.errors import MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
 from model.hub.wrap_base import wrap
 from model.micro_step.micro_decoder import layers_of
+from model.segmentation.features import FeatureOptions
 from model.text.document import Document, Message, TextInput
 from tests.support.micro_steps import BASES, MERGERS, micro_step, random_starts, scramble
 

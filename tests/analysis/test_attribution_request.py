@@ -11,7 +11,7 @@ from analysis.attribution.faithfulness import ROWS
 from analysis.attribution.methods import attribute
 from analysis.attribution.request import AttributionRequest, SegmentsQuery, default_target
 from analysis.attribution.targets import problem
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.strategy import Segmenter, Strategy
 from analysis.uncertainty.scoring import encode_for, score_document
 from model.errors import MicroStepError, TooLarge
 from model.hub.loading import ModelSpec, load
@@ -73,10 +73,10 @@ def test_the_default_target_is_the_most_open_token_with_something_before_it(tiny
 
 def test_segments_of_a_strategy_by_scores_or_by_text(tiny):
     count = len(encode_for(tiny, TextInput.plain(TEXT)))
-    by_text = SegmentsQuery("A", tiny.spec, TextInput.plain(TEXT), strategy=Strategy.parse("fixed:k=2.0"))
+    by_text = SegmentsQuery("A", tiny.spec, TextInput.plain(TEXT), segmenter=Segmenter(Strategy.parse("fixed:k=2.0")))
     assert by_text.run(lambda _: tiny).starts.tolist() == [i % 2 == 1 or i == 0 for i in range(count)]
     assert by_text.cost(tiny).work == 0
-    by_score = replace(by_text, strategy=Strategy.parse("entropy:threshold=3.0"))
+    by_score = replace(by_text, segmenter=Segmenter(Strategy.parse("entropy:threshold=3.0")))
     assert len(by_score.run(lambda _: tiny).starts) == count and by_score.cost(tiny).work > 0
 
 
@@ -85,7 +85,7 @@ def test_a_shipped_micro_step_model_by_request():
     strategy = Strategy.parse("fixed:k=2.0")
     text = "Question: Tom has 12 apples and eats 5. How many are left? Answer: 7"
     request = AttributionRequest(
-        (("A", loaded.spec),), TextInput.plain(text), 1, quantity="micro_confidence", strategy=strategy
+        (("A", loaded.spec),), TextInput.plain(text), 1, quantity="micro_confidence", segmenter=Segmenter(strategy)
     )
     scored, segments = score_document(loaded, TextInput.plain(text)), request.segments.run(lambda _: loaded)
     at = default_target(scored, "micro_confidence", segments)
@@ -103,7 +103,7 @@ def test_a_shipped_micro_step_model_by_request():
         ({"features": "words"}, "takes no features"),
         ({"quantity": "kl"}, "two models"),
         ({"quantity": "stop"}, "needs a strategy"),
-        ({"strategy": Strategy.of("word")}, "reads no segments"),
+        ({"segmenter": Segmenter()}, "reads no segments"),
     ],
 )
 def test_a_request_that_cannot_be_answered_is_refused_before_any_model_is_loaded(tiny, change, said):
@@ -117,7 +117,7 @@ def test_a_request_that_cannot_be_answered_is_refused_before_any_model_is_loaded
         ({"at": 0}, "no token before"),
         ({"at": 999}, "there is no token 999"),
         ({"at": -1}, "there is no token -1"),
-        ({"quantity": "stop", "strategy": Strategy.of("word")}, "needs a micro_step model"),
+        ({"quantity": "stop", "segmenter": Segmenter()}, "needs a micro_step model"),
     ],
 )
 def test_a_token_or_model_without_the_quantity_is_refused(tiny, change, said):

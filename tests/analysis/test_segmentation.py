@@ -8,14 +8,6 @@ import pytest
 
 from analysis.segmentation.comparison import CutView, compare_strategies, value_range, why_words
 from analysis.segmentation.corpus_view import StoreSides
-from analysis.segmentation.features import (
-    WIDTH,
-    AttentionFeature,
-    FeatureOptions,
-    HiddenFeature,
-    WindowFeature,
-    features_needed,
-)
 from analysis.segmentation.figures import FIGURES, draw
 from analysis.segmentation.provenance import origin
 from analysis.segmentation.request import CutRequest, FeatureQuery, ScoresQuery
@@ -29,10 +21,11 @@ from analysis.segmentation.segmented_text import (
     mean_length,
     reasons,
 )
-from analysis.segmentation.strategy import Strategy, labels
+from analysis.segmentation.strategy import WIDTH, Segmenter, Strategy, labels
 from analysis.segmentation.value_figures import MOST_POINTS, _outline
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
+from model.segmentation.features import Feature, FeatureOptions
 from model.segmentation.segment import RULES, SegmentInputs, segment
 from model.segmentation.solver import length_curve, solve
 from model.text.document import Document, Message, TextInput
@@ -64,7 +57,7 @@ def side(entropy, key="A", prompt=None, start=None, **more):
 
 
 def cut_of(one, word, max_length=4):
-    (found,) = cuts([one], [Strategy.parse(word)], max_length, HOW, MemoCache())
+    (found,) = cuts([one], [Segmenter(Strategy.parse(word), max_length, HOW)], MemoCache())
     return found
 
 
@@ -149,14 +142,14 @@ def test_extras_are_asked_for_once_and_only_where_needed():
         ScoresQuery("A", spec, TextInput.plain("x")),
         ScoresQuery("B", spec, TextInput.plain("x")),
     ]
-    extras = [asked.extra for asked in request.extras()]
-    assert extras == [WindowFeature(8), AttentionFeature(), HiddenFeature(1)] * 2 and len(set(request.extras())) == 6
-    assert features_needed("attention_mass", {}, 40, HOW) == AttentionFeature(width=40) and WIDTH >= 4
+    extras = [asked.feature for asked in request.extras()]
     assert (
-        WindowFeature(32).passes == 32
-        and WindowFeature(32, "strided", 16).passes < 3
-        and WindowFeature(32, "banded").passes == 1
+        extras == [Feature("window", window=8), Feature("attention", width=WIDTH), Feature("hidden", layer=1)] * 2
+        and len(set(request.extras())) == 6
     )
+    assert Segmenter(Strategy.of("attention_mass"), 40).feature == Feature("attention", width=40) and WIDTH >= 4
+    passes = [Feature("window", 32, method).passes for method in ("exact", "strided", "banded")]
+    assert passes[0] == 32 and passes[1] < 3 and passes[2] == 1
     other = request.in_other_precision(["float32", "bfloat16"])
     assert [spec.dtype for _, spec in other.models] == ["bfloat16", "float32"]
 
@@ -203,7 +196,9 @@ WORDS = ("entropy:threshold=3.5", "confidence:tau=0.6", "attention_mass", "route
 @pytest.fixture(scope="module")
 def bench(models):
     specs = (("A", ModelSpec(str(models["base"]))), ("B", ModelSpec(str(models["other"]))))
-    request = CutRequest(specs, TextInput.plain(TEXT), tuple(map(Strategy.parse, WORDS)), history=WindowFeature(6))
+    request = CutRequest(
+        specs, TextInput.plain(TEXT), tuple(map(Strategy.parse, WORDS)), history=Feature("window", window=6)
+    )
     return compare_strategies(request, load, other=True)
 
 
@@ -220,7 +215,7 @@ def test_a_side_equals_what_the_command_segment_gathers(models, bench):
     for found in bench.shown:
         if found.side.key == "A":
             strategy = found.strategy
-            ready = gather(loaded, TextInput.plain(TEXT), strategy.name, strategy.parameters)
+            ready = gather(loaded, TextInput.plain(TEXT), Segmenter(strategy))
             alone = segment(strategy.name, ready.inputs, **strategy.parameters)
             np.testing.assert_array_equal(alone.starts, found.found.starts)
     assert {found.name for found in bench.shown} >= {"A entropy", "B router"}
@@ -244,11 +239,11 @@ def test_a_side_refuses_an_extra_of_other_tokens(models):
     request = CutRequest((("A", spec),), TextInput.plain("the cat"), (Strategy.parse("router:layer=1"),))
     scored = request.scores()[0].run(load)
     (asked,) = request.extras()
-    longer = FeatureQuery(ScoresQuery("A", spec, TextInput.plain("the cat sat on the mat")), asked.extra).run(load)
+    longer = FeatureQuery(ScoresQuery("A", spec, TextInput.plain("the cat sat on the mat")), asked.feature).run(load)
     with pytest.raises(MicroStepError, match="shorten the text"):
         request.sides([scored], {asked: longer})
     assert isinstance(request.sides([scored], {})[0], TokenizedText)
-    assert cuts(request.sides([scored], {}), request.strategies, 4, HOW, MemoCache()) == ()
+    assert cuts(request.sides([scored], {}), request.segmenters(), MemoCache()) == ()
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_a_strategy_that_needs_more_asks_the_models_for_no_more_than_that(models
     at.selectbox(key="rule_0").set_value("refined").run()
     assert "trained micro_step model" in shown(at).replace("\\", "") and cuts(at)[:2] == ["A router", "B router"]
     at.toggle(key="history").set_value(True).run()
-    assert [each.extra.window for each in runs[asked:]] == [32, 32]
+    assert [each.feature.window for each in runs[asked:]] == [32, 32]
     titles = json.dumps([json.loads(chart.proto.spec)["layout"] for chart in at.get("plotly_chart")])
     assert "D, bits" in titles
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.segmentation.features import FeatureOptions
-from analysis.segmentation.single import check_rule, gather, segment_table
+from analysis.segmentation.single import gather, segment_table
+from analysis.segmentation.strategy import Segmenter, Strategy
 from analysis.uncertainty.scoring import score_document
 from analysis.uncertainty.tables import token_table
 from model.hub.loading import ModelSpec, load
@@ -33,7 +33,7 @@ def test_every_strategy_runs_and_equals_python(models, tmp_path, monkeypatch, ru
     scored = token_table(score_document(loaded, TextInput.plain(TEXT)))
     pd.testing.assert_frame_equal(found[scored.columns], scored)
     assert list(found.columns[-3:]) == ["value", "starts_segment", "segment"]
-    ready = gather(loaded, TextInput.plain(TEXT), rule, check_rule(rule, {}, 3), 3)
+    ready = gather(loaded, TextInput.plain(TEXT), Segmenter(Strategy.of(rule), 3))
     alone = segment(rule, ready.inputs, 3)
     assert found["starts_segment"].tolist() == alone.starts.tolist()
     assert found["segment"].tolist() == alone.segment.tolist()
@@ -137,9 +137,14 @@ def test_mistakes_end_with_one_line(models, monkeypatch, capsys, tmp_path):
 
 def test_gathering_leaves_out_what_the_rule_does_not_need(models):
     loaded = load(ModelSpec(str(models["base"])))
-    ready = gather(loaded, TextInput.plain(TEXT), "entropy", {}, how=FeatureOptions())
+    ready = gather(loaded, TextInput.plain(TEXT), Segmenter(Strategy.of("entropy")))
     assert ready.inputs.router is None and ready.inputs.attention_mass is None and ready.inputs.prompt is None
     table = segment_table(ready.scored, segment("entropy", ready.inputs))
     assert table["segment"].is_monotonic_increasing
     chat = Document((Message("user", "the cat"),))
-    assert gather(load(ModelSpec(str(models["sft"]))), TextInput(chat, chat=True), "entropy", {}).inputs.prompt is None
+    assert (
+        gather(
+            load(ModelSpec(str(models["sft"]))), TextInput(chat, chat=True), Segmenter(Strategy.of("entropy"))
+        ).inputs.prompt
+        is None
+    )

@@ -19,6 +19,7 @@ import yaml
 
 from data.prepared import STORE, read_prepared
 from data.run_folder import RECIPE, read_run
+from data.segmentation_config import SegmentationConfig
 from data.yaml_config import dump_yaml
 from evals.ablation import run as ablation
 from evals.ablation.dry_run import plan
@@ -37,7 +38,6 @@ from trainer.batches.dataset import rows_of as rows_of_recipe
 from trainer.batches.dataset import training_rows
 from trainer.final_eval import bits_per_byte
 from trainer.loop import Trainer, accelerator_for
-from trainer.recipe import SegmentationConfig
 from trainer.run import RunPaths
 from trainer.setup import build
 

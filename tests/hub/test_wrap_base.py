@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from analysis.segmentation.features import AttentionFeature, HiddenFeature
+from analysis.segmentation.single import feature_values
 from analysis.uncertainty.compare import compare, compare_continuations
 from analysis.uncertainty.scoring import encode_for, score_document
 from model.causal_lm.forward import token_model
@@ -18,6 +18,7 @@ from model.hub.micro_step_io import OTHER_SOURCE, UNTRAINED
 from model.hub.model_info import MicroStepInfo
 from model.hub.wrap_base import micro_step_info, wrap
 from model.scoring.limited_history import limited_history
+from model.segmentation.features import Feature
 from model.text.document import Document, TextInput
 from tests.support.micro_steps import scramble
 
@@ -81,8 +82,8 @@ def test_a_micro_step_model_is_scored_as_its_base(base, saved):
     both = compare_continuations(loaded, base, TextInput(TEXT), 6)
     np.testing.assert_array_equal(both.a.encoded.ids, both.b.encoded.ids)
     encoded = encode_for(loaded, TextInput(TEXT))
-    for extra in (AttentionFeature(), HiddenFeature(1)):
-        ours, theirs = extra.gather(loaded, encoded), extra.gather(base, encoded)
+    for feature in (Feature("attention"), Feature("hidden", layer=1)):
+        ours, theirs = feature_values(loaded, encoded, feature), feature_values(base, encoded, feature)
         for name, value in ours.values.items():
             np.testing.assert_array_equal(value, theirs.values[name])
     ours, theirs = (limited_history(each.model, encoded.ids, 4) for each in (loaded, base))

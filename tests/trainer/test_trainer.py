@@ -22,6 +22,7 @@ from transformers import AutoTokenizer
 
 from data.prepared import Prepared
 from data.run_folder import LogLine, Run, read_lines, read_run
+from data.segmentation_config import SegmentationConfig
 from data.training_rows import TokenRows
 from data.yaml_config import dump_yaml
 from model.decoding.generation_config import end_ids
@@ -42,7 +43,7 @@ from trainer.draft_objective import DraftObjective
 from trainer.loop import RunInterrupted, Trainer, accelerator_for
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import choose, factor
-from trainer.recipe import Recipe, SegmentationConfig, StageConfig, read_recipe
+from trainer.recipe import Recipe, StageConfig, read_recipe
 from trainer.setup import build
 from trainer.time_budget import fitted_to
 

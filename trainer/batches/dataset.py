@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.prepared import Prepared
+from data.segmentation_config import SegmentationConfig
 from data.training_rows import TokenRows, cut
 from model.errors import MicroStepError
-from trainer.recipe import Recipe, SegmentationConfig
+from trainer.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.corpus.store_writer import as_json, atomic_write
 from data.training_rows import TokenRows
+from model.atomic_files import as_json, atomic_write
 from model.causal_lm.finite import check_states
 from model.errors import TooLarge
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.terminal import Tell
+from model.progress import Tell
 from trainer.batches.sampler import batch, cut
 
 MARK, STATES = "states.json", "states.npy"

@@ -129,8 +129,9 @@ def _write(found: EvennessStudy, out: Path, words: list[str], theme: Theme) -> N
     """All files of the study; the figures as pictures where this machine can draw them, else as pages."""
     from analysis.attention.evenness.figures import FIGURES, draw
     from analysis.attention.evenness.tables import study_table, study_text, study_weights
-    from analysis.export import chrome, image, page, table_bytes, write
+    from analysis.export import chrome, image, page, table_bytes
     from analysis.query import command_line
+    from model.atomic_files import atomic_write
 
     table = study_table(found)
     files = {
@@ -146,4 +147,4 @@ def _write(found: EvennessStudy, out: Path, words: list[str], theme: Theme) -> N
             files[f"{name}.html"] = page(drawn).encode("utf-8")
     out.mkdir(exist_ok=True)
     for file, content in files.items():
-        write(out / file, content)
+        atomic_write(out / file, content)

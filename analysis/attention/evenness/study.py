@@ -20,13 +20,13 @@ from analysis.attention.micro.segments import Training, TrainingSegments, check_
 from analysis.attention.micro.weights import micro_blocks
 from analysis.query import ModelLoader
 from analysis.segmentation.strategy import Strategy
-from model.causal_lm.forward import Progress
 from model.errors import MicroStepError, TextError
 from model.hub.catalog import find
 from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.model_info import MicroStepInfo, ModelInfo
 from model.hub.wrap_base import SEED, Wrapped, wrap
 from model.micro_step.modeling import MicroStepForCausalLM
+from model.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from analysis.attention.micro.segments import TrainingSegments, readable, readable_starts
 from analysis.attention.micro.weights import SegmentedRow
-from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.single import gather
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.strategy import Segmenter, Strategy
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.examples import TABLE, read_examples
 from data.prepared import Prepared, examples_file, read_prepared
 from data.samples import samples
 from data.training_rows import cut
-from model.causal_lm.forward import Progress, context_length
+from model.causal_lm.forward import context_length
 from model.errors import TextError
 from model.hub.loading import LoadedModel
+from model.progress import Progress
 from model.segmentation.segment import SegmentInputs
 from model.text.document import Document, Message, TextInput
 
@@ -154,11 +154,11 @@ def _of_documents(
     loaded: LoadedModel, texts: Texts, how: TrainingSegments | Strategy, most: int, progress: Progress | None
 ) -> SegmentedTexts:
     """Segment by scores of the model's own base; a target length is solved on all documents together."""
-    rule, given = (how.rule, dict(how.parameters)) if isinstance(how, TrainingSegments) else (how.name, how.parameters)
+    segmenter = Segmenter(how.strategy if isinstance(how, TrainingSegments) else how, most)
     ready = []
     notes: dict[str, None] = {}
     for i, document in enumerate(texts.documents):
-        found = gather(loaded, TextInput(document, texts.chat), rule, given, most, FeatureOptions())
+        found = gather(loaded, TextInput(document, texts.chat), segmenter)
         ready.append(found)
         notes |= dict.fromkeys(found.notes)
         if progress is not None:

@@ -66,8 +66,8 @@ class SegmentOptions:
         """
         from analysis.attention.micro.request import MicroRequest
         from analysis.generation.result import Decoding
-        from analysis.segmentation.features import FeatureOptions
         from analysis.segmentation.strategy import Strategy
+        from model.segmentation.features import FeatureOptions
 
         if self.written and self.strategy is not None:
             raise MicroStepError("give the segments with --strategy or take those that are --written, one of them")

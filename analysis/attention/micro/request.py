@@ -13,15 +13,16 @@ from analysis.attention.micro.weights import SegmentedRow, micro_blocks
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Decoding
 from analysis.query import ModelLoader, RunCost, scoring_cost
-from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.single import gather
-from analysis.segmentation.strategy import Strategy
-from model.causal_lm.forward import Progress, context_length
+from analysis.segmentation.strategy import Segmenter, Strategy
+from model.causal_lm.forward import context_length
 from model.errors import TextError
 from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.micro_step_io import UNTRAINED
 from model.hub.wrap_base import Wrapped, wrap
-from model.segmentation.segment import MAX_LENGTH, segment
+from model.progress import Progress, part
+from model.segmentation.features import FeatureOptions
+from model.segmentation.segment import MAX_LENGTH
 from model.text.document import TextInput
 from model.text.encoding import EncodedText, encode_reply
 
@@ -75,13 +76,13 @@ class MicroRequest:
         ready = wrap(load(self.model))
         most = check_most(self.max_length, ready.facts.max_segment_length)
         cut = self._write if self.written is not None else self._cut
-        encoded, starts, words, notes = cut(ready, most, _part(progress, 0.0, _SHARE_CUT))
+        encoded, starts, words, notes = cut(ready, most, part(progress, 0.0, _SHARE_CUT))
         merged = ready.facts.decoding == "merged"
         if self.written is not None and self.written.lossless is not None:
             merged = not self.written.lossless
         encoded, ids, starts = readable(encoded, starts, context_length(ready.model))
         row, lead = SegmentedRow(ids, starts), len(encoded.prefix)
-        told = _part(progress, _SHARE_CUT, 1.0)
+        told = part(progress, _SHARE_CUT, 1.0)
         blocks = list(micro_blocks(ready.model, [row], merged, most, told))
         if not blocks:
             raise TextError(NOTHING)
@@ -104,14 +105,12 @@ class MicroRequest:
         training = TrainingSegments()
         if self.strategy is None and (recipe := training_of(self.model.name, self.model.revision)) is not None:
             training = recipe.cut
-        rule, given = (training.rule, dict(training.parameters))
-        if self.strategy is not None:
-            rule, given = self.strategy.name, self.strategy.parameters
-        found = gather(ready.loaded, self.text, rule, given, most, self.how, progress)
+        segmenter = Segmenter(self.strategy or training.strategy, most, self.how)
+        found = gather(ready.loaded, self.text, segmenter, progress)
         if self.strategy is None:
             starts, words = training.cut(found.inputs, most)
         else:
-            starts, words = segment(rule, found.inputs, most, **given).starts, self.strategy.title("nats")
+            starts, words = segmenter.segment(found.inputs).starts, self.strategy.title("nats")
         return found.scored.encoded, starts, words, found.notes
 
     def _write(self, ready: Wrapped, most: int, progress: Progress | None) -> _CutText:
@@ -131,7 +130,3 @@ class MicroRequest:
 
 
 _CutText = tuple[EncodedText, NDArray[np.bool_], str, tuple[str, ...]]  # what is read, starts, by which rule, notes
-
-
-def _part(progress: Progress | None, begin: float, end: float) -> Progress | None:
-    return None if progress is None else lambda share: progress(begin + (end - begin) * share)

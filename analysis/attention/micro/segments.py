@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from analysis.score_registry import significant
+from analysis.segmentation.strategy import Strategy
 from data.run_folder import RECIPE, read_run
+from data.segmentation_config import SegmentationConfig
 from data.yaml_config import read_yaml
 from model.errors import MicroStepError
 from model.hub.fetch import fetch, is_cached
@@ -36,6 +38,11 @@ class TrainingSegments:
     parameters: tuple[tuple[str, float], ...] = ()
     target_length: float | None = TARGET
     known: bool = False  # it comes from a recipe; otherwise it is the default
+
+    @property
+    def strategy(self) -> Strategy:
+        """The rule and its parameters, before anything is solved; an error as `Strategy.of`."""
+        return Strategy.of(self.rule, dict(self.parameters))
 
     def cut(self, inputs: SegmentInputs, most: int) -> tuple[NDArray[np.bool_], str]:
         """[N] where segments start, and the rule in words.
@@ -57,17 +64,6 @@ class TrainingSegments:
         return found.starts, f"{self.rule}({settings}){solved}; {origin}"
 
 
-class _Segmentation(BaseModel):
-    """The part of a recipe about segments."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
-    rule: str = "entropy_relative"
-    parameters: dict[str, float] = Field(default={})
-    target_length: float | None = None
-    max_length: int = MAX_LENGTH
-
-
 class Training(BaseModel):
     """A training run according to its recipe; parts that do not matter here are kept unread."""
 
@@ -76,7 +72,7 @@ class Training(BaseModel):
     name: str
     objective: str = "micro_step"
     base: dict[str, Any]
-    segmentation: _Segmentation = _Segmentation()
+    segmentation: SegmentationConfig = SegmentationConfig()
     stages: tuple[dict[str, Any], ...] = ()
     seed: int = 0
 

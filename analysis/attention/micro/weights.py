@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.causal_lm.finite import check_states
-from model.causal_lm.forward import Progress, check_readable
+from model.causal_lm.forward import check_readable
 from model.micro_step.macro_inputs import read_segments
 from model.micro_step.micro_decoder import MicroDecoder
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.segment_layout import layout
+from model.progress import Progress
 
 Floats = NDArray[np.float32]
 BATCH_TOKENS = 2048  # in rows that the base reads together, including padding

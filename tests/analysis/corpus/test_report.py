@@ -13,11 +13,10 @@ from analysis.corpus.transfer import shared_text, transfer
 from analysis.intervals import Units
 from analysis.segmentation.comparison import store_bench
 from analysis.segmentation.corpus_view import StoreSides
-from analysis.segmentation.features import FeatureOptions
 from analysis.segmentation.metrics import agreement, statistics
 from analysis.segmentation.request import CutRequest
 from analysis.segmentation.segmented_text import MemoCache, agree, cuts
-from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.strategy import Segmenter, Strategy
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.rule_inputs import CorpusSource, continuation
@@ -25,7 +24,7 @@ from data.corpus.scoring import score_corpus
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec, load
 from model.scoring.token_scores import score
-from model.segmentation.segment import MAX_LENGTH, SegmentInputs, segment
+from model.segmentation.segment import SegmentInputs, segment
 from model.text.document import Document, TextInput
 from model.text.encoding import encode
 from tests.support.command import call
@@ -255,7 +254,7 @@ def test_transfer_of_one_document_is_as_the_page_has_it(sources):
     (found,) = transfer(a, [cut_corpus(a, candidate)], b, [cut_corpus(b, candidate)])
     sides = [StoreSides.read(source.store.path).shown(0) for source in (a, b)]
     strategy = Strategy.of("entropy", {"threshold": 2.5})
-    one, between = agree(*cuts(sides, [strategy], MAX_LENGTH, FeatureOptions(), MemoCache()))
+    one, between = agree(*cuts(sides, [Segmenter(strategy)], MemoCache()))
     for name in ("precision", "recall", "f1", "window_diff", "pk"):
         assert getattr(found, name).mean == pytest.approx(getattr(one, name)), name
     assert found.characters == len(TEXTS[3]) and found.rows == 1 and between == "characters"

@@ -9,17 +9,22 @@ import pytest
 from analysis.corpus.history import history, history_table
 from analysis.corpus.report import report, strategies_for
 from analysis.corpus.study import TABLES
+from analysis.segmentation.single import gather
+from analysis.segmentation.strategy import Segmenter, Strategy
 from data.corpus.documents import CorpusEntry, CorpusSpec, open_corpus
 from data.corpus.features import COMPLETE, FOLDER, FeatureSpec, compute_features, gathers, read_gathered
 from data.corpus.options import CorpusOptions
 from data.corpus.rule_inputs import CorpusSource, with_gathered
 from data.corpus.scoring import score_corpus
+from data.corpus.store import open_store
 from data.corpus.windows import TokenizeOptions, character_windows, pieces
 from model.errors import ExportError, MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from model.scoring.limited_history import limited_history
 from model.segmentation.attention_features import attention_shares, router_turns
-from model.text.document import Document
+from model.segmentation.features import Feature
+from model.segmentation.segment import segment
+from model.text.document import Document, TextInput
 from tests.support.tiny import BOS, CORPUS
 
 pytestmark = pytest.mark.slow
@@ -107,9 +112,9 @@ def test_a_conversation_has_no_windows_of_characters(loaded, tmp_path):
 
 def test_what_is_gathered_is_what_the_model_gives_for_each_row(loaded, store):
     model = loaded["other"].model
-    attention = compute_features(lambda: loaded["other"], store, FeatureSpec("attention", every=2, width=3))
-    hidden = compute_features(lambda: loaded["other"], store, FeatureSpec("hidden", layer=1))
-    strided = FeatureSpec("window", every=3, window=4, method="strided", stride=2)
+    attention = compute_features(lambda: loaded["other"], store, FeatureSpec(Feature("attention", width=3), every=2))
+    hidden = compute_features(lambda: loaded["other"], store, FeatureSpec(Feature("hidden", layer=1)))
+    strided = FeatureSpec(Feature("window", window=4, method="strided", stride=2), every=3)
     window = compute_features(lambda: loaded["other"], store, strided)
     rows = list(store.rows())
     for found, every in ((attention, 2), (hidden, 1), (window, 3)):
@@ -130,7 +135,7 @@ def test_what_is_gathered_is_what_the_model_gives_for_each_row(loaded, store):
 
 def test_gathering_begins_where_a_window_is_a_limit_and_goes_on_where_it_stopped(loaded, store, monkeypatch):
     monkeypatch.setattr("data.corpus.features.PART_TOKENS", 100)
-    what = FeatureSpec("window", window=3, method="exact", begin=6)
+    what = FeatureSpec(Feature("window", window=3, method="exact"), begin=6)
     found = compute_features(lambda: loaded["other"], store, what)
     for k, row in enumerate(store.rows()):
         mine = found.values["limited_entropy"][slice(*found.offsets[k : k + 2])]
@@ -152,11 +157,11 @@ def test_gathering_begins_where_a_window_is_a_limit_and_goes_on_where_it_stopped
 
 def test_mistakes_in_gathering(loaded, store):
     with pytest.raises(ExportError, match="scored by another model or precision: revision"):
-        compute_features(lambda: loaded["base"], store, FeatureSpec("hidden"))
+        compute_features(lambda: loaded["base"], store, FeatureSpec(Feature("hidden")))
     assert gathers(store) == [] and not (store.path / FOLDER).exists()
-    with pytest.raises(MicroStepError, match="can be gathered, not 'scores'"):
-        FeatureSpec("scores")
-    compute_features(lambda: loaded["other"], store, FeatureSpec("hidden", layer=1))
+    with pytest.raises(MicroStepError, match="'scores' is no feature"):
+        Feature("scores")
+    compute_features(lambda: loaded["other"], store, FeatureSpec(Feature("hidden", layer=1)))
     source = CorpusSource.read(store)
     assert source.ready("router", {})[1] == {"layer": 1}
     with pytest.raises(MicroStepError, match="router needs hidden of layer 2, which was not gathered"):
@@ -164,7 +169,7 @@ def test_mistakes_in_gathering(loaded, store):
 
 
 def test_a_report_compares_what_was_gathered_for_some_rows_on_those_rows(loaded, store):
-    compute_features(lambda: loaded["other"], store, FeatureSpec("attention", every=2))
+    compute_features(lambda: loaded["other"], store, FeatureSpec(Feature("attention"), every=2))
     source = CorpusSource.read(store)
     assert {"attention_mass", "attention_sparsity"} <= set(source.rules())
     found = report(source, strategies_for(source, ["entropy", "attention_sparsity"], target=1.5))
@@ -181,22 +186,46 @@ def test_a_report_compares_what_was_gathered_for_some_rows_on_those_rows(loaded,
     np.testing.assert_array_equal(sub.inputs.entropy, source.tokens.rows.entropy[np.repeat(part.cut.known, lengths)])
 
 
+def test_refined_works_on_a_store_of_a_trained_micro_step_model_and_on_no_other(loaded, store, data, tmp_path, call):
+    with pytest.raises(MicroStepError, match="trained micro_step model"):
+        CorpusSource.read(store).ready("refined", {})
+    with pytest.raises(MicroStepError, match="trained micro_step model"):
+        compute_features(lambda: loaded["other"], store, FeatureSpec(Feature("micro_step")))
+    micro = load(ModelSpec("micro-step-tiny"))
+    score_corpus(lambda: micro, open_corpus(CorpusSpec(str(data))), tmp_path / "micro", CorpusOptions())
+    with pytest.raises(MicroStepError, match="corpus-gather"):
+        CorpusSource.read(open_store(tmp_path / "micro")).ready("refined", {})
+    assert call("corpus-gather", tmp_path / "micro", "--model", "micro-step-tiny", "--strategy", "refined")[0] == 0
+    source = CorpusSource.read(open_store(tmp_path / "micro"))
+    tokens, parameters = source.ready("refined", {"tau": 0.3})
+    found = segment("refined", tokens.inputs, 4, **parameters)
+    row = list(source.store.rows())[-1]
+    text = TextInput.plain(TEXTS[-1])
+    alone = gather(micro, text, Segmenter(Strategy.of("refined", parameters)))
+    np.testing.assert_array_equal(found.starts[-len(row.ids) :], segment("refined", alone.inputs, 4, tau=0.3).starts)
+    report_words = ["corpus-report", tmp_path / "micro", "--strategy", "refined", "--out", tmp_path / "r.csv"]
+    assert call(*report_words)[0] == 0
+    assert set(pd.read_csv(tmp_path / "r.csv")["strategy"]) == {"refined"}
+
+
 # --- limited history
 
 
 def test_history_is_judged_on_the_same_tokens_and_without_a_limit_differs_in_nothing(loaded, store):
     for window in (2, 6, 400):
-        compute_features(lambda: loaded["other"], store, FeatureSpec("window", window=window, begin=6))
+        compute_features(lambda: loaded["other"], store, FeatureSpec(Feature("window", window=window), begin=6))
     source = CorpusSource.read(store)
     points = history(source, [1.5])
-    assert [point.spec.window for point in points] == [2, 6, 400]
+    assert [point.spec.feature.window for point in points] == [2, 6, 400]
     assert len({point.tokens for point in points}) == 1
     assert points[0].tokens == np.maximum(np.diff(source.tokens.rows.offsets) - 6, 0).sum()
     narrow, _, whole = points
     assert abs(whole.excess.mean) < 1e-5 and whole.correlation.mean == pytest.approx(1)
     # a token whose entropy is the solved threshold itself may fall on its other side by rounding
     assert whole.boundaries[0].f1.mean > 0.995 > narrow.boundaries[0].f1.mean
-    found = with_gathered(source.tokens, next(each for each in source.gathered if each.spec.window == 2), begin=6)
+    found = with_gathered(
+        source.tokens, next(each for each in source.gathered if each.spec.feature.window == 2), begin=6
+    )
     x, y = (getattr(found.inputs, name).astype(float) for name in ("entropy", "limited_entropy"))
     assert narrow.excess.mean == pytest.approx((y - x).mean())
     assert narrow.distance.mean == pytest.approx(np.abs(y - x).mean())

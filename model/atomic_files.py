@@ -1,0 +1,81 @@
+"""Writing files that are there whole or not at all, even after a power cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from model.errors import ExportError
+
+
+def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
+    """Write a file beside its place as *.part, push it to the disk, and move it there.
+
+    Args:
+        path: of the file; its folder is there.
+        content: all of it.
+        hint: what the message of a failure ends with.
+
+    Raises:
+        ExportError: it cannot be written; what was there before stays.
+    """
+    part = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        flush_entry(path.parent)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror}{'; ' if hint else ''}{hint}") from error
+
+
+def append(path: Path, content: bytes, size: int | None, stays: str) -> None:
+    """Put bytes at the end of a file, behind its first `size` bytes if these are said, and push them to the disk.
+
+    Raises:
+        ExportError: it cannot be written; the message ends with what stays.
+    """
+    try:
+        with path.open("ab") as file:
+            if size is not None:
+                file.truncate(size)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written ({error.strerror}); {stays}") from error
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """A file of values that people can read."""
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def flush_folder(folder: Path) -> None:
+    """Push every file of a folder to the disk, so that a power cut after its renaming finds them complete."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    flush_entry(folder)
+
+
+def flush_entry(folder: Path) -> None:
+    """Push the names that a folder holds to the disk, after a file in it was renamed."""
+    if os.name != "posix":  # Windows cannot open a directory, and needs no flush of one
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,237 @@
+"""What some rules need beyond the scores: a limited history, attention, hidden states, a micro decoder's confidence.
+
+`FEATURES` stands beside `RULES`, under the names that `Rule.needs` holds. Each entry says which fields of
+`SegmentInputs` it fills, how they are computed, what that costs, and under which name they are kept beside a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from model.errors import MicroStepError
+from model.segmentation.segment import MAX_LENGTH, find_rule
+
+if TYPE_CHECKING:  # they bring torch, which the registry does without
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+    from model.micro_step.modeling import MicroStepForCausalLM
+    from model.progress import Progress
+    from model.scoring.limited_history import Method
+
+Fields = dict[str, Any]  # fields of SegmentInputs: arrays [N] or [N, W], and the numbers that they were computed with
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """How what a rule needs beyond the scores is computed, where that is no parameter of the rule."""
+
+    layers: tuple[int, ...] | None = None  # of the attention rules; None: all
+    heads: tuple[int, ...] | None = None
+    history: Method = "exact"  # of limited_history
+    stride: int = 16
+    prompt_apart: bool | None = None  # each prompt token its own segment; None: where a chat holds an answer
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One entry of `FEATURES` with its settings; those that it does not have keep their defaults.
+
+    Raises:
+        MicroStepError: there is no such entry, or the window is empty.
+    """
+
+    need: str  # a name in FEATURES
+    window: int = 32  # of a limited history, tokens
+    method: Method = "exact"  # of a limited history
+    stride: int = 16  # of a strided one
+    layer: int = 2  # of the hidden states
+    width: int = MAX_LENGTH  # of the attention: the most tokens before that a share is given for
+    layers: tuple[int, ...] | None = None  # of the attention; None: all
+    heads: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.need not in FEATURES:
+            raise MicroStepError(f"{self.need!r} is no feature of a model; use one of {', '.join(FEATURES)}")
+        if self.window < 1:
+            raise MicroStepError(f"a window must be of at least 1 token, got {self.window}")
+
+    @property
+    def kind(self) -> FeatureKind:
+        """The entry of the registry."""
+        return FEATURES[self.need]
+
+    @property
+    def passes(self) -> float:
+        """How often every token is read, about."""
+        return self.kind.passes(self)
+
+    @property
+    def name(self) -> str:
+        """What it is called in a store: a part of a folder's name."""
+        return self.kind.name(self)
+
+    @property
+    def meaning(self) -> str:
+        """A clause for legends and notes."""
+        return self.kind.meaning(self)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The field of SegmentInputs that holds what it was computed with; empty where there is none."""
+        return {} if self.kind.parameter is None else {self.kind.parameter: getattr(self, self.kind.parameter)}
+
+    def compute(
+        self,
+        model: PreTrainedModel,
+        ids: NDArray[np.int64],
+        prefix: Sequence[int] = (),
+        progress: Progress | None = None,
+    ) -> tuple[Fields, str]:
+        """Run a model; `micro_step` needs a trained MicroStepForCausalLM, which the caller checks.
+
+        Args:
+            model: any decoder-only language model.
+            ids: [N] a text's tokens without what the tokenizer puts first.
+            prefix: ids that stand before the text.
+            progress: told the share done; may raise to stop.
+
+        Returns:
+            Fields of SegmentInputs, and what a reader must know of them: "" if nothing.
+
+        Raises:
+            MicroStepError: the model cannot give it, or the text does not fit its context or the memory.
+        """
+        fields, note = self.kind.compute(self, model, ids, prefix, progress)
+        return fields | self.settings, note
+
+
+@dataclass(frozen=True)
+class FeatureKind:
+    """One kind of feature."""
+
+    fields: tuple[str, ...]  # arrays of SegmentInputs that it fills
+    parameter: Literal["window", "layer"] | None  # of the rules, on which it depends
+    passes: Callable[[Feature], float]
+    name: Callable[[Feature], str]
+    meaning: Callable[[Feature], str]
+    compute: Callable[..., tuple[Fields, str]]  # (feature, model, ids, prefix, progress)
+
+
+def features_needed(
+    rule: str, parameters: Mapping[str, float], max_length: int, how: FeatureOptions | None = None
+) -> Feature | None:
+    """What a rule needs beyond the scores; None if nothing.
+
+    Args:
+        rule: a name in `RULES`.
+        parameters: of the rule, all of them; only `window` and `layer` matter here.
+        max_length: M.
+        how: choices that are no parameters of the rule.
+
+    Raises:
+        MicroStepError: there is no such rule.
+    """
+    how = how or FeatureOptions()
+    for need in find_rule(rule).needs & FEATURES.keys():
+        if need == "window":
+            return Feature(need, window=int(parameters["window"]), method=how.history, stride=how.stride)
+        if need == "attention":
+            return Feature(need, width=max_length, layers=how.layers, heads=how.heads)
+        return Feature(need, layer=int(parameters["layer"])) if need == "hidden" else Feature(need)
+    return None
+
+
+def _window(
+    feature: Feature, model: PreTrainedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
+) -> tuple[Fields, str]:
+    from model.scoring.limited_history import limited_history
+
+    found = limited_history(model, ids, feature.window, feature.method, feature.stride, prefix, k=1, progress=progress)
+    return {"limited_entropy": found.scores.entropy}, f"limited history, {found.meaning}"
+
+
+def _attention(
+    feature: Feature, model: PreTrainedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
+) -> tuple[Fields, str]:
+    from model.segmentation.attention_features import attention_shares
+
+    found = attention_shares(model, ids, prefix, feature.layers, feature.heads, feature.width, progress=progress)
+    heads = "all heads" if found.heads is None else f"heads {_listed(found.heads)}"
+    note = f"attention: mean over layers {_listed(found.layers)}, {heads}, first position left out"
+    return {"attention_mass": found.mass, "attention_sparsity": found.sparsity}, note
+
+
+def _hidden(
+    feature: Feature, model: PreTrainedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
+) -> tuple[Fields, str]:
+    from model.segmentation.attention_features import router_turns
+
+    return {"router": router_turns(model, ids, feature.layer, prefix, progress=progress)}, ""
+
+
+def _micro_step(
+    feature: Feature, model: PreTrainedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
+) -> tuple[Fields, str]:
+    from model.segmentation.micro_features import refined_confidences
+
+    found = refined_confidences(cast("MicroStepForCausalLM", model), ids, prefix, progress)
+    return {"micro_confidence": found}, "micro decoder's confidence, from the base's states of the unmerged text"
+
+
+def _window_passes(feature: Feature) -> float:
+    if feature.method == "banded":
+        return 1.0
+    step = 1 if feature.method == "exact" else feature.stride
+    return max(1.0, (feature.window + step - 1) / step)
+
+
+def _window_meaning(feature: Feature) -> str:
+    context = f"exactly {feature.window}" if feature.method == "exact" else f"{feature.window} ({feature.method})"
+    if feature.method == "strided":
+        context = f"{feature.window} to {feature.window + feature.stride - 1}"
+    return f"limited history of {context} tokens"
+
+
+def _window_name(feature: Feature) -> str:
+    how = feature.method if feature.method != "strided" else f"{feature.method}{feature.stride}"
+    return f"window-{feature.window}-{how}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """0-3, or 0, 2, 5."""
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+FEATURES: dict[str, FeatureKind] = {
+    "window": FeatureKind(("limited_entropy",), "window", _window_passes, _window_name, _window_meaning, _window),
+    "attention": FeatureKind(
+        ("attention_mass", "attention_sparsity"),
+        None,
+        lambda _: 2.0,  # the pass, and the rows that are computed again
+        lambda feature: f"attention-{feature.width}",
+        lambda _: "attention: mean over all layers and heads, first position left out",
+        _attention,
+    ),
+    "hidden": FeatureKind(
+        ("router",),
+        "layer",
+        lambda _: 1.0,
+        lambda feature: f"hidden-{feature.layer}",
+        lambda feature: f"hidden states after layer {feature.layer}",
+        _hidden,
+    ),
+    "micro_step": FeatureKind(
+        ("micro_confidence",),
+        None,
+        lambda _: 3.0,  # the base's, and the head for every place in a segment
+        lambda _: "micro-confidence",
+        lambda _: "the micro decoder's confidence, from the base's states of the unmerged text",
+        _micro_step,
+    ),
+}
