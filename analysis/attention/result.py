@@ -308,7 +308,7 @@ def read_sides(request: AttentionRequest, ask: Ask, overviews: bool = True) -> t
         found: Overview | None = None
         if overviews:
             question = OverviewQuery(each, request.pool)
-            (found,) = ask([question], partial(question.run, reading=reading))
+            (found,) = ask([question], _of_reading(question, reading))
             if found is None:
                 return None
             # the reading that the overview is of: an answer that was kept may be of an earlier one of the same text
@@ -322,14 +322,18 @@ def with_rows(looked: AttentionResult, ask: Ask) -> AttentionResult:
     view, sides = looked.view, []
     for of, side in zip(looked.request.readings(), looked.sides, strict=True):
         question = RolloutQuery(of, view.layer) if view.source == "rollout" else LayerQuery(of, view.layer)
-        run: Any = partial(question.run, reading=side.reading)
-        (found,) = ask([cast("Query[Rollout | LayerAttention]", question)], run)
+        (found,) = ask([cast("Query[Rollout | LayerAttention]", question)], _of_reading(question, side.reading))
         if found is not None:
             key = "side", found, side.overview, view.source, view.head, view.level
             make = partial(_with_map, side, found, view)
             side = looked.kept.get(key, make)
         sides.append(side)
     return dataclasses.replace(looked, sides=tuple(sides))
+
+
+def _of_reading(query: OverviewQuery | LayerQuery | RolloutQuery, reading: AttentionPositions) -> Callable[..., Any]:
+    """A run of the query on positions that are known."""
+    return lambda load, progress: query.run(load, progress, reading)
 
 
 def _with_map(side: AttentionSide, found: Rollout | LayerAttention, view: AttentionView) -> AttentionSide:
