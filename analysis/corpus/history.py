@@ -74,7 +74,12 @@ def history_table(points: Sequence[HistoryPoint]) -> pd.DataFrame:
     rows = []
     for point in points:
         spec = point.spec
-        row: dict[str, object] = {"window": spec.feature.window, "how": spec.meaning, "tokens": point.tokens, "unit": "nats"}
+        row: dict[str, object] = {
+            "window": spec.feature.window,
+            "how": spec.meaning,
+            "tokens": point.tokens,
+            "unit": "nats",
+        }
         estimates = {"excess": point.excess, "distance": point.distance, "correlation": point.correlation}
         estimates |= {f"f1_at_{each.target_length:g}": each.f1 for each in point.boundaries}
         for name, estimate in estimates.items():
