@@ -1,6 +1,6 @@
-"""Entry of `python -m analysis`."""
+"""`python -m analysis`: the commands of before `micro-step`, which go on working."""
 
 from model.terminal import start
 
 if __name__ == "__main__":
-    start(f"{__package__}.cli")
+    start("analysis")

@@ -1,25 +1,20 @@
-"""What the commands share: options, as dataclasses that a command spreads into its own, and how they speak.
+"""What the commands of analyses share: the options of a text, and how they speak.
 
-    @commands.command()
-    @spread
-    def score(model: OneModel, text: TextOptions, out: Out = None) -> None: ...
-
-takes `--model`, `--revision`, ..., `--text`, `--text-file`, ..., `--out`. `analysis/cli.py` puts the commands together.
+Those of models and of chat templates are in `model.command_options`, those of figures in `analysis.view`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from model.command_options import Chat, ForceBos, ListOf, TemplateArg, TemplateDate
 from model.errors import MicroStepError, TextError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.terminal import one_line, progress_bar
@@ -28,69 +23,50 @@ from model.text.document import Document, Message, TextInput, read_template_args
 if TYPE_CHECKING:  # they bring torch and pandas, seconds that help and mistakes need not wait for
     import pandas as pd
 
-    from analysis.uncertainty.request import ComparisonQuery
+    from analysis.figures.figure import Figure
+    from analysis.provenance import Provenance
     from model.progress import Progress
 
-Chat = Annotated[bool, typer.Option("--chat", help="Apply each model's own chat template.")]
-ForceBos = Annotated[bool, typer.Option("--force-bos", help="Put BOS first even if the tokenizer does not.")]
-TemplateArg = Annotated[
-    list[str] | None,
-    typer.Option("--template-arg", help="NAME=JSON, an argument of the chat template: enable_thinking=false."),
-]
-TemplateDate = Annotated[
-    str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date; today if not given.")
-]
-Unit = Annotated[Literal["bits", "nats"], typer.Option(help="Unit of entropy and surprisal; the tables name it.")]
-UNIT: Literal["nats"] = "nats"  # of every command unless it is told: strategies and stores are in nats as well
-Theme = Annotated[Literal["light", "dark"], typer.Option(help="Colours of the figure.")]
-Pinned = Annotated[int | None, typer.Option(min=0, help="Character of the text to mark.")]
 Out = Annotated[Path | None, typer.Option(help="File to write; its suffix chooses the format.")]
-FigureOut = Annotated[Path, typer.Option(help="png, svg, pdf, html, csv, parquet, json or zip.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
-Adapter = Annotated[str | None, typer.Option(help="A LoRA adapter: hub id or folder.")]
-Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the weights.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Attention = Annotated[str | None, typer.Option("--attn-implementation", help="sdpa, eager, flash_attention_2, ...")]
-Quantization = Annotated[Literal["none", "8bit", "4bit"], typer.Option(help="Needs bitsandbytes.")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="parameter=value of the strategy; may be repeated. Entropies in nats."),
+]
+MAX_LENGTH_OPTION = typer.Option(min=1, help="M, the most tokens of a segment; 4 unless given.")
+MaxLength = Annotated[int, MAX_LENGTH_OPTION]
+PromptApart = Annotated[
+    bool | None,
+    typer.Option(
+        help="Each token that the assistant did not write is a segment. Default: where a chat template is applied"
+        " to a conversation with an answer."
+    ),
+]
 
 
-def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take dataclasses of options: each of their fields becomes an option of the command itself."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Any]] = {}
-    flat: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        group = hints[name]
-        if not dataclasses.is_dataclass(group) or not isinstance(group, type):
-            flat.append(parameter.replace(annotation=group, kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        groups[name] = group
-        own = get_type_hints(group, include_extras=True)
-        for field in dataclasses.fields(group):
-            default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-            flat.append(
-                inspect.Parameter(
-                    field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=own[field.name]
-                )
-            )
+HistoryMethod = Annotated[
+    Literal["exact", "strided", "banded"], typer.Option(help="How a history is limited, for limited_history.")
+]
+HistoryStride = Annotated[int, typer.Option(min=1, help="For strided histories: a window every so many tokens.")]
+Column = Annotated[str, typer.Option(help="Column of .jsonl and .parquet with the text or conversation.")]
+TargetLengths = Annotated[
+    tuple[float, ...] | None,
+    typer.Option("--target-length", help="Mean lengths of segments to solve for, as 2,3, which is the default."),
+    ListOf(float),
+]
 
-    def run(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
-        command(**given)
 
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
-    return run
+def figure_option(names: Collection[str]) -> Any:
+    """The option that asks a command for a figure instead of its table."""
+    return typer.Option(
+        help=f"Draw {', '.join(names)} instead. --out ends in png, svg, pdf, html, csv, parquet, json or zip."
+    )
 
 
 @dataclass(frozen=True)
 class TextOptions:
     """The text, and how a model reads it."""
 
-    text: Annotated[str | None, typer.Option("--text", help="The text itself.")] = None
+    text: Annotated[str | None, typer.Option("--text", "--prompt", help="The text itself.")] = None
     text_file: Annotated[
         str | None,
         typer.Option("--text-file", "--file", help="A UTF-8 file, a .json conversation, or - for standard input."),
@@ -107,6 +83,29 @@ class TextOptions:
         """Whether there is any text."""
         return self.text is not None or self.text_file is not None
 
+    @classmethod
+    def of(cls, text: TextInput) -> TextOptions:
+        """The options that read this text from the file that `document_file` makes of it."""
+        from analysis.document_file import document_file
+
+        document = text.document
+        name, _ = document_file(document)
+        if not text.chat:
+            return cls(text_file=name, force_bos=text.force_bos)
+        held = () if name.endswith(".txt") else ("tools",)  # a conversation's file holds its tools
+        told = [f"{argument}={value}" for argument, value in document.arguments if argument not in held]
+        return cls(
+            text_file=name, chat=True, force_bos=text.force_bos, template_arg=told or None, template_date=document.date
+        )
+
+    def input(self) -> TextInput:
+        """The document, and how a model reads it.
+
+        Raises:
+            TextError: as `document`.
+        """
+        return TextInput(self.document(), self.chat, self.force_bos)
+
     def document(self) -> Document:
         """The document that the options describe, with the settings of its chat template.
 
@@ -118,14 +117,6 @@ class TextOptions:
         if not self.chat:
             return document
         return document.told(read_template_args(self.template_arg), self.template_date)
-
-    def input(self) -> TextInput:
-        """The document, and how a model reads it.
-
-        Raises:
-            TextError: as `document`.
-        """
-        return TextInput(self.document(), self.chat, self.force_bos)
 
     def _document(self) -> Document:
         from analysis.document_file import read_document
@@ -150,78 +141,6 @@ class TextOptions:
         return Document((*turns, *([Message("assistant", self.answer)] if self.answer is not None else [])))
 
 
-@dataclass(frozen=True)
-class LoadOptions:
-    """How every model is loaded."""
-
-    dtype: Dtype = "auto"
-    device: Device = "auto"
-    attn_implementation: Attention = None
-    quantization: Quantization = "none"
-    trust_remote_code: Trust = False
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer of models that come without one: catalog name, hub id or folder.")
-    ] = None
-
-    def spec(self, name: str, revision: str | None, adapter: str | None) -> ModelSpec:
-        """One model, loaded so."""
-        return ModelSpec(
-            name,
-            revision,
-            adapter,
-            self.dtype,
-            self.device,
-            self.attn_implementation,
-            self.quantization,
-            self.trust_remote_code,
-            self.tokenizer,
-        )
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """One model."""
-
-    model: Annotated[str, typer.Option(help="Catalog name, hub id or folder.")]
-    revision: Revision = None
-    adapter: Adapter = None
-
-    def spec(self, loading: LoadOptions) -> ModelSpec:
-        """As it is to be loaded."""
-        return loading.spec(self.model, self.revision, self.adapter)
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """Two models on one text."""
-
-    a: Annotated[str, typer.Option("--a", "--model-a", help="Model A: catalog name, hub id or folder.")]
-    b: Annotated[str, typer.Option("--b", "--model-b", help="Model B: catalog name, hub id or folder.")]
-    a_revision: Revision = None
-    b_revision: Revision = None
-    a_adapter: Adapter = None
-    b_adapter: Adapter = None
-    new_tokens: Annotated[
-        int, typer.Option("--continue", min=0, help="Let each model continue by up to so many tokens.")
-    ] = 0
-    temperature: Annotated[float, typer.Option(min=0, help="Of sampling; 0 is greedy.")] = 0.0
-    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens of this total probability.")] = 1.0
-    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0
-
-    def request(self, text: TextOptions, loading: LoadOptions) -> ComparisonQuery:
-        """What is asked of them."""
-        from analysis.uncertainty.request import ComparisonQuery
-        from model.scoring.continuation import Sampling
-
-        return ComparisonQuery(
-            loading.spec(self.a, self.a_revision, self.a_adapter),
-            loading.spec(self.b, self.b_revision, self.b_adapter),
-            text.input(),
-            self.new_tokens,
-            Sampling(self.temperature, self.top_p, self.seed),
-        )
-
-
 def need_chat(chat: bool, arguments: list[str] | None, date: str | None) -> None:
     """Raise TextError where a chat template is told something that is not applied."""
     if (arguments or date) and not chat:
@@ -229,11 +148,39 @@ def need_chat(chat: bool, arguments: list[str] | None, date: str | None) -> None
 
 
 def check_table(out: Path | None) -> None:
-    """Refuse, before heavy work, what a table cannot be written to."""
+    """Refuse, before heavy work, a file that no table can be written to."""
     from analysis.export import TABLES, check_out
 
     if out is not None:
         check_out(out, TABLES)
+
+
+def check_output(out: Path | None, figure: str | None, figures: Collection[str]) -> None:
+    """Refuse, before heavy work, a figure that does not exist, and a file that cannot be written.
+
+    Raises:
+        MicroStepError: an unknown figure, or no file for it.
+        ExportError: nothing can be written under this name.
+    """
+    from analysis.export import FIGURE_FORMATS, check_out
+    from analysis.figures.figure import check_figure
+
+    if figure is None:
+        check_table(out)
+        return
+    check_figure(figure, figures)
+    if out is None:
+        raise MicroStepError("--figure needs --out, the file to write")
+    check_out(out, FIGURE_FORMATS)
+
+
+def save_drawn(drawn: Figure, out: Path | None, origin: Provenance) -> None:
+    """Write a figure in the file that `check_output` accepted, and print its name."""
+    from analysis.export import save_figure
+
+    assert out is not None
+    save_figure(drawn, out, origin)
+    print(out)
 
 
 def load_shown(spec: ModelSpec) -> LoadedModel:
@@ -284,3 +231,17 @@ def set_parameters(settings: list[str] | None) -> dict[str, float]:
             raise MicroStepError(f"{name!r} is set twice; set it once")
         found[name] = number
     return found
+
+
+def strategy_word(strategy: str, settings: list[str] | None) -> str:
+    """A strategy as one word, from `--strategy NAME:key=value` or `--strategy NAME --set key=value`.
+
+    Raises:
+        MicroStepError: as `set_parameters`, or a parameter is given in both ways.
+    """
+    rule, colon, own = strategy.partition(":")
+    given = [part.partition("=")[0].strip() for part in own.split(",")] if colon else []
+    for name in set_parameters(settings):
+        if name in given:
+            raise MicroStepError(f"{name!r} is set twice; set it once")
+    return f"{rule}:{','.join([*([own] if own else []), *(settings or ())])}" if own or settings else rule

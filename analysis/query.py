@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from analysis.document_file import document_file
 from analysis.uncertainty.scoring import cost_of, encode_for, fit
-from model.hub.loading import LoadedModel, ModelInfo, ModelSpec
+from model.hub.loading import LoadedModel, ModelSpec
 from model.progress import Progress, part
 from model.text.document import TextInput
 
@@ -83,49 +80,3 @@ def scoring_cost(loaded: LoadedModel, text: TextInput, new_tokens: int = 0, pass
     # a generated token costs a pass over all weights by itself, about as much as ten that are read together
     read = len(encoded) + 10.0 * new_tokens
     return RunCost(tokens, cost_of(loaded, tokens).run, passes * (loaded.facts.parameters * read + attention))
-
-
-def model_words(side: str, spec: ModelSpec, facts: ModelInfo) -> list[str]:
-    """The options that name a model on the command line: `--a NAME --a-revision COMMIT ...`."""
-    words = [f"--{side}", _anywhere(spec.name)]
-    # the hub commit that answered, so that a later run does not take a newer one
-    revision = spec.revision or (facts.revision if facts.source.startswith("hub ") else None)
-    words += [f"--{side}-revision", revision] if revision else []
-    return [*words, *([f"--{side}-adapter", spec.adapter] if spec.adapter else [])]
-
-
-def _anywhere(name: str) -> str:
-    """A folder's name as it is from everywhere on this machine."""
-    return str(Path(name).resolve()) if Path(name).exists() else name
-
-
-def text_words(text: TextInput) -> list[str]:
-    """The options that name the text, as the file that `document_file` makes, and how it is read."""
-    name, _ = document_file(text.document)
-    words = ["--text-file", name, *(["--chat"] if text.chat else []), *(["--force-bos"] if text.force_bos else [])]
-    if text.chat:
-        for argument, value in text.document.arguments:
-            if argument != "tools" or name.endswith(".txt"):  # a conversation's file holds its tools
-                words += ["--template-arg", f"{argument}={value}"]
-        words += ["--template-date", text.document.date] if text.document.date is not None else []
-    return words
-
-
-def apart_words(prompt_apart: bool | None) -> list[str]:
-    """The option that says whether each token of the prompt is a segment; none where that follows from the text."""
-    return [] if prompt_apart is None else ["--prompt-apart" if prompt_apart else "--no-prompt-apart"]
-
-
-def load_words(spec: ModelSpec, facts: Sequence[ModelInfo]) -> list[str]:
-    """The options that say how every model is loaded; "auto" becomes the precision that it came to, if it was one."""
-    came_to = {each.dtype for each in facts}
-    words = ["--dtype", came_to.pop() if spec.dtype == "auto" and len(came_to) == 1 else spec.dtype]
-    words += ["--quantization", spec.quantization] if spec.quantization != "none" else []
-    words += ["--attn-implementation", spec.attn_implementation] if spec.attn_implementation else []
-    words += ["--tokenizer", _anywhere(spec.tokenizer)] if spec.tokenizer else []
-    return [*words, *(["--trust-remote-code"] if spec.trust_remote_code else [])]
-
-
-def command_line(words: Sequence[str]) -> str:
-    """A command of this package as one line for a shell."""
-    return shlex.join(["python", "-m", "analysis", *words])

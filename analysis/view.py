@@ -1,25 +1,38 @@
-"""How results are shown: score, unit, theme, pinned character. Changing a view runs no model."""
+"""How results are shown: score, unit, theme, pinned character. Changing a view runs no model.
+
+A view's fields are the options of the command that draws it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import typer
 
 from analysis.score_registry import SCORES, Score, Unit
 from model.errors import MicroStepError
 
 Theme = Literal["light", "dark"]
+UNIT: Unit = "nats"  # of every command unless it is told another; strategies and stores are in nats, too
+UnitOption = Annotated[Unit, typer.Option(help="Unit of entropy and surprisal.")]
+ThemeOption = Annotated[Theme, typer.Option(help="Colours of the figure.")]
+PinnedOption = Annotated[int | None, typer.Option(min=0, help="Character of the text to mark in the figure.")]
 
 
 @dataclass(frozen=True)
 class View:
     """How a comparison is shown."""
 
-    score: str = "entropy"
-    unit: Unit = "bits"
-    theme: Theme = "light"
-    pinned: int | None = None  # a character of the document's text
-    role: str = "all"
+    score: Annotated[str, typer.Option(help="Score of the figure: entropy, confidence, margin or surprisal.")] = (
+        "entropy"
+    )
+    unit: UnitOption = UNIT
+    theme: ThemeOption = "light"
+    pinned: PinnedOption = None  # a character of the document's text
+    role: Annotated[str, typer.Option(help="Draw only tokens of this role: text, user, assistant, ...; or all.")] = (
+        "all"
+    )
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:

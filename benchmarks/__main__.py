@@ -1,6 +1,6 @@
-"""`python -m benchmarks NAME`."""
+"""`python -m benchmarks`: the commands of before `micro-step`, which go on working."""
 
 from model.terminal import start
 
 if __name__ == "__main__":
-    start(f"{__package__}.cli")
+    start("benchmarks")

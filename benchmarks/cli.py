@@ -1,4 +1,4 @@
-"""The command line of the benchmarks. Torch waits until a benchmark is run."""
+"""`micro-step bench NAME`, for the benchmarks of one function. Torch waits until a benchmark is run."""
 
 from __future__ import annotations
 
@@ -6,38 +6,20 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-import typer
-
-from analysis.options import flatten_options
 from benchmarks import options
-from benchmarks.families import cli as families_cli
 from benchmarks.options import Out
 from benchmarks.report import check_out, show, write
-from benchmarks.speed import cli as speed_cli
-from model.terminal import progress_bar, run
-
-MEASURED: dict[str, tuple[str, type]] = {  # command: the module whose `measure` takes the options
-    "score": ("score", options.ScoreOptions),
-    "segment": ("segment", options.SegmentTimingOptions),
-    "drafts": ("speed.drafts", options.DraftsOptions),
-    "harness": ("harness", options.HarnessOptions),
-    "train-step": ("train_step", options.TrainStepOptions),
-    "train": ("train", options.TrainOptions),
-    "attention": ("attention", options.AttentionOptions),
-}
-
-app = typer.Typer(
-    help="Measure speed and memory beside the alternatives.", no_args_is_help=True, pretty_exceptions_enable=False
-)
+from model.command_options import flatten_options
+from model.terminal import progress_bar
 
 
-def main() -> None:
-    """Run the command line."""
-    run(app)
+def measuring(module: str, kind: type) -> Callable[..., None]:
+    """The command that measures, shows the reports, and writes them.
 
-
-def command(module: str, kind: type) -> Callable[..., None]:
-    """The command that measures, shows the reports, and writes them."""
+    Args:
+        module: of this folder, whose `measure` takes the options.
+        kind: the dataclass of the options, whose docstring is the command's help.
+    """
 
     def measure(given: Any, out: Out = None) -> None:
         check_out(out)
@@ -51,7 +33,10 @@ def command(module: str, kind: type) -> Callable[..., None]:
     return flatten_options(measure)
 
 
-for name, (module, kind) in MEASURED.items():
-    app.command(name)(command(module, kind))
-for each in (speed_cli, families_cli):
-    app.add_typer(each.commands)
+score = measuring("score", options.ScoreOptions)
+segment = measuring("segment", options.SegmentTimingOptions)
+drafts = measuring("speed.drafts", options.DraftsOptions)
+harness = measuring("harness", options.HarnessOptions)
+train_step = measuring("train_step", options.TrainStepOptions)
+train = measuring("train", options.TrainOptions)
+attention = measuring("attention", options.AttentionOptions)

@@ -1,4 +1,4 @@
-"""`python -m data held-out`: the examples that no run on prepared data saw, as a corpus of conversations."""
+"""`micro-step data held-out`: the examples that no run on prepared data saw, as a corpus of conversations."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from typing import Annotated
 
 import typer
 
-commands = typer.Typer()
 
-
-@commands.command("held-out")
 def held_out_command(
-    prepared: Annotated[Path, typer.Argument(help="Folder that `python -m data prepare` or `clean` wrote.")],
+    prepared: Annotated[Path, typer.Argument(help="Folder that `micro-step data prepare` or `clean` wrote.")],
     out: Annotated[Path, typer.Option(help="A .jsonl file: source, number, and the conversation as messages.")],
     references: Annotated[
         bool, typer.Option("--references", help="With the sources' own answers, not those that the base wrote.")
     ] = False,
 ) -> None:
-    """Write the held-out examples, one a line, for `python -m analysis corpus --column messages` and other tools."""
+    """Write the held-out examples, one a line, for `micro-step corpus score --column messages` and other tools."""
     from data.examples import TABLE, read_examples
     from data.prepared import EXAMPLES, examples_file
     from model.atomic_files import atomic_write

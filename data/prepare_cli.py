@@ -1,4 +1,4 @@
-"""`python -m data prepare`: clean a mix, score it under a base, and say what each strategy would give."""
+"""`micro-step data prepare`: clean a mix, score it under a base, and say what each strategy would give."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model.terminal import TemplateArg, TemplateDate, progress_bar
-from model.text.document import read_template_args, template_arguments
-
-commands = typer.Typer()
+from model.command_options import Device, Dtype, Local, TemplateOptions, flatten_options
+from model.terminal import progress_bar
 
 
-@commands.command("prepare")
+@flatten_options
 def prepare_command(
     mix: Annotated[str, typer.Argument(help="Name of a mix, or a YAML file.")],
     model: Annotated[str, typer.Option(help="The base: catalog name, hub id or folder.")],
+    template: TemplateOptions,
     out: Annotated[Path, typer.Option(help="Folder of the prepared data; a begun one is gone on with.")],
-    local: Annotated[Path | None, typer.Option(help="Folder with the sources' files; without it, the hub.")] = None,
+    local: Local = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Examples, after cleaning.")] = None,
     chat: Annotated[bool, typer.Option("--chat/--plain", help="Apply the base's chat template.")] = True,
     max_tokens: Annotated[int, typer.Option(min=2, help="Of an example; the rest is cut.")] = 512,
@@ -28,10 +27,8 @@ def prepare_command(
         int | None, typer.Option(min=1, help="Let the base write the responses, of so many tokens at most.")
     ] = None,
     max_length: Annotated[int, typer.Option(min=1, help="M, the most tokens of a segment, for the table.")] = 4,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    template_arg: TemplateArg = None,
-    template_date: TemplateDate = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, with one model an actor.")] = False,
 ) -> None:
     """Clean a mix, score it under a base (resumable), and show what each strategy would give on the responses."""
@@ -42,10 +39,9 @@ def prepare_command(
     from model.hub.loading import ModelSpec, load
 
     chosen = read_mix(mix)
-    spec = ModelSpec(model, dtype=dtype, device=device)  # type: ignore[arg-type]
+    spec = ModelSpec(model, dtype=dtype, device=device)
     answers = None if distill is None else DistillOptions(max_new_tokens=distill)
-    template = template_arguments(read_template_args(template_arg)) or None
-    options = PrepareOptions(chat, max_tokens, limit, answers, ray, template, template_date)
+    options = PrepareOptions(chat, max_tokens, limit, answers, ray, template.arguments, template.template_date)
     with progress_bar() as tell:
         made = prepare(chosen, model, lambda: load(spec, tell), out, local, options, (), tell)
     table = Table(box=None, pad_edge=False)

@@ -173,7 +173,7 @@ def read_limits(tasks: str) -> dict[str, int | None]:
         MicroStepError: it is written otherwise.
     """
     found: dict[str, int | None] = {}
-    for part in tasks.replace(" ", "").split(","):
+    for part in tasks.replace(",", " ").split():
         name, colon, most = part.partition(":")
         if colon and (not most.isdecimal() or int(most) < 1):
             raise MicroStepError(f"--tasks takes NAME or NAME:N, N documents at most, got {part!r}")

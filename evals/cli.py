@@ -1,4 +1,4 @@
-"""`python -m evals`: run benchmarks, list them, report what they gave. Torch and the harness wait until needed."""
+"""`micro-step eval run`, `report`, `samples` and `list`. Torch and the harness wait until needed."""
 
 from __future__ import annotations
 
@@ -10,27 +10,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from evals.ablation.cli import ablate_command
-from evals.requirements import require_harness
-from model.errors import MicroStepError
-from model.terminal import TemplateArg, TemplateDate, one_line, progress_bar, run
-
-app = typer.Typer(
-    name="python -m evals",
-    help="Benchmarks of any model, the speed-up beside the score.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+from evals.requirements import AllowCodeExecution, require_harness
+from model.command_options import (
+    Device,
+    Dtype,
+    Limit,
+    ListOf,
+    Local,
+    Revision,
+    TemplateOptions,
+    Threads,
+    Tokenizer,
+    flatten_options,
 )
-app.command("ablate")(ablate_command)
+from model.errors import MicroStepError
+from model.terminal import one_line, progress_bar
 
 
-def main() -> None:
-    """Run the command line."""
-    run(app)
-
-
-@app.command("list")
 def list_benchmarks() -> None:
     """The benchmarks that there are."""
     from evals.benchmark import benchmarks
@@ -43,21 +39,24 @@ def list_benchmarks() -> None:
     Console().print(table)
 
 
-@app.command("run")
+@flatten_options
 def run_command(
     model: Annotated[str, typer.Option(help="Catalog name, hub id or folder, of a micro_step or a plain model.")],
     tasks: Annotated[
         str,
         typer.Option(
-            help="Benchmarks with commas between (`python -m evals list`); NAME:N asks for the first N documents."
+            help="Benchmarks with commas between (`micro-step eval list`); NAME:N asks for the first N documents."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the samples; one that was begun is gone on with.")],
+    out: Annotated[Path, typer.Option(help="Output folder. An existing run is resumed.")],
+    template: TemplateOptions,
     confidence: Annotated[
-        str, typer.Option(help="Values of tau with commas between, of a micro_step model; above 1 the base alone.")
-    ] = "0.8",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many documents of each.")] = None,
-    local: Annotated[Path | None, typer.Option(help="Folder with the data sets' files; without it, the hub.")] = None,
+        tuple[float, ...],
+        typer.Option(help="Values of tau of a micro_step model, as 0.3,0.5; above 1 the base alone writes."),
+        ListOf(float, least=0),
+    ] = (0.8,),
+    limit: Limit = None,
+    local: Local = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
     system: Annotated[str | None, typer.Option(help="System prompt, with --chat.")] = None,
     multiturn: Annotated[bool, typer.Option("--multiturn", help="Examples as turns, with --chat.")] = False,
@@ -66,29 +65,23 @@ def run_command(
         int | None, typer.Option(min=1, help="Of an answer, instead of the benchmark's own.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Answers to each document, for pass@10 and pass@100.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy; else top-p .95.")] = 0.0,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Temperature of sampling, with top-p 0.95; 0 is greedy.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
     likelihood: Annotated[
         Literal["own", "base"], typer.Option(help="Log-likelihoods in the model's own segments, or by its base alone.")
     ] = "own",
-    allow_code_execution: Annotated[
-        bool, typer.Option("--allow-code-execution", help="Run the programs that the model writes, in a sandbox.")
-    ] = False,
+    allow_code_execution: AllowCodeExecution = False,
     weak_sandbox: Annotated[
         bool,
         typer.Option("--weak-sandbox", help="Run them under limits alone: the network and your files are in reach."),
     ] = False,
-    template_arg: TemplateArg = None,
-    template_date: TemplateDate = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the weights.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer of a model that comes without one: catalog name, hub id or folder.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    tokenizer: Tokenizer = None,
+    threads: Threads = None,
 ) -> None:
     """Run benchmarks (resumable), each sample kept as its batch is done."""
     from evals.benchmark import find_benchmark, read_limits
@@ -96,7 +89,6 @@ def run_command(
     limits = read_limits(tasks)
     chosen = [find_benchmark(name) for name in limits]
     own = {name: most for name, most in limits.items() if most is not None}
-    taus = _numbers(confidence)
     require_harness()
     import torch
 
@@ -104,7 +96,6 @@ def run_command(
     from evals.report.tables import show
     from evals.run import EvalOptions, evaluate
     from model.hub.loading import ModelSpec, load
-    from model.text.document import read_template_args, template_arguments
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -120,13 +111,13 @@ def run_command(
         seed,
         likelihood,
         ("limits" if weak_sandbox else "full") if allow_code_execution else None,
-        template_arguments(read_template_args(template_arg)) or None,
-        template_date,
+        template.arguments,
+        template.template_date,
     )
     spec = ModelSpec(model, revision=revision, dtype=dtype, device=device, tokenizer=tokenizer)
     try:
         with progress_bar() as tell:
-            evaluate(lambda: load(spec, tell), chosen, taus, out, local, options, tell, own)
+            evaluate(lambda: load(spec, tell), chosen, list(dict.fromkeys(confidence)), out, local, options, tell, own)
     except KeyboardInterrupt:
         print(one_line(f"{out} holds the samples so far; start the same command again to go on"), file=sys.stderr)
         raise
@@ -134,7 +125,7 @@ def run_command(
     print(out)
 
 
-@app.command("report")
+@flatten_options
 def report_command(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders that `run --out` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Write the table: .md, .csv, .html or .tex, by its ending.")] = None,
@@ -144,7 +135,7 @@ def report_command(
     figure_format: Annotated[
         Literal["html", "svg", "png", "pdf"], typer.Option(help="All but html need Chrome on this machine.")
     ] = "svg",
-    tasks: Annotated[str | None, typer.Option(help="Only these benchmarks, with commas between.")] = None,
+    tasks: Annotated[tuple[str, ...] | None, typer.Option(help="Only these benchmarks."), ListOf(str)] = None,
 ) -> None:
     """The table of some runs, with standard errors, and its figures."""
     from evals.benchmark import find_benchmark
@@ -153,11 +144,11 @@ def report_command(
 
     if out is not None and out.suffix not in TABLES:
         raise MicroStepError(f"--out must end in one of {', '.join(TABLES)}, got {out.name}")
-    asked = None if tasks is None else [find_benchmark(name) for name in tasks.replace(" ", "").split(",")]
+    asked = None if tasks is None else [find_benchmark(name) for name in tasks]
     found = report_rows([read_folder(folder, texts=False) for folder in folders])
     found = [row for row in found if asked is None or row.benchmark in asked]
     if not found:
-        raise MicroStepError(f"{' and '.join(map(str, folders))}: there is no sample of {tasks}")
+        raise MicroStepError(f"{' and '.join(map(str, folders))}: there is no sample of {', '.join(tasks or ())}")
     if out is not None:
         write_table(found, out)
         print(out)
@@ -172,7 +163,7 @@ def report_command(
         show(found)
 
 
-@app.command("samples")
+@flatten_options
 def samples_command(
     runs: Annotated[
         list[Path],
@@ -224,13 +215,3 @@ def samples_command(
         print_or_save(sample_tables.token_table(beside, document, answer), out, "a row a token")
     else:
         print_or_save(sample_tables.fact_table(beside, document), out, "a row a fact")
-
-
-def _numbers(given: str) -> list[float]:
-    try:
-        found = list(dict.fromkeys(float(part) for part in given.split(",")))
-    except ValueError:
-        found = []
-    if not found or any(not 0 <= tau < float("inf") for tau in found):
-        raise MicroStepError(f"--confidence takes numbers from 0 on with commas between, got {given!r}")
-    return found

@@ -12,13 +12,14 @@ import pandas as pd
 from analysis.corpus.report import StrategyReport, report, strategies_for
 from analysis.corpus.tables import strategy_table
 from analysis.score_registry import Unit
-from analysis.segmentation.comparison import CutView, store_bench
+from analysis.segmentation.comparison import store_bench
 from analysis.segmentation.corpus_view import StoreSides
 from analysis.segmentation.figures import FIGURES, draw
 from analysis.segmentation.provenance import origin
 from analysis.segmentation.request import CutRequest
 from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.strategy import Strategy
+from analysis.segmentation.view import CutView
 from data.corpus import scoring
 from data.corpus.documents import CorpusSpec, Cut, open_corpus
 from data.corpus.options import CorpusOptions

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from analysis.generation.figures import FIGURES, draw
-from analysis.generation.provenance import GenerationView, origin
+from analysis.generation.provenance import origin
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Decoding, Generation
 from analysis.generation.summary import finding
 from analysis.generation.tables import answer_table, segment_table
+from analysis.generation.view import GenerationView
 from analysis.score_registry import Unit
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result

@@ -24,12 +24,12 @@ from analysis.attribution.figures import FIGURES as ATTRIBUTION_FIGURES
 from analysis.attribution.figures import draw as draw_attribution
 from analysis.attribution.grouping import AttributionUnit
 from analysis.attribution.methods import METHODS, Features
-from analysis.attribution.provenance import AttributionView, ShownAttribution
 from analysis.attribution.provenance import origin as attribution_origin
 from analysis.attribution.request import AttributionRequest, SegmentsQuery, default_target
 from analysis.attribution.summary import finding
 from analysis.attribution.tables import unit_table
 from analysis.attribution.targets import QUANTITIES, Baseline
+from analysis.attribution.view import AttributionView, ShownAttribution
 from analysis.figures.figure import Figure
 from analysis.score_registry import Unit
 from analysis.segmentation.strategy import Segmenter, Strategy

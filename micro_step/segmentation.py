@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from analysis.query import Session
 from analysis.score_registry import Unit, significant
-from analysis.segmentation.comparison import CutView, StrategyComparison, text_bench
+from analysis.segmentation.comparison import StrategyComparison, text_bench
 from analysis.segmentation.figures import FIGURES, draw
 from analysis.segmentation.provenance import origin
 from analysis.segmentation.request import CutRequest
 from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.single import curve_table, finding, segment_table
 from analysis.segmentation.strategy import Segmenter, Strategy, check_rule
+from analysis.segmentation.view import CutView
 from analysis.uncertainty.result import ScoredText
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result

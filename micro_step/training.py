@@ -8,8 +8,9 @@ from pathlib import Path
 from analysis.runs.curves import log_table
 from analysis.runs.figures import FIGURES, draw
 from analysis.runs.log import RunLog, read_log
-from analysis.runs.provenance import RunsView, origin
+from analysis.runs.provenance import origin
 from analysis.runs.tables import remarks
+from analysis.runs.view import RunsView
 from analysis.score_registry import PER_NAT, Unit, significant
 from micro_step.result import Result
 from model.errors import MicroStepError

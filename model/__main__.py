@@ -1,6 +1,6 @@
-"""`python -m model list | fetch | show`."""
+"""`python -m model`: the commands of before `micro-step`, which go on working."""
 
 from model.terminal import start
 
 if __name__ == "__main__":
-    start(f"{__package__}.cli")
+    start("model")

@@ -1,4 +1,4 @@
-"""The command line of the model package. Results go to standard output, progress and errors to standard error.
+"""`micro-step model list`, `fetch` and `show`. Results go to standard output, progress and errors to standard error.
 
 It computes nothing itself; torch and transformers are loaded only by the commands that load a model.
 """
@@ -7,29 +7,21 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from model.command_options import Adapter, LoadOptions, Revision, flatten_options
 from model.hub.catalog import CatalogEntry, catalog, find
 from model.hub.default_pair import default_pair
 from model.hub.sources import BundledSource, HubSource
-from model.terminal import progress_bar, run
+from model.terminal import progress_bar
 
-app = typer.Typer(
-    name="python -m model",
-    help="The models that can be compared: list them, fetch them, look at one.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-
-def main() -> None:
-    """Run the command line."""
-    run(app)
+_NAME = typer.Argument(help="Catalog name, hub id, model folder or .gguf file.")
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")]
+AcceptLicence = Annotated[bool, typer.Option("--accept-licence", help="You have read and accept the model's terms.")]
 
 
 def _source_titles(entry: CatalogEntry) -> list[str]:
@@ -44,9 +36,9 @@ def _source_titles(entry: CatalogEntry) -> list[str]:
     return titles
 
 
-@app.command("list")
+@flatten_options
 def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the models that have a name, their licences, and which are on this machine."""
     from model.hub.fetch import is_cached
@@ -92,14 +84,12 @@ def list_models(
     )
 
 
-@app.command("fetch")
+@flatten_options
 def fetch_model(
-    name: Annotated[str | None, typer.Argument(help="Catalog name, hub id, model folder or .gguf file.")] = None,
+    name: Annotated[str | None, _NAME] = None,
     default: Annotated[bool, typer.Option("--default", help="Fetch the pair that the app opens with.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="You have read and accept the model's terms.")
-    ] = False,
+    revision: Revision = None,
+    accept_licence: AcceptLicence = False,
 ) -> None:
     """Fetch a model if it is not on this machine yet, and print the folder that holds it."""
     from model.hub.fetch import fetch
@@ -119,41 +109,23 @@ def fetch_model(
             print(folder, flush=True)
 
 
-@app.command("show")
+@flatten_options
 def show_model(
-    name: Annotated[str, typer.Argument(help="Catalog name, hub id, model folder or .gguf file.")],
-    tokens: Annotated[int, typer.Option(help="Length of the text for the cost estimate.", min=1)] = 1024,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="LoRA adapter: hub id or folder.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    attn_implementation: Annotated[str | None, typer.Option(help="sdpa, eager, ...")] = None,
-    quantization: Annotated[str, typer.Option(help="none, 8bit or 4bit.")] = "none",
-    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer of a model that comes without one: catalog name, hub id or folder.")
-    ] = None,
-    accept_licence: Annotated[bool, typer.Option("--accept-licence")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
+    name: Annotated[str, _NAME],
+    loading: LoadOptions,
+    tokens: Annotated[int, typer.Option(help="Tokens of the text whose memory is estimated.", min=1)] = 1024,
+    revision: Revision = None,
+    adapter: Adapter = None,
+    accept_licence: AcceptLicence = False,
+    as_json: AsJson = False,
 ) -> None:
     """Load a model and show what it is and what scoring a text of that length takes."""
     from model.causal_lm.device_memory import available_memory
-    from model.hub.loading import ModelSpec, load
+    from model.hub.loading import load
     from model.hub.memory import estimate_memory, tokens_that_fit
 
-    spec = ModelSpec(
-        name,
-        revision,
-        adapter,
-        cast("Any", dtype),  # ModelSpec checks it
-        device,
-        attn_implementation,
-        cast("Any", quantization),
-        trust_remote_code,
-        tokenizer,
-    )
     with progress_bar() as tell:
-        loaded = load(spec, tell, accept_licence)
+        loaded = load(loading.spec(name, revision, adapter), tell, accept_licence)
     cost = estimate_memory(loaded, tokens)
     figures = {
         "tokens": tokens,

@@ -8,8 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -23,27 +22,21 @@ _NOBODY_READS = 141  # 128 + SIGPIPE
 _FAULT = 70  # as sysexits.h calls an internal error of a program
 _STOPPED = "Stopped; nothing was left half-written."
 
-TemplateArg = Annotated[
-    list[str] | None, typer.Option("--template-arg", help="NAME=JSON, an argument of the chat template.")
-]
-TemplateDate = Annotated[str | None, typer.Option(help="YYYY-MM-DD that a chat template writes as the day's date.")]
 
-
-def run(app: typer.Typer) -> None:
-    """Run a command line.
+def start(program: str = "") -> None:
+    """Run the command that `sys.argv` gives; the import of its module is guarded, too.
 
     A user's mistake ends with one line on standard error and the exit code 1 or 2; so does what nobody foresaw, with
     70, and its traceback in a log file. No output is written to whoever stopped reading it.
+
+    Args:
+        program: analysis, model, ... where it was started as `python -m PROGRAM`, with the commands of before.
     """
-    _guarded(lambda: app(standalone_mode=False))  # typer returns the code of an Exit, and turns Ctrl-C into one of 130
+    guarded(lambda: import_module("micro_step.cli").run(program))
 
 
-def start(module: str) -> None:
-    """Import the module that holds a command line, and run its `app`: its import is guarded, too."""
-    _guarded(lambda: import_module(module).app(standalone_mode=False))
-
-
-def _guarded(work: Callable[[], Any]) -> None:
+def guarded(work: Callable[[], Any]) -> None:
+    """Run a command so that every end of it is a clean one: see `start`."""
     threading.excepthook = lambda failed: _tell_fault(failed.exc_value)
     try:
         code = work()
@@ -83,10 +76,8 @@ def _tell_fault(error: BaseException | None) -> None:
 
 def _command() -> str:
     """The command and its options, without what was given for them: a text is nobody else's business."""
-    program, *words = sys.argv
-    name = Path(program).parent.name if Path(program).name == "__main__.py" else Path(program).stem
-    shown = [word.partition("=")[0] for i, word in enumerate(words) if word.startswith("--") or i == 0]
-    return " ".join(["python -m", name, *shown])
+    shown = [word.partition("=")[0] for i, word in enumerate(sys.argv[1:]) if word.startswith("--") or i == 0]
+    return " ".join(["micro-step", *shown])
 
 
 def one_line(message: str) -> str:

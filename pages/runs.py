@@ -11,9 +11,10 @@ from analysis.figures.figure import Figure
 from analysis.runs.discovery import find_runs
 from analysis.runs.figures import draw
 from analysis.runs.log import RunLog
-from analysis.runs.provenance import RunsView, origin
+from analysis.runs.provenance import origin
 from analysis.runs.summary import summarise
 from analysis.runs.tables import remarks, unlike
+from analysis.runs.view import RunsView
 from app.cache import log_cache
 from app.cards import card
 from app.error_net import fragment

@@ -5,11 +5,12 @@ from typing import cast
 
 import streamlit as st
 
-from analysis.segmentation.comparison import CutView, Metric, store_bench, text_bench
+from analysis.segmentation.comparison import store_bench, text_bench
 from analysis.segmentation.corpus_view import from_store
 from analysis.segmentation.request import Answered, CutRequest
 from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.strategy import labels
+from analysis.segmentation.view import CutView, Metric
 from app.error_net import fragment
 from app.escape import escape_markdown
 from app.run_query import ask

@@ -64,7 +64,7 @@ def reader(server: str, browser: Any) -> Iterator[Any]:
 def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, list[str]]]:
-    """Run `python -m analysis` here; gives its exit code, standard output and the lines of standard error."""
+    """Run `micro-step` here; gives its exit code, standard output and the lines of standard error."""
     from tests.support.command import call
 
     def run(*words: object) -> tuple[int, str, list[str]]:

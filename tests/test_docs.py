@@ -1,12 +1,14 @@
 """README and docs: links lead to files, and commands parse."""
 
-import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import typer
+
+from micro_step import cli
+from micro_step.old_commands import translated
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,7 +58,8 @@ def test_command_parses(line, whole):
     """Names of programs, commands and options, required options, and types of values; nothing is run."""
     words = shlex.split(re.sub(r"[][]| \.\.\.", "", line))
     program, rest = (words[2], words[3:]) if words[0] == "python" else ("micro_step", words[1:])
-    command, context = typer.main.get_command(importlib.import_module(f"{program}.cli").app), None
+    rest = translated(program, rest)
+    command, context = typer.main.get_command(cli.command(rest)), None
     while rest and hasattr(command, "resolve_command"):
         context = command.context_class(command, info_name=program, parent=context)
         _, command, rest = command.resolve_command(context, rest)

@@ -1,4 +1,4 @@
-"""`python -m trainer RECIPE`: from named data to a checkpoint that every page opens. Torch waits until it is needed."""
+"""`micro-step train RECIPE`: from named data to a checkpoint that every page opens. Torch waits until it is needed."""
 
 from __future__ import annotations
 
@@ -8,36 +8,24 @@ from typing import Annotated
 
 import typer
 
+from model.command_options import Device, Local
 from model.progress import Tell
-from model.terminal import one_line, progress_bar, run
+from model.terminal import one_line, progress_bar
 from trainer.recipe import Recipe, read_recipe
 
-app = typer.Typer(
-    name="python -m trainer",
-    help="Train a micro_step model, its control or a base from a recipe.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
-
-def main() -> None:
-    """Run the command line."""
-    run(app)
-
-
-@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a recipe of the project.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; by default runs/NAME. A begun one goes on.")
     ] = None,
-    local: Annotated[Path | None, typer.Option(help="Folder with the sources' files; without it, the hub.")] = None,
+    local: Local = None,
     prepared: Annotated[
         Path | None,
-        typer.Option(help="A folder that `python -m data prepare` made; by default runs/prepared/MIX-BASE is."),
+        typer.Option(help="A folder that `micro-step data prepare` made; by default runs/prepared/MIX-BASE is."),
     ] = None,
     states: Annotated[Path | None, typer.Option(help="Of a draft: where the base's states are kept.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     minutes: Annotated[
         float | None,
         typer.Option(min=0.01, help="Of training: as many steps as fit, not the recipe's; a begun run keeps its own."),

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.attribution.methods import METHODS
-from analysis.attribution.provenance import ShownAttribution
 from analysis.attribution.tables import unit_table
 from analysis.attribution.targets import BASELINES
+from analysis.attribution.view import ShownAttribution
 from analysis.figures.figure import Figure, check_figure, safe, visible
 from analysis.figures.static_strip import Page, StillRow, around
 from analysis.figures.theme import BLUE, INK, ORANGE, SOFT, styled

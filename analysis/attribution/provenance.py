@@ -1,83 +1,16 @@
-"""How an attribution is looked at, and where a figure of it comes from. Changing the view runs no model."""
+"""Where a figure of an attribution comes from: what a bundle holds, and the command that draws the figure again."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from functools import cached_property
 
-from analysis.attribution.grouping import AttributionUnit, Grouped, grouped, offered
-from analysis.attribution.methods import METHODS
-from analysis.attribution.request import AttributionRequest, SegmentsQuery
-from analysis.attribution.result import Attribution, UnitSegments
-from analysis.attribution.targets import QUANTITIES, AttributionTarget
+from analysis.attribution.options import AttributionOptions, AttributionViewOptions
+from analysis.attribution.view import ShownAttribution
 from analysis.document_file import document_file
+from analysis.options import TextOptions
 from analysis.provenance import Provenance, plain_values
-from analysis.query import apart_words, command_line, load_words, model_words, text_words
-from analysis.score_registry import PER_NAT, Unit
-from analysis.view import Theme
-from model.errors import MicroStepError
-from model.short_repr import ShortRepr
-
-
-@dataclass(frozen=True)
-class AttributionView:
-    """How it is looked at."""
-
-    unit: AttributionUnit = "tokens"
-    information: Unit = "bits"  # of entropy, surprisal and KL
-    theme: Theme = "light"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ShownAttribution(ShortRepr):
-    """An attribution under a view; with the segments of a strategy, where they were asked for."""
-
-    request: AttributionRequest
-    found: Attribution
-    view: AttributionView = AttributionView()
-    asked: SegmentsQuery | None = None
-    segments: UnitSegments | None = None
-
-    def __post_init__(self) -> None:
-        if self.view.unit not in self.units:
-            why = "what was moved are words" if self.request.moved == "words" else "there is no strategy"
-            raise MicroStepError(f"no sums over {self.view.unit}: {why}; use one of {', '.join(self.units)}")
-
-    @property
-    def quantity(self) -> AttributionTarget:
-        """What is attributed."""
-        return QUANTITIES[self.request.quantity]
-
-    @property
-    def units(self) -> tuple[AttributionUnit, ...]:
-        """The units that it can be summed over."""
-        starts = None if self.segments is None else self.segments.starts
-        return offered(self.found.encoded, self.found.feature, starts)
-
-    @property
-    def scale(self) -> float:
-        """From nats to what is shown."""
-        return PER_NAT[self.view.information] if self.quantity.information else 1.0
-
-    @property
-    def unit(self) -> str:
-        """In what numbers are shown."""
-        return self.view.information if self.quantity.information else self.quantity.unit
-
-    @cached_property
-    def groups(self) -> Grouped:
-        """The values by unit."""
-        starts = None if self.segments is None else self.segments.starts
-        return grouped(self.found.encoded, self.found.values, self.view.unit, self.found.batches, starts)
-
-    @property
-    def what(self) -> str:
-        """What is attributed, and how, in words."""
-        names = " and ".join(facts.name for facts in self.found.facts)
-        method = METHODS[self.request.method].title
-        title = self.quantity.title[0].upper() + self.quantity.title[1:]
-        return f"{title} of {names} at token {self.found.target}, by {method}"
+from analysis.segmentation.options import SegmentsOptions
+from model.command_options import LoadOptions, ModelsOptions, figure_command
 
 
 def origin(shown: ShownAttribution) -> Provenance:
@@ -86,7 +19,17 @@ def origin(shown: ShownAttribution) -> Provenance:
     asked = plain_values(request)
     asked["strategy"] = None if shown.asked is None else str(shown.asked.segmenter.strategy)
     return Provenance(
-        command=lambda figure, out: command(figure, shown, out),
+        command=figure_command(
+            "attribute",
+            ModelsOptions.of(
+                [(key, spec, facts) for (key, spec), facts in zip(request.models, found.facts, strict=True)]
+            ),
+            TextOptions.of(request.text),
+            LoadOptions.of(request.models[0][1], found.facts),
+            AttributionOptions.of(request),
+            SegmentsOptions() if shown.asked is None else SegmentsOptions.of(shown.asked.segmenter),
+            AttributionViewOptions.of(shown.view),
+        ),
         request=asked,
         view=dataclasses.asdict(shown.view),
         models={key.lower(): facts for (key, _), facts in zip(request.models, found.facts, strict=True)},
@@ -94,26 +37,3 @@ def origin(shown: ShownAttribution) -> Provenance:
         files=dict([document_file(request.text.document)]),
         read={request.models[0][0].lower(): found.encoded.text},
     )
-
-
-def command(figure: str, shown: ShownAttribution, out: str) -> str:
-    """The command line that makes the same figure, in a folder that holds the origin's files."""
-    request, view, found = shown.request, shown.view, shown.found
-    words = ["attribution-figure", figure]
-    for (key, spec), facts in zip(request.models, found.facts, strict=True):
-        words += model_words(key.lower(), spec, facts)
-    words += text_words(request.text)
-    words += load_words(request.models[0][1], found.facts)
-    words += ["--quantity", request.quantity, "--at", str(request.at), "--method", request.method]
-    words += ["--baseline", request.baseline]
-    words += ["--features", request.features] if request.features is not None else []
-    if shown.asked is not None:
-        words += [
-            "--strategy",
-            str(shown.asked.segmenter.strategy),
-            "--max-length",
-            str(shown.asked.segmenter.max_length),
-        ]
-        words += apart_words(shown.asked.segmenter.features.prompt_apart)
-    words += ["--unit", view.unit, "--information", view.information, "--theme", view.theme]
-    return command_line([*words, "--out", out])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.attribution.faithfulness import ROWS
-from analysis.attribution.provenance import ShownAttribution
+from analysis.attribution.view import ShownAttribution
 from analysis.score_registry import significant
 
 

@@ -1,4 +1,4 @@
-"""`python -m analysis corpus-change`: mean scores of two models on one corpus, and what changed between them."""
+"""`micro-step corpus change`: mean scores of two models on one corpus, and what changed between them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import typer
 
 from analysis.options import Out, check_table, print_notes, print_or_save
 
-commands = typer.Typer()
 
-
-@commands.command("corpus-change")
 def change_command(
     store: Annotated[Path, typer.Argument(help="Store of model A, for instance the base.")],
     against: Annotated[Path, typer.Argument(help="Store of the same corpus under model B, with the same tokenizer.")],

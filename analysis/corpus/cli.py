@@ -1,4 +1,4 @@
-"""`python -m analysis corpus`: score a corpus once into a store, and report on it. Torch waits until it is needed."""
+"""`micro-step corpus score`: score a corpus once into a store, and report on it. Torch waits until it is needed."""
 
 from __future__ import annotations
 
@@ -11,31 +11,14 @@ from typing import Annotated
 
 import typer
 
-from analysis.corpus.change_cli import commands as change_commands
 from analysis.corpus.report_cli import StrategyOptions, show_strategies
-from analysis.corpus.report_cli import commands as report_commands
-from analysis.corpus.study_cli import commands as study_commands
-from analysis.options import (
-    Chat,
-    ForceBos,
-    LoadOptions,
-    ModelOptions,
-    TemplateArg,
-    TemplateDate,
-    flatten_options,
-    need_chat,
-    print_notes,
-)
+from analysis.options import Column, need_chat, print_notes
 from data.corpus.documents import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from data.corpus.store import CorpusStore
+from model.command_options import Chat, ForceBos, LoadOptions, ModelOptions, TemplateOptions, flatten_options
 from model.hub.loading import load
 from model.terminal import one_line, progress_bar
-from model.text.document import read_template_args, template_arguments
-
-commands = typer.Typer()
-for each in (report_commands, change_commands, study_commands):
-    commands.add_typer(each)
 
 
 @dataclass(frozen=True)
@@ -43,7 +26,7 @@ class DataOptions:
     """The corpus."""
 
     data: Annotated[str, typer.Option(help="A .txt, .jsonl (also .gz) or .parquet file, or a data set's hub id.")]
-    column: Annotated[str, typer.Option(help="Holds the text or conversation; for all but .txt.")] = "text"
+    column: Column = "text"
     documents: Annotated[Cut, typer.Option(help="What is a document of a .txt file.")] = "file"
     subset: Annotated[str | None, typer.Option(help="Configuration of a hub data set.")] = None
     split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train"
@@ -75,18 +58,16 @@ class ScoringOptions:
     shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a shard.")] = SHARD_TOKENS
     chat: Chat = False
     force_bos: ForceBos = False
-    template_arg: TemplateArg = None
-    template_date: TemplateDate = None
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, or with Ray on this machine.")] = False
 
-    def options(self) -> CorpusOptions:
+    def options(self, template: TemplateOptions) -> CorpusOptions:
         """As `score_corpus` takes them."""
-        need_chat(self.chat, self.template_arg, self.template_date)
+        need_chat(self.chat, template.template_arg, template.template_date)
         return CorpusOptions(
             self.chat,
             self.force_bos,
-            template_arguments(read_template_args(self.template_arg)) or None,
-            self.template_date,
+            template.arguments,
+            template.template_date,
             self.windows,
             self.window_characters,
             self.max_tokens_per_document,
@@ -96,13 +77,13 @@ class ScoringOptions:
         )
 
 
-@commands.command("corpus")
 @flatten_options
 def corpus_command(
     model: ModelOptions,
     data: DataOptions,
-    out: Annotated[Path, typer.Option(help="Folder of the store; one that was begun is gone on with.")],
+    out: Annotated[Path, typer.Option(help="Folder of the store. An existing one is resumed.")],
     scoring: ScoringOptions,
+    template: TemplateOptions,
     loading: LoadOptions,
     judging: StrategyOptions,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Report on the strategies at the end.")] = True,
@@ -119,7 +100,7 @@ def corpus_command(
     try:
         with progress_bar() as tell:
             interval = 0.2 if sys.stderr.isatty() else 10.0  # a bar, or lines of a log
-            store = score(lambda: load(spec, tell), corpus, out, scoring.options(), tell, interval)
+            store = score(lambda: load(spec, tell), corpus, out, scoring.options(template), tell, interval)
     except KeyboardInterrupt:
         print(one_line(f"{out} holds what was scored so far; start the same command again to go on"), file=sys.stderr)
         raise

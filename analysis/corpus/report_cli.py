@@ -1,4 +1,4 @@
-"""`python -m analysis corpus-report` and `corpus-gather`: judge strategies on a store; compute what some need first."""
+"""`micro-step corpus report` and `corpus gather`: judge strategies on a store; compute what some need first."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from analysis.options import (
-    LoadOptions,
-    ModelOptions,
+    HistoryMethod,
+    HistoryStride,
+    MaxLength,
     Out,
+    Settings,
+    TargetLengths,
     check_table,
-    flatten_options,
     print_notes,
     print_or_save,
     set_parameters,
 )
+from model.command_options import LoadOptions, ModelOptions, flatten_options
 from model.errors import MicroStepError
 from model.hub.loading import load
 from model.segmentation.features import FEATURES
@@ -34,7 +37,6 @@ if TYPE_CHECKING:  # they bring pandas and pyarrow
     from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import CorpusStore
 
-commands = typer.Typer()
 TARGETS = (2.0, 3.0)
 _FURTHER = [name for name, rule in RULES.items() if rule.needs & FEATURES.keys()]
 Table = Literal["strategies", "pairs", "lengths", "curves", "transfer", "history"]
@@ -48,14 +50,9 @@ class StrategyOptions:
         list[str] | None,
         typer.Option(help="May be repeated; by default all that the store has what they need for."),
     ] = None
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="parameter=value, for each strategy that has it; may be repeated."),
-    ] = None
-    target_length: Annotated[
-        list[float] | None, typer.Option(help="Mean tokens a segment to solve for; may be repeated. Default: 2 and 3.")
-    ] = None
-    max_length: Annotated[int, typer.Option(min=1, help="The most tokens that a segment has.")] = MAX_LENGTH
+    settings: Settings = None
+    target_length: TargetLengths = None
+    max_length: MaxLength = MAX_LENGTH
 
     @property
     def targets(self) -> tuple[float, ...]:
@@ -76,7 +73,6 @@ class StrategyOptions:
         return set_parameters(self.settings)
 
 
-@commands.command("corpus-report")
 @flatten_options
 def report_command(
     store: Annotated[Path, typer.Argument(help="Folder of a store of scores.")],
@@ -109,7 +105,6 @@ def report_command(
     print_or_save(found if out is not None else brief(found), out, _caption(source, other, chosen))
 
 
-@commands.command("corpus-gather")
 @flatten_options
 def gather_command(
     store: Annotated[Path, typer.Argument(help="Folder of a store of scores of the same model.")],
@@ -119,13 +114,13 @@ def gather_command(
         typer.Option(help=f"{', '.join(_FURTHER)}; may be repeated."),
     ],
     loading: LoadOptions,
-    every: Annotated[int, typer.Option(min=1, help="Only every so manieth row of the store.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Only every n-th row of the store.")] = 1,
     window: Annotated[int, typer.Option(min=1, help="For limited_history: tokens of history.")] = 32,
-    history_method: Annotated[Literal["exact", "strided", "banded"], typer.Option(help="How it is limited.")] = "exact",
-    history_stride: Annotated[int, typer.Option(min=1, help="For strided: a window every so many tokens.")] = 16,
+    history_method: HistoryMethod = "exact",
+    history_stride: HistoryStride = 16,
     begin: Annotated[int, typer.Option(min=0, help="For limited_history: only tokens with so many before them.")] = 0,
     layer: Annotated[int, typer.Option(min=0, help="For router: after how many layers.")] = 2,
-    max_length: Annotated[int, typer.Option(min=2, help="For attention_mass: the most tokens a segment.")] = MAX_LENGTH,
+    max_length: MaxLength = MAX_LENGTH,
 ) -> None:
     """Compute what strategies need beyond the scores, and keep it in the store. Stopped, it goes on."""
     from data.corpus.features import FeatureSpec, compute_features
@@ -154,7 +149,7 @@ def show_strategies(store: CorpusStore, judging: StrategyOptions, settings: Mapp
     print_or_save(
         brief(_table(source, None, "strategies", judging, settings)), None, _caption(source, None, "strategies")
     )
-    more = f"python -m analysis corpus-report {store.path} --table curves"
+    more = f"micro-step corpus report {store.path} --table curves"
     print_notes("", (f"the curves, lengths and pairs: {more}, lengths or pairs",))
 
 

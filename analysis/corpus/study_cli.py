@@ -1,4 +1,4 @@
-"""`python -m analysis corpus-study`: the strategies on several corpora under two models, from data files to tables."""
+"""`micro-step corpus study`: the strategies on several corpora under two models, from data files to tables."""
 
 from __future__ import annotations
 
@@ -10,41 +10,37 @@ from typing import Annotated
 
 import typer
 
-from analysis.options import LoadOptions, flatten_options
+from analysis.options import Column, MaxLength, TargetLengths
 from data.corpus.documents import CorpusSpec, open_corpus
-from model.errors import MicroStepError
+from model.command_options import ListOf, LoadOptions, PairOptions, flatten_options
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.progress import Tell
 from model.segmentation.segment import MAX_LENGTH, check_max_length
 from model.terminal import progress_bar
 
-commands = typer.Typer()
 
-
-@commands.command("corpus-study")
 @flatten_options
 def study_command(
     data: Annotated[list[str], typer.Option(help="A corpus: file or hub id; repeat it for more.")],
-    model: Annotated[list[str], typer.Option(help="Catalog name, hub id or folder; give two.")],
-    out: Annotated[Path, typer.Option(help="Folder for stores and tables; one that was begun is gone on with.")],
+    pair: PairOptions,
+    out: Annotated[Path, typer.Option(help="Folder of stores and tables. An existing one is resumed.")],
     loading: LoadOptions,
-    column: Annotated[str, typer.Option(help="Holds the text; for all but .txt.")] = "text",
+    column: Column = "text",
     limit_tokens: Annotated[int, typer.Option(min=1, help="Of each corpus.")] = 100_000,
     window_characters: Annotated[int, typer.Option(min=1, help="Of the windows that documents are cut into.")] = 2500,
     every: Annotated[int, typer.Option(min=1, help="Window in which further runs are made.")] = 10,
     history_window: Annotated[
-        list[int] | None, typer.Option(min=1, help="w of the limited histories; may be repeated. Default: 4 to 256.")
+        tuple[int, ...] | None,
+        typer.Option(help="w, tokens of the limited histories. Default: 4 to 256."),
+        ListOf(int, least=1),
     ] = None,
     history_every: Annotated[int, typer.Option(min=1, help="Window in which limited histories are studied.")] = 20,
-    target_length: Annotated[
-        list[float] | None, typer.Option(help="Mean tokens a segment; may be repeated. Default: 2 and 3.")
-    ] = None,
-    max_length: Annotated[int, typer.Option(min=2, help="The most tokens that a segment has.")] = MAX_LENGTH,
+    target_length: TargetLengths = None,
+    max_length: MaxLength = MAX_LENGTH,
 ) -> None:
     """Score, gather and judge corpora under two models: tables of strategies, pairs, transfer and limited history."""
     check_max_length(max_length)
-    if len(model) != 2:
-        raise MicroStepError(f"a study compares two models; --model was given {len(model)} times")
+    specs = pair.pair(loading)
     corpora = [open_corpus(CorpusSpec(each, column)) for each in data]
     from analysis.corpus.study import run_study  # torch
     from analysis.corpus.study_result import StudyOptions
@@ -55,7 +51,7 @@ def study_command(
     if target_length:
         options = replace(options, targets=tuple(target_length))
     with progress_bar() as tell:
-        models = [(Path(each).name, _loader(loading.spec(each, None, None), tell)) for each in model]
+        models = [(Path(each.name).name, _loader(each, tell)) for each in specs]
         run_study(corpora, models, out, options, tell, 0.2 if sys.stderr.isatty() else 10.0)
     print(out / "study.md")
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from analysis.figures.figure import Figure, check_figure, safe
 from analysis.figures.static_strip import LONGEST, Page, StillRow, around, wrap
 from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SERIES, SOFT, styled
-from analysis.generation.provenance import GenerationView
 from analysis.generation.result import Answer, Generation
 from analysis.generation.tables import answer_table, segment_table, timeline_table, why_ended
+from analysis.generation.view import GenerationView
 from analysis.score_registry import significant
 from model.decoding.stopping import REASONS
 

@@ -11,9 +11,9 @@ from analysis.figures.figure import Figure, check_figure
 from analysis.figures.static_strip import LONGEST, Page, around, wrap
 from analysis.figures.theme import BLUE, ORANGE, SOFT, styled
 from analysis.generation.figures import LEGEND, MARGIN, honest, still_row
-from analysis.generation.provenance import GenerationView
 from analysis.generation.sweep import Sweep
 from analysis.generation.tables import sweep_table, sweep_token_table
+from analysis.generation.view import GenerationView
 
 
 def curves(sweep: Sweep, view: GenerationView) -> Figure:

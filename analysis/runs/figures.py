@@ -16,8 +16,8 @@ from analysis.runs.figure_style import colours
 from analysis.runs.line_figures import curves, position_curves
 from analysis.runs.log import RunLog
 from analysis.runs.positions import position_table
-from analysis.runs.provenance import RunsView
 from analysis.runs.tables import facts_table, runs_table, unlike
+from analysis.runs.view import RunsView
 
 
 def positions(runs: Sequence[RunLog], view: RunsView) -> Figure:

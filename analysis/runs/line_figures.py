@@ -14,8 +14,8 @@ from analysis.runs.curves import AXES, COLUMN, CURVES, curve_table
 from analysis.runs.figure_style import colours, hover, many, mark_stages, points, thinned
 from analysis.runs.log import RunLog
 from analysis.runs.positions import position_curve_table
-from analysis.runs.provenance import RunsView
 from analysis.runs.tables import unlike
+from analysis.runs.view import RunsView
 from data.run_folder import Split
 
 FIRST_PANEL, PANEL = 380, 260  # pixels

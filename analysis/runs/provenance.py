@@ -1,4 +1,4 @@
-"""How training runs are looked at, and where a figure of them comes from: the manifest, and the command.
+"""Where a figure of training runs comes from: what a bundle holds, and the command that draws the figure again.
 
 An export holds the logs themselves, as they were read: a run that goes on does not change what is made again.
 """
@@ -8,71 +8,31 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from analysis.export import Files
 from analysis.provenance import Provenance
-from analysis.query import command_line
-from analysis.runs.curves import AXES, Axis, check_smoothing, curve
 from analysis.runs.log import RunLog, RunStatus
-from analysis.runs.positions import MEASURES, Measure
 from analysis.runs.tables import recipe, remarks
-from analysis.score_registry import Unit
-from analysis.view import Theme
+from analysis.runs.view import RunOptions, RunsView
 from data.run_folder import FACTS, LOG, RECIPE, facts_json, to_line
-from model.errors import MicroStepError, TextError
+from model.command_options import figure_command
+from model.errors import TextError
 
 FOLDER, SEEN = "runs", "seen.json"  # of an export: the logs, and what the folders of the runs said
-SMOOTHING = 0.6
-
-
-@dataclass(frozen=True)
-class RunsView:
-    """How runs are looked at.
-
-    Raises:
-        MicroStepError: a value that does not exist.
-    """
-
-    curves: tuple[str, ...] = ("loss",)
-    x: Axis = "step"
-    smoothing: float = SMOOTHING
-    log: bool = False
-    measure: Measure = "accuracy"
-    unit: Unit = "bits"
-    theme: Theme = "light"
-
-    def __post_init__(self) -> None:
-        if not self.curves:
-            raise MicroStepError("no curve is chosen; choose at least one")
-        for name in self.curves:
-            curve(name)
-        check_smoothing(self.smoothing)
-        for given, known in ((self.x, AXES), (self.measure, MEASURES)):
-            if given not in known:
-                raise MicroStepError(f"unknown choice {given!r}; use one of {', '.join(map(str, known))}")
 
 
 def origin(runs: Sequence[RunLog], view: RunsView) -> Provenance:
     """Where a figure of these runs comes from."""
     return Provenance(
-        command=lambda figure, out: command(figure, runs, view, out),
+        command=figure_command("runs", RunOptions(FOLDER, SEEN), view, names=[f"{FOLDER}/{run.name}" for run in runs]),
         request={"runs": {run.name: dataclasses.asdict(run.facts) for run in runs}},
         view=dataclasses.asdict(view),
         models={},
         notes={run.name: tuple(said) for run in runs if (said := remarks(run))},
         files=_files(runs),
     )
-
-
-def command(figure: str, runs: Sequence[RunLog], view: RunsView, out: str) -> str:
-    """The command line that makes the same figure, in a folder that holds the origin's files."""
-    words = ["runs-figure", figure, *(f"{FOLDER}/{run.name}" for run in runs), "--folder", FOLDER, "--seen", SEEN]
-    words += ["--curves", " ".join(view.curves), "--x", view.x, "--smoothing", repr(view.smoothing)]
-    words += ["--log"] if view.log else []
-    return command_line([*words, "--measure", view.measure, "--unit", view.unit, "--theme", view.theme, "--out", out])
 
 
 def _files(runs: Sequence[RunLog]) -> Files:

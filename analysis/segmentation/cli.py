@@ -1,155 +1,153 @@
-"""`python -m analysis segment` and `solve`: cut a text by a rule, and find the parameter for a mean length."""
+"""`micro-step segment` and `solve`: divide a text by strategies, and find the parameter for a mean length."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analysis.options import (
-    UNIT,
-    LoadOptions,
-    ModelOptions,
     Out,
     TextOptions,
-    Unit,
+    check_output,
     check_table,
-    flatten_options,
+    figure_option,
     load_shown,
     print_notes,
     print_or_save,
     progress,
-    set_parameters,
+    save_drawn,
 )
+from analysis.segmentation.options import ExtraRuns, SegmenterOptions, StoreOptions, StrategiesOptions, StrategyOptions
+from analysis.segmentation.view import CutView
+from model.command_options import LoadOptions, ModelOptions, ModelsOptions, flatten_options
 from model.errors import MicroStepError
-from model.segmentation.segment import MAX_LENGTH, RULES
 
 if TYPE_CHECKING:
     from analysis.segmentation.single import Segmentable
-    from model.segmentation.features import FeatureOptions
+    from analysis.segmentation.strategy import Strategy
+    from model.hub.loading import ModelSpec
 
-commands = typer.Typer()
-
-Strategy = Annotated[str, typer.Option(help=f"One of: {', '.join(RULES)}.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="parameter=value of the strategy; may be repeated. Entropies in nats."),
-]
+FIGURE_NAMES = ("segments", "values", "statistics", "agreement", "lengths", "curves", "unstable", "history")
 
 
-@dataclass(frozen=True)
-class CutOptions:
-    """How tokens are cut, and what is gathered for it, whatever the strategy."""
-
-    max_length: Annotated[int, typer.Option(min=1, help="The most tokens that a segment has.")] = MAX_LENGTH
-    prompt_apart: Annotated[
-        bool | None,
-        typer.Option(
-            help="Each token that the assistant did not write is a segment. Default: where a chat template is applied"
-            " to a conversation with an answer."
-        ),
-    ] = None
-    layer: Annotated[
-        list[int] | None,
-        typer.Option(help="For the attention strategies: a layer, from 0; may be repeated. Default: all."),
-    ] = None
-    head: Annotated[
-        list[int] | None,
-        typer.Option(help="For the attention strategies: a head, from 0; may be repeated. Default: all."),
-    ] = None
-    history_method: Annotated[
-        Literal["exact", "strided", "banded"], typer.Option(help="For limited_history: how it is limited.")
-    ] = "exact"
-    history_stride: Annotated[int, typer.Option(min=1, help="For strided: a window every so many tokens.")] = 16
-
-    def gathering(self) -> FeatureOptions:
-        """The choices that are no parameters of a rule."""
-        from model.segmentation.features import FeatureOptions
-
-        return FeatureOptions(
-            _numbers(self.layer), _numbers(self.head), self.history_method, self.history_stride, self.prompt_apart
-        )
-
-
-@commands.command("segment")
 @flatten_options
 def segment_command(
-    model: ModelOptions,
-    strategy: Strategy,
+    models: ModelsOptions,
+    strategies: StrategiesOptions,
     text: TextOptions,
     loading: LoadOptions,
-    cutting: CutOptions,
-    settings: Set = None,
-    unit: Unit = UNIT,
+    segmenter: SegmenterOptions,
+    source: StoreOptions,
+    extra: ExtraRuns,
+    view: CutView,
+    figure: Annotated[str | None, figure_option(FIGURE_NAMES)] = None,
     out: Out = None,
 ) -> None:
-    """Cut a text into segments: the table of scores with value, starts_segment and segment."""
+    """Divide a text into segments: the table of scores with value, starts_segment and segment.
+
+    With --figure, draw several strategies side by side, of one model, of two, or of a store of scores.
+    """
     from analysis.segmentation.single import segment_table
-    from analysis.segmentation.strategy import check_rule
     from model.segmentation.segment import segment
 
-    parameters = check_rule(strategy, set_parameters(settings), cutting.max_length)
-    check_table(out)
-    ready = _gather(model, text, loading, cutting, strategy, parameters)
-    found = segment(strategy, ready.inputs, cutting.max_length, **parameters)
-    count = int(found.starts.sum())
-    caption = f"{len(found)} tokens of {ready.scored.facts.name} in {count} segments by {strategy}, values in {unit}"
-    print_or_save(segment_table(ready.scored, found, unit), out, caption)
+    chosen = strategies.read()
+    check_output(out, figure, FIGURE_NAMES)
+    if figure is not None:
+        _draw(figure, models.specs(loading), chosen, text, segmenter, source, extra, view, out)
+        return
+    specs = models.some(loading)
+    if len(specs) > 1 or len(chosen) > 1 or source.store is not None:
+        raise MicroStepError("the table is of one model and one strategy; more are compared with --figure")
+    ready = _gather(specs[0][1], text, segmenter, chosen[0])
+    found = segment(chosen[0].name, ready.inputs, segmenter.max_length, **chosen[0].parameters)
+    caption = (
+        f"{len(found)} tokens of {ready.scored.facts.name} in {int(found.starts.sum())} segments by {chosen[0].name},"
+        f" values in {view.unit}"
+    )
+    print_or_save(segment_table(ready.scored, found, view.unit), out, caption)
 
 
-@commands.command("solve")
+def _draw(
+    figure: str,
+    specs: tuple[tuple[str, ModelSpec], ...],
+    strategies: tuple[Strategy, ...],
+    text: TextOptions,
+    segmenter: SegmenterOptions,
+    source: StoreOptions,
+    extra: ExtraRuns,
+    view: CutView,
+    out: Path | None,
+) -> None:
+    from analysis.segmentation.comparison import compare_strategies
+    from analysis.segmentation.figures import draw
+    from analysis.segmentation.provenance import origin
+    from analysis.segmentation.request import CutRequest
+    from model.segmentation.features import Feature
+
+    if (source.store is None) == (not specs):
+        raise MicroStepError("give a model with --model, two with --a and --b, or a store with --store")
+    if source.store is not None and text.given:
+        raise MicroStepError("a store holds its own texts; leave --text out")
+    features = segmenter.features()
+    request = CutRequest(
+        specs,
+        text.input() if source.store is None else None,
+        strategies,
+        segmenter.max_length,
+        features,
+        None
+        if extra.window is None
+        else Feature("window", window=extra.window, method=features.history, stride=features.stride),
+        source.store,
+        source.number,
+    )
+    with progress("scoring") as told:
+        compared = compare_strategies(request, load_shown, told, extra.other_precision)
+    for side in compared.sides:
+        print_notes(f"{side.key} {side.facts.name}: ", side.notes)
+    save_drawn(draw(figure, compared, view), out, origin(compared, view))
+
+
 @flatten_options
 def solve_command(
     model: ModelOptions,
-    strategy: Strategy,
+    strategy: StrategyOptions,
     text: TextOptions,
     loading: LoadOptions,
-    cutting: CutOptions,
+    segmenter: SegmenterOptions,
     target_length: Annotated[float | None, typer.Option(help="Mean tokens a segment.")] = None,
     target_segments: Annotated[int | None, typer.Option(min=1, help="Or the number of segments.")] = None,
-    settings: Set = None,
     out: Out = None,
 ) -> None:
     """Find the parameter of a strategy that gives a mean segment length, with the curve between the two."""
     from analysis.segmentation.single import curve_table, finding
-    from analysis.segmentation.strategy import check_rule
     from model.segmentation.solver import POINTS, solvable, solve
 
-    given = set_parameters(settings)
-    parameters = check_rule(strategy, given, cutting.max_length)
+    chosen = strategy.read()
     if (target_length is None) == (target_segments is None):
         raise MicroStepError("give what is aimed at with --target-length or with --target-segments, one of them")
-    solvable(strategy, target_length or 1, cutting.max_length, given)
+    given = {name: chosen.parameters[name] for name in strategy.given()}
+    solvable(chosen.name, target_length or 1, segmenter.max_length, given)
     check_table(out)
-    ready = _gather(model, text, loading, cutting, strategy, parameters)
+    ready = _gather(model.spec(loading), text, segmenter, chosen)
     tokens = len(ready.inputs) if ready.inputs.prompt is None else int((~ready.inputs.prompt).sum())
     aim = target_length if target_length is not None else tokens / (target_segments or 1)
-    solved = solve(strategy, ready.inputs, aim, cutting.max_length, POINTS, **given)
+    solved = solve(chosen.name, ready.inputs, aim, segmenter.max_length, POINTS, **given)
     if out is not None:
         print_notes("", (finding(solved),))
     print_or_save(curve_table(solved), out, finding(solved))
 
 
-def _gather(
-    model: ModelOptions,
-    text: TextOptions,
-    loading: LoadOptions,
-    cutting: CutOptions,
-    strategy: str,
-    parameters: dict[str, float],
-) -> Segmentable:
+def _gather(spec: ModelSpec, text: TextOptions, segmenter: SegmenterOptions, strategy: Strategy) -> Segmentable:
     from analysis.segmentation.single import gather
-    from analysis.segmentation.strategy import Segmenter, Strategy
+    from analysis.segmentation.strategy import Segmenter
 
-    segmenter = Segmenter(Strategy.of(strategy, parameters), cutting.max_length, cutting.gathering())
+    whole = Segmenter(strategy, segmenter.max_length, segmenter.features())
     read = text.input()
-    loaded = load_shown(model.spec(loading))
+    loaded = load_shown(spec)
     with progress("scoring") as told:
-        ready = gather(loaded, read, segmenter, told)
+        ready = gather(loaded, read, whole, told)
     print_notes(f"{ready.scored.facts.name}: ", ready.notes)
     return ready
-
-
-def _numbers(given: list[int] | None) -> tuple[int, ...] | None:
-    return tuple(given) if given else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,20 +26,12 @@ from analysis.segmentation.segmented_text import (
     reasons,
 )
 from analysis.segmentation.strategy import scale
-from analysis.view import Theme
+from analysis.segmentation.view import CutView
 from model.errors import MicroStepError
 from model.progress import Progress
 from model.segmentation.segment import Rule
 from model.short_repr import ShortRepr
 
-Metric = Literal["f1", "precision", "recall", "window_diff", "pk"]
-METRICS: dict[str, tuple[str, str]] = {
-    "f1": ("F1", "2 x shared boundaries / both numbers of boundaries; 1 is the same cut."),
-    "precision": ("precision", "share of the column's boundaries that the row has too."),
-    "recall": ("recall", "share of the row's boundaries that the column has too."),
-    "window_diff": ("WindowDiff", "share of windows with different numbers of boundaries; 0 is the same cut."),
-    "pk": ("Pk", "share of windows whose ends are in one segment for one of the two only; 0 is the same cut."),
-}
 WORDS = {  # why a token starts a segment
     "joins": "joins the segment",
     "cap": "the cap of {m} tokens",
@@ -50,24 +41,6 @@ WORDS = {  # why a token starts a segment
     "prompt": "prompt, which is not merged",
     "after prompt": "first after the prompt",
 }
-
-
-@dataclass(frozen=True)
-class CutView:
-    """How cuts are looked at. Changing it runs no model."""
-
-    unit: Unit = "bits"
-    theme: Theme = "light"
-    pinned: int | None = None  # a character of the text
-    chosen: int = 0  # the strategy whose values are drawn, from 0
-    metric: Metric = "f1"
-    change: float = 0.05  # of a parameter, for stability
-
-    def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise MicroStepError(f"unknown metric {self.metric!r}; use one of {', '.join(METRICS)}")
-        if not 0 < self.change <= 1:
-            raise MicroStepError(f"the change of a parameter must be a share from 0 to 1, got {self.change:g}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,7 +62,7 @@ class StrategyComparison(ShortRepr):
         """
         found = [cut for cut in self.shown if cut.number == view.chosen]
         if not found:
-            raise MicroStepError(f"there is no cut by strategy number {view.chosen + 1}")
+            raise MicroStepError(f"there is no strategy {view.chosen}, counted from 0")
         return found
 
     def statistics(self, cut: SegmentedText) -> Statistics:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from analysis.figures.figure import Figure, check_figure
-from analysis.segmentation.comparison import CutView, StrategyComparison
+from analysis.segmentation.comparison import StrategyComparison
 from analysis.segmentation.metric_figures import agreement, curves, lengths, statistics
 from analysis.segmentation.value_figures import history, segments, unstable, values
+from analysis.segmentation.view import CutView
 
 FIGURES: dict[str, Callable[[StrategyComparison, CutView], Figure]] = {
     "segments": segments,

@@ -11,9 +11,10 @@ from plotly.subplots import make_subplots
 from analysis.figures.figure import Figure
 from analysis.figures.theme import INK, SERIES, colorscale, styled
 from analysis.score_registry import significant, unit_of
-from analysis.segmentation.comparison import METRICS, CutView, StrategyComparison
+from analysis.segmentation.comparison import StrategyComparison
 from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.strategy import scale
+from analysis.segmentation.view import METRICS, CutView
 from analysis.view import Theme
 from model.segmentation.segment import Parameter
 from model.segmentation.solver import length_curve

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from analysis.document_file import document_file
+from analysis.options import TextOptions
 from analysis.provenance import Provenance, plain_values
-from analysis.query import apart_words, command_line, load_words, model_words, text_words
-from analysis.segmentation.comparison import CutView, StrategyComparison
+from analysis.segmentation.comparison import StrategyComparison
+from analysis.segmentation.options import ExtraRuns, SegmenterOptions, StoreOptions, StrategiesOptions
 from analysis.segmentation.request import CutRequest
+from analysis.segmentation.view import CutView
+from model.command_options import LoadOptions, ModelsOptions, figure_command
 
 
 def origin(bench: StrategyComparison, view: CutView) -> Provenance:
@@ -17,7 +21,14 @@ def origin(bench: StrategyComparison, view: CutView) -> Provenance:
     request = bench.request
     asked = plain_values(request)
     return Provenance(
-        command=lambda figure, out: command(figure, bench, view, out),
+        command=figure_command(
+            "segment",
+            *_source(request, bench),
+            StrategiesOptions.of(request.strategies),
+            SegmenterOptions.of(request.max_length, request.how),
+            ExtraRuns(None if request.history is None else request.history.window, bool(bench.others)),
+            view,
+        ),
         request={**asked, "strategies": [str(strategy) for strategy in request.strategies]},
         view=dataclasses.asdict(view),
         models={side.key.lower(): side.facts for side in bench.sides},
@@ -27,31 +38,13 @@ def origin(bench: StrategyComparison, view: CutView) -> Provenance:
     )
 
 
-def command(figure: str, bench: StrategyComparison, view: CutView, out: str) -> str:
-    """The command line that makes the same figure, in a folder that holds the origin's files."""
-    request = bench.request
-    words = ["segmentation-figure", figure, *_source_words(request, bench)]
-    for strategy in request.strategies:
-        words += ["--strategy", str(strategy)]
-    words += ["--max-length", str(request.max_length)]
-    for name, numbers in (("--layer", request.how.layers), ("--head", request.how.heads)):
-        for number in numbers or ():
-            words += [name, str(number)]
-    words += ["--history-method", request.how.history, "--history-stride", str(request.how.stride)]
-    words += apart_words(request.how.prompt_apart)
-    words += ["--window", str(request.history.window)] if request.history is not None else []
-    words += ["--other-precision"] if bench.others else []
-    words += ["--chosen", str(view.chosen + 1), "--metric", view.metric, "--change", repr(view.change)]
-    words += ["--unit", view.unit, "--theme", view.theme]
-    words += ["--pinned", str(view.pinned)] if view.pinned is not None else []
-    return command_line([*words, "--out", out])
-
-
-def _source_words(request: CutRequest, bench: StrategyComparison) -> list[str]:
+def _source(request: CutRequest, compared: StrategyComparison) -> tuple[Any, ...]:
+    """The options of what is divided."""
     if request.text is None:
-        return ["--store", str(Path(request.store or "").resolve()), "--number", str(request.number)]
-    words: list[str] = []
-    for (key, spec), side in zip(request.models, bench.sides, strict=True):
-        words += model_words(key.lower(), spec, side.facts)
-    words += text_words(request.text)
-    return words + load_words(request.models[0][1], [side.facts for side in bench.sides])
+        return (StoreOptions(str(Path(request.store or "").resolve()), request.number),)
+    models = [(key, spec, side.facts) for (key, spec), side in zip(request.models, compared.sides, strict=True)]
+    return (
+        ModelsOptions.of(models),
+        TextOptions.of(request.text),
+        LoadOptions.of(request.models[0][1], [side.facts for side in compared.sides]),
+    )

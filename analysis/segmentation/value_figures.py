@@ -12,10 +12,11 @@ from analysis.figures.figure import Figure, safe
 from analysis.figures.static_strip import Page, StillRow, around
 from analysis.figures.theme import BLUE, INK, LINE, ORANGE, SOFT, styled
 from analysis.score_registry import PER_NAT, significant, unit_of
-from analysis.segmentation.comparison import CutView, StrategyComparison, value_axis
+from analysis.segmentation.comparison import StrategyComparison, value_axis
 from analysis.segmentation.metrics import Stability, stability
 from analysis.segmentation.segmented_text import SegmentedText, TokenizedText
 from analysis.segmentation.strategy import scale
+from analysis.segmentation.view import CutView
 from analysis.view import Theme
 from model.errors import MicroStepError
 

@@ -1,44 +1,42 @@
-"""`python -m analysis score`, `compare` and `figure`: one or two models on one text."""
+"""`micro-step score` and `compare`: one or two models on one text."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from analysis.options import (
-    UNIT,
-    FigureOut,
-    LoadOptions,
-    ModelOptions,
+    HistoryMethod,
+    HistoryStride,
     Out,
-    PairOptions,
-    Pinned,
     TextOptions,
-    Theme,
-    Unit,
+    check_output,
     check_table,
-    flatten_options,
+    figure_option,
     load_shown,
     print_notes,
     print_or_save,
     progress,
+    save_drawn,
 )
+from analysis.uncertainty.options import ContinuationOptions
+from analysis.view import UNIT, UnitOption, View
+from model.command_options import LoadOptions, ModelOptions, PairOptions, SamplingOptions, flatten_options
 
-commands = typer.Typer()
+FIGURE_NAMES = ("strip", "line", "scatter", "distribution", "changes")
 
 
-@commands.command()
 @flatten_options
 def score(
     model: ModelOptions,
     text: TextOptions,
     loading: LoadOptions,
-    unit: Unit = UNIT,
-    history: Annotated[int, typer.Option(min=0, help="Limit the history to so many tokens; 0 is all.")] = 0,
-    history_method: Annotated[Literal["exact", "strided", "banded"], typer.Option(help="How it is limited.")] = "exact",
-    history_stride: Annotated[int, typer.Option(min=1, help="For strided: a window every so many tokens.")] = 16,
+    unit: UnitOption = UNIT,
+    history: Annotated[int, typer.Option(min=0, help="Limit the history to this many tokens; 0 is all.")] = 0,
+    history_method: HistoryMethod = "exact",
+    history_stride: HistoryStride = 16,
     out: Out = None,
 ) -> None:
     """Score every token of a text: entropy, confidence, margin, surprisal, rank."""
@@ -57,61 +55,46 @@ def score(
     print_or_save(token_table(scored, unit), out, f"scores of {scored.facts.name}, entropy and surprisal in {unit}")
 
 
-@commands.command()
 @flatten_options
-def compare(
+def compare_command(
     pair: PairOptions,
     text: TextOptions,
+    continuing: ContinuationOptions,
+    sampling: SamplingOptions,
     loading: LoadOptions,
-    unit: Unit = UNIT,
+    view: View,
     cells: Annotated[Path | None, typer.Option(help="Also write a row for each common piece of text.")] = None,
+    figure: Annotated[str | None, figure_option(FIGURE_NAMES)] = None,
     out: Out = None,
 ) -> None:
-    """Compare two models on one text: means, differences with their 95% intervals, by role."""
+    """Compare two models on one text: means, differences with their 95% intervals, by role.
+
+    Writes that table, or with --figure draws a figure.
+    """
     from analysis.export import save_table
+    from analysis.uncertainty.figures import check_name, draw
+    from analysis.uncertainty.request import ComparisonQuery
     from analysis.uncertainty.summary import summarise
     from analysis.uncertainty.tables import cell_table, summary_table
 
-    check_table(out)
+    check_output(out, figure, FIGURE_NAMES)
     check_table(cells)
-    request = pair.request(text, loading)
+    if figure is not None:
+        check_name(figure, paired=not continuing.new_tokens)
+    query = ComparisonQuery(
+        *pair.pair(loading),
+        text.input(),
+        continuing.new_tokens,
+        sampling.sampling(),
+    )
     with progress("comparing") as told:
-        comparison = request.run(load_shown, told)
+        comparison = query.run(load_shown, told)
     for side, scored in (("A", comparison.a), ("B", comparison.b)):
         print_notes(f"{side} {scored.facts.name}: ", scored.notes)
     if cells is not None:
-        save_table(cell_table(comparison, unit), cells)
-    summary = summarise(comparison, unit)
-    print_or_save(summary_table(comparison, unit), out, summary.finding, turned=True)
-
-
-@commands.command()
-@flatten_options
-def figure(
-    name: Annotated[str, typer.Argument(help="strip, line, scatter, distribution or changes.")],
-    pair: PairOptions,
-    text: TextOptions,
-    loading: LoadOptions,
-    out: FigureOut,
-    score: Annotated[str, typer.Option(help="entropy, confidence, margin or surprisal.")] = "entropy",
-    unit: Unit = UNIT,
-    theme: Theme = "light",
-    pinned: Pinned = None,
-    role: Annotated[
-        Literal["all", "text", "system", "user", "assistant", "tool"],
-        typer.Option(help="Only tokens of this role; all for every one."),
-    ] = "all",
-) -> None:
-    """Make a figure of two models on one text, or the data behind it: the command that export bundles name."""
-    from analysis.export import FIGURE_FORMATS, check_out, save_figure
-    from analysis.uncertainty.figures import check_name, draw
-    from analysis.view import View
-
-    check_name(name, paired=not pair.new_tokens)
-    check_out(out, FIGURE_FORMATS)
-    view = View(score, unit, theme, pinned, role)
-    request = pair.request(text, loading)
-    with progress("comparing") as told:
-        comparison = request.run(load_shown, told)
-    save_figure(draw(name, comparison, view), out, request.origin(comparison, view))
-    print(out)
+        save_table(cell_table(comparison, view.unit), cells)
+    if figure is not None:
+        save_drawn(draw(figure, comparison, view), out, query.origin(comparison, view))
+        return
+    summary = summarise(comparison, view.unit)
+    print_or_save(summary_table(comparison, view.unit), out, summary.finding, turned=True)

@@ -6,11 +6,14 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from analysis.document_file import document_file
+from analysis.options import TextOptions
 from analysis.provenance import Provenance, plain_values
-from analysis.query import ModelLoader, RunCost, command_line, load_words, model_words, scoring_cost, text_words
+from analysis.query import ModelLoader, RunCost, scoring_cost
 from analysis.uncertainty.compare import compare, compare_continuations
+from analysis.uncertainty.options import ContinuationOptions
 from analysis.uncertainty.result import Comparison
 from analysis.view import View
+from model.command_options import LoadOptions, PairOptions, SamplingOptions, figure_command
 from model.hub.loading import LoadedModel, ModelSpec
 from model.progress import Progress
 from model.scoring.continuation import Sampling
@@ -46,7 +49,15 @@ class ComparisonQuery:
     def origin(self, comparison: Comparison, view: View) -> Provenance:
         """Where a figure of the comparison comes from."""
         return Provenance(
-            command=lambda figure, out: self.command(figure, comparison, view, out),
+            command=figure_command(
+                "compare",
+                PairOptions.of([("A", self.a, comparison.a.facts), ("B", self.b, comparison.b.facts)]),
+                TextOptions.of(self.text),
+                ContinuationOptions(self.new_tokens),
+                SamplingOptions.of(self.sampling),
+                LoadOptions.of(self.a, (comparison.a.facts, comparison.b.facts)),
+                view,
+            ),
             request=plain_values(self),
             view=dataclasses.asdict(view),
             models={"a": comparison.a.facts, "b": comparison.b.facts},
@@ -54,17 +65,3 @@ class ComparisonQuery:
             files=dict([document_file(self.text.document)]),
             read={"a": comparison.a.encoded.text, "b": comparison.b.encoded.text},
         )
-
-    def command(self, figure: str, comparison: Comparison, view: View, out: str) -> str:
-        """The command line that makes the same figure, in a folder that holds `document_file(document)`."""
-        words = ["figure", figure]
-        words += model_words("a", self.a, comparison.a.facts) + model_words("b", self.b, comparison.b.facts)
-        words += text_words(self.text)
-        if self.new_tokens:
-            words += ["--continue", str(self.new_tokens), "--temperature", str(self.sampling.temperature)]
-            words += ["--top-p", str(self.sampling.top_p), "--seed", str(self.sampling.seed)]
-        words += load_words(self.a, (comparison.a.facts, comparison.b.facts))
-        words += ["--score", view.score, "--unit", view.unit, "--theme", view.theme]
-        words += ["--pinned", str(view.pinned)] if view.pinned is not None else []
-        words += ["--role", view.role] if view.role != "all" else []
-        return command_line([*words, "--out", out])

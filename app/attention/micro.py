@@ -9,7 +9,8 @@ import streamlit as st
 
 from analysis.attention.evenness.statistics import BAR
 from analysis.attention.micro.figures import draw
-from analysis.attention.micro.provenance import MicroView, origin
+from analysis.attention.micro.options import MicroView
+from analysis.attention.micro.provenance import origin
 from analysis.attention.micro.request import MicroRequest
 from analysis.attention.micro.result import MicroAttention
 from analysis.attention.micro.tables import finding, segment_figures

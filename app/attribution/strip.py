@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.attribution.figures import per_token, top
-from analysis.attribution.provenance import ShownAttribution
+from analysis.attribution.view import ShownAttribution
 from analysis.score_registry import significant
 from app.token_strip import Detail, Legend, Strip, TokenRow
 

@@ -8,11 +8,12 @@ import streamlit as st
 
 from analysis.figures.figure import Figure, visible
 from analysis.generation import figures, sweep_figures
-from analysis.generation.provenance import GenerationView, origin
+from analysis.generation.provenance import origin
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Generation
 from analysis.generation.summary import agreement, counted, kind, promise, read
 from analysis.generation.sweep import SweepRequest, parse_taus
+from analysis.generation.view import GenerationView
 from analysis.score_registry import PER_NAT, Unit, significant
 from app.cache import model_pool
 from app.cards import card

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from analysis.generation.provenance import Over
 from analysis.generation.request import FIRST_WORDS, beginning
 from analysis.generation.result import Decoding
 from analysis.generation.sweep import TAUS
+from analysis.generation.view import Over
 from app import state
 from app.escape import escape_markdown
 from app.widgets import decimal, default, linked, sampling_inputs, segmented, whole

@@ -11,9 +11,10 @@ import streamlit as st
 from analysis.runs.figure_style import colours
 from analysis.runs.figures import draw
 from analysis.runs.log import CheckpointRecord, RunLog
-from analysis.runs.provenance import RunsView, origin
+from analysis.runs.provenance import origin
 from analysis.runs.summary import RunsSummary, duration
 from analysis.runs.tables import recipe
+from analysis.runs.view import RunsView
 from analysis.score_registry import PER_NAT, significant
 from app import state
 from app.cards import card

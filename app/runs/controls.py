@@ -10,7 +10,7 @@ from analysis.discovery import Found, Place
 from analysis.runs.curves import AXES, CURVES, MOST_SMOOTHING
 from analysis.runs.discovery import MOST_SHOWN
 from analysis.runs.positions import Measure
-from analysis.runs.provenance import SMOOTHING, RunsView
+from analysis.runs.view import SMOOTHING, RunsView
 from analysis.score_registry import Unit
 from app.styles import theme
 from app.widgets import default, folder_input, linked, settle_choice

@@ -10,11 +10,12 @@ import streamlit as st
 
 from analysis.intervals import Estimate
 from analysis.score_registry import significant
-from analysis.segmentation.comparison import METRICS, CutView, StrategyComparison, value_unit, why_words
+from analysis.segmentation.comparison import StrategyComparison, value_unit, why_words
 from analysis.segmentation.figures import draw
 from analysis.segmentation.provenance import origin
 from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.strategy import labels, scale
+from analysis.segmentation.view import METRICS, CutView
 from app.cards import card
 from app.error_net import safely
 from app.escape import escape_markdown

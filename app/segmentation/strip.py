@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.score_registry import significant
-from analysis.segmentation.comparison import CutView, StrategyComparison, value_axis, value_range, why_words
+from analysis.segmentation.comparison import StrategyComparison, value_axis, value_range, why_words
 from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.strategy import scale
+from analysis.segmentation.view import CutView
 from app.token_strip import Detail, Legend, LineRow, Note, Strip, TokenRow
 
 

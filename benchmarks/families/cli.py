@@ -1,4 +1,4 @@
-"""`python -m benchmarks families`: every family of transformers in a process apart, and the table in Markdown."""
+"""`micro-step bench families`: every family of transformers in a process apart, and the table in Markdown."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from model.terminal import progress_bar
 if TYPE_CHECKING:
     from benchmarks.families.features import Family
 
-commands = typer.Typer()
-
 _LONGEST = 300  # seconds for one family
 _TITLES = {
     "score": "score",
@@ -35,7 +33,6 @@ _TITLES = {
 }
 
 
-@commands.command("families")
 def families_command(
     family: Annotated[list[str] | None, typer.Option(help="Only these, as transformers' model_type.")] = None,
     out: Annotated[Path | None, typer.Option(help="A .md file to write the table to.")] = None,
@@ -141,7 +138,7 @@ def page(found: Sequence[Family]) -> str:
             " loaded and put through every feature by",
             "",
             "```",
-            "python -m benchmarks families --out docs/models.md",
+            "micro-step bench families --out docs/models.md",
             "```",
             "",
             "*yes*: its numbers equal a reference. Scores and continuations: entropy, confidence, surprisal and rank of"

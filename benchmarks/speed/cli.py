@@ -1,4 +1,4 @@
-"""`python -m benchmarks decode`: options, tables, figure, JSON."""
+"""`micro-step bench decode`: options, tables, figure, JSON."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from analysis.options import flatten_options
 from benchmarks.options import Out, numbers, use_threads
 from benchmarks.report import check_out, show, write
 from benchmarks.speed.options import AnswerOptions, ComparedModelOptions, PromptOptions
+from model.command_options import flatten_options
 from model.errors import MicroStepError
 from model.terminal import progress_bar
 
-commands = typer.Typer()
 
-
-@commands.command("decode")
 @flatten_options
 def decode_command(
     which: ComparedModelOptions,

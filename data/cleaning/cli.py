@@ -1,4 +1,4 @@
-"""`python -m data sources`, `mixes` and `clean`: what can be trained on, and what cleaning makes of it."""
+"""`micro-step data sources`, `mixes` and `clean`: what can be trained on, and what cleaning makes of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from model.command_options import Local
 from model.terminal import one_line, progress_bar
 
 if TYPE_CHECKING:
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
 
     from data.cleaning.report import CleaningReport
 
-commands = typer.Typer()
 
-
-@commands.command("sources")
 def sources_command() -> None:
     """List the sources that a mix can name, with their licences."""
     from data.sources.registry import sources
@@ -33,7 +31,6 @@ def sources_command() -> None:
     print("\nknown from: how columns and licence were found: the hub's card, public code, a file of it, our own.")
 
 
-@commands.command("mixes")
 def mixes_command() -> None:
     """List the mixes that come with the project."""
     from data.mixes import names, read_mix
@@ -46,11 +43,10 @@ def mixes_command() -> None:
     _console().print(table)
 
 
-@commands.command("clean")
 def clean_command(
     mix: Annotated[str, typer.Argument(help="Name of a mix, or a YAML file.")],
     out: Annotated[Path, typer.Option(help="Folder for examples.parquet and report.json.")],
-    local: Annotated[Path | None, typer.Option(help="Folder with the sources' files; without it, the hub.")] = None,
+    local: Local = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Keep so many examples of the shuffled mix.")] = None,
 ) -> None:
     """Clean a mix, and say what each rule did."""

@@ -1,41 +1,36 @@
-"""`python -m data distill`: let a base answer the prompts of cleaned examples. Torch waits until it is needed."""
+"""`micro-step data distill`: let a base answer the prompts of cleaned examples. Torch waits until it is needed."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from model.command_options import Device, Dtype, Revision, SamplingOptions, flatten_options
 from model.terminal import one_line, progress_bar
 
-commands = typer.Typer()
 
-
-@commands.command("distill")
+@flatten_options
 def distill_command(
-    examples: Annotated[Path, typer.Argument(help="Folder that `python -m data clean` wrote.")],
+    examples: Annotated[Path, typer.Argument(help="Folder that `micro-step data clean` wrote.")],
     model: Annotated[str, typer.Option(help="The base: catalog name, hub id or folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the answers; one that was begun is gone on with.")],
+    sampling: SamplingOptions,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of an answer; longer ones are cut off.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Sample from the likeliest words of this probability together.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples.")] = None,
     batch_rows: Annotated[int | None, typer.Option(min=1, help="Answers at once; by default what fits.")] = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the weights.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
 ) -> None:
     """Let a base answer the prompts of cleaned examples (resumable), and write them with its answers."""
     from data.distill.examples import distill_examples
     from data.distill.run import DistillOptions
     from model.hub.loading import ModelSpec, load
 
-    options = DistillOptions(max_new_tokens, temperature, top_p, seed, batch_rows)
+    options = DistillOptions(max_new_tokens, sampling.temperature, sampling.top_p, sampling.seed, batch_rows)
     spec = ModelSpec(model, revision=revision, dtype=dtype, device=device)
     interval = 0.2 if sys.stderr.isatty() else 10.0  # a bar, or lines of a log
     try:

@@ -1,4 +1,4 @@
-"""`python -m evals ablate GRID`: variants of one recipe, several seeds each, one table. Torch waits until needed."""
+"""`micro-step eval ablate GRID`: variants of one recipe, several seeds each, one table. Torch waits until needed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from evals.requirements import AllowCodeExecution
+from model.command_options import Device, Local
 from model.terminal import one_line, progress_bar
 
 
@@ -16,16 +18,12 @@ def ablate_command(
     out: Annotated[Path, typer.Option(help="Folder of the runs; those that are there are not made again.")] = Path(
         "runs/ablations"
     ),
-    local: Annotated[
-        Path | None, typer.Option(help="Folder with the files of sources and benchmarks; without it, the hub.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    local: Local = None,
+    device: Device = "auto",
     table: Annotated[
         list[Path] | None, typer.Option(help="Write the table as well: .md or .csv; may be given twice.")
     ] = None,
-    allow_code_execution: Annotated[
-        bool, typer.Option("--allow-code-execution", help="Run the programs that the models write, in a sandbox.")
-    ] = False,
+    allow_code_execution: AllowCodeExecution = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how many runs there are, what is there, and what is left.")
     ] = False,

@@ -6,7 +6,6 @@ are in it only where the figure shows them.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -18,20 +17,21 @@ from evals.report.side_by_side import SampleSide, Show, SideBySide, invalid
 from evals.report.tables import notes
 from evals.samples import Sample, SampleFile, file_name, to_lines
 from model.atomic_files import as_json
+from model.command_options import command_line
 
 FOLDER = "evaluations"  # of an export
 
 
 def report_origin(found: Mapping[str, Evaluated], rows: Sequence[ScoreRow], benchmark: str | None = None) -> Provenance:
     """Of a report on evaluations, by their names: its rows, of all benchmarks or of one."""
-    words = ["report", *(f"{FOLDER}/{name}" for name in found), *(["--tasks", benchmark] if benchmark else [])]
+    words = ["eval", "report", *(f"{FOLDER}/{name}" for name in found), *(["--tasks", benchmark] if benchmark else [])]
     make: dict[str, Callable[[], bytes]] = {}
     for name, each in found.items():
         make[f"{FOLDER}/{name}/{MANIFEST}"] = partial(as_json, each.manifest)
         for file in each.files:
             make[f"{FOLDER}/{name}/{file_name(file.head.benchmark, file.head.tau)}"] = partial(_bare, file)
     return Provenance(
-        lambda figure, out: _command([*words, "--out", out]),
+        lambda figure, out: command_line(*words, "--out", out),
         {"evaluations": {name: dict(each.manifest) for name, each in found.items()}},
         {"benchmark": benchmark},
         {},
@@ -72,13 +72,9 @@ def _origin(
     paths = [f"{FOLDER}/{key}/{side.path.name}" for key, side in zip("AB", sides, strict=False)]
     options = [f"--{name}={value}" for name, value in view.items()]  # whatever a score is called
     return Provenance(
-        lambda figure, out: _command(["samples", *paths, "--table", figure, *options, "--out", out]),
+        lambda figure, out: command_line("eval", "samples", *paths, "--table", figure, *options, "--out", out),
         {"runs": {path: side.name for path, side in zip(paths, sides, strict=True)}},
         view,
         {},
         files=Files({path: partial(content, side) for path, side in zip(paths, sides, strict=True)}),
     )
-
-
-def _command(words: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", "evals", *words])

@@ -451,7 +451,7 @@ def test_the_command_writes_one_map_as_transformers_gives_it(command, models, tm
     assert command(*words, "--head", 3, *parts, "--out", tmp_path / "y.npz")[0] == 0
     with np.load(tmp_path / "y.npz") as held:
         np.testing.assert_allclose(held["attention"], truth[5:9, 2:4], rtol=1e-5, atol=5e-6)
-    assert command(*words, "--rollout", "--level", "segments", "--out", tmp_path / "z.npz")[0] == 0
+    assert command(*words, "--source", "rollout", "--level", "segments", "--out", tmp_path / "z.npz")[0] == 0
     with np.load(tmp_path / "z.npz") as held:
         assert held["attention"].shape[0] == held["starts"].sum()
         np.testing.assert_allclose(held["attention"].sum(1), 1, atol=1e-5)
@@ -473,11 +473,11 @@ def test_the_command_gives_statistics_as_a_table(command, models, tmp_path):
     [
         (("--layer", 9, "--out", "X.npz"), "layer must be from 0 to 2"),
         (("--layer", 0, "--head", 9, "--out", "X.npz"), "head must be from 0 to 3"),
-        (("--out", "X.npz"), "give --layer once"),
-        (("--layer", 0, "--layer", 1, "--out", "X.npz"), "give --layer once"),
+        (("--out", "X.npz"), "give one --layer"),
+        (("--layer", 0, "--layer", 1, "--out", "X.npz"), "give one --layer"),
         (("--layer", 0, "--queries", "5-9", "--out", "X.npz"), "reads like 0:100"),
         (("--layer", 0, "--queries", "5:900", "--out", "X.npz"), "within 0:"),
-        (("--layer", 0, "--head", 1, "--rollout", "--out", "X.npz"), "leave --head out"),
+        (("--layer", 0, "--head", 1, "--source", "rollout", "--out", "X.npz"), "leave --head out"),
         (("--queries", "0:3"), "are of a map"),
         (("--out", "X.png"), "unknown format"),
         (("--strategy", "nothing"), "no segmentation rule"),
@@ -492,7 +492,7 @@ def test_wrong_input_ends_with_one_line_and_no_file(command, models, tmp_path, m
 
 @pytest.mark.parametrize("figure", ["maps", "statistics", "map", "row"])
 def test_figures_are_made_by_the_command(command, models, tmp_path, figure):
-    words = ("attention-figure", figure, "--a", models["base"], "--b", models["sft"], "--text", TEXT, "--layer", 1)
+    words = ("attention", "--figure", figure, "--a", models["base"], "--b", models["sft"], "--text", TEXT, "--layer", 1)
     assert command(*words, "--pinned", 9, "--out", tmp_path / "x.csv")[0] == 0
     assert len(pd.read_csv(tmp_path / "x.csv")) > 3
     assert command(*words, "--shown", "sink", "--level", "segments", "--out", tmp_path / "x.html")[0] == 0

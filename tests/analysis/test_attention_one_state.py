@@ -10,7 +10,7 @@ from analysis.attention.evenness.study import EvennessQuery, study
 from analysis.attention.evenness.tables import findings, study_text
 from analysis.attention.evenness.texts import read_texts
 from analysis.attention.micro.figures import draw
-from analysis.attention.micro.provenance import MicroView
+from analysis.attention.micro.options import MicroView
 from analysis.attention.micro.request import MicroRequest
 from analysis.attention.micro.tables import figure_table, finding, segment_figures, segment_table
 from analysis.segmentation.strategy import Strategy

@@ -155,14 +155,14 @@ def test_other_precisions_and_numbers_that_overflow(tmp_path):
 def test_a_table_of_words_with_the_figures_of_the_run(models, command, tmp_path):
     out = tmp_path / "a.csv"
     code, said, errors = command(
-        "attribute", "--model", models["base"], "--text", TEXT, "--at", 9, "--unit", "words", "--out", out
+        "attribute", "--model", models["base"], "--text", TEXT, "--at", 9, "--sum-over", "words", "--out", out
     )
     assert code == 0 and said.strip() == str(out)
     assert "on the baseline" in errors[-1] and "delta" in errors[-1] and "area" in errors[-1]
     table = pd.read_csv(out)
     assert list(table)[:4] == ["unit", "text", "first_token", "last_token"] and table["last_token"].iloc[-1] == 8
     bits = tmp_path / "bits.json"
-    words = ("attribute", "--model", models["base"], "--text", TEXT, "--at", 9, "--information", "bits", "--out", bits)
+    words = ("attribute", "--model", models["base"], "--text", TEXT, "--at", 9, "--unit", "bits", "--out", bits)
     assert command(*words)[0] == 0
     tokens = pd.read_json(bits)
     assert len(tokens) == 9
@@ -177,9 +177,19 @@ def test_without_a_token_the_most_open_one_is_taken_and_the_table_is_shown(model
 
 def test_kl_and_segments_from_the_command_line(models, command, tmp_path):
     out = tmp_path / "a.parquet"
-    words = ["attribute", "--model", models["base"], "--text", TEXT, "--at", 9, "--method", "feature_ablation"]
+    words = ["attribute", "--a", models["base"], "--text", TEXT, "--at", 9, "--method", "feature_ablation"]
     code, _, _ = command(
-        *words, "--b", models["sft"], "--quantity", "kl", "--unit", "segments", "--strategy", "fixed:k=3", "--out", out
+        *words,
+        "--b",
+        models["sft"],
+        "--quantity",
+        "kl",
+        "--sum-over",
+        "segments",
+        "--strategy",
+        "fixed:k=3",
+        "--out",
+        out,
     )
     assert code == 0 and (pd.read_parquet(out)["last_token"] - pd.read_parquet(out)["first_token"]).max() == 2
 
@@ -187,10 +197,10 @@ def test_kl_and_segments_from_the_command_line(models, command, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--quantity", "kl"], "--b goes with"),
+        (["--quantity", "kl"], "two models"),
         (["--at", "99"], "there is no token 99"),
         (["--features", "words"], "takes no features"),
-        (["--method", "shapley_sampling", "--unit", "tokens"], "no sums over tokens"),
+        (["--method", "shapley_sampling", "--sum-over", "tokens"], "no sums over tokens"),
         (["--strategy", "nothing"], "no segmentation rule"),
         (["--out", "x.png"], "png"),
     ],
@@ -206,6 +216,6 @@ def test_figures_from_the_command_line(models, command, tmp_path):
     words = ["--a", models["base"], "--text", TEXT, "--at", 9, "--method", "feature_ablation"]
     for name in ("attribution", "units", "curves"):
         out = tmp_path / f"{name}.html"
-        assert command("attribution-figure", name, *words, "--out", out)[0] == 0 and out.stat().st_size > 10_000
-    code, _, errors = command("attribution-figure", "nothing", *words, "--out", tmp_path / "x.html")
+        assert command("attribute", "--figure", name, *words, "--out", out)[0] == 0 and out.stat().st_size > 10_000
+    code, _, errors = command("attribute", "--figure", "nothing", *words, "--out", tmp_path / "x.html")
     assert code != 0 and "unknown figure" in errors[-1]

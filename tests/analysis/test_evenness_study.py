@@ -137,20 +137,20 @@ def test_micro_attention_gives_what_python_does(models, tmp_path, command):
     found = MicroRequest(spec, TextInput.plain(TEXT), strategy=Strategy.parse("fixed:k=3")).run(load)
     assert code == 0 and any("untrained" in line for line in err) and "effective context states" in err[-1]
     pd.testing.assert_frame_equal(pd.read_parquet(out), weight_table(found), check_dtype=False)
-    code, said, _ = command(*words, "--segment", 1)
+    code, said, _ = command(*words, "--segment", 0)
     assert code == 0 and "context:·layer·1" in said
     code, _, err = command(*words, "--segment", 99)
     assert code != 0 and "no segment 99" in err[-1]
 
 
 @pytest.mark.parametrize("name", FIGURE_NAMES)
-@pytest.mark.parametrize("segment", [None, 2])
+@pytest.mark.parametrize("segment", [None, 1])
 def test_every_figure_has_a_bundle_whose_command_makes_its_data_again(
     models, tmp_path, monkeypatch, command, name, segment
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.export.chrome", lambda: None)
-    words = ["micro-attention-figure", name, "--model", models["sft"], "--text", TEXT, "--layer", 2]
+    words = ["micro-attention", "--figure", name, "--model", models["sft"], "--text", TEXT, "--layer", 1]
     words += ["--segment", segment, "--written", "--confidence", 0, "--max-new-tokens", 12] if segment else []
     assert command(*words, "--out", "x.zip")[0] == 0
     with zipfile.ZipFile("x.zip") as archive:
@@ -159,7 +159,7 @@ def test_every_figure_has_a_bundle_whose_command_makes_its_data_again(
     drawn = json.loads((tmp_path / "figure.plotly.json").read_text())
     assert "<b>the" not in json.dumps(drawn)
     again[-1] = "again.parquet"
-    assert again[:3] == ["python", "-m", "analysis"] and command(*again[3:])[0] == 0
+    assert again[0] == "micro-step" and command(*again[1:])[0] == 0
     pd.testing.assert_frame_equal(pd.read_parquet("figure.parquet"), pd.read_parquet("again.parquet"))
 
 
@@ -180,12 +180,12 @@ def test_evenness_writes_a_study_that_draws_itself_again(models, runs, tmp_path,
         "evenness.csv", "weights.csv", "evenness.md", "models.html", "places.html",
     }  # fmt: skip
     for name in ("models", "places"):
-        assert command("evenness-figure", name, "study/evenness.csv", "--out", f"{name}.zip")[0] == 0
+        assert command("evenness", "--figure", name, "--table", "study/evenness.csv", "--out", f"{name}.zip")[0] == 0
         with zipfile.ZipFile(f"{name}.zip") as archive:
             archive.extractall(name)
             again = shlex.split(archive.read("README.txt").decode().strip().splitlines()[-1])
         monkeypatch.chdir(tmp_path / name)
-        assert command(*again[3:])[0] == 0
+        assert again[0] == "micro-step" and command(*again[1:])[0] == 0
         monkeypatch.chdir(tmp_path)
 
 
@@ -197,8 +197,11 @@ def test_evenness_writes_a_study_that_draws_itself_again(models, runs, tmp_path,
         (("micro-attention", "--text", ""), "empty"),
         (("micro-attention", "--text", TEXT, "--max-length", "9"), "at most the model's 8"),
         (("micro-attention", "--text", TEXT, "--out", "x.doc"), "unknown format"),
-        (("micro-attention-figure", "pie", "--text", TEXT, "--out", "x.csv"), "micro_segments"),
-        (("micro-attention-figure", "micro_weights", "--text", TEXT, "--out", "x.csv", "--layer", "7"), "no layer 7"),
+        (("micro-attention", "--figure", "pie", "--text", TEXT, "--out", "x.csv"), "micro_segments"),
+        (
+            ("micro-attention", "--figure", "micro_weights", "--text", TEXT, "--out", "x.csv", "--layer", "7"),
+            "no layer 7",
+        ),
         (("evenness", "--data", "nothing.jsonl", "--out", "study"), "nothing.jsonl"),
         (("evenness", "--out", "no/such/study"), "folder does not exist"),
         (("evenness", "--max-length", "99", "--out", "study"), "at most the model's 8"),
@@ -215,5 +218,5 @@ def test_a_table_that_is_none_is_refused(tmp_path, command):
     file = tmp_path / "x.csv"
     file.write_text("a,b\n1,2\n")
     for path in (file, tmp_path / "lost.csv"):
-        code, _, err = command("evenness-figure", "models", path, "--out", tmp_path / "x.html")
+        code, _, err = command("evenness", "--figure", "models", "--table", path, "--out", tmp_path / "x.html")
         assert code != 0 and len(err) == 1

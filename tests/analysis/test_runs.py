@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import shlex
 import zipfile
 from pathlib import Path
 from time import time
@@ -26,11 +25,11 @@ from analysis.runs.figures import FIGURES, draw
 from analysis.runs.log import Follower, RunLog, RunStatus, read_log
 from analysis.runs.log_cache import LogCache
 from analysis.runs.positions import accuracy, position_curve_table, position_table
-from analysis.runs.provenance import RunsView
 from analysis.runs.summary import duration, summarise
+from analysis.runs.view import RunsView
 from data.run_folder import CHECKPOINTS, FACTS, LOG, MODEL, from_line, read_facts, to_line
 from model.errors import MicroStepError, TextError
-from tests.support.command import call
+from tests.support.command import call, repeat
 from tests.support.training_logs import facts, line, lines, save_run
 from trainer.metrics import MetricSums
 
@@ -377,7 +376,8 @@ def test_every_figure_has_a_bundle_that_makes_its_data_again(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.export.chrome", lambda: None)
     words = [
-        "runs-figure",
+        "runs",
+        "--figure",
         name,
         "logs",
         "--curves",
@@ -395,7 +395,7 @@ def test_every_figure_has_a_bundle_that_makes_its_data_again(tmp_path, monkeypat
     command = Path("README.txt").read_text().strip().splitlines()[-1]
     first = Path("figure.csv").read_bytes()
     Path("figure.csv").unlink()
-    assert call(monkeypatch, *shlex.split(command)[3:]) == 0, capsys.readouterr()
+    assert repeat(monkeypatch, command) == 0, capsys.readouterr()
     assert Path("figure.csv").read_bytes() == first and len(first.splitlines()) > 2
 
 
@@ -405,15 +405,15 @@ def test_every_figure_has_a_bundle_that_makes_its_data_again(tmp_path, monkeypat
         (("runs", "nowhere"), "no folder"),
         (("runs",), "no folder runs"),
         (("runs", "."), "no training run"),
-        (("runs-figure", "pie"), "curves, positions"),
-        (("runs-figure", "curves", "one", "--curves", "hope"), "token_loss"),
-        (("runs-figure", "curves", "one", "--smoothing", "1"), "0 to 0.99"),
-        (("runs-figure", "curves", "one", "--seen", "one/run.json"), "seen.json"),
+        (("runs", "--figure", "pie"), "curves, positions"),
+        (("runs", "--figure", "curves", "one", "--curves", "hope"), "token_loss"),
+        (("runs", "--figure", "curves", "one", "--smoothing", "1"), "0 to 0.99"),
+        (("runs", "--figure", "curves", "one", "--seen", "one/run.json"), "seen.json"),
     ],
 )
 def test_mistakes_end_with_one_line(tmp_path, monkeypatch, command, words, said):
     save_run(tmp_path / "work" / "one")
     (tmp_path / "work" / "none").mkdir()
-    monkeypatch.chdir(tmp_path / "work" / ("none" if words[0] == "runs" else "."))
+    monkeypatch.chdir(tmp_path / "work" / ("." if "--figure" in words else "none"))
     code, _, errors = command(*words, "--out", tmp_path / "x.csv")
     assert code != 0 and said in errors[-1] and not (tmp_path / "x.csv").exists()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.cli import app
-from analysis.options import UNIT, Unit
 from analysis.score_registry import significant
+from analysis.view import UNIT, UnitOption
+from micro_step import cli
 
 Command = Callable[..., tuple[int, str, list[str]]]
 TEXT = ("--text", "the cat sat on the mat, and the dog sat on the cat")
@@ -21,16 +21,13 @@ RULE = ("--strategy", "entropy:threshold=3.0")
 
 def test_one_default_for_all_commands() -> None:
     """It was nats for score, segment, generate and runs, and bits for compare and every figure."""
-    groups = [app, *(group.typer_instance for group in app.registered_groups)]
-    every = [each.callback for group in groups if group for each in group.registered_commands]
-    found = [
-        option.default
-        for command in every
-        if command is not None
-        for option in inspect.signature(command).parameters.values()
-        if option.annotation == Unit
-    ]
-    assert set(found) == {UNIT} and len(found) >= 9
+    found = []
+    for name in cli.VERBS:
+        if name.startswith("bench"):
+            continue
+        options = inspect.signature(cli.VERBS[name].load()).parameters.values()
+        found += [option.default for option in options if option.annotation == UnitOption]
+    assert set(found) == {UNIT} and len(found) >= 6
 
 
 def _table(command: Command, folder: Path, *words: object) -> pd.DataFrame:
@@ -48,18 +45,16 @@ def test_every_table_of_a_text_names_its_unit(models: dict[str, Path], command: 
     for words in (("score", *one), ("segment", *one, "--strategy", "entropy"), ("compare", *two)):
         assert set(_table(command, tmp_path, *words, *asked)["unit"]) == {unit}
     for name in ("strip", "line", "scatter", "distribution", "changes"):
-        assert set(_table(command, tmp_path, "figure", name, *two, *asked)["unit"]) == {unit}
-    assert set(_table(command, tmp_path, "figure", "distribution", *two, "--score", "margin")["unit"]) == {
+        assert set(_table(command, tmp_path, "compare", "--figure", name, *two, *asked)["unit"]) == {unit}
+    assert set(_table(command, tmp_path, "compare", "--figure", "distribution", *two, "--score", "margin")["unit"]) == {
         "probability"
     }
     cells = tmp_path / "cells.csv"
     assert command("compare", *two, *asked, "--cells", cells)[0] == 0 and set(pd.read_csv(cells)["unit"]) == {unit}
-    attributed = _table(
-        command, tmp_path, "attribute", *one, "--at", 5, "--method", "input_x_gradient", "--information", unit
-    )
+    attributed = _table(command, tmp_path, "attribute", *one, "--at", 5, "--method", "input_x_gradient", "--unit", unit)
     assert set(attributed["information"]) == {unit}
     for name in ("segments", "values", "curves", "unstable"):
-        table = _table(command, tmp_path, "segmentation-figure", name, *two, *RULE, "--strategy", "confidence", *asked)
+        table = _table(command, tmp_path, "segment", "--figure", name, *two, *RULE, "--strategy", "confidence", *asked)
         assert set(table["unit"]) <= {unit, "probability"} and (name == "unstable" or unit in set(table["unit"]))
     solved = _table(command, tmp_path, "solve", *one, "--strategy", "entropy", "--target-length", 2)
     assert set(solved["unit"]) == {"nats"}
@@ -70,7 +65,7 @@ def test_a_threshold_is_in_the_unit_of_the_values(
     models: dict[str, Path], command: Command, tmp_path: Path, unit: str
 ) -> None:
     """The figure values wrote a bar in bits beside a threshold in nats."""
-    words = ("segmentation-figure", "values", "--a", models["base"], *TEXT, *RULE, "--unit", unit)
+    words = ("segment", "--figure", "values", "--a", models["base"], *TEXT, *RULE, "--unit", unit)
     table = _table(command, tmp_path, *words)
     bar = 3.0 / (math.log(2) if unit == "bits" else 1.0)
     assert table["bar"].tolist() == pytest.approx([bar] * len(table))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.segmentation.comparison import CutView, compare_strategies, value_range, why_words
+from analysis.segmentation.comparison import compare_strategies, value_range, why_words
 from analysis.segmentation.corpus_view import StoreSides
 from analysis.segmentation.figures import FIGURES, draw
 from analysis.segmentation.provenance import origin
@@ -23,6 +23,7 @@ from analysis.segmentation.segmented_text import (
 )
 from analysis.segmentation.strategy import WIDTH, Segmenter, Strategy, labels
 from analysis.segmentation.value_figures import MOST_POINTS, _outline
+from analysis.segmentation.view import CutView
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from model.segmentation.features import Feature, FeatureOptions
@@ -279,21 +280,21 @@ def test_a_store_is_judged_whole_and_shown_by_document(store, monkeypatch, tmp_p
     for name in ("segments", "statistics", "agreement", "curves"):
         before, view = draw(name, bench, CutView()).data, CutView()
         command = shlex.split(origin(bench, view).command(name, str(tmp_path / "x.csv")))
-        assert call(monkeypatch, *command[3:]) == 0
+        assert command[0] == "micro-step" and call(monkeypatch, *command[1:]) == 0
         assert len(pd.read_csv(tmp_path / "x.csv")) == len(before) > 0
 
 
 def test_wrong_options_end_with_one_line(monkeypatch, capsys, tmp_path, models):
     out = tmp_path / "x.csv"
-    base = ["segmentation-figure", "values", "--strategy", "entropy", "--out", out]
+    base = ["segment", "--figure", "values", "--strategy", "entropy", "--out", out]
     wrong = [
-        (["segmentation-figure", "pie", "--strategy", "word", "--out", out], "segments, values"),
+        (["segment", "--figure", "pie", "--strategy", "word", "--out", out], "segments, values"),
         (base, "--store"),
-        ([*base, "--a", "x", "--store", "y", "--text", "z"], "one of them"),
+        ([*base, "--a", "x", "--store", "y", "--text", "z"], "--store"),
         ([*base, "--store", tmp_path, "--text", "z"], "its own texts"),
         ([*base, "--store", tmp_path], "holds no store"),
-        ([*base, "--a", models["base"], "--text", TEXT, "--chosen", 2], "strategy number 2"),
-        ([*base[:3], "entropy=3", "--out", out, "--a", "x", "--text", "y"], "no segmentation rule"),
+        ([*base, "--a", models["base"], "--text", TEXT, "--chosen", 1], "strategy 1"),
+        ([*base[:4], "entropy=3", "--out", out, "--a", "x", "--text", "y"], "no segmentation rule"),
     ]
     for words, said in wrong:
         assert call(monkeypatch, *words) != 0

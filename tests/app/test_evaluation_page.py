@@ -1,8 +1,6 @@
 """The evaluation page through Streamlit's own test runner: reports, samples side by side, invalid answers, damage."""
 
 import json
-import shlex
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +8,6 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis.export import bundle, table_bytes
-from evals.cli import main
 from evals.report import figures, sample_figures
 from evals.report.provenance import document_origin, invalid_origin, report_origin, sample_origin
 from evals.report.sample_tables import document_table
@@ -19,6 +16,7 @@ from evals.report.side_by_side import SideBySide, read_side
 from evals.report.token_spans import locate_tokens
 from evals.samples import WrittenAnswer
 from model.errors import MicroStepError, TextError
+from tests.support.command import repeat
 from tests.support.evaluations import save_evaluation
 from tests.support.pages import ROOT, charts, turned_to
 from tests.support.pages import shown as shown_escaped
@@ -232,10 +230,7 @@ def test_an_export_is_made_again_by_its_command(folder, tmp_path, monkeypatch, n
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     monkeypatch.chdir(tmp_path)
-    python, *words = shlex.split(origin.command(drawn.name, "figure.csv"))
-    assert [python, *words[:2]] == ["python", "-m", "evals"]
-    monkeypatch.setattr(sys, "argv", ["evals", *words[2:]])
-    main()
+    assert repeat(monkeypatch, origin.command(drawn.name, "figure.csv")) == 0
     assert Path("figure.csv").read_bytes() == table_bytes(drawn.data, "csv")
     assert drawn.figure.to_json() and len(pd.read_csv("figure.csv")) == len(drawn.data) > 0
 

@@ -9,7 +9,6 @@ from itertools import pairwise
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.cli import app
 from benchmarks.options import SegmentTimingOptions, TrainStepOptions
 from benchmarks.report import show
 from benchmarks.score import check_scorers, timed
@@ -18,18 +17,20 @@ from benchmarks.segment import measure
 from benchmarks.texts import bundled_text
 from benchmarks.timing import in_fresh_process
 from benchmarks.train_step import STEPS, _ready, peak_of_step, random_starts, timed_steps
+from micro_step import cli
 from model.errors import ExportError, MicroStepError
 from model.hub.loading import ModelSpec, load
 from tests.support.tiny import save_tiny
 
 pytestmark = pytest.mark.slow
+SCORE = ["bench", "score"]
 
 
 def test_the_command_gives_a_table_and_json(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.score.in_fresh_process", lambda function, *given: function(*given))
     model, out = save_tiny(tmp_path / "tiny", "llama"), tmp_path / "out.json"
     options = ["--tokens", "40", "--repeats", "2", "--method", "ours", "--out", out]
-    done = CliRunner().invoke(app, ["score", "--model", *map(str, [model, *options])])
+    done = CliRunner().invoke(cli.command(SCORE), [*SCORE, "--model", *map(str, [model, *options])])
     assert done.exit_code == 0 and "ratio" in done.stdout and "peak MB" in done.stdout
     (report,) = json.loads(out.read_text())
     assert report["logits_bytes"] == 4 * report["tokens"] * report["vocabulary"]
@@ -84,7 +85,7 @@ def test_a_wrong_name_leaves_no_file(tmp_path):
     with pytest.raises(MicroStepError, match="bare, discarded, ours, naive, minicons"):
         check_scorers(["faster"])
     for options in (["--method", "faster", "--out", tmp_path / "x.json"], ["--out", tmp_path / "x.csv"]):
-        done = CliRunner().invoke(app, ["score", *map(str, options)])
+        done = CliRunner().invoke(cli.command(SCORE), [*SCORE, *map(str, options)])
         assert isinstance(done.exception, MicroStepError)
     assert isinstance(done.exception, ExportError) and not list(tmp_path.iterdir())
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks.cli import app
 from benchmarks.harness import compare
 from evals.benchmark import find_benchmark
+from micro_step import cli
 from model.hub.loading import load
 from tests.support.evaluations import OPTIONS, plain_model, write_local
 
@@ -54,5 +54,6 @@ def test_another_model_is_told_apart(plain, local):
 
 
 def test_a_wrong_limit_is_one_line(local):
-    done = CliRunner().invoke(app, ["harness", "--tasks", "arc_challenge:none", "--local", str(local)])
+    words = ["bench", "harness", "--tasks", "arc_challenge:none", "--local", str(local)]
+    done = CliRunner().invoke(cli.command(words), words)
     assert "NAME:N" in str(done.exception)

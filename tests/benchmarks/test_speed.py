@@ -15,7 +15,6 @@ import torch
 from typer.testing import CliRunner
 
 from analysis.segmentation.strategy import Strategy
-from benchmarks.cli import app
 from benchmarks.families.tiny_models import tiny_family
 from benchmarks.ratio import ratio
 from benchmarks.report import cell
@@ -29,6 +28,7 @@ from benchmarks.speed.position_accuracy import position_accuracy
 from benchmarks.speed.prompts import Rows, held_out_prompts, prompt_ids, read_prompts
 from data.prepared import Prepared
 from data.training_rows import TokenRows as TrainingRows
+from micro_step import cli
 from model.causal_lm.padding import padding_is_bound
 from model.errors import ExportError, MicroStepError, ModelError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
@@ -80,7 +80,8 @@ def prompts(untrained: ComparedModels) -> Rows:
 
 
 def command(*options: str) -> Any:
-    return CliRunner().invoke(app, ["decode", *options])
+    words = ["bench", "decode", *options]
+    return CliRunner().invoke(cli.command(words), words)
 
 
 # --- the comparison

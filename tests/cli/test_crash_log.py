@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import typer
 
+from micro_step import cli
 from model.crash_log import DAYS, fault, log_folder
-from model.terminal import run, start
+from model.terminal import guarded, start
 from tests.support.browser import ROOT
 from tests.support.command import call
 
@@ -58,24 +60,23 @@ def test_a_planted_fault_is_one_sentence_and_a_log(
 
 def test_an_import_that_fails_is_told_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        start("tests.no_such_module")
+        guarded(lambda: import_module("tests.no_such_module"))
     assert left.value.code == 70 and "ModuleNotFoundError" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("package", ["model", "data", "trainer", "evals", "benchmarks"])
+@pytest.mark.parametrize("package", ["model", "data", "trainer", "analysis", "evals", "benchmarks", ""])
 def test_every_command_line_has_the_net(
     package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from importlib import import_module
-
-    cli = import_module(f"{package}.cli")
-    monkeypatch.setattr(cli, "app", command(ZeroDivisionError("no\nsuch")))
+    monkeypatch.setattr(cli, "command", lambda words: command(ZeroDivisionError("no\nsuch")))
+    monkeypatch.setattr(cli, "translated", lambda *given: [])
     monkeypatch.setattr(sys, "argv", [package])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        start(package)
     assert left.value.code == 70
     assert "ZeroDivisionError: no such" in capsys.readouterr().err
-    assert f'start("{package}.cli")' in (ROOT / package / "__main__.py").read_text("utf-8")
+    main = (ROOT / (package or "micro_step") / "__main__.py").read_text("utf-8")
+    assert (f'start("{package}")' if package else "start()") in main
 
 
 def test_a_fault_in_a_thread_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +90,7 @@ def test_a_fault_in_a_thread_is_told(monkeypatch: pytest.MonkeyPatch, capsys: py
 
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setattr(sys, "argv", ["works"])
-    run(app)
+    guarded(lambda: app(standalone_mode=False))
     err = capsys.readouterr().err
     assert "KeyError" in err and "Traceback" not in err
 
@@ -97,14 +98,14 @@ def test_a_fault_in_a_thread_is_told(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_ctrl_c_stays_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["works"])
     with pytest.raises(SystemExit) as left:
-        run(command(KeyboardInterrupt()))
+        guarded(lambda: command(KeyboardInterrupt())(standalone_mode=False))
     assert left.value.code == 130 and not (cache / "log").exists()
     assert capsys.readouterr().err.strip() == "Stopped; nothing was left half-written."
 
 
 def test_a_reader_who_leaves_is_no_fault(cache: Path) -> None:
-    """`python -m model list | head -1`."""
-    code = "import sys; sys.argv = ['model', 'list', '--json']; from model.cli import main; main()"
+    """`micro-step model list | head -1`."""
+    code = "import sys; sys.argv = ['x', 'model', 'list', '--json']; from model.terminal import start; start()"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
     ) as process:

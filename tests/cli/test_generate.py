@@ -1,19 +1,18 @@
 """The commands generate and generation-figure: what they write equals what Python computes, mistakes end in a line."""
 
-import shlex
 import zipfile
 
 import pandas as pd
 import pytest
 
-from analysis.generation.cli import FIGURE_NAMES
+from analysis.generation.cli import FIGURE_NAMES, SWEEPS
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Decoding
 from analysis.generation.tables import answer_table, is_timed
 from model.hub.loading import ModelSpec, load
 from model.scoring.continuation import Sampling
 from model.text.document import TextInput
-from tests.support.command import call
+from tests.support.command import call, repeat
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +44,7 @@ def test_lossless_is_the_base_and_a_table_is_shown(models, monkeypatch, capsys):
 
 def test_taus_give_a_row_each(models, tmp_path, monkeypatch):
     out = tmp_path / "x.csv"
-    words = ["generate", "--model", models["base"], "--prompt", PROMPT, "--taus", "1.01 0", "--merged", *SHORT]
+    words = ["generate", "--model", models["base"], "--prompt", PROMPT, "--confidence", "1.01 0", "--merged", *SHORT]
     assert call(monkeypatch, *words, "--out", out) == 0
     table = pd.read_csv(out)
     assert table["tau"].tolist() == [0, 1.01] and table["agreement"].iloc[1] == 1
@@ -55,17 +54,14 @@ def test_taus_give_a_row_each(models, tmp_path, monkeypatch):
 def test_every_figure_has_a_bundle_whose_command_makes_its_data_again(models, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("analysis.export.chrome", lambda: None)
-    words = ["generation-figure", name, "--model", models["base"], "--prompt", PROMPT, *SHORT]
-    words += ["--confidence", 0.01, "--merged", "--over", "passes", "--taus", ".01 1.01", "--pinned", 2]
+    words = ["generate", "--figure", name, "--model", models["base"], "--prompt", PROMPT, *SHORT]
+    words += ["--confidence", ".01 1.01" if name in SWEEPS else 0.01, "--merged", "--over", "passes", "--pinned", 2]
     assert call(monkeypatch, *words, "--out", "x.zip") == 0
     with zipfile.ZipFile("x.zip") as archive:
         archive.extractall()
         command = archive.read("README.txt").decode().strip().splitlines()[-1]
     first = pd.read_parquet("figure.parquet")
-    python, *again = shlex.split(command)
-    assert python == "python" and again[:2] == ["-m", "analysis"]
-    again[-1] = "again.parquet"
-    assert call(monkeypatch, *again[2:]) == 0
+    assert repeat(monkeypatch, command.replace("figure.csv", "again.parquet")) == 0
     pd.testing.assert_frame_equal(untimed(first), untimed(pd.read_parquet("again.parquet")))
 
 
@@ -74,8 +70,7 @@ def test_every_figure_has_a_bundle_whose_command_makes_its_data_again(models, tm
     [
         (("--rule", "hope"), "no stopping rule"),
         (("--max-segment-length", "9"), "1 to 8 tokens"),
-        (("--text", "x"), "one of them"),
-        (("--taus", "a few"), "numbers"),
+        (("--confidence", "a few"), "numbers"),
         (("--top-p", "0"), "top-p"),
         (("--max-new-tokens", "600"), "context"),
     ],
@@ -89,7 +84,7 @@ def test_mistakes_end_with_one_line(models, tmp_path, monkeypatch, capsys, words
 
 def test_an_unknown_figure_and_an_empty_prompt(models, tmp_path, monkeypatch, capsys):
     base = ["--model", models["base"], "--out", tmp_path / "x.csv"]
-    assert call(monkeypatch, "generation-figure", "pie", "--prompt", "x", *base) != 0
+    assert call(monkeypatch, "generate", "--figure", "pie", "--prompt", "x", *base) != 0
     assert "answer, timeline" in capsys.readouterr().err
     assert call(monkeypatch, "generate", "--prompt", "", *base) != 0
     assert "no prompt" in capsys.readouterr().err

@@ -19,9 +19,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from analysis.cli import main
 from analysis.export import save_table
 from model.hub.loading import LoadedModel, ModelSpec, load
+from model.terminal import start as run_command
 from tests.support.processes import program
 from tests.support.tiny import save_tiny, tiny_config, tiny_tokenizer
 
@@ -49,10 +49,10 @@ Answers = Callable[..., tuple[str, list[str]]]
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """Run `python -m analysis` in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["analysis", *map(str, words)])
+    """Run `micro-step` in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["micro-step", *map(str, words)])
     try:
-        main()
+        run_command()
     except SystemExit as leave:
         return int(leave.code or 0)
     return 0
@@ -181,7 +181,7 @@ def test_two_models_are_compared_on_a_hostile_text(
     cells = pd.read_parquet(work / "cells.parquet")
     assert len(cells) > 0 or len(text) == 1  # A has no score for the first token
     assert text.endswith("".join(cells["text"]))
-    answers("figure", "changes", *pair, "--out", work / "x.html")
+    answers("compare", "--figure", "changes", *pair, "--out", work / "x.html")
     page = (work / "x.html").read_text("utf-8")
     drawn = page[page.rindex("Plotly.newPlot") :]
     assert "<script>alert" not in drawn and "<img" not in drawn
@@ -241,7 +241,7 @@ def _command(command: str, models: dict[str, Path], a: object = None) -> tuple[o
     return {
         "score": ("score", "--model", first),
         "compare": ("compare", "--a", models["base"], "--b", first),
-        "figure": ("figure", "line", "--a", first, "--b", models["base"], "--out", "figure.csv"),
+        "figure": ("compare", "--figure", "line", "--a", first, "--b", models["base"], "--out", "figure.csv"),
     }[command]
 
 
@@ -383,12 +383,12 @@ def test_a_file_is_no_model(models: dict[str, Path], work: Path, fails: Fails) -
 
 def test_wrong_options_are_refused_before_a_model_is_loaded(models: dict[str, Path], fails: Fails) -> None:
     pair = ("--a", models["base"], "--b", models["sft"], "--text", "the cat", "--out", "x.csv")
-    assert "strip, line" in fails("figure", "<b>", *pair)
-    assert "entropy, confidence" in fails("figure", "line", *pair, "--score", "perplexity")
-    assert "assistant" in fails("figure", "line", *pair, "--role", "nobody")
-    fails("figure", "line", *pair, "--unit", "bans")
-    fails("figure", "line", *pair, "--pinned", "-1")
-    fails("figure", "scatter", *pair, "--continue", "3", loads=True)
+    assert "strip, line" in fails("compare", "--figure", "<b>", *pair)
+    assert "entropy, confidence" in fails("compare", "--figure", "line", *pair, "--score", "perplexity")
+    assert "assistant" in fails("compare", "--figure", "line", *pair, "--role", "nobody")
+    fails("compare", "--figure", "line", *pair, "--unit", "bans")
+    fails("compare", "--figure", "line", *pair, "--pinned", "-1")
+    fails("compare", "--figure", "scatter", *pair, "--continue", "3", loads=True)
     fails("compare", *pair, "--top-p", "0", "--continue", "3")
     fails("compare", *pair, "--top-p", "nan", "--continue", "3")
     fails("compare", *pair, "--continue", "-3")
@@ -410,7 +410,7 @@ def test_no_command_shows_the_help_and_no_error(
 
 def test_a_real_process_prints_text_that_does_nothing(models: dict[str, Path], work: Path) -> None:
     (work / "t.txt").write_bytes(HOSTILE["ansi"].encode() + HOSTILE["controls"].encode())
-    words = [sys.executable, "-m", "analysis", "score", "--model", models["base"], "--text-file", work / "t.txt"]
+    words = [sys.executable, "-m", "micro_step", "score", "--model", models["base"], "--text-file", work / "t.txt"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True)
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == 0 and remarks(err) == []
@@ -434,7 +434,7 @@ def test_ctrl_c_in_mid_run_ends_with_one_line_and_leaves_no_file(
     (work / "t.txt").write_text("the cat sat on the mat. " * 1500)
     for step in ("scoring", "loading"):
         words = ("score", "--model", slow, "--text-file", work / "t.txt", "--out", work / "x.parquet")
-        running = program("analysis", *words)
+        running = program("micro-step", *words)
         running.until(lambda step=step, running=running: f"\n{step}" in f"\n{running.err}")
         running.send(signal.SIGINT)
         assert running.ended() == 130 and running.out == ""
@@ -444,7 +444,10 @@ def test_ctrl_c_in_mid_run_ends_with_one_line_and_leaves_no_file(
 
 def test_the_command_line_starts_without_loading_torch() -> None:
     """Help and a mistake in the options come at once, and Ctrl-C finds no long import outside of its care."""
-    script = "import sys, analysis.cli; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    script = (
+        "import sys, micro_step.cli as cli; [cli.command(name.split()) for name in cli.VERBS if 'bench' not in name];"
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
     said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
 

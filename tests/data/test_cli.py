@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from data.cleaning.report import REPORT
-from data.cli import main
 from data.example import Example
 from data.examples import TABLE, read_examples, write_examples
 from model.text.document import Message
@@ -26,11 +25,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run `python -m data`; gives its exit code, standard output and the lines of standard error."""
+    """Run `micro-step data`; gives its exit code, standard output and the lines of standard error."""
 
     def started(*words: object) -> tuple[int, str, list[str]]:
         capfd.readouterr()
-        code = call(monkeypatch, *words, program="data", main=main)
+        code = call(monkeypatch, "data", *words)
         out, err = capfd.readouterr()
         return code, out, err.strip().splitlines()
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.cli import main
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.scored_rows import ROLE_NAMES
@@ -22,6 +21,7 @@ from data.corpus.store_writer import writing
 from model.errors import ExportError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
 from model.scoring.token_scores import score
+from model.terminal import start
 from model.text.document import TextInput
 from model.text.encoding import encode
 from tests.support.tiny import CORPUS
@@ -45,7 +45,7 @@ def data(tmp_path):
 @pytest.fixture
 def call(command):
     """Run `python -m analysis corpus` here."""
-    return partial(command, "corpus")
+    return partial(command, "corpus", "score")
 
 
 def make(loaded, data, out, corpus=None, **options):
@@ -385,8 +385,8 @@ def test_ctrl_c_leaves_a_store_that_is_gone_on_with(models, loaded, tmp_path, da
     assert lines[-2].endswith("start the same command again to go on")
     monkeypatch.undo()
     assert open_store(out, allow_incomplete=True).tokens > 0
-    monkeypatch.setattr(sys, "argv", ["analysis", "corpus", *map(str, words)])
-    main()
+    monkeypatch.setattr(sys, "argv", ["micro-step", "corpus", "score", *map(str, words)])
+    start()
     same(open_store(out).arrays(), make(loaded, data, tmp_path / "other", shard_tokens=60).arrays())
 
 

@@ -58,7 +58,7 @@ def test_without_ray_one_line_says_how_to_get_it(loaded, data, tmp_path, monkeyp
 def test_the_command_offers_ray(command, monkeypatch, models, data, tmp_path):
     monkeypatch.setattr(ray_scoring, "find_spec", lambda name: None)
     words = ("--model", models["base"], "--data", data, "--out", tmp_path / "store", "--ray")
-    code, _, errors = command("corpus", *words)
+    code, _, errors = command("corpus", "score", *words)
     assert code == 1 and errors[-1].startswith("Error: --ray needs Ray")
 
 
@@ -131,10 +131,10 @@ def test_actors_that_find_another_corpus_say_so(loaded, data, tmp_path):
 def test_ray_gives_the_bytes_of_one_process(models, data, tmp_path):
     pytest.importorskip("ray")
     out = {name: tmp_path / name for name in ("one", "many")}
-    words = ("corpus", "--model", models["base"], "--data", data, "--windows", "--shard-tokens", 150, "--no-report",
-             "--max-tokens-per-document", 32)  # fmt: skip
+    words = ("corpus", "score", "--model", models["base"], "--data", data, "--windows", "--shard-tokens", 150)
+    words = (*words, "--no-report", "--max-tokens-per-document", 32)
     for name, more in (("one", ()), ("many", ("--ray",))):
-        command = [sys.executable, "-m", "analysis", *map(str, words), "--out", str(out[name]), *more]
+        command = [sys.executable, "-m", "micro_step", *map(str, words), "--out", str(out[name]), *more]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert "ray.data" not in done.stderr and "execution" not in done.stderr, "Ray speaks to users"

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import data
-from data.cli import main
 from data.distill.answers import shard_name
 from data.distill.examples import distill_examples, prompt_of
 from data.distill.run import DistillOptions, Prompt, count_distilled, distill, read_distilled
@@ -22,6 +21,7 @@ from data.example import Example
 from data.examples import TABLE, read_examples, write_examples
 from model.errors import ExportError, MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
+from model.terminal import start
 from model.text.document import Message
 from tests.support.processes import Forked
 from tests.support.templates import DATED
@@ -299,13 +299,13 @@ def test_nothing_to_answer_is_one_clear_line(demo, tmp_path):
 
 @pytest.fixture
 def call(monkeypatch, capfd):
-    """Run `python -m data distill` here; gives its exit code, standard output and the lines of standard error."""
+    """Run `micro-step data distill` here; gives its exit code, standard output and the lines of standard error."""
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["data", "distill", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["micro-step", "data", "distill", *map(str, words)])
         code = 0
         try:
-            main()
+            start()
         except SystemExit as leave:
             code = leave.code or 0
         said = capfd.readouterr()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
 import math
@@ -29,6 +28,7 @@ from evals.ablation.table import AblationRow, as_csv, as_markdown, interval, row
 from evals.samples import file_name
 from model.errors import ExportError, MicroStepError
 from model.hub.loading import ModelSpec, load
+from model.terminal import start
 from tests.support.command import call
 from tests.support.evaluations import lines, write_local
 from tests.support.processes import Forked
@@ -310,8 +310,8 @@ def test_a_grid_without_benchmarks_needs_no_harness(base_recipe: Path, tmp_path:
             del sys.modules[name]
         sys.modules["lm_eval"] = None  # type: ignore[assignment]
         words = [str(tmp_path / "g.yaml"), "--device", "cpu", "--out", str(tmp_path / "out")]
-        sys.argv = ["evals", "ablate", *words, "--table", str(tmp_path / "t.csv")]
-        importlib.import_module("evals.cli").main()
+        sys.argv = ["micro-step", "eval", "ablate", *words, "--table", str(tmp_path / "t.csv")]
+        start()
 
     ended = Forked(without_it)
     assert ended.ended() == 0, ended.err[-2000:]
@@ -443,13 +443,11 @@ def test_the_command_estimates_and_says_mistakes_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from evals.cli import main
-
     grid_of(tmp_path / "g.yaml", base_recipe)
 
     def ablate(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = call(monkeypatch, "ablate", *words, "--device", "cpu", program="evals", main=main)
+        code = call(monkeypatch, "eval", "ablate", *words, "--device", "cpu")
         return code, *capsys.readouterr()
 
     code, told, _ = ablate(str(tmp_path / "g.yaml"), "--dry-run", "--out", str(tmp_path / "out"))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,13 @@ import pytest
 from app import escape as shown
 from evals.aggregate import Average
 from evals.benchmark import benchmarks, read_limits
-from evals.cli import main
 from evals.report import tables
 from evals.report.figures import figure, score, write_figures
 from evals.report.score_rows import read_folder, report_rows
 from evals.run import evaluate
 from evals.samples import Head, SampleWriter, file_name, read_samples
 from model.errors import ExportError, MicroStepError, TextError
+from tests.support import command
 from tests.support.evaluations import OPTIONS, SUMS, chosen, lines, micro_model, plain_model, write_local
 from tests.support.processes import program
 
@@ -243,13 +244,7 @@ def test_an_axis_says_what_is_counted(rows):
 # --- the command line
 
 
-def call(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["evals", *map(str, words)])
-    try:
-        main()
-    except SystemExit as leave:
-        return leave.code or 0
-    return 0
+call = partial(command.call, program="evals")
 
 
 def test_the_command_line_runs_and_reports(monkeypatch, capfd, micro, local, tmp_path):

@@ -103,7 +103,7 @@ def test_the_first_screen_does_not_even_probe_the_hub(monkeypatch: pytest.Monkey
 
 def test_list_is_quick_since_it_loads_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, model.cli; sys.argv = ['x', 'list', '--json']; model.cli.main();"
+        "import sys, model.terminal; sys.argv = ['x', 'model', 'list', '--json']; model.terminal.start();"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

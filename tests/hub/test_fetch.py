@@ -382,10 +382,10 @@ def test_wrong_use_of_the_command_ends_with_2(
 def test_ctrl_c_on_the_command_line_says_so_and_ends_with_130() -> None:
     code = """
 import os, signal, sys
-import model.cli, model.hub.fetch
+import model.hub.fetch, model.terminal
 model.hub.fetch.fetch = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)
-sys.argv = ["model", "fetch", "anything"]
-model.cli.main()
+sys.argv = ["micro-step", "model", "fetch", "anything"]
+model.terminal.start()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (130, "")

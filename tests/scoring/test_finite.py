@@ -189,7 +189,7 @@ def test_attention_and_states_of_an_overflow_are_refused(half: LoadedModel, ids:
         ("attention", "--model", "MODEL", "--text", TEXT, "--layer", "1", "--head", "0", "--out", "OUT/map.npz"),
         ("attribute", "--model", "MODEL", "--text", TEXT, "--quantity", "entropy", "--at", "3"),
         ("generate", "--model", "MODEL", "--prompt", TEXT, "--max-new-tokens", "4"),
-        ("corpus", "--model", "MODEL", "--data", "OUT/texts.jsonl", "--out", "OUT/store"),
+        ("corpus", "score", "--model", "MODEL", "--data", "OUT/texts.jsonl", "--out", "OUT/store"),
     ],
     ids=lambda words: words[0],
 )
@@ -256,7 +256,7 @@ def test_an_old_store_with_scores_that_are_not_finite_is_recognised(
     said = f"not finite.* of {int(bad.sum())} of {len(bad)} tokens in 1 of 3 documents; score the corpus again"
     with pytest.raises(NumericalError, match=said):
         CorpusSource.read(open_store(store))
-    for command in (("corpus-report", store), ("corpus-change", store, store)):
+    for command in (("corpus", "report", store), ("corpus", "change", store, store)):
         assert call(monkeypatch, *command) == 1
         assert "scores that are not finite" in capsys.readouterr().err
 

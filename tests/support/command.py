@@ -1,24 +1,26 @@
 """The command line in this process, for the tests."""
 
-import importlib
 import shlex
 import sys
 
-from analysis.cli import main
+from model.terminal import start
 
 
-def call(monkeypatch, *words, program="analysis", main=main):
-    """Run `python -m analysis`, or another of the programs, in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
+def call(monkeypatch, *words, program=""):
+    """Run `micro-step`, or `python -m PROGRAM` as it was before, in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", [program or "micro-step", *map(str, words)])
     try:
-        main()
+        start(program)
     except SystemExit as leave:
         return leave.code or 0
     return 0
 
 
 def repeat(monkeypatch, command):
-    """Run a command as a bundle gives it, `python -m PROGRAM ...`, in this process; returns its exit code."""
-    python, dash_m, program, *words = shlex.split(command)
-    assert (python, dash_m) == ("python", "-m")
-    return call(monkeypatch, *words, program=program, main=importlib.import_module(f"{program}.cli").main)
+    """Run a command as a bundle gives it, in this process; returns its exit code."""
+    first, *words = shlex.split(command)
+    if first == "python":  # of before `micro-step`: python -m PROGRAM
+        _, program, *words = words
+        return call(monkeypatch, *words, program=program)
+    assert first == "micro-step"
+    return call(monkeypatch, *words)

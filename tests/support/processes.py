@@ -6,7 +6,6 @@ imports) needs a subprocess.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -15,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from typing import IO
+
+from model.terminal import start
 
 
 class Forked:
@@ -67,13 +68,13 @@ class Forked:
 
 
 def program(name: str, *words: object) -> Forked:
-    """Start `python -m NAME`, one of the project's programs, with these words."""
+    """Start `micro-step`, or `python -m NAME` as it was before, with these words."""
     return Forked(_main, name, *map(str, words))
 
 
 def _main(name: str, *words: str) -> None:
     sys.argv = [name, *words]
-    importlib.import_module(f"{name}.cli").main()
+    start("" if name == "micro-step" else name)
 
 
 def _run(act: Callable[..., object], arguments: tuple[object, ...], out: int, err: int) -> None:

@@ -775,8 +775,6 @@ def test_a_wrong_recipe_is_one_line(change: dict[str, Any], said: str, model: Pa
 def test_the_command_says_what_is_wrong_in_one_line(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from trainer.cli import main
-
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
     for words, said in (
         (["nowhere.yaml"], "there is no recipe"),
@@ -784,7 +782,7 @@ def test_the_command_says_what_is_wrong_in_one_line(
         ([str(write_recipe(recipe(model), tmp_path / "r.yaml")), "--prepared", str(tmp_path)], "no prepared data"),
         ([str(write_recipe(recipe(tmp_path / "no"), tmp_path / "s.yaml")), "--dry-run"], "no"),
     ):
-        code = call(monkeypatch, *words, "--out", tmp_path / "o", program="trainer", main=main)
+        code = call(monkeypatch, "train", *words, "--out", tmp_path / "o")
         err = capsys.readouterr().err
         assert code == 1 and said in err and len(err.strip().splitlines()) == 1 and not (tmp_path / "o").exists()
 

@@ -1,107 +1,130 @@
-"""`python -m analysis evenness` and `evenness-figure`: the claim about the micro step, over several models."""
+"""`micro-step evenness`: the claim about the micro step, over several models."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analysis.options import Chat, FigureOut, LoadOptions, Theme, flatten_options, load_shown, print_notes, progress
-from model.errors import ExportError, TextError
+from analysis.options import (
+    MAX_LENGTH_OPTION,
+    Column,
+    check_output,
+    figure_option,
+    load_shown,
+    print_notes,
+    progress,
+    save_drawn,
+)
+from analysis.segmentation.options import STRATEGY
+from analysis.view import Theme, ThemeOption
+from model.command_options import (
+    Chat,
+    Limit,
+    LoadOptions,
+    command_line,
+    figure_command,
+    flatten_options,
+    to_args,
+)
+from model.errors import ExportError, MicroStepError, TextError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.attention.evenness.study import EvennessStudy
 
-commands = typer.Typer()
-
+FIGURE_NAMES = ("models", "places")
 TABLE, WEIGHTS, TEXT = "evenness.csv", "weights.csv", "evenness.md"
 
 
-@commands.command("evenness")
-@flatten_options
-def evenness(
+@dataclass(frozen=True)
+class StudyOptions:
+    """Which models on which texts."""
+
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="Catalog name, model folder or folder of a training run; may be repeated."),
-    ],
-    loading: LoadOptions,
-    out: Annotated[Path, typer.Option(help="Folder for table, text and figures; made if it is not there.")],
+    ] = None
     data: Annotated[
         str,
         typer.Option(help="Texts that were not trained on: .jsonl, .txt, .parquet, prepared data, or samples."),
-    ] = "samples",
-    column: Annotated[str, typer.Option(help="Of .jsonl and .parquet: holds the text or conversation.")] = "text",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many documents.")] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="As in entropy:threshold=1.2, in nats. Default: as each model was trained.")
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(min=2, help="The most tokens of a segment; default 4.")] = None,
+    ] = "samples"
+    column: Column = "text"
+    limit: Limit = None
+    strategy: Annotated[str | None, STRATEGY] = None
+    max_length: Annotated[int | None, MAX_LENGTH_OPTION] = None
     untrained: Annotated[
         bool, typer.Option("--untrained/--no-untrained", help="Measure untrained modules around the bases, too.")
-    ] = True,
-    chat: Chat = False,
-    theme: Theme = "light",
+    ] = True
+    chat: Chat = False
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """A study that is there, to be drawn."""
+
+    table: Annotated[str | None, typer.Option(help="With --figure: an evenness.csv that this command wrote.")] = None
+    theme: ThemeOption = "light"
+
+
+@flatten_options
+def evenness(
+    studied: StudyOptions,
+    loading: LoadOptions,
+    drawn: TableOptions,
+    out: Annotated[Path, typer.Option(help="Folder for table, text and figures; with --figure, a file.")],
+    figure: Annotated[str | None, figure_option(FIGURE_NAMES)] = None,
 ) -> None:
     """Are all context states used fairly evenly in the micro step? Entropy of the micro decoder's attention over them.
 
-    Writes evenness.csv (a row a model, level, place and figure), weights.csv, evenness.md and the figures.
+    Writes evenness.csv (a row a model, level, place and figure), weights.csv, evenness.md and the figures. With
+    --figure and --table, draws a figure again from its table, and runs no model.
     """
+    if figure is not None:
+        check_output(out, figure, FIGURE_NAMES)
+        if drawn.table is None:
+            raise MicroStepError("--figure draws a table that is there: give it with --table")
+        _draw(figure, Path(drawn.table), drawn.theme, out)
+        return
     from analysis.attention.evenness.study import EvennessQuery, study
     from analysis.attention.evenness.tables import findings
     from analysis.attention.evenness.texts import read_texts
     from analysis.segmentation.strategy import Strategy
 
+    if not studied.model:
+        raise MicroStepError("give the models with --model")
     _check_folder(out)
-    chosen = None if strategy is None else Strategy.parse(strategy)
-    texts = read_texts(data, column, limit, chat)
-    specs = [loading.spec(name, None, None) for name in dict.fromkeys(model)]
+    chosen = None if studied.strategy is None else Strategy.parse(studied.strategy)
+    texts = read_texts(studied.data, studied.column, studied.limit, studied.chat)
+    names = list(dict.fromkeys(studied.model))
+    specs = [loading.spec(name) for name in names]
     with progress("measuring") as told:
-        found = study(specs, EvennessQuery(texts, chosen, max_length, untrained), load_shown, told)
+        found = study(specs, EvennessQuery(texts, chosen, studied.max_length, studied.untrained), load_shown, told)
     for row in found.rows:
         print_notes(f"{row.name}: ", row.notes)
-    words = ["evenness", *(word for name in dict.fromkeys(model) for word in ("--model", name)), "--data", data]
-    words += ["--column", column] if column != "text" else []
-    words += ["--limit", str(limit)] if limit is not None else []
-    words += ["--strategy", str(chosen)] if chosen is not None else []
-    words += ["--max-length", str(max_length)] if max_length is not None else []
-    words += [] if untrained else ["--no-untrained"]
-    words += ["--chat"] if chat else []
-    _write(found, out, words, theme)
+    again = replace(studied, model=names, strategy=None if chosen is None else str(chosen))
+    _write(found, out, command_line("evenness", *to_args(again), "--out", out.name), drawn.theme)
     for line in findings(found.shown):
         print(line)
     print(out)
 
 
-@commands.command("evenness-figure")
-@flatten_options
-def evenness_figure(
-    name: Annotated[str, typer.Argument(help="models or places.")],
-    table: Annotated[Path, typer.Argument(help="An evenness.csv that the command evenness wrote.")],
-    out: FigureOut,
-    theme: Theme = "light",
-) -> None:
-    """Draw the figures of a study again from its table; no model is run."""
-    from analysis.attention.evenness.figures import FIGURES, draw
-    from analysis.export import FIGURE_FORMATS, check_out, save_figure
-    from analysis.figures.figure import check_figure
+def _draw(figure: str, table: Path, theme: Theme, out: Path) -> None:
+    from analysis.attention.evenness.figures import draw
     from analysis.provenance import Provenance
-    from analysis.query import command_line
 
-    check_figure(name, FIGURES)
-    check_out(out, FIGURE_FORMATS)
     read = _read(table)
     origin = Provenance(
-        command=lambda figure, to: command_line(["evenness-figure", figure, TABLE, "--theme", theme, "--out", to]),
+        command=figure_command("evenness", TableOptions(TABLE, theme)),
         request={"table": table.name},
         view={"theme": theme},
         models={},
         files={TABLE: table.read_bytes()},
     )
-    save_figure(draw(name, read, theme), out, origin)
-    print(out)
+    save_drawn(draw(figure, read, theme), out, origin)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -125,19 +148,18 @@ def _check_folder(out: Path) -> None:
         raise ExportError(f"{out} cannot be written: its folder does not exist")
 
 
-def _write(found: EvennessStudy, out: Path, words: list[str], theme: Theme) -> None:
+def _write(found: EvennessStudy, out: Path, command: str, theme: Theme) -> None:
     """All files of the study; the figures as pictures where this machine can draw them, else as pages."""
     from analysis.attention.evenness.figures import FIGURES, draw
     from analysis.attention.evenness.tables import study_table, study_text, study_weights
     from analysis.export import chrome, image, page, table_bytes
-    from analysis.query import command_line
     from model.atomic_files import atomic_write
 
     table = study_table(found)
     files = {
         TABLE: table_bytes(table, "csv"),
         WEIGHTS: table_bytes(study_weights(found), "csv"),
-        TEXT: study_text(found, command_line([*words, "--out", out.name])).encode("utf-8"),
+        TEXT: study_text(found, command).encode("utf-8"),
     }
     for name in FIGURES:
         drawn = draw(name, table, theme)

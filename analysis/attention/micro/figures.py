@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from analysis.attention.evenness.statistics import BAR, UNDEFINED
-from analysis.attention.micro.provenance import MicroView
+from analysis.attention.micro.options import MicroView
 from analysis.attention.micro.result import MicroAttention, context_names
 from analysis.attention.micro.tables import (
     figure_table,

@@ -91,11 +91,9 @@ class MicroAttention(ShortRepr):
     def check(self, segment: int | None, layer: int) -> None:
         """Raise MicroStepError unless this segment and this layer of the micro decoder exist, both from 0."""
         if segment is not None and not 0 <= segment < len(self.first):
-            raise MicroStepError(
-                f"there is no segment {segment + 1}; there are {len(self.first)} of two tokens or more"
-            )
+            raise MicroStepError(f"there is no segment {segment}; {len(self.first)} have two tokens or more, from 0 on")
         if not 0 <= layer < self.layers:
-            raise MicroStepError(f"there is no layer {layer + 1}; the micro decoder has {self.layers}")
+            raise MicroStepError(f"there is no layer {layer}; the micro decoder has {self.layers}, from 0 on")
 
     def tokens(self, segment: int) -> list[str]:
         """The tokens of one of the Q segments, as shown."""

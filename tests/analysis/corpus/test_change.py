@@ -90,12 +90,12 @@ def test_the_command_gives_a_table_and_a_file(
 ) -> None:
     out = tmp_path / "change.csv"
     pair = stores["all-a"], stores["all-b"]
-    assert call(monkeypatch, "corpus-change", *pair, "--out", out) == 0
+    assert call(monkeypatch, "corpus", "change", *pair, "--out", out) == 0
     expected = change_table(changes(read(pair[0]), read(pair[1])))
     pd.testing.assert_frame_equal(pd.read_csv(out), expected, rtol=1e-6)
     capsys.readouterr()
-    assert call(monkeypatch, "corpus-change", *pair) == 0
+    assert call(monkeypatch, "corpus", "change", *pair) == 0
     shown = capsys.readouterr().out
     assert "content" in shown and "difference" in shown
-    assert call(monkeypatch, "corpus-change", pair[0], stores["some-b"]) != 0
+    assert call(monkeypatch, "corpus", "change", pair[0], stores["some-b"]) != 0
     assert "hold different tokens" in capsys.readouterr().err

@@ -230,7 +230,7 @@ def test_the_report_the_page_and_the_figure_count_alike(models, tmp_path, monkey
     bench = store_bench(request, StoreSides.read(store.path), MemoCache())
     out = tmp_path / "agreement.csv"
     chosen = [each for rule in settings for each in ("--strategy", f"{rule}:threshold=5")]
-    assert call(monkeypatch, "segmentation-figure", "agreement", "--store", store.path, *chosen, "--out", out) == 0
+    assert call(monkeypatch, "segment", "--figure", "agreement", "--store", store.path, *chosen, "--out", out) == 0
     drawn = pd.read_csv(out)
     first, second = bench.judged
     page, _ = bench.agreement(first, second)

@@ -246,18 +246,18 @@ def test_reports_from_the_command_line(models, loaded, data, tmp_path, call):
     out = tmp_path / "x.csv"
     for table in ("strategies", "pairs", "lengths", "curves"):
         words = ("--strategy", "entropy", "--strategy", "word", "--target-length", 1.5, "--table", table, "--out", out)
-        code, said, _ = call("corpus-report", stores[0], *words)
+        code, said, _ = call("corpus", "report", stores[0], *words)
         assert (code, said) == (0, f"{out}\n")
         found = pd.read_csv(out)
         assert len(found) >= 1 + (table != "curves")
-    code, said, _ = call("corpus-report", stores[0], "--strategy", "margin", "--set", "tau=0.25")
+    code, said, _ = call("corpus", "report", stores[0], "--strategy", "margin", "--set", "tau=0.25")
     assert code == 0 and "tau=0.25" in said and "over" in said.splitlines()[-1]
-    words = ("corpus-report", stores[0], "--against", stores[1], "--strategy", "entropy", "--target-length", 2)
+    words = ("corpus", "report", stores[0], "--against", stores[1], "--strategy", "entropy", "--target-length", 2)
     code = call(*words, "--out", out)[0]
     assert (code, pd.read_csv(out).strategy.tolist()) == (0, ["entropy"])
-    words = ("corpus-gather", stores[1], "--model", models["other"], "--strategy", "limited_history", "--window", 4)
+    words = ("corpus", "gather", stores[1], "--model", models["other"], "--strategy", "limited_history", "--window", 4)
     assert call(*words, "--every", 2, "--begin", 2)[0] == 0
-    code = call("corpus-report", stores[1], "--table", "history", "--out", tmp_path / "x.json")[0]
+    code = call("corpus", "report", stores[1], "--table", "history", "--out", tmp_path / "x.json")[0]
     assert code == 0 and json.loads((tmp_path / "x.json").read_text())[0]["window"] == 4
 
 
@@ -276,7 +276,7 @@ def test_reports_from_the_command_line(models, loaded, data, tmp_path, call):
 )
 def test_mistakes_end_with_one_line(loaded, data, tmp_path, call, words, message):
     made(loaded["base"], data, tmp_path / "store", limit_tokens=50)
-    code, said, lines = call("corpus-report", tmp_path / "store", *words)
+    code, said, lines = call("corpus", "report", tmp_path / "store", *words)
     assert (code, said, len(lines)) == (1, "", 1) and lines[0].startswith("Error: ") and message in lines[0]
 
 
@@ -284,7 +284,7 @@ def test_a_study_is_one_command_and_is_gone_on_with(models, data, tmp_path, call
     novel = tmp_path / "novel.txt"
     novel.write_text("\n".join(CORPUS[4:] + CORPUS[:4]) * 2, "utf-8")
     out = tmp_path / "study"
-    words = ["corpus-study", "--data", data, "--data", novel, "--out", out, "--model", models["base"], "--model"]
+    words = ["corpus", "study", "--data", data, "--data", novel, "--out", out, "--a", models["base"], "--b"]
     words += [models["other"], "--limit-tokens", 300, "--window-characters", 200, "--every", 2, "--history-every", 1]
     words += ["--history-window", 4, "--history-window", 8, "--target-length", 1.5]
     code, said, lines = call(*words)

@@ -1,0 +1,55 @@
+"""Which training runs are read, and how they are looked at: options of the command `runs`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from analysis.runs.curves import AXES, Axis, check_smoothing, curve
+from analysis.runs.positions import MEASURES, Measure
+from analysis.view import UNIT, ThemeOption, UnitOption
+from model.command_options import ListOf
+from model.errors import MicroStepError
+
+SMOOTHING = 0.6
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How runs are named, and taken from an export."""
+
+    folder: Annotated[str | None, typer.Option(help="Runs are named by their paths from there.")] = None
+    seen: Annotated[
+        str | None, typer.Option(help="seen.json of an export: what the folders said then, instead of now.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class RunsView:
+    """How runs are looked at.
+
+    Raises:
+        MicroStepError: a value that does not exist.
+    """
+
+    curves: Annotated[tuple[str, ...], typer.Option(help="Curves of the figure: loss, accuracy, ..."), ListOf(str)] = (
+        "loss",
+    )
+    x: Annotated[Axis, typer.Option(help="Horizontal axis of the curves.")] = "step"
+    smoothing: Annotated[float, typer.Option(help="Smoothing of training curves, from 0 to 0.99.")] = SMOOTHING
+    log: Annotated[bool, typer.Option("--log", help="Logarithmic axes of losses, gradient norm and rates.")] = False
+    measure: Annotated[Measure, typer.Option(help="What position_curves shows.")] = "accuracy"
+    unit: UnitOption = UNIT
+    theme: ThemeOption = "light"
+
+    def __post_init__(self) -> None:
+        if not self.curves:
+            raise MicroStepError("no curve is chosen; choose at least one")
+        for name in self.curves:
+            curve(name)
+        check_smoothing(self.smoothing)
+        for given, known in ((self.x, AXES), (self.measure, MEASURES)):
+            if given not in known:
+                raise MicroStepError(f"unknown choice {given!r}; use one of {', '.join(map(str, known))}")

@@ -1,0 +1,38 @@
+"""How segmentations are looked at. The fields of the view are options of the command `segment`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import typer
+
+from analysis.view import UNIT, PinnedOption, ThemeOption, UnitOption
+from model.errors import MicroStepError
+
+Metric = Literal["f1", "precision", "recall", "window_diff", "pk"]
+METRICS: dict[str, tuple[str, str]] = {
+    "f1": ("F1", "2 x shared boundaries / both numbers of boundaries; 1 is the same cut."),
+    "precision": ("precision", "share of the column's boundaries that the row has too."),
+    "recall": ("recall", "share of the row's boundaries that the column has too."),
+    "window_diff": ("WindowDiff", "share of windows with different numbers of boundaries; 0 is the same cut."),
+    "pk": ("Pk", "share of windows whose ends are in one segment for one of the two only; 0 is the same cut."),
+}
+
+
+@dataclass(frozen=True)
+class CutView:
+    """How cuts are looked at. Changing it runs no model."""
+
+    unit: UnitOption = UNIT
+    theme: ThemeOption = "light"
+    pinned: PinnedOption = None  # a character of the text
+    chosen: Annotated[int, typer.Option(min=0, help="For values: which of the strategies, from 0.")] = 0
+    metric: Annotated[Metric, typer.Option(help="For agreement.")] = "f1"
+    change: Annotated[float, typer.Option(help="For unstable: change of the parameter, as a share of it.")] = 0.05
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise MicroStepError(f"unknown metric {self.metric!r}; use one of {', '.join(METRICS)}")
+        if not 0 < self.change <= 1:
+            raise MicroStepError(f"the change of a parameter must be a share from 0 to 1, got {self.change:g}")
