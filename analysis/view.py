@@ -12,8 +12,10 @@ import typer
 
 from analysis.score_registry import SCORES, Score, Unit
 from model.errors import MicroStepError
+from model.text.document import ROLES, TEMPLATE
 
 Theme = Literal["light", "dark"]
+EVERY_ROLE = "all"
 UNIT: Unit = "nats"  # of every command unless it is told another; strategies and stores are in nats, too
 UnitOption = Annotated[Unit, typer.Option(help="Unit of entropy and surprisal.")]
 ThemeOption = Annotated[Theme, typer.Option(help="Colours of the figure.")]
@@ -31,12 +33,14 @@ class View:
     theme: ThemeOption = "light"
     pinned: PinnedOption = None  # a character of the document's text
     role: Annotated[str, typer.Option(help="Draw only tokens of this role: text, user, assistant, ...; or all.")] = (
-        "all"
+        EVERY_ROLE
     )
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
             raise MicroStepError(f"unknown score {self.score!r}; use one of {', '.join(SCORES)}")
+        if self.role not in (EVERY_ROLE, TEMPLATE, *ROLES):
+            raise MicroStepError(f"unknown role {self.role!r}; use one of {', '.join((EVERY_ROLE, *ROLES))}")
 
     @property
     def shown(self) -> Score:
