@@ -54,7 +54,6 @@ def attribute(
     insertion and the deletion curve beside that of random orders.
     """
     from analysis.attribution.figures import draw
-    from analysis.attribution.grouping import unit_table
     from analysis.attribution.provenance import origin
     from analysis.attribution.summary import finding
     from analysis.attribution.tables import unit_table
