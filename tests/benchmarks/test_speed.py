@@ -343,7 +343,8 @@ def test_the_command_reads_drafts_of_held_out_answers(
     prepared: Prepared, names: tuple[str, str], tmp_path: Path
 ) -> None:
     options = ["--model", names[1], "--prepared", str(prepared.path), "--read", "2", "--confidence", "0.1"]
-    done = CliRunner().invoke(app, ["drafts", *options, "--out", str(tmp_path / "out.json")])
+    words = ["bench", "drafts", *options, "--out", str(tmp_path / "out.json")]
+    done = CliRunner().invoke(cli.command(words), words)
     (report,) = json.loads((tmp_path / "out.json").read_text())
     assert done.exit_code == 0 and report["answers"] == 2 and report["walks"][0]["tokens_per_pass"][0] >= 1
 
