@@ -116,7 +116,7 @@ class TextOptions:
         need_chat(self.chat, self.template_arg, self.template_date)
         if not self.chat:
             return document
-        return document.told(read_template_args(self.template_arg), self.template_date)
+        return document.with_template_settings(read_template_args(self.template_arg), self.template_date)
 
     def _document(self) -> Document:
         from analysis.document_file import read_document

@@ -137,7 +137,7 @@ def _with_template_args(document: Document, typed: str) -> Document:
         raise TextError(f"the template arguments cannot be read ({error}); close the quotation mark") from None
     arguments = read_template_args(words)
     date = arguments.pop("template_date", None)
-    return document.told(arguments, None if date is None else str(date))
+    return document.with_template_settings(arguments, None if date is None else str(date))
 
 
 def _text() -> Document | None:

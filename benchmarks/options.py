@@ -101,7 +101,7 @@ class TrainOptions:
 
     model: Model = SMOLLM2
     rows: Annotated[int, typer.Option(min=1, help="Rows of a step.")] = 8
-    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each row that are not learnt.")] = 64
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of each row that are left out of the loss.")] = 64
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of each row that are.")] = 192
     length: Length = 2.0
     precision: Precision = "bfloat16"

@@ -30,7 +30,7 @@ from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
 from model.quiet import quiet
-from trainer.batches.hidden_state_cache import states_of
+from trainer.batches.hidden_state_cache import load_or_compute_states
 from trainer.batches.loader import Chosen, DraftFeed, RowFeed
 from trainer.draft_objective import DraftObjective
 from trainer.loop import Trainer, accelerator_for
@@ -119,8 +119,10 @@ def _rows(options: TrainOptions) -> TokenRows:
     starts = [
         [True] * (options.prompt - 1) + random_starts(options.tokens + 1, options.length, chance) for _ in range(number)
     ]
-    learnt = np.tile(np.arange(width) >= options.prompt, number)
-    return TokenRows(np.array(ids), learnt, np.array(starts).ravel(), np.arange(number + 1) * width, np.arange(number))
+    loss_mask = np.tile(np.arange(width) >= options.prompt, number)
+    return TokenRows(
+        np.array(ids), loss_mask, np.array(starts).ravel(), np.arange(number + 1) * width, np.arange(number)
+    )
 
 
 def _theirs(options: TrainOptions, rows: TokenRows, out: Path) -> float:
@@ -136,10 +138,10 @@ def _theirs(options: TrainOptions, rows: TokenRows, out: Path) -> float:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.ends.append(time.monotonic())
 
-    ids, learnt = (values.reshape(-1, options.width) for values in (rows.ids, rows.learnt))
+    ids, loss_mask = (values.reshape(-1, options.width) for values in (rows.ids, rows.loss_mask))
     examples = [
         {"input_ids": row.tolist(), "attention_mask": [1] * len(row), "labels": label.tolist()}
-        for row, label in zip(ids, np.where(learnt, ids, -100), strict=True)
+        for row, label in zip(ids, np.where(loss_mask, ids, -100), strict=True)
     ]
     model = load(ModelSpec(options.model, dtype="float32", device=options.device)).model.requires_grad_(True)
     clock = Clock()
@@ -223,7 +225,7 @@ def _ours(contender: Contender, options: TrainOptions, rows: TokenRows, states: 
             objective = objective_over_rows(model)
         else:
             assert isinstance(model, MicroStepForCausalLM)
-            stored = states_of(model, rows, states, {"rows": len(rows)}, silent)
+            stored = load_or_compute_states(model, rows, states, {"rows": len(rows)}, silent)
             draft = DraftObjective(model)
             objective, feed = draft, _PositionsInOrder(recipe, stored, once, stored, draft.drafted, options.rows)
         max_length = getattr(model.config, "max_segment_length", 1)

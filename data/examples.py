@@ -1,22 +1,22 @@
-"""Examples as one Parquet file, in the order in which they are scored and trained on. There whole or not at all."""
+"""Training examples, and their Parquet file in the order in which they are scored and trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.example import Example
 from model.atomic_files import atomic_write
 from model.errors import ExportError, TextError
-from model.text.document import Message
+from model.text.document import PLAIN, Message
 
 TABLE = "examples.parquet"
-_ROWS = 4096  # of a row group
+_ROW_GROUP = 4096
 _TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
 _SCHEMA = pa.schema(
     [
@@ -30,16 +30,48 @@ _SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Example:
+    """A conversation whose last turn is learned, a prompt that has no answer yet, or a plain text."""
+
+    source: str
+    number: int
+    """Number of the record, or the piece, in its source."""
+    messages: tuple[Message, ...]
+    ended: bool = True
+    """False if the last turn was truncated, so its end must not be learned."""
+    held_out: bool = False
+    repeat: int = 1
+    """Number of times that it occurs in an epoch."""
+
+    @property
+    def plain(self) -> bool:
+        """True if it is a text without roles."""
+        return self.messages[0].role == PLAIN
+
+    @property
+    def response(self) -> str:
+        """The text, or the last turn if it is the assistant's."""
+        last = self.messages[-1]
+        return last.content if last.role in (PLAIN, "assistant") else ""
+
+    @property
+    def prompt(self) -> str:
+        """All turns before the response."""
+        before = self.messages if not self.response else self.messages[:-1]
+        return "\n".join(message.content for message in before)
+
+
 def write_examples(folder: Path, examples: Sequence[Example]) -> Path:
     """Write the file; its column `messages` reads as a corpus of conversations and plain texts.
 
     Raises:
-        ExportError: it cannot be written; what was there before stays.
+        ExportError: it cannot be written; an earlier file is kept.
     """
     buffer = pa.BufferOutputStream()
     with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
-        for at in range(0, max(1, len(examples)), _ROWS):
-            rows = [_row(each) for each in examples[at : at + _ROWS]]
+        for begin in range(0, max(1, len(examples)), _ROW_GROUP):
+            rows = [_row(example) for example in examples[begin : begin + _ROW_GROUP]]
             writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
     with writing_to(folder):
         atomic_write(folder / TABLE, bytes(buffer.getvalue().to_pybytes()))
@@ -47,7 +79,7 @@ def write_examples(folder: Path, examples: Sequence[Example]) -> Path:
 
 
 def read_examples(folder: Path) -> Iterator[Example]:
-    """The examples of a folder, in order.
+    """Yield the examples of a folder, in order.
 
     Raises:
         TextError: it holds none, or the file is damaged.
@@ -63,15 +95,15 @@ def read_examples(folder: Path) -> Iterator[Example]:
                     yield Example(messages=turns, **row)
     except (pa.ArrowException, OSError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise TextError(f"{file} is damaged ({reason}); make it again") from None
+        raise TextError(f"{file} is damaged ({reason}); run `python -m data clean` again") from None
 
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Make a folder for files that are put there; what could not be finished is removed, a new folder included.
+    """Create a folder for files to be written; after an error, unfinished files and a new folder are removed.
 
     Raises:
-        ExportError: it cannot be made or written.
+        ExportError: it cannot be created or written.
     """
     new = not folder.exists()
     try:

@@ -1,7 +1,7 @@
 """Train the tokenizer of the tiny models: `python -m data.make_tokenizer --local FOLDER --out tokenizer`.
 
 The models themselves are trained by trainer/recipes/tiny-base.yaml, tiny-sft.yaml and tiny.yaml. FOLDER holds the
-sources' files, three of which are on no hub. From the same files comes the tokenizer.json of data/demo, byte for byte.
+sources' files, three of which are not on the hub. The same files give the tokenizer.json of data/demo, byte for byte.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data.sources.registry import source
 from model.errors import MicroStepError
 
 TRAINED_ON = ("tinystories", "novels", "tinyshakespeare", "thealgorithms_python", "gsm8k", "dolly_hhrlhf")
-HELD_OUT = 50  # every 50th document of each source is left out, as the models never read it in training
+HELD_OUT = 50  # every 50th document of each source is left out, as the models do not train on it
 SHIPPED_SHA256 = "e1992792f0e778cd6429ba3fcfb32f5656b2964afe611dbb554f2ff4b2544747"  # of data/demo/*/tokenizer.json
 END, TURN_START, TURN_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
 CHAT_TEMPLATE = (
@@ -30,7 +30,7 @@ CHAT_TEMPLATE = (
 
 
 def training_texts(local: Path) -> Iterator[str]:
-    """The documents of all sources as plain texts, a prompt and its response with a line break between them.
+    """Yield the documents of all sources as plain texts, a prompt and its response with a line break between them.
 
     Raises:
         TextError: a source cannot be read.
@@ -43,7 +43,7 @@ def training_texts(local: Path) -> Iterator[str]:
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 2048 tokens: every text decodes to itself, byte for byte; each digit is a token."""
+    """Train a byte-level BPE of 2048 tokens: every text decodes to itself, byte for byte; each digit is a token."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

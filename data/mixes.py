@@ -1,4 +1,4 @@
-"""A mix: which sources, how often, how they are cleaned and what is held out. YAML in mixes/, or the user's own."""
+"""A mix: its sources, how often each is used, how they are cleaned and what is held out. Mixes are YAML files."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ FOLDER = Path(__file__).parent / "mixes"
 
 
 class Opening(StrictModel):
-    """Makes a pair of a plain text: the user gives its beginning, the assistant goes on."""
+    """Turns a plain text into a pair: the user gives its beginning, and the assistant continues."""
 
     ask: str
-    """Said before the beginning."""
+    """Instruction before the beginning."""
     characters: Positive = 200
-    """Of the beginning, about: it ends with a sentence or line if one ends in its second half, else with a word."""
+    """Approximate length of the beginning: it ends with a sentence or line in its second half, else with a word."""
 
 
 class Use(StrictModel):
-    """A source of a mix: a known one, or a file of the user's own with its columns."""
+    """A source of a mix: a known one, or the user's own file with its columns."""
 
     source: str | None = None
     file: str | None = None
-    """.txt, .jsonl, .json (a list), each also .gz, or .parquet; a relative path starts where the mix lies."""
+    """.txt, .jsonl, .json (a list), each also .gz, or .parquet; a relative path starts at the mix's folder."""
     columns: Shape | None = None
-    """Of `file`."""
+    """Columns of `file`."""
     licence: str = "not given"
-    """Of `file`."""
+    """Licence of `file`."""
     repeat: Positive = 1
-    """How often its examples come in an epoch."""
+    """Number of times that its examples occur in an epoch."""
     limit: Positive | None = None
-    """Take the first so many examples that are clean; the rest is not read."""
+    """Take only this many clean examples, the first ones; the rest is not read."""
     opening: Opening | None = None
     """For plain texts."""
 
@@ -53,7 +53,7 @@ class Use(StrictModel):
             if self.source not in known:
                 raise ValueError(f"no data source is called {self.source!r}; {_nearest(self.source, list(known))}")
             if known[self.source].evaluate_only:
-                raise ValueError(f"{self.source} is for evaluation only, and never trained on")
+                raise ValueError(f"{self.source} is for evaluation only and must not be trained on")
         elif self.columns is None:
             raise ValueError("a file needs columns, as in `columns: {prompt: question, response: answer}`")
         else:
@@ -62,12 +62,12 @@ class Use(StrictModel):
 
     @property
     def name(self) -> str:
-        """Of the source, or of the file without its folder."""
+        """Name of the source, or of the file without its folder."""
         return self.source or Path(self.file or "").name
 
     @property
-    def what(self) -> Source:
-        """The source."""
+    def definition(self) -> Source:
+        """The source, or the file described as a source."""
         if self.source is not None:
             return source(self.source)
         shape = {name: getattr(self.columns, name) for name in Shape.model_fields}
@@ -75,12 +75,12 @@ class Use(StrictModel):
 
 
 class Decontamination(StrictModel):
-    """What is kept out because a model is evaluated on it."""
+    """Evaluation sets that must be kept out of the training data."""
 
     against: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of sources."""
     words: Annotated[int, Field(ge=5)] = 13
-    """Of a run that an example may not share with them."""
+    """Length of the word runs that an example must not share with them."""
 
     @model_validator(mode="after")
     def _known(self) -> Decontamination:
@@ -91,40 +91,40 @@ class Decontamination(StrictModel):
 
 
 class Cleaning(StrictModel):
-    r"""Rules, each switched by its value; what each did is counted. They stand in the order in which they apply."""
+    """The rules, each switched on by its value, in the order in which they apply. The effects of each are counted."""
 
     line_breaks: Literal["real", "literal"] | None = "real"
-    r"""real: literal \n become line breaks in a text that was written with them, see rules.py. literal: all line breaks
-    become literal, after all other rules, so that the same examples are kept. None: texts stay as they are."""
+    r"""real: literal \n become line breaks in a text that was written with them, see filters.py. literal: all line
+    breaks become literal, after all other rules, so the same examples are kept. None: texts stay unchanged."""
     code_languages: tuple[str, ...] | None = None
-    """Drop an example with a fenced block that is labelled with any other language; one without a label may stay."""
+    """Drop an example with a fenced block labelled with any other language; blocks without a label are allowed."""
     prompt_characters: Positive | None = None
-    """Drop what has a longer prompt."""
+    """Drop an example with a longer prompt."""
     response_characters: Positive | None = None
-    """Drop what has a longer response or text."""
+    """Drop an example with a longer response or text."""
     least_characters: Positive = 1
-    """Drop what has a shorter response or text."""
+    """Drop an example with a shorter response or text."""
     decontaminate: Decontamination | None = None
-    """Drop what shares a run of words with an evaluation set."""
+    """Drop an example that shares a run of words with an evaluation set."""
     exact_duplicates: bool = True
-    """Drop what is equal to an earlier example but for case and white space."""
+    """Drop an example that equals an earlier one except for case and white space."""
     near_duplicates: Annotated[float, Field(ge=0.3, lt=1)] | None = None
-    """Drop what shares this much (Jaccard) of its runs of five words with an earlier example."""
+    """Drop an example that shares this much (Jaccard) of its runs of five words with an earlier one."""
 
 
 class Mix(StrictModel):
-    """What a model is trained on."""
+    """The training data of a model."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     about: str = ""
     """One sentence."""
     sources: Annotated[tuple[Use, ...], Field(min_length=1)]
-    """Of two equal examples the first is kept."""
+    """Of two equal examples, the first is kept."""
     cleaning: Cleaning = Cleaning()
     held_out: Annotated[int, Field(ge=2)] | None = 50
-    """Every so manieth example of each source is never trained on; None: all are."""
+    """Every n-th example of each source is held out; None: none is."""
     seed: int = 0
-    """Of the order."""
+    """Seed of the order."""
 
     @model_validator(mode="after")
     def _once(self) -> Mix:
@@ -135,15 +135,15 @@ class Mix(StrictModel):
 
 
 def names() -> list[str]:
-    """Of the mixes that come with the project."""
+    """Return the names of the bundled mixes."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def read_mix(name: str) -> Mix:
-    """A mix that comes with the project, or a YAML file.
+    """Return a bundled mix, or read a YAML file.
 
     Raises:
-        MicroStepError: there is none, or it is wrong.
+        MicroStepError: there is no such mix, or it is invalid.
     """
     path = FOLDER / f"{name}.yaml" if name in names() else Path(name).expanduser()
     if not path.is_file():
@@ -159,6 +159,6 @@ def _from(mix: Path, file: str) -> Path:
     return (mix.parent / Path(file).expanduser()).absolute()
 
 
-def _nearest(name: str, known: list[str], head: str = "there are ") -> str:
+def _nearest(name: str, known: list[str], head: str = "choose from ") -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"{head}{', '.join(known)}"

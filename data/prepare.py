@@ -1,6 +1,6 @@
-"""From a mix to prepared data: clean the examples, let the base answer them if asked to, score them, gather the rest.
+"""From a mix to prepared data: clean the examples, let the base answer them if requested, score them, add features.
 
-Each part goes on where it was stopped, and is not done twice. See prepared.py for what is written.
+Each part resumes where it was stopped, and is not done twice. prepared.py describes the files.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ class PrepareOptions:
     chat: bool = True
     """Apply the base's chat template."""
     max_tokens: int = 512
-    """Of an example; the rest is cut."""
+    """Maximum length of an example; the rest is left out."""
     limit: int | None = None
-    """Examples, after cleaning."""
+    """Number of examples to use after cleaning."""
     distill: DistillOptions | None = None
-    """Let the base write the responses."""
+    """Let the base generate the responses."""
     ray: bool = False
     """Score on a Ray cluster."""
     template: tuple[tuple[str, str], ...] | None = None
     """Arguments of the chat template, as JSON by name."""
     template_date: str | None = None
-    """YYYY-MM-DD that the chat template writes as the day's date."""
+    """YYYY-MM-DD, the date that the chat template writes."""
 
 
 def prepare(
@@ -62,21 +62,21 @@ def prepare(
     needed: Sequence[FeatureSpec] = (),
     tell: Tell = silent,
 ) -> Prepared:
-    """Prepare data under a base, or go on where that was stopped.
+    """Prepare data under a base, or resume an earlier run.
 
     Args:
-        mix: what examples.
-        base: the name that `load_model` loads, to see that a begun folder is of the same.
-        load_model: called when it is needed.
+        mix: the examples.
+        base: the name that `load_model` loads, to check that a begun folder used the same one.
+        load_model: called when the model is needed.
         out: folder of the prepared data.
         local: folder of the sources' files; None: the hub.
-        options: how.
-        needed: what strategies need beyond the scores.
-        tell: told about the progress.
+        options: how to prepare them.
+        needed: features that strategies need beyond the scores.
+        tell: receives progress.
 
     Raises:
-        ExportError: the folder is of something else, or cannot be written.
-        TextError: a source cannot be had, or nothing is left of it.
+        ExportError: the folder holds something else, or cannot be written.
+        TextError: a source cannot be read, or nothing is left of it.
     """
     _begin(out, mix, base, options)
     if not (out / EXAMPLES / TABLE).is_file():
@@ -88,31 +88,35 @@ def prepare(
         distill_examples(load_model, out / EXAMPLES, out / ANSWERS, answers, tell)
     _score(load_model, out, options, tell)
     store = open_store(out / STORE)
-    for what in needed:
-        compute_features(load_model, store, what, tell)
+    for feature in needed:
+        compute_features(load_model, store, feature, tell)
     return read_prepared(out)
 
 
 def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
-    """Note what the folder is of, or see that it is of the same."""
-    how = {name: value for name, value in asdict(options).items() if name not in ("ray", "template", "template_date")}
+    """Record the inputs of the folder, or check that they are the same."""
+    options_used = {
+        name: value for name, value in asdict(options).items() if name not in ("ray", "template", "template_date")
+    }
     if options.template is not None or options.template_date is not None:
-        how |= {"template": options.template, "template_date": options.template_date}
-    said: dict[str, Any] = json.loads(as_json({"base": base, "options": how, "mix": dump_yaml(mix).splitlines()}))
+        options_used |= {"template": options.template, "template_date": options.template_date}
+    inputs: dict[str, Any] = json.loads(
+        as_json({"base": base, "options": options_used, "mix": dump_yaml(mix).splitlines()})
+    )
     file = out / IDENTITY
     try:
         out.mkdir(parents=True, exist_ok=True)
-        there = json.loads(file.read_text("utf-8")) if file.is_file() else None
+        recorded = json.loads(file.read_text("utf-8")) if file.is_file() else None
     except OSError as error:
         raise ExportError(f"{out} cannot be used: {error.strerror}") from None
     except ValueError:
         raise ExportError(f"{file} is damaged; remove {out} and prepare again") from None
-    if there is None:
-        atomic_write(file, as_json(said))
-    elif there != said:
-        odd = [name for name in said if there.get(name) != said[name]]
+    if recorded is None:
+        atomic_write(file, as_json(inputs))
+    elif recorded != inputs:
+        different = [name for name in inputs if recorded.get(name) != inputs[name]]
         raise ExportError(
-            f"{out} was prepared otherwise: {', '.join(odd)} differ from those in {file.name};"
+            f"{out} was prepared differently: {', '.join(different)} differ from those in {file.name};"
             " give another folder, or remove this one"
         )
 
@@ -121,7 +125,7 @@ def _score(load_model: Callable[[], LoadedModel], out: Path, options: PrepareOpt
     if (out / STORE / COMPLETE).is_file():
         return
     corpus = open_corpus(CorpusSpec(str(examples_file(out)), "messages"))
-    how = CorpusOptions(
+    corpus_options = CorpusOptions(
         chat=options.chat,
         template=options.template,
         template_date=options.template_date or begun_options(out / ANSWERS).get("template_date"),
@@ -130,8 +134,8 @@ def _score(load_model: Callable[[], LoadedModel], out: Path, options: PrepareOpt
     if options.ray:
         from data.corpus.ray_scoring import score_corpus_with_ray
 
-        score_corpus_with_ray(load_model, corpus, out / STORE, how, tell)
+        score_corpus_with_ray(load_model, corpus, out / STORE, corpus_options, tell)
         return
     from data.corpus.scoring import score_corpus  # torch
 
-    score_corpus(load_model, corpus, out / STORE, how, tell)
+    score_corpus(load_model, corpus, out / STORE, corpus_options, tell)

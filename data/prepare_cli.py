@@ -35,7 +35,7 @@ def prepare_command(
     from data.distill.run import DistillOptions
     from data.mixes import read_mix
     from data.prepare import PrepareOptions, prepare
-    from data.strategies import strategy_rows
+    from data.training_rows import strategy_rows
     from model.hub.loading import ModelSpec, load
 
     chosen = read_mix(mix)

@@ -1,10 +1,10 @@
-"""Prepared data: cleaned examples and their scores under a base, ready to be cut into segments and trained on.
+"""Prepared data: cleaned examples and their scores under a base, ready to be segmented and trained on.
 
     PREPARED/examples/   cleaned examples and the report on the cleaning
-    PREPARED/answers/    the base's own answers, where it was asked to write them
+    PREPARED/answers/    the base's own answers, if requested
     PREPARED/store/      the scores of every example, in the order of the examples
 
-Reads what `data.prepare` made.
+`data.prepare` writes these files.
 """
 
 from __future__ import annotations
@@ -33,45 +33,45 @@ class Prepared:
 
     path: Path
     source: CorpusSource
-    """The scores; `rows.document` is the number of an example."""
+    """The scores; `rows.document` is the index of an example."""
     held_out: NDArray[np.bool_]
-    """[E] never trained on."""
+    """[E] bool, True for examples that are held out."""
     ended: NDArray[np.bool_]
-    """[E] the response is whole, so that its end may be learnt."""
+    """[E] bool, True if the response is complete, so its end may be learned."""
     repeat: NDArray[np.int64]
-    """[E] how often an example comes in an epoch."""
+    """[E] number of times that an example occurs in an epoch."""
     sources: tuple[str, ...]
-    """Names of the sources that the examples are of."""
+    """Names of the examples' sources."""
     origin: NDArray[np.int64]
-    """[E] the example's place in `sources`."""
+    """[E] the example's index into `sources`."""
     hash: str
-    """Of examples and scores."""
+    """Hash of examples and scores."""
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """Name of the folder."""
         return self.path.resolve().name
 
-    def of(self, names: Sequence[str]) -> NDArray[np.bool_]:
-        """[E] whether an example is of one of these sources.
+    def from_sources(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Return [E] bool: whether an example comes from one of these sources.
 
         Raises:
             MicroStepError: a source has no example here.
         """
-        if odd := [name for name in names if name not in self.sources]:
-            raise MicroStepError(f"{self.path} holds nothing of {odd[0]!r}; it does of {', '.join(self.sources)}")
+        if unknown := [name for name in names if name not in self.sources]:
+            raise MicroStepError(f"{self.path} holds no example of {unknown[0]!r}, only of {', '.join(self.sources)}")
         return np.isin(self.origin, [self.sources.index(name) for name in names])
 
     def hash_without(self, names: Sequence[str]) -> str:
-        """`hash` of what is left to train on without some sources."""
+        """Return `hash` for the training data without some sources."""
         if not names:
             return self.hash
-        said = "\n".join([self.hash, *sorted(set(names))])
-        return f"sha256:{hashlib.sha256(said.encode()).hexdigest()}"
+        text = "\n".join([self.hash, *sorted(set(names))])
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def examples_file(path: Path) -> Path:
-    """The examples that were scored: with the base's answers, where it wrote any."""
+    """Return the file of the scored examples: with the base's answers, if it generated any."""
     answers = path / ANSWERS / TABLE
     return answers if answers.is_file() else path / EXAMPLES / TABLE
 
@@ -80,7 +80,7 @@ def read_prepared(path: Path) -> Prepared:
     """Read prepared data.
 
     Raises:
-        TextError: the folder holds none, or it is incomplete or damaged.
+        TextError: the folder holds none, or is incomplete or damaged.
     """
     file = examples_file(path)
     if not file.is_file():

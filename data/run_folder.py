@@ -1,21 +1,22 @@
-"""The folder of a training run: what the trainer writes there, and how it is read again.
+"""The folder of a training run: the files that the trainer writes, and how they are read.
 
-    RUN/recipe.yaml                     the recipe as it was resolved, every default written out
-    RUN/run.json                        what the run is of: `RunFacts`
-    RUN/log.jsonl                       a line each so many steps, and one a validation: `LogLine`
-    RUN/checkpoints/step-00000100/      model/ opens like any model; the rest is for going on
-    RUN/model/                          written when the run has ended
+    RUN/recipe.yaml                     the resolved recipe, with every default written out
+    RUN/run.json                        facts about the run: `RunFacts`
+    RUN/log.jsonl                       one line every few steps, and one per validation: `LogLine`
+    RUN/checkpoints/step-00000100/      model/ opens like any model; the rest is for resuming
+    RUN/model/                          written at the end of the run
 
-Knows nothing about training itself. A line that is being written while it is read is left out.
+This module knows nothing about training itself. An incomplete last line of the log is skipped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from model.errors import TextError
 
@@ -31,7 +32,7 @@ class StageFacts:
 
     name: str
     first: int
-    """Its first step, from 1."""
+    """Its first step, counted from 1."""
     last: int
     rates: dict[str, float]
     """Peak learning rate of each group of parameters that it trains."""
@@ -39,46 +40,46 @@ class StageFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run is of, known before its first step."""
+    """The facts about a run that are known before its first step."""
 
     name: str
     objective: str
     """micro_step, draft, control or pretraining."""
     base: str
-    """Name of the base, or of the configuration it starts from."""
+    """Name of the base, or of the configuration that it starts from."""
     base_revision: str | None
     data: str
     """Name of the prepared data."""
     data_hash: str
-    """Of its examples and scores."""
+    """Hash of its examples and scores."""
     steps: int
     stages: tuple[StageFacts, ...]
     parameters: dict[str, int]
-    """Of each group that is trained at some stage, and of `frozen`."""
+    """Parameter counts of each group that is trained at some stage, and of `frozen`."""
     tokens_per_step: float
-    """Labelled tokens of a step, on average."""
+    """Average number of labelled tokens per step."""
     seed: int
     packages: dict[str, str]
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """What was measured over the steps since the line before, or over the validation rows. Losses in nats.
+    """Measurements over the steps since the line before, or over the validation rows. Losses in nats.
 
-    Lists have a place for each position in a segment: the base predicts place 0, the micro decoder the others. A mean
-    over no token is None.
+    Lists have an entry for each position in a segment: the base predicts position 0, the micro decoder the others. A
+    mean over no token is None.
     """
 
     step: int
-    """Steps done."""
+    """Number of steps done."""
     stage: str
     split: Split
     tokens: int
-    """Labelled tokens that these figures are over."""
+    """Number of labelled tokens behind these figures."""
     seen: int
-    """Labelled tokens trained on so far."""
+    """Number of labelled tokens trained on so far."""
     loss: float
-    """What is minimised: token_loss, plus the weighted parts, all means over the same tokens in both splits."""
+    """The minimised loss: token_loss plus the weighted parts, all means over the same tokens in both splits."""
     token_loss: float
     stop_loss: float | None
     teacher_loss: float | None
@@ -94,26 +95,26 @@ class LogLine:
     gradient_norm: float | None
     """Before clipping, mean over the steps."""
     tokens_per_second: float | None
-    """All tokens of the rows, prompts included and padding not."""
+    """All tokens of the rows, including prompts but not padding."""
     seconds: float
-    """Of training so far, over all sittings."""
+    """Training time so far, over all sittings."""
     hidden_loss: float | None = None
-    """Relative error of the base's states at macro steps, where the recipe matches them; logs of old have none."""
+    """Relative error of the base's states at macro steps, if the recipe trains on it; older logs lack it."""
     row_counts: tuple[float, ...] = ()
-    """Of a validation: rows, by their tokens, first over all positions, then at each; empty where it is not known."""
+    """For a validation, effective number of rows: first over all positions, then at each; empty if unknown."""
     accuracy_errors: tuple[float | None, ...] = ()
     """Standard errors of `accuracy` and `position_accuracy` over these rows."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it stands on the disk."""
+    """A run as it is on disk."""
 
     path: Path
     facts: RunFacts
     lines: tuple[LogLine, ...]
     checkpoints: tuple[Path, ...]
-    """Complete ones, oldest first."""
+    """Complete checkpoints, oldest first."""
     finished: bool
 
     @property
@@ -125,169 +126,89 @@ class Run:
 
     @property
     def validated(self) -> LogLine | None:
-        """The last line of a validation; None where nothing was held out, or not yet."""
+        """The last line of a validation; None if there is none yet."""
         return next((line for line in reversed(self.lines) if line.split == "validation"), None)
 
 
+_LINE, _FACTS = TypeAdapter(LogLine), TypeAdapter(RunFacts)
+
+
 def to_line(line: LogLine) -> str:
-    """One line of log.jsonl, with its line break."""
+    """Return one line of log.jsonl, with its line break."""
     return json.dumps(asdict(line)) + "\n"
 
 
 def read_lines(path: Path) -> list[LogLine]:
-    """The complete lines of a log; none where there is no log yet.
+    """Return the complete lines of a log; empty if there is no log yet.
 
     Raises:
-        TextError: a line is not one.
+        TextError: a line is invalid.
     """
     try:
-        whole = path.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise TextError(f"{path} cannot be read as a log: {error}") from None
-    found = []
-    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+    lines = []
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            found.append(from_line(line))
+            lines.append(from_line(line))
         except ValueError:
-            raise TextError(f"{path}, line {number} is no line of a training log") from None
-    return found
+            raise TextError(f"{path}, line {number} is not a line of a training log") from None
+    return lines
 
 
 def from_line(line: bytes | str) -> LogLine:
-    """The inverse of `to_line`.
+    """Parse a line written by `to_line`.
 
     Raises:
-        ValueError: it is no such line.
+        ValueError: the line is invalid.
     """
-    try:
-        return _line(json.loads(line))
-    except (TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"no line of a training log: {error}") from None
+    parsed = _LINE.validate_json(line, strict=True)
+    if not len(parsed.position_tokens) == len(parsed.position_loss) == len(parsed.position_accuracy):
+        raise ValueError("the lists do not have an entry for each position")
+    if len(parsed.row_counts) != len(parsed.accuracy_errors):
+        raise ValueError("there is no standard error for each count of rows")
+    return parsed
 
 
 def facts_json(facts: RunFacts) -> bytes:
-    """The content of run.json."""
+    """Return the content of run.json."""
     return (json.dumps({"format": FORMAT, **asdict(facts)}, indent=1) + "\n").encode()
 
 
 def read_run(path: Path) -> Run:
-    """Read the folder of a run, a running one included.
+    """Read the folder of a run, even while it is running.
 
     Raises:
-        TextError: it is none, or is damaged.
+        TextError: it is not a run, or is damaged.
     """
     return Run(path, read_facts(path), tuple(read_lines(path / LOG)), checkpoints(path), is_finished(path))
 
 
 def read_facts(path: Path) -> RunFacts:
-    """What the run in a folder is of.
+    """Return the facts about the run in a folder.
 
     Raises:
         TextError: there is no run, or its facts are damaged.
     """
     try:
-        said = json.loads((path / FACTS).read_text("utf-8"))
-        if said.pop("format", None) != FORMAT:
+        content = (path / FACTS).read_text("utf-8")
+        if json.loads(content).get("format") != FORMAT:
             raise TextError(f"{path} holds a run of another version; train it again")
-        return _facts(said)
+        return _FACTS.validate_json(content, strict=True)
     except OSError:
         raise TextError(f"{path} holds no training run: there is no {FACTS}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, RecursionError):
         raise TextError(f"{path / FACTS} is damaged; train again, or choose another run") from None
 
 
 def checkpoints(path: Path) -> tuple[Path, ...]:
-    """The complete checkpoints of a run, oldest first."""
-    return tuple(sorted(each for each in (path / CHECKPOINTS).glob("step-*") if each.suffix != ".part"))
+    """Return the complete checkpoints of a run, oldest first."""
+    return tuple(sorted(folder for folder in (path / CHECKPOINTS).glob("step-*") if folder.suffix != ".part"))
 
 
 def is_finished(path: Path) -> bool:
-    """Whether a run has written its model."""
+    """True if a run has written its model."""
     return any((path / MODEL / name).is_file() for name in ("config.json", "adapter_config.json"))
-
-
-def _line(values: dict[str, Any]) -> LogLine:
-    found = {name: kind(values[name]) for name, kind in _KINDS.items() if name in values or name not in _LATER}
-    if not len(found["position_tokens"]) == len(found["position_loss"]) == len(found["position_accuracy"]):
-        raise ValueError("the lists have no place for each position")
-    if not len(found.get("row_counts", ())) == len(found.get("accuracy_errors", ())):
-        raise ValueError("there is no standard error for each count of rows")
-    return LogLine(**found)
-
-
-def _facts(said: dict[str, Any]) -> RunFacts:
-    words = {name: _word(said[name]) for name in ("name", "objective", "base", "data", "data_hash")}
-    return RunFacts(
-        **words,
-        base_revision=None if said["base_revision"] is None else _word(said["base_revision"]),
-        steps=_whole(said["steps"]),
-        stages=tuple(
-            StageFacts(_word(each["name"]), _whole(each["first"]), _whole(each["last"]), _rates(each["rates"]))
-            for each in said["stages"]
-        ),
-        parameters={_word(name): _whole(count) for name, count in said["parameters"].items()},
-        tokens_per_step=_number(said["tokens_per_step"]),
-        seed=_whole(said["seed"]),
-        packages={_word(name): _word(version) for name, version in said["packages"].items()},
-    )
-
-
-def _whole(value: object) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is no count")
-    return value
-
-
-def _number(value: object) -> float:
-    if type(value) not in (int, float):
-        raise ValueError(f"{value!r} is no number")
-    return value  # type: ignore[return-value]
-
-
-def _maybe(value: object) -> float | None:
-    return None if value is None else _number(value)
-
-
-def _word(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no word")
-    return value
-
-
-def _rates(value: dict[str, Any]) -> dict[str, float]:
-    return {_word(name): _number(rate) for name, rate in value.items()}
-
-
-def _split(value: object) -> str:
-    if value not in ("train", "validation"):
-        raise ValueError(f"{value!r} is no split")
-    return str(value)
-
-
-_KINDS: dict[str, Callable[[Any], Any]] = {
-    "step": _whole,
-    "stage": _word,
-    "split": _split,
-    "tokens": _whole,
-    "seen": _whole,
-    "loss": _number,
-    "token_loss": _number,
-    "stop_loss": _maybe,
-    "teacher_loss": _maybe,
-    "accuracy": _number,
-    "position_tokens": lambda given: tuple(map(_whole, given)),
-    "position_loss": lambda given: tuple(map(_maybe, given)),
-    "position_accuracy": lambda given: tuple(map(_maybe, given)),
-    "stop_accuracy": _maybe,
-    "stops": _whole,
-    "rates": _rates,
-    "gradient_norm": _maybe,
-    "tokens_per_second": _maybe,
-    "seconds": _number,
-    "hidden_loss": _maybe,
-    "row_counts": lambda given: tuple(map(_number, given)),
-    "accuracy_errors": lambda given: tuple(map(_maybe, given)),
-}
-_LATER = ("hidden_loss", "row_counts", "accuracy_errors")  # that older logs have not

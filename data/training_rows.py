@@ -1,6 +1,6 @@
-"""Prepared examples as rows of tokens: what of them is learnt, and where a strategy starts segments.
+"""Prepared examples as rows of tokens, with the tokens that are learned and the segments of a strategy.
 
-Segments are derived here from the stored scores, so that another strategy recomputes nothing. Knows no model.
+Segments are derived here from the stored scores, so another strategy recomputes nothing. This module knows no model.
 """
 
 from __future__ import annotations
@@ -25,47 +25,49 @@ class TokenRows:
     """R rows of T tokens in all, end to end: the tokens of row i are [offsets[i], offsets[i + 1])."""
 
     ids: NDArray[np.int64]  # [T]
-    learnt: NDArray[np.bool_]  # [T] the loss is taken of these: the response and the token that closes it
+    loss_mask: NDArray[np.bool_]  # [T] tokens in the loss: the response and the token that closes it
     starts: NDArray[np.bool_]  # [T] the token starts a segment; every token of a prompt does
     offsets: NDArray[np.int64]  # [R + 1]
-    example: NDArray[np.int64]  # [R] number of the example
+    example: NDArray[np.int64]  # [R] index of the example
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[R] tokens."""
+        """[R] number of tokens."""
         return np.diff(self.offsets)
 
     @property
-    def learnt_tokens(self) -> NDArray[np.int64]:
-        """[R] tokens that are learnt."""
-        total = np.concatenate([[0], np.cumsum(self.learnt)])
+    def loss_tokens(self) -> NDArray[np.int64]:
+        """[R] number of tokens in the loss."""
+        total = np.concatenate([[0], np.cumsum(self.loss_mask)])
         return np.asarray(total[self.offsets[1:]] - total[self.offsets[:-1]])
 
     @property
     def mean_length(self) -> float:
-        """Learnt tokens of a segment, on average."""
-        return float(self.learnt.sum() / max(1, int((self.learnt & self.starts).sum())))
+        """Mean number of learned tokens per segment."""
+        return float(self.loss_mask.sum() / max(1, int((self.loss_mask & self.starts).sum())))
 
     def prompt(self, row: int) -> list[int]:
-        """The ids of a row before the first that is learnt."""
+        """Return the ids of a row before its first learned token."""
         one = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
-        ids: list[int] = self.ids[one][: int(np.flatnonzero(self.learnt[one])[0])].tolist()
+        ids: list[int] = self.ids[one][: int(np.flatnonzero(self.loss_mask[one])[0])].tolist()
         return ids
 
     def take(self, chosen: NDArray[np.int64]) -> TokenRows:
-        """Some rows."""
+        """Return some of the rows."""
         lengths = self.lengths[chosen]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        at = np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return TokenRows(self.ids[at], self.learnt[at], self.starts[at], offsets, self.example[chosen])
+        indices = np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return TokenRows(
+            self.ids[indices], self.loss_mask[indices], self.starts[indices], offsets, self.example[chosen]
+        )
 
 
 @dataclass(frozen=True)
 class SegmentedRows:
-    """Every prepared example under one strategy."""
+    """All prepared examples under one strategy."""
 
     rows: TokenRows
     rule: str
@@ -73,10 +75,10 @@ class SegmentedRows:
     max_length: int
 
 
-def cut(
+def segment_examples(
     prepared: Prepared, rule: str, given: Mapping[str, float], max_length: int, target_length: float | None = None
 ) -> SegmentedRows:
-    """Cut the learnt part of every prepared example; a row ends with its last learnt token.
+    """Segment the learned part of every prepared example; a row ends with its last learned token.
 
     Args:
         prepared: examples and their scores.
@@ -86,11 +88,11 @@ def cut(
         target_length: solve the rule's threshold for this mean length.
 
     Raises:
-        MicroStepError: an unknown strategy or parameter, or what it needs was not gathered.
+        MicroStepError: an unknown strategy or parameter, or a feature that it needs was not computed.
     """
     tokens, parameters = prepared.source.ready(rule, given)
-    learnt, kept = _learnt(tokens, prepared.ended[tokens.rows.document])
-    inputs = replace(tokens.inputs, prompt=~learnt)
+    loss_mask, kept = _loss_mask(tokens, prepared.ended[tokens.rows.document])
+    inputs = replace(tokens.inputs, prompt=~loss_mask)
     if target_length is None:
         parameters = valid_parameters(rule, parameters)
     else:
@@ -101,7 +103,7 @@ def cut(
     lengths = np.bincount(row_of(tokens.rows.offsets)[kept], minlength=len(tokens.rows))
     rows = TokenRows(
         tokens.rows.ids[kept].astype(np.int64),
-        learnt[kept],
+        loss_mask[kept],
         starts[kept],
         np.concatenate([[0], np.cumsum(lengths)]),
         tokens.rows.document.astype(np.int64),
@@ -109,25 +111,52 @@ def cut(
     return SegmentedRows(rows, rule, parameters, max_length)
 
 
-def _learnt(tokens: CorpusTokens, ended: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """[N] tokens to learn: the last answer and the one token that closes it; and [N] tokens up to the last of them.
+def _loss_mask(tokens: CorpusTokens, ended: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return [N] bool, the tokens in the loss; and [N] bool, the tokens up to the last of them.
 
-    An answer that was cut off is not closed. A plain text is an answer but for its first token.
+    In the loss are the last answer and the one token that closes it. A truncated answer is not closed. A plain text is
+    an answer except for its first token.
     """
     rows = tokens.rows
     row, position = row_of(rows.offsets), np.arange(len(rows.ids))
     first = np.zeros(len(rows.ids), dtype=bool)
     first[row_firsts(rows.offsets)] = True
     answer = (rows.role == _ASSISTANT) | ((rows.role == _TEXT) & ~first)
-    other_turn = ~answer & (rows.start >= 0) & ~((rows.role == _TEXT) & first)  # what somebody else said
+    other_turn = ~answer & (rows.start >= 0) & ~((rows.role == _TEXT) & first)  # what another speaker said
     last_other = np.full(len(rows), -1)
     np.maximum.at(last_other, row[other_turn], position[other_turn])
-    learnt = answer & (position > last_other[row])
+    loss_mask = answer & (position > last_other[row])
     last = np.full(len(rows), -1)
-    np.maximum.at(last, row[learnt], position[learnt])
+    np.maximum.at(last, row[loss_mask], position[loss_mask])
     closing = last[(last >= 0) & ended] + 1
     closing = closing[(closing < len(rows.ids))]
     closing = closing[(row[closing] == row[np.maximum(closing - 1, 0)]) & (rows.role[closing] != _TEXT)]
-    learnt[closing] = True
+    loss_mask[closing] = True
     last[row[closing]] = closing
-    return learnt, position <= last[row]
+    return loss_mask, position <= last[row]
+
+
+@dataclass(frozen=True)
+class StrategyRow:
+    """One strategy on all responses."""
+
+    strategy: str
+    mean_length: float
+    """Learned tokens per macro step."""
+    shares: tuple[float, ...]
+    """Shares of segments with 1 .. M tokens."""
+
+
+def strategy_rows(prepared: Prepared, max_length: int) -> list[StrategyRow]:
+    """Return a row for each rule that needs only stored features."""
+    table = []
+    for name in prepared.source.rules():
+        rows = segment_examples(prepared, name, {}, max_length).rows
+        starts = np.flatnonzero(rows.starts & rows.loss_mask)
+        ends = np.append(starts[1:], len(rows.ids))
+        row_end = rows.offsets[np.searchsorted(rows.offsets, starts, side="right")]
+        lengths = np.minimum(ends, row_end) - starts
+        parameters = ", ".join(f"{p.name} {p.default:g}" for p in find_rule(name).parameters)
+        shares = tuple(float((lengths == n).mean()) for n in range(1, max_length + 1))
+        table.append(StrategyRow(f"{name}({parameters})", float(lengths.mean()), shares))
+    return table

@@ -1,6 +1,6 @@
-"""Recipes as typed YAML: read into frozen pydantic models, with one line for every mistake.
+"""Recipes as typed YAML, read into frozen pydantic models; every mistake gives one line.
 
-No string of a recipe is ever executed: YAML is read as plain values, and these must fit the fields.
+No string of a recipe is ever executed: YAML is read as plain values, which must fit the fields.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class StrictModel(BaseModel):
-    """Values that cannot be changed, of exactly the types that are named; a key that is not named is refused."""
+    """An immutable model with exactly the named types; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -35,38 +35,38 @@ def read_yaml(path: Path, kind: type[Kind]) -> Kind:
         kind: a pydantic model that forbids unknown keys.
 
     Raises:
-        MicroStepError: there is no such file, it is no YAML, or a key or value is wrong; file and key are named.
+        MicroStepError: the file is missing or not YAML, or a key or value is wrong; the message names file and key.
     """
-    if (wrong := pointer(path)) is not None:
-        raise MicroStepError(f"{path} cannot be read: {wrong}")
+    if (problem := pointer(path)) is not None:
+        raise MicroStepError(f"{path} cannot be read: {problem}")
     try:
-        said = yaml.load(path.read_text("utf-8"), _Loader)
+        values = yaml.load(path.read_text("utf-8"), _Loader)
     except OSError as error:
         raise MicroStepError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where is not None else ""
-        raise MicroStepError(f"{path}{line} is no YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(said, dict):
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise MicroStepError(f"{path}{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(values, dict):
         raise MicroStepError(f"{path} must hold keys and values, as in `name: value`")
-    return as_model(said, kind, str(path))
+    return as_model(values, kind, str(path))
 
 
-def as_model(said: dict[str, Any], kind: type[Kind], place: str) -> Kind:
-    """Plain values as a model.
+def as_model(values: dict[str, Any], kind: type[Kind], place: str) -> Kind:
+    """Validate plain values as a model.
 
     Args:
-        said: as YAML gives them.
+        values: values from YAML.
         kind: a pydantic model that forbids unknown keys.
-        place: where they stand, for messages.
+        place: where they come from, for messages.
 
     Raises:
-        MicroStepError: a key or value is wrong; it is named.
+        MicroStepError: a key or value is wrong; the message names it.
     """
     try:
-        as_json = json.dumps(said)  # in which a list may stand for a tuple, strictly typed all the same
+        as_json = json.dumps(values)  # in JSON a list may stand for a tuple, and types are still strict
     except (TypeError, ValueError) as error:
-        raise MicroStepError(f"{place} holds what is neither text, number, list nor mapping: {error}") from None
+        raise MicroStepError(f"{place} holds a value that is not a text, number, list or mapping: {error}") from None
     try:
         return kind.model_validate_json(as_json)
     except ValidationError as error:
@@ -74,25 +74,25 @@ def as_model(said: dict[str, Any], kind: type[Kind], place: str) -> Kind:
 
 
 def dump_yaml(model: BaseModel) -> str:
-    """A model as YAML, every default written out."""
+    """Return a model as YAML, with every default written out."""
     text: str = yaml.dump(model.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
 def _first(error: ValidationError, kind: type[BaseModel]) -> str:
-    """The first mistake, unknown keys before others, and how many more there are."""
-    found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-    told = _told(found[0], kind)
-    return told if len(found) == 1 else f"{told} ({len(found) - 1} more)"
+    """Return the first mistake, unknown keys before others, and how many more there are."""
+    mistakes = sorted(error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden")
+    message = _message(mistakes[0], kind)
+    return message if len(mistakes) == 1 else f"{message} ({len(mistakes) - 1} more)"
 
 
-def _told(mistake: Any, kind: type[BaseModel]) -> str:
+def _message(mistake: Any, kind: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in mistake["loc"])
     if mistake["type"] == "extra_forbidden":
         known = _fields(kind, mistake["loc"][:-1])
         close = difflib.get_close_matches(str(mistake["loc"][-1]), known, n=1, cutoff=0.5)
         return f"unknown key {place!r}" + (
-            f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+            f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"
         )
     if mistake["type"] == "missing":
         return f"the key {place!r} is missing"
@@ -106,23 +106,23 @@ def _told(mistake: Any, kind: type[BaseModel]) -> str:
 
 
 def _fields(kind: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
-    """The keys that may stand at a place; the numbers of lists and the keys of mappings in it lead no deeper."""
+    """Return the keys that are allowed at a place; indices of lists and keys of mappings lead no deeper."""
     kinds = [kind]
     for part in place:
-        inner = [each.model_fields[part].annotation for each in kinds if part in each.model_fields]
-        kinds = [found for each in inner for found in _models(each)] or kinds
-    return [name for each in kinds for name in each.model_fields]
+        inner = [model.model_fields[part].annotation for model in kinds if part in model.model_fields]
+        kinds = [inner_model for model in inner for inner_model in _models(model)] or kinds
+    return [name for model in kinds for name in model.model_fields]
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation, as in `dict[str, tuple[Model, ...]] | None`."""
+    """Return the models in an annotation, as in `dict[str, tuple[Model, ...]] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for each in get_args(annotation) for found in _models(each)]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only; a key that is given twice is a mistake, and 3e-3 a number."""
+    """Reads plain values only; a repeated key is a mistake, and 3e-3 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -135,10 +135,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts a text in quotes that `_Loader` would take for a number."""
+    """Quotes texts that `_Loader` would read as numbers."""
 
 
-# As in YAML 1.2: in 1.1, which PyYAML reads, a number with an exponent needs a point and a sign (3.0e-3).
+# As in YAML 1.2; YAML 1.1, which PyYAML reads, needs a point and a sign in a number with an exponent (3.0e-3).
 for _each in (_Loader, _Dumper):
     _each.add_implicit_resolver(
         "tag:yaml.org,2002:float",

@@ -1,7 +1,7 @@
-"""The benchmarks that are known, as data: where the documents are, how they are asked, how answers are scored.
+"""The known benchmarks, as data: where the documents are, how they are asked, how answers are scored.
 
 Each is a YAML file in tasks/. Prompts, few-shot examples and stop strings come from the harness's own task (`stock`),
-with what the file changes; a `ConfigurableTask` of the harness builds the requests. Documents come from the hub or from
+with the changes in the file; the harness's `ConfigurableTask` builds the requests. Documents come from the hub or from
 a local folder, in the same shape.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Judge = Literal["gsm8k", "choices", "letter", "humaneval", "mbpp", "ifeval", "tokens", "text"]
 FOLDER = Path(__file__).with_name("tasks")
-_ELSEWHERE = (  # of a stock task: its data set, and what is done with answers, which is ours
+_ELSEWHERE = (  # keys of a stock task that are replaced: its data set, and the scoring of answers
     "task", "tag", "include", "dataset_path", "dataset_name", "dataset_kwargs", "training_split", "validation_split",
     "fewshot_split", "filter_list", "metric_list", "process_results", "unsafe_code", "should_decontaminate",
     "doc_to_decontamination_query", "repeats",
@@ -40,60 +40,60 @@ class Benchmark(StrictModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     title: str
     about: str
-    """One line: what is asked, and what the score is."""
+    """One line: the question, and the meaning of the score."""
     licence: str
     hub: str
     """Id of the data set on the Hugging Face hub."""
     subset: str | None = None
     split: str = "test"
     local: str
-    """The file in the folder of --local."""
+    """Name of the file in the folder of --local."""
     shape: str = "plain"
-    """What is done with each record, a name in documents.SHAPES."""
+    """How each record is converted, a name in documents.SHAPES."""
     stock: str | None = None
-    """A task file of the harness, from its folder of tasks."""
+    """A task file of the harness, relative to its folder of tasks."""
     config: dict[str, Any]
-    """Keys of a harness task, over those of the stock one."""
+    """Keys of a harness task, which override the stock ones."""
     judge: Judge
     metric: str
-    """The score that stands for the benchmark."""
+    """The benchmark's main score."""
     beside: tuple[str, ...] = ()
-    """Other scores of a table, where samples have them."""
+    """Other scores for tables, if samples have them."""
     higher_is_better: bool = True
     runs_code: bool = False
 
     @property
     def generates(self) -> bool:
-        """Whether answers are written, not only scored."""
+        """True if answers are generated, not only scored."""
         return self.judge not in ("choices", "tokens", "text")
 
 
 @cache
 def benchmarks() -> Mapping[str, Benchmark]:
-    """Every benchmark by its name, in the order of a table."""
-    found = [read_yaml(path, Benchmark) for path in sorted(FOLDER.glob("*.yaml"))]
-    for path, each in zip(sorted(FOLDER.glob("*.yaml")), found, strict=True):
-        if path.stem != each.name:
-            raise MicroStepError(f"{path} describes {each.name!r}; the file must have the benchmark's name")
-    return {each.name: each for each in found}
+    """Return every benchmark by name, in the order of a table."""
+    loaded = [read_yaml(path, Benchmark) for path in sorted(FOLDER.glob("*.yaml"))]
+    for path, benchmark in zip(sorted(FOLDER.glob("*.yaml")), loaded, strict=True):
+        if path.stem != benchmark.name:
+            raise MicroStepError(f"{path} describes {benchmark.name!r}; the file must have the benchmark's name")
+    return {benchmark.name: benchmark for benchmark in loaded}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of that name.
+    """Return the benchmark of that name.
 
     Raises:
-        MicroStepError: there is none.
+        MicroStepError: there is no such benchmark.
     """
     if name not in benchmarks():
-        raise MicroStepError(f"there is no benchmark {name!r}; there are {', '.join(benchmarks())}")
+        raise MicroStepError(f"there is no benchmark {name!r}; choose from {', '.join(benchmarks())}")
     return benchmarks()[name]
 
 
 def documents(benchmark: Benchmark, local: Path | None, limit: int | None) -> list[dict[str, Any]]:
-    """The first documents, all without a limit.
+    """Return the first `limit` documents, or all.
 
     Raises:
-        TextError: the data set cannot be had, or is not what it should be.
+        TextError: the data set cannot be read, or has another form.
     """
     source = Source(
         name=benchmark.name,
@@ -106,7 +106,7 @@ def documents(benchmark: Benchmark, local: Path | None, limit: int | None) -> li
         text="text",
         evaluate_only=True,
     )
-    shape, found = SHAPES[benchmark.shape], list[dict[str, Any]]()
+    shape, collected = SHAPES[benchmark.shape], list[dict[str, Any]]()
     for record in records(source, local):
         try:
             shaped = shape(record)
@@ -116,38 +116,38 @@ def documents(benchmark: Benchmark, local: Path | None, limit: int | None) -> li
                 f" {', '.join(record) or 'nothing'}"
             ) from None
         if shaped is not None:
-            found.append(shaped)
-        if len(found) == limit:
+            collected.append(shaped)
+        if len(collected) == limit:
             break
-    if not found:
+    if not collected:
         raise TextError(f"{benchmark.name}: the data set holds no document")
-    return found
+    return collected
 
 
-def data_hash(found: Sequence[Mapping[str, Any]]) -> str:
-    """SHA-256 of documents."""
+def data_hash(collected: Sequence[Mapping[str, Any]]) -> str:
+    """Return the SHA-256 of documents."""
     digest = hashlib.sha256()
-    for document in found:
+    for document in collected:
         digest.update(json.dumps(document, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
-def task_of(benchmark: Benchmark, found: Sequence[dict[str, Any]], most_new_tokens: int | None) -> ConfigurableTask:
-    """The harness's task over given documents.
+def task_of(benchmark: Benchmark, collected: Sequence[dict[str, Any]], max_new_tokens: int | None) -> ConfigurableTask:
+    """Return the harness's task over given documents.
 
     Args:
-        benchmark: which.
-        found: its documents.
-        most_new_tokens: of an answer, instead of the task's own.
+        benchmark: the benchmark.
+        collected: its documents.
+        max_new_tokens: maximum length of an answer, instead of the task's own.
     """
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
     config = {**stock_config(benchmark.stock), **benchmark.config}
     config |= {"task": benchmark.name, "test_split": "test", "repeats": 1}
-    config["custom_dataset"] = lambda **_: {"test": Dataset.from_list(list(found))}
-    if benchmark.generates and most_new_tokens is not None:
-        config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": most_new_tokens}
+    config["custom_dataset"] = lambda **_: {"test": Dataset.from_list(list(collected))}
+    if benchmark.generates and max_new_tokens is not None:
+        config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": max_new_tokens}
     task = ConfigurableTask(config=config)
     if task.config.num_fewshot is None:
         task.set_config("num_fewshot", 0)
@@ -156,14 +156,14 @@ def task_of(benchmark: Benchmark, found: Sequence[dict[str, Any]], most_new_toke
 
 
 def stock_config(stock: str | None) -> dict[str, Any]:
-    """What a task file of the harness says of prompts, with none of its functions loaded."""
+    """Return the prompt settings in a task file of the harness, without loading its functions."""
     if stock is None:
         return {}
     import lm_eval.tasks
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    said = load_yaml(Path(lm_eval.tasks.__file__).parent / stock, resolve_func=False)
-    return {key: value for key, value in said.items() if key not in _ELSEWHERE}
+    settings = load_yaml(Path(lm_eval.tasks.__file__).parent / stock, resolve_func=False)
+    return {key: value for key, value in settings.items() if key not in _ELSEWHERE}
 
 
 def read_limits(tasks: str) -> dict[str, int | None]:

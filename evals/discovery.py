@@ -1,4 +1,4 @@
-"""The evaluations under a folder: each a folder that `python -m evals run --out` wrote."""
+"""Find the evaluations under a folder: the folders that `python -m evals run --out` wrote."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ MOST_SHOWN = 12  # evaluations that stand in one table
 
 
 def find_evaluations(folder: Path) -> Found:
-    """The evaluations under a folder, or the one that the folder is.
+    """Return the evaluations under a folder, or the folder itself if it is one.
 
     Raises:
         TextError: there is no such folder, or it cannot be read.
     """
-    return search(folder, "evaluations", _is_one, lambda path: max(map(_changed, path.glob("*@*.jsonl")), default=0.0))
+    return search(
+        folder, "evaluations", _is_evaluation, lambda path: max(map(_changed, path.glob("*@*.jsonl")), default=0.0)
+    )
 
 
-def _is_one(folder: Path) -> bool:
-    """Whether there are files of samples; without its manifest it is a damaged one."""
+def _is_evaluation(folder: Path) -> bool:
+    """True if there are files of samples; without its manifest it is a damaged evaluation."""
     try:
         return any(path.is_file() for path in folder.glob("*@*.jsonl"))
     except (OSError, ValueError):

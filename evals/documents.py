@@ -1,4 +1,4 @@
-"""From the records of data sets to documents: files of the original releases are given the shape of the hub's."""
+"""Convert the records of data sets to documents; files of the original releases get the shape of the hub's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Document = dict[str, Any]
-_CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's calls, no part of the written solution
-_MBPP_TEST = range(11, 511)  # task ids, by the data set's own card
+_CALCULATOR = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator calls, which are not part of the written solution
+_MBPP_TEST = range(11, 511)  # task ids, according to the data set's card
 
 
 def _plain(record: Mapping[str, Any], *columns: str) -> Document:
@@ -24,7 +24,7 @@ def _gsm8k_solution(record: Mapping[str, Any]) -> Document:
 
 
 def _arc(record: Mapping[str, Any]) -> Document:
-    """The hub's columns; the original's question holds stem and choices."""
+    """Return the hub's columns; in the original, the question holds stem and choices."""
     question, choices = record["question"], record.get("choices")
     if isinstance(question, Mapping):
         choices = {key: [choice[key] for choice in question["choices"]] for key in ("text", "label")}

@@ -1,8 +1,8 @@
-"""Models as lm-evaluation-harness sees them: plain ones through its own class, micro_step ones beside it.
+"""Models for lm-evaluation-harness: plain models through its own class, micro_step models through a subclass.
 
-Prompts, tokens, chat templates, truncation and the cutting of texts are the harness's in both cases. What is added is
-a record of what each answer cost. A record stands in the order in which the requests were computed; the runner
-(run.py) gives batches that the harness does not reorder. Knows nothing about tasks.
+In both cases the harness handles prompts, tokens, chat templates, truncation and stop strings. Added here is a record
+of the cost of each answer. Records are in the order in which the requests were computed; run.py passes batches that the
+harness does not reorder. This module knows nothing about tasks.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ from model.hub.loading import LoadedModel, ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 
 Likelihood = Literal["own", "base"]
-_Request = tuple[Any, list[int], list[int]]  # the request's texts, ids of the context, ids of the continuation
+_Request = tuple[Any, list[int], list[int]]  # texts of the request, ids of the context, ids of the continuation
 
 
 @dataclass(frozen=True)
 class HarnessAnswer:
-    """What was written for one prompt, up to the token that ended it."""
+    """The tokens generated for one prompt, up to the one that ended the answer."""
 
     ids: tuple[int, ...]
     starts: tuple[int, ...]  # index of each segment's first token
-    probability: tuple[float, ...] | None  # of each token, under whichever part wrote it; None: not kept
+    probability: tuple[float, ...] | None  # of each token, under the part that generated it; None: not recorded
     macro_steps: int  # passes of the base
-    micro_steps: int  # tokens that the micro decoder offered
-    ended: bool  # by an end token or a stop string; False: there was room for no more
+    micro_steps: int  # tokens that the micro decoder proposed
+    ended: bool  # by an end token or a stop string; False: the limit was reached
     seconds: float  # its share of its batch's time
 
 
 @dataclass(frozen=True, eq=False)
 class Likely:
-    """How likely a continuation is."""
+    """The likelihood of a continuation."""
 
     total: float  # nats
     tokens: int
-    macro_steps: int  # passes of the base that predicted a token of it
-    scored: Scored | None  # token by token, where that was asked for
+    macro_steps: int  # passes of the base that predicted one of its tokens
+    scored: Scored | None  # token by token, if requested
 
 
 class RecordedLM(HFLM):  # type: ignore[misc]
-    """A plain model, by the harness's own class; keeps what answers and likelihoods cost.
+    """A plain model in the harness's own class; it records the cost of answers and likelihoods.
 
     Args:
         loaded: the model.
-        batch_size: rows.
+        batch_size: number of rows in a batch.
         per_token: score continuations with `by_base`, token by token, instead of the harness's own way.
     """
 
@@ -81,35 +81,37 @@ class RecordedLM(HFLM):  # type: ignore[misc]
 
     @property
     def ends(self) -> set[int]:
-        """The tokens that end an answer."""
+        """Tokens that end an answer."""
         return {*end_ids(self.model), *([] if self.eot_token_id is None else [self.eot_token_id])}
 
     def scores_of(self, contexts: list[list[int]], continuations: list[list[int]]) -> list[Scored]:
-        """Each token of continuations."""
+        """Score each token of continuations."""
         return by_base(self.model, contexts, continuations)
 
     def _loglikelihood_tokens(
         self, requests: list[_Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         if not self.per_token:
-            said: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
-            check_finite(self.model, np.isnan([total for total, _ in said]), of="texts")
-            for (_, _, ids), (total, _) in zip(requests, said, strict=True):
+            results: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+            check_finite(self.model, np.isnan([total for total, _ in results]), of="texts")
+            for (_, _, ids), (total, _) in zip(requests, results, strict=True):
                 self.likelihoods.append(Likely(total, len(ids), len(ids), None))
-            return said
+            return results
         rows = int(override_bs or self.batch_size)
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i][1]) - len(requests[i][2]))
-        found: dict[int, Scored] = {}
+        scored_by_index: dict[int, Scored] = {}
         for a in range(0, len(order), rows):
             chosen = order[a : a + rows]
             texts = [fitting(requests[i][1], requests[i][2], self.max_length) for i in chosen]
-            scored = self.scores_of([context for context, _ in texts], [said for _, said in texts])
-            found.update(zip(chosen, scored, strict=True))
+            scored = self.scores_of([context for context, _ in texts], [results for _, results in texts])
+            scored_by_index.update(zip(chosen, scored, strict=True))
         out = []
         for i, (texts_of, _, _) in enumerate(requests):
-            one = found[i]
-            self.likelihoods.append(Likely(one.total, len(one.nll), one.macro_steps, one))
-            out.append((one.total, one.greedy))
+            scored_request = scored_by_index[i]
+            self.likelihoods.append(
+                Likely(scored_request.total, len(scored_request.nll), scored_request.macro_steps, scored_request)
+            )
+            out.append((scored_request.total, scored_request.greedy))
             if texts_of is not None:
                 self.cache_hook.add_partial("loglikelihood", texts_of, out[-1])
         return out
@@ -125,7 +127,7 @@ class RecordedLM(HFLM):  # type: ignore[misc]
         groups = [every] if padding_is_bound(self.model) else equal_lengths(mask.sum(1).tolist())
         room, before = max_length - context.shape[1], self.answers
         new, answers = dict[int, list[int]](), dict[int, HarnessAnswer]()
-        for rows in groups:  # those of other lengths apart, where no mask binds what pads them
+        for rows in groups:  # one length at a time, if the model does not respect a padding mask
             width = context.shape[1] if len(groups) == 1 else int(mask[rows[0]].sum())
             self.answers = []
             ids, seen = context[rows][:, -width:], mask[rows][:, -width:]
@@ -137,7 +139,7 @@ class RecordedLM(HFLM):  # type: ignore[misc]
     def _write_rows(
         self, context: Tensor, mask: Tensor, max_length: int, stop: list[str], **generation_kwargs: Any
     ) -> list[list[int]]:
-        """What is written behind each row, in one batch."""
+        """Return the tokens generated for each row, in one batch."""
         begun = time.perf_counter()
         with torch.inference_mode():
             prompts = shared_first(context, mask, self.model)
@@ -152,25 +154,25 @@ class RecordedLM(HFLM):  # type: ignore[misc]
         stops = StopStrings(self.tokenizer, stop)
         new: list[list[int]] = out[:, context.shape[1] :].tolist()
         for row in new:
-            ids, ended = stops.cut(row, self.ends)
+            ids, ended = stops.truncate(row, self.ends)
             self.answers.append(HarnessAnswer(tuple(ids), tuple(range(len(ids))), None, len(ids), 0, ended, share))
         return new
 
 
 @register_model("micro_step")
 class MicroStepLM(RecordedLM):
-    """A micro_step model.
+    """A micro_step model for the harness.
 
     Args:
-        pretrained: a loaded model, or what names one (catalog name, hub id, folder).
-        confidence: tau of the rule `confidence`; above 1 the base alone writes and scores.
+        pretrained: a loaded model, or its catalog name, hub id or folder.
+        confidence: tau of the rule `confidence`; above 1, only the base generates and scores.
         likelihood: `own`: log-likelihoods in the model's own segments; `base`: by the base alone (loglikelihood.py).
-        batch_size: rows.
-        dtype: of the weights, where a name is given.
-        device: where a name is given.
+        batch_size: number of rows in a batch.
+        dtype: dtype of the weights, if a name is given.
+        device: device, if a name is given.
 
     Raises:
-        MicroStepError: it is no micro_step model.
+        MicroStepError: it is not a micro_step model.
     """
 
     def __init__(
@@ -187,12 +189,12 @@ class MicroStepLM(RecordedLM):
         if isinstance(loaded, str):
             loaded = load(ModelSpec(loaded, dtype=dtype, device=device or "auto"))
         if not isinstance(loaded.model, MicroStepForCausalLM):
-            raise MicroStepError(f"{loaded.facts.name} is no micro_step model; the harness's own class is for it (hf)")
+            raise MicroStepError(f"{loaded.facts.name} is not a micro_step model; use the harness's own class (hf)")
         super().__init__(loaded, batch_size, per_token=True)
         self.confidence, self.likelihood = float(confidence), likelihood
 
     def scores_of(self, contexts: list[list[int]], continuations: list[list[int]]) -> list[Scored]:
-        """Each token of continuations."""
+        """Score each token of continuations."""
         if self.likelihood == "base":
             return by_base(self.model, contexts, continuations)
         return by_own_segments(self.model, contexts, continuations, self.confidence)
@@ -202,10 +204,10 @@ class MicroStepLM(RecordedLM):
         if not generation_kwargs.get("do_sample"):
             generation_kwargs |= {"do_sample": False}
             generation_kwargs.pop("temperature", None)
-        prompts = [row[kept].tolist() for row, kept in zip(context, mask.bool(), strict=True)]
+        prompts = [row[real].tolist() for row, real in zip(context, mask.bool(), strict=True)]
         stops = StopStrings(self.tokenizer, stop)
         new: dict[int, list[int]] = {}
-        told: dict[int, HarnessAnswer] = {}
+        answers: dict[int, HarnessAnswer] = {}
         for group in prefix_free_groups(prompts):
             begun = time.perf_counter()
             done = self.model.generate_segments(
@@ -220,7 +222,7 @@ class MicroStepLM(RecordedLM):
             share = (time.perf_counter() - begun) / len(group)
             for i, row in zip(group, done.rows, strict=True):
                 new[i] = row.ids
-                told[i] = HarnessAnswer(
+                answers[i] = HarnessAnswer(
                     tuple(row.ids),
                     tuple(row.starts),
                     tuple(row.probability),
@@ -229,13 +231,13 @@ class MicroStepLM(RecordedLM):
                     row.ended,
                     share,
                 )
-        self.answers += [told[i] for i in range(len(prompts))]
+        self.answers += [answers[i] for i in range(len(prompts))]
         return _behind(context, [new[i] for i in range(len(prompts))], self.tokenizer.pad_token_id)
 
 
 @contextmanager
 def _harness_quiet() -> Iterator[None]:
-    """Without its warnings that a loaded model was given, which is meant."""
+    """Silence the harness's warning about a loaded model, which is intended here."""
     logger = logging.getLogger("lm_eval")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -245,16 +247,21 @@ def _harness_quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def fitting(context: Sequence[int], continuation: Sequence[int], most: int) -> tuple[list[int], list[int]]:
-    """Context and continuation, the context cut from the left where both and no last token are longer than `most`."""
-    room = most + 1 - len(continuation)
+def fitting(context: Sequence[int], continuation: Sequence[int], max_length: int) -> tuple[list[int], list[int]]:
+    """Return context and continuation; the context is truncated from the left to fit `max_length` positions.
+
+    The last token is never read, so it needs no position.
+    """
+    room = max_length + 1 - len(continuation)
     if room < 1:
-        raise MicroStepError(f"a continuation has {len(continuation)} tokens, the model's context holds {most}")
+        raise MicroStepError(
+            f"a continuation has {len(continuation)} tokens, but the model's context holds {max_length}"
+        )
     return list(context[-room:]), list(continuation)
 
 
 def _behind(context: Tensor, new: list[list[int]], pad: int) -> Tensor:
-    """[B, P + T] prompts and what was written, padded on the right."""
+    """Return [B, P + T], prompts followed by generated tokens, padded on the right."""
     out = torch.full((len(new), max(map(len, new))), pad)
     for i, row in enumerate(new):
         out[i, : len(row)] = torch.tensor(row)

@@ -12,15 +12,15 @@ KS = (1, 10, 100)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """The estimate for one problem.
+    """Return the estimate for one problem.
 
     Args:
-        n: programs that were run.
-        c: of these passed.
+        n: number of programs that were run.
+        c: number of these that passed.
         k: at most n.
 
     Raises:
-        ValueError: numbers that do not go together.
+        ValueError: the numbers contradict each other.
     """
     if not (0 <= c <= n and 1 <= k <= n):
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, got n = {n}, c = {c}, k = {k}")
@@ -28,5 +28,5 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def passes(outcomes: list[bool]) -> dict[str, float]:
-    """pass@1, pass@10, pass@100 of one problem, as far as there are programs for them."""
+    """Return pass@1, pass@10 and pass@100 of one problem, if there are enough programs."""
     return {f"pass@{k}": pass_at_k(len(outcomes), sum(outcomes), k) for k in KS if k <= len(outcomes)}

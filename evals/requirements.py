@@ -1,4 +1,4 @@
-"""What evaluation needs beyond the project's own requirements."""
+"""Requirements of evaluation beyond the project's own."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ AllowCodeExecution = Annotated[
 
 
 def require_harness() -> None:
-    """See that lm-evaluation-harness is there, without loading it.
+    """Check that lm-evaluation-harness is installed, without loading it.
 
     Raises:
-        MicroStepError: it is not; the message says how to get it.
+        MicroStepError: it is not; the message says how to install it.
     """
     if find_spec("lm_eval") is None:
         raise MicroStepError(

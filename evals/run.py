@@ -1,7 +1,7 @@
-"""Running benchmarks: one model, some benchmarks, some values of tau; every batch of samples is kept as it is done.
+"""Run benchmarks: one model, some benchmarks, some values of tau. Each batch of samples is stored when it is done.
 
-The batches of a benchmark follow from its documents and the options alone, and each has a seed of its own, so that a
-run that was stopped anywhere goes on to the samples that it would have had.
+The batches of a benchmark depend only on its documents and the options, and each has a seed of its own, so a run that
+was stopped anywhere resumes with the same samples.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.models.huggingface import HFLM
 
-_NEW_TOKENS = 256  # the harness's, where a task names no number
+_DEFAULT_NEW_TOKENS = 256  # the harness's default
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """What decides the samples, beside model, benchmark and tau."""
+    """The options that decide the samples, besides model, benchmark and tau."""
 
-    limit: int | None = None  # only the first so many documents
-    chat: bool = False  # through the model's chat template
-    system: str | None = None  # prompt
+    limit: int | None = None  # use only this many documents, the first ones
+    chat: bool = False  # use the model's chat template
+    system: str | None = None  # system prompt
     multiturn: bool = False  # examples as turns of the conversation
     batch_rows: int = 8
     max_new_tokens: int | None = None  # instead of the benchmark's own
-    repeats: int = 1  # answers to each document
+    repeats: int = 1  # answers per document
     temperature: float = 0.0
     seed: int = 0
     likelihood: Likelihood = "own"
-    isolation: Isolation | None = None  # of generated programs; None: they are not run
+    isolation: Isolation | None = None  # isolation of generated programs; None: they are not run
     template: tuple[tuple[str, str], ...] | None = None  # arguments of the chat template, as JSON by name
-    template_date: str | None = None  # YYYY-MM-DD that the chat template writes as the day's date
+    template_date: str | None = None  # YYYY-MM-DD, the date that the chat template writes
 
     def __post_init__(self) -> None:
         if self.repeats > 1 and self.temperature == 0:
-            raise MicroStepError("greedy answers are all the same: more than one of each needs --temperature above 0")
+            raise MicroStepError("greedy answers are all the same: --repeats above 1 needs --temperature above 0")
 
 
 def evaluate(
@@ -72,22 +72,22 @@ def evaluate(
     tell: Tell = silent,
     limits: Mapping[str, int] | None = None,
 ) -> list[SampleFile]:
-    """Evaluate a model, or go on where a run was stopped.
+    """Evaluate a model, or resume a run that was stopped.
 
     Args:
         load_model: called once the folder's lock is held.
         chosen: the benchmarks.
         confidences: values of tau; a plain model has none and runs once.
-        out: folder of the samples, made if it is not there.
+        out: folder of the samples, created if needed.
         local: folder with the data sets; None: the hub.
-        options: what else decides the samples.
-        tell: told about the progress.
-        limits: only the first so many documents of these benchmarks, by name, instead of the options' limit.
+        options: the other options that decide the samples.
+        tell: receives progress.
+        limits: by benchmark name, use only this many documents, instead of the options' limit.
 
     Raises:
-        MicroStepError: a benchmark runs programs and this was not allowed, or the machine cannot shut them off.
+        MicroStepError: a benchmark runs programs without permission, or the machine cannot isolate them.
         ExportError: the folder cannot be used, or holds samples of something else.
-        TextError: a data set cannot be had.
+        TextError: a data set cannot be read.
         TooLarge: prompts and answers do not fit the model's context.
     """
     options, limits = options or EvalOptions(), limits or {}
@@ -98,24 +98,24 @@ def evaluate(
         taus = list(confidences) if isinstance(loaded.model, MicroStepForCausalLM) else [None]
         if not taus:
             raise MicroStepError(f"{loaded.facts.name} is a micro_step model: give at least one --confidence")
-        if options.chat and loaded.tokenizer.chat_template:  # a run that goes on tomorrow goes on with today's date
+        if options.chat and loaded.tokenizer.chat_template:  # a run that resumes on another day keeps its date
             begun = read_manifest(out)["options"].get("template_date") if (out / MANIFEST).exists() else None
-            asked = options.template_date or begun
-            _, date = template_settings(loaded.tokenizer, options.template or (), asked)
-            options = replace(options, template_date=date or asked)
+            requested_date = options.template_date or begun
+            _, date = template_settings(loaded.tokenizer, options.template or (), requested_date)
+            options = replace(options, template_date=date or requested_date)
         runs = []
-        for benchmark in chosen:  # all of them first: what cannot run is said before anything runs
-            found = documents(benchmark, local, limits.get(benchmark.name, options.limit))
-            runs += [_Run(loaded, benchmark, found, tau, options, sandbox, tell) for tau in taus]
+        for benchmark in chosen:  # all of them first, so that problems are reported before anything runs
+            records = documents(benchmark, local, limits.get(benchmark.name, options.limit))
+            runs += [_BenchmarkRun(loaded, benchmark, records, tau, options, sandbox, tell) for tau in taus]
         begin(out, _manifest(loaded, options))
-        return [each.run(out) for each in runs]
+        return [benchmark_run.run(out) for benchmark_run in runs]
 
 
 def sandbox_for(chosen: Sequence[Benchmark], options: EvalOptions) -> Sandbox | None:
-    """Where the programs of these benchmarks run; None: they have none.
+    """Return the sandbox for the programs of these benchmarks; None if they have none.
 
     Raises:
-        MicroStepError: they have, and this was not allowed, or the machine cannot shut them off.
+        MicroStepError: they have programs, but running them was not allowed or the machine cannot isolate them.
     """
     running = [benchmark.name for benchmark in chosen if benchmark.runs_code]
     if not running:
@@ -141,29 +141,29 @@ def _manifest(loaded: LoadedModel, options: EvalOptions) -> dict[str, Any]:
 
 
 def _check_chat(loaded: LoadedModel, options: EvalOptions, arguments: Mapping[str, Any]) -> None:
-    """See that the model takes the conversation that is asked for; the harness would leave a system prompt out."""
+    """Check that the model accepts such a conversation; the harness would silently drop a system prompt."""
     if options.chat and not loaded.tokenizer.chat_template:
         raise ModelError(f"{loaded.facts.name} has no chat template; leave out --chat")
     if (options.template or options.template_date) and not options.chat:
-        raise MicroStepError("--template-arg and --template-date are of a chat template: give --chat, too")
+        raise MicroStepError("--template-arg and --template-date belong to a chat template: give --chat, too")
     if options.system and not options.chat:
         raise MicroStepError("a system prompt is part of a conversation: give --chat, too")
     if options.system:
         turns = [{"role": "system", "content": options.system}, {"role": "user", "content": "Hello!"}]
         try:
-            said = str(loaded.tokenizer.apply_chat_template(turns, tokenize=False, **arguments))
+            rendered = str(loaded.tokenizer.apply_chat_template(turns, tokenize=False, **arguments))
         except TemplateError as error:
             raise ModelError(f"the chat template of {loaded.facts.name} refuses a system prompt: {error}") from None
-        if options.system.strip() not in said:
-            raise ModelError(f"the chat template of {loaded.facts.name} leaves a system prompt out; give none")
+        if options.system.strip() not in rendered:
+            raise ModelError(f"the chat template of {loaded.facts.name} drops a system prompt; leave it out")
 
 
 def requests_of(
     benchmark: Benchmark, task: ConfigurableTask, lm: HFLM, options: EvalOptions
 ) -> dict[int, list[Instance]]:
-    """The harness's requests of each document of a benchmark's task, as a model is asked."""
+    """Return the harness's requests for each document of a benchmark's task."""
     template = lm.apply_chat_template if options.chat else None
-    found: dict[int, list[Instance]] = {}
+    requests: dict[int, list[Instance]] = {}
     for number, document in enumerate(task.eval_docs):
         context = task.fewshot_context(
             document,
@@ -177,15 +177,15 @@ def requests_of(
         built = task.construct_requests(
             document, context, apply_chat_template=options.chat, metadata=(benchmark.name, number, 1)
         )
-        found[number] = built if isinstance(built, list) else [built]
-        if options.chat and benchmark.judge == "tokens":  # the turn's own start stands before it
-            for each in found[number]:
-                each.arguments = (each.args[0], each.args[1].lstrip())
-    return found
+        requests[number] = built if isinstance(built, list) else [built]
+        if options.chat and benchmark.judge == "tokens":  # the template already starts the turn
+            for request in requests[number]:
+                request.arguments = (request.args[0], request.args[1].lstrip())
+    return requests
 
 
-class _Run:
-    """One benchmark under one tau."""
+class _BenchmarkRun:
+    """One benchmark with one tau."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class _Run:
         sandbox: Sandbox | None,
         tell: Tell,
     ) -> None:
-        self.benchmark, self.found, self.tau, self.options, self._tell = benchmark, found, tau, options, tell
+        self.benchmark, self.documents, self.tau, self.options, self._tell = benchmark, found, tau, options, tell
         rows = options.batch_rows
         self.lm = (
             RecordedLM(loaded, rows, per_token=benchmark.judge == "tokens")
@@ -213,41 +213,43 @@ class _Run:
         self.room = self.lm.max_length - self._new_tokens()
         if self.room < 1:
             raise TooLarge(
-                f"{benchmark.name}: answers may have {self._new_tokens()} tokens, the model's context holds"
-                f" {self.lm.max_length}; ask for fewer with --max-new-tokens"
+                f"{benchmark.name}: answers may have {self._new_tokens()} tokens, but the model's context holds"
+                f" {self.lm.max_length}; lower --max-new-tokens"
             )
-        self.asked = ScoringContext(bool(self.task.config.gen_prefix), sandbox)
+        self.context = ScoringContext(bool(self.task.config.gen_prefix), sandbox)
 
     def _new_tokens(self) -> int:
         if not self.benchmark.generates:
             return 0
-        return int(self.task.config.generation_kwargs.get("max_gen_toks", _NEW_TOKENS))
+        return int(self.task.config.generation_kwargs.get("max_gen_toks", _DEFAULT_NEW_TOKENS))
 
     def run(self, folder: Path) -> SampleFile:
-        """Write the samples that are not there."""
+        """Compute and store the missing samples."""
         path = folder / file_name(self.benchmark.name, self.tau)
-        head = Head(self.benchmark.name, self.tau, len(self.found), data_hash(self.found))
+        head = Head(self.benchmark.name, self.tau, len(self.documents), data_hash(self.documents))
         writer = SampleWriter(path, head)
-        there = {sample.document for sample in writer.samples}
-        meter = _SampleProgress(self._tell, self.benchmark.name, self.tau, len(self.found), len(there))
+        stored = {sample.document for sample in writer.samples}
+        meter = _SampleProgress(self._tell, self.benchmark.name, self.tau, len(self.documents), len(stored))
         for number, batch in enumerate(self._batches(requests_of(self.benchmark, self.task, self.lm, self.options))):
-            missing = [document for document, _ in batch if document not in there]
-            if missing:  # the whole batch again, as what stands beside a row rounds its numbers
+            missing = [document for document, _ in batch if document not in stored]
+            if missing:  # compute the whole batch again, since its other rows affect the rounding
                 samples = [sample for sample in self._samples(batch, number) if sample.document in missing]
                 writer.add(samples)
                 meter.add(samples)
         return SampleFile(head, tuple(writer.samples))
 
     def _batches(self, requests: Mapping[int, list[Instance]]) -> Iterator[list[tuple[int, list[Instance]]]]:
-        """Documents of like lengths, the longest first, with about as many requests as a batch has rows."""
+        """Yield documents of similar lengths, longest first, with about as many requests as a batch has rows."""
         lengths = {
-            number: max(len(self.lm.tok_encode("".join(map(str, each.args[:1])))) for each in instances)
+            number: max(len(self.lm.tok_encode("".join(map(str, request.args[:1])))) for request in instances)
             for number, instances in requests.items()
         }
         order = sorted(requests, key=lambda number: (-lengths[number], number))
-        most = max(1, self.options.batch_rows // max(len(each) * self.options.repeats for each in requests.values()))
-        for a in range(0, len(order), most):
-            yield [(number, requests[number]) for number in order[a : a + most]]
+        batch_size = max(
+            1, self.options.batch_rows // max(len(request) * self.options.repeats for request in requests.values())
+        )
+        for a in range(0, len(order), batch_size):
+            yield [(number, requests[number]) for number in order[a : a + batch_size]]
 
     def _samples(self, batch: list[tuple[int, list[Instance]]], number: int) -> list[Sample]:
         seed = int(np.random.SeedSequence([self.options.seed, number]).generate_state(1)[0])
@@ -257,21 +259,21 @@ class _Run:
             return self._written(batch) if self.benchmark.generates else self._likelihoods(batch)
 
     def _written(self, batch: list[tuple[int, list[Instance]]]) -> list[Sample]:
-        """Answers to the requests of a batch, scored."""
+        """Generate answers to the requests of a batch, and score them."""
         rows = [(document, instance) for document, (instance,) in batch for _ in range(self.options.repeats)]
-        # the harness sorts by length and text: sorted so, its order is this one
+        # the harness sorts by length and text; sorting the same way keeps this order
         rows.sort(key=lambda row: (-len(self.lm.tok_encode(row[1].args[0])), row[1].args[0], row[0]))
-        said: dict[int, list[tuple[str, HarnessAnswer]]] = defaultdict(list)
+        answers: dict[int, list[tuple[str, HarnessAnswer]]] = defaultdict(list)
         for a in range(0, len(rows), self.options.batch_rows):
             chunk = rows[a : a + self.options.batch_rows]
             self.lm.answers.clear()
             texts = self.lm.generate_until([self._sampled(instance) for _, instance in chunk], disable_tqdm=True)
             for (document, _), text, answer in zip(chunk, texts, self.lm.answers, strict=True):
-                said[document].append((text, answer))
-        return [self._sample_of_answers(document, instance, said[document]) for document, (instance,) in batch]
+                answers[document].append((text, answer))
+        return [self._sample_of_answers(document, instance, answers[document]) for document, (instance,) in batch]
 
     def _sampled(self, instance: Instance) -> Instance:
-        """The request, with the options of sampling."""
+        """Return the request with the sampling options."""
         from lm_eval.api.instance import Instance as Request
 
         prompt, settings = instance.args
@@ -281,31 +283,31 @@ class _Run:
             settings |= {"do_sample": True, "temperature": self.options.temperature, "top_k": 0, "top_p": 0.95}
         return Request("generate_until", instance.doc, (prompt, settings), 0)
 
-    def _sample_of_answers(self, document: int, instance: Instance, said: list[tuple[str, HarnessAnswer]]) -> Sample:
-        responses = [Response(text, answer.ended) for text, answer in said]
-        judged = JUDGES[self.benchmark.judge](self.found[document], responses, self.asked)
+    def _sample_of_answers(self, document: int, instance: Instance, answers: list[tuple[str, HarnessAnswer]]) -> Sample:
+        responses = [Response(text, answer.ended) for text, answer in answers]
+        judged = JUDGES[self.benchmark.judge](self.documents[document], responses, self.context)
         prompt = instance.args[0]
         return Sample(
             document,
             prompt,
             judged.scores,
             judged.detail,
-            tuple(self._piece(text, answer) for text, answer in said),
-            sum(len(answer.ids) for _, answer in said),
-            sum(answer.macro_steps for _, answer in said),
-            sum(answer.micro_steps for _, answer in said),
-            sum(answer.seconds for _, answer in said),
+            tuple(self._piece(text, answer) for text, answer in answers),
+            sum(len(answer.ids) for _, answer in answers),
+            sum(answer.macro_steps for _, answer in answers),
+            sum(answer.micro_steps for _, answer in answers),
+            sum(answer.seconds for _, answer in answers),
             max(0, len(self.lm.tok_encode(prompt)) - self.room),
         )
 
     def _piece(self, text: str, answer: HarnessAnswer) -> WrittenAnswer:
         tokens = tuple(self.lm.tokenizer.decode([token]) for token in answer.ids)
         p = answer.probability
-        rounded = None if p is None else tuple(round(each, 4) for each in p)
+        rounded = None if p is None else tuple(round(value, 4) for value in p)
         return WrittenAnswer(text, tokens, answer.ids, answer.starts, rounded, answer.ended)
 
     def _likelihoods(self, batch: list[tuple[int, list[Instance]]]) -> list[Sample]:
-        """Likelihoods of the requests of a batch, scored."""
+        """Compute the likelihoods of the requests of a batch, and score them."""
         if self.benchmark.judge == "text":
             return [sample for document, instances in batch for sample in self._read([(document, instances)])]
         return self._read(batch)
@@ -319,21 +321,30 @@ class _Run:
         share = (time.perf_counter() - begun) / len(batch)
         likely, at, out = list(self.lm.likelihoods), 0, []
         for document, several in batch:
-            count = len(likely) if rolling else len(several)  # of a text, its windows
-            mine, at = likely[at : at + count], at + count
-            responses = [Response(total=each.total, tokens=each.tokens, scored=each.scored) for each in mine]
-            judged = JUDGES[self.benchmark.judge](self.found[document], responses, self.asked)
-            tokens, steps = sum(each.tokens for each in mine), sum(each.macro_steps for each in mine)
+            count = len(likely) if rolling else len(several)  # of a text, one per window
+            own, at = likely[at : at + count], at + count
+            responses = [
+                Response(total=likely_part.total, tokens=likely_part.tokens, scored=likely_part.scored)
+                for likely_part in own
+            ]
+            judged = JUDGES[self.benchmark.judge](self.documents[document], responses, self.context)
+            tokens, steps = (
+                sum(likely_part.tokens for likely_part in own),
+                sum(likely_part.macro_steps for likely_part in own),
+            )
             prompt, cut = "", 0
             if not rolling:
                 prompt = several[0].args[0]
-                cut = max(0, max(len(self.lm.tok_encode("".join(each.args))) for each in several) - self.room - 1)
+                cut = max(
+                    0,
+                    max(len(self.lm.tok_encode("".join(likely_part.args))) for likely_part in several) - self.room - 1,
+                )
             out.append(Sample(document, prompt, judged.scores, judged.detail, (), tokens, steps, 0, share, cut))
         return out
 
 
 class _SampleProgress:
-    """Tells how far a benchmark is, and how fast."""
+    """Reports how far a benchmark is, and how fast."""
 
     def __init__(self, tell: Tell, name: str, tau: float | None, documents: int, done: int) -> None:
         self._tell, self._documents, self._done, self._before = tell, documents, done, done
@@ -343,16 +354,16 @@ class _SampleProgress:
         tell(f"{self._name}: {done:,} of {documents:,}", done / documents)
 
     def add(self, samples: Sequence[Sample]) -> None:
-        """Count samples and tell."""
+        """Count samples and report."""
         self._samples += samples
         self._done += len(samples)
         spent = max(time.monotonic() - self._start, 1e-9)
         new = self._done - self._before
-        tokens, steps = (sum(getattr(each, key) for each in self._samples) for key in ("tokens", "macro_steps"))
+        tokens, steps = (sum(getattr(sample, key) for sample in self._samples) for key in ("tokens", "macro_steps"))
         left = round((self._documents - self._done) * spent / new)
         self._tell(
             f"{self._name}: {self._done:,} of {self._documents:,}, {60 * new / spent:,.0f} a minute,"
-            f" {tokens / max(1, steps):.2f} tokens a macro step,"
+            f" {tokens / max(1, steps):.2f} tokens per macro step,"
             f" about {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left",
             self._done / self._documents,
         )

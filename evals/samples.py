@@ -1,10 +1,10 @@
-"""Where the samples of a run lie: a folder for one model, a file of lines for each benchmark under each tau.
+"""The samples of a run: a folder for one model, with a file of lines for each benchmark and tau.
 
-    FOLDER/manifest.json          the model and the options: what every sample of the folder shares
-    FOLDER/BENCHMARK@TAU.jsonl    a head, then a sample a line, written and flushed as each batch is done
+    FOLDER/manifest.json          the model and the options, shared by all samples of the folder
+    FOLDER/BENCHMARK@TAU.jsonl    a head, then one sample per line, written and flushed after each batch
 
-A plain model's files are BENCHMARK@base.jsonl. A writer that is killed leaves at most one torn line at the end, which
-the next one takes off. The order of the lines is the order of the batches, which is the same in every run.
+A plain model's files are BENCHMARK@base.jsonl. A writer that is killed leaves at most one torn last line, which the
+next one removes. The lines are in the order of the batches, which is the same in every run.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class WrittenAnswer:
-    """One written answer, token by token."""
+    """One generated answer, token by token."""
 
-    text: str  # as it is scored: cut at the stop string
-    tokens: tuple[str, ...]  # what each token spells; one that is split inside a character shows a mark
+    text: str  # as it is scored: truncated at the stop string
+    tokens: tuple[str, ...]  # each token decoded on its own; one that is split inside a character shows a mark
     ids: tuple[int, ...]
     starts: tuple[int, ...]  # index of each segment's first token
-    probability: tuple[float, ...] | None  # of each token, under whichever part wrote it
+    probability: tuple[float, ...] | None  # of each token, under the part that generated it
     ended: bool
 
     def __post_init__(self) -> None:
@@ -49,18 +49,18 @@ class WrittenAnswer:
 
 @dataclass(frozen=True)
 class Sample:
-    """One document of a benchmark."""
+    """One document of a benchmark with its answers and scores."""
 
-    document: int  # its number in the data set, from 0
+    document: int  # index in the data set, from 0
     prompt: str
     scores: Mapping[str, Value]
     detail: Mapping[str, Any]
-    answers: tuple[WrittenAnswer, ...]  # what was written; empty where likelihoods were computed
-    tokens: int  # written, or scored
+    answers: tuple[WrittenAnswer, ...]  # generated answers; empty if likelihoods were computed
+    tokens: int  # generated or scored
     macro_steps: int  # passes of the base for them
-    micro_steps: int  # tokens that the micro decoder offered
+    micro_steps: int  # tokens that the micro decoder proposed
     seconds: float  # its share of its batch's time
-    cut: int  # tokens of the prompt that did not fit the model's context, and were left out
+    cut: int  # tokens of the prompt that were left out because they did not fit the context
 
 
 @dataclass(frozen=True)
@@ -69,26 +69,26 @@ class Head:
 
     benchmark: str
     tau: float | None  # None: a plain model
-    documents: int  # that the run has, once it is done
+    documents: int  # number of documents when the run is complete
     data: str  # SHA-256 of the documents
     format: str = FORMAT
 
 
 @dataclass(frozen=True)
 class SampleFile:
-    """A benchmark's samples under one tau, as far as they are there."""
+    """The samples of a benchmark for one tau, as far as they are finished."""
 
     head: Head
     samples: tuple[Sample, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether every document is there."""
+        """True if every document is there."""
         return len(self.samples) >= self.head.documents
 
 
 def file_name(benchmark: str, tau: float | None) -> str:
-    """The name of a file of samples."""
+    """Return the name of a file of samples."""
     return f"{benchmark}@{BASE if tau is None else format(tau, 'g')}.jsonl"
 
 
@@ -96,16 +96,16 @@ _HEAD, _SAMPLE = TypeAdapter(Head), TypeAdapter(Sample)
 
 
 def to_lines(records: Sequence[Head | Sample]) -> bytes:
-    """Records as they stand in a file."""
+    """Return records as they are written to a file."""
     lines = (json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n" for record in records)
     return b"".join(line.encode("utf-8", "replace") for line in lines)
 
 
 def read_samples(path: Path) -> tuple[SampleFile, int] | None:
-    """A file of samples, and how many of its bytes are whole lines; None where not even the head is.
+    """Return a file of samples, and the number of bytes in complete lines; None if not even the head is complete.
 
     Raises:
-        TextError: it is no such file, or it is damaged elsewhere than at its end.
+        TextError: it is not such a file, or it is damaged anywhere but at its end.
     """
     try:
         content = path.read_bytes()
@@ -113,87 +113,87 @@ def read_samples(path: Path) -> tuple[SampleFile, int] | None:
         return None
     except OSError as error:
         raise TextError(f"{path} cannot be read: {error.strerror}") from None
-    whole = content[: content.rfind(b"\n") + 1]
-    if not whole:
+    complete = content[: content.rfind(b"\n") + 1]
+    if not complete:
         return None
     try:
-        first, *others = whole.splitlines()
+        first, *others = complete.splitlines()
         if json.loads(first).get("format") != FORMAT:
-            raise TextError(f"{path} is not of {FORMAT!r}")
+            raise TextError(f"{path} does not have the format {FORMAT!r}")
         head = _HEAD.validate_json(first)
         samples = tuple(map(_SAMPLE.validate_json, others))
     except ValidationError as error:
-        said = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, said["loc"]))
-        raise _damaged(path, f"{where}: {said['msg']}" if where else said["msg"]) from None
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise _damaged(path, f"{where}: {problem['msg']}" if where else problem["msg"]) from None
     except (ValueError, AttributeError) as error:
         raise _damaged(path, error) from None
-    return SampleFile(head, samples), len(whole)
+    return SampleFile(head, samples), len(complete)
 
 
 def _damaged(path: Path, what: object) -> TextError:
-    return TextError(f"{path} is damaged ({what}); remove it and start the same run again")
+    return TextError(f"{path} is damaged ({what}); remove it and run the same command again")
 
 
 class SampleWriter:
-    """Puts samples at the end of a file."""
+    """Appends samples to a file."""
 
     def __init__(self, path: Path, head: Head) -> None:
-        """Begin a file, or go on with one.
+        """Begin a file, or resume one.
 
         Raises:
             ExportError: it was begun with other documents, or cannot be written.
             TextError: it is damaged.
         """
-        there = read_samples(path)
+        existing = read_samples(path)
         self._path, self.samples = path, list[Sample]()
-        if there is None:
+        if existing is None:
             self._write(path, to_lines([head]), 0)
             return
-        found, size = there
+        found, size = existing
         if found.head != head:
             raise ExportError(
-                f"{path} was begun with {found.head.documents} documents of other content or number;"
-                " use the same data and --limit as then, or give --out another folder"
+                f"{path} was begun with other documents ({found.head.documents} of them);"
+                " use the same data and --limit as before, or give --out another folder"
             )
         self.samples = list(found.samples)
         self._write(path, b"", size)
 
     def add(self, samples: Sequence[Sample]) -> None:
-        """Put samples at the end, in one piece, and push them to the disk."""
+        """Append samples in one piece, and flush them to disk."""
         self._write(self._path, to_lines(samples), None)
         self.samples += samples
 
     @staticmethod
     def _write(path: Path, content: bytes, size: int | None) -> None:
-        append(path, content, size, "the samples before stay: start again to go on")
+        append(path, content, size, "the samples before are kept: run the same command again to resume")
 
 
 # --- the manifest
 
 
 def begin(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest of a new folder, or see that a begun one is of the same model and options.
+    """Write the manifest of a new folder, or check that a begun one has the same model and options.
 
     Raises:
-        ExportError: it is not; the message names what differs.
+        ExportError: they differ; the message names what differs.
     """
     if not (folder / MANIFEST).exists():
         atomic_write(folder / MANIFEST, as_json(manifest))
         return
-    there = read_manifest(folder)
+    existing = read_manifest(folder)
     pairs = [
-        *((name, there["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
-        *((name, there["options"].get(name), value) for name, value in manifest["options"].items()),
+        *((name, existing["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
+        *((name, existing["options"].get(name), value) for name, value in manifest["options"].items()),
     ]
-    refuse_other(folder, pairs, "use the same model and options as then, or give --out another folder")
+    refuse_other(folder, pairs, "use the same model and options as before, or give --out another folder")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What a folder's samples share.
+    """Return the manifest that a folder's samples share.
 
     Raises:
-        TextError: it is no folder of samples.
+        TextError: it is not a folder of samples.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))

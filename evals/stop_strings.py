@@ -1,7 +1,7 @@
-"""Where an answer ends: stop strings, found in the text of the answer alone, never in the prompt's last words.
+"""Find the end of an answer by stop strings, in the text of the answer alone, never in the prompt's last words.
 
-transformers' own criterion looks at prompt and answer as one text, so that a prompt that ends with a line break and an
-answer that begins with "def" would meet the stop string of a line break and "def". The harness means the answer alone.
+transformers' own criterion reads prompt and answer as one text. A prompt that ends with a line break and an answer that
+begins with "def" would then match the stop string of a line break and "def". The harness means the answer alone.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from transformers import StoppingCriteria
 
 
 class StopStrings:
-    """Looks for stop strings at the end of an answer that grows token by token."""
+    """Searches for stop strings at the end of an answer that grows token by token."""
 
     def __init__(self, tokenizer: Any, strings: Sequence[str]) -> None:
         self._tokenizer, self._strings = tokenizer, [string for string in strings if string]
-        # a token spells at least a byte; one more on either side may be cut in the middle of a character
+        # a token spells at least one byte; one more on either side may be split inside a character
         self._reach = 3 + max((len(string.encode()) for string in self._strings), default=0)
 
     def met(self, answer: Sequence[int]) -> bool:
-        """Whether the answer's last tokens hold a stop string, special tokens written out."""
+        """True if the answer's last tokens hold a stop string, special tokens included."""
         if not self._strings:
             return False
         text = self._tokenizer.decode(list(answer[-self._reach :]), skip_special_tokens=False)
         return any(string in text for string in self._strings)
 
-    def cut(self, answer: Sequence[int], ends: set[int]) -> tuple[list[int], bool]:
-        """The tokens up to the one that ends the answer, and whether one does."""
+    def truncate(self, answer: Sequence[int], ends: set[int]) -> tuple[list[int], bool]:
+        """Return the tokens up to the one that ends the answer, and whether one does."""
         for n, token in enumerate(answer, 1):
             if token in ends or self.met(answer[:n]):
                 return list(answer[:n]), True
@@ -40,7 +40,7 @@ class StopStrings:
 class AnswerCriterion(StoppingCriteria):  # type: ignore[misc]
     """Stops one row at a time at a stop string of its answer.
 
-    It is given a row's tokens without padding, and knows the prompts of the batch, of which none begins another.
+    It receives a row's tokens without padding, and knows the prompts of the batch, none of which begins another.
     """
 
     def __init__(self, stops: StopStrings, prompts: Sequence[Sequence[int]]) -> None:
@@ -49,7 +49,7 @@ class AnswerCriterion(StoppingCriteria):  # type: ignore[misc]
         self._prompts = {tuple(prompt) for prompt in prompts}
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Whether each row [B, N] is over."""
+        """Return for each row [B, N] whether it is over."""
         over = [self._stops.met(row[self._prompt_length(row) :]) for row in input_ids.tolist()]
         return torch.tensor(over, device=input_ids.device)
 
@@ -58,7 +58,7 @@ class AnswerCriterion(StoppingCriteria):  # type: ignore[misc]
 
 
 def prefix_free_groups(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Groups of prompts' numbers in which none is the beginning of another, equal ones aside: mostly one group."""
+    """Group the indices of prompts so that none begins another in its group, except equal ones; mostly one group."""
     groups: list[list[int]] = []
     for i, prompt in enumerate(prompts):
         fits = next((group for group in groups if not any(_begins(prompt, prompts[j]) for j in group)), None)

@@ -123,4 +123,4 @@ def as_text_input(text: TextLike, chat: bool = False, force_bos: bool = False) -
         document = text
     else:
         document = read_conversation([dict(message) for message in text], "the conversation")
-    return TextInput(document.told({}, document.date) if chat else document, chat, force_bos)
+    return TextInput(document.with_template_settings({}, document.date) if chat else document, chat, force_bos)

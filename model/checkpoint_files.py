@@ -1,7 +1,7 @@
-"""Is a folder a model that can be read? Answered from its file names, headers and JSON, without loading it.
+"""Check whether a folder holds a readable model, from file names, headers and JSON, without loading it.
 
-What is wrong is said in one sentence here, before a library fails on it with a page of traceback. Nothing here
-imports torch or transformers.
+The check explains a problem in one sentence, before a library fails on it with a long traceback. Nothing here imports
+torch or transformers.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _WIDTH = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
     "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
-_SMALL = (".json", ".jinja", ".model", ".txt")  # files of a model that are no weights
+_SMALL = (".json", ".jinja", ".model", ".txt")  # files of a model that hold no weights
 ADAPTER = "adapter_config.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HEADER_LIMIT = 100_000_000  # the format's own limit
 
 
 def find_problem(folder: Path) -> str | None:
-    """Why the folder cannot be loaded as a model, or None when its files look whole."""
+    """Return why the folder cannot be loaded as a model, or None if its files look complete."""
     config = folder / "config.json"
     for path in sorted(path for path in folder.iterdir() if path.suffix in _SMALL):
-        if (wrong := pointer(path)) is not None:
-            return wrong
+        if (problem := pointer(path)) is not None:
+            return problem
     if is_adapter(folder) or not config.is_file():
         return _not_a_model(folder)
     if (folder / ADAPTER).is_file():
@@ -55,13 +55,13 @@ def find_problem(folder: Path) -> str | None:
             )
         return "it has a config.json but no weights (*.safetensors)"
     for path in files:
-        if (wrong := safetensors_problem(path)) is not None:
-            return wrong
+        if (problem := safetensors_problem(path)) is not None:
+            return problem
     return None
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds an adapter alone; a config.json beside it, as some trainers put there, is no model."""
+    """True if the folder holds only an adapter. Some trainers put a config.json beside it; that makes it no model."""
     if not (folder / ADAPTER).is_file():
         return False
     try:
@@ -71,7 +71,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def _not_a_model(folder: Path) -> str | None:
-    if (folder / ADAPTER).is_file():  # it names its base itself: see adapter.py
+    if (folder / ADAPTER).is_file():  # it names its base itself: see model/hub/adapter.py
         weights = folder / "adapter_model.safetensors"
         return (
             safetensors_problem(weights) if weights.is_file() else "it is an adapter without adapter_model.safetensors"
@@ -80,12 +80,12 @@ def _not_a_model(folder: Path) -> str | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a model: the one, or those that the index names.
+    """Return the safetensors files that make up a model: the single file, or those that the index names.
 
     Raises:
         ValueError: the index cannot be read, or names a file that is missing or outside the folder.
     """
-    for name in ("model.safetensors", "micro_step.safetensors"):  # the second: beside a base that stands elsewhere
+    for name in ("model.safetensors", "micro_step.safetensors"):  # the second: its base is elsewhere
         if (folder / name).is_file():
             return [folder / name]
     index = folder / "model.safetensors.index.json"
@@ -104,23 +104,23 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def safetensors_problem(path: Path) -> str | None:
-    """Why a safetensors file is broken, judged by its header and length; None when they agree."""
-    if (wrong := pointer(path)) is not None:
-        return wrong
+    """Return why a safetensors file is broken, judged by its header and length; None if they agree."""
+    if (problem := pointer(path)) is not None:
+        return problem
     try:
         header, start = _header(path)
         ends = [int(entry["data_offsets"][1]) for entry in header.values()]
     except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
-        return f"{path.name} is no safetensors file, or its beginning is damaged"
+        return f"{path.name} is not a safetensors file, or its beginning is damaged"
     expected, size = start + max(ends, default=0), path.stat().st_size
     if size != expected:
-        how = "truncated" if size < expected else "too long"
-        return f"{path.name} is {how}: {size:,} bytes instead of {expected:,}; fetch or copy it again"
+        fault = "truncated" if size < expected else "too long"
+        return f"{path.name} is {fault}: {size:,} bytes instead of {expected:,}; fetch or copy it again"
     return None
 
 
 def _header(path: Path) -> tuple[dict[str, dict[str, list[int] | str]], int]:
-    """The tensors' descriptions and where the data begins."""
+    """Return the tensors' descriptions and the offset at which the data begins."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _HEADER_LIMIT:
@@ -133,7 +133,7 @@ def _header(path: Path) -> tuple[dict[str, dict[str, list[int] | str]], int]:
 
 
 def stored_size(folder: Path) -> tuple[int, int]:
-    """How many weights the folder's safetensors hold, and how many bytes they take there."""
+    """Return how many weights the folder's safetensors files hold, and how many bytes they take there."""
     count = size = 0
     for path in weight_files(folder):
         for entry in _header(path)[0].values():
@@ -144,7 +144,7 @@ def stored_size(folder: Path) -> tuple[int, int]:
 
 
 def licence_of(folder: Path) -> str | None:
-    """The licence that the model card names in its front matter; None without one."""
+    """Return the licence that the model card names in its front matter, or None."""
     try:
         card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -155,7 +155,7 @@ def licence_of(folder: Path) -> str | None:
 
 
 def share_weights(folder: Path) -> None:
-    """Let whoever may read a saved model's configuration read its weights: safetensors writes for the owner alone."""
+    """Give a saved model's weights the permissions of its config: safetensors writes them for the owner only."""
     mode = next(folder.glob("*config.json")).stat().st_mode
     for path in folder.glob("*.safetensors"):
         path.chmod(mode)

@@ -1,7 +1,7 @@
-"""Faults that nobody foresaw: one sentence for whoever meets one, and its details in the day's log file.
+"""Report unexpected errors: one sentence for the user, and the details in the day's log file.
 
-The log holds the time, what was being done, the versions and the traceback, but no values of variables or options:
-no text and no prompt is in it, unless the error's own message quotes some of what it failed on.
+The log holds the time, the command or page, the versions and the traceback, but no values of variables or options. It
+holds no text and no prompt, unless the error's own message quotes one.
 """
 
 from __future__ import annotations
@@ -14,31 +14,34 @@ from pathlib import Path
 
 import platformdirs
 
-DAYS = 14  # log files that are kept
-_LONGEST = 200  # characters of an error's own message that are shown
+DAYS = 14  # number of log files to keep
+_LONGEST = 200  # characters shown of an error's own message
 
 
 def log_folder() -> Path:
-    """Where the logs are: with the models where `$MICRO_STEP_CACHE` says where these are, else the platform's place."""
+    """Return the folder of the logs.
+
+    It lies beside the models if `$MICRO_STEP_CACHE` is set, otherwise where the platform keeps logs.
+    """
     own = os.environ.get("MICRO_STEP_CACHE")
     return Path(own).expanduser() / "log" if own else Path(platformdirs.user_log_dir("micro_step"))
 
 
 def fault(error: BaseException, doing: str) -> str:
-    """Write an unexpected error down; returns the sentence that says what happened and where the details are.
+    """Write an unexpected error to the log and return a sentence that says what happened and where the details are.
 
     Args:
-        error: what was raised.
-        doing: what was being done: a command or a page.
+        error: the exception.
+        doing: the command or page that was running.
     """
     message = " ".join(str(error).split())
     message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
-    said = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    told = f"something unexpected went wrong in {doing} ({said})"
+    cause = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    summary = f"something unexpected went wrong in {doing} ({cause})"
     try:
-        return f"{told}; the details, which a report of this fault needs, are in {_write(error, doing)}"
-    except OSError as failed:
-        return f"{told}; its details could not be written to {log_folder()} ({failed.strerror})"
+        return f"{summary}; the details, to be sent with a bug report, are in {_write(error, doing)}"
+    except OSError as write_error:
+        return f"{summary}; its details could not be written to {log_folder()} ({write_error.strerror})"
 
 
 def _write(error: BaseException, doing: str) -> Path:

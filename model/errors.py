@@ -2,15 +2,15 @@
 
 MicroStepError
  +-- ModelError          a model cannot be found, read or used
- |    +-- ModelNotFound  no catalog entry, hub repository or folder of that name can be had
- |    +-- ModelBroken    it is there, but its files cannot be read
- |    +-- LicenceNeeded  its terms must be accepted first
- |    +-- NumericalError its numbers are NaN or infinite, so that nothing can be said
+ |    +-- ModelNotFound  no catalog entry, hub repository or folder of that name exists
+ |    +-- ModelBroken    the model's files exist but cannot be read
+ |    +-- LicenceNeeded  the model's terms must be accepted first
+ |    +-- NumericalError the model's numbers are NaN or infinite
  +-- TextError           a text cannot be read or scored
- +-- TooLarge            more memory, disk or context than there is
+ +-- TooLarge            a request needs more memory, disk or context than is available
  +-- ExportError         a file cannot be written
 
-A message says what was given, what was expected and what to do. The command line prints it as one line, the app
+A message says what was given, what was expected and what to do. The command line prints it as one line and the app
 shows it in place; neither shows a traceback.
 """
 
@@ -26,11 +26,11 @@ class ModelError(MicroStepError):
 
 
 class ModelNotFound(ModelError):
-    """No catalog entry, hub repository or local folder of that name can be had."""
+    """No catalog entry, hub repository or local folder of that name exists."""
 
 
 class ModelBroken(ModelError):
-    """The model's files are there but cannot be read."""
+    """The model's files exist but cannot be read."""
 
 
 class LicenceNeeded(ModelError):
@@ -38,9 +38,9 @@ class LicenceNeeded(ModelError):
 
 
 class NumericalError(ModelError):
-    """The model's numbers are NaN or infinite, so that no score, token or loss can be made of them."""
+    """The model's numbers are NaN or infinite, so no score, token or loss can be computed from them."""
 
-    row: int | None = None  # of a batch, which text it was
+    row: int | None = None  # index of the text in its batch
 
 
 class TextError(MicroStepError):
@@ -48,7 +48,7 @@ class TextError(MicroStepError):
 
 
 class TooLarge(MicroStepError):
-    """The request needs more memory, disk or context than there is."""
+    """The request needs more memory, disk or context than is available."""
 
 
 class ExportError(MicroStepError):

@@ -1,4 +1,4 @@
-"""Pointers of git-LFS: a few lines of text that stand in a file's place where a clone did not fetch the file itself."""
+"""Git-LFS pointers: a few lines of text in a file's place, where a clone did not fetch the file itself."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ WHAT = "is a git-LFS pointer, not the file itself: run `git lfs pull` where it w
 
 
 def is_pointer(content: bytes) -> bool:
-    """Whether a file's content, or its beginning, is that of a pointer."""
+    """True if a file's content, or its beginning, is that of a pointer."""
     return content.startswith(_BEGINS)
 
 
 def pointer(path: Path) -> str | None:
-    """What is wrong with a file that is only a pointer, in words that begin with its name; None for any other."""
+    """Return an error message that begins with the file's name if the file is only a pointer, else None."""
     try:
         with path.open("rb") as file:
             return f"{path.name} {WHAT}" if is_pointer(file.read(len(_BEGINS))) else None

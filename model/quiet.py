@@ -1,4 +1,4 @@
-"""Silence transformers' warnings and progress bars while a block runs, and put them back afterwards."""
+"""Silence transformers' warnings and progress bars while a block runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _ONE_AT_A_TIME = threading.RLock()  # the switches are global to the process
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Errors still come as exceptions. Blocks of several threads wait for one another."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # for its first import, which reads it once
+    """Silence warnings and progress bars in a block; errors are still raised. Blocks in other threads wait."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read once, at the first import of transformers
     from transformers.utils import logging
 
     with _ONE_AT_A_TIME:

@@ -1,11 +1,11 @@
-"""Checkpoints of a run: there whole or not at all, and enough to go on to the same losses, bit for bit.
+"""Checkpoints of a run: complete or absent, and enough to resume with the same losses, bit for bit.
 
     CHECKPOINTS/step-00000100/model/                 opens like any model
-    CHECKPOINTS/step-00000100/weights.safetensors    what this stage and those before it trained, as it is trained
+    CHECKPOINTS/step-00000100/weights.safetensors    weights trained in this stage and earlier ones, in full precision
     CHECKPOINTS/step-00000100/optimizer.safetensors  its moments
-    CHECKPOINTS/step-00000100/state.json             the step, and what was counted since the last line of the log
+    CHECKPOINTS/step-00000100/state.json             the step, and the sums since the last line of the log
 
-No state of a random generator: each step seeds it anew.
+No state of a random generator is stored: each step seeds it anew.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Progress:
     """How far a run is."""
 
     step: int = 0
-    """Steps done."""
+    """Number of steps done."""
     seen: int = 0
-    """Learnt tokens so far."""
+    """Number of learned tokens so far."""
     seconds: float = 0.0
-    """Of training, over all sittings."""
+    """Training time over all sittings."""
     since: tuple[float, ...] = ()
     """Sums since the last line of the log."""
 
@@ -52,14 +52,14 @@ def save(
     """Write a checkpoint beside its place and move it there.
 
     Args:
-        folder: of all checkpoints of the run.
-        progress: how far it is.
-        trained: every parameter that a stage has trained so far, the present one or one before it.
-        optimizer: of the present stage.
+        folder: folder of the run's checkpoints.
+        progress: how far the run is.
+        trained: every parameter that was trained in this stage or an earlier one.
+        optimizer: optimizer of the present stage.
         export: writes a folder that opens as a model.
 
     Raises:
-        ExportError: it cannot be written; the ones before stay.
+        ExportError: it cannot be written; earlier checkpoints are kept.
     """
     final = folder / f"step-{progress.step:08d}"
     part = final.with_suffix(".part")
@@ -76,67 +76,67 @@ def save(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise ExportError(
-            f"the checkpoint {final} cannot be written ({_reason(error)}); the one before is whole: free some room and"
-            " start the same command again to go on"
+            f"the checkpoint {final} cannot be written ({_reason(error)}); the one before is complete: free some room"
+            " and run the same command again to resume"
         ) from error
     return final
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint of most steps that is whole."""
-    whole = [path for path in folder.glob("step-*") if path.suffix != ".part" and (path / STATE).is_file()]
-    return max(whole, default=None)
+    """Return the latest complete checkpoint, or None."""
+    complete = [path for path in folder.glob("step-*") if path.suffix != ".part" and (path / STATE).is_file()]
+    return max(complete, default=None)
 
 
 def read_progress(path: Path) -> Progress:
-    """How far a checkpoint is.
+    """Return how far a checkpoint is.
 
     Raises:
         ModelBroken: it is damaged.
     """
     try:
-        said = json.loads((path / STATE).read_text("utf-8"))
-        return Progress(**{**said, "since": tuple(said["since"])})
+        state = json.loads((path / STATE).read_text("utf-8"))
+        return Progress(**{**state, "since": tuple(state["since"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(path, error) from error
 
 
 def load(path: Path, trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
-    """Put a checkpoint back, onto the devices where the parameters are.
+    """Load a checkpoint onto the devices of the parameters.
 
     Args:
-        path: of the checkpoint.
-        trained: every parameter that a stage had trained by then.
-        optimizer: of the present stage; None: that is over, only the weights are wanted.
+        path: path of the checkpoint.
+        trained: every parameter that was trained by then.
+        optimizer: optimizer of the present stage; None: that stage is over, and only the weights are loaded.
 
     Raises:
-        ModelBroken: it is damaged, or of another recipe.
+        ModelBroken: it is damaged, or belongs to another recipe.
     """
     try:
         weights = load_file(path / WEIGHTS)
-        if lost := sorted(trained.keys() - weights.keys()):
+        if missing := sorted(trained.keys() - weights.keys()):
             raise ModelBroken(
-                f"{path} lacks what an earlier stage trained ({lost[0]} and {len(lost) - 1} more): it was written by a"
-                " version that kept only the last stage's weights; start the run again in another folder (--out)"
+                f"{path} lacks weights that an earlier stage trained ({missing[0]} and {len(missing) - 1} more): it was"
+                " written by a version that stored only the last stage's weights; start again in another folder (--out)"
             )
         with torch.no_grad():
             for name, weight in weights.items():
                 trained[name].copy_(weight)
         if optimizer is not None:
-            _put_moments(load_file(path / OPTIMIZER), trained, optimizer)
+            _load_moments(load_file(path / OPTIMIZER), trained, optimizer)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise _broken(path, error) from error
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest checkpoints."""
+    """Remove all checkpoints except the newest ones."""
     for path in sorted(path for path in folder.glob("step-*") if path.suffix != ".part")[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _broken(path: Path, error: Exception) -> ModelBroken:
     return ModelBroken(
-        f"{path} is damaged or of another recipe ({_reason(error)}); remove it to go on from the one before"
+        f"{path} is damaged or belongs to another recipe ({_reason(error)}); remove it to resume from the one before"
     )
 
 
@@ -148,7 +148,7 @@ def _moments(named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     }
 
 
-def _put_moments(
+def _load_moments(
     moments: dict[str, Tensor], named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
     held: dict[str, dict[str, Any]] = {}

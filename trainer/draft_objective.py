@@ -1,7 +1,7 @@
-"""The draft objective: a micro decoder learns to go on from the states of a base that stays as it is.
+"""The draft objective: a micro decoder learns to continue from the states of a frozen base.
 
-At a position t the base says token t + 1 itself; the micro decoder reads the base's states at t and that token, and
-learns the M - 1 tokens after it. No base runs: its states were stored once (states.py).
+At a position t the base predicts token t + 1 itself; the micro decoder reads the base's states at t and that token, and
+learns the M - 1 tokens after it. No base runs: its states were stored once (hidden_state_cache.py).
 """
 
 from __future__ import annotations
@@ -24,36 +24,34 @@ from trainer.metrics import MetricSums
 
 @dataclass(frozen=True)
 class DraftBatch:
-    """Q positions."""
+    """A batch of Q positions."""
 
     context: Tensor  # [Q, K, d]
     ids: Tensor  # [Q, M] the tokens after each position
-    learnt: Tensor  # [Q, M] bool
+    loss_mask: Tensor  # [Q, M] bool, tokens in the loss
     teacher: Tensor | None = None  # [Q, M - 1, d] the base's own last states before tokens 2 .. M
-    taught: Tensor | None = None  # [Q, M - 1] bool, whether they are known
+    taught: Tensor | None = None  # [Q, M - 1] bool, whether these states are known
 
     @property
     def tokens(self) -> int:
-        """Positions: each is one token of the text."""
+        """Number of positions; each is one token of the text."""
         return len(self.ids)
 
     def to(self, device: torch.device) -> DraftBatch:
-        """The same on another device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> DraftBatch:
-        """The same in pinned memory."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> DraftBatch:
-        every = (self.context, self.ids, self.learnt, self.teacher, self.taught)
-        return DraftBatch(*(None if each is None else change(each) for each in every))  # type: ignore[arg-type]
+        every = (self.context, self.ids, self.loss_mask, self.teacher, self.taught)
+        return DraftBatch(*(None if tensor is None else change(tensor) for tensor in every))  # type: ignore[arg-type]
 
 
 class DraftObjective(nn.Module):
-    """Tokens 2 .. M after each position; words outside the draft vocabulary are not learnt, and count as missed.
+    """The loss of tokens 2 .. M after each position; words outside the draft vocabulary count as missed.
 
-    With a teacher, the base's own distribution of each token among the drafted words is learnt too.
+    With a teacher, the base's own distribution over the drafted words is a second target.
     """
 
     def __init__(self, model: MicroStepForCausalLM) -> None:
@@ -62,40 +60,40 @@ class DraftObjective(nn.Module):
         words = torch.tensor(model.config.draft_vocabulary, dtype=torch.long, device=model.device)
         known = torch.full((int(model.config.vocab_size),), -1, dtype=torch.long, device=model.device)
         known[words] = torch.arange(len(words), device=model.device)
-        # In a list: no submodule, and no buffer. The cut head is a copy of frozen weights.
+        # In a list, so that it is neither a submodule nor a buffer. The reduced head is a copy of frozen weights.
         self._head = [with_vocabulary(model.base, words) if len(words) else model.base]
         self._place = known if len(words) else torch.arange(len(known), device=model.device)
 
     @property
     def head(self) -> PreTrainedModel:
-        """The base's head, cut to the words that can be drafted."""
+        """The base's head, reduced to the words that can be drafted."""
         return self._head[0]
 
     def place(self, ids: Tensor) -> Tensor:
-        """Where words stand among those of the head; -1: they cannot be drafted."""
+        """Return the indices of words in the head; -1 for words that cannot be drafted."""
         return self._place[ids]
 
     @property
     def drafted(self) -> NDArray[np.bool_]:
-        """[V] whether a word can be drafted."""
+        """[V] bool, True for words that can be drafted."""
         return (self._place >= 0).cpu().numpy()
 
     def forward(self, batch: DraftBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
-        """See `trainer.objectives.Objective`."""
+        """Return the loss and the counts (see `trainer.objectives.Objective`)."""
         model = self.model
         with torch.no_grad():
-            e = model.get_input_embeddings()(batch.ids[:, :-1])
+            embeds = model.get_input_embeddings()(batch.ids[:, :-1])
         kind = next(model.micro.parameters()).dtype
-        states, _ = model.micro(batch.context.to(kind), e.to(kind))  # [Q, M - 1, d]
-        learnt, place = batch.learnt[:, 1:], self._place[batch.ids[:, 1:]]
-        known = learnt & (place >= 0)
+        states, _ = model.micro(batch.context.to(kind), embeds.to(kind))  # [Q, M - 1, d]
+        loss_mask, place = batch.loss_mask[:, 1:], self._place[batch.ids[:, 1:]]
+        known = loss_mask & (place >= 0)
         weight = known / max(1, averaged_over[0])
         teacher, taught = None, None
         if batch.teacher is not None and batch.taught is not None:
-            # where the base's state is not known, the micro decoder's own: it is then taught nothing
+            # if the base's state is unknown, the micro decoder's own is used, which teaches nothing
             taught = known & batch.taught
             teacher = torch.where(taught[..., None], batch.teacher.to(states.dtype), states.detach()).flatten(0, 1)
-        told = chunked_lm_head_loss(
+        head = chunked_lm_head_loss(
             self._head[0],
             states.flatten(0, 1),
             place.clamp(min=0).flatten(),
@@ -104,14 +102,14 @@ class DraftObjective(nn.Module):
             model.config.teacher_weight,
             model.config.token_weight,
         )
-        nll, correct, divergence = (each.view_as(known) for each in (told.nll, told.correct, told.divergence))
-        tally = MetricSums.of_places(learnt, known, nll, correct, None if taught is None else (taught, divergence))
-        return told.loss, tally
+        nll, correct, divergence = (value.view_as(known) for value in (head.nll, head.correct, head.divergence))
+        tally = MetricSums.of_places(loss_mask, known, nll, correct, None if taught is None else (taught, divergence))
+        return head.loss, tally
 
 
 def frequent(rows: TokenRows, words: int, needed: list[int]) -> list[int]:
-    """The ids of the words that are most frequent among the learnt tokens, `needed` ones included, rising."""
-    count = np.bincount(rows.ids[rows.learnt])
+    """Return the ids of the most frequent learned words, including `needed` ones, in rising order."""
+    count = np.bincount(rows.ids[rows.loss_mask])
     order = [word for word in np.argsort(-count, kind="stable").tolist() if count[word] and word not in needed]
     return sorted({*needed, *order[: words - len(needed)]})
 
@@ -119,14 +117,14 @@ def frequent(rows: TokenRows, words: int, needed: list[int]) -> list[int]:
 def draft_steps(
     row: NDArray[np.int64], repeat: NDArray[np.int64], size: int, every: int, seed: int
 ) -> Iterator[NDArray[np.int64]]:
-    """The positions of every step, without end.
+    """Yield the positions of every step, endlessly.
 
     Args:
-        row: [P] row of each position; positions of a row stand side by side.
-        repeat: [R] how often a row comes in an epoch.
-        size: positions of a step.
-        every: take each so manieth position of a row, from a random one on in each epoch.
-        seed: of the order.
+        row: [P] row of each position; positions of a row are contiguous.
+        repeat: [R] number of times that a row occurs in an epoch.
+        size: number of positions per step.
+        every: use every n-th position of a row, with a random offset in each epoch.
+        seed: seed of the order.
     """
     first = np.searchsorted(row, np.arange(len(repeat)))
     place = np.arange(len(row)) - first[row]

@@ -1,4 +1,4 @@
-"""What a run would take, before it is started: parameters, memory, tokens, time. One step is measured, none is made."""
+"""Estimate a run before it is started: parameters, memory, tokens, time. Steps are measured, but nothing is trained."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from trainer.run import RunPaths
 from trainer.setup import build_model, objective_over_rows, parameters_of
 from trainer.time_budget import fitted_to
 
-_MOMENTS = 8  # bytes a trained parameter: two of float32
-_MEASURED = 3  # steps
+_MOMENTS = 8  # bytes per trained parameter: two float32 numbers
+_MEASURED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -32,37 +32,37 @@ class Plan:
     """An estimate."""
 
     parameters: dict[str, int]
-    """Of each trained group, and of `frozen`."""
+    """Parameter counts of each trained group, and of `frozen`."""
     memory: int
-    """Bytes at the peak, of one process."""
+    """Peak memory of one process in bytes."""
     tokens: int | None
-    """Learnt tokens of all steps; None where the data is not prepared yet."""
+    """Learned tokens of all steps; None if the data is not prepared yet."""
     epochs: float | None
     states: int | None
-    """Bytes on disk of the base's states, for a draft or a teacher."""
+    """Size of the base's states on disk in bytes, for a draft or a teacher."""
     seconds: float | None
-    """Of all steps on this device alone; None where the data is not prepared yet."""
+    """Time of all steps on this device alone; None if the data is not prepared yet."""
     notes: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """For a terminal."""
+        """The estimate as text for a terminal."""
         lines = [f"{group:<10} {count:>14,} parameters" for group, count in self.parameters.items()]
-        lines.append(f"memory     {self.memory / 1e9:>14.2f} GB at the peak, measured on a step, and the optimizer's")
+        lines.append(f"memory     {self.memory / 1e9:>14.2f} GB at the peak: measured on a step, plus the optimizer")
         if self.tokens is not None and self.epochs is not None:
-            lines.append(f"tokens     {self.tokens:>14,} learnt, {self.epochs:.2f} epochs")
+            lines.append(f"tokens     {self.tokens:>14,} learned, {self.epochs:.2f} epochs")
         if self.states is not None:
             lines.append(f"disk       {self.states / 1e9:>14.2f} GB of states")
         if self.seconds is not None:
-            lines.append(f"time       {self.seconds / 60:>14.1f} min, from {_MEASURED} steps here, one process")
+            lines.append(f"time       {self.seconds / 60:>14.1f} min, from {_MEASURED_STEPS} steps here, one process")
         return "\n".join([*lines, *self.notes])
 
 
 def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
-    """Estimate a run. Data that is not prepared is not prepared for it.
+    """Estimate a run. Data that is not prepared yet is left unprepared.
 
     Raises:
-        MicroStepError: the base cannot be had, or the recipe does not fit it or the data.
+        MicroStepError: the base cannot be loaded, or the recipe does not fit it or the data.
     """
     folder = places.prepared_for(recipe)
     ready = examples_file(folder).is_file()
@@ -74,7 +74,7 @@ def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
     trained = sum(count for group, count in parameters.items() if group != "frozen")
     if rows is None:
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
-        note = f"{folder} is not prepared: tokens, time and the memory of a step are known once it is"
+        note = f"{folder} is not prepared yet: tokens, time and the memory of a step are unknown"
         return Plan(parameters, weights + trained * (4 + _MOMENTS), None, None, None, None, (note,))
     states = None
     if recipe.objective == "draft":
@@ -84,20 +84,23 @@ def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
         chosen = draft_steps(row, rows.repeat, recipe.batch.tokens, recipe.draft.every, recipe.seed)
         size = len(next(chosen))
         shape = (size, len(model.config.context_layers), model.config.hidden_size)
-        most = recipe.segmentation.max_length
-        blank = torch.zeros(size, most, dtype=torch.long)
-        parts = [DraftBatch(torch.zeros(shape), blank, torch.ones_like(blank, dtype=torch.bool))] * _MEASURED
+        max_length = recipe.segmentation.max_length
+        blank = torch.zeros(size, max_length, dtype=torch.long)
+        parts = [DraftBatch(torch.zeros(shape), blank, torch.ones_like(blank, dtype=torch.bool))] * _MEASURED_STEPS
         states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
-        a_step, an_epoch = size * (most - 1.0), float(rows.repeat[row].sum()) / recipe.draft.every * (most - 1)
+        a_step, an_epoch = (
+            size * (max_length - 1.0),
+            float(rows.repeat[row].sum()) / recipe.draft.every * (max_length - 1),
+        )
     else:
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
         objective = objective_over_rows(model)
-        parts = [feed.part(chosen) for chosen, _ in zip(feed.steps(), range(_MEASURED), strict=False)]  # type: ignore[misc]
+        parts = [feed.part(chosen) for chosen, _ in zip(feed.steps(), range(_MEASURED_STEPS), strict=False)]  # type: ignore[misc]
         if recipe.teacher:
             assert isinstance(model, MicroStepForCausalLM)
-            parts = [_taught(part, model, recipe.matches_states) for part in parts]  # type: ignore[arg-type, misc]
+            parts = [_with_blank_teacher(part, model, recipe.matches_states) for part in parts]  # type: ignore[arg-type, misc]
             states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
-        a_step, an_epoch = mean_tokens(feed), float(rows.train.learnt_tokens @ rows.repeat)
+        a_step, an_epoch = mean_tokens(feed), float(rows.train.loss_tokens @ rows.repeat)
     seconds, memory = _measure(objective, recipe, parts)
     steps, notes = recipe.steps, rows.notes
     if recipe.minutes is not None:
@@ -114,14 +117,14 @@ def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
     )
 
 
-def _taught(part: RowBatch, model: MicroStepForCausalLM, every: bool) -> RowBatch:
-    """As if there were a teacher, which a measured step needs for its cost alone."""
+def _with_blank_teacher(part: RowBatch, model: MicroStepForCausalLM, every: bool) -> RowBatch:
+    """Add a blank teacher to a part, since the cost of a measured step includes it."""
     layers = [len(model.config.context_layers)] if every else []
     return replace(part, teacher=torch.zeros(*part.ids.shape, *layers, int(model.config.hidden_size)))
 
 
 def _measure(objective: torch.nn.Module, recipe: Recipe, parts: list[DraftBatch]) -> tuple[float, int]:
-    """Mean seconds of a step's forward and backward pass after the first, and the peak memory in bytes."""
+    """Return the mean seconds of a step's forward and backward pass after the first, and the peak memory in bytes."""
     choose(objective, recipe.objective, dict.fromkeys(recipe.groups, 1.0))
     device = next(objective.parameters()).device
     took = []

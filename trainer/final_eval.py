@@ -1,4 +1,4 @@
-"""What a finished run is worth beyond its own log: each source's held-out answers, bits per byte, and how it writes."""
+"""Measurements of a finished run beyond its log: loss per source, bits per byte, and decoding."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from trainer.recipe import Recipe
 
 @torch.inference_mode()
 def nll_by_source(done: Run, recipe: Recipe, prepared: Prepared, device: str) -> dict[str, float]:
-    """Nats a learnt token of each source's held-out rows, trained on or not, under the model as it was saved.
+    """Return nats per learned token on each source's held-out rows, trained on or not, under the saved model.
 
-    Of each source the first rows are read, as many as a validation reads of all. A draft's loss is of stored states,
-    and is not taken here; neither is that of one source alone, which the log has.
+    For each source, as many of its first rows are read as a validation reads in all. It is left out for a draft, whose
+    loss is on stored states, and for a single source, which the log has.
     """
     if recipe.objective == "draft" or len(prepared.sources) < 2:
         return {}
@@ -40,24 +40,25 @@ def nll_by_source(done: Run, recipe: Recipe, prepared: Prepared, device: str) ->
     plain = not isinstance(model, MicroStepForCausalLM)
     objective = LanguageModelObjective(model) if plain else MicroStepObjective(model)
     most = 1 if plain else int(model.config.max_segment_length)
-    found = {}
-    for place, name in enumerate(prepared.sources):
-        mine = rows.take(np.flatnonzero(origin[rows.example] == place))
-        if not len(mine):
+    nll = {}
+    for index, name in enumerate(prepared.sources):
+        source_rows = rows.take(np.flatnonzero(origin[rows.example] == index))
+        if not len(source_rows):
             continue
-        tally = MetricSums.nothing(most, model.device)
-        for chosen in held_out_batches(mine, recipe.batch.tokens, recipe.validation.tokens):
-            tally = tally + objective(batch(mine, chosen).to(model.device), (1, 1))[1]
-        found[name] = tally.token_loss
-        if math.isnan(found[name]):
+        tally = MetricSums.zeros(most, model.device)
+        for chosen in held_out_batches(source_rows, recipe.batch.tokens, recipe.validation.tokens):
+            tally = tally + objective(batch(source_rows, chosen).to(model.device), (1, 1))[1]
+        nll[name] = tally.token_loss
+        if math.isnan(nll[name]):
             raise not_finite(model, f"the held-out rows of {name} have losses")
-    return found
+    return nll
 
 
 def bits_per_byte(done: Run, recipe: Recipe, prepared: Prepared) -> float:
-    """Of the held-out answers that the last validation read: their nll in bits over their bytes of UTF-8.
+    """Return the nll in bits per UTF-8 byte of the held-out answers that the last validation read.
 
-    The token that closes an answer is in the nll and no byte. Literal line breaks count as the one byte they stand for.
+    The token that closes an answer counts in the nll, but has no byte. A literal line break counts as the one byte that
+    it stands for.
     """
     last = done.validated
     assert last is not None, "a run that held nothing out has nothing to measure"
@@ -68,16 +69,16 @@ def bits_per_byte(done: Run, recipe: Recipe, prepared: Prepared) -> float:
 
 
 def _answer_bytes(prepared: Prepared, rows: TokenRows, row: int) -> int:
-    """UTF-8 bytes of the characters that a row's learnt tokens stand for."""
+    """Return the number of UTF-8 bytes in the characters of a row's learned tokens."""
     scored = prepared.source.tokens.rows
-    (there,) = np.flatnonzero(scored.document == rows.example[row])
-    first, size = int(scored.offsets[there]), int(rows.lengths[row])  # a row may end before its example does
+    (index,) = np.flatnonzero(scored.document == rows.example[row])
+    first, size = int(scored.offsets[index]), int(rows.lengths[row])  # a row may end before its example does
     start, end = scored.start[first : first + size], scored.end[first : first + size]
-    inside = rows.learnt[rows.offsets[row] : rows.offsets[row + 1]] & (start >= 0)
+    inside = rows.loss_mask[rows.offsets[row] : rows.offsets[row + 1]] & (start >= 0)
     if not inside.any():
         return 0
-    before = int(scored.text_start[there])
-    text = scored.text[there][int(start[inside].min()) - before : int(end[inside].max()) - before]
+    before = int(scored.text_start[index])
+    text = scored.text[index][int(start[inside].min()) - before : int(end[inside].max()) - before]
     return len(text.replace("\\n", "\n").encode())
 
 
@@ -86,17 +87,17 @@ def decoding(
     recipe: Recipe,
     prepared: Prepared,
     device: str,
-    most_prompts: int,
+    max_prompts: int,
     confidence: float,
     max_new_tokens: int,
 ) -> dict[str, float]:
-    """Tokens a macro step of greedy answers to held-out prompts, and their nll under the base beside the base's own."""
+    """Return tokens per macro step of greedy answers to held-out prompts, and their nll under the base over its own."""
     rows = training_rows(prepared, None).held_out
-    found = wrap(load(ModelSpec(str(done.model), dtype="float32", device=device)))
+    wrapped = wrap(load(ModelSpec(str(done.model), dtype="float32", device=device)))
     base = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype="float32", device=device))
-    model = found.model
-    ends = ends_of(model)  # of both: the base's answers end where the model's do
-    prompts = [rows.prompt(i) for i in range(min(most_prompts, len(rows)))]
+    model = wrapped.model
+    ends = ends_of(model)  # for both: the base's answers end where the model's do
+    prompts = [rows.prompt(i) for i in range(min(max_prompts, len(rows)))]
     ids, mask = left_padded(prompts, ends["pad_token_id"])
     ids, mask = ids.to(base.model.device), mask.to(base.model.device)
     theirs = MicroStepForCausalLM.from_base(base.model).generate_segments(
@@ -105,20 +106,20 @@ def decoding(
     ours = model.generate_segments(
         ids, mask, rule="confidence", confidence=confidence, max_new_tokens=max_new_tokens, **ends
     )
-    nll = [_nll(base.model, prompts, [row.ids for row in said.rows]) for said in (ours, theirs)]
+    nll = [_nll(base.model, prompts, [row.ids for row in generation.rows]) for generation in (ours, theirs)]
     return {"tokens a macro step": ours.tokens_per_macro_step, "nll under the base over its own": nll[0] / nll[1]}
 
 
 @torch.inference_mode()
 def _nll(base: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> float:
-    """Mean nats a token of answers under the base."""
+    """Return the mean nats per token of answers under the base."""
     total, count = 0.0, 0
     for prompt, answer in zip(prompts, answers, strict=True):
-        said = torch.tensor(list(answer))
+        answer_ids = torch.tensor(list(answer))
         whole = torch.tensor([[*prompt, *answer]], device=base.device)
         states = body(base)(input_ids=whole, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
         log_p = logits_of(base, states).log_softmax(-1)
         check_finite(base, log_p[:, 0].isnan())
-        total -= float(log_p.gather(1, said[:, None].to(log_p.device)).sum())
-        count += len(said)
+        total -= float(log_p.gather(1, answer_ids[:, None].to(log_p.device)).sum())
+        count += len(answer_ids)
     return total / max(1, count)

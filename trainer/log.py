@@ -1,4 +1,4 @@
-"""The log of a run: a line of JSON each so many steps, the same for TensorBoard, and a line on the terminal."""
+"""The log of a run: a line of JSON every few steps, the same for TensorBoard, and a line on the terminal."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from trainer.recipe import StageConfig
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-_STAYS = "the last checkpoint is whole: free some room and start the same command again to go on"
+_STAYS = "the last checkpoint is complete: free some room and run the same command again to resume"
 
 
 class RunLogger:
-    """Writes the log of one run, from a step on; later lines of an earlier sitting are dropped."""
+    """Writes the log of one run, from a step on; later lines of an earlier sitting are removed."""
 
     def __init__(self, folder: Path, step: int, steps: int, tell: Tell) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -49,13 +49,13 @@ class RunLogger:
                 self._board.add_scalar(f"{line.split}/{name}", value, line.step)
         except OSError as error:
             raise ExportError(f"{self._board.log_dir} cannot be written ({error.strerror}); {_STAYS}") from error
-        self._tell(_told(line, self._steps), line.step / self._steps)
+        self._tell(_progress_message(line, self._steps), line.step / self._steps)
 
 
 def log_line(
     tally: MetricSums, loss: float, progress: Progress, stage: StageConfig, split: str, **more: Any
 ) -> LogLine:
-    """A line from what was counted."""
+    """Return a line from the sums."""
     return LogLine(
         step=progress.step,
         stage=stage.name,
@@ -93,16 +93,16 @@ def _scalars(line: LogLine) -> dict[str, float]:
         "stop_accuracy",
         "gradient_norm",
     )
-    found = {name: getattr(line, name) for name in (*names, "tokens_per_second")}
-    found |= {f"accuracy_at_{i}": value for i, value in enumerate(line.position_accuracy)}
-    found |= {f"nll_at_{i}": value for i, value in enumerate(line.position_loss)}
-    found |= {f"rate_{group}": rate for group, rate in line.rates.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: getattr(line, name) for name in (*names, "tokens_per_second")}
+    values |= {f"accuracy_at_{i}": value for i, value in enumerate(line.position_accuracy)}
+    values |= {f"nll_at_{i}": value for i, value in enumerate(line.position_loss)}
+    values |= {f"rate_{group}": rate for group, rate in line.rates.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _told(line: LogLine, steps: int) -> str:
+def _progress_message(line: LogLine, steps: int) -> str:
     places = " ".join("-" if value is None else f"{value:.3f}" for value in line.position_accuracy)
-    parts = [f"{line.stage}, step {line.step:,} of {steps:,}: {line.split} loss {line.loss:.4f}", f"right {places}"]
+    parts = [f"{line.stage}, step {line.step:,} of {steps:,}: {line.split} loss {line.loss:.4f}", f"accuracy {places}"]
     if line.stop_accuracy is not None:
         parts.append(f"stops {line.stop_accuracy:.3f}")
     if line.tokens_per_second is not None:

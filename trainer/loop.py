@@ -1,8 +1,8 @@
-"""The training loop: stages, steps, validation, checkpoints. Devices and processes are accelerate's business.
+"""The training loop: stages, steps, validation, checkpoints. accelerate handles devices and processes.
 
-A step's units are chosen from the seed and the step alone and dealt out to processes; the loss is a mean over the whole
-step, however many parts it was taken in; random numbers are seeded anew at every step. So a run that was stopped goes
-on as if it had not been, and two processes follow the curve of one.
+A step's units are chosen from the seed and the step alone and distributed over processes. The loss is a mean over the
+whole step, however many parts it is taken in, and random numbers are seeded anew at every step. A run that was stopped
+thus resumes as if it had not been, and two processes follow the curve of one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from model.errors import ExportError, NumericalError
 from model.progress import Tell
 from trainer import checkpoint, optimizer
 from trainer.batches.loader import tensor_of
-from trainer.batches.prefetch import PreparedStep, ready
+from trainer.batches.prefetch import PreparedStep, prepared_steps
 from trainer.checkpoint import Progress
 from trainer.log import RunLogger, log_line
 from trainer.metrics import MetricSums
@@ -37,21 +37,21 @@ from trainer.setup import RunSetup
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """The run was asked to stop, and did so after a checkpoint."""
+    """The run was stopped on request, after a checkpoint."""
 
 
 @dataclass
 class _StepSums:
-    """What is added up between two lines of the log."""
+    """The sums between two lines of the log."""
 
     tally: MetricSums
     norm: Tensor  # [] float64, on the device, so that no step waits for it
     steps: int = 0
-    read: int = 0  # tokens
+    read: int = 0  # number of tokens
     seconds: float = 0.0
 
     def packed(self) -> tuple[float, ...]:
-        """As plain numbers, exact."""
+        """Return the sums as plain numbers, exactly."""
         return (
             *(float(self.norm), float(self.steps), float(self.read), self.seconds),
             *(self.tally.position.flatten().tolist()),
@@ -59,17 +59,17 @@ class _StepSums:
         )
 
     @classmethod
-    def unpacked(cls, values: tuple[float, ...], most: int, device: torch.device) -> _StepSums:
-        """What `packed` gave."""
-        nothing = MetricSums.nothing(most, device)
+    def unpacked(cls, values: tuple[float, ...], positions: int, device: torch.device) -> _StepSums:
+        """Restore sums from the result of `packed`."""
+        zero = MetricSums.zeros(positions, device)
         if not values:
-            return cls(nothing, tensor_of([0.0], device).sum())
-        n, m = nothing.position.numel(), nothing.other.numel()
-        if len(values) < 4 + n + m:  # of a checkpoint from before states were matched
+            return cls(zero, tensor_of([0.0], device).sum())
+        n, m = zero.position.numel(), zero.other.numel()
+        if len(values) < 4 + n + m:  # a checkpoint from before states were matched
             values = (*values, 0.0, 0.0)
-        *_, norm, steps, read, seconds = values[: -n - m]  # an older checkpoint has one more, before these
+        *_, norm, steps, read, seconds = values[: -n - m]  # an older checkpoint has one more value before these
         tally = MetricSums(
-            tensor_of(values[-n - m : -m], device).view_as(nothing.position), tensor_of(values[-m:], device)
+            tensor_of(values[-n - m : -m], device).view_as(zero.position), tensor_of(values[-m:], device)
         )
         return cls(tally, tensor_of([norm], device).sum(), int(steps), int(read), seconds)
 
@@ -82,17 +82,17 @@ class Trainer:
         self.accelerator, self.tell = accelerator, tell
         self.device = accelerator.device
         self.checkpoints = folder / CHECKPOINTS
-        config = built.model.config  # of a control's base, which has no weights
+        config = built.model.config  # a control's model has no such weights
         self._weights = {name: getattr(config, name) for name in get_args(Weighted) if hasattr(config, name)}
         self._asked_to_stop = False
 
     def run(self) -> Run:
-        """Train from the newest checkpoint, or from nothing, to the end.
+        """Train from the newest checkpoint, or from the start, to the end.
 
         Raises:
-            Stopped: asked to, by Ctrl-C or SIGTERM; a checkpoint of the last step was written.
-            NumericalError: a loss, a gradient or a weight is NaN or infinite; the last checkpoint is a good one.
-            ExportError: the disk is full, or the folder is of another recipe.
+            RunInterrupted: stopped by Ctrl-C or SIGTERM; a checkpoint of the last step was written.
+            NumericalError: a loss, a gradient or a weight is NaN or infinite; the last checkpoint is good.
+            ExportError: the disk is full, or the folder belongs to another recipe.
         """
         main = self.accelerator.is_main_process
         if main:
@@ -104,7 +104,7 @@ class Trainer:
             checkpoint.load(last, self._trained(progress.step), None)
         self.built.objective.to(self.device)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        steps = ready(self.built.feed, progress.step, rank, world, self.recipe.batch.accumulate, self.device)
+        steps = prepared_steps(self.built.feed, progress.step, rank, world, self.recipe.batch.accumulate, self.device)
         log = RunLogger(self.folder, progress.step, self.recipe.steps, self.tell) if main else None
         with log or nullcontext(), self._signals():
             first = 0
@@ -127,7 +127,7 @@ class Trainer:
         steps: Iterator[PreparedStep],
         log: RunLogger | None,
     ) -> Progress:
-        """Train one stage from the step that `progress` says; `last` holds the optimizer, if it is of this stage."""
+        """Train one stage from the step in `progress`; `last` holds the optimizer if it is of this stage."""
         recipe, objective = self.recipe, self.built.objective
         for name, weight in {**self._weights, **stage.weights}.items():
             setattr(self.built.model.config, name, weight)
@@ -136,7 +136,7 @@ class Trainer:
         if last is not None and progress.step > first:
             checkpoint.load(last, self._trained(progress.step), adam)
         module, prepared = self.accelerator.prepare(objective, adam)
-        sums = _StepSums.unpacked(progress.since, self.built.most, self.device)
+        sums = _StepSums.unpacked(progress.since, self.built.positions, self.device)
         for done in range(progress.step - first, stage.steps):
             for group in prepared.param_groups:
                 group["lr"] = group["peak"] * optimizer.factor(stage, done)
@@ -144,14 +144,16 @@ class Trainer:
             seen = self._step(module, prepared, next(steps), progress.step, sums)
             progress = replace(progress, step=progress.step + 1, seen=progress.seen + seen)
             ends, stop = done + 1 == stage.steps, self._stop()
-            told = progress.step % recipe.log_every == 0 or ends
-            if told and self.device.type == "cuda":  # its time is that of all steps since the line before
+            log_now = progress.step % recipe.log_every == 0 or ends
+            if (
+                log_now and self.device.type == "cuda"
+            ):  # the time of this line is that of all steps since the line before
                 torch.cuda.synchronize(self.device)
             took = time.monotonic() - began
             sums.seconds, progress = sums.seconds + took, replace(progress, seconds=progress.seconds + took)
-            if told:
+            if log_now:
                 self._log(stage, progress, sums, prepared, log)
-                sums = _StepSums.unpacked((), self.built.most, self.device)
+                sums = _StepSums.unpacked((), self.built.positions, self.device)
             if progress.step % recipe.validation.every == 0 or ends:
                 self._validate(module, stage, progress, log)
             if progress.step % recipe.checkpoint.every == 0 or ends or stop:
@@ -162,7 +164,7 @@ class Trainer:
         return replace(progress, since=())
 
     def _step(self, module: nn.Module, adam: Any, step: PreparedStep, number: int, sums: _StepSums) -> int:
-        """One optimizer step, which nothing here waits for; returns the learnt tokens of all processes."""
+        """Do one optimizer step without waiting for the device; return the learned tokens of all processes."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 1009 + rank)
         for i, part in enumerate(step.parts, 1):
@@ -174,7 +176,7 @@ class Trainer:
         adam.step()
         adam.zero_grad()
         sums.norm, sums.steps = sums.norm + norm, sums.steps + 1
-        return step.learnt
+        return step.loss_tokens
 
     def _log(self, stage: StageConfig, progress: Progress, sums: _StepSums, adam: Any, log: RunLogger | None) -> None:
         read = float(self._over_processes(tensor_of([float(sums.read)], self.device)))
@@ -191,27 +193,27 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self, module: nn.Module, stage: StageConfig, progress: Progress, log: RunLogger | None) -> None:
-        """On the held-out rows, if there are any."""
+        """Measure the held-out rows, if there are any."""
         feed, rank, world = self.built.feed, self.accelerator.process_index, self.accelerator.num_processes
-        every = feed.held_out()
-        if not every:
+        batches = feed.held_out()
+        if not batches:
             return
-        tally = MetricSums.nothing(self.built.most, self.device, rows=True)
-        was = [each for each in module.modules() if each.training]
+        tally = MetricSums.zeros(self.built.positions, self.device, rows=True)
+        training_modules = [part_module for part_module in module.modules() if part_module.training]
         module.eval()
-        for chosen in every[rank::world]:
+        for chosen in batches[rank::world]:
             part = feed.part(chosen, held_out=True).to(self.device)
-            _, found = self._unwrapped(module)(part, (1, 1))
-            tally = tally + found
-        for each in was:
-            each.training = True
+            _, sums = self._unwrapped(module)(part, (1, 1))
+            tally = tally + sums
+        for part_module in training_modules:
+            part_module.training = True
         tally = self._reduced(tally)
         self._check_finite(self._whole_loss(tally), "validation loss", tally, progress)
         if log is not None:
             log.write(log_line(tally, self._whole_loss(tally), progress, stage, "validation"))
 
     def _check_finite(self, number: float, what: str, tally: MetricSums, progress: Progress) -> None:
-        """Stop the run where a number of all processes, over the tokens of a tally, is NaN or infinite."""
+        """Stop the run if a number of all processes, over the tokens of a tally, is NaN or infinite."""
         if tally.tokens and not math.isfinite(number):
             raise self._not_finite(what, progress)
 
@@ -224,7 +226,7 @@ class Trainer:
         )
 
     def _whole_loss(self, tally: MetricSums) -> float:
-        """What is minimised, from its parts: of a train line's steps together and of a validation in one way."""
+        """Combine the parts of the minimised loss, for train lines and validations alike."""
         config = self.built.model.config
         loss = getattr(config, "token_weight", 1.0) * tally.token_loss
         if tally.stop_loss is not None:
@@ -236,7 +238,7 @@ class Trainer:
         return loss
 
     def _unwrapped(self, module: nn.Module) -> Any:
-        """Without the wrapper of processes, which would wait for gradients, but with mixed precision."""
+        """Unwrap the module from its process wrapper, which would wait for gradients, but keep mixed precision."""
 
         def forward(*given: Any) -> Any:
             with self.accelerator.autocast():
@@ -245,7 +247,7 @@ class Trainer:
         return forward
 
     def _trained(self, step: int) -> dict[str, nn.Parameter]:
-        """What the stages that had begun by a step train: a stop in a later one must not lose an earlier one's."""
+        """Return the parameters of all stages begun by a step; a stop in a later one keeps the earlier ones'."""
         groups, first = set[str](), 0
         for stage in self.recipe.stages:
             if first < step:
@@ -271,7 +273,7 @@ class Trainer:
         return summed
 
     def _stop(self) -> bool:
-        """Whether any process was asked to stop."""
+        """True if any process was asked to stop."""
         if self.accelerator.num_processes == 1:
             return self._asked_to_stop
         asked = self._over_processes(tensor_of([float(self._asked_to_stop)], self.device))
@@ -279,15 +281,15 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the present step; a second one at once."""
+        """Let Ctrl-C and SIGTERM end the run after the present step; a second one ends it at once."""
 
-        def ask(number: int, _: FrameType | None) -> None:
+        def request_stop(number: int, _: FrameType | None) -> None:
             if self._asked_to_stop:
                 raise KeyboardInterrupt
             self._asked_to_stop = True
             self.tell("stopping after this step", None)
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -296,31 +298,31 @@ class Trainer:
 
 
 def accelerator_for(recipe: Recipe, device: str = "auto") -> Accelerator:
-    """Devices, processes and mixed precision."""
+    """Return the accelerator, which handles devices, processes and mixed precision."""
     precision = "bf16" if recipe.precision == "bfloat16" else "no"
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a part may hold no segment of two tokens
     return Accelerator(mixed_precision=precision, cpu=device == "cpu", kwargs_handlers=[unused])
 
 
 def begin(folder: Path, built: RunSetup) -> None:
-    """Write what the run is of, or see that the folder is of the same.
+    """Write what identifies the run, or check that the folder holds the same run.
 
     Raises:
-        ExportError: it is of something else, or cannot be written.
+        ExportError: it holds another run, or cannot be written.
     """
     from data.yaml_config import dump_yaml
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError(f"{folder} cannot be made: {error.strerror}") from error
-    said = dump_yaml(built.recipe)
-    there = folder / RECIPE
-    if there.exists() and not same_recipe(folder, built.recipe):
+        raise ExportError(f"{folder} cannot be created: {error.strerror}") from error
+    yaml_text = dump_yaml(built.recipe)
+    file = folder / RECIPE
+    if file.exists() and not same_recipe(folder, built.recipe):
         raise ExportError(
-            f"{folder} holds a run of another recipe (see {there}); give --out another folder, or remove this one"
+            f"{folder} holds a run of another recipe (see {file}); give --out another folder, or remove this one"
         )
     if (folder / FACTS).exists() and read_run(folder).facts.data_hash != built.facts.data_hash:
         raise ExportError(f"{folder} was trained on other data; give --out another folder, or remove this one")
-    atomic_write(there, said.encode())
+    atomic_write(file, yaml_text.encode())
     atomic_write(folder / FACTS, facts_json(built.facts))

@@ -1,4 +1,4 @@
-"""What is counted of a pass over some rows, as sums, so that parts of a step and processes can be added up."""
+"""Metrics of a pass over some rows, as sums, so that parts of a step and processes can be added up."""
 
 from __future__ import annotations
 
@@ -7,48 +7,48 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-OTHER = 7  # as `MetricSums.other`
+OTHER = 7  # length of `MetricSums.other`
 
 
 @dataclass(frozen=True)
 class MetricSums:
     """Sums over tokens, for each of M positions in a segment, and over stops."""
 
-    position: Tensor  # [4, M] float64: tokens, nll in nats, tokens that are the likeliest, tokens that have an nll
+    position: Tensor  # [4, M] float64: tokens, nll in nats, correct tokens, tokens that have an nll
     other: Tensor
-    """[7] float64: stops, right ones, their loss; tokens with a teacher, their divergence; tokens with a teacher's
+    """[7] float64: stops, correct stops, their loss; tokens with a teacher, their divergence; tokens with a teacher's
     states at the end of their segment, the error there."""
     rows: Tensor | None = None
-    """[4, 1 + M] of a validation, over all positions and at each: rows that have tokens there, and the sums over rows
-    of tokens x tokens, tokens x right ones, and right ones x right ones. They say how rows differ."""
+    """[4, 1 + M] for a validation, over all positions and at each: number of rows with tokens there, and the sums over
+    rows of tokens x tokens, tokens x correct, and correct x correct. They describe the variance between rows."""
 
     @classmethod
-    def nothing(cls, most: int, device: torch.device, rows: bool = False) -> MetricSums:
-        """Of no token; with `rows` also of no row."""
+    def zeros(cls, positions: int, device: torch.device, rows: bool = False) -> MetricSums:
+        """Return sums over no token; with `rows` also over no row."""
         kind = torch.float64 if device.type != "mps" else torch.float32
-        position, other = (torch.zeros(shape, dtype=kind, device=device) for shape in ((4, most), (OTHER,)))
-        return cls(position, other, torch.zeros(4, 1 + most, dtype=kind, device=device) if rows else None)
+        position, other = (torch.zeros(shape, dtype=kind, device=device) for shape in ((4, positions), (OTHER,)))
+        return cls(position, other, torch.zeros(4, 1 + positions, dtype=kind, device=device) if rows else None)
 
     def __add__(self, more: MetricSums) -> MetricSums:
-        rows = [each.rows for each in (self, more) if each.rows is not None]
+        rows = [sums.rows for sums in (self, more) if sums.rows is not None]
         return MetricSums(
             self.position + more.position, self.other + more.other, sum(rows[1:], rows[0]) if rows else None
         )
 
     def with_rows(self, row: Tensor, slot: Tensor, correct: Tensor) -> MetricSums:
-        """The same, knowing which of its rows each of T tokens is of: all [T]."""
-        size, most = int(row.max()) + 1 if len(row) else 0, self.position.shape[1]
-        found = torch.zeros(2, size, most, dtype=self.position.dtype, device=row.device)
-        for held, values in zip(found, (torch.ones_like(correct), correct), strict=True):
+        """Return the sums with row statistics, from row, slot and correctness of each of T tokens: all [T]."""
+        size, positions = int(row.max()) + 1 if len(row) else 0, self.position.shape[1]
+        counts = torch.zeros(2, size, positions, dtype=self.position.dtype, device=row.device)
+        for held, values in zip(counts, (torch.ones_like(correct), correct), strict=True):
             held.index_put_((row, slot), values.to(held.dtype), accumulate=True)
-        tokens, right = torch.cat([found.sum(2, keepdim=True), found], 2)
+        tokens, right = torch.cat([counts.sum(2, keepdim=True), counts], 2)
         sums = (tokens > 0).to(tokens.dtype), tokens * tokens, tokens * right, right * right
-        return replace(self, rows=torch.stack([each.sum(0) for each in sums]))
+        return replace(self, rows=torch.stack([values.sum(0) for values in sums]))
 
     @classmethod
     def of(
         cls,
-        most: int,
+        positions: int,
         slot: Tensor,
         nll: Tensor,
         correct: Tensor,
@@ -56,18 +56,18 @@ class MetricSums:
         teacher: tuple[float, Tensor] | None = None,
         hidden: tuple[Tensor, Tensor] | None = None,
     ) -> MetricSums:
-        """Of T tokens.
+        """Return the sums over T tokens.
 
         Args:
-            most: M.
+            positions: M.
             slot: [T] place in the segment.
             nll: [T] nats.
             correct: [T] bool.
-            stops: how many, [] right ones, [] sum of their losses.
-            teacher: how many tokens, [] sum of their KL(teacher || model), nats.
-            hidden: [] how many tokens, [] sum of the errors at the ends of their segments.
+            stops: number of stops, [] correct ones, [] sum of their losses.
+            teacher: number of tokens with a teacher, [] sum of their KL(teacher || model), nats.
+            hidden: [] number of tokens, [] sum of the errors at the ends of their segments.
         """
-        zero = cls.nothing(most, nll.device)
+        zero = cls.zeros(positions, nll.device)
         position = zero.position.clone()
         for row, values in enumerate((torch.ones_like(nll), nll, correct, torch.ones_like(nll))):
             position[row].scatter_add_(0, slot, values.to(position.dtype))
@@ -82,34 +82,34 @@ class MetricSums:
 
     @classmethod
     def of_places(
-        cls, learnt: Tensor, known: Tensor, nll: Tensor, correct: Tensor, teacher: tuple[Tensor, Tensor] | None
+        cls, loss_mask: Tensor, known: Tensor, nll: Tensor, correct: Tensor, teacher: tuple[Tensor, Tensor] | None
     ) -> MetricSums:
-        """Of places 2 .. M of Q positions, without waiting for the device.
+        """Return the sums over places 2 .. M of Q positions, without waiting for the device.
 
         Args:
-            learnt: [Q, M - 1] bool, the token counts.
-            known: [Q, M - 1] bool, it has an nll; where it has none it counts as missed.
+            loss_mask: [Q, M - 1] bool, the token counts.
+            known: [Q, M - 1] bool, the token has an nll; without one it counts as missed.
             nll: [Q, M - 1] nats.
             correct: [Q, M - 1] bool.
             teacher: [Q, M - 1] bool, whether there is one, and [Q, M - 1] KL(teacher || model), nats.
         """
-        zero = cls.nothing(learnt.shape[1] + 1, nll.device)
+        zero = cls.zeros(loss_mask.shape[1] + 1, nll.device)
         position, other = zero.position.clone(), zero.other.clone()
-        for row, values in enumerate((learnt, nll * known, correct & known, known)):
+        for row, values in enumerate((loss_mask, nll * known, correct & known, known)):
             position[row, 1:] = values.to(position.dtype).sum(0)
         if teacher is not None:
-            there, divergence = teacher
-            other[3], other[4] = there.sum(), (divergence * there).to(other.dtype).sum()
+            taught, divergence = teacher
+            other[3], other[4] = taught.sum(), (divergence * taught).to(other.dtype).sum()
         return cls(position, other)
 
     @property
     def tokens(self) -> int:
-        """Over all positions."""
+        """Number of tokens, over all positions."""
         return int(self.position[0].sum())
 
     @property
     def token_loss(self) -> float:
-        """Nats a token that has an nll."""
+        """Nats per token that has an nll."""
         return float(self.position[1].sum() / self.position[3].sum())
 
     @property
@@ -119,52 +119,52 @@ class MetricSums:
 
     @property
     def stop_loss(self) -> float | None:
-        """Nats a stop."""
+        """Nats per stop."""
         return float(self.other[2] / self.other[0]) if self.other[0] else None
 
     @property
     def stop_accuracy(self) -> float | None:
-        """Share of stops on the right side of one half."""
+        """Share of stops on the right side of 0.5."""
         return float(self.other[1] / self.other[0]) if self.other[0] else None
 
     @property
     def teacher_loss(self) -> float | None:
-        """Nats a token that has a teacher."""
+        """Nats per token that has a teacher."""
         return float(self.other[4] / self.other[3]) if self.other[3] else None
 
     @property
     def divergence(self) -> float | None:
-        """Nats of the teacher's part for each token that has an nll, those that no teacher knows included."""
+        """The teacher's part in nats per token that has an nll, including tokens without a teacher."""
         return float(self.other[4] / self.position[3].sum()) if self.other[3] else None
 
     @property
     def hidden_loss(self) -> float | None:
-        """Relative error of the states, for each token whose segment's end has a teacher's."""
+        """Relative error of the states, per token whose segment end has a teacher's states."""
         return float(self.other[6] / self.other[5]) if self.other[5] else None
 
     @property
     def hidden_part(self) -> float | None:
-        """The same for each token that has an nll."""
+        """Relative error of the states, per token that has an nll."""
         return float(self.other[6] / self.position[3].sum()) if self.other[5] else None
 
     @property
     def position_tokens(self) -> tuple[int, ...]:
-        """[M]."""
+        """[M] number of tokens at each position."""
         return tuple(int(count) for count in self.position[0].tolist())
 
     @property
     def position_loss(self) -> tuple[float | None, ...]:
-        """[M] nats a token; None where there is none."""
+        """[M] nats per token; None if there is no token."""
         return _means(self.position[1], self.position[3])
 
     @property
     def position_accuracy(self) -> tuple[float | None, ...]:
-        """[M] share of tokens that are the likeliest; None where there is none."""
+        """[M] share of tokens that are the likeliest; None if there is no token."""
         return _means(self.position[2], self.position[0])
 
     @property
     def row_counts(self) -> tuple[float, ...]:
-        """[1 + M] rows that have tokens, over all positions and at each, counted by their tokens (Kish 1965)."""
+        """[1 + M] number of rows with tokens, over all positions and at each, weighted by their tokens (Kish 1965)."""
         if self.rows is None:
             return ()
         tokens = self._with_whole(self.position[0])
@@ -172,9 +172,9 @@ class MetricSums:
 
     @property
     def accuracy_errors(self) -> tuple[float | None, ...]:
-        """[1 + M] standard error of the accuracy over rows, whose tokens are not independent; None of fewer than two.
+        """[1 + M] standard error of the accuracy over rows, whose tokens are not independent; None for one row.
 
-        Of the ratio of right tokens to tokens, linearised (Cochran 1977, section 2.11).
+        It is that of the ratio of correct tokens to tokens, linearised (Cochran 1977, section 2.11).
         """
         if self.rows is None:
             return ()
@@ -185,7 +185,7 @@ class MetricSums:
         return tuple(value if n > 1 else None for value, n in zip(error.tolist(), rows.tolist(), strict=True))
 
     def _with_whole(self, per_position: Tensor) -> Tensor:
-        """[1 + M] the sum before the parts."""
+        """Return [1 + M], the sum followed by the parts."""
         return torch.cat([per_position.sum()[None], per_position])
 
 

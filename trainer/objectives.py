@@ -1,7 +1,7 @@
-"""What is minimised: one module for each objective, all called in the same way by the loop.
+"""The objectives: one module each, all called in the same way by the loop.
 
-`micro_step` learns to write segments; `control` and `pretraining` are plain next-token prediction with the base alone,
-every token a segment. The draft objective stands in draft.py.
+`micro_step` learns to generate segments; `control` and `pretraining` are plain next-token prediction with the base
+alone, every token a segment. The draft objective is in draft_objective.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from trainer.metrics import MetricSums
 
 
 class Objective(Protocol):
-    """A module whose forward pass gives the loss of a part of a step, and what was counted."""
+    """A module whose forward pass returns the loss of a part of a step, and its metrics."""
 
     def __call__(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
-        """The loss, as this part's share of a mean over so many tokens and stops of the whole step."""
+        """Return the loss, this part's share of a mean over the whole step's tokens and stops, and the metrics."""
         ...
 
 
@@ -35,7 +35,7 @@ class MicroStepObjective(nn.Module):
         self.model = model
 
     def forward(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
-        """See `Objective`."""
+        """Return loss and metrics (see `Objective`)."""
         out = self.model(
             batch.ids, batch.mask, batch.starts, batch.labels, teacher_states=batch.teacher, averaged_over=averaged_over
         )
@@ -72,12 +72,12 @@ class LanguageModelObjective(nn.Module):
         self.model = model
 
     def forward(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
-        """See `Objective`."""
+        """Return loss and metrics (see `Objective`)."""
         states = body(self.model)(
             input_ids=batch.ids, attention_mask=batch.mask.long(), use_cache=False
         ).last_hidden_state
         row, token = (batch.labels[:, 1:] != -100).nonzero(as_tuple=True)
         weight = torch.full((len(row),), 1 / max(1, averaged_over[0]), device=states.device)
-        told = chunked_lm_head_loss(self.model, states[row, token], batch.ids[row, token + 1], weight)
-        tally = MetricSums.of(1, torch.zeros_like(row), told.nll, told.correct)
-        return told.loss, tally if self.training else tally.with_rows(row, torch.zeros_like(row), told.correct)
+        head = chunked_lm_head_loss(self.model, states[row, token], batch.ids[row, token + 1], weight)
+        tally = MetricSums.of(1, torch.zeros_like(row), head.nll, head.correct)
+        return head.loss, tally if self.training else tally.with_rows(row, torch.zeros_like(row), head.correct)

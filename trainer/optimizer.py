@@ -1,4 +1,4 @@
-"""Parameter groups and learning rates: AdamW, with a warm-up and a decay of its own in each stage."""
+"""Parameter groups and learning rates: AdamW, with its own warm-up and decay in each stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.recipe import OptimizerConfig, StageConfig
 
 
 def group_of(name: str, objective: str) -> str:
-    """The group that a parameter of that name belongs to: new, base or adapter."""
+    """Return the group of the parameter of that name: new, base or adapter."""
     if "lora_" in name:
         return "adapter"
     if objective in ("control", "pretraining"):
@@ -23,22 +23,22 @@ def group_of(name: str, objective: str) -> str:
 
 def choose(module: nn.Module, objective: str, rates: dict[str, float]) -> dict[str, list[nn.Parameter]]:
     """Let gradients reach exactly the groups that have a rate, and return their parameters by group."""
-    found: dict[str, list[nn.Parameter]] = {group: [] for group in rates}
+    chosen: dict[str, list[nn.Parameter]] = {group: [] for group in rates}
     for name, parameter in module.named_parameters():
         group = group_of(name, objective)
         parameter.requires_grad_(group in rates)
         if group in rates:
-            found[group].append(parameter)
-    return found
+            chosen[group].append(parameter)
+    return chosen
 
 
 def parameters(module: nn.Module, objective: str, groups: Collection[str]) -> dict[str, nn.Parameter]:
-    """The parameters of some groups by name, whether gradients reach them now or not."""
-    return {name: each for name, each in module.named_parameters() if group_of(name, objective) in groups}
+    """Return the parameters of some groups by name, whether or not gradients reach them now."""
+    return {name: parameter for name, parameter in module.named_parameters() if group_of(name, objective) in groups}
 
 
 def build(groups: dict[str, list[nn.Parameter]], stage: StageConfig, settings: OptimizerConfig) -> torch.optim.AdamW:
-    """One optimizer for a stage; vectors of a group are not decayed."""
+    """Return an optimizer for a stage; vectors of a group are not decayed."""
     parts: list[dict[str, Any]] = []
     for group, parameters in groups.items():
         for decayed in (True, False):
@@ -51,10 +51,10 @@ def build(groups: dict[str, list[nn.Parameter]], stage: StageConfig, settings: O
 
 
 def factor(stage: StageConfig, done: int) -> float:
-    """Share of the peak rate for the step after `done` steps of a stage.
+    """Return the share of the peak rate for the step after `done` steps of a stage.
 
     The rate rises over the warm-up, whose last step has the peak, and falls from there to its floor at the stage's last
-    step. A warm-up that is longer than the stage takes all of it.
+    step. A warm-up longer than the stage takes all of it.
     """
     peak = max(0, min(stage.warmup, stage.steps) - 1)  # steps before the one that has the peak
     if done < peak:

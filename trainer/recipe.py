@@ -1,6 +1,6 @@
-"""A training recipe: what is trained, on what, in which stages. Typed YAML; every default is written here.
+"""A training recipe: what is trained, on which data, in which stages. Typed YAML, with every default written here.
 
-Light: no torch, so that a wrong recipe is told at once.
+It imports no torch, so a wrong recipe is reported at once.
 """
 
 from __future__ import annotations
@@ -29,64 +29,64 @@ FOLDER = Path(__file__).parent / "recipes"
 
 
 class BaseConfig(StrictModel):
-    """The model that is built on."""
+    """The base model."""
 
     name: str
     """Catalog name, hub id or folder; for pretraining, a folder with a tokenizer."""
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
-    """Of its weights where they stay as they are, and when it answers and scores; None: the run's precision."""
+    """Precision of frozen weights, and of answering and scoring; None: the run's precision."""
     config: dict[str, Any] | None = None
-    """Of transformers, with model_type: start from random weights. Only for pretraining."""
+    """A transformers configuration with model_type: start from random weights. Only for pretraining."""
 
 
 class DistillConfig(StrictModel):
-    """Let the base write the responses itself."""
+    """Let the base generate the responses itself."""
 
     max_new_tokens: Positive = 256
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """0: greedy."""
     batch_rows: Positive | None = None
-    """None: what memory holds."""
+    """None: what fits into memory."""
 
     seed: int = 0
-    """Of sampling; not the run's, so that runs with several seeds share their data."""
+    """Seed for sampling; separate from the run's, so that runs with several seeds share their data."""
 
     def options(self) -> DistillOptions:
-        """As `data.distill.run` takes them."""
+        """Return the options for `data.distill.run`."""
         given = {"temperature": self.temperature, "seed": self.seed, "batch_rows": self.batch_rows}
-        if self.batch_rows is not None:  # a batch is of one shard
+        if self.batch_rows is not None:  # a batch belongs to one shard
             given["shard_prompts"] = max(SHARD_PROMPTS, self.batch_rows)
         return DistillOptions(self.max_new_tokens, **given)  # type: ignore[arg-type]
 
 
 class DataConfig(StrictModel):
-    """What is trained on."""
+    """The training data."""
 
     mix: str
     """A name in data/mixes, or the path of a YAML file."""
     limit: Positive | None = None
-    """Examples, after cleaning."""
+    """Number of examples to use after cleaning."""
     distill: DistillConfig | None = None
     chat: bool = True
     """Apply the base's chat template; without it, and for plain texts, only the first token is prompt."""
     template: dict[str, Any] | None = None
     """Arguments of the chat template, such as enable_thinking."""
     template_date: str | None = None
-    """YYYY-MM-DD that the chat template writes as the day's date."""
+    """YYYY-MM-DD, the date that the chat template writes."""
     max_tokens: Positive = 512
-    """Of an example; what is longer is cut."""
+    """Maximum length of an example; the rest is left out."""
     without: tuple[str, ...] = ()
-    """Sources that are not trained on, of those in the mix. What is prepared, measured and solved for is the same."""
+    """Sources of the mix to leave out of training. Preparation, validation and solved thresholds do not change."""
 
 
 class DraftConfig(StrictModel):
-    """How a micro decoder is trained on stored states of a base that stays as it is."""
+    """How a micro decoder is trained on stored states of a frozen base."""
 
     every: Positive = 1
-    """Train on each so manieth position of a response, from a random one on in each epoch."""
+    """Train on every n-th position of a response, with a random offset in each epoch."""
     vocabulary: Positive | None = None
-    """Draft only so many words, those most frequent in the training responses; None: all."""
+    """Draft only this many words, the most frequent in the training responses; None: all."""
 
 
 class StageConfig(StrictModel):
@@ -95,23 +95,23 @@ class StageConfig(StrictModel):
     name: str
     steps: Positive
     rates: dict[Group, Rate]
-    """Peak learning rate of each group that is trained: new, base, adapter."""
+    """Peak learning rate of each trained group: new, base, adapter."""
     weights: dict[Weighted, Annotated[float, Field(ge=0)]] = Field(default={})
-    """Of parts of the loss, in this stage alone; of the others, those of the model."""
+    """Weights of parts of the loss in this stage only; the others keep the model's."""
     warmup: Annotated[int, Field(ge=0)] = 20
-    """Steps over which the rate rises to its peak; it falls from there."""
+    """Number of steps over which the rate rises to its peak; it falls from there."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
     floor: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Of the peak, at the last step."""
+    """Rate at the last step, as a share of the peak."""
 
 
 class BatchConfig(StrictModel):
-    """What one optimizer step sees."""
+    """The size of one optimizer step."""
 
     tokens: Positive = 4096
-    """Padding included, over all processes; of a draft: positions."""
+    """Tokens including padding, over all processes; for a draft: positions."""
     accumulate: Positive = 1
-    """Parts that a process takes one after the other."""
+    """Number of parts that a process takes one after the other."""
 
 
 class OptimizerConfig(StrictModel):
@@ -119,21 +119,21 @@ class OptimizerConfig(StrictModel):
 
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Of matrices; vectors are not decayed."""
+    """Applied to matrices; vectors are not decayed."""
     clip: Rate = 1.0
     """Largest norm of the gradient."""
 
 
 class ValidationConfig(StrictModel):
-    """On examples that are never trained on."""
+    """Validation on held-out examples."""
 
     every: Positive = 100
     tokens: Positive = 20_000
-    """Of the first held-out rows."""
+    """Number of tokens, from the first held-out rows."""
 
 
 class CheckpointConfig(StrictModel):
-    """What is kept on the way."""
+    """When checkpoints are written, and how many are kept."""
 
     every: Positive = 200
     keep: Positive = 2
@@ -143,7 +143,7 @@ class Recipe(StrictModel):
     """One training run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Of the run's folder."""
+    """Name of the run's folder."""
     objective: Objective
     base: BaseConfig
     data: DataConfig
@@ -152,44 +152,44 @@ class Recipe(StrictModel):
     model: dict[str, Any] = Field(default={})
     """Fields of MicroStepConfig."""
     start: str | None = None
-    """A micro_step model on the same base, by catalog name or folder, whose weights are started with."""
+    """A micro_step model on the same base, by catalog name or folder, whose weights are the starting point."""
     start_with: Started = "micro decoder"
-    """Which of its weights; `all`: merger, stop head and adapter as well, which must be alike."""
+    """Which of its weights to use; `all`: also merger, stop head and adapter, whose settings must agree."""
     adapter: dict[str, Any] | None = None
     """Fields of peft's LoraConfig, for a group `adapter` on the base."""
     draft: DraftConfig = DraftConfig()
     teacher: bool = False
-    """Also match the distributions of the base as it was."""
+    """Also match the distributions of the unchanged base."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: autocast; what is trained stays in float32."""
+    """bfloat16: autocast; trained weights stay in float32."""
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log_every: Positive = 10
     minutes: Rate | None = None
-    """A budget for steps and validations: as many steps as fit it here, split over the stages as theirs are."""
+    """A budget for steps and validations: as many steps as fit, divided among the stages in proportion."""
     seed: int = 0
 
     @property
     def base_dtype(self) -> Literal["float32", "bfloat16"]:
-        """Of a base that stays as it is."""
+        """Precision of a frozen base."""
         return self.base.dtype or self.precision
 
     @property
     def groups(self) -> set[str]:
-        """That some stage trains."""
+        """Groups that some stage trains."""
         return {group for stage in self.stages for group in stage.rates}
 
     @property
     def matches_states(self) -> bool:
-        """Whether the states of the context layers are matched in some stage."""
+        """True if some stage matches the states of the context layers."""
         given = [self.model.get("hidden_weight", 0), *(stage.weights.get("hidden_weight", 0) for stage in self.stages)]
         return self.objective == "micro_step" and any(weight != 0 for weight in given)
 
     @property
     def steps(self) -> int:
-        """Of all stages."""
+        """Number of steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     @model_validator(mode="after")
@@ -201,24 +201,24 @@ class Recipe(StrictModel):
             "control": {"base", "adapter"},
             "pretraining": {"base"},
         }[self.objective]
-        if odd := sorted(groups - allowed):
+        if unknown := sorted(groups - allowed):
             raise ValueError(
-                f"stages of the objective {self.objective} train {', '.join(sorted(allowed))}, not {odd[0]}"
+                f"stages of the objective {self.objective} train {', '.join(sorted(allowed))}, not {unknown[0]}"
             )
         if empty := [stage.name for stage in self.stages if not stage.rates]:
             raise ValueError(f"stage {empty[0]!r} trains nothing: give it rates")
         if ("adapter" in groups) != (self.adapter is not None):
-            raise ValueError("an adapter and a stage that trains it go together: give both or none")
+            raise ValueError("an adapter needs a stage that trains it, and the other way round: give both or none")
         if len({stage.name for stage in self.stages}) < len(self.stages):
-            raise ValueError("two stages have one name")
+            raise ValueError("two stages have the same name")
         if (self.base.config is not None) != (self.objective == "pretraining"):
             raise ValueError("base.config is for pretraining, and only for that")
         if self.model and self.objective in ("control", "pretraining"):
-            raise ValueError(f"model holds the settings of a micro_step model, which {self.objective} trains none of")
+            raise ValueError(f"model holds settings of a micro_step model, which {self.objective} does not train")
         if self.start and self.objective in ("control", "pretraining"):
-            raise ValueError(f"start is a micro decoder to go on with, and {self.objective} trains none")
+            raise ValueError(f"start names a micro decoder to continue from, but {self.objective} trains none")
         if self.start_with == "all" and not self.start:
-            raise ValueError("start_with says what of `start` is taken: name a model there")
+            raise ValueError("start_with selects parts of `start`: name a model there")
         if self.teacher and self.objective in ("control", "pretraining"):
             raise ValueError(f"a teacher is for micro_step and draft, not for {self.objective}")
         self._check_weights()
@@ -231,7 +231,9 @@ class Recipe(StrictModel):
             raise ValueError("a hidden_weight needs the states of a teacher: set teacher to true")
         for stage in self.stages:
             if stage.weights and self.objective in ("control", "pretraining"):
-                raise ValueError(f"the loss of {self.objective} has one part: leave out the weights of {stage.name!r}")
+                raise ValueError(
+                    f"the loss of {self.objective} has only one part: leave out the weights of {stage.name!r}"
+                )
             if "stop_weight" in stage.weights and self.objective == "draft":
                 raise ValueError(f"a draft has no stop head: leave out the stop_weight of {stage.name!r}")
             if "hidden_weight" in stage.weights and self.objective == "draft":
@@ -241,43 +243,43 @@ class Recipe(StrictModel):
 
 
 def mix_of(recipe: Recipe) -> Mix:
-    """What a recipe's data is prepared from, the sources that are left out of training included.
+    """Return the mix that a recipe's data is prepared from, including sources left out of training.
 
     Raises:
         MicroStepError: there is no such mix, or it lacks a source that is to be left out.
     """
     mix = read_mix(recipe.data.mix)
-    there = [use.name for use in mix.sources]
-    if odd := [name for name in recipe.data.without if name not in there]:
-        raise MicroStepError(f"data.without: the mix {mix.name} has no {odd[0]!r}; it has {', '.join(there)}")
+    names = [use.name for use in mix.sources]
+    if unknown := [name for name in recipe.data.without if name not in names]:
+        raise MicroStepError(f"data.without: the mix {mix.name} has no {unknown[0]!r}; it has {', '.join(names)}")
     return mix
 
 
 def same_recipe(folder: Path, recipe: Recipe) -> bool:
-    """Whether the run in a folder is of this recipe; keys that came later have their defaults in it.
+    """True if the run in a folder has this recipe; keys that the stored one lacks count as their defaults.
 
-    Under a budget of minutes the run has the steps that fitted it where it was begun.
+    Under a budget of minutes, the run keeps the steps that fitted when it was begun.
     """
     try:
-        there = read_yaml(folder / RECIPE, Recipe)
+        stored = read_yaml(folder / RECIPE, Recipe)
     except MicroStepError:
         return False
-    if recipe.minutes is not None and len(there.stages) == len(recipe.stages):
-        recipe = with_steps(recipe, [stage.steps for stage in there.stages])
-    return there == recipe
+    if recipe.minutes is not None and len(stored.stages) == len(recipe.stages):
+        recipe = with_steps(recipe, [stage.steps for stage in stored.stages])
+    return stored == recipe
 
 
 def with_steps(recipe: Recipe, steps: Sequence[int]) -> Recipe:
-    """The same recipe with other numbers of steps."""
+    """Return the recipe with other numbers of steps."""
     stages = tuple(stage.model_copy(update={"steps": n}) for stage, n in zip(recipe.stages, steps, strict=True))
     return recipe.model_copy(update={"stages": stages})
 
 
 def read_recipe(path: Path | str) -> Recipe:
-    """Read a recipe: a YAML file, or the name of one that comes with the project.
+    """Read a recipe: a YAML file, or the name of a bundled one.
 
     Raises:
-        MicroStepError: there is none, or it is wrong; one line says where.
+        MicroStepError: there is no such recipe, or it is invalid; one line says where.
     """
     given = Path(path)
     shipped = FOLDER / f"{path}.yaml"

@@ -1,4 +1,4 @@
-"""A recipe from beginning to end: prepare the data if that was not done, build, train."""
+"""Run a recipe from beginning to end: prepare the data if needed, build the model, train."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ class RunPaths:
     local: Path | None = None
     """Files of the sources; None: the hub."""
     prepared: Path | None = None
-    """None: beside the run, under the names of mix and base."""
+    """None: a folder beside the run, named after mix and base."""
     states: Path | None = None
-    """Of a draft; None: in the prepared data."""
+    """States for a draft; None: a folder in the prepared data."""
 
     def prepared_for(self, recipe: Recipe) -> Path:
-        """Where the data is prepared."""
+        """Return the folder of the prepared data."""
         if self.prepared is not None:
             return self.prepared
         base = Path(recipe.base.name).name
         return self.out.parent / "prepared" / f"{Path(recipe.data.mix).stem}-{base}"
 
     def states_for(self, recipe: Recipe) -> Path:
-        """Where the states of a frozen base are kept."""
+        """Return the folder for the states of a frozen base."""
         return self.states if self.states is not None else self.prepared_for(recipe) / "states"
 
 
 def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Run | None:
-    """Prepare what is not prepared yet, and train; what was begun goes on. None in all processes but the main one.
+    """Prepare data if needed, and train; an existing run is resumed. Returns None in all processes but the main one.
 
     Raises:
-        MicroStepError: what stands in the way.
-        KeyboardInterrupt: asked to stop.
+        MicroStepError: the run is not possible.
+        KeyboardInterrupt: the user stopped it.
     """
     accelerator = accelerator_for(recipe, device)
     quiet: Tell = tell if accelerator.is_main_process else silent
-    built = built_from(recipe, places, device, quiet, accelerator)
+    built = prepare_and_build(recipe, places, device, quiet, accelerator)
     for note in built.notes:
         quiet(note, None)
     built = fit(built, places.out, accelerator, quiet)
@@ -66,10 +66,10 @@ def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Run
     return done
 
 
-def built_from(
+def prepare_and_build(
     recipe: Recipe, places: RunPaths, device: str, tell: Tell, accelerator: Accelerator | None = None
 ) -> RunSetup:
-    """Prepared data, and what is trained on it. The main process prepares; the others wait for it."""
+    """Prepare the data and build the setup. The main process prepares; the others wait for it."""
     if accelerator is None or accelerator.is_main_process:
         data = prepared_data(recipe, places, device, tell)
         built = build(recipe, data, places.states_for(recipe), _device(device, accelerator), tell)
@@ -86,7 +86,7 @@ def _device(device: str, accelerator: Accelerator | None) -> str:
 
 
 def prepared_data(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Prepared:
-    """The recipe's data, prepared now if it was not; a folder that was named is taken as it is."""
+    """Return the recipe's data, prepared now if needed; a folder that was named is used as it is."""
     if places.prepared is not None:
         return read_prepared(places.prepared)
     from data.prepare import PrepareOptions, prepare
@@ -107,13 +107,13 @@ def prepared_data(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> 
         places.prepared_for(recipe),
         places.local,
         options,
-        _needed(recipe),
+        _needed_features(recipe),
         tell,
     )
 
 
-def _needed(recipe: Recipe) -> tuple[FeatureSpec, ...]:
-    """What the segmentation needs beyond the scores."""
+def _needed_features(recipe: Recipe) -> tuple[FeatureSpec, ...]:
+    """Return the features that the segmentation needs beyond the scores."""
     if recipe.objective != "micro_step":
         return ()
     cut = recipe.segmentation

@@ -1,6 +1,6 @@
-"""From a recipe and prepared data to what the loop runs: the module, what it reads, and how it is saved to be opened.
+"""Build the parts of the loop from a recipe and prepared data: the module, its input, and how it is saved.
 
-Knows families and files; nothing about steps.
+This module knows families and files, but nothing about steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from model.micro_step.saving import fingerprint
 from model.progress import Tell
 from model.quiet import quiet
 from trainer.batches.dataset import rows_of
-from trainer.batches.hidden_state_cache import States, base_as_it_was, states_of
+from trainer.batches.hidden_state_cache import States, adapter_disabled, load_or_compute_states
 from trainer.batches.loader import DraftFeed, Feed, RowFeed, mean_tokens
 from trainer.draft_objective import DraftObjective, frequent
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
@@ -45,19 +45,19 @@ _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy")
 
 @dataclass(frozen=True)
 class RunSetup:
-    """All that a run needs."""
+    """Everything that a run needs."""
 
     recipe: Recipe
     objective: nn.Module
-    """Gives losses; see `trainer.objectives.Objective`."""
+    """Computes the loss; see `trainer.objectives.Objective`."""
     model: PreTrainedModel
-    """What is trained, as it is saved."""
+    """The trained model, as it is saved."""
     tokenizer: PreTrainedTokenizerBase
     feed: Feed
     facts: RunFacts
     notes: tuple[str, ...]
-    most: int
-    """M; 1 where there are no segments."""
+    positions: int
+    """M; 1 if there are no segments."""
 
     def export(self, folder: Path) -> None:
         """Write a folder that opens like any model, in bfloat16.
@@ -90,28 +90,28 @@ class RunSetup:
 
 
 def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: Tell) -> RunSetup:
-    """Load the base and put around it what the recipe says.
+    """Load the base and build the rest of the recipe around it.
 
     Args:
-        recipe: what to train.
+        recipe: the recipe.
         prepared: its data.
-        states: folder for the base's states, which a draft is trained on, and which teach.
-        device: as `ModelSpec.device`.
-        tell: told what is done.
+        states: folder for the base's states, which a draft is trained on, and which serve as teacher.
+        device: as in `ModelSpec.device`.
+        tell: receives progress.
 
     Raises:
-        MicroStepError: the base cannot be had, or the recipe does not fit it or the data.
+        MicroStepError: the base cannot be loaded, or the recipe does not fit it or the data.
     """
     rows = rows_of(prepared, recipe)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
     stored: tuple[States, States] | None = None
     if isinstance(model, MicroStepForCausalLM) and (recipe.objective == "draft" or recipe.teacher):
         identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
-        learnt = {**identity, "data": prepared.hash_without(recipe.data.without)}
-        with base_as_it_was(model):
+        train_identity = {**identity, "data": prepared.hash_without(recipe.data.without)}
+        with adapter_disabled(model):
             stored = (
-                states_of(model, rows.train, states / "train", learnt, tell),
-                states_of(model, rows.held_out, states / "held_out", identity, tell),
+                load_or_compute_states(model, rows.train, states / "train", train_identity, tell),
+                load_or_compute_states(model, rows.held_out, states / "held_out", identity, tell),
             )
     objective: nn.Module
     feed: Feed
@@ -123,28 +123,28 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
         objective = objective_over_rows(model)
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, stored)
     facts = _facts(recipe, model, prepared, feed, revision)
-    most = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
-    return RunSetup(recipe, objective, model, tokenizer, feed, facts, rows.notes, most)
+    positions = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
+    return RunSetup(recipe, objective, model, tokenizer, feed, facts, rows.notes, positions)
 
 
 def objective_over_rows(model: PreTrainedModel) -> nn.Module:
-    """What is minimised by every objective but the draft's, which reads stored states."""
+    """Return the objective over rows, which all recipes use except a draft's over stored states."""
     return MicroStepObjective(model) if isinstance(model, MicroStepForCausalLM) else LanguageModelObjective(model)
 
 
 def build_model(
     recipe: Recipe, device: str, tell: Tell, rows: TokenRows | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
-    """What is trained, its tokenizer, and the base's revision.
+    """Return the model to train, its tokenizer, and the base's revision.
 
     Args:
-        recipe: what to train.
-        device: as `ModelSpec.device`.
-        tell: told what is done.
-        rows: training rows, for a draft vocabulary; None: the whole vocabulary is taken.
+        recipe: the recipe.
+        device: as in `ModelSpec.device`.
+        tell: receives progress.
+        rows: training rows, for a draft vocabulary; None: the whole vocabulary is used.
 
     Raises:
-        MicroStepError: the base cannot be had, or the recipe does not fit it.
+        MicroStepError: the base cannot be loaded, or the recipe does not fit it.
     """
     torch.manual_seed(recipe.seed)
     base, tokenizer, revision = load_base(recipe, device, tell)
@@ -162,7 +162,7 @@ def build_model(
 
 
 def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
-    """The base, its tokenizer and its revision; in bfloat16 only where its weights stay as they are."""
+    """Return the base, its tokenizer and its revision; in bfloat16 only if its weights are frozen."""
     if recipe.base.config is not None:
         folder = fetch(recipe.base.name, recipe.base.revision, tell)
         given = dict(recipe.base.config)
@@ -171,7 +171,7 @@ def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel,
             config = AutoConfig.for_model(given.pop("model_type"), **given)
             fresh: PreTrainedModel = AutoModelForCausalLM.from_config(config)
         except (KeyError, ValueError, TypeError) as error:
-            raise MicroStepError(f"base.config makes no model: {error}") from error
+            raise MicroStepError(f"base.config does not describe a model: {error}") from error
         if fresh.config.vocab_size < len(tokenizer):
             raise MicroStepError(
                 f"base.config has a vocab_size of {fresh.config.vocab_size}, the tokenizer {len(tokenizer)} words"
@@ -181,14 +181,14 @@ def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel,
     loaded = load(ModelSpec(recipe.base.name, recipe.base.revision, dtype=dtype, device=device), tell)
     if isinstance(loaded.model, MicroStepForCausalLM):
         raise MicroStepError(f"{recipe.base.name} is a micro_step model already; give its base")
-    loaded.model.config._name_or_path = recipe.base.name  # saved with the model: no folder of this machine
+    loaded.model.config._name_or_path = recipe.base.name  # saved with the model, so no folder of this machine
     return loaded.model, loaded.tokenizer, loaded.facts.revision
 
 
 def _micro_step(
     recipe: Recipe, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: TokenRows | None
 ) -> MicroStepForCausalLM:
-    """New modules around the base, in float32."""
+    """Put new modules around the base, in float32."""
     settings = dict(recipe.model)
     if recipe.objective == "draft":
         settings |= {"decoding": "lossless", "merger": "mean", "stop_head": False}
@@ -226,7 +226,7 @@ def _facts(recipe: Recipe, model: PreTrainedModel, prepared: Prepared, feed: Fee
 
 
 def stage_facts(recipe: Recipe) -> tuple[StageFacts, ...]:
-    """Where each stage begins and ends, and its peak rates."""
+    """Return where each stage begins and ends, and its peak rates."""
     stages, first = [], 1
     for stage in recipe.stages:
         rates = {str(group): rate for group, rate in stage.rates.items()}
@@ -236,12 +236,12 @@ def stage_facts(recipe: Recipe) -> tuple[StageFacts, ...]:
 
 
 def parameters_of(recipe: Recipe, model: PreTrainedModel) -> dict[str, int]:
-    """Of each group that is trained at some stage, and of `frozen`."""
-    found = dict.fromkeys([*sorted(recipe.groups), "frozen"], 0)
+    """Return the parameter counts of each group that is trained at some stage, and of `frozen`."""
+    counts = dict.fromkeys([*sorted(recipe.groups), "frozen"], 0)
     for name, parameter in model.named_parameters():
         group = group_of(name, recipe.objective)
-        found[group if group in recipe.groups else "frozen"] += parameter.numel()
-    return found
+        counts[group if group in recipe.groups else "frozen"] += parameter.numel()
+    return counts
 
 
 def _in_bfloat16(file: Path) -> None:
@@ -251,8 +251,8 @@ def _in_bfloat16(file: Path) -> None:
 
 
 def _name_base(folder: Path, recipe: Recipe) -> None:
-    """Let an adapter's folder name its base as the recipe does, not the place where it happened to lie."""
+    """Make an adapter's folder name its base as the recipe does, not the folder it was loaded from."""
     file = folder / "adapter_config.json"
-    said: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    said |= {"base_model_name_or_path": recipe.base.name, "revision": recipe.base.revision}
-    atomic_write(file, as_json(said))
+    config: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    config |= {"base_model_name_or_path": recipe.base.name, "revision": recipe.base.revision}
+    atomic_write(file, as_json(config))

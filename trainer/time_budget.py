@@ -1,7 +1,7 @@
-"""A time budget: as many steps as fit some minutes on this device, from steps that are measured first.
+"""A time budget: as many steps as fit into some minutes on this device, after measuring a few steps.
 
-The measured steps train nothing (their rate is 0), and their number is written into the run's recipe: a run that was
-stopped goes on to the same steps, and its schedule follows them as if they had been asked for.
+The measured steps train nothing (their rate is 0). The number of steps is written into the run's recipe: a run that was
+stopped resumes with the same steps, and its schedule follows them as if they had been requested.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from data.yaml_config import read_yaml
 from model.progress import Tell
 from trainer import optimizer
 from trainer.batches.loader import tensor_of
-from trainer.batches.prefetch import ready
+from trainer.batches.prefetch import prepared_steps
 from trainer.recipe import Recipe, same_recipe, with_steps
 from trainer.setup import RunSetup, stage_facts
 
-_SECONDS, _MOST, _LEAST, _WARM = 3.0, 50, 3, 2  # of measuring a stage: for so long, at most and least so many steps
+_SECONDS, _MAX_STEPS, _MIN_STEPS, _WARM_UP_STEPS = 3.0, 50, 3, 2  # for measuring a stage
 
 
 def fit(built: RunSetup, folder: Path, accelerator: Accelerator, tell: Tell) -> RunSetup:
-    """The same run with stages that fill its minutes, each with its share of the steps; unchanged without a budget."""
+    """Return the run with stages that fill its minutes in proportion; unchanged without a budget."""
     recipe = built.recipe
     if recipe.minutes is None:
         return built
     if (folder / RECIPE).is_file() and same_recipe(folder, recipe):
         fitted = read_yaml(folder / RECIPE, Recipe)
     else:
-        tell(f"measuring steps, to fit them into {recipe.minutes:g} minutes", None)
+        tell(f"measuring how many steps fit into {recipe.minutes:g} minutes", None)
         fitted = fitted_to(recipe, _seconds_a_step(built, accelerator), _seconds_a_validation(built, accelerator))
-        tell(f"{fitted.steps:,} steps fit {recipe.minutes:g} minutes", None)
+        tell(f"{fitted.steps:,} steps fit into {recipe.minutes:g} minutes", None)
     stages = stage_facts(fitted)
     return replace(built, recipe=fitted, facts=replace(built.facts, steps=fitted.steps, stages=stages))
 
 
 def fitted_to(recipe: Recipe, seconds: list[float], a_validation: float = 0.0) -> Recipe:
-    """A recipe with as many steps as fit its minutes.
+    """Return a recipe with as many steps as fit into its minutes.
 
     Args:
-        recipe: with minutes; the steps of its stages say what share each has of all steps.
-        seconds: of a step of each stage.
-        a_validation: seconds of one.
+        recipe: a recipe with minutes; the steps of its stages give their proportions.
+        seconds: time of a step of each stage.
+        a_validation: time of a validation in seconds.
     """
     assert recipe.minutes is not None
     shares = [stage.steps / recipe.steps for stage in recipe.stages]
@@ -57,17 +57,17 @@ def fitted_to(recipe: Recipe, seconds: list[float], a_validation: float = 0.0) -
 
 
 def _seconds_a_step(built: RunSetup, accelerator: Accelerator) -> list[float]:
-    """Mean of each stage, over all processes, reading included."""
-    recipe, found = built.recipe, []
+    """Return the mean time of each stage's steps, over all processes, input included."""
+    recipe, times = built.recipe, []
     built.objective.to(accelerator.device)
     for stage in recipe.stages:
         groups = optimizer.choose(built.objective, recipe.objective, {str(g): 0.0 for g in stage.rates})
-        still = stage.model_copy(update={"rates": dict.fromkeys(stage.rates, 0.0)})
-        module, adam = accelerator.prepare(built.objective, optimizer.build(groups, still, recipe.optimizer))
+        frozen_stage = stage.model_copy(update={"rates": dict.fromkeys(stage.rates, 0.0)})
+        module, adam = accelerator.prepare(built.objective, optimizer.build(groups, frozen_stage, recipe.optimizer))
         rank, world = accelerator.process_index, accelerator.num_processes
-        steps = ready(built.feed, 0, rank, world, recipe.batch.accumulate, accelerator.device)
-        began, done = 0.0, -_WARM
-        while done < _LEAST or (done < _MOST and time.monotonic() - began < _SECONDS):
+        steps = prepared_steps(built.feed, 0, rank, world, recipe.batch.accumulate, accelerator.device)
+        began, done = 0.0, -_WARM_UP_STEPS
+        while done < _MIN_STEPS or (done < _MAX_STEPS and time.monotonic() - began < _SECONDS):
             if done == 0:
                 _wait_for(accelerator.device)
                 began = time.monotonic()
@@ -80,34 +80,34 @@ def _seconds_a_step(built: RunSetup, accelerator: Accelerator) -> list[float]:
             adam.zero_grad()
             done += 1
             _wait_for(accelerator.device)
-        found.append((time.monotonic() - began) / done)
+        times.append((time.monotonic() - began) / done)
         steps.close()  # type: ignore[attr-defined]
         accelerator.free_memory(module, adam)
-    return _mean(found, accelerator)
+    return _mean(times, accelerator)
 
 
 @torch.no_grad()
 def _seconds_a_validation(built: RunSetup, accelerator: Accelerator) -> float:
-    """Of one validation, as long as its first batches say."""
-    every = built.feed.held_out()
-    if not every:
+    """Return the time of one validation, estimated from its first batches."""
+    batches = built.feed.held_out()
+    if not batches:
         return 0.0
-    some = every[: _LEAST + 1]
-    for i, chosen in enumerate(some):
-        if i == min(1, len(some) - 1):  # the first one warms up, if there is another
+    measured = batches[: _MIN_STEPS + 1]
+    for i, chosen in enumerate(measured):
+        if i == min(1, len(measured) - 1):  # the first one warms up, if there is another
             _wait_for(accelerator.device)
             began = time.monotonic()
         with accelerator.autocast():
             built.objective(built.feed.part(chosen, held_out=True).to(accelerator.device), (1, 1))
     _wait_for(accelerator.device)
-    a_batch = (time.monotonic() - began) / max(1, len(some) - 1)
-    return _mean([a_batch * len(every) / accelerator.num_processes], accelerator)[0]
+    a_batch = (time.monotonic() - began) / max(1, len(measured) - 1)
+    return _mean([a_batch * len(batches) / accelerator.num_processes], accelerator)[0]
 
 
 def _mean(values: list[float], accelerator: Accelerator) -> list[float]:
-    """Over processes, so that all have one number of steps."""
-    found: list[float] = accelerator.reduce(tensor_of(values, accelerator.device), "mean").tolist()
-    return found
+    """Average over processes, so that all use the same number of steps."""
+    means: list[float] = accelerator.reduce(tensor_of(values, accelerator.device), "mean").tolist()
+    return means
 
 
 def _wait_for(device: torch.device) -> None:

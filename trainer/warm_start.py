@@ -1,4 +1,4 @@
-"""Start where another run on the same base ended: its micro decoder alone (a draft's is cheap to train), or all."""
+"""Start from another run on the same base: from its micro decoder alone (a draft's is cheap to train), or all of it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _PREFIX = "micro."
 
 
 def start_from(model: MicroStepForCausalLM, name: str, part: Started) -> None:
-    """Put weights of a saved model into another one; what is not asked for stays as it is.
+    """Load weights of a saved model into another one; other weights stay unchanged.
 
     Args:
-        model: fresh, around the same base, with its adapter if it has one.
+        model: a fresh model around the same base, with its adapter if it has one.
         name: a micro_step model of the catalog, or a folder that holds its modules.
-        part: the micro decoder; or merger, stop head and adapter as well.
+        part: the micro decoder; or also merger, stop head and adapter.
 
     Raises:
-        MicroStepError: there is none, or it does not fit.
+        MicroStepError: there is no such model, or it does not fit.
     """
     folder = fetch(name)
     reference = base_reference(folder)
@@ -42,18 +42,18 @@ def start_from(model: MicroStepForCausalLM, name: str, part: Started) -> None:
     for setting in _SAME[part]:
         there, here = getattr(theirs, setting), getattr(model.config, setting)
         if there != here:
-            raise MicroStepError(f"start: {name} has {setting} {there}, and this model {here}")
+            raise MicroStepError(f"start: {name} has {setting} {there}, but this model has {here}")
     if theirs.max_segment_length < model.config.max_segment_length:
         raise MicroStepError(
-            f"start: {name} writes at most {theirs.max_segment_length} tokens a segment, and this model"
+            f"start: {name} has segments of at most {theirs.max_segment_length} tokens, but this model of"
             f" {model.config.max_segment_length}"
         )
     weights = load_file(folder / MODULES)
     try:
         if part == "all":
-            odd = model.load_state_dict(weights, strict=False).unexpected_keys
-            if odd:
-                raise MicroStepError(f"start: {name} does not fit: this model has no {odd[0]}")
+            unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
+            if unexpected:
+                raise MicroStepError(f"start: {name} does not fit: this model has no {unexpected[0]}")
         else:
             model.micro.load_state_dict(
                 {key.removeprefix(_PREFIX): w for key, w in weights.items() if key.startswith(_PREFIX)}

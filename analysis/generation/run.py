@@ -22,7 +22,7 @@ from analysis.generation.result import Answer, Decoding, GeneratedSegments, Gene
 from analysis.uncertainty.scoring import TOP_K, cost_of
 from model.causal_lm.finite import FiniteLogits
 from model.causal_lm.forward import context_length, token_model
-from model.decoding.generation_config import asked, ends_of
+from model.decoding.generation_config import ends_of, explicit_settings
 from model.decoding.output import RowOutput
 from model.errors import TooLarge
 from model.hub.memory import require_memory
@@ -261,7 +261,7 @@ def _fed(prompt: EncodedText) -> list[int]:
 def _settings(how: Decoding) -> dict[str, Any]:
     """Settings of `generate`, the same for both models whatever their own defaults are."""
     drawn = {"temperature": how.sampling.temperature, "top_p": how.sampling.top_p} if how.sampled else {}
-    return asked(
+    return explicit_settings(
         max_new_tokens=how.max_new_tokens,
         do_sample=how.sampled,
         repetition_penalty=how.repetition_penalty,

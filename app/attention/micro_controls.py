@@ -21,7 +21,7 @@ from app.state import pin, pinned
 from app.widgets import linked, segmented, whole
 from model.hub.loading import ModelSpec
 from model.hub.model_info import MicroStepInfo
-from model.hub.wrap_base import LONGEST, micro_step_info
+from model.hub.wrap_base import MAX_SEGMENT, micro_step_info
 from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
 from model.text.document import TextInput
 
@@ -116,7 +116,7 @@ def _first(a: ModelSpec, b: ModelSpec) -> str:
 
 def _cap(saved: MicroStepInfo | None) -> int:
     """Draw the longest segment M, and read it, in tokens."""
-    longest = saved.max_segment_length if saved is not None else LONGEST
+    longest = saved.max_segment_length if saved is not None else MAX_SEGMENT
     if st.session_state.get(MOST, 2) > longest:
         st.session_state[MOST] = longest
     return whole(

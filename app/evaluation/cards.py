@@ -130,7 +130,7 @@ def sample_cards(chosen: EvaluationControls, theme: Theme) -> None:
     _prompts(beside, found)
     answer = _which(found)
     come_from = sample_origin(beside, document, answer)
-    pieces = sample_figures.pieces(beside, document, answer)
+    pieces = sample_figures.written_answers(beside, document, answer)
     strip = sample_strip(pieces)
     if strip is not None:
         card(

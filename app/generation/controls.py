@@ -15,7 +15,7 @@ from app.escape import escape_markdown
 from app.widgets import decimal, default, linked, sampling_inputs, segmented, whole
 from model.decoding.stopping import RULES
 from model.hub.loading import ModelSpec
-from model.hub.wrap_base import LONGEST, micro_step_info
+from model.hub.wrap_base import MAX_SEGMENT, micro_step_info
 from model.text.document import TextInput
 
 MODEL, DECODING, RULE, TAU, MOST = "writer", "decoding", "rule", "tau", "most"
@@ -67,7 +67,7 @@ def controls(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationCo
             help="How confident the micro decoder must be to continue the segment. Above 1 it never is, so the base "
             "alone writes.",
         )  # fmt: skip
-        longest = saved.max_segment_length if saved else LONGEST
+        longest = saved.max_segment_length if saved else MAX_SEGMENT
         if st.session_state.get(MOST, 1) > longest:
             st.session_state[MOST] = longest
         cap = whole(

@@ -16,7 +16,7 @@ from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.forward import vocabulary
 from model.causal_lm.kv_cache import growing_cache, keeps_all
 from model.causal_lm.padding import equal_lengths, left_padded, padding_is_bound
-from model.decoding.generation_config import asked, end_ids, ends_of
+from model.decoding.generation_config import end_ids, ends_of, explicit_settings
 from model.decoding.output import SegmentedGeneration
 from model.decoding.stopping import RULES
 from model.errors import ModelError
@@ -86,7 +86,9 @@ class ComparedModels:
     def settings(self, new_tokens: int, endless: bool = False) -> dict[str, Any]:
         """Settings of `generate` that are the same for all, whatever a model's own defaults are."""
         ends = None if endless else self.ends or None
-        return asked(max_new_tokens=new_tokens, eos_token_id=ends, pad_token_id=ends_of(self.base)["pad_token_id"])
+        return explicit_settings(
+            max_new_tokens=new_tokens, eos_token_id=ends, pad_token_id=ends_of(self.base)["pad_token_id"]
+        )
 
 
 def load_models(options: ComparedModelOptions) -> ComparedModels:

@@ -109,7 +109,7 @@ def _drafted(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]]:
     """[T, M - 1] of each token of an answer: are the next ones right, how sure is the draft, are there any."""
     ids = torch.from_numpy(row.ids)[None].to(model.device)
-    answer = np.flatnonzero(row.learnt)
+    answer = np.flatnonzero(row.loss_mask)
     longest = int(model.config.max_segment_length)
     embed, n = model.get_input_embeddings(), ids.shape[1]
     position = torch.arange(n, device=ids.device)[None]

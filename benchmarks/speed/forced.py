@@ -112,7 +112,7 @@ def forced_agreement(prompts: Rows, answers: Rows, rate: float, words: int, seed
     class Known(lossless._Drafter):
         """Drafts what it was told."""
 
-        def _next(self, state: Tensor, rows: list[RowOutput], beyond: Rows) -> lossless.Offered:
+        def _next(self, state: Tensor, rows: list[RowOutput], beyond: Rows) -> lossless.DraftedWords:
             offered = super()._next(state, rows, beyond)
             drafted = []
             for row, extra in zip(rows, beyond, strict=True):

@@ -18,7 +18,7 @@ from model.causal_lm.finite import check_finite
 from model.causal_lm.forward import body
 from model.hub.wrap_base import Wrapped
 from trainer.batches.dataset import training_rows
-from trainer.batches.sampler import batch, cut
+from trainer.batches.sampler import batch, token_batches
 
 BATCH_TOKENS = 4096
 
@@ -50,7 +50,7 @@ def _accuracy(merged: Wrapped, base: Any, rows: TokenRows) -> list[dict[str, Any
     longest = int(model.config.max_segment_length)
     right = np.zeros((2, len(rows), longest))
     count = np.zeros((len(rows), longest))
-    for chosen in cut(np.argsort(rows.lengths, kind="stable"), rows.lengths, BATCH_TOKENS):
+    for chosen in token_batches(np.argsort(rows.lengths, kind="stable"), rows.lengths, BATCH_TOKENS):
         some = batch(rows, chosen).to(model.device)
         out = model(some.ids, some.mask, some.starts, some.labels)
         row, token = out.labelled.nonzero(as_tuple=True)

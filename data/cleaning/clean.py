@@ -1,7 +1,7 @@
-"""Clean a mix: read its sources, drop and mend examples by the mix's rules, and count what each rule did.
+"""Clean a mix: read its sources, drop or correct examples by the mix's rules, and count what each rule did.
 
-Sources are streamed; the examples that are kept stay in memory, as their order is shuffled: about the size of their
-texts and 1 kB each, and what seen.py says of duplicates and evaluation sets.
+Sources are streamed; the kept examples stay in memory, since their order is shuffled. They take about the size of their
+texts plus 1 kB each, and dedup.py says how much duplicates and evaluation sets take.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from pathlib import Path
 from data.cleaning.dedup import ContaminationIndex, Duplicates, NearDuplicates
 from data.cleaning.filters import languages, literal_line_breaks, real_line_breaks
 from data.cleaning.report import REPORT, CleaningReport, FilterCounts
-from data.example import Example
-from data.examples import write_examples, writing_to
+from data.examples import Example, write_examples, writing_to
 from data.mixes import Cleaning, Mix, Opening, Use
 from data.sources.reading import readings
-from data.sources.records import at_hand
+from data.sources.records import require_source
 from data.sources.registry import source
 from model.atomic_files import atomic_write
 from model.errors import ExportError, TextError
@@ -36,37 +35,39 @@ def clean(
     tell: Tell = silent,
     interval: float = 1.0,
 ) -> CleaningReport:
-    """Clean a mix into examples.parquet and report.json, both there at the end or not at all.
+    """Clean a mix into examples.parquet and report.json, written completely or not at all.
 
     The same mix and files give the same examples in the same order; a prefix of them is a fair sample of all. The order
-    follows from seed, source and number alone, so that two mixes that keep the same examples hold them in one order.
+    depends only on seed, source and number, so two mixes that keep the same examples have them in the same order.
 
     Args:
-        mix: what to read, and by which rules.
+        mix: the sources and the rules.
         local: folder of the sources' files; None: the hub.
-        out: folder, made if it is not there.
-        limit: keep the first so many examples.
-        tell: told about the progress, at most every `interval` seconds but for each source once.
+        out: folder, created if needed.
+        limit: keep only this many examples, the first ones.
+        tell: receives progress, at most every `interval` seconds and at the start of each source.
         interval: seconds.
 
     Raises:
-        TextError: a source cannot be had, or nothing is left.
+        TextError: a source cannot be read, or nothing is left.
         ExportError: the folder cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise ExportError(f"{out} is a file; give a folder")
     for use in mix.sources:
-        at_hand(use.what, local)
+        require_source(use.definition, local)
     rules = _Rules(mix.cleaning, _contamination(mix.cleaning, local, tell))
     tallies: dict[str, FilterCounts] = {}
     kept: list[Example] = []
     for place, use in enumerate(mix.sources):
         tally = tallies[use.name] = FilterCounts()
-        own = list(_cleaned(use, local, rules, tally, partial(_told, tell, place / len(mix.sources)), interval))
-        own.sort(key=lambda each: _order(mix.seed, each))
+        examples = list(
+            _cleaned(use, local, rules, tally, partial(_report_share, tell, place / len(mix.sources)), interval)
+        )
+        examples.sort(key=lambda example: _order(mix.seed, example))
         n = mix.held_out
-        kept += [replace(each, held_out=n is not None and i % n == n - 1) for i, each in enumerate(own)]
-    kept.sort(key=lambda each: _order(mix.seed, each))
+        kept += [replace(example, held_out=n is not None and i % n == n - 1) for i, example in enumerate(examples)]
+    kept.sort(key=lambda example: _order(mix.seed, example))
     kept = kept[:limit]
     if not kept:
         raise TextError(f"nothing is left of the mix {mix.name}: {_why(tallies)}")
@@ -77,29 +78,29 @@ def clean(
     return report
 
 
-def _told(tell: Tell, share: float, message: str) -> None:
+def _report_share(tell: Tell, share: float, message: str) -> None:
     tell(message, share)
 
 
 def _cleaned(
     use: Use, local: Path | None, rules: _Rules, tally: FilterCounts, tell: Callable[[str], None], interval: float
 ) -> Iterator[Example]:
-    """The examples of one source that are kept."""
-    kept, told = 0, time.monotonic()
+    """Yield the examples of one source that are kept."""
+    kept, last_report = 0, time.monotonic()
     tell(f"cleaning {use.name}")
-    for each in readings(use.what, local):
+    for reading in readings(use.definition, local):
         tally.read += 1
-        if time.monotonic() - told > interval:
-            told = time.monotonic()
+        if time.monotonic() - last_report > interval:
+            last_report = time.monotonic()
             tell(f"cleaning {use.name}: {tally.read:,} read, {kept:,} kept")
-        if each.messages is None:
-            tally.drop(str(each.reason), each.sample)
+        if reading.messages is None:
+            tally.drop(str(reading.reason), reading.sample)
             continue
-        messages = each.messages if use.opening is None else _opened(each.messages, use.opening)
+        messages = reading.messages if use.opening is None else _opened(reading.messages, use.opening)
         if messages is None:
-            tally.drop("opening", each.messages[0].content)
+            tally.drop("opening", reading.messages[0].content)
             continue
-        example = rules.cleaned(Example(use.name, each.number, messages, each.ended, repeat=use.repeat), tally)
+        example = rules.cleaned(Example(use.name, reading.number, messages, reading.ended, repeat=use.repeat), tally)
         if example is not None:
             yield example
             kept += 1
@@ -108,18 +109,21 @@ def _cleaned(
 
 
 def _opened(messages: tuple[Message, ...], opening: Opening) -> tuple[Message, ...] | None:
-    """A plain text as its beginning and what follows; None where nothing follows. Conversations stay."""
+    """Split a plain text into its beginning and the rest; None if there is no rest. Conversations stay unchanged."""
     if len(messages) > 1 or messages[0].role == "user":
         return messages
-    text, at = messages[0].content, opening.characters
-    if len(text) <= at:
+    text, limit = messages[0].content, opening.characters
+    if len(text) <= limit:
         return None
-    ends = [text.rfind(end, at // 2, at) + 1 for end in (". ", "! ", "? ", "\n")]
-    cut = max(ends) or text.rfind(" ", 0, at) + 1 or at
-    begun, follows = text[:cut].rstrip(), text[cut:].strip("\n" if text[cut - 1] == "\n" else None).rstrip()
-    if not follows:
+    ends = [text.rfind(end, limit // 2, limit) + 1 for end in (". ", "! ", "? ", "\n")]
+    end_of_beginning = max(ends) or text.rfind(" ", 0, limit) + 1 or limit
+    beginning, rest = (
+        text[:end_of_beginning].rstrip(),
+        text[end_of_beginning:].strip("\n" if text[end_of_beginning - 1] == "\n" else None).rstrip(),
+    )
+    if not rest:
         return None
-    return Message("user", f"{opening.ask}\n\n{begun}"), Message("assistant", follows)
+    return Message("user", f"{opening.ask}\n\n{beginning}"), Message("assistant", rest)
 
 
 def _order(seed: int, example: Example) -> bytes:
@@ -129,37 +133,39 @@ def _order(seed: int, example: Example) -> bytes:
 
 def _report(mix: Mix, tallies: dict[str, FilterCounts], kept: list[Example], rules: _Rules) -> CleaningReport:
     def count(name: str, only_held_out: bool) -> int:
-        return sum(each.source == name and (each.held_out or not only_held_out) for each in kept)
+        return sum(example.source == name and (example.held_out or not only_held_out) for example in kept)
 
-    found = tuple(
-        tallies[use.name].report(use.name, use.what.licence, count(use.name, False), count(use.name, True), use.repeat)
+    sources = tuple(
+        tallies[use.name].report(
+            use.name, use.definition.licence, count(use.name, False), count(use.name, True), use.repeat
+        )
         for use in mix.sources
     )
     unguarded = rules.contamination.unguarded if rules.contamination is not None else {}
-    return CleaningReport(mix.name, found, unguarded, rules.near.missed if rules.near is not None else None)
+    return CleaningReport(mix.name, sources, unguarded, rules.near.missed if rules.near is not None else None)
 
 
 def _why(tallies: dict[str, FilterCounts]) -> str:
-    read = sum(each.read for each in tallies.values())
-    dropped = [f"{n:,} dropped by {rule}" for each in tallies.values() for rule, n in each.dropped.most_common()]
+    read = sum(counts.read for counts in tallies.values())
+    dropped = [f"{n:,} dropped by {rule}" for counts in tallies.values() for rule, n in counts.dropped.most_common()]
     return f"{read:,} examples were read, {', '.join(dropped) or 'none dropped'}"
 
 
 def _contamination(rules: Cleaning, local: Path | None, tell: Tell) -> ContaminationIndex | None:
     if rules.decontaminate is None:
         return None
-    held = ContaminationIndex(rules.decontaminate.words)
+    index = ContaminationIndex(rules.decontaminate.words)
     for name in rules.decontaminate.against:
-        tell(f"reading {name}, to keep it out", None)
-        for each in readings(source(name), local):
-            if each.messages is not None:
-                example = Example(name, each.number, each.messages)
-                held.add(name, example.prompt or example.response, example.response if example.prompt else "")
-    return held
+        tell(f"reading {name}, which must be kept out", None)
+        for example_read in readings(source(name), local):
+            if example_read.messages is not None:
+                example = Example(name, example_read.number, example_read.messages)
+                index.add(name, example.prompt or example.response, example.response if example.prompt else "")
+    return index
 
 
 class _Rules:
-    """The rules of a mix in their order, with what has been seen so far."""
+    """The rules of a mix in their order, with the examples seen so far."""
 
     def __init__(self, rules: Cleaning, contamination: ContaminationIndex | None) -> None:
         self.contamination = contamination
@@ -168,7 +174,7 @@ class _Rules:
         self._seen = Duplicates()
 
     def cleaned(self, example: Example, tally: FilterCounts) -> Example | None:
-        """The example, mended where that was due; None where a rule drops it."""
+        """Return the example, corrected if needed; None if a rule drops it."""
         rules = self._rules
         if rules.line_breaks == "real":
             before, example = example, _mapped(example, real_line_breaks)
@@ -184,7 +190,7 @@ class _Rules:
         return example
 
     def _reason(self, example: Example, tally: FilterCounts) -> tuple[str, str] | None:
-        """The first rule that drops an example, and a sample of what it saw."""
+        """Return the first rule that drops an example, and a sample of what it found."""
         rules, whole = self._rules, _whole(example)
         if rules.code_languages is not None:
             blocks = [label for message in example.messages for label in languages(message.content)]
@@ -197,11 +203,11 @@ class _Rules:
             return "response_characters", whole
         if example.response and len(example.response) < rules.least_characters:
             return "least_characters", whole
-        if self.contamination is not None and (shared := self.contamination.found(whole)) is not None:
+        if self.contamination is not None and (shared := self.contamination.find(whole)) is not None:
             return "decontaminate", shared
-        if rules.exact_duplicates and self._seen.again(whole):
+        if rules.exact_duplicates and self._seen.seen_before(whole):
             return "exact_duplicates", whole
-        if self.near is not None and self.near.again(whole):
+        if self.near is not None and self.near.seen_before(whole):
             return "near_duplicates", whole
         return None
 

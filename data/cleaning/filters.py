@@ -1,4 +1,4 @@
-r"""The rules of cleaning that look at one text alone: line breaks and code languages. The others: seen.py."""
+"""Cleaning rules that look at one text alone: line breaks and code languages. dedup.py has the others."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ _ALIASES = {
     **dict.fromkeys(("c++", "cc", "hpp"), "cpp"),
 }
 
-# A short string in quotes on one line; an apostrophe within a word opens none. Three quotes open no such string.
+# A short string in quotes on one line. An apostrophe within a word opens none, nor do three quotes.
 _QUOTED = re.compile(
     r'''"""|\'\'\'|(?<![\w\\])'(?:[^'\\\n]|\\.)*'(?!\w)|(?<!\\)"(?:[^"\\\n]|\\.)*"|(?<!`)`[^`\n]*`(?!`)'''
 )
-# Commands of TeX that begin with \n; where a text holds other TeX, every \n before a small letter is taken for one.
+# TeX commands that begin with \n. In a text with other TeX, every \n before a lower-case letter counts as one.
 _COMMANDS = r"abla|ewcommand|ewline|ewpage|eq|otin|oindent|onumber|earrow|warrow"
 _LITERAL = re.compile(rf"(?<!\\)(?:\\r)?\\n(?!(?:{_COMMANDS})(?![A-Za-z]))")
 _IN_TEX = re.compile(r"(?<!\\)(?:\\r)?\\n(?![a-z])")
 _TEX = re.compile(r"\$|\\[(\[]|\\(?:frac|d?frac|text|times|theta|sqrt|boxed|alpha|pi|cdot|left|begin|leq?|geq?)\b")
-_ALONE = re.compile(r"(?:^|(?<=\s))\\n(?=[\s,.;:)]|$)")  # as a word of its own: spoken of, not meant
+_ALONE = re.compile(r"(?:^|(?<=\s))\\n(?=[\s,.;:)]|$)")  # a word of its own: mentioned, not meant
 
 
 def real_line_breaks(text: str) -> str:
-    r"""Turn literal ``\n`` into line breaks, in a text whose line breaks were written so.
+    r"""Turn literal line breaks, ``\n``, into line breaks, in a text that was written with them.
 
-    A text is taken for one if outside quotes it holds literal ones that do not stand as words of their own, and at
-    least ten times as many of them as real line breaks. Then every one outside quotes is turned; one inside quotes is
-    what a program prints. Commands of TeX (``\nabla``, ``\neq``) and doubled backslashes are no literal line breaks.
-    The rule is applied until it changes nothing, so that it does nothing to its own result.
+    A text counts as one if, outside quotes, it holds literal ones that are not words of their own, and at least ten
+    times as many of them as real line breaks. Then all of them outside quotes are replaced; inside quotes they are what
+    a program prints. TeX commands (``\nabla``, ``\neq``) and doubled backslashes are not literal line breaks. The rule
+    is repeated until it changes nothing, so it is idempotent.
     """
     while True:
         literal = _IN_TEX if _TEX.search(text) else _LITERAL
-        turned, count, at = [], 0, 0
+        parts, count, position = [], 0, 0
         for quoted in _QUOTED.finditer(text):
             if quoted[0] not in ('"""', "'''"):
-                turned.append((text[at : quoted.start()], quoted[0]))
-                at = quoted.end()
-        turned.append((text[at:], ""))
-        count = sum(len(literal.findall(outside)) - len(_ALONE.findall(outside)) for outside, _ in turned)
+                parts.append((text[position : quoted.start()], quoted[0]))
+                position = quoted.end()
+        parts.append((text[position:], ""))
+        count = sum(len(literal.findall(outside)) - len(_ALONE.findall(outside)) for outside, _ in parts)
         if count < 1 or text.count("\n") * 10 > count:
             return text
-        text = "".join(literal.sub("\n", outside) + quoted for outside, quoted in turned)
+        text = "".join(literal.sub("\n", outside) + quoted for outside, quoted in parts)
 
 
 def literal_line_breaks(text: str) -> str:
-    r"""The other way round, for an ablation: every line break becomes a literal ``\n``."""
+    r"""Turn every line break into a literal ``\n``, for an ablation."""
     return text.replace("\n", "\\n")
 
 
 def languages(text: str) -> list[str]:
-    """The labels of fenced blocks, in order, as the usual names of languages; "" for a block without one."""
-    found: list[str] = []
+    """Return the languages of fenced blocks, in order, under their usual names; "" for a block without a label."""
+    labels: list[str] = []
     opened: str | None = None
     for fence, label in _FENCE.findall(text):
         if opened is None:
             opened = fence
-            found.append(_ALIASES.get(label.lower(), label.lower()))
-        elif not label and fence.startswith(opened):  # it closes
+            labels.append(_ALIASES.get(label.lower(), label.lower()))
+        elif not label and fence.startswith(opened):  # a closing fence
             opened = None
-    return found
+    return labels

@@ -1,4 +1,4 @@
-"""What cleaning did: examples in, out, and dropped or mended by each rule, source by source, with a few of them."""
+"""The report on cleaning: examples in and out, dropped or corrected by each rule, per source, with samples."""
 
 from __future__ import annotations
 
@@ -8,60 +8,60 @@ from dataclasses import asdict, dataclass, field
 from model.atomic_files import as_json
 
 REPORT = "report.json"
-LIMIT = "limit"  # as a rule: what a limit on the whole mix left out
+LIMIT = "limit"  # named as a rule: what a limit on the whole mix left out
 SAMPLES, SAMPLE_CHARACTERS = 3, 160
 
 
 @dataclass(frozen=True)
 class SourceReport:
-    """What became of one source. read = kept + the sum of dropped."""
+    """The result for one source; read = kept + the sum of dropped."""
 
     source: str
     licence: str
     read: int
-    """Records, or pieces of long texts."""
+    """Number of records, or of pieces of long texts."""
     kept: int
-    """Examples in the result, those held out included."""
+    """Number of examples in the result, including those held out."""
     held_out: int
     repeat: int
     dropped: dict[str, int]
-    """By rule; an example counts for the first rule that drops it."""
+    """Counts by rule; an example counts for the first rule that drops it."""
     mended: dict[str, int]
     """Examples that a rule changed, whether or not they were kept."""
     samples: dict[str, tuple[str, ...]]
-    """By rule, the beginnings of the first few that it dropped or changed."""
+    """By rule, the beginnings of the first few examples that it dropped or changed."""
     unlabelled_code: int
-    """Fenced blocks without a language, where languages were looked at."""
+    """Fenced blocks without a language, if languages were checked."""
 
 
 @dataclass(frozen=True)
 class CleaningReport:
-    """What became of a mix."""
+    """The result for a mix."""
 
     mix: str
     sources: tuple[SourceReport, ...]
     unguarded: dict[str, int]
     """By evaluation set: questions that are too short to be kept out."""
     missed_near_duplicates: float | None
-    """The chance that a pair just at the threshold was overlooked."""
+    """Probability that a pair just at the threshold was overlooked."""
 
     @property
     def read(self) -> int:
-        """Records."""
-        return sum(each.read for each in self.sources)
+        """Number of records read."""
+        return sum(source.read for source in self.sources)
 
     @property
     def kept(self) -> int:
-        """Examples."""
-        return sum(each.kept for each in self.sources)
+        """Number of kept examples."""
+        return sum(source.kept for source in self.sources)
 
     @property
     def held_out(self) -> int:
-        """Of the examples that were kept."""
-        return sum(each.held_out for each in self.sources)
+        """Number of kept examples that are held out."""
+        return sum(source.held_out for source in self.sources)
 
     def to_json(self) -> bytes:
-        """The content of report.json."""
+        """Return the content of report.json."""
         totals = {"read": self.read, "kept": self.kept, "held_out": self.held_out}
         return as_json({"mix": self.mix, **totals, **asdict(self)})
 
@@ -92,7 +92,7 @@ class FilterCounts:
             held.append(sample[:SAMPLE_CHARACTERS])
 
     def report(self, source: str, licence: str, kept: int, held_out: int, repeat: int) -> SourceReport:
-        """As it is told at the end."""
+        """Return the report on the source after it was read."""
         left_out = self.read - self.dropped.total() - kept
         return SourceReport(
             source=source,

@@ -1,4 +1,4 @@
-"""What scoring a corpus takes: documents and batches that fit the memory, and room on the disk."""
+"""The resources for scoring a corpus: documents and batches that fit the memory, and room on the disk."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from model.scoring.token_scores import chunk_positions
 from model.text.document import Document, TextInput
 from model.text.encoding import encode
 
-MOST_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}  # more is no faster
-BYTES_A_TOKEN = 24  # on disk, texts included, rounded up; for the check that there is room
+MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}  # larger batches are not faster
+BYTES_A_TOKEN = 24  # on disk, texts included, rounded up, to check that there is room
 
 
 def resolve(
-    loaded: LoadedModel, options: CorpusOptions, there: dict[str, Any] | None
+    loaded: LoadedModel, options: CorpusOptions, manifest: dict[str, Any] | None
 ) -> tuple[CorpusOptions, tuple[str, ...]]:
-    """Fill in what was left to the model and the memory, as it was when the store was begun; and the store's notes.
+    """Fill in options that depend on the model and the memory, or take them from a begun store; and return its notes.
 
     Args:
         loaded: the model.
-        options: what the user chose.
-        there: manifest of a store that was begun.
+        options: the user's options.
+        manifest: manifest of a begun store.
 
     Raises:
         TooLarge: documents of the chosen length do not fit the memory.
     """
-    asked = options.template_date or (there or {}).get("parameters", {}).get("template_date")
-    document = replace(Document.plain("a"), arguments=options.template or (), date=asked)
+    date = options.template_date or (manifest or {}).get("parameters", {}).get("template_date")
+    document = replace(Document.plain("a"), arguments=options.template or (), date=date)
     probe = encode(TextInput(document, options.chat, options.force_bos), loaded.tokenizer)
     notes = remarks(loaded, probe, options.chat)
     device, chunk = loaded.model.device, chunk_positions(loaded.facts.vocab_size)
     context = context_length(loaded.model)
     room = None if context is None else context + 1 - len(probe.prefix)  # the last token is never read
     fits = tokens_that_fit(loaded, device, chunk=chunk)
-    if options.max_tokens is None and there is not None:
-        longest = int(there["parameters"]["max_tokens"])
+    if options.max_tokens is None and manifest is not None:
+        longest = int(manifest["parameters"]["max_tokens"])
     else:
         longest = min(options.max_tokens or room or 1 << 20, room or 1 << 62)
         while options.max_tokens is None and longest > max(fits, 1):
             longest //= 2
     if longest > fits:
         raise TooLarge(
-            f"documents of {longest:,} tokens do not fit the free memory, {fits:,} do; give a lower"
+            f"documents of {longest:,} tokens do not fit the free memory, which holds {fits:,}; give a lower"
             " --max-tokens-per-document, a smaller dtype or model"
         )
 
@@ -62,14 +62,14 @@ def resolve(
 
     batch = options.batch_tokens
     if batch is None:
-        batch = int(there["batch_tokens"]) if there else MOST_BATCH_TOKENS[device.type]
+        batch = int(manifest["batch_tokens"]) if manifest else MAX_BATCH_TOKENS[device.type]
         while batch > 256 and not batch_fits(batch):
             batch //= 2
-    return replace(options, max_tokens=longest, batch_tokens=batch, template_date=probe.date or asked), notes
+    return replace(options, max_tokens=longest, batch_tokens=batch, template_date=probe.date or date), notes
 
 
 def expected_bytes(corpus: Corpus, options: CorpusOptions) -> int:
-    """What the store will take on disk, about: a token is some 4 characters, and packed files hold about 3 times."""
+    """Return the approximate size of the store on disk: 4 characters per token, 3-fold compression."""
     if options.limit_tokens is not None:
         return options.limit_tokens * BYTES_A_TOKEN
     size, name = corpus.file_size, corpus.facts.name.lower()
@@ -83,10 +83,10 @@ def expected_bytes(corpus: Corpus, options: CorpusOptions) -> int:
 
 
 def check_disk(path: Path, size: int) -> None:
-    """Raise TooLarge unless the disk of `path` has so many bytes free."""
+    """Raise TooLarge unless the disk of `path` has this many bytes free."""
     free = shutil.disk_usage(path).free
     if free < size:
         raise TooLarge(
-            f"the store needs about {size / 1e9:.2f} GB of disk in {path}, and {free / 1e9:.2f} GB are free; free some,"
-            " or give --limit-tokens; complete shards stay"
+            f"the store needs about {size / 1e9:.2f} GB of disk in {path}, only {free / 1e9:.2f} GB are free; free"
+            " some, or give --limit-tokens; complete shards are kept"
         )

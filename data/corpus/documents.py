@@ -1,6 +1,6 @@
 """A corpus as a stream of documents: a text, JSON-lines or Parquet file, or a data set of the hub.
 
-Documents come in a fixed order and carry their number in it, so that a reader can start again anywhere. Knows nothing
+Documents come in a fixed order and carry their index in it, so a reader can resume anywhere. This module knows nothing
 about tokens, models or stores.
 """
 
@@ -25,9 +25,9 @@ from model.errors import TextError
 from model.text.conversation import read_conversation
 from model.text.document import Document
 
-__all__ = ["LONGEST_DOCUMENT", "SUFFIXES", "Corpus", "CorpusEntry", "CorpusSpec", "Cut", "DataFacts", "open_corpus"]
+__all__ = ["MAX_CHARACTERS", "SUFFIXES", "Corpus", "CorpusEntry", "CorpusSpec", "Cut", "DataFacts", "open_corpus"]
 
-LONGEST_DOCUMENT = 20_000_000  # characters
+MAX_CHARACTERS = 20_000_000  # of one document
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class CorpusEntry:
     """One document of a corpus."""
 
     index: int
-    """Its number, from 0, in the corpus."""
+    """Its index in the corpus, from 0."""
     document: Document | None
-    """None where it is no valid text."""
+    """None if it is not a valid text."""
     problem: str | None
-    """Why it is none."""
+    """Why it is not valid."""
     share: float | None
-    """How much of the corpus has been read, 0 to 1, about; None where that is unknown."""
+    """Share of the corpus read so far, 0 to 1, approximate; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Corpus:
     facts: DataFacts
 
     def entries(self, start: int = 0) -> Iterator[CorpusEntry]:
-        """Stream the documents from number `start` on.
+        """Stream the documents from index `start` on.
 
         Raises:
             TextError: the file or data set cannot be read, is damaged, or has no such column.
@@ -68,7 +68,7 @@ class Corpus:
                 yield CorpusEntry(index, None, str(error), share)
 
     def unchanged(self) -> bool:
-        """Whether the file is still the one that was opened; a hub commit never changes."""
+        """True if the file has not changed since it was opened; a hub commit never changes."""
         return self.facts.kind == "hub" or file_facts(Path(self.spec.data)) == self.facts
 
     @property
@@ -78,7 +78,7 @@ class Corpus:
 
 
 def open_corpus(spec: CorpusSpec) -> Corpus:
-    """Find a corpus, and read its first document to see that it is one.
+    """Find a corpus, and read its first document to check that it is one.
 
     Raises:
         TextError: there is no such file or data set, its kind is unknown, or it holds no document.
@@ -88,7 +88,7 @@ def open_corpus(spec: CorpusSpec) -> Corpus:
         raise TextError(f"{spec.data} is a folder; give one file ({', '.join(SUFFIXES)}) or a hub id")
     if path.exists():
         if not path.name.lower().endswith(SUFFIXES):
-            raise TextError(f"{spec.data} is of no kind that is read; give one of {', '.join(SUFFIXES)}")
+            raise TextError(f"{spec.data} is of an unsupported kind; give one of {', '.join(SUFFIXES)}")
         facts = file_facts(path)
     else:
         facts = hub_facts(spec)
@@ -99,7 +99,7 @@ def open_corpus(spec: CorpusSpec) -> Corpus:
 
 
 def _document(value: object) -> Document:
-    """A text or a conversation as a document; nothing at all is the empty text."""
+    """Return a text or a conversation as a document; None is the empty text."""
     if value is None or isinstance(value, str):
         return Document.plain(value or "")
     if not isinstance(value, list | Mapping):

@@ -1,4 +1,4 @@
-"""How far the scoring of a corpus is, how fast, and how long it will take."""
+"""Progress of scoring a corpus: how far it is, how fast, and how long it will take."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from model.progress import Tell
 
 
 class ScoringProgress:
-    """Tells how far a run is, how fast, and how long it will take."""
+    """Reports how far a run is, how fast, and how long it will take."""
 
-    expected: float | None = None  # tokens in all
+    expected: float | None = None  # number of all tokens
 
     def __init__(self, tell: Tell, interval: float, what: str, done: int) -> None:
         self.what, self.done, self.before = what, done, done
@@ -19,13 +19,13 @@ class ScoringProgress:
         self._start = self._told = time.monotonic()
 
     def expect(self, last: TokenWindow, tokens: int, limit: int | None) -> None:
-        """Estimate the tokens in all, from what has been read up to the last row of a shard of so many tokens."""
-        rest = last.document_tokens - last.at - last.n - last.left_out  # windows of the same document
+        """Estimate the number of all tokens from what was read up to the last row of a shard with `tokens` tokens."""
+        rest = last.document_tokens - last.at - last.n - last.left_out  # in other windows of the same document
         total = (self.done + tokens + rest) / last.share if last.share else None
         self.expected = min((bound for bound in (total, limit) if bound is not None), default=None)
 
     def add(self, tokens: int) -> None:
-        """Count a batch, and tell if it is time."""
+        """Count a batch, and report if it is time."""
         self.done += tokens
         now = time.monotonic()
         if now - self._told < self._interval:

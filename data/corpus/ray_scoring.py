@@ -1,8 +1,8 @@
-"""Score a corpus into a store on a Ray cluster: the same shards by the same code, each by one of many actors.
+"""Score a corpus into a store on a Ray cluster: the same shards by the same code, distributed over many actors.
 
-The driver reads and tokenises the corpus once, to find where the shards begin. Each actor holds the model, reads the
-corpus for itself, and writes the shards that it is given, each with its mark. Corpus and store lie on a disk that all
-machines share. The store is byte for byte the one-process one, where each actor has as many threads as that process.
+The driver reads and tokenises the corpus once to find where the shards begin. Each actor holds the model, reads the
+corpus itself, and writes the shards that it is given, each with its mark. Corpus and store lie on a disk that all
+machines share. The store equals that of one process byte for byte if each actor has as many threads as that process.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from data.corpus.documents import Corpus, CorpusEntry
 from data.corpus.options import CorpusOptions
 from data.corpus.progress import ScoringProgress
-from data.corpus.scoring import begin_store, finish_store, score_shard, scoring_what, stopped_by_numbers
-from data.corpus.shards import Shard, gather, planned, stream_pieces
+from data.corpus.scoring import begin_store, finish_store, score_shard, scoring_title, stopped_by_numbers
+from data.corpus.shards import Shard, planned, stream_windows, take_shard
 from data.corpus.store import CorpusStore, Mark, read_mark
 from data.corpus.store_writer import writing
 from model import errors
@@ -39,9 +39,9 @@ class RayOptions:
     """How a cluster is used."""
 
     actors: int | None = None
-    """Models at once; None: one for each GPU, or for as many processors as one has threads."""
+    """Number of models; None: one per GPU, or as many as fit the CPUs with the threads of one."""
     threads: int | None = None
-    """Of an actor on processors; None: as many as this process has."""
+    """Threads of an actor on CPUs; None: as many as this process has."""
 
 
 def score_corpus_with_ray(
@@ -53,37 +53,37 @@ def score_corpus_with_ray(
     interval: float = 1.0,
     cluster: RayOptions | None = None,
 ) -> CorpusStore:
-    """Score a corpus into the store at `path` with Ray, or go on where a run was stopped; see `score_corpus`.
+    """Score a corpus into the store at `path` with Ray, or resume a run that was stopped; see `score_corpus`.
 
-    Ray's cluster is the one that RAY_ADDRESS names, or that this process is in; else one of this machine alone.
+    The cluster is the one that RAY_ADDRESS names or that this process is in; otherwise this machine alone.
 
     Raises:
         MicroStepError: Ray is not installed, or an actor died.
-        ExportError: the folder cannot be used, holds a store of something else, or another process writes in it.
+        ExportError: the folder cannot be used, holds a store of something else, or another process writes to it.
         TextError: the corpus is damaged, changed, or holds no token.
-        TooLarge: memory or disk do not suffice.
+        TooLarge: there is not enough memory or disk.
     """
     if find_spec("ray") is None:
-        raise MicroStepError(f"--ray needs Ray: {RAY}; without --ray one process scores")
+        raise MicroStepError(f"--ray needs Ray: {RAY}; without --ray, one process does the scoring")
     with writing(path):
         loaded, options = begin_store(load_model, corpus, path, options)
         items = []
         done = total = 0
         for shard in planned(loaded, corpus, options, path):
             total += shard.tokens
-            tell(f"{scoring_what(corpus)}: finding the shards, {total:,} tokens", None)
+            tell(f"{scoring_title(corpus)}: finding the shards, {total:,} tokens", None)
             if isinstance(shard, Mark):
                 done += shard.tokens
             elif shard.last and not total:
                 score_shard(
-                    loaded, shard, options, path, ScoringProgress(tell, interval, scoring_what(corpus), 0)
+                    loaded, shard, options, path, ScoringProgress(tell, interval, scoring_title(corpus), 0)
                 )  # raises
             else:
                 items.append(_item(shard))
         if items:
-            meter = ScoringProgress(tell, interval, scoring_what(corpus), done)
+            meter = ScoringProgress(tell, interval, scoring_title(corpus), done)
             meter.expected = total
-            job = _Job(_anywhere(loaded.spec), _absolute(corpus), options, path.resolve())
+            job = _Job(_with_absolute_paths(loaded.spec), _absolute(corpus), options, path.resolve())
             try:
                 _run(job, items, cluster or RayOptions(), loaded.model.device.type == "cuda", meter)
             except NumericalError as error:
@@ -92,7 +92,7 @@ def score_corpus_with_ray(
         for number in count():
             mark = read_mark(path, number)
             if mark is None:
-                raise MicroStepError(f"shard {number} of {path} is missing; start the same command again")
+                raise MicroStepError(f"shard {number} of {path} is missing; run the same command again")
             marks.append(mark)
             if mark.last:
                 return finish_store(corpus, path, marks)
@@ -101,7 +101,7 @@ def score_corpus_with_ray(
 
 @dataclass(frozen=True)
 class _Job:
-    """What every actor needs to know."""
+    """The values that every actor needs."""
 
     spec: ModelSpec
     corpus: Corpus
@@ -118,11 +118,11 @@ class _Scorer:
         if threads is not None:
             torch.set_num_threads(threads)
         self._job, self._loaded = job, load(job.spec)
-        self._corpus = cast(Corpus, _Onward(job.corpus))
-        self._meter = ScoringProgress(lambda message, fraction: None, 1.0, scoring_what(job.corpus), 0)
+        self._corpus = cast(Corpus, _ForwardReader(job.corpus))
+        self._meter = ScoringProgress(lambda message, fraction: None, 1.0, scoring_title(job.corpus), 0)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Score the shards of a batch; gives their tokens, and the project's own error where one ended it."""
+        """Score the shards of a batch; return their tokens, or the project's own error that ended it."""
         try:
             for values in zip(*(batch[name].tolist() for name in _NUMBERS), strict=True):
                 self._score(*values)
@@ -134,17 +134,17 @@ class _Scorer:
     def _score(self, number: int, document: int, window: int, left: int, tokens: int) -> None:
         limit = None if left < 0 else left
         options = self._job.options
-        stream = stream_pieces(self._loaded, self._corpus, options, (document, window))
-        pieces, ahead = gather(stream, next(stream, None), options.shard_tokens, limit)
+        stream = stream_windows(self._loaded, self._corpus, options, (document, window))
+        pieces, ahead = take_shard(stream, next(stream, None), options.shard_tokens, limit)
         shard = Shard(number, pieces, ahead, limit)
         if shard.tokens != tokens:
             name = self._job.corpus.spec.data
-            raise TextError(f"{name} is not the same for all of Ray's actors; put it where all machines read it")
+            raise TextError(f"{name} is not the same for all of Ray's actors; put it on a disk that all machines share")
         score_shard(self._loaded, shard, options, self._job.path, self._meter)
 
 
-class _Onward:
-    """The documents of a corpus for a reader that asks for ever later ones, which are then read only once."""
+class _ForwardReader:
+    """The documents of a corpus for a reader that only moves forward, so that each is read once."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
@@ -152,7 +152,6 @@ class _Onward:
         self._held: CorpusEntry | None = None
 
     def entries(self, start: int = 0) -> Iterator[CorpusEntry]:
-        """As `Corpus.entries`."""
         if self._held is None or start < self._held.index:
             self._entries = self._corpus.entries(start)
         elif start == self._held.index:
@@ -170,47 +169,47 @@ def _item(shard: Shard) -> dict[str, int]:
 
 
 def _run(job: _Job, items: list[dict[str, int]], cluster: RayOptions, gpu: bool, meter: ScoringProgress) -> None:
-    """Let actors score shards, and count them as they come."""
+    """Let actors score shards, and count them as they finish."""
     import ray
     import ray.data
     import torch
 
-    began = not ray.is_initialized()
-    if began:
+    started = not ray.is_initialized()
+    if started:
         environment = {"env_vars": {"PYTHONPATH": str(IMPORTED_FROM)}}
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", runtime_env=environment)
     try:
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its remarks are not for our users
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its messages are not for our users
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         threads = None if gpu else cluster.threads or torch.get_num_threads()
-        there = ray.cluster_resources()
-        most = int(there.get("GPU", 0)) if gpu else int(there.get("CPU", 1)) // (threads or 1)
+        resources = ray.cluster_resources()
+        capacity = int(resources.get("GPU", 0)) if gpu else int(resources.get("CPU", 1)) // (threads or 1)
         scored = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _Scorer,
             fn_constructor_args=(job, threads),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(len(items), cluster.actors or max(1, most))),
+            compute=ray.data.ActorPoolStrategy(size=min(len(items), cluster.actors or max(1, capacity))),
             num_gpus=1 if gpu else None,
-            num_cpus=None if gpu else min(threads or 1, int(there.get("CPU", 1))),
+            num_cpus=None if gpu else min(threads or 1, int(resources.get("CPU", 1))),
         )
         for batch in scored.iter_batches(batch_size=None, batch_format="numpy"):
-            for tokens, error, told in zip(batch["tokens"], batch["error"], batch["told"], strict=True):
+            for tokens, error, message in zip(batch["tokens"], batch["error"], batch["told"], strict=True):
                 if error:
-                    raise getattr(errors, str(error), MicroStepError)(str(told))
+                    raise getattr(errors, str(error), MicroStepError)(str(message))
                 meter.add(int(tokens))
     except ray.exceptions.RayError as error:
         why = (str(getattr(error, "cause", None) or error).strip().splitlines() or [type(error).__name__])[-1]
         raise MicroStepError(
-            f"Ray stopped ({why}); the complete shards stay: start the same command again to go on"
+            f"Ray stopped ({why}); the complete shards are kept; run the same command again to resume"
         ) from error
     finally:
-        if began:
+        if started:
             ray.shutdown()
 
 
-def _anywhere(spec: ModelSpec) -> ModelSpec:
-    """The same for a process in another folder."""
+def _with_absolute_paths(spec: ModelSpec) -> ModelSpec:
+    """Return the spec with absolute paths, for a process in another folder."""
 
     def place(name: str) -> str:
         path = Path(name).expanduser()

@@ -1,8 +1,9 @@
-"""Scored tokens as arrays, a document or a window of one a row, and as Parquet files of such rows.
+"""Scored tokens as arrays, one row per document or window, and as Parquet files of such rows.
 
-One row a document, since a document is what segments, intervals and batches are of: its offsets come with the lists,
-where a row a token needs them rebuilt and loses empty documents. Measured on a million tokens it is no larger (16.8
-bytes a token with split float bytes, delta-coded positions and zstd; 25 plain) and reads in .08 s.
+There is one row per document, since segments, intervals and batches belong to documents. The lists bring their offsets
+along; one row per token would need them rebuilt, and would lose empty documents. Measured on a million tokens the
+format is no larger (16.8 bytes per token with split float bytes, delta-coded positions and zstd; 25 plain) and reads in
+0.08 s.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from model.short_repr import ShortRepr
 from model.text.document import PLAIN, TEMPLATE
 
-ROLE_NAMES = (PLAIN, "system", "user", "assistant", TEMPLATE, "tool")  # `role` holds places in it: only ever add
+ROLE_NAMES = (PLAIN, "system", "user", "assistant", TEMPLATE, "tool")  # `role` holds indices into it: only ever append
 _FLOATS, _POSITIONS = ("entropy", "confidence", "margin", "surprisal"), ("start", "end")
 _TOKEN = {"ids": "i4", **dict.fromkeys(_FLOATS, "f4"), "rank": "i4", "start": "i4", "end": "i4", "role": "u1"}
 _ROW = {"document": "i4", "piece": "i4", "document_tokens": "i4", "text_start": "i4"}
@@ -26,11 +27,11 @@ _ROW = {"document": "i4", "piece": "i4", "document_tokens": "i4", "text_start": 
 
 @dataclass(frozen=True, repr=False)
 class ScoredRow(ShortRepr):
-    """N scored tokens of one document, or of one window of it. A missing score is NaN, its rank 0."""
+    """N scored tokens of one document or window. A missing score is NaN, its rank 0."""
 
-    document: int  # number of the document in the corpus
-    piece: int  # number of the window in the document; 0 where documents are not cut into windows
-    document_tokens: int  # tokens of the whole document; more than N where it was cut
+    document: int  # index of the document in the corpus
+    piece: int  # index of the window in the document; 0 if documents are not divided into windows
+    document_tokens: int  # tokens of the whole document; more than N if it is divided
     text_start: int  # character of the document at which `text` starts
     text: str  # the characters that these tokens cover
     ids: NDArray[np.int32]  # [N]
@@ -41,7 +42,7 @@ class ScoredRow(ShortRepr):
     rank: NDArray[np.int32]  # [N]
     start: NDArray[np.int32]  # [N] characters [start, end) of the document's own text; -1 in the chat template
     end: NDArray[np.int32]  # [N]
-    role: NDArray[np.uint8]  # [N] places in ROLE_NAMES
+    role: NDArray[np.uint8]  # [N] indices into ROLE_NAMES
 
     @property
     def display(self) -> list[str]:
@@ -81,14 +82,14 @@ class ScoredRows(ShortRepr):
         return len(self.offsets) - 1
 
     def row(self, i: int) -> ScoredRow:
-        """Row i; its arrays share memory with these."""
+        """Return row i; its arrays share memory with these."""
         piece = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
         head: dict[str, Any] = {name: int(getattr(self, name)[i]) for name in _ROW}
         return ScoredRow(**head, text=self.text[i], **{name: getattr(self, name)[piece] for name in _TOKEN})
 
     @classmethod
     def join(cls, parts: list[ScoredRows]) -> ScoredRows:
-        """The rows of all parts, in order."""
+        """Return the rows of all parts, in order."""
         names, lengths = (*_ROW, *_TOKEN), [np.diff(part.offsets) for part in parts]
         return cls(
             text=tuple(text for part in parts for text in part.text),
@@ -98,7 +99,7 @@ class ScoredRows(ShortRepr):
 
 
 def to_parquet(rows: ScoredRows) -> bytes:
-    """Rows as one Parquet file."""
+    """Pack rows into one Parquet file."""
     offsets = pa.array(rows.offsets.astype(np.int32))
     table = {name: pa.array(getattr(rows, name)) for name in _ROW} | {"text": pa.array(rows.text, pa.string())}
     table |= {name: pa.ListArray.from_arrays(offsets, pa.array(getattr(rows, name))) for name in _TOKEN}
@@ -112,7 +113,7 @@ def to_parquet(rows: ScoredRows) -> bytes:
 
 
 def from_parquet(content: bytes) -> ScoredRows:
-    """The rows that `to_parquet` packed."""
+    """Return the rows that `to_parquet` packed."""
     (table,) = pq.read_table(pa.BufferReader(content)).combine_chunks().to_batches()
     return ScoredRows(
         text=tuple(table.column("text").to_pylist()),

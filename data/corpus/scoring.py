@@ -1,8 +1,8 @@
 """Score a corpus once into a store, from Python: `score_corpus`.
 
-A shard's documents follow from their order in the corpus alone; batching happens inside a shard, by length. So a run
-that was stopped anywhere goes on to the same store. Neither the batches nor their padding enter the scores but by
-rounding: against scoring each document alone, entropies differ by up to about 1e-4 nats in float32, .1 in bfloat16.
+A shard's documents depend only on their order in the corpus; batches are formed inside a shard, by length. A run that
+was stopped anywhere therefore resumes to the same store. Batches and padding affect the scores only by rounding:
+compared with scoring each document alone, entropies differ by up to about 1e-4 nats in float32 and 0.1 in bfloat16.
 """
 
 from __future__ import annotations
@@ -49,43 +49,43 @@ def score_corpus(
     tell: Tell = silent,
     interval: float = 1.0,
 ) -> CorpusStore:
-    """Score a corpus into the store at `path`, or go on where a run was stopped.
+    """Score a corpus into the store at `path`, or resume a run that was stopped.
 
     Args:
         load_model: called once the store's lock is held.
-        corpus: what to score.
-        path: folder of the store, made if it is not there.
-        options: how.
-        tell: told about the progress, at most every `interval` seconds.
+        corpus: the documents.
+        path: folder of the store, created if needed.
+        options: how to score.
+        tell: receives progress, at most every `interval` seconds.
         interval: seconds.
 
     Raises:
-        ExportError: the folder cannot be used, holds a store of something else, or another process writes in it.
+        ExportError: the folder cannot be used, holds a store of something else, or another process writes to it.
         TextError: the corpus is damaged, changed, or holds no token.
-        TooLarge: memory or disk do not suffice.
-        NumericalError: a document's scores are not finite: no statistic is made of the others alone.
+        TooLarge: there is not enough memory or disk.
+        NumericalError: a document's scores are not finite; no statistic is computed from the others alone.
     """
     with writing(path):
         loaded, options = begin_store(load_model, corpus, path, options)
         marks: list[Mark] = []
         meter: ScoringProgress | None = None
-        for each in planned(loaded, corpus, options, path):
-            if isinstance(each, Shard):
+        for item in planned(loaded, corpus, options, path):
+            if isinstance(item, Shard):
                 meter = meter or ScoringProgress(
-                    tell, interval, scoring_what(corpus), sum(mark.tokens for mark in marks)
+                    tell, interval, scoring_title(corpus), sum(mark.tokens for mark in marks)
                 )
                 try:
-                    each = score_shard(loaded, each, options, path, meter)
+                    item = score_shard(loaded, item, options, path, meter)
                 except NumericalError as error:
                     raise stopped_by_numbers(path, error, begun=bool(marks)) from error
-            marks.append(each)
+            marks.append(item)
         return finish_store(corpus, path, marks)
 
 
 def begin_store(
     load_model: Callable[[], LoadedModel], corpus: Corpus, path: Path, options: CorpusOptions | None
 ) -> tuple[LoadedModel, CorpusOptions]:
-    """Load the model, and begin its store or see that the begun one is of the same; see `score_corpus`."""
+    """Load the model, and begin its store or check that the begun one has the same settings; see `score_corpus`."""
     loaded = load_model()
     options, notes = resolve(loaded, options or CorpusOptions(), read_manifest(path))
     check_disk(path, expected_bytes(corpus, options))
@@ -94,34 +94,37 @@ def begin_store(
 
 
 def finish_store(corpus: Corpus, path: Path, marks: list[Mark]) -> CorpusStore:
-    """Note that all shards are there.
+    """Mark the store as complete.
 
     Raises:
         TextError: the corpus was changed meanwhile.
     """
     if not corpus.unchanged():
-        raise TextError(f"{corpus.spec.data} was changed while it was scored; remove {path} and start again")
+        raise TextError(f"{corpus.spec.data} was changed while it was being scored; remove {path} and start again")
     finish(path, marks)
     return open_store(path)
 
 
 def stopped_by_numbers(path: Path, error: NumericalError, begun: bool) -> NumericalError:
-    """The error for a user; a store of another precision is another store, and one without a shard is taken away."""
+    """Return the error for the user.
+
+    Another precision needs another store; a store without any shard is removed.
+    """
     if begun:
-        return NumericalError(f"{error}, with another --out than {path}, which holds what was scored before")
-    (path / MANIFEST).unlink()  # so that the folder goes as it came
+        return NumericalError(f"{error}, and use another --out than {path}, which holds the scores so far")
+    (path / MANIFEST).unlink()  # so that the folder is left as it was
     return error
 
 
-def scoring_what(corpus: Corpus) -> str:
-    """What is going on, for whoever is told."""
+def scoring_title(corpus: Corpus) -> str:
+    """Return a description of the run for progress messages."""
     return f"scoring {corpus.facts.name}"
 
 
 def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes: tuple[str, ...]) -> dict[str, Any]:
 
     parameters = dataclasses.asdict(options)
-    batch_tokens = parameters.pop("batch_tokens")  # it may change from run to run
+    batch_tokens = parameters.pop("batch_tokens")  # it may differ between runs
     parameters["template"] = dict(options.template) if options.template else None
     return {
         "format": FORMAT,
@@ -140,10 +143,10 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
     """Score the rows of one shard and write it.
 
     Raises:
-        TextError: it is the whole corpus, and holds no token.
-        TooLarge: the disk does not suffice.
-        ExportError: it cannot be written.
-        NumericalError: a document's scores are not finite; none of its shard is kept.
+        TextError: the shard is the whole corpus and holds no token.
+        TooLarge: there is not enough disk.
+        ExportError: the shard cannot be written.
+        NumericalError: a document's scores are not finite; nothing of its shard is kept.
     """
     pieces, ahead, tokens = shard.pieces, shard.ahead, shard.tokens
     first = [piece for piece in pieces if piece.number == 0]
@@ -175,9 +178,9 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
 def _score_rows(
     loaded: LoadedModel, pieces: list[TokenWindow], batch_tokens: int, meter: ScoringProgress
 ) -> ScoredRows:
-    """Score rows in batches of like lengths; the result is in the order of the rows."""
+    """Score rows in batches of similar lengths; return them in their original order."""
     lengths = np.array([piece.n for piece in pieces])
-    found = [TokenScores.nothing(0, 1)] * len(pieces)
+    scores = [TokenScores.missing_scores(0, 1)] * len(pieces)
     for batch in _batches(lengths, batch_tokens):
         texts = [pieces[i].encoded for i in batch]
         prefix = next(text.prefix for text in texts if text is not None)
@@ -186,19 +189,19 @@ def _score_rows(
             scored = token_scores.score(loaded.model, ids, prefix=prefix, k=1)
         except NumericalError as error:
             raise NumericalError(f"document {pieces[batch[error.row or 0]].document} of the corpus: {error}") from error
-        for i, scores in zip(batch, scored, strict=True):
-            found[i] = scores
+        for i, row_scores in zip(batch, scored, strict=True):
+            scores[i] = row_scores
         meter.add(int(lengths[batch].sum()))
 
     code = {name: i for i, name in enumerate(ROLE_NAMES)}
-    every = TokenScores.join(found)
+    all_scores = TokenScores.join(scores)
     encoded = [piece.encoded for piece in pieces if piece.encoded is not None]
     text, text_start = zip(*(piece.text for piece in pieces), strict=True)
 
     def joined(name: str) -> NDArray[Any]:
-        return np.concatenate([[], *(getattr(each, name) for each in encoded)]).astype(np.int32)
+        return np.concatenate([[], *(getattr(text, name) for text in encoded)]).astype(np.int32)
 
-    roles = [code[role] for each in encoded for role in each.role.tolist()]
+    roles = [code[role] for text in encoded for role in text.role.tolist()]
     return ScoredRows(
         document=np.array([piece.document for piece in pieces], dtype=np.int32),
         piece=np.array([piece.number for piece in pieces], dtype=np.int32),
@@ -207,8 +210,8 @@ def _score_rows(
         text=text,
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         ids=joined("ids"),
-        **{name: getattr(every, name) for name in ("entropy", "confidence", "margin", "surprisal")},
-        rank=every.rank.astype(np.int32),
+        **{name: getattr(all_scores, name) for name in ("entropy", "confidence", "margin", "surprisal")},
+        rank=all_scores.rank.astype(np.int32),
         start=joined("source_start"),
         end=joined("source_end"),
         role=np.array(roles, dtype=np.uint8),
@@ -216,7 +219,7 @@ def _score_rows(
 
 
 def _batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows of like lengths, the longest first; rows x longest is at most `batch_tokens` but for a row alone."""
+    """Yield rows of similar lengths, longest first; rows x longest is at most `batch_tokens`, unless a row is alone."""
     batch: list[int] = []
     for i in np.argsort(-lengths, kind="stable").tolist():
         if lengths[i] == 0:

@@ -1,13 +1,13 @@
-"""A store of scores: one corpus under one model, in Parquet shards that exist whole or not at all.
+"""A store of scores: one corpus under one model, in Parquet shards that are complete or absent.
 
-    STORE/manifest.json        model, data, parameters, packages: what the scores are of
-    STORE/shard-00000.parquet  one row a document, its tokens as lists
-    STORE/shard-00000.json     its mark: written last, so that a shard with a mark is complete
-    STORE/complete.json        totals: written when the corpus has ended
-    STORE/gathered/            what rules need beyond the scores: see gather.py
+    STORE/manifest.json        model, data, parameters, packages: what was scored, and how
+    STORE/shard-00000.parquet  one row per document, its tokens as lists
+    STORE/shard-00000.json     its mark: written last, so a shard with a mark is complete
+    STORE/complete.json        totals: written at the end of the corpus
+    STORE/gathered/            features that rules need beyond the scores: see features.py
 
-Nothing in a store says when it was made: two undisturbed runs give the same bytes. Knows nothing about how scores are
-computed: see scoring.py.
+Nothing in a store depends on the time: two undisturbed runs give the same bytes. This module does not know how scores
+are computed: see scoring.py.
 """
 
 from __future__ import annotations
@@ -26,58 +26,58 @@ from model.short_repr import ShortRepr
 
 FORMAT = "micro_step corpus store 1"
 MANIFEST, COMPLETE, LOCK = "manifest.json", "complete.json", ".lock"
-# Facts of the model that every shard of a store must share.
+# Facts about the model that all shards of a store must share.
 IDENTITY = ("revision", "tokenizer_hash", "chat_template_hash", "dtype", "device", "attn_implementation",
             "quantization", "adapter")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What is known of one complete shard."""
+    """The facts about one complete shard."""
 
     rows: int
     tokens: int
-    next: tuple[int, int]  # document and window that the next shard starts with
-    last: bool  # the corpus, or what was asked of it, ends here
-    documents: int  # that start in this shard
+    next: tuple[int, int]  # document and window at which the next shard starts
+    last: bool  # True if the corpus, or the requested part of it, ends here
+    documents: int  # number of documents that start in this shard
     empty: int  # documents without a token
     refused: int  # documents that could not be read, kept as empty ones
-    refusal: str | None  # why the first of them could not
+    refusal: str | None  # why the first of them could not be read
     truncated: int  # documents of which only the first tokens were scored
-    left_out: int  # tokens of those that were not
+    left_out: int  # tokens of those documents that were not scored
     inexact: int  # documents whose token positions are the tokenizer's own, which trim white space
-    size: int = 0  # bytes of the shard
-    sha256: str = ""  # of the shard
+    size: int = 0  # size of the shard in bytes
+    sha256: str = ""  # hash of the shard
 
 
 @dataclass(frozen=True, repr=False)
 class CorpusStore(ShortRepr):
-    """A store that can be read. Shards are loaded, and their hashes checked, when they are asked for."""
+    """A readable store. Shards are loaded, and their hashes checked, on demand."""
 
     path: Path
     facts: ModelInfo
     manifest: Mapping[str, Any]
-    """data, parameters, roles, packages and notes as they were at the start."""
+    """The manifest from the start of the run: data, parameters, roles, packages and notes."""
     marks: tuple[Mark, ...]
     complete: bool
 
     @property
     def tokens(self) -> int:
-        """Scored tokens."""
+        """Number of scored tokens."""
         return sum(mark.tokens for mark in self.marks)
 
     @property
     def documents(self) -> int:
-        """Documents, empty ones included."""
+        """Number of documents, including empty ones."""
         return sum(mark.documents for mark in self.marks)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What must be said wherever these scores are shown."""
+        """Notes to show beside these scores."""
         total = {name: sum(getattr(mark, name) for mark in self.marks) for name in COUNTS}
         notes = [str(note) for note in self.manifest["notes"]]
         if not self.complete:
-            notes.insert(0, f"incomplete: the first {self.documents:,} documents of a corpus that is not finished")
+            notes.insert(0, f"incomplete: only the first {self.documents:,} documents of the corpus were scored")
         if total["truncated"]:
             notes.append(f"documents whose ends are left out: {total['truncated']:,}, by {total['left_out']:,} tokens")
         if total["refused"]:
@@ -88,26 +88,26 @@ class CorpusStore(ShortRepr):
         return tuple(notes)
 
     def shards(self) -> Iterator[ScoredRows]:
-        """One shard after another.
+        """Yield one shard after another.
 
         Raises:
-            TextError: a shard is not what its mark says.
+            TextError: a shard does not match its mark.
         """
         for number, mark in enumerate(self.marks):
             content = (self.path / shard_name(number)).read_bytes()
             if hashlib.sha256(content).hexdigest() != mark.sha256:
                 raise TextError(
-                    f"{self.path / shard_name(number)} is damaged; start the corpus command again to make it anew"
+                    f"{self.path / shard_name(number)} is damaged; run the corpus command again to rebuild it"
                 )
             yield from_parquet(content)
 
     def rows(self) -> Iterator[ScoredRow]:
-        """One row after another, in the order of the corpus."""
+        """Yield one row after another, in the order of the corpus."""
         for shard in self.shards():
             yield from (shard.row(i) for i in range(len(shard)))
 
     def arrays(self) -> ScoredRows:
-        """Every row at once: 33 bytes a token, and the texts."""
+        """Return all rows at once: 33 bytes per token, plus the texts."""
         return ScoredRows.join(list(self.shards()))
 
 
@@ -115,14 +115,14 @@ COUNTS = ("empty", "refused", "truncated", "left_out", "inexact")
 
 
 def open_store(path: Path, allow_incomplete: bool = False) -> CorpusStore:
-    """Open a store to read it.
+    """Open a store for reading.
 
     Args:
         path: its folder.
-        allow_incomplete: take the complete shards of a store whose run was stopped; its notes say so.
+        allow_incomplete: accept the complete shards of a run that was stopped; the store's notes say so.
 
     Raises:
-        TextError: the folder holds no store, one of another version, or one that is incomplete.
+        TextError: the folder holds no store, or one of another version, or an incomplete one.
     """
     manifest = read_manifest(path)
     if manifest is None:
@@ -134,10 +134,10 @@ def open_store(path: Path, allow_incomplete: bool = False) -> CorpusStore:
     if not complete and not allow_incomplete:
         raise TextError(
             f"{path} is incomplete ({len(marks)} shards, {sum(mark.tokens for mark in marks):,} tokens);"
-            " start its corpus command again to finish it"
+            " run its corpus command again to finish it"
         )
     if not marks:
-        raise TextError(f"{path} holds no complete shard yet; start its corpus command again")
+        raise TextError(f"{path} holds no complete shard yet; run its corpus command again")
     try:
         facts = ModelInfo.from_dict(manifest["model"])
     except (KeyError, TypeError):
@@ -146,15 +146,15 @@ def open_store(path: Path, allow_incomplete: bool = False) -> CorpusStore:
 
 
 def shard_name(number: int) -> str:
-    """File name of a shard."""
+    """Return the file name of a shard."""
     return f"shard-{number:05d}.parquet"
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest of a store; None where there is none.
+    """Return the manifest of a store, or None.
 
     Raises:
-        TextError: it is of another version.
+        TextError: it has another version.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
@@ -166,7 +166,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def read_mark(path: Path, number: int, check: bool = False) -> Mark | None:
-    """The mark of a shard that is there in full, else None; `check` also compares its hash."""
+    """Return the mark of a complete shard, else None; `check` also compares its hash."""
     file = path / shard_name(number)
     try:
         values = json.loads(file.with_suffix(".json").read_text("utf-8"))

@@ -1,7 +1,7 @@
-"""Where the texts of a corpus come from: a text, JSON-lines or Parquet file, or a data set of the hub.
+"""The texts of a corpus: from a text, JSON-lines or Parquet file, or a data set of the hub.
 
-Gives values in a fixed order, and what they depend on: a file's hash, a data set's commit. Knows nothing about
-documents, models or stores.
+Values come in a fixed order, together with what identifies them: a file's hash or a data set's commit. This module
+knows nothing about documents, models or stores.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from model.hub.cache import remembered_sha256
 
 Cut = Literal["file", "paragraph", "line"]
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
-HUB_SECONDS = 10.0  # for the one question which commit a data set is at
+HUB_SECONDS = 10.0  # time-out for asking the hub for a data set's commit
 _PARQUET_ROWS = 256
 _UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """What a user names, and how documents are found in it."""
+    """The data set that a user names, and how to find documents in it."""
 
     data: str
     """A file with one of `SUFFIXES`, or a data set's hub id."""
     column: str = "text"
-    """Of JSON lines, Parquet and hub: it holds a text, or a conversation (a list of role and content)."""
+    """Column of JSON lines, Parquet and hub data that holds a text, or a conversation (a list of role and content)."""
     documents: Cut = "file"
-    """Of .txt: the whole file is one document, or each block between blank lines, or each line that is not blank."""
+    """For .txt: the whole file is one document, or each block between blank lines, or each line that is not blank."""
     subset: str | None = None
     """Configuration of a hub data set."""
     split: str = "train"
@@ -46,7 +46,7 @@ class CorpusSpec:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What decides which documents a corpus holds."""
+    """Everything that decides which documents a corpus holds."""
 
     kind: Literal["file", "hub"]
     name: str
@@ -61,14 +61,14 @@ class DataFacts:
 
 
 def file_facts(path: Path) -> DataFacts:
-    """What a file holds, by its hash.
+    """Return the facts about a file, identified by its hash.
 
     Raises:
         TextError: it cannot be read.
     """
     path = path.expanduser()
-    if (wrong := pointer(path)) is not None:
-        raise TextError(f"{path} cannot be read: {wrong}")
+    if (problem := pointer(path)) is not None:
+        raise TextError(f"{path} cannot be read: {problem}")
     try:
         return DataFacts("file", path.name, f"sha256:{remembered_sha256(path)}", None, None)
     except OSError as error:
@@ -76,10 +76,10 @@ def file_facts(path: Path) -> DataFacts:
 
 
 def file_values(spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
-    """The texts of a file, or what stands in their place, with the share of the file that has been read.
+    """Yield the values of a file, each with the share of the file that has been read.
 
     Raises:
-        TextError: it cannot be read, is damaged, or has no such column.
+        TextError: the file cannot be read, is damaged, or has no such column.
     """
     path = Path(spec.data).expanduser()
     kind = path.name.lower().removesuffix(".gz")
@@ -91,8 +91,8 @@ def file_values(spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
         with path.open("rb") as raw:
             plain = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw
             with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as lines:
-                found = _json_values(lines, spec) if kind.endswith(".jsonl") else _text_values(lines, spec.documents)
-                for value in found:
+                values = _json_values(lines, spec) if kind.endswith(".jsonl") else _text_values(lines, spec.documents)
+                for value in values:
                     yield value, min(1.0, raw.tell() / size)
     except _UNREADABLE as error:
         raise TextError(f"{spec.data} is damaged or not UTF-8 ({error}); save or fetch it again") from None
@@ -100,10 +100,10 @@ def file_values(spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
         raise TextError(f"{spec.data} cannot be read: {error.strerror or error}") from None
 
 
-def _text_values(lines: io.TextIOWrapper[Any], cut: Cut) -> Iterator[str]:
-    if cut == "file":
+def _text_values(lines: io.TextIOWrapper[Any], unit: Cut) -> Iterator[str]:
+    if unit == "file":
         yield lines.read()
-    elif cut == "line":
+    elif unit == "line":
         for line in lines:
             if line.strip():
                 yield line.rstrip("\r\n")
@@ -126,9 +126,9 @@ def _json_values(lines: io.TextIOWrapper[Any], spec: CorpusSpec) -> Iterator[obj
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise TextError(f"{spec.data}, line {number} is not JSON ({error}); one object a line is read") from None
+            raise TextError(f"{spec.data}, line {number} is not JSON ({error}); expected one object per line") from None
         if not isinstance(record, dict):
-            raise TextError(f"{spec.data}, line {number} is no JSON object; one object a line is read")
+            raise TextError(f"{spec.data}, line {number} is not a JSON object; expected one object per line")
         yield _value(record, spec)
 
 
@@ -147,7 +147,7 @@ def _parquet_values(path: Path, spec: CorpusSpec) -> Iterator[tuple[object, floa
                     done += 1
                     yield value, done / total
     except pa.ArrowException as error:
-        raise TextError(f"{spec.data} is no Parquet file that can be read ({error}); fetch it again") from None
+        raise TextError(f"{spec.data} is not a readable Parquet file ({error}); fetch it again") from None
 
 
 def _value(record: Mapping[str, object], spec: CorpusSpec) -> object:
@@ -166,30 +166,30 @@ def _no_column(spec: CorpusSpec, names: list[str]) -> TextError:
 
 
 def hub_facts(spec: CorpusSpec) -> DataFacts:
-    """Ask the hub which commit the data set is at, so that every later reading is of the same one.
+    """Ask the hub for the data set's commit, so that all later reads are of the same one.
 
     Raises:
-        TextError: it gives no such data set, or cannot be reached.
+        TextError: the hub has no such data set, or cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    nothing = f"there is no file {spec.data!r}"
+    no_file = f"there is no file {spec.data!r}"
     if spec.data.lower().endswith(SUFFIXES) or spec.data.startswith((".", "/", "~")):
-        raise TextError(f"{nothing}; check its path")
+        raise TextError(f"{no_file}; check its path")
     try:
         commit = HfApi().dataset_info(spec.data, revision=spec.revision, timeout=HUB_SECONDS).sha
     except HFValidationError:
-        raise TextError(f"{nothing}, and it is no hub id; give a file ({', '.join(SUFFIXES)}) or a hub id") from None
+        raise TextError(f"{no_file}, and it is not a hub id; give a file ({', '.join(SUFFIXES)}) or a hub id") from None
     except HfHubHTTPError as error:
-        raise TextError(f"{nothing}, and the hub gives no such data set ({_reason(error)}); check its name") from None
+        raise TextError(f"{no_file}, and the hub has no such data set ({_reason(error)}); check its name") from None
     except Exception as error:
-        raise TextError(f"{nothing}, and the hub cannot be reached ({_reason(error)}); give a file") from error
+        raise TextError(f"{no_file}, and the hub cannot be reached ({_reason(error)}); give a file") from error
     return DataFacts("hub", spec.data, str(commit), spec.subset, spec.split)
 
 
 def hub_values(spec: CorpusSpec, facts: DataFacts, start: int) -> Iterator[tuple[object, float | None]]:
-    """The column's values from row `start` on.
+    """Yield the column's values from row `start` on.
 
     Raises:
         TextError: the data set cannot be read, or has no such column.

@@ -1,7 +1,7 @@
-"""Documents of a corpus as pieces of tokens that are scored together: whole, or cut into windows.
+"""Turn the documents of a corpus into pieces of tokens that are scored together: whole, or divided into windows.
 
 Windows of tokens fill a model's context, and differ between tokenizers. Windows of characters are the same text under
-every model, so that two models can be compared on them. Knows nothing about scores or stores.
+every model, so two models can be compared on them. This module knows nothing about scores or stores.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data.corpus.documents import LONGEST_DOCUMENT, Corpus, CorpusEntry
+from data.corpus.documents import MAX_CHARACTERS, Corpus, CorpusEntry
 from model.errors import TextError, TooLarge
 from model.text.document import PLAIN, Document, TextInput
 from model.text.encoding import EncodedText, encode
@@ -20,18 +20,18 @@ _PER_TOKEN = ("ids", "start", "end", "continuation", "role", "source_start", "so
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """How documents become tokens, and how many of these a piece has."""
+    """How documents become tokens, and how many tokens a piece has."""
 
     tokenizer: Any
-    """Of the model."""
+    """The model's tokenizer."""
     known: int
-    """Ids from this on are unknown to the model; a document that holds one cannot be read."""
+    """The model knows only smaller ids; a document with any other is refused."""
     longest: int
-    """Tokens of a piece."""
+    """Maximum number of tokens in a piece."""
     windows: bool = False
-    """Cut longer documents into pieces; otherwise only their first `longest` tokens are given."""
+    """Divide longer documents into pieces; otherwise only their first `longest` tokens are used."""
     window_characters: int | None = None
-    """Cut documents into windows of at most so many characters, each tokenised on its own."""
+    """Divide documents into windows of at most this many characters, each tokenised on its own."""
     chat: bool = False
     """Apply the chat template."""
     force_bos: bool = False
@@ -39,26 +39,26 @@ class TokenizeOptions:
     template: tuple[tuple[str, str], ...] = ()
     """Arguments of the chat template; they come before a document's own."""
     template_date: str | None = None
-    """That the chat template writes."""
+    """The date that the chat template writes."""
 
 
 @dataclass(frozen=True)
 class TokenWindow:
     """A document, or a window of one, as the n tokens that are scored together."""
 
-    document: int  # its number in the corpus
-    number: int  # of the window in the document
-    at: int  # tokens of the document before it
-    encoded: EncodedText | None  # None where the document is empty or cannot be read
+    document: int  # index of the document in the corpus
+    number: int  # index of the window in the document
+    at: int  # number of the document's tokens before the window
+    encoded: EncodedText | None  # None if the document is empty or cannot be read
     source: str  # the document's own text
     document_tokens: int
-    left_out: int  # tokens of the document after it that are not scored
+    left_out: int  # number of the document's tokens after the window that are not scored
     problem: str | None  # why the document cannot be read
-    share: float | None  # of the corpus that has been read, about
+    share: float | None  # approximate share of the corpus that has been read
 
     @property
     def n(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
         return len(self.encoded) if self.encoded is not None else 0
 
     @property
@@ -70,44 +70,44 @@ class TokenWindow:
         return self.source[start : int(self.encoded.source_end[inside].max())], start
 
     def head(self, n: int) -> TokenWindow:
-        """Its first n tokens, as the last ones of the document that are scored."""
+        """Return the first n tokens, as the last ones of the document that are scored."""
         encoded = self.encoded.head(n) if self.encoded is not None else None
         return replace(self, encoded=encoded, left_out=self.document_tokens - self.at - n)
 
 
-def pieces(corpus: Corpus, reading: TokenizeOptions, start: tuple[int, int]) -> Iterator[TokenWindow]:
+def tokenized_windows(corpus: Corpus, reading: TokenizeOptions, start: tuple[int, int]) -> Iterator[TokenWindow]:
     """Tokenise the documents of a corpus.
 
     Args:
         corpus: the documents.
-        reading: how.
-        start: number of the document and of the window in it to begin with.
+        reading: how to tokenise them.
+        start: index of the first document, and of the first window in it.
 
     Raises:
-        TextError: see `Corpus.entries`; or windows of characters are asked for of a conversation.
+        TextError: see `Corpus.entries`; or windows of characters are requested for a conversation.
         TooLarge: a document is too long to be tokenised.
     """
     for entry in corpus.entries(start[0]):
-        found = _of_characters(entry, reading) if reading.window_characters else _of_tokens(entry, reading)
-        yield from (piece for piece in found if (entry.index, piece.number) >= start)
+        windows = _of_characters(entry, reading) if reading.window_characters else _of_tokens(entry, reading)
+        yield from (window for window in windows if (entry.index, window.number) >= start)
 
 
-def character_windows(text: str, most: int) -> list[tuple[int, int]]:
-    """Cut a text into windows [start, end) of at most `most` characters.
+def character_windows(text: str, max_characters: int) -> list[tuple[int, int]]:
+    """Divide a text into windows [start, end) of at most `max_characters` characters.
 
-    A window ends before the last line break of its second half, else before its last space, else in a word: so that
-    what separates two words goes with the second one, as in most tokenizers.
+    A window ends before the last line break of its second half, else before its last space, else inside a word. The
+    separator between two words thus goes with the second one, as in most tokenizers.
     """
-    found, at = [], 0
-    while len(text) - at > most:
-        half, end = at + most // 2, at + most
-        cut = max(text.rfind("\n", half, end + 1), half)
-        if cut == half:
-            cut = text.rfind(" ", half, end + 1)
-        cut = cut if cut > at else end
-        found.append((at, cut))
-        at = cut
-    return [*found, (at, len(text))]
+    windows, begin = [], 0
+    while len(text) - begin > max_characters:
+        half, end = begin + max_characters // 2, begin + max_characters
+        split = max(text.rfind("\n", half, end + 1), half)
+        if split == half:
+            split = text.rfind(" ", half, end + 1)
+        split = split if split > begin else end
+        windows.append((begin, split))
+        begin = split
+    return [*windows, (begin, len(text))]
 
 
 def _of_tokens(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[TokenWindow]:
@@ -131,7 +131,7 @@ def _of_characters(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[Tok
         encoded, refused = _encoded(entry, None if document is None else Document.plain(source[a:b]), reading)
         problem = problem or refused
         parts.append(None if encoded is None else _moved(encoded, a))
-    if problem is not None:  # of one window: the document is refused
+    if problem is not None:  # a problem in one window: the whole document is refused
         parts = [None]
     lengths = [0 if part is None else len(part) for part in parts]
     at, total = 0, sum(lengths)
@@ -149,17 +149,17 @@ def _source(entry: CorpusEntry) -> str:
 def _encoded(
     entry: CorpusEntry, document: Document | None, reading: TokenizeOptions
 ) -> tuple[EncodedText | None, str | None]:
-    """The tokens of a document, or why there are none."""
+    """Return the tokens of a document, or why there are none."""
     if document is None or not any(message.content for message in document.messages):
         return None, entry.problem
-    if len(document.text) > LONGEST_DOCUMENT:
+    if len(document.text) > MAX_CHARACTERS:
         raise TooLarge(
-            f"document {entry.index} has {len(document.text):,} characters, at most {LONGEST_DOCUMENT:,} are read;"
-            " cut the corpus into documents (--documents paragraph for a .txt) or windows (--window-characters)"
+            f"document {entry.index} has {len(document.text):,} characters, at most {MAX_CHARACTERS:,} are supported;"
+            " divide the corpus into documents (--documents paragraph for a .txt) or windows (--window-characters)"
         )
     try:
-        told = tuple(sorted({**dict(document.arguments), **dict(reading.template)}.items()))
-        document = replace(document, arguments=told, date=reading.template_date)
+        arguments = tuple(sorted({**dict(document.arguments), **dict(reading.template)}.items()))
+        document = replace(document, arguments=arguments, date=reading.template_date)
         encoded = encode(TextInput(document, reading.chat, reading.force_bos), reading.tokenizer)
     except TextError as error:
         return None, str(error)
@@ -173,7 +173,7 @@ def _part(encoded: EncodedText, a: int, b: int) -> EncodedText:
 
 
 def _moved(encoded: EncodedText, by: int) -> EncodedText:
-    """The tokens of a window that begins at character `by` of its document."""
+    """Shift the tokens of a window that begins at character `by` of its document."""
     inside = encoded.source_start >= 0
     return replace(
         encoded,

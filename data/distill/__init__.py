@@ -1,1 +1,1 @@
-"""Self-distillation: answers that a base model writes itself."""
+"""Self-distillation: answers that a base model generates itself."""

@@ -1,9 +1,9 @@
-"""The folder of a self-distillation: what was asked, how it was answered, and the answers in shards.
+"""The folder of a self-distillation: the prompts, the options, and the answers in shards.
 
-    OUT/manifest.json          model, options and prompts: what the answers are of
-    OUT/answers-00000.jsonl    the answers to so many prompts, in their order; there whole or not at all
+    OUT/manifest.json          model, options and prompts of the answers
+    OUT/answers-00000.jsonl    the answers to a number of prompts, in their order; written completely or not at all
 
-Knows nothing about how answers are written.
+This module does not know how answers are generated.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
     from model.hub.model_info import ModelInfo
 
 FORMAT = "micro_step answers 1"
-SHARD_PROMPTS = 96  # what a kill costs at most: a minute or two on one core
+SHARD_PROMPTS = 96  # the most that a kill can cost: a minute or two on one core
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be answered."""
+    """A prompt to be answered."""
 
     source: str
-    """Where it comes from."""
+    """Name of its source."""
     number: int
-    """Its number there."""
+    """Its number in the source."""
     messages: tuple[Message, ...]
     """Up to and including the last user's turn."""
 
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """How answers are written."""
+    """How answers are generated."""
 
     max_new_tokens: int = 256
     temperature: float = 0.0
-    """0 is greedy."""
+    """0: greedy."""
     top_p: float = 1.0
     seed: int = 0
-    """Of sampling."""
+    """Seed for sampling."""
     batch_rows: int | None = None
-    """Answers that are written at once; None: what memory holds."""
+    """Number of answers generated in one batch; None: what fits into memory."""
     shard_prompts: int = SHARD_PROMPTS
     template: tuple[tuple[str, str], ...] | None = None
     """Arguments of the chat template, as JSON by name."""
     template_date: str | None = None
-    """YYYY-MM-DD that the chat template writes as the day's date."""
+    """YYYY-MM-DD, the date that the chat template writes."""
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "shard_prompts", "batch_rows"):
@@ -76,56 +76,56 @@ class DistilledAnswer:
     source: str
     number: int
     messages: tuple[Message, ...]  # the prompt's, then the assistant's
-    tokens: int  # that the model wrote, without the one that ends its text
-    ended: bool  # False: it was cut off, and nothing is to be learnt from where it stops
+    tokens: int  # number of tokens that the model generated, without the one that ends its text
+    ended: bool  # False: the answer was truncated, so its end must not be learned
     problem: str | None = None  # why there was nothing to answer; the answer is then empty
 
     @property
     def text(self) -> str:
-        """What the model wrote."""
+        """The text that the model generated."""
         return self.messages[-1].content
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing but white space in it."""
+        """True if it holds nothing but white space."""
         return not self.text.strip()
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """A folder of answers, counted."""
+    """Counts of a folder of answers."""
 
     path: Path
     prompts: int
-    """That are to be answered."""
+    """Prompts to be answered."""
     answers: int
-    """That are there."""
+    """Finished answers."""
     tokens: int
-    """Of all answers."""
+    """Tokens of all answers."""
     ended: int
-    """Answers that the model ended by itself."""
+    """Answers that the model ended itself."""
     empty: int
-    """Answers of nothing but white space, refused ones included."""
+    """Answers of nothing but white space, including refused ones."""
     refused: int
     """Prompts that could not be answered: too long for the model, or refused by its chat template."""
     refusal: str | None
-    """Why the first of them could not."""
+    """Why the first of them could not be answered."""
 
     @property
     def complete(self) -> bool:
-        """Whether every prompt is answered."""
+        """True if every prompt is answered."""
         return self.answers == self.prompts
 
 
 def read_distilled(out: Path, allow_incomplete: bool = False) -> Iterator[DistilledAnswer]:
-    """The answers in a folder, in the order of the prompts.
+    """Yield the answers in a folder, in the order of the prompts.
 
     Args:
         out: the folder.
-        allow_incomplete: give those that are there of a run that was stopped, as far as none is missing.
+        allow_incomplete: yield the answers of a run that was stopped, up to the first missing shard.
 
     Raises:
-        TextError: it holds none, is incomplete, or a shard of it is damaged.
+        TextError: the folder holds no answers, is incomplete, or a shard is damaged.
     """
     manifest = _read_manifest(out)
     if manifest is None:
@@ -136,15 +136,15 @@ def read_distilled(out: Path, allow_incomplete: bool = False) -> Iterator[Distil
         if not path.is_file():
             if allow_incomplete and number:
                 return
-            raise TextError(f"{path} is missing; start the distill command again to go on, or remove {out}")
+            raise TextError(f"{path} is missing; run the distill command again to resume, or remove {out}")
         answers = _parsed(path)
         if answers is None or len(answers) != min(size, total - number * size):
-            raise TextError(f"{path} is damaged; remove it and start the distill command again")
+            raise TextError(f"{path} is damaged; remove it and run the distill command again")
         yield from answers
 
 
 def count_distilled(out: Path) -> Distilled:
-    """What is in a folder of answers, whether or not all are there.
+    """Count the answers in a folder, whether or not all are there.
 
     Raises:
         TextError: there are none, or they are damaged.
@@ -165,7 +165,7 @@ def count_distilled(out: Path) -> Distilled:
 
 
 def shard_name(number: int) -> str:
-    """File name of a shard."""
+    """Return the file name of a shard."""
     return f"answers-{number:05d}.jsonl"
 
 
@@ -173,7 +173,7 @@ def shard_name(number: int) -> str:
 
 
 def manifest_of(facts: ModelInfo, prompts: Sequence[Prompt], options: DistillOptions) -> dict[str, Any]:
-    """What decides the answers."""
+    """Return everything that decides the answers."""
     digest = hashlib.sha256()
     for prompt in prompts:
         digest.update(json.dumps(_plain(prompt), sort_keys=True).encode())
@@ -195,63 +195,65 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise TextError(f"{path / MANIFEST} is not of {FORMAT!r}; give another folder")
+        raise TextError(f"{path / MANIFEST} does not have the format {FORMAT!r}; give another folder")
     try:
         numbers = (
             manifest["prompts"]["count"],
             manifest["options"]["shard_prompts"],
             manifest["options"]["batch_rows"],
         )
-        whole = isinstance(manifest["model"], dict) and all(isinstance(each, int) and each > 0 for each in numbers)
+        valid = isinstance(manifest["model"], dict) and all(
+            isinstance(number, int) and number > 0 for number in numbers
+        )
     except (KeyError, TypeError):
-        whole = False
-    if not whole:
+        valid = False
+    if not valid:
         raise TextError(f"{path / MANIFEST} is damaged; remove {path} and start again")
     return manifest
 
 
 def begun_options(path: Path) -> dict[str, Any]:
-    """The options that the folder was begun with; none where it was not.
+    """Return the options that the folder was begun with, or an empty dict.
 
     Raises:
-        TextError: the folder is of something else.
+        TextError: the folder holds something else.
     """
-    there = _read_manifest(path)
-    return {} if there is None else dict(there["options"])
+    manifest = _read_manifest(path)
+    return {} if manifest is None else dict(manifest["options"])
 
 
 def begin(path: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a new folder, or see that a begun one is of the same model, prompts and options.
+    """Write the manifest of a new folder, or check that a begun one has the same model, prompts and options.
 
     Raises:
-        ExportError: it is not; the message names what differs.
+        ExportError: they differ; the message names what differs.
     """
-    there = _read_manifest(path)
-    if there is None:
+    existing = _read_manifest(path)
+    if existing is None:
         atomic_write(path / MANIFEST, as_json(manifest))
         return
     pairs = [
-        *((name, there["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
-        *((f"prompts {name}", there["prompts"].get(name), value) for name, value in manifest["prompts"].items()),
-        *((name, there["options"].get(name), value) for name, value in manifest["options"].items()),
+        *((name, existing["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
+        *((f"prompts {name}", existing["prompts"].get(name), value) for name, value in manifest["prompts"].items()),
+        *((name, existing["options"].get(name), value) for name, value in manifest["options"].items()),
     ]
-    refuse_other(path, pairs, "use the same model, prompts and options as then, or give another folder")
+    refuse_other(path, pairs, "use the same model, prompts and options as before, or give another folder")
 
 
 # --- shards
 
 
 def write_shard(out: Path, number: int, answers: Sequence[DistilledAnswer]) -> None:
-    """Put a shard in its place.
+    """Write a shard.
 
     Raises:
-        ExportError: it cannot be written; the folder stays as it was.
+        ExportError: it cannot be written; the folder is left unchanged.
     """
     atomic_write(out / shard_name(number), b"".join(_line(answer) for answer in answers))
 
 
 def _plain(held: Prompt | DistilledAnswer) -> dict[str, Any]:
-    """As JSON holds it; what templates are told of a turn only where there is any."""
+    """Return the values for JSON; extra values for templates only if there are any."""
     values = dataclasses.asdict(held)
     values["messages"] = [{k: v for k, v in turn.items() if v or k != "extra"} for turn in values["messages"]]
     return values
@@ -265,7 +267,7 @@ def _line(answer: DistilledAnswer) -> bytes:
 
 
 def _parsed(path: Path) -> list[DistilledAnswer] | None:
-    """The answers of a shard; None where it is damaged or not there."""
+    """Return the answers of a shard; None if it is damaged or missing."""
     try:
         lines = [json.loads(line) for line in path.read_bytes().splitlines()]
         return [
@@ -277,10 +279,10 @@ def _parsed(path: Path) -> list[DistilledAnswer] | None:
 
 
 def read_shard(out: Path, number: int, prompts: Sequence[Prompt]) -> list[DistilledAnswer] | None:
-    """The answers of a shard that is there and is of these prompts."""
+    """Return the answers of a shard if it exists and belongs to these prompts, else None."""
     answers = _parsed(out / shard_name(number))
     if answers is None:
         return None
-    asked = [(prompt.source, prompt.number, prompt.messages) for prompt in prompts]
-    given = [(answer.source, answer.number, answer.messages[:-1]) for answer in answers]
-    return answers if asked == given else None
+    expected = [(prompt.source, prompt.number, prompt.messages) for prompt in prompts]
+    actual = [(answer.source, answer.number, answer.messages[:-1]) for answer in answers]
+    return answers if expected == actual else None

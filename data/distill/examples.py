@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.distill.run import Distilled, DistillOptions, Prompt, distill, read_distilled
-from data.example import Example
-from data.examples import read_examples, write_examples
+from data.examples import Example, read_examples, write_examples
 from model.errors import TextError
 from model.progress import Tell, silent
 
@@ -27,41 +26,41 @@ def distill_examples(
     limit: int | None = None,
     interval: float = 1.0,
 ) -> Distilled:
-    """Let a base answer the prompts of examples, and write them with its answers; a begun folder is gone on with.
+    """Let a base answer the prompts of examples, and write them with its answers; an existing run is resumed.
 
-    Plain texts have no prompt and stay as they are. Examples whose answer is empty are left out.
+    Plain texts have no prompt and stay unchanged. Examples whose answer is empty are left out.
 
     Args:
-        load_model: the base.
+        load_model: loads the base.
         examples: folder of the examples.
-        out: folder of the answers, and of the examples with them.
+        out: folder for the answers, and for the examples with them.
         options: how the base answers.
-        tell: told about the progress.
-        limit: only the first so many examples.
-        interval: seconds between two tellings.
+        tell: receives progress.
+        limit: use only this many examples, the first ones.
+        interval: seconds between two progress messages.
 
     Raises:
         TextError: there are no examples, or none that can be answered.
         ExportError: `out` cannot be used, or holds answers to something else.
-        TooLarge: memory does not suffice.
+        TooLarge: there is not enough memory.
     """
     read = list(islice(read_examples(examples), limit))
-    asked = {place: prompt for place, each in enumerate(read) if (prompt := prompt_of(each)) is not None}
-    if not asked:
+    prompts = {place: prompt for place, example in enumerate(read) if (prompt := prompt_of(example)) is not None}
+    if not prompts:
         raise TextError(f"the examples in {examples} are plain texts without prompts; there is nothing to answer")
-    found = distill(load_model, list(asked.values()), out, options, tell, interval)
-    for place, answer in zip(asked, read_distilled(out), strict=True):
+    distilled = distill(load_model, list(prompts.values()), out, options, tell, interval)
+    for place, answer in zip(prompts, read_distilled(out), strict=True):
         read[place] = replace(read[place], messages=answer.messages, ended=answer.ended)
-    kept = [each for place, each in enumerate(read) if place not in asked or each.response.strip()]
+    kept = [example for place, example in enumerate(read) if place not in prompts or example.response.strip()]
     if not kept:
-        why = f" ({found.refusal})" if found.refusal is not None else ""
-        raise TextError(f"all {found.answers:,} answers in {out} are empty{why}; let another model answer")
+        why = f" ({distilled.refusal})" if distilled.refusal is not None else ""
+        raise TextError(f"all {distilled.answers:,} answers in {out} are empty{why}; let another model answer")
     write_examples(out, kept)
-    return found
+    return distilled
 
 
 def prompt_of(example: Example) -> Prompt | None:
-    """What the base is to answer; None for a plain text, or where nobody asks anything."""
+    """Return the prompt that the base is to answer; None for a plain text, or if no user asks anything."""
     turns = example.messages
     if turns[-1].role == "assistant":
         turns = turns[:-1]

@@ -1,9 +1,9 @@
-"""Self-distillation: answers that a base model writes itself, so that a model learns to compress its own language.
+"""Self-distillation: a base model generates answers, so that a model learns to compress its own language.
 
-A shard's text follows from its prompts, the options and the seed alone, so that a run that was stopped anywhere goes on
-to the same answers. Greedy answers in float32 are those of transformers' `generate`; in bfloat16 what stands beside a
-row in its batch rounds differently, and where two words are nearly as likely the answer may take the other one.
-The folder is described in distill_answers.py, the writing in distill_writing.py.
+A shard's text depends only on its prompts, the options and the seed, so a run that was stopped anywhere resumes to the
+same answers. Greedy answers in float32 equal those of transformers' `generate`. In bfloat16 the rest of the batch
+affects rounding, so where two words are almost equally likely the answer may differ. answers.py describes the folder,
+writing.py the generation.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ def distill(
     tell: Tell = silent,
     interval: float = 1.0,
 ) -> Distilled:
-    """Let a model answer prompts, or go on where a run was stopped.
+    """Let a model answer prompts, or resume a run that was stopped.
 
     Args:
-        load_model: called once the folder's lock is held. Of a micro_step model the base writes.
-        prompts: what is to be answered.
-        out: folder of the answers, made if it is not there.
-        options: how.
-        tell: told about the progress, at most every `interval` seconds.
+        load_model: called once the folder's lock is held. Of a micro_step model, the base answers.
+        prompts: the prompts.
+        out: folder of the answers, created if needed.
+        options: how to answer.
+        tell: receives progress, at most every `interval` seconds.
         interval: seconds.
 
     Raises:
-        ExportError: the folder cannot be used, holds answers of something else, or another process writes in it.
+        ExportError: the folder cannot be used, holds answers to something else, or another process writes to it.
         TextError: there is no prompt.
-        TooLarge: memory does not suffice.
+        TooLarge: there is not enough memory.
     """
     from data.distill.writing import AnswerWriter  # torch
 
@@ -69,7 +69,7 @@ def distill(
         begin(out, manifest_of(writer.loaded.facts, prompts, writer.options))
         size = options.shard_prompts
         shards = [prompts[at : at + size] for at in range(0, len(prompts), size)]
-        missing = [number for number, asked in enumerate(shards) if read_shard(out, number, asked) is None]
+        missing = [number for number, shard in enumerate(shards) if read_shard(out, number, shard) is None]
         meter = _AnswerProgress(
             tell, interval, len(prompts), len(prompts) - sum(len(shards[number]) for number in missing)
         )
@@ -80,7 +80,7 @@ def distill(
 
 
 class _AnswerProgress:
-    """Tells how far a run is, how fast, and how long it will take."""
+    """Reports how far a run is, how fast, and how long it will take."""
 
     def __init__(self, tell: Tell, interval: float, prompts: int, done: int) -> None:
         self._tell, self._interval, self._prompts, self._done, self._before = tell, interval, prompts, done, done
@@ -88,7 +88,7 @@ class _AnswerProgress:
         self._start = self._told = time.monotonic()
 
     def add(self, tokens: int, over: int) -> None:
-        """Count tokens, and answers that are over, and tell if it is time."""
+        """Count tokens and finished answers, and report if it is time."""
         self._tokens += tokens
         self._over += over
         now = time.monotonic()
@@ -105,5 +105,5 @@ class _AnswerProgress:
         self._tell(message, done / self._prompts)
 
     def finished(self, answers: int) -> None:
-        """Count a shard that is on the disk."""
+        """Count a shard that was written."""
         self._done, self._over = self._done + answers, 0

@@ -1,7 +1,8 @@
-"""The writing of answers: prompts to batches, batches to text, by the base alone.
+"""Generate answers: prompts to batches, batches to text, by the base alone.
 
-The base writes as the first token of every macro step of a micro_step model that never goes on (tau above 1): its own
-answers, in batches that rows leave as they end, which is quicker than `generate`. Knows nothing about files.
+The base generates as the first token of every macro step of a micro_step model that never continues (tau above 1).
+These are its own answers, in batches that rows leave when they end, which is faster than `generate`. This module knows
+nothing about files.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ from model.text.chat_template import template_settings
 from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode
 
-MOST_ROWS = {"cpu": 48, "cuda": 256, "mps": 64}  # more is no faster
-Count = Callable[[int, int], None]  # told of new tokens and of answers that are over
+MAX_ROWS = {"cpu": 48, "cuda": 256, "mps": 64}  # larger batches are not faster
+Count = Callable[[int, int], None]  # receives the numbers of new tokens and of finished answers
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _EncodedPrompt:
     """A prompt as the model reads it."""
 
-    place: int  # in its shard
+    place: int  # index in its shard
     ids: tuple[int, ...]
 
 
 class AnswerWriter:
-    """Writes answers, shard by shard."""
+    """Generates answers, shard by shard."""
 
     def __init__(self, loaded: LoadedModel, options: DistillOptions, begun: Mapping[str, Any] | None = None) -> None:
         self.loaded = loaded
         self.base = token_model(loaded.model)
-        self._typical = 2 * options.max_new_tokens + 512  # tokens of a row that a batch is planned for
+        self._typical = 2 * options.max_new_tokens + 512  # tokens of a typical row, for which batches are planned
         begun = begun or {}
         date = options.template_date or begun.get("template_date")
         if loaded.tokenizer.chat_template:  # all answers are to prompts of one day
@@ -53,7 +54,7 @@ class AnswerWriter:
             date = written or date
         rows = options.batch_rows or begun.get("batch_rows")
         if rows is None:
-            rows = MOST_ROWS[self.base.device.type]
+            rows = MAX_ROWS[self.base.device.type]
             while rows > 1 and 2 * self._room(rows, self._typical) > available_memory(self.base.device):
                 rows //= 2
         self.options, self._rows = replace(options, batch_rows=rows, template_date=date), rows
@@ -66,41 +67,43 @@ class AnswerWriter:
         self._model.eval().requires_grad_(False)
 
     def answer(self, prompts: Sequence[Prompt], shard: int, count: Count) -> list[DistilledAnswer]:
-        """Answers to the prompts of one shard, in their order.
+        """Return answers to the prompts of one shard, in their order.
 
         Raises:
-            TooLarge: memory does not suffice for a batch.
+            TooLarge: a batch does not fit into memory.
         """
-        found: dict[int, DistilledAnswer] = {}
-        asked: list[_Asked] = []
+        answers: dict[int, DistilledAnswer] = {}
+        prompts_read: list[_EncodedPrompt] = []
         for place, prompt in enumerate(prompts):
             try:
-                asked.append(_Asked(place, self._read(prompt)))
+                prompts_read.append(_EncodedPrompt(place, self._read(prompt)))
             except (TextError, TooLarge) as error:
-                found[place] = _answered(prompt, "", 0, False, str(error))
-        count(0, len(found))
-        for number, batch in enumerate(self._batches(asked)):
+                answers[place] = _answered(prompt, "", 0, False, str(error))
+        count(0, len(answers))
+        for number, batch in enumerate(self._batches(prompts_read)):
             seed = int(np.random.SeedSequence([self.options.seed, shard, number]).generate_state(1)[0])
-            for each, row in zip(batch, self._write([each.ids for each in batch], seed, count), strict=True):
-                found[each.place] = self._answer(prompts[each.place], row)
-        return [found[place] for place in range(len(prompts))]
+            for prompt_read, row in zip(
+                batch, self._write([prompt_read.ids for prompt_read in batch], seed, count), strict=True
+            ):
+                answers[prompt_read.place] = self._answer(prompts[prompt_read.place], row)
+        return [answers[place] for place in range(len(prompts))]
 
-    def _batches(self, asked: list[_Asked]) -> Iterator[list[_Asked]]:
-        """Prompts of like lengths, the longest first: with its answer each is at least half as long as the first."""
-        new, batch = self.options.max_new_tokens, list[_Asked]()
-        for each in sorted(asked, key=lambda one: -len(one.ids)):
+    def _batches(self, prompts: list[_EncodedPrompt]) -> Iterator[list[_EncodedPrompt]]:
+        """Yield prompts of similar lengths, longest first; with its answer, each is at least half the first."""
+        new, batch = self.options.max_new_tokens, list[_EncodedPrompt]()
+        for prompt in sorted(prompts, key=lambda prompt: -len(prompt.ids)):
             if batch:
                 longest = len(batch[0].ids) + new
                 full = len(batch) == self._rows or (len(batch) + 1) * longest > self._rows * self._typical
-                if full or 2 * (len(each.ids) + new) < longest:
+                if full or 2 * (len(prompt.ids) + new) < longest:
                     yield batch
                     batch = []
-            batch.append(each)
+            batch.append(prompt)
         if batch:
             yield batch
 
     def _read(self, prompt: Prompt) -> tuple[int, ...]:
-        """The ids that stand before the answer.
+        """Return the ids before the answer.
 
         Raises:
             TextError: there are none, or the chat template refuses the conversation.
@@ -112,7 +115,7 @@ class AnswerWriter:
         if not ids:
             raise TextError("the prompt is empty")
         if max(ids) >= int(self.base.get_input_embeddings().weight.shape[0]):
-            raise TextError("the prompt holds a special token that this model does not know")
+            raise TextError("the prompt contains a special token that this model does not know")
         limit = context_length(self.base)
         if limit is not None and len(ids) + self.options.max_new_tokens > limit:
             raise TooLarge(
@@ -124,51 +127,51 @@ class AnswerWriter:
     def _write(self, prompts: list[tuple[int, ...]], seed: int, count: Count) -> list[RowOutput]:
         """Continue prompts in one batch."""
         options = self.options
-        width = 1 + max(len(ids) for ids in prompts)  # with padding in every row, attention takes its quick way
+        width = 1 + max(len(ids) for ids in prompts)  # with padding in every row, attention takes its fast path
         self._check_room(len(prompts), width + options.max_new_tokens)
         ids, mask = left_padded(prompts, width=width)
         settings: dict[str, Any] = {"do_sample": options.temperature > 0, "repetition_penalty": 1.0}
         if options.temperature > 0:
             settings |= {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
 
-        def told(_: int, row: RowOutput) -> None:
+        def on_segment(_: int, row: RowOutput) -> None:
             count(1, int(row.ended or len(row.ids) == options.max_new_tokens))
 
-        found = self._model.generate_segments(
+        generation = self._model.generate_segments(
             ids.to(self.base.device),
             mask.to(self.base.device),
-            confidence=2.0,  # the base alone
+            confidence=2.0,  # only the base generates
             verify=False,
             max_new_tokens=options.max_new_tokens,
             seed=seed,
-            on_segment=told,
+            on_segment=on_segment,
             **settings,
         )
-        return list(found.rows)
+        return list(generation.rows)
 
     def _answer(self, prompt: Prompt, row: RowOutput) -> DistilledAnswer:
         ids = row.ids[:-1] if row.ended else row.ids
         text = self.loaded.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if not row.ended:
-            text = text.rstrip("\N{REPLACEMENT CHARACTER}")  # of a character that was cut off
+            text = text.rstrip("\N{REPLACEMENT CHARACTER}")  # part of a character that was truncated
         return _answered(prompt, text, len(ids), row.ended)
 
     def _check_room(self, rows: int, tokens: int) -> None:
-        """Raise TooLarge where a batch of so many rows and tokens a row cannot fit."""
+        """Raise TooLarge if a batch of this many rows and tokens per row does not fit."""
         need = self._room(rows, tokens)
-        there = available_memory(self.base.device)
-        if need > 0.9 * there:
+        available = available_memory(self.base.device)
+        if need > 0.9 * available:
             raise TooLarge(
-                f"{rows} answers at once need {need / 1e9:.2f} GB, and {there / 1e9:.2f} GB are free; give fewer rows a"
-                " batch, fewer new tokens, or a smaller dtype or model"
+                f"{rows} answers at once need {need / 1e9:.2f} GB, but only {available / 1e9:.2f} GB are free; give"
+                " fewer rows a batch, fewer new tokens, or a smaller dtype or model"
             )
 
     def _room(self, rows: int, tokens: int) -> int:
-        """Bytes: the pass over the prompts, keys and values of all tokens, and the logits of one step."""
+        """Return the bytes for the pass over the prompts, keys and values of all tokens, and the logits of one step."""
         config = text_config(self.base)
         heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
         size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-        layers = int(config.num_hidden_layers) + 1  # one is copied as it grows
+        layers = int(config.num_hidden_layers) + 1  # one layer is copied as it grows
         pairs = 2 * layers * heads * size * tokens * rows * self.base.dtype.itemsize
         logits = 4 * 4 * rows * vocabulary(self.base)
         return int(pairs + logits) + memory.estimate_memory(self.loaded, tokens, rows).run

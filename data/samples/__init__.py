@@ -1,6 +1,6 @@
-"""A few bundled example texts, so that there is something to look at before anything is typed.
+"""A few bundled example texts, so that there is something to look at before the user types anything.
 
-Each is a plain text or a conversation, listed in ``index.json`` with where it is from. It knows no tokenizer.
+Each is a plain text or a conversation, listed in ``index.json`` with its origin. This module knows no tokenizer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True)
 class SampleText:
-    """One example; ``messages`` are (role, content) pairs, a plain text has the single role ``text``."""
+    """One example; ``messages`` are (role, content) pairs, and a plain text has the single role ``text``."""
 
     name: str
     title: str
@@ -28,12 +28,12 @@ class SampleText:
 
     @property
     def is_chat(self) -> bool:
-        """Whether this is a conversation, to be shown under a model's chat template."""
+        """True for a conversation, to be shown under a model's chat template."""
         return self.messages[0][0] != "text"
 
     @property
     def text(self) -> str:
-        """The contents alone, without roles, with a blank line between messages."""
+        """The contents without roles, with a blank line between messages."""
         return "\n\n".join(content for _, content in self.messages)
 
 
@@ -61,4 +61,4 @@ def sample(name: str) -> SampleText:
     for candidate in samples():
         if candidate.name == name:
             return candidate
-    raise TextError(f"no example is called {name!r}; choose one of {', '.join(s.name for s in samples())}")
+    raise TextError(f"there is no sample {name!r}; choose from {', '.join(s.name for s in samples())}")

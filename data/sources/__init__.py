@@ -1,1 +1,1 @@
-"""Sources of training data: where they live, and how their records read."""
+"""Sources of training data: where they are, and how their records are read."""

@@ -1,7 +1,7 @@
-"""Prompts made from a small grammar, so that a tiny model can be trained with no download.
+"""Prompts made from a small grammar, so that a tiny model can be trained without a download.
 
 A grammar is YAML: `slots` are lists of words, `templates` are sentences with {slot} in them; {slot2} is another word of
-the same list, and {a slot} puts a or an before it. The order is shuffled by a fixed seed, and each prompt comes once.
+the same list, and {a slot} puts a or an before it. The order is shuffled with a fixed seed, and no prompt repeats.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _SLOT = re.compile(r"\{(a )?([a-z_]+)(\d*)\}")
 
 
 class Grammar(StrictModel):
-    """Templates and what fills them."""
+    """Templates and the words that fill them."""
 
     seed: int = 0
     count: Annotated[int, Field(ge=1)]
-    """Prompts that are made of each template, at most."""
+    """Maximum number of prompts made from each template."""
     slots: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]]
     templates: Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -36,49 +36,49 @@ class Grammar(StrictModel):
         for template in self.templates:
             for _, name, _ in _SLOT.findall(template):
                 if name not in self.slots:
-                    raise ValueError(f"the template {template!r} has a slot {name!r} that nothing fills")
+                    raise ValueError(f"the template {template!r} has a slot {name!r} without words")
             if "{" in _SLOT.sub("", template):
-                raise ValueError(f"the template {template!r} has a brace that is no slot")
+                raise ValueError(f"the template {template!r} has a brace that is not a slot")
         return self
 
 
 def read_grammar(name: str) -> Grammar:
-    """A grammar of data/prompts.
+    """Read a grammar of data/prompts.
 
     Raises:
-        MicroStepError: there is none of that name, or it is wrong.
+        MicroStepError: there is no such grammar, or it is invalid.
     """
     return read_yaml(FOLDER / f"{name}.yaml", Grammar)
 
 
 def prompts(grammar: Grammar) -> Iterator[str]:
-    """The prompts of a grammar, each once, one of each template in turn."""
-    made = (_of_template(grammar, template) for template in grammar.templates)
+    """Yield the prompts of a grammar without repetition, one of each template in turn."""
+    by_template = (_of_template(grammar, template) for template in grammar.templates)
     seen: set[str] = set()
-    for turn in zip_longest(*made):
-        for prompt in turn:
+    for group in zip_longest(*by_template):
+        for prompt in group:
             if prompt is not None and prompt not in seen:
                 seen.add(prompt)
                 yield prompt
 
 
 def _of_template(grammar: Grammar, template: str) -> list[str]:
-    """Up to `count` fillings of a template: of all that there are, so many by chance."""
+    """Return up to `count` random fillings of a template."""
     keys = list(dict.fromkeys((name, number) for _, name, number in _SLOT.findall(template)))
     lists = [grammar.slots[name] for name, _ in keys]
-    every = math.prod(len(words) for words in lists)
+    total = math.prod(len(words) for words in lists)
     chance = random.Random(f"{grammar.seed}/{template}")
-    found: list[str] = []
-    for index in chance.sample(range(every), every) if every < 10**6 else iter(lambda: chance.randrange(every), -1):
+    fillings: list[str] = []
+    for index in chance.sample(range(total), total) if total < 10**6 else iter(lambda: chance.randrange(total), -1):
         filled: dict[tuple[str, str], str] = {}
         for key, words in zip(keys, lists, strict=True):
             index, word = divmod(index, len(words))
             filled[key] = words[word]
         if len({(name, word) for (name, _), word in filled.items()}) == len(keys):  # name and name2 differ
-            found.append(_SLOT.sub(lambda slot, by=filled: _word(slot, by), template))  # type: ignore[misc]
-        if len(found) == grammar.count:
+            fillings.append(_SLOT.sub(lambda slot, by=filled: _word(slot, by), template))  # type: ignore[misc]
+        if len(fillings) == grammar.count:
             break
-    return found
+    return fillings
 
 
 def _word(slot: re.Match[str], filled: dict[tuple[str, str], str]) -> str:

@@ -1,6 +1,6 @@
-"""What the records of a source become: plain texts, prompts with a response, conversations.
+"""Turn the records of a source into plain texts, prompts with a response, or conversations.
 
-Knows columns and patterns; nothing about files, tokens, mixes or cleaning.
+This module knows columns and patterns, but nothing about files, tokens, mixes or cleaning.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.sources.records import Record, at_hand, records
+from data.sources.records import Record, records, require_source
 from data.sources.schema import Columns, Shape, Source, Turns
 from model.errors import TextError
 from model.text.conversation import read_turn
 from model.text.document import PLAIN, Message
 
 FILTERS, UNUSABLE = "filters", "unusable"
-_NOT_THERE = object()
+_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class SourceExample:
     """A record, or a piece of one."""
 
     number: int
-    """Counted from 0 through the source, whatever becomes of it."""
+    """Its number in the source from 0, counting unusable ones too."""
     messages: tuple[Message, ...] | None
-    """None where there is nothing to learn from."""
+    """None if it is unusable."""
     ended: bool = True
-    """False for a piece that the text goes on after."""
+    """False if the text continues after this piece."""
     reason: str | None = None
-    """FILTERS or UNUSABLE, where there are no messages."""
+    """FILTERS or UNUSABLE, if there are no messages."""
     sample: str = ""
     """What the record holds instead."""
 
@@ -40,13 +40,13 @@ def readings(source: Source, local: Path | None = None) -> Iterator[SourceExampl
     """Read a source.
 
     Args:
-        source: what to read.
+        source: the source.
         local: the folder that holds its files; None: the hub.
 
     Raises:
-        TextError: it cannot be had, a file is damaged, or a record lacks a column that is named.
+        TextError: it cannot be found, a file is damaged, or a record lacks a named column.
     """
-    at_hand(source, local)
+    require_source(source, local)
     columns: Columns = source
     if local is not None and source.local_columns is not None:
         columns = source.local_columns
@@ -54,8 +54,8 @@ def readings(source: Source, local: Path | None = None) -> Iterator[SourceExampl
         columns = Columns(prompt="prompt")
     number = 0
     for record in records(source, local):
-        for each in _readings(source, columns, record, number):
-            yield each
+        for example in _readings(source, columns, record, number):
+            yield example
             number += 1
 
 
@@ -67,11 +67,11 @@ def _readings(source: Source, columns: Columns, record: Record, number: int) -> 
             )
             return
     if columns.text is not None:
-        text = _cut_out(source, _text(source, record, columns.text))
-        found = list(pieces(text, source.piece_chars))
-        for i, piece in enumerate(found):
-            yield SourceExample(number + i, (Message(PLAIN, piece),), ended=i == len(found) - 1)
-        if not found:
+        text = _without_removed(source, _text(source, record, columns.text))
+        parts = list(pieces(text, source.piece_chars))
+        for i, piece in enumerate(parts):
+            yield SourceExample(number + i, (Message(PLAIN, piece),), ended=i == len(parts) - 1)
+        if not parts:
             yield SourceExample(number, None, reason=UNUSABLE, sample="no text")
         return
     messages = _turns(source, columns.messages, record) if columns.messages else _pair(source, columns, record)
@@ -82,7 +82,7 @@ def _readings(source: Source, columns: Columns, record: Record, number: int) -> 
 
 
 def _pair(source: Source, columns: Columns, record: Record) -> tuple[Message, ...] | str:
-    """A system message, a prompt and a response; a word where prompt or response is empty."""
+    """Return a system message, a prompt and a response; or a reason if prompt or response is empty."""
     names = (columns.prompt,) if isinstance(columns.prompt, str) else columns.prompt or ()
     parts = [_text(source, record, name).strip() for name in names]
     prompt = "\n\n".join(part for part in parts if part)
@@ -93,7 +93,7 @@ def _pair(source: Source, columns: Columns, record: Record) -> tuple[Message, ..
     system = _text(source, record, columns.system).strip() if columns.system is not None else ""
     messages = [*([Message("system", system)] if system else []), Message("user", prompt)]
     if columns.response is not None:
-        response = _cut_out(source, _text(source, record, columns.response)).strip()
+        response = _without_removed(source, _text(source, record, columns.response)).strip()
         if not response:
             return f"no response to: {prompt}"
         messages.append(Message("assistant", response))
@@ -101,7 +101,7 @@ def _pair(source: Source, columns: Columns, record: Record) -> tuple[Message, ..
 
 
 def _turns(source: Source, turns: Turns, record: Record) -> tuple[Message, ...] | str:
-    """A conversation up to its last answer; a word where there is none, or someone unknown speaks."""
+    """Return a conversation up to its last answer; or a reason if there is none, or a speaker is unknown."""
     messages = []
     for column in turns.columns:
         value = _at(source, record, column)
@@ -110,14 +110,14 @@ def _turns(source: Source, turns: Turns, record: Record) -> tuple[Message, ...] 
             if not isinstance(turn, Mapping) or not isinstance(role, str) or role not in turns.roles:
                 return f"no turn of a known role: {turn}"
             try:
-                said, _ = read_turn({**turn, "role": turns.roles[role], "content": turn.get(turns.content)})
+                message, _ = read_turn({**turn, "role": turns.roles[role], "content": turn.get(turns.content)})
             except TextError as error:
                 return f"a turn that cannot be read, {error}: {turn}"
-            if odd := [name for name in said.extras if name in ("tool_calls", "reasoning_content")]:
-                return f"a turn with {odd[0]}, which is not trained on: {turn}"
-            content = _clean(said.content).strip()
+            if extras := [name for name in message.extras if name in ("tool_calls", "reasoning_content")]:
+                return f"a turn with {extras[0]}, which is not trained on: {turn}"
+            content = _clean(message.content).strip()
             if turns.roles[role] == "assistant":
-                content = _cut_out(source, content).strip()
+                content = _without_removed(source, content).strip()
             if content or turns.roles[role] != "system":
                 messages.append(Message(turns.roles[role], content))
     while messages and messages[-1].role != "assistant":
@@ -129,23 +129,23 @@ def _turns(source: Source, turns: Turns, record: Record) -> tuple[Message, ...] 
 
 
 def _at(source: Source, record: Record, column: str) -> object:
-    """The value of a column; of a dotted one, inside a column.
+    """Return the value of a column; a dotted name leads into a column.
 
     Raises:
         TextError: there is no such column.
     """
     value: object = record
     for part in [column] if column in record else column.split("."):
-        value = value.get(part, _NOT_THERE) if isinstance(value, Mapping) else _NOT_THERE
-    if value is _NOT_THERE:
+        value = value.get(part, _MISSING) if isinstance(value, Mapping) else _MISSING
+    if value is _MISSING:
         raise _no_column(source, record, column)
     return value
 
 
 def _text(source: Source, record: Record, column: str) -> str:
-    """A column's text; lists of texts a line each; none at all is the empty text."""
+    """Return a column's text. Lists of texts are joined line by line; None is the empty text."""
     value = _at(source, record, column)
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
         value = "\n".join(value)
     if value is None:
         return ""
@@ -162,30 +162,30 @@ def _no_column(source: Source, record: Record, column: str) -> TextError:
 
 
 def _clean(text: str) -> str:
-    """Line breaks of one kind, and no half of a surrogate pair, which no UTF-8 file can hold."""
+    """Unify line breaks, and remove lone surrogates, which no UTF-8 file can hold."""
     return text.replace("\r\n", "\n").encode("utf-8", "ignore").decode("utf-8")
 
 
-def _cut_out(shape: Shape, text: str) -> str:
+def _without_removed(shape: Shape, text: str) -> str:
     for pattern in shape.removed:
         text = re.sub(pattern, "", text)
     return text
 
 
 def pieces(text: str, limit: int | None) -> Iterator[str]:
-    """Cut a text at blank lines (at line breaks where there are none) once a piece has `limit` characters."""
+    """Split a text at blank lines (or at line breaks if there are none) once a piece has `limit` characters."""
     text = text.strip()
     if limit is None:
         if text:
             yield text
         return
-    gathered: list[str] = []
+    paragraphs: list[str] = []
     size = 0
     for paragraph in re.split(r"\n{2,}", text) if "\n\n" in text else text.split("\n"):
-        gathered.append(paragraph)
+        paragraphs.append(paragraph)
         size += len(paragraph)
         if size >= limit:
-            yield "\n\n".join(gathered)
-            gathered, size = [], 0
+            yield "\n\n".join(paragraphs)
+            paragraphs, size = [], 0
     if size:
-        yield "\n\n".join(gathered)
+        yield "\n\n".join(paragraphs)

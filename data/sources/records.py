@@ -1,6 +1,6 @@
 """The records of a source, one mapping of columns each, in a fixed order: from the hub, from files, or from a grammar.
 
-Knows nothing about what a record becomes: see reading.py.
+reading.py turns records into examples; this module knows nothing about that.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _DEFAULT = ("{}.jsonl", "{}.jsonl.gz", "{}.parquet", "{}/*.parquet", "{}/*.jsonl
 
 
 def records(source: Source, local: Path | None) -> Iterator[Record]:
-    """Read a source.
+    """Yield the records of a source.
 
     Args:
-        source: the data set.
-        local: the folder that holds its files; None: the hub. A file that a user named lies where it was said to.
+        source: the source.
+        local: the folder that holds its files; None: the hub. A file that a user named is read from its own path.
 
     Raises:
         TextError: there is no such file or data set, or it cannot be read.
@@ -43,7 +43,7 @@ def records(source: Source, local: Path | None) -> Iterator[Record]:
 
 
 def files(source: Source, local: Path | None) -> list[Path]:
-    """The files of a source, sorted.
+    """Return the files of a source, sorted.
 
     Raises:
         TextError: there are none.
@@ -63,8 +63,8 @@ def files(source: Source, local: Path | None) -> list[Path]:
     raise TextError(f"source {source.name!r}: no file {patterns[0]} in {local}; give the folder that holds it")
 
 
-def at_hand(source: Source, local: Path | None) -> None:
-    """See that a source can be read, as far as can be told without reading it.
+def require_source(source: Source, local: Path | None) -> None:
+    """Check that a source can be read, as far as possible without reading it.
 
     Raises:
         TextError: it cannot.
@@ -75,12 +75,13 @@ def at_hand(source: Source, local: Path | None) -> None:
         files(source, local)
     elif source.hub is None:
         raise TextError(
-            f"source {source.name!r} is on no hub; give the folder that holds {source.local} (local_folder, --local)"
+            f"source {source.name!r} is not on the hub; give the folder that holds {source.local}"
+            " (local_folder, --local)"
         )
 
 
 def _is_own(source: Source) -> bool:
-    """Whether a user named the file itself."""
+    """True if a user named the file itself."""
     return source.hub is None and source.local is not None and Path(source.local).is_absolute()
 
 
@@ -91,18 +92,16 @@ def _file_records(source: Source, file: Path) -> Iterator[Record]:
     plain = file.name.lower().removesuffix(".gz")
     suffix = Path(plain).suffix
     if suffix not in _SUFFIXES or (suffix == ".parquet" and plain != file.name.lower()):
-        raise TextError(
-            f"source {source.name!r}: {file} is of no kind that is read; give one of {', '.join(_SUFFIXES)}"
-        )
-    if (wrong := pointer(file)) is not None:
-        raise TextError(f"source {source.name!r}: {wrong}")
+        raise TextError(f"source {source.name!r}: {file} is of an unsupported kind; give one of {', '.join(_SUFFIXES)}")
+    if (problem := pointer(file)) is not None:
+        raise TextError(f"source {source.name!r}: {problem}")
     if suffix == ".parquet":
         yield from _parquet_records(source, file)
         return
-    packed = plain != file.name.lower()
+    compressed = plain != file.name.lower()
     kind = {".txt": "text", ".jsonl": "JSON lines", ".json": "JSON, a list of objects"}[suffix]
     try:
-        with _open(file, packed) as stream:
+        with _open(file, compressed) as stream:
             if suffix == ".txt":
                 whole = stream.read()
                 texts = whole.split(source.separator) if source.separator else [whole]
@@ -114,13 +113,13 @@ def _file_records(source: Source, file: Path) -> Iterator[Record]:
                 yield from _objects(_json_lines(stream))
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:  # ValueError: not UTF-8, not JSON
         raise TextError(
-            f"source {source.name!r}: {file} is not {'a gzip file of ' if packed else ''}UTF-8 {kind} ({error});"
+            f"source {source.name!r}: {file} is not {'a gzip file of ' if compressed else ''}UTF-8 {kind} ({error});"
             " fetch it again"
         ) from None
 
 
-def _open(file: Path, packed: bool) -> IO[str]:
-    if packed:
+def _open(file: Path, compressed: bool) -> IO[str]:
+    if compressed:
         return gzip.open(file, "rt", encoding="utf-8-sig")
     return file.open(encoding="utf-8-sig")
 
@@ -148,14 +147,14 @@ def _parquet_records(source: Source, file: Path) -> Iterator[Record]:
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise TextError(f"source {source.name!r}: {file} is no Parquet file ({reason}); fetch it again") from None
+        raise TextError(f"source {source.name!r}: {file} is not a Parquet file ({reason}); fetch it again") from None
 
 
 # --- the hub
 
 
 def _hub_records(source: Source) -> Iterator[Record]:
-    at_hand(source, None)
+    require_source(source, None)
     try:
         import datasets  # heavy, and not needed for local files
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""The sources that there are, by name: `sources.yaml` as frozen values.
+"""The known sources by name: `sources.yaml` as frozen values.
 
-What a source is stands in source.py, how its records are read in reading.py; this module opens nothing but the YAML.
+schema.py defines a source, and reading.py reads its records; this module opens only the YAML.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ class _Sources(StrictModel):
 
 @cache
 def sources() -> dict[str, Source]:
-    """All known sources by name.
+    """Return all known sources by name.
 
     Raises:
-        MicroStepError: sources.yaml is wrong.
+        MicroStepError: sources.yaml is invalid.
     """
-    found: dict[str, Source] = {}
-    for each in read_yaml(FILE, _Sources).sources:
-        if each.name in found:
-            raise MicroStepError(f"{FILE}: two sources are called {each.name!r}")
-        found[each.name] = each
-    return found
+    by_name: dict[str, Source] = {}
+    for source in read_yaml(FILE, _Sources).sources:
+        if source.name in by_name:
+            raise MicroStepError(f"{FILE}: two sources are called {source.name!r}")
+        by_name[source.name] = source
+    return by_name
 
 
 def source(name: str) -> Source:
-    """The source called `name`.
+    """Return the source called `name`.
 
     Raises:
         MicroStepError: no source has that name.
     """
     known = sources()
     if name not in known:
-        raise MicroStepError(f"no data source is called {name!r}; choose one of {', '.join(known)}")
+        raise MicroStepError(f"there is no data source {name!r}; choose from {', '.join(known)}")
     return known[name]

@@ -1,6 +1,6 @@
-"""What a source of training data is: where it lives, how a record of it reads, which records count, its licence.
+"""The description of a source of training data: its place, how a record reads, which records count, its licence.
 
-Only the description. See records.py for its records, reading.py for what they become, sources.yaml for those there are.
+records.py reads records, reading.py turns them into examples, and sources.yaml lists the known sources.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Filter(StrictModel):
-    """A record counts only if a column of it is so; where several are given, all of them."""
+    """A condition on a column of a record; if several are given, all must hold."""
 
     column: str
     equals: Scalar | None = None
@@ -34,13 +34,13 @@ class Filter(StrictModel):
         return self
 
     def keeps(self, value: object) -> bool:
-        """Whether a record with this value counts; one without a value never does."""
+        """True if a record with this value counts; one without a value never does."""
         if value is None:
             return False
         number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
         return (
             (self.equals is None or _same(value, self.equals))
-            and (self.one_of is None or any(_same(value, each) for each in self.one_of))
+            and (self.one_of is None or any(_same(value, option) for option in self.one_of))
             and (self.contains is None or (isinstance(value, str | list) and self.contains in value))
             and (self.min is None or (number is not None and number >= self.min))
             and (self.max is None or (number is not None and number <= self.max))
@@ -48,16 +48,16 @@ class Filter(StrictModel):
 
 
 class Turns(StrictModel):
-    """Columns that hold lists of turns, as of a conversation."""
+    """Columns that hold the turns of a conversation."""
 
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Their turns follow each other."""
+    """Their turns follow one another."""
     role: str = "role"
-    """The key of who speaks."""
+    """Key of the speaker."""
     content: str = "content"
-    """The key of what is said."""
+    """Key of the content."""
     roles: dict[str, Role] = Field(default={"system": "system", "user": "user", "assistant": "assistant"})
-    """What the data set calls whom."""
+    """Maps the data set's names of speakers to roles."""
 
 
 class Columns(StrictModel):
@@ -66,13 +66,13 @@ class Columns(StrictModel):
     text: str | None = None
     """A plain text."""
     prompt: str | tuple[str, ...] | None = None
-    """What the user says; several columns are joined by blank lines, empty ones left out."""
+    """The user's message; several columns are joined by blank lines, without empty ones."""
     response: str | None = None
-    """What the assistant says; without it, a prompt waits for an answer."""
+    """The assistant's message; without it, the prompt has no answer yet."""
     system: str | None = None
-    """A message before the prompt, where there is one."""
+    """A message before the prompt, if there is one."""
     messages: Turns | None = None
-    """A conversation; what follows its last answer is left out."""
+    """A conversation; everything after its last answer is left out."""
 
     @property
     def kinds(self) -> list[str]:
@@ -80,7 +80,7 @@ class Columns(StrictModel):
         return [name for name in ("text", "prompt", "messages") if getattr(self, name) is not None]
 
     def check(self) -> None:
-        """Raise ValueError where it is not said, or said twice, what a record becomes."""
+        """Raise ValueError unless exactly one of text, prompt and messages is given."""
         if len(self.kinds) != 1:
             raise ValueError(f"name the columns of either text, prompt or messages; got {self.kinds or 'none'}")
         if self.prompt is None and (self.response is not None or self.system is not None):
@@ -88,17 +88,17 @@ class Columns(StrictModel):
 
 
 class Shape(Columns):
-    """Columns, and what is made of their texts."""
+    """Columns, and how their texts are processed."""
 
     filters: tuple[Filter, ...] = ()
     prompt_pattern: str | None = None
-    """Group 1 is what the user said; the rest is the data set's own template."""
+    """Group 1 is the user's message; the rest is the data set's own template."""
     removed: tuple[str, ...] = ()
-    """Patterns cut out of a text or response."""
+    """Patterns removed from a text or response."""
     separator: str | None = None
-    """Between the documents of a .txt file; without it, the file is one document."""
+    """Separator between the documents of a .txt file; without it, the file is one document."""
     piece_chars: Positive | None = None
-    """A longer text is cut at blank lines into pieces of about so many characters."""
+    """Longer texts are divided at blank lines into pieces of about this many characters."""
 
     @field_validator("prompt_pattern", "removed")
     @classmethod
@@ -107,9 +107,9 @@ class Shape(Columns):
             try:
                 groups = re.compile(pattern).groups
             except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
             if isinstance(given, str) and not groups:
-                raise ValueError(f"{pattern!r} needs a group: (...) around what the user said")
+                raise ValueError(f"{pattern!r} needs a group: (...) around the user's message")
         return given
 
 
@@ -120,22 +120,22 @@ class Source(Shape):
     title: str
     licence: str
     licence_url: str | None = None
-    """Where it can be read."""
+    """Address of the licence."""
     hub: str | None = None
     """Its id on the Hugging Face hub."""
     subset: str | None = None
     split: str = "train"
     revision: str | None = None
     gated: bool = False
-    """Its terms must be accepted on the hub."""
+    """True if its terms must be accepted on the hub."""
     local: str | None = None
-    """File or pattern in the user's folder; without it NAME.jsonl, NAME.jsonl.gz, NAME.parquet or NAME/*.parquet."""
+    """File or pattern in the user's folder; default: NAME.jsonl, NAME.jsonl.gz, NAME.parquet or NAME/*.parquet."""
     local_columns: Columns | None = None
-    """Where the file's columns are not the hub's."""
+    """Columns of the local file, if they differ from the hub's."""
     templates: str | None = None
-    """A grammar of prompts in data/prompts; then nothing is read from anywhere else."""
+    """A grammar of prompts in data/prompts; nothing else is read then."""
     evaluate_only: bool = False
-    """Never trained on."""
+    """True if it must never be trained on."""
     checked: Literal["card", "code", "file", "own", "no"] = "no"
     """How columns and licence are known: the hub's card; public code that reads it; a file that was read; our own."""
     note: str | None = None

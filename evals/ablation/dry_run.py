@@ -1,4 +1,4 @@
-"""What a grid would take, before it is run: how many runs, what of them is there, and how long the rest trains."""
+"""Estimate a grid before it is run: the number of runs, how many are finished, and how long the rest will train."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from data.prepared import examples_file
 from data.run_folder import Run, read_run
 from evals.ablation.grid import AblationGrid, GridRun, runs_of
-from evals.ablation.run import is_made, kept
+from evals.ablation.run import is_made, stored_measures
 from model.errors import TextError
 from trainer.recipe import same_recipe
 
@@ -20,20 +20,20 @@ class GridPlan:
     runs: int
     trained: int
     begun: int
-    """Not ended, but with a log."""
+    """Runs with a log that are not finished."""
     measured: int
     steps: int
-    """That all runs have together."""
+    """Steps of all runs together."""
     left: int
-    """Steps that are still to be made."""
+    """Steps that are still to be done."""
     seconds: float | None
-    """Of these; None where nothing of the grid was trained and its data is not prepared."""
+    """Time for these steps; None if nothing of the grid was trained and its data is not prepared."""
     tasks: tuple[str, ...]
-    """That models are evaluated on."""
+    """Benchmarks that models are evaluated on."""
 
     @property
     def text(self) -> str:
-        """For a terminal."""
+        """The estimate as text for a terminal."""
         lines = [
             f"runs     {self.runs:>7,}, {self.trained:,} trained, {self.begun:,} begun, {self.measured:,} measured",
             f"steps    {self.steps:>7,}, {self.left:,} left",
@@ -41,42 +41,45 @@ class GridPlan:
         if self.seconds is not None:
             lines.append(f"training {self.seconds / 60:>7.1f} min on this machine, from steps that were timed here")
         elif self.left:
-            lines.append("training: its time is known once the data is prepared, or a run has begun")
+            lines.append("training: the time is unknown until the data is prepared or a run has begun")
         if self.tasks:
             lines.append(f"then each model is evaluated on {', '.join(self.tasks)}")
         return "\n".join(lines)
 
 
 def plan(grid: AblationGrid, out: Path, local: Path | None, device: str) -> GridPlan:
-    """Look at what is there; where nothing was trained yet and the data is prepared, time three steps.
+    """Inspect finished work; if nothing was trained yet and the data is prepared, time three steps.
 
     Raises:
-        MicroStepError: the grid is wrong, or the base cannot be had.
+        MicroStepError: the grid is invalid, or the base cannot be loaded.
     """
     runs = runs_of(grid)
-    made = [is_made(each.recipe, out) for each in runs]
-    logs = [_log(each, out) for each in runs]
-    done = [each.recipe.steps if whole else _steps(log) for each, whole, log in zip(runs, made, logs, strict=True)]
-    total = sum(each.recipe.steps for each in runs)
+    finished = [is_made(run.recipe, out) for run in runs]
+    logs = [_log(run, out) for run in runs]
+    done = [
+        run.recipe.steps if is_finished else _steps(log)
+        for run, is_finished, log in zip(runs, finished, logs, strict=True)
+    ]
+    total = sum(run.recipe.steps for run in runs)
     left = total - sum(done)
-    how = None if grid.decode is None else grid.decode.model_dump(mode="json")
+    decode = None if grid.decode is None else grid.decode.model_dump(mode="json")
     return GridPlan(
         runs=len(runs),
-        trained=sum(made),
-        begun=sum(0 < steps < each.recipe.steps for each, steps in zip(runs, done, strict=True)),
-        measured=sum(kept(out / each.recipe.name, how) is not None for each in runs),
+        trained=sum(finished),
+        begun=sum(0 < steps < run.recipe.steps for run, steps in zip(runs, done, strict=True)),
+        measured=sum(stored_measures(out / run.recipe.name, decode) is not None for run in runs),
         steps=total,
         left=left,
         seconds=None if (a_step := _a_step(logs, runs, out, local, device, left)) is None else a_step * left,
-        tasks=tuple(dict.fromkeys(task for each in runs if each.evaluate for task in each.evaluate.tasks)),
+        tasks=tuple(dict.fromkeys(task for run in runs if run.evaluate for task in run.evaluate.tasks)),
     )
 
 
-def _log(asked: GridRun, out: Path) -> Run | None:
-    """A run of the same recipe, ended or not."""
-    folder = out / asked.recipe.name
+def _log(run: GridRun, out: Path) -> Run | None:
+    """Return a run with the same recipe, finished or not; None if there is none."""
+    folder = out / run.recipe.name
     try:
-        return read_run(folder) if same_recipe(folder, asked.recipe) else None
+        return read_run(folder) if same_recipe(folder, run.recipe) else None
     except TextError:
         return None
 
@@ -88,7 +91,7 @@ def _steps(run: Run | None) -> int:
 def _a_step(
     logs: list[Run | None], runs: list[GridRun], out: Path, local: Path | None, device: str, left: int
 ) -> float | None:
-    """Seconds of a step: of what was trained, or of three steps of the first run."""
+    """Return the seconds per step: of finished steps, or else of three steps of the first run."""
     if not left:
         return 0.0
     if steps := sum(map(_steps, logs)):
@@ -97,11 +100,11 @@ def _a_step(
     from trainer.run import RunPaths
 
     first = runs[0].recipe
-    places = RunPaths(out / first.name, local)
-    if not examples_file(places.prepared_for(first)).is_file():
+    paths = RunPaths(out / first.name, local)
+    if not examples_file(paths.prepared_for(first)).is_file():
         return None
     try:
-        found = plan_run(first, places, device, lambda message, fraction: None)
-    except TextError:  # preparing was stopped
+        estimate = plan_run(first, paths, device, lambda message, fraction: None)
+    except TextError:  # preparation was stopped
         return None
-    return None if found.seconds is None else found.seconds / first.steps
+    return None if estimate.seconds is None else estimate.seconds / first.steps

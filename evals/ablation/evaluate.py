@@ -1,4 +1,4 @@
-"""The benchmarks of a grid: a trained model is put to them in a folder of its own run, and their scores are read."""
+"""Evaluate the trained models of a grid: run the benchmarks in a folder of each run, and read their scores."""
 
 from __future__ import annotations
 
@@ -19,68 +19,81 @@ from model.hub.loading import ModelSpec, load
 from model.progress import Tell
 
 
-def options_of(how: Evaluate, isolation: Isolation | None) -> EvalOptions:
-    """As `evaluate` takes them.
+def options_of(evaluation: Evaluate, isolation: Isolation | None) -> EvalOptions:
+    """Return the options for `evaluate`.
 
     Raises:
-        MicroStepError: they contradict each other.
+        MicroStepError: the options contradict each other.
     """
-    given = how.model_dump(exclude={"tasks", "confidence", "dtype"})
-    needed = any(find_benchmark(name).runs_code for name in how.tasks)
+    given = evaluation.model_dump(exclude={"tasks", "confidence", "dtype"})
+    needed = any(find_benchmark(name).runs_code for name in evaluation.tasks)
     return EvalOptions(**given, isolation=isolation if needed else None)
 
 
-def check(asked: Sequence[Evaluate], local: Path | None, isolation: Isolation | None) -> None:
-    """See that every benchmark can be run, before anything is trained.
+def check(evaluations: Sequence[Evaluate], local: Path | None, isolation: Isolation | None) -> None:
+    """Check that every benchmark can be run, before anything is trained.
 
     Raises:
-        MicroStepError: there is no such benchmark, its data cannot be had, it runs programs and this was not allowed,
-            or the options contradict each other.
+        MicroStepError: there is no such benchmark, its data cannot be read, it runs programs without permission, or the
+            options contradict each other.
     """
-    for how in dict.fromkeys(asked):
-        chosen = [find_benchmark(name) for name in how.tasks]
-        sandbox_for(chosen, options_of(how, isolation))
-        for each in chosen:
-            documents(each, local, 1)
+    for evaluation in dict.fromkeys(evaluations):
+        chosen = [find_benchmark(name) for name in evaluation.tasks]
+        sandbox_for(chosen, options_of(evaluation, isolation))
+        for benchmark in chosen:
+            documents(benchmark, local, 1)
 
 
-def folder_of(run: Path, how: Evaluate, isolation: Isolation | None) -> Path:
-    """Where the samples lie: other options have another folder, other benchmarks and values of tau the same one."""
-    said = as_json({**asdict(options_of(how, isolation)), "dtype": how.dtype})
-    return run / f"evaluated-{hashlib.sha256(said).hexdigest()[:8]}"
+def folder_of(run: Path, evaluation: Evaluate, isolation: Isolation | None) -> Path:
+    """Return the folder of the samples. It depends on the options, but not on the benchmarks and values of tau."""
+    settings = as_json({**asdict(options_of(evaluation, isolation)), "dtype": evaluation.dtype})
+    return run / f"evaluated-{hashlib.sha256(settings).hexdigest()[:8]}"
 
 
-def is_evaluated(folder: Path, how: Evaluate) -> bool:
-    """Whether every benchmark is there whole, under each tau or as a plain model's."""
+def is_evaluated(folder: Path, evaluation: Evaluate) -> bool:
+    """True if every benchmark is complete, under each tau or as a plain model's."""
 
-    def whole(task: str, tau: float | None) -> bool:
-        found = read_samples(folder / file_name(task, tau))
-        return found is not None and found[0].complete
+    def is_complete(task: str, tau: float | None) -> bool:
+        samples = read_samples(folder / file_name(task, tau))
+        return samples is not None and samples[0].complete
 
-    return all(whole(task, None) or all(whole(task, tau) for tau in how.confidence) for task in how.tasks)
+    return all(
+        is_complete(task, None) or all(is_complete(task, tau) for tau in evaluation.confidence)
+        for task in evaluation.tasks
+    )
 
 
 def evaluated(
-    done: Run, how: Evaluate, local: Path | None, device: str, isolation: Isolation | None, tell: Tell
+    done: Run, evaluation: Evaluate, local: Path | None, device: str, isolation: Isolation | None, tell: Tell
 ) -> dict[str, float]:
-    """The scores of a finished run and its tokens a macro step, of each benchmark at each tau; none is run again.
+    """Return the scores of a finished run and its tokens per macro step, for each benchmark and tau.
+
+    Finished benchmarks are not run again.
 
     Raises:
-        MicroStepError: as `evals.run.evaluate`.
+        MicroStepError: see `evals.run.evaluate`.
     """
-    folder = folder_of(done.path, how, isolation)
-    if not is_evaluated(folder, how):
-        spec = ModelSpec(str(done.model), dtype=how.dtype, device=device)
-        chosen = [find_benchmark(name) for name in how.tasks]
-        evaluate(lambda: load(spec, tell), chosen, how.confidence, folder, local, options_of(how, isolation), tell)
+    folder = folder_of(done.path, evaluation, isolation)
+    if not is_evaluated(folder, evaluation):
+        spec = ModelSpec(str(done.model), dtype=evaluation.dtype, device=device)
+        chosen = [find_benchmark(name) for name in evaluation.tasks]
+        evaluate(
+            lambda: load(spec, tell),
+            chosen,
+            evaluation.confidence,
+            folder,
+            local,
+            options_of(evaluation, isolation),
+            tell,
+        )
     rows = {(row.benchmark.name, row.tau): row for row in report_rows([read_folder(folder)])}
-    wanted = [(task, tau) for task in how.tasks for tau in (None, *how.confidence)]
+    wanted = [(task, tau) for task in evaluation.tasks for tau in (None, *evaluation.confidence)]
     return {name: value for key in wanted if key in rows for name, value in _columns(rows[key]).items()}
 
 
 def _columns(row: ScoreRow) -> dict[str, float]:
     place = row.benchmark.name if row.tau is None else f"{row.benchmark.name} at {row.tau:g}"
-    found = {f"{place}: {name}": row.scores[name].value for name in row.shown}
+    columns = {f"{place}: {name}": row.scores[name].value for name in row.shown}
     if row.tau is not None:
-        found[f"{place}: tokens a macro step"] = row.tokens_per_macro_step
-    return found
+        columns[f"{place}: tokens a macro step"] = row.tokens_per_macro_step
+    return columns

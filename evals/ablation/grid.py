@@ -1,6 +1,6 @@
-"""A grid: variants of one recipe and of how its runs are evaluated, each with several seeds. YAML in ablations/.
+"""A grid: variants of one recipe and of its evaluation, each with several seeds. YAML in ablations/.
 
-Light: no torch and no harness, so that a wrong grid is told at once.
+It imports neither torch nor the harness, so an invalid grid is reported at once.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from model.errors import MicroStepError
 from trainer.recipe import Recipe, mix_of, read_recipe
 
 FOLDER = Path(__file__).parents[1] / "ablations"
-EVALUATE = "evaluate"  # the key of a variant that is none of the recipe
+EVALUATE = "evaluate"  # the only key of a variant that does not belong to the recipe
 Positive = Annotated[int, Field(ge=1)]
 
 
 class Decode(StrictModel):
-    """How the trained models are made to write, for their tokens a macro step."""
+    """How the trained models generate, to measure their tokens per macro step."""
 
     prompts: Positive = 24
-    """Of the held-out examples, the first ones."""
+    """Number of prompts, from the first held-out examples."""
     confidence: Annotated[float, Field(ge=0)] = 0.5
     max_new_tokens: Positive = 64
 
 
 class Evaluate(StrictModel):
-    """Which benchmarks the trained models are put to, and how; the keys are those of `python -m evals run`."""
+    """The benchmarks for the trained models, and their options; the keys are those of `python -m evals run`."""
 
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     confidence: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.8,)
-    """Values of tau; above 1 the base alone writes. A plain model has none and runs once."""
+    """Values of tau; above 1, only the base generates. A plain model has none and runs once."""
     limit: Positive | None = None
-    """Only the first so many documents of each."""
+    """Use only this many documents of each benchmark, the first ones."""
     chat: bool = False
     system: str | None = None
     multiturn: bool = False
@@ -48,7 +48,7 @@ class Evaluate(StrictModel):
     repeats: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of sampling; not the run's."""
+    """Seed for sampling; separate from the run's."""
     likelihood: Literal["own", "base"] = "own"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
@@ -58,19 +58,19 @@ class AblationGrid(StrictModel):
 
     name: str
     recipe: str
-    """A recipe's name, or a path."""
+    """Name or path of a recipe."""
     common: dict[str, Any] = Field(default={})
-    """Keys of the recipe that are other values in every run."""
+    """Keys of the recipe that are changed in every run."""
     variants: dict[str, dict[str, Any]] = Field(default={})
-    """Of each, keys of the recipe that are other values, and under `evaluate` keys of the evaluation. The first is what
-    the others are compared with."""
+    """For each variant, changed keys of the recipe, and under `evaluate` changed keys of the evaluation. The others are
+    compared with the first variant."""
     leave_out: Literal["sources"] | None = None
-    """Instead of variants: all sources of the mix, and all but each."""
+    """Instead of variants: one run with all sources of the mix, and one without each."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     decode: Decode | None = Decode()
-    """None: left out, for runs that train no micro_step model."""
+    """None: skipped, for runs that train no micro_step model."""
     evaluate: Evaluate | None = None
-    """None: no benchmark is run, but where a variant says so."""
+    """None: no benchmark is run, unless a variant sets it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> AblationGrid:
@@ -92,10 +92,10 @@ class GridRun:
 
 
 def read_grid(path: str) -> AblationGrid:
-    """Read a grid: a YAML file, or the name of one that comes with the project.
+    """Read a grid: a YAML file, or the name of a bundled one.
 
     Raises:
-        MicroStepError: there is none, or it is wrong.
+        MicroStepError: there is no such grid, or it is invalid.
     """
     shipped, given = FOLDER / f"{path}.yaml", Path(path)
     if not given.is_file() and not shipped.is_file():
@@ -106,60 +106,60 @@ def read_grid(path: str) -> AblationGrid:
 
 
 def runs_of(grid: AblationGrid) -> list[GridRun]:
-    """Every run, the seeds of a variant together.
+    """Return every run, with the seeds of a variant together.
 
     Raises:
-        MicroStepError: a key or value of the recipe or of the evaluation is wrong, or two variants have one folder.
+        MicroStepError: a key or value of the recipe or the evaluation is wrong, or two variants have the same folder.
     """
-    found = [
+    runs = [
         GridRun(variant, seed, _recipe(grid, variant, change, seed), _evaluation(grid, variant, change))
         for variant, change in grid.variants.items()
         for seed in grid.seeds
     ]
-    for each in found:
-        mix_of(each.recipe)
-    names = [each.recipe.name for each in found]
+    for run in runs:
+        mix_of(run.recipe)
+    names = [run.recipe.name for run in runs]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise MicroStepError(f"two variants of the grid {grid.name} have one folder, {twice[0]}; name them otherwise")
-    return found
+        raise MicroStepError(f"two variants of the grid {grid.name} have the same folder, {twice[0]}; rename one")
+    return runs
 
 
 def _leaving_out(grid: AblationGrid) -> AblationGrid:
-    """With a variant for each source of the mix."""
+    """Return the grid with a variant for each source of the mix."""
     mix = read_mix(_recipe(grid, "all", {}, grid.seeds[0]).data.mix)
     names = [use.name for use in mix.sources]
     if len(names) < 2:
-        raise MicroStepError(f"the grid {grid.name} leaves sources out, and the mix {mix.name} has one alone")
+        raise MicroStepError(f"the grid {grid.name} leaves sources out, but the mix {mix.name} has only one")
     without = {f"without {name}": {"data": {"without": [name]}} for name in names}
     return grid.model_copy(update={"variants": {"all": {}, **without}, "leave_out": None})
 
 
 def _recipe(grid: AblationGrid, variant: str, change: dict[str, Any], seed: int) -> Recipe:
-    said = _changed(read_recipe(grid.recipe).model_dump(mode="json"), grid.common)
-    said = _changed(said, {key: value for key, value in change.items() if key != EVALUATE})
+    values = _changed(read_recipe(grid.recipe).model_dump(mode="json"), grid.common)
+    values = _changed(values, {key: value for key, value in change.items() if key != EVALUATE})
     slug = re.sub(r"[^A-Za-z0-9._]+", "-", f"{grid.name}-{variant}").strip("-")
-    return as_model(said | {"name": f"{slug}-{seed}", "seed": seed}, Recipe, _place(grid, variant))
+    return as_model(values | {"name": f"{slug}-{seed}", "seed": seed}, Recipe, _place(grid, variant))
 
 
 def _evaluation(grid: AblationGrid, variant: str, change: dict[str, Any]) -> Evaluate | None:
     if EVALUATE not in change:
         return grid.evaluate
-    said = change[EVALUATE]
-    if said is None:
+    changed = change[EVALUATE]
+    if changed is None:
         return None
-    if not isinstance(said, dict):
+    if not isinstance(changed, dict):
         raise MicroStepError(f"{_place(grid, variant)}: evaluate must hold keys and values, or be null")
     common = {} if grid.evaluate is None else grid.evaluate.model_dump(mode="json")
-    return as_model(common | said, Evaluate, f"{_place(grid, variant)}, evaluate")
+    return as_model(common | changed, Evaluate, f"{_place(grid, variant)}, evaluate")
 
 
 def _place(grid: AblationGrid, variant: str) -> str:
     return f"the variant {variant!r} of the grid {grid.name}"
 
 
-def _changed(said: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """Mappings are changed key by key, everything else is put in the old one's place."""
-    out = copy.deepcopy(said)
+def _changed(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Change mappings key by key; replace all other values."""
+    out = copy.deepcopy(values)
     for key, value in change.items():
         both = isinstance(value, dict) and isinstance(out.get(key), dict) and key not in ("parameters", "adapter")
         out[key] = _changed(out[key], value) if both else value

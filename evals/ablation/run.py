@@ -1,11 +1,11 @@
-"""Running a grid: train what is not there, measure, evaluate, and compare.
+"""Run a grid: train what is missing, measure, evaluate, and compare.
 
-Every run is a run like any other, in a folder of its own, with what was measured and evaluated of it inside:
+Each run is an ordinary run in a folder of its own, with its measures and evaluations inside:
 
-    RUN/measures.json         what the held-out examples gave
+    RUN/measures.json         measures on the held-out examples
     RUN/evaluated-DIGEST/     samples of the benchmarks under one set of options
 
-A stopped grid goes on where it was; a finished run, its measures and its samples are not made again.
+A stopped grid resumes; finished runs, measures and samples are not repeated.
 """
 
 from __future__ import annotations
@@ -38,36 +38,36 @@ def ablate(
     isolation: Isolation | None = None,
     tell: Tell = silent,
 ) -> list[AblationRow]:
-    """Make every run that is not there yet, measure and evaluate all, and compare.
+    """Do every missing run, measure and evaluate all, and compare.
 
     Args:
-        grid: which runs.
+        grid: the grid.
         out: folder of the runs, and of the data that they share.
         local: folder with the files of sources and benchmarks; None: the hub.
-        device: as `ModelSpec.device`.
-        isolation: of programs that a benchmark has written; None: they are not run.
-        tell: told about the progress.
+        device: as in `ModelSpec.device`.
+        isolation: isolation of generated programs; None: they are not run.
+        tell: receives progress.
 
     Raises:
-        MicroStepError: the grid is wrong, a benchmark cannot be had, or a run cannot be made.
-        KeyboardInterrupt: asked to stop.
+        MicroStepError: the grid is invalid, a benchmark cannot be read, or a run is not possible.
+        KeyboardInterrupt: the user stopped it.
     """
     runs = runs_of(grid)
-    if evaluations := [each.evaluate for each in runs if each.evaluate is not None]:
+    if evaluations := [run.evaluate for run in runs if run.evaluate is not None]:
         from evals.ablation.evaluate import check
 
         check(evaluations, local, isolation)
-    found: dict[str, list[dict[str, float]]] = {variant: [] for variant in grid.variants}
-    for number, asked in enumerate(runs, 1):
-        done = _made(asked.recipe, out, local, device, tell)
-        measured = _measured(done, asked.recipe, grid.decode, local, device, tell)
-        found[asked.variant].append(measured | _evaluated(done, asked, local, device, isolation, tell))
-        tell(f"{grid.name}: run {number} of {len(runs)} ({asked.recipe.name}) is there", number / len(runs))
-    return rows_of(found)
+    measures: dict[str, list[dict[str, float]]] = {variant: [] for variant in grid.variants}
+    for number, grid_run in enumerate(runs, 1):
+        done = _made(grid_run.recipe, out, local, device, tell)
+        measured = _measured(done, grid_run.recipe, grid.decode, local, device, tell)
+        measures[grid_run.variant].append(measured | _evaluated(done, grid_run, local, device, isolation, tell))
+        tell(f"{grid.name}: run {number} of {len(runs)} ({grid_run.recipe.name}) is finished", number / len(runs))
+    return rows_of(measures)
 
 
 def is_made(recipe: Recipe, out: Path) -> bool:
-    """Whether a run of this recipe has ended there."""
+    """True if a run of this recipe is finished there."""
     return is_finished(out / recipe.name) and same_recipe(out / recipe.name, recipe)
 
 
@@ -76,31 +76,31 @@ def _made(recipe: Recipe, out: Path, local: Path | None, device: str, tell: Tell
         return read_run(out / recipe.name)
     from trainer.run import RunPaths, run_recipe
 
-    made = run_recipe(recipe, RunPaths(out / recipe.name, local), device, tell)
-    if made is None:
-        raise MicroStepError("a grid is run by one process")
-    return made
+    run = run_recipe(recipe, RunPaths(out / recipe.name, local), device, tell)
+    if run is None:
+        raise MicroStepError("a grid must be run by one process")
+    return run
 
 
 def _measured(
     done: Run, recipe: Recipe, decode: Decode | None, local: Path | None, device: str, tell: Tell
 ) -> dict[str, float]:
-    """What the held-out examples give, kept beside the run."""
-    how = None if decode is None else decode.model_dump(mode="json")
-    if (there := kept(done.path, how)) is not None:
-        return there
-    tell(f"measuring {recipe.name} on what is held out", None)
-    found = _measures(done, recipe, decode, local, device)
-    atomic_write(done.path / MEASURES, as_json({"format": _FORMAT, "decode": how, "measures": found}))
-    return found
+    """Return the measures on the held-out examples, stored beside the run."""
+    settings = None if decode is None else decode.model_dump(mode="json")
+    if (stored := stored_measures(done.path, settings)) is not None:
+        return stored
+    tell(f"measuring {recipe.name} on the held-out examples", None)
+    measures = _measures(done, recipe, decode, local, device)
+    atomic_write(done.path / MEASURES, as_json({"format": _FORMAT, "decode": settings, "measures": measures}))
+    return measures
 
 
-def kept(run: Path, decode: Mapping[str, object] | None) -> dict[str, float] | None:
-    """What was measured of a run in the same way; None where nothing was."""
+def stored_measures(run: Path, decode: Mapping[str, object] | None) -> dict[str, float] | None:
+    """Return the stored measures of a run with the same settings, or None."""
     try:
-        said = json.loads((run / MEASURES).read_text("utf-8"))
-        if said["format"] == _FORMAT and said["decode"] == decode:
-            return {str(name): float(value) for name, value in said["measures"].items()}
+        stored = json.loads((run / MEASURES).read_text("utf-8"))
+        if stored["format"] == _FORMAT and stored["decode"] == decode:
+            return {str(name): float(value) for name, value in stored["measures"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
@@ -113,27 +113,27 @@ def _measures(done: Run, recipe: Recipe, decode: Decode | None, local: Path | No
     last = done.validated
     if last is None:
         raise MicroStepError(f"{recipe.name} held nothing out, so there is nothing to compare; set held_out in its mix")
-    found = {"nll": last.token_loss, "accuracy": last.accuracy}
+    measures = {"nll": last.token_loss, "accuracy": last.accuracy}
     for slot, value in enumerate(last.position_accuracy):
         if value is not None:
-            found[f"accuracy at {slot}"] = value  # as logs and evaluations call it: 0 is the base's own
+            measures[f"accuracy at {slot}"] = value  # named as in logs and evaluations: 0 is the base's own
     if last.stop_accuracy is not None:
-        found["stop accuracy"] = last.stop_accuracy
+        measures["stop accuracy"] = last.stop_accuracy
     prepared = prepared_data(recipe, RunPaths(done.path, local), device, lambda message, fraction: None)
-    if recipe.objective != "draft":  # which reads each token at several places, and is no likelihood of the text
-        found["bits per byte"] = bits_per_byte(done, recipe, prepared)
-    found |= {f"nll {name}": nll for name, nll in nll_by_source(done, recipe, prepared, device).items()}
+    if recipe.objective != "draft":  # a draft reads each token at several places, which gives no likelihood of the text
+        measures["bits per byte"] = bits_per_byte(done, recipe, prepared)
+    measures |= {f"nll {name}": nll for name, nll in nll_by_source(done, recipe, prepared, device).items()}
     if decode is not None:
         how = (decode.prompts, decode.confidence, decode.max_new_tokens)
-        found |= decoding(done, recipe, prepared, device, *how)
-    return found
+        measures |= decoding(done, recipe, prepared, device, *how)
+    return measures
 
 
 def _evaluated(
-    done: Run, asked: GridRun, local: Path | None, device: str, isolation: Isolation | None, tell: Tell
+    done: Run, grid_run: GridRun, local: Path | None, device: str, isolation: Isolation | None, tell: Tell
 ) -> dict[str, float]:
-    if asked.evaluate is None:
+    if grid_run.evaluate is None:
         return {}
     from evals.ablation.evaluate import evaluated
 
-    return evaluated(done, asked.evaluate, local, device, isolation, tell)
+    return evaluated(done, grid_run.evaluate, local, device, isolation, tell)

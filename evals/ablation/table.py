@@ -1,6 +1,6 @@
-"""What a grid came to: means over seeds with intervals, and differences from the first variant. Markdown and CSV.
+"""The result of a grid: means over seeds with intervals, and differences from the first variant. Markdown and CSV.
 
-An interval is over seeds: every run is asked the same documents, and how other documents would come out is not in it.
+An interval is over seeds: every run answers the same documents, so the variation between documents is not in it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from model.atomic_files import atomic_write
 from model.errors import MicroStepError
 
 SUFFIXES = (".md", ".csv")
-_WIDE = 12  # measures; more stand below each other, the variants side by side
+_MAX_COLUMNS = 12  # with more measures, the variants become the columns
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds, and half of its 95% interval by Student's t; NaN of one seed, and where all are equal."""
+    """A mean over seeds, and half of its 95% interval by Student's t; NaN for one seed, or if all are equal."""
 
     mean: float
     half: float
@@ -33,33 +33,35 @@ class Interval:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Of one value a seed."""
+    """Return the interval of values, one per seed."""
     n = len(values)
     mean = sum(values) / n
     spread = 0.0 if n < 2 else math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    if spread <= 1e-12 * abs(mean):  # one seed, or none differs: there is nothing to tell an interval from
+    if spread <= 1e-12 * abs(mean):  # one seed, or all equal: there is no interval
         return Interval(mean, math.nan)
     return Interval(mean, float(student(n - 1)) * spread / math.sqrt(n))
 
 
 @dataclass(frozen=True)
 class AblationRow:
-    """A variant."""
+    """The values of one variant."""
 
     variant: str
     values: Mapping[str, tuple[float, ...]]
-    """Of each measure that every seed has, one a seed."""
+    """For each measure that every seed has, one value per seed."""
     differences: Mapping[str, tuple[float, ...]]
-    """From the first variant's, seed by seed, of the measures that both have."""
+    """Differences from the first variant, seed by seed, of the measures that both have."""
 
 
-def rows_of(found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[AblationRow]:
-    """From the measures of every run of each variant, the seeds in one order."""
-    values = {variant: _shared(seeds) for variant, seeds in found.items()}
+def rows_of(measures: Mapping[str, Sequence[Mapping[str, float]]]) -> list[AblationRow]:
+    """Return rows from the measures of all runs of each variant, with the seeds in one order."""
+    values = {variant: _shared(seeds) for variant, seeds in measures.items()}
     first = next(iter(values.values()))
     return [
-        AblationRow(variant, mine, {name: _minus(mine[name], first[name]) for name in mine if name in first})
-        for variant, mine in values.items()
+        AblationRow(
+            variant, row_values, {name: _minus(row_values[name], first[name]) for name in row_values if name in first}
+        )
+        for variant, row_values in values.items()
     ]
 
 
@@ -72,12 +74,12 @@ def _minus(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
 
 
 def measures(rows: Sequence[AblationRow]) -> list[str]:
-    """The names of all measures, in the order in which they are met."""
+    """Return the names of all measures, in the order of their first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row.values))
 
 
 def as_markdown(title: str, rows: Sequence[AblationRow]) -> str:
-    """A table of measures, and one of differences from the first variant."""
+    """Return a table of measures, and one of differences from the first variant."""
     names = measures(rows)
     parts = [_table(title, names, {row.variant: row.values for row in rows})]
     if rows[1:]:
@@ -86,20 +88,20 @@ def as_markdown(title: str, rows: Sequence[AblationRow]) -> str:
     return "\n".join(parts)
 
 
-def _table(title: str, names: Sequence[str], told: Mapping[str, Mapping[str, tuple[float, ...]]]) -> str:
+def _table(title: str, names: Sequence[str], values_of: Mapping[str, Mapping[str, tuple[float, ...]]]) -> str:
     def cell(variant: str, name: str) -> str:
-        return str(interval(told[variant][name])) if name in told[variant] else "-"
+        return str(interval(values_of[variant][name])) if name in values_of[variant] else "-"
 
-    if len(names) > _WIDE:
-        head, lines = list(told), [[name, *(cell(variant, name) for variant in told)] for name in names]
+    if len(names) > _MAX_COLUMNS:
+        head, lines = list(values_of), [[name, *(cell(variant, name) for variant in values_of)] for name in names]
     else:
-        head, lines = list(names), [[variant, *(cell(variant, name) for name in names)] for variant in told]
+        head, lines = list(names), [[variant, *(cell(variant, name) for name in names)] for variant in values_of]
     rule = f"|{'---|' * (len(head) + 1)}"
     return "\n".join([f"| {' | '.join([title, *head])} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def as_csv(seeds: Sequence[int], rows: Sequence[AblationRow]) -> str:
-    """A line for each measure of each variant, nothing rounded; the half of an interval is empty with one seed."""
+    """Return one line per measure of each variant, unrounded; with one seed, interval fields are empty."""
     head = ["variant", "measure", "mean", "half_95", "difference", "difference_half_95"]
     lines: list[list[object]] = []
     for row in rows:
@@ -113,25 +115,25 @@ def as_csv(seeds: Sequence[int], rows: Sequence[AblationRow]) -> str:
 def _numbers(values: Sequence[float] | None) -> tuple[float, float]:
     if values is None:
         return math.nan, math.nan
-    found = interval(values)
-    return found.mean, found.half
+    result = interval(values)
+    return result.mean, result.half
 
 
 def check_table(path: Path) -> None:
-    """See that a table could be written there, before anything is run.
+    """Check that a table can be written there, before anything is run.
 
     Raises:
-        MicroStepError: it could not.
+        MicroStepError: it cannot.
     """
     if path.suffix not in SUFFIXES or not path.parent.is_dir():
-        raise MicroStepError(f"{path} cannot be written: give a {' or '.join(SUFFIXES)} file in a folder that is there")
+        raise MicroStepError(f"{path} cannot be written: give a {' or '.join(SUFFIXES)} file in an existing folder")
 
 
 def write_table(title: str, seeds: Sequence[int], rows: Sequence[AblationRow], path: Path) -> None:
-    """Write the table in the format of the file's ending.
+    """Write the table in the format of the file's suffix.
 
     Raises:
         ExportError: it cannot be written.
     """
-    told = as_csv(seeds, rows) if path.suffix == ".csv" else as_markdown(title, rows) + "\n"
-    atomic_write(path, told.encode())
+    text = as_csv(seeds, rows) if path.suffix == ".csv" else as_markdown(title, rows) + "\n"
+    atomic_write(path, text.encode())

@@ -1,4 +1,4 @@
-"""The choice that a written answer to a question with several choices names."""
+"""Find the choice that a generated answer to a multiple-choice question names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from evals.answers.result import Read, without_reasoning
 
 NO_LETTER = "it names no choice"
 MANY_LETTERS = "it names more than one choice"
-UNFINISHED = "it was cut off before it chose"
+UNFINISHED = "it was truncated before it chose"
 
 _MARKS = r"[*_`\"'(\[]*"  # around a letter in Markdown, or in brackets
 _OPEN = r"[*_`\"'(\[{$\\\s]*(?:text\s*\{\s*)?"
-# a capital, or a small letter that cannot be the article "a"
+# a capital, or a lower-case letter that cannot be the article "a"
 _LETTER = r"(?:([A-E])(?![A-Za-z'\u2019])|([a-e])(?=[)\]}.:,*\"']|\s*$|\s*\n))"
 _KIND = r"(?i:(?:option|choice|answer|letter)\s+)?"
 _NAMED = rf"{_KIND}{_OPEN}{_LETTER}"
@@ -40,7 +40,7 @@ _AND_ANOTHER = re.compile(
 )
 _FIRST = re.compile(rf"{_OPEN}(?:([A-E])(?:[)\].:,*\"'}}]|\s*$|\s*\n)|([a-e])(?:[).:]\s|\s*$))")
 _FIRST_FORCED = re.compile(rf"{_OPEN}(?:(?i:option|choice)\s+{_OPEN})?([A-E])\b(?!['\u2019])")
-_LISTED = re.compile(r"^[^\w\n]*([A-E])[).:]", re.MULTILINE)  # the choices written out again
+_LISTED = re.compile(r"^[^\w\n]*([A-E])[).:]", re.MULTILINE)  # the choices listed again
 _MENTIONED = re.compile(
     r"(?<![A-Za-z0-9'\u2019])"
     r"(?:(?i:option|choice)\s+\(?([A-E])\b|\(([A-E])\)|\*\*\(?([A-E])[).:]?\s*\*\*|^[^\w\n]*([A-E])[^\w\n]*$)",
@@ -49,30 +49,30 @@ _MENTIONED = re.compile(
 
 
 def letter(text: str, forced: bool, ended: bool = True, choices: Mapping[str, str] | None = None) -> Read:
-    """The choice that an answer names.
+    """Return the choice that an answer names.
 
-    What it states to be the answer counts, the last statement if there are several; else a letter that it begins with;
-    else the only choice that it mentions; else the only choice whose whole text it gives as its answer.
+    The answer that it states counts, the last statement if there are several; else a letter that it begins with; else
+    the only choice that it mentions; else the only choice whose whole text it gives as its answer.
 
     Args:
-        text: what was written; after the forced prefix "The best answer is" the letter comes first.
-        forced: whether that prefix stood before it.
-        ended: whether it ended by itself: what is merely mentioned in a text that was cut off is no choice.
+        text: the generated text; after the forced prefix "The best answer is" the letter comes first.
+        forced: whether that prefix came before it.
+        ended: whether it ended by itself: a choice that is only mentioned in a truncated text does not count.
         choices: the text of each letter's choice.
     """
-    said = without_reasoning(text)
-    if said.value is None:
-        return said
-    whole = said.value
+    reply = without_reasoning(text)
+    if reply.value is None:
+        return reply
+    whole = reply.value
     if forced and (first := _FIRST_FORCED.match(whole)) is not None:
-        return _alone(whole, first)
-    stated = [found for statement in _STATEMENTS for found in statement.finditer(whole)]
-    stated = [found for found in stated if not _NEGATED.search(found.group())]
+        return _unambiguous(whole, first)
+    stated = [match for statement in _STATEMENTS for match in statement.finditer(whole)]
+    stated = [match for match in stated if not _NEGATED.search(match.group())]
     if stated:
-        return _alone(whole, max(stated, key=lambda found: found.end()))
+        return _unambiguous(whole, max(stated, key=lambda match: match.end()))
     mentioned = {next(filter(None, groups)) for groups in _MENTIONED.findall(whole)}
     if (first := _FIRST.match(whole)) is not None and set(_LISTED.findall(whole)) <= {first[1]}:
-        return _alone(whole, first)
+        return _unambiguous(whole, first)
     if not ended:
         return Read(None, UNFINISHED)
     if len(mentioned) == 1:
@@ -82,15 +82,15 @@ def letter(text: str, forced: bool, ended: bool = True, choices: Mapping[str, st
     return Read(None, MANY_LETTERS if mentioned else NO_LETTER)
 
 
-def _alone(text: str, found: re.Match[str]) -> Read:
-    """The letter that was found, unless another one stands beside it: "A or B"."""
-    at = next(i for i, group in enumerate(found.groups(), 1) if group)
-    named, other = found.group(at).upper(), _AND_ANOTHER.match(text, found.end(at))
-    return Read(None, MANY_LETTERS) if other is not None and other.group(1) != named else Read(named)
+def _unambiguous(text: str, match: re.Match[str]) -> Read:
+    """Return the letter that was found, unless another one follows it directly: "A or B"."""
+    group_index = next(i for i, group in enumerate(match.groups(), 1) if group)
+    choice, another = match.group(group_index).upper(), _AND_ANOTHER.match(text, match.end(group_index))
+    return Read(None, MANY_LETTERS) if another is not None and another.group(1) != choice else Read(choice)
 
 
 def _by_text(text: str, choices: Mapping[str, str]) -> str | None:
-    """The choice whose words the text's statement, or the whole of a short text, consists of."""
+    """Return the choice whose words equal the text's statement, or the whole of a short text."""
     statement = re.split(r"(?i)\b(?:answer|choice)\b[*_]*\s*(?:is|:)\s*", text)[-1]
     words = _words(statement.strip().split("\n", 1)[0])
     same = [key for key, choice in choices.items() if _words(choice) and words == _words(choice)]

@@ -1,8 +1,7 @@
-"""The number that a written answer of GSM8K gives, read three ways.
+"""Read the number in a generated answer of GSM8K, in three ways.
 
-An answer that holds nothing that can be read is invalid, and the reason is kept. `strict` and `flexible` are the
-harness's own filters, flaws included, so that numbers can be compared with those of others; `ours` is meant to read
-what a person would.
+An unreadable answer is invalid, and the reason is kept. `strict` and `flexible` are the harness's own filters, flaws
+included, so that scores are comparable with others'; `ours` is meant to read what a person would.
 """
 
 from __future__ import annotations
@@ -14,47 +13,47 @@ from fractions import Fraction
 
 from evals.answers.result import EMPTY, Read, without_reasoning
 
-NO_NUMBER = "there is no number in it"
-UNFINISHED = "it was cut off before an answer was marked"
-EMPTY_MARK = "no number follows where it says that the answer follows"
-NOT_MARKED = "the number is not marked in the harness's way"
+NO_NUMBER = "it contains no number"
+UNFINISHED = "it was truncated before an answer was marked"
+EMPTY_MARK = "no number follows the mark of an answer"
+NOT_MARKED = "the number is not marked as the harness expects"
 
-# --- the harness's two ways
+# --- the harness's two readers
 
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")  # by the harness, on both sides, before it compares
+_IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")  # removed by the harness on both sides before it compares
 
 
 def strict(text: str, pattern: str = r"The answer is (\-?[0-9\.\,]+).") -> Read:
-    """The harness's `strict-match`: a regular expression's first match.
+    """Read like the harness's `strict-match`: the first match of a regular expression.
 
-    It asks for a character after the number, so that "The answer is 72" at the very end of a text gives "7".
+    It requires a character after the number, so "The answer is 72" at the very end of a text gives "7".
     """
-    found = re.findall(pattern, text)
-    if not found:
+    matches = re.findall(pattern, text)
+    if not matches:
         return Read(None, EMPTY if not text.strip() else NOT_MARKED)
-    return Read(str(found[0]).strip())
+    return Read(str(matches[0]).strip())
 
 
 def flexible(text: str) -> Read:
-    """The harness's `flexible-extract`: the last thing of digits, dollar signs, dots and commas."""
-    found = _FLEXIBLE.findall(text)
-    if not found:
+    """Read like the harness's `flexible-extract`: the last run of digits, dollar signs, dots and commas."""
+    matches = _FLEXIBLE.findall(text)
+    if not matches:
         return Read(None, EMPTY if not text.strip() else NO_NUMBER)
-    return Read(next(part for part in found[-1] if part).strip())
+    return Read(next(part for part in matches[-1] if part).strip())
 
 
 def harness_equal(value: str, target: str) -> bool:
-    """Equality as the harness's `exact_match` of GSM8K has it: text, after some characters are taken out."""
+    """True if the harness's `exact_match` of GSM8K holds: equal texts, after some characters are removed."""
     for pattern in _IGNORED:
         value, target = re.sub(pattern, "", value), re.sub(pattern, "", target)
     return value.lower() == target.lower()
 
 
-# --- our way
+# --- our reader
 
 _CURRENCY = "$€£¥₹"
-_SPACE = " \u00a0\u2009\u202f"  # plain, no-break, thin, narrow no-break: what groups digits
+_SPACE = " \u00a0\u2009\u202f"  # characters that group digits: plain, no-break, thin, narrow no-break space
 _DIGITS = rf"\d{{1,3}}(?:,\d{{2}})*(?:,\d{{3}})+|\d{{1,3}}(?:[{_SPACE}'\u2019]\d{{3}})+(?!\d)|\d+"
 _NUMBER = re.compile(
     rf"(?<![A-Za-z0-9_.])-?[{_CURRENCY}]?\s?-?(?:(?:{_DIGITS})(?:\.\d+)?|\.\d+)"
@@ -78,7 +77,7 @@ _UNIT = r"(?:\s*[A-Za-z%]+){0,2}"
 _TERM = rf"[(\s]*[{_CURRENCY}]?\s?-?[\d.,]*\d\)?{_UNIT}\)?\s*"
 _SUM = re.compile(rf"{_TERM}(?:[-+*/\u00d7\u00f7x^]{_TERM})+=(?:{_TERM}(?:[-+*/\u00d7\u00f7x^]{_TERM})*=)*\s*")
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question)\s*:")
-_AFTER_MARK = 60  # characters in which the number must begin
+_AFTER_MARK = 60  # number of characters within which the number must begin
 _ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _ONES += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
@@ -90,26 +89,26 @@ _WORD_NUMBER = re.compile(
 
 
 def ours(text: str, ended: bool = True) -> Read:
-    """The number after the last mark ("####", LaTeX's box, "answer is"); without a mark the last number of all.
+    """Return the number after the last mark ("####", LaTeX's box, "answer is"); without a mark, the last number.
 
-    What stands in <think> or behind the start of another question is not part of the answer. A text that was cut off
-    has an answer only where it is marked: its last number is some number of the way.
+    Text in <think>, or after the start of another question, is not part of the answer. In a truncated text only a
+    marked number counts, since its last number may be an intermediate result.
 
     Args:
-        text: what was written.
+        text: the generated text.
         ended: whether it ended by itself.
     """
-    said = without_reasoning(text)
-    if said.value is None:
-        return said
-    answer = _NEXT_QUESTION.split(said.value, maxsplit=1)
+    reply = without_reasoning(text)
+    if reply.value is None:
+        return reply
+    answer = _NEXT_QUESTION.split(reply.value, maxsplit=1)
     whole, ended = plain_text(answer[0]), ended or len(answer) > 1
     if not whole.strip():
         return Read(None, EMPTY)
     marks = list(_MARK.finditer(whole))
     for mark in reversed(marks):
-        if (found := _marked(whole[mark.end() :])) is not None:
-            return Read(found)
+        if (number := _marked(whole[mark.end() :])) is not None:
+            return Read(number)
     if not ended:
         return Read(None, UNFINISHED)
     if (bold := _BOLD.findall(whole.rstrip().rsplit("\n\n", 1)[-1])) and not marks:
@@ -121,7 +120,7 @@ def ours(text: str, ended: bool = True) -> Read:
 
 
 def plain_text(text: str) -> str:
-    """One sign for minus, digits and spaces as they are typed, and no LaTeX between a sign and its number."""
+    """Normalise minus signs, digits and spaces, and remove LaTeX between a sign and its number."""
     text = text.translate(_TYPED)
     for pattern, typed in _LATEX:
         text = pattern.sub(typed, text)
@@ -156,18 +155,18 @@ _LATEX = tuple(
 
 
 def _marked(rest: str) -> str | None:
-    """The number that stands where an answer is marked: in the same line, or alone at the start of the next one."""
+    """Return the number after a mark: on the same line, or alone at the start of the next one."""
     begun = _FILLER.match(rest)
     start = begun.end() if begun is not None else 0
     same_line = "\n" not in rest[:start]
     line = re.sub(r"\*\*|__", "", rest[start:].split("\n", 1)[0])
     if (sum_ := _SUM.match(line)) is not None and (result := _NUMBER.match(line, sum_.end())) is not None:
         return result.group().strip()  # "the answer is 5 + 3 = 8"
-    for found in _NUMBER.finditer(line):
-        if re.search(r"\bnot\s+$", line[: found.start()]):  # "the answer is not 12 but 18"
+    for match in _NUMBER.finditer(line):
+        if re.search(r"\bnot\s+$", line[: match.start()]):  # "the answer is not 12 but 18"
             continue
-        if found.start() < _AFTER_MARK and (same_line or not re.search(r"[A-Za-z]", line[: found.start()])):
-            return found.group().strip()
+        if match.start() < _AFTER_MARK and (same_line or not re.search(r"[A-Za-z]", line[: match.start()])):
+            return match.group().strip()
         break
     if (word := _WORD_NUMBER.match(line)) is not None:
         return _spelled(word.group())
@@ -175,20 +174,20 @@ def _marked(rest: str) -> str | None:
 
 
 def _spelled(words: str) -> str | None:
-    """A number in words, as digits; None where the words are no number ("a")."""
-    total, group, said = 0, 0, False
+    """Return a number in words as digits; None if the words are not a number ("a")."""
+    total, group, has_number = 0, 0, False
     for word in re.findall(r"[a-z]+", words.lower()):
         if word in _WORDS:
-            group, said = group + _WORDS[word], True
+            group, has_number = group + _WORDS[word], True
         elif word == "hundred":
-            group, said = max(1, group) * _SCALES[word], True
+            group, has_number = max(1, group) * _SCALES[word], True
         elif word in _SCALES:
-            total, group, said = total + max(1, group) * _SCALES[word], 0, True
-    return str(total + group) if said else None
+            total, group, has_number = total + max(1, group) * _SCALES[word], 0, True
+    return str(total + group) if has_number else None
 
 
 def equal_numbers(value: str, target: str) -> bool:
-    """Whether two texts are the same number: 1,000 and $1000.00 are."""
+    """True if two texts are the same number, such as 1,000 and $1000.00."""
     try:
         return _fraction(value) == _fraction(target)
     except (ValueError, ZeroDivisionError):
@@ -196,20 +195,20 @@ def equal_numbers(value: str, target: str) -> bool:
 
 
 def _fraction(text: str) -> Fraction:
-    said = plain_text(text.split("####")[-1]).strip().lower()
-    said, scale = re.sub(rf"[{_CURRENCY}]\s?", "", said), 1
+    digits = plain_text(text.split("####")[-1]).strip().lower()
+    digits, scale = re.sub(rf"[{_CURRENCY}]\s?", "", digits), 1
     for word in ("thousand", "million", "billion"):
-        if said.endswith(word):
-            said, scale = said.removesuffix(word).strip(), _SCALES[word]
-    if (mixed := re.fullmatch(r"(-?)(\d+)\s(\d+\s?/\s?\d+)", said)) is not None:
+        if digits.endswith(word):
+            digits, scale = digits.removesuffix(word).strip(), _SCALES[word]
+    if (mixed := re.fullmatch(r"(-?)(\d+)\s(\d+\s?/\s?\d+)", digits)) is not None:
         sign, whole, part = mixed.groups()
         return (-1 if sign else 1) * (int(whole) + Fraction(re.sub(r"\s", "", part)))
-    return scale * Fraction(re.sub(r"[\s,'\u2019]", "", said).rstrip("."))
+    return scale * Fraction(re.sub(r"[\s,'\u2019]", "", digits).rstrip("."))
 
 
 @dataclass(frozen=True)
 class NumberReader:
-    """One way to read and judge an answer."""
+    """One way to read and compare answers."""
 
     read: Callable[[str, bool], Read]
     equal: Callable[[str, str], bool]

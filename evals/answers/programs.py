@@ -1,6 +1,6 @@
-"""The program that a written answer holds: as the bare continuation of a prompt, in a fence of its own, or after prose.
+"""Find the program in a generated answer: a bare continuation of the prompt, a fenced block, or code after prose.
 
-Works on text alone: nothing is parsed or run here.
+This works on text alone: nothing is parsed or run here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from evals.answers.result import without_reasoning
 
 NO_PROGRAM = "the answer holds no program"
 
-_FENCE = re.compile(r"```[ \t]*([A-Za-z]\w*)?")  # with the language, if it names one
+_FENCE = re.compile(r"```[ \t]*([A-Za-z]\w*)?")  # with its language, if named
 _BEGINS = re.compile(r"(?:def|class|import|from|async def)\s|@\w|[A-Za-z_]\w*\s*=[^=]")  # a program after prose
 _AT_THE_EDGE = re.compile(  # a line of a program that is not indented
     r"(?:def|class|import|from|async|if|elif|else|for|while|with|try|except|finally|return|print|assert|raise|global|del|pass)\b"
@@ -25,21 +25,20 @@ class Program:
     """The program of an answer."""
 
     code: str
-    reason: str | None = None  # why none was found; `code` is then what stands in its place
+    reason: str | None = None  # why none was found; `code` is then used instead
 
 
 def program_in(text: str, name: str | None = None) -> Program:
-    """The code of an answer to a prompt that ends where a program is to begin, or to go on.
+    """Return the code of an answer to a prompt that ends where a program begins or continues.
 
     Args:
-        text: what was written.
-        name: of the function that was asked for; of several blocks of code the last that defines it is taken, else the
-            first block.
+        text: the generated text.
+        name: name of the requested function; of several code blocks, the last that defines it is used, else the first.
     """
-    said = without_reasoning(text)
-    if said.value is None:
-        return Program("", said.reason)
-    whole = said.value.replace("\r\n", "\n")
+    reply = without_reasoning(text)
+    if reply.value is None:
+        return Program("", reply.reason)
+    whole = reply.value.replace("\r\n", "\n")
     blocks = [block for block in _blocks(whole) if block.strip()]
     if not blocks:
         return Program(_FENCE.split(whole, maxsplit=1)[0], NO_PROGRAM)
@@ -48,15 +47,15 @@ def program_in(text: str, name: str | None = None) -> Program:
 
 
 def defines(code: str, name: str) -> bool:
-    """Whether code defines a function of that name at its left edge."""
+    """True if code defines a function of that name at the left edge."""
     return re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\s*\(", code, re.MULTILINE) is not None
 
 
 def _blocks(text: str) -> list[str]:
-    """The pieces of code of a text, in its order.
+    """Return the blocks of code in a text, in order.
 
-    Code before the first fence goes on with the prompt's, which a bare fence then closes; any other first fence is the
-    answer's own.
+    Code before the first fence continues the prompt's code, which a bare fence then closes; any other first fence opens
+    a block of the answer.
     """
     fences = list(_FENCE.finditer(text))
     head = text[: fences[0].start()] if fences else text
@@ -72,13 +71,13 @@ def _blocks(text: str) -> list[str]:
 
 
 def _looks_like_code(text: str) -> bool:
-    """Whether the first line that is not blank is indented, or begins as a line of Python does."""
+    """True if the first line that is not blank is indented, or begins like a line of Python."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     return first[:1].isspace() or _AT_THE_EDGE.match(first) is not None
 
 
 def _after_prose(text: str) -> str:
-    """The code after some sentences and before others; nothing where no line begins as a program does."""
+    """Return the code after some sentences and before others; empty if no line begins a program."""
     lines = text.split("\n")
     begins = [i for i, line in enumerate(lines) if _BEGINS.match(line)]
     if not begins:

@@ -1,4 +1,4 @@
-"""What was read out of a written answer, or why nothing was. Knows no benchmark."""
+"""The value read from a generated answer, or the reason why none was read. This module knows no benchmark."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ _REASONING_END = re.compile(r"</(?:think|thinking|reasoning)>")
 _REASONING_START = re.compile(r"<(?:think|thinking|reasoning)>")
 
 EMPTY = "nothing was written"
-ONLY_REASONING = "it ends inside its reasoning, before an answer"
+ONLY_REASONING = "it ended within its reasoning, before an answer"
 
 
 @dataclass(frozen=True)
 class Read:
-    """What was read out of a text."""
+    """The value read from a text."""
 
     value: str | None
-    reason: str | None = None  # why there is none
+    reason: str | None = None  # why there is no value
 
     @property
     def valid(self) -> bool:
-        """Whether there is a value."""
+        """True if there is a value."""
         return self.value is not None
 
 
 def without_reasoning(text: str) -> Read:
-    """The text without what a model wrote between <think> and </think>; no value where no answer follows.
+    """Return the text without the part between <think> and </think>; no value if no answer follows.
 
-    A template may have written the first mark as part of the prompt, so that the text holds the closing one alone.
+    A template may have put the opening tag into the prompt, so the text may hold only the closing one.
     """
     if not text.strip():
         return Read(None, EMPTY)
-    said = _REASONING.sub("", text)
-    said = _REASONING_END.split(said)[-1]
-    said = _REASONING_START.split(said, maxsplit=1)[0]
-    return Read(said) if said.strip() else Read(None, ONLY_REASONING)
+    rest = _REASONING.sub("", text)
+    rest = _REASONING_END.split(rest)[-1]
+    rest = _REASONING_START.split(rest, maxsplit=1)[0]
+    return Read(rest) if rest.strip() else Read(None, ONLY_REASONING)

@@ -1,4 +1,4 @@
-"""Samples as tables, for a reader and for a file: documents, tokens, scores and costs, and what could not be read."""
+"""Samples as tables, for readers and files: documents, tokens, scores and costs, and invalid answers."""
 
 from __future__ import annotations
 
@@ -28,56 +28,59 @@ from evals.samples import Sample, WrittenAnswer
 from model.errors import MicroStepError
 
 
-def document_table(beside: SideBySide, show: Show = "all") -> pd.DataFrame:
-    """A row for each document that is shown: scores, what was read, why nothing was, and tokens."""
+def document_table(comparison: SideBySide, show: Show = "all") -> pd.DataFrame:
+    """Return a row for each selected document: scores, values read, reasons for invalid answers, and tokens."""
     columns: dict[str, Callable[[Sample], object]] = {
-        "score": lambda sample: value(sample, beside.score),
+        "score": lambda sample: value(sample, comparison.score),
         "tokens_per_macro_step": per_step,
-        "read": lambda sample: _joined(read(sample, beside.score)),
-        "invalid": lambda sample: _joined([why for _, why in invalid(sample, beside.score)]),
+        "read": lambda sample: _joined(read(sample, comparison.score)),
+        "invalid": lambda sample: _joined([why for _, why in invalid(sample, comparison.score)]),
         "tokens": lambda sample: sample.tokens,
     }
     rows = []
-    for number in beside.documents(show):
-        found = beside.of(number)
-        row: dict[str, object] = {"document": number, "target": target(found)}
+    for number in comparison.documents(show):
+        samples = comparison.of(number)
+        row: dict[str, object] = {"document": number, "target": target(samples)}
         for name, make in columns.items():
-            for key, sample in zip(KEYS, found, strict=False):
+            for key, sample in zip(KEYS, samples, strict=False):
                 row[f"{name}_{key}"] = None if sample is None else make(sample)
         rows.append(row)
-    names = ["document", "target", *(f"{name}_{key}" for name in columns for key, _ in _keyed(beside))]
+    names = ["document", "target", *(f"{name}_{key}" for name in columns for key, _ in _keyed(comparison))]
     return pd.DataFrame(rows, columns=names)
 
 
-def difference_table(beside: SideBySide) -> pd.DataFrame:
-    """One row: B minus A over the documents that both runs have, with its 95% interval.
+def difference_table(comparison: SideBySide) -> pd.DataFrame:
+    """Return one row: B minus A over the documents that both runs have, with its 95% interval.
 
     Raises:
-        MicroStepError: there is one run, or no document that both were asked.
+        MicroStepError: there is only one run, or no document in common.
     """
-    found = difference(beside)
-    if found is None:
-        raise MicroStepError("a difference needs two runs that were asked the same documents; give A and B")
-    row = {"score": found.score, "documents": found.documents, "a": found.a, "b": found.b}
-    row |= {"difference": found.gap.mean, "low": found.gap.low, "high": found.gap.high}
-    return pd.DataFrame([{**row, "better": found.better, "worse": found.worse}])
+    result = difference(comparison)
+    if result is None:
+        raise MicroStepError("a difference needs two runs on the same documents; give A and B")
+    row = {"score": result.score, "documents": result.documents, "a": result.a, "b": result.b}
+    row |= {"difference": result.gap.mean, "low": result.gap.low, "high": result.gap.high}
+    return pd.DataFrame([{**row, "better": result.better, "worse": result.worse}])
 
 
-def _keyed(beside: SideBySide) -> list[tuple[str, SampleSide]]:
-    return list(zip(KEYS, beside.sides, strict=False))
+def _keyed(comparison: SideBySide) -> list[tuple[str, SampleSide]]:
+    return list(zip(KEYS, comparison.sides, strict=False))
 
 
-def _joined(said: Sequence[str | None]) -> str:
-    return "; ".join(dict.fromkeys(each for each in said if each is not None))
+def _joined(texts: Sequence[str | None]) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text is not None))
 
 
-def fact_table(beside: SideBySide, document: int) -> pd.DataFrame:
-    """What is known of a document's samples, in words: a row a fact, a column a run."""
-    told = [{} if sample is None else _facts(sample, scores(beside.sides)) for sample in beside.of(document)]
-    names = dict.fromkeys(name for each in told for name in each)
+def fact_table(comparison: SideBySide, document: int) -> pd.DataFrame:
+    """Return the facts about a document's samples in words: one row per fact, one column per run."""
+    facts = [{} if sample is None else _facts(sample, scores(comparison.sides)) for sample in comparison.of(document)]
+    names = dict.fromkeys(name for run_facts in facts for name in run_facts)
     return pd.DataFrame(
-        [{"fact": name, **{key: each.get(name, "") for key, each in zip(KEYS, told, strict=False)}} for name in names],
-        columns=["fact", *(key for key, _ in _keyed(beside))],
+        [
+            {"fact": name, **{key: run_facts.get(name, "") for key, run_facts in zip(KEYS, facts, strict=False)}}
+            for name in names
+        ],
+        columns=["fact", *(key for key, _ in _keyed(comparison))],
     )
 
 
@@ -107,17 +110,17 @@ def _facts(sample: Sample, known: Sequence[str]) -> dict[str, str]:
         "seconds": significant(sample.seconds),
     }
     if sample.answers:
-        out["ended"] = ", ".join("by itself" if each.ended else "cut off" for each in sample.answers)
+        out["ended"] = ", ".join("by itself" if each.ended else "truncated" for each in sample.answers)
     if sample.cut:
         out["prompt tokens left out"] = f"{sample.cut:,}"
     return out
 
 
-def token_table(beside: SideBySide, document: int, answer: int = 1) -> pd.DataFrame:
-    """A row a token of an answer (from 1) of each run: segment, text, probability."""
+def token_table(comparison: SideBySide, document: int, answer: int = 1) -> pd.DataFrame:
+    """Return one row per token of an answer (counted from 1) of each run: segment, text, probability."""
     parts = [
         _tokens(sample.answers[answer - 1]).assign(run=key)
-        for key, sample in zip(KEYS, beside.of(document), strict=False)
+        for key, sample in zip(KEYS, comparison.of(document), strict=False)
         if sample is not None and len(sample.answers) >= answer
     ]
     table = (
@@ -128,21 +131,21 @@ def token_table(beside: SideBySide, document: int, answer: int = 1) -> pd.DataFr
     return table[["run", "token", "segment", "micro_position", "id", "text", "probability"]]
 
 
-def _tokens(piece: WrittenAnswer) -> pd.DataFrame:
-    count = len(piece.tokens)
-    segment, position = segments(piece)
+def _tokens(answer: WrittenAnswer) -> pd.DataFrame:
+    count = len(answer.tokens)
+    segment, position = segments(answer)
     return pd.DataFrame({
         "token": np.arange(count),
         "segment": segment + 1,
         "micro_position": position,
-        "id": np.array(piece.ids, dtype=np.int64),
-        "text": list(piece.tokens),
-        "probability": np.full(count, np.nan) if piece.probability is None else np.array(piece.probability),
+        "id": np.array(answer.ids, dtype=np.int64),
+        "text": list(answer.tokens),
+        "probability": np.full(count, np.nan) if answer.probability is None else np.array(answer.probability),
     })  # fmt: skip
 
 
 def invalid_table(side: SampleSide, way: str) -> pd.DataFrame:
-    """A row for each answer that could not be read in a way: why, what would have been right, and its text."""
+    """Return one row per invalid answer: the reason, the right answer, and its text."""
     rows = [
         (
             sample.document,

@@ -1,6 +1,6 @@
-"""From folders of samples to the rows of a table: every score with its standard error, beside what it cost.
+"""Turn folders of samples into the rows of a table: every score with its standard error, and its cost.
 
-Everything is counted from the samples; nothing is stored twice. Knows neither models nor the harness.
+Everything is computed from the samples; nothing is stored twice. This module knows neither models nor the harness.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from evals.samples import SampleFile, file_name, read_manifest, read_samples
 from model.errors import TextError
 
 _MODEL = ("name", "device", "dtype")
-_SETTING = ("batch_rows", "max_new_tokens", "repeats", "chat", "temperature", "limit")  # of the options
+_SETTING = (
+    "batch_rows",
+    "max_new_tokens",
+    "repeats",
+    "chat",
+    "temperature",
+    "limit",
+)  # keys of the options that affect speed
 
 
 @dataclass(frozen=True)
@@ -30,74 +37,74 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A benchmark under one model and one tau."""
+    """A benchmark for one model and one tau."""
 
     benchmark: Benchmark
     model: str
     tau: float | None  # None: a plain model
     scores: Mapping[str, Average]
     samples: int
-    documents: int  # that there will be when the run is done
+    documents: int  # number of documents when the run is complete
     tokens: int
     macro_steps: int
     seconds: float
-    cut: int  # prompts that did not fit the context
-    path: Path  # of the samples
-    speedup: float | None = None  # tokens per second over those of `over`
+    cut: int  # number of prompts that did not fit the context
+    path: Path  # path of the samples
+    speedup: float | None = None  # ratio of tokens per second to those of `over`
     over: str | None = None
 
     @property
     def score(self) -> Average:
-        """The score that stands for the benchmark."""
+        """The benchmark's main score."""
         return self.scores[self.benchmark.metric]
 
     @property
     def tokens_per_macro_step(self) -> float:
-        """Of all samples together."""
+        """Tokens per macro step, over all samples."""
         return self.tokens / max(1, self.macro_steps)
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all samples together, prompts read included."""
+        """Tokens per second over all samples, including reading the prompts."""
         return self.tokens / max(1e-9, self.seconds)
 
     @property
     def name(self) -> str:
-        """The model, with its tau."""
+        """The model with its tau."""
         return self.model if self.tau is None else f"{self.model} ({self.tau:g})"
 
     @property
     def shown(self) -> list[str]:
-        """The scores of a table."""
+        """Scores for a table."""
         return [self.benchmark.metric, *(name for name in self.benchmark.beside if name in self.scores)]
 
     def invalid(self, score: str) -> Average | None:
-        """The share of answers that could not be read, in the way of a score; None where there is no such thing."""
+        """Return the share of answers that could not be read for a score; None if there is no such share."""
         return self.scores.get(f"{score} invalid", self.scores.get("invalid"))
 
 
 def read_folder(folder: Path, texts: bool = True) -> Evaluated:
-    """Read a folder of samples, whether or not its run is done.
+    """Read a folder of samples, whether or not its run is complete.
 
     Args:
-        folder: which.
+        folder: the folder.
         texts: keep prompts and answers; a report needs none.
 
     Raises:
-        TextError: it is none, or a file is damaged.
-        MicroStepError: a benchmark is not known.
+        TextError: it holds no samples, or a file is damaged.
+        MicroStepError: a benchmark is unknown.
     """
     manifest = read_manifest(folder)
-    lacking = [name for name in _MODEL if not isinstance(manifest["model"].get(name), str)]
-    lacking += [name for name in _SETTING if name not in manifest["options"]]
-    lacking += [name for name in ("threads",) if name not in manifest]
-    if lacking:
-        raise TextError(f"the manifest of {folder} does not say {', '.join(lacking)}: it is damaged")
+    missing = [name for name in _MODEL if not isinstance(manifest["model"].get(name), str)]
+    missing += [name for name in _SETTING if name not in manifest["options"]]
+    missing += [name for name in ("threads",) if name not in manifest]
+    if missing:
+        raise TextError(f"the manifest of {folder} lacks {', '.join(missing)}, so it is damaged")
     files = []
     for path in sorted(folder.glob("*@*.jsonl")):
-        found = read_samples(path)
-        if found is not None and found[0].samples:
-            file = found[0]
+        read = read_samples(path)
+        if read is not None and read[0].samples:
+            file = read[0]
             if path.name != file_name(file.head.benchmark, file.head.tau):
                 raise TextError(f"{path} holds {file_name(file.head.benchmark, file.head.tau)}: it was renamed")
             metric = find_benchmark(file.head.benchmark).metric
@@ -110,37 +117,41 @@ def read_folder(folder: Path, texts: bool = True) -> Evaluated:
 
 
 def bare(file: SampleFile, texts_of: Container[int] = ()) -> SampleFile:
-    """A file with the prompts and answers of these documents only; scores and reasons of all."""
+    """Return a file with the prompts and answers of these documents only, but scores and reasons of all."""
     samples = (
         sample if sample.document in texts_of else replace(sample, prompt="", answers=()) for sample in file.samples
     )
     return replace(file, samples=tuple(samples))
 
 
-def report_rows(found: Sequence[Evaluated]) -> list[ScoreRow]:
-    """A row for each benchmark, model and tau: benchmarks together, plain models first, tau falling.
+def report_rows(evaluations: Sequence[Evaluated]) -> list[ScoreRow]:
+    """Return a row for each benchmark, model and tau: benchmarks together, plain models first, tau falling.
 
-    A row's speed is compared with the same model's at tau above 1, where its base writes alone in the same way; without
-    such a run with the plain model that is its base, where answers were written one at a time: in a batch a plain model
-    waits for its longest answer. Both must have run under the same settings.
+    A row's speed is compared with the same model's at tau above 1, where its base generates alone with the same code.
+    Without such a run it is compared with the plain model that is its base, if answers were generated one at a time: in
+    a batch, a plain model waits for its longest answer. Both must have run with the same settings.
     """
-    named = _names(found)
-    rows = [(_row(file, name, each.path), each) for each, name in zip(found, named, strict=True) for file in each.files]
+    names = _names(evaluations)
+    rows = [
+        (_row(file, name, evaluation.path), evaluation)
+        for evaluation, name in zip(evaluations, names, strict=True)
+        for file in evaluation.files
+    ]
     rows.sort(key=lambda pair: (pair[0].benchmark.name, pair[0].tau is not None, pair[0].model, -(pair[0].tau or 0)))
     return [_compared(row, where, rows) for row, where in rows]
 
 
-def _names(found: Sequence[Evaluated]) -> list[str]:
-    """The models' names; with as much of the folder's path as tells them apart where two of them have one name."""
-    names = [str(each.manifest["model"]["name"]) for each in found]
-    whole = [each.path.absolute().parts for each in found]
-    most, told = max(map(len, whole), default=1), names
-    for count in range(1, most + 1):
-        ends = ["/".join(parts[-count:]) for parts in whole]
-        told = [f"{name} [{end}]" if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]
-        if len({*told}) == len(told):
+def _names(evaluations: Sequence[Evaluated]) -> list[str]:
+    """Return the models' names; equal names get as much of the folder's path as distinguishes them."""
+    names = [str(evaluation.manifest["model"]["name"]) for evaluation in evaluations]
+    paths = [evaluation.path.absolute().parts for evaluation in evaluations]
+    depth, labels = max(map(len, paths), default=1), names
+    for count in range(1, depth + 1):
+        ends = ["/".join(parts[-count:]) for parts in paths]
+        labels = [f"{name} [{end}]" if names.count(name) > 1 else name for name, end in zip(names, ends, strict=True)]
+        if len({*labels}) == len(labels):
             break
-    return told
+    return labels
 
 
 def _row(file: SampleFile, model: str, folder: Path) -> ScoreRow:
@@ -161,7 +172,7 @@ def _row(file: SampleFile, model: str, folder: Path) -> ScoreRow:
 
 
 def _compared(row: ScoreRow, where: Evaluated, rows: Sequence[tuple[ScoreRow, Evaluated]]) -> ScoreRow:
-    """With its speed over its base's; reading along is another thing than writing, and is not compared."""
+    """Return the row with its speed over its base's; scoring is not generation and is not compared."""
     if row.tau is None or row.tau > 1 or not row.benchmark.generates:
         return row
     base = (where.manifest["model"].get("micro_step") or {}).get("base")
@@ -183,6 +194,6 @@ def _compared(row: ScoreRow, where: Evaluated, rows: Sequence[tuple[ScoreRow, Ev
 
 
 def _setting(where: Evaluated) -> tuple[Any, ...]:
-    """What two runs must share for their speeds to be compared."""
+    """Return the settings that two runs must share for their speeds to be compared."""
     model, options = where.manifest["model"], where.manifest["options"]
     return (where.manifest["threads"], model["device"], model["dtype"], *(options[name] for name in _SETTING))

@@ -1,7 +1,6 @@
-"""The samples of one run of a benchmark, or of two beside each other: which documents, and what is known of each.
+"""The samples of one run of a benchmark, or of two side by side: the documents, and the facts about each.
 
-Knows neither models nor the harness; what stands in a file of samples is
-data from outside and may hold anything.
+This module knows neither models nor the harness. A file of samples is external data and may hold anything.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ KEYS = ("A", "B")
 
 @dataclass(frozen=True)
 class SampleSide:
-    """One run of a benchmark: a model under one tau."""
+    """One run of a benchmark: a model with one tau."""
 
     name: str
     path: Path
@@ -36,25 +35,25 @@ class SampleSide:
 
     @cached_property
     def samples(self) -> Mapping[int, Sample]:
-        """By the document's number."""
+        """Samples by document number."""
         return {sample.document: sample for sample in self.file.samples}
 
     @cached_property
     def benchmark(self) -> Benchmark:
-        """What was asked."""
+        """The benchmark of the run."""
         return find_benchmark(self.file.head.benchmark)
 
 
 def read_side(path: Path, name: str | None = None) -> SampleSide:
-    """A file of samples as a side; its path is its name if it has none.
+    """Read a file of samples; its name defaults to its path.
 
     Raises:
-        TextError: it is no such file, or it is damaged.
+        TextError: it is not such a file, or it is damaged.
     """
-    found = read_samples(path)
-    if found is None:
+    samples = read_samples(path)
+    if samples is None:
         raise TextError(f"{path} holds no samples; give a file BENCHMARK@TAU.jsonl of an evaluation")
-    return SampleSide(name or str(path), path, found[0])
+    return SampleSide(name or str(path), path, samples[0])
 
 
 @dataclass(frozen=True)
@@ -70,61 +69,65 @@ class SideBySide:
 
     def __post_init__(self) -> None:
         if len({side.file.head.benchmark for side in self.sides}) > 1:
-            raise MicroStepError(f"runs of one benchmark are compared, got {' and '.join(map(_asked, self.sides))}")
+            raise MicroStepError(
+                f"only runs of one benchmark can be compared, got {' and '.join(map(_benchmark_name, self.sides))}"
+            )
         known = scores(self.sides)
         if self.score not in known:
-            raise MicroStepError(f"{_asked(self.sides[0])} has no score {self.score!r}; it has {', '.join(known)}")
+            raise MicroStepError(
+                f"{_benchmark_name(self.sides[0])} has no score {self.score!r}; it has {', '.join(known)}"
+            )
 
     @property
     def benchmark(self) -> Benchmark:
-        """What was asked."""
+        """The benchmark of the runs."""
         return self.sides[0].benchmark
 
     @property
     def alike(self) -> bool:
-        """Whether all were asked the same documents, as far as the files say."""
+        """True if all runs used the same documents, as far as the files say."""
         return len({(side.file.head.data, side.file.head.documents) for side in self.sides}) == 1
 
     def documents(self, show: Show = "all") -> list[int]:
-        """The numbers of the documents that a choice shows, rising.
+        """Return the numbers of the documents in a selection, rising.
 
         Raises:
-            MicroStepError: the choice compares, and there is one run.
+            MicroStepError: the selection compares two runs, but there is only one.
         """
         if show not in ("all", "invalid") and len(self.sides) < len(KEYS):
             raise MicroStepError(f"{show!r} compares two runs; give a second one")
-        there = sorted({number for side in self.sides for number in side.samples})
-        return [number for number in there if self._shows(number, show)]
+        numbers = sorted({number for side in self.sides for number in side.samples})
+        return [number for number in numbers if self._shows(number, show)]
 
     def of(self, document: int) -> list[Sample | None]:
-        """Each run's sample of a document; None where it has not come to it."""
+        """Return each run's sample of a document; None if the run does not have it yet."""
         return [side.samples.get(document) for side in self.sides]
 
     def _shows(self, number: int, show: Show) -> bool:
-        found = self.of(number)
+        samples = self.of(number)
         if show == "all":
             return True
         if show == "invalid":
-            return any(why for sample in found if sample is not None for _, why in invalid(sample, self.score))
-        a, b = (math.nan if sample is None else value(sample, self.score) for sample in found)
+            return any(why for sample in samples if sample is not None for _, why in invalid(sample, self.score))
+        a, b = (math.nan if sample is None else value(sample, self.score) for sample in samples)
         if not self.benchmark.higher_is_better:
             a, b = -a, -b
         return {"differing": a != b and not (a != a and b != b), "a-wrong": a < b, "b-wrong": b < a}[show]
 
 
-def _asked(side: SampleSide) -> str:
+def _benchmark_name(side: SampleSide) -> str:
     return side.file.head.benchmark
 
 
 def scores(sides: Sequence[SampleSide]) -> list[str]:
-    """The scores that the samples have, the benchmark's own first; how many were invalid is none."""
-    found = dict.fromkeys(name for side in sides for sample in side.file.samples for name in sample.scores)
-    first = [name for name in (sides[0].benchmark.metric, *sides[0].benchmark.beside) if name in found]
-    return [*first, *(name for name in found if name not in first and not name.endswith("invalid"))]
+    """Return the scores that the samples have, the benchmark's own first, without counts of invalid answers."""
+    names = dict.fromkeys(name for side in sides for sample in side.file.samples for name in sample.scores)
+    first = [name for name in (sides[0].benchmark.metric, *sides[0].benchmark.beside) if name in names]
+    return [*first, *(name for name in names if name not in first and not name.endswith("invalid"))]
 
 
 def value(sample: Sample, score: str) -> float:
-    """A sample's score as one number, NaN where it has none."""
+    """Return a sample's score as one number, or NaN."""
     given: Value = sample.scores.get(score, math.nan)
     if not isinstance(given, tuple):
         return float(given)
@@ -133,28 +136,28 @@ def value(sample: Sample, score: str) -> float:
 
 
 def read(sample: Sample, way: str) -> list[str | None]:
-    """What was read out of each answer, or what came of running it; nothing where answers are not read."""
+    """Return the value read from each answer, or the outcome of running it; empty if answers are not read."""
     return _of_way(sample.detail.get("read", sample.detail.get("outcome")), way)
 
 
 def invalid(sample: Sample, way: str) -> list[tuple[int, str]]:
-    """The answers that could not be read in a way, from 1, each with the reason."""
+    """Return the numbers (from 1) of the answers that could not be read in a way, with the reasons."""
     return [(i, why) for i, why in enumerate(_of_way(sample.detail.get("invalid"), way), 1) if why]
 
 
 def failed(sample: Sample) -> list[tuple[int, str]]:
-    """The programs that did not pass, from 1, each with the reason."""
+    """Return the numbers (from 1) of the programs that did not pass, with the reasons."""
     return [(i, why) for i, why in enumerate(_of_way(sample.detail.get("reason"), ""), 1) if why]
 
 
-def _of_way(found: Any, way: str) -> list[str | None]:
-    """A list with an entry an answer: there is one for each way of reading, or only one."""
-    found = found.get(way) if isinstance(found, Mapping) else found
-    return [None if each is None else str(each) for each in found] if isinstance(found, list) else []
+def _of_way(entries: Any, way: str) -> list[str | None]:
+    """Return a list with one entry per answer, for one way of reading if there are several."""
+    entries = entries.get(way) if isinstance(entries, Mapping) else entries
+    return [None if entry is None else str(entry) for entry in entries] if isinstance(entries, list) else []
 
 
 def ways(sides: Sequence[SampleSide]) -> list[str]:
-    """In how many ways answers are read; none where nothing is read."""
+    """Return the ways in which answers are read; empty if none are."""
     kinds = [sample.detail.get("invalid") for side in sides for sample in side.file.samples]
     named = dict.fromkeys(str(name) for kind in kinds if isinstance(kind, Mapping) for name in kind)
     return [name for name in scores(sides) if name in named] or (
@@ -162,19 +165,19 @@ def ways(sides: Sequence[SampleSide]) -> list[str]:
     )
 
 
-def target(found: Sequence[Sample | None]) -> str:
-    """The right answer of a document, where the samples say it."""
-    return next((str(sample.detail["target"]) for sample in found if sample and "target" in sample.detail), "")
+def target(samples: Sequence[Sample | None]) -> str:
+    """Return the right answer of a document, if the samples have it."""
+    return next((str(sample.detail["target"]) for sample in samples if sample and "target" in sample.detail), "")
 
 
 def per_step(sample: Sample) -> float:
-    """Tokens per macro step."""
+    """Return tokens per macro step."""
     return sample.tokens / max(1, sample.macro_steps)
 
 
 def segments(piece: WrittenAnswer) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each token the number of its segment, from 0, and its place in it."""
+    """Return each token's segment number, from 0, and its place in the segment."""
     place = np.arange(len(piece.tokens))
     starts = np.array([0, *piece.starts] if 0 not in piece.starts else piece.starts, dtype=np.int64)
-    of = np.searchsorted(starts, place, side="right") - 1
-    return of, place - starts[of]
+    segment = np.searchsorted(starts, place, side="right") - 1
+    return segment, place - starts[segment]

@@ -1,6 +1,6 @@
-"""A report's rows as tables: on the screen, Markdown, HTML and LaTeX for papers, CSV with every score and more digits.
+"""A report's rows as tables: on screen, as Markdown, HTML and LaTeX for papers, and as CSV with every score.
 
-Names are data from outside: they are escaped for each format.
+Names are external data and are escaped for each format.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model.terminal import one_line
 TITLES = (
     "benchmark", "model", "tau", "score", "value", "invalid", "samples", "tokens / macro step", "tokens / s", "x base",
 )  # fmt: skip
-TEXT_COLUMNS = 4  # columns that are words; the others are numbers
+TEXT_COLUMNS = 4  # number of text columns; the others are numbers
 _LOG_WIDTH = 150
 _SHARES = 100  # scores that are shares are shown as percentages
 _LATEX = str.maketrans({
@@ -31,7 +31,7 @@ _LATEX = str.maketrans({
 
 
 def lines(rows: Sequence[ScoreRow]) -> list[tuple[str, ...]]:
-    """The rows as a reader sees them: a line for each score that is shown."""
+    """Return the rows for readers: one line per displayed score."""
     return [_cells(row, name) for row in rows for name in row.shown]
 
 
@@ -53,7 +53,7 @@ def _cells(row: ScoreRow, name: str) -> tuple[str, ...]:
 
 
 def with_error(score: Average, share: bool) -> str:
-    """A score with its standard error, or of which none or all are right with its bound; a share in percent."""
+    """Return a score with its standard error, or with its bound if none or all are right; shares in percent."""
     if math.isnan(score.value):
         return "-"
     if share and score.bound is not None:
@@ -64,18 +64,20 @@ def with_error(score: Average, share: bool) -> str:
 
 
 def notes(rows: Sequence[ScoreRow]) -> list[str]:
-    """What a reader must know beside the table."""
-    out = ["± is one standard error, over samples. tau above 1: the base alone writes, by the same code."]
+    """Return notes to show beside the table."""
+    out = ["± is one standard error, over samples. tau above 1: the base alone generates, with the same code."]
     if any(row.benchmark.higher_is_better and row.scores[name].bound is not None for row in rows for name in row.shown):
-        out.append("In brackets, where none or all are right: what the share is at most, or at least, at 95%.")
+        out.append("In brackets, if none or all are right: the upper or lower 95% bound of the share.")
     if over := sorted({row.over for row in rows if row.over is not None}):
         out.append(f"x base: tokens per second over those of {', '.join(map(one_line, over))}.")
     for row in rows:
         if row.cut:
-            out.append(f"{row.benchmark.name}, {one_line(row.name)}: {row.cut} prompts were cut to fit the context.")
+            out.append(
+                f"{row.benchmark.name}, {one_line(row.name)}: {row.cut} prompts were truncated to fit the context."
+            )
         if row.samples < row.documents:
             out.append(
-                f"{row.benchmark.name}, {one_line(row.name)}: the run is not done; samples so far are the longest."
+                f"{row.benchmark.name}, {one_line(row.name)}: the run is not complete; samples so far are the longest."
             )
     return out
 
@@ -92,7 +94,7 @@ def show(rows: Sequence[ScoreRow]) -> None:
     for line in lines(rows):
         table.add_row(*map(Text, line))
     console = Console()
-    if not console.is_terminal:  # a log has no edge
+    if not console.is_terminal:  # a log has no width
         console = Console(width=_LOG_WIDTH)
     console.print(table)
     for note in notes(rows):
@@ -100,10 +102,10 @@ def show(rows: Sequence[ScoreRow]) -> None:
 
 
 def markdown(rows: Sequence[ScoreRow]) -> str:
-    """The table as Markdown."""
-    written = [TITLES, tuple("---" if i < TEXT_COLUMNS else "---:" for i in range(len(TITLES)))]
-    written += [tuple(map(_markdown, line)) for line in lines(rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in written)
+    """Return the table as Markdown."""
+    table_lines = [TITLES, tuple("---" if i < TEXT_COLUMNS else "---:" for i in range(len(TITLES)))]
+    table_lines += [tuple(map(_markdown, line)) for line in lines(rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in table_lines)
     return "\n\n".join([table, *map(_markdown, notes(rows))]) + "\n"
 
 
@@ -112,31 +114,31 @@ def _markdown(text: str) -> str:
 
 
 def page(rows: Sequence[ScoreRow]) -> str:
-    """The table as a web page."""
+    """Return the table as a web page."""
     head = "".join(f"<th>{html.escape(title)}</th>" for title in TITLES)
     body = "\n".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in lines(rows))
-    told = "".join(f"<p>{html.escape(note)}</p>" for note in notes(rows))
+    note_lines = "".join(f"<p>{html.escape(note)}</p>" for note in notes(rows))
     style = "table{border-collapse:collapse;font:14px sans-serif}td,th{padding:2px 10px;text-align:right}" + "".join(
         f"td:nth-child({i + 1}),th:nth-child({i + 1}){{text-align:left}}" for i in range(TEXT_COLUMNS)
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmarks</title><style>{style}</style>'
-        f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>{told}</html>\n"
+        f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>{note_lines}</html>\n"
     )
 
 
 def latex(rows: Sequence[ScoreRow]) -> str:
-    """The table as LaTeX, with the rules of booktabs."""
-    written = [r"\begin{tabular}{" + "l" * TEXT_COLUMNS + "r" * (len(TITLES) - TEXT_COLUMNS) + "}", r"\toprule"]
-    written += [" & ".join(map(_latex, TITLES)) + r" \\", r"\midrule"]
+    """Return the table as LaTeX, with the rules of booktabs."""
+    table_lines = [r"\begin{tabular}{" + "l" * TEXT_COLUMNS + "r" * (len(TITLES) - TEXT_COLUMNS) + "}", r"\toprule"]
+    table_lines += [" & ".join(map(_latex, TITLES)) + r" \\", r"\midrule"]
     before = None
     for line in lines(rows):
         if before not in (None, line[0]):
-            written.append(r"\midrule")
+            table_lines.append(r"\midrule")
         before = line[0]
-        written.append(" & ".join(map(_latex, line)) + r" \\")
-    written += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*written, *(f"% {one_line(note)}" for note in notes(rows))]) + "\n"
+        table_lines.append(" & ".join(map(_latex, line)) + r" \\")
+    table_lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*table_lines, *(f"% {one_line(note)}" for note in notes(rows))]) + "\n"
 
 
 def _latex(text: str) -> str:
@@ -144,7 +146,7 @@ def _latex(text: str) -> str:
 
 
 def score_table(rows: Sequence[ScoreRow]) -> pd.DataFrame:
-    """A line for each score of each row, nothing rounded."""
+    """Return one line per score of each row, unrounded."""
     return pd.DataFrame(
         [
             {
@@ -172,7 +174,7 @@ def score_table(rows: Sequence[ScoreRow]) -> pd.DataFrame:
 
 
 def every_score(rows: Sequence[ScoreRow]) -> str:
-    """CSV: a line for each score of each row, nothing rounded."""
+    """Return CSV: one line per score of each row, unrounded."""
     return table_bytes(score_table(rows), "csv").decode("utf-8")
 
 
@@ -185,7 +187,7 @@ TABLES: dict[str, Callable[[Sequence[ScoreRow]], str]] = {
 
 
 def write_table(rows: Sequence[ScoreRow], out: Path) -> None:
-    """Write the table in the format of the file's ending.
+    """Write the table in the format of the file's suffix.
 
     Raises:
         ExportError: it cannot be written.

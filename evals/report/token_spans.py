@@ -1,7 +1,7 @@
-"""Where the tokens of a written answer stand in its text.
+"""Locate the tokens of a generated answer in its text.
 
-A token is kept as what it spells alone: one that is split inside a character shows a mark, and some tokenizers leave
-out the space before a word. Tokens are found again in the text; where they are the text, nothing is searched.
+Tokens are stored as decoded one by one: a token that is split inside a character shows a mark, and some tokenizers drop
+the space before a word. The tokens are searched in the text, unless joining them gives the text.
 """
 
 from __future__ import annotations
@@ -11,35 +11,37 @@ from numpy.typing import NDArray
 
 from evals.samples import WrittenAnswer
 
-NEAR = 8  # characters that may be skipped: a split character, a space
+MAX_SKIPPED = 8  # characters: a split character, a space
 Spans = tuple[str, NDArray[np.int32], NDArray[np.int32]]
 
 
-def locate_tokens(piece: WrittenAnswer) -> Spans:
-    """The text with whatever was written behind it (a stop string, an end token), and of each token its characters.
+def locate_tokens(answer: WrittenAnswer) -> Spans:
+    """Return the text, including a stop string or end token after it, and each token's characters.
 
-    Tokens that make up one character share it.
+    Tokens that together form one character share it.
     """
-    joined = "".join(piece.tokens)
-    if joined.startswith(piece.text):
-        ends = np.cumsum([len(token) for token in piece.tokens], dtype=np.int32)
+    joined = "".join(answer.tokens)
+    if joined.startswith(answer.text):
+        ends = np.cumsum([len(token) for token in answer.tokens], dtype=np.int32)
         return joined, np.concatenate([[0], ends[:-1]]).astype(np.int32)[: len(ends)], ends
-    return _found(piece)
+    return _searched(answer)
 
 
-def _found(piece: WrittenAnswer) -> Spans:
-    text, at, spans, waiting = piece.text, 0, list[tuple[int, int]](), 0
-    for token in piece.tokens:
-        here = -1 if not token or "\ufffd" in token else text.find(token, at, at + len(token) + NEAR)
-        if here < 0:
+def _searched(answer: WrittenAnswer) -> Spans:
+    text, position, spans, waiting = answer.text, 0, list[tuple[int, int]](), 0
+    for token in answer.tokens:
+        begin = (
+            -1 if not token or "\ufffd" in token else text.find(token, position, position + len(token) + MAX_SKIPPED)
+        )
+        if begin < 0:
             waiting += 1
             continue
-        spans += [(at, here)] * waiting
-        spans.append((here if waiting else at, here + len(token)))
-        at, waiting = here + len(token), 0
+        spans += [(position, begin)] * waiting
+        spans.append((begin if waiting else position, begin + len(token)))
+        position, waiting = begin + len(token), 0
     if waiting:
-        if at == len(text):
-            text += "".join(piece.tokens[len(piece.tokens) - waiting :])
-        spans += [(at, len(text))] * waiting
+        if position == len(text):
+            text += "".join(answer.tokens[len(answer.tokens) - waiting :])
+        spans += [(position, len(text))] * waiting
     start, end = np.array(spans, dtype=np.int32).reshape(-1, 2).T
     return text, start, end

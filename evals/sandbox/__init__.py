@@ -1,1 +1,1 @@
-"""Run a generated program in a process that can harm nothing."""
+"""Run a generated program in an isolated process."""

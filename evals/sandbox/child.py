@@ -1,9 +1,9 @@
-"""One generated program in a process that can harm nothing: run as a script by sandbox.py, with a bare interpreter.
+"""Run one generated program in an isolated process: a script that runner.py starts with a bare interpreter.
 
-The script reads a request (JSON) from standard input and writes a verdict (JSON) to standard output. It shuts itself
-off first: namespaces of its own for processes, mounts, network, IPC and names, a root that holds the interpreter and
-the system's libraries read-only and one small empty folder. Then a first process watches a second one, which gives up
-every privilege, takes its limits, and runs the program. Only the standard library is used, as nothing else is there.
+The script reads a request (JSON) from standard input and writes a verdict (JSON) to standard output. First it isolates
+itself: its own namespaces for processes, mounts, network, IPC and names, and a root that holds only the interpreter and
+the system's libraries, read-only, and one small empty folder. Then a first process watches a second one, which drops
+all privileges, sets its limits, and runs the program. Only the standard library is used; nothing else is available.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _CAPABILITIES, _CAPABILITY_VERSION = 64, 0x20080522
 _SEEN = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
 _VERDICT_BYTES = 4096
 _COUNTS_BY_NAMESPACE = (5, 14)  # Linux
-_CLOCK_SECONDS = 0.25  # by which the kernel's limit and its report of processor time may differ
+_CLOCK_SECONDS = 0.25  # tolerance between the kernel's limit and its report of CPU time
 NO_SANDBOX = "no sandbox"
 
 
@@ -36,18 +36,18 @@ def main() -> None:
     """Answer one request."""
     request = json.loads(sys.stdin.buffer.read())
     uid = None
-    request["processes"] += _others(request["isolated"])
+    request["processes"] += _other_processes(request["isolated"])
     if request["isolated"]:
         try:
-            uid = _shut_off(request["room"])
+            uid = _isolate(request["room"])
         except OSError as error:
-            return _say(NO_SANDBOX, f"{error.strerror} ({error.filename})")
+            return _reply(NO_SANDBOX, f"{error.strerror} ({error.filename})")
     elif os.geteuid() == 0:
         uid = _private_uid()
         os.chown(request["room"], uid, uid)
     if not request["isolated"]:
         os.chdir(request["room"])
-    _die_with(request["parent"])  # here, as a change of user undoes it
+    _die_with(request["parent"])  # only here, since a change of user resets it
     outer = os.getpid()
     watcher = os.fork()
     if watcher == 0:
@@ -57,8 +57,8 @@ def main() -> None:
     os.waitpid(watcher, 0)
 
 
-def _others(isolated: bool) -> int:
-    """Processes that count against the program's limit beside its own: the user's, unless a namespace counts apart."""
+def _other_processes(isolated: bool) -> int:
+    """Count other processes under the program's limit: the user's, unless a namespace counts its own."""
     kernel = tuple(int(part) for part in os.uname().release.split(".")[:2] if part.isdigit())
     if os.geteuid() == 0 or (isolated and kernel >= _COUNTS_BY_NAMESPACE):
         return 0
@@ -69,7 +69,7 @@ def _others(isolated: bool) -> int:
     return count
 
 
-def _say(verdict: str, reason: str) -> None:
+def _reply(verdict: str, reason: str) -> None:
     os.write(1, json.dumps({"verdict": verdict, "reason": reason}).encode())
 
 
@@ -80,7 +80,7 @@ def _libc(name: str, *arguments: object) -> None:
     """Call the C library.
 
     Raises:
-        OSError: it refused; `filename` names the call.
+        OSError: the call failed; `filename` is its name.
     """
     library = ctypes.CDLL(None, use_errno=True)
     if getattr(library, name)(*arguments) == -1:
@@ -88,21 +88,21 @@ def _libc(name: str, *arguments: object) -> None:
         raise OSError(code, os.strerror(code), name)
 
 
-def _shut_off(room: str) -> int | None:
-    """Enter new namespaces and a new root; returns the uid that the program must change to, None if it has no other.
+def _isolate(room: str) -> int | None:
+    """Enter new namespaces and a new root; return the uid that the program must change to, or None.
 
     Raises:
         OSError: this machine does not allow it.
     """
     if sys.platform != "linux":
-        raise OSError(errno.ENOSYS, "only Linux can", "namespaces")
+        raise OSError(errno.ENOSYS, "only Linux supports this", "namespaces")
     spaces = _NEW_NS | _NEW_PID | _NEW_NET | _NEW_IPC | _NEW_UTS
     uid = None
     if os.geteuid() == 0:
         uid = _private_uid()
         try:
             _libc("unshare", spaces)
-        except PermissionError:  # root without its powers, as in most containers: go on as an ordinary user
+        except PermissionError:  # root without its powers, as in most containers: continue as an ordinary user
             os.chown(room, uid, uid)
             os.setgroups([])
             os.setresgid(uid, uid, uid)
@@ -120,7 +120,7 @@ def _shut_off(room: str) -> int | None:
 
 
 def _private_uid() -> int:
-    """A uid that nobody has, of those that this machine or container knows: process limits count by uid."""
+    """Return an unused uid that this machine or container knows, since process limits count by uid."""
     start, _, count = map(int, Path("/proc/self/uid_map").read_text().splitlines()[-1].split())
     return min(start + count - 2, 2_000_000_000) - os.getpid() % 1000
 
@@ -155,7 +155,7 @@ def _new_root(room: bytes) -> None:
 
 
 def _set(path: bytes, attributes: int, recursive: bool = True) -> None:
-    """mount_setattr, which few C libraries have by name."""
+    """Call mount_setattr, which few C libraries export by name."""
     wanted = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     flags = _AT_RECURSIVE if recursive else 0
     _libc("syscall", _MOUNT_SETATTR, _AT_CWD, path, flags, ctypes.byref(wanted), ctypes.sizeof(wanted))
@@ -164,7 +164,7 @@ def _set(path: bytes, attributes: int, recursive: bool = True) -> None:
 def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         _libc("prctl", _DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it is dead already
+    if os.getppid() != parent:  # the parent has died already
         os._exit(1)
 
 
@@ -172,45 +172,43 @@ def _die_with(parent: int) -> None:
 
 
 def _watch(request: dict, uid: int | None) -> None:  # type: ignore[type-arg]
-    """Run the program, wait for it, kill what it leaves, and say what became of it."""
-    secret = os.urandom(16).hex()  # what only a program that reached its end can say
-    heard, told = os.pipe()
+    """Run the program, wait for it, kill its leftovers, and report the outcome."""
+    secret = os.urandom(16).hex()  # only a program that reached its end can send this
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(heard)
-        _program(request, uid, told, secret)
+        os.close(reader)
+        _program(request, uid, writer, secret)
         os._exit(0)
-    os.close(told)
-    said, deadline, status = b"", time.monotonic() + request["wall_seconds"], None
+    os.close(writer)
+    message, deadline, status = b"", time.monotonic() + request["wall_seconds"], None
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     while status is None and time.monotonic() < deadline:
-        if select.select([heard], [], [], 0.01)[0]:
-            said += (piece := os.read(heard, _VERDICT_BYTES))
+        if select.select([reader], [], [], 0.01)[0]:
+            message += (piece := os.read(reader, _VERDICT_BYTES))
             if not piece:
                 time.sleep(0.01)
         found, code, used = os.wait4(child, os.WNOHANG)
         status = code if found else None
-    while status is not None and len(said) < _VERDICT_BYTES and select.select([heard], [], [], 0)[0]:
-        piece = os.read(heard, _VERDICT_BYTES)
+    while status is not None and len(message) < _VERDICT_BYTES and select.select([reader], [], [], 0)[0]:
+        piece = os.read(reader, _VERDICT_BYTES)
         if not piece:
             break
-        said += piece
+        message += piece
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
     used_up = used.ru_utime + used.ru_stime >= request["cpu_seconds"] - _CLOCK_SECONDS
-    _say(*_judged(said.decode("utf-8", "replace"), secret, status, used_up))
+    _reply(*_judged(message.decode("utf-8", "replace"), secret, status, used_up))
 
 
 def _judged(said: str, secret: str, status: int | None, used_up: bool) -> tuple[str, str]:
     if status is None:
-        return "timed out", "it ran for too long"
+        return "timed out", "it ran too long"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number in (signal.SIGXCPU, signal.SIGKILL) and used_up:  # a program may send either to itself
-            return "timed out", "it took too much processor time"
-        cause = (
-            "it killed itself, or the machine had no memory left" if number == signal.SIGKILL else "a fault of its own"
-        )
+            return "timed out", "it used too much CPU time"
+        cause = "it killed itself, or the machine ran out of memory" if number == signal.SIGKILL else "its own error"
         return "failed", f"it was killed by signal {number} ({signal.Signals(number).name}): {cause}"
     if said == f"{secret} passed":
         return "passed", ""
@@ -222,12 +220,12 @@ def _judged(said: str, secret: str, status: int | None, used_up: bool) -> tuple[
 # --- the process that runs the program
 
 
-def _program(request: dict, uid: int | None, told: int, secret: str) -> None:  # type: ignore[type-arg]
+def _program(request: dict, uid: int | None, writer: int, secret: str) -> None:  # type: ignore[type-arg]
     os.setsid()
     null = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    out = os.dup2(told, 3) if told != 3 else 3
+    out = os.dup2(writer, 3) if writer != 3 else 3
     os.closerange(4, 1024)
     _limit(request)
     if uid is not None:
@@ -235,25 +233,25 @@ def _program(request: dict, uid: int | None, told: int, secret: str) -> None:  #
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     if sys.platform == "linux":
-        _give_up_powers()
+        _drop_privileges()
     if not os.access(os.__file__, os.R_OK):
         os.write(out, f"{secret} only root can read the interpreter in {sys.base_prefix}".encode())
         os._exit(0)
     try:
         exec(compile(request["program"], "program", "exec", dont_inherit=True), {"__name__": "program"})  # noqa: S102
-        said = "passed"
+        outcome = "passed"
     except MemoryError:
-        said = "MemoryError"
+        outcome = "MemoryError"
     except SystemExit as error:
-        said = f"it left the interpreter ({str(error.code)[:40]})"
+        outcome = f"it left the interpreter ({str(error.code)[:40]})"
     except BaseException as error:  # noqa: BLE001  # whatever a program may raise is its failure
-        said = f"{type(error).__name__}: {str(error)[:200]}"
-    os.write(out, f"{secret} {said}".encode("utf-8", "replace"))
+        outcome = f"{type(error).__name__}: {str(error)[:200]}"
+    os.write(out, f"{secret} {outcome}".encode("utf-8", "replace"))
     os._exit(0)
 
 
 def _limit(request: dict) -> None:  # type: ignore[type-arg]
-    """Take the limits, which no descendant can lift."""
+    """Set the limits, which no descendant can lift."""
     for limit, value in (
         ("RLIMIT_CPU", request["cpu_seconds"]),
         ("RLIMIT_AS", request["memory_bytes"]),
@@ -265,9 +263,9 @@ def _limit(request: dict) -> None:  # type: ignore[type-arg]
         resource.setrlimit(getattr(resource, limit), (value, value))
 
 
-def _give_up_powers() -> None:
+def _drop_privileges() -> None:
     for capability in range(_CAPABILITIES):
-        with contextlib.suppress(OSError):  # more than this kernel has, or than this process may drop
+        with contextlib.suppress(OSError):  # not supported by this kernel, or not allowed for this process
             _libc("prctl", _DROP_BOUND, capability, 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     _libc("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))

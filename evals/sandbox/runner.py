@@ -1,7 +1,7 @@
-"""Running code that a model wrote: each program in a process of its own that is shut off from everything else.
+"""Run code that a model generated: each program in an isolated process of its own.
 
-Nothing runs unless the user allowed it, and by default nothing runs where the machine cannot shut a program off. What
-a program meets is described in child.py; here are the limits, the verdicts, and the clock outside.
+Nothing runs unless the user allowed it, and by default nothing runs if the machine cannot isolate a program. child.py
+describes the isolation; this module has the limits, the verdicts, and the outer clock.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from model.errors import MicroStepError
 
 Isolation = Literal["full", "limits"]
 Outcome = Literal["passed", "failed", "timed out"]
-NO_SANDBOX = "no sandbox"  # as the jail says it, which runs on its own
-_JAIL = Path(__file__).with_name("child.py")
+NO_SANDBOX = "no sandbox"  # as in child.py, which runs on its own
+_CHILD = Path(__file__).with_name("child.py")
 _GRACE_SECONDS = 10.0  # for the start and the end of a process on a busy machine
 NOT_ALLOWED = (
-    "this benchmark runs programs that the model wrote: allow it with --allow-code-execution, which shuts each of them"
-    " off from the network, the files and the other processes of this machine"
+    "this benchmark runs programs that the model generated: allow it with --allow-code-execution, which isolates each"
+    " from the network, the files and the other processes of this machine"
 )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use."""
+    """The limits of one program."""
 
     cpu_seconds: int = 5
     wall_seconds: float = 15.0
-    memory_bytes: int = 256 * 2**20  # of address space, each process
+    memory_bytes: int = 256 * 2**20  # address space of each process
     processes: int = 8
-    file_bytes: int = 2**20  # each file; all files together 16 MiB, where isolation is full
+    file_bytes: int = 2**20  # each file; all files together 16 MiB under full isolation
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a program."""
+    """The outcome of a program."""
 
     outcome: Outcome
-    reason: str  # why it did not pass, for a reader; it holds what the program said, so it is not to be trusted
+    reason: str  # why it did not pass, for readers; it quotes the program's output, so it is not trusted
 
     @property
     def passed(self) -> bool:
-        """Whether the program reached its end with no error."""
+        """True if the program reached its end without an error."""
         return self.outcome == "passed"
 
 
@@ -62,23 +62,23 @@ class Sandbox:
     limits: Limits = Limits()
 
     def check(self) -> None:
-        """See, before a model runs for hours, that this machine can run programs so.
+        """Check that this machine can run programs in isolation, before a model runs for hours.
 
         Raises:
             MicroStepError: it cannot.
         """
-        found = self.run("import math\nassert math.sqrt(4) == 2")
-        if not found.passed:
-            raise MicroStepError(f"the sandbox does not run a harmless program here: {found.reason}")
+        verdict = self.run("import math\nassert math.sqrt(4) == 2")
+        if not verdict.passed:
+            raise MicroStepError(f"the sandbox cannot run a harmless program here: {verdict.reason}")
 
     def run(self, program: str) -> Verdict:
         """Run a program to its end.
 
         Raises:
-            MicroStepError: this machine does not let the program be shut off.
+            MicroStepError: this machine cannot isolate the program.
         """
         if os.name != "posix":
-            raise MicroStepError("programs of models are run on Linux and macOS only")
+            raise MicroStepError("generated programs can only be run on Linux and macOS")
         with tempfile.TemporaryDirectory(prefix="micro_step_", ignore_cleanup_errors=True) as room:
             request = {"program": program, "room": room, "parent": os.getpid()}
             request |= {"isolated": self.isolation == "full", **asdict(self.limits)}
@@ -86,9 +86,9 @@ class Sandbox:
 
 
 def _answer(request: bytes, room: str, seconds: float) -> bytes | None:
-    """What the jail says; None if it had to be killed."""
+    """Return the output of the isolated process; None if it had to be killed."""
     process = subprocess.Popen(
-        [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-B", str(_JAIL)],
+        [getattr(sys, "_base_executable", sys.executable), "-I", "-S", "-B", str(_CHILD)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -109,15 +109,15 @@ def _answer(request: bytes, room: str, seconds: float) -> bytes | None:
 
 def _verdict(answer: bytes | None) -> Verdict:
     if answer is None:
-        return Verdict("timed out", "it could not be ended from inside")
+        return Verdict("timed out", "it could not be stopped from inside")
     try:
-        said = json.loads(answer)
+        reply = json.loads(answer)
     except ValueError:
-        return Verdict("failed", "it took the process down that watches it")
-    if said["verdict"] == NO_SANDBOX:
+        return Verdict("failed", "it killed the process that watched it")
+    if reply["verdict"] == NO_SANDBOX:
         raise MicroStepError(
-            f"this machine does not let a program be shut off: {said['reason']}. In a container, allow user"
+            f"this machine cannot isolate a program: {reply['reason']}. In a container, allow user"
             " namespaces (docker run --security-opt seccomp=unconfined, or --privileged), or run programs under"
-            " limits alone with --weak-sandbox: they could then reach the network and your files"
+            " limits only with --weak-sandbox: they could then reach the network and your files"
         )
-    return Verdict(said["verdict"], said["reason"])
+    return Verdict(reply["verdict"], reply["reason"])

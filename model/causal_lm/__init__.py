@@ -1,1 +1,1 @@
-"""Any causal language model of transformers, taken apart: body, head, cache, attention, padding."""
+"""The parts of any transformers causal language model: body, head, cache, attention, padding."""

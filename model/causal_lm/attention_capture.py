@@ -1,12 +1,12 @@
-"""Attention rows of chosen layers and heads, a block of queries at a time, from one pass of any transformers family.
+"""Read the attention of chosen layers and heads, a block of queries at a time, in one pass of any transformers family.
 
-In the pass, the chosen layers' attention functions keep the queries and keys that they are given (or hand them on at
-once, so that none are kept): after the rotary position, with the family's own scaling, soft cap and mask beside them.
-The rows are then computed block by block by the family's own eager function, so that nothing here has to know of any
-family, and memory is O(heads x block x N).
+During the pass, the attention functions of the chosen layers keep the queries and keys that they receive, or hand them
+to a visitor at once so that none are kept. The rotary position is applied by then; scaling, soft cap and mask come
+along. The family's own eager function then computes the rows block by block, so nothing here depends on a family, and
+memory is O(heads x block x N).
 
-The pass runs on copies of the modules that share the weights: the model itself is not touched, other threads may use
-it meanwhile, and nothing of the run stays behind.
+The pass runs on copies of the modules that share the weights. The model itself is not touched, other threads may use it
+meanwhile, and nothing of the run stays behind.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from model.causal_lm.finite import check_states
 from model.causal_lm.forward import body, body_name, token_model
-from model.errors import ModelError
+from model.causal_lm.parts import layers_of
 
 _NAME = "micro_step_capture"
 _HOOKS = (
@@ -38,12 +38,12 @@ _HOOKS = (
 
 @dataclass(frozen=True)
 class CapturedAttention:
-    """What one layer's attention was given, for one text of N positions."""
+    """The inputs of one layer's attention, for one text of N positions."""
 
     module: nn.Module
     query: Tensor  # [1, H, N, d]
     key: Tensor  # [1, G, N, d] with H a multiple of G
-    mask: Tensor | None  # [1, 1, N, N] bool, or to be added; None: causal
+    mask: Tensor | None  # [1, 1, N, N] bool or additive; None: causal
     options: dict[str, Any]  # scaling, soft cap, sliding window, ...
 
     def __post_init__(self) -> None:
@@ -55,16 +55,14 @@ class CapturedAttention:
 
     @property
     def heads(self) -> int:
-        """H, of queries."""
         return int(self.query.shape[1])
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are computed."""
         return self.query.device
 
     def visible(self, begin: int, end: int) -> Tensor:
-        """[end - begin, end] which keys the queries begin .. end - 1 may see."""
+        """Return [end - begin, end] bool: the keys that the queries begin .. end - 1 may see."""
         if self.mask is not None:
             part = self.mask[0, 0, begin:end, :end]
             return part if part.dtype == torch.bool else part > torch.finfo(part.dtype).min / 2
@@ -75,9 +73,9 @@ class CapturedAttention:
         return seen & (back < window) if window else seen
 
     def rows(self, begin: int, end: int, heads: Sequence[int] | None) -> Tensor:
-        """[h, end - begin, end] float32 attention of the queries begin .. end - 1; later keys have none."""
+        """Return [h, end - begin, end] float32 attention of the queries begin .. end - 1; later keys are left out."""
         module, query, key = self.module, self.query[:, :, begin:end], self.key[:, :, :end]
-        whole = heads is None or hasattr(module, "sinks")  # sinks belong to the heads: all go through together
+        whole = heads is None or hasattr(module, "sinks")  # sinks belong to heads, so all heads are computed together
         if not whole:
             chosen = torch.as_tensor(heads, device=query.device)
             query, key = query[:, chosen], key[:, chosen // (self.query.shape[1] // self.key.shape[1])]
@@ -89,37 +87,33 @@ class CapturedAttention:
         key = key.float()
         # The values do not matter: any of the right shape will do.
         _, rows = eager(module, query.float(), key, key[..., :1], mask[None, None], **{**self.options, "dropout": 0.0})
-        found: Tensor = rows[0]
-        return found if heads is None or not whole else found[list(heads)]
+        attention: Tensor = rows[0]
+        return attention if heads is None or not whole else attention[list(heads)]
 
 
 class AttentionRows(Protocol):
     """Attention of one layer over N positions, a block of queries at a time."""
 
     @property
-    def heads(self) -> int:
-        """H."""
-        ...
+    def heads(self) -> int: ...
 
     @property
-    def device(self) -> torch.device:
-        """Where the rows are computed."""
-        ...
+    def device(self) -> torch.device: ...
 
     def visible(self, begin: int, end: int) -> Tensor:
-        """[end - begin, end] which keys the queries begin .. end - 1 may see."""
+        """Return [end - begin, end] bool: the keys that the queries begin .. end - 1 may see."""
         ...
 
     def rows(self, begin: int, end: int, heads: Sequence[int] | None) -> Tensor:
-        """[h, end - begin, end] float32 attention of the queries begin .. end - 1; later keys have none."""
+        """Return [h, end - begin, end] float32 attention of the queries begin .. end - 1; later keys are left out."""
         ...
 
 
-Visit = Callable[[int, AttentionRows], None]  # told a layer and what it was given, before the layer itself goes on
+Visit = Callable[[int, AttentionRows], None]  # called with a layer and its inputs, before the layer runs
 
 
 class StopForward(Exception):
-    """A visitor has seen what it needs: the rest of the pass is left out. Whoever started the pass catches it."""
+    """Raised by a visitor that needs no more layers. The code that started the pass catches it."""
 
 
 @dataclass
@@ -128,25 +122,12 @@ class Capture:
 
     model: PreTrainedModel
     implementation: str
-    held: dict[int, CapturedAttention] = field(default_factory=dict)  # empty where a visitor takes them
+    held: dict[int, CapturedAttention] = field(default_factory=dict)  # stays empty if a visitor takes them
     visit: Visit | None = None
 
 
-def layers_of(inner: nn.Module) -> nn.ModuleList:
-    """The layers of a model's body.
-
-    Raises:
-        ModelError: none are found.
-    """
-    inner = getattr(inner, "language_model", inner)  # beside a vision tower
-    layers = max((m for m in inner.modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
-    if layers is None:
-        raise ModelError(f"no layers are found in {type(inner).__name__}, so its attention cannot be read")
-    return layers
-
-
 def private_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with modules of its own that share the weights: hooks and settings put on it stay on it."""
+    """Return a model with modules of its own that share the weights, so hooks and settings put on it stay on it."""
     model = token_model(model)
     private: PreTrainedModel = copy.copy(model)
     private._modules = {**model._modules, body_name(model): _copy(body(model))}
@@ -163,16 +144,16 @@ def _copy(module: nn.Module) -> nn.Module:
 
 
 def capture(private: PreTrainedModel, layers: Sequence[int], visit: Visit | None = None) -> Capture:
-    """Let these layers of a `private_copy` keep what their attention is given, in the pass that follows.
+    """Make these layers of a `private_copy` keep the inputs of their attention in the next pass.
 
     Args:
-        private: of which model.
-        layers: which, from 0.
-        visit: is given each layer's in its turn, and nothing is kept; may raise `StopForward` to leave the pass.
+        private: the copy.
+        layers: indices of the layers, from 0.
+        visit: receives each layer's inputs in turn instead of keeping them; may raise `StopForward` to leave the pass.
 
-    In the pass, NumericalError is raised where queries or keys of these layers are not finite.
+    The pass raises NumericalError if queries or keys of these layers are not finite.
     """
-    found = Capture(private, str(private.config._attn_implementation or "eager"), visit=visit)
+    captured = Capture(private, str(private.config._attn_implementation or "eager"), visit=visit)
     all_layers = layers_of(body(private))
     for i in layers:
         for part in all_layers[i].modules():
@@ -180,29 +161,29 @@ def capture(private: PreTrainedModel, layers: Sequence[int], visit: Visit | None
             if hasattr(module, "config"):
                 module.config = copy.copy(module.config)
                 module.config._attn_implementation_internal = _NAME
-                module.captured = found, i
-    return found
+                module.captured = captured, i
+    return captured
 
 
 def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> Any:
-    """Keep the arguments, then do as the model would have done."""
-    found, layer = cast("tuple[Capture, int]", module.captured)
-    for given in (query, key):  # [1, H, N, d]
-        check_states(found.model, given[0].transpose(0, 1), f"queries or keys in layer {layer}", "positions")
-    attended = CapturedAttention(_bare(module), query, key, attention_mask, options)
-    if found.visit is None:
-        found.held[layer] = attended
+    """Keep the arguments, then compute attention as the model would have."""
+    captured, layer = cast("tuple[Capture, int]", module.captured)
+    for states in (query, key):  # [1, H, N, d]
+        check_states(captured.model, states[0].transpose(0, 1), f"queries or keys in layer {layer}", "positions")
+    inputs = CapturedAttention(_bare(module), query, key, attention_mask, options)
+    if captured.visit is None:
+        captured.held[layer] = inputs
     else:
-        found.visit(layer, attended)
+        captured.visit(layer, inputs)
     family = sys.modules[type(module).__module__]
-    usual = family.ALL_ATTENTION_FUNCTIONS.get_interface(found.implementation, family.eager_attention_forward)
+    usual = family.ALL_ATTENTION_FUNCTIONS.get_interface(captured.implementation, family.eager_attention_forward)
     return usual(module, query, key, value, attention_mask, **options)
 
 
 def _bare(module: nn.Module) -> nn.Module:
-    """What the eager functions read of a module: its settings and own weights (sinks), without its projections."""
+    """Return a copy of a module with the settings and weights (sinks) that eager functions read, no projections."""
     bare = copy.copy(module)
     bare._modules = {name: child for name, child in module._modules.items() if child and not list(child.parameters())}
     bare.__dict__.pop("captured", None)

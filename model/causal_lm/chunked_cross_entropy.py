@@ -1,7 +1,7 @@
-"""Cross-entropy through an LM head without keeping the logits: a chunk of positions at a time, gradients included.
+"""Cross-entropy through an LM head, a chunk of positions at a time, gradients included, without keeping the logits.
 
-The loss is a weighted sum over positions, so each chunk's gradients can be taken as soon as its logits are there, in
-the forward pass already; the backward pass only scales them. Nothing is computed twice, and no [T, V] is kept.
+The loss is a weighted sum over positions. Each chunk's gradients can therefore be taken as soon as its logits exist, in
+the forward pass; the backward pass only scales them. Nothing is computed twice, and no [T, V] is kept.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from transformers import PreTrainedModel
 
 from model.causal_lm.forward import logits_of, vocabulary
 
-CHUNK_BYTES = 64 * 2**20  # of float32 logits in one chunk
+CHUNK_BYTES = 64 * 2**20  # size of one chunk of float32 logits
 
 
 @dataclass(frozen=True)
 class HeadLoss:
-    """What the head says of T positions."""
+    """The loss of T positions under an LM head."""
 
     loss: Tensor  # [] sum of weight * (token_weight * nll + teacher_weight * divergence), differentiable
-    nll: Tensor  # [T] float32, of the target, detached
-    correct: Tensor  # [T] bool, the target is the likeliest word
+    nll: Tensor  # [T] float32, of the target token, detached
+    correct: Tensor  # [T] bool, True if the target is the likeliest token
     divergence: Tensor  # [T] KL(teacher || model) in nats, detached; zeros without a teacher
 
 
@@ -38,21 +38,22 @@ def chunked_lm_head_loss(
     teacher_weight: float = 0.0,
     token_weight: float = 1.0,
 ) -> HeadLoss:
-    """The loss of T positions under a model's head.
+    """Return the loss of T positions under a model's head.
 
     Args:
-        lm: whose head, scaling and soft cap are used; its head's parameters get gradients if they require them.
+        lm: the model whose head, scaling and soft cap are used; its head's parameters get gradients if they require
+            them.
         hidden: [T, d] states after the final norm.
         target: [T] ids.
-        weight: [T] float32, of each position in the loss.
-        teacher: [T, d] states whose distribution under the same head is to be matched; no gradient flows into it.
-        teacher_weight: of the divergence beside the nll.
-        token_weight: of the nll; 0: only the teacher is followed.
+        weight: [T] float32, weight of each position in the loss.
+        teacher: [T, d] states whose distribution under the same head is the target; no gradient flows into it.
+        teacher_weight: weight of the divergence beside the nll.
+        token_weight: weight of the nll; 0: only the teacher is followed.
     """
     head = [p for p in _head_parameters(lm) if p.requires_grad]
     weights = token_weight, teacher_weight
-    told = _HeadLoss.apply(lm, target, weight, teacher, weights, hidden, *head)  # type: ignore[no-untyped-call]
-    return HeadLoss(*told)
+    outputs = _HeadLoss.apply(lm, target, weight, teacher, weights, hidden, *head)  # type: ignore[no-untyped-call]
+    return HeadLoss(*outputs)
 
 
 def _head_parameters(lm: PreTrainedModel) -> list[Tensor]:
@@ -72,30 +73,32 @@ class _HeadLoss(torch.autograd.Function):
         hidden: Tensor,
         *head: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wanted = hidden.requires_grad or bool(head)
+        needs_grad = hidden.requires_grad or bool(head)
         size = max(1, CHUNK_BYTES // (4 * vocabulary(lm)))
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        to_hidden = torch.empty_like(hidden) if wanted else None
+        to_hidden = torch.empty_like(hidden) if needs_grad else None
         to_head = [torch.zeros_like(p, dtype=torch.float32) for p in head]
         parts = []
         for a in range(0, len(hidden), size):
-            piece = slice(a, a + size)
-            with torch.set_grad_enabled(wanted):
-                h = hidden[piece].detach().requires_grad_(wanted)
-                part, *told = _chunk(
-                    lm, h, target[piece], weight[piece], teacher[piece] if teacher is not None else None, weights
+            chunk = slice(a, a + size)
+            with torch.set_grad_enabled(needs_grad):
+                h = hidden[chunk].detach().requires_grad_(needs_grad)
+                part, *details = _chunk(
+                    lm, h, target[chunk], weight[chunk], teacher[chunk] if teacher is not None else None, weights
                 )
-            if wanted:
-                found = torch.autograd.grad(part, [h, *head])
+            if needs_grad:
+                gradients = torch.autograd.grad(part, [h, *head])
                 assert to_hidden is not None
-                to_hidden[piece] = found[0]
-                for gradient, new in zip(to_head, found[1:], strict=True):
+                to_hidden[chunk] = gradients[0]
+                for gradient, new in zip(to_head, gradients[1:], strict=True):
                     gradient += new
             total += part.detach()
-            parts.append(told)
+            parts.append(details)
         ctx.save_for_backward(*([to_hidden] if to_hidden is not None else []))
         ctx.to_head = [gradient.to(p.dtype) for gradient, p in zip(to_head, head, strict=True)]
-        nll, correct, divergence = (torch.cat(told) for told in zip(*parts, strict=True)) if parts else _nothing(hidden)
+        nll, correct, divergence = (
+            (torch.cat(details) for details in zip(*parts, strict=True)) if parts else _no_positions(hidden)
+        )
         ctx.mark_non_differentiable(nll, correct, divergence)
         return total, nll, correct, divergence
 
@@ -105,7 +108,7 @@ class _HeadLoss(torch.autograd.Function):
         return (None, None, None, None, None, to_hidden * to_loss, *(gradient * to_loss for gradient in ctx.to_head))
 
 
-def _nothing(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _no_positions(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     empty = torch.zeros(0, device=hidden.device)
     return empty, empty.bool(), empty.clone()
 
@@ -118,7 +121,7 @@ def _chunk(
     teacher: Tensor | None,
     weights: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The weighted loss of a chunk, and nll, correct and divergence of each position, detached."""
+    """Return the weighted loss of a chunk, and nll, correct and divergence of each position, detached."""
     logits = logits_of(lm, h)
     nll = F.cross_entropy(logits, target, reduction="none")
     token_weight, teacher_weight = weights

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def available_memory(device: torch.device | str) -> int:
-    """Bytes that can be allocated now: free memory of a CUDA device, else of the machine (or its container)."""
+    """Return the bytes that can be allocated now, on a CUDA device or on the machine (or in its container)."""
     kind = str(device).split(":")[0]
     if kind == "cuda":
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)
-        # torch keeps freed blocks for itself; they can be used again
+        # torch keeps freed blocks for itself and can use them again
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + reserved)
     import psutil
@@ -26,7 +26,7 @@ def available_memory(device: torch.device | str) -> int:
 
 
 def _container_free() -> int | None:
-    """What a Linux control group leaves to its processes; None where there is no limit."""
+    """Return what a Linux control group leaves to its processes, or None if there is no limit."""
     from pathlib import Path
 
     group = Path("/sys/fs/cgroup")

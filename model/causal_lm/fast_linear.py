@@ -1,8 +1,8 @@
-"""A view of a model whose linear layers are quick for a few rows, sharing all weights with the model.
+"""A copy of a model, sharing all weights, whose linear layers are fast for a few rows.
 
-Decoding on a processor feeds a linear layer a row a prompt, a few for a draft under check. In float32, MKL multiplies
-x W^T for 2 rows in nearly twice the time of one, and W x^T in the time of one, the weights being what takes long to
-read; up to a few dozen rows W x^T is the quicker one, or as quick (benchmarks/README.md has the times).
+Decoding on a CPU feeds a linear layer one row per prompt, and a few rows for a draft under check. In float32, MKL takes
+nearly twice as long to compute x W^T for 2 rows as for 1, while W x^T takes the time of one, since reading the weights
+dominates. Up to a few dozen rows W x^T is at least as fast (times in benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MOST = 32  # rows
+MAX_ROWS = 32
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 class SmallBatchLinear(nn.Linear):
-    """A linear layer, W x^T where that is quicker."""
+    """A linear layer that computes W x^T where that is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[.., out] of [.., in]."""
+        """Return [.., out] for [.., in]."""
         rows = x.numel() // x.shape[-1]
-        if not 1 < rows <= MOST or x.dtype != torch.float32:
+        if not 1 < rows <= MAX_ROWS or x.dtype != torch.float32:
             return F.linear(x, self.weight, self.bias)
         out = torch.mm(self.weight, x.reshape(rows, -1).t()).t().contiguous()
         if self.bias is not None:
@@ -34,7 +34,10 @@ class SmallBatchLinear(nn.Linear):
 
 
 def with_fast_linear(model: Module) -> Module:
-    """A shallow copy of a model for decoding, where one is of use: in float32 on a processor. Else the model."""
+    """Return a shallow copy of a model with fast linear layers for decoding.
+
+    The copy helps only in float32 on a CPU; any other model is returned as it is.
+    """
     weight = next(model.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or model.training:
         return model

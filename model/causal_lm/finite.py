@@ -1,8 +1,8 @@
-"""Numbers that are not finite: what a run refuses, in one sentence that says what to do.
+"""Refuse numbers that are not finite, in one sentence that says what to do.
 
-Where an activation passes the largest number of its precision (65,504 in float16), everything after it is NaN, and so
-are the logits. No score, token or loss is made of those. A single logit of minus infinity is another matter: it is a
-word of probability 0, which is legal; where that word comes all the same, its surprisal is infinite, and said to be.
+Where an activation passes the largest number of its precision (65,504 in float16), everything after it is NaN, logits
+included. No score, token or loss is computed from those. A single logit of minus infinity is different: it gives a word
+the probability 0, which is legal. If that word occurs nevertheless, its surprisal is infinite and is reported as such.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 def check_finite(
     model: PreTrainedModel, bad: NDArray[np.bool_] | Tensor, what: str = "logits", of: str = "tokens"
 ) -> None:
-    """Raise where anything is bad.
+    """Raise NumericalError if any token is bad.
 
     Args:
-        model: that gave it.
-        bad: [N] the tokens, of those that were computed, whose numbers are NaN or infinite.
-        what: these numbers, in the plural.
-        of: what has them, in the plural.
+        model: the model that computed the numbers.
+        bad: [N] bool, True for tokens whose numbers are NaN or infinite.
+        what: name of the numbers, in the plural.
+        of: name of the items that have them, in the plural.
 
     Raises:
-        NumericalError: with how many there are, and what to do.
+        NumericalError: it says how many there are and what to do.
     """
     count = int(bad.sum())
     if count:
@@ -41,14 +41,14 @@ def check_finite(
 
 
 def check_states(model: PreTrainedModel, states: Tensor, what: str, of: str = "tokens") -> None:
-    """The same for numbers in any shape [N, ...], none of which may be NaN or infinite."""
+    """Raise NumericalError if numbers of any shape [N, ...] hold NaN or infinity."""
     check_finite(model, ~states.detach().isfinite().flatten(1).all(1), what, of)
 
 
 class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
-    """Watches transformers' own `generate`: hands logits on as they are, and remembers where they were not finite.
+    """A logits processor for transformers' own `generate` that records rows whose logits are not finite.
 
-    Nothing waits for a GPU at a token: `check` looks once, at the end.
+    It does not wait for the GPU at each token: `check` looks once, at the end.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -56,21 +56,26 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
         self.bad: Tensor | None = None  # [B]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores [B, V]; zeros in rows that are not finite, from which a token can still be drawn."""
+        """Return scores [B, V], with zeros in rows that are not finite, so that a token can still be sampled."""
         bad = ~scores.amax(-1).isfinite()
         self.bad = bad if self.bad is None else self.bad | bad
         return scores.masked_fill(bad[:, None], 0)
 
     def check(self) -> None:
-        """Raise NumericalError if logits were not finite anywhere."""
+        """Raise NumericalError if any logits were not finite."""
         if self.bad is not None:
             check_finite(self.model, self.bad, of="answers")
 
 
 def not_finite(model: PreTrainedModel, what: str) -> NumericalError:
-    """The error: `what` holds such numbers, in words that end with their name."""
-    named = (getattr(each, "name_or_path", None) for each in (model, getattr(model, "base", None)))
-    name = next((str(each) for each in named if each), "the model")
+    """Return the error.
+
+    Args:
+        model: the model that computed the numbers.
+        what: a phrase that ends with the name of the numbers.
+    """
+    names = (getattr(part, "name_or_path", None) for part in (model, getattr(model, "base", None)))
+    name = next((str(candidate) for candidate in names if candidate), "the model")
     return NumericalError(f"{name}: {what} that are not finite in {_dtype(model)}; {_remedy(model)}")
 
 
@@ -81,19 +86,19 @@ def _dtype(model: PreTrainedModel) -> str:
 def _remedy(model: PreTrainedModel) -> str:
     damaged = damaged_weights(model)
     if damaged and model.dtype != torch.float16:
-        return f"its weights are not either (first {damaged}): the file is damaged, or its training diverged"
+        return f"its weights are not finite either (first: {damaged}): the file is damaged, or its training diverged"
     if damaged and bool(dict(model.named_parameters())[damaged].isnan().any()):  # rounding gives infinity, never NaN
-        return f"its weights hold NaN (first {damaged}): the file is damaged, or its training diverged"
+        return f"its weights hold NaN (first: {damaged}): the file is damaged, or its training diverged"
     if model.dtype == torch.float16:
         return "load it as bfloat16 or float32"
     if model.dtype == torch.float32:
-        return "its weights are finite: see whether its config.json is that of its weights"
+        return "its weights are finite: check that its config.json belongs to these weights"
     return "load it as float32"
 
 
 @torch.no_grad()
 def damaged_weights(model: nn.Module) -> str | None:
-    """The name of the first weight that holds NaN or infinity; None where there is none."""
+    """Return the name of the first weight that holds NaN or infinity, or None."""
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
             return name

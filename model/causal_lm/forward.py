@@ -1,6 +1,6 @@
-"""A causal language model in two parts, its body and its head, and the progress of a run through it.
+"""A causal language model in two parts, body and head, and the progress of a run through it.
 
-Works for any decoder-only family, since it only ever calls the family's own `forward`. Knows nothing about scores.
+It works for any decoder-only family, since it calls only the family's own `forward`. It knows nothing about scores.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ __all__ = [
 
 
 def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """The model's own way from what `states` gives to logits, in float32: head, scaling, soft cap.
+    """Compute float32 logits from the output of `states`, with the model's own head, scaling and soft cap.
 
-    Runs the family's own `forward` with the body replaced by one that hands on what it is told, on a shallow copy that
-    shares the weights, so that nothing here has to know of any family's logit scaling.
+    Runs the family's own `forward` on a shallow copy that shares the weights, with the body replaced by one that
+    returns `hidden`, so nothing here depends on a family's logit scaling.
 
     Args:
         model: the language model.
@@ -58,14 +58,13 @@ def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 
 
 def states(model: PreTrainedModel, **inputs: Any) -> Tensor:
-    """[B, L, d] what `logits_of` turns into logits: the body's last hidden states.
+    """Return [B, L, d], the body's last hidden states, which `logits_of` turns into logits.
 
-    Of a family that cannot be parted into body and head they are the logits themselves, [B, L, V], which takes more
-    memory, and are right.
+    If a family cannot be split into body and head, they are the logits themselves, [B, L, V]; that takes more memory.
 
     Args:
-        model: the language model; of a micro_step model its base.
-        inputs: of the family's `forward`.
+        model: the language model; of a micro_step model, its base is used.
+        inputs: arguments of the family's `forward`.
 
     Raises:
         ModelError: the family cannot be read one token after the other (see `model.causal_lm.probe`).
@@ -76,38 +75,41 @@ def states(model: PreTrainedModel, **inputs: Any) -> Tensor:
 
 
 def vocabulary(model: PreTrainedModel) -> int:
-    """V, the width of the model's logits (which may exceed the tokenizer's vocabulary)."""
+    """Return V, the width of the model's logits, which may exceed the tokenizer's vocabulary."""
     head = model.get_output_embeddings()
     return int(head.weight.shape[0]) if head is not None else int(model.config.vocab_size)
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """The number of positions that the model was made for, if it states one."""
+    """Return the number of positions that the model was made for, if it states one."""
     limit = getattr(text_config(model), "max_position_embeddings", None)
     return int(limit) if limit and limit > 0 else None
 
 
 def check_readable(model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], longest: int) -> None:
-    """Raise TooLarge or TextError if a model cannot read rows of ids: too many positions, or an id it does not know."""
+    """Raise TooLarge or TextError if a model cannot read rows of ids.
+
+    The rows may have too many positions, or hold an id that the model does not know.
+    """
     limit = context_length(model)
     if limit is not None and longest > limit:
-        raise TooLarge(f"the text has {longest} tokens, the model's context holds {limit}; shorten the text")
+        raise TooLarge(f"the text has {longest} tokens, but the model's context holds {limit}; shorten the text")
     known = model.get_input_embeddings().weight.shape[0]
     if (unknown := max(int(row.max(initial=0)) for row in rows)) >= known:
-        raise TextError(f"the text holds the special token {unknown}, which this model does not know; take it out")
+        raise TextError(f"the text contains the special token {unknown}, which this model does not know; remove it")
 
 
 def fed_ids(row: NDArray[np.int64], prefix: Sequence[int] = ()) -> NDArray[np.int64]:
-    """What a model reads to score a row [N]: the prefix [P], then all but the last id; nothing for an empty row."""
+    """Return the ids that a model reads to score a row [N]: prefix [P] and all but the last id, or nothing."""
     return np.concatenate([np.asarray(prefix, dtype=np.int64), row[:-1]]) if len(row) else row
 
 
 def hidden_states(
     model: PreTrainedModel, rows: Sequence[NDArray[np.int64]], prefix: Sequence[int]
 ) -> tuple[Tensor, list[int]]:
-    """[B, L, d] last hidden states that predict a token of their row, and how many of each row do.
+    """Return [B, L, d] last hidden states that predict the tokens of their row, and the number of such states per row.
 
-    Of a prefix [P], only its last position predicts a token of the row.
+    Of a prefix [P], only the last position predicts a token of the row.
     """
     fed, before = [fed_ids(row, prefix) for row in rows], max(0, len(prefix) - 1)
     lengths = [max(0, len(row) - before) for row in fed]
@@ -128,9 +130,9 @@ def watched(
 ) -> Iterator[None]:
     """Report each layer of the body that the calling thread runs within the block.
 
-    Hooks are taken off at the end, and stay silent in other threads, so that the shared model holds no state of a run.
+    Hooks ignore other threads and are removed at the end, so the shared model holds no state of a run.
     """
-    parted(model)  # asked here first, so that the passes in which it is found out are not reported
+    parted(model)  # probe first, so that the probing passes are not reported
     layers = max((m for m in decoder(model).modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
     if progress is None or layers is None:
         yield

@@ -15,12 +15,12 @@ from model.causal_lm.probe import FAULTS, close, once, some_ids
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int = 0, width: int | None = None) -> tuple[Tensor, Tensor]:
-    """[B, P] ids that end together, and [B, P] 0 where there is padding.
+    """Return [B, P] ids that end together, and a [B, P] mask that is 0 at padding.
 
     Args:
         rows: ids of each prompt.
-        pad: what stands before the shorter ones; it is never read.
-        width: P; None: of the longest row.
+        pad: id put before the shorter prompts; it is never read.
+        width: P; None: the length of the longest row.
     """
     width = width or max(map(len, rows))
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
@@ -31,9 +31,9 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int = 0, width: int | None =
 
 
 def padding_is_bound(model: PreTrainedModel) -> bool:
-    """Whether a row that is padded on the left, with a mask and positions, gives what it gives alone.
+    """True if a left-padded row, with mask and positions, gives the same result as the row alone.
 
-    It does not where padding flows into the states of recurrent layers, or counts as positions.
+    It does not if padding flows into the states of recurrent layers, or counts as positions.
     """
     model = token_model(model)
     return once(model, "padding", lambda: _is_bound(model))
@@ -55,7 +55,7 @@ def _is_bound(model: PreTrainedModel) -> bool:
 
 
 def equal_lengths(lengths: Sequence[int]) -> list[list[int]]:
-    """The rows in groups of as many tokens."""
+    """Return the indices of the rows, grouped by length."""
     groups: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
         groups.setdefault(length, []).append(row)

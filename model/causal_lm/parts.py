@@ -1,4 +1,4 @@
-"""A causal language model taken apart by what transformers says of every one: its body, and the head around it."""
+"""The body of any transformers causal language model, and the head around it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from model.errors import ModelError
 
 
 def token_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The language model that reads one token at a time: of a micro_step model its base, else the model itself."""
+    """Return the language model that reads token by token: the base of a micro_step model, else the model itself."""
     return model.base if model.config.model_type == "micro_step" else model
 
 
 def family_of(model: PreTrainedModel) -> str:
-    """What transformers calls the family of the model that reads tokens, for sentences about it."""
+    """Return transformers' name for the family of the model that reads tokens, for use in messages."""
     return str(token_model(model).config.model_type)
 
 
 def text_config(model: PreTrainedModel) -> Any:
-    """The configuration of the language model, where a model holds others too."""
+    """Return the configuration of the language model, even if the model holds others too."""
     return token_model(model).config.get_text_config()
 
 
 def option(config: Any, name: str) -> Any:
-    """An option of a transformers config, the largest where the layers differ; None where it has none."""
+    """Return an option of a transformers config (the largest if layers differ), or None if it has none."""
     try:
         return getattr(config, name, None)
-    except (ValueError, RuntimeError):  # transformers refuses to name one for all layers
-        told = [getattr(layer, name, None) for layer in config.per_layer_config]
-        return max((value for value in told if value is not None), default=None)
+    except (ValueError, RuntimeError):  # transformers refuses to name one value for all layers
+        values = [getattr(layer, name, None) for layer in config.per_layer_config]
+        return max((value for value in values if value is not None), default=None)
 
 
 def body_name(model: PreTrainedModel) -> str:
-    """Under which name a model holds its body: the one that its class states, else that of its first inner model.
+    """Return the attribute name of a model's body: the one its class states, else that of its first inner model.
 
     Raises:
-        ModelError: it has none.
+        ModelError: the model has no body.
     """
     model = token_model(model)
     if model.base_model_prefix in model._modules:
@@ -49,52 +49,68 @@ def body_name(model: PreTrainedModel) -> str:
     for name, part in model.named_children():
         if isinstance(part, PreTrainedModel):
             return str(name)
-    raise ModelError(f"{family_of(model)} has no body apart from its head, so it cannot be used")
+    raise ModelError(f"{family_of(model)} has no body separate from its head, so it cannot be used")
 
 
 def body(model: PreTrainedModel) -> nn.Module:
-    """The model without its LM head."""
+    """Return the model without its LM head."""
     inner: nn.Module = getattr(token_model(model), body_name(model))
     return inner
 
 
 def decoder(model: PreTrainedModel) -> nn.Module:
-    """The part of a body that reads text, in a model that reads other things too; else the body."""
+    """Return the part of a body that reads text, if the model reads other things too; else the body."""
     inner = body(model)
     text: nn.Module = getattr(inner, "language_model", inner)
     return text
 
 
-class _HandedOn(BaseModelOutput):  # type: ignore[misc]
-    """A body's output of which a family may ask whatever it knows: router logits, caches. There is none."""
+def layers_of(inner: nn.Module) -> nn.ModuleList:
+    """Return the transformer layers of a body.
+
+    Raises:
+        ModelError: no layers are found.
+    """
+    inner = getattr(inner, "language_model", inner)  # beside a vision tower
+    candidates = [module for module in inner.children() if isinstance(module, nn.ModuleList)]  # their usual place
+    if not candidates:
+        candidates = [module for module in inner.modules() if isinstance(module, nn.ModuleList)]
+    if not candidates:
+        raise ModelError(f"no layers are found in {type(inner).__name__}, so they cannot be used")
+    return max(candidates, key=len)
+
+
+class _GivenStates(BaseModelOutput):  # type: ignore[misc]
+    """The output of a body that answers None for anything else a family asks for, such as router logits or caches."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
             raise AttributeError(name)
 
 
-def _handing_on(module: nn.Module, hidden: Tensor) -> nn.Module:
-    """A copy of a body that gives states [1, C, d] whatever it is told, and so does a decoder inside it.
+def _returning(module: nn.Module, hidden: Tensor) -> nn.Module:
+    """Return a copy of a body that outputs states [1, C, d] whatever its input, and so does a decoder inside it.
 
-    It keeps the body's attributes, since some heads read their settings there, and none of its hooks: the body has run.
+    It keeps the body's attributes, since some heads read settings there, but none of its hooks: the body has run.
     """
     out = copy.copy(module)
     out._forward_hooks, out._forward_pre_hooks = OrderedDict(), OrderedDict()
-    out.forward = lambda *_, **__: _HandedOn(last_hidden_state=hidden)
+    out.forward = lambda *_, **__: _GivenStates(last_hidden_state=hidden)
     out._modules = {
-        name: _handing_on(part, hidden) if isinstance(part, PreTrainedModel) else part
+        name: _returning(part, hidden) if isinstance(part, PreTrainedModel) else part
         for name, part in module._modules.items()
     }
     return out
 
 
 def head_logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """[C, V] logits of last hidden states [C, d], by the family's own `forward` around a body that hands them on.
+    """Return [C, V] logits of last hidden states [C, d].
 
-    It runs on a shallow copy that shares the weights, so that nothing has to know of any family's scaling or soft cap.
+    Runs the family's own `forward` on a shallow copy that shares the weights, around a body that outputs these states,
+    so nothing here depends on a family's scaling or soft cap.
     """
     model = token_model(model)
     head = copy.copy(model)
-    head._modules = {**model._modules, body_name(model): _handing_on(body(model), hidden[None])}
+    head._modules = {**model._modules, body_name(model): _returning(body(model), hidden[None])}
     logits: Tensor = head(inputs_embeds=hidden[None], use_cache=False).logits[0]
     return logits

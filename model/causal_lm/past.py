@@ -1,7 +1,7 @@
-"""What a model keeps of the tokens that it has read, so that the next ones need no second look at them.
+"""The memory that a model keeps of the tokens it has read, so that further tokens need no second pass over them.
 
-Families keep it in different forms, under different names: keys and values, states of recurrent layers, both. Whether
-going on from it gives what reading the whole text gives is tried out once a model; where it does not, all is read
+Families keep it in different forms under different names: keys and values, recurrent states, or both. One trial per
+model tells whether continuing from it gives the same states as reading the whole text. If not, everything is read
 again.
 """
 
@@ -19,82 +19,82 @@ from model.causal_lm.kv_cache import growing_cache
 from model.causal_lm.parts import body, text_config, token_model
 from model.causal_lm.probe import FAULTS, close, once, parted, some_ids
 
-_TRIED = 24  # tokens
+_TRIED = 24  # number of tokens in the trial
 _NAMES = ("past_key_values", "cache_params", "state", "mems")
 
 
 def past_name(model: PreTrainedModel) -> str | None:
-    """Under which name a family's `forward` takes what it kept; None: under none that is known."""
+    """Return the argument under which a family's `forward` takes its memory, or None if it has no known one."""
     known = inspect.signature(token_model(model).forward).parameters
     return next((name for name in _NAMES if name in known), None)
 
 
 def takes_positions(inner: nn.Module) -> bool:
-    """Whether a body can be told positions; those of other families follow from the order of what they read."""
+    """True if a body accepts positions; other families count what they read."""
     known = inspect.signature(inner.forward).parameters
-    return "position_ids" in known or any(each.kind is each.VAR_KEYWORD for each in known.values())
+    return "position_ids" in known or any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
 
 
 class Past:
-    """The tokens that one model has read, one row of them."""
+    """The tokens that a model has read: one row of them."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = token_model(model)
-        self._kept = _kept(self.model)
-        self._ids: Tensor | None = None  # [1, N], where they are read again
+        self._memory = _working_memory(self.model)
+        self._ids: Tensor | None = None  # [1, N], only if all tokens are read again
 
     @property
-    def goes_on(self) -> bool:
-        """Whether further tokens need no second look at those before."""
-        return self._kept is not None
+    def is_incremental(self) -> bool:
+        """True if further tokens need no second pass over those before."""
+        return self._memory is not None
 
     def read(self, ids: Tensor) -> Tensor:
-        """[1, L, d] the states (see `states`) of further tokens [1, L]."""
-        if self._kept is not None:
-            return self._kept.read(ids)
+        """Read further tokens [1, L] and return their states [1, L, d] (see `states`)."""
+        if self._memory is not None:
+            return self._memory.read(ids)
         self._ids = ids if self._ids is None else torch.cat([self._ids, ids], 1)
         return states(self.model, input_ids=self._ids, use_cache=False)[:, -ids.shape[1] :]
 
 
-class _Kept:
-    """What the family itself keeps; it is told positions, or counts them itself."""
+class _Memory:
+    """The family's own memory; positions are passed to it, or it counts them itself."""
 
-    def __init__(self, model: PreTrainedModel, told: bool) -> None:
-        self.model, self.told, self.count = model, told, 0
+    def __init__(self, model: PreTrainedModel, with_positions: bool) -> None:
+        self.model, self.with_positions, self.count = model, with_positions, 0
         self.name = past_name(model) or ""
-        # of the other names, the families make what they need themselves
+        # under the other names, families make their memory themselves
         self.held: Any = growing_cache(text_config(model)) if self.name == "past_key_values" else None
 
     def read(self, ids: Tensor) -> Tensor:
         reader: Any = body(self.model) if parted(self.model) else self.model
         options = {self.name: self.held}
-        if self.told:
+        if self.with_positions:
             position = torch.arange(self.count, self.count + ids.shape[1], device=ids.device)
             options["position_ids"] = position[None]
         out = reader(input_ids=ids, use_cache=True, **options)
         self.count += ids.shape[1]
-        self.held = getattr(out, self.name, self.held)  # grown in place, where it is not handed back
-        found: Tensor = out.last_hidden_state if parted(self.model) else out.logits
-        return found
+        self.held = getattr(out, self.name, self.held)  # grown in place if it is not returned
+        result: Tensor = out.last_hidden_state if parted(self.model) else out.logits
+        return result
 
 
-def _kept(model: PreTrainedModel) -> _Kept | None:
-    told = once(model, "past", lambda: _way(model))
-    return None if told is None else _Kept(model, told)
+def _working_memory(model: PreTrainedModel) -> _Memory | None:
+    with_positions = once(model, "past", lambda: _needs_positions(model))
+    return None if with_positions is None else _Memory(model, with_positions)
 
 
-def _way(model: PreTrainedModel) -> bool | None:
-    """Whether positions must be told for token by token to give the states of one pass over all; None: nothing does."""
+def _needs_positions(model: PreTrainedModel) -> bool | None:
+    """True if token-by-token reading equals one pass only with positions passed; None if it never does."""
     if past_name(model) is None:
         return None
     ids = some_ids(model, tokens=min(_TRIED, context_length(model) or _TRIED))
     whole = states(model, input_ids=ids, use_cache=False)
-    for told in (False, True):
+    for with_positions in (False, True):
         try:
-            kept = _Kept(model, told)
-            parts = [kept.read(part) for part in (ids[:, :-3], ids[:, -3:-2], ids[:, -2:-1], ids[:, -1:])]
+            memory = _Memory(model, with_positions)
+            parts = [memory.read(part) for part in (ids[:, :-3], ids[:, -3:-2], ids[:, -2:-1], ids[:, -1:])]
         except FAULTS:
             continue
         if close(torch.cat(parts, 1), whole):
-            return told
+            return with_positions
     return None

@@ -1,7 +1,7 @@
-"""What is found out about a model by letting it read a few tokens, rather than looked up by its family's name.
+"""Find out about a model by letting it read a few tokens, instead of looking its family up by name.
 
-Each answer costs passes over a handful of tokens, once a model: it is kept on the model, since it depends on its
-family and settings alone.
+Each answer costs a few short passes, once per model. It depends only on the family and its settings, so it is kept on
+the model.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 from model.causal_lm.parts import body, family_of, head_logits, text_config, token_model
 from model.errors import ModelError
 
-TOKENS = 7  # read at a time
-_CLOSE = {torch.float64: 1e-6, torch.float32: 1e-4}  # of the largest number; other precisions: 5e-2
+TOKENS = 7  # number of tokens read at a time
+_CLOSE = {torch.float64: 1e-6, torch.float32: 1e-4}  # share of the largest number; 5e-2 for others
 
 FAULTS = (
     TypeError,
@@ -28,31 +28,31 @@ FAULTS = (
     KeyError,
     IndexError,
     AssertionError,
-    StrictDataclassError,  # of configurations
+    StrictDataclassError,  # raised by configurations
 )
 
 Answer = TypeVar("Answer")
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of transformers' says, on one line."""
+    """Return the first line of an error of transformers."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def once(model: PreTrainedModel, what: str, find: Callable[[], Answer]) -> Answer:
-    """What `find` answers, asked once for a model, its precision and its attention implementation."""
+    """Return what `find` finds out, called once per model, precision and attention implementation."""
     model = token_model(model)
     known: dict[Any, Any] = model.__dict__.setdefault("_micro_step_found", {})
     key = what, model.dtype, str(model.config._attn_implementation)
     if key not in known:
         with torch.no_grad():
             known[key] = find()
-    found: Answer = known[key]
-    return found
+    answer: Answer = known[key]
+    return answer
 
 
 def close(a: Tensor, b: Tensor) -> bool:
-    """Whether two results of one computation are equal up to rounding; what is NaN in both is."""
+    """True if two results of one computation are equal up to rounding. NaN equals NaN."""
     if a.shape != b.shape:
         return False
     scale = float(b.detach().double().nan_to_num().abs().max().clamp(min=1e-12)) if b.numel() else 1.0
@@ -61,10 +61,13 @@ def close(a: Tensor, b: Tensor) -> bool:
 
 
 def some_ids(model: PreTrainedModel, rows: int = 1, tokens: int = TOKENS) -> Tensor:
-    """[rows, tokens] ordinary token ids, each once where there are enough: none that stands for padding or an image."""
+    """Return [rows, tokens] ordinary token ids, without repetition if there are enough.
+
+    None of them stands for padding or an image.
+    """
     known = model.get_input_embeddings().weight.shape[0]
-    said = {**token_model(model).config.to_dict(), **text_config(model).to_dict()}
-    special = {value for name, value in said.items() if "token" in name and isinstance(value, int)}
+    settings = {**token_model(model).config.to_dict(), **text_config(model).to_dict()}
+    special = {value for name, value in settings.items() if "token" in name and isinstance(value, int)}
     ordinary = [i for i in range(min(known, 4 * rows * tokens + 64)) if i not in special] or [0]
     count = rows * tokens
     step = max(1, len(ordinary) // count)
@@ -73,7 +76,7 @@ def some_ids(model: PreTrainedModel, rows: int = 1, tokens: int = TOKENS) -> Ten
 
 
 def parted(model: PreTrainedModel) -> bool:
-    """Whether body and head, run one after the other, give what the family's own `forward` gives.
+    """True if body and head, run one after the other, give what the family's own `forward` gives.
 
     Raises:
         ModelError: the model cannot be run on text alone, or reads tokens in both directions.
@@ -86,11 +89,11 @@ def _is_parted(model: PreTrainedModel) -> bool:
     ids = some_ids(model)
     try:
         whole: Tensor = model(input_ids=ids, use_cache=False).logits[0]
-        begin: Tensor = model(input_ids=ids[:, :-2], use_cache=False).logits[0]
+        shorter: Tensor = model(input_ids=ids[:, :-2], use_cache=False).logits[0]
     except FAULTS as error:
         raise ModelError(f"{family_of(model)} cannot be run on text alone: {first_line(error)}") from error
-    moved = (whole[:-2] - begin).abs().amax(-1).double()
-    if float(moved.median()) > _CLOSE.get(whole.dtype, 5e-2) * float(whole.double().std()):
+    change = (whole[:-2] - shorter).abs().amax(-1).double()
+    if float(change.median()) > _CLOSE.get(whole.dtype, 5e-2) * float(whole.double().std()):
         raise ModelError(
             f"{family_of(model)} changes its prediction for a token when other tokens follow, so the token has no score"
             " of its own; only left-to-right models can be used"

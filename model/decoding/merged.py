@@ -1,7 +1,7 @@
-"""Writing segment by segment: the base runs once a macro step, the micro decoder writes on while a rule keeps it.
+"""Generate segment by segment: the base runs once per macro step, the micro decoder continues while a rule allows it.
 
-`generate_segments` is the one entry, for merged decoding (here) and for lossless decoding (lossless.py). A batch's rows
-have segments of different lengths; each row takes one slot of the macro cache a segment, so that no row waits.
+`generate_segments` is the entry point for merged decoding (here) and for lossless decoding (lossless.py). Rows of a
+batch have segments of different lengths; each segment takes one slot of the macro cache, so no row waits for another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import logits_of
 from model.causal_lm.padding import equal_lengths, padding_is_bound
-from model.decoding.generation_config import NEW_TOKENS, check_settings, end_ids
+from model.decoding.generation_config import DEFAULT_NEW_TOKENS, check_settings, end_ids
 from model.decoding.lossless import write_lossless
 from model.decoding.output import Clock, RowOutput, SegmentedGeneration, collect_outputs
 from model.decoding.sampling import Allowed, TokenSampler, rules_of
@@ -67,35 +67,37 @@ def generate_segments(
         input_ids: [B, P] prompts, left-padded.
         attention_mask: [B, P], 0 at padding; None: no padding.
         rule: when the micro decoder hands back to the base, a name in `model.decoding.stopping.RULES`.
-        confidence: tau of the rule; above 1, the base alone writes. In lossless decoding the draft goes on while the
+        confidence: tau of the rule; above 1, only the base writes. In lossless decoding, drafting continues while the
             likeliest word has at least this probability.
-        max_new_tokens: T at most; 256 unless the settings say otherwise.
+        max_new_tokens: the largest T; 256 unless the settings say otherwise.
         max_segment_length: M, at most the model's own.
         verify: lossless decoding; None: what the model was trained for.
-        generation_config: transformers' settings; the model's own if None.
-        seed: of sampling; None: torch's global state.
-        topk: keep so many likeliest words of each new token.
+        generation_config: transformers' settings; None: the model's own.
+        seed: seed for sampling; None: torch's global state.
+        topk: keep this many likeliest words of each new token.
         tokenizer: needed for stop strings.
-        logits_processor: processors of the caller's own, which see one row at a time and must depend on its tokens
-            alone: they are asked again where a token was not kept.
-        stopping_criteria: further ones; they see one row at a time.
-        prefix_allowed_tokens_fn: of a row's number and its tokens, the ids that may follow.
-        streamer: a transformers streamer, for one prompt; it is given whole segments.
-        on_segment: told the row's number and all that it has written after each of its segments; may raise to stop.
-        settings: more of GenerationConfig: do_sample, temperature, top_p, top_k, repetition_penalty, stop_strings, ...
+        logits_processor: additional processors. They see one row at a time and must depend only on its tokens, since
+            they
+            are called again after a token was rejected.
+        stopping_criteria: additional criteria, which see one row at a time.
+        prefix_allowed_tokens_fn: maps a row's number and its tokens to the ids that may follow.
+        streamer: a transformers streamer, for one prompt; it receives whole segments.
+        on_segment: called after each segment with the row's number and its output so far; may raise to stop.
+        settings: further fields of GenerationConfig: do_sample, temperature, top_p, top_k, repetition_penalty,
+            stop_strings, ...
 
     Raises:
         TextError: a prompt is empty.
         TooLarge: prompt and new tokens do not fit the base's context.
-        MicroStepError: padding is not on the left, or settings that do not go together or are not had here; see
+        MicroStepError: padding is not on the left, or settings are not supported or do not fit together; see
             `model.decoding.generation_config`.
         NumericalError: the model's logits are not finite.
     """
     chosen = find_stop_rule(rule, model.stop is not None)
     lossless = model.config.decoding == "lossless" if verify is None else verify
-    most = model.config.max_segment_length if max_segment_length is None else max_segment_length
-    if not 1 <= most <= model.config.max_segment_length:
-        raise MicroStepError(f"segments may have 1 to {model.config.max_segment_length} tokens, got {most}")
+    max_length = model.config.max_segment_length if max_segment_length is None else max_segment_length
+    if not 1 <= max_length <= model.config.max_segment_length:
+        raise MicroStepError(f"segments may have 1 to {model.config.max_segment_length} tokens, got {max_length}")
     mask = _checked(input_ids, attention_mask)
     check_base(model, lossless)
     if streamer is not None and len(input_ids) != 1:
@@ -108,27 +110,29 @@ def generate_segments(
     ids, mask = input_ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
     if streamer is not None:
         streamer.put(input_ids.cpu())
-    rows = [RowOutput(each[kept].tolist()) for each, kept in zip(ids, mask.bool(), strict=True)]
+    rows = [RowOutput(prompt[real].tolist()) for prompt, real in zip(ids, mask.bool(), strict=True)]
     rules = rules_of(model, prepared, rows, prefix_allowed_tokens_fn, logits_processor or [])
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
-    chooser = TokenSampler(model, bool(prepared.do_sample), rows, rules, criteria, generator, topk)
-    _check_context(model, max(len(row.prompt) + chooser.room(row) for row in rows))
+    sampler = TokenSampler(model, bool(prepared.do_sample), rows, rules, criteria, generator, topk)
+    _check_context(model, max(len(row.prompt) + sampler.room(row) for row in rows))
     clock = Clock()
     write = write_lossless if lossless else write_merged
     with torch.inference_mode():
         quick = with_fast_linear(model)
-        course = DecodingSession(quick, chooser, chosen, confidence, most, clock, _teller(streamer, on_segment))
-        slots = _in_groups(course, write, ids, mask, rows)
+        session = DecodingSession(
+            quick, sampler, chosen, confidence, max_length, clock, _segment_callback(streamer, on_segment)
+        )
+        slots = _in_groups(session, write, ids, mask, rows)
     if streamer is not None:
         streamer.end()
     pad = 0 if prepared._pad_token_tensor is None else int(prepared._pad_token_tensor)
-    return collect_outputs(ids, rows, pad, clock, chosen.name, confidence, most, lossless, slots)
+    return collect_outputs(ids, rows, pad, clock, chosen.name, confidence, max_length, lossless, slots)
 
 
 def _prepared(
     model: MicroStepPreTrainedModel, given: GenerationConfig | None, settings: dict[str, Any], rows: int
 ) -> GenerationConfig:
-    """Settings of one run as transformers makes them of the given and the model's own, checked.
+    """Combine given settings with the model's own as transformers does, and check them.
 
     Raises:
         MicroStepError: see `check_settings`.
@@ -136,21 +140,24 @@ def _prepared(
     if model.generation_config.eos_token_id is None and (given is None or given.eos_token_id is None):
         settings = {"eos_token_id": end_ids(model) or None, **settings}
     try:
-        found, others = model._prepare_generation_config(given, **settings)
+        combined, others = model._prepare_generation_config(given, **settings)
     except ValueError as error:
-        raise MicroStepError(f"transformers does not take these settings: {error}") from error
-    check_settings(found, others)
-    said = [settings.get("max_length"), *(each.max_length for each in (given, model.generation_config) if each)]
-    if found.max_new_tokens is None and all(length is None for length in said):
-        found.max_new_tokens = NEW_TOKENS
-    model._prepare_special_tokens(found, True, device=model.device, batch_size=rows)
-    return found
+        raise MicroStepError(f"transformers rejects these settings: {error}") from error
+    check_settings(combined, others)
+    lengths = [
+        settings.get("max_length"),
+        *(config.max_length for config in (given, model.generation_config) if config),
+    ]
+    if combined.max_new_tokens is None and all(length is None for length in lengths):
+        combined.max_new_tokens = DEFAULT_NEW_TOKENS
+    model._prepare_special_tokens(combined, True, device=model.device, batch_size=rows)
+    return combined
 
 
 def _criteria(
     model: MicroStepPreTrainedModel, settings: GenerationConfig, given: Any, tokenizer: Any
 ) -> StoppingCriteriaList:
-    """Where answers end; lengths of the settings are counted by row (choosing.py)."""
+    """Return the criteria that end answers; the settings' lengths are counted per row in sampling.py."""
     if settings.stop_strings is not None and tokenizer is None:
         raise MicroStepError("stop strings need the tokenizer: give tokenizer=...")
     endless = copy.copy(settings)
@@ -158,16 +165,16 @@ def _criteria(
     return model._get_stopping_criteria(endless, StoppingCriteriaList(given or []), tokenizer)
 
 
-def _in_groups(course: DecodingSession, write: Write, ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
-    """All rows at once; those of other lengths one after the other, where no mask would bind their padding."""
-    if bool(mask.all()) or padding_is_bound(course.model):
-        return write(course, ids, mask, rows)
+def _in_groups(session: DecodingSession, write: Write, ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
+    """Decode all rows at once, or one length after another if the model does not respect a padding mask."""
+    if bool(mask.all()) or padding_is_bound(session.model):
+        return write(session, ids, mask, rows)
     slots = []
     for group in equal_lengths(mask.sum(1).tolist()):
         length = int(mask[group[0]].sum())
         slots.append(
             write(
-                replace(course, tell=_teller_of(group, course.tell)),
+                replace(session, tell=_renumbered(group, session.tell)),
                 ids[group, -length:],
                 mask[group, -length:],
                 [rows[i] for i in group],
@@ -176,82 +183,82 @@ def _in_groups(course: DecodingSession, write: Write, ids: Tensor, mask: Tensor,
     return max(slots)
 
 
-def _teller_of(group: list[int], tell: SegmentCallback) -> SegmentCallback:
+def _renumbered(group: list[int], tell: SegmentCallback) -> SegmentCallback:
     return lambda i, row: tell(group[i], row)
 
 
-def write_merged(course: DecodingSession, input_ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
-    """Write all rows to their ends; returns the slots of the macro cache. Rows that are over leave the batch."""
-    if course.alone:
-        course = replace(course, most=1)
-    clock, cache = course.clock, macro_cache(course.model)
+def write_merged(session: DecodingSession, input_ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
+    """Decode all rows to their ends; return the slots in the macro cache. Finished rows leave the batch."""
+    if session.alone:
+        session = replace(session, max_length=1)
+    clock, cache = session.clock, macro_cache(session.model)
     last, context = cache.read(input_ids, mask)
     count_pass(rows)
     clock.to("prompt")
     live = list(range(len(rows)))
     while live:
-        segment = _Segment(course, [rows[i] for i in live])
-        e, there, over = segment.write(last, context)
+        segment = _Segment(session, [rows[i] for i in live])
+        embeds, valid, over = segment.write(last, context)
         for i in live:
-            course.tell(i, rows[i])
+            session.tell(i, rows[i])
         going = [at for at, done in enumerate(over) if not done]
         clock.to("micro")
         if not going:
             break
-        live, e, there = drop_finished_rows(cache, going, live, e, there)
-        last, context = cache.step(e, there)
+        live, embeds, valid = drop_finished_rows(cache, going, live, embeds, valid)
+        last, context = cache.step(embeds, valid)
         count_pass([rows[i] for i in live])
         clock.to("macro")
     return cache.slots
 
 
 class _Segment:
-    """One segment of each of R rows, while it is written."""
+    """One segment of each of R rows, while it is decoded."""
 
-    def __init__(self, course: DecodingSession, rows: list[RowOutput]) -> None:
-        self.course, self.rows = course, rows
+    def __init__(self, session: DecodingSession, rows: list[RowOutput]) -> None:
+        self.session, self.rows = session, rows
         self.over = [False] * len(rows)
 
     def write(self, last: Tensor, context: Tensor) -> tuple[Tensor, Tensor, list[bool]]:
-        """From the base's states [R, d] and [R, K, d].
+        """Decode a segment from the base's states [R, d] and [R, K, d].
 
         Returns:
-            [R, M, d] embeddings of the segments' tokens, [R, M] which there are, and whether each row is over.
+            [R, M, d] embeddings of the segments' tokens, [R, M] bool which exist, and whether each row is over.
         """
-        model, most = self.course.model, self.course.most
+        model, max_length = self.session.model, self.session.max_length
         embed = model.get_input_embeddings()
         logits = logits_of(model.base, last)
-        token, product = self.course.chooser.choose(logits, self.rows)
-        self.course.clock.to("macro")  # its head
+        token, product = self.session.sampler.choose(logits, self.rows)
+        self.session.clock.to("macro")  # the base's head belongs to the macro step
         for row in self.rows:
             row.open()
         fed = embed(token)
-        e = fed.new_zeros(len(self.rows), most, fed.shape[-1])
-        there = torch.zeros(len(self.rows), most, dtype=torch.bool, device=e.device)
-        e[:, 0], there[:, 0] = fed, True
+        embeds = fed.new_zeros(len(self.rows), max_length, fed.shape[-1])
+        valid = torch.zeros(len(self.rows), max_length, dtype=torch.bool, device=embeds.device)
+        embeds[:, 0], valid[:, 0] = fed, True
         live = list(range(len(self.rows)))
-        going = self._foreseen(live, self._add(live, token, product, logits, slot=0), product, slot=1)
+        going = self._stopped_early(live, self._add(live, token, product, logits, slot=0), product, slot=1)
         cache = model.micro.new_cache()
-        for slot in range(1, most):
+        for slot in range(1, max_length):
             live, fed, context, product = select_rows(going, live, fed, context, product)
             if not live:
                 break
             if slot > 1 and len(going) < len(token):
-                cache.batch_select_indices(torch.tensor(going, device=e.device))
+                cache.batch_select_indices(torch.tensor(going, device=embeds.device))
             state, _ = model.micro(context if slot == 1 else None, fed[:, None], cache)
-            kept, token, probability, product, logits = self._offer(live, state[:, 0], product, slot)
+            kept, token, probability, product, logits = self._propose(live, state[:, 0], product, slot)
             if not kept:
                 break
             live, context = drop_finished_rows(cache, kept, live, context)
             fed = embed(token)
-            e[live, slot], there[live, slot] = fed, True
+            embeds[live, slot], valid[live, slot] = fed, True
             going = self._add(live, token, probability, logits, slot)
-            going = self._foreseen(live, going, product, slot + 1)
-        return e, there, self.over
+            going = self._stopped_early(live, going, product, slot + 1)
+        return embeds, valid, self.over
 
-    def _foreseen(self, live: list[int], going: list[int], product: Tensor, slot: int) -> list[int]:
-        """Which of the rows that may go on do, by a rule that needs nothing of the micro decoder, which then rests."""
-        rule, tau = self.course.rule, self.course.tau
+    def _stopped_early(self, live: list[int], going: list[int], product: Tensor, slot: int) -> list[int]:
+        """Apply an early stopping rule before the micro decoder runs; return the indices into `live` that continue."""
+        rule, tau = self.session.rule, self.session.tau
         if not going or not rule.early or rule.needs_stop_head:
             return going
         _, product = select_rows(going, live, product)
@@ -259,52 +266,54 @@ class _Segment:
         return self._kept(rule.keep(ProposedToken(slot, step, unknown, product, None), tau), live, going)
 
     def _add(self, live: list[int], token: Tensor, probability: Tensor, logits: Tensor, slot: int) -> list[int]:
-        """Put a token at the end of each live row; which of them (0 to len(live) - 1) may go on in the segment."""
-        now, going = self.course.clock.now(), []
-        told = zip(live, token.tolist(), probability.tolist(), strict=True)
-        for at, (i, id_, p) in enumerate(told):
+        """Append a token to each live row. Returns the indices into `live` whose segment may continue."""
+        now, going = self.session.clock.now(), []
+        chosen = zip(live, token.tolist(), probability.tolist(), strict=True)
+        for at, (i, id_, p) in enumerate(chosen):
             row = self.rows[i]
-            over = self.course.chooser.add(row, id_, p, now, logits[at])
-            self.over[i] = over is not None
-            if over is not None:
-                row.close(over)
-            elif self.course.alone:
+            reason = self.session.sampler.add(row, id_, p, now, logits[at])
+            self.over[i] = reason is not None
+            if reason is not None:
+                row.close(reason)
+            elif self.session.alone:
                 row.close("unsure")
-            elif slot == self.course.most - 1:
+            elif slot == self.session.max_length - 1:
                 row.close("cap")
             else:
                 going.append(at)
         return going
 
-    def _offer(
+    def _propose(
         self, live: list[int], state: Tensor, product: Tensor, slot: int
     ) -> tuple[list[int], Tensor, Tensor, Tensor, Tensor]:
-        """The micro decoder's next token for each live row, after the states [L, d] of the tokens before.
+        """Return the micro decoder's next token for each live row, from the states [L, d] of the tokens before.
 
         Returns:
-            which rows (0 to L - 1) keep it, and of these the tokens, their probabilities, the products and the logits.
+            The rows (0 to L - 1) that keep their token, and of these the tokens, their probabilities, the products and
+                the
+            logits.
         """
-        model, rule, tau = self.course.model, self.course.rule, self.course.tau
+        model, rule, tau = self.session.model, self.session.rule, self.session.tau
         stop = None if model.stop is None else model.stop(state)[:, 0].float().sigmoid()
         step = self.rows[live[0]].macro_steps - 1
-        asked = list(range(len(live)))  # of whom a token is computed
+        candidates = list(range(len(live)))  # rows for which a token is computed
         if rule.early and rule.needs_stop_head:
             unknown = torch.full_like(product, float("nan"))
-            asked = self._kept(
-                rule.keep(ProposedToken(slot, step, unknown, product, stop), tau), live, asked, None, stop
+            candidates = self._kept(
+                rule.keep(ProposedToken(slot, step, unknown, product, stop), tau), live, candidates, None, stop
             )
-            if not asked:
+            if not candidates:
                 return [], torch.zeros(0), product, product, state
-        rows, state, product = select_rows(asked, [self.rows[i] for i in live], state, product)
+        rows, state, product = select_rows(candidates, [self.rows[i] for i in live], state, product)
         logits = logits_of(model.base, state)
-        token, probability = self.course.chooser.choose(logits, rows)
+        token, probability = self.session.sampler.choose(logits, rows)
         product = product * probability
         for row in rows:
             row.micro_steps += 1
         if rule.early:
-            return asked, token, probability, product, logits
+            return candidates, token, probability, product, logits
         keep = rule.keep(ProposedToken(slot, step, probability, product, stop), tau)
-        kept = self._kept(keep, live, asked, token, probability)
+        kept = self._kept(keep, live, candidates, token, probability)
         _, token, probability, product, logits = select_rows(kept, live, token, probability, product, logits)
         return kept, token, probability, product, logits
 
@@ -312,38 +321,38 @@ class _Segment:
         self,
         keep: Tensor,
         live: list[int],
-        asked: list[int],
+        candidates: list[int],
         token: Tensor | None = None,
         probability: Tensor | None = None,
     ) -> list[int]:
-        """Which of the asked rows go on; the segments of the others end here.
+        """Return the candidates whose segment continues; close the segments of the others.
 
         Raises:
             NumericalError: a probability is NaN, which no rule keeps.
         """
         if bool(keep.all()):
-            return asked
+            return candidates
         kept = []
-        offered = None
+        proposed = None
         p = None if probability is None else probability.tolist()
-        if p is not None and any(math.isnan(each) for each in p):
-            raise not_finite(self.course.model, "the micro decoder has probabilities")
+        if p is not None and any(math.isnan(value) for value in p):
+            raise not_finite(self.session.model, "the micro decoder has probabilities")
         if token is not None and p is not None:
-            offered = list(zip(token.tolist(), p, strict=True))
-        for at, goes_on in zip(asked, keep.tolist(), strict=True):
-            if goes_on:
+            proposed = list(zip(token.tolist(), p, strict=True))
+        for at, continues in zip(candidates, keep.tolist(), strict=True):
+            if continues:
                 kept.append(at)
             else:
-                self.rows[live[at]].close("unsure", None if offered is None else offered[at])
+                self.rows[live[at]].close("unsure", None if proposed is None else proposed[at])
         return kept
 
 
 def _checked(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """[B, P] long, ones at real tokens.
+    """Return a [B, P] long mask with ones at real tokens.
 
     Raises:
         TextError: a prompt is empty.
-        MicroStepError: padding that is not on the left.
+        MicroStepError: padding is not on the left.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
     if input_ids.ndim != 2 or mask.shape != input_ids.shape:
@@ -361,12 +370,12 @@ def _check_context(model: MicroStepPreTrainedModel, tokens: int) -> None:
     limit = model.config.max_position_embeddings
     if limit is not None and tokens > limit:
         raise TooLarge(
-            f"prompt and new tokens are {tokens} together, the model's context holds {limit}; ask for fewer new tokens"
+            f"prompt and new tokens are {tokens} together, but the model's context holds {limit}; request fewer"
         )
 
 
-def _teller(streamer: Any, on_segment: SegmentCallback | None) -> SegmentCallback:
-    """Tells a streamer and a callback of each segment."""
+def _segment_callback(streamer: Any, on_segment: SegmentCallback | None) -> SegmentCallback:
+    """Return a callback that passes each segment to a streamer and to another callback."""
 
     def tell(i: int, row: RowOutput) -> None:
         if streamer is not None:

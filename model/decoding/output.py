@@ -1,4 +1,4 @@
-"""What a generation gives: tokens, segments, probabilities, why each segment ended, and what it cost."""
+"""The result of a generation: tokens, segments, probabilities, why each segment ended, and how long it took."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from model.short_repr import ShortRepr
 
 @dataclass
 class RowOutput:
-    """What one row has written so far; grows during a run."""
+    """The output of one row so far; it grows during a run."""
 
     prompt: list[int]  # without padding
     ids: list[int] = field(default_factory=list)  # T new tokens
-    probability: list[float] = field(default_factory=list)  # T, under whichever part wrote the token
-    seconds: list[float] = field(default_factory=list)  # T, when the token was there, from the start of the run
+    probability: list[float] = field(default_factory=list)  # T, under the part of the model that wrote the token
+    seconds: list[float] = field(default_factory=list)  # T, time of each token since the start of the run
     starts: list[int] = field(default_factory=list)  # S, index of each segment's first token
     why: list[Why] = field(default_factory=list)  # S, why the segment ended
     refused: list[tuple[int, float] | None] = field(default_factory=list)
-    """S, the token that was not kept, and its probability under whoever refused it: the micro decoder where a rule did,
-    the base where it disagreed; both before processors and temperature."""
-    topk: list[tuple[list[int], list[float]]] = field(default_factory=list)  # T, if asked for
-    macro_steps: int = 0  # passes of the base that this row was in, the prompt's included
-    micro_steps: int = 0  # tokens that the micro decoder offered
-    drafted: int = 0  # of these, shown to the base (lossless)
+    """S, the rejected token and its probability under the part that rejected it: the micro decoder if a rule did, the
+    base if it disagreed; both before processors and temperature."""
+    topk: list[tuple[list[int], list[float]]] = field(default_factory=list)  # T, if requested
+    macro_steps: int = 0  # base passes that this row was in, the prompt's included
+    micro_steps: int = 0  # tokens that the micro decoder proposed
+    drafted: int = 0  # proposed tokens that were shown to the base (lossless)
     accepted: int = 0
-    ended: bool = False  # by an end token or a stop string
+    ended: bool = False  # True after an end token or a stop string
 
     def open(self) -> None:
         """Start a segment at the next token."""
         self.starts.append(len(self.ids))
 
     def add(self, token: int, probability: float, now: float) -> None:
-        """Put a token at the end."""
+        """Append a token."""
         self.ids.append(token)
         self.probability.append(probability)
         self.seconds.append(now)
@@ -50,63 +50,63 @@ class RowOutput:
 
     @property
     def segments(self) -> list[list[int]]:
-        """The ids of each segment."""
+        """Ids of each segment."""
         bounds = [*self.starts, len(self.ids)]
         return [self.ids[a:b] for a, b in pairwise(bounds)]
 
     @property
     def tokens_per_macro_step(self) -> float:
-        """New tokens over passes of the base."""
+        """Number of new tokens per pass of the base."""
         return len(self.ids) / max(1, self.macro_steps)
 
 
 @dataclass(frozen=True, repr=False)
 class SegmentedGeneration(ShortRepr):
-    """B continued prompts. `rows` has all of them unpadded; the tensors are padded to T, the longest, on the right."""
+    """B continued prompts. `rows` holds them without padding; the tensors are padded on the right to T."""
 
     sequences: Tensor  # [B, P + T] ids, prompts as given (left padding included), then the new ones and padding
     segment_starts: Tensor  # [B, T] bool
-    probability: Tensor  # [B, T] float32 of each new token; NaN at padding
+    probability: Tensor  # [B, T] float32, of each new token; NaN at padding
     rows: tuple[RowOutput, ...]
     rule: str
     confidence: float  # tau
     max_segment_length: int  # M
     verified: bool  # lossless: the output is the base's
-    cache_slots: int  # of the longest row, macro steps or tokens in the base's cache at the end, the mean of its layers
+    cache_slots: int  # slots of the longest row in the base's cache at the end, mean over its layers
     prompt_seconds: float
-    macro_seconds: float  # in the base, after the prompt
-    micro_seconds: float  # in the micro decoder and its head
+    macro_seconds: float  # time in the base, after the prompt
+    micro_seconds: float  # time in the micro decoder and its head
     total_seconds: float
 
     @property
     def macro_steps(self) -> int:
-        """Passes of the base, of all rows together."""
+        """Passes of the base, all rows together."""
         return sum(row.macro_steps for row in self.rows)
 
     @property
     def new_tokens(self) -> int:
-        """Of all rows together."""
+        """New tokens, all rows together."""
         return sum(len(row.ids) for row in self.rows)
 
     @property
     def tokens_per_macro_step(self) -> float:
-        """New tokens over passes of the base, of all rows together."""
+        """New tokens per pass of the base, all rows together."""
         return self.new_tokens / max(1, self.macro_steps)
 
 
 class Clock:
-    """Seconds since the start, and those spent in each part."""
+    """Seconds since the start, and seconds spent in each part."""
 
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()
         self.spent: dict[str, float] = {}
 
     def now(self) -> float:
-        """Seconds since the start."""
+        """Return the seconds since the start."""
         return time.perf_counter() - self._start
 
     def to(self, part: str) -> None:
-        """Count what has passed since the last call for a part."""
+        """Add the time since the last call to a part."""
         now = time.perf_counter()
         self.spent[part] = self.spent.get(part, 0.0) + now - self._last
         self._last = now
@@ -123,7 +123,7 @@ def collect_outputs(
     verified: bool,
     cache_slots: int,
 ) -> SegmentedGeneration:
-    """Put the rows of a finished run together."""
+    """Combine the rows of a finished run."""
     longest = max((len(row.ids) for row in rows), default=0)
     ids = torch.full((len(rows), longest), pad, dtype=torch.long)
     starts = torch.zeros(len(rows), longest, dtype=torch.bool)

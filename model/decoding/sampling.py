@@ -1,7 +1,7 @@
-"""How the next token is chosen, and when an answer ends: transformers' own settings, processors and criteria.
+"""Choose the next token and decide when an answer ends, with transformers' own settings, processors and criteria.
 
-Each row is seen alone: it has processors and a length of its own, and they get its own tokens without padding, whatever
-stands beside it in the batch.
+Each row is treated alone: it has processors and a length of its own, and they see only its tokens, without padding,
+whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from model.errors import MicroStepError
 if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
 
-Allowed = Callable[[int, Tensor], list[int]]  # of a row's number and its tokens: the ids that may follow
+Allowed = Callable[[int, Tensor], list[int]]  # maps a row's number and its tokens to the ids that may follow
 
 
 @dataclass(frozen=True)
 class RowRules:
-    """What holds for one row, as if it were alone."""
+    """The processors and the length limit of one row."""
 
     processors: LogitsProcessorList
-    most: int  # new tokens
+    max_new_tokens: int
 
 
 def rules_of(
@@ -43,31 +43,31 @@ def rules_of(
     allowed: Allowed | None,
     given: Sequence[Any],
 ) -> list[RowRules]:
-    """The rules of rows.
+    """Return the rules of each row.
 
     Args:
-        model: whose settings they are.
-        settings: prepared ones; `max_length` and `min_length` count prompt and answer of a row, without padding.
-        rows: with their prompts.
+        model: the model whose settings are used.
+        settings: prepared settings; `max_length` and `min_length` count prompt and answer of a row, without padding.
+        rows: rows with their prompts.
         allowed: transformers' `prefix_allowed_tokens_fn`.
-        given: processors of the caller's own; called with one row, and with the same tokens more than once.
+        given: additional processors; they are called with one row, and possibly more than once with the same tokens.
 
     Raises:
-        MicroStepError: a prompt that leaves no room, or settings that transformers does not take.
+        MicroStepError: a prompt leaves no room, or transformers rejects the settings.
     """
-    found = []
+    rules = []
     for number, row in enumerate(rows):
         read = len(row.prompt)
-        most = settings.max_new_tokens
-        if most is None:
-            most = settings.max_length - read
-        if most < 1:
+        max_new = settings.max_new_tokens
+        if max_new is None:
+            max_new = settings.max_length - read
+        if max_new < 1:
             raise MicroStepError(
-                f"a prompt has {read} tokens and max_length is {settings.max_length}, which counts them too; set"
+                f"a prompt has {read} tokens, which count towards max_length ({settings.max_length}); set"
                 " max_new_tokens"
             )
         own = copy.copy(settings)
-        own.max_length = read + most
+        own.max_length = read + max_new
         if own.min_new_tokens is not None:
             own.min_length = read + own.min_new_tokens
 
@@ -87,22 +87,22 @@ def rules_of(
                 model_kwargs={},
             )
         except ValueError as error:
-            raise MicroStepError(f"transformers does not take these settings: {error}") from error
-        found.append(RowRules(processors, most))
-    return found
+            raise MicroStepError(f"transformers rejects these settings: {error}") from error
+        rules.append(RowRules(processors, max_new))
+    return rules
 
 
 class TokenSampler:
     """Chooses tokens for the rows of one run, and says when a row is over.
 
     Args:
-        model: that writes.
-        sampled: draw tokens, rather than take the likeliest.
-        rows: of the run.
-        rules: of each row.
-        criteria: where answers end, besides their lengths; transformers' own and the caller's.
-        generator: of random numbers; None: torch's global one.
-        topk: keep so many likeliest words of each new token.
+        model: the generating model.
+        sampled: sample tokens instead of taking the likeliest.
+        rows: rows of the run.
+        rules: rules of each row.
+        criteria: criteria that end answers besides their lengths, transformers' own and additional ones.
+        generator: random number generator; None: torch's global one.
+        topk: keep this many likeliest words of each new token.
     """
 
     def __init__(
@@ -117,12 +117,14 @@ class TokenSampler:
     ) -> None:
         self.model, self.sampled = model, sampled
         self.topk = topk
-        lengths = [c.max_length for c in criteria if isinstance(c, MaxLengthCriteria)]  # of the caller, instead
-        self._most = {
-            id(row): min(lengths) - len(row.prompt) if lengths else each.most
-            for row, each in zip(rows, rules, strict=True)
+        lengths = [
+            c.max_length for c in criteria if isinstance(c, MaxLengthCriteria)
+        ]  # additional ones, which replace the settings'
+        self._max_new = {
+            id(row): min(lengths) - len(row.prompt) if lengths else rule.max_new_tokens
+            for row, rule in zip(rows, rules, strict=True)
         }
-        self._processors = {id(row): each.processors for row, each in zip(rows, rules, strict=True)}
+        self._processors = {id(row): rule.processors for row, rule in zip(rows, rules, strict=True)}
         self._times = [c for c in criteria if isinstance(c, MaxTimeCriteria)]
         self.ends = {
             int(token) for c in criteria if isinstance(c, EosTokenCriteria) for token in c.eos_token_id.tolist()
@@ -132,22 +134,22 @@ class TokenSampler:
         self._generator = generator
 
     def room(self, row: RowOutput) -> int:
-        """How many more tokens a row may have."""
-        return self._most[id(row)] - len(row.ids)
+        """Return how many more tokens a row may have."""
+        return self._max_new[id(row)] - len(row.ids)
 
-    def looks_back(self, rows: list[RowOutput]) -> bool:
-        """Whether a choice depends on more than the logits."""
+    def needs_history(self, rows: list[RowOutput]) -> bool:
+        """True if a choice depends on more than the logits."""
         return bool(self._processors[id(rows[0])])
 
     def processed(self, logits: Tensor, rows: list[RowOutput], beyond: list[list[int]] | None = None) -> Tensor:
-        """[R, V] scores after the processors and warpers.
+        """Return [R, V] scores after the processors and warpers.
 
         Args:
             logits: [R, V].
             rows: R rows.
             beyond: tokens that follow each row's own.
         """
-        if not self.looks_back(rows):
+        if not self.needs_history(rows):
             return logits
         more = beyond or [[] for _ in rows]
         scores = [
@@ -157,34 +159,34 @@ class TokenSampler:
         return torch.cat(scores)
 
     def choose(self, logits: Tensor, rows: list[RowOutput]) -> tuple[Tensor, Tensor]:
-        """[R] ids, and [R] the probability of each under the logits themselves, before processors.
+        """Return [R] ids, and the probability [R] of each under the logits themselves, before processors.
 
-        It is NaN where there is nothing to choose from, which `add` refuses.
+        The probability is NaN if there is nothing to choose from; `add` refuses it.
         """
         scores = self.processed(logits, rows)
         chosen = self.pick(scores)
         return chosen, probability_of(logits, chosen, scores)
 
     def pick(self, scores: Tensor) -> Tensor:
-        """[R] ids from scores [R, V]: the highest, or sampled."""
+        """Return [R] ids from scores [R, V]: the highest, or sampled."""
         if not self.sampled:
             return scores.argmax(-1)
         return self.sample(scores.softmax(-1))
 
     def sample(self, probability: Tensor) -> Tensor:
-        """[R] ids from distributions [R, V]; any id from one that is NaN, which the id's probability then is, too."""
+        """Sample [R] ids from distributions [R, V]. One that is NaN gives any id, whose probability is NaN."""
         return torch.multinomial(probability.nan_to_num(nan=1.0), 1, generator=self._generator)[:, 0]
 
     def uniform(self, *shape: int, device: torch.device) -> Tensor:
-        """Random numbers from 0 to 1."""
+        """Return random numbers from 0 to 1."""
         return torch.rand(*shape, generator=self._generator, device=device)
 
     def add(self, row: RowOutput, token: int, probability: float, now: float, logits: Tensor) -> Why | None:
-        """Put a token at a row's end; why the row is over, if it is.
+        """Append a token to a row; return why the row is over, or None.
 
         Raises:
-            NumericalError: its probability is NaN, since the logits are not finite.
-            MicroStepError: its probability is NaN, since the settings leave no token to choose.
+            NumericalError: the probability is NaN because the logits are not finite.
+            MicroStepError: the probability is NaN because the settings leave no token to choose.
         """
         if math.isnan(probability):
             if bool(logits.logsumexp(-1).isfinite()):
@@ -208,14 +210,14 @@ class TokenSampler:
         return any(bool(torch.as_tensor(criterion(history, None)).any()) for criterion in criteria)
 
     def _history(self, row: RowOutput, extra: list[int], device: torch.device) -> Tensor:
-        """[1, p + t] a row's tokens, without padding."""
+        """Return [1, p + t] a row's tokens, without padding."""
         return torch.tensor([row.prompt + row.ids + extra], device=device)
 
 
 def probability_of(logits: Tensor, chosen: Tensor, scores: Tensor | None = None) -> Tensor:
-    """[R] softmax probability of chosen [R] under logits [R, V].
+    """Return the softmax probability [R] of chosen ids [R] under logits [R, V].
 
-    NaN where the logits are not finite, or where the scores [R, V] that the choice was made from hold no possible word.
+    It is NaN if the logits are not finite, or if the scores [R, V] that the choice was made from allow no word.
     """
     p = (logits.gather(1, chosen[:, None])[:, 0] - logits.logsumexp(-1)).exp()
     return p if scores is None or scores is logits else p.where(scores.amax(-1) > -torch.inf, torch.nan)

@@ -1,4 +1,4 @@
-"""What all steps of one run of writing share, and how rows that are over leave its batch."""
+"""The values that all steps of one generation share, and how finished rows leave its batch."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ Read = Callable[[Tensor, Tensor, Tensor], Macro]
 
 @dataclass(frozen=True)
 class DecodingSession:
-    """One run of writing: who writes, by which rules, and who is told."""
+    """One run of generation: model, rules and callback."""
 
     model: MicroStepPreTrainedModel
-    chooser: TokenSampler
+    sampler: TokenSampler
     rule: StopRule
     tau: float
-    most: int  # M
+    max_length: int  # M
     clock: Clock
     tell: SegmentCallback  # of a row's number and all that it has written, after each of its segments
 
     @property
     def alone(self) -> bool:
-        """Whether the base writes alone, since no probability reaches tau."""
+        """True if the base writes alone because no probability reaches tau."""
         return self.tau > 1
+
+
+# called after each segment with the row's number and its output so far
 
 
 def read_prompts(
@@ -46,15 +49,15 @@ def read_prompts(
     """Read prompts [B, P], padded on the left, into an empty cache, every token as a macro step of its own.
 
     Args:
-        model: whose base reads.
+        model: the model whose base reads.
         input_ids: [B, P].
         mask: [B, P], 0 at padding.
-        cache: what `read` fills.
-        read: reads embeddings [B, N, d] with the mask of what the cache then holds, at positions [B, N].
+        cache: the cache that `read` fills.
+        read: reads embeddings [B, N, d] at positions [B, N], with the mask of all that the cache then holds.
 
     Returns:
-        at the last tokens the base's states [B, d] and [B, K, d]; the mask [B, P] of what the cache holds; and the
-        last tokens' positions [B].
+        The base's states [B, d] and [B, K, d] at the last tokens; the mask [B, P] of the cache; and the last tokens'
+        positions [B].
     """
     embed = model.get_input_embeddings()
     prompts = shared_first(input_ids, mask, model.base)
@@ -65,13 +68,13 @@ def read_prompts(
 
 
 def count_pass(rows: list[RowOutput]) -> None:
-    """Count a pass of the base for the rows that were in it; of a prompt in parts, all of them are one."""
+    """Count a pass of the base for each of its rows; a prompt that is read in parts counts once."""
     for row in rows:
         row.macro_steps += 1
 
 
 def select_rows(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
-    """The chosen ones of a list and of tensors' rows; as they are, where all are chosen."""
+    """Return the chosen items of a list and rows of tensors; unchanged if all are chosen."""
     if len(chosen) == len(live):
         return live, *tensors
     at = torch.tensor(chosen, dtype=torch.long, device=tensors[0].device)
@@ -79,7 +82,7 @@ def select_rows(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[A
 
 
 def drop_finished_rows(cache: RowCache, chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:
-    """The same, and of the rows of a cache."""
+    """Keep only the chosen rows of a cache, a list and tensors (see `select_rows`)."""
     if len(chosen) < len(live):
         cache.batch_select_indices(torch.tensor(chosen, dtype=torch.long, device=tensors[0].device))
     return select_rows(chosen, live, *tensors)

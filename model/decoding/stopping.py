@@ -1,4 +1,4 @@
-"""When a segment ends while it is written: the rules, and why each segment did end."""
+"""The rules that end a segment during generation, and the reasons why a segment ended."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ REASONS: dict[Why, str] = {
     "unsure": "the rule did not keep the next token",
     "cap": "the segment has M tokens",
     "end": "the answer ended",
-    "limit": "there is room for no more new tokens",
+    "limit": "the limit of new tokens was reached",
     "disagreed": "the base chose another token than the draft",
-    "time": "max_time was over",
+    "time": "max_time was reached",
 }
 
 
 @dataclass(frozen=True)
 class ProposedToken:
-    """A next token that the micro decoder offers to R segments, and what a rule may look at."""
+    """A next token that the micro decoder proposes for R segments, and the values that a rule may use."""
 
     slot: int  # its place in the segment, from 1
     macro_step: int  # from 0
-    probability: Tensor  # [R] of the token under the micro decoder; NaN for rules that decide before there is one
+    probability: Tensor  # [R] of the token under the micro decoder; NaN for rules that decide before it is computed
     product: Tensor  # [R] of the probabilities of the segment's tokens, this one included
     stop: Tensor | None  # [R] probability that the segment ends before it; None without a stop head
 
 
 @dataclass(frozen=True)
 class StopRule:
-    """Decides which segments go on."""
+    """Decides which segments continue."""
 
     name: str
     meaning: str
-    keep: Callable[[ProposedToken, float], Tensor]  # under tau: [R] bool, the segment goes on with the token
-    early: bool = False  # it needs no token, and without a stop head no state either: none is computed in vain
+    keep: Callable[[ProposedToken, float], Tensor]  # for tau: [R] bool, the segment continues with the token
+    early: bool = False  # needs no token, and without a stop head no state either, so neither is computed in vain
     needs_stop_head: bool = False
 
 
@@ -63,7 +63,7 @@ RULES: dict[str, StopRule] = {
         ),
         StopRule(
             "stop_head",
-            "the segment goes on while the stop head says so with a probability of at least tau",
+            "the segment continues while the stop head gives this a probability of at least tau",
             _stop_head,
             early=True,
             needs_stop_head=True,
@@ -73,15 +73,15 @@ RULES: dict[str, StopRule] = {
 
 
 def find_stop_rule(rule: str | StopRule, stop_head: bool) -> StopRule:
-    """The rule of that name.
+    """Return the rule of that name.
 
     Raises:
-        MicroStepError: there is none, or it needs a stop head that the model lacks.
+        MicroStepError: there is no such rule, or it needs a stop head that the model lacks.
     """
     if isinstance(rule, StopRule):
         return rule
     if rule not in RULES:
-        raise MicroStepError(f"there is no stopping rule {rule!r}; there are {', '.join(RULES)}")
+        raise MicroStepError(f"there is no stopping rule {rule!r}; choose from {', '.join(RULES)}")
     if RULES[rule].needs_stop_head and not stop_head:
-        raise MicroStepError(f"the rule {rule} needs a stop head, and this model has none; use confidence")
+        raise MicroStepError(f"the rule {rule} needs a stop head, but this model has none; use confidence")
     return RULES[rule]

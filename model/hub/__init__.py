@@ -1,1 +1,1 @@
-"""Get a model: names and sources, fetching, reading a checkpoint, and the memory that a run takes."""
+"""Get a model: names and sources, fetching, reading a checkpoint, and the memory that a run needs."""

@@ -1,6 +1,6 @@
-"""Merge a LoRA adapter into a loaded model. Other kinds of peft adapters are refused, as they cannot be merged.
+"""Merge a LoRA adapter into a loaded model. Other kinds of peft adapters cannot be merged and are refused.
 
-The model then reads as the adapter was trained: with its tokenizer, chat template and vocabulary.
+The model then reads text as the adapter was trained: with its tokenizer, chat template and vocabulary.
 """
 
 from __future__ import annotations
@@ -28,56 +28,56 @@ if TYPE_CHECKING:
 
 
 def adapter_folder(name: str, progress: Tell | None = None) -> Path:
-    """The folder of an adapter, fetched from the hub if it is not on this machine.
+    """Return the folder of an adapter, fetched from the hub if it is not on this machine.
 
     Raises:
-        ModelNotFound: nothing of that name can be had.
-        ModelBroken: there is something, but no readable LoRA adapter.
+        ModelNotFound: no folder or hub repository has that name.
+        ModelBroken: it exists but is no readable LoRA adapter.
     """
     try:
         path = Path(name).expanduser()
-    except RuntimeError:  # the home folder of a user that there is not
+    except RuntimeError:  # the home folder of an unknown user
         path = Path(name)
     if path.is_dir():
         folder = path.resolve()
     elif not huggingface.is_repo_id(name):
-        raise ModelNotFound(f"there is no adapter folder {name!r}, and it is no hub id")
-    elif (there := huggingface.snapshot(name)) is not None and (there / "adapter_config.json").is_file():
-        folder = there
+        raise ModelNotFound(f"there is no adapter folder {name!r}, and it is not a hub id")
+    elif (snapshot := huggingface.snapshot(name)) is not None and (snapshot / "adapter_config.json").is_file():
+        folder = snapshot
     elif huggingface.reachable():
         folder = huggingface.download(name, None, progress or silent, adapter=True)
     else:
-        raise ModelNotFound(f"the adapter {name!r} is not on this machine, and the Hugging Face hub is not reachable")
+        raise ModelNotFound(f"the adapter {name!r} is not on this machine, and the Hugging Face hub cannot be reached")
     weights = folder / "adapter_model.safetensors"
-    if (wrong := pointer(folder / ADAPTER)) is not None:
-        raise ModelBroken(f"the adapter {name} cannot be loaded: {wrong}")
+    if (problem := pointer(folder / ADAPTER)) is not None:
+        raise ModelBroken(f"the adapter {name} cannot be loaded: {problem}")
     try:
         kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelBroken(f"{name} is no adapter: it has no readable adapter_config.json") from error
+        raise ModelBroken(f"{name} is not an adapter: it has no readable adapter_config.json") from error
     if kind != "LORA":
         raise ModelError(f"{name} is an adapter of type {kind}; only LORA adapters can be merged")
     if not weights.is_file():
         raise ModelBroken(f"the adapter {name} has no adapter_model.safetensors (pickled weights are not opened)")
-    if (wrong := safetensors_problem(weights)) is not None:
-        raise ModelBroken(f"the adapter {name} cannot be loaded: {wrong}")
+    if (problem := safetensors_problem(weights)) is not None:
+        raise ModelBroken(f"the adapter {name} cannot be loaded: {problem}")
     return folder
 
 
 def adapter_base(folder: Path) -> tuple[str, str | None] | None:
-    """The base that the folder of an adapter names, and its revision; None for a folder of anything else.
+    """Return the base that an adapter's folder names, and its revision; None if the folder holds no adapter.
 
     Raises:
-        ModelBroken: it is an adapter, but names no base.
+        ModelBroken: the adapter names no base.
     """
     file = folder / ADAPTER
     if not is_adapter(folder):
         return None
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        name, revision = said["base_model_name_or_path"], said.get("revision")
+        config = json.loads(file.read_text(encoding="utf-8"))
+        name, revision = config["base_model_name_or_path"], config.get("revision")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelBroken(f"{folder.name} is no adapter: it has no readable adapter_config.json") from error
+        raise ModelBroken(f"{folder.name} is not an adapter: it has no readable adapter_config.json") from error
     if not isinstance(name, str) or not name:
         raise ModelBroken(f"the adapter {folder.name} does not say which base it belongs to; name that as the model")
     return name, revision if isinstance(revision, str) else None
@@ -86,16 +86,16 @@ def adapter_base(folder: Path) -> tuple[str, str | None] | None:
 def adapter_tokenizer(
     base: PreTrainedTokenizerBase, folder: Path, read: Callable[[Path], PreTrainedTokenizerBase], held: Held
 ) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
-    """The tokenizer and chat template that an adapter was trained with, and what must be said of them.
+    """Return the tokenizer and chat template that an adapter was trained with, and notes for the user about them.
 
     Args:
         base: the base's tokenizer.
-        folder: of the adapter.
+        folder: the adapter's folder.
         read: reads the tokenizer of a folder.
-        held: what the adapter holds of the embeddings.
+        held: the rows of the embeddings that the adapter holds.
 
     Raises:
-        ModelError: its tokens are others than the base's, and it does not hold their embeddings.
+        ModelError: its tokens differ from the base's, and it does not hold their embeddings.
         ModelBroken: its tokenizer is damaged.
     """
     notes = []
@@ -103,7 +103,7 @@ def adapter_tokenizer(
         own = read(folder)
         if tokenizer_hash(own) != tokenizer_hash(base):
             notes.append("the adapter's own tokenizer is used")
-            notes += _renamed(base, own, folder, held)
+            notes += _renamed_tokens_note(base, own, folder, held)
         if not own.chat_template and base.chat_template:
             own.chat_template = base.chat_template
             notes.append("the adapter's tokenizer has no chat template; the base's is used")
@@ -119,58 +119,60 @@ def adapter_tokenizer(
 
 
 def _template(folder: Path) -> Any:
-    """The chat template in an adapter's folder that has no tokenizer: a file of its own, or in the settings of one."""
+    """Return an adapter's chat template, from its own file or the tokenizer's settings, if it has no tokenizer."""
     try:
         if (file := folder / "chat_template.jinja").is_file():
             return file.read_text(encoding="utf-8")
         if (file := folder / "tokenizer_config.json").is_file():
-            said = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
-            if isinstance(said, list):  # several, by name
-                return {each["name"]: each["template"] for each in said}
-            return said or None
+            template = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
+            if isinstance(template, list):  # several, by name
+                return {named["name"]: named["template"] for named in template}
+            return template or None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelBroken(f"the {file.name} of the adapter {folder.name} cannot be read: {error}") from error
     return None
 
 
-def _renamed(base: PreTrainedTokenizerBase, own: PreTrainedTokenizerBase, folder: Path, held: Held) -> list[str]:
-    """What to say where an id stands for another token than in the base, whose embedding is not the adapter's."""
+def _renamed_tokens_note(
+    base: PreTrainedTokenizerBase, own: PreTrainedTokenizerBase, folder: Path, held: Held
+) -> list[str]:
+    """Return a note if ids stand for other tokens than in the base and the adapter does not hold their embeddings."""
     if held.rows is not None:
         return []
-    there, added = {i: token for token, i in base.get_vocab().items()}, base.get_added_vocab()
-    other = [i for token, i in own.get_vocab().items() if i in there and there[i] != token]
-    if any(there[i] not in added for i in other):
+    base_tokens, added = {i: token for token, i in base.get_vocab().items()}, base.get_added_vocab()
+    renamed = [i for token, i in own.get_vocab().items() if i in base_tokens and base_tokens[i] != token]
+    if any(base_tokens[i] not in added for i in renamed):
         raise ModelError(
-            f"the tokenizer of the adapter {folder.name} gives {len(other):,} ids to other tokens than the base's, and"
-            " the adapter holds no embeddings for them: they do not belong together"
+            f"the tokenizer of the adapter {folder.name} gives {len(renamed):,} ids to other tokens than the base's,"
+            " and the adapter holds no embeddings for them, so the two do not belong together"
         )
-    if other:
-        return [f"the adapter's tokenizer renames {len(other)} added tokens, and their embeddings are the base's"]
+    if renamed:
+        return [f"the adapter's tokenizer renames {len(renamed)} added tokens, and their embeddings are the base's"]
     return []
 
 
 @dataclass(frozen=True)
 class Held:
-    """What an adapter holds of the embeddings and the output layer."""
+    """The part of the embeddings and the output layer that an adapter holds."""
 
     rows: int | None = None
-    """Of the vocabulary that it was trained with; None: it holds nothing of them."""
+    """Rows of the vocabulary that it was trained with; None: it holds none of the embeddings."""
     whole: bool = False
-    """It holds every row, not changes to rows of the base."""
+    """True if it holds every row, not changes to rows of the base."""
     tokens: tuple[int, ...] = ()
-    """Rows that it holds one by one."""
+    """Rows that it holds individually."""
 
 
 def held_embeddings(model: PreTrainedModel, folder: Path) -> Held:
-    """What an adapter's file holds of a model's embeddings and output layer."""
-    said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    single = said.get("trainable_token_indices") or ()
+    """Return what an adapter's file holds of a model's embeddings and output layer."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    single = config.get("trainable_token_indices") or ()
     tokens = [i for one in (single.values() if isinstance(single, dict) else [single]) for i in one]
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     names = tuple(f"{name}." for name, module in model.named_modules() if any(module is end for end in ends))
     rows, whole = [], False
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        for key in file.keys():  # noqa: SIM118 - it is no mapping
+        for key in file.keys():  # noqa: SIM118 - file is not a mapping
             name = key.removeprefix("base_model.model.")
             if not name.startswith(names):
                 continue
@@ -191,18 +193,18 @@ def _resize(model: PreTrainedModel, folder: Path, held: Held) -> tuple[str, ...]
     """Give the model the vocabulary that the adapter was trained with.
 
     Raises:
-        ModelError: the adapter does not hold the rows that the model lacks.
+        ModelError: the adapter does not hold the rows that the model needs.
     """
-    there = int(model.get_input_embeddings().weight.shape[0])
-    if held.rows is None or held.rows == there or (held.tokens and not held.whole and held.rows < there):
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if held.rows is None or held.rows == rows or (held.tokens and not held.whole and held.rows < rows):
         return ()
-    if held.rows > there and not held.whole and not set(range(there, held.rows)) <= set(held.tokens):
+    if held.rows > rows and not held.whole and not set(range(rows, held.rows)) <= set(held.tokens):
         raise ModelError(
-            f"the adapter {folder.name} was trained with a vocabulary of {held.rows:,} rows, its base has {there:,},"
-            " and it does not hold the new ones: give the base with the vocabulary that it was trained with"
+            f"the adapter {folder.name} was trained with a vocabulary of {held.rows:,} rows, its base has {rows:,},"
+            " and it does not hold the new ones: give a base with the vocabulary that the adapter was trained with"
         )
     model.resize_token_embeddings(held.rows, mean_resizing=False)
-    return (f"the vocabulary was resized from {there:,} rows to the {held.rows:,} that the adapter holds",)
+    return (f"the vocabulary was resized from {rows:,} rows to the {held.rows:,} that the adapter holds",)
 
 
 def merge_adapter(model: PreTrainedModel, folder: Path, held: Held) -> tuple[PreTrainedModel, tuple[str, ...]]:
@@ -210,11 +212,11 @@ def merge_adapter(model: PreTrainedModel, folder: Path, held: Held) -> tuple[Pre
 
     Args:
         model: the base.
-        folder: of the adapter.
-        held: what it holds of the embeddings.
+        folder: the adapter's folder.
+        held: the part of the embeddings that it holds.
 
     Returns:
-        The model, and what must be said of it.
+        The model, and notes for the user.
 
     Raises:
         ModelError: the adapter was trained for another model.
@@ -226,12 +228,12 @@ def merge_adapter(model: PreTrainedModel, folder: Path, held: Held) -> tuple[Pre
         f"the adapter {folder} does not fit the model {model.config.model_type} with {model.num_parameters():,} weights"
     )
     try:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             adapted: Any = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{misfit}: {str(error).strip().splitlines()[0]}") from error
-    if any("missing adapter keys" in str(warning.message) for warning in said):
+    if any("missing adapter keys" in str(warning.message) for warning in caught):
         raise ModelError(f"{misfit}: some of its layers have no weights in the adapter")
     notes = (*notes, *_untied(adapted.get_base_model()))
     merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
@@ -239,9 +241,9 @@ def merge_adapter(model: PreTrainedModel, folder: Path, held: Held) -> tuple[Pre
 
 
 def _untied(model: PreTrainedModel) -> tuple[str, ...]:
-    """Give the output layer weights of its own where an adapter changes one of two layers that share theirs.
+    """Give the output layer weights of its own if an adapter changes one of two layers that share theirs.
 
-    Merged into weights that are shared, the change of one would be made to the other, too.
+    Merged into shared weights, a change to one layer would also change the other.
     """
     from torch import nn
 
@@ -253,4 +255,4 @@ def _untied(model: PreTrainedModel) -> tuple[str, ...]:
         return ()
     inner[1].weight = nn.Parameter(inner[1].weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = False
-    return ("the adapter changes embeddings and output layer apart: they no longer share weights",)
+    return ("the adapter changes embeddings and output layer separately, so they no longer share weights",)

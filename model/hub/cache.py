@@ -1,6 +1,6 @@
-"""The project's own folder in the user's cache: finished models, work in progress, locks, file hashes.
+"""The project's folder in the user's cache: finished models, work in progress, locks, file hashes.
 
-A model folder appears there whole or not at all: it is built in `staging/`, flushed to the disk and renamed into
+A model folder appears there complete or not at all: it is built in `staging/`, flushed to disk and renamed into
 `models/` while a lock is held. Nothing here knows what a model is.
 """
 
@@ -23,22 +23,22 @@ from model.errors import ExportError, ModelError, TooLarge
 from model.progress import Tell, silent
 
 RECORD = "micro_step.json"
-"""Written last into a finished model folder: where it comes from, its hashes, what was changed."""
+"""Written last into a finished model folder: its source, its hashes, and what was changed."""
 
 
 def cache_dir() -> Path:
-    """Where fetched models are kept: `$MICRO_STEP_CACHE`, else the platform's user cache folder."""
+    """Return the folder for fetched models: `$MICRO_STEP_CACHE`, else the platform's user cache folder."""
     override = os.environ.get("MICRO_STEP_CACHE")
     return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("micro_step"))
 
 
 def model_folder(slug: str) -> Path:
-    """Where the finished model of that name is or would be."""
+    """Return the folder of the finished model of that name, which need not exist."""
     return cache_dir() / "models" / slug
 
 
 def is_finished(slug: str) -> bool:
-    """Whether that model folder is there and was finished."""
+    """True if that model folder exists and was finished."""
     return (model_folder(slug) / RECORD).is_file()
 
 
@@ -70,9 +70,9 @@ def lock(slug: str, progress: Tell = silent) -> Iterator[None]:
 
 @contextmanager
 def build(slug: str) -> Iterator[Path]:
-    """An empty folder to build a model in; it replaces `model_folder(slug)` when the block ends without an error.
+    """Yield an empty folder to build a model in; it replaces `model_folder(slug)` if the block ends without an error.
 
-    Call it with the lock of `slug` held: what interrupted processes left behind for the same slug is removed.
+    Call it while holding the lock of `slug`: leftovers of interrupted processes for the same slug are removed.
     """
     staging = cache_dir() / "staging"
     staging.mkdir(parents=True, exist_ok=True)
@@ -94,26 +94,26 @@ def build(slug: str) -> Iterator[Path]:
 
 
 def need_disk(size: int, what: str) -> None:
-    """Raise `TooLarge`, with both numbers, when the cache's disk has fewer than `size` bytes free."""
+    """Raise `TooLarge`, with both numbers, if the cache's disk has fewer than `size` bytes free."""
     place = cache_dir()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < size:
         raise TooLarge(
-            f"{what} needs {size / 1e9:.2f} GB of disk in {cache_dir()}, and {free / 1e9:.2f} GB are free; "
+            f"{what} needs {size / 1e9:.2f} GB of disk in {cache_dir()}, but only {free / 1e9:.2f} GB are free;  "
             "free some, or set MICRO_STEP_CACHE to a folder on another disk"
         )
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remembered_sha256(path: Path) -> str:
-    """`file_sha256`, kept in the cache under the file's path, size and modification time."""
+    """Return `file_sha256`, cached under the file's path, size and modification time."""
     path = path.resolve()
     state = path.stat()
     key = hashlib.sha256(f"{path}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
@@ -134,7 +134,7 @@ def remembered_sha256(path: Path) -> str:
 
 
 def read_record(folder: Path) -> dict[str, object]:
-    """What was noted when the folder was made; empty for a folder that this project did not make."""
+    """Return the record written when the folder was made; empty for a folder that this project did not make."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

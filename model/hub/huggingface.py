@@ -1,6 +1,6 @@
-"""The Hugging Face hub: is it there, is a model already in its local cache, and fetch one.
+"""The Hugging Face hub: check that it can be reached, find models in its local cache, and fetch models.
 
-Only safetensors, JSON, tokenizer and template files are fetched, never pickled weights; code only when asked for.
+Only safetensors, JSON, tokenizer and template files are fetched, never pickled weights; code only on request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UNWANTED = ("consolidated",)  # a second copy of the weights in Mistral's own l
 
 @lru_cache(maxsize=1)
 def reachable() -> bool:
-    """Whether the hub answers within about three seconds; asked once per process. `HF_HUB_OFFLINE` is respected."""
+    """True if the hub answers within about three seconds. Asked once per process; `HF_HUB_OFFLINE` is respected."""
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
@@ -35,10 +35,10 @@ def reachable() -> bool:
         try:
             reply = get_session().head(f"{constants.ENDPOINT}/robots.txt", timeout=PROBE_SECONDS)
             answers.append(reply.status_code < 400)
-        except Exception:  # noqa: BLE001 - whatever goes wrong in a probe means "not reachable"
+        except Exception:  # noqa: BLE001 - any failure of the probe means "not reachable"
             answers.append(False)
 
-    # In a thread, since looking up a name may block for longer than any time-out given to the client.
+    # In a thread, since a name lookup may block for longer than the client's time-out.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS + 0.2)
@@ -46,7 +46,7 @@ def reachable() -> bool:
 
 
 def is_repo_id(name: str) -> bool:
-    """Whether the hub could have a repository of that name."""
+    """True if the name could be a hub repository."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
@@ -58,7 +58,7 @@ def is_repo_id(name: str) -> bool:
 
 
 def snapshot(repo: str, revision: str | None = None) -> Path | None:
-    """The repository's folder in the local hub cache, complete or not, found without any network."""
+    """Return the repository's folder in the local hub cache, complete or not, without a network."""
     from huggingface_hub import constants
 
     home = Path(constants.HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
@@ -73,7 +73,7 @@ def snapshot(repo: str, revision: str | None = None) -> Path | None:
 
 
 def cached(repo: str, revision: str | None = None) -> Path | None:
-    """The repository's model in the local hub cache, found without any network; None when it is not complete."""
+    """Return the repository's model in the local hub cache, without a network; None if it is not complete."""
     from model.checkpoint_files import find_problem
 
     folder = snapshot(repo, revision)
@@ -81,12 +81,12 @@ def cached(repo: str, revision: str | None = None) -> Path | None:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that a snapshot folder of the hub cache holds; None for any other folder."""
+    """Return the commit of a snapshot folder of the hub cache; None for any other folder."""
     return folder.name if folder.parent.name == "snapshots" and len(folder.name) == 40 else None
 
 
 def repo_of(folder: Path) -> str | None:
-    """The repository that a snapshot folder of the hub cache belongs to; None for any other folder."""
+    """Return the repository of a snapshot folder of the hub cache; None for any other folder."""
     if commit_of(folder) is None:
         return None
     home = folder.parent.parent.name
@@ -100,16 +100,16 @@ def download(
 
     Args:
         repo: a hub id such as "HuggingFaceTB/SmolLM2-135M".
-        revision: branch, tag or commit; the default branch when None.
-        progress: called with the part of the bytes that has arrived.
-        code: fetch Python files too, for models that need their own.
-        adapter: expect a LoRA adapter rather than a whole model.
+        revision: branch, tag or commit; None: the default branch.
+        progress: called with the share of the bytes that have arrived.
+        code: also fetch Python files, for models that need their own.
+        adapter: expect a LoRA adapter instead of a whole model.
 
     Raises:
         ModelNotFound: no such repository or revision, or it holds no safetensors.
-        LicenceNeeded: the repository is gated and this machine is not logged in, or not admitted.
+        LicenceNeeded: the repository is gated and this machine is not logged in, or access was not granted.
         TooLarge: the disk is too full.
-        ModelError: the connection failed on the way; finished parts are kept, so that a second try goes on.
+        ModelError: the connection failed; finished parts are kept, so a second try resumes.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
@@ -138,7 +138,7 @@ def download(
         raise ModelNotFound(f"{repo} has no revision {revision!r} on the hub") from error
     except RepositoryNotFoundError as error:
         raise ModelNotFound(
-            f"the hub has no model {repo!r}, or it is private and this machine not logged in"
+            f"the hub has no model {repo!r}, or it is private and this machine is not logged in"
         ) from error
     except HfHubHTTPError as error:
         raise ModelError(f"the hub refused {at}: {str(error).splitlines()[0]}") from error
@@ -148,7 +148,7 @@ def download(
 
 
 def _choose(sizes: dict[str, int], at: str, code: bool, adapter: bool) -> list[str]:
-    """The files to fetch: from the repository's top folder, no pickles, no second copies."""
+    """Return the files to fetch: from the repository's top folder, no pickles, no second copies."""
     suffixes = (*_WANTED, ".py") if code else _WANTED
     files = [name for name in sizes if "/" not in name and name.endswith(suffixes) and not name.startswith(_UNWANTED)]
     if not any(name.endswith(".safetensors") for name in files):
@@ -157,11 +157,13 @@ def _choose(sizes: dict[str, int], at: str, code: bool, adapter: bool) -> list[s
         advice = (
             "download that file and give its path"
             if others and others[0].endswith(".gguf")
-            else "only safetensors are read, as pickled weights can run code; ask its authors for safetensors"
+            else "only safetensors are read, since pickled weights can run code; ask the authors for safetensors"
         )
         raise ModelNotFound(f"{at} has {held}: {advice}")
     if "adapter_config.json" in files and "config.json" not in files and not adapter:
-        raise ModelNotFound(f"{at} is an adapter, not a whole model: name its base as the model and this as adapter")
+        raise ModelNotFound(
+            f"{at} is an adapter, not a whole model: give its base as the model and this as the adapter"
+        )
     return files
 
 
@@ -175,11 +177,13 @@ def _need_disk(size: int, at: str) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < size * 1.05:
-        raise TooLarge(f"{at} needs {size / 1e9:.2f} GB of disk in the hub cache, and {free / 1e9:.2f} GB are free")
+        raise TooLarge(
+            f"{at} needs {size / 1e9:.2f} GB of disk in the hub cache, but only {free / 1e9:.2f} GB are free"
+        )
 
 
 def _bar(progress: Tell, repo: str, total: int) -> Any:
-    """A progress bar class for the hub client that draws nothing and reports the bytes written."""
+    """Return a progress bar class for the hub client that draws nothing and reports the bytes written."""
     from huggingface_hub.utils.tqdm import tqdm
 
     done = 0

@@ -1,7 +1,7 @@
-"""From what a user names to a model in memory, ready to be scored, and the facts about it.
+"""Load what a user names as a model in memory, ready to be scored, together with facts about it.
 
-No pickle is opened and no remote code is run unless the user asks for it. It keeps no model: who holds how many at
-once is the caller's business (`app/cache.py`).
+No pickle is opened, and no remote code is run unless the user asks for it. This module keeps no model; callers decide
+how many to hold (`app/cache.py`).
 """
 
 from __future__ import annotations
@@ -39,36 +39,36 @@ def load(
 
     Args:
         spec: what to load, and how.
-        progress: called with what is being done and how much of it is done (None when unknown).
-        accept_licence: see `model.hub.fetch.fetch`.
+        progress: called with a message and the share done (None if unknown).
+        accept_licence: the user has accepted the model's terms.
 
     Raises:
-        ModelNotFound: nothing of that name can be had.
-        ModelBroken: its files are damaged, incomplete, or of a kind that is not read.
+        ModelNotFound: no model of that name exists.
+        ModelBroken: its files are damaged, incomplete, or of an unsupported kind.
         LicenceNeeded: its terms must be accepted first.
         TooLarge: its weights do not fit into memory.
-        ModelError: it is no causal language model, or an option does not suit it or this machine.
+        ModelError: it is not a causal language model, or an option does not fit it or this machine.
     """
     tell = progress or (lambda message, fraction: None)
     device = resolve_device(spec.device)
     _check_quantization(spec, device)
     folder = fetch(spec.name, spec.revision, progress, accept_licence, code=spec.trust_remote_code)
-    if spec.adapter is None and (below := adapter_base(folder)) is not None:
-        return _adapted(spec, folder, *below, lambda base: load(base, progress, accept_licence))
-    if (wrong := find_problem(folder)) is not None:
-        raise ModelBroken(f"{spec.name} cannot be loaded: {wrong}")
+    if spec.adapter is None and (base_of_adapter := adapter_base(folder)) is not None:
+        return _adapted(spec, folder, *base_of_adapter, lambda base: load(base, progress, accept_licence))
+    if (problem := find_problem(folder)) is not None:
+        raise ModelBroken(f"{spec.name} cannot be loaded: {problem}")
     adapter = adapter_folder(spec.adapter, progress) if spec.adapter is not None else None
     with quiet():
         config = read_config(spec, folder)
         dtype = _dtype(spec, config, device)
         _check_memory(spec, folder, dtype, device)
         tell(f"loading {spec.name}", None)
-        micro, told = saved_in(folder), tuple[str, ...]()
+        micro, base_notes = saved_in(folder), tuple[str, ...]()
         if micro is None:
             tokenizer = read_tokenizer(spec, folder)
             model = read_model(spec, folder, config, dtype, device)
         else:
-            model, tokenizer, told = read_micro_step(
+            model, tokenizer, base_notes = read_micro_step(
                 spec,
                 folder,
                 micro,
@@ -77,13 +77,15 @@ def load(
                 lambda base: load(base, progress, accept_licence),
             )
             micro = replace(micro, untrained=is_untrained(model))
-        notes = [*tokenizer_note(spec, folder), *told]
+        notes = [*tokenizer_note(spec, folder), *base_notes]
         if adapter is not None:
             tell(f"merging {spec.adapter}", None)
             held = held_embeddings(model, adapter)
-            tokenizer, said = adapter_tokenizer(tokenizer, adapter, lambda place: read_tokenizer(spec, place), held)
-            model, changed = merge_adapter(model, adapter, held)
-            notes += [*said, *changed]
+            tokenizer, tokenizer_notes = adapter_tokenizer(
+                tokenizer, adapter, lambda place: read_tokenizer(spec, place), held
+            )
+            model, merge_notes = merge_adapter(model, adapter, held)
+            notes += [*tokenizer_notes, *merge_notes]
             if spec.quantization != "none":
                 notes.append(f"the adapter was merged into {spec.quantization} weights, which rounds it")
         notes = [*check_vocabulary(spec, model, tokenizer), *notes]
@@ -99,22 +101,25 @@ def load(
 def _adapted(
     spec: ModelSpec, folder: Path, base: str, revision: str | None, load_base: Callable[[ModelSpec], LoadedModel]
 ) -> LoadedModel:
-    """An adapter that was named alone, on the base that it names itself."""
+    """Return an adapter that was named alone, merged into the base that it names."""
     try:
-        found = load_base(replace(spec, name=base, revision=revision, adapter=str(folder)))
+        base_model = load_base(replace(spec, name=base, revision=revision, adapter=str(folder)))
     except MicroStepError as error:
         raise type(error)(f"the base of the adapter {folder.name} cannot be loaded: {error}") from error
-    own = remembered_sha256(folder / "adapter_model.safetensors")
+    adapter_hash = remembered_sha256(folder / "adapter_model.safetensors")
     facts = replace(
-        found.facts,
+        base_model.facts,
         name=find_name(spec.name, folder, find(spec.name) is not None),
         source=find_source(spec.name, folder, ROOT).source,
-        revision=f"sha256:{own}",
+        revision=f"sha256:{adapter_hash}",
         adapter=None,
         kind="sft",
-        approximations=(*found.facts.approximations, f"an adapter, merged into {base} ({found.facts.revision[:19]})"),
+        approximations=(
+            *base_model.facts.approximations,
+            f"an adapter, merged into {base} ({base_model.facts.revision[:19]})",
+        ),
     )
-    return LoadedModel(spec, facts, found.model, found.tokenizer)
+    return LoadedModel(spec, facts, base_model.model, base_model.tokenizer)
 
 
 def _check_quantization(spec: ModelSpec, device: torch.device) -> None:
@@ -125,7 +130,7 @@ def _check_quantization(spec: ModelSpec, device: torch.device) -> None:
     if find_spec("bitsandbytes") is None:
         raise ModelError(
             f"{spec.quantization} loading needs the bitsandbytes package (`pip install bitsandbytes`);"
-            " without it choose no quantisation"
+            " without it, choose no quantisation"
         )
     if device.type == "mps":
         raise ModelError(f"{spec.quantization} loading does not work on mps; choose cpu or cuda")
@@ -143,29 +148,29 @@ def _dtype(spec: ModelSpec, config: Any, device: torch.device) -> torch.dtype:
 
 
 def _check_memory(spec: ModelSpec, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-    """Refuse before loading what cannot fit: running out of memory may take the whole process down."""
+    """Refuse a model that cannot fit before loading it: running out of memory may kill the whole process."""
     from model.causal_lm.device_memory import available_memory
 
     count, _ = stored_size(folder)
-    # 4-bit weights carry scales; their embeddings and head stay as they are, which is not counted here
+    # 4-bit weights carry scales; their embeddings and head keep their precision, which is not counted here
     size = count * {"none": dtype.itemsize, "8bit": 1.0, "4bit": 0.6}[spec.quantization]
-    there = available_memory(device)
-    if size > there:
+    available = available_memory(device)
+    if size > available:
         raise TooLarge(
-            f"{spec.name} needs {size / 1e9:.2f} GB for its weights as {str(dtype).removeprefix('torch.')}, and"
-            f" {there / 1e9:.2f} GB are available on {device}; choose a smaller dtype, quantisation or model"
+            f"{spec.name} needs {size / 1e9:.2f} GB for its weights as {str(dtype).removeprefix('torch.')}, but"
+            f" {available / 1e9:.2f} GB are available on {device}; choose a smaller dtype, quantisation or model"
         )
 
 
 def _check_family(spec: ModelSpec, model: PreTrainedModel) -> None:
-    """Raise ModelError, before anything is made of it, for a model that cannot be read from left to right."""
+    """Raise ModelError for a model that cannot be read from left to right."""
     from model.causal_lm.forward import text_config
     from model.causal_lm.probe import parted
 
     config = text_config(model)
     for name in ("num_hidden_layers", "hidden_size", "vocab_size"):
         if getattr(config, name, None) is None:
-            raise ModelError(f"{spec.name} is of family {config.model_type}, which has no {name}: it cannot be used")
+            raise ModelError(f"{spec.name} is of family {config.model_type}, which has no {name}, so it cannot be used")
     parted(model)
 
 

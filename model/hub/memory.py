@@ -1,9 +1,9 @@
-"""How much memory a run will take, asked before it starts.
+"""Estimate how much memory a run will need, before it starts.
 
-An estimate on the safe side of one forward pass without gradients and without a KV cache, layer after layer, then the
-LM head in chunks of positions, as `uncertainty.py` runs them. It knows shapes, not measurements; tests hold it
-between 1 and 2.5 times what tiny models really allocate. It leaves out what the process takes before: Python, torch
-and its kernels' work space.
+The estimate is on the safe side of one forward pass without gradients and without a KV cache, layer after layer,
+followed by the LM head in chunks of positions, as `scoring/token_scores.py` runs them. It is computed from shapes, not
+measured; tests hold it between 1 and 2.5 times what tiny models really allocate. It leaves out what the process takes
+before: Python, torch and the work space of its kernels.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from model.hub.loading import LoadedModel
 
 _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-_SPARE = 0.9  # share of the free memory that a run may plan with
+_SPARE = 0.9  # share of the free memory that a run may use
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a run needs, all at the same time at worst."""
+    """The bytes that a run needs, all at the same time in the worst case."""
 
     weights: int
-    """Resident for as long as the model is loaded."""
+    """Resident as long as the model is loaded."""
     activations: int
     """Peak of one forward pass through the layers."""
     logits_chunk: int
     """The logits of one chunk of positions, with work space."""
     attention: int
-    """Attention masks, and attention maps where they are kept or computed whole."""
+    """Attention masks, and attention maps that are kept or computed whole."""
 
     @property
     def run(self) -> int:
@@ -45,13 +45,12 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """Bytes in all."""
         return self.weights + self.run
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """The sizes of a model that decide its cost."""
+    """The sizes of a model that decide how much memory it needs."""
 
     vocab: int
     hidden: int
@@ -61,22 +60,24 @@ class _Shape:
     kv_heads: int
     head_dim: int
     windowed: bool
-    """Some layers see only a window, so that masks are built in full."""
+    """True if some layers see only a window, so masks are built in full."""
     eager: bool
-    """Attention weights are computed as whole [N, N] arrays."""
+    """True if attention weights are computed as whole [N, N] arrays."""
     tied: bool
     parameters: int
 
     @classmethod
     def of(cls, config: Any) -> _Shape:
-        """From a transformers config or the dict in a config.json; options have several names over the families."""
+        """Read the sizes from a transformers config or the dict in a config.json; options have several names."""
         from model.causal_lm.parts import option
 
         def get(*names: str, default: Any = None) -> Any:
             for name in names:
                 value = config.get(name) if isinstance(config, Mapping) else option(config, name)
                 if value is not None:
-                    return max(value) if isinstance(value, list | tuple) else value  # one a layer in some families
+                    return (
+                        max(value) if isinstance(value, list | tuple) else value
+                    )  # one value per layer in some families
             return default
 
         nested = get("text_config")
@@ -113,21 +114,21 @@ def estimate_memory(
     dtype: str | torch.dtype = "float32",
     parameters: int | None = None,
 ) -> MemoryEstimate:
-    """The memory that scoring `batch` texts of `n_tokens` tokens takes.
+    """Estimate the memory that scoring `batch` texts of `n_tokens` tokens needs.
 
-    With N tokens, batch B, hidden size d, MLP size I, h heads of size D, vocabulary V and e bytes a number:
+    With N tokens, batch B, hidden size d, MLP size I, h heads of size D, vocabulary V and e bytes per number:
     activations B N (6 d + 4 I + 6 h D) e + 8 B N d (norms run in float32); logits 3 chunk V float32 (the logits, one
-    copy, one temporary); masks N^2 (e + 3) for families with sliding windows; whole attention 3 B h N^2 float32
-    under the eager implementation; and B N^2 float32 for each attention map that is kept.
+    copy, one temporary); masks N^2 (e + 3) for families with sliding windows; whole attention 3 B h N^2 float32 under
+    the eager implementation; and B N^2 float32 for each attention map that is kept.
 
     Args:
         model: a LoadedModel, a transformers config, or the dict in a config.json.
         n_tokens: tokens in the longest text.
-        batch: texts at once.
+        batch: number of texts in one pass.
         chunk: positions per call of the LM head.
-        attention_maps: maps ([N, N] of one layer and head) that are kept; any makes every layer compute them.
-        dtype: of the weights and activations; a LoadedModel brings its own.
-        parameters: number of weights; a LoadedModel brings its own, from a config they are counted by formula.
+        attention_maps: number of maps ([N, N] of one layer and head) that are kept; if any, every layer computes them.
+        dtype: dtype of the weights and activations; a LoadedModel has its own.
+        parameters: number of weights; a LoadedModel has its own, for a config a formula counts them.
     """
     from model.causal_lm.forward import text_config
     from model.hub.loading import LoadedModel
@@ -140,19 +141,19 @@ def estimate_memory(
     width = _WIDTHS.get(str(dtype).removeprefix("torch."), 4)
     shape = _Shape.of(config)
     positions = batch * n_tokens
-    attended = shape.heads * shape.head_dim
+    attention_width = shape.heads * shape.head_dim
     whole = 3 * batch * shape.heads * n_tokens**2 * 4 if shape.eager or attention_maps else 0
     masks = n_tokens**2 * (width + 3) if shape.windowed or shape.eager else 0
     return MemoryEstimate(
         weights=weights if weights is not None else (parameters or shape.parameters) * width,
-        activations=positions * ((6 * shape.hidden + 4 * shape.inner + 6 * attended) * width + 8 * shape.hidden),
+        activations=positions * ((6 * shape.hidden + 4 * shape.inner + 6 * attention_width) * width + 8 * shape.hidden),
         logits_chunk=3 * min(chunk, max(positions, 1)) * shape.vocab * 4 + positions * shape.hidden * width,
         attention=whole + masks + attention_maps * batch * n_tokens**2 * 4,
     )
 
 
 def slot_bytes(model: PreTrainedModel) -> int:
-    """Bytes of keys and values that one position takes in a model's cache."""
+    """Return the bytes of keys and values that one position takes in a model's cache."""
     from model.causal_lm.forward import text_config
 
     shape = _Shape.of(text_config(model))
@@ -163,23 +164,23 @@ def require_memory(cost: MemoryEstimate, device: torch.device | str, loaded: boo
     """Refuse a run that would not fit.
 
     Args:
-        cost: what the run needs.
+        cost: the estimate of the run.
         device: where it will run.
-        loaded: the weights are in memory already, so that only the rest must still fit.
+        loaded: the weights are in memory already, so only the rest must still fit.
 
     Raises:
-        TooLarge: with both numbers.
+        TooLarge: the message has both numbers.
     """
     needed = cost.run if loaded else cost.total
-    there = available_memory(device)
-    if needed > there * _SPARE:
+    available = available_memory(device)
+    if needed > available * _SPARE:
         largest = max(
             ("layers", cost.activations), ("logits", cost.logits_chunk), ("attention", cost.attention),
             key=lambda part: part[1],
         )  # fmt: skip
         raise TooLarge(
             f"this needs about {_gigabytes(needed)} of memory, most of it for the {largest[0]}"
-            f" ({_gigabytes(largest[1])}), and {_gigabytes(there)} are free on {device}; "
+            f" ({_gigabytes(largest[1])}), but only {_gigabytes(available)} are free on {device}; "
             "shorten the text, keep fewer attention maps, or choose a smaller dtype or model"
         )
 
@@ -193,12 +194,12 @@ def tokens_that_fit(
     dtype: str | torch.dtype = "float32",
     loaded: bool = True,
 ) -> int:
-    """The longest text, in tokens, for which `require_memory` passes (0 when none does). Ignores the context length."""
-    there = available_memory(device) * _SPARE
+    """Return the most tokens for which `require_memory` passes (0 if none). Ignores the context length."""
+    available = available_memory(device) * _SPARE
 
     def fits(n: int) -> bool:
         cost = estimate_memory(model, n, batch, chunk, attention_maps, dtype)
-        return (cost.run if loaded else cost.total) <= there
+        return (cost.run if loaded else cost.total) <= available
 
     low, high = 0, 1
     while fits(high) and high < 1 << 40:

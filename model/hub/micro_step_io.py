@@ -1,4 +1,4 @@
-"""Read a saved micro_step model from its folder. What the folder says of itself is read without torch."""
+"""Read a saved micro_step model from its folder. The description in its config.json is read without torch."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ if TYPE_CHECKING:
 
     from model.micro_step.modeling import MicroStepForCausalLM
 
-UNTRAINED = "untrained: the micro decoder is a copy of the base's last layers, and a merged segment the plain mean"
-OTHER_SOURCE = "the base has other weights than those it was trained with, as another source of the same model has"
+UNTRAINED = "untrained: the micro decoder is a copy of the base's last layers, and a merged segment is the plain mean"
+OTHER_SOURCE = (
+    "the base has other weights than those it was trained with: it comes from another source of the same model"
+)
 
 
 def saved_in(folder: Path) -> MicroStepInfo | None:
-    """What the config.json of a micro_step model says; None for any other model.
+    """Return the description in the config.json of a micro_step model, or None for any other model.
 
     Raises:
-        ModelBroken: it is one, but not whole.
+        ModelBroken: the description is incomplete.
     """
     try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if said.get("model_type") != "micro_step":
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config.get("model_type") != "micro_step":
             return None
     except (OSError, ValueError, AttributeError):
         return None
     try:
-        reference = said.get("base_reference") or {}
+        reference = config.get("base_reference") or {}
         return MicroStepInfo(
-            decoding=str(said["decoding"]),
-            max_segment_length=int(said["max_segment_length"]),
-            merger=str(said["merger"]),
-            micro_layers=int(said["micro_layers"]),
-            context_layers=tuple(int(layer) for layer in said["context_layers"]),
-            stop_head=bool(said["stop_head"]),
+            decoding=str(config["decoding"]),
+            max_segment_length=int(config["max_segment_length"]),
+            merger=str(config["merger"]),
+            micro_layers=int(config["micro_layers"]),
+            context_layers=tuple(int(layer) for layer in config["context_layers"]),
+            stop_head=bool(config["stop_head"]),
             base=reference.get("name"),
             base_revision=reference.get("revision"),
             untrained=False,
-            merge_layer=int(said.get("merge_layer", 0)),
-            keep=str(said.get("keep", "last")),
+            merge_layer=int(config.get("merge_layer", 0)),
+            keep=str(config.get("keep", "last")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelBroken(f"the config.json of {folder.name} does not describe a micro_step model: {error}") from error
@@ -61,18 +63,18 @@ def read_micro_step(
     read_tokens: Callable[[Path], PreTrainedTokenizerBase],
     load: Callable[[ModelSpec], LoadedModel],
 ) -> tuple[MicroStepForCausalLM, PreTrainedTokenizerBase, tuple[str, ...]]:
-    """A saved model, its tokenizer (the folder's, or else the base's), and what a reader must know.
+    """Return a saved model, its tokenizer (the folder's or else the base's), and notes for the user.
 
     Args:
-        spec: what was asked for.
-        folder: where it is.
-        saved: what the folder says.
+        spec: the model that the user named.
+        folder: the folder that holds it.
+        saved: the description in the folder.
         read_whole: reads the folder as a model with all of its weights.
         read_tokens: reads the tokenizer of a folder.
         load: loads the base.
 
     Raises:
-        ModelError: an option that does not go with such a model, or a base that cannot be had or is another one.
+        ModelError: an option does not fit such a model, or its base cannot be loaded or is another one.
         ModelBroken: damaged files.
     """
     from model.micro_step.modeling import MicroStepForCausalLM
@@ -92,16 +94,16 @@ def read_micro_step(
         base = load(replace(spec, name=saved.base, revision=saved.base_revision))
     except MicroStepError as error:
         raise type(error)(f"the base of {spec.name} cannot be loaded: {error}") from error
-    other: tuple[str, ...] = ()
+    base_note: tuple[str, ...] = ()
     if reference is None:
         model = read_whole()
     else:
-        # a model of the catalog is the same model wherever it comes from, quantised or not
+        # a model of the catalog is the same model whatever its source, quantised or not
         if find(saved.base) is not None and fingerprint(base.model) != reference["fingerprint"]:
-            other = (OTHER_SOURCE,)
-        model = MicroStepForCausalLM.from_pretrained(folder, base=base.model, allow_other_base=bool(other))
+            base_note = (OTHER_SOURCE,)
+        model = MicroStepForCausalLM.from_pretrained(folder, base=base.model, allow_other_base=bool(base_note))
     tokenizer = read_tokens(folder) if own_tokens else base.tokenizer
-    return model, tokenizer, (*base.facts.approximations, *other, *_notes(model))
+    return model, tokenizer, (*base.facts.approximations, *base_note, *_notes(model))
 
 
 def _notes(model: MicroStepForCausalLM) -> tuple[str, ...]:
@@ -109,9 +111,9 @@ def _notes(model: MicroStepForCausalLM) -> tuple[str, ...]:
 
 
 def is_untrained(model: MicroStepForCausalLM) -> bool:
-    """Whether the micro decoder's last layer still is the copy of the base's last layer that it started as."""
+    """True if the micro decoder's last layer still is the copy of the base's last layer that it started as."""
     from model.causal_lm.forward import body
-    from model.micro_step.micro_decoder import layers_of
+    from model.causal_lm.parts import layers_of
 
     theirs = layers_of(body(model.base))[-1].state_dict()
     mine = layers_of(model.micro.layers)[-1].state_dict()

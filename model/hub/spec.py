@@ -1,4 +1,4 @@
-"""What a user names, a model and how to load it; what loading it gives; and which device that means here."""
+"""The model that a user names with its options, the loaded model, and the device that a name means."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a user names; hashable, so that it can be a cache key.
+    """A model and its loading options; hashable, so it can be a cache key.
 
     Raises:
-        ModelError: an option has a value that does not exist.
+        ModelError: an option has an unknown value.
     """
 
     name: str
@@ -38,13 +38,13 @@ class ModelSpec:
     device: str = "auto"
     """auto: cuda, else mps, else cpu."""
     attn_implementation: str | None = None
-    """sdpa, eager, flash_attention_2, ...; None leaves the choice to transformers."""
+    """sdpa, eager, flash_attention_2, ...; None: transformers chooses."""
     quantization: Quantization = "none"
     """8bit and 4bit need the bitsandbytes package."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     tokenizer: str | None = None
-    """Catalog name, hub id or folder of the tokenizer of a model that comes without one."""
+    """Catalog name, hub id or folder of the tokenizer, for a model that comes without one."""
 
     def __post_init__(self) -> None:
         for field, value, known in (
@@ -52,12 +52,12 @@ class ModelSpec:
             ("quantization", self.quantization, ("none", "8bit", "4bit")),
         ):
             if value not in known:
-                raise ModelError(f"unknown {field} {value!r}; there are {', '.join(known)}")
+                raise ModelError(f"unknown {field} {value!r}; choose from {', '.join(known)}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoadedModel(ShortRepr):
-    """A model in eval mode on its device, without gradients, and its tokenizer. Shared by users: holds no run."""
+    """A model in eval mode on its device, without gradients, and its tokenizer. Shared: it holds no run's state."""
 
     spec: ModelSpec
     facts: ModelInfo
@@ -66,10 +66,10 @@ class LoadedModel(ShortRepr):
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes cuda, else mps, else cpu.
+    """Return the device of that name; "auto" takes cuda, else mps, else cpu.
 
     Raises:
-        ModelError: no such device exists, or it is not on this machine.
+        ModelError: the device does not exist, or is not on this machine.
     """
     import torch
 
@@ -80,11 +80,11 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ModelError(f"unknown device {name!r}; give auto, cpu, cuda, cuda:N or mps") from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise ModelError(f"device {name!r} is not used here; give auto, cpu, cuda, cuda:N or mps")
+        raise ModelError(f"device {name!r} is not supported; give auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(
-            f"device {name!r} was asked for, and this machine has {torch.cuda.device_count()} CUDA devices"
+            f"device {name!r} was requested, but this machine has {torch.cuda.device_count()} CUDA devices"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ModelError("device 'mps' was asked for, and this machine has none")
+        raise ModelError("device 'mps' was requested, but this machine has none")
     return device

@@ -1,6 +1,6 @@
-"""Read a checked model folder with transformers: config, tokenizer, weights; each failure becomes one clear sentence.
+"""Read a checked model folder with transformers: config, tokenizer, weights. Each failure becomes one clear sentence.
 
-No pickle is opened; code of the folder's own is run only when the spec says so. It fetches nothing.
+No pickle is opened; the folder's own code runs only if the spec allows it. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 
 def read_config(spec: ModelSpec, folder: Path) -> Any:
-    """The model's config, once it is sure to be a causal language model that may be loaded."""
+    """Return the model's config after checking that it is a causal language model that may be loaded."""
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if "auto_map" in said and said.get("model_type") not in CONFIG_MAPPING and not spec.trust_remote_code:
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING and not spec.trust_remote_code:
         raise ModelError(
             f"{spec.name} needs Python code of its own, which is not run unless you trust it"
             " (trust_remote_code, --trust-remote-code)"
         )
-    if said.get("model_type") == "micro_step":
-        import model.micro_step.modeling  # noqa: F401 - tells transformers of it
+    if raw.get("model_type") == "micro_step":
+        import model.micro_step.modeling  # noqa: F401 - registers it with transformers
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelBroken(f"the config.json of {spec.name} is not understood: {_first_line(error)}") from error
-    made_for = [str(name) for name in config.architectures or ()]
-    other = [name for name in made_for if name.endswith(_OTHER_TASKS)]
-    if getattr(config, "is_encoder_decoder", False) or (made_for and len(other) == len(made_for)):
-        what = f"{config.model_type} ({', '.join(made_for)})" if made_for else config.model_type
+    classes = [str(name) for name in config.architectures or ()]
+    other_tasks = [name for name in classes if name.endswith(_OTHER_TASKS)]
+    if getattr(config, "is_encoder_decoder", False) or (classes and len(other_tasks) == len(classes)):
+        what = f"{config.model_type} ({', '.join(classes)})" if classes else config.model_type
         raise ModelError(f"{spec.name} is a {what}: only decoder-only causal language models can be used")
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and "auto_map" not in said:
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and "auto_map" not in raw:
         raise ModelError(f"{spec.name} is of family {config.model_type}, which has no causal language model")
     return config
 
@@ -59,7 +59,7 @@ _OTHER_TASKS = (
 
 
 def read_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer, which must be one that knows where in the text each token stands.
+    """Return the tokenizer, which must report the character span of each token.
 
     Raises:
         ModelBroken: it is damaged.
@@ -70,7 +70,7 @@ def read_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
     if not has_tokenizer(folder):
         if spec.tokenizer is None:
             raise ModelError(
-                f"{spec.name} comes without a tokenizer: name the model or folder whose tokenizer it was trained with"
+                f"{spec.name} comes without a tokenizer: give the model or folder whose tokenizer it was trained with"
                 " (--tokenizer)"
             )
         folder = _tokenizer_folder(spec.tokenizer)
@@ -82,19 +82,22 @@ def read_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
         raise ModelBroken(f"the tokenizer of {spec.name} is damaged: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(
-            f"{spec.name} has no fast tokenizer (tokenizer.json), which is needed to know where in the"
-            " text each token stands"
+            f"{spec.name} has no fast tokenizer (tokenizer.json), which is needed to find the characters of each token"
         )
     return tokenizer
 
 
-_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")  # of a tokenizer, not itself
+_SETTINGS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)  # a tokenizer's settings, not its vocabulary
 
-_VOCABULARY = ("tokenizer", "vocab", "merges")  # in the names of its other files
+_VOCABULARY = ("tokenizer", "vocab", "merges")  # in the names of a vocabulary's files
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds the vocabulary of a tokenizer of any kind."""
+    """True if a folder holds the vocabulary of a tokenizer of any kind."""
     return any(
         path.name not in _SETTINGS
         and (path.suffix in (".model", ".tiktoken") or any(word in path.name for word in _VOCABULARY))
@@ -104,37 +107,37 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def _tokenizer_folder(name: str) -> Path:
-    """The folder of a named tokenizer.
+    """Return the folder of a named tokenizer.
 
     Raises:
-        ModelError: nothing of that name can be had, or it holds none.
+        ModelError: nothing of that name exists, or it holds no tokenizer.
     """
     from model.hub.fetch import fetch
 
     try:
         path = Path(name).expanduser()
         folder = path if path.is_dir() else fetch(name)
-    except RuntimeError:  # the home folder of a user that there is not
+    except RuntimeError:  # the home folder of an unknown user
         folder = fetch(name)
     if not has_tokenizer(folder):
-        raise ModelError(f"{name} holds no tokenizer; name a model or folder that does (--tokenizer)")
+        raise ModelError(f"{name} holds no tokenizer; give a model or folder that does (--tokenizer)")
     for file in folder.iterdir():
-        if file.is_file() and (wrong := pointer(file)) is not None:
-            raise ModelBroken(f"the tokenizer of {name} cannot be loaded: {wrong}")
+        if file.is_file() and (problem := pointer(file)) is not None:
+            raise ModelBroken(f"the tokenizer of {name} cannot be loaded: {problem}")
     return folder
 
 
 def tokenizer_note(spec: ModelSpec, folder: Path) -> tuple[str, ...]:
-    """What must be said of the tokenizer that was named for a model in a folder."""
+    """Return notes for the user about the tokenizer that was named for a model."""
     if spec.tokenizer is None:
         return ()
     if has_tokenizer(folder):
         return (f"its own tokenizer is used, not that of {spec.tokenizer}",)
-    return (f"it comes without a tokenizer: that of {spec.tokenizer} is used",)
+    return (f"it comes without a tokenizer; that of {spec.tokenizer} is used",)
 
 
 def read_model(spec: ModelSpec, folder: Path, config: Any, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The weights, on their device; every weight of the model must have come from the files."""
+    """Return the model with its weights on their device; every weight must come from the files."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -167,33 +170,33 @@ def read_model(spec: ModelSpec, folder: Path, config: Any, dtype: torch.dtype, d
         raise TooLarge(
             f"{spec.name} does not fit into the memory of {device}; choose a smaller dtype or model"
         ) from error
-    except (ImportError, ValueError) as error:  # an attention implementation or quantisation that is not there
+    except (ImportError, ValueError) as error:  # an attention implementation or quantisation that is not installed
         raise ModelError(f"{spec.name} cannot be loaded this way: {_first_line(error)}") from error
-    except Exception as error:  # safetensors and transformers raise many kinds for damaged weights
+    except Exception as error:  # safetensors and transformers raise many kinds of errors for damaged weights
         raise ModelBroken(f"the weights of {spec.name} cannot be loaded: {_first_line(error)}") from error
-    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if absent:
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if missing:
         raise ModelBroken(
-            f"the weights of {spec.name} do not fit its config: {len(absent)} are missing or of another shape,"
-            f" first {absent[0]}"
+            f"the weights of {spec.name} do not fit its config: {len(missing)} are missing or of another shape,"
+            f" first: {missing[0]}"
         )
     return model
 
 
 def check_vocabulary(spec: ModelSpec, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The words of the tokenizer must have embeddings.
+    """Check that the words of the tokenizer have embeddings, and return notes for the user.
 
-    Added ones may lack them: google/gemma-3-270m has an image token beyond its embedding, which no text contains.
+    Added tokens may lack them: google/gemma-3-270m has an image token beyond its embeddings, which no text contains.
 
     Raises:
-        ModelBroken: the tokenizer is another model's.
+        ModelBroken: the tokenizer belongs to another model.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     added = set(tokenizer.get_added_vocab().values())
     beyond = [token for token in tokenizer.get_vocab().values() if token >= rows]
     if any(token not in added for token in beyond):
         raise ModelBroken(
-            f"the tokenizer of {spec.name} has {len(tokenizer):,} tokens, and the model embeds only {rows:,}:"
+            f"the tokenizer of {spec.name} has {len(tokenizer):,} tokens, but the model embeds only {rows:,}:"
             " they do not belong together"
         )
     if beyond:

@@ -1,6 +1,6 @@
-"""Micro_step models out of what a user names: saved ones read from their folder, untrained ones put around any base.
+"""Get a micro_step model from what a user names: a saved one from its folder, or untrained modules around any base.
 
-What a folder says of itself is read without torch, so that a page can ask before it loads anything.
+A folder's description is read without torch, so a page can ask before it loads anything.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from model.hub.loading import LoadedModel
     from model.micro_step.modeling import MicroStepForCausalLM
 
-LONGEST = 8  # M of untrained modules: more tokens of a segment than they could ever be right about
-SEED = 0  # of untrained modules
+MAX_SEGMENT = 8  # M of untrained modules, which never predict longer segments correctly
+SEED = 0  # seed of untrained modules
 
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A micro_step model ready to write, and the base inside it as a model of its own."""
+    """A micro_step model ready to generate, and the base inside it as a model of its own."""
 
     model: MicroStepForCausalLM
-    loaded: LoadedModel  # its tokenizer and its facts; `.model` may be the plain base
+    loaded: LoadedModel  # the source of tokenizer and facts; `.model` may be the plain base
     facts: MicroStepInfo
 
 
 def micro_step_info(name: str) -> MicroStepInfo | None:
-    """What the folder of a micro_step model on this machine says of itself; None for any other model."""
+    """Return the description in the folder of a micro_step model on this machine, or None for any other model."""
     from model.hub.fetch import fetch, is_cached
 
     try:
@@ -42,12 +42,12 @@ def micro_step_info(name: str) -> MicroStepInfo | None:
 
 
 def wrap(loaded: LoadedModel) -> Wrapped:
-    """The micro_step model that was loaded; of any other model, untrained modules around it, always the same.
+    """Return the loaded micro_step model, or untrained modules with a fixed seed around any other model.
 
-    The base is shared, not copied, so that this costs a few layers.
+    The base is shared, not copied, so this costs only a few layers.
 
     Raises:
-        ModelError: the model cannot be the base of one.
+        ModelError: the model cannot be the base of a micro_step model.
     """
     import torch
 
@@ -58,11 +58,11 @@ def wrap(loaded: LoadedModel) -> Wrapped:
         return Wrapped(model, loaded, known)
     if loaded.facts.quantization != "none":
         raise ModelError(
-            f"{loaded.facts.name} is quantised, and its layers cannot start a micro decoder; load it without"
+            f"{loaded.facts.name} is quantised, so no micro decoder can start from its layers; load it without"
         )
     with torch.random.fork_rng(devices=_generators(model.device)):
         torch.manual_seed(SEED)
-        fresh = MicroStepForCausalLM.from_base(model, loaded.tokenizer, max_segment_length=LONGEST)
+        fresh = MicroStepForCausalLM.from_base(model, loaded.tokenizer, max_segment_length=MAX_SEGMENT)
     fresh.eval().requires_grad_(False)
     config = fresh.config
     facts = MicroStepInfo(
@@ -80,5 +80,5 @@ def wrap(loaded: LoadedModel) -> Wrapped:
 
 
 def _generators(device: torch.device) -> list[torch.device]:
-    """The devices, besides the CPU, whose random state is used."""
+    """Return the devices, besides the CPU, whose random state is used."""
     return [device] if device.type == "cuda" else []

@@ -1,7 +1,7 @@
-"""Where the base of a saved micro_step model comes from.
+"""Find the base of a saved micro_step model.
 
-A saved model names its base. Here the name is a folder or a hub id, which transformers reads; `model.hub.fetch`, once
-imported, also finds the short names of the catalog.
+A saved model names its base. By default the name is a folder or a hub id, which transformers reads. Once imported,
+`model.hub.fetch` also finds the short names of the catalog.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 BaseFinder = Callable[[str, str | None], Path | str]
-"""From a name and a revision (None: the newest) to what `AutoModelForCausalLM.from_pretrained` can read."""
+"""Maps a name and a revision (None: the newest) to a path or id for `AutoModelForCausalLM.from_pretrained`."""
 
 _finders: list[BaseFinder] = []
 
 
 def find_base(name: str, revision: str | None) -> Path | str:
-    """The folder, or else the hub id, of a base.
+    """Return the folder, or else the hub id, of a base.
 
     Raises:
-        ModelNotFound: the finder that was registered knows no such base.
+        ModelNotFound: the registered finder knows no such base.
     """
     if _finders:
         return _finders[-1](name, revision)
@@ -31,5 +31,5 @@ def find_base(name: str, revision: str | None) -> Path | str:
 
 
 def find_bases_with(finder: BaseFinder) -> None:
-    """Let `finder` find bases from now on."""
+    """Use `finder` to find bases from now on."""
     _finders.append(finder)

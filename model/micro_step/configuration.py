@@ -1,4 +1,4 @@
-"""The configuration of a micro_step model: its base's own, and the shape of what stands around it."""
+"""The configuration of a micro_step model: its base's own, and the shape of the modules around it."""
 
 from __future__ import annotations
 
@@ -17,38 +17,39 @@ KEEPS = ("last", "first_last")
 
 
 class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
-    """What a micro_step model is made of. Every field but the base's configuration has a default.
+    """The parts of a micro_step model. Every field except the base's configuration has a default.
 
     Args:
         base_config: the base's configuration, or its dictionary.
-        max_segment_length: M, the most tokens of a segment.
-        context_layers: the base layers whose states the micro decoder reads, from 1 (after the first layer) to the
-            number of layers, rising; the last one is included. Empty: 4 of them, spaced evenly.
+        max_segment_length: M, the largest number of tokens in a segment.
+        context_layers: the base layers whose states the micro decoder reads, in rising order from 1 (after the first
+            layer) to the number of layers, which is included. Empty: 4 of them, spaced evenly.
         merger: how the embeddings of a segment (above `merge_layer` its states) become one, a name in `MERGER_NAMES`.
-        merge_layer: k, how many of the base's first layers read every token; the others read one slot a segment. 0:
-            none, the embeddings are merged. All: only the cache is folded, and nothing is merged.
-        keep: with k = all layers, which of a segment's slots later segments see, a name in `KEEPS`.
+        merge_layer: k, the number of the base's first layers that read every token; the others read one slot per
+            segment.
+            0: none, the embeddings are merged. All: only the cache is folded, and nothing is merged.
+        keep: with k = all layers, the slots of a segment that later segments see, a name in `KEEPS`.
         merger_heads: attention heads of the mergers `attention` and `local_encoder`.
         merger_layers: transformer layers of the merger `local_encoder`.
         micro_layers: layers of the micro decoder.
         micro_start: `copied` starts it as the base's last layers and final norm, `random` as the base's class does.
-        stop_head: whether there is one, that learns where segments end.
-        stop_weight: of the stop loss.
-        token_weight: of the cross-entropy of the tokens; 0, with a teacher: only the teacher is followed.
-        teacher_weight: of KL(teacher || model), where teacher states are given.
-        hidden_weight: of the relative squared error of the context layers' states at the ends of segments, where a
+        stop_head: whether there is a head that learns where segments end.
+        stop_weight: weight of the stop loss.
+        token_weight: weight of the cross-entropy of the tokens; 0, with a teacher: only the teacher is followed.
+        teacher_weight: weight of KL(teacher || model), if teacher states are given.
+        hidden_weight: weight of the relative squared error of the context layers' states at the ends of segments, if a
             teacher's states of all of them are given.
         decoding: what it was trained for: `merged`, or `lossless`, which drafts for an unmerged base.
         draft_vocabulary: ids of the only words that the micro decoder drafts in lossless mode; empty: all.
         adapter: the LoRA adapter on the base, as peft's own dictionary, or None.
-        base_reference: where the base is to be found, if its weights are not saved along.
+        base_reference: reference to the base, if its weights are not saved with the model.
 
     Raises:
-        ModelError: an unknown field, or values that do not go together.
+        ModelError: an unknown field, or values that do not fit together.
     """
 
     model_type = "micro_step"
-    sub_configs = {"base_config": AutoConfig}  # noqa: RUF012 - transformers' own way
+    sub_configs = {"base_config": AutoConfig}  # noqa: RUF012 - transformers defines it this way
     has_no_defaults_at_init = True
 
     def __init__(
@@ -84,7 +85,7 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         self.base_config: Any = base_config
         text: Any = base_config.get_text_config()
         self.max_segment_length = max_segment_length
-        self.context_layers = list(context_layers) or spaced(int(text.num_hidden_layers))
+        self.context_layers = list(context_layers) or evenly_spaced(int(text.num_hidden_layers))
         self.merger = merger
         self.merge_layer = merge_layer
         self.keep = keep
@@ -110,27 +111,27 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def hidden_size(self) -> int:
-        """d, of the base and of all that stands around it."""
+        """d, of the base and the modules around it."""
         return int(self.base_config.get_text_config().hidden_size)
 
     @property
     def vocab_size(self) -> int:
-        """V, as the base's configuration states it."""
+        """V, as stated in the base's configuration."""
         return int(self.base_config.get_text_config().vocab_size)
 
     @property
     def num_hidden_layers(self) -> int:
-        """Layers of the base."""
+        """Number of the base's layers."""
         return int(self.base_config.get_text_config().num_hidden_layers)
 
     @property
     def folds_cache(self) -> bool:
-        """Whether every layer reads every token, and only the cache has one slot a segment (or two)."""
+        """True if every layer reads every token, and only the cache has one slot (or two) per segment."""
         return bool(self.merge_layer == self.num_hidden_layers)
 
     @property
     def max_position_embeddings(self) -> int | None:
-        """Positions that the base was made for, in tokens."""
+        """Number of positions, in tokens, that the base was made for."""
         limit = getattr(self.base_config.get_text_config(), "max_position_embeddings", None)
         return int(limit) if limit else None
 
@@ -156,7 +157,7 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         if self.keep != "last" and self.merge_layer < layers:
             raise ModelError(
                 f"keep {self.keep!r} needs a merge_layer of {layers}, all of the base's layers, got {self.merge_layer}:"
-                " below that a segment has one slot"
+                " below that, a segment has only one slot"
             )
         if self.decoding == "lossless" and self.merge_layer:
             raise ModelError(f"a lossless model merges nothing: leave out its merge_layer of {self.merge_layer}")
@@ -168,13 +169,13 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
             raise ModelError(f"draft_vocabulary must hold ids from 0 to {vocabulary - 1}")
 
 
-def spaced(layers: int, states: int = 4) -> list[int]:
-    """K layers of `layers`, spaced evenly, the last one included: 8, 15, 22, 30 of 30."""
+def evenly_spaced(layers: int, states: int = 4) -> list[int]:
+    """Return K of `layers` layers, spaced evenly, the last one included: 8, 15, 22, 30 of 30."""
     return sorted({max(1, layers * (i + 1) // states) for i in range(states)})
 
 
 def check_fields(given: dict[str, Any]) -> None:
-    """Raise ModelError, naming the nearest known one, for a field that the configuration does not have."""
+    """Raise ModelError for a field that the configuration does not have; the message names the most similar one."""
     import inspect
 
     known = [name for name in inspect.signature(MicroStepConfig.__init__).parameters if name not in ("self", "kwargs")]
@@ -183,7 +184,7 @@ def check_fields(given: dict[str, Any]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             raise ModelError(
                 f"a micro_step model has no setting {name!r}"
-                + (f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}")
+                + (f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}")
             )
 
 

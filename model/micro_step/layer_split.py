@@ -1,9 +1,9 @@
-"""A body in two parts: its first k layers over some inputs, the others over other ones, both with the body's weights.
+"""Run a body in two parts, its first k layers over some inputs and the others over others, with the body's weights.
 
-Each part runs the family's own `forward` on a shallow copy of the body, in which placeholders stand for the layers
-that it leaves out, so that masks, rotary positions, kinds of layers and cache indices remain the family's own. In the
-upper part the first placeholder gives the states to read: what a family does to its embeddings (scales, adds
-positions) is thrown away. The lower part's states are taken before the final norm.
+Each part runs the family's own `forward` on a shallow copy of the body, with placeholders for the layers that it leaves
+out. Masks, rotary positions, kinds of layers and cache indices thus remain the family's own. In the upper part, the
+first placeholder returns the states to read, which replaces whatever a family does to its embeddings (scaling,
+positions). The lower part's states are taken before the final norm.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers.cache_utils import DummyLayer
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from model.causal_lm.kv_cache import growing_cache
-from model.micro_step.micro_decoder import layers_of
+from model.causal_lm.parts import layers_of
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Lower:
     """What the first layers give."""
 
     states: Tensor  # [B, N, d] after layer k, without the final norm
-    attentions: tuple[Tensor, ...]  # a layer [B, H, N, N], if asked for
+    attentions: tuple[Tensor, ...]  # [B, H, N, N] per layer, if requested
     tuples: bool  # whether the family's layers return tuples
 
 
-class _Layer:
-    """A layer, or what stands for it; a family may ask it for whatever attribute the layer has."""
+class _LayerProxy:
+    """A layer or its placeholder; it passes on every attribute that a family may read from the layer."""
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
@@ -40,8 +40,8 @@ class _Layer:
         return getattr(self.layer, name)
 
 
-class _Watched(_Layer):
-    """Runs the layer, and says whether it returned a tuple."""
+class _RecordingLayer(_LayerProxy):
+    """Runs the layer, and records whether it returned a tuple."""
 
     tuples = False
 
@@ -51,10 +51,10 @@ class _Watched(_Layer):
         return out
 
 
-class _HandsOn(_Layer):
-    """Keeps the states that reach it, and hands them on as they are."""
+class _PassThrough(_LayerProxy):
+    """Keeps the states that reach it, and returns them unchanged."""
 
-    def __init__(self, layer: nn.Module, like: _Watched) -> None:
+    def __init__(self, layer: nn.Module, like: _RecordingLayer) -> None:
         super().__init__(layer)
         self.like = like
         self.states: Tensor | None = None
@@ -64,8 +64,8 @@ class _HandsOn(_Layer):
         return (hidden_states,) if self.like.tuples else hidden_states
 
 
-class _Gives(_Layer):
-    """Gives states in place of whatever reaches it."""
+class _ConstantLayer(_LayerProxy):
+    """Returns given states instead of its input."""
 
     def __init__(self, layer: nn.Module, states: Tensor, tuples: bool) -> None:
         super().__init__(layer)
@@ -76,10 +76,10 @@ class _Gives(_Layer):
 
 
 def run_lower(inner: nn.Module, k: int, output_attentions: bool = False, **inputs: Any) -> Lower:
-    """Run the first k layers of a body, 0 < k < layers; `inputs` as its own `forward` takes them."""
+    """Run the first k layers of a body, 0 < k < layers; `inputs` are arguments of its own `forward`."""
     layers = list(layers_of(inner))
-    first = _Watched(layers[0])
-    rest = [_HandsOn(layer, first) for layer in layers[k:]]
+    first = _RecordingLayer(layers[0])
+    rest = [_PassThrough(layer, first) for layer in layers[k:]]
     out = _run(inner, [first, *layers[1:k], *rest], output_attentions, inputs)
     states = rest[0].states
     assert states is not None
@@ -89,9 +89,9 @@ def run_lower(inner: nn.Module, k: int, output_attentions: bool = False, **input
 def run_upper(
     inner: nn.Module, k: int, states: Tensor, tuples: bool = False, output_attentions: bool = False, **inputs: Any
 ) -> Any:
-    """Run the layers above the k-th over states [B, S, d], and the final norm; gives the body's own output."""
+    """Run the layers above the k-th, and the final norm, over states [B, S, d]; return the body's own output."""
     layers = list(layers_of(inner))
-    given = [_Gives(layer, states, tuples) for layer in layers[:k]]
+    given = [_ConstantLayer(layer, states, tuples) for layer in layers[:k]]
     return _run(inner, [*given, *layers[k:]], output_attentions, {**inputs, "inputs_embeds": states})
 
 
@@ -103,7 +103,7 @@ def _run(inner: nn.Module, layers: list[Any], output_attentions: bool, inputs: d
 
 
 def _with_layers(inner: nn.Module, layers: list[Any]) -> nn.Module:
-    """A shallow copy of a body with other layers."""
+    """Return a shallow copy of a body with other layers."""
     whole = layers_of(inner)
     path = next(name for name, module in inner.named_modules() if module is whole)
     *parents, last = path.split(".")
@@ -112,12 +112,12 @@ def _with_layers(inner: nn.Module, layers: list[Any]) -> nn.Module:
         at._modules = {**at._modules, name: copy.copy(at._modules[name])}
         at = at._modules[name]  # type: ignore[assignment]
     at._modules = {name: module for name, module in at._modules.items() if name != last}
-    at.__dict__[last] = layers  # found as an attribute, and never as a module
+    at.__dict__[last] = layers  # found as an attribute, but never as a module
     return out
 
 
 def part_cache(part: range, layers: int, config: PretrainedConfig | None = None) -> DynamicCache:
-    """An empty cache for some layers of a body; with a configuration, those that slide do."""
+    """Return an empty cache for some layers of a body; with a configuration, its sliding layers slide."""
     cache = growing_cache(config)
     whole = cache.layers if config is not None else [cache.layer_class_to_replicate() for _ in range(layers)]
     cache.layers = [layer if i in part else DummyLayer() for i, layer in enumerate(whole)]

@@ -1,9 +1,9 @@
-"""From tokens to macro steps: what the base reads of segments, below and above the layer at which they are merged.
+"""The inputs of the base for segments, below and above the layer at which they are merged.
 
-k = `merge_layer`. At 0 the embeddings of a segment become one, and the base runs over these. Between, its first k
-layers read every token, and the others one slot a segment: its last token's state and the merger's correction, at the
-last token's position. At all layers nothing is merged: the base reads every token, and of earlier segments sees only
-the slots that are kept (folding.py).
+k = `merge_layer`. At k = 0 the embeddings of a segment become one, and the base runs over these. In between, the first
+k layers read every token, and the others one slot per segment: its last token's state plus the merger's correction, at
+the last token's position. With k = all layers nothing is merged: the base reads every token, but of earlier segments it
+sees only the slots that are kept (cache_folding.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from model.causal_lm.forward import body
 from model.micro_step.cache_folding import read_with_folded_cache
 from model.micro_step.layer_split import run_lower, run_upper
-from model.micro_step.outputs import Macro, states_of
+from model.micro_step.outputs import Macro, layer_outputs
 from model.micro_step.segment_layout import Layout
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ Gather = Callable[[Tensor], Tensor]  # [B, N, d] -> [B, S, d]
 
 @dataclass(frozen=True)
 class MacroInputs:
-    """Where a part of the base reads, and what it has read before."""
+    """The inputs of a part of the base besides embeddings: mask, positions and cache."""
 
-    mask: Tensor  # [B, N], or [B, S]; with a cache its slots too
+    mask: Tensor  # [B, N] or [B, S]; with a cache its slots too
     position: Tensor  # [B, N] or [B, S]
     cache: DynamicCache | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        """As a body's `forward` takes them."""
+        """Arguments of a body's `forward`."""
         return {
             "attention_mask": self.mask.long(),
             "position_ids": self.position,
@@ -47,16 +47,18 @@ class MacroInputs:
         }
 
 
-def read_segments(model: MicroStepPreTrainedModel, e: Tensor, plan: Layout, output_attentions: bool = False) -> Macro:
-    """Run the base over segments of a batch, from their tokens' embeddings [B, N, d]."""
+def read_segments(
+    model: MicroStepPreTrainedModel, embeds: Tensor, plan: Layout, output_attentions: bool = False
+) -> Macro:
+    """Run the base over the segments of a batch, from their tokens' embeddings [B, N, d]."""
     if model.config.merge_layer == 0:
-        steps = _folded(model, e, plan)
+        steps = _folded(model, embeds, plan)
         return model.macro(steps, plan.segments, plan.macro_position, None, output_attentions)
     if model.config.folds_cache:
-        return read_with_folded_cache(model, e, plan, output_attentions)
+        return read_with_folded_cache(model, embeds, plan, output_attentions)
     return read_in_parts(
         model,
-        e,
+        embeds,
         MacroInputs(plan.real, plan.position),
         MacroInputs(plan.segments, plan.macro_position),
         fold=lambda states: _folded(model, states, plan),
@@ -67,7 +69,7 @@ def read_segments(model: MicroStepPreTrainedModel, e: Tensor, plan: Layout, outp
 
 def read_in_parts(
     model: MicroStepPreTrainedModel,
-    e: Tensor,
+    embeds: Tensor,
     tokens: MacroInputs,
     steps: MacroInputs,
     fold: Gather,
@@ -77,46 +79,46 @@ def read_in_parts(
     """Run the base's first k layers over embeddings [B, N, d], and the others over S macro steps, 0 < k < layers.
 
     Args:
-        model: whose base is run.
-        e: the tokens' embeddings.
-        tokens: of the first layers.
-        steps: of the others.
-        fold: the macro steps of the states after layer k.
-        last: the states of the macro steps' last tokens.
-        output_attentions: of all layers.
+        model: the model whose base is run.
+        embeds: the tokens' embeddings.
+        tokens: inputs of the first layers.
+        steps: inputs of the other layers.
+        fold: maps the states after layer k to macro steps.
+        last: selects the states of the macro steps' last tokens.
+        output_attentions: return the attention of all layers.
     """
     inner, k, wanted = body(model.base), model.config.merge_layer, model.config.context_layers[:-1]
-    with states_of(inner, [layer for layer in wanted if layer <= k]) as below:
-        lower = run_lower(inner, k, output_attentions, inputs_embeds=e, **tokens.options)
-    with states_of(inner, [layer for layer in wanted if layer > k]) as above:
+    with layer_outputs(inner, [layer for layer in wanted if layer <= k]) as below:
+        lower = run_lower(inner, k, output_attentions, inputs_embeds=embeds, **tokens.options)
+    with layer_outputs(inner, [layer for layer in wanted if layer > k]) as above:
         out = run_upper(inner, k, fold(lower.states), lower.tuples, output_attentions, **steps.options)
     context = torch.stack([*map(last, below), *above, out.last_hidden_state], dim=2)
     attentions = (*lower.attentions, *out.attentions) if output_attentions else None
     return Macro(out.last_hidden_state, context, attentions)
 
 
-def merged(model: MicroStepPreTrainedModel, e: Tensor, there: Tensor) -> Tensor:
-    """[Q, d] the macro steps of segments [Q, M, d], those of one token unchanged.
+def merged(model: MicroStepPreTrainedModel, embeds: Tensor, valid: Tensor) -> Tensor:
+    """Return [Q, d], the macro steps of segments [Q, M, d]; segments of one token are unchanged.
 
     Args:
-        model: whose merger is used.
-        e: the tokens' embeddings, or with `merge_layer` their states after that layer.
-        there: [Q, M] which tokens there are, the first ones.
+        model: the model whose merger is used.
+        embeds: the tokens' embeddings, or with `merge_layer` their states after that layer.
+        valid: [Q, M] bool, which tokens exist, from the left.
     """
-    several = there[:, 1] if there.shape[1] > 1 else torch.zeros_like(there[:, 0])
-    out = e[:, 0]
+    several = valid[:, 1] if valid.shape[1] > 1 else torch.zeros_like(valid[:, 0])
+    out = embeds[:, 0]
     chosen = several.nonzero()[:, 0]
     if len(chosen):
-        out = out.index_put((chosen,), model.merger(e[chosen], there[chosen]).to(out.dtype))
+        out = out.index_put((chosen,), model.merger(embeds[chosen], valid[chosen]).to(out.dtype))
     return out
 
 
-def _folded(model: MicroStepPreTrainedModel, e: Tensor, plan: Layout) -> Tensor:
-    """[B, S, d] one macro step a segment, of embeddings or states [B, N, d]."""
-    out = plan.at_last(e)
+def _folded(model: MicroStepPreTrainedModel, embeds: Tensor, plan: Layout) -> Tensor:
+    """Return [B, S, d], one macro step per segment, from embeddings or states [B, N, d]."""
+    out = plan.at_last(embeds)
     rows, segments = (plan.lengths > 1).nonzero(as_tuple=True)
     if len(rows):
-        tokens, there = plan.slots(rows, segments, int(plan.lengths.max()))
-        steps = model.merger(e[rows[:, None], tokens], there)
+        tokens, valid = plan.slots(rows, segments, int(plan.lengths.max()))
+        steps = model.merger(embeds[rows[:, None], tokens], valid)
         out = out.index_put((rows, segments), steps.to(out.dtype))
     return out

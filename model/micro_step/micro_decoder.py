@@ -1,7 +1,7 @@
 """The micro decoder: a few layers of the base's own class over [c_1 .. c_K, e(y_1), .., e(y_j)].
 
 c_k are the base's states at one macro step, y the tokens of the next segment. It is an instance of the base's own body
-with few layers and no embeddings, so that masks, rotary positions, norms and caches are the family's own.
+with few layers and no embeddings, so masks, rotary positions, norms and caches are the family's own.
 """
 
 from __future__ import annotations
@@ -14,26 +14,11 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from model.causal_lm.kv_cache import RowsCache
-from model.causal_lm.parts import decoder, family_of
+from model.causal_lm.parts import decoder, family_of, layers_of
 from model.causal_lm.past import past_name, takes_positions
 from model.causal_lm.probe import FAULTS, first_line
 from model.errors import ModelError
 from model.micro_step.configuration import MicroStepConfig
-
-
-def layers_of(inner: nn.Module) -> nn.ModuleList:
-    """The transformer layers of a body.
-
-    Raises:
-        ModelError: it has none that can be told.
-    """
-    inner = getattr(inner, "language_model", inner)  # beside a vision tower
-    found = [module for module in inner.children() if isinstance(module, nn.ModuleList)]  # mostly they stand here
-    if not found:
-        found = [module for module in inner.modules() if isinstance(module, nn.ModuleList)]
-    if not found:
-        raise ModelError("this family's layers cannot be found; it cannot be the base of a micro_step model")
-    return max(found, key=len)
 
 
 class MicroDecoder(nn.Module):
@@ -42,12 +27,12 @@ class MicroDecoder(nn.Module):
     def __init__(self, config: MicroStepConfig) -> None:
         super().__init__()
         self.context = len(config.context_layers)
-        self.layers = _few_layers(config)
+        self.layers = _shallow_body(config)
 
     def forward(
         self,
         context: Tensor | None,
-        e: Tensor,
+        embeds: Tensor,
         cache: RowsCache | None = None,
         output_attentions: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
@@ -55,15 +40,15 @@ class MicroDecoder(nn.Module):
 
         Args:
             context: [Q, K, d] the base's states at the macro step before; None if `cache` holds them.
-            e: [Q, n, d] embeddings of the segment's tokens, those in `cache` left out.
-            cache: of the tokens before, grown in place by what is read.
+            embeds: [Q, n, d] embeddings of the segment's tokens, without those in `cache`.
+            cache: cache of the tokens before; it grows in place.
             output_attentions: also return the attention of each layer; needs eager attention.
 
         Returns:
             [Q, n, d] states, after the final norm: the j-th predicts token j + 1. And per layer the attention
-            [Q, H, K + n, K + n], if asked for.
+            [Q, H, K + n, K + n], if requested.
         """
-        fed = e if context is None else torch.cat([context.to(e.dtype), e], dim=1)
+        fed = embeds if context is None else torch.cat([context.to(embeds.dtype), embeds], dim=1)
         before = 0 if cache is None else int(cache.read)
         position = torch.arange(before, before + fed.shape[1], device=fed.device)[None]
         options: dict[str, Any] = {"output_attentions": True} if output_attentions else {}
@@ -74,26 +59,26 @@ class MicroDecoder(nn.Module):
             options["position_ids"] = position.expand(fed.shape[0], -1)
         out = self.layers(
             inputs_embeds=fed,
-            # given, although it hides nothing: without it, some families guess packed rows from the positions
+            # given although it hides nothing: without it, some families guess packed rows from the positions
             attention_mask=torch.ones(fed.shape[0], before + fed.shape[1], dtype=torch.long, device=fed.device),
             use_cache=cache is not None,
             **options,
         )
-        return out.last_hidden_state[:, -e.shape[1] :], (out.attentions if output_attentions else None)
+        return out.last_hidden_state[:, -embeds.shape[1] :], (out.attentions if output_attentions else None)
 
     def new_cache(self) -> RowsCache:
-        """An empty cache; it never holds more than K + M - 1 slots."""
+        """Return an empty cache; it never holds more than K + M - 1 slots."""
         return RowsCache(config=self.layers.config)
 
     def copy_last_layers(self, base: PreTrainedModel) -> None:
-        """Start as the base's last layers and its final norm; what stands before them (positions) starts at zero.
+        """Start as the base's last layers and its final norm. Modules before them (positions) start at zero.
 
         Raises:
-            ModelError: a layer of the base is made of other parts.
+            ModelError: the layers of the base differ in structure.
         """
         theirs, mine = decoder(base), self.layers
         source, target = layers_of(theirs), layers_of(mine)
-        known, inside = dict(theirs.named_parameters()), {id(each) for each in target.parameters()}
+        known, inside = dict(theirs.named_parameters()), {id(parameter) for parameter in target.parameters()}
         tables = {id(m.weight) for m in mine.modules() if isinstance(m, nn.Embedding)}
         try:
             with torch.no_grad():
@@ -110,50 +95,57 @@ class MicroDecoder(nn.Module):
             ) from error
 
 
-_CUT = ("layer_types", "layers_block_type", "block_types", "mlp_layer_types", "intermediate_size", "no_rope_layers")
+_PER_LAYER = (
+    "layer_types",
+    "layers_block_type",
+    "block_types",
+    "mlp_layer_types",
+    "intermediate_size",
+    "no_rope_layers",
+)
 
 
-def _few_layers(config: MicroStepConfig) -> PreTrainedModel:
-    """The base's body with n layers, no embeddings, and positions for K + M - 1 slots.
+def _shallow_body(config: MicroStepConfig) -> PreTrainedModel:
+    """Return the base's body with n layers, no embeddings, and positions for K + M - 1 slots.
 
     Raises:
-        ModelError: the family does not let its configuration be cut to n layers.
+        ModelError: the family's configuration cannot be reduced to n layers.
     """
-    few: Any = copy.deepcopy(config.base_config.get_text_config())
+    small: Any = copy.deepcopy(config.base_config.get_text_config())
     slots = len(config.context_layers) + config.max_segment_length - 1
     try:
-        _cut(few, config.micro_layers)
-        few.vocab_size, few.pad_token_id = 1, None
-        if not hasattr(few, "rope_parameters"):  # learned positions: no more of them than slots
-            few.max_position_embeddings = slots
-        if getattr(few, "sliding_window", None):
-            few.sliding_window = max(few.sliding_window, slots + 1)
-        few.use_cache = True
-        few._attn_implementation = config.base_config._attn_implementation
-        layers: PreTrainedModel = AutoModel.from_config(few)
-        layers.set_input_embeddings(None)  # it reads embeddings, and would hold an unused one
+        _keep_last_layers(small, config.micro_layers)
+        small.vocab_size, small.pad_token_id = 1, None
+        if not hasattr(small, "rope_parameters"):  # learned positions: only as many as there are slots
+            small.max_position_embeddings = slots
+        if getattr(small, "sliding_window", None):
+            small.sliding_window = max(small.sliding_window, slots + 1)
+        small.use_cache = True
+        small._attn_implementation = config.base_config._attn_implementation
+        layers: PreTrainedModel = AutoModel.from_config(small)
+        layers.set_input_embeddings(None)  # it reads embeddings, so its own would be unused
     except FAULTS as error:
         raise ModelError(
-            f"{few.model_type} cannot be the base of a micro_step model: no shallow copy of it can be built"
+            f"{small.model_type} cannot be the base of a micro_step model: no shallow copy of it can be built"
             f" ({first_line(error)})"
         ) from error
     return layers
 
 
-def _cut(few: Any, n: int) -> None:
-    """Leave the last n layers of a configuration: of each list of one entry a layer the last n."""
-    whole = int(few.num_hidden_layers)
-    lists = {name: list(value) for name in _CUT if isinstance(value := getattr(few, name, None), list | tuple)}
+def _keep_last_layers(config: Any, n: int) -> None:
+    """Reduce a configuration to its last n layers: keep the last n entries of each list with one entry per layer."""
+    whole = int(config.num_hidden_layers)
+    lists = {name: list(value) for name in _PER_LAYER if isinstance(value := getattr(config, name, None), list | tuple)}
     kinds = lists.get("layer_types") or lists.get("layers_block_type") or []
-    few.num_hidden_layers = n
+    config.num_hidden_layers = n
     for name, value in lists.items():
         if len(value) == whole:
             try:
-                setattr(few, name, (value * n)[-n:])
+                setattr(config, name, (value * n)[-n:])
             except AttributeError:  # derived from the two below, or the same in all layers
                 continue
-    last = ["linear" not in kind for kind in (kinds * n)[-n:]]  # whether the layer has attention
-    if getattr(few, "attn_layer_indices", None) is not None:
-        few.attn_layer_indices = [i for i, attends in enumerate(last) if attends]
-    if getattr(few, "block_types", None) is not None:
-        few.block_types = ["attention" if attends else "recurrent" for attends in last]
+    last = ["linear" not in kind for kind in (kinds * n)[-n:]]  # True for layers with attention
+    if getattr(config, "attn_layer_indices", None) is not None:
+        config.attn_layer_indices = [i for i, attends in enumerate(last) if attends]
+    if getattr(config, "block_types", None) is not None:
+        config.block_types = ["attention" if attends else "recurrent" for attends in last]

@@ -1,9 +1,9 @@
-"""The micro_step model: a merger, any decoder-only base that runs once a macro step, a micro decoder, a stop head.
+"""The micro_step model: a merger, any decoder-only base that runs once per macro step, a micro decoder, a stop head.
 
-Tokens of a row are cut into segments. The merger folds each segment's embeddings into one, the base runs over these
-(one rotary position a segment: that of its last token). From the base's states at macro step s come the first token of
-segment s + 1, through the base's own head, and the others, through the micro decoder and the same head. Published as
-M2D and as HAMburger (arXiv 2505.20438); generation stands in generation.py and lossless.py.
+The tokens of a row are divided into segments. The merger folds each segment's embeddings into one, and the base runs
+over these (one rotary position per segment: that of its last token). From the base's states at macro step s come the
+first token of segment s + 1, through the base's own head, and the others, through the micro decoder and the same head.
+Published as M2D and as HAMburger (arXiv 2505.20438). Generation is in model/decoding.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from model.micro_step.pretrained import MicroStepPreTrainedModel
 from model.micro_step.saving import base_reference, load_modules, save_modules
 from model.micro_step.segment_layout import Layout, layout
 
-_OF_NO_USE = {"local_files_only", "trust_remote_code", "cache_dir", "revision", "token", "use_safetensors"}
+_UNUSED_OPTIONS = {"local_files_only", "trust_remote_code", "cache_dir", "revision", "token", "use_safetensors"}
 
 
 class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """A base with a merger before it and a micro decoder behind it."""
+    """A base with a merger before it and a micro decoder after it."""
 
     @classmethod
     def from_base(cls, base: PreTrainedModel, tokenizer: Any = None, **config: Any) -> MicroStepForCausalLM:
@@ -42,11 +42,11 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
 
         Args:
             base: any decoder-only language model.
-            tokenizer: the base's; gives the generation settings an end and a padding token where the base has none.
+            tokenizer: the base's; provides the end and padding tokens that the base's settings lack.
             config: fields of `MicroStepConfig`.
 
         Raises:
-            ModelError: an unknown field, a base that cannot be one, or whose layers `merge_layer` cannot part.
+            ModelError: an unknown field, an unsuitable base, or one whose layers `merge_layer` cannot split.
         """
         check_fields(config)
         model: MicroStepForCausalLM = cls(MicroStepConfig(base.config, **config), base)
@@ -67,24 +67,28 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> MicroStepForCausalLM:
-        """As transformers' own; a folder that holds only the new modules fetches its base (see `load_modules`)."""
-        where = pretrained_model_name_or_path
-        if base_reference(where) is not None:
+        """Load like transformers; if a folder holds only the new modules, its base is fetched (see `load_modules`)."""
+        path = pretrained_model_name_or_path
+        if base_reference(path) is not None:
             kwargs.pop("config", None)
-            loaded = load_modules(cls, where, **{k: v for k, v in kwargs.items() if k not in _OF_NO_USE})
+            loaded = load_modules(cls, path, **{k: v for k, v in kwargs.items() if k not in _UNUSED_OPTIONS})
             check_merge_layer(loaded)
             return loaded
-        found = super().from_pretrained(where, *args, **kwargs)  # the model, or with it what else was asked for
-        model = found[0] if isinstance(found, tuple) else found
+        result = super().from_pretrained(
+            path, *args, **kwargs
+        )  # the model, or a tuple of the model and other requested values
+        model = result[0] if isinstance(result, tuple) else result
         check_merge_layer(model)
-        model.base.generation_config = copy.deepcopy(model.generation_config)  # its answers end where the model's do
-        return cast(MicroStepForCausalLM, found)
+        model.base.generation_config = copy.deepcopy(
+            model.generation_config
+        )  # the base's answers end where the model's do
+        return cast(MicroStepForCausalLM, result)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """As transformers' own: the whole model, base included.
+        """Save like transformers: the whole model, base included.
 
         Raises:
-            ModelError: there is an adapter on the base that was not merged.
+            ModelError: the base has an adapter that was not merged.
         """
         if self.config.adapter is not None:
             raise ModelError("the base carries an adapter: call merge_adapter() first, or use save_modules()")
@@ -97,7 +101,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         save_modules(self, folder, base_name, revision, dtype)
 
     def _prepare_cache_for_generation(self, *_: Any, **__: Any) -> None:
-        """None: the caches hold macro steps, and are made where these are counted."""
+        """Do nothing: the caches hold macro steps, and decoding creates them."""
 
     def forward(
         self,
@@ -113,26 +117,27 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> MicroStepOutput:
-        """Read rows of tokens that are cut into segments.
+        """Read rows of tokens that are divided into segments.
 
         Args:
             input_ids: [B, N].
             attention_mask: [B, N], 0 at padding, left or right; None: no padding.
             segment_starts: [B, N] bool; every prompt token starts a segment. None: every token does.
             labels: [B, N] the ids again, -100 where no loss is taken; not shifted. With labels no logits are kept.
-            teacher_states: [B, N, d] states after the final norm whose distributions are to be matched, at t of
-                token t + 1: the unmerged base's, for one. Nothing is matched where they are NaN. Or [B, N, K, d] those
-                of all context layers, which `hidden_weight` asks for.
-            averaged_over: labelled tokens and stops that the losses are means over, where this batch is a part of a
-                larger one; None: those of this batch.
+            teacher_states: [B, N, d] states after the final norm whose distributions are the target, at t for token
+                t + 1, for example the unmerged base's. NaN: no target. Or [B, N, K, d], the states of all context
+                    layers,
+                which `hidden_weight` needs.
+            averaged_over: numbers of labelled tokens and of stops that the losses are averaged over, if this batch is
+                part of a larger one; None: those of this batch.
             every_segment: run the micro decoder on all segments, for their `stop_logits`.
-            inputs_embeds: [B, N, d] to read instead of the embeddings of `input_ids`, which still say the shape.
-            logits_to_keep: logits of only so many last positions; 0: of all.
+            inputs_embeds: [B, N, d] used instead of the embeddings of `input_ids`, which still give the shape.
+            logits_to_keep: number of last positions whose logits are returned; 0: all.
             output_attentions: needs a model with eager attention (`set_attn_implementation("eager")`).
-            output_hidden_states: of the base's context layers and of the micro decoder.
+            output_hidden_states: return states of the base's context layers and of the micro decoder.
 
         Raises:
-            MicroStepError: shapes that do not go together, or a segment of more than M tokens.
+            MicroStepError: shapes do not match, or a segment has more than M tokens.
         """
         if segment_starts is None:
             segment_starts = torch.ones_like(input_ids, dtype=torch.bool)
@@ -141,17 +146,17 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
                 raise MicroStepError(
                     f"{name} must have input_ids' shape {list(input_ids.shape)}, got {list(given.shape)}"
                 )
-        most = self.config.max_segment_length
-        plan = layout(segment_starts, attention_mask, most)
+        max_length = self.config.max_segment_length
+        plan = layout(segment_starts, attention_mask, max_length)
         if bool((plan.lengths[:, :1] > 1).any()):
             raise MicroStepError(
-                "a row's first segment must be one token: no macro step stands before it that could predict the others"
+                "a row's first segment must be one token: no macro step before it could predict the others"
             )
-        e = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
-        macro = read_segments(self, e, plan, output_attentions)
+        embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        macro = read_segments(self, embeds, plan, output_attentions)
         labelled = plan.real & (plan.position > 0) & (labels != -100) if labels is not None else None
         rows, segments = self._micro_segments(plan, labelled, every_segment)
-        micro = self._micro_states(e, plan, macro, rows, segments, output_attentions)
+        micro = self._micro_states(embeds, plan, macro, rows, segments, output_attentions)
         states = _at_tokens(macro.last, plan)
         inner = micro.inner
         states = states.index_put((micro.row[inner], micro.token[inner]), micro.states[inner])
@@ -177,38 +182,38 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         return out
 
     def _micro_segments(self, plan: Layout, labelled: Tensor | None, every: bool) -> tuple[Tensor, Tensor]:
-        """[Q], [Q] row and index of the segments that the micro decoder reads; never a row's first."""
-        wanted = plan.segments if every else plan.lengths > 1
+        """Return [Q] row and [Q] index of the segments that the micro decoder reads, never a row's first."""
+        selected = plan.segments if every else plan.lengths > 1
         if labelled is not None and not every:
             used = torch.zeros_like(plan.lengths).scatter_add_(1, plan.segment, labelled.long()) > 0
-            wanted = used & (wanted if self.stop is None else plan.segments)
-        after_first = torch.arange(wanted.shape[1], device=wanted.device) > 0
-        rows, segments = (wanted & after_first).nonzero(as_tuple=True)
+            selected = used & (selected if self.stop is None else plan.segments)
+        after_first = torch.arange(selected.shape[1], device=selected.device) > 0
+        rows, segments = (selected & after_first).nonzero(as_tuple=True)
         return rows, segments
 
     def _micro_states(
-        self, e: Tensor, plan: Layout, macro: Macro, rows: Tensor, segments: Tensor, output_attentions: bool
+        self, embeds: Tensor, plan: Layout, macro: Macro, rows: Tensor, segments: Tensor, output_attentions: bool
     ) -> Micro:
-        """The micro decoder over Q segments, in one run for each number of tokens that it has to read.
+        """Run the micro decoder over Q segments, once for each number of tokens that it has to read.
 
-        To predict its tokens it reads all but a segment's last one; to say whether it ends there, that one too.
+        To predict the tokens of a segment it reads all but the last one; to predict its end, that one too.
         """
-        most = self.config.max_segment_length - 1
+        max_length = self.config.max_segment_length - 1
         lengths = plan.lengths[rows, segments]
-        needed = lengths.clamp(max=most) if self.stop is not None else lengths - 1
-        tokens, _ = plan.slots(rows, segments, most)
-        there = torch.arange(most, device=e.device) < needed[:, None]
-        whole = e.new_zeros(len(rows), most, e.shape[-1], dtype=macro.last.dtype)
+        needed = lengths.clamp(max=max_length) if self.stop is not None else lengths - 1
+        tokens, _ = plan.slots(rows, segments, max_length)
+        valid = torch.arange(max_length, device=embeds.device) < needed[:, None]
+        whole = embeds.new_zeros(len(rows), max_length, embeds.shape[-1], dtype=macro.last.dtype)
         attentions: tuple[Tensor, ...] | None = None
-        for n in [most] if output_attentions else range(1, most + 1):
+        for n in [max_length] if output_attentions else range(1, max_length + 1):
             chosen = (needed <= n if output_attentions else needed == n).nonzero()[:, 0]
             if not len(chosen):
                 continue
-            read = e[rows[chosen, None], tokens[chosen, :n]]
+            read = embeds[rows[chosen, None], tokens[chosen, :n]]
             context = macro.context[rows[chosen], segments[chosen] - 1]
-            found, attentions = self.micro(context, read, output_attentions=output_attentions)
-            whole = whole.index_put((chosen[:, None], torch.arange(n, device=e.device)), found.to(whole.dtype))
-        q, slot = there.nonzero(as_tuple=True)
+            states, attentions = self.micro(context, read, output_attentions=output_attentions)
+            whole = whole.index_put((chosen[:, None], torch.arange(n, device=embeds.device)), states.to(whole.dtype))
+        q, slot = valid.nonzero(as_tuple=True)
         return Micro(rows[q], tokens[q, slot], slot < lengths[q] - 1, whole[q, slot], whole, attentions)
 
     def _stop_logits(self, input_ids: Tensor, micro: Micro) -> Tensor | None:
@@ -228,22 +233,22 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         teacher_states: Tensor | None,
         averaged_over: tuple[int, int] | None,
     ) -> None:
-        """Fill in what is known with labels."""
+        """Fill in the losses of an output."""
         row, token = labelled.nonzero(as_tuple=True)
         count = max(1, len(row) if averaged_over is None else averaged_over[0])
         states, teacher = states[row, token - 1], None
         if teacher_states is not None:
             last = teacher_states if teacher_states.ndim == 3 else teacher_states[:, :, -1]
             theirs = last[row, token - 1].to(states.dtype)
-            teacher = torch.where(theirs.isnan(), states.detach(), theirs)  # its own teach nothing
+            teacher = torch.where(theirs.isnan(), states.detach(), theirs)  # its own states teach nothing
         weight = torch.full((len(row),), 1 / count, device=states.device)
         weights = self.config.teacher_weight, self.config.token_weight
-        told: HeadLoss = chunked_lm_head_loss(self.base, states, labels[row, token], weight, teacher, *weights)
-        out.labelled, out.loss = labelled, told.loss
-        out.token_loss = told.nll.sum() / count
-        out.teacher_loss = told.divergence.sum() / count if teacher is not None else None
-        out.nll = torch.full(labels.shape, float("nan"), device=states.device).index_put((row, token), told.nll)
-        out.correct = torch.zeros_like(labelled).index_put((row, token), told.correct)
+        head: HeadLoss = chunked_lm_head_loss(self.base, states, labels[row, token], weight, teacher, *weights)
+        out.labelled, out.loss = labelled, head.loss
+        out.token_loss = head.nll.sum() / count
+        out.teacher_loss = head.divergence.sum() / count if teacher is not None else None
+        out.nll = torch.full(labels.shape, float("nan"), device=states.device).index_put((row, token), head.nll)
+        out.correct = torch.zeros_like(labelled).index_put((row, token), head.correct)
         if out.stop_logits is not None:
             self._stop_loss(out, out.stop_logits, labelled, plan, None if averaged_over is None else averaged_over[1])
             out.loss = out.loss + self.config.stop_weight * out.stop_loss
@@ -251,7 +256,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
     def _stop_loss(
         self, out: MicroStepOutput, stop_logits: Tensor, labelled: Tensor, plan: Layout, count: int | None
     ) -> None:
-        """Over the labelled tokens after which the segment may end or not; a row's last token is not one."""
+        """Compute the stop loss over the labelled tokens that may end their segment; a row's last token is left out."""
         follows = torch.zeros_like(labelled)
         follows[:, :-1] = plan.real[:, 1:]
         free = plan.slot < self.config.max_segment_length - 1
@@ -269,9 +274,9 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         return generate_segments(self, input_ids, attention_mask, **options)
 
     def generate(self, inputs: Tensor | None = None, generation_config: Any = None, **options: Any) -> Any:
-        """As transformers' own, decoded segment by segment; gives `SegmentedGeneration.sequences`.
+        """Generate like transformers, but segment by segment; returns `SegmentedGeneration.sequences`.
 
-        Without an attention mask padding is what transformers takes for it (`inferred_mask`).
+        Without an attention mask, padding is inferred as transformers does it (`inferred_mask`).
         """
         ids, mask = options.pop("input_ids", inputs), options.pop("attention_mask", None)
         if ids is None:
@@ -282,7 +287,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
 
 
 def _at_tokens(last: Tensor, plan: Layout) -> Tensor:
-    """[B, N, d] the base's state at each token's macro step: right for tokens that end their segment."""
+    """Return [B, N, d], the base's state at each token's macro step: correct for tokens that end their segment."""
     batch = torch.arange(len(last), device=last.device)[:, None]
     return last[batch, plan.segment]
 

@@ -1,4 +1,4 @@
-"""The parts of a micro_step model and the base that runs over macro steps: what all other files share.
+"""The parts of a micro_step model, and the base that runs over macro steps: shared by all other files.
 
 `MicroStepForCausalLM` in modeling.py adds the forward pass, losses, saving and generation.
 """
@@ -17,16 +17,16 @@ from model.errors import ModelError
 from model.micro_step.configuration import MicroStepConfig
 from model.micro_step.mergers import build_merger
 from model.micro_step.micro_decoder import MicroDecoder
-from model.micro_step.outputs import Macro, states_of
+from model.micro_step.outputs import Macro, layer_outputs
 
 Group = Literal["new", "base", "adapter"]
 
 
 class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
-    """A base, the merger before it, the micro step decoder and the stop head behind it."""
+    """A base, the merger before it, and the micro step decoder and stop head after it."""
 
     config_class = MicroStepConfig
-    base_model_prefix = "micro_step"  # no attribute of that name: there is no body apart from the head
+    base_model_prefix = "micro_step"  # there is no attribute of that name, since there is no body apart from the head
     main_input_name = "input_ids"
     _supports_sdpa = True
     supports_gradient_checkpointing = True
@@ -37,7 +37,7 @@ class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         config.base_config._attn_implementation = self.base.config._attn_implementation
         if "flash" in str(self.base.config._attn_implementation):
             raise ModelError(
-                "flash attention guesses packed rows from the positions, which jump from segment to segment;"
+                "flash attention guesses packed rows from the positions, which are not consecutive between segments;"
                 " load the base with attn_implementation='sdpa'"
             )
         self.merger = build_merger(config)
@@ -65,22 +65,18 @@ class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         self.config.adapter = None
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: every module starts itself where it is built."""
+        """Do nothing: every module initialises itself when it is built."""
 
     def get_input_embeddings(self) -> nn.Module:
-        """The base's."""
         return cast(nn.Module, self.base.get_input_embeddings())
 
     def get_output_embeddings(self) -> nn.Module:
-        """The base's."""
         return cast(nn.Module, self.base.get_output_embeddings())
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Of the base."""
         self.base.set_input_embeddings(value)
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        """Of the base."""
         self.base.set_output_embeddings(value)
 
     def trainable(self, *groups: Group) -> list[nn.Parameter]:
@@ -111,11 +107,11 @@ class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         if cache is not None:
             name = past_name(self.base) or "past_key_values"
             options[name] = cache
-            if name != "past_key_values":  # of recurrent layers, which look at no token again
+            if name != "past_key_values":  # memory of recurrent layers, which read no token again
                 attention_mask = attention_mask[:, -inputs_embeds.shape[1] :]
         if takes_positions(inner):
             options["position_ids"] = position_ids
-        with states_of(inner, self.config.context_layers[:-1]) as states:
+        with layer_outputs(inner, self.config.context_layers[:-1]) as states:
             out = inner(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,

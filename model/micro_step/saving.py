@@ -1,8 +1,8 @@
-"""Save only what a micro_step model adds to its base, and put it back on the base that it was trained with.
+"""Save only the modules that a micro_step model adds to its base, and load them onto that base again.
 
 The folder holds `config.json` (with a reference to the base: name, revision, fingerprint), `generation_config.json` and
 `micro_step.safetensors`: merger, micro decoder, stop head, and the LoRA adapter on the base if there is one. Loading
-fetches the base and refuses another one: the new modules read its states, and mean nothing beside other weights.
+fetches the base and refuses any other, since the new modules mean nothing beside other weights.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from model.micro_step.pretrained import MicroStepPreTrainedModel
 Model = TypeVar("Model", bound=MicroStepPreTrainedModel)
 
 MODULES = "micro_step.safetensors"
-_SAMPLED = 1024  # values of each tensor that enter the fingerprint
+_SAMPLED = 1024  # number of values of each tensor that enter the fingerprint
 
 
 def fingerprint(base: PreTrainedModel) -> str:
-    """sha256 over the names, shapes and up to 1,024 evenly spaced values of all weights, rounded to bfloat16.
+    """Return the sha256 of names, shapes and up to 1,024 evenly spaced values of all weights, rounded to bfloat16.
 
-    The same in float32 and bfloat16, with or without a LoRA adapter beside the weights; another for any fine-tuning.
+    It is the same in float32 and bfloat16, with or without a LoRA adapter beside the weights, and differs after any
+    fine-tuning.
     """
     seen: set[int] = set()
     digest = hashlib.sha256()
@@ -42,8 +43,8 @@ def fingerprint(base: PreTrainedModel) -> str:
             continue  # tied weights count once, under the first of their names
         seen.add(weight.data_ptr())
         flat = weight.detach().flatten()
-        at = torch.linspace(0, len(flat) - 1, min(_SAMPLED, len(flat)), dtype=torch.float64).long()
-        values = flat[at.to(flat.device)].to(torch.bfloat16).view(torch.int16).cpu().numpy()
+        indices = torch.linspace(0, len(flat) - 1, min(_SAMPLED, len(flat)), dtype=torch.float64).long()
+        values = flat[indices.to(flat.device)].to(torch.bfloat16).view(torch.int16).cpu().numpy()
         digest.update(f"{name.replace('.base_layer', '')}{list(weight.shape)}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
@@ -52,14 +53,14 @@ def fingerprint(base: PreTrainedModel) -> str:
 def save_modules(
     model: MicroStepPreTrainedModel, folder: Path | str, base_name: str, revision: str | None, dtype: torch.dtype | None
 ) -> None:
-    """Write a model without its base's weights; whole or not at all.
+    """Write a model without its base's weights, completely or not at all.
 
     Args:
-        model: what to save.
+        model: the model to save.
         folder: a new folder, or one of an earlier save, which is replaced.
         base_name: catalog name, hub id or folder of the base.
-        revision: its commit, where that is known.
-        dtype: of the stored weights; None: as they are.
+        revision: the base's commit, if it is known.
+        dtype: dtype of the stored weights; None: unchanged.
 
     Raises:
         ExportError: the folder holds something else, or cannot be written.
@@ -79,30 +80,34 @@ def save_modules(
     config.architectures = [type(model).__name__]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            save_file(weights, beside / MODULES, metadata={"format": "pt"})
-            config.save_pretrained(beside)
-            model.generation_config.save_pretrained(beside)
-            beside.chmod(0o755)
-            share_weights(beside)
+            save_file(weights, temporary / MODULES, metadata={"format": "pt"})
+            config.save_pretrained(temporary)
+            model.generation_config.save_pretrained(temporary)
+            temporary.chmod(0o755)
+            share_weights(temporary)
             if folder.exists():
                 shutil.rmtree(folder)
-            beside.replace(folder)
+            temporary.replace(folder)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 def base_reference(folder: Path | str) -> dict[str, Any] | None:
-    """The reference to the base of a folder that `save_modules` wrote; None for any other."""
+    """Return the reference to the base in a folder that `save_modules` wrote; None for any other folder."""
     folder = Path(folder)
     if not (folder / MODULES).is_file() or not (folder / "config.json").is_file():
         return None
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["base_reference"]
-        return {"name": str(found["name"]), "revision": found["revision"], "fingerprint": str(found["fingerprint"])}
+        reference = json.loads((folder / "config.json").read_text(encoding="utf-8"))["base_reference"]
+        return {
+            "name": str(reference["name"]),
+            "revision": reference["revision"],
+            "fingerprint": str(reference["fingerprint"]),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelBroken(f"the config.json of {folder} does not say which base it belongs to") from error
 
@@ -116,19 +121,19 @@ def load_modules(
     allow_other_base: bool = False,
     **options: Any,
 ) -> Model:
-    """Put saved modules on their base.
+    """Load saved modules onto their base.
 
     Args:
         cls: the model's class.
-        folder: what `save_modules` wrote.
-        base: the base, if it is loaded already; it is shared, and an adapter is put into it. None: fetched.
-        dtype: of the whole model; None or "auto": the base's own.
-        merge_adapter: fold the adapter into the base's weights, for speed; False to train on.
-        allow_other_base: do not refuse a base with other weights than the one it was trained with.
-        options: for the base's `from_pretrained`: attn_implementation, device_map, ...
+        folder: a folder that `save_modules` wrote.
+        base: the base, if it is loaded already; it is shared, and an adapter is put into it. None: it is fetched.
+        dtype: dtype of the whole model; None or "auto": the base's own.
+        merge_adapter: fold the adapter into the base's weights, for speed; False to continue training.
+        allow_other_base: accept a base with other weights than the one it was trained with.
+        options: options of the base's `from_pretrained`: attn_implementation, device_map, ...
 
     Raises:
-        ModelError: the base cannot be had, or is not the one.
+        ModelError: the base cannot be found, or is another one.
         ModelBroken: the files are damaged, or do not fit the base.
     """
     from safetensors.torch import load_file
@@ -136,18 +141,18 @@ def load_modules(
     folder = Path(folder)
     reference = base_reference(folder)
     assert reference is not None
-    if (wrong := safetensors_problem(folder / MODULES)) is not None:
-        raise ModelBroken(f"{folder} cannot be loaded: {wrong}")
+    if (problem := safetensors_problem(folder / MODULES)) is not None:
+        raise ModelBroken(f"{folder} cannot be loaded: {problem}")
     config = MicroStepConfig.from_pretrained(folder)
     if base is None:
-        where = find_base(reference["name"], reference["revision"])
-        base = AutoModelForCausalLM.from_pretrained(where, local_files_only=True, dtype="auto", **options)
+        source = find_base(reference["name"], reference["revision"])
+        base = AutoModelForCausalLM.from_pretrained(source, local_files_only=True, dtype="auto", **options)
     _check_shape(folder, config, base)
-    found = fingerprint(base)
-    if found != reference["fingerprint"] and not allow_other_base:
+    actual = fingerprint(base)
+    if actual != reference["fingerprint"] and not allow_other_base:
         raise ModelError(
             f"{folder.name} was trained on {reference['name']} with weights {reference['fingerprint'][:12]}; the base"
-            f" given ({base.config.name_or_path or base.config.model_type}) has {found[:12]}. Give that base, or pass"
+            f" given ({base.config.name_or_path or base.config.model_type}) has {actual[:12]}. Give that base, or pass"
             " allow_other_base=True to try this one"
         )
     model = cls(config, base)
@@ -157,8 +162,10 @@ def load_modules(
     weights: dict[str, Tensor] = load_file(folder / MODULES)
     expected = {name for name in model.state_dict() if not name.startswith("base.") or "lora_" in name}
     if set(weights) != expected:
-        odd = sorted(set(weights) ^ expected)
-        raise ModelBroken(f"{folder} does not fit its configuration: {', '.join(odd[:3])} and {len(odd)} in all differ")
+        different = sorted(set(weights) ^ expected)
+        raise ModelBroken(
+            f"{folder} does not fit its configuration: {', '.join(different[:3])} and {len(different)} in all differ"
+        )
     try:
         model.load_state_dict(weights, strict=False)
     except RuntimeError as error:

@@ -1,6 +1,7 @@
-"""Let a model continue a text, and score each token that it writes as it writes it, with no second pass.
+"""Continue a text with a model, scoring each token as it is generated, without a second pass.
 
-Scores are of the model's own distribution, before temperature or top-p. Knows nothing about texts: ids in, ids out.
+Scores are of the model's own distribution, before temperature or top-p. It takes and returns ids and knows nothing
+about texts.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ class Sampling:
 class Continuation(ShortRepr):
     """N prompt tokens and T generated ones, with the scores of all."""
 
-    ids: NDArray[np.int64]  # [T] generated, the end-of-text token included where it came
+    ids: NDArray[np.int64]  # [T] generated, including the end-of-text token if the model produced one
     scores: TokenScores  # of [N + T] tokens: the prompt's, then the continuation's
-    ended: bool  # the model ended its text by itself
+    ended: bool  # the model ended its text itself
 
 
 def continue_text(
@@ -74,12 +75,12 @@ def continue_text(
 
     Args:
         model: any decoder-only language model.
-        prompt: token ids without what the tokenizer puts first.
-        max_new_tokens: T at most.
-        sampling: greedy if None.
-        prefix: ids that stand before the prompt.
-        k: how many likeliest tokens to keep.
-        on_token: told each new id and its scores as it comes; may raise to stop.
+        prompt: token ids without the tokenizer's prefix.
+        max_new_tokens: the largest T.
+        sampling: None: greedy.
+        prefix: ids before the prompt.
+        k: number of likeliest tokens to keep.
+        on_token: called with each new id and its scores; may raise to stop.
 
     Raises:
         TextError: there is nothing to continue.
@@ -103,7 +104,7 @@ def continue_text(
         hidden = past.read(ids)
         scored = prompt if prefix else prompt[1:]
         parts = [
-            TokenScores.nothing(len(prompt) - len(scored), k),
+            TokenScores.missing_scores(len(prompt) - len(scored), k),
             reduce_in_chunks(model, hidden[0, len(fed) - len(scored) - 1 : -1], scored, k),
         ]
         new: list[int] = []

@@ -1,13 +1,13 @@
-"""Scores under a limited history: p(. | x_{t-w..t-1}) only, in three ways that differ in cost and in what they promise.
+"""Scores under a limited history, p(. | x_{t-w..t-1}) only, by three methods that differ in cost and exactness.
 
 - `exact`: each window of w tokens is encoded anew. N forward passes over w tokens, batched.
-- `strided(s)`: one window for every s tokens: each token sees between w and w + s - 1 tokens. N / s passes.
+- `strided(s)`: one window for every s tokens; each token sees between w and w + s - 1 tokens. N / s passes.
 - `banded`: one pass with a banded attention mask. A token attends to w positions in each layer, itself included, so
-  that what it knows reaches layers x (w - 1) + 1 tokens back: not the same quantity, and never to be shown without its
-  name. Layers that no mask binds (recurrent ones, convolutions) reach further: such a model is refused.
+  information reaches it from layers x (w - 1) + 1 tokens back. This is another quantity and must always be shown with
+  its name. Models with layers that ignore the mask (recurrent ones, convolutions) are refused.
 
-Where the tokenizer puts BOS before a text, every window starts with it (in `banded`, every token sees it).
-A token with fewer than w tokens before it has its whole history, and its full score.
+If the tokenizer puts BOS before a text, every window starts with it (in `banded`, every token sees it). A token with
+fewer than w tokens before it has its whole history and its full score.
 """
 
 from __future__ import annotations
@@ -31,27 +31,29 @@ from model.scoring.token_scores import TokenScores, reduce_in_chunks, score
 
 Method = Literal["exact", "strided", "banded"]
 
-WINDOW_TOKENS = 4096  # tokens of windows in one forward pass: activations stay small
+WINDOW_TOKENS = 4096  # tokens of all windows in one forward pass, which keeps activations small
 
 
 @dataclass(frozen=True)
 class LimitedHistory:
-    """Scores of N tokens that see at most a window of text, and the context that each was really given."""
+    """Scores of N tokens that see at most a window of text, and the context that each was given."""
 
     scores: TokenScores  # of N tokens
     method: Method
     window: int  # w, tokens
-    context_min: int  # fewest and most tokens that a token with a full window could draw on
+    context_min: int  # fewest and most tokens that reach a token with a full window
     context_max: int
 
     @property
     def meaning(self) -> str:
-        """One sentence for legends and manifests: what was computed."""
+        """One sentence for legends and manifests on what was computed."""
         if self.method == "exact":
             return f"exactly the last {self.window} tokens"
         if self.method == "strided":
             return f"strided: between {self.context_min} and {self.context_max} tokens"
-        return f"banded: {self.window} tokens a layer, reaching up to {self.context_max} tokens back through the layers"
+        return (
+            f"banded: {self.window} tokens per layer, reaching up to {self.context_max} tokens back through the layers"
+        )
 
 
 def limited_history(
@@ -68,17 +70,17 @@ def limited_history(
 
     Args:
         model: any decoder-only language model.
-        row: token ids [N], without what the tokenizer puts first.
+        row: token ids [N], without the tokenizer's prefix.
         window: w, at least 1.
         method: see the module's docstring.
         stride: s, for `strided`.
-        prefix: ids that stand before a text.
-        k: how many likeliest tokens to keep.
-        progress: told the share done; may raise to stop.
+        prefix: ids before the text.
+        k: number of likeliest tokens to keep.
+        progress: called with the share done; may raise to stop.
 
     Raises:
-        MicroStepError: the window or stride is not positive, or `banded` is asked of a model with narrower attention.
-        ModelError: `banded` is asked of a model with layers that no mask binds.
+        MicroStepError: window or stride is not positive, or the model's attention is too narrow for `banded`.
+        ModelError: `banded` does not work because layers of the model ignore the mask.
     """
     if window < 1 or stride < 1:
         raise MicroStepError(f"a limited history needs window and stride of at least 1, got {window} and {stride}")
@@ -100,7 +102,10 @@ def _windows(
     k: int,
     progress: Progress | None,
 ) -> TokenScores:
-    """One forward pass over the first window, then windows of w + s - 1 tokens whose last s predictions are kept."""
+    """Score windows of w + s - 1 tokens, keeping the last s predictions of each.
+
+    One forward pass over the first window comes before.
+    """
     n, reach = len(row), window + stride - 1
     (first,) = score(model, [row[: reach + 1]], prefix=prefix, k=k)
     parts, done = [first], len(first)
@@ -134,33 +139,38 @@ def _banded(
 ) -> TokenScores:
     narrow = getattr(text_config(model), "sliding_window", None)
     if narrow and window > narrow:
-        raise MicroStepError(f"this model's own attention sees {narrow} tokens in some layers; use a window up to that")
+        raise MicroStepError(
+            f"this model's own attention sees only {narrow} tokens in some layers; use a window up to that"
+        )
     fed = torch.as_tensor(fed_ids(row, prefix))
     n = len(fed)
     if n == 0:
-        return TokenScores.nothing(len(row), k)
+        return TokenScores.missing_scores(len(row), k)
     before = max(0, len(prefix) - 1)  # positions that predict no token of the row
     if (why := once(model, "band", lambda: _unbound(model))) is not None:
         raise ModelError(f"{family_of(model)} {why}; use the method exact or strided")
     with torch.inference_mode(), watched(model, progress):
         hidden = _banded_states(model, fed[None].to(model.device), window, sinks=len(prefix))[0]
         target = row if prefix else row[1:]
-        found = reduce_in_chunks(model, hidden[before:], target, k)
-    return TokenScores.join([TokenScores.nothing(len(row) - len(target), k), found])
+        scores = reduce_in_chunks(model, hidden[before:], target, k)
+    return TokenScores.join([TokenScores.missing_scores(len(row) - len(target), k), scores])
 
 
 def _banded_states(model: PreTrainedModel, ids: Tensor, window: int, sinks: int) -> Tensor:
-    """[B, n, d] states of ids [B, n] under a band."""
+    """Return [B, n, d] states of ids [B, n] under a band."""
     n = ids.shape[1]
     inputs: dict[str, Any] = {"attention_mask": _band(n, window, sinks, model.dtype).to(model.device)}
-    if takes_positions(body(model)):  # else some families would count them in the mask
+    if takes_positions(body(model)):  # without this, some families would count positions in the mask
         inputs["position_ids"] = torch.arange(n, device=model.device).expand(len(ids), -1)
     return states(model, input_ids=ids, use_cache=False, **inputs)
 
 
 def _unbound(model: PreTrainedModel) -> str | None:
-    """Why a band does not limit what a token knows; None where it does, and one as wide as the text changes nothing."""
-    reach = int(text_config(model).num_hidden_layers) + 1  # of a band of 2
+    """Return why a band does not limit what a token sees, or None if it does.
+
+    A band as wide as the text must also change nothing.
+    """
+    reach = int(text_config(model).num_hidden_layers) + 1  # reach of a band of width 2
     ids = some_ids(model, tokens=reach + 2)
     other = ids.clone()
     other[:, 0] = ids[:, -1]
@@ -177,7 +187,7 @@ def _unbound(model: PreTrainedModel) -> str | None:
 
 
 def _band(n: int, window: int, sinks: int, dtype: torch.dtype) -> Tensor:
-    """[1, 1, n, n] additive mask: position i sees positions i - w + 1 .. i, and the first `sinks`."""
+    """Return a [1, 1, n, n] additive mask: position i sees positions i - w + 1 .. i, and the first `sinks`."""
     i = torch.arange(n)
     back = i[:, None] - i[None, :]
     seen = (back >= 0) & (back < window)

@@ -4,7 +4,7 @@ Token ids x_0..x_{N-1}; p_t is the softmax, in float32, of the logits at t-1 ove
 logits' width V). Natural logarithms: nats. The body runs once; the LM head then runs on chunks of positions, so that
 memory is O(N d + chunk V), never [N, V]. Right padding needs no mask: under causal attention no token sees it.
 
-Knows nothing about texts, roles or tokenizers: see encoding.py.
+This module knows nothing about texts, roles or tokenizers: see model/text/encoding.py.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ from model.errors import ModelError, NumericalError
 from model.progress import Progress
 from model.short_repr import ShortRepr
 
-CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32, but at least
-CHUNK_POSITIONS = 512  # so many positions: with fewer, reading the head's weights costs more than using them
-BLOCK_ELEMENTS = 1 << 21  # logits reduced at a time: small enough for a processor's cache
-GROUP = 64  # columns of which the largest is found together, before the top-k
-BODY_SHARE = 0.7  # of the time, for progress bars: a guess that suits small models with large vocabularies
+CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32
+CHUNK_POSITIONS = 512  # at least this many positions: with fewer, reading the head's weights dominates
+BLOCK_ELEMENTS = 1 << 21  # logits reduced at a time: small enough for a CPU cache
+GROUP = 64  # number of columns whose maximum is taken together, before the top-k
+BODY_SHARE = (
+    0.7  # share of the time that the body takes, for progress bars: a guess for small models with large vocabularies
+)
 
 
 @dataclass(frozen=True, repr=False)
 class TokenScores(ShortRepr):
-    """Scores of N tokens. A token that nothing stands before is missing: NaN, rank 0, top-k ids -1."""
+    """Scores of N tokens. A token without any token before it is missing: NaN, rank 0, top-k ids -1."""
 
     entropy: NDArray[np.float32]  # [N] nats
     confidence: NDArray[np.float32]  # [N] probability of the likeliest token
@@ -56,23 +58,23 @@ class TokenScores(ShortRepr):
 
     @property
     def missing(self) -> NDArray[np.bool_]:
-        """[N] tokens that could not be scored."""
+        """[N] bool, True for tokens that could not be scored."""
         return np.isnan(self.entropy)
 
     @property
     def not_finite(self) -> NDArray[np.bool_]:
-        """[N] tokens whose logits were NaN or plus infinity: something stands before them, and yet they are NaN."""
+        """[N] bool, True for tokens that are not missing but whose logits were NaN or plus infinity."""
         return np.isnan(self.entropy) & (self.rank > 0)
 
     @classmethod
     def join(cls, parts: Sequence[TokenScores]) -> TokenScores:
-        """The scores of consecutive stretches of one text."""
+        """Join the scores of consecutive parts of one text."""
         names = ("entropy", "confidence", "margin", "surprisal", "rank", "topk_ids", "topk_probability")
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
     @classmethod
-    def nothing(cls, n: int, k: int) -> TokenScores:
-        """Give n missing tokens."""
+    def missing_scores(cls, n: int, k: int) -> TokenScores:
+        """Return the scores of n missing tokens."""
         entropy, confidence, margin, surprisal = np.full((4, n), np.nan, dtype=np.float32)
         return cls(
             entropy,
@@ -87,7 +89,7 @@ class TokenScores(ShortRepr):
 
 @dataclass(frozen=True, repr=False)
 class Divergences(ShortRepr):
-    """How two models' next-token distributions differ at each of N tokens, in nats. NaN where missing."""
+    """The difference between two models' next-token distributions at each of N tokens, in nats. NaN if missing."""
 
     kl_ab: NDArray[np.float32]  # [N] sum_v pA ln(pA / pB)
     kl_ba: NDArray[np.float32]  # [N] sum_v pB ln(pB / pA)
@@ -106,18 +108,18 @@ def score(
 
     Args:
         model: any decoder-only language model.
-        rows: token ids of each text, [N_i], without what the tokenizer puts first.
-        prefix: ids that stand before each text; where there are none, each text's first token is missing.
-        k: how many likeliest tokens to keep; at least 1.
-        chunk: positions per LM head call; chosen for memory if None. Results do not depend on it.
-        progress: told the share done; an exception that it raises stops the run.
+        rows: token ids of each text, [N_i], without the tokenizer's prefix.
+        prefix: ids before each text; if there are none, each text's first token is missing.
+        k: number of likeliest tokens to keep; at least 1.
+        chunk: positions per LM head call; None: chosen to fit memory. Results do not depend on it.
+        progress: called with the share done; an exception that it raises stops the run.
 
     Returns:
         One TokenScores per row.
 
     Raises:
         TooLarge: a text is longer than the model's context.
-        NumericalError: the logits of a text's tokens are not finite; `row` is its number.
+        NumericalError: the logits of a text's tokens are not finite; `row` is its index.
     """
     with torch.inference_mode(), watched(model, progress, share=BODY_SHARE):
         hidden, lengths = hidden_states(model, rows, prefix)
@@ -125,14 +127,14 @@ def score(
         flat = torch.cat([hidden[i, :n] for i, n in enumerate(lengths)]) if lengths else hidden.flatten(0, 1)
         target = np.concatenate(targets) if targets else np.zeros(0, dtype=np.int64)
         every = _reduced(model, flat, target, k, chunk, progress)
-    found = _split(every, [len(row) for row in rows], lengths, k)
-    for i, (scores, n) in enumerate(zip(found, lengths, strict=True)):
+    scores = _split(every, [len(row) for row in rows], lengths, k)
+    for i, (row_scores, n) in enumerate(zip(scores, lengths, strict=True)):
         try:
-            check_finite(model, scores.not_finite[len(scores) - n :])
+            check_finite(model, row_scores.not_finite[len(row_scores) - n :])
         except NumericalError as error:
             error.row = i
             raise
-    return found
+    return scores
 
 
 def score_pair(
@@ -144,10 +146,10 @@ def score_pair(
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[TokenScores, TokenScores, Divergences]:
-    """Score one text under two models of one vocabulary, and the divergences between them, in one pass of each.
+    """Score one text under two models of one vocabulary, and their divergences, in one pass of each model.
 
     Raises:
-        ModelError: the two models' logits differ in width, so that no divergence is defined.
+        ModelError: the two models' logits differ in width, so no divergence is defined.
         TooLarge: the text is longer than a model's context.
         NumericalError: the logits of a model are not finite.
     """
@@ -168,10 +170,10 @@ def score_pair(
             scores_b.append(reduce_logits(logits_b, target[piece].to(a.device), k))
             _report(progress, BODY_SHARE + (1 - BODY_SHARE) * piece.stop / len(target))
     for model, parts in ((a, scores_a), (b, scores_b)):
-        check_finite(model, TokenScores.join([TokenScores.nothing(0, k), *parts]).not_finite)
+        check_finite(model, TokenScores.join([TokenScores.missing_scores(0, k), *parts]).not_finite)
     lead = len(row) - len(target)
     kl = np.concatenate([np.full((3, lead), np.nan, dtype=np.float32), *between], axis=1)
-    before = TokenScores.nothing(lead, k)
+    before = TokenScores.missing_scores(lead, k)
     return (
         TokenScores.join([before, *scores_a]),
         TokenScores.join([before, *scores_b]),
@@ -180,7 +182,7 @@ def score_pair(
 
 
 def chunk_positions(vocabulary: int) -> int:
-    """How many positions go through the LM head at a time."""
+    """Return how many positions go through the LM head at a time."""
     return max(CHUNK_POSITIONS, CHUNK_ELEMENTS // vocabulary)
 
 
@@ -195,7 +197,7 @@ def _split(every: TokenScores, totals: list[int], scored: list[int], k: int) -> 
     for total, n in zip(totals, scored, strict=True):
         piece = slice(position, position + n)
         part = TokenScores(**{name: getattr(every, name)[piece] for name in TokenScores.__dataclass_fields__})
-        rows.append(TokenScores.join([TokenScores.nothing(total - n, k), part]))
+        rows.append(TokenScores.join([TokenScores.missing_scores(total - n, k), part]))
         position += n
     return rows
 
@@ -211,14 +213,14 @@ def reduce_in_chunks(
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> TokenScores:
-    """Scores of C positions from the body's hidden states [C, d], a chunk of logits at a time.
+    """Return the scores of C positions from the body's hidden states [C, d], a chunk of logits at a time.
 
     Raises:
         NumericalError: logits are not finite.
     """
-    found = _reduced(model, hidden, target, k, chunk, progress)
-    check_finite(model, found.not_finite)
-    return found
+    scores = _reduced(model, hidden, target, k, chunk, progress)
+    check_finite(model, scores.not_finite)
+    return scores
 
 
 def _reduced(
@@ -230,7 +232,7 @@ def _reduced(
     progress: Progress | None,
 ) -> TokenScores:
     ids = torch.as_tensor(target, device=hidden.device)
-    parts = [TokenScores.nothing(0, k)]
+    parts = [TokenScores.missing_scores(0, k)]
     for piece in _chunks(len(hidden), vocabulary(model), chunk):
         parts.append(reduce_logits(logits_of(model, hidden[piece]), ids[piece], k))
         _report(progress, BODY_SHARE + (1 - BODY_SHARE) * piece.stop / len(hidden))
@@ -238,12 +240,12 @@ def _reduced(
 
 
 def reduce_logits(logits: Tensor, target: Tensor, k: int) -> TokenScores:
-    """Scores of C positions from their logits; NaN with a rank of at least 1 where these are not finite.
+    """Return the scores of C positions from their logits; NaN with a rank of at least 1 where these are not finite.
 
     Args:
         logits: [C, V] float32; overwritten.
-        target: [C] ids of the tokens that came.
-        k: how many likeliest tokens to keep.
+        target: [C] ids of the actual tokens.
+        k: number of likeliest tokens to keep.
     """
     step = max(1, BLOCK_ELEMENTS // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     spare = torch.empty_like(logits[:step])
@@ -254,17 +256,17 @@ def reduce_logits(logits: Tensor, target: Tensor, k: int) -> TokenScores:
 
 
 def _reduce(z: Tensor, x: Tensor, k: int, spare: Tensor) -> tuple[Tensor, ...]:
-    """Every score of a block, in two buffers: z and spare are overwritten. See benchmarks/README.md for the choices."""
+    """Return every score of a block; z and spare are overwritten. See benchmarks/README.md for the choices."""
     width = min(max(k, 2), z.shape[1])
     top, ids = _largest(z, width)  # [C, k], likeliest first
     true = z.gather(-1, x[:, None])  # [C, 1]
-    # Counted in float32, exact below 2^24: comparing into bools and counting those takes four times as long.
+    # Counted in float32, exact below 2^24: counting bools takes four times as long.
     rank = 1 + torch.gt(z, true, out=spare).sum(-1).long()
     best = top[:, :1]
-    # With the maximum taken off first, ln sum e^z - sum p z keeps its precision; clamped, -inf counts as p = 0.
+    # Subtracting the maximum first keeps the precision of ln sum e^z - sum p z; clamping makes -inf count as p = 0.
     z.sub_(best).clamp_(min=-1e4)
     p = torch.softmax(z, -1, out=spare)
-    scale = p.sum(-1)  # 1 but for the digits that softmax loses over a large vocabulary (2e-5 over 262,144)
+    scale = p.sum(-1)  # 1 except for digits that softmax loses over a large vocabulary (2e-5 over 262,144)
     log_total = (scale / p.gather(-1, ids[:, :1])[:, 0]).log()  # ln sum e^z, since the likeliest has e^0
     probability = p.gather(-1, ids) / scale[:, None]
     entropy = (log_total - p.mul_(z).sum(-1) / scale).clamp_(min=0)
@@ -275,9 +277,9 @@ def _reduce(z: Tensor, x: Tensor, k: int, spare: Tensor) -> tuple[Tensor, ...]:
 
 
 def _largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """[C, k] largest values of each row and their columns, as `topk` but in one pass at the speed of a maximum.
+    """Return [C, k] the largest values of each row and their columns, like `topk` but at the speed of one maximum.
 
-    The k largest lie in the k groups with the largest maxima, so that only those groups' members are sorted.
+    The k largest values lie in the k groups with the largest maxima, so only the members of those groups are sorted.
     """
     n = z.shape[1] // GROUP
     if n < k:
@@ -288,12 +290,12 @@ def _largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     members = (chosen[:, None] + n * torch.arange(GROUP, device=z.device)[:, None]).flatten(1)
     rest = torch.arange(GROUP * n, z.shape[1], device=z.device).expand(len(z), -1)  # the last, incomplete group
     members = torch.cat([members, rest], dim=1)
-    values, at = z.gather(1, members).topk(k, dim=-1)
-    return values, members.gather(1, at)
+    values, order = z.gather(1, members).topk(k, dim=-1)
+    return values, members.gather(1, order)
 
 
 def _divergences(a: Tensor, b: Tensor) -> NDArray[np.float32]:
-    """[3, C]: KL(A||B), KL(B||A), JS of two [C, V] sets of logits."""
+    """Return [3, C]: KL(A||B), KL(B||A), JS of two sets of logits [C, V]."""
     step = max(1, BLOCK_ELEMENTS // a.shape[1]) if a.device.type == "cpu" else len(a)
     parts = []
     for za, zb in zip(torch.split(a, step), torch.split(b, step), strict=True):
@@ -306,12 +308,15 @@ def _divergences(a: Tensor, b: Tensor) -> NDArray[np.float32]:
         kl_ab = torch.where(_rules_out(zb, pa), torch.inf, kl_ab)
         kl_ba = torch.where(_rules_out(za, pb), torch.inf, kl_ba)
         parts.append(torch.stack([kl_ab, kl_ba, js]).clamp_(min=0))
-    found: NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
-    return found
+    result: NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
+    return result
 
 
 def _log_and_probability(z: Tensor) -> tuple[Tensor, Tensor]:
-    """[C, V] ln p and p. torch's log_softmax loses digits over a large vocabulary; sum and mul().sum() do not."""
+    """Return ln p and p, [C, V] each.
+
+    torch's log_softmax loses digits over a large vocabulary; dividing by the sum corrects this.
+    """
     log_p = z.log_softmax(-1).clamp_(min=-1e30)  # p = 0 from there on, and 0 ln 0 = 0
     p = log_p.exp()
     scale = p.sum(-1, keepdim=True)
@@ -319,7 +324,7 @@ def _log_and_probability(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rules_out(z: Tensor, p: Tensor) -> Tensor:
-    """[C] whether logits [C, V] give a word the probability 0, by minus infinity, that p [C, V] holds possible."""
+    """Return [C] bool: whether logits [C, V] rule out, by minus infinity, a word that p [C, V] holds possible."""
     ruled_out = z.amin(-1) == -torch.inf
     if not bool(ruled_out.any()):
         return ruled_out

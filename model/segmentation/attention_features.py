@@ -1,8 +1,8 @@
-"""What the rules attention_mass, attention_sparsity and router look at: computed from the model, in one pass a text.
+"""Features for the rules attention_mass, attention_sparsity and router, computed from a model in one pass per text.
 
 The row of token t is the attention of the position that predicts it, averaged over the chosen layers and heads. The
-first position, on which models rest their attention (the sink: Xiao et al. 2023, arXiv 2309.17453), is taken out,
-and the rest renormalised. A token whose row is then empty is missing (NaN).
+first position, a sink on which models rest their attention (Xiao et al. 2023, arXiv 2309.17453), is removed, and the
+rest is renormalised. A token whose row is then empty is missing (NaN).
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from model.causal_lm.attention_capture import AttentionRows, capture, layers_of, private_copy
+from model.causal_lm.attention_capture import AttentionRows, capture, private_copy
 from model.causal_lm.attention_layers import check_attention, readable, whole_maps, with_attention
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.finite import check_states
 from model.causal_lm.forward import body, context_length, fed_ids, hidden_states, text_config, watched
-from model.causal_lm.parts import option
+from model.causal_lm.parts import layers_of, option
 from model.errors import MicroStepError, TooLarge
 from model.progress import Progress
 from model.segmentation.segment import MAX_LENGTH
 
 _BLOCK_ELEMENTS = 1 << 24  # attention weights held at a time: 64 MiB in float32
-_SPARE = 0.9  # share of the free memory that a run may plan with
+_SPARE = 0.9  # share of the free memory that a run may use
 
 
 @dataclass(frozen=True)
 class AttentionShares:
-    """Where the attention of N tokens' predictions goes."""
+    """The distribution of attention behind the predictions of N tokens."""
 
     mass: NDArray[np.float32]  # [N, W] column j - 1: the share that goes to the j tokens before
     sparsity: NDArray[np.float32]  # [N] exp(-sum a ln a) over the number of tokens that could be seen: 0 to 1
@@ -54,16 +54,16 @@ def attention_shares(
     width: int = MAX_LENGTH,
     progress: Progress | None = None,
 ) -> AttentionShares:
-    """Attention shares of one text [N].
+    """Return the attention shares of one text [N].
 
     Args:
         model: any decoder-only language model.
-        row: token ids, without what the tokenizer puts first.
-        prefix: ids that stand before the text.
-        layers: which layers to average over, from 0; all that have attention if None.
-        heads: which heads, the same in every layer; all if None.
-        width: W, the most tokens before that a share is given for.
-        progress: told the share done; may raise to stop.
+        row: token ids, without the tokenizer's prefix.
+        prefix: ids before the text.
+        layers: layers to average over, from 0; None: all that have attention.
+        heads: heads to average over, the same in every layer; None: all.
+        width: W, the largest number of tokens before a token for which a share is computed.
+        progress: called with the share done; may raise to stop.
 
     Raises:
         MicroStepError: no such layer or head.
@@ -92,9 +92,10 @@ def router_turns(
     prefix: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """[N] half of (1 - cosine) between the hidden states of each token and the one before, after `layer` layers.
+    """Return [N], half of (1 - cosine) between the hidden states of each token and the one before.
 
-    Layer 0 are the embeddings. The first token is missing, and so is a last one that is past the model's context.
+    The states are taken after `layer` layers; layer 0 are the embeddings. The first token is missing, and so is a last
+    one beyond the model's context.
 
     Raises:
         MicroStepError: no such layer.
@@ -104,7 +105,7 @@ def router_turns(
     count = int(text_config(model).num_hidden_layers)
     if not 0 <= layer <= count:
         raise MicroStepError(f"layer must be from 0 to {count} for this model, got {layer}")
-    found, limit = np.full(len(row), np.nan, dtype=np.float32), context_length(model)
+    turns, limit = np.full(len(row), np.nan, dtype=np.float32), context_length(model)
     fits = limit is None or len(row) + len(prefix) <= limit
     read = np.append(row, row[-1:]) if fits else row  # the last id of a row is never read
     held: list[Tensor] = []
@@ -116,8 +117,8 @@ def router_turns(
         states = held[0][0, len(prefix) :].float()
         check_states(model, states, f"hidden states after layer {layer}")
         turn = (1 - torch.cosine_similarity(states[1:], states[:-1], dim=-1)) / 2
-        found[1 : len(turn) + 1] = turn.clamp_(0, 1).cpu().numpy()
-    return found
+        turns[1 : len(turn) + 1] = turn.clamp_(0, 1).cpu().numpy()
+    return turns
 
 
 def _keep_states(private: PreTrainedModel, layer: int, held: list[Tensor]) -> None:
@@ -153,7 +154,7 @@ def _mean_rows(
     heads: Sequence[int] | None,
     progress: Progress | None,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Blocks of positions, their attention [block, end] averaged over layers and heads, and what they could see."""
+    """Yield blocks of positions, their attention [block, end] averaged over layers and heads, and what they see."""
     n = len(fed_ids(row, prefix))
     if n < 1:
         return
@@ -165,11 +166,11 @@ def _mean_rows(
     else:
         with watched(model, progress, share=0.5):
             private = private_copy(model)
-            found = capture(private, layers)
+            captured = capture(private, layers)
             hidden_states(private, [row], prefix)
-        held = list(found.held.values())
+        held = list(captured.held.values())
     step = max(1, _BLOCK_ELEMENTS // (n * held[0].heads))
-    for begin in range(max(0, len(prefix) - 1), n, step):  # the first that predicts a token of the row
+    for begin in range(max(0, len(prefix) - 1), n, step):  # the first position that predicts a token of the row
         end = min(begin + step, n)
         yield slice(begin, end), *_averaged(held, begin, end, heads)
         if progress is not None:
@@ -189,8 +190,8 @@ def _averaged(
 def _shares(
     at: slice, rows: Tensor, seen: Tensor, width: int, sinks: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """[block, W] and [block] of positions `at` from their rows [block, end]."""
-    a = rows[:, sinks:]  # without the first position, or what the tokenizer puts first
+    """Return mass [block, W] and sparsity [block] of positions `at` from their rows [block, end]."""
+    a = rows[:, sinks:]  # without the first position, or the tokenizer's prefix
     a = a / a.sum(-1, keepdim=True)  # NaN where nothing is left
     sparsity = torch.special.entr(a).sum(-1).exp() / seen[:, sinks:].sum(-1)
     if a.shape[1] == 0:
@@ -199,7 +200,7 @@ def _shares(
     position = torch.arange(at.start, at.stop, device=a.device)
     column = position[:, None] - sinks - torch.arange(width, device=a.device)  # of a
     near = a.gather(1, column.clamp(min=0)) * torch.where(column >= 0, 1.0, 0.0)
-    # Summed up to rounding, the whole row is 1.
+    # The whole row sums to 1 except for rounding.
     return near.cumsum(-1).clamp_(max=1).cpu().numpy(), sparsity.cpu().numpy()
 
 

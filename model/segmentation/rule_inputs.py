@@ -1,7 +1,7 @@
-"""What the segmentation rules look at: arrays of one row of tokens, or of several rows laid end to end.
+"""The inputs of segmentation rules: arrays over one row of tokens, or over several rows laid end to end.
 
-A rule never looks over the start of a row, so that rows that are segmented together are segmented as if alone, and
-there is no padding to keep out. Knows nothing about rules.
+A rule never looks past the start of a row, so rows that are segmented together give the same result as alone, and there
+is no padding. This module knows nothing about rules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model.short_repr import ShortRepr
 
-if TYPE_CHECKING:  # they bring torch and transformers, which the rules do without
+if TYPE_CHECKING:  # these import torch and transformers, which the rules do without
     from model.scoring.token_scores import TokenScores
     from model.text.encoding import EncodedText
 
@@ -28,7 +28,7 @@ _SETTINGS = ("window", "layer")
 
 @dataclass(frozen=True, repr=False)
 class SegmentInputs(ShortRepr):
-    """N tokens. Only what the chosen rule needs has to be given; a score that is missing is NaN."""
+    """N tokens. Only the arrays that the chosen rule needs must be given; a missing score is NaN."""
 
     entropy: Values | None = None  # [N] nats
     confidence: Values | None = None  # [N] probability of the likeliest token
@@ -40,9 +40,9 @@ class SegmentInputs(ShortRepr):
     attention_mass: Values | None = None  # [N, W] column j - 1: the share that goes to the j tokens before
     attention_sparsity: Values | None = None  # [N] effective support over length, 0 to 1
     router: Values | None = None  # [N] half of (1 - cosine) between the hidden states of a token and the one before
-    layer: int | None = None  # of `router`
-    micro_confidence: Values | None = None  # [N, W] column j - 1: where the segment began j tokens before
-    prompt: NDArray[np.bool_] | None = None  # [N] tokens that each start a segment
+    layer: int | None = None  # layer of `router`
+    micro_confidence: Values | None = None  # [N, W] column j - 1: the confidence if the segment began j tokens before
+    prompt: NDArray[np.bool_] | None = None  # [N] tokens of the prompt, which each start a segment
     row_start: NDArray[np.bool_] | None = None  # [N] first tokens of rows; None: one row
 
     def __post_init__(self) -> None:
@@ -66,30 +66,30 @@ class SegmentInputs(ShortRepr):
 
     @cached_property
     def row_starts(self) -> NDArray[np.bool_]:
-        """[N] first tokens of rows."""
+        """[N] bool, first tokens of rows."""
         return np.arange(len(self)) == 0 if self.row_start is None else self.row_start
 
     @cached_property
     def missing(self) -> NDArray[np.bool_]:
-        """[N] tokens without scores."""
-        found = np.zeros(len(self), dtype=bool)
+        """[N] bool, tokens without scores."""
+        result = np.zeros(len(self), dtype=bool)
         for name in (*SCORES, "limited_entropy"):
             if getattr(self, name) is not None:
-                found |= np.isnan(getattr(self, name))
-        return found
+                result |= np.isnan(getattr(self, name))
+        return result
 
     @cached_property
     def position(self) -> NDArray[np.int64]:
         """[N] place of each token in its row, from 0."""
         at = np.arange(len(self))
-        found: NDArray[np.int64] = at - np.maximum.accumulate(np.where(self.row_starts, at, 0))
-        return found
+        result: NDArray[np.int64] = at - np.maximum.accumulate(np.where(self.row_starts, at, 0))
+        return result
 
     @cached_property
     def forced(self) -> NDArray[np.bool_]:
-        """[N] tokens that start a segment under every rule.
+        """[N] bool, tokens that start a segment under every rule.
 
-        The first of a row, one without scores, the first with scores, one of the prompt, and the first after it.
+        The first token of a row, any without scores, the first with scores, any of the prompt, and the first after it.
         """
         forced = self.row_starts | self.missing
         scored = np.cumsum(~self.missing)  # counted over all rows
@@ -101,20 +101,20 @@ class SegmentInputs(ShortRepr):
         return forced
 
     def before(self, values: Values, steps: int = 1) -> NDArray[np.float64]:
-        """[N] the value so many tokens before in the same row; NaN where there is none."""
-        found = np.full(len(self), np.nan)
-        found[steps:] = values[: max(0, len(self) - steps)]
-        found[self.position < steps] = np.nan
-        return found
+        """Return [N] the value `steps` tokens before in the same row; NaN if there is none."""
+        result = np.full(len(self), np.nan)
+        result[steps:] = values[: max(0, len(self) - steps)]
+        result[self.position < steps] = np.nan
+        return result
 
     @classmethod
     def of(cls, scores: TokenScores, encoded: EncodedText | None = None, prompt_apart: bool = False) -> SegmentInputs:
-        """The inputs of one scored text.
+        """Return the inputs of one scored text.
 
         Args:
-            scores: of N tokens.
+            scores: scores of N tokens.
             encoded: the same N tokens, for the rule `word`.
-            prompt_apart: all that the assistant did not write is prompt, which is never merged.
+            prompt_apart: treat everything that the assistant did not write as prompt, which is never merged.
         """
         return cls(
             **{name: getattr(scores, name) for name in SCORES},
@@ -124,7 +124,7 @@ class SegmentInputs(ShortRepr):
 
     @classmethod
     def join(cls, rows: Sequence[SegmentInputs]) -> SegmentInputs:
-        """Several rows laid end to end.
+        """Lay several rows end to end.
 
         Raises:
             ValueError: there is no row, or the rows do not hold the same arrays and settings.
@@ -144,22 +144,22 @@ class SegmentInputs(ShortRepr):
 
 
 def word_starts(text: str, start: NDArray[np.int32], continuation: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """[N] tokens that start with white space or follow it. Line breaks are white space: they stand apart.
+    """Return [N] bool: tokens that start with white space or follow it. Line breaks are white space too.
 
     Args:
-        text: what was tokenised.
+        text: the tokenised text.
         start: [N] first character of each token.
-        continuation: [N] the token starts inside a character, and so inside a word.
+        continuation: [N] bool, the token starts inside a character, and so inside a word.
     """
     characters = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     blank = np.concatenate([[True], _blank()[characters], [False]])  # blank[i + 1] is that of character i
-    found: NDArray[np.bool_] = (blank[start + 1] | blank[start]) & ~continuation
-    return found
+    result: NDArray[np.bool_] = (blank[start + 1] | blank[start]) & ~continuation
+    return result
 
 
 @lru_cache(maxsize=1)
 def _blank() -> NDArray[np.bool_]:
-    """Which code points are white space, as `str.isspace` has it."""
+    """Return a table of code points: True for white space, as defined by `str.isspace`."""
     table = np.zeros(0x110000, dtype=bool)
     table[[code for code in range(0x3001) if chr(code).isspace()]] = True  # the last one is U+3000
     return table

@@ -1,8 +1,8 @@
-"""The segmentation rules: what each compares, its parameters with their ranges, what it needs, and the rule itself.
+"""The segmentation rules: what each compares, its parameters with their ranges, and what it needs.
 
-One registry, from which the app and the command line draw their controls. Scores that are entropy-like start a segment
-when they are high, probability-like ones when they are low: a confident token joins. Every comparison is made in
-float64. A token whose value cannot be computed (NaN) starts a segment.
+They form one registry, from which the app and the command line build their controls. Entropy-like scores start a
+segment when they are high, probability-like scores when they are low: a confident token joins. All comparisons are made
+in float64. A token whose value cannot be computed (NaN) starts a segment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Need = Literal["scores", "text", "window", "attention", "hidden", "micro_step"]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number that a rule takes, from `low` to `high`, both included."""
+    """A numeric parameter of a rule, from `low` to `high`, both included."""
 
     name: str
     default: float
@@ -35,43 +35,43 @@ class Parameter:
     high: float
     unit: str
     meaning: str
-    step: float = 0.01  # of a slider
+    step: float = 0.01  # step of a slider
     integer: bool = False
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A way to decide where segments start."""
+    """A rule that decides where segments start."""
 
     name: str
     title: str
-    meaning: str  # one line: when a token starts a segment
+    meaning: str  # one line that says when a token starts a segment
     parameters: tuple[Parameter, ...]
     needs: frozenset[Need]
-    causal: bool  # decided before the token itself is seen, so that it can be used while a text is written
+    causal: bool  # decided before the token itself is seen, so usable during generation
     source: str  # where it was published, or "definition"
-    value: str  # the name of what is compared at each token
-    unit: str  # of `value`
-    opens: Literal["above", "below"]  # on which side of the bar a value starts a segment
-    plan: Callable[[SegmentInputs, Parameters], Plan]  # the rule itself, under valid parameters
-    solves: str | None = None  # the parameter that sets the mean length; it grows with it if `opens` is "above"
-    monotone: bool = True  # whether the mean length never turns back as that parameter moves
-    level: float | None = None  # the bar, where that is not the parameter `solves`
+    value: str  # name of the value compared at each token
+    unit: str  # unit of `value`
+    opens: Literal["above", "below"]  # the side of the threshold on which a value starts a segment
+    plan: Callable[[SegmentInputs, Parameters], Plan]  # the rule itself, for valid parameters
+    solves: str | None = None  # the parameter that sets the mean length, which grows with it if `opens` is "above"
+    monotone: bool = True  # True if the mean length changes in one direction only as that parameter grows
+    level: float | None = None  # the threshold, if it is not the parameter `solves`
 
     def parameter(self, name: str) -> Parameter:
-        """The parameter of that name."""
+        """Return the parameter of that name."""
         return next(parameter for parameter in self.parameters if parameter.name == name)
 
     def bar(self, parameters: Parameters) -> float | None:
-        """What `value` is compared with; None where the rule compares no number."""
+        """Return the threshold for `value`, or None if the rule compares no number."""
         return self.level if self.level is not None or self.solves is None else float(parameters[self.solves])
 
 
 def _given(inputs: SegmentInputs, name: str, what: str) -> NDArray[np.floating]:
-    found: NDArray[np.floating] | None = getattr(inputs, name)
-    if found is None:
+    array: NDArray[np.floating] | None = getattr(inputs, name)
+    if array is None:
         raise MicroStepError(f"this rule needs {what}, which these inputs do not hold ({name})")
-    return found
+    return array
 
 
 def _score(inputs: SegmentInputs, name: str) -> Floats:
@@ -91,7 +91,7 @@ def _word(inputs: SegmentInputs, p: Parameters) -> Plan:
 
 
 def _above(name: str) -> Callable[[SegmentInputs, Parameters], Plan]:
-    """A score above the threshold starts a segment."""
+    """Return a plan in which a score above the threshold starts a segment."""
 
     def plan(inputs: SegmentInputs, p: Parameters) -> Plan:
         x = _score(inputs, name)
@@ -101,7 +101,7 @@ def _above(name: str) -> Callable[[SegmentInputs, Parameters], Plan]:
 
 
 def _below(name: str) -> Callable[[SegmentInputs, Parameters], Plan]:
-    """A probability below tau starts a segment."""
+    """Return a plan in which a probability below tau starts a segment."""
 
     def plan(inputs: SegmentInputs, p: Parameters) -> Plan:
         x = _score(inputs, name)
@@ -135,15 +135,15 @@ def _relative(inputs: SegmentInputs, p: Parameters) -> Plan:
             return h / highest
 
     def joins(highest: Floats, h: Floats) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = (h < p["eps"]) | (h < p["rho"] * highest)
-        return found
+        result: NDArray[np.bool_] = (h < p["eps"]) | (h < p["rho"] * highest)
+        return result
 
     return Running(_score(inputs, "entropy"), np.maximum, joins, ratio)
 
 
 def _groups(inputs: SegmentInputs, p: Parameters) -> Plan:
     h = _score(inputs, "entropy")
-    # The larger of this and the one before: a token joins only where both are low.
+    # The larger of this token and the one before: a token joins only if both are low.
     higher = np.maximum(h, inputs.before(h))
     return Pointwise(higher <= p["threshold"], higher)
 
@@ -158,7 +158,9 @@ def _budget(inputs: SegmentInputs, p: Parameters) -> Plan:
 def _limited(inputs: SegmentInputs, p: Parameters) -> Plan:
     h = _given(inputs, "limited_entropy", "the entropy under a limited history").astype(np.float64)
     if inputs.window is not None and inputs.window != p["window"]:
-        raise MicroStepError(f"window {p['window']:g} was asked for, but these entropies are of window {inputs.window}")
+        raise MicroStepError(
+            f"window {p['window']:g} was requested, but these entropies were computed with window {inputs.window}"
+        )
     return Pointwise(h <= p["threshold"], h)
 
 
@@ -183,7 +185,7 @@ def _sparsity(inputs: SegmentInputs, p: Parameters) -> Plan:
 def _router(inputs: SegmentInputs, p: Parameters) -> Plan:
     turn = _given(inputs, "router", "the hidden states of a layer").astype(np.float64)
     if inputs.layer is not None and inputs.layer != p["layer"]:
-        raise MicroStepError(f"layer {p['layer']:g} was asked for, but these hidden states are of layer {inputs.layer}")
+        raise MicroStepError(f"layer {p['layer']:g} was requested, but these hidden states are of layer {inputs.layer}")
     return Pointwise(turn < p["threshold"], turn)
 
 

@@ -1,8 +1,9 @@
-"""Cut tokens into segments: `segment` applies a rule of `RULES` to one row, `segment_rows` to several.
+"""Divide tokens into segments: `segment` applies a rule of `RULES` to one row, `segment_rows` to several.
 
-b_t = 1 when token t starts a segment. The first token of a row does, so does one without scores, the first that has
-them, every token of the prompt and the first after it; a segment has at most M tokens (segmentation_cut.py says how
-the cap meets the rules). Knows stored scores only: what needs the model is computed in segmentation_attention.py.
+b_t = 1 when token t starts a segment. The following tokens always start one: the first of a row, any without scores,
+the first with scores, every token of the prompt and the first after it. A segment has at most M tokens (boundaries.py
+says how the cap and the rules work together). This module knows only stored scores; features that need the model are
+computed in attention_features.py and micro_features.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import MicroStepError
-from model.segmentation.boundaries import Plan, Pointwise, Table, cut
+from model.segmentation.boundaries import Plan, Pointwise, Table, find_starts
 from model.segmentation.rule_inputs import SegmentInputs, word_starts
 from model.segmentation.rules import RULES, Parameter, Rule
 from model.short_repr import ShortRepr
@@ -40,17 +41,17 @@ __all__ = [
     "word_starts",
 ]
 
-MAX_LENGTH = 4  # M where nothing else is said
+MAX_LENGTH = 4  # default M
 
 
 @dataclass(frozen=True, repr=False)
 class Segmentation(ShortRepr):
-    """Where a rule cuts N tokens, and what it compared."""
+    """The segments that a rule gives for N tokens, and the values that it compared."""
 
     starts: NDArray[np.bool_]  # [N] b
-    value: NDArray[np.float32]  # [N] `Rule.value` given the segment before; NaN where there was nothing to compare
+    value: NDArray[np.float32]  # [N] `Rule.value` given the segment before; NaN if nothing was compared
     rule: str
-    parameters: Mapping[str, float]  # all of the rule's, defaults included
+    parameters: Mapping[str, float]  # all parameters of the rule, defaults included
     max_length: int  # M
 
     def __post_init__(self) -> None:
@@ -65,31 +66,31 @@ class Segmentation(ShortRepr):
 
     @property
     def segment(self) -> NDArray[np.int64]:
-        """[N] the segment of each token, from 0."""
+        """[N] index of each token's segment, from 0."""
         return np.cumsum(self.starts, dtype=np.int64) - 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[S] tokens of each segment."""
+        """[S] number of tokens in each segment."""
         return np.diff(np.append(np.flatnonzero(self.starts), len(self))).astype(np.int64)
 
 
 def segment(rule: str, inputs: SegmentInputs, max_length: int = MAX_LENGTH, **parameters: float) -> Segmentation:
-    """Cut one row, or rows that were laid end to end.
+    """Segment one row, or several rows laid end to end.
 
     Args:
         rule: a name in `RULES`.
-        inputs: what it looks at.
-        max_length: M, the most tokens that a segment has.
-        parameters: of the rule; defaults for those that are not given.
+        inputs: the arrays that the rule uses.
+        max_length: M, the largest number of tokens in a segment.
+        parameters: parameters of the rule; the others keep their defaults.
 
     Raises:
-        MicroStepError: unknown rule or parameter, a value out of range, or the inputs lack what the rule needs.
+        MicroStepError: unknown rule or parameter, a value out of range, or missing inputs.
     """
     chosen = valid_parameters(rule, parameters)
     check_max_length(max_length)
     plan = plan_of(rule, inputs, chosen, max_length)
-    starts = cut(plan, inputs.forced, max_length)
+    starts = find_starts(plan, inputs.forced, max_length)
     if isinstance(plan, Pointwise):
         value = plan.compared.astype(np.float32)
     else:
@@ -100,7 +101,7 @@ def segment(rule: str, inputs: SegmentInputs, max_length: int = MAX_LENGTH, **pa
 def segment_rows(
     rule: str, rows: Sequence[SegmentInputs], max_length: int = MAX_LENGTH, **parameters: float
 ) -> list[Segmentation]:
-    """Cut several rows of any lengths in one pass; each comes out as if alone. Errors as `segment`."""
+    """Segment several rows of any length in one pass, each as if alone. Raises the errors of `segment`."""
     if not rows:
         return []
     every = segment(rule, SegmentInputs.join(rows), max_length, **parameters)
@@ -110,9 +111,9 @@ def segment_rows(
 
 
 def entropy_bound(confidence: NDArray[np.floating], vocabulary: int) -> NDArray[np.float64]:
-    """The most nats that a distribution over V words can have if its likeliest word has probability c.
+    """Return the largest entropy, in nats, of a distribution over V words whose likeliest word has probability c.
 
-    -c ln c - (1 - c) ln((1 - c) / (V - 1)): all other words equally likely (Fano's inequality).
+    -c ln c - (1 - c) ln((1 - c) / (V - 1)): all other words are equally likely (Fano's inequality).
 
     Args:
         confidence: [N] c, from 1 / V to 1.
@@ -126,7 +127,7 @@ def entropy_bound(confidence: NDArray[np.floating], vocabulary: int) -> NDArray[
 
 
 def plan_of(rule: str, inputs: SegmentInputs, parameters: Mapping[str, float], max_length: int) -> Plan:
-    """What a rule decides, under valid parameters.
+    """Return a rule's plan for valid parameters.
 
     Raises:
         MicroStepError: the inputs lack what the rule needs.
@@ -142,15 +143,15 @@ def plan_of(rule: str, inputs: SegmentInputs, parameters: Mapping[str, float], m
 
 
 def starts_of(rule: str, inputs: SegmentInputs, parameters: Mapping[str, float], max_length: int) -> NDArray[np.bool_]:
-    """[N] b alone, under valid parameters: for those who try many."""
-    return cut(plan_of(rule, inputs, parameters, max_length), inputs.forced, max_length)
+    """Return only [N] b, for valid parameters: for callers that try many."""
+    return find_starts(plan_of(rule, inputs, parameters, max_length), inputs.forced, max_length)
 
 
 def find_rule(name: str) -> Rule:
-    """The rule of that name.
+    """Return the rule of that name.
 
     Raises:
-        MicroStepError: there is none; the nearest is named.
+        MicroStepError: there is no such rule; the message names the most similar one.
     """
     if name in RULES:
         return RULES[name]
@@ -158,10 +159,10 @@ def find_rule(name: str) -> Rule:
 
 
 def valid_parameters(rule: str, given: Mapping[str, float]) -> dict[str, float]:
-    """All parameters of a rule: the given ones, checked, and the others' defaults.
+    """Return all parameters of a rule: the given ones, checked, and defaults for the others.
 
     Raises:
-        MicroStepError: unknown rule or parameter, or a value out of its range or no whole number where one is due.
+        MicroStepError: unknown rule or parameter, a value out of range, or a fraction where a whole number is needed.
     """
     known = {parameter.name: parameter for parameter in find_rule(rule).parameters}
     for name in given:
@@ -171,15 +172,15 @@ def valid_parameters(rule: str, given: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_max_length(max_length: int) -> None:
-    """Raise MicroStepError unless segments may have so many tokens."""
+    """Raise MicroStepError unless this can be the largest number of tokens in a segment."""
     if max_length < 1 or max_length != int(max_length):
-        raise MicroStepError(f"a segment's most tokens must be a whole number of at least 1, got {max_length}")
+        raise MicroStepError(f"the maximum segment length must be a whole number of at least 1, got {max_length}")
 
 
 def check_target_length(target: float, max_length: int) -> None:
-    """Raise MicroStepError unless segments under the cap may have this mean length."""
+    """Raise MicroStepError unless segments under the cap can have this mean length."""
     if not 1 <= target <= max_length:
-        raise MicroStepError(f"a mean length must be from 1 to the most tokens a segment {max_length}, got {target:g}")
+        raise MicroStepError(f"a mean length must be from 1 to the maximum segment length {max_length}, got {target:g}")
 
 
 def _valid(rule: str, parameter: Parameter, value: float) -> float:
@@ -195,4 +196,4 @@ def _hint(name: str, known: list[str]) -> str:
     if not known:
         return "; it takes none"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"

@@ -1,9 +1,9 @@
-"""From a mean segment length to the parameter that gives it, on stored scores; and the curve between the two.
+"""Find the parameter that gives a mean segment length on stored scores, and the curve between the two.
 
 The mean length is a step function of the parameter: it changes only where the parameter passes one of the values that
-the rule compares. The curve is taken at quantiles of these; between the two neighbours that enclose the target, the
-steps themselves are bisected. For a rule whose mean length never turns back (`Rule.monotone`) no parameter comes nearer
-to the target; for the others, none of those that were tried.
+the rule compares. The curve is taken at quantiles of these values; between the two neighbours that enclose the target,
+the steps themselves are bisected. For a rule with `Rule.monotone`, no parameter comes nearer to the target; for the
+others, none of those that were tried does.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from model.segmentation.segment import (
 from model.short_repr import ShortRepr
 
 Floats = NDArray[np.float64]
-POINTS = 33  # of the curve
-_SAMPLE = 200_000  # compared values from which the quantiles are taken
+POINTS = 33  # number of points of the curve
+_SAMPLE = 200_000  # number of compared values from which the quantiles are taken
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,12 +39,12 @@ class Solved(ShortRepr):
     """The parameter whose mean segment length is nearest to the target."""
 
     rule: str
-    parameter: str  # the name of what was solved for
+    parameter: str  # name of the parameter that was solved for
     value: float
-    mean_length: float  # that it gives, in tokens
+    mean_length: float  # mean length at that value, in tokens
     target_length: float
     max_length: int  # M
-    parameters: dict[str, float]  # all of the rule's, the solved one included
+    parameters: dict[str, float]  # all parameters of the rule, the solved one included
     exact: bool  # no other value comes nearer
     curve_parameter: Floats  # [C] rising
     curve_length: Floats  # [C] mean length at each
@@ -69,14 +69,15 @@ def solve(
     Args:
         rule: a name in `RULES`.
         inputs: stored scores of N tokens, one row or more; the prompt is not counted.
-        target_length: tokens a segment, from 1 to max_length.
+        target_length: tokens per segment, from 1 to max_length.
         max_length: M.
-        points: of the curve, at most.
-        parameters: the rule's others; the one that is solved for must not be among them.
+        points: the largest number of points of the curve.
+        parameters: the rule's other parameters, without the one that is solved for.
 
     Raises:
-        MicroStepError: the rule has nothing to solve for, the target cannot be had under the cap, there is no token
-            outside the prompt, or as `segment`.
+        MicroStepError: the rule has nothing to solve for, the cap does not allow the target, there is no token outside
+            the
+            prompt, or the errors of `segment`.
     """
     check_max_length(max_length)
     solved = solvable(rule, target_length, max_length, parameters)
@@ -98,15 +99,15 @@ def solve(
     reached = tried[value]
     if not solved.integer:
         value = _short(value, length, reached, solved)
-    found = {**chosen, solved.name: int(value) if solved.integer else value}
+    solution = {**chosen, solved.name: int(value) if solved.integer else value}
     return Solved(
         rule,
         solved.name,
-        found[solved.name],
+        solution[solved.name],
         reached,
         target_length,
         max_length,
-        found,
+        solution,
         RULES[rule].monotone,
         curve,
         lengths,
@@ -116,9 +117,9 @@ def solve(
 def length_curve(
     rule: str, inputs: SegmentInputs, max_length: int = MAX_LENGTH, points: int = POINTS, **parameters: float
 ) -> tuple[Floats, Floats]:
-    """[C] values of the parameter that sets the mean length, rising, and [C] the mean length at each.
+    """Return [C] rising values of the parameter that sets the mean length, and [C] the mean length at each.
 
-    Args and errors as `solve`.
+    Arguments and errors are those of `solve`.
     """
     solved = solvable(rule, 1, max_length, parameters)
     chosen = valid_parameters(rule, parameters)
@@ -130,7 +131,7 @@ def length_curve(
 def _lengths_of(
     rule: str, inputs: SegmentInputs, max_length: int, solved: Parameter, chosen: dict[str, float]
 ) -> tuple[Callable[[float], float], dict[float, float]]:
-    """The mean length as a function of the parameter, and where it keeps what it was asked."""
+    """Return the mean length as a function of the parameter, and the dict in which it caches its values."""
     counted = np.ones(len(inputs), dtype=bool) if inputs.prompt is None else ~inputs.prompt
     tokens = int(counted.sum())
     if not tokens:
@@ -147,14 +148,14 @@ def _lengths_of(
 
 
 def _points(plan: Plan, max_length: int, solved: Parameter, points: int) -> Floats:
-    """[C] values of the parameter at which the curve is taken."""
+    """Return [C] the values of the parameter at which the curve is taken."""
     if solved.integer:
         return np.unique(np.geomspace(max(1, solved.low), solved.high, points).round())
     return _quantiles(plan, max_length, solved, points)
 
 
 def solvable(rule: str, target_length: float, max_length: int, parameters: dict[str, float]) -> Parameter:
-    """The parameter to solve for; checks all that can be known before there are scores.
+    """Return the parameter to solve for, after all checks that need no scores.
 
     Raises:
         MicroStepError: see `solve`.
@@ -164,27 +165,27 @@ def solvable(rule: str, target_length: float, max_length: int, parameters: dict[
     if name is None:
         raise MicroStepError(f"the rule {rule} has no parameter that sets the mean length; choose another rule")
     if name in parameters:
-        raise MicroStepError(f"{name} of the rule {rule} is what is solved for; do not set it")
+        raise MicroStepError(f"{name} of the rule {rule} is the parameter to solve for; do not set it")
     check_target_length(target_length, max_length)
     return RULES[rule].parameter(name)
 
 
 def _levels(plan: Plan, max_length: int, low: float, high: float) -> Iterator[Floats]:
-    """The compared values between low and high, of every segment that could be."""
+    """Yield the compared values between low and high, over every possible segment."""
     if isinstance(plan, Pointwise):
-        every: Iterator[NDArray[np.floating]] = iter([plan.compared])
+        arrays: Iterator[NDArray[np.floating]] = iter([plan.compared])
     elif isinstance(plan, Running):
         pairs = zip(range(1, max_length), plan.operands(), strict=False)
-        every = (plan.value(before, new) for _, (before, new) in pairs)
+        arrays = (plan.value(before, new) for _, (before, new) in pairs)
     else:
-        every = (plan.values[j:, j - 1] for j in range(1, min(max_length, plan.values.shape[1] + 1)))
-    for values in every:
+        arrays = (plan.values[j:, j - 1] for j in range(1, min(max_length, plan.values.shape[1] + 1)))
+    for values in arrays:
         inside = values[(values > low) & (values < high)]
         yield np.unique(inside.astype(np.float64))
 
 
 def _quantiles(plan: Plan, max_length: int, solved: Parameter, points: int) -> Floats:
-    """[C] rising: where to take the curve, the ends of the parameter's range included."""
+    """Return [C] rising: the values at which to take the curve, including the ends of the parameter's range."""
     ends = [solved.low, solved.high]
     sample = []
     for values in _levels(plan, max_length, *ends):
@@ -194,7 +195,7 @@ def _quantiles(plan: Plan, max_length: int, solved: Parameter, points: int) -> F
 
 
 def _bisect(length: Callable[[float], float], steps: Floats, target: float) -> None:
-    """Try the two neighbouring steps that enclose the target, on the way from the ends, which do."""
+    """Narrow the steps down to the two neighbours that enclose the target, starting from the ends."""
     low, high = 0, len(steps) - 1
     rising = length(float(steps[high])) >= length(float(steps[low]))
     while high - low > 1:
@@ -206,7 +207,7 @@ def _bisect(length: Callable[[float], float], steps: Floats, target: float) -> N
 
 
 def _short(value: float, length: Callable[[float], float], reached: float, solved: Parameter) -> float:
-    """The value with the fewest digits, from three, that gives the same mean length."""
+    """Return the value with the fewest digits, from three, that gives the same mean length."""
     for digits in range(3, 17):
         short = float(f"{value:.{digits}g}")
         if solved.low <= short <= solved.high and length(short) == reached:

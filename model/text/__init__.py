@@ -1,1 +1,1 @@
-"""Texts and conversations, chat templates, and token ids that know their place in the text."""
+"""Texts and conversations, chat templates, and token ids with their positions in the text."""

@@ -1,7 +1,7 @@
-"""How a model's chat template lays out a document, and where the document's own characters then stand.
+"""Lay a document out with a model's chat template, and find the document's own characters in the result.
 
-The text is always what transformers' `apply_chat_template` makes. Characters are placed by rendering a second time with
-marks in place of the contents (see placing.py); where a template rewrites contents, it is refused.
+The text is always what transformers' `apply_chat_template` produces. Characters are located by rendering a second time
+with marks in place of the contents (see message_spans.py). A template that rewrites contents is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.errors import TextError
 from model.text.document import PLAIN, SEPARATOR, Document
 from model.text.message_spans import ContentSpan, place
 
-FOLD = "\n\n"  # between a system message and the first question, where a template has no system message
+FOLD = "\n\n"  # between a system message and the first question, if a template has no system message
 _NOW = re.compile(r"""\bstrftime_now\(\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*\)""")
 _NOW_BY_NAME = re.compile(r"\bstrftime_now\s*\(")
 
@@ -35,13 +35,13 @@ class RenderedPiece:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What one model reads, and where the document's own characters stand in it. Others of its are not read."""
+    """The text that one model reads, and the places of the document's own characters in it."""
 
     text: str
     pieces: tuple[RenderedPiece, ...]
     chat: bool  # whether a chat template was applied
-    notes: tuple[str, ...] = ()  # what a reader must know: characters left out, a date that was written, ...
-    date: str | None = None  # YYYY-MM-DD that the template wrote
+    notes: tuple[str, ...] = ()  # notes for the reader: characters left out, a date that was written, ...
+    date: str | None = None  # YYYY-MM-DD, the date that the template wrote
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TemplatePart:
 
 @dataclass(frozen=True)
 class Turn:
-    """A message as a template is given it; a system message that was folded in is a part of the first question."""
+    """A message as passed to a template; a folded system message is part of the first question."""
 
     role: str
     content: str
@@ -64,7 +64,7 @@ class Turn:
     parts: tuple[TemplatePart, ...]
 
     def given(self, content: str, without: str = "") -> dict[str, Any]:
-        """The turn with some content, and without one of its extras."""
+        """Return the turn as a dict with other content, and without one of its extras."""
         return {"role": self.role, "content": content, **{k: v for k, v in self.extras if k != without}}
 
 
@@ -72,10 +72,10 @@ def render(document: Document, tokenizer: Any, chat: bool = False, reply: bool =
     """Lay the document out as the model reads it.
 
     Args:
-        document: what to read.
-        tokenizer: of the model; only its chat template is used.
-        chat: apply the template. A model without one reads the raw text, and `Rendered.chat` says so.
-        reply: end with the template's cue for an answer, to be continued by the model.
+        document: the document.
+        tokenizer: the model's tokenizer; only its chat template is used.
+        chat: apply the template. A model without one reads the raw text, and `Rendered.chat` is False.
+        reply: end with the template's cue for an answer, which the model continues.
 
     Raises:
         TextError: the template refuses the conversation, or rewrites its contents.
@@ -88,13 +88,13 @@ def render(document: Document, tokenizer: Any, chat: bool = False, reply: bool =
     kept = place([turn.content for turn in turns], text, lambda contents: applied(turns, contents), applied.source)
     notes = list(document.notes)
     if folded:
-        notes.append("the chat template has no system message: it stands before the first question")
+        notes.append("the chat template has no system message, so it was put before the first question")
     notes += [*_left_out(turns, kept), *_unread(applied, turns, text), *applied.unused]
     date = applied.written_date(turns, text)
     if date is not None:
         notes.append(f"the chat template writes the date, {date}")
     if applied.undated:
-        notes.append("the chat template writes a date that cannot be fixed: another day gives other figures")
+        notes.append("the chat template writes a date that cannot be fixed, so another day gives other figures")
     pieces = [piece for part in kept for piece in _pieces(turns[part.turn], part)]
     return Rendered(text, tuple(pieces), True, tuple(notes), date)
 
@@ -120,7 +120,7 @@ def _turns(document: Document) -> list[Turn]:
 
 
 def _folded(applied: _Template, turns: list[Turn]) -> tuple[list[Turn], bool]:
-    """The turns, with a system message that the template refuses or drops put before the first question."""
+    """Return the turns; a system message that the template refuses or drops is moved into the first question."""
     if turns[0].role != "system" or not turns[0].content.strip():
         return turns, False
     mark, refusal = "\ue000", None
@@ -138,18 +138,18 @@ def _folded(applied: _Template, turns: list[Turn]) -> tuple[list[Turn], bool]:
         try:
             applied(folded)
         except TextError:
-            raise refusal or TextError("the chat template drops the system message; leave it out") from None
+            raise refusal or TextError("the chat template drops the system message; remove it") from None
         return folded, True
-    raise refusal or TextError("the chat template drops the system message, and no question follows it; leave it out")
+    raise refusal or TextError("the chat template drops the system message, and no question follows it; remove it")
 
 
 def template_settings(
     tokenizer: Any, arguments: Sequence[tuple[str, str]], date: str | None
 ) -> tuple[dict[str, Any], str | None]:
-    """What `apply_chat_template` is to be given for arguments and a date, and the date if the template may write it.
+    """Return the options of `apply_chat_template` for arguments and a date, and the date if the template may write it.
 
     Raises:
-        TextError: an argument is none of a template, or the date is no date.
+        TextError: no template has such an argument, or the date is invalid.
     """
     applied = _Template(tokenizer, Document((), tuple(arguments), date), reply=False)
     if applied.unused:
@@ -166,7 +166,7 @@ class _Template:
         reserved = set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"tools", "documents", "kwargs"}
         reserved |= {"messages"}  # the conversation itself
         if odd := sorted(reserved & set(self._arguments)):
-            raise TextError(f"{odd[0]!r} is no argument of a chat template; leave it out")
+            raise TextError(f"{odd[0]!r} is not an argument of a chat template; leave it out")
         if not isinstance(tools := self._arguments.get("tools", []), list | None):
             raise TextError(f"tools must be a list of JSON objects, got {tools!r}")
         try:
@@ -176,16 +176,16 @@ class _Template:
         self._date = document.date or datetime.date.today().isoformat()
         self.source = self._dated(self._date)
         self.date = None if self.source == self._given else self._date
-        """That the template may write."""
+        """The date that the template may write."""
         self.undated = bool(_NOW_BY_NAME.search(self.source))
         self.unused = [
-            f"the chat template has no argument {name!r}: it was not used"
+            f"the chat template has no argument {name!r}: it was ignored"
             for name in self._arguments
             if not re.search(rf"\b{re.escape(name)}\b", self._given)
         ]
 
     def __call__(self, turns: Sequence[Turn], contents: Sequence[str] | None = None, without: str = "") -> str:
-        """The rendered text, with other contents if they are given, and without one of the turns' extras."""
+        """Render the turns, with other contents if they are given, and without one of the turns' extras."""
         held = contents if contents is not None else [turn.content for turn in turns]
         return self._apply([turn.given(content, without) for turn, content in zip(turns, held, strict=True)])
 
@@ -195,19 +195,19 @@ class _Template:
         return {**self._arguments, **({"chat_template": self.source} if self.date is not None else {})}
 
     def written_date(self, turns: Sequence[Turn], text: str) -> str | None:
-        """The date, if it stands in the text."""
+        """Return the date if it appears in the text."""
         if self.date is None:
             return None
         conversation = [turn.given(turn.content) for turn in turns]
         return None if self._apply(conversation, self._dated("1999-09-09")) == text else self._date
 
     def _dated(self, date: str) -> str:
-        """The template with a date written into it."""
+        """Return the template with a date written into it."""
         try:
             day = datetime.datetime.fromisoformat(date)
         except ValueError:
-            raise TextError(f"{date!r} is no date; write it as YYYY-MM-DD") from None
-        return _NOW.sub(lambda found: json.dumps(day.strftime(found[1] or found[2] or "")), self._given)
+            raise TextError(f"{date!r} is not a date; write it as YYYY-MM-DD") from None
+        return _NOW.sub(lambda match: json.dumps(day.strftime(match[1] or match[2] or "")), self._given)
 
     def _apply(self, conversation: list[dict[str, Any]], source: str | None = None) -> str:
         options = {"tokenize": False, "add_generation_prompt": self._reply, "chat_template": source or self.source}
@@ -218,45 +218,45 @@ class _Template:
 
 
 def _pieces(turn: Turn, kept: ContentSpan) -> list[RenderedPiece]:
-    """What a kept stretch of a turn holds of the document."""
-    found = []
+    """Return the document's pieces within a kept span of a turn."""
+    pieces = []
     for part in turn.parts:
         begin, end = max(kept.begin, part.at), min(kept.end, part.at + part.length)
         if begin < end:
             start = kept.start + begin - kept.begin
-            found.append(RenderedPiece(part.role, start, start + end - begin, part.source + begin - part.at))
-    return found
+            pieces.append(RenderedPiece(part.role, start, start + end - begin, part.source + begin - part.at))
+    return pieces
 
 
 def _left_out(turns: Sequence[Turn], kept: Sequence[ContentSpan]) -> list[str]:
-    """What to say of characters that the template drops; white space at the ends of a message is not worth a word."""
+    """Return notes on characters that the template drops, except for white space at the ends of a message."""
     notes = []
     for i, turn in enumerate(turns):
-        there = [False] * len(turn.content)
+        found = [False] * len(turn.content)
         for part in kept:
             if part.turn == i:
-                there[part.begin : part.end] = [True] * (part.end - part.begin)
-        count = sum(not read and not turn.content[at].isspace() for at, read in enumerate(there))
+                found[part.begin : part.end] = [True] * (part.end - part.begin)
+        count = sum(not read and not turn.content[at].isspace() for at, read in enumerate(found))
         if count:
             notes.append(f"the chat template leaves out {count:,} characters of turn {i + 1} ({turn.role}): not read")
     return notes
 
 
 def _unread(applied: _Template, turns: Sequence[Turn], text: str) -> list[str]:
-    """What to say of extras that the template does not write.
+    """Return notes on extras that the template does not write.
 
     Raises:
-        TextError: tool calls are among them: what is left would be another conversation.
+        TextError: tool calls are among them, so the rest would be another conversation.
     """
     notes = []
     for name in sorted({name for turn in turns for name, _ in turn.extras} - {"tool_call_id"}):
         try:
             if applied(turns, without=name) != text:
                 continue
-        except TextError:  # it cannot do without, so that it reads it
+        except TextError:  # the template fails without it, so it reads it
             continue
         if name == "tool_calls":
             number = next(i for i, turn in enumerate(turns, 1) if dict(turn.extras).get(name))
             raise TextError(f"the model's chat template does not write the tool calls of message {number}")
-        notes.append(f"the chat template does not write {name!r} of a message: it is not read")
+        notes.append(f"the chat template does not write {name!r} of a message, so it is not read")
     return notes

@@ -1,6 +1,6 @@
-"""What is scored: a plain text or a conversation. See chat_template.py for how a model's template lays it out.
+"""The document that is scored: a plain text or a conversation. chat_template.py lays it out for a model.
 
-Knows roles. Knows nothing about tokens, templates or files.
+This module knows roles, but nothing about tokens, templates or files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from model.errors import TextError
 from model.short_repr import ShortRepr
 
 TEMPLATE = "template"  # the role of characters that a template adds
-PLAIN = "text"  # the role of a text that is no conversation
+PLAIN = "text"  # the role of a text that is not a conversation
 ROLES = (PLAIN, "system", "user", "assistant", "tool")
 SEPARATOR = "\n"  # between the messages of a conversation that is read without a template
 
@@ -27,7 +27,7 @@ class Message(ShortRepr):
     role: str
     content: str
     extra: str = ""
-    """A JSON object: what else a chat template is given of the turn, such as its tool_calls; no part of the text."""
+    """A JSON object with other values for the chat template, such as the turn's tool_calls; not part of the text."""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -41,30 +41,30 @@ class Message(ShortRepr):
 
     @property
     def extras(self) -> dict[str, Any]:
-        """The keys of `extra`."""
-        found: dict[str, Any] = json.loads(self.extra) if self.extra else {}
-        return found
+        """The values in `extra`, by name."""
+        values: dict[str, Any] = json.loads(self.extra) if self.extra else {}
+        return values
 
 
 @dataclass(frozen=True, repr=False)
 class Document(ShortRepr):
-    """A plain text (one message of role "text") or a conversation, and what its chat template is told."""
+    """A plain text (one message of role "text") or a conversation, and the arguments of its chat template."""
 
     messages: tuple[Message, ...]
     arguments: tuple[tuple[str, str], ...] = ()
-    """Of the chat template, as JSON by name: enable_thinking, tools, ..."""
+    """Arguments of the chat template, as JSON by name: enable_thinking, tools, ..."""
     date: str | None = None
-    """YYYY-MM-DD, what a template that writes the day's date writes; None: today's."""
+    """YYYY-MM-DD, the date for a template that writes one; None: today's."""
     notes: tuple[str, ...] = field(default=(), compare=False)
-    """What of a file was left out or read as something else."""
+    """Notes on parts of a file that were left out or read as something else."""
 
     @classmethod
     def plain(cls, text: str) -> Document:
-        """The document that is just `text`."""
+        """Return the document that is just `text`."""
         return cls((Message(PLAIN, text),))
 
-    def told(self, arguments: Mapping[str, Any], date: str | None) -> Document:
-        """The document under a chat template: with arguments, which come before its own, and the day's date."""
+    def with_template_settings(self, arguments: Mapping[str, Any], date: str | None) -> Document:
+        """Return the document with further template arguments, which come before its own, and the day's date."""
         every = dict(self.arguments) | dict(template_arguments(arguments))
         day = date or datetime.date.today().isoformat()
         return replace(self, arguments=tuple(sorted(every.items())), date=day)
@@ -90,25 +90,25 @@ class TextInput:
 
 
 def template_arguments(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Arguments of a chat template as a document holds them, in a fixed order."""
+    """Return arguments of a chat template in the form in which a document holds them, in a fixed order."""
     return tuple((name, json.dumps(given[name], ensure_ascii=False)) for name in sorted(given))
 
 
 def read_template_args(given: list[str] | None) -> dict[str, Any]:
-    """The arguments of a chat template, from NAME=JSON each; what is no JSON is taken as a text.
+    """Parse arguments of a chat template, given as NAME=JSON; a value that is not valid JSON is taken as a text.
 
     Raises:
-        TextError: one that does not read like that, or a name that is given twice.
+        TextError: an argument has another form, or a name is given twice.
     """
-    found: dict[str, Any] = {}
-    for each in given or ():
-        name, equals, value = each.partition("=")
+    arguments: dict[str, Any] = {}
+    for argument in given or ():
+        name, equals, value = argument.partition("=")
         if not equals or not name.isidentifier():
-            raise TextError(f"an argument of a chat template is NAME=JSON, got {each!r}")
-        if name in found:
+            raise TextError(f"an argument of a chat template has the form NAME=JSON, got {argument!r}")
+        if name in arguments:
             raise TextError(f"the template argument {name!r} is given twice; give it once")
         try:
-            found[name] = json.loads(value)
+            arguments[name] = json.loads(value)
         except ValueError:
-            found[name] = value
-    return found
+            arguments[name] = value
+    return arguments

@@ -1,7 +1,7 @@
-"""From a rendered text to token ids that know their place: character spans, roles, what to show.
+"""Turn a rendered text into token ids with positions: character spans, roles, display strings.
 
-Spans come from the tokens' own bytes wherever these spell the text exactly, since a tokenizer's reported offsets
-trim white space and blur characters that are split over tokens. Knows nothing about models or scores.
+Spans come from the tokens' own bytes if these spell the text exactly, since the offsets that a tokenizer reports trim
+white space and are inexact for characters split over tokens. This module knows nothing about models or scores.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True, repr=False)
 class EncodedText(ShortRepr):
-    """N tokens of one text, as one model reads them. What the tokenizer puts before a text is context, not rows."""
+    """N tokens of one text, as one model reads them. The tokenizer's prefix is context, not rows."""
 
-    text: str  # what the model reads, chat template included, prefix excluded
+    text: str  # the text that the model reads, chat template included, prefix excluded
     ids: NDArray[np.int64]  # [N]
     start: NDArray[np.int32]  # [N] characters [start, end) of `text` that the token touches
     end: NDArray[np.int32]  # [N]
@@ -35,11 +35,11 @@ class EncodedText(ShortRepr):
     role: NDArray[np.str_]  # [N] text, system, user, assistant or template
     source_start: NDArray[np.int32]  # [N] the same characters in the document's own text; -1 in the template
     source_end: NDArray[np.int32]  # [N]
-    prefix: tuple[int, ...]  # ids that stand before the text: BOS in most models, none in some, two in GLM-4
+    prefix: tuple[int, ...]  # ids before the text: BOS in most models, none in some, two in GLM-4
     chat: bool  # a chat template was applied
     exact: bool  # spans come from the tokens' bytes, not from reported offsets
-    notes: tuple[str, ...] = ()  # what a reader must know of how the text was laid out
-    date: str | None = None  # YYYY-MM-DD that the chat template wrote
+    notes: tuple[str, ...] = ()  # notes on how the text was laid out
+    date: str | None = None  # YYYY-MM-DD, the date that the chat template wrote
 
     def __post_init__(self) -> None:
         shapes = {
@@ -54,11 +54,11 @@ class EncodedText(ShortRepr):
 
     @property
     def display(self) -> list[str]:
-        """What to show for each token: its characters; a split character is shown whole on each of its tokens."""
+        """The string to show for each token; a split character is shown whole on each of its tokens."""
         return [self.text[a:b] for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
 
     def head(self, n: int) -> EncodedText:
-        """The first n tokens."""
+        """Return the first n tokens."""
         per_token = ("ids", "start", "end", "continuation", "role", "source_start", "source_end")
         return replace(self, **{name: getattr(self, name)[:n] for name in per_token})
 
@@ -69,7 +69,7 @@ def encode(text: TextInput, tokenizer: Any, reply: bool = False) -> EncodedText:
     Special tokens that are written out in the text are read as such, as transformers does.
 
     Args:
-        text: what to read, and how.
+        text: the document, and how it is read.
         tokenizer: a fast (Rust-backed) tokenizer.
         reply: end with the template's cue for an answer.
 
@@ -78,7 +78,7 @@ def encode(text: TextInput, tokenizer: Any, reply: bool = False) -> EncodedText:
     """
     rendered = render(text.document, tokenizer, text.chat, reply)
     if not getattr(tokenizer, "is_fast", False):
-        raise TextError("this tokenizer has no fast version, so its tokens cannot be placed in the text")
+        raise TextError("this tokenizer has no fast version, so the positions of its tokens are unknown")
     batch = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = np.asarray(batch["input_ids"], dtype=np.int64)
     offsets = np.asarray(batch["offset_mapping"], dtype=np.int32).reshape(-1, 2)
@@ -92,14 +92,14 @@ def encode(text: TextInput, tokenizer: Any, reply: bool = False) -> EncodedText:
         n = len(prefix)
         ids, start, end, continuation = ids[n:], start[n:], end[n:], continuation[n:]
 
-    # Characters to pieces, then tokens to the piece of all their characters: one that straddles is the template's.
+    # From characters to pieces, then from tokens to the piece of all their characters; one that straddles is template.
     outside = len(rendered.pieces)
     piece_of = np.full(len(rendered.text) + 1, outside, dtype=np.int32)
     shift = np.zeros(len(rendered.text) + 1, dtype=np.int32)
     for i, piece in enumerate(rendered.pieces):
         piece_of[piece.start : piece.end] = i
         shift[piece.start : piece.end] = piece.source - piece.start
-    # A token of no character goes with the character that follows, or with the last.
+    # A token without characters goes with the character that follows, or with the last.
     first = np.where(end > start, start, np.minimum(start, max(len(rendered.text) - 1, 0)))
     which = np.where(piece_of[first] == piece_of[np.maximum(end - 1, first)], piece_of[first], outside)
     roles = np.array([*(piece.role for piece in rendered.pieces), TEMPLATE])
@@ -122,14 +122,14 @@ def encode(text: TextInput, tokenizer: Any, reply: bool = False) -> EncodedText:
 
 
 def encode_reply(prompt: EncodedText, ids: NDArray[np.int64], tokenizer: Any) -> EncodedText:
-    """The prompt's row of tokens with generated ones after it, of role assistant.
+    """Return the prompt's tokens followed by generated ones, of role assistant.
 
     Bytes that never became a whole character are shown as U+FFFD.
     """
     pieces = _token_bytes(tokenizer, ids) or [tokenizer.decode([int(i)]).encode("utf-8", "replace") for i in ids]
     text = b"".join(pieces).decode("utf-8", "replace")
     spans = _spans_from_bytes(text, pieces)
-    if spans is None:  # some bytes had to be replaced: place each token by its own reading
+    if spans is None:  # some bytes had to be replaced, so each token is decoded on its own
         text = "".join(piece.decode("utf-8", "replace") for piece in pieces)
         ends = np.cumsum([len(piece.decode("utf-8", "replace")) for piece in pieces], dtype=np.int32)
         starts = np.concatenate([[0], ends[:-1]]).astype(np.int32) if len(ends) else ends
@@ -150,7 +150,7 @@ def encode_reply(prompt: EncodedText, ids: NDArray[np.int64], tokenizer: Any) ->
 
 
 def token_strings(tokenizer: Any, ids: NDArray[np.int64]) -> list[str]:
-    """What each vocabulary entry stands for; bytes that are no whole character are written as <0xNN>."""
+    """Return the string of each vocabulary entry; bytes that are not a whole character are written as <0xNN>."""
     pieces = _token_bytes(tokenizer, ids) or [tokenizer.decode([int(i)]).encode("utf-8", "replace") for i in ids]
     return [_show(piece) for piece in pieces]
 
@@ -163,9 +163,9 @@ _ESCAPED = {0xDC00 + byte: f"<0x{byte:02X}>" for byte in range(0x80, 0x100)}
 
 
 def _prefix(tokenizer: Any, force_bos: bool) -> tuple[int, ...]:
-    """The ids that the tokenizer itself puts before a text, after the BOS that the user asks for.
+    """Return the ids that the tokenizer itself puts before a text, after a BOS if the user forces one.
 
-    What it puts after a text, an end token as a rule, is no part of the text and is not read.
+    Ids that it puts after a text, usually an end token, are not part of the text and are not read.
     """
     probe = tokenizer("a", return_special_tokens_mask=True, verbose=False)
     ids, special = probe["input_ids"], probe["special_tokens_mask"]
@@ -174,7 +174,7 @@ def _prefix(tokenizer: Any, force_bos: bool) -> tuple[int, ...]:
     if not force_bos or bos in prefix:
         return prefix
     if bos is None:
-        raise TextError("BOS was asked for, but this model's tokenizer has none; leave it off")
+        raise TextError("BOS was requested, but this model's tokenizer has none; leave it off")
     return (int(bos), *prefix)
 
 
@@ -184,7 +184,7 @@ def _unicode_to_byte() -> dict[str, int]:
 
 
 def _token_bytes(tokenizer: Any, ids: NDArray[np.int64]) -> list[bytes] | None:
-    """The bytes that each token stands for, by the tokenizer's kind; None where the kind is unknown."""
+    """Return the bytes of each token, by the tokenizer's kind; None if the kind is unknown."""
     decoder = str(tokenizer.backend_tokenizer.decoder)
     if "ByteLevel" in decoder:
         read = _read_byte_level
@@ -219,7 +219,7 @@ Spans = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]
 
 
 def _spans_from_bytes(text: str, pieces: list[bytes] | None) -> Spans | None:
-    """Character spans where the tokens' bytes spell the text exactly, else None."""
+    """Return character spans if the tokens' bytes spell the text exactly, else None."""
     data = text.encode("utf-8")
     if pieces is None:
         return None
@@ -227,7 +227,7 @@ def _spans_from_bytes(text: str, pieces: list[bytes] | None) -> Spans | None:
         pieces = [pieces[0][1:], *pieces[1:]]
     if b"".join(pieces) != data:
         return None
-    first_byte = (np.frombuffer(data, dtype=np.uint8) & 0xC0) != 0x80  # of a character
+    first_byte = (np.frombuffer(data, dtype=np.uint8) & 0xC0) != 0x80  # True for the first byte of a character
     character = np.append(np.cumsum(first_byte) - 1, len(text)).astype(np.int32)
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
     begins = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends
@@ -240,7 +240,7 @@ def _spans_from_bytes(text: str, pieces: list[bytes] | None) -> Spans | None:
 
 
 def _spans_from_offsets(text: str, offsets: NDArray[np.int32]) -> Spans:
-    """The tokenizer's offsets, with what they trim given to the token that follows, and the rest to the last."""
+    """Return the tokenizer's offsets; what they trim goes to the token that follows, and the rest to the last token."""
     start, end = offsets[:, 0].copy(), offsets[:, 1].copy()
     reached = np.maximum.accumulate(end) if len(end) else end
     before = np.concatenate([[0], reached[:-1]]).astype(np.int32) if len(end) else end

@@ -1,9 +1,9 @@
-"""Where the contents of messages stand in a rendered chat: by marks, so that a place is known and never guessed.
+"""Locate the contents of messages in a rendered chat by marks, so that a position is known and never guessed.
 
-Most templates put each content somewhere as it is, or stripped: rendering once with a mark for each content shows what
-the template writes around them. Where that does not explain the text (a template that takes out reasoning), the
-characters themselves are marked: each is replaced by one of its own from the private use planes of Unicode, and where
-that comes out, the character stands.
+Most templates insert each content unchanged or stripped: rendering once with a mark for each content shows what the
+template writes around them. If that does not explain the text (a template that removes reasoning), the characters
+themselves are marked: each is replaced by one of its own from the private use planes of Unicode, and its position in
+the output is the character's position.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
 @dataclass(frozen=True)
 class ContentSpan:
-    """Characters [begin, end) of a turn's content stand in the rendered text from `start` on."""
+    """Characters [begin, end) of a turn's content start at `start` in the rendered text."""
 
     turn: int
     begin: int
@@ -36,19 +36,19 @@ def place(
     """Find the contents of a conversation in its rendered text.
 
     Args:
-        contents: of the turns.
-        text: what the template made of them.
+        contents: contents of the turns.
+        text: the rendered text.
         apply: renders the same turns with other contents.
-        source: of the template.
+        source: source of the template.
 
     Raises:
         TextError: the template rewrites, moves or repeats contents, or drops a message.
     """
-    found = _between_gaps(contents, text, apply)
-    return found if found is not None else _by_characters(contents, text, apply, source)
+    spans = _between_gaps(contents, text, apply)
+    return spans if spans is not None else _by_characters(contents, text, apply, source)
 
 
-# --- contents as they are, or stripped
+# --- contents unchanged, or stripped
 
 
 def _between_gaps(
@@ -65,27 +65,27 @@ def _between_gaps(
         return None
     gaps = []
     for i in marked:
-        before, there, rest = rest.partition(f"{mark}{i}{mark}")
-        if not there:
+        before, mark_found, rest = rest.partition(f"{mark}{i}{mark}")
+        if not mark_found:
             return None
         gaps.append(before)
     gaps.append(rest)
     position = len(gaps[0])
     if not text.startswith(gaps[0]) or (not marked and text != gaps[0]):
         return None
-    found = []
+    spans = []
     for i, gap in zip(marked, gaps[1:], strict=True):
         kept = _kept(text, position, contents[i], gap, last=i == marked[-1])
         if kept is None:
             return None
         begin = contents[i].find(kept)
-        found.append(ContentSpan(i, begin, begin + len(kept), position))
+        spans.append(ContentSpan(i, begin, begin + len(kept), position))
         position += len(kept) + len(gap)
-    return tuple(found)
+    return tuple(spans)
 
 
 def _kept(text: str, position: int, content: str, gap: str, last: bool) -> str | None:
-    """The form in which the template kept a message: as it is, or stripped at one end or both."""
+    """Return the form in which the template kept a message: unchanged, or stripped at one end or both."""
     for form in (content, content.strip(), content.lstrip(), content.rstrip()):
         end = position + len(form)
         follows = text[end:] == gap if last else text.startswith(gap, end)
@@ -100,10 +100,10 @@ def _kept(text: str, position: int, content: str, gap: str, last: bool) -> str |
 def _by_characters(
     contents: Sequence[str], text: str, apply: Callable[[Sequence[str]], str], source: str
 ) -> tuple[ContentSpan, ...]:
-    """Longest stretches of contents that stand in the text, from characters that are each marked.
+    """Return the longest spans of contents that appear in the text, by marking each character.
 
-    White space stays, since templates strip it, and so do the words that the template itself knows, such as <think>:
-    they stand where the marked characters beside them stand.
+    White space is not marked, since templates strip it, nor are the words that the template itself knows, such as
+    <think>: their positions follow from the marked characters beside them.
     """
     words = _words(source)
     for known in ([word for word in words if not word.isalnum()], words):
@@ -113,27 +113,27 @@ def _by_characters(
         except TextError:
             continue
         if marks.restored(marked) == text:
-            return _checked(contents, text, _stretches(contents, text, marks, marked))
+            return _checked(contents, text, _contiguous_spans(contents, text, marks, marked))
     raise TextError(REWRITES)
 
 
 def _words(source: str) -> list[str]:
-    """The string literals of a template that are more than white space."""
+    """Return the string literals of a template that are more than white space."""
     try:
         found = {value[1:-1] for _, kind, value in Environment().lex(source) if kind == "string"}
-    except Exception:  # noqa: BLE001 - the template was rendered: what cannot be told apart holds no words
+    except Exception:  # noqa: BLE001 - the template works, so a source without a parse has no words
         return []
     plain = {word.encode("ascii", "backslashreplace").decode("unicode-escape") for word in found}
     return sorted(word for word in plain if word.strip())
 
 
 class _Marks:
-    """Contents whose characters are replaced by marks, one each, but for those that a template may look for."""
+    """Contents with each character replaced by a mark, except for those that a template may look for."""
 
     def __init__(self, contents: Sequence[str], known: Sequence[str]) -> None:
         used = set().union(*contents)
         pool: Iterator[str] = (chr(code) for codes in _PRIVATE for code in codes if chr(code) not in used)
-        self.place: dict[str, tuple[int, int]] = {}  # of a mark: turn and character
+        self.place: dict[str, tuple[int, int]] = {}  # of each mark: turn and character
         self.character: dict[int, str] = {}
         self.contents: list[str] = []
         for i, content in enumerate(contents):
@@ -155,45 +155,48 @@ class _Marks:
             self.contents.append("".join(made))
 
     def restored(self, marked: str) -> str:
-        """A text with marks as it is without."""
+        """Return a marked text with the original characters."""
         return marked.translate(self.character)
 
 
-def _stretches(contents: Sequence[str], text: str, marks: _Marks, marked: str) -> list[ContentSpan]:
-    """Runs of marked characters that stand together in content and text, with the unmarked ones between and beside."""
-    found: list[ContentSpan] = []
+def _contiguous_spans(contents: Sequence[str], text: str, marks: _Marks, marked: str) -> list[ContentSpan]:
+    """Return runs of marked characters that are contiguous in content and text, with unmarked ones between."""
+    spans: list[ContentSpan] = []
     for start, character in enumerate(marked):
         if character not in marks.place:
             continue
-        turn, at = marks.place[character]
-        last = found[-1] if found else None
-        if last is not None and (turn, at) < (last.turn, last.end):
+        turn, index = marks.place[character]
+        last = spans[-1] if spans else None
+        if last is not None and (turn, index) < (last.turn, last.end):
             raise TextError("the model's chat template moves or repeats a message of this conversation")
         if last is not None and turn == last.turn:
-            begin, between = last.start + last.end - last.begin, contents[turn][last.end : at]
+            begin, between = last.start + last.end - last.begin, contents[turn][last.end : index]
             if text[begin:start] == between:
-                found[-1] = ContentSpan(turn, last.begin, at + 1, last.start)
+                spans[-1] = ContentSpan(turn, last.begin, index + 1, last.start)
                 continue
-        found.append(ContentSpan(turn, at, at + 1, start))
-    for i in range(len(found)):  # what one takes, the next cannot
-        found[i] = _widened(found[i], found[i - 1] if i else None, found[i + 1 : i + 2], contents, text)
-    return found
+        spans.append(ContentSpan(turn, index, index + 1, start))
+    for i in range(len(spans)):  # characters taken by one span are not available to the next
+        spans[i] = _widened(spans[i], spans[i - 1] if i else None, spans[i + 1 : i + 2], contents, text)
+    return spans
 
 
 def _widened(
     kept: ContentSpan, before: ContentSpan | None, following: Sequence[ContentSpan], contents: Sequence[str], text: str
 ) -> ContentSpan:
-    """A stretch with the unmarked characters beside it; white space at the rim may be the template's, and is left."""
+    """Extend a span by the unmarked characters beside it.
+
+    White space at its ends may belong to the template and is left out.
+    """
     content, after = contents[kept.turn], following[0] if following else None
     lowest = before.end if before is not None and before.turn == kept.turn else 0
     first = before.start + before.end - before.begin if before is not None else 0
     highest = after.begin if after is not None and after.turn == kept.turn else len(content)
-    most = after.start if after is not None else len(text)
+    last_stop = after.start if after is not None else len(text)
     begin, start, end = kept.begin, kept.start, kept.end
     stop = start + end - begin
     while begin > lowest and start > first and content[begin - 1] == text[start - 1]:
         begin, start = begin - 1, start - 1
-    while end < highest and stop < most and content[end] == text[stop]:
+    while end < highest and stop < last_stop and content[end] == text[stop]:
         end, stop = end + 1, stop + 1
     while content[begin].isspace():
         begin, start = begin + 1, start + 1
@@ -202,19 +205,19 @@ def _widened(
     return ContentSpan(kept.turn, begin, end, start)
 
 
-def _checked(contents: Sequence[str], text: str, found: list[ContentSpan]) -> tuple[ContentSpan, ...]:
-    """The stretches, once it is sure that they hold what they say and that no message is missing as a whole."""
-    for kept in found:
+def _checked(contents: Sequence[str], text: str, spans: list[ContentSpan]) -> tuple[ContentSpan, ...]:
+    """Check that the spans are correct and that no message is missing as a whole."""
+    for kept in spans:
         if contents[kept.turn][kept.begin : kept.end] != text[kept.start : kept.start + kept.end - kept.begin]:
             raise TextError(REWRITES)
-    for one, other in pairwise(found):
-        if one.turn == other.turn:  # what is left out between them may not stand there in other words
-            out = contents[one.turn][one.end : other.begin].strip()
-            instead = text[one.start + one.end - one.begin : other.start].strip()
-            if out and instead and out not in instead:
+    for first, second in pairwise(spans):
+        if first.turn == second.turn:  # text left out between them may not appear there in other words
+            omitted = contents[first.turn][first.end : second.begin].strip()
+            replacement = text[first.start + first.end - first.begin : second.start].strip()
+            if omitted and replacement and omitted not in replacement:
                 raise TextError(REWRITES)
-    there = {kept.turn for kept in found}
+    turns = {kept.turn for kept in spans}
     for i, content in enumerate(contents):
-        if content.strip() and i not in there:
+        if content.strip() and i not in turns:
             raise TextError(f"the model's chat template drops message {i + 1} of this conversation")
-    return tuple(found)
+    return tuple(spans)

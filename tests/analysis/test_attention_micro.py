@@ -22,10 +22,10 @@ from analysis.attention.micro.weights import BATCH_TOKENS, SegmentedRow, eager_c
 from analysis.generation.result import Decoding
 from analysis.intervals import Estimate
 from analysis.segmentation.strategy import Strategy
+from model.causal_lm.parts import layers_of
 from model.errors import MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
 from model.hub.wrap_base import wrap
-from model.micro_step.micro_decoder import layers_of
 from model.segmentation.features import FeatureOptions
 from model.text.document import Document, Message, TextInput
 from tests.support.micro_steps import BASES, MERGERS, micro_step, random_starts, scramble

@@ -71,7 +71,7 @@ def test_an_accuracys_interval_is_over_rows():
         MetricSums.of(2, place[a:b], torch.ones(b - a), right[a:b]).with_rows(row[a:b] - row[a], place[a:b], right[a:b])
         for a, b in ((0, 4), (4, 10))
     ]
-    found = MetricSums.nothing(2, torch.device("cpu"), rows=True) + parts[0] + parts[1]
+    found = MetricSums.zeros(2, torch.device("cpu"), rows=True) + parts[0] + parts[1]
     torch.testing.assert_close(found.rows, whole.rows)
     assert found.accuracy_errors[0] == pytest.approx(0.24980, abs=1e-5) and found.row_counts[0] == pytest.approx(25 / 9)
     told = line(10, "validation", accuracy=0.6, row_counts=found.row_counts, accuracy_errors=found.accuracy_errors)

@@ -85,7 +85,7 @@ def test_template_arguments_of_a_link_reach_the_document(models, runs):
     assert not at.exception and not at.error
     document = runs[0].text.document
     assert document.arguments == (("enable_thinking", "false"),) and document.date == "2024-02-29"
-    assert "it was not used" in shown(at)
+    assert "it was ignored" in shown(at)
     at.text_input(key="template").set_value("'open").run()
     assert not at.exception and "close the quotation mark" in shown(at)
 

@@ -111,7 +111,7 @@ def test_two_runs_are_stepped_through_and_filtered(folder):
 def test_invalid_answers_are_listed_with_their_reasons(folder):
     at = opened(folder, benchmark=GSM8K, invalid_run="micro-step-tiny (0.5)")
     listed = table(at, "reason")
-    assert listed["document"].tolist() == [4] and "cut off before an answer" in listed["reason"][0]
+    assert listed["document"].tolist() == [4] and "truncated before an answer" in listed["reason"][0]
     assert any(code.value == "Well, let me think about 5" for code in at.code)
     at.segmented_control(key="way").set_value("flexible").run()
     assert "No answer is invalid: flexible could read all 5" in shown(at) and not at.exception
@@ -134,7 +134,7 @@ def test_a_link_says_what_is_looked_at(folder):
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [
-        ("manifest.json", '"threads"', '"heads"', "does not say threads"),
+        ("manifest.json", '"threads"', '"heads"', "lacks threads"),
         ("manifest.json", "micro_step evaluation 1", "?", "holds no evaluation"),
         (f"{GSM8K}@base.jsonl", '"tokens": ', '"tokens": "<img src=x>", "t": ', "is damaged"),
         (f"{GSM8K}@base.jsonl", '"starts": [0', '"starts": [77', "segments start at"),

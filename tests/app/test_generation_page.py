@@ -99,7 +99,7 @@ def test_a_saved_model_brings_its_own_settings(models, runs, tmp_path):
     assert runs[0].how.lossless is True and runs[0].how.tau == 0.8 and runs[0].how.max_segment_length <= 3
     assert "Untrained" not in shown(at) and "output equals the base" in shown(at)
     at.switch_page("../pages/uncertainty.py").run()
-    assert not at.exception and not at.error and "token by token and as its training left it" in shown(at)
+    assert not at.exception and not at.error and "token by token, as training left it" in shown(at)
 
 
 def test_a_sweep_runs_when_it_is_asked_for(models, runs):

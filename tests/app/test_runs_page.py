@@ -112,7 +112,7 @@ def test_a_damaged_log_is_named_and_the_rest_is_shown(folder):
     at = opened(folder, runs=["one", "two"])
     said = [error.value for error in at.error]
     assert not at.exception and len(said) == 2
-    assert any("line 2 is no line" in each for each in said) and any("another version" in each for each in said)
+    assert any("line 2" in each for each in said) and any("another version" in each for each in said)
     assert len(figures(at)) == 3 and len(at.dataframe[0].value) == 2
 
 

@@ -366,8 +366,8 @@ def test_passes_that_a_draft_saves_are_counted_without_writing(tmp_path: Path) -
             passes[tau] += found.rows[0].macro_steps
         ids.append(np.concatenate([prompt.numpy(), found.rows[0].ids]))
         tokens += 20
-    learnt = np.tile(np.arange(26) >= 6, 4)
-    rows = TrainingRows(np.concatenate(ids), learnt, np.ones(104, dtype=bool), np.arange(0, 105, 26), np.arange(4))
+    loss_mask = np.tile(np.arange(26) >= 6, 4)
+    rows = TrainingRows(np.concatenate(ids), loss_mask, np.ones(104, dtype=bool), np.arange(0, 105, 26), np.arange(4))
     report = drafts(loaded, rows, tuple(passes), lambda message, fraction: None)
     for each in report["walks"]:
         assert each["tokens"] == tokens

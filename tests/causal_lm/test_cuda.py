@@ -102,7 +102,7 @@ def test_steps_of_a_draft_wait_for_nothing(
     import transformers.masking_utils
 
     from trainer import optimizer
-    from trainer.batches.prefetch import ready
+    from trainer.batches.prefetch import prepared_steps
 
     data = make_prepared(tmp_path / "data", models["llama"])
     chosen = recipe(models["llama"], "draft", teacher=True)
@@ -110,7 +110,7 @@ def test_steps_of_a_draft_wait_for_nothing(
     built.objective.to("cuda")
     groups = optimizer.choose(built.objective, "draft", {"new": 1e-3})
     adam = optimizer.build(groups, chosen.stages[0], chosen.optimizer)
-    steps = ready(built.feed, 0, 0, 1, 1, torch.device("cuda"))
+    steps = prepared_steps(built.feed, 0, 0, 1, 1, torch.device("cuda"))
     monkeypatch.setattr(transformers.masking_utils, "fast_all", lambda mask: True, raising=False)
     for number, step in enumerate(islice(steps, 4)):
         torch.cuda.synchronize()

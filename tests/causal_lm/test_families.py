@@ -76,7 +76,7 @@ def test_scores_and_continuations_are_those_of_the_familys_own_forward(family):
         assert_scores(scores, model, row)
     found = continue_text(model, ROWS[1], 6)
     assert_scores(found.scores, model, np.concatenate([ROWS[1], found.ids]))
-    assert Past(model).goes_on == (family != "minimax")  # whose own cache is not exact: it reads all again
+    assert Past(model).is_incremental == (family != "minimax")  # whose own cache is not exact: it reads all again
 
 
 @pytest.mark.parametrize("family", RECURRENT)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from model.causal_lm.fast_linear import MOST, SmallBatchLinear, with_fast_linear
+from model.causal_lm.fast_linear import MAX_ROWS, SmallBatchLinear, with_fast_linear
 from tests.support.tiny import tiny_model
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1,), (3, 1), (1, MOST), (2, 2), (1, MOST + 1), (0,)])
+@pytest.mark.parametrize("shape", [(1,), (3, 1), (1, MAX_ROWS), (2, 2), (1, MAX_ROWS + 1), (0,)])
 def test_a_layer_gives_what_a_linear_layer_gives(shape, bias):
     layer = nn.Linear(24, 40, bias=bias)
     x = torch.randn(*shape, 24)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache, MambaConfig, MambaForCausalLM
 
-from model.causal_lm.kv_cache import ROOM, growing_cache, keeps_all
+from model.causal_lm.kv_cache import MIN_ROOM, growing_cache, keeps_all
 from tests.support.tiny import FAMILIES, tiny_model
 
 STEPS = st.one_of(
@@ -48,11 +48,11 @@ def test_a_step_writes_behind_what_there_is():
     cache = growing_cache()
     cache.update(*torch.randn(2, 3, 2, 10, 8), 0)
     at = cache.layers[0].keys.data_ptr()
-    for _ in range(ROOM):
+    for _ in range(MIN_ROOM):
         cache.update(*torch.randn(2, 3, 2, 1, 8), 0)
     assert cache.layers[0].keys.data_ptr() == at
     cache.update(*torch.randn(2, 3, 2, 1, 8), 0)
-    assert cache.layers[0].keys.data_ptr() != at and cache.get_seq_length() == 11 + ROOM
+    assert cache.layers[0].keys.data_ptr() != at and cache.get_seq_length() == 11 + MIN_ROOM
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -109,7 +109,7 @@ def test_exact_duplicates_are_those_of_a_set(texts: list[str]) -> None:
     seen, kept = Duplicates(), set()
     for text in texts:
         normal = " ".join(text.lower().split())
-        assert seen.again(text) == (normal in kept)
+        assert seen.seen_before(text) == (normal in kept)
         kept.add(normal)
 
 
@@ -117,14 +117,14 @@ def test_near_duplicates_are_found_at_the_threshold_and_only_there() -> None:
     base = [f"w{i}" for i in range(100)]  # 96 runs of five words; a changed word at the end changes one
     for changed, near in ((1, True), (8, True), (12, False), (60, False)):
         index = NearDuplicates(0.8)
-        assert not index.again(" ".join(base))
+        assert not index.seen_before(" ".join(base))
         other = base[:-changed] + [f"x{i}" for i in range(changed)]
         shared, union = 96 - changed, 96 + changed
         assert (shared / union >= 0.8) == near
-        assert index.again(" ".join(other)) == near
+        assert index.seen_before(" ".join(other)) == near
     assert all(NearDuplicates(least).missed <= 0.01 for least in (0.3, 0.5, 0.8, 0.95))
     short = NearDuplicates(0.8)
-    assert [short.again(text) for text in ("one", "two", "One!", "")] == [False, False, True, False]
+    assert [short.seen_before(text) for text in ("one", "two", "One!", "")] == [False, False, True, False]
 
 
 # --- evaluation sets
@@ -137,12 +137,12 @@ def test_a_planted_question_is_found_and_others_are_not() -> None:
     sets.add("science", "Which gas do plants take in?", "carbon dioxide")
     sets.add("science", "What is it?", "a thing")
     assert sets.unguarded == {"maths": 0, "science": 1}
-    shared = sets.found(f"Here:\n\n{asked.upper().replace(' ', '  ')} Please answer.")
+    shared = sets.find(f"Here:\n\n{asked.upper().replace(' ', '  ')} Please answer.")
     assert shared == f"maths: {' '.join(words(asked)[:13])}"
-    assert sets.found("So: which gas do plants take in? Say it.") == "science: which gas do plants take in"
-    assert sets.found(" ".join(words(asked)[:12])) is None  # twelve words of a long question
-    assert sets.found("What is it? It is 7. It is carbon dioxide.") is None
-    assert sets.found("") is None
+    assert sets.find("So: which gas do plants take in? Say it.") == "science: which gas do plants take in"
+    assert sets.find(" ".join(words(asked)[:12])) is None  # twelve words of a long question
+    assert sets.find("What is it? It is 7. It is carbon dioxide.") is None
+    assert sets.find("") is None
 
 
 @given(st.lists(st.sampled_from(LETTERS[:3]), min_size=1, max_size=20), st.integers(5, 8), st.data())
@@ -154,7 +154,7 @@ def test_what_is_found_is_what_a_search_for_the_words_finds(asked: list[str], n:
     length = min(n, len(asked))
     every = {tuple(asked[i : i + length]) for i in range(len(asked) - length + 1)} if length >= min(n, 6) else set()
     there = {tuple(text[i : i + length]) for i in range(len(text) - length + 1)}
-    assert (sets.found(" ".join(text)) is not None) == bool(every & there)
+    assert (sets.find(" ".join(text)) is not None) == bool(every & there)
 
 
 def test_an_example_that_holds_an_evaluation_question_is_dropped(tmp_path: Path) -> None:

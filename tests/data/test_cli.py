@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from data.cleaning.report import REPORT
-from data.example import Example
-from data.examples import TABLE, read_examples, write_examples
+from data.examples import TABLE, Example, read_examples, write_examples
 from model.text.document import Message
 from tests.support.command import call
 from tests.support.processes import program
@@ -86,7 +85,7 @@ def test_held_out_examples_become_a_corpus(run: Run, tmp_path: Path) -> None:
     [
         (["clean", "nots"], 1, "did you mean 'notes'?"),
         (["clean", "notes"], 1, "cannot be read from the hub"),
-        (["clean", "code"], 1, "'thealgorithms_python' is on no hub; give the folder that holds code/"),
+        (["clean", "code"], 1, "'thealgorithms_python' is not on the hub; give the folder that holds code/"),
         (["clean", "code", "--local", "nowhere"], 1, "no file code/thealgorithms_python.jsonl.gz in nowhere"),
         (["clean", "tiny", "--limit", "0"], 2, "limit"),
     ],

@@ -11,7 +11,7 @@ import torch
 from data.corpus import ray_scoring
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
-from data.corpus.ray_scoring import _Onward, score_corpus_with_ray
+from data.corpus.ray_scoring import _ForwardReader, score_corpus_with_ray
 from data.corpus.scoring import score_corpus
 from data.corpus.store import open_store, shard_name
 from model.errors import MicroStepError, TextError
@@ -65,7 +65,7 @@ def test_the_command_offers_ray(command, monkeypatch, models, data, tmp_path):
 def test_an_actor_reads_onwards_and_starts_again_for_an_earlier_shard(data):
     counted = corpus(data)
     opened = []
-    onward = _Onward(_Counting(counted, opened))
+    onward = _ForwardReader(_Counting(counted, opened))
     for start in (0, 4, 4, 9, 30, 2, 3):
         given = onward.entries(start)
         taken = [next(given), next(given)]

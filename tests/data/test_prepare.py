@@ -87,9 +87,9 @@ def test_the_hub_is_read_by_id_subset_and_split(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MicroStepError, match=r"'novel'; choose one of tinystories, novels"):
+    with pytest.raises(MicroStepError, match=r"'novel'; choose from tinystories, novels"):
         source("novel")
-    with pytest.raises(MicroStepError, match=r"'novels' is on no hub; give the folder that holds text/novels"):
+    with pytest.raises(MicroStepError, match=r"'novels' is not on the hub; give the folder that holds text/novels"):
         read("novels")
     with pytest.raises(MicroStepError, match=r"no file gsm8k/train.jsonl.gz in .*give the folder that holds it"):
         read("gsm8k", tmp_path)
@@ -133,7 +133,7 @@ def test_samples_are_valid_and_of_all_kinds() -> None:
 
 def test_an_unknown_sample_is_named() -> None:
     assert sample("bakery").is_chat and not sample("tide").is_chat
-    with pytest.raises(TextError, match=r"'bakerei'; choose one of tide, "):
+    with pytest.raises(TextError, match=r"'bakerei'; choose from tide, "):
         sample("bakerei")
 
 
@@ -180,7 +180,7 @@ def test_the_family_is_small_and_shares_its_tokenizer() -> None:
         assert len(shared) == 1
     for name, mix in zip(PAIR, ("tiny_texts", "tiny_chats"), strict=True):
         card = (DEMO / name / "README.md").read_text(encoding="utf-8")
-        assert all(use.what.title in card for use in read_mix(mix).sources)
+        assert all(use.definition.title in card for use in read_mix(mix).sources)
 
 
 @given(st.text())

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.corpus.documents import CorpusSpec, open_corpus
-from data.example import Example
-from data.examples import TABLE, read_examples, write_examples
+from data.examples import TABLE, Example, read_examples, write_examples
 from data.mixes import FOLDER, Mix, names, read_mix
 from data.sources.prompt_grammar import Grammar, prompts, read_grammar
 from data.sources.reading import FILTERS, UNUSABLE, SourceExample, readings
@@ -72,7 +71,7 @@ def test_no_evaluation_set_is_in_any_mix_and_each_is_flagged() -> None:
         assert each.evaluate_only == (each.split in ("test", "validation")) or each.name == "wikitext"
     for name in names():
         assert read_mix(name).name == name and read_mix(name).about
-        assert not any(use.what.evaluate_only for use in read_mix(name).sources)
+        assert not any(use.definition.evaluate_only for use in read_mix(name).sources)
 
 
 def test_the_tiny_prompts_are_thousands_each_once_and_always_the_same() -> None:
@@ -90,9 +89,9 @@ def test_a_grammar_is_filled_in_every_way_once() -> None:
         ["ant", "bee", "cat"]
         + [f"{a} and {b}" for a in ("an ant", "a bee", "a cat") for b in ("an ant", "a bee", "a cat") if a != b]
     )
-    with pytest.raises(ValueError, match="a slot 'y' that nothing fills"):
+    with pytest.raises(ValueError, match="slot 'y'"):
         Grammar(count=1, slots={"x": ("a",)}, templates=("{y}",))
-    with pytest.raises(ValueError, match="a brace that is no slot"):
+    with pytest.raises(ValueError, match="brace"):
         Grammar(count=1, slots={"x": ("a",)}, templates=("{x} {X!}",))
 
 
@@ -266,14 +265,14 @@ def mix(folder: Path, text: str) -> Mix:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sources: [{source: gsm8k_test}]", "gsm8k_test is for evaluation only, and never trained on"),
+        ("sources: [{source: gsm8k_test}]", "gsm8k_test is for evaluation only"),
         ("sources: [{source: gsm8}]", "no data source is called 'gsm8'; did you mean 'gsm8k'?"),
         ("sources: [{source: gsm8k}, {source: gsm8k}]", "gsm8k is named twice; use repeat"),
         ("sources: [{source: gsm8k, file: x.jsonl}]", "name either a source or a file"),
         ("sources: [{file: x.jsonl}]", "a file needs columns"),
         ("sources: [{file: x.jsonl, columns: {text: t, prompt: p}}]", "either text, prompt or messages"),
         ("sources: [{file: x.jsonl, columns: {txt: t}}]", "'sources.0.columns.txt'; did you mean 'text'?"),
-        ("sources: [{file: x.jsonl, columns: {text: t, removed: ['(']}}]", "no regular expression"),
+        ("sources: [{file: x.jsonl, columns: {text: t, removed: ['(']}}]", "not a regular expression"),
         ("sources: [{source: gsm8k, repeat: 0}]", "sources.0.repeat"),
         ("sources: []", "sources"),
         ("sources: [{source: gsm8k}]\ncleaning: {decontaminate: {against: [humanevil]}}", "did you mean 'humaneval'"),
@@ -291,9 +290,9 @@ def test_a_mix_is_found_by_name_or_path_and_its_files_beside_it(tmp_path: Path) 
     found = mix(tmp_path, "name: m\nsources: [{file: sub/x y.jsonl, columns: {text: t}, licence: MIT}]\n")
     assert found.sources[0].file == str(tmp_path / "sub/x y.jsonl") and found.sources[0].name == "x y.jsonl"
     with pytest.raises(TextError, match="there is no file .*x y.jsonl; check the path in the mix"):
-        list(readings(found.sources[0].what))
+        list(readings(found.sources[0].definition))
     lines(tmp_path / "sub/x y.jsonl", {"t": "text"})
-    assert turns(next(readings(found.sources[0].what, tmp_path / "elsewhere"))) == [("text", "text")]
+    assert turns(next(readings(found.sources[0].definition, tmp_path / "elsewhere"))) == [("text", "text")]
     assert read_mix("tiny") == read_yaml(FOLDER / "tiny.yaml", Mix)
     with pytest.raises(MicroStepError, match="no mix 'tinny'; did you mean 'tiny'"):
         read_mix("tinny")

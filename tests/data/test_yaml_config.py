@@ -47,18 +47,18 @@ def test_values_are_read_and_written_with_their_defaults(tmp_path: Path) -> None
         ("name: x\ninner: {stepz: 1, steps: 1}\n", "unknown key 'inner.stepz'; did you mean 'steps'?"),
         ("name: x\nstages: [{steps: 1}, {steps: 1, rat: 1}]\n", "unknown key 'stages.1.rat'; did you mean 'rate'?"),
         ("name: x\nnamed: {y: {stop: 1, steps: 1}}\n", "unknown key 'named.y.stop'; did you mean 'steps'?"),
-        ("name: x\nzzz: 1\n", "unknown key 'zzz'; there are name, inner, stages"),
+        ("name: x\nzzz: 1\n", "unknown key 'zzz'; choose from name, inner, stages"),
         ("inner: {steps: 1}\n", "the key 'name' is missing"),
         ("name: x\ninner: {steps: '3'}\n", "inner.steps: Input should be a valid integer, got '3'"),
         ("name: x\ninner: {steps: 0}\n", "inner.steps: Input should be greater than or equal to 1, got 0"),
-        ("name: 2024-01-01\n", "neither text, number, list nor mapping"),
-        ("name: x\nname: y\n", "line 2 is no YAML: 'name' is given twice"),
-        ("name: [x\n", "is no YAML"),
-        ("name: !!python/object/apply:os.system [ls]\n", "is no YAML: could not determine a constructor"),
+        ("name: 2024-01-01\n", "not a text, number, list or mapping"),
+        ("name: x\nname: y\n", "line 2 is not valid YAML: 'name' is given twice"),
+        ("name: [x\n", "is not valid YAML"),
+        ("name: !!python/object/apply:os.system [ls]\n", "is not valid YAML: could not determine a constructor"),
         ("- name\n", "must hold keys and values"),
         ("", "must hold keys and values"),
         ("name: x\ninner: {steps: .nan}\n", "inner.steps"),
-        ("? [a, b]\n: x\n", "is no YAML"),
+        ("? [a, b]\n: x\n", "is not valid YAML"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path: Path, text: str, said: str) -> None:
@@ -74,7 +74,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(MicroStepError, match="cannot be read: Is a directory"):
         read_yaml(tmp_path, Outer)
     (tmp_path / "b.yaml").write_bytes(b"\xff\x00")
-    with pytest.raises(MicroStepError, match=r"b\.yaml is no YAML"):
+    with pytest.raises(MicroStepError, match=r"b\.yaml is not valid YAML"):
         read_yaml(tmp_path / "b.yaml", Outer)
     (tmp_path / "deep.yaml").write_text("name: " + "[" * 5000, "utf-8")
     with pytest.raises(MicroStepError, match=r"deep\.yaml"):

@@ -127,7 +127,7 @@ def test_slots_of_refused_tokens_change_nothing_whenever_they_go(monkeypatch):
     expected = plain(model, ids, mask, max_new_tokens=24)
     slots = []
     for idle in (0.0, 0.1, 1.0):
-        monkeypatch.setattr("model.decoding.lossless.IDLE", idle)
+        monkeypatch.setattr("model.decoding.lossless.MAX_IDLE", idle)
         found = model.generate_segments(ids, mask, confidence=0.0, max_new_tokens=24, verify=True)
         assert torch.equal(found.sequences[:, : expected.shape[1]], expected)
         slots.append(found.cache_slots)
@@ -345,7 +345,7 @@ def test_generate_is_transformers_own_in_form():
 def test_what_cannot_be_written_is_refused():
     model = micro_step(stop_head=False)
     ids, mask = ragged([4, 9])
-    with pytest.raises(MicroStepError, match="no stopping rule 'sure'; there are confidence"):
+    with pytest.raises(MicroStepError, match="no stopping rule 'sure'; choose from confidence"):
         model.generate_segments(ids, mask, rule="sure")
     with pytest.raises(MicroStepError, match="needs a stop head"):
         model.generate_segments(ids, mask, rule="stop_head")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.decoding.shared_prefix import WORTHWHILE, shared_first
+from model.decoding.shared_prefix import MIN_SHARED, shared_first
 from tests.support.micro_steps import BASES, micro_step, ragged
 from tests.support.tiny import tiny_model
 
@@ -33,10 +33,10 @@ def test_shared_tokens_stand_before_the_padding():
     assert found.position[:, -1].tolist() == [44, 59, 51]
 
 
-@pytest.mark.parametrize("shared", [WORTHWHILE - 1, WORTHWHILE])
+@pytest.mark.parametrize("shared", [MIN_SHARED - 1, MIN_SHARED])
 def test_little_is_not_worth_a_pass(shared):
     ids, mask = alike(shared, [60, 70])
-    assert shared_first(ids, mask, tiny_model("llama")).shared == (shared if shared >= WORTHWHILE else 0)
+    assert shared_first(ids, mask, tiny_model("llama")).shared == (shared if shared >= MIN_SHARED else 0)
 
 
 def test_every_row_keeps_a_token_of_its_own():

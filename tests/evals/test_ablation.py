@@ -148,7 +148,7 @@ def test_each_source_is_left_out_once_in_as_many_steps_on_the_same_data() -> Non
         ),
         ({"variants": {"a": {"evaluate": {"limit": 3}}}}, "the key 'tasks' is missing"),
         ({"variants": {"a": {"evaluate": 3}}}, "evaluate must hold keys and values"),
-        ({"variants": {"a b": {}, "a-b": {}}}, "have one folder, g-a-b-0"),
+        ({"variants": {"a b": {}, "a-b": {}}}, "the same folder, g-a-b-0"),
         ({"seeds": [1, 1]}, "one is given twice"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_benchmark_that_cannot_run_is_said_before_anything_is_trained(
 
 def test_a_source_is_left_out_of_training_alone(done: tuple[AblationGrid, Path, list[AblationRow]]) -> None:
     prepared = read_prepared(done[1] / "prepared" / "two-tiny")
-    assert prepared.sources == SOURCES and prepared.of(["birds.jsonl"]).sum() == 24
+    assert prepared.sources == SOURCES and prepared.from_sources(["birds.jsonl"]).sum() == 24
     cut = SegmentationConfig(rule="entropy", target_length=1.6)
     every, fewer = training_rows(prepared, cut), training_rows(prepared, cut, ["hats.jsonl"])
     hats = prepared.origin == 1
@@ -193,7 +193,7 @@ def test_what_is_left_out_is_named_wrongly_or_is_all_there_is(
     done: tuple[AblationGrid, Path, list[AblationRow]],
 ) -> None:
     prepared = read_prepared(done[1] / "prepared" / "two-tiny")
-    with pytest.raises(MicroStepError, match=r"nothing of 'owls'; it does of birds.jsonl, hats.jsonl"):
+    with pytest.raises(MicroStepError, match=r"no example of 'owls', only of birds.jsonl, hats.jsonl"):
         training_rows(prepared, None, ["owls"])
     with pytest.raises(MicroStepError, match="no response to learn; check data.without"):
         training_rows(prepared, None, SOURCES)
@@ -258,10 +258,10 @@ def test_bits_per_byte_are_all_bits_over_all_bytes(model: Path, tmp_path: Path) 
         with torch.no_grad():
             scores = found.model(ids).logits[0, :-1].double().log_softmax(-1)
         nats = -scores.gather(1, ids[0, 1:, None])[:, 0]
-        bits += float(nats[torch.from_numpy(one.learnt[1:])].sum() / np.log(2))
-        said = found.tokenizer.decode(one.ids[one.learnt], skip_special_tokens=False)
+        bits += float(nats[torch.from_numpy(one.loss_mask[1:])].sum() / np.log(2))
+        said = found.tokenizer.decode(one.ids[one.loss_mask], skip_special_tokens=False)
         size += len(said.removesuffix("<|im_end|>").encode())
-    assert done.validated is not None and done.validated.tokens == sum(held_out.learnt_tokens[:2])
+    assert done.validated is not None and done.validated.tokens == sum(held_out.loss_tokens[:2])
     assert bits_per_byte(done, chosen, prepared) == pytest.approx(bits / size, rel=0.02)  # saved in bfloat16
 
 
@@ -273,7 +273,7 @@ def test_sources_are_measured_apart_and_add_up(done: tuple[AblationGrid, Path, l
     prepared = read_prepared(out / "prepared" / "two-tiny")
     for row, run in zip(rows, runs_of(grid)[::2], strict=True):
         held = rows_of_recipe(prepared, run.recipe).held_out
-        tokens = [int(held.take(np.flatnonzero(prepared.origin[held.example] == i)).learnt.sum()) for i in (0, 1)]
+        tokens = [int(held.take(np.flatnonzero(prepared.origin[held.example] == i)).loss_mask.sum()) for i in (0, 1)]
         apart = sum(n * row.values[f"nll {name}"][0] for n, name in zip(tokens, SOURCES, strict=True)) / sum(tokens)
         assert apart == pytest.approx(row.values["nll"][0], rel=5e-3)  # the model was saved in bfloat16
         assert row.differences["nll"][0] == pytest.approx(row.values["nll"][0] - rows[0].values["nll"][0])
@@ -393,7 +393,7 @@ def test_a_run_that_held_nothing_out_is_refused(base_recipe: Path, tmp_path: Pat
 def test_damaged_measures_are_measured_again(tmp_path: Path) -> None:
     for said in ("", "[]", '{"format": "micro_step measures 2"}', json.dumps({"format": "x", "decode": None})):
         (tmp_path / MEASURES).write_text(said, "utf-8")
-        assert ablation.kept(tmp_path, None) is None
+        assert ablation.stored_measures(tmp_path, None) is None
 
 
 # --- the table

@@ -179,7 +179,7 @@ def test_a_row_alone_scores_as_in_a_batch():
 def test_what_is_too_long_loses_its_beginning():
     assert fitting([1, 2, 3], [4, 5], 4) == ([1, 2, 3], [4, 5])  # the last token is read by nobody
     assert fitting([1, 2, 3], [4, 5], 3) == ([2, 3], [4, 5])
-    with pytest.raises(MicroStepError, match="2 tokens, the model's context holds 1"):
+    with pytest.raises(MicroStepError, match="2 tokens, .*context holds 1"):
         fitting([1], [4, 5], 1)
 
 
@@ -247,9 +247,9 @@ def test_a_prompts_last_words_and_an_answers_first_make_no_stop_string():
     assert not bool(criterion(torch.tensor([prompt + answer]), None))
     longer = answer + tokenizer.encode("\ndef", add_special_tokens=False)
     assert bool(criterion(torch.tensor([prompt + longer]), None))
-    assert stops.cut([*longer, 9, 9], set()) == (longer, True)
-    assert stops.cut([*answer, 2, 9], {2}) == ([*answer, 2], True)
-    assert stops.cut(answer, set()) == (answer, False)
+    assert stops.truncate([*longer, 9, 9], set()) == (longer, True)
+    assert stops.truncate([*answer, 2, 9], {2}) == ([*answer, 2], True)
+    assert stops.truncate(answer, set()) == (answer, False)
 
 
 def test_a_stop_string_split_over_tokens_is_found():
@@ -286,7 +286,7 @@ def test_the_harness_finds_the_model_by_its_name():
 
 
 def test_a_plain_model_is_refused_by_name(loaded):
-    with pytest.raises(MicroStepError, match=r"no micro_step model; the harness's own class"):
+    with pytest.raises(MicroStepError, match=r"not a micro_step model"):
         MicroStepLM(loaded)
 
 
@@ -298,7 +298,7 @@ def test_numbers_that_are_not_finite_are_no_answers_and_no_likelihoods(own, tmp_
     broken.model.model.norm.weight.fill_(torch.nan)
     lm = MicroStepLM(around(broken), 0.5, batch_size=2) if own else RecordedLM(broken, 2)
     per_token = RecordedLM(broken, 2, per_token=True)
-    said = r"not finite in float32; its weights are not either \(first .*norm\.weight\)"
+    said = r"not finite in float32; its weights are not finite either \(first: .*norm\.weight\)"
     for run in (
         lambda: texts(lm, ["\n"], 4),
         lambda: lm.generate_until(requests("generate_until", ("a", {"do_sample": True, "temperature": 1.0}))),

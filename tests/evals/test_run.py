@@ -121,7 +121,7 @@ def test_a_folder_of_something_else_is_left_alone(micro, plain, local, done, tmp
     other = tmp_path / "local"
     (other / "gsm8k").mkdir(parents=True)
     (other / "gsm8k/test.jsonl").write_text(lines(*SUMS[:3]), "utf-8")
-    with pytest.raises(ExportError, match="5 documents of other content"):
+    with pytest.raises(ExportError, match="other documents \\(5"):
         evaluate(lambda: micro, chosen("gsm8k_cot_zeroshot"), [0.1], done, other, OPTIONS)
     stranger = tmp_path / "stranger"
     stranger.mkdir()
@@ -134,7 +134,7 @@ def test_each_benchmark_may_have_its_own_number_of_documents(plain, local, tmp_p
     both = chosen("gsm8k_cot_zeroshot", "arc_challenge")
     found = evaluate(lambda: plain, both, [], tmp_path / "out", local, OPTIONS, limits={"gsm8k_cot_zeroshot": 2})
     assert [len(file.samples) for file in found] == [2, 6]
-    with pytest.raises(ExportError, match="2 documents of other content or number"):
+    with pytest.raises(ExportError, match="other documents \\(2"):
         evaluate(lambda: plain, both, [], tmp_path / "out", local, OPTIONS, limits={"gsm8k_cot_zeroshot": 3})
     assert read_limits("a, b:20") == {"a": None, "b": 20}
     for wrong in ("a:", "a:0", "a:x", "a:-1"):
@@ -254,7 +254,7 @@ def test_the_command_line_runs_and_reports(monkeypatch, capfd, micro, local, tmp
     assert call(monkeypatch, "run", "--model", micro.spec.name, *words) == 0
     said = capfd.readouterr()
     assert "arc_challenge at 0.1: 2 of 2" in said.err
-    assert "tokens a macro step" in said.err
+    assert "tokens per macro step" in said.err
     assert "acc_norm" in said.out
     for suffix in (".md", ".csv", ".html", ".tex"):
         assert call(monkeypatch, "report", out, "--out", tmp_path / f"table{suffix}") == 0

@@ -98,7 +98,7 @@ def test_processor_time_is_limited(sandbox):
 def test_time_is_limited():
     sandbox = Sandbox("limits" if REFUSED else "full", Limits(wall_seconds=0.5))
     found = sandbox.run("import time\ntime.sleep(60)")
-    assert (found.outcome, found.reason) == ("timed out", "it ran for too long")
+    assert (found.outcome, found.reason) == ("timed out", "it ran too long")
 
 
 def test_a_program_that_stops_everything_it_can_is_ended(sandbox):
@@ -279,7 +279,7 @@ def test_a_machine_that_cannot_shut_programs_off_refuses(monkeypatch):
     monkeypatch.setattr(
         module, "_answer", lambda *_: b'{"verdict": "no sandbox", "reason": "Operation not permitted (unshare)"}'
     )
-    with pytest.raises(MicroStepError, match="does not let a program be shut off.*unshare.*--weak-sandbox"):
+    with pytest.raises(MicroStepError, match="cannot isolate a program.*unshare.*--weak-sandbox"):
         Sandbox().run("pass")
 
 

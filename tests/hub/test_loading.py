@@ -178,7 +178,7 @@ def test_a_wrong_adapter_is_one_sentence(tmp_path: Path) -> None:
         tiny(folder, adapter=str(folder))
     with pytest.raises(ModelNotFound, match="no adapter folder"):
         tiny(folder, adapter="../nowhere/at/all")
-    with pytest.raises(ModelNotFound, match="hub is not reachable"):
+    with pytest.raises(ModelNotFound, match="hub cannot be reached"):
         tiny(folder, adapter="someone/adapter")
     save_adapter(tmp_path / "cut")
     weights = tmp_path / "cut" / "adapter_model.safetensors"
@@ -297,8 +297,8 @@ def small_embedding(folder: Path) -> None:
         (no_weights, "no weights (*.safetensors)"),
         (pickled, "weights are pickled (pytorch_model.bin), which can run code"),
         (truncated, "model.safetensors is truncated"),
-        (no_header, "model.safetensors is no safetensors file"),
-        (empty_weights, "model.safetensors is no safetensors file"),
+        (no_header, "model.safetensors is not a safetensors file"),
+        (empty_weights, "model.safetensors is not a safetensors file"),
         (missing_shard, "model-2.safetensors, one of 2 weight files, is missing"),
         (foreign_shard, "names a file outside the folder"),
         (broken_config, "config.json cannot be read"),
@@ -312,7 +312,7 @@ def small_embedding(folder: Path) -> None:
         (broken_tokenizer, "tokenizer of"),
         (masked, "is a bert (BertForMaskedLM): only decoder-only causal language models"),
         (seq2seq, "is a t5 (T5ForConditionalGeneration): only decoder-only"),
-        (small_embedding, "has 400 tokens, and the model embeds only 300"),
+        (small_embedding, "has 400 tokens, .*embeds only 300"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -337,7 +337,7 @@ def test_an_added_token_without_embedding_is_told_and_not_refused(tmp_path: Path
 
 
 def test_wrong_options_are_refused_before_anything_is_read() -> None:
-    with pytest.raises(ModelError, match="unknown dtype 'int7'; there are auto, float32"):
+    with pytest.raises(ModelError, match="unknown dtype 'int7'; choose from auto, float32"):
         ModelSpec("x", dtype="int7")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="unknown quantization '3bit'"):
         ModelSpec("x", quantization="3bit")  # type: ignore[arg-type]
@@ -348,7 +348,7 @@ def test_devices() -> None:
     assert resolve_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(ModelError, match="unknown device 'gpu'; give auto, cpu, cuda"):
         resolve_device("gpu")
-    with pytest.raises(ModelError, match="not used here"):
+    with pytest.raises(ModelError, match="not supported"):
         resolve_device("meta")
     with pytest.raises(ModelError, match=r"this machine has \d+ CUDA devices"):
         resolve_device("cuda:99")

@@ -21,13 +21,13 @@ from analysis.attribution.methods import attribute
 from analysis.attribution.targets import problem
 from evals.loglikelihood import by_own_segments
 from model.causal_lm.forward import body, logits_of
+from model.causal_lm.parts import layers_of
 from model.errors import ModelError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.micro_step_io import saved_in
 from model.hub.model_info import MicroStepInfo
 from model.micro_step.configuration import MicroStepConfig
 from model.micro_step.macro_inputs import merged
-from model.micro_step.micro_decoder import layers_of
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.segment_layout import layout
 from model.text.document import TextInput
@@ -290,14 +290,14 @@ def test_a_family_whose_layers_cannot_be_parted_is_refused_by_its_name():
     base = AutoModelForCausalLM.from_config(recurrent).eval()
     MicroStepForCausalLM.from_base(base)
     for k in (1, 2, 3):
-        with pytest.raises(ModelError, match=r"merge_layer \d cannot be had with a base of the family lfm2: its"):
+        with pytest.raises(ModelError, match=r"merge_layer \d does not work with a base of the family lfm2: its"):
             MicroStepForCausalLM.from_base(base, merge_layer=k)
     odd = tiny_model("llama")
     body(odd).norm.register_forward_pre_hook(lambda _, args: (args[0] + body(odd).last_embedded,))
     body(odd).register_forward_pre_hook(
         lambda inner, _, given: setattr(inner, "last_embedded", given["inputs_embeds"]), with_kwargs=True
     )
-    with pytest.raises(ModelError, match="cannot be had with a base of the family llama"):
+    with pytest.raises(ModelError, match="does not work with a base of the family llama"):
         MicroStepForCausalLM.from_base(odd, merge_layer=1)
 
 

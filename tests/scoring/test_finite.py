@@ -114,7 +114,7 @@ def test_damaged_weights_are_named() -> None:
 def test_a_first_token_without_bos_is_missing_and_no_error() -> None:
     (found,) = score(tiny_model("llama"), [np.arange(10, 14)])
     assert found.missing.tolist() == [True, False, False, False] and not found.not_finite.any()
-    assert not TokenScores.nothing(3, 1).not_finite.any()
+    assert not TokenScores.missing_scores(3, 1).not_finite.any()
 
 
 @pytest.mark.parametrize("settings", [{}, {"do_sample": True}, {"repetition_penalty": 1.3}])
@@ -235,7 +235,7 @@ def test_a_corpus_stops_at_the_document_that_overflows(
         return score(model, rows, *given, **more)
 
     monkeypatch.setattr("model.scoring.token_scores.score", broken_at_two)
-    with pytest.raises(NumericalError, match="with another --out than .*store, which holds what was scored before"):
+    with pytest.raises(NumericalError, match="another --out than .*store, which holds the scores so far"):
         scored(tmp_path, overflow, dtype="float32", shard_tokens=12, lines=6)
     assert (tmp_path / "store" / "shard-00000.json").is_file()
 

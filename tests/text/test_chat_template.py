@@ -149,8 +149,8 @@ def test_a_date_can_be_fixed_and_is_told():
 def test_template_arguments_reach_the_template():
     document = talk(("user", "hi"), arguments=template_arguments(read_template_args(["enable_thinking=false"])))
     assert read(document, DROPS_THINKING, reply=True).text.endswith("<think>\n\n</think>\n\n")
-    assert read(document, CHATML).notes == ("the chat template has no argument 'enable_thinking': it was not used",)
-    with pytest.raises(TextError, match="no argument of a chat template"):
+    assert read(document, CHATML).notes == ("the chat template has no argument 'enable_thinking': it was ignored",)
+    with pytest.raises(TextError, match="not an argument of a chat template"):
         read(talk(("user", "hi"), arguments=(("tokenize", "true"),)), CHATML)
     for wrong in (["enable_thinking"], ["a=1", "a=2"], ["1x=2"]):
         with pytest.raises(TextError):
@@ -221,10 +221,10 @@ def test_a_store_keeps_the_date_and_the_arguments_that_it_was_begun_with(tmp_pat
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"messages": []}, "'messages' is no argument of a chat template"), ({"tools": 5}, "tools must be a list")],
+    [({"messages": []}, "'messages' is not an argument of a chat template"), ({"tools": 5}, "tools must be a list")],
 )
 def test_an_argument_that_no_template_takes_is_named(arguments, said):
     """They were told as the template's own refusal, in Python's words."""
-    document = Document.plain("Hi").told(arguments, "2024-05-01")
+    document = Document.plain("Hi").with_template_settings(arguments, "2024-05-01")
     with pytest.raises(TextError, match=said):
         render(document, tiny_tokenizer(chat=True), chat=True)

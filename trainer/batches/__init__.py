@@ -1,1 +1,1 @@
-"""What the training loop reads: rows, batches, prefetching, cached hidden states."""
+"""The input of the training loop: rows, batches, prefetching, cached hidden states."""

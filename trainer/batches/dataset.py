@@ -1,4 +1,4 @@
-"""Training rows: prepared examples cut by the recipe's strategy, those to train on and those only measured."""
+"""Training rows: prepared examples segmented by the recipe's strategy, for training and for validation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from data.prepared import Prepared
 from data.segmentation_config import SegmentationConfig
-from data.training_rows import TokenRows, cut
+from data.training_rows import TokenRows, segment_examples
 from model.errors import MicroStepError
 from trainer.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What is trained on, and what is only measured on."""
+    """The rows for training, and the rows for validation only."""
 
     train: TokenRows
     repeat: NDArray[np.int64]
-    """[R] how often each row of `train` comes in an epoch."""
+    """[R] number of times that each row of `train` occurs in an epoch."""
     held_out: TokenRows
     notes: tuple[str, ...]
 
@@ -29,49 +29,50 @@ class TrainingRows:
 def training_rows(
     prepared: Prepared, segmentation: SegmentationConfig | None, without: Sequence[str] = ()
 ) -> TrainingRows:
-    """Cut every prepared example.
+    """Segment every prepared example.
 
     Args:
         prepared: examples and their scores.
         segmentation: the strategy; None: every token is a segment.
-        without: sources that are not trained on. Their examples are cut all the same, and those held out are measured:
-            a threshold that is solved for, and what is measured, do not depend on what is left out.
+        without: sources to leave out of training. Their examples are segmented too, and those held out are used for
+            validation, so neither a solved threshold nor the validation depends on what is left out.
 
     Raises:
-        MicroStepError: an unknown strategy or parameter, what it needs was not gathered, a source that is not there, or
-            nothing is left to learn.
+        MicroStepError: an unknown strategy or parameter, a feature that it needs was not computed, an unknown source,
+            or
+            nothing is left to train on.
     """
     notes = []
     if segmentation is None:
-        every = cut(prepared, "fixed", {"k": 1}, 1)
+        segmented = segment_examples(prepared, "fixed", {"k": 1}, 1)
     else:
-        asked = segmentation
-        every = cut(prepared, asked.rule, asked.parameters, asked.max_length, asked.target_length)
-    rows = every.rows
-    useful = rows.learnt_tokens > 0
+        config = segmentation
+        segmented = segment_examples(prepared, config.rule, config.parameters, config.max_length, config.target_length)
+    rows = segmented.rows
+    useful = rows.loss_tokens > 0
     held_out = prepared.held_out[rows.example]
-    left_out = prepared.of(without)[rows.example]
+    left_out = prepared.from_sources(without)[rows.example]
     train = rows.take(np.flatnonzero(useful & ~held_out & ~left_out))
     if not len(train):
-        what = "check data.without" if without else "check the mix and max_tokens"
-        raise MicroStepError(f"{prepared.path} holds no response to learn; {what}")
+        hint = "check data.without" if without else "check the mix and max_tokens"
+        raise MicroStepError(f"{prepared.path} holds no response to learn; {hint}")
     if not useful.all():
-        notes.append(f"{int((~useful).sum()):,} examples hold nothing to learn and are left out")
+        notes.append(f"{int((~useful).sum()):,} examples have no tokens to learn and are left out")
     if without:
         notes.append(f"{int((useful & ~held_out & left_out).sum()):,} examples of {', '.join(without)} are left out")
     if segmentation is not None:
-        shown = ", ".join(f"{name} {value:.6g}" for name, value in every.parameters.items())
+        shown = ", ".join(f"{name} {value:.6g}" for name, value in segmented.parameters.items())
         mean = f"{train.mean_length:.3f} tokens on average"
-        notes.append(f"segments: {every.rule}({shown}), at most {every.max_length}: {mean}")
+        notes.append(f"segments: {segmented.rule}({shown}), at most {segmented.max_length}: {mean}")
     measured = rows.take(np.flatnonzero(useful & held_out))
     return TrainingRows(train, prepared.repeat[train.example], measured, tuple(notes))
 
 
 def rows_of(prepared: Prepared, recipe: Recipe) -> TrainingRows:
-    """Cut every prepared example as a recipe says.
+    """Segment every prepared example as a recipe says.
 
     Raises:
-        MicroStepError: as `training_rows`.
+        MicroStepError: see `training_rows`.
     """
     segmentation = recipe.segmentation if recipe.objective == "micro_step" else None
     return training_rows(prepared, segmentation, recipe.data.without)

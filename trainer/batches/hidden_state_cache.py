@@ -1,9 +1,9 @@
-"""The states of a base that stays as it is, computed once for all positions that a micro decoder is trained on.
+"""The states of a frozen base, computed once for all positions that a micro decoder is trained on.
 
-    STATES/states.npy   [P, K, d] of the context layers, bfloat16 as int16
-    STATES/states.json  written last: what they are of
+    STATES/states.npy   [P, K, d] of the context layers, bfloat16 stored as int16
+    STATES/states.json  written last: the inputs that decide them
 
-They are read through the page cache, so that they may be larger than the memory.
+They are read through the page cache, so they may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from model.causal_lm.finite import check_states
 from model.errors import TooLarge
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
-from trainer.batches.sampler import batch, cut
+from trainer.batches.sampler import batch, token_batches
 
 MARK, STATES = "states.json", "states.npy"
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}
@@ -35,7 +35,7 @@ BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}
 
 @dataclass(frozen=True)
 class States:
-    """Macro states of P positions: position t of a row is followed there by t + 1, which the base predicts itself."""
+    """Macro states of P positions. After position t of a row comes t + 1, which the base predicts itself."""
 
     rows: TokenRows
     states: NDArray[np.int16]  # [P, K, d] bits of bfloat16
@@ -45,43 +45,43 @@ class States:
     def __len__(self) -> int:
         return len(self.row)
 
-    def following(self, chosen: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """[Q, M] the ids of the M tokens after each of Q positions, and [Q, M] whether they are learnt."""
-        after = self.token[chosen, None] + np.arange(1, most + 1)
+    def following(self, chosen: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return [Q, M], the ids of the M tokens after each of Q positions, and [Q, M] bool, whether they count."""
+        after = self.token[chosen, None] + np.arange(1, count + 1)
         end = self.rows.offsets[self.row[chosen] + 1]
-        there = after < end[:, None]
+        inside = after < end[:, None]
         after = np.minimum(after, end[:, None] - 1)
-        return self.rows.ids[after], there & self.rows.learnt[after]
+        return self.rows.ids[after], inside & self.rows.loss_mask[after]
 
-    def read(self, chosen: NDArray[np.int64], most: int) -> tuple[Tensor, Tensor, Tensor]:
-        """[Q, K, d] bfloat16 states of Q positions, and as tensors what `following` gives."""
-        ids, learnt = self.following(chosen, most)
-        return self._at(self.states, chosen), torch.from_numpy(ids), torch.from_numpy(learnt)
+    def read(self, chosen: NDArray[np.int64], count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return [Q, K, d] bfloat16 states of Q positions, and the result of `following` as tensors."""
+        ids, loss_mask = self.following(chosen, count)
+        return self._at(self.states, chosen), torch.from_numpy(ids), torch.from_numpy(loss_mask)
 
-    def last(self, chosen: NDArray[np.int64], most: int) -> tuple[Tensor, Tensor]:
-        """What the base itself expects of the tokens 2 .. M after each of Q positions.
+    def last(self, chosen: NDArray[np.int64], count: int) -> tuple[Tensor, Tensor]:
+        """Return the base's own predictions of the tokens 2 .. M after each of Q positions, as states.
 
         Returns:
-            [Q, M - 1, d] bfloat16, its last states at the tokens before, and [Q, M - 1] whether they are stored: that
+            [Q, M - 1, d] bfloat16, its last states at the tokens before, and [Q, M - 1] bool, whether they are stored:
+                the state
             before the last token of a text is not.
         """
-        ahead = chosen[:, None] + np.arange(1, most)
+        ahead = chosen[:, None] + np.arange(1, count)
         inside = np.minimum(ahead, len(self) - 1)
-        stored = (ahead < len(self)) & (self.token[inside] == self.token[chosen, None] + np.arange(1, most))
+        stored = (ahead < len(self)) & (self.token[inside] == self.token[chosen, None] + np.arange(1, count))
         return self._at(self.states[:, -1], inside), torch.from_numpy(stored)
 
     @staticmethod
     def _at(states: NDArray[np.int16], chosen: NDArray[np.int64]) -> Tensor:
-        """Bfloat16 rows, gathered by torch: on all cores, and while other threads go on."""
-        found = torch.from_numpy(states).index_select(0, torch.from_numpy(chosen.ravel()))
-        return found.view(*chosen.shape, *found.shape[1:]).view(torch.bfloat16)
+        """Gather bfloat16 rows with torch: on all cores, while other threads continue."""
+        rows = torch.from_numpy(states).index_select(0, torch.from_numpy(chosen.ravel()))
+        return rows.view(*chosen.shape, *rows.shape[1:]).view(torch.bfloat16)
 
     def of_rows(self, chosen: NDArray[np.int64], shape: tuple[int, ...], every: bool = False) -> Tensor:
-        """[B, N, d] float32, the last states of B rows at every token; NaN where none is stored, or no row is chosen.
+        """Return [B, N, d] float32, the last states of B rows at every token; NaN where none is stored.
 
-        With `every`, [B, N, K, d] those of all layers.
-
-        Not stored are those of the prompt, and that before the last token of a text.
+        With `every`, return [B, N, K, d], the states of all layers. States of the prompt, and the one before the last
+        token of a text, are not stored.
         """
         layers = slice(None) if every else -1
         out = torch.full((*shape, *self.states[:0, layers].shape[1:]), float("nan"))
@@ -93,21 +93,21 @@ class States:
 
 
 def positions(rows: TokenRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """[P] rows and [P] tokens at which a draft may begin: the two tokens after them are learnt."""
+    """Return [P] rows and [P] tokens at which a draft may begin: the two tokens after them are learned."""
     at = np.arange(len(rows.ids) - 2)
     row = np.repeat(np.arange(len(rows)), rows.lengths)
-    chosen = at[(row[at] == row[at + 2]) & rows.learnt[at + 1] & rows.learnt[at + 2]]
+    chosen = at[(row[at] == row[at + 2]) & rows.loss_mask[at + 1] & rows.loss_mask[at + 2]]
     return row[chosen], chosen
 
 
 def stored_bytes(rows: TokenRows, model: MicroStepForCausalLM) -> int:
-    """What the states of these rows take on disk."""
+    """Return the size of these rows' states on disk, in bytes."""
     return len(positions(rows)[0]) * len(model.config.context_layers) * int(model.config.hidden_size) * 2
 
 
 @contextmanager
-def base_as_it_was(model: MicroStepForCausalLM) -> Iterator[None]:
-    """Without the adapter on the base, which may have been trained before."""
+def adapter_disabled(model: MicroStepForCausalLM) -> Iterator[None]:
+    """Disable the base's adapter, which may have been trained before, in a block."""
     if model.config.adapter is None:
         yield
         return
@@ -118,15 +118,17 @@ def base_as_it_was(model: MicroStepForCausalLM) -> Iterator[None]:
         model.base.enable_adapters()
 
 
-def states_of(model: MicroStepForCausalLM, rows: TokenRows, path: Path, identity: dict[str, Any], tell: Tell) -> States:
-    """Compute the states, or read those that are there.
+def load_or_compute_states(
+    model: MicroStepForCausalLM, rows: TokenRows, path: Path, identity: dict[str, Any], tell: Tell
+) -> States:
+    """Compute the states, or read stored ones.
 
     Args:
-        model: whose base is run, unmerged.
+        model: the model whose base is run, unmerged.
         rows: the examples.
         path: folder of the states.
-        identity: what decides them; states of something else are computed anew.
-        tell: told about the progress.
+        identity: the inputs that decide them; states of other inputs are computed again.
+        tell: receives progress.
 
     Raises:
         TooLarge: the disk has no room.
@@ -134,13 +136,13 @@ def states_of(model: MicroStepForCausalLM, rows: TokenRows, path: Path, identity
     """
     row, token = positions(rows)
     shape = (len(row), len(model.config.context_layers), int(model.config.hidden_size))
-    said = {**identity, "shape": list(shape), "layers": list(model.config.context_layers)}
-    if not len(row):  # nothing held out, for one: an empty file cannot be mapped
+    identity_used = {**identity, "shape": list(shape), "layers": list(model.config.context_layers)}
+    if not len(row):  # for example nothing is held out; an empty file cannot be mapped
         return States(rows, np.zeros(shape, dtype=np.int16), row, token)
-    if _mark(path) != said:
+    if _mark(path) != identity_used:
         _compute(model, rows, token, shape, path, tell)
-        atomic_write(path / MARK, as_json(said))
-    return States(rows, np.load(path / STATES, mmap_mode="c"), row, token)  # never written: torch asks for it
+        atomic_write(path / MARK, as_json(identity_used))
+    return States(rows, np.load(path / STATES, mmap_mode="c"), row, token)  # torch needs it writable
 
 
 def _mark(path: Path) -> Any:
@@ -163,14 +165,14 @@ def _compute(
     size = 2 * int(np.prod(shape))
     if shutil.disk_usage(path).free < size + 2**28:
         raise TooLarge(
-            f"the states take {size / 1e9:.2f} GB in {path}, more than the disk has free; free some, lower data.limit"
+            f"the states need {size / 1e9:.2f} GB in {path}, more than the disk has free; free some, lower data.limit"
             " or raise draft.every"
         )
     out = np.lib.format.open_memmap(path / STATES, mode="w+", dtype=np.int16, shape=shape)
     place = np.full(len(rows.ids), -1)
     place[token] = np.arange(len(token))
     done = 0
-    for chosen in cut(np.argsort(rows.lengths, kind="stable"), rows.lengths, BATCH_TOKENS[model.device.type]):
+    for chosen in token_batches(np.argsort(rows.lengths, kind="stable"), rows.lengths, BATCH_TOKENS[model.device.type]):
         some = batch(rows, chosen).to(model.device)
         position = (some.mask.long().cumsum(1) - 1).clamp(min=0)
         with torch.inference_mode():
@@ -178,8 +180,8 @@ def _compute(
         check_states(model.base, context[some.mask.bool()], "states")
         bits = context.to(torch.bfloat16).cpu()[some.mask.cpu()].view(torch.int16).numpy()  # [tokens, K, d]
         where = np.concatenate([np.arange(rows.offsets[i], rows.offsets[i + 1]) for i in chosen])
-        wanted = place[where] >= 0
-        out[place[where[wanted]]] = bits[wanted]
+        stored = place[where] >= 0
+        out[place[where[stored]]] = bits[stored]
         done += len(where)
         tell(f"states of the base: {done:,} of {len(rows.ids):,} tokens", done / len(rows.ids))
     out.flush()

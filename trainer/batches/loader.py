@@ -1,4 +1,4 @@
-"""What the loop reads: for each step the units of it (rows, or stored positions), and parts of these as tensors."""
+"""The input of the loop: for each step its units (rows, or stored positions), and parts of these as tensors."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ class StepPart(Protocol):
 
     @property
     def tokens(self) -> int:
-        """That are read."""
+        """Number of tokens in it."""
         ...
 
     def to(self, device: torch.device) -> StepPart:
-        """The same on another device."""
+        """Return the part on another device."""
         ...
 
     def pinned(self) -> StepPart:
-        """The same in pinned memory, from which a copy to cuda waits for nothing."""
+        """Return the part in pinned memory, from which a copy to cuda does not block."""
         ...
 
 
 class Feed(Protocol):
-    """Where the loop gets its steps from."""
+    """The source of the loop's steps."""
 
     def steps(self) -> Iterator[Chosen]:
-        """The units of each step, from the first on, without end."""
+        """Yield the units of each step, from the first one on, endlessly."""
         ...
 
     def part(self, chosen: Chosen, held_out: bool = False) -> StepPart:
-        """Some units as tensors; of none, something that nothing is learnt of."""
+        """Return some units as tensors; for no units, a batch without any loss."""
         ...
 
     def counts(self, chosen: Chosen) -> tuple[int, int]:
-        """Tokens and stops that the loss of a step is a mean over."""
+        """Return the numbers of tokens and stops that the loss of a step is averaged over."""
         ...
 
-    def learnt(self, chosen: Chosen) -> int:
-        """Learnt tokens of a step."""
+    def loss_tokens(self, chosen: Chosen) -> int:
+        """Return the number of learned tokens in a step."""
         ...
 
     def held_out(self) -> Sequence[Chosen]:
-        """Batches of units that are only measured on."""
+        """Return batches of units that are used for validation only."""
         ...
 
 
@@ -69,17 +69,15 @@ class RowFeed:
     recipe: Recipe
     train: TokenRows
     repeat: NDArray[np.int64]
-    """[R] how often each row of `train` comes in an epoch."""
+    """[R] number of times that each row of `train` occurs in an epoch."""
     measured: TokenRows
     teacher: tuple[States, States] | None = None
-    """Of the rows that are trained and measured on: the states of the base as it was, whose last ones teach."""
+    """States of the base, for the rows for training and validation; the last ones are the teacher's."""
 
     def steps(self) -> Iterator[Chosen]:
-        """See `Feed`."""
         return sampler.steps(self.train.lengths, self.repeat, self.recipe.batch.tokens, self.recipe.seed)
 
     def part(self, chosen: Chosen, held_out: bool = False) -> RowBatch:
-        """See `Feed`."""
         part = sampler.batch(self.measured if held_out else self.train, chosen)
         if self.teacher is None:
             return part
@@ -87,16 +85,13 @@ class RowFeed:
         return replace(part, teacher=teacher)
 
     def counts(self, chosen: Chosen) -> tuple[int, int]:
-        """See `Feed`."""
-        most = self.recipe.segmentation.max_length if self.recipe.objective == "micro_step" else 1
-        return sampler.counts(self.train, chosen, most)
+        max_length = self.recipe.segmentation.max_length if self.recipe.objective == "micro_step" else 1
+        return sampler.counts(self.train, chosen, max_length)
 
-    def learnt(self, chosen: Chosen) -> int:
-        """See `Feed`."""
+    def loss_tokens(self, chosen: Chosen) -> int:
         return self.counts(chosen)[0]
 
     def held_out(self) -> Sequence[Chosen]:
-        """See `Feed`."""
         return sampler.held_out_batches(self.measured, self.recipe.batch.tokens, self.recipe.validation.tokens)
 
 
@@ -107,46 +102,41 @@ class DraftFeed:
     recipe: Recipe
     train: States
     repeat: NDArray[np.int64]
-    """[R] how often each row comes in an epoch."""
+    """[R] number of times that each row occurs in an epoch."""
     measured: States
     vocabulary: NDArray[np.bool_]
-    """[V] the word can be drafted; others are learnt by nobody, and count as missed."""
+    """[V] bool, True for words that can be drafted; other words are not learned and count as missed."""
 
     def steps(self) -> Iterator[Chosen]:
-        """See `Feed`."""
         tokens, every = self.recipe.batch.tokens, self.recipe.draft.every
         return draft_steps(self.train.row, self.repeat, tokens, every, self.recipe.seed)
 
     def part(self, chosen: Chosen, held_out: bool = False) -> DraftBatch:
-        """See `Feed`."""
         states = self.measured if held_out else self.train
         none = not len(chosen)
-        chosen, most = np.array([0]) if none else chosen, self.recipe.segmentation.max_length
-        context, ids, learnt = states.read(chosen, most)
-        teacher, taught = states.last(chosen, most) if self.recipe.teacher else (None, None)
-        return DraftBatch(context, ids, torch.zeros_like(learnt) if none else learnt, teacher, taught)
+        chosen, max_length = np.array([0]) if none else chosen, self.recipe.segmentation.max_length
+        context, ids, loss_mask = states.read(chosen, max_length)
+        teacher, taught = states.last(chosen, max_length) if self.recipe.teacher else (None, None)
+        return DraftBatch(context, ids, torch.zeros_like(loss_mask) if none else loss_mask, teacher, taught)
 
     def counts(self, chosen: Chosen) -> tuple[int, int]:
-        """See `Feed`."""
-        ids, learnt = self.train.following(chosen, self.recipe.segmentation.max_length)
-        return int((learnt & self.vocabulary[ids])[:, 1:].sum()), 0
+        ids, loss_mask = self.train.following(chosen, self.recipe.segmentation.max_length)
+        return int((loss_mask & self.vocabulary[ids])[:, 1:].sum()), 0
 
-    def learnt(self, chosen: Chosen) -> int:
-        """See `Feed`."""
-        _, learnt = self.train.following(chosen, self.recipe.segmentation.max_length)
-        return int(learnt[:, 1:].sum())
+    def loss_tokens(self, chosen: Chosen) -> int:
+        _, loss_mask = self.train.following(chosen, self.recipe.segmentation.max_length)
+        return int(loss_mask[:, 1:].sum())
 
     def held_out(self) -> Sequence[Chosen]:
-        """See `Feed`."""
         n = min(len(self.measured), self.recipe.validation.tokens)
         return [np.arange(a, min(a + self.recipe.batch.tokens, n)) for a in range(0, n, self.recipe.batch.tokens)]
 
 
 def mean_tokens(feed: Feed, among: int = 50) -> float:
-    """Learnt tokens of a step, on average over the first ones."""
-    return float(np.mean([feed.learnt(chosen) for chosen, _ in zip(feed.steps(), range(among), strict=False)]))
+    """Return the mean number of learned tokens per step, over the first steps."""
+    return float(np.mean([feed.loss_tokens(chosen) for chosen, _ in zip(feed.steps(), range(among), strict=False)]))
 
 
 def tensor_of(values: Sequence[float], device: torch.device) -> Tensor:
-    """Numbers on a device, to be added up over processes."""
+    """Return numbers as a tensor on a device, to be summed over processes."""
     return torch.tensor(values, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)

@@ -1,4 +1,4 @@
-"""The steps of a run, made ready for the device: on an accelerator by a thread, so that it never waits for reading."""
+"""The steps of a run, prepared for the device: on an accelerator by a thread, so that it never waits for input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from trainer.batches.loader import Feed, StepPart
 from trainer.batches.sampler import shard_batch
 
-_AHEAD = 2  # steps that wait ready
+_AHEAD = 2  # number of steps kept ready
 
 
 @dataclass(frozen=True)
@@ -19,43 +19,43 @@ class PreparedStep:
     """One optimizer step of this process."""
 
     averaged_over: tuple[int, int]
-    """Tokens and stops that the losses of all processes are means over."""
-    learnt: int
-    """Tokens, of all processes."""
+    """Numbers of tokens and stops that the losses of all processes are averaged over."""
+    loss_tokens: int
+    """Learned tokens of all processes."""
     parts: Sequence[StepPart]
-    """Of this process, one after the other."""
+    """The parts of this process, in their order."""
 
 
-def ready(
+def prepared_steps(
     feed: Feed, first: int, rank: int, world: int, accumulate: int, device: torch.device
 ) -> Iterator[PreparedStep]:
-    """Steps from the one after `first` on, without end.
+    """Yield steps from the one after `first` on, endlessly.
 
     Args:
-        feed: where they come from.
-        first: steps that were done already.
-        rank: of this process.
-        world: processes.
-        accumulate: parts that each takes.
-        device: on cuda, parts lie in pinned memory and are read while steps before them are computed.
+        feed: the source of the steps.
+        first: number of steps done before.
+        rank: rank of this process.
+        world: number of processes.
+        accumulate: number of parts that each process takes.
+        device: on cuda, parts are in pinned memory and are read while earlier steps are computed.
     """
     chosen = feed.steps()
     for _ in range(first):
         next(chosen)
 
-    def made() -> PreparedStep:
+    def prepare() -> PreparedStep:
         rows = next(chosen)
         shares = [shard_batch(rows, i * world + rank, world * accumulate) for i in range(accumulate)]
         parts = [feed.part(share) for share in shares]
         if device.type == "cuda":
             parts = [part.pinned() for part in parts]
-        return PreparedStep(feed.counts(rows), feed.learnt(rows), parts)
+        return PreparedStep(feed.counts(rows), feed.loss_tokens(rows), parts)
 
     if device.type != "cuda":
         while True:
-            yield made()
+            yield prepare()
     with ThreadPoolExecutor(1) as reader:
-        waiting: list[Future[PreparedStep]] = [reader.submit(made) for _ in range(_AHEAD)]
+        waiting: list[Future[PreparedStep]] = [reader.submit(prepare) for _ in range(_AHEAD)]
         while True:
-            waiting.append(reader.submit(made))
+            waiting.append(reader.submit(prepare))
             yield waiting.pop(0).result()

@@ -23,7 +23,7 @@ from data.corpus.documents import CorpusSpec, open_corpus
 from data.examples import TABLE, read_examples
 from data.prepared import Prepared, examples_file, read_prepared
 from data.samples import samples
-from data.training_rows import cut
+from data.training_rows import segment_examples
 from model.causal_lm.forward import context_length
 from model.errors import TextError
 from model.hub.loading import LoadedModel
@@ -136,7 +136,7 @@ def _of_store(prepared: Prepared, texts: Texts, how: TrainingSegments | Strategy
     """Segment by stored scores, with thresholds solved on all rows as in training."""
     target = how.target_length if isinstance(how, TrainingSegments) else None
     rule, given = (how.rule, dict(how.parameters)) if isinstance(how, TrainingSegments) else (how.name, how.parameters)
-    found = cut(prepared, rule, given, most, target)
+    found = segment_examples(prepared, rule, given, most, target)
     rows = found.rows
     at = {example: i for i, example in enumerate(rows.example.tolist())}
     kept = []
