@@ -134,7 +134,7 @@ def test_all_files_together_are_limited():
 def own_jail(tmp_path, monkeypatch):
     """A script that no other test runs, so that its processes can be told from theirs."""
     script = tmp_path / "jail.py"
-    script.write_bytes(module._JAIL.read_bytes())
+    script.write_bytes(module._CHILD.read_bytes())
     monkeypatch.setattr(module, "_JAIL", script)
     return script
 
@@ -300,7 +300,7 @@ def test_a_killed_parent_leaves_no_program(own_jail):
     """Each process dies with the one that started it."""
     code = (
         "import pathlib, evals.sandbox.runner as module\n"
-        f"module._JAIL = pathlib.Path({str(own_jail)!r})\n"
+        f"module._CHILD = pathlib.Path({str(own_jail)!r})\n"
         "module.Sandbox(limits=module.Limits(wall_seconds=60)).run('import time; time.sleep(60)')\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(module.__file__).parents[2])

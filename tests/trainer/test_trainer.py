@@ -466,7 +466,7 @@ def test_a_start_that_does_not_fit_is_refused(prepared: Prepared, model: Path, t
         build(recipe(model, start=start, segmentation=longer), prepared, Path("unused"), "cpu", quiet)
     cut_short = recipe(model, start=start, segmentation={**cuts, "max_length": 3})
     shorter = build(cut_short, prepared, tmp_path, "cpu", quiet)
-    assert shorter.most == 3  # a micro decoder that writes longer segments writes shorter ones too
+    assert shorter.positions == 3  # a micro decoder that writes longer segments writes shorter ones too
     with pytest.raises(MicroStepError, match="holds no modules"):
         build(recipe(model, start=str(model)), prepared, Path("unused"), "cpu", quiet)
     other = save_tiny(tmp_path / "other", "llama", seed=4, chat=True)
@@ -806,7 +806,7 @@ def test_a_dry_run_estimates_and_writes_nothing(prepared: Prepared, model: Path,
     rows = training_rows(prepared, None)
     assert rows.repeat.max() == 2 and found.tokens and found.epochs
     assert found.tokens / found.epochs == pytest.approx(
-        sum(map(feed.loss_mask, np.repeat(np.arange(42), rows.repeat)[:, None]))
+        sum(map(feed.loss_tokens, np.repeat(np.arange(42), rows.repeat)[:, None]))
     )
     unprepared = plan(recipe(model), RunPaths(tmp_path / "o"), "cpu", quiet)
     assert unprepared.tokens is None and "not prepared" in unprepared.text
