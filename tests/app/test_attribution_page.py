@@ -100,7 +100,7 @@ def test_the_kl_of_both_models(models, runs):
 def test_a_micro_step_models_own_quantities(models, runs):
     shipped = {**models, "micro": "micro-step-tiny"}
     at = opened(shipped, b="micro", quantity="micro confidence", cut_by="fixed:k=2.0", **QUICK)
-    assert not at.exception and not at.error and runs[-1].strategy.name == "fixed"
+    assert not at.exception and not at.error and runs[-1].segmenter.strategy.name == "fixed"
     assert "probability" in at.metric[0].value and "read in the segments of fixed" in shown(at).replace("\\", "")
     at = opened(models, quantity="decision to end", **QUICK)
     assert "needs a micro" in shown(at) and len(at.error) == 1 and not at.exception
@@ -108,7 +108,7 @@ def test_a_micro_step_models_own_quantities(models, runs):
 
 def test_a_token_at_which_nothing_can_be_said_is_one_line(models, runs):
     at = opened(models, at="0", **QUICK)
-    assert len(at.error) == 1 and "nothing stands before" in at.error[0].value and not at.exception
+    assert len(at.error) == 1 and "no token before" in at.error[0].value and not at.exception
     at = opened(models, text="a", **QUICK)
     assert len(at.error) == 1 and not at.exception
     at = opened(models, cut_by="<img src=x>", **QUICK)
