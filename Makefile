@@ -47,6 +47,7 @@ $(VENV)/bin/python:
 $(VENV)/ready: requirements.txt | $(VENV)/bin/python
 	$(PY) -m pip install --quiet --disable-pip-version-check "pip==26.3"
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	-$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .  # the command micro-step
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.txt requirements-evals.txt $(VENV)/ready
