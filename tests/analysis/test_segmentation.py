@@ -10,7 +10,7 @@ from analysis.segmentation.comparison import compare_strategies, value_range, wh
 from analysis.segmentation.corpus_view import StoreSides
 from analysis.segmentation.figures import FIGURES, draw
 from analysis.segmentation.provenance import origin
-from analysis.segmentation.request import CutRequest, FeatureQuery, ScoresQuery
+from analysis.segmentation.request import Answered, CutRequest, FeatureQuery, ScoresQuery
 from analysis.segmentation.segmented_text import (
     REASONS,
     MemoCache,
@@ -242,9 +242,10 @@ def test_a_side_refuses_an_extra_of_other_tokens(models):
     (asked,) = request.extras()
     longer = FeatureQuery(ScoresQuery("A", spec, TextInput.plain("the cat sat on the mat")), asked.feature).run(load)
     with pytest.raises(MicroStepError, match="shorten the text"):
-        request.sides([scored], {asked: longer})
-    assert isinstance(request.sides([scored], {})[0], TokenizedText)
-    assert cuts(request.sides([scored], {}), request.segmenters(), MemoCache()) == ()
+        Answered(request, (scored,), {asked: longer}).sides(MemoCache())
+    sides = Answered(request, (scored,), {}).sides(MemoCache())
+    assert isinstance(sides[0], TokenizedText)
+    assert cuts(sides, request.segmenters(), MemoCache()) == ()
 
 
 @pytest.fixture(scope="module")
