@@ -131,7 +131,7 @@ def _theirs(options: TrainOptions, rows: TokenRows, out: Path) -> float:
     from transformers import TrainerCallback, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class StepClock(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.ends: list[float] = []
 
@@ -144,7 +144,7 @@ def _theirs(options: TrainOptions, rows: TokenRows, out: Path) -> float:
         for row, label in zip(ids, np.where(loss_mask, ids, -100), strict=True)
     ]
     model = load(ModelSpec(options.model, dtype="float32", device=options.device)).model.requires_grad_(True)
-    clock = Clock()
+    clock = StepClock()
     arguments = TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=options.rows,

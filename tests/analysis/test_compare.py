@@ -151,6 +151,7 @@ def test_too_few_tokens_say_nothing(loaded):
 
 def test_documents_from_files():
     assert read_document(b"\xef\xbb\xbfhi", "a.txt") == Document.plain("hi")
+    assert [read_document(content, "a.txt").text for content in (b"", b"a\0b")] == ["", "a\0b"]
     with pytest.raises(TextError, match="not UTF-8.*byte 1"):
         read_document(b"a\xff\xfe", "a.txt")
     for broken in (b"{", b"[]", b'{"messages": [{"role": "pope", "content": ""}]}', b'{"messages": 3}'):

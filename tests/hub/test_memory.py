@@ -115,7 +115,7 @@ def test_estimate_covers_a_real_model_s_memory_as_the_system_sees_it() -> None:
 
     code = """
 import resource, torch
-from model.hub.memory import estimate
+from model.hub.memory import estimate_memory
 from model.hub.loading import ModelSpec, load
 loaded = load(ModelSpec("smollm2-135m-instruct"))
 body = loaded.model.model
@@ -125,7 +125,7 @@ with torch.no_grad():
     body(input_ids=ids[:, :64], use_cache=False)  # pages in the weights and the kernels
     before = rss()
     body(input_ids=ids, use_cache=False)
-cost = estimate(loaded, 1024)
+cost = estimate_memory(loaded, 1024)
 print(cost.activations + cost.attention, rss() - before)
 """
     done = subprocess.run(
