@@ -143,3 +143,29 @@ def received(attention_map: MapRows) -> Floats:
     for _, rows in blocks(attention_map, 0, attention_map.size):
         total[: rows.shape[1]] += rows.sum(0, dtype=np.float64)
     return (total / np.arange(attention_map.size, 0, -1)).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRows:
+    """A map of P positions as a map of S segments. Its rows still sum to 1."""
+
+    of: MapRows
+    starts: NDArray[np.bool_]  # [P] whether a position starts a segment
+
+    def __post_init__(self) -> None:
+        if self.starts.shape != (self.of.size,) or not self.starts[0]:
+            raise ValueError(f"starts must be [{self.of.size}] and begin with a segment, got {self.starts.shape}")
+
+    @property
+    def size(self) -> int:
+        """S, the number of segments."""
+        return int(self.starts.sum())
+
+    def rows(self, begin: int, end: int) -> NDArray[np.float32]:
+        """[end - begin, end] weights of the segments begin .. end - 1."""
+        edges = np.append(np.flatnonzero(self.starts), self.of.size)
+        first, last = int(edges[begin]), int(edges[end])
+        summed = np.add.reduceat(self.of.rows(first, last), edges[:end], axis=1)
+        counts = np.diff(edges[begin : end + 1])[:, None]
+        mean = np.add.reduceat(summed, edges[begin:end] - first, axis=0) / counts
+        return mean.astype(np.float32)

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.attention.layer import LayerAttention
-from analysis.attention.maps import MapCells, MapRows, MapWindow, cells, received, row
+from analysis.attention.maps import MapCells, MapRows, MapWindow, SegmentRows, cells, received, row
 from analysis.attention.overview import Overview
 from analysis.attention.pooling import POOLS, Pool
 from analysis.attention.positions import AttentionPositions, check_heads, check_layers
 from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
 from analysis.attention.rollout import Rollout
-from analysis.attention.segments import SegmentRows
 from analysis.attention.statistics import statistic
 from analysis.query import Ask, ModelLoader, Query, Session
 from analysis.segmentation.segmented_text import MemoCache

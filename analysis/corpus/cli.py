@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.corpus.report_cli import StrategyOptions, show_strategies
+from analysis.corpus.report_cli import ReportStrategyOptions, show_strategies
 from analysis.options import Column, need_chat, print_notes
 from data.corpus.documents import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
@@ -85,7 +85,7 @@ def corpus_command(
     scoring: ScoringOptions,
     template: TemplateOptions,
     loading: LoadOptions,
-    judging: StrategyOptions,
+    judging: ReportStrategyOptions,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Report on the strategies at the end.")] = True,
 ) -> None:
     """Score a corpus once into a store of Parquet shards, and report on it. Stopped, it goes on when started again."""

@@ -43,7 +43,7 @@ Table = Literal["strategies", "pairs", "lengths", "curves", "transfer", "history
 
 
 @dataclass(frozen=True)
-class StrategyOptions:
+class ReportStrategyOptions:
     """Which strategies are judged, and at what lengths."""
 
     strategy: Annotated[
@@ -76,7 +76,7 @@ class StrategyOptions:
 @flatten_options
 def report_command(
     store: Annotated[Path, typer.Argument(help="Folder of a store of scores.")],
-    judging: StrategyOptions,
+    judging: ReportStrategyOptions,
     against: Annotated[Path | None, typer.Option(help="The store of the same corpus under another model.")] = None,
     table: Annotated[
         Table | None,
@@ -140,7 +140,7 @@ def gather_command(
     print(store)
 
 
-def show_strategies(store: CorpusStore, judging: StrategyOptions, settings: Mapping[str, float]) -> None:
+def show_strategies(store: CorpusStore, judging: ReportStrategyOptions, settings: Mapping[str, float]) -> None:
     """Print the table of strategies of a store."""
     from analysis.corpus.tables import brief
     from data.corpus.rule_inputs import CorpusSource
@@ -157,7 +157,7 @@ def _table(
     source: CorpusSource,
     other: CorpusSource | None,
     table: Table,
-    judging: StrategyOptions,
+    judging: ReportStrategyOptions,
     settings: Mapping[str, float],
 ) -> pd.DataFrame:
     """A table over all target lengths; a strategy that does not depend on them comes once."""

@@ -9,7 +9,7 @@ import typer
 
 from benchmarks.options import Out, numbers, use_threads
 from benchmarks.report import check_out, show, write
-from benchmarks.speed.options import AnswerOptions, ComparedModelOptions, PromptOptions
+from benchmarks.speed.options import ComparedModelOptions, DecodeOptions, PromptOptions
 from model.command_options import flatten_options
 from model.errors import MicroStepError
 from model.terminal import progress_bar
@@ -19,7 +19,7 @@ from model.terminal import progress_bar
 def decode_command(
     which: ComparedModelOptions,
     prompts: PromptOptions,
-    how: AnswerOptions,
+    how: DecodeOptions,
     baselines: Annotated[bool, typer.Option(help="Run transformers' own ways to write faster, too.")] = True,
     assistant: Annotated[str | None, typer.Option(help="A smaller model, for assisted generation.")] = None,
     positions: Annotated[

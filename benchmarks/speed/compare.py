@@ -18,7 +18,7 @@ from benchmarks.ratio import ratio
 from benchmarks.speed.batch_log import BatchLog
 from benchmarks.speed.decoders import BASE, MERGED, ComparedModels, Decoder, plain_decoder, segment_decoders
 from benchmarks.speed.measure import Measurements, measure
-from benchmarks.speed.options import AnswerOptions
+from benchmarks.speed.options import DecodeOptions
 from benchmarks.speed.prompts import Rows, mixed
 from benchmarks.timing import environment, spread
 from evals.loglikelihood import by_base
@@ -33,7 +33,7 @@ SCORED_AT_ONCE = 8  # answers that the base reads in one batch
 def compare(
     models: ComparedModels,
     by_source: dict[str, Rows],
-    options: AnswerOptions,
+    options: DecodeOptions,
     baselines: Sequence[Decoder] = (),
     tell: Tell = silent,
 ) -> dict[str, Any]:

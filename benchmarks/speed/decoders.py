@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, cast
 
-from benchmarks.speed.options import AnswerOptions, ComparedModelOptions
+from benchmarks.speed.options import ComparedModelOptions, DecodeOptions
 from benchmarks.speed.prompts import Rows
 from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.forward import vocabulary
@@ -226,7 +226,7 @@ def segmented_answers(
     return BatchAnswers.of(model.generate_segments(ids, mask, **settings, **options))
 
 
-def segment_decoders(models: ComparedModels, options: AnswerOptions) -> list[Decoder]:
+def segment_decoders(models: ComparedModels, options: DecodeOptions) -> list[Decoder]:
     """Every micro_step model by every rule that it can follow, at every tau."""
     decoders = []
     for each in models.micro:

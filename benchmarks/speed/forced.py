@@ -30,7 +30,7 @@ from benchmarks.speed.decoders import (
     segmented_answers,
 )
 from benchmarks.speed.measure import Measurements, batches_of, measure
-from benchmarks.speed.options import AnswerOptions
+from benchmarks.speed.options import DecodeOptions
 from benchmarks.speed.prompts import Rows
 from benchmarks.timing import spread
 from model.causal_lm.forward import body, vocabulary
@@ -159,7 +159,7 @@ def forced_lengths(models: ComparedModels, lengths: Sequence[float]) -> list[Cas
 
 
 def forced_drafts(
-    models: ComparedModels, prompts: Rows, rates: Sequence[float], drafts: Sequence[int], options: AnswerOptions
+    models: ComparedModels, prompts: Rows, rates: Sequence[float], drafts: Sequence[int], options: DecodeOptions
 ) -> list[Case]:
     """Lossless decoding with drafts of known lengths, in tokens, that agree with the base at known rates, 0 to 1.
 
@@ -196,7 +196,7 @@ def forced_study(
     models: ComparedModels,
     prompts: Rows,
     cases: Sequence[Case],
-    options: AnswerOptions,
+    options: DecodeOptions,
     tell: Tell = silent,
 ) -> list[dict[str, Any]]:
     """A row a case: its speed beside the base's, and beside the bound."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.batch_log import BatchLog, Measured, Place
 from benchmarks.speed.decoders import Decoder
-from benchmarks.speed.options import AnswerOptions
+from benchmarks.speed.options import DecodeOptions
 from benchmarks.speed.prompts import Rows
 from benchmarks.timing import in_turn, ratios, seconds_of
 from model.errors import MicroStepError
@@ -100,7 +100,7 @@ def batches_of(prompts: Rows, size: int) -> tuple[list[int], list[Rows]]:
 
 
 def measure(
-    decoders: Sequence[Decoder], prompts: Rows, size: int, options: AnswerOptions, log: BatchLog, tell: Tell
+    decoders: Sequence[Decoder], prompts: Rows, size: int, options: DecodeOptions, log: BatchLog, tell: Tell
 ) -> list[Measurements]:
     """Let every decoder answer all prompts in batches of `size`; see `batches_of`.
 

@@ -50,7 +50,7 @@ class PromptOptions:
 
 
 @dataclass(frozen=True)
-class AnswerOptions:
+class DecodeOptions:
     """How they answer."""
 
     confidence: Annotated[

@@ -21,9 +21,9 @@ from model.causal_lm.forward import logits_of, vocabulary
 from model.decoding.generation_config import end_ids, inferred_mask
 from model.decoding.merged import SegmentedGeneration, generate_segments
 from model.errors import MicroStepError, ModelError
+from model.micro_step.base_check import check_merge_layer
 from model.micro_step.configuration import MicroStepConfig, check_fields
 from model.micro_step.hidden_state_loss import hidden_error
-from model.micro_step.layer_split_check import check_merge_layer
 from model.micro_step.macro_inputs import read_segments
 from model.micro_step.outputs import Macro, Micro, MicroStepOutput
 from model.micro_step.pretrained import MicroStepPreTrainedModel

@@ -12,14 +12,13 @@ from analysis.attention import layer as layer_module
 from analysis.attention import maps as maps_module
 from analysis.attention import overview as overview_module
 from analysis.attention.layer import layer_attention
-from analysis.attention.maps import MapWindow, cells, received, row, window
+from analysis.attention.maps import MapWindow, SegmentRows, cells, received, row, window
 from analysis.attention.overview import overview
 from analysis.attention.pooling import PooledGrid, Pooler
 from analysis.attention.positions import AttentionPositions, attend, encode_whole, read
 from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery
 from analysis.attention.result import AttentionRequest, AttentionView, check_comparable, compute_attention
 from analysis.attention.rollout import rollout
-from analysis.attention.segments import SegmentRows
 from analysis.attention.statistics import STATISTICS
 from analysis.segmentation.strategy import Segmenter, Strategy
 from model.errors import MicroStepError, TooLarge

@@ -41,7 +41,7 @@ TABLE, WEIGHTS, TEXT = "evenness.csv", "weights.csv", "evenness.md"
 
 
 @dataclass(frozen=True)
-class StudyOptions:
+class EvennessOptions:
     """Which models on which texts."""
 
     model: Annotated[
@@ -72,7 +72,7 @@ class TableOptions:
 
 @flatten_options
 def evenness(
-    studied: StudyOptions,
+    studied: EvennessOptions,
     loading: LoadOptions,
     drawn: TableOptions,
     out: Annotated[Path, typer.Option(help="Folder for table, text and figures; with --figure, a file.")],
