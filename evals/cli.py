@@ -119,7 +119,7 @@ def run_command(
         with progress_bar() as tell:
             evaluate(lambda: load(spec, tell), chosen, list(dict.fromkeys(confidence)), out, local, options, tell, own)
     except KeyboardInterrupt:
-        print(one_line(f"{out} holds the samples so far; start the same command again to go on"), file=sys.stderr)
+        print(one_line(f"{out} holds the samples so far; run the same command again to resume"), file=sys.stderr)
         raise
     show(report_rows([read_folder(out)]))
     print(out)

@@ -65,7 +65,7 @@ def _train(
             return
         done = run_recipe(recipe, places, device, tell)
     except RunInterrupted:
-        print(one_line(f"{folder} holds a checkpoint; start the same command again to go on"), file=sys.stderr)
+        print(one_line(f"{folder} holds a checkpoint; run the same command again to resume"), file=sys.stderr)
         raise
     if done is not None:
         print(done.model)

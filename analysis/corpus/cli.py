@@ -102,7 +102,7 @@ def corpus_command(
             interval = 0.2 if sys.stderr.isatty() else 10.0  # a bar, or lines of a log
             store = score(lambda: load(spec, tell), corpus, out, scoring.options(template), tell, interval)
     except KeyboardInterrupt:
-        print(one_line(f"{out} holds what was scored so far; start the same command again to go on"), file=sys.stderr)
+        print(one_line(f"{out} keeps the scores so far; run the same command again to resume"), file=sys.stderr)
         raise
     print_notes(f"{store.facts.name}: ", store.notes)
     size = sum(mark.size for mark in store.marks)

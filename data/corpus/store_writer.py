@@ -16,7 +16,7 @@ from data.corpus.store import COMPLETE, COUNTS, IDENTITY, LOCK, MANIFEST, Mark, 
 from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError
 
-SHARDS_STAY = "the complete shards stay: start again to go on"
+SHARDS_STAY = "the complete shards are kept: run the same command again to resume"
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def distill_command(
         with progress_bar() as tell:
             found = distill_examples(lambda: load(spec, tell), examples, out, options, tell, limit, interval)
     except KeyboardInterrupt:
-        print(one_line(f"{out} holds the finished shards; start the same command again to go on"), file=sys.stderr)
+        print(one_line(f"{out} holds the finished shards; run the same command again to resume"), file=sys.stderr)
         raise
     told = f"{found.answers:,} answers, {found.tokens:,} tokens, {found.ended / found.answers:.0%} ended by themselves"
     if found.empty:

@@ -52,7 +52,7 @@ def ablate_command(
         with progress_bar() as tell:
             rows = ablate(chosen, out, local, device, "full" if allow_code_execution else None, tell)
     except KeyboardInterrupt:
-        print(one_line(f"{out} holds the runs so far; start the same command again to go on"), file=sys.stderr)
+        print(one_line(f"{out} holds the runs so far; run the same command again to resume"), file=sys.stderr)
         raise
     print(as_markdown(chosen.name, rows))
     for path in table or []:

@@ -107,7 +107,7 @@ def test_damaged_weights_are_named() -> None:
     model = tiny_model("llama")
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[0, 0] = torch.nan
-    with pytest.raises(NumericalError, match=r"first model\.layers\.1\.mlp\.up_proj\.weight\): the file is damaged"):
+    with pytest.raises(NumericalError, match=r"model\.layers\.1\.mlp\.up_proj\.weight.*damaged"):
         score(model, [np.arange(10, 18)])
 
 
