@@ -203,7 +203,7 @@ def test_refined_works_on_a_store_of_a_trained_micro_step_model_and_on_no_other(
     text = TextInput.plain(TEXTS[-1])
     alone = gather(micro, text, Segmenter(Strategy.of("refined", parameters)))
     np.testing.assert_array_equal(found.starts[-len(row.ids) :], segment("refined", alone.inputs, 4, tau=0.3).starts)
-    report_words = ["corpus-report", tmp_path / "micro", "--strategy", "refined", "--out", tmp_path / "r.csv"]
+    report_words = ["corpus", "report", tmp_path / "micro", "--strategy", "refined", "--out", tmp_path / "r.csv"]
     assert call(*report_words)[0] == 0
     assert set(pd.read_csv(tmp_path / "r.csv")["strategy"]) == {"refined"}
 
