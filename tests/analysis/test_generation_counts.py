@@ -9,7 +9,7 @@ from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Decoding
 from benchmarks.speed.compare import compare
 from benchmarks.speed.decoders import load_models
-from benchmarks.speed.options import AnswerOptions, ComparedModelOptions
+from benchmarks.speed.options import ComparedModelOptions, DecodeOptions
 from benchmarks.speed.prompts import prompt_ids
 from data.distill.run import DistillOptions, Prompt
 from data.distill.writing import AnswerWriter
@@ -189,7 +189,7 @@ def test_the_base_beside_a_model_ends_where_the_model_does(beside):
     assert found.agreement.equal and len(found.micro) < 24
     models = load_models(ComparedModelOptions(model=[beside]))
     prompts = {"made": [prompt_ids(text, models.tokenizer) for text in ("the cat", "a dog")]}
-    report = compare(models, prompts, AnswerOptions(confidence="1.1", max_new_tokens=24, repeats=1))
+    report = compare(models, prompts, DecodeOptions(confidence="1.1", max_new_tokens=24, repeats=1))
     assert report["agreement"] == report["nll_ratio"] == report["rows"][1]["identical"][0] == 1
     writer = AnswerWriter(loaded, DistillOptions(max_new_tokens=24))
     (answer,) = writer.answer([Prompt("s", 0, (Message("user", "the cat"),))], 0, lambda tokens, answers: None)

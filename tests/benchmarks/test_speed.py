@@ -23,7 +23,7 @@ from benchmarks.speed.decoders import BASE, ComparedModels, baselines_of, load_m
 from benchmarks.speed.drafts import drafts, walk
 from benchmarks.speed.figure import draw
 from benchmarks.speed.forced import Weights, forced_drafts, forced_length, forced_lengths, forced_study
-from benchmarks.speed.options import AnswerOptions, ComparedModelOptions
+from benchmarks.speed.options import ComparedModelOptions, DecodeOptions
 from benchmarks.speed.position_accuracy import position_accuracy
 from benchmarks.speed.prompts import Rows, held_out_prompts, prompt_ids, read_prompts
 from data.prepared import Prepared
@@ -91,7 +91,7 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
     base: str, prepared: Prepared, names: tuple[str, str]
 ) -> None:
     models = load_models(ComparedModelOptions(model=list(names), base=base, control=[base]))
-    options = AnswerOptions(confidence="0.01,1.1", max_new_tokens=16, batch_size="1:3,4", repeats=1, fast_base=True)
+    options = DecodeOptions(confidence="0.01,1.1", max_new_tokens=16, batch_size="1:3,4", repeats=1, fast_base=True)
     report = compare(models, {"made": held_out_prompts(prepared, "made", 6)}, options)
     rows = report["rows"]
     assert [(row["model"], row["tau"], row["at_a_time"], row["prompts"]) for row in rows] == [
@@ -129,7 +129,7 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
 def test_answers_that_are_the_bases_own_are_said_to_be(
     untrained: ComparedModels, prompts: Rows, confidence: str, verify: bool | None
 ) -> None:
-    options = AnswerOptions(confidence=confidence, verify=verify, max_new_tokens=10, batch_size="2", repeats=2)
+    options = DecodeOptions(confidence=confidence, verify=verify, max_new_tokens=10, batch_size="2", repeats=2)
     report = compare(untrained, {"made": prompts}, options, baselines_of(untrained))
     mine, lookup = report["rows"][1:3]
     assert mine["identical"][0] == report["agreement"] == 1 and len(mine["speedup_by_round"]["each"]) == 2
@@ -143,7 +143,7 @@ def test_answers_that_are_the_bases_own_are_said_to_be(
 def test_the_cache_is_what_a_run_holds_at_its_end(merged: ComparedModels, prepared: Prepared) -> None:
     """No slot is counted for what is written last, which no pass reads again."""
     (prompt,) = held_out_prompts(prepared, "made", 1)
-    options = AnswerOptions(confidence="0.01", max_new_tokens=12, repeats=1)
+    options = DecodeOptions(confidence="0.01", max_new_tokens=12, repeats=1)
     alone, mine = compare(merged, {"made": [prompt]}, options)["rows"]
     model = merged.micro[0].model
     found = model.generate_segments(torch.tensor([prompt]), confidence=0.01, max_new_tokens=12)
@@ -155,7 +155,7 @@ def test_a_stopped_comparison_is_resumed_and_measures_nothing_twice(
     merged: ComparedModels, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts, keep = {"made": held_out_prompts(prepared, "made", 4)}, tmp_path / "kept.jsonl"
-    options = AnswerOptions(confidence="0.5", max_new_tokens=8, batch_size="2", repeats=1, keep=keep)
+    options = DecodeOptions(confidence="0.5", max_new_tokens=8, batch_size="2", repeats=1, keep=keep)
     whole = compare(merged, prompts, options)
     lines = keep.read_text().splitlines(keepends=True)
     assert len(lines) == 1 + 2 * 2, "a head, and two batches of two decoders"
@@ -179,7 +179,7 @@ def test_a_stopped_comparison_is_resumed_and_measures_nothing_twice(
 
 def test_every_rule_that_a_model_can_follow_is_measured(merged: ComparedModels, prepared: Prepared) -> None:
     prompts = {"made": held_out_prompts(prepared, "made", 2)}
-    options = AnswerOptions(confidence="0.5", rule="confidence, stop_head", max_new_tokens=4, batch_size="2", repeats=1)
+    options = DecodeOptions(confidence="0.5", rule="confidence, stop_head", max_new_tokens=4, batch_size="2", repeats=1)
     report = compare(merged, prompts, options)
     assert [(row["model"], row["rule"]) for row in report["rows"][1:]] == [
         ("merged", rule) for rule in ("confidence", "stop_head")
@@ -277,7 +277,7 @@ def test_a_mistake_is_told_before_anything_is_loaded_and_leaves_no_file(base: st
         with pytest.raises(TextError, match=message):
             read_prompts(path)
     with pytest.raises(TooLarge, match="context of 512"):
-        compare(load_models(ComparedModelOptions(model=[base])), {"made": [[5]]}, AnswerOptions(max_new_tokens=512))
+        compare(load_models(ComparedModelOptions(model=[base])), {"made": [[5]]}, DecodeOptions(max_new_tokens=512))
     wrong = ["--prompts", str(path)], ["--forced", "two"], ["--rule", "hope"], ["--batch-size", "0"]
     for options in (*wrong, ["--positions", "word"], ["--confidence", ""], ["--out", str(tmp_path / "x.csv")]):
         assert isinstance(command("--model", base, *options).exception, MicroStepError)
@@ -303,7 +303,7 @@ def test_weights_are_counted_without_what_is_looked_up(base: str) -> None:
 
 
 def test_lengths_are_forced_and_answers_have_all_their_tokens(untrained: ComparedModels, prompts: Rows) -> None:
-    options = AnswerOptions(max_new_tokens=12, batch_size="2", repeats=1)
+    options = DecodeOptions(max_new_tokens=12, batch_size="2", repeats=1)
     for row in forced_study(untrained, prompts, forced_lengths(untrained, [1, 1.5, 2, 4]), options):
         assert row["tokens_per_macro_step"] == pytest.approx(row["length"])
         assert row["of_bound"] == pytest.approx(row["speedup"]["median"] / row["bound"])
@@ -326,7 +326,7 @@ def test_a_forced_length_asks_nothing_of_the_micro_decoder_in_vain(untrained: Co
 def test_drafts_agree_as_often_as_they_are_told_to(
     untrained: ComparedModels, prompts: Rows, rate: int, a_pass: int
 ) -> None:
-    options = AnswerOptions(max_new_tokens=13, batch_size="2", repeats=1)
+    options = DecodeOptions(max_new_tokens=13, batch_size="2", repeats=1)
     cases = forced_drafts(untrained, prompts, [rate], [2], options)
     (row,) = forced_study(untrained, prompts, cases, options)
     assert row["identical"] == 1
