@@ -1,4 +1,4 @@
-"""`python -m benchmarks harness`: the same requests to the harness's own class and to ours, their answers and time.
+"""`micro-step bench harness`: the same requests to the harness's own class and to ours, their answers and time.
 
 With tau above 1 a micro_step model is its base, so that all must agree; what differs is the time.
 """

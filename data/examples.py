@@ -86,7 +86,7 @@ def read_examples(folder: Path) -> Iterator[Example]:
     """
     file = folder / TABLE
     if not file.is_file():
-        raise TextError(f"{folder} holds no {TABLE}; `python -m data clean` makes it")
+        raise TextError(f"{folder} holds no {TABLE}; `micro-step data clean` makes it")
     try:
         with pq.ParquetFile(file) as opened:
             for batch in opened.iter_batches(1024):
@@ -95,7 +95,7 @@ def read_examples(folder: Path) -> Iterator[Example]:
                     yield Example(messages=turns, **row)
     except (pa.ArrowException, OSError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise TextError(f"{file} is damaged ({reason}); run `python -m data clean` again") from None
+        raise TextError(f"{file} is damaged ({reason}); run `micro-step data clean` again") from None
 
 
 @contextmanager

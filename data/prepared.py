@@ -84,7 +84,7 @@ def read_prepared(path: Path) -> Prepared:
     """
     file = examples_file(path)
     if not file.is_file():
-        raise TextError(f"{path} holds no prepared data; make it with `python -m data prepare`")
+        raise TextError(f"{path} holds no prepared data; make it with `micro-step data prepare`")
     try:
         table = pq.read_table(file, columns=["source", "held_out", "ended", "repeat"])
     except (pa.ArrowException, OSError, KeyError) as error:

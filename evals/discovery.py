@@ -1,4 +1,4 @@
-"""Find the evaluations under a folder: the folders that `python -m evals run --out` wrote."""
+"""Find the evaluations under a folder: the folders that `micro-step eval run --out` wrote."""
 
 from __future__ import annotations
 

@@ -205,4 +205,4 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             return dict(manifest)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise TextError(f"{folder} holds no evaluation; give a folder that `python -m evals run --out` wrote")
+    raise TextError(f"{folder} holds no evaluation; give a folder that `micro-step eval run --out` wrote")

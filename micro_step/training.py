@@ -36,7 +36,7 @@ def train(
         recipe: a YAML file, the name of a recipe of the project, or a recipe.
         out: folder of the run. None: runs/NAME.
         local: folder with the sources' files. None: the hub.
-        prepared: a folder that `python -m data prepare` made. None: the data is prepared if it is not yet.
+        prepared: a folder that `micro-step data prepare` made. None: the data is prepared if it is not yet.
         states: of a draft: where the base's states are kept.
         device: auto, cpu, cuda, cuda:N or mps.
         minutes: of training: as many steps as fit, instead of the recipe's.

@@ -15,7 +15,7 @@ from evals.discovery import find_evaluations
 from evals.report.score_rows import Evaluated, ScoreRow, report_rows
 from model.errors import MicroStepError
 
-EXAMPLE_COMMAND = "python -m evals run --model micro-step-tiny --tasks arc_challenge --limit 20 --out evaluated"
+EXAMPLE_COMMAND = "micro-step eval run --model micro-step-tiny --tasks arc_challenge --limit 20 --out evaluated"
 
 st.title("Evaluation", anchor=False)
 st.caption("Shows how good and how fast a model is at each tau, and what two runs answered to the same question.")

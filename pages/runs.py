@@ -25,7 +25,7 @@ from app.sidebar import SidebarInputs
 from model.errors import MicroStepError
 
 REFRESH_SECONDS = 3.0  # between two looks at growing logs
-EXAMPLE_COMMAND = "python -m trainer trainer/recipes/tiny.yaml"
+EXAMPLE_COMMAND = "micro-step train trainer/recipes/tiny.yaml"
 
 inputs: SidebarInputs = st.session_state["inputs"]
 st.title("Runs", anchor=False)

@@ -115,7 +115,7 @@ def _check_same(a: CorpusSource, b: CorpusSource) -> None:
     if a.store.facts.tokenizer_hash != b.store.facts.tokenizer_hash:
         raise MicroStepError(
             f"{a.store.facts.name} and {b.store.facts.name} have different tokenizers, so their scores are of"
-            " different tokens; `python -m analysis compare` aligns single texts by character"
+            " different tokens; `micro-step compare` aligns single texts by character"
         )
     if not np.array_equal(first.offsets, second.offsets) or not np.array_equal(first.ids, second.ids):
         raise MicroStepError(

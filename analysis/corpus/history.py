@@ -59,7 +59,9 @@ def history(
     """
     held = [each for each in source.gathered if each.spec.feature.need == "window"]
     if not held:
-        raise MicroStepError(f"no limited history was gathered beside {source.store.path}; use corpus-gather")
+        raise MicroStepError(
+            f"no limited history was gathered beside {source.store.path}; use `micro-step corpus gather`"
+        )
     begin = max(each.spec.begin for each in held)
     alike = [each for each in held if each.spec.begin == begin]
     return [_point(source, each, begin, targets, max_length) for each in sorted(alike, key=_order)]

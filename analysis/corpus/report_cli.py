@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,7 +33,7 @@ from model.terminal import progress_bar
 if TYPE_CHECKING:  # they bring pandas and pyarrow
     import pandas as pd
 
-    from analysis.corpus.report import CorpusReport
+    from analysis.corpus.report import Candidate, CorpusReport
     from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import CorpusStore
 
@@ -48,7 +48,10 @@ class ReportStrategyOptions:
 
     strategy: Annotated[
         list[str] | None,
-        typer.Option(help="May be repeated; by default all that the store has what they need for."),
+        typer.Option(
+            help="As in entropy, solved for --target-length, or entropy:threshold=1.2; may be repeated. Default: all"
+            " that the store can serve."
+        ),
     ] = None
     settings: Settings = None
     target_length: TargetLengths = None
@@ -60,17 +63,41 @@ class ReportStrategyOptions:
         return tuple(self.target_length or [target for target in TARGETS if target <= self.max_length] or [1.0])
 
     def check(self) -> dict[str, float]:
-        """The parameters that are set; refuses, before heavy work, what cannot be.
+        """The parameters that are set for all; refuses, before heavy work, what cannot be.
 
         Raises:
             MicroStepError: an unknown strategy, a setting that is no number, or a target that the cap forbids.
         """
+        from analysis.segmentation.strategy import Strategy
+
         check_max_length(self.max_length)
-        for name in self.strategy or ():
-            find_rule(name)
+        for word in self.strategy or ():
+            Strategy.parse(word)
         for target in self.targets:
             check_target_length(target, self.max_length)
         return set_parameters(self.settings)
+
+    @property
+    def rules(self) -> list[str]:
+        """Names of the rules that are asked for; none for all."""
+        return [word.partition(":")[0].strip() for word in self.strategy or ()]
+
+    def candidates(
+        self, source: CorpusSource, rules: Sequence[str], settings: Mapping[str, float], target: float
+    ) -> list[Candidate]:
+        """What is judged at a target: a parameter that is written with its strategy is of that one alone."""
+        from analysis.corpus.report import strategies_for
+
+        found = strategies_for(source, rules, settings, target)
+        for i, word in enumerate(self.strategy or ()):
+            _, _, own = word.partition(":")
+            if own:
+                parameters = {**found[i].parameters, **set_parameters(own.replace(" ", "").split(","))}
+                solved = RULES[found[i].rule].solves in parameters
+                found[i] = replace(
+                    found[i], parameters=parameters, target_length=None if solved else found[i].target_length
+                )
+        return found
 
 
 @flatten_options
@@ -165,14 +192,14 @@ def _table(
 
     from analysis.corpus import tables as tables
     from analysis.corpus.history import history, history_table
-    from analysis.corpus.report import cut_corpus, report, strategies_for
+    from analysis.corpus.report import cut_corpus, report
     from analysis.corpus.transfer import transfer
 
     if table == "history":
         return history_table(history(source, judging.targets, judging.max_length))
-    parts, rules = [], judging.strategy or ([] if other is None else _common(source, other))
+    parts, rules = [], judging.rules or ([] if other is None else _common(source, other))
     for target in judging.targets:
-        chosen = strategies_for(source, rules, settings, target)
+        chosen = judging.candidates(source, rules, settings, target)
         if other is None:
             found: CorpusReport = report(source, chosen, judging.max_length, curves=table == "curves")
             make = {

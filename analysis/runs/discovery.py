@@ -36,7 +36,7 @@ def find_all(paths: Sequence[Path], folder: Path | None = None) -> list[Place]:
     for path in paths:
         places = find_runs(path).places
         if not places:
-            raise TextError(f"{path} holds no training run; `python -m trainer` makes one")
+            raise TextError(f"{path} holds no training run; `micro-step train` makes one")
         found += [place.path for place in sorted(places, key=lambda place: place.name)]
     real = list(dict.fromkeys(path.resolve() for path in found))
     root = Path(os.path.commonpath([path.parent for path in real])) if folder is None else folder.resolve()

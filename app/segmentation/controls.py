@@ -38,7 +38,7 @@ def controls(inputs: SidebarInputs) -> SegmentationControls:
             "Segmented text", ["text", "store"], default="text", key="what", bind="query-params", required=True,
             format_func={"text": "the text", "store": "a corpus store"}.__getitem__,
             help="**the text** of the sidebar, or the documents of a **corpus store**: a folder that "
-            "`python -m analysis corpus` made.",
+            "`micro-step corpus score` made.",
         )  # fmt: skip
         which = "A"
         if source == "text":
@@ -75,7 +75,7 @@ def controls(inputs: SidebarInputs) -> SegmentationControls:
 def _of_store(request: CutRequest, folder: str, number: int) -> SegmentationControls:
     if not folder:
         return SegmentationControls(
-            None, hint="Type the folder of a store. `python -m analysis corpus` makes one from a data set."
+            None, hint="Type the folder of a store. `micro-step corpus score` makes one from a data set."
         )
     try:
         found = store_sides(Path(folder).expanduser())

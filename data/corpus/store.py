@@ -126,7 +126,7 @@ def open_store(path: Path, allow_incomplete: bool = False) -> CorpusStore:
     """
     manifest = read_manifest(path)
     if manifest is None:
-        raise TextError(f"{path} holds no store of scores; make one with `python -m analysis corpus --out {path}`")
+        raise TextError(f"{path} holds no store of scores; make one with `micro-step corpus score --out {path}`")
     marks: list[Mark] = []
     while (mark := read_mark(path, len(marks))) is not None:
         marks.append(mark)

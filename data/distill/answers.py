@@ -129,7 +129,7 @@ def read_distilled(out: Path, allow_incomplete: bool = False) -> Iterator[Distil
     """
     manifest = _read_manifest(out)
     if manifest is None:
-        raise TextError(f"{out} holds no answers; make them with `python -m data distill`")
+        raise TextError(f"{out} holds no answers; make them with `micro-step data distill`")
     total, size = int(manifest["prompts"]["count"]), int(manifest["options"]["shard_prompts"])
     for number in range(-(-total // size)):
         path = out / shard_name(number)

@@ -33,7 +33,7 @@ class Decode(StrictModel):
 
 
 class Evaluate(StrictModel):
-    """The benchmarks for the trained models, and their options; the keys are those of `python -m evals run`."""
+    """The benchmarks for the trained models, and their options; the keys are those of `micro-step eval run`."""
 
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     confidence: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.8,)

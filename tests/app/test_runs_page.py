@@ -99,7 +99,7 @@ def test_a_run_that_the_link_names_and_that_is_not_there(folder):
 def test_states_without_runs(tmp_path):
     at = opened(tmp_path)
     assert "There is no training run in" in shown(at) and not at.exception
-    assert any(code.value == "python -m trainer trainer/recipes/tiny.yaml" for code in at.code)
+    assert any(code.value == "micro-step train trainer/recipes/tiny.yaml" for code in at.code)
     for lost in (tmp_path / "nowhere", "~nobody-of-this-name/runs", "x" * 5000):
         at = opened(lost)
         assert not at.exception and not at.error and len(at.info) == 1

@@ -1,4 +1,4 @@
-"""`python -m data sources`, `mixes` and `clean` in a process of their own."""
+"""`micro-step data sources`, `mixes` and `clean` in a process of their own."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def call(command):
-    """Run `python -m analysis corpus` here."""
+    """Run `micro-step corpus score` here."""
     return partial(command, "corpus", "score")
 
 

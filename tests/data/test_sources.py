@@ -250,7 +250,7 @@ def test_examples_come_back_and_read_as_a_corpus(tmp_path: Path) -> None:
     (tmp_path / TABLE).write_bytes(b"PAR1")
     with pytest.raises(TextError, match="is damaged"):
         list(read_examples(tmp_path))
-    with pytest.raises(TextError, match="python -m data clean"):
+    with pytest.raises(TextError, match="micro-step data clean"):
         list(read_examples(tmp_path / "no"))
 
 

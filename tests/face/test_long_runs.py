@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-import evals.cli
 import micro_step as ms
 from analysis.export import read_csv
 from tests.support.command import call
@@ -35,7 +34,7 @@ def test_a_corpus_is_scored_and_reported_on(models, tmp_path, monkeypatch):
     store = tmp_path / "store"
     result = ms.score_corpus(models["base"], tmp_path / "texts.txt", store, documents="line")
     assert (result.raw.documents, result.raw.complete) == (3, True)
-    assert call(monkeypatch, "corpus-report", store, "--out", tmp_path / "report.parquet") == 0
+    assert call(monkeypatch, "corpus", "report", store, "--out", tmp_path / "report.parquet") == 0
     pd.testing.assert_frame_equal(
         pd.read_parquet(result.export(tmp_path / "own.parquet")), pd.read_parquet(tmp_path / "report.parquet")
     )
@@ -64,7 +63,7 @@ def test_a_model_is_evaluated(models, tmp_path, monkeypatch):
     result = ms.evaluate(models["sft"], ["arc_challenge:3", "gsm8k_cot_zeroshot:2"], **options)
     assert result.figures == ("report", "score_arc_challenge", "score_gsm8k_cot_zeroshot")
     words = ("report", out, "--out", tmp_path / "table.csv")
-    assert call(monkeypatch, *words, program="evals", main=evals.cli.main) == 0
+    assert call(monkeypatch, "eval", *words) == 0
     own, written = read_csv(result.export(tmp_path / "own.csv")), read_csv(tmp_path / "table.csv")
     pd.testing.assert_frame_equal(own, written)
     check_figures(result, tmp_path)

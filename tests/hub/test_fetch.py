@@ -377,7 +377,7 @@ def test_wrong_use_of_the_command_ends_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments in (("fetch",), ("fetch", "x", "--default"), ("fetch", "--nonsense"), ("nonsense",)):
-        assert call(monkeypatch, *arguments, program="model", main=model.cli.main) == 2, arguments
+        assert call(monkeypatch, "model", *arguments) == 2, arguments
         assert capsys.readouterr().err.startswith("Error: ")
 
 

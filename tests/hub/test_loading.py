@@ -381,7 +381,7 @@ def test_weights_that_do_not_fit_are_refused_before_loading(tmp_path: Path, monk
 
 def real(name: str) -> LoadedModel:
     if not is_cached(name):
-        pytest.skip(f"{name} is not in the cache; `python -m model fetch {name}`")
+        pytest.skip(f"{name} is not in the cache; `micro-step model fetch {name}`")
     return load(ModelSpec(name, device="cpu"))
 
 

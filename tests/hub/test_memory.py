@@ -109,7 +109,7 @@ def test_tokens_that_fit_is_the_largest_that_passes(monkeypatch: pytest.MonkeyPa
 @pytest.mark.real
 def test_estimate_covers_a_real_model_s_memory_as_the_system_sees_it() -> None:
     if not is_cached("smollm2-135m-instruct"):
-        pytest.skip("smollm2-135m-instruct is not in the cache; `python -m model fetch smollm2-135m-instruct`")
+        pytest.skip("smollm2-135m-instruct is not in the cache; `micro-step model fetch smollm2-135m-instruct`")
     import subprocess
     import sys
 

@@ -29,7 +29,7 @@ QUESTION = "A shop sells pencils at 3 for 2 dollars. How much do 12 pencils cost
 def opened() -> Callable[[str], LoadedModel]:
     """Opens a model on the base, where that is on this machine."""
     if not is_cached(BASE):
-        pytest.skip(f"{BASE} is not on this machine: python -m model fetch {BASE}")
+        pytest.skip(f"{BASE} is not on this machine: micro-step model fetch {BASE}")
     return lambda name: load(ModelSpec(name, dtype="float32", device="cpu"))
 
 

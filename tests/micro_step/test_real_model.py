@@ -19,7 +19,7 @@ QUESTIONS = (
 @pytest.mark.real
 def test_a_real_base_writes_the_same_with_and_without_a_draft():
     if not is_cached(NAME):
-        pytest.skip(f"{NAME} is not on this machine: python -m model fetch {NAME}")
+        pytest.skip(f"{NAME} is not on this machine: micro-step model fetch {NAME}")
     base = load(ModelSpec(NAME, dtype="float32"))
     model = MicroStepForCausalLM.from_base(base.model, base.tokenizer, draft_vocabulary=range(0, 8000))
     tokenizer = base.tokenizer

@@ -17,7 +17,7 @@ NAMES = ["smollm2-135m-instruct", "gemma-3-270m", "tiny-base", "tiny-sft"]
 @pytest.fixture(scope="module", params=NAMES)
 def loaded(request):
     if not is_cached(request.param):
-        pytest.skip(f"{request.param} is not on this machine: python -m model fetch {request.param}")
+        pytest.skip(f"{request.param} is not on this machine: micro-step model fetch {request.param}")
     return load(ModelSpec(request.param))
 
 

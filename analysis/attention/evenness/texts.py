@@ -3,7 +3,7 @@
 samples            the bundled examples
 PREPARED           the held-out rows of prepared training data, segmented exactly as in training if the model has
                    the tokenizer of its scores; otherwise their texts
-texts.jsonl        any file that `python -m analysis corpus` reads
+texts.jsonl        any file that `micro-step corpus score` reads
 """
 
 from __future__ import annotations

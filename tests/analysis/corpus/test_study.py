@@ -193,7 +193,7 @@ def test_refined_works_on_a_store_of_a_trained_micro_step_model_and_on_no_other(
         compute_features(lambda: loaded["other"], store, FeatureSpec(Feature("micro_step")))
     micro = load(ModelSpec("micro-step-tiny"))
     score_corpus(lambda: micro, open_corpus(CorpusSpec(str(data))), tmp_path / "micro", CorpusOptions())
-    with pytest.raises(MicroStepError, match="corpus-gather"):
+    with pytest.raises(MicroStepError, match="corpus gather"):
         CorpusSource.read(open_store(tmp_path / "micro")).ready("refined", {})
     assert call("corpus", "gather", tmp_path / "micro", "--model", "micro-step-tiny", "--strategy", "refined")[0] == 0
     source = CorpusSource.read(open_store(tmp_path / "micro"))
@@ -269,7 +269,7 @@ def test_reports_from_the_command_line(models, loaded, data, tmp_path, call):
         (("--set", "beta=1"), "no chosen strategy has a parameter 'beta'"),
         (("--target-length", 9), "must be from 1 to the maximum segment length 4, got 9"),
         (("--table", "transfer"), "goes with --against"),
-        (("--strategy", "router"), "corpus-gather"),
+        (("--strategy", "router"), "corpus gather"),
         (("--out", "x.txt"), "unknown format"),
         (("--against", "nowhere"), "holds no store of scores"),
     ],
