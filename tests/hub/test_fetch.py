@@ -20,7 +20,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import model.cli
 import model.hub.fetch
 from model.errors import LicenceNeeded, ModelBroken, ModelError, ModelNotFound, TooLarge
 from model.hub import huggingface

@@ -250,8 +250,9 @@ def test_reports_from_the_command_line(models, loaded, data, tmp_path, call):
         assert (code, said) == (0, f"{out}\n")
         found = pd.read_csv(out)
         assert len(found) >= 1 + (table != "curves")
-    code, said, _ = call("corpus", "report", stores[0], "--strategy", "margin", "--set", "tau=0.25")
-    assert code == 0 and "tau=0.25" in said and "over" in said.splitlines()[-1]
+    for words in (("margin", "--set", "tau=0.25"), ("margin:tau=0.25",)):
+        code, said, _ = call("corpus", "report", stores[0], "--strategy", *words)
+        assert code == 0 and "tau=0.25" in said and "over" in said.splitlines()[-1]
     words = ("corpus", "report", stores[0], "--against", stores[1], "--strategy", "entropy", "--target-length", 2)
     code = call(*words, "--out", out)[0]
     assert (code, pd.read_csv(out).strategy.tolist()) == (0, ["entropy"])
