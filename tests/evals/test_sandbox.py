@@ -135,7 +135,7 @@ def own_jail(tmp_path, monkeypatch):
     """A script that no other test runs, so that its processes can be told from theirs."""
     script = tmp_path / "jail.py"
     script.write_bytes(module._CHILD.read_bytes())
-    monkeypatch.setattr(module, "_JAIL", script)
+    monkeypatch.setattr(module, "_CHILD", script)
     return script
 
 

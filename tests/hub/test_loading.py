@@ -312,7 +312,7 @@ def small_embedding(folder: Path) -> None:
         (broken_tokenizer, "tokenizer of"),
         (masked, "is a bert (BertForMaskedLM): only decoder-only causal language models"),
         (seq2seq, "is a t5 (T5ForConditionalGeneration): only decoder-only"),
-        (small_embedding, "has 400 tokens, .*embeds only 300"),
+        (small_embedding, "embeds only 300"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -372,7 +372,7 @@ def test_an_unknown_attention_implementation_is_refused(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_refused_before_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny(tmp_path / "m")
     monkeypatch.setattr("model.causal_lm.device_memory.available_memory", lambda device: 1000)
-    with pytest.raises(TooLarge, match=r"GB for its weights as float32, and .* are available on cpu"):
+    with pytest.raises(TooLarge, match=r"float32.* available on cpu"):
         tiny(folder)
 
 
