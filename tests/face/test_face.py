@@ -73,7 +73,7 @@ def test_the_import_brings_nothing_heavy():
         ),
         (
             lambda m: ms.attribute(m["base"], TEXT, b=m["sft"], quantity="kl", at=5, method="input_x_gradient"),
-            ["attribute", "--model", "base", "--b", "sft", "--quantity", "kl", "--at", 5,
+            ["attribute", "--a", "base", "--b", "sft", "--quantity", "kl", "--at", 5,
              "--method", "input_x_gradient"],
         ),
     ],
