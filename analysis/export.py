@@ -237,8 +237,8 @@ manifest.json names the models, their revisions, the tokenizer, the dtype, the p
 In figure.csv, a text with a line end is quoted, and a text that a spreadsheet would run as a formula has an apostrophe
 in front. figure.parquet holds every text unchanged.
 
-To reproduce the figure's data, unpack this folder and run in it, with micro_step installed (`python -m micro_step` is the
-same as `micro-step`):
+To reproduce the figure's data, unpack this folder and run in it, with micro_step installed (`micro-step` is
+also `python -m micro_step`):
 
     {command}
 """
