@@ -92,7 +92,7 @@ def test_bits_per_byte_count_every_token(loaded: dict[str, LoadedModel]) -> None
 def test_the_line_figure_tells_each_difference_once(loaded: dict[str, LoadedModel]) -> None:
     """A cell's difference stood on every token of a split character: 18.55 in all for 4.369."""
     found = compare(loaded["base"], loaded["sft"], TextInput.plain("Hi 👩‍👩‍👧 日本"))
-    cells, data = cell_table(found, "bits"), draw("line", found, View()).data
+    cells, data = cell_table(found), draw("line", found, View()).data
     assert cells["tokens_a"].max() > 1
     for side in ("A", "B"):
         told = data.loc[data["model"] == side, "entropy_difference"]
@@ -103,7 +103,7 @@ def test_the_line_figure_tells_each_difference_once(loaded: dict[str, LoadedMode
 def test_the_end_token_is_a_token_and_no_text(loaded: dict[str, LoadedModel]) -> None:
     """The spelling of the end token counted as text: 42 bytes for 32, and 1.811 of entropy per byte for 2.377."""
     base = loaded["base"]
-    text = Document.plain("the cat")
+    text = TextInput.plain("the cat")
     written = compare_continuations(base, base, text, 6).a
     end = int(written.encoded.ids[-1])
     kept, base.model.generation_config.eos_token_id = base.model.generation_config.eos_token_id, end
@@ -130,7 +130,7 @@ def test_a_role_holds_for_every_figure(loaded: dict[str, LoadedModel], name: str
         return
     assert 0 < len(drawn.data) < len(whole) and set(drawn.data["role"]) == {"assistant"}
     if name == "line":
-        cells = cell_table(found, "bits")
+        cells = cell_table(found)
         mine = cells.loc[cells["role"] == "assistant", "entropy_difference"].sum()
         assert drawn.data.loc[drawn.data["model"] == "A", "entropy_difference"].sum() == pytest.approx(mine, rel=1e-6)
     assert len(drawn.figure.data) > 0
