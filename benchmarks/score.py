@@ -68,8 +68,10 @@ def measure(options: ScoreOptions, tell: Tell) -> list[dict[str, Any]]:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise TextError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 # --- in the fresh process

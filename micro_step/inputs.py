@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from model.errors import MicroStepError
+from analysis.segmentation.strategy import Strategy
+from model.errors import MicroStepError, TextError
 from model.hub.catalog import find
 from model.hub.fetch import fetch
 from model.hub.loading import LoadedModel
@@ -115,12 +116,31 @@ def as_text_input(text: TextLike, chat: bool = False, force_bos: bool = False) -
     """A text, a conversation or a document, and how to read it; with the day's date where a chat template may write it.
 
     Raises:
-        TextError: messages that cannot be read.
+        TextError: it is none of these, or messages that cannot be read.
     """
     if isinstance(text, str):
         document = Document.plain(text)
     elif isinstance(text, Document):
         document = text
+    elif not _holds_messages(text):
+        raise TextError(f"a text is a string, a Document or a list of messages, not {type(text).__name__}")
     else:
         document = read_conversation([dict(message) for message in text], "the conversation")
     return TextInput(document.with_template_settings({}, document.date) if chat else document, chat, force_bos)
+
+
+def _holds_messages(given: object) -> bool:
+    return isinstance(given, Sequence) and all(isinstance(message, Mapping) for message in given)
+
+
+def as_strategy(strategy: str | Strategy) -> Strategy:
+    """A strategy, or what `entropy:threshold=1.2` names.
+
+    Raises:
+        MicroStepError: it is neither, or it does not read like one.
+    """
+    if isinstance(strategy, Strategy):
+        return strategy
+    if not isinstance(strategy, str):
+        raise MicroStepError(f"give one strategy, as entropy:threshold=1.2, not {strategy!r}")
+    return Strategy.parse(strategy)

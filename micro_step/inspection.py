@@ -34,7 +34,7 @@ from analysis.figures.figure import Figure
 from analysis.score_registry import Unit
 from analysis.segmentation.strategy import Segmenter, Strategy
 from analysis.uncertainty.scoring import score_document
-from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
+from micro_step.inputs import ModelLike, Models, TextLike, as_strategy, as_text_input
 from micro_step.result import Result
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
@@ -65,8 +65,10 @@ class AttentionMaps:
             number: of the model, where there are two: 0 is A, 1 is B.
 
         Raises:
-            MicroStepError: there is no such layer or head.
+            MicroStepError: there is no such layer, head or model.
         """
+        if number not in range(len(self.asked)):
+            raise MicroStepError(f"there is no model {number}: there are {len(self.asked)}, counted from 0")
         view = AttentionView(layer=layer, head=head or 0, source="mean" if head is None else "head")
         rows = rows_at(self.layer(number, view), view)
         return np.nan_to_num(window(rows, MapWindow.of(rows.size, None, None)))
@@ -150,7 +152,7 @@ def attention(
     named: list[tuple[str, ModelSpec]] = [("A", models.spec(model))]
     if b is not None:
         named.append(("B", models.spec(b)))
-    chosen = Strategy.parse(strategy) if isinstance(strategy, str) else strategy
+    chosen = as_strategy(strategy)
     features = FeatureOptions(prompt_apart=prompt_apart)
     read = as_text_input(text, chat, force_bos)
     request = AttentionRequest(tuple(named), read, Segmenter(chosen, max_length, features), pool)
@@ -225,7 +227,7 @@ def attribute(
     named: Sequence[tuple[str, ModelSpec]] = [("A", models.spec(model))]
     if b is not None:
         named = [*named, ("B", models.spec(b))]
-    chosen = Strategy.parse(strategy or "word") if not isinstance(strategy, Strategy) else strategy
+    chosen = as_strategy("word" if strategy is None else strategy)
     how, read = FeatureOptions(prompt_apart=prompt_apart), as_text_input(text, chat, force_bos)
     segmenter = Segmenter(chosen, max_length, how)
     asked = SegmentsQuery(*named[0], read, segmenter)

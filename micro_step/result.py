@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -44,6 +44,9 @@ class Result(Generic[Raw]):
     draw: Callable[[str, Any], Figure]  # of a figure's name and a view
     provenance: Callable[[str, Any], Provenance] | None = None  # of the same; None: there are no bundles
     notes: tuple[str, ...] = ()  # what a reader must know: a text that was cut off, a template that is missing, ...
+
+    def __post_init__(self) -> None:
+        _check_choices(self.view)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -104,6 +107,7 @@ class Result(Generic[Raw]):
             if option not in known:
                 raise MicroStepError(f"a figure has no option {option!r}; use one of {', '.join(known)}")
         view = dataclasses.replace(self.view, **options)
+        _check_choices(view)
         return self.draw(chosen, view), view
 
     def __repr__(self) -> str:
@@ -116,3 +120,12 @@ class Result(Generic[Raw]):
         rest = f"<p>{more:,} more rows in <code>.table</code></p>" if more > 0 else ""
         notes = "".join(f"<p><i>{html.escape(note)}</i></p>" for note in self.notes)
         return f"<p>{html.escape(self.summary)}</p>{notes}{rows}{rest}"
+
+
+def _check_choices(view: Any) -> None:
+    """Raise MicroStepError unless each field that takes one of some names (unit, theme, ...) holds one of them."""
+    for name, hint in get_type_hints(type(view)).items():
+        if get_origin(hint) is Literal and getattr(view, name) not in get_args(hint):
+            raise MicroStepError(
+                f"unknown {name} {getattr(view, name)!r}; use one of {', '.join(map(str, get_args(hint)))}"
+            )

@@ -16,7 +16,7 @@ from analysis.segmentation.single import curve_table, finding, segment_table
 from analysis.segmentation.strategy import Segmenter, Strategy, check_rule
 from analysis.segmentation.view import CutView
 from analysis.uncertainty.result import ScoredText
-from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
+from micro_step.inputs import ModelLike, Models, TextLike, as_strategy, as_text_input
 from micro_step.result import Result
 from model.errors import MicroStepError
 from model.scoring.limited_history import Method
@@ -132,6 +132,8 @@ def solve(
     """
     if (target_length is None) == (target_segments is None):
         raise MicroStepError("give target_length or target_segments, one of them")
+    if target_segments is not None and target_segments < 1:
+        raise MicroStepError(f"target_segments must be at least 1, got {target_segments}")
     features = FeatureOptions(_numbers(layers), _numbers(heads), history_method, history_stride, prompt_apart)
     bench, _, solved = _segmented(
         model, as_text_input(text, chat, force_bos), strategy, target_length, target_segments, max_length, features
@@ -160,7 +162,7 @@ def _segmented(
     features: FeatureOptions,
 ) -> tuple[StrategyComparison, ScoredText, Solved | None]:
     """The text in segments, its scores, and what was solved for where there is a target."""
-    chosen = Strategy.parse(strategy) if isinstance(strategy, str) else strategy
+    chosen = as_strategy(strategy)
     check_rule(chosen.name, chosen.parameters, max_length)
     solves = target_length is not None or target_segments is not None
     if solves:

@@ -214,7 +214,7 @@ def history(bench: StrategyComparison, view: CutView) -> Figure:
     asked = bench.request.history
     sides = [side for side in bench.sides if asked in side.extras] if asked is not None else []
     if asked is None or not sides:
-        raise MicroStepError("no limited history was computed; give a window")
+        raise MicroStepError("no limited history was computed; give --window, the tokens that the model sees")
     data = pd.concat([_excess(side, side.extras[asked].values["limited_entropy"], view) for side in sides])
 
     def make() -> go.Figure:

@@ -14,6 +14,7 @@ from analysis.uncertainty.options import ContinuationOptions
 from analysis.uncertainty.result import Comparison
 from analysis.view import View
 from model.command_options import LoadOptions, PairOptions, SamplingOptions, figure_command
+from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
 from model.progress import Progress
 from model.scoring.continuation import Sampling
@@ -29,6 +30,10 @@ class ComparisonQuery:
     text: TextInput
     new_tokens: int = 0  # more than 0: each model continues the document, and its own continuation is scored
     sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if self.new_tokens < 0:
+            raise MicroStepError(f"a continuation has 0 tokens or more, got {self.new_tokens}")
 
     @property
     def specs(self) -> dict[str, ModelSpec]:

@@ -51,8 +51,10 @@ def read_prompts(path: Path) -> list[str]:
         raise TextError(f"{path} cannot be read: {wrong}")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise TextError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     prompts = []
     for number, line in enumerate(lines, 1):
         if not line.strip():

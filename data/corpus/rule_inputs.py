@@ -84,7 +84,7 @@ class CorpusSource(ShortRepr):
             wish = f" of {name} {given[name]:g}" if name is not None and name in given else ""
             raise MicroStepError(
                 f"{rule} needs {need}{wish}, which was not gathered beside {self.store.path};"
-                f" `micro-step corpus gather {self.store.path} --strategy {rule}` does it"
+                f" `micro-step corpus gather {self.store.path} --model MODEL --strategy {rule}` does it"
             )
         fullest = max(fitting, key=lambda each: len(each.rows))
         if name is not None:

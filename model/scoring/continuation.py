@@ -41,6 +41,8 @@ class Sampling:
             raise MicroStepError(
                 f"temperature must be 0 or more and top-p in (0, 1], got {self.temperature} and {self.top_p}"
             )
+        if not 0 <= self.seed < 2**63:
+            raise MicroStepError(f"a seed must be from 0 to 2^63 - 1, got {self.seed}")
 
     @property
     def warpers(self) -> LogitsProcessorList:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -79,11 +79,14 @@ def limited_history(
         progress: called with the share done; may raise to stop.
 
     Raises:
-        MicroStepError: window or stride is not positive, or the model's attention is too narrow for `banded`.
+        MicroStepError: window or stride is not positive, there is no such method, or the model's attention is too
+            narrow for `banded`.
         ModelError: `banded` does not work because layers of the model ignore the mask.
     """
     if window < 1 or stride < 1:
         raise MicroStepError(f"a limited history needs window and stride of at least 1, got {window} and {stride}")
+    if method not in get_args(Method):
+        raise MicroStepError(f"unknown history method {method!r}; use one of {', '.join(get_args(Method))}")
     if method == "banded":
         scores = _banded(model, row, window, prefix, k, progress)
         layers = int(text_config(model).num_hidden_layers)

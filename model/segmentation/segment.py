@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 MAX_LENGTH = 4  # default M
+LONGEST = 1_000_000  # M at most
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,8 +174,10 @@ def valid_parameters(rule: str, given: Mapping[str, float]) -> dict[str, float]:
 
 def check_max_length(max_length: int) -> None:
     """Raise MicroStepError unless this can be the largest number of tokens in a segment."""
-    if max_length < 1 or max_length != int(max_length):
-        raise MicroStepError(f"the maximum segment length must be a whole number of at least 1, got {max_length}")
+    if not 1 <= max_length <= LONGEST or max_length != int(max_length):
+        raise MicroStepError(
+            f"the maximum segment length must be a whole number from 1 to {LONGEST:,}, got {max_length}"
+        )
 
 
 def check_target_length(target: float, max_length: int) -> None:

@@ -151,3 +151,37 @@ def test_what_does_not_exist_is_named_with_what_does(models, tmp_path):
         result.export(tmp_path / "figure.doc")
     with pytest.raises(ms.ExportError, match="bundles"):
         ms.score(models["base"], TEXT).export(tmp_path / "figure.zip")
+    for option, wrong in (("unit", "bytes"), ("theme", "red")):
+        with pytest.raises(ms.MicroStepError, match=option):
+            result.figure("line", **{option: wrong})
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "word"),
+    [
+        (None, {}, "NoneType"),
+        (["a", "b"], {}, "list of messages"),
+        (TEXT, {"unit": "bytes"}, "nats"),
+        (TEXT, {"history": 2, "history_method": "nearly"}, "strided"),
+    ],
+)
+def test_wrong_arguments_are_refused(models, text, options, word):
+    with pytest.raises(ms.MicroStepError, match=word):
+        ms.score(models["base"], text, **options)
+
+
+def test_wrong_strategies_seeds_and_lengths_are_refused(models):
+    base = models["base"]
+    for strategy, max_length, word in (
+        (None, 4, "one strategy"),
+        (["entropy"], 4, "one strategy"),
+        ("word", 10**30, "whole number"),
+    ):
+        with pytest.raises(ms.MicroStepError, match=word):
+            ms.segment(base, TEXT, strategy, max_length=max_length)
+    with pytest.raises(ms.MicroStepError, match="target_segments"):
+        ms.solve(base, TEXT, target_segments=0)
+    with pytest.raises(ms.MicroStepError, match="continuation"):
+        ms.compare(base, base, TEXT, new_tokens=-1)
+    with pytest.raises(ms.MicroStepError, match="seed"):
+        ms.compare(base, base, TEXT, new_tokens=1, temperature=1, seed=2**70)

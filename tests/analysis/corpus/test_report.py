@@ -186,7 +186,7 @@ def test_settings_are_kept_and_strays_are_told(sources):
     np.testing.assert_array_equal(cut.starts, segment("entropy", source.tokens.inputs, threshold=2.0).starts)
     with pytest.raises(MicroStepError, match="no chosen strategy has a parameter 'tau'; they have threshold"):
         strategies_for(source, ["entropy"], {"tau": 0.5})
-    with pytest.raises(MicroStepError, match=r"limited_history needs window, .*corpus-gather"):
+    with pytest.raises(MicroStepError, match=r"limited_history needs window, .*corpus gather"):
         report(source, [Candidate("limited_history")])
     with pytest.raises(MicroStepError, match="no strategy to judge"):
         report(source, [])
