@@ -321,6 +321,6 @@ def test_the_origin_names_the_command(ask, loaded):
     found = asked.run(lambda spec: loaded)
     where = origin(asked, found, GenerationView(pinned=3))
     line = where.command("timeline", "figure.csv")
-    for words in ("generation-figure timeline", "--lossless", "--seed 3", "--pinned 3", "--text-file text.txt"):
+    for words in ("--figure timeline", "--lossless", "--seed 3", "--pinned 3", "--text-file text.txt"):
         assert words in line
     assert where.files["text.txt"].decode() == TEXT and "side" not in where.request
