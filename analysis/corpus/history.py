@@ -95,7 +95,9 @@ def _point(
 ) -> HistoryPoint:
     tokens = with_gathered(source.tokens, found, begin)
     if not len(tokens.inputs):
-        raise MicroStepError(f"no row of {source.store.path} has more than {begin} tokens; gather from fewer on")
+        raise MicroStepError(
+            f"no row of {source.store.path} exceeds {begin} tokens; take longer texts or smaller windows of history"
+        )
     units = Units.of(tokens.rows.document)
     full, limited = (_entropy(tokens, name) for name in ("entropy", "limited_entropy"))
     x, y, d = full - np.nanmean(full), limited - np.nanmean(limited), limited - full
