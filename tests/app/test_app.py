@@ -152,6 +152,6 @@ def test_a_model_that_cannot_be_had_is_one_message_and_another_one_is_read(model
         assert len(told) == 1 and said in told[0] and not at.exception
         assert [button.key for button in at.button if button.key == "fetch_A"] == ["fetch_A"] * (name == "owner/name")
     at.button(key="fetch_A").click().run()
-    assert "not reachable" in at.error[0].value.replace("\\", "")
+    assert "cannot be reached" in at.error[0].value.replace("\\", "")
     at.selectbox(key="a").set_value("tiny-sft").run()
     assert at.metric and not at.error and not at.exception
