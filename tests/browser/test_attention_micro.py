@@ -30,7 +30,7 @@ def test_a_click_chooses_a_segment_and_a_link_names_it(server: str, browser: Any
     reader.until(lambda: int(reader.query()["segment"]) == before + 1)
     expect(strip.locator(".cell.pinned").first).to_be_visible()
     expect(card(page, "micro_weights")).to_contain_text(f"segment {before + 1} of")
-    reader.choose("Weights of", "mean over the text")
+    reader.choose("Weights", "mean over the text")
     reader.until(lambda: "segment" not in reader.query())
     reader.narrow()
     fits(reader, "micro_summary", "micro_segments", "micro_weights")

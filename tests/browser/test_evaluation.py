@@ -56,7 +56,7 @@ def test_two_runs_are_chosen_stepped_through_filtered_and_linked(reader: Reader,
     reader.choose("Show", "wrong in A, right in B")
     expect(card(page, "tokens")).to_contain_text("Answers to document 2")
     select(reader, "Run", "micro-step-tiny (0.5)")
-    expect(page.get_by_text("Invalid: it was cut off before an answer was marked")).to_be_visible()
+    expect(page.get_by_text("Invalid: it was truncated before an answer was marked")).to_be_visible()
     expect(page.locator("[data-testid=stCode]").get_by_text("Well, let me think about 5").first).to_be_visible()
     reader.until(lambda: all(p in page.url for p in (f"benchmark={GSM8K}", "sample=2", "run_b=micro-step-tiny")))
     reader.narrow()
