@@ -382,9 +382,9 @@ def test_wrong_use_of_the_command_ends_with_2(
 
 def test_ctrl_c_on_the_command_line_says_so_and_ends_with_130() -> None:
     code = """
-import os, signal, sys
+import signal, sys
 import model.hub.fetch, model.terminal
-model.hub.fetch.fetch = lambda *a, **k: os.kill(os.getpid(), signal.SIGINT)
+model.hub.fetch.fetch = lambda *a, **k: signal.raise_signal(signal.SIGINT)
 sys.argv = ["micro-step", "model", "fetch", "anything"]
 model.terminal.start()
 """
