@@ -23,27 +23,12 @@ from evals.run import evaluate
 from evals.samples import Head, SampleWriter, file_name, read_samples
 from model.errors import ExportError, MicroStepError, TextError
 from tests.support import command
-from tests.support.evaluations import OPTIONS, SUMS, chosen, lines, micro_model, plain_model, write_local
+from tests.support.evaluations import OPTIONS, SUMS, chosen, lines
 from tests.support.processes import program
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory):
-    return write_local(tmp_path_factory.mktemp("local"))
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return plain_model(tmp_path_factory.mktemp("models") / "plain")
-
-
-@pytest.fixture(scope="module")
-def micro(plain, tmp_path_factory):
-    return micro_model(tmp_path_factory.mktemp("models") / "micro", plain)
 
 
 @pytest.fixture(scope="module")

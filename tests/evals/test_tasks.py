@@ -20,25 +20,10 @@ from evals.sandbox.runner import Sandbox, Verdict
 from evals.scoring import JUDGES, Response, ScoringContext
 from model.errors import MicroStepError, ModelError, TextError, TooLarge
 from tests.support.answer_forms import PROGRAMS
-from tests.support.evaluations import OPTIONS, SUMS, chosen, micro_model, plain_model, write_local
+from tests.support.evaluations import OPTIONS, SUMS, chosen
 from tests.support.tiny import tiny_tokenizer
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory):
-    return write_local(tmp_path_factory.mktemp("local"))
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    return plain_model(tmp_path_factory.mktemp("models") / "plain")
-
-
-@pytest.fixture(scope="module")
-def micro(plain, tmp_path_factory):
-    return micro_model(tmp_path_factory.mktemp("models") / "micro", plain)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from model.micro_step.configuration import MicroStepConfig, evenly_spaced
 from model.micro_step.macro_inputs import merged
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.segment_layout import layout
-from tests.support.micro_steps import BASES, MERGERS, micro_step, ragged, random_starts
+from tests.support.micro_steps import BASES, MERGERS, assert_rows_stand_alone, micro_step, random_starts
 from tests.support.tiny import tiny_model
 
 IDS = torch.randint(5, 400, (3, 23), generator=torch.Generator().manual_seed(1))
@@ -110,19 +110,7 @@ def test_logits_equal_a_slow_reference(family):
 @pytest.mark.parametrize("left", [True, False])
 def test_a_row_alone_equals_the_row_in_a_padded_batch(family, left):
     model = micro_step(family)
-    ids, mask = ragged([23, 9, 17])
-    starts = random_starts(ids, prompt=16, most=4)
-    if not left:
-        order = torch.argsort(mask, dim=1, descending=True, stable=True)
-        ids, mask, starts = ids.gather(1, order), mask.gather(1, order), starts.gather(1, order)
-        starts[:, :2] = True
-    with torch.no_grad():
-        whole = model(ids, mask, starts, every_segment=True)
-        for row in range(3):
-            kept = mask[row].bool()
-            alone = model(ids[row, kept][None], None, starts[row, kept][None], every_segment=True)
-            assert torch.allclose(whole.logits[row, kept], alone.logits[0], atol=2e-4)
-            assert torch.allclose(whole.stop_logits[row, kept], alone.stop_logits[0], atol=1e-4, equal_nan=True)
+    assert_rows_stand_alone(model, left)
 
 
 def test_no_token_sees_what_comes_after_it():

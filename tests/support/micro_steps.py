@@ -62,3 +62,20 @@ def forced(pattern: Callable[[int], int]) -> StopRule:
         return torch.full_like(offer.product, offer.slot < pattern(offer.macro_step), dtype=torch.bool)
 
     return StopRule("forced", "segments of given lengths", keep)
+
+
+def assert_rows_stand_alone(model: MicroStepForCausalLM, left: bool) -> None:
+    """Three rows, padded on the left or on the right, give what each gives alone."""
+    ids, mask = ragged([23, 9, 17])
+    starts = random_starts(ids, prompt=16, most=4)
+    if not left:
+        order = torch.argsort(mask, dim=1, descending=True, stable=True)
+        ids, mask, starts = ids.gather(1, order), mask.gather(1, order), starts.gather(1, order)
+        starts[:, :2] = True
+    with torch.no_grad():
+        whole = model(ids, mask, starts, every_segment=True)
+        for row in range(3):
+            kept = mask[row].bool()
+            alone = model(ids[row, kept][None], None, starts[row, kept][None], every_segment=True)
+            assert torch.allclose(whole.logits[row, kept], alone.logits[0], atol=2e-4)
+            assert torch.allclose(whole.stop_logits[row, kept], alone.stop_logits[0], atol=1e-4, equal_nan=True)
