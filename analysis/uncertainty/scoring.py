@@ -20,7 +20,7 @@ from model.scoring.token_scores import TokenScores, chunk_positions, score
 from model.text.document import TextInput
 from model.text.encoding import EncodedText, encode, token_strings
 
-TOP_K = 5
+TOP_K = 10
 LONGEST_TEXT = 20_000_000  # characters; tokenising more would block the machine for long
 
 

@@ -57,6 +57,12 @@ class TokenScores(ShortRepr):
         return len(self.entropy)
 
     @property
+    def excess_surprisal(self) -> NDArray[np.float32]:
+        """[N] surprisal minus entropy, in nats: surprise beyond what the model expects; its expected value is 0."""
+        excess: NDArray[np.float32] = self.surprisal - self.entropy
+        return excess
+
+    @property
     def missing(self) -> NDArray[np.bool_]:
         """[N] bool, True for tokens that could not be scored."""
         return np.isnan(self.entropy)
@@ -89,11 +95,12 @@ class TokenScores(ShortRepr):
 
 @dataclass(frozen=True, repr=False)
 class Divergences(ShortRepr):
-    """The difference between two models' next-token distributions at each of N tokens, in nats. NaN if missing."""
+    """How far two models' next-token distributions lie apart at each of N tokens; KL and JS in nats. NaN if missing."""
 
     kl_ab: NDArray[np.float32]  # [N] sum_v pA ln(pA / pB)
     kl_ba: NDArray[np.float32]  # [N] sum_v pB ln(pB / pA)
     js: NDArray[np.float32]  # [N] Jensen-Shannon: half KL(A||M) + half KL(B||M), M = (A + B) / 2; at most ln 2
+    tv: NDArray[np.float32]  # [N] total variation: half sum_v |pA - pB|, the probability that moved; 0 to 1
 
 
 def score(
@@ -172,12 +179,12 @@ def score_pair(
     for model, parts in ((a, scores_a), (b, scores_b)):
         check_finite(model, TokenScores.join([TokenScores.missing_scores(0, k), *parts]).not_finite)
     lead = len(row) - len(target)
-    kl = np.concatenate([np.full((3, lead), np.nan, dtype=np.float32), *between], axis=1)
+    kl = np.concatenate([np.full((4, lead), np.nan, dtype=np.float32), *between], axis=1)
     before = TokenScores.missing_scores(lead, k)
     return (
         TokenScores.join([before, *scores_a]),
         TokenScores.join([before, *scores_b]),
-        Divergences(kl_ab=kl[0], kl_ba=kl[1], js=kl[2]),
+        Divergences(*kl),
     )
 
 
@@ -295,7 +302,7 @@ def _largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _divergences(a: Tensor, b: Tensor) -> NDArray[np.float32]:
-    """Return [3, C]: KL(A||B), KL(B||A), JS of two sets of logits [C, V]."""
+    """Return [4, C]: KL(A||B), KL(B||A), JS and TV of two sets of logits [C, V]."""
     step = max(1, BLOCK_ELEMENTS // a.shape[1]) if a.device.type == "cpu" else len(a)
     parts = []
     for za, zb in zip(torch.split(a, step), torch.split(b, step), strict=True):
@@ -307,7 +314,8 @@ def _divergences(a: Tensor, b: Tensor) -> NDArray[np.float32]:
         js = 0.5 * ((la - lm).mul_(pa).sum(-1) + (lb - lm).mul_(pb).sum(-1))
         kl_ab = torch.where(_rules_out(zb, pa), torch.inf, kl_ab)
         kl_ba = torch.where(_rules_out(za, pb), torch.inf, kl_ba)
-        parts.append(torch.stack([kl_ab, kl_ba, js]).clamp_(min=0))
+        tv = 0.5 * pa.sub_(pb).abs_().sum(-1)  # last, as it overwrites pA
+        parts.append(torch.stack([kl_ab, kl_ba, js, tv]).clamp_(min=0))
     result: NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
     return result
 

@@ -114,6 +114,10 @@ def test_divergences_equal_the_reference_and_vanish_on_equal_models():
     np.testing.assert_allclose(between.kl_ba, kl(pb, pa), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(between.js, (kl(pa, mean) + kl(pb, mean)) / 2, rtol=1e-4, atol=1e-5)
     assert (between.js <= np.log(2) + 1e-6).all()
+    np.testing.assert_allclose(between.tv, (pa - pb).abs().sum(-1).numpy() / 2, rtol=1e-4, atol=1e-6)
+    surprise = -pa.log().gather(-1, torch.tensor(ids)[:, None])[:, 0]
+    excess = surprise + (pa * pa.log()).sum(-1)
+    np.testing.assert_allclose(scores_a.excess_surprisal, excess.numpy(), rtol=1e-4, atol=1e-4)
     assert len(scores_b) == 25
     _, _, same = score_pair(a, a, ids)
     assert np.isnan(same.js[0]) and same.kl_ab[1:].max() < 1e-6
