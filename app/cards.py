@@ -1,18 +1,27 @@
-"""The card around every figure: its title, what it shows, the figure, and the export buttons."""
+"""The card around every figure: its title, what it shows, the figure, and its Export menu.
+
+A card or a part of a page that is folded shows its title only. What it would draw is neither computed nor sent until
+the reader opens it:
+
+    card(draw("curves", shown), provenance, folded=True)
+    fold("roles", "By role", lambda: role_tables(comparison, view))
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
 from analysis.export import IMAGES, NO_CHROME, ImageFormat, bundle, image, page, table_bytes
 from analysis.figures.figure import Figure
 from analysis.provenance import Provenance
+from app import state
 from app.cache import static_images
-from app.error_net import download, safely
+from app.error_net import download, fragment, safely
 from app.escape import escape_markdown
 from app.state import pin
 
@@ -34,6 +43,7 @@ def card(
     body: Callable[[], object] | None = None,
     pin_from: Callable[[dict[str, Any]], int | None] | None = None,
     on_pin: Callable[[int], None] = pin,
+    folded: bool = False,
 ) -> None:
     """Draw a figure in a card.
 
@@ -43,16 +53,46 @@ def card(
         body: draws something else in place of the figure, such as the token strip or a table.
         pin_from: returns the character to pin for a clicked point of the figure.
         on_pin: pins that character.
+        folded: only the title shows until the reader opens the card; before, the figure and its data are not made.
     """
-    with st.container(border=True, key=f"card_{drawn.name}"):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"export_{drawn.name}"):
-            st.markdown(f"**{escape_markdown(drawn.title)}**", width="stretch")
-            _export(drawn, origin)
-        st.caption(escape_markdown(drawn.caption))
+
+    def draw() -> None:
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="right", gap="small"):
+            if not folded:
+                st.markdown(f"**{escape_markdown(drawn.title)}**", width="stretch")
+            with st.container(width="content"):
+                export_menu(drawn, origin)
+        st.caption(escape_markdown(drawn.caption, longest=1000))
         if body is not None:
             body()
         else:
             _chart(drawn, pin_from, on_pin)
+
+    if folded:
+        fold(drawn.name, drawn.title, draw)
+    else:
+        with st.container(border=True, key=f"card_{drawn.name}"):
+            draw()
+
+
+def fold(name: str, title: str, draw: Callable[[], object]) -> None:
+    """Draw a part of a page that is folded under its title; the link names it once it is open.
+
+    Args:
+        name: of the part in the link, unique in the app.
+        title: what the reader clicks on.
+        draw: computes and draws the part. It is called only while the part is open.
+    """
+    key = f"open_{name}"
+    st.session_state[key] = name in state.opened()
+
+    def toggled() -> None:
+        state.toggle(name, st.session_state[key])
+
+    place = st.expander(f"**{escape_markdown(title)}**", key=key, on_change=safely(toggled))
+    if place.open:
+        with place, st.container(key=f"card_{name}"):
+            draw()
 
 
 def _chart(
@@ -84,16 +124,20 @@ def _chart(
     )
 
 
-def _export(drawn: Figure, origin: Provenance) -> None:
-    """Draw a button for each format. A file is made only when its button is pressed."""
-    drawers: dict[str, Callable[[], bytes]] = {
-        **{kind: partial(_image, drawn, kind) for kind in IMAGES},
-        "html": lambda: page(drawn).encode("utf-8"),
-        "csv": lambda: table_bytes(drawn.data, "csv"),
-        "parquet": lambda: table_bytes(drawn.data, "parquet"),
-        "zip": lambda: bundle(drawn, origin),
-    }
-    for kind, make in drawers.items():
+@fragment
+def export_menu(drawn: Figure, origin: Provenance) -> None:
+    """Draw the one menu of a card, whose items are drawn when it is open. A file is made when it is asked for."""
+    menu = st.popover("Export", key=f"menu_{drawn.name}", type="tertiary", on_change="rerun")
+    if menu.open:
+        with menu, st.container(key=f"export_{drawn.name}", width=520):
+            with st.container(horizontal=True, gap="small"):
+                _files(drawn, origin)
+            _words(drawn, origin)
+
+
+def _files(drawn: Figure, origin: Provenance) -> None:
+    """Draw a button for each format."""
+    for kind, make in exports(drawn, origin).items():
         no_chrome = kind in IMAGES and not static_images()
         st.download_button(
             LABELS.get(kind, kind.upper()),
@@ -101,7 +145,6 @@ def _export(drawn: Figure, origin: Provenance) -> None:
             file_name=f"micro_step-{drawn.name}.{kind}",
             mime=MIME[kind],
             key=f"export_{drawn.name}_{kind}",
-            type="tertiary",
             disabled=no_chrome,
             on_click="ignore",
             help=NO_CHROME
@@ -110,6 +153,30 @@ def _export(drawn: Figure, origin: Provenance) -> None:
             if kind == "zip"
             else None,
         )
+
+
+def _words(drawn: Figure, origin: Provenance) -> None:
+    """What can be copied: the link, and the command."""
+    st.caption("Link to this page as it is now")
+    st.code(page_link(), language=None, wrap_lines=True)
+    st.caption("Command that reproduces the data, run in the unpacked bundle")
+    st.code(origin.command(drawn.name, "figure.csv"), language="bash", wrap_lines=True)
+
+
+def page_link() -> str:
+    """An absolute link to what the page shows."""
+    return f"{st.context.url}?{urlencode(st.query_params.to_dict(), doseq=True)}"
+
+
+def exports(drawn: Figure, origin: Provenance) -> dict[str, Callable[[], bytes]]:
+    """What makes the file of each format."""
+    return {
+        **{kind: partial(_image, drawn, kind) for kind in IMAGES},
+        "html": lambda: page(drawn).encode("utf-8"),
+        "csv": lambda: table_bytes(drawn.data, "csv"),
+        "parquet": lambda: table_bytes(drawn.data, "parquet"),
+        "zip": lambda: bundle(drawn, origin),
+    }
 
 
 def _image(drawn: Figure, kind: ImageFormat) -> bytes:

@@ -13,6 +13,7 @@ CHAT, TEMPLATE, FORCE_BOS, UNIT, SOURCE, EXAMPLE = "chat", "template", "bos", "u
 TEXT, ANSWER, SYSTEM, UPLOAD = "text", "answer", "system", "upload"
 PINNED, PINNED_ANSWER = "at", "token"  # a character of the text, and of the answer that a model wrote
 STOPPED = "stopped"  # the queries that the user stopped
+OPEN = "open"  # the names of the folded cards that are open
 SWEEPS = "sweeps"  # the sweeps over tau that the user started
 ACCEPTED = "accepted"  # the heavy queries that the user started all the same
 LONGEST_IN_URL = 2000  # characters
@@ -34,6 +35,20 @@ def pin(at: int | None, key: str = PINNED) -> None:
         st.query_params.pop(key, None)
     else:
         st.query_params[key] = str(at)
+
+
+def opened() -> list[str]:
+    """The names of the folded cards that are open."""
+    if OPEN not in st.session_state:
+        st.session_state[OPEN] = st.query_params.get_all(OPEN)
+    names: list[str] = st.session_state[OPEN]
+    return names
+
+
+def toggle(name: str, is_open: bool) -> None:
+    """Open or close a folded card, and say so in the URL."""
+    names = [each for each in opened() if each != name] + ([name] if is_open else [])
+    st.session_state[OPEN] = st.query_params[OPEN] = names
 
 
 def recall(key: str) -> str:

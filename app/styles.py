@@ -1,4 +1,4 @@
-"""Styles that Streamlit's theme does not offer: a background for cards, and small export buttons."""
+"""Styles that Streamlit's theme does not offer: a background for cards, and a small Export menu."""
 
 from __future__ import annotations
 
@@ -24,12 +24,10 @@ _STYLE = """<style>
 @media (max-width: 768px) { .stMainBlockContainer { padding-top: 4.25rem; } } /* below the bar of the closed sidebar */
 .stMainBlockContainer h1 { font-size: 1.6rem; padding: 0.4rem 0 0; }
 .stMainBlockContainer h3 { font-size: 1.25rem; padding: 0.8rem 0 0; }
-[class*="st-key-card_"] { background: CARD; }
-[class*="st-key-export_"] { column-gap: 0.25rem; row-gap: 0.2rem; }
-[class*="st-key-export_"] button {
-  min-height: 0; padding: 0 0.32rem; border: 1px solid LINE; border-radius: 6px; color: SOFT;
-}
-[class*="st-key-export_"] button p { font-size: 0.72rem; }
+[class*="st-key-card_"], [class*="st-key-open_"] details { background: CARD; }
+[class*="st-key-menu_"] button { min-height: 0; padding: 0 0.4rem; border: 1px solid LINE; color: SOFT; }
+[class*="st-key-export_"] button { min-height: 0; padding: 0.1rem 0.5rem; }
+[class*="st-key-export_"] button p, [class*="st-key-menu_"] button p { font-size: 0.8rem; }
 [data-testid="stMetricValue"] { font-size: 1.35rem; font-variant-numeric: tabular-nums; }
 [data-testid="stMetric"] + * { margin-top: -0.6rem; }
 .live {

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from app.escape import escape_markdown
 from tests.support import pages
@@ -155,3 +156,18 @@ def test_a_model_that_cannot_be_had_is_one_message_and_another_one_is_read(model
     assert "cannot be reached" in at.error[0].value.replace("\\", "")
     at.selectbox(key="a").set_value("tiny-sft").run()
     assert at.metric and not at.error and not at.exception
+
+
+def test_a_folded_part_is_drawn_only_while_it_is_open():
+    def script():
+        import streamlit as st
+
+        from app.cards import fold
+
+        fold("part", "A part of *text*", lambda: st.caption("drawn"))
+
+    at = AppTest.from_function(script).run()
+    assert at.expander[0].label == r"**A part of \*text\***" and not at.caption
+    at = AppTest.from_function(script)
+    at.query_params["open"] = "part"
+    assert [caption.value for caption in at.run().caption] == ["drawn"]

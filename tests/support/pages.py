@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from analysis.figures.figure import Figure
+from analysis.provenance import Provenance
 from tests.support.command import repeat
 
 ROOT = Path(__file__).parents[2]
@@ -80,14 +81,16 @@ def shown(at: AppTest) -> str:
 
 
 def downloads(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], bytes]]:
-    """What the export buttons of the pages make once they are pressed, by the button's key; filled as pages run."""
+    """What the Export menus of the pages make, by export_FIGURE_FORMAT; filled as pages run."""
+    from app import cards
+
     made: dict[str, Callable[[], bytes]] = {}
     monkeypatch.setattr("analysis.export.chrome", lambda: None)  # images are made in the browser tests
 
-    def download_button(label: str, *, data: Callable[[], bytes], key: str, **_: Any) -> None:
-        made[key] = data
+    def export_menu(drawn: Figure, origin: Provenance) -> None:
+        made.update({f"export_{drawn.name}_{kind}": make for kind, make in cards.exports(drawn, origin).items()})
 
-    monkeypatch.setattr(st, "download_button", download_button)
+    monkeypatch.setattr(cards, "export_menu", export_menu)
     return made
 
 

@@ -134,10 +134,18 @@ class Reader:
 
     def download(self, figure: str, kind: str) -> bytes:
         self.settle()
+        button = self.page.locator(f".st-key-export_{figure}_{kind} button:visible")
+        self.insist(self.page.locator(f".st-key-menu_{figure} button").click, button.is_visible)
         with self.page.expect_download() as pending:
-            self.page.locator(f".st-key-export_{figure}_{kind} button:visible").click()
+            button.click()
+        self.page.keyboard.press("Escape")
         assert pending.value.suggested_filename == f"micro_step-{figure}.{kind}"
         return Path(pending.value.path()).read_bytes()
+
+    def unfold(self, *figures: str) -> None:
+        """Open folded cards."""
+        for figure in figures:
+            self.insist(self.page.locator(f".st-key-open_{figure} summary").click, card(self.page, figure).is_visible)
 
     def close(self) -> None:
         self.context.remove_listener("request", self._note)
