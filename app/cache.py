@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from analysis.export import chrome
 from analysis.query import ModelLoader, Query
 from analysis.runs.log_cache import LogCache
 from analysis.segmentation.corpus_view import StoreSides
+from analysis.stored_results.store import FOLDER, stored_answer
 from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
 from model.hub.default_pair import DefaultPair, default_pair
@@ -32,22 +33,46 @@ Stamp = tuple[float, ...]  # when a model's files changed, so that results of an
 
 
 class ModelPool:
-    """The loaded models and the latest results."""
+    """The loaded models, the latest results, and those that come with the project."""
 
     def __init__(self) -> None:
         self._models: OrderedDict[tuple[ModelSpec, Stamp], LoadedModel] = OrderedDict()
-        self._results: OrderedDict[tuple[Query[Any], Stamp], Any] = OrderedDict()
+        self._results: OrderedDict[tuple[Query[Any], Stamp], tuple[Any, bool]] = OrderedDict()  # bool: it was stored
+        self._anew: set[Query[Any]] = set()  # questions whose stored answers are not wanted
+        self.examples: Path | None = FOLDER  # of the answers that come with the project; None: use none
         self._guard = threading.Lock()
         self._running = threading.Lock()
 
     def get(self, query: Query[Result]) -> Result | None:
-        """The result of a query, if it is still in memory."""
+        """The result of a query, if it is still in memory or comes with the project."""
         key = query, _stamp(*query.specs.values())
         with self._guard:
             if key in self._results:
                 self._results.move_to_end(key)
-            result: Result | None = self._results.get(key)
-            return result
+                kept: Result = self._results[key][0]
+                return kept
+            folder = None if query in self._anew else self.examples
+        stored = None if folder is None else stored_answer(query, folder)
+        if stored is not None:
+            self._keep(key, stored, True)
+        return stored
+
+    def stored(self, query: Query[Any]) -> bool:
+        """Whether the result in memory is one that comes with the project."""
+        with self._guard:
+            return self._results.get((query, _stamp(*query.specs.values())), (None, False))[1]
+
+    def compute_anew(self, queries: Iterable[Query[Any]]) -> None:
+        """From now on, have the models answer these, and not what comes with the project."""
+        with self._guard:
+            self._anew.update(queries)
+            for key in [key for key, (_, stored) in self._results.items() if stored and key[0] in self._anew]:
+                del self._results[key]
+
+    def computed(self) -> list[tuple[Query[Any], Any]]:
+        """The latest results that models gave, with their queries."""
+        with self._guard:
+            return [(query, result) for (query, _), (result, stored) in self._results.items() if not stored]
 
     @contextmanager
     def exclusive(self, wait: Callable[[], None]) -> Iterator[None]:
@@ -76,11 +101,14 @@ class ModelPool:
     ) -> Result:
         """Run a query with the models loaded for it, and keep the result; `run` replaces the query's own method."""
         result = (run or query.run)(lambda spec: self._models[spec, _stamp(spec)], progress)
+        self._keep((query, _stamp(*query.specs.values())), result, False)
+        return result
+
+    def _keep(self, key: tuple[Query[Any], Stamp], result: Any, stored: bool) -> None:
         with self._guard:
-            self._results[query, _stamp(*query.specs.values())] = result
+            self._results[key] = result, stored
             while len(self._results) > RESULTS:
                 self._results.popitem(last=False)
-        return result
 
 
 def _stamp(*specs: ModelSpec) -> Stamp:

@@ -14,6 +14,7 @@ if str(root) not in sys.path:
     sys.path.insert(0, str(root))
 
 from app.error_net import caught  # noqa: E402
+from app.run_query import says_what_is_stored  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
 from app.styles import inject_css  # noqa: E402
 
@@ -45,4 +46,5 @@ if page == benchmarks:
     page.run()  # before the sidebar, whose widgets would bind the parameters
 with caught():
     st.session_state["inputs"] = sidebar()
-    page.run()
+    with says_what_is_stored():
+        page.run()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -57,6 +58,7 @@ def answers(questions: Sequence[Query[Answer]], way: QueryDisplay[Answer] | None
     """The answers to several questions, as `run_or_get`; what is missing is computed one after another."""
     way = way or QueryDisplay()
     found = [model_pool().get(each) for each in questions]
+    st.session_state[state.STORED] += [each for each in questions if model_pool().stored(each)]
     missing = [each for each, known in zip(questions, found, strict=True) if known is None]
     if not missing or not _ready(missing):
         return found
@@ -82,6 +84,22 @@ def answers(questions: Sequence[Query[Answer]], way: QueryDisplay[Answer] | None
     if done:
         place.empty()
     return [model_pool().get(each) for each in questions]
+
+
+@contextmanager
+def says_what_is_stored() -> Iterator[None]:
+    """Below the page that is run in this block: that its results come with the project, and a way to compute them."""
+    stored: list[Query[Any]] = []
+    st.session_state[state.STORED] = stored
+    yield
+    if not stored:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="stored_note"):
+        st.caption("Stored results that come with micro_step: the same models computed them on a CPU.", width="content")
+        st.button(
+            "Compute them here", type="tertiary", on_click=safely(model_pool().compute_anew), args=(tuple(stored),),
+            key="compute_anew", help="Loads the models and runs them on this machine.",
+        )  # fmt: skip
 
 
 def _ready(questions: Sequence[Query[Any]]) -> bool:

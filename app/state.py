@@ -15,6 +15,7 @@ PINNED, PINNED_ANSWER = "at", "token"  # a character of the text, and of the ans
 STOPPED = "stopped"  # the queries that the user stopped
 OPEN = "open"  # the names of the folded cards that are open
 SWEEPS = "sweeps"  # the sweeps over tau that the user started
+STORED = "stored"  # the queries of this page whose answers come with the project
 ACCEPTED = "accepted"  # the heavy queries that the user started all the same
 LONGEST_IN_URL = 2000  # characters
 

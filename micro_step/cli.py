@@ -68,6 +68,7 @@ VERBS = {
     "runs": Verb(analysis, "runs.cli:runs_command", "Training runs from their logs."),
     "train": Verb(trainer, "cli:train", "Train from a recipe; started again, it resumes."),
     "app": Verb(web, "cli:serve", "Open the app in a browser."),
+    "examples": Verb(web, "examples_cli:examples_command", "Compute the results that come with the app again."),
     "corpus score": Verb(analysis, "corpus.cli:corpus_command", "Score a corpus into a store; resumable."),
     "corpus report": Verb(analysis, "corpus.report_cli:report_command", "Judge strategies on a store."),
     "corpus gather": Verb(analysis, "corpus.report_cli:gather_command", "Add what some strategies need to a store."),

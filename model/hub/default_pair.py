@@ -29,6 +29,7 @@ _TINY = DefaultPair(
     "A tiny model trained in this project, before and after supervised fine-tuning: it comes with the project and "
     "needs no download; fetch smollm2-135m-instruct to open with a real one.",
 )
+PAIRS = (_TINY, _TRAINED)
 
 
 def default_pair(offline_ok: bool = True) -> DefaultPair:
