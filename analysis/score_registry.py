@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,20 +15,24 @@ PER_NAT: dict[str, float] = {"bits": 1 / math.log(2), "nats": 1.0}
 
 @dataclass(frozen=True)
 class Score:
-    """A score of a token: its name, its meaning, and its colour scale."""
+    """A score of a token, or a measure of change of a piece of text: its name, its meaning, and its colour scale."""
 
-    name: str  # the field of TokenScores
+    name: str  # the field of TokenScores, or the column of cell_table
     title: str
     meaning: str  # one sentence for help texts
-    information: bool  # measured in bits or nats
     low: str  # what the lower end of the scale means
     high: str  # what the upper end of the scale means
-    top_bits: float  # the upper end of the fixed colour scale, in bits; 1 for probabilities
+    top_bits: float  # the upper end of the fixed colour scale: in bits, or in `plain_unit`
+    rise: str = ""  # what holds where B has more of it than A: "B is less sure"
+    drop: str = ""  # where B has less
+    information: bool = False  # measured in bits or nats
+    plain_unit: str = "probability"  # where it is not
     falls: bool = False  # a small value means unsure, so the colour scale is reversed
+    signed: bool = False  # the scale runs from -top to top
 
     def unit(self, unit: Unit) -> str:
         """The unit on an axis."""
-        return unit if self.information else "probability" if self.top_bits == 1 else "rank"
+        return unit if self.information else self.plain_unit
 
     def values(self, raw: NDArray[np.floating], unit: Unit) -> NDArray[np.float32]:
         """Convert stored values (nats or probabilities) to shown values."""
@@ -38,10 +42,37 @@ class Score:
         """The upper end of the colour scale in the shown unit; it is the same for all models and texts."""
         return self.top_bits * (PER_NAT[unit] / PER_NAT["bits"]) if self.information else self.top_bits
 
+    def bottom(self, unit: Unit) -> float:
+        """The lower end of the colour scale in the shown unit."""
+        return -self.top(unit) if self.signed else 0.0
+
     def shade(self, shown: NDArray[np.floating], unit: Unit) -> NDArray[np.float32]:
-        """Convert shown values to [0, 1] of the colour scale, where 1 is unsure. NaN stays NaN."""
-        share = np.clip(shown / self.top(unit), 0, 1)
-        return np.asarray(1 - share if self.falls else share, dtype=np.float32)
+        """Convert shown values to [0, 1] of the colour scale, or [-1, 1] if signed; 1 is unsure. NaN stays NaN."""
+        share = np.clip(shown / self.top(unit), -1 if self.signed else 0, 1)
+        if self.falls:
+            share = -share if self.signed else 1 - share
+        return np.asarray(share, dtype=np.float32)
+
+    def ends(self, unit: Unit) -> tuple[str, str]:
+        """What stands at the lower and at the upper end of the colour scale."""
+        size, of = significant(self.top(unit), 2), self.unit(unit)
+        below = f"\u2212{size} {of} or less" if self.signed else f"0 {of}"
+        above = f"{size} {of}" if self.top_bits == 1 and not self.signed else f"{size} {of} or more"
+        low, high = f"{below}, {self.low}", f"{above}, {self.high}"
+        return (high, low) if self.falls else (low, high)
+
+    def difference(self) -> Score:
+        """B minus A in this score, on half of its range to either side."""
+        return replace(
+            self,
+            name=f"{self.name}_difference",
+            title=f"B \u2212 A in {self.title}",
+            meaning=f"B's {self.title} minus A's, summed over the tokens of a piece; probabilities are averaged.",
+            low=self.drop,
+            high=self.rise,
+            top_bits=self.top_bits / 2,
+            signed=True,
+        )
 
 
 SCORES: dict[str, Score] = {
@@ -51,39 +82,109 @@ SCORES: dict[str, Score] = {
             "entropy",
             "entropy",
             "H = -sum p ln p over the model's whole vocabulary, before it reads the token: how open the choice is.",
-            information=True,
             low="sure",
             high="unsure",
             top_bits=8,
+            rise="B is less sure",
+            drop="B is more sure",
+            information=True,
         ),
         Score(
             "confidence",
             "confidence",
             "The probability of the likeliest token, whether or not it is the actual one.",
-            information=False,
             low="unsure",
             high="sure",
             top_bits=1,
+            rise="B is more sure",
+            drop="B is less sure",
             falls=True,
         ),
         Score(
             "margin",
             "margin",
             "The probability of the likeliest token minus that of the second likeliest.",
-            information=False,
             low="tied",
             high="clear",
             top_bits=1,
+            rise="B decides more clearly",
+            drop="B decides less clearly",
             falls=True,
         ),
         Score(
             "surprisal",
             "surprisal",
             "-ln p of the actual token: how unexpected it is.",
-            information=True,
             low="expected",
             high="surprising",
             top_bits=16,
+            rise="B expects the text less",
+            drop="B expects the text more",
+            information=True,
+        ),
+        Score(
+            "excess_surprisal",
+            "surprise beyond expectation",
+            "Surprisal minus entropy: above 0 where the actual token is more surprising than the model expects.",
+            low="less surprising than expected",
+            high="more surprising than expected",
+            top_bits=8,
+            rise="B is surprised further beyond its expectation",
+            drop="B is surprised less beyond its expectation",
+            information=True,
+            signed=True,
+        ),
+    )
+}
+
+DIFFERENCE = "difference"
+MEASURES: dict[str, Score] = {
+    measure.name: measure
+    for measure in (
+        Score(
+            "kl_ab",
+            "KL(A‖B)",
+            "Sum of pA ln(pA / pB): large where A expects tokens that B does not.",
+            low="equal predictions",
+            high="far apart",
+            top_bits=4,
+            information=True,
+        ),
+        Score(
+            "kl_ba",
+            "KL(B‖A)",
+            "Sum of pB ln(pB / pA): large where B expects tokens that A does not.",
+            low="equal predictions",
+            high="far apart",
+            top_bits=4,
+            information=True,
+        ),
+        Score(
+            "js",
+            "JS",
+            "Jensen-Shannon divergence: symmetric, at most 1 bit per token.",
+            low="equal predictions",
+            high="far apart",
+            top_bits=1,
+            information=True,
+        ),
+        Score(
+            "tv",
+            "probability moved",
+            "Total variation, half the sum of |pA - pB|: the probability that moves from some tokens to others.",
+            low="equal predictions",
+            high="all of it moved",
+            top_bits=1,
+        ),
+        Score(
+            "rank_change",
+            "rank change",
+            "log10 of B's rank of the actual token over A's: 1 where it ranks ten times as low in B.",
+            low="ranks higher in B",
+            high="ranks lower in B",
+            top_bits=2,
+            plain_unit="log10",
+            signed=True,
         ),
     )
 }

@@ -25,6 +25,6 @@ if ready is not None:
     comparison = run_or_get(query)
     if comparison is not None:
         view = View(score, inputs.unit, theme(), pinned())
-        summary_card(comparison, summarise(comparison, inputs.unit))
+        summary_card(comparison, summarise(comparison, inputs.unit, score=score))
         figure_cards(query, comparison, view)
         role_tables(comparison, view)

@@ -15,11 +15,9 @@ from analysis.attribution.view import ShownAttribution
 from analysis.figures.figure import Figure, check_figure, safe, visible
 from analysis.figures.static_strip import Page, StillRow, around
 from analysis.figures.theme import BLUE, INK, ORANGE, SOFT, styled
-from analysis.figures.weight_colors import diverging
 from analysis.score_registry import significant
 
 MOST_BARS = 20
-INKED = 0.6  # the largest shade used, so that dark text stays readable
 
 
 def text(shown: ShownAttribution) -> Figure:
@@ -89,7 +87,7 @@ def per_token(shown: ShownAttribution) -> NDArray[np.float64]:
 
 
 def _draw_text(shown: ShownAttribution) -> go.Figure:
-    page, encoded = Page(shown.view.theme), shown.found.encoded
+    page, encoded = Page(shown.view.theme, signed=True), shown.found.encoded
     value, at = per_token(shown), int(encoded.start[shown.found.target])
     deepest = significant(top(shown) * shown.scale)
     begins = np.zeros(len(encoded), dtype=bool)
@@ -99,14 +97,13 @@ def _draw_text(shown: ShownAttribution) -> go.Figure:
     def hover(i: int) -> str:
         return f"{safe(encoded.display[i])}<br>{significant(float(value[i]) * top(shown) * shown.scale)} {shown.unit}"
 
-    row = StillRow(encoded.start, encoded.end, (INKED * value).astype(np.float32), hover, begins)
+    row = StillRow(encoded.start, encoded.end, value.astype(np.float32), hover, begins)
     for line in around(encoded.text[: int(encoded.end[shown.found.target])], at):
         page.add_row(encoded.text, line, "", row)
         page.gap()
-    figure = page.figure(f"Blue to orange: -{deepest} to {deepest} {shown.unit}. Grey: the token itself, or missing.")
-    cells = figure.data[0].marker  # signed, unlike other strips
-    cells.colorscale, cells.cmin, cells.cmax = diverging(shown.view.theme, root=False), -1, 1
-    return figure
+    return page.figure(
+        f"Blue to orange: \u2212{deepest} to {deepest} {shown.unit}. Grey: the token itself, or missing."
+    )
 
 
 def _draw_units(shown: ShownAttribution) -> go.Figure:

@@ -17,7 +17,7 @@ import regex
 from numpy.typing import NDArray
 
 from analysis.figures.figure import visible
-from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SOFT, colorscale, styled
+from analysis.figures.theme import BLUE, CARD, ON_COLOUR, ORANGE, SOFT, colorscale, styled
 from analysis.view import Theme
 
 WIDTH = 92  # columns of a line
@@ -25,7 +25,6 @@ LONGEST = 4000  # characters in the picture; more would not be readable
 ROW_PIXELS = 22
 _CLUSTER = regex.compile(r"\X")
 _EMOJI = regex.compile(r"\p{Emoji_Presentation}|\ufe0f")
-INVERSE = {"light": 0.8, "dark": 0.6}  # above this shade, text in the background's colour is more readable
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class StillRow:
 
     start: NDArray[np.int32]  # [N] characters [start, end); -1 is left out
     end: NDArray[np.int32]  # [N]
-    shade: NDArray[np.floating]  # [N] 0 to 1; NaN has no colour
+    shade: NDArray[np.floating]  # [N] 0 to 1, or -1 to 1 on a signed page; NaN has no colour
     hover: Callable[[int], str]  # the hover text of a token, as HTML
     begins: NDArray[np.bool_] | None = None  # [N] whether a gap stands before a token; before all if None
 
@@ -103,14 +102,15 @@ class _Box:
 class Page:
     """Collects rows from top to bottom; `figure` then draws all of them in a few traces."""
 
-    def __init__(self, theme: Theme) -> None:
+    def __init__(self, theme: Theme, signed: bool = False) -> None:
         self.theme: Theme = theme
+        self.signed = signed  # shades are from -1 to 1, on the diverging scale
         self.y = 0.0
         self.cells: list[_Box] = []
         self.shades: list[float] = []
         self.hover: list[str] = []
         self.bars: dict[str, list[_Box]] = {"more": [], "less": []}
-        self.glyphs: dict[str, list[tuple[float, float, str]]] = {"ink": [], "inverse": [], "soft": []}
+        self.glyphs: dict[str, list[tuple[float, float, str]]] = {"ink": [], "soft": []}
         self.cuts: list[tuple[float, float]] = []  # (x, y) where a cell begins
 
     def add_row(self, text: str, line: tuple[int, int], name: str, row: StillRow) -> None:
@@ -127,7 +127,7 @@ class Page:
             self.cells.append(_Box(column[a], column[b] - column[a], self.y - 0.46, self.y + 0.46))
             self.shades.append(float(shade[i]))
             self.hover.append(f"{name} {row.hover(i)}")
-            tone[a:b] = ["inverse" if shade[i] > INVERSE[self.theme] else "ink"] * (b - a)
+            tone[a:b] = ["ink"] * (b - a)
         self.glyphs["soft"].append((-0.6 - len(name) / 2, self.y, name))
         for each in _clusters(text, left, right):
             a, b = each.start - left, each.end - left
@@ -159,7 +159,13 @@ class Page:
             margin: columns for the names of the rows.
         """
         theme = self.theme
-        scale = {"color": self.shades, "colorscale": colorscale(theme), "cmin": 0, "cmax": 1, "line": {"width": 0}}
+        scale = {
+            "color": self.shades,
+            "colorscale": colorscale(theme, self.signed),
+            "cmin": -1 if self.signed else 0,
+            "cmax": 1,
+            "line": {"width": 0},
+        }
         figure = go.Figure()
         figure.add_trace(_boxes(self.cells, scale, customdata=self.hover, hovertemplate="%{customdata}<extra></extra>"))
         for which, color in (("more", ORANGE[theme]), ("less", BLUE[theme])):
@@ -168,7 +174,7 @@ class Page:
         x = [value for place, _ in self.cuts for value in (place, place, None)]
         y = [value for _, row in self.cuts for value in (row - 0.46, row + 0.46, None)]
         figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line={"color": CARD[theme], "width": 2}, hoverinfo="skip"))
-        for tone, color in (("ink", INK[theme]), ("inverse", CARD[theme]), ("soft", SOFT[theme])):
+        for tone, color in (("ink", ON_COLOUR[theme]), ("soft", SOFT[theme])):
             glyphs = self.glyphs[tone]
             figure.add_trace(
                 go.Scatter(

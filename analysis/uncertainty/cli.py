@@ -25,7 +25,7 @@ from analysis.uncertainty.options import ContinuationOptions
 from analysis.view import UNIT, UnitOption, View
 from model.command_options import LoadOptions, ModelOptions, PairOptions, SamplingOptions, flatten_options
 
-FIGURE_NAMES = ("strip", "line", "scatter", "distribution", "changes")
+FIGURE_NAMES = ("strip", "line", "scatter", "distribution", "changes", "next")
 
 
 @flatten_options
@@ -80,7 +80,7 @@ def compare_command(
     check_output(out, figure, FIGURE_NAMES)
     check_table(cells)
     if figure is not None:
-        check_name(figure, paired=not continuing.new_tokens)
+        check_name(figure, paired=not continuing.new_tokens, lens=view.lens)
     query = ComparisonQuery(
         *pair.pair(loading),
         text.input(),
@@ -96,5 +96,5 @@ def compare_command(
     if figure is not None:
         save_drawn(draw(figure, comparison, view), out, query.origin(comparison, view))
         return
-    summary = summarise(comparison, view.unit)
+    summary = summarise(comparison, view.unit, score=view.score, measure=view.change.name)
     print_or_save(summary_table(comparison, view.unit), out, summary.finding, turned=True)

@@ -12,14 +12,14 @@ from plotly.subplots import make_subplots
 
 from analysis.figures.figure import Figure, check_figure, safe
 from analysis.figures.theme import BLUE, INK, LINE, ORANGE, styled
+from analysis.uncertainty.next_tokens import next_tokens
 from analysis.uncertainty.result import Comparison, ScoredText
-from analysis.uncertainty.strip_figure import role_cells, strip
+from analysis.uncertainty.strip_figure import CHANGES, changed_cells, largest, role_cells, strip
 from analysis.uncertainty.tables import token_table
 from analysis.view import View
 from model.errors import MicroStepError
 
 BINS = 40
-CHANGES = 30
 
 
 def line(comparison: Comparison, view: View) -> Figure:
@@ -47,7 +47,7 @@ def line(comparison: Comparison, view: View) -> Figure:
             col=1,
         )
     data = pd.concat(sides, ignore_index=True)
-    figure.update_yaxes(title=view.axis, rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title=view.axis, rangemode="normal" if view.shown.signed else "tozero", row=1, col=1)
     bottom = "token of the continuation" if not paired else "character of the text"
     if cells is not None:
         gap = cells[f"{view.score}_difference"]
@@ -91,8 +91,9 @@ def scatter(comparison: Comparison, view: View) -> Figure:
     trace = go.Scatter if len(cells) < 2000 else go.Scattergl
     figure = go.Figure()
     top = float(np.nanmax([x.max(), y.max(), 1e-6])) if len(cells) else 1.0
+    low = float(np.nanmin([x.min(), y.min(), 0])) if len(cells) else 0.0
     figure.add_trace(
-        go.Scatter(x=[0, top], y=[0, top], mode="lines", line={"color": LINE[view.theme]}, hoverinfo="skip")
+        go.Scatter(x=[low, top], y=[low, top], mode="lines", line={"color": LINE[view.theme]}, hoverinfo="skip")
     )
     figure.add_trace(
         trace(
@@ -139,8 +140,8 @@ def distribution(comparison: Comparison, view: View) -> Figure:
     If both models read one text, only tokens in common cells count: one model's context may end before the other's.
     """
     paired = comparison.cells is not None
-    top = view.shown.top(view.unit)
-    edges = np.linspace(0, top, BINS + 1)
+    bottom, top = view.shown.bottom(view.unit), view.shown.top(view.unit)
+    edges = np.linspace(bottom, top, BINS + 1)
     figure, rows = go.Figure(), []
     for name, side, color in _sides(comparison, view):
         table = side_table(side, view)
@@ -148,8 +149,8 @@ def distribution(comparison: Comparison, view: View) -> Figure:
             table = table[token_cells(comparison, name)[table["position"]] >= 0]
         values = table[view.score].to_numpy()
         for value in _pinned_values(table, view):
-            figure.add_vline(x=min(value, top), line={"color": color, "width": 2, "dash": "dot"})
-        counts, _ = np.histogram(np.clip(values, 0, top), edges)
+            figure.add_vline(x=float(np.clip(value, bottom, top)), line={"color": color, "width": 2, "dash": "dot"})
+        counts, _ = np.histogram(np.clip(values, bottom, top), edges)
         share = counts / max(1, counts.sum())
         rows.append(
             pd.DataFrame({"model": name, "from": edges[:-1], "to": edges[1:], "tokens": counts, "share": share}).assign(
@@ -172,28 +173,27 @@ def distribution(comparison: Comparison, view: View) -> Figure:
         "distribution",
         "Distribution",
         f"Share of each model's tokens{', of the text that both scored,' if paired else ''} in {BINS} equal bins of "
-        f"{view.shown.title}; the last bin also holds all higher values.",
+        f"{view.shown.title}; the bins at the ends also hold all values beyond.",
         lambda: styled(figure, view.theme, 380),
         lambda: pd.concat(rows, ignore_index=True),
     )
 
 
 def changes(comparison: Comparison, view: View) -> Figure:
-    """The pieces of text where the score changed most between A and B."""
-    cells = role_cells(comparison, view)
-    gap = cells[f"{view.score}_difference"]
-    data = cells.loc[gap.abs().sort_values(ascending=False, kind="stable").index].head(CHANGES).reset_index(drop=True)
-    shown = data[f"{view.score}_difference"]
+    """The pieces of text that changed most from A to B, by the measure that is shown."""
+    cells, change = changed_cells(comparison, view), view.change
+    data = cells.iloc[largest(cells[change.name].to_numpy())].reset_index(drop=True)
+    shown, sign = data[change.name], -1 if change.falls else 1
     figure = go.Figure(
         go.Bar(
             x=shown,
             y=np.arange(len(data)),
             orientation="h",
-            marker={"color": np.where(_less_sure(view) * shown > 0, ORANGE[view.theme], BLUE[view.theme])},
-            hovertemplate="%{x:+.3g}<extra></extra>",
+            marker={"color": np.where(sign * shown > 0, ORANGE[view.theme], BLUE[view.theme])},
+            hovertemplate=f"%{{x:{'+' if change.signed else ''}.3g}}<extra></extra>",
         )
     )
-    figure.update_xaxes(title=f"B - A: {view.axis}")
+    figure.update_xaxes(title=f"{change.title}, {change.unit(view.unit)}")
     figure.update_yaxes(
         tickvals=np.arange(len(data)),
         ticktext=[f"{safe(text, 24)} @{start}" for text, start in zip(data["text"], data["start"], strict=True)],
@@ -202,8 +202,8 @@ def changes(comparison: Comparison, view: View) -> Figure:
     return Figure(
         "changes",
         "What changed most",
-        f"The {len(data)} pieces of text whose {view.shown.title} differs most, B minus A. The number after @ is the "
-        "character where a piece starts.",
+        f"The pieces of text (at most {CHANGES}) with the largest {change.title}, whatever its sign. The number after "
+        "@ is the character where a piece starts.",
         lambda: styled(figure, view.theme, 120 + 20 * len(data)),
         lambda: data,
     )
@@ -257,14 +257,15 @@ FIGURES: dict[str, Callable[[Comparison, View], Figure]] = {
     "scatter": scatter,
     "distribution": distribution,
     "changes": changes,
+    "next": next_tokens,
 }
-PAIRED = ("scatter", "changes")  # figures that need one text that both models read
+PAIRED = ("scatter", "changes", "next")  # figures that need one text that both models read
 
 
-def check_name(name: str, paired: bool) -> None:
+def check_name(name: str, paired: bool, lens: str = "both") -> None:
     """Raise MicroStepError, before heavy work, if the figure does not exist or needs a text that both models read."""
     check_figure(name, FIGURES)
-    if name in PAIRED and not paired:
+    if (name in PAIRED or (name == "strip" and lens == "change")) and not paired:
         raise MicroStepError(f"the figure {name!r} needs one text that both models read; continuations are two texts")
 
 
@@ -274,5 +275,5 @@ def draw(name: str, comparison: Comparison, view: View) -> Figure:
     Raises:
         MicroStepError: no figure has this name, or it cannot be drawn for two continuations.
     """
-    check_name(name, paired=comparison.cells is not None)
+    check_name(name, comparison.cells is not None, view.lens)
     return FIGURES[name](comparison, view)

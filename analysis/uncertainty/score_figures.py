@@ -13,7 +13,7 @@ from analysis.figures.static_strip import LONGEST, Page, wrap
 from analysis.figures.theme import INK, ORANGE, styled
 from analysis.uncertainty.figures import BINS, side_table
 from analysis.uncertainty.result import ScoredText
-from analysis.uncertainty.strip_figure import legend, still_row
+from analysis.uncertainty.strip_figure import StripText, legend, still_row
 from analysis.uncertainty.tables import token_table
 from analysis.view import View
 
@@ -26,12 +26,12 @@ def strip(scored: ScoredText, view: View) -> Figure:
         return tokens if view.role == "all" else tokens[tokens["role"] == view.role].reset_index(drop=True)
 
     def make() -> go.Figure:
-        page, text = Page(view.theme), scored.encoded.text
-        row = still_row(scored, view, own_text=True)
+        page, text = Page(view.theme, view.shown.signed), scored.encoded.text
+        row = still_row(scored, view, StripText(text, source=False))
         for line in wrap(text, 0, min(len(text), LONGEST)):
             page.add_row(text, line, "", row)
             page.gap()
-        return page.figure(legend(view))
+        return page.figure(legend(view.shown, view))
 
     return Figure("strip", "Token by token", f"{view.shown.title.capitalize()} at each token.", make, table)
 
@@ -65,9 +65,9 @@ def line(scored: ScoredText, view: View) -> Figure:
 def distribution(scored: ScoredText, view: View) -> Figure:
     """Share of the tokens in bins of the score, up to the top of the fixed scale."""
     top = view.shown.top(view.unit)
-    edges = np.linspace(0, top, BINS + 1)
+    edges = np.linspace(view.shown.bottom(view.unit), top, BINS + 1)
     values = side_table(scored, view)[view.score].to_numpy()
-    counts, _ = np.histogram(np.clip(values, 0, top), edges)
+    counts, _ = np.histogram(np.clip(values, edges[0], top), edges)
     share = counts / max(1, counts.sum())
 
     def make() -> go.Figure:
@@ -87,7 +87,8 @@ def distribution(scored: ScoredText, view: View) -> Figure:
     bins = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "tokens": counts, "share": share})
     bins["unit"] = view.shown.unit(view.unit)
     caption = (
-        f"Share of the tokens in {BINS} equal bins of {view.shown.title}; the last bin also holds all higher values."
+        f"Share of the tokens in {BINS} equal bins of {view.shown.title}; the bins at the ends also hold all values "
+        "beyond."
     )
     return Figure("distribution", "Distribution", caption, make, lambda: bins)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from analysis.score_registry import PER_NAT, SCORES, Unit
 from analysis.uncertainty.result import Comparison, ScoredText
-from analysis.uncertainty.summary import Contrast, summarise
+from analysis.uncertainty.summary import Contrast, rank_change, summarise
 from model.errors import TextError
 
 
@@ -30,8 +30,8 @@ def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:
             "end": encoded.end,
             "role": encoded.role.astype(object),
             **{
-                name: getattr(scores, name).astype(np.float64) * (PER_NAT[unit] if SCORES[name].information else 1)
-                for name in ("entropy", "confidence", "margin", "surprisal")
+                name: getattr(scores, name).astype(np.float64) * (PER_NAT[unit] if score.information else 1)
+                for name, score in SCORES.items()
             },
             "rank": rank,
             "unit": unit,
@@ -42,8 +42,9 @@ def token_table(scored: ScoredText, unit: Unit = "nats") -> pd.DataFrame:
 def cell_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
     """A row for each cell: characters, text, role, and each model's tokens and scores in it.
 
-    Entropy and surprisal are sums over the cell's tokens, in `unit`; confidence and margin are means; differences are
-    B - A. With one tokenizer a cell is a token (except for characters split over tokens), and has divergences too.
+    Entropy and the surprisals are sums over the cell's tokens, in `unit`; confidence and margin are means; differences
+    are B - A. With one tokenizer a cell is a token (except for characters split over tokens), and has divergences too:
+    KL and JS as sums, total variation as a mean.
 
     Raises:
         TextError: two continuations have no cells.
@@ -64,16 +65,18 @@ def cell_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
         "tokens_b": cells.tokens_b,
     }
     sides = (("a", comparison.a.scores, cells.sum_a), ("b", comparison.b.scores, cells.sum_b))
-    for name, per in (("entropy", PER_NAT[unit]), ("surprisal", PER_NAT[unit]), ("confidence", 0), ("margin", 0)):
+    for name, score in SCORES.items():
         shown: dict[str, NDArray[np.float64]] = {}
         for side, scores, total in sides:
             summed = total(getattr(scores, name))
-            shown[side] = summed * per if per else summed / np.asarray(table[f"tokens_{side}"])
+            shown[side] = summed * PER_NAT[unit] if score.information else summed / np.asarray(table[f"tokens_{side}"])
             table[f"{name}_{side}"] = shown[side]
         table[f"{name}_difference"] = shown["b"] - shown["a"]
+    table["rank_change"] = rank_change(comparison)
     if comparison.divergences is not None:
         for name in ("kl_ab", "kl_ba", "js"):
             table[name] = cells.sum_a(getattr(comparison.divergences, name)) * PER_NAT[unit]
+        table["tv"] = cells.sum_a(comparison.divergences.tv) / cells.tokens_a
     return pd.DataFrame(table).assign(unit=unit)
 
 
@@ -88,8 +91,12 @@ def summary_table(comparison: Comparison, unit: Unit = "nats") -> pd.DataFrame:
         summary = summarise(comparison, unit, role)
         row: dict[str, object] = {"role": role, "unit": unit}
         row |= {name: getattr(summary, name) for name in ("tokens_a", "tokens_b", "bytes_a", "bytes_b")}
-        for name in ("entropy", "entropy_per_byte", "confidence", "bits_per_byte"):
-            contrast: Contrast = getattr(summary, name)
+        found: dict[str, Contrast] = {"bits_per_byte": summary.bits_per_byte}
+        for name, score in SCORES.items():
+            found[name] = summary.mean(name)
+            if score.information:
+                found[f"{name}_per_byte"] = summary.mean(name, "byte")
+        for name, contrast in found.items():
             row |= {
                 f"{name}_a": contrast.a,
                 f"{name}_b": contrast.b,

@@ -13,7 +13,7 @@ from analysis.score_registry import significant
 from analysis.uncertainty.figures import draw
 from analysis.uncertainty.request import ComparisonQuery
 from analysis.uncertainty.result import Comparison, ScoredText
-from analysis.uncertainty.summary import ComparisonSummary
+from analysis.uncertainty.summary import ComparisonSummary, interval
 from analysis.uncertainty.tables import summary_table
 from analysis.view import View
 from app.cards import card
@@ -27,19 +27,20 @@ from app.widgets import row_table
 
 def summary_card(comparison: Comparison, summary: ComparisonSummary) -> None:
     """The four numbers that answer the page's question, and the finding in one sentence."""
-    unit, gap, bits = summary.unit, summary.difference, summary.bits_per_byte
+    score, gap, bits = summary.score, summary.difference, summary.bits_per_byte
+    unit, mean = score.unit(summary.unit), summary.mean(score.name)
     sides = (
-        ("A", comparison.a, summary.entropy.a, summary.confidence.a, summary.tokens_a),
-        ("B", comparison.b, summary.entropy.b, summary.confidence.b, summary.tokens_b),
+        ("A", comparison.a, mean.a, summary.tokens_a),
+        ("B", comparison.b, mean.b, summary.tokens_b),
     )
     paired = comparison.cells is not None
     with st.container(border=True, key="card_summary"):
         columns = st.columns(4)
-        for column, (side, scored, entropy, confidence, tokens) in zip(columns[:2], sides, strict=True):
+        for column, (side, scored, value, tokens) in zip(columns[:2], sides, strict=True):
             with column:
                 name = escape_markdown(f"{side} {scored.facts.name}", 40)
-                st.metric(name, f"{significant(entropy)} {unit}", help="Mean entropy per token.")
-                st.caption(f"mean entropy, {tokens:,} tokens; mean confidence {significant(confidence)}")
+                st.metric(name, f"{significant(value)} {unit}", help=f"Mean {score.title} per token.")
+                st.caption(f"mean {score.title}, {tokens:,} tokens")
         with columns[2]:
             per_byte = f"{significant(bits.a)} / {significant(bits.b)}" if paired else "none"
             st.metric("bits per byte", per_byte, help="Surprisal of the actual text, divided by its UTF-8 bytes.")
@@ -49,12 +50,12 @@ def summary_card(comparison: Comparison, summary: ComparisonSummary) -> None:
             st.metric(
                 f"B − A, per {summary.per}",
                 f"{sign}{significant(gap.mean)} {unit}",
-                help="The difference in entropy. It is per token if both models have the same tokens, and per byte of "
-                "text otherwise, since a model with smaller tokens has less entropy at each of them. The interval is "
-                "Student's t over the pieces of text in order. Neighbouring pieces are not independent; with too few "
-                "pieces there is no interval.",
+                help=f"The difference in {score.title}. It is per token if both models have the same tokens, and per "
+                "byte of text otherwise, since a model with smaller tokens has less entropy at each of them. The "
+                "interval is Student's t over the pieces of text in order. Neighbouring pieces are not independent; "
+                "with too few pieces there is no interval.",
             )
-            st.caption(f"entropy; {summary.interval}")
+            st.caption(f"{score.title}; {interval(gap)}")
         st.markdown(escape_markdown(summary.finding))
         notes = [f"{side}: {'; '.join(scored.notes)}." for side, scored in _sides(comparison) if scored.notes]
         if notes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.score_registry import SCORES, significant
+from analysis.score_registry import SCORES
 from analysis.uncertainty.result import Comparison, ScoredText
 from analysis.uncertainty.tables import cell_table
 from analysis.view import View
-from app.token_strip import BarRow, Detail, Legend, Strip, TokenRow, TopK
+from app.token_strip import BarRow, Detail, Legend, Scale, Strip, TokenRow, TopK
 
 
 def comparison_strip(comparison: Comparison, view: View) -> Strip:
@@ -44,7 +44,7 @@ def _row(key: str, side: ScoredText, view: View, aligned: bool) -> TokenRow:
         start=start[kept],
         end=end[kept],
         value=view.shown.shade(shown, view.unit)[kept],
-        scale="sequential",
+        scale="diverging" if view.shown.signed else "sequential",
         details=(*details, Detail("rank", rank[kept], digits=0)),
         topk=_topk(side, kept),
         display=tuple(display[i] for i in np.flatnonzero(kept)),
@@ -62,22 +62,19 @@ def _topk(side: ScoredText, kept: NDArray[np.bool_]) -> TopK:
 
 def _difference(comparison: Comparison, view: View) -> BarRow:
     cells = cell_table(comparison, view.unit)
-    gap = cells[f"{view.score}_difference"].to_numpy() * (-1 if view.shown.falls else 1)
+    change = view.shown.difference()
     return BarRow(
         key="B−A",
         title="difference",
         start=cells["start"].to_numpy(dtype=np.int32),
         end=cells["end"].to_numpy(dtype=np.int32),
-        value=np.clip(gap / (view.shown.top(view.unit) / 2), -1, 1).astype(np.float32),
-        up="B is less sure",
-        down="B is more sure",
+        value=change.shade(cells[change.name].to_numpy(), view.unit),
+        up=change.low if change.falls else change.high,
+        down=change.high if change.falls else change.low,
     )
 
 
 def _legend(view: View, aligned: bool) -> Legend:
-    score, unit = view.shown, view.unit
-    top = significant(score.top(unit), 2)
-    ends = (f"0 {score.unit(unit)}, {score.low}", f"{top} {score.unit(unit)} or more, {score.high}")
-    low, high = (f"1, {score.high}", f"0, {score.low}") if score.falls else ends
-    rest = "bars: B minus A, up where B is less sure" if aligned else "the prompt is faint"
-    return Legend(low, high, f"{score.title}; {rest}")
+    rest = "bars: B minus A" if aligned else "the prompt is faint"
+    scale: Scale = "diverging" if view.shown.signed else "sequential"
+    return Legend(*view.shown.ends(view.unit), f"{view.shown.title}; {rest}", scale)

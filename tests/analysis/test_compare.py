@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from analysis.document_file import document_file, read_document
+from analysis.figures.theme import DIVERGING, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT
 from analysis.score_registry import SCORES, significant
 from analysis.uncertainty.compare import compare, compare_continuations
+from analysis.uncertainty.next_tokens import first_tokens, moved_at_least, next_table
 from analysis.uncertainty.scoring import score_document, score_limited
 from analysis.uncertainty.summary import summarise
 from analysis.uncertainty.tables import cell_table, summary_table, token_table
@@ -28,8 +30,8 @@ def test_token_table_has_the_promised_columns(loaded):
     scored = score_document(loaded["base"], TextInput.plain(TEXT))
     table = token_table(scored)
     assert list(table.columns) == [
-        "position", "token_id", "token", "start", "end", "role", "entropy", "confidence", "margin", "surprisal", "rank",
-        "unit",
+        "position", "token_id", "token", "start", "end", "role", "entropy", "confidence", "margin", "surprisal",
+        "excess_surprisal", "rank", "unit",
     ]  # fmt: skip
     assert len(table) == len(scored.encoded) and pd.isna(table["rank"][0]) and np.isnan(table["entropy"][0])
     bits = token_table(scored, "bits")
@@ -83,11 +85,12 @@ def test_two_tokenizers_are_compared_in_common_cells(loaded):
 def test_entropy_across_tokenizers_is_compared_per_byte(loaded):
     """The finer tokenizer has less entropy at each token; that once read as "more sure"."""
     one, two = (summarise(compare(loaded["base"], loaded[b], TextInput.plain(TEXT))) for b in ("sft", "other"))
-    assert one.per == "token" and one.difference == one.entropy.gap
-    assert two.per == "byte" and two.difference == two.entropy_per_byte.gap and "per byte" in two.finding
-    assert two.entropy_per_byte.a == pytest.approx(two.entropy.a * two.tokens_a / two.bytes_a)
+    assert one.per == "token" and one.difference == one.mean("entropy").gap
+    assert two.per == "byte" and two.difference == two.mean("entropy", "byte").gap and "per byte" in two.finding
+    rate = two.mean("entropy", "byte")
+    assert rate.a == pytest.approx(two.mean("entropy").a * two.tokens_a / two.bytes_a)
     # cutting one text twice as fine under the same total entropy halves the mean per token, not the rate per byte
-    assert two.difference.mean == pytest.approx(two.entropy_per_byte.b - two.entropy_per_byte.a)
+    assert two.difference.mean == pytest.approx(rate.b - rate.a)
 
 
 def test_roles_are_split_and_templates_left_out(loaded):
@@ -109,7 +112,7 @@ def test_continuations_are_each_models_own(loaded):
     assert found.cells is None and found.a.generated <= 12
     summary = summarise(found, "bits")
     assert summary.tokens_a == found.a.generated and np.isnan(summary.bits_per_byte.a)
-    assert summary.entropy.a == pytest.approx(found.a.scores.entropy[-found.a.generated :].mean() / np.log(2))
+    assert summary.mean("entropy").a == pytest.approx(found.a.scores.entropy[-found.a.generated :].mean() / np.log(2))
     text = found.a.encoded.text[len("the cat") :]
     assert summary.bytes_a == len(text.encode())
     with pytest.raises(TextError, match="two continuations|aligned"):
@@ -144,9 +147,64 @@ def test_too_few_tokens_say_nothing(loaded):
     """Of a text of five tokens a difference used to be claimed in one case of four where there was none."""
     summary = summarise(compare(loaded["base"], loaded["sft"], TextInput.plain("a b c")))
     assert 2 <= summary.tokens_a < 10 and summary.difference.mean != 0 and not summary.difference.clear
-    assert summary.finding.startswith("Too few tokens to say which model is more sure")
+    assert summary.finding.startswith("Too few tokens")
     assert "no interval: too few tokens" in summary.finding and "nan" not in summary.finding
     assert np.isnan(summary_table(compare(loaded["base"], loaded["sft"], TextInput.plain("a b c"))).entropy_low).all()
+
+
+def test_change_is_measured_against_slow_computations(loaded):
+    """Surprise beyond expectation, rank change, and the probability that moved, from whole distributions."""
+    text = TextInput.plain(TEXT)
+    vocabulary = loaded["base"].facts.vocab_size
+    found, whole = (compare(loaded["base"], loaded["sft"], text, k=k) for k in (10, vocabulary))
+    table = cell_table(found, "nats")
+    p = {}
+    for side in ("a", "b"):
+        scores = getattr(whole, side).scores
+        p[side] = np.zeros((len(scores), vocabulary))
+        np.put_along_axis(p[side], np.maximum(scores.topk_ids, 0), scores.topk_probability.astype(float), 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = {s: p[s][np.arange(len(p[s])), found.a.encoded.ids] for s in "ab"}
+        excess = -np.log(own["a"]) + np.nansum(p["a"] * np.log(p["a"]), axis=1)
+    tv = np.abs(p["a"] - p["b"]).sum(1) / 2
+    one = np.flatnonzero((table["tokens_a"] == 1) & (table["tokens_b"] == 1))
+    assert len(one) > 50
+    for piece in one.tolist():
+        i, j = first_tokens(found, piece)
+        assert i == j
+        row, rank = table.iloc[piece], {s: 1 + (p[s][i] > own[s][i]).sum() for s in "ab"}
+        assert row.excess_surprisal_a == pytest.approx(excess[i], rel=1e-3, abs=1e-3)
+        assert row.rank_change == pytest.approx(np.log10(rank["b"] / rank["a"]), abs=1e-6)
+        assert row.tv == pytest.approx(tv[i], rel=1e-3, abs=1e-5)
+        assert moved_at_least(next_table(found, piece)) <= tv[i] + 1e-6
+        assert moved_at_least(next_table(whole, piece)) == pytest.approx(tv[i], rel=1e-3, abs=1e-4)
+
+
+def test_the_finding_follows_the_score_and_the_measure(loaded):
+    found = compare(loaded["base"], loaded["sft"], TextInput.plain(TEXT))
+    for name, score in SCORES.items():
+        summary = summarise(found, "bits", score=name)
+        assert score.title in summary.finding
+        rows = cell_table(found, "bits")
+        by_hand = (rows[f"{name}_b"] * rows["tokens_b"] ** (not score.information)).sum() / rows["tokens_b"].sum()
+        assert summary.mean(name).b == pytest.approx(by_hand, rel=1e-4)
+    kl = summarise(found, "bits", measure="kl_ab")
+    assert kl.finding.startswith("KL(A‖B)") and "bits per token" in kl.finding
+    assert kl.change[1].mean == pytest.approx(cell_table(found, "bits")["kl_ab"].sum() / kl.tokens_a)
+
+
+def test_text_is_readable_on_every_colour_of_every_scale():
+    """One ink a theme: neighbouring cells of like colour never flip between black and white."""
+    scales = {"light": (SEQUENTIAL_LIGHT, DIVERGING["light"]), "dark": (SEQUENTIAL_DARK, DIVERGING["dark"])}
+    for theme, ramps in scales.items():
+        for ramp in ramps:
+            stops = np.array(ramp) / 255
+            at = np.linspace(0, len(stops) - 1, 255)
+            fill = np.stack([np.interp(at, np.arange(len(stops)), stops[:, i]) for i in range(3)], axis=1)
+            linear = np.where(fill <= 0.04045, fill / 12.92, ((fill + 0.055) / 1.055) ** 2.4)
+            light = linear @ [0.2126, 0.7152, 0.0722] + 0.05
+            contrast = light / 0.05 if theme == "light" else 1.05 / light
+            assert contrast.min() >= 4.5
 
 
 def test_documents_from_files():

@@ -116,15 +116,16 @@ def test_the_end_token_is_a_token_and_no_text(loaded: dict[str, LoadedModel]) ->
     last = side.encoded.end[-2]
     assert told.bytes_a == len(side.encoded.text[len("the cat") : last].encode())
     entropy = side.scores.entropy[side.own].astype(np.float64).sum() / np.log(2)
-    assert told.entropy_per_byte.a == pytest.approx(entropy / told.bytes_a, rel=1e-6)
+    assert told.mean("entropy", "byte").a == pytest.approx(entropy / told.bytes_a, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["strip", "line", "scatter", "distribution", "changes"])
+@pytest.mark.parametrize("name", ["strip", "line", "scatter", "distribution", "changes", "strip change"])
 def test_a_role_holds_for_every_figure(loaded: dict[str, LoadedModel], name: str) -> None:
     """The figures scatter, changes and strip held all roles whatever was asked for."""
     found = compare(loaded["base"], loaded["sft"], TextInput(CHAT, chat=True))
-    drawn = draw(name, found, View(role="assistant"))
-    whole = draw(name, found, View()).data
+    name, _, lens = name.partition(" ")
+    drawn = draw(name, found, View(role="assistant", lens=lens or "both"))
+    whole = draw(name, found, View(lens=lens or "both")).data
     if name == "distribution":
         assert 0 < drawn.data["tokens"].sum() < whole["tokens"].sum()
         return
