@@ -62,6 +62,7 @@ setup(
     package_dir={f"{PACKAGE}.{room}": room for room in ROOMS},
     package_data={
         f"{PACKAGE}.data": ["*.yaml", "mixes/*.yaml", "prompts/*.yaml", "samples/*", "examples/*", *DEMO],
+        f"{PACKAGE}.app": ["icon.svg"],
         f"{PACKAGE}.app.token_strip": ["*.js", "*.css"],
         f"{PACKAGE}.trainer": ["recipes/*.yaml"],
         f"{PACKAGE}.evals": ["tasks/*.yaml", "ablations/*.yaml"],

@@ -1,4 +1,4 @@
-"""The app, started by `streamlit run app/main.py`: sets up the page, draws the sidebar, and runs a page."""
+"""The app, started by `streamlit run app/main.py`: sets up the page, draws what pages share, and runs a page."""
 
 import sys
 from pathlib import Path
@@ -17,10 +17,27 @@ from app.error_net import caught  # noqa: E402
 from app.run_query import says_what_is_stored  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
 from app.styles import inject_css  # noqa: E402
+from app.submission import current  # noqa: E402
+from app.workspace_bar import workspace_bar  # noqa: E402
 
-st.set_page_config(page_title="micro_step", page_icon="🪜", layout="wide")
+CAPTIONS = {
+    "Uncertainty": "Where is each model unsure of the next token, and what did fine-tuning change?",
+    "Segmentation": "Where does each strategy start a segment, and do two models agree?",
+    "Generation": "Which segments does a micro_step model write, and what does its base write alone?",
+    "Attention": "Where does attention go: over the text, by layer and head, and inside a segment?",
+    "Attribution": "Which earlier tokens raise a number at one token, and which lower it?",
+    "Runs": "How is training going, and which run is best?",
+    "Evaluation": "How good and how fast is each model at each tau, and what did two runs answer?",
+}
+WITHOUT_TEXT = ("Runs", "Evaluation")
+
+st.set_page_config(page_title="micro_step", page_icon=str(HERE / "icon.svg"), layout="wide")
 inject_css()
-evaluation = st.Page(PAGES / "evaluation.py", title="Evaluation", icon="🏁")
+
+
+def page_of(name: str, icon: str, default: bool = False) -> st.Page:
+    """A page of the folder `pages`."""
+    return st.Page(PAGES / f"{name.lower()}.py", title=name, icon=f":material/{icon}:", default=default)
 
 
 def open_evaluation() -> None:
@@ -29,15 +46,16 @@ def open_evaluation() -> None:
     st.switch_page(evaluation, query_params={name: query.get_all(name) for name in query})
 
 
+evaluation = page_of("Evaluation", "leaderboard")
 benchmarks = st.Page(open_evaluation, url_path="benchmarks", visibility="hidden")
 page = st.navigation(
     [
-        st.Page(PAGES / "uncertainty.py", title="Uncertainty", icon="🌡️", default=True),
-        st.Page(PAGES / "segmentation.py", title="Segmentation", icon="✂️"),
-        st.Page(PAGES / "generation.py", title="Generation", icon="✍️"),
-        st.Page(PAGES / "attention.py", title="Attention", icon="👁️"),
-        st.Page(PAGES / "attribution.py", title="Attribution", icon="⚖️"),
-        st.Page(PAGES / "runs.py", title="Runs", icon="📈"),
+        page_of("Uncertainty", "thermostat", default=True),
+        page_of("Segmentation", "content_cut"),
+        page_of("Generation", "edit_note"),
+        page_of("Attention", "visibility"),
+        page_of("Attribution", "balance"),
+        page_of("Runs", "trending_up"),
         evaluation,
         benchmarks,
     ]
@@ -45,6 +63,9 @@ page = st.navigation(
 if page == benchmarks:
     page.run()  # before the sidebar, whose widgets would bind the parameters
 with caught():
-    st.session_state["inputs"] = sidebar()
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="page_header"):
+        st.title(page.title, anchor=False, width="content")
+        st.caption(CAPTIONS[page.title].replace("_", "\\_"), width="content")
+    st.session_state["inputs"] = sidebar(current() if page.title in WITHOUT_TEXT else workspace_bar())
     with says_what_is_stored():
         page.run()

@@ -1,4 +1,4 @@
-"""The sidebar of all pages: it draws the widgets for models, text and units, and returns plain values."""
+"""The sidebar of all pages: options that models and figures share. Models and text are in the bar above the page."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from typing import cast
 
 import streamlit as st
 
-from analysis.document_file import read_document
 from analysis.score_registry import Unit
 from app import state
-from app.cache import first_pair
 from app.escape import escape_markdown
-from app.widgets import default, linked
-from data.samples import samples
+from app.submission import Submission
+from app.widgets import linked
 from model.errors import MicroStepError, TextError
-from model.hub.catalog import catalog, find
-from model.hub.fetch import is_cached
 from model.hub.loading import Dtype, ModelSpec, Quantization
-from model.text.document import Document, Message, TextInput, read_template_args
+from model.text.document import Document, TextInput, read_template_args
 
-SOURCES: dict[str, str] = {"example": "Example", "typed": "Typed", "file": "File"}
-NO_TEXT = "There is no text yet. Choose an example, type one, or load a file in the sidebar."
+NO_TEXT = "There is no text yet. Type one at the top of the page and press Run, or choose an example."
 
 
 @dataclass(frozen=True)
 class SidebarInputs:
-    """What the reader chose in the sidebar. `text` is None while it is missing or unreadable."""
+    """What was submitted in the bar and chosen in the sidebar. `text` is None while it is missing or unreadable."""
 
     a: ModelSpec | None
     b: ModelSpec | None
@@ -46,68 +41,34 @@ class SidebarInputs:
         return None
 
 
-def sidebar() -> SidebarInputs:
-    """Draw the sidebar, and read it."""
+def sidebar(submitted: Submission) -> SidebarInputs:
+    """Draw the sidebar, and return all that pages read: the options in it, and what was submitted in the bar."""
     with st.sidebar:
-        pair = first_pair()
-        names = [entry.name for entry in catalog()]
-        a = _model_name("Model A", state.A, names, pair.a, "Differences are B minus A, so A is often the base model.")
-        b = _model_name("Model B", state.B, names, pair.b, "The model compared with A, often the fine-tuned one.")
-        if (a, b) == (pair.a, pair.b):
-            st.caption(escape_markdown(pair.why))
-        chat = st.toggle(
-            "Chat template",
-            **linked(state.CHAT),
-            help="Each model reads the text in its own chat format; only the text itself is compared. "
-            "A model without a template reads the raw text.",
-        )
-        template_args = _template_args() if chat else ""
+        unit = st.segmented_control(
+            "Unit", ["bits", "nats"], default="bits", required=True, **linked(state.UNIT),
+            help="The unit of entropy and surprisal. 1 nat is 1.443 bits.",
+        )  # fmt: skip
         force_bos = st.toggle(
             "Force BOS",
             **linked(state.FORCE_BOS),
             help="Put a beginning-of-text token (BOS) before the text even if the model's tokenizer does not. "
             "The first token then has scores too, but the model may never have seen a text start like that.",
         )
-        unit = st.segmented_control(
-            "Unit", ["bits", "nats"], default="bits", required=True, **linked(state.UNIT),
-            help="The unit of entropy and surprisal. 1 nat is 1.443 bits.",
-        )  # fmt: skip
-        st.divider()
+        template_args = _template_args() if submitted.chat else ""
         problem, document = "", None
         try:
-            document = _text()
-            if document is not None and chat:
+            document = submitted.document()
+            if document is not None and submitted.chat:
                 document = _with_template_args(document, template_args)
         except MicroStepError as error:
             problem = str(error)
         specs: tuple[ModelSpec | None, ModelSpec | None] = None, None
         try:
-            specs = _options(a, b)
+            specs = _options(submitted.a, submitted.b)
         except MicroStepError as error:
             problem = problem or str(error)
-    text = None if document is None else TextInput(document, chat, force_bos)
+    text = None if document is None else TextInput(document, submitted.chat, force_bos)
     return SidebarInputs(specs[0], specs[1], text, cast(Unit, unit), problem)
-
-
-def _model_name(label: str, key: str, names: list[str], first: str, help_text: str) -> str:
-    default(key, first)
-    typed = st.session_state.get(key) or st.query_params.get(key)
-    if typed and typed not in names:
-        names = [*names, typed]
-    chosen = st.selectbox(
-        label,
-        names,
-        index=None,
-        accept_new_options=True,
-        **linked(key),
-        help=f"{help_text} Choose one, or type a Hugging Face id (owner/name) or the path of a model folder.",
-    )
-    name = str(chosen or first).strip()
-    entry = find(name)
-    if entry is not None:
-        fetched = "" if is_cached(name) else ", not fetched yet"
-        st.caption(f"{escape_markdown(entry.kind)}, {escape_markdown(entry.licence)}{fetched}")
-    return name
 
 
 def _template_args() -> str:
@@ -138,54 +99,6 @@ def _with_template_args(document: Document, typed: str) -> Document:
     arguments = read_template_args(words)
     date = arguments.pop("template_date", None)
     return document.with_template_settings(arguments, None if date is None else str(date))
-
-
-def _text() -> Document | None:
-    """The text: an example, typed text, or a file."""
-    source = st.segmented_control(
-        "Text", list(SOURCES), default="example", format_func=SOURCES.__getitem__, required=True,
-        **linked(state.SOURCE),
-    )  # fmt: skip
-    if source == "example":
-        examples = {sample.title: sample for sample in samples()}
-        title = st.selectbox(
-            "Example",
-            list(examples),  # titles, with no format_func: the URL holds what is shown
-            **linked(state.EXAMPLE),
-            label_visibility="collapsed",
-        )
-        return Document(tuple(Message(role, content) for role, content in examples[title].messages))
-    if source == "file":
-        upload = st.file_uploader(
-            "UTF-8 text, or a conversation as JSON", type=["txt", "md", "py", "json", "csv", "log", "tex", "html"],
-            key=state.UPLOAD,
-            help='A conversation is {"messages": [{"role": "user", "content": "..."}, ...]}.',
-        )  # fmt: skip
-        return read_document(upload.getvalue(), upload.name) if upload is not None else None
-    return _typed()
-
-
-def _typed() -> Document | None:
-    state.recall(state.TEXT)
-    text = st.text_area(
-        "Text", key=state.TEXT, height=180, label_visibility="collapsed", placeholder="Type or paste a text",
-        persist_state="session",
-    )  # fmt: skip
-    with st.expander("As a conversation"):
-        state.recall(state.ANSWER)
-        answer = st.text_area("Assistant's answer", key=state.ANSWER, height=100, persist_state="session")
-        state.recall(state.SYSTEM)
-        system = st.text_area("System message", key=state.SYSTEM, height=70, persist_state="session")
-    for key, value in ((state.TEXT, text), (state.ANSWER, answer), (state.SYSTEM, system)):
-        state.remember(key, value)
-    if not text:
-        return None
-    if not answer and not system:
-        return Document.plain(text)
-    turns = [Message("system", system)] if system else []
-    turns += [Message("user", text)]
-    turns += [Message("assistant", answer)] if answer else []
-    return Document(tuple(turns))
 
 
 def _options(a: str, b: str) -> tuple[ModelSpec, ModelSpec]:

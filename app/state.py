@@ -7,10 +7,11 @@ long as it is short, and the pinned character.
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 A, B = "a", "b"
 CHAT, TEMPLATE, FORCE_BOS, UNIT, SOURCE, EXAMPLE = "chat", "template", "bos", "unit", "source", "example"
-TEXT, ANSWER, SYSTEM, UPLOAD = "text", "answer", "system", "upload"
+TEXT, ANSWER, SYSTEM, FILE, UPLOAD = "text", "answer", "system", "file", "upload"
 PINNED, PINNED_ANSWER = "at", "token"  # a character of the text, and of the answer that a model wrote
 STOPPED = "stopped"  # the queries that the user stopped
 OPEN = "open"  # the names of the folded cards that are open
@@ -20,9 +21,15 @@ ACCEPTED = "accepted"  # the heavy queries that the user started all the same
 LONGEST_IN_URL = 2000  # characters
 
 
+def went_back() -> bool:
+    """Whether the reader pressed Back or Forward: then the address alone says what to show."""
+    run = get_script_run_ctx()
+    return run is not None and run.is_history_navigation
+
+
 def pinned(key: str = PINNED) -> int | None:
     """The pinned character: its index in the text, or None."""
-    if key not in st.session_state:
+    if key not in st.session_state or went_back():
         in_link = st.query_params.get(key, "")
         st.session_state[key] = int(in_link) if in_link.isascii() and in_link.isdigit() and len(in_link) < 10 else None
     place: int | None = st.session_state[key]
@@ -54,7 +61,7 @@ def toggle(name: str, is_open: bool) -> None:
 
 def recall(key: str) -> str:
     """The initial value of a text box: what was typed on an earlier page, or what the URL holds."""
-    if key not in st.session_state:
+    if key not in st.session_state or went_back():
         st.session_state[key] = st.query_params.get(key, "")
     value: str = st.session_state[key]
     return value

@@ -9,8 +9,6 @@ from app.widgets import linked
 MACRO, MICRO = "Macro", "Micro"
 
 inputs: SidebarInputs = st.session_state["inputs"]
-st.title("Attention", anchor=False)
-st.caption("Shows where attention goes: over the text, by layer and head, and inside a segment.")
 view = st.segmented_control(
     "View", [MACRO, MICRO], default=MACRO, required=True, **linked("view"),
     help="**Macro**: attention of a model that reads the text token by token, or of a micro\\_step model's base, which "

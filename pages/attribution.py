@@ -8,8 +8,6 @@ from app.run_query import QueryDisplay, run_or_get
 from app.sidebar import SidebarInputs
 
 inputs: SidebarInputs = st.session_state["inputs"]
-st.title("Attribution", anchor=False)
-st.caption("Shows what a number at one token depends on: which earlier tokens raise it, and which lower it.")
 choice = controls(inputs)
 if choice is not None:
     scored = run_or_get(choice.scores())

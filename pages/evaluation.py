@@ -17,9 +17,6 @@ from model.errors import MicroStepError
 
 EXAMPLE_COMMAND = "micro-step eval run --model micro-step-tiny --tasks arc_challenge --limit 20 --out evaluated"
 
-st.title("Evaluation", anchor=False)
-st.caption("Shows how good and how fast a model is at each tau, and what two runs answered to the same question.")
-
 
 def open_evaluations(places: Sequence[Place]) -> Mapping[str, Evaluated]:
     """The evaluations that can be read, by name; the others are shown as errors."""

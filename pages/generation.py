@@ -9,11 +9,6 @@ from app.generation.controls import controls
 from app.sidebar import SidebarInputs
 
 inputs: SidebarInputs = st.session_state["inputs"]
-st.title("Generation", anchor=False)
-st.caption(
-    "Answers a prompt in segments. The base model runs once per segment, and a small micro decoder continues the "
-    "segment as long as it is confident."
-)
 if inputs.problem:
     st.error(escape_markdown(inputs.problem))
 elif inputs.a is None or inputs.b is None:

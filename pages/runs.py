@@ -28,8 +28,6 @@ REFRESH_SECONDS = 3.0  # between two looks at growing logs
 EXAMPLE_COMMAND = "micro-step train trainer/recipes/tiny.yaml"
 
 inputs: SidebarInputs = st.session_state["inputs"]
-st.title("Runs", anchor=False)
-st.caption("Shows how training is going, from its logs: losses, accuracy per micro position and speed of several runs.")
 
 
 def results(parent: Path, found: Found, chosen: list[Place], known: object) -> None:

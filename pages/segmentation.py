@@ -28,11 +28,6 @@ from model.segmentation.rules import NO_MICRO_STEP
 NOT_IN_A_STORE = "a store holds scores only, and this strategy needs a pass of the model"
 
 inputs: SidebarInputs = st.session_state["inputs"]
-st.title("Segmentation", anchor=False)
-st.caption(
-    "Shows strategies that segment a text side by side. The prompt of a chat is not merged: each of its tokens is a "
-    "segment."
-)
 
 
 def with_strategies(request: CutRequest) -> CutRequest:

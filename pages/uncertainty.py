@@ -13,11 +13,6 @@ from app.uncertainty.cards import figure_cards, role_tables, summary_card
 from app.uncertainty.controls import controls
 
 inputs: SidebarInputs = st.session_state["inputs"]
-st.title("Uncertainty", anchor=False)
-st.caption(
-    "Shows where each model is unsure of the next token of one text. A stands above B, and the two are aligned by "
-    "character."
-)
 score, new_tokens, sampling = controls()
 ready = inputs.ready()
 if ready is not None:

@@ -16,10 +16,10 @@ from analysis.runs.summary import RunsSummary, duration
 from analysis.runs.tables import recipe
 from analysis.runs.view import RunsView
 from analysis.score_registry import PER_NAT, significant
-from app import state
 from app.cards import card
 from app.error_net import safely
 from app.escape import escape_markdown
+from app.submission import submit
 from app.widgets import indexed_selectbox, linked
 from model.hub.catalog import find
 from model.hub.huggingface import is_repo_id
@@ -167,12 +167,12 @@ def checkpoints_card(runs: Sequence[RunLog]) -> None:
 
 def _take(run: RunLog, chosen: CheckpointRecord) -> None:
     """Put the checkpoint and its base into the sidebar, and clear the revision and adapter of the models before."""
-    st.session_state[state.B] = str(chosen.path.resolve())
+    submit(b=str(chosen.path.resolve()))
     st.session_state["adapter_B"] = st.session_state["revision_B"] = ""
     if (base := _base(run)) is not None:
         commit = run.facts.base_revision or ""
         of_hub = is_repo_id(base) and find(base) is None and len(commit) == 40
-        st.session_state[state.A] = base
+        submit(a=base)
         st.session_state["adapter_A"], st.session_state["revision_A"] = "", commit if of_hub else ""
 
 

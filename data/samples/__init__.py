@@ -21,6 +21,7 @@ class SampleText:
     """One example; ``messages`` are (role, content) pairs, and a plain text has the single role ``text``."""
 
     name: str
+    chip: str  # a short title
     title: str
     kind: str  # one of KINDS
     origin: str  # author and licence
@@ -48,7 +49,8 @@ def samples() -> tuple[SampleText, ...]:
             messages = tuple((message["role"], message["content"]) for message in json.loads(content)["messages"])
         else:
             messages = (("text", content.removesuffix("\n")),)
-        loaded.append(SampleText(entry["name"], entry["title"], entry["kind"], entry["origin"], messages))
+        labels = {key: value for key, value in entry.items() if key != "file"}
+        loaded.append(SampleText(**labels, messages=messages))
     return tuple(loaded)
 
 

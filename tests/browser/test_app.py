@@ -62,12 +62,11 @@ def test_the_first_visit_is_a_worked_example_another_is_chosen_and_a_text_typed(
         expect(card(page, name).locator(".js-plotly-plot .plot-container")).to_be_visible()
     expect(card(page, "changes").get_by_test_id("stDataFrame")).to_be_visible()
 
-    page.get_by_role("combobox", name="Example").click()
-    page.get_by_role("option", name="A Python function with its docstring").click()
+    page.get_by_text("Python", exact=True).click()
     expect(page.locator(".strip .line").first).to_contain_text("def")
-    assert reader.linked("example") == "A Python function with its docstring"
+    assert reader.linked("example") == "merge"
 
-    reader.choose("Text", "Typed")
+    type_text(reader, "")
     expect(page.get_by_text("There is no text yet")).to_be_visible()
     type_text(reader, "Where is the cat?")
     expect(page.locator(".strip .line").first).to_contain_text("Where")
@@ -166,6 +165,7 @@ def test_a_long_run_is_stopped_and_run_again(reader: Reader, slow: Path) -> None
     page = reader.page
     page.goto(f"{reader.server}/?{urlencode({'a': slow, 'b': slow, 'source': 'File'})}")
     content = ("the cat sat on the mat. " * 120).encode()
+    page.get_by_role("button", name="More").click()
     page.locator("input[type=file]").set_input_files({"name": "long.txt", "mimeType": "text/plain", "buffer": content})
     expect(page.get_by_test_id("stProgress")).to_contain_text("scoring")
     page.get_by_role("button", name="Stop", exact=True).click()
