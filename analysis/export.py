@@ -25,7 +25,7 @@ from pandas.api.types import is_numeric_dtype
 
 from analysis.figures.figure import Figure
 from analysis.provenance import Provenance
-from model.atomic_files import atomic_write
+from model.atomic_files import atomic_write, check_writable
 from model.errors import ExportError
 
 ImageFormat = Literal["png", "svg", "pdf"]
@@ -158,8 +158,7 @@ def check_out(path: Path, formats: tuple[str, ...]) -> None:
         raise ExportError(NO_CHROME)
     if path.is_dir():
         raise ExportError(f"{path} cannot be written: it is a folder")
-    if not path.absolute().parent.is_dir():
-        raise ExportError(f"{path} cannot be written: its folder does not exist")
+    check_writable(path)
 
 
 def save_figure(drawn: Figure, path: Path, origin: Provenance) -> None:

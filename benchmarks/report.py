@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.score_registry import significant
-from model.atomic_files import atomic_write
+from model.atomic_files import atomic_write, check_writable
 from model.errors import ExportError
 
 WIDTH = 160  # characters, where no terminal says how wide it is
@@ -24,8 +24,10 @@ WIDTH = 160  # characters, where no terminal says how wide it is
 
 def check_out(out: Path | None, suffix: str = ".json") -> None:
     """Raise ExportError, before heavy work, if nothing can be written under this name."""
-    if out is not None and (out.suffix.lower() != suffix or not out.parent.is_dir()):
-        raise ExportError(f"{out} cannot be written: give a {suffix} file in a folder that is there")
+    if out is not None:
+        if out.suffix.lower() != suffix:
+            raise ExportError(f"{out} cannot be written: give a {suffix} file")
+        check_writable(out)
 
 
 def write(report: Any, out: Path | None) -> None:

@@ -22,7 +22,7 @@ from model.errors import MicroStepError
 from model.scoring.limited_history import Method
 from model.segmentation.features import FeatureOptions
 from model.segmentation.segment import MAX_LENGTH
-from model.segmentation.solver import POINTS, Solved, solvable
+from model.segmentation.solver import POINTS, Solved, length_of_segments, solvable
 from model.segmentation.solver import solve as solve_rule
 from model.text.document import TextInput
 
@@ -177,7 +177,7 @@ def _segmented(
     solved = None
     if solves:
         inputs = sides[0].inputs_for(request.segmenter(chosen))
-        aim = target_length if target_length is not None else int(sides[0].counted.sum()) / (target_segments or 1)
+        aim = target_length or length_of_segments(inputs, target_segments or 1, max_length)
         solved = solve_rule(chosen.name, inputs, aim, max_length, POINTS, **chosen.others)
         request = replace(request, strategies=(Strategy.of(chosen.name, solved.parameters),))
     return text_bench(request, answered, None, kept), scored, solved

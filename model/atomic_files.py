@@ -16,7 +16,7 @@ def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
     """Write a file beside its place as *.part, push it to the disk, and move it there.
 
     Args:
-        path: of the file; its folder is there.
+        path: of the file; its folder is made if it is not there.
         content: all of it.
         hint: what the message of a failure ends with.
 
@@ -24,6 +24,7 @@ def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
         ExportError: it cannot be written; what was there before stays.
     """
     part = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex[:8]}.part")
+    make_folder(path.parent)
     try:
         try:
             with part.open("wb") as file:
@@ -37,6 +38,33 @@ def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
         flush_entry(path.parent)
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror}{'; ' if hint else ''}{hint}") from error
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder, and those above it, and return those that were not there before, the innermost first.
+
+    Raises:
+        ExportError: it cannot be made.
+    """
+    try:
+        new = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be written: {error.strerror}") from error
+    return new
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before heavy work, a file or folder that cannot be made.
+
+    Raises:
+        ExportError: what stands above it is no folder, or may not be written to.
+    """
+    above = next(each for each in path.absolute().parents if each.exists())
+    if not above.is_dir():
+        raise ExportError(f"{path} cannot be written: {above} is a file")
+    if not os.access(above, os.W_OK):
+        raise ExportError(f"{path} cannot be written: you may not write to {above}")
 
 
 def append(path: Path, content: bytes, size: int | None, stays: str) -> None:

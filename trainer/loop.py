@@ -22,7 +22,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from data.run_folder import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
-from model.atomic_files import atomic_write
+from model.atomic_files import atomic_write, make_folder
 from model.causal_lm.finite import damaged_weights
 from model.errors import ExportError, NumericalError
 from model.progress import Tell
@@ -312,10 +312,7 @@ def begin(folder: Path, built: RunSetup) -> None:
     """
     from data.yaml_config import dump_yaml
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{folder} cannot be created: {error.strerror}") from error
+    make_folder(folder)
     yaml_text = dump_yaml(built.recipe)
     file = folder / RECIPE
     if file.exists() and not same_recipe(folder, built.recipe):

@@ -27,8 +27,8 @@ from data.corpus.options import CorpusOptions
 from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scoring import score_corpus
 from data.corpus.text_files import SUFFIXES
-from model.atomic_files import atomic_write
-from model.errors import ExportError, MicroStepError
+from model.atomic_files import atomic_write, make_folder
+from model.errors import MicroStepError
 from model.hub.loading import LoadedModel
 from model.progress import Tell, silent
 
@@ -68,10 +68,7 @@ def run_study(
     if len(set(names)) < len(names) or len({name for name, _ in models}) != 2 or len(models) != 2:
         raise MicroStepError("a study needs corpora of different names, and two models of different names")
     stores = out / "stores"
-    try:
-        stores.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{stores} cannot be made: {error.strerror}") from None
+    make_folder(stores)
     scoring = CorpusOptions(
         window_characters=options.window_characters, limit_tokens=options.limit_tokens, shard_tokens=SHARD_TOKENS
     )

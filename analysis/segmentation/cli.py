@@ -90,16 +90,17 @@ def _draw(
         raise MicroStepError("give a model with --model, two with --a and --b, or a store with --store")
     if source.store is not None and text.given:
         raise MicroStepError("a store holds its own texts; leave --text out")
-    features = segmenter.features()
+    window = extra.window
+    if window is None and figure == "history":
+        window = next((int(each.parameters["window"]) for each in strategies if "window" in each.rule.needs), None)
+    features = segmenter.features(strategies, window is not None)
     request = CutRequest(
         specs,
         text.input() if source.store is None else None,
         strategies,
         segmenter.max_length,
         features,
-        None
-        if extra.window is None
-        else Feature("window", window=extra.window, method=features.history, stride=features.stride),
+        None if window is None else Feature("window", window=window, method=features.history, stride=features.stride),
         source.store,
         source.number,
     )
@@ -123,7 +124,7 @@ def solve_command(
 ) -> None:
     """Find the parameter of a strategy that gives a mean segment length, with the curve between the two."""
     from analysis.segmentation.single import curve_table, finding
-    from model.segmentation.solver import POINTS, solvable, solve
+    from model.segmentation.solver import POINTS, length_of_segments, solvable, solve
 
     chosen = strategy.read()
     if (target_length is None) == (target_segments is None):
@@ -132,8 +133,7 @@ def solve_command(
     solvable(chosen.name, target_length or 1, segmenter.max_length, given)
     check_table(out)
     ready = _gather(model.spec(loading), text, segmenter, chosen)
-    tokens = len(ready.inputs) if ready.inputs.prompt is None else int((~ready.inputs.prompt).sum())
-    aim = target_length if target_length is not None else tokens / (target_segments or 1)
+    aim = target_length or length_of_segments(ready.inputs, target_segments or 1, segmenter.max_length)
     solved = solve(chosen.name, ready.inputs, aim, segmenter.max_length, POINTS, **given)
     if out is not None:
         print_notes("", (finding(solved),))
@@ -144,7 +144,7 @@ def _gather(spec: ModelSpec, text: TextOptions, segmenter: SegmenterOptions, str
     from analysis.segmentation.single import gather
     from analysis.segmentation.strategy import Segmenter
 
-    whole = Segmenter(strategy, segmenter.max_length, segmenter.features())
+    whole = Segmenter(strategy, segmenter.max_length, segmenter.features([strategy]))
     read = text.input()
     loaded = load_shown(spec)
     with progress("scoring") as told:

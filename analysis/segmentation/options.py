@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,22 +48,48 @@ class SegmenterOptions:
     history_stride: HistoryStride = 16
 
     @classmethod
-    def of(cls, max_length: int, features: FeatureOptions) -> SegmenterOptions:
-        """The options that say the same."""
-        return cls(
-            max_length,
-            features.prompt_apart,
-            features.layers,
-            features.heads,
-            features.history,
-            features.stride,
-        )
+    def of(
+        cls, max_length: int, features: FeatureOptions, strategies: Sequence[Strategy], history: bool = False
+    ) -> SegmenterOptions:
+        """The options that say the same for these strategies, and for a limited history that is compared."""
+        needs = _needs(strategies, history)
+        options = cls(max_length, features.prompt_apart)
+        if "attention" in needs:
+            options = replace(options, layer=features.layers, head=features.heads)
+        if "window" in needs:
+            options = replace(options, history_method=features.history, history_stride=features.stride)
+        return options
 
-    def features(self) -> FeatureOptions:
-        """The choices that are no parameters of a rule."""
+    def features(self, strategies: Sequence[Strategy], history: bool = False) -> FeatureOptions:
+        """The choices that are no parameters of a rule.
+
+        Args:
+            strategies: those that are asked for.
+            history: a limited history is compared, too.
+
+        Raises:
+            MicroStepError: an option is given that none of the strategies uses.
+        """
         from model.segmentation.features import FeatureOptions
 
+        needs = _needs(strategies, history)
+        if "attention" not in needs and (self.layer is not None or self.head is not None):
+            raise MicroStepError(
+                "--layer and --head are used only by attention_mass and attention_sparsity; leave them out"
+                + ("; the layer of router is router:layer=2" if "hidden" in needs else "")
+            )
+        default = SegmenterOptions()
+        ways = [(each.history_method, each.history_stride) for each in (self, default)]
+        if "window" not in needs and ways[0] != ways[1]:
+            raise MicroStepError(
+                "--history-method and --history-stride are used only by limited_history and by --window; leave them out"
+            )
         return FeatureOptions(self.layer, self.head, self.history_method, self.history_stride, self.prompt_apart)
+
+
+def _needs(strategies: Sequence[Strategy], history: bool) -> set[str]:
+    """What strategies need of a model."""
+    return {need for each in strategies for need in each.rule.needs} | ({"window"} if history else set())
 
 
 @dataclass(frozen=True)
@@ -169,7 +195,10 @@ class StoreOptions:
 class ExtraRuns:
     """What is computed for some figures alone."""
 
-    window: Annotated[int | None, typer.Option(min=1, help="For history: tokens that the model sees.")] = None
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="For history: tokens that the model sees. Default: those of limited_history."),
+    ] = None
     other_precision: Annotated[
         bool, typer.Option("--other-precision", help="For unstable: run each model in bfloat16 (or float32), too.")
     ] = False

@@ -25,7 +25,7 @@ def origin(bench: StrategyComparison, view: CutView) -> Provenance:
             "segment",
             *_source(request, bench),
             StrategiesOptions.of(request.strategies),
-            SegmenterOptions.of(request.max_length, request.how),
+            SegmenterOptions.of(request.max_length, request.how, request.strategies, request.history is not None),
             ExtraRuns(None if request.history is None else request.history.window, bool(bench.others)),
             view,
         ),

@@ -134,9 +134,44 @@ def curve_table(solved: Solved) -> pd.DataFrame:
 
 
 def finding(solved: Solved) -> str:
-    """The solution in one sentence, with the parameter in full."""
-    nearest = "" if solved.exact else ", the nearest of those tried"
-    return (
-        f"{solved.rule} {solved.parameter}={solved.value} gives segments of {solved.mean_length:.4f} tokens on average"
-        f" (target {solved.target_length:g}, at most {solved.max_length} tokens each{nearest})"
+    """The solution in words, with the parameter in full."""
+    return " ".join(
+        [
+            f"{solved.rule} {solved.parameter}={solved.value} gives {solved.segments:,} segments of"
+            f" {solved.mean_length:.4f} tokens on average, of at most {solved.max_length} tokens each.",
+            *unreached(solved),
+        ]
     )
+
+
+def unreached(solved: Solved) -> list[str]:
+    """Why the target was not reached, and what comes nearest to it; nothing if it was."""
+    if solved.obstacle == "none":
+        return []
+    unit = "token" if solved.target_length == 1 else "tokens"
+    target, wanted = f"A mean length of {solved.target_length:g} {unit}", solved.tokens / solved.target_length
+    if solved.obstacle == "range":
+        edge = "longest" if solved.mean_length < solved.target_length else "shortest"
+        said = [f"{target} cannot be reached: the {edge} is {_said(solved, solved.mean_length)}."]
+        if edge == "shortest" or solved.segments > solved.fewest:
+            values = "No value" if solved.exact else "None of the values tried"
+            return [*said, f"{values} of {solved.parameter} gives {'more' if edge == 'longest' else 'less'}."]
+        forced = f", of which {solved.forced:,} start one under every strategy," if solved.forced > 1 else ""
+        limit = f"make at least {solved.fewest:,} segments of at most {solved.max_length} tokens"
+        return [*said, f"{solved.tokens:,} tokens{forced} {limit}."]
+    assert solved.beyond is not None
+    why = {
+        "whole segments": f"it would need {wanted:.1f} segments",
+        "whole parameter": f"{solved.parameter} is a whole number",
+        "ties": "several tokens have the same value, and change together",
+        "linked": f"one step of {solved.parameter} moves several boundaries",
+    }[solved.obstacle]
+    near = "The nearest values" if solved.exact else "The nearest values tried"
+    return [
+        f"{target} cannot be reached: {why}.",
+        f"{near} give {_said(solved, solved.mean_length)} and {_said(solved, solved.beyond)}.",
+    ]
+
+
+def _said(solved: Solved, length: float) -> str:
+    return f"{length:.4g} tokens ({round(solved.tokens / length):,} segments)"

@@ -13,6 +13,7 @@ import streamlit as st
 
 from analysis.score_registry import Unit, significant
 from analysis.segmentation.segmented_text import SegmentedText
+from analysis.segmentation.single import unreached
 from analysis.segmentation.strategy import Strategy, check_rule, labels, scale
 from app.error_net import safely
 from app.escape import escape_markdown
@@ -302,9 +303,6 @@ def _solve(number: int, cut: SegmentedText, max_length: int) -> None:
 
 
 def _solver_message(solved: Solved, side: str) -> str:
-    """Which mean length was reached, and whether a value could come nearer."""
-    reached = f"{significant(solved.mean_length, 4)} tokens per segment on model {side}"
-    if abs(solved.mean_length - solved.target_length) < 5e-4:
-        return f"Solved: {reached}."
-    which = "the nearest possible" if solved.exact else "the nearest among the values tried"
-    return f"No value gives exactly {solved.target_length:g} tokens: {reached} is {which}."
+    """What was reached, and what cannot be reached."""
+    reached = f"{significant(solved.mean_length, 4)} tokens per segment on model {side} ({solved.segments:,} segments)."
+    return " ".join([f"Solved: {reached}", *unreached(solved)])

@@ -15,7 +15,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from data.corpus.store import COMPLETE, IDENTITY, CorpusStore
 from data.corpus.store_writer import writing
-from model.atomic_files import as_json, atomic_write
+from model.atomic_files import as_json, atomic_write, make_folder
 from model.errors import ExportError, MicroStepError, TextError
 from model.progress import Tell, silent
 from model.segmentation.features import Feature
@@ -123,7 +122,7 @@ def compute_features(
         loaded = load_model()
         _check_model(loaded, store, what)
         prefix = _prefix(loaded, store)
-        _folder(folder)
+        make_folder(folder)
         atomic_write(folder / SETTINGS, as_json(what.settings))
         lengths = np.concatenate([np.diff(shard.offsets) for shard in store.shards()])
         chosen = np.arange(0, len(lengths), what.every)
@@ -202,13 +201,6 @@ def _prefix(loaded: LoadedModel, store: CorpusStore) -> tuple[int, ...]:
     parameters = store.manifest["parameters"]
     text = TextInput(Document.plain("a"), parameters["chat"], parameters["force_bos"])
     return encode(text, loaded.tokenizer).prefix
-
-
-def _folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _values(

@@ -13,7 +13,7 @@ import filelock
 
 from data.corpus.scored_rows import ScoredRows, to_parquet
 from data.corpus.store import COMPLETE, COUNTS, IDENTITY, LOCK, MANIFEST, Mark, read_manifest, shard_name
-from model.atomic_files import as_json, atomic_write
+from model.atomic_files import as_json, atomic_write, make_folder
 from model.errors import ExportError
 
 SHARDS_STAY = "the complete shards are kept: run the same command again to resume"
@@ -29,7 +29,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         if path.exists() and not path.is_dir():
             raise ExportError(f"{path} cannot be a store: it is a file; give --out a folder")
-        path.mkdir(exist_ok=True)
+        new = make_folder(path)
         strangers = [file.name for file in path.iterdir() if file.name != LOCK and file.suffix != ".part"]
         if strangers and MANIFEST not in strangers:
             raise ExportError(f"{path} is no store and holds other files ({strangers[0]}); give --out a new folder")
@@ -38,15 +38,16 @@ def writing(path: Path) -> Iterator[None]:
     except filelock.Timeout:
         raise ExportError(f"another process writes into {path}; wait for it, or give another --out") from None
     except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror}; its parent folder must be there") from None
+        raise ExportError(f"{path} cannot be written: {error.strerror}") from None
     try:
         for leftover in path.glob("*.part"):
             leftover.unlink()
         yield
     finally:
-        if not (path / MANIFEST).exists():  # nothing was begun: the folder goes as it came
+        if not (path / MANIFEST).exists():  # nothing was begun, so the new folders are removed
             (path / LOCK).unlink()
-            path.rmdir()
+            for folder in new:
+                folder.rmdir()
         lock.release()
 
 

@@ -23,7 +23,6 @@ from evals.benchmark import Benchmark, Judge
 from evals.report.score_rows import ScoreRow
 from evals.report.tables import TITLES, lines, notes, score_table, with_error
 from model.atomic_files import atomic_write
-from model.errors import ExportError
 from model.terminal import one_line
 
 Format = Literal["html", "svg", "png", "pdf"]
@@ -150,10 +149,6 @@ def write_figures(rows: Sequence[ScoreRow], folder: Path, kind: Format) -> list[
     Raises:
         ExportError: the folder cannot be written, or there is no Chrome to draw an image.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{folder} cannot be created: {error.strerror}") from None
     out = []
     for name in dict.fromkeys(row.benchmark.name for row in rows):
         benchmark_rows = [row for row in rows if row.benchmark.name == name]

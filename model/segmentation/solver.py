@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import MicroStepError
-from model.segmentation.boundaries import Plan, Pointwise, Running
+from model.segmentation.boundaries import Plan, Pointwise, Running, find_starts
 from model.segmentation.segment import (
     MAX_LENGTH,
     RULES,
@@ -31,7 +33,12 @@ from model.short_repr import ShortRepr
 
 Floats = NDArray[np.float64]
 POINTS = 33  # number of points of the curve
+REACHED = 5e-4  # tokens: a mean length this near to the target counts as the target
 _SAMPLE = 200_000  # number of compared values from which the quantiles are taken
+
+# Why no value tried comes nearer to the target: it does; the target is no whole number of segments; the parameter is a
+# whole number; tokens have equal values; one boundary moves others; all lengths that can be reached are on one side.
+Obstacle = Literal["none", "whole segments", "whole parameter", "ties", "linked", "range"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,6 +53,11 @@ class Solved(ShortRepr):
     max_length: int  # M
     parameters: dict[str, float]  # all parameters of the rule, the solved one included
     exact: bool  # no other value comes nearer
+    tokens: int  # outside the prompt
+    forced: int  # boundaries among them that every rule has
+    fewest: int  # segments that any rule can make of them
+    obstacle: Obstacle
+    beyond: float | None  # the nearest mean length on the other side of the target; None if there is none
     curve_parameter: Floats  # [C] rising
     curve_length: Floats  # [C] mean length at each
 
@@ -54,6 +66,26 @@ class Solved(ShortRepr):
             raise ValueError(
                 f"the curve must be two arrays [C], got {self.curve_parameter.shape}, {self.curve_length.shape}"
             )
+
+    @property
+    def segments(self) -> int:
+        """Number of segments, outside the prompt."""
+        return round(self.tokens / self.mean_length)
+
+
+def length_of_segments(inputs: SegmentInputs, segments: int, max_length: int) -> float:
+    """Return the mean length of so many segments, in tokens.
+
+    Raises:
+        MicroStepError: these tokens cannot make so many segments, or so few.
+    """
+    tokens, _, fewest = _limits(inputs, max_length)
+    if not fewest <= segments <= tokens:
+        raise MicroStepError(
+            f"{segments:,} segment{'s' * (segments != 1)} cannot be reached: {tokens:,} tokens make at most {tokens:,}"
+            f" segments, and at least {fewest:,} of at most {max_length} tokens each"
+        )
+    return tokens / segments
 
 
 def solve(
@@ -76,8 +108,7 @@ def solve(
 
     Raises:
         MicroStepError: the rule has nothing to solve for, the cap does not allow the target, there is no token outside
-            the
-            prompt, or the errors of `segment`.
+            the prompt, or the errors of `segment`.
     """
     check_max_length(max_length)
     solved = solvable(rule, target_length, max_length, parameters)
@@ -100,6 +131,8 @@ def solve(
     if not solved.integer:
         value = _short(value, length, reached, solved)
     solution = {**chosen, solved.name: int(value) if solved.integer else value}
+    tokens, forced, fewest = _limits(inputs, max_length)
+    obstacle, beyond = _obstacle(plan, solved, tried, reached, target_length, tokens)
     return Solved(
         rule,
         solved.name,
@@ -109,9 +142,52 @@ def solve(
         max_length,
         solution,
         RULES[rule].monotone,
+        tokens,
+        forced,
+        fewest,
+        obstacle,
+        beyond,
         curve,
         lengths,
     )
+
+
+def _limits(inputs: SegmentInputs, max_length: int) -> tuple[int, int, int]:
+    """Return the number of tokens outside the prompt, of their forced boundaries, and the fewest segments of them.
+
+    Raises:
+        MicroStepError: there is no such token.
+    """
+    counted = np.ones(len(inputs), dtype=bool) if inputs.prompt is None else ~inputs.prompt
+    if not counted.any():
+        raise MicroStepError("there is no token to segment outside the prompt")
+    joined = Pointwise(np.ones(len(inputs), dtype=bool), np.zeros(len(inputs)))
+    fewest = find_starts(joined, inputs.forced, max_length)
+    return tuple(int((each & counted).sum()) for each in (counted, inputs.forced, fewest))  # type: ignore[return-value]
+
+
+def _obstacle(
+    plan: Plan, solved: Parameter, tried: dict[float, float], reached: float, target: float, tokens: int
+) -> tuple[Obstacle, float | None]:
+    """Why no value comes nearer to the target, and the nearest mean length on its other side."""
+    if abs(reached - target) < REACHED:
+        return "none", None
+    others = [value for value, length in tried.items() if (length - target) * (reached - target) < 0]
+    if not others:
+        return "range", None
+    beyond = tried[min(others, key=lambda value: abs(tried[value] - target))]
+    if abs(round(tokens / beyond) - round(tokens / reached)) == 1:
+        return "whole segments", beyond
+    if solved.integer:
+        return "whole parameter", beyond
+    if isinstance(plan, Pointwise):
+        sides = [[value for value in tried if tried[value] == length] for length in (reached, beyond)]
+        low, high = sorted(min(product(*sides), key=lambda pair: abs(pair[0] - pair[1])))
+        x = plan.compared
+        for between in (x[(x > low) & (x <= high)], x[(x >= low) & (x < high)]):  # as the rule compares
+            if len(between) > 1 and (between == between[0]).all():
+                return "ties", beyond
+    return "linked", beyond
 
 
 def length_curve(
@@ -132,10 +208,8 @@ def _lengths_of(
     rule: str, inputs: SegmentInputs, max_length: int, solved: Parameter, chosen: dict[str, float]
 ) -> tuple[Callable[[float], float], dict[float, float]]:
     """Return the mean length as a function of the parameter, and the dict in which it caches its values."""
+    tokens, _, _ = _limits(inputs, max_length)
     counted = np.ones(len(inputs), dtype=bool) if inputs.prompt is None else ~inputs.prompt
-    tokens = int(counted.sum())
-    if not tokens:
-        raise MicroStepError("there is no token to segment outside the prompt")
     tried: dict[float, float] = {}
 
     def length(value: float) -> float:

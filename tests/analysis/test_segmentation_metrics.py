@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.segmentation.metrics import agreement, stability, statistics
+from analysis.segmentation.single import finding
 from model.errors import MicroStepError
 from model.segmentation.segment import RULES, SegmentInputs, segment
 from model.segmentation.solver import solve
@@ -173,6 +174,24 @@ def test_rules_that_turn_back_say_so_and_tell_what_they_reach(rule):
         solved = solve(rule, inputs, target)
         assert not solved.exact and abs(solved.mean_length - target) < 0.1
         assert 300 / segment(rule, inputs, **solved.parameters).starts.sum() == solved.mean_length
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "entropies", "obstacle", "said"),
+    [
+        ("entropy", 2, [1, 2, 3, 4], "none", "2 segments of 2.0000 tokens"),
+        ("entropy", 1.6, [1, 2, 3, 4], "whole segments", "2.5 segments"),
+        ("fixed", 1.5, [1] * 9, "whole parameter", "whole number"),
+        ("entropy", 3, [9, 1, 1, 1, 2, 2, 2, 2], "ties", "the same value"),
+        ("entropy", 4, [1] * 6, "range", "the longest is 3 tokens (2 segments). 6 tokens make at least 2"),
+        ("entropy", 4, [np.nan, 1, 1, 1, 1, 1], "range", "of which 2 start one under every strategy"),
+        ("entropy_spike", 1, [1] * 6, "range", "No value of k gives less"),
+    ],
+)
+def test_the_solver_says_what_cannot_be_reached_and_why(rule, target, entropies, obstacle, said):
+    solved = solve(rule, SegmentInputs(np.array(entropies, np.float32)), target)
+    assert solved.obstacle == obstacle and said in finding(solved)
+    assert ("cannot be reached" in finding(solved)) == (obstacle != "none")
 
 
 def test_the_curve_is_what_segmenting_gives():

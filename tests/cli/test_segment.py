@@ -69,6 +69,17 @@ def test_values_are_in_the_unit_and_parameters_in_nats(models, tmp_path, monkeyp
     np.testing.assert_allclose(bits["value"], bits["entropy"], rtol=1e-6)
 
 
+def test_a_history_is_drawn_with_the_window_of_its_strategy(models, tmp_path, monkeypatch):
+    out = tmp_path / "x.csv"
+    words = ["segment", "--figure", "history", "--model", models["base"], "--text", TEXT, "--out", out, "--strategy"]
+    assert call(monkeypatch, *words, "entropy") == 1
+    tables = []
+    for more in (["limited_history:window=5"], ["entropy", "--window", 5]):
+        assert call(monkeypatch, *words, *more) == 0
+        tables.append(pd.read_csv(out))
+    pd.testing.assert_frame_equal(*tables)
+
+
 def test_without_out_a_table_is_shown(models, monkeypatch, capsys):
     assert call(monkeypatch, "segment", "--model", models["base"], "--text", TEXT, "--strategy", "word") == 0
     printed = capsys.readouterr().out
@@ -125,7 +136,11 @@ def test_mistakes_end_with_one_line(models, monkeypatch, capsys, tmp_path):
         ([*solving, "entropy", "--target-length", 9], "from 1 to .* 4, got 9"),
         ([*solving, "word", "--target-length", 2], "no parameter"),
         ([*solving, "entropy", "--target-length", 2, "--set", "threshold=1"], "do not set it"),
-        ([*solving, "entropy", "--target-segments", 1], "a mean length must be from 1 to"),
+        ([*solving, "entropy", "--target-segments", 1], "1 segment .* at least 14 of at most 4 tokens"),
+        ([*solving, "entropy", "--target-segments", 99_999], "99,999 segments .* at most 50 segments"),
+        ([*solving, "entropy", "--target-length", 2, "--head", 0], "attention_mass"),
+        ([*segmenting, "router", "--layer", 1], "router:layer=2"),
+        ([*segmenting, "entropy", "--history-stride", 3], "limited_history"),
     ]
     for words, said in wrong:
         assert call(monkeypatch, *words) != 0

@@ -142,10 +142,11 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _check_folder(out: Path) -> None:
     """Refuse, before heavy work, what no folder can be made of."""
+    from model.atomic_files import check_writable
+
     if out.exists() and not out.is_dir():
         raise ExportError(f"{out} cannot be written: it is no folder")
-    if not out.absolute().parent.is_dir():
-        raise ExportError(f"{out} cannot be written: its folder does not exist")
+    check_writable(out)
 
 
 def _write(found: EvennessStudy, out: Path, command: str, theme: Theme) -> None:
@@ -167,6 +168,5 @@ def _write(found: EvennessStudy, out: Path, command: str, theme: Theme) -> None:
             files[f"{name}.png"] = image(drawn.figure, "png")
         else:
             files[f"{name}.html"] = page(drawn).encode("utf-8")
-    out.mkdir(exist_ok=True)
     for file, content in files.items():
         atomic_write(out / file, content)
