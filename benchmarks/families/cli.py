@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.report import check_out, write
+from model.atomic_files import make_folder
 from model.errors import MicroStepError
 from model.terminal import progress_bar
 
@@ -54,6 +55,7 @@ def families_command(
         for i, each in enumerate(_measured(missing)):
             measured[each.name] = each
             if kept is not None:
+                make_folder(kept.parent)
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(each)) + "\n")
             tell(each.name, (i + 1) / len(missing))

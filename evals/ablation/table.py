@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.export import table_bytes
 from analysis.intervals import student
-from model.atomic_files import atomic_write
+from model.atomic_files import atomic_write, check_writable
 from model.errors import MicroStepError
 
 SUFFIXES = (".md", ".csv")
@@ -125,8 +125,9 @@ def check_table(path: Path) -> None:
     Raises:
         MicroStepError: it cannot.
     """
-    if path.suffix not in SUFFIXES or not path.parent.is_dir():
-        raise MicroStepError(f"{path} cannot be written: give a {' or '.join(SUFFIXES)} file in an existing folder")
+    if path.suffix not in SUFFIXES:
+        raise MicroStepError(f"{path} cannot be written: give a {' or '.join(SUFFIXES)} file")
+    check_writable(path)
 
 
 def write_table(title: str, seeds: Sequence[int], rows: Sequence[AblationRow], path: Path) -> None:

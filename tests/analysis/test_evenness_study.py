@@ -203,7 +203,6 @@ def test_evenness_writes_a_study_that_draws_itself_again(models, runs, tmp_path,
             "no layer 7",
         ),
         (("evenness", "--data", "nothing.jsonl", "--out", "study"), "nothing.jsonl"),
-        (("evenness", "--out", "no/such/study"), "folder does not exist"),
         (("evenness", "--max-length", "99", "--out", "study"), "at most the model's 8"),
     ],
 )

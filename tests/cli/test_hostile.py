@@ -302,7 +302,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_a_model_is_loaded(
 ) -> None:
     (work / "file").write_text("kept")
     (work / "taken.csv").mkdir()
-    for out in ("x.docx", "x", ".csv", work / "no" / "x.csv", work / "file" / "x.csv", work / "taken.csv"):
+    for out in ("x.docx", "x", ".csv", work / "file" / "x.csv", work / "file" / "no" / "x.csv", work / "taken.csv"):
         fails(*_command(command, models), "--text", "the cat", "--out", out)
     assert (work / "file").read_text() == "kept"
     assert "zip" in fails("compare", "--a", models["base"], "--b", models["sft"], "--text", "x", "--cells", "x.zip")

@@ -1,0 +1,132 @@
+"""Every command with --out makes the folders above what it writes. Runs of minutes are replaced by made-up results."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from data.corpus.documents import CorpusSpec, open_corpus
+from data.corpus.scoring import score_corpus
+from micro_step.cli import VERBS
+from model.hub.loading import ModelSpec, load
+from tests.support.command import call
+from tests.support.evaluations import save_evaluation, write_local
+from tests.support.training import make_prepared, recipe
+from tests.support.training_logs import save_run
+
+pytestmark = pytest.mark.slow
+
+TEXT = ("--text", "the cat sat on the mat")
+PAIR = ("--a", "{base}", "--b", "{sft}")
+CALLS = {  # for each command: its arguments, and the name of what it writes
+    "score": (("--model", "{base}", *TEXT), "x.csv"),
+    "compare": ((*PAIR, *TEXT), "x.csv"),
+    "segment": (("--model", "{base}", *TEXT, "--strategy", "word"), "x.csv"),
+    "solve": (("--model", "{base}", *TEXT, "--strategy", "entropy", "--target-length", 2), "x.csv"),
+    "generate": (("--model", "{base}", "--prompt", "the cat", "--max-new-tokens", 2), "x.csv"),
+    "attention": (("--model", "{base}", *TEXT, "--layer", 0), "x.npz"),
+    "micro-attention": (("--model", "{base}", *TEXT), "x.csv"),
+    "attribute": (("--model", "{base}", *TEXT, "--at", 3), "x.csv"),
+    "evenness": (("--model", "{base}", "--data", "{texts}"), "folder"),
+    "runs": (("{run}",), "x.csv"),
+    "train": (("{recipe}", "--prepared", "{prepared}", "--device", "cpu"), "folder"),
+    "corpus score": (("--model", "{base}", "--data", "{texts}"), "folder"),
+    "corpus report": (("{store}",), "x.csv"),
+    "corpus change": (("{store}", "{store}"), "x.csv"),
+    "corpus study": ((*PAIR, "--data", "{texts}"), "folder"),
+    "data clean": (("{mix}",), "folder"),
+    "data distill": (("{prepared}/examples", "--model", "{sft}", "--max-new-tokens", 1, "--limit", 1), "folder"),
+    "data prepare": (("{mix}", "--model", "{sft}"), "folder"),
+    "data held-out": (("{prepared}", "--references"), "x.jsonl"),
+    "eval run": (
+        ("--model", "{sft}", "--tasks", "arc_challenge", "--local", "{local}", "--limit", 1, "--device", "cpu"),
+        "folder",
+    ),
+    "eval report": (("{evaluation}",), "x.md"),
+    "eval samples": (("{evaluation}/arc_challenge@base.jsonl",), "x.csv"),
+    "eval ablate": (("{grid}", "--table", "{out}/tables/x.md"), "folder"),
+    "bench decode": (("--no-baselines",), "x.json"),
+    "bench families": (("--family", "llama"), "x.md"),
+    **{f"bench {name}": ((), "x.json") for name in ("score", "segment", "harness", "train", "train-step", "attention")},
+    "bench drafts": (("--prepared", "{prepared}", "--model", "{base}"), "x.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(models, tmp_path_factory):
+    """What the commands read, by name."""
+    root = tmp_path_factory.mktemp("inputs")
+    texts = root / "texts.txt"
+    texts.write_text("\n".join(f"the cat {i} sat on the mat and {i} dogs sleep" for i in range(6)), "utf-8")
+    corpus = open_corpus(CorpusSpec(str(texts), documents="line"))
+    score_corpus(lambda: load(ModelSpec(str(models["base"]))), corpus, root / "store")
+    (root / "recipe.yaml").write_text(recipe(models["sft"], steps=1).model_dump_json(), "utf-8")
+    (root / "rows.jsonl").write_text(
+        "".join(json.dumps({"q": f"Say {i}.", "a": f"Here: {i}."}) + "\n" for i in range(60)), "utf-8"
+    )
+    mix = {"name": "m", "sources": [{"file": str(root / "rows.jsonl"), "columns": {"prompt": "q", "response": "a"}}]}
+    (root / "mix.yaml").write_text(yaml.safe_dump(mix), "utf-8")
+    (root / "local").mkdir()
+    make_prepared(root / "prepared", models["sft"], 16)
+    return {
+        **models,
+        **{name: root / name for name in ("prepared", "store")},
+        **{name: root / f"{name}.yaml" for name in ("recipe", "mix", "grid")},
+        "texts": texts,
+        "run": save_run(root / "run"),
+        "local": write_local(root / "local"),
+        "evaluation": save_evaluation(root / "evaluation", "m", [None]),
+    }
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Replace what takes minutes, but for its writing."""
+    import benchmarks.families.cli as families
+    from benchmarks.families.features import Family
+
+    monkeypatch.setattr("analysis.export.chrome", lambda: None)
+    for module in ("score", "segment", "speed.drafts", "harness", "train_step", "train", "attention"):
+        monkeypatch.setattr(f"benchmarks.{module}.measure", lambda given, tell: {"benchmark": "made up"})
+    monkeypatch.setattr(families, "_measured", lambda names: [Family(name, "", {}, ()) for name in names])
+    monkeypatch.setattr(families, "page", lambda families: "made up")
+    for name, value in {
+        "decoders.load_models": SimpleNamespace(tokenizer=None),
+        "prompts.find_prompts": {},
+        "prompts.mixed": [],
+        "compare.compare": {"benchmark": "made up"},
+    }.items():
+        monkeypatch.setattr(f"benchmarks.speed.{name}", lambda *_, value=value: value)
+    monkeypatch.setattr("analysis.corpus.study.judge_study", lambda *_: None)
+    monkeypatch.setattr("analysis.corpus.study.compute_features", lambda *_: None)
+    monkeypatch.setattr("evals.ablation.grid.read_grid", lambda grid: SimpleNamespace(name="g", seeds=(0,)))
+    monkeypatch.setattr("evals.ablation.grid.runs_of", lambda grid: [])
+    monkeypatch.setattr("evals.ablation.dry_run.plan", lambda *_: SimpleNamespace(text=""))
+    monkeypatch.setattr("evals.ablation.run.ablate", lambda *_: [])
+
+
+def test_every_command_with_an_output_is_tried():
+    assert {name for name, verb in VERBS.items() if "out" in inspect.signature(verb.load()).parameters} == set(CALLS)
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_an_output_makes_its_folders(verb, inputs, short, tmp_path, monkeypatch, capsys):
+    words, name = CALLS[verb]
+    out = tmp_path / "a" / "b" / name
+    given = [str(word).format(**inputs, out=tmp_path) for word in words]
+    assert call(monkeypatch, *verb.split(), *given, "--out", out) == 0, capsys.readouterr().err
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written and all(path.stat().st_size for path in written if path.name != ".lock")
+    assert out.exists() or verb == "eval ablate"
+
+
+def test_a_file_in_the_way_is_named_before_any_work(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    for verb, words in (("score", ("--model", "nope", *TEXT)), ("bench score", ())):
+        out = tmp_path / "file" / "b" / ("x.csv" if verb == "score" else "x.json")
+        assert call(monkeypatch, *verb.split(), *words, "--out", out) == 1
+        assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
