@@ -182,7 +182,8 @@ def _obstacle(
         return "whole parameter", beyond
     if isinstance(plan, Pointwise):
         near, far = ([value for value in tried if tried[value] == length] for length in (reached, beyond))
-        low, high = sorted(min(product(near, far), key=lambda pair: abs(pair[0] - pair[1])))
+        nearest: tuple[float, float] = min(product(near, far), key=lambda pair: abs(pair[0] - pair[1]))
+        low, high = sorted(nearest)
         x = plan.compared
         for between in (x[(x > low) & (x <= high)], x[(x >= low) & (x < high)]):  # as the rule compares
             if len(between) > 1 and (between == between[0]).all():
