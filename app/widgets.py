@@ -12,7 +12,7 @@ import streamlit as st
 from analysis.discovery import Found
 from app.error_net import safely
 from app.escape import escape_markdown
-from model.scoring.continuation import Sampling
+from model.scoring.scores import Sampling
 
 Option = TypeVar("Option")
 

@@ -12,7 +12,7 @@ from analysis.generation.view import GenerationView
 from analysis.score_registry import Unit
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result
-from model.scoring.continuation import Sampling
+from model.scoring.scores import Sampling
 
 
 def generate(

@@ -19,7 +19,7 @@ from analysis.uncertainty.result import ScoredText
 from micro_step.inputs import ModelLike, Models, TextLike, as_strategy, as_text_input
 from micro_step.result import Result
 from model.errors import MicroStepError
-from model.scoring.limited_history import Method
+from model.scoring.scores import Method
 from model.segmentation.features import FeatureOptions
 from model.segmentation.segment import MAX_LENGTH
 from model.segmentation.solver import POINTS, Solved, length_of_segments, solvable

@@ -12,8 +12,7 @@ from analysis.uncertainty.tables import summary_table, token_table
 from analysis.view import View
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from micro_step.result import Result
-from model.scoring.continuation import Sampling
-from model.scoring.limited_history import Method
+from model.scoring.scores import Method, Sampling
 
 
 def score(

@@ -30,7 +30,7 @@ from model.hub.spec import ModelSpec
 from model.text.document import read_template_args, template_arguments
 
 if TYPE_CHECKING:  # it brings torch
-    from model.scoring.continuation import Sampling
+    from model.scoring.scores import Sampling
 
 _UNLIMITED = float("inf")
 
@@ -327,7 +327,7 @@ class SamplingOptions:
 
     def sampling(self) -> Sampling:
         """The value that models take."""
-        from model.scoring.continuation import Sampling
+        from model.scoring.scores import Sampling
 
         return Sampling(self.temperature, self.top_p, self.seed)
 

@@ -159,6 +159,15 @@ def test_what_the_app_takes_from_evals_needs_neither_torch_nor_the_harness():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_pages_show_stored_results_without_torch():
+    names = ("uncertainty", "segmentation", "generation", "runs", "evaluation")
+    files = [ROOT / "app" / "main.py", *(ROOT / "pages" / f"{name}.py" for name in names)]
+    nodes = [node for path in files for node in ast.parse(path.read_text("utf-8")).body]
+    lines = [ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+    code = "import sys\n" + "\n".join(lines) + "\nsys.exit(bool({'torch', 'transformers'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def is_of_evals(node):
     """Whether a node imports of evals."""
     return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "evals"

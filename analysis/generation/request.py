@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.generation.result import Decoding, Generation
-from analysis.generation.run import GenerationRun, Watch
 from analysis.query import ModelLoader, RunCost, scoring_cost
 from analysis.uncertainty.scoring import LONGEST_TEXT, encode_for
 from model.errors import TextError, TooLarge
@@ -17,6 +16,9 @@ from model.hub.wrap_base import Wrapped, wrap
 from model.progress import Progress
 from model.text.document import Document, Message, TextInput
 from model.text.encoding import EncodedText
+
+if TYPE_CHECKING:
+    from analysis.generation.run import GenerationRun, Watch
 
 FIRST_WORDS = 12  # of a text whose beginning is continued
 LONGEST_WORDS = 120  # characters of these
@@ -61,6 +63,8 @@ class GenerationRequest:
         self, ready: Wrapped, how: Decoding, progress: Progress | None = None, watch: Watch | None = None
     ) -> GenerationRun:
         """A run of the prompt, before anything is written."""
+        from analysis.generation.run import GenerationRun  # needs torch
+
         loaded = ready.loaded
         prompt = encode_prompt(loaded, self.text)
         notes = list(loaded.facts.approximations)

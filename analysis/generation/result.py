@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.decoding.stopping import RULES, Why
 from model.errors import MicroStepError
 from model.hub.model_info import ModelInfo
-from model.scoring.continuation import Sampling
+from model.scoring.scores import Sampling
 from model.short_repr import ShortRepr
 from model.text.encoding import EncodedText
 

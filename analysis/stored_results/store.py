@@ -110,7 +110,10 @@ def _file_name(query: Query[Any]) -> str:
 
 
 def _answer_type(query: Query[Any]) -> Any:
-    return get_type_hints(type(query).run)["return"]
+    """What its `run` returns. Types of other parameters may need torch, so they are not resolved."""
+    run = type(query).run
+    only = type("Run", (), {"__annotations__": {"return": run.__annotations__["return"]}})
+    return get_type_hints(only, run.__globals__)["return"]
 
 
 def _weights(query: Query[Any]) -> str:

@@ -16,7 +16,8 @@ from model.errors import TextError
 from model.hub.loading import LoadedModel
 from model.progress import Progress, part
 from model.scoring.caveats import remarks
-from model.scoring.continuation import Sampling, continue_text
+from model.scoring.continuation import continue_text
+from model.scoring.scores import Sampling
 from model.scoring.token_scores import score, score_pair
 from model.text.document import TextInput
 from model.text.encoding import EncodedText, encode_reply

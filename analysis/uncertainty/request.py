@@ -9,7 +9,6 @@ from analysis.document_file import document_file
 from analysis.options import TextOptions
 from analysis.provenance import Provenance, plain_values
 from analysis.query import ModelLoader, RunCost, scoring_cost
-from analysis.uncertainty.compare import compare, compare_continuations
 from analysis.uncertainty.options import ContinuationOptions
 from analysis.uncertainty.result import Comparison
 from analysis.view import View
@@ -17,7 +16,7 @@ from model.command_options import LoadOptions, PairOptions, SamplingOptions, fig
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
 from model.progress import Progress
-from model.scoring.continuation import Sampling
+from model.scoring.scores import Sampling
 from model.text.document import TextInput
 
 
@@ -46,6 +45,8 @@ class ComparisonQuery:
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> Comparison:
         """Answer the request with models that `load` gives."""
+        from analysis.uncertainty.compare import compare, compare_continuations  # needs torch
+
         a, b = load(self.a), load(self.b)
         if self.new_tokens:
             return compare_continuations(a, b, self.text, self.new_tokens, self.sampling, progress=progress)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from analysis.uncertainty.alignment import Cells
 from model.hub.loading import LoadedModel
 from model.hub.model_info import ModelInfo
-from model.scoring.token_scores import Divergences, TokenScores
+from model.scoring.scores import Divergences, TokenScores
 from model.short_repr import ShortRepr
 from model.text.document import TEMPLATE, Document
 from model.text.encoding import EncodedText

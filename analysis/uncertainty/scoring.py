@@ -1,6 +1,7 @@
 """Scores one text under one model.
 
-The text is cut to what the model's context and the machine's memory hold, and the notes say what was left out.
+The text is cut to what the model's context and the machine's memory hold, and the notes say what was left out. Torch is
+imported when a model runs, so that a page can show stored results without it.
 """
 
 from __future__ import annotations
@@ -9,14 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.uncertainty.result import ScoredText
-from model.causal_lm.forward import context_length
 from model.errors import TextError, TooLarge
 from model.hub.loading import LoadedModel
 from model.hub.memory import MemoryEstimate, estimate_memory, require_memory, tokens_that_fit
 from model.progress import Progress
-from model.scoring.caveats import remarks
-from model.scoring.limited_history import Method, limited_history
-from model.scoring.token_scores import TokenScores, chunk_positions, score
+from model.scoring.scores import Method, TokenScores
 from model.text.document import TextInput
 from model.text.encoding import EncodedText, encode, token_strings
 
@@ -54,6 +52,9 @@ def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[s
     Raises:
         TooLarge: not even one token fits.
     """
+    from model.causal_lm.forward import context_length
+    from model.scoring.token_scores import chunk_positions
+
     notes, limit = [], context_length(loaded.model)
     room = len(encoded) if limit is None else limit + 1 - len(encoded.prefix)  # the last token is never read
     if len(encoded) > room:
@@ -74,6 +75,8 @@ def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[s
 
 def cost_of(loaded: LoadedModel, n_tokens: int) -> MemoryEstimate:
     """The memory that scoring a text of this length takes."""
+    from model.scoring.token_scores import chunk_positions
+
     return estimate_memory(loaded, n_tokens, chunk=chunk_positions(loaded.facts.vocab_size))
 
 
@@ -88,6 +91,9 @@ def score_document(
     Raises:
         TextError, TooLarge: see `encode_for` and `fit`.
     """
+    from model.scoring.caveats import remarks
+    from model.scoring.token_scores import score
+
     encoded, cut = fit(loaded, encode_for(loaded, text))
     (scores,) = score(loaded.model, [encoded.ids], prefix=encoded.prefix, k=k, progress=progress)
     return scored_text(loaded, encoded, scores, (*remarks(loaded, encoded, text.chat), *cut))
@@ -103,6 +109,9 @@ def score_limited(
     progress: Progress | None = None,
 ) -> ScoredText:
     """Score a document with at most `window` tokens of history; the notes say how the history was limited."""
+    from model.scoring.caveats import remarks
+    from model.scoring.limited_history import limited_history
+
     encoded, cut = fit(loaded, encode_for(loaded, text))
     limited = limited_history(loaded.model, encoded.ids, window, method, stride, encoded.prefix, k, progress)
     notes = (f"limited history, {limited.meaning}", *remarks(loaded, encoded, text.chat), *cut)

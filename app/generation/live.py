@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
@@ -14,12 +15,14 @@ from analysis.figures.figure import safe
 from analysis.figures.theme import CARD, INK, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Answer, Generation
-from analysis.generation.run import GenerationRun
 from analysis.query import ModelLoader
 from analysis.score_registry import significant
 from analysis.view import Theme
 from app.run_query import REDRAW_SECONDS
 from model.progress import Progress
+
+if TYPE_CHECKING:
+    from analysis.generation.run import GenerationRun
 
 PARTIAL = "partial"  # in the session: the result of the last run that was stopped
 SECONDS_TO_END = 10.0  # how long to wait for a stopped run: Streamlit starts the next run of the page at once

@@ -15,7 +15,7 @@ from app.escape import escape_markdown
 from app.segmentation.strategy_select import HIGHEST_CAP
 from app.sidebar import NO_TEXT, SidebarInputs
 from model.errors import MicroStepError
-from model.scoring.limited_history import Method
+from model.scoring.scores import Method
 from model.segmentation.features import Feature, FeatureOptions
 from model.segmentation.segment import MAX_LENGTH
 

@@ -6,7 +6,7 @@ import streamlit as st
 
 from analysis.score_registry import SCORES
 from app.widgets import linked, sampling_inputs, whole
-from model.scoring.continuation import Sampling
+from model.scoring.scores import Sampling
 
 
 def controls() -> tuple[str, int, Sampling]:

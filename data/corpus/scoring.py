@@ -36,7 +36,7 @@ from model.errors import NumericalError, TextError
 from model.hub.loading import LoadedModel
 from model.progress import Tell, silent
 from model.scoring import token_scores
-from model.scoring.token_scores import TokenScores
+from model.scoring.scores import TokenScores
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from model.errors import MicroStepError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Why = Literal["unsure", "cap", "end", "limit", "disagreed", "time"]
 REASONS: dict[Why, str] = {

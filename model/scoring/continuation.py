@@ -12,47 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import (
-    LogitsProcessorList,
-    PreTrainedModel,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import PreTrainedModel
 
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import context_length, logits_of
 from model.causal_lm.past import Past
 from model.decoding.generation_config import end_ids
-from model.errors import MicroStepError, TextError, TooLarge
-from model.scoring.token_scores import TokenScores, reduce_in_chunks, reduce_logits
+from model.errors import TextError, TooLarge
+from model.scoring.scores import Sampling, TokenScores
+from model.scoring.token_scores import reduce_in_chunks, reduce_logits
 from model.short_repr import ShortRepr
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen: greedily at temperature 0, else sampled from the warped distribution."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise MicroStepError(
-                f"temperature must be 0 or more and top-p in (0, 1], got {self.temperature} and {self.top_p}"
-            )
-        if not 0 <= self.seed < 2**63:
-            raise MicroStepError(f"a seed must be from 0 to 2^63 - 1, got {self.seed}")
-
-    @property
-    def warpers(self) -> LogitsProcessorList:
-        """The library's own warpers, in the order in which `generate` applies them."""
-        chosen = LogitsProcessorList()
-        if self.temperature not in (0.0, 1.0):
-            chosen.append(TemperatureLogitsWarper(self.temperature))
-        if self.top_p < 1:
-            chosen.append(TopPLogitsWarper(self.top_p))
-        return chosen
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -27,9 +27,8 @@ from model.causal_lm.past import takes_positions
 from model.causal_lm.probe import FAULTS, close, once, some_ids
 from model.errors import MicroStepError, ModelError
 from model.progress import Progress
-from model.scoring.token_scores import TokenScores, reduce_in_chunks, score
-
-Method = Literal["exact", "strided", "banded"]
+from model.scoring.scores import Method, TokenScores
+from model.scoring.token_scores import reduce_in_chunks, score
 
 WINDOW_TOKENS = 4096  # tokens of all windows in one forward pass, which keeps activations small
 

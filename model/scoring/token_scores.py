@@ -10,7 +10,6 @@ This module knows nothing about texts, roles or tokenizers: see model/text/encod
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from model.causal_lm.finite import check_finite
 from model.causal_lm.forward import hidden_states, logits_of, vocabulary, watched
 from model.errors import ModelError, NumericalError
 from model.progress import Progress
-from model.short_repr import ShortRepr
+from model.scoring.scores import Divergences, TokenScores
 
 CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB in float32
 CHUNK_POSITIONS = 512  # at least this many positions: with fewer, reading the head's weights dominates
@@ -31,76 +30,6 @@ GROUP = 64  # number of columns whose maximum is taken together, before the top-
 BODY_SHARE = (
     0.7  # share of the time that the body takes, for progress bars: a guess for small models with large vocabularies
 )
-
-
-@dataclass(frozen=True, repr=False)
-class TokenScores(ShortRepr):
-    """Scores of N tokens. A token without any token before it is missing: NaN, rank 0, top-k ids -1."""
-
-    entropy: NDArray[np.float32]  # [N] nats
-    confidence: NDArray[np.float32]  # [N] probability of the likeliest token
-    margin: NDArray[np.float32]  # [N] best minus second best probability
-    surprisal: NDArray[np.float32]  # [N] nats
-    rank: NDArray[np.int64]  # [N] 1 + number of tokens likelier than the true one
-    topk_ids: NDArray[np.int64]  # [N, k] likeliest first
-    topk_probability: NDArray[np.float32]  # [N, k]
-
-    def __post_init__(self) -> None:
-        n, k = len(self.entropy), self.topk_ids.shape[1]
-        for name in ("entropy", "confidence", "margin", "surprisal", "rank"):
-            if getattr(self, name).shape != (n,):
-                raise ValueError(f"{name} must be [{n}], got {getattr(self, name).shape}")
-        if self.topk_ids.shape != (n, k) or self.topk_probability.shape != (n, k):
-            raise ValueError(f"top-k must be [{n}, {k}], got {self.topk_ids.shape}, {self.topk_probability.shape}")
-
-    def __len__(self) -> int:
-        return len(self.entropy)
-
-    @property
-    def excess_surprisal(self) -> NDArray[np.float32]:
-        """[N] surprisal minus entropy, in nats: surprise beyond what the model expects; its expected value is 0."""
-        excess: NDArray[np.float32] = self.surprisal - self.entropy
-        return excess
-
-    @property
-    def missing(self) -> NDArray[np.bool_]:
-        """[N] bool, True for tokens that could not be scored."""
-        return np.isnan(self.entropy)
-
-    @property
-    def not_finite(self) -> NDArray[np.bool_]:
-        """[N] bool, True for tokens that are not missing but whose logits were NaN or plus infinity."""
-        return np.isnan(self.entropy) & (self.rank > 0)
-
-    @classmethod
-    def join(cls, parts: Sequence[TokenScores]) -> TokenScores:
-        """Join the scores of consecutive parts of one text."""
-        names = ("entropy", "confidence", "margin", "surprisal", "rank", "topk_ids", "topk_probability")
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
-    @classmethod
-    def missing_scores(cls, n: int, k: int) -> TokenScores:
-        """Return the scores of n missing tokens."""
-        entropy, confidence, margin, surprisal = np.full((4, n), np.nan, dtype=np.float32)
-        return cls(
-            entropy,
-            confidence,
-            margin,
-            surprisal,
-            rank=np.zeros(n, dtype=np.int64),
-            topk_ids=np.full((n, k), -1, dtype=np.int64),
-            topk_probability=np.full((n, k), np.nan, dtype=np.float32),
-        )
-
-
-@dataclass(frozen=True, repr=False)
-class Divergences(ShortRepr):
-    """How far two models' next-token distributions lie apart at each of N tokens; KL and JS in nats. NaN if missing."""
-
-    kl_ab: NDArray[np.float32]  # [N] sum_v pA ln(pA / pB)
-    kl_ba: NDArray[np.float32]  # [N] sum_v pB ln(pB / pA)
-    js: NDArray[np.float32]  # [N] Jensen-Shannon: half KL(A||M) + half KL(B||M), M = (A + B) / 2; at most ln 2
-    tv: NDArray[np.float32]  # [N] total variation: half sum_v |pA - pB|, the probability that moved; 0 to 1
 
 
 def score(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # they bring torch, which the registry does without
 
     from model.micro_step.modeling import MicroStepForCausalLM
     from model.progress import Progress
-    from model.scoring.limited_history import Method
+    from model.scoring.scores import Method
 
 Fields = dict[str, Any]  # fields of SegmentInputs: arrays [N] or [N, W], and the numbers that they were computed with
 

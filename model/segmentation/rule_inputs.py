@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.short_repr import ShortRepr
 
 if TYPE_CHECKING:  # these import torch and transformers, which the rules do without
-    from model.scoring.token_scores import TokenScores
+    from model.scoring.scores import TokenScores
     from model.text.encoding import EncodedText
 
 Values = NDArray[np.floating]

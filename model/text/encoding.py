@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from model.errors import TextError
 from model.short_repr import ShortRepr
@@ -180,6 +179,8 @@ def _prefix(tokenizer: Any, force_bos: bool) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1)
 def _unicode_to_byte() -> dict[str, int]:
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
     return {character: byte for byte, character in bytes_to_unicode().items()}
 
 

@@ -14,7 +14,7 @@ from analysis.uncertainty.summary import summarise
 from analysis.uncertainty.tables import cell_table, summary_table, token_table
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
-from model.scoring.continuation import Sampling
+from model.scoring.scores import Sampling
 from model.text.document import Document, Message, TextInput
 
 TEXT = "the cat sat on the mat\n  and ate 12 + 30 = 42 🦆 ducks. " * 3

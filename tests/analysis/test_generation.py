@@ -16,7 +16,7 @@ from analysis.generation.view import GenerationView
 from app.generation.strip import generation_strip, sweep_strip
 from model.errors import MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
-from model.scoring.continuation import Sampling
+from model.scoring.scores import Sampling
 from model.scoring.token_scores import score
 from model.text.document import Document, Message, TextInput
 from model.text.encoding import encode

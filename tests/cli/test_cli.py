@@ -15,7 +15,7 @@ from analysis.uncertainty.scoring import score_document
 from analysis.uncertainty.tables import cell_table, token_table
 from analysis.view import View
 from model.hub.loading import ModelSpec, load
-from model.scoring.continuation import Sampling
+from model.scoring.scores import Sampling
 from model.text.document import Document, Message, TextInput
 from tests.support.command import call, repeat
 

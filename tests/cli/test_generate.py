@@ -10,7 +10,7 @@ from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Decoding
 from analysis.generation.tables import answer_table, is_timed
 from model.hub.loading import ModelSpec, load
-from model.scoring.continuation import Sampling
+from model.scoring.scores import Sampling
 from model.text.document import TextInput
 from tests.support.command import call, repeat
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from model.errors import MicroStepError, TextError, TooLarge
-from model.scoring.continuation import Sampling, continue_text
+from model.scoring.continuation import continue_text
+from model.scoring.scores import Sampling
 from model.scoring.token_scores import score
 from tests.support.tiny import tiny_model
 

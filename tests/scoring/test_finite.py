@@ -24,9 +24,10 @@ from data.corpus.store_writer import write_shard
 from model.errors import MicroStepError, NumericalError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.scoring.continuation import Sampling, continue_text
+from model.scoring.continuation import continue_text
 from model.scoring.limited_history import limited_history
-from model.scoring.token_scores import TokenScores, score, score_pair
+from model.scoring.scores import Sampling, TokenScores
+from model.scoring.token_scores import score, score_pair
 from model.segmentation.attention_features import attention_shares, router_turns
 from model.segmentation.micro_features import refined_confidences
 from model.text.document import TextInput
