@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores: more threads each are many times slower
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,18 @@ import pytest
 
 from tests.support.browser import chromium_path, streamlit_server
 from tests.support.tiny import save_tiny
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under `--dist loadgroup`, tests of a file stay together, one worker has the browser, and long groups go first."""
+    if config.getoption("dist", "no") != "loadgroup":
+        return
+    groups = ["browser" if "browser" in item.keywords else item.nodeid.split("::")[0] for item in items]
+    sizes = Counter(groups)
+    order = sorted(range(len(items)), key=lambda i: (groups[i] != "browser", -sizes[groups[i]], groups[i], i))
+    for item, group in zip(items, groups, strict=True):
+        item.add_marker(pytest.mark.xdist_group(group))
+    items[:] = [items[i] for i in order]
 
 
 @pytest.fixture(scope="session")
