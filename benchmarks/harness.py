@@ -35,7 +35,6 @@ class Contestant:
     answers: list[Any] = field(default_factory=list)  # a text, or a log-likelihood and whether it is greedy
 
     def answer(self, requests: list[Any]) -> None:
-        """Ask a batch."""
         seconds, answers = seconds_of(lambda: self.ask(requests))
         self.seconds.append(seconds)
         self.answers += answers
@@ -49,16 +48,7 @@ def compare(
     options: EvalOptions,
     tell: Tell,
 ) -> list[dict[str, Any]]:
-    """Ask all the same, batch by batch, in turning order: a row for each benchmark and class.
-
-    Args:
-        base: a plain model.
-        micro: a micro_step model around it, without an adapter.
-        chosen: benchmarks, and how many of their documents; None: all.
-        local: folder of the data sets; None: the hub.
-        options: how they are asked.
-        tell: told about the progress.
-    """
+    """Ask all the same, batch by batch, in turning order: a row for each benchmark and class."""
     rows = options.batch_rows
     theirs = HFLM(base.model, "causal", tokenizer=base.tokenizer, batch_size=rows)
     out = []

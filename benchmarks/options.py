@@ -111,7 +111,6 @@ class TrainOptions:
 
     @property
     def width(self) -> int:
-        """Tokens of a row."""
         return self.prompt + self.tokens
 
 
@@ -130,11 +129,7 @@ class DraftsOptions:
 
 
 def numbers(option: str, given: str | None) -> list[float]:
-    """The numbers of an option; none if it was not given.
-
-    Raises:
-        MicroStepError: it holds something else.
-    """
+    """The numbers of an option; none if it was not given."""
     try:
         return [float(part) for part in given.split(",")] if given else []
     except ValueError:

@@ -36,11 +36,7 @@ _SPARE = 0.8  # share of the free memory that a scorer may plan with
 
 
 def check_scorers(given: Sequence[str] | None) -> tuple[str, ...]:
-    """The scorers to run: all, or those given and the bare forward pass that they are measured against.
-
-    Raises:
-        MicroStepError: there is no scorer of that name.
-    """
+    """The scorers to run: all, or those given and the bare forward pass that they are measured against."""
     for name in given or ():
         if name not in NAMES:
             raise MicroStepError(f"there is no method {name!r}; there are {', '.join(NAMES)}")

@@ -50,16 +50,11 @@ class Scorer:
     package: str | None = None  # what must be installed for it
 
     def missing(self) -> str | None:
-        """Why it cannot run here, if so."""
         return f"{self.package} is not installed" if self.package and find_spec(self.package) is None else None
 
 
 def excerpt(loaded: LoadedModel, text: str, n: int) -> Excerpt:
-    """The longest start of a text that the tokenizer reads as at most n tokens.
-
-    Raises:
-        TextError: the text has fewer than two tokens.
-    """
+    """The longest start of a text that the tokenizer reads as at most n tokens."""
     encoding = loaded.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     if len(encoding["input_ids"]) < 2:
         raise TextError("the text has fewer than two tokens; give a longer one")

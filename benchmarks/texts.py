@@ -22,11 +22,7 @@ def bundled_text(tokens: int) -> str:
 
 
 def bundled_ids(tokenizer: Any, count: int) -> list[int]:
-    """The first `count` ids of the bundled text.
-
-    Raises:
-        TextError: the tokenizer makes fewer of it.
-    """
+    """The first `count` ids of the bundled text."""
     ids: list[int] = tokenizer(bundled_text(count), add_special_tokens=False)["input_ids"][:count]
     if len(ids) < count:
         raise TextError(f"the bundled text has {len(ids)} tokens, and {count} are needed; use fewer rows or tokens")

@@ -24,11 +24,7 @@ Result = TypeVar("Result")
 
 
 def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a function of a module in a new interpreter.
-
-    Raises:
-        MicroStepError: the process died, as the kernel's out-of-memory killer makes it.
-    """
+    """Call a function of a module in a new interpreter."""
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(function, *arguments).result()

@@ -112,7 +112,6 @@ def timed(options: TrainOptions) -> dict[str, Any]:
 
 
 def _rows(options: TrainOptions) -> TokenRows:
-    """The rows of one round, all of one width."""
     number, width = options.rows * (options.steps + 1), options.width
     ids = bundled_ids(load(ModelSpec(options.model)).tokenizer, number * width)
     chance = random.Random(0)
@@ -126,7 +125,6 @@ def _rows(options: TrainOptions) -> TokenRows:
 
 
 def _theirs(options: TrainOptions, rows: TokenRows, out: Path) -> float:
-    """Tokens per second of transformers' Trainer."""
     from transformers import Trainer as TheirTrainer
     from transformers import TrainerCallback, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
@@ -174,28 +172,22 @@ class _InOrder(RowFeed):
     size: int = 1
 
     def steps(self) -> Iterator[Chosen]:
-        """One batch after the other."""
         yield from (np.arange(a, a + self.size) for a in range(0, len(self.train), self.size))
 
     def held_out(self) -> Sequence[Chosen]:
-        """No rows are held out."""
         return []
 
 
 @dataclass(frozen=True)
 class _PositionsInOrder(DraftFeed):
-    """The positions of these rows."""
-
     size: int
 
     def steps(self) -> Iterator[Chosen]:
-        """The positions of one batch after the other."""
         for a in range(0, len(self.train.rows), self.size):
             inside = np.flatnonzero((self.train.row >= a) & (self.train.row < a + self.size))
             yield inside[:: self.recipe.draft.every]
 
     def held_out(self) -> Sequence[Chosen]:
-        """No rows are held out."""
         return []
 
 

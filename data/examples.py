@@ -35,14 +35,11 @@ class Example:
     """A conversation whose last turn is learned, a prompt that has no answer yet, or a plain text."""
 
     source: str
-    number: int
-    """Number of the record, or the piece, in its source."""
+    number: int  # number of the record, or the piece, in its source
     messages: tuple[Message, ...]
-    ended: bool = True
-    """False if the last turn was truncated, so its end must not be learned."""
+    ended: bool = True  # False if the last turn was truncated, so its end must not be learned
     held_out: bool = False
-    repeat: int = 1
-    """Number of times that it occurs in an epoch."""
+    repeat: int = 1  # number of times that it occurs in an epoch
 
     @property
     def plain(self) -> bool:
@@ -57,7 +54,6 @@ class Example:
 
     @property
     def prompt(self) -> str:
-        """All turns before the response."""
         before = self.messages if not self.response else self.messages[:-1]
         return "\n".join(message.content for message in before)
 
@@ -79,11 +75,7 @@ def write_examples(folder: Path, examples: Sequence[Example]) -> Path:
 
 
 def read_examples(folder: Path) -> Iterator[Example]:
-    """Yield the examples of a folder, in order.
-
-    Raises:
-        TextError: it holds none, or the file is damaged.
-    """
+    """Yield the examples of a folder, in order."""
     file = folder / TABLE
     if not file.is_file():
         raise TextError(f"{folder} holds no {TABLE}; `micro-step data clean` makes it")
@@ -100,11 +92,7 @@ def read_examples(folder: Path) -> Iterator[Example]:
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Create a folder for files to be written; after an error, unfinished files and a new folder are removed.
-
-    Raises:
-        ExportError: it cannot be created or written.
-    """
+    """Create a folder for files to be written; after an error, unfinished files and a new folder are removed."""
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)

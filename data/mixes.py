@@ -19,8 +19,7 @@ FOLDER = Path(__file__).parent / "mixes"
 class Opening(StrictModel):
     """Turns a plain text into a pair: the user gives its beginning, and the assistant continues."""
 
-    ask: str
-    """Instruction before the beginning."""
+    ask: str  # instruction before the beginning
     characters: Positive = 200
     """Approximate length of the beginning: it ends with a sentence or line in its second half, else with a word."""
 
@@ -31,16 +30,11 @@ class Use(StrictModel):
     source: str | None = None
     file: str | None = None
     """.txt, .jsonl, .json (a list), each also .gz, or .parquet; a relative path starts at the mix's folder."""
-    columns: Shape | None = None
-    """Columns of `file`."""
-    licence: str = "not given"
-    """Licence of `file`."""
-    repeat: Positive = 1
-    """Number of times that its examples occur in an epoch."""
-    limit: Positive | None = None
-    """Take only this many clean examples, the first ones; the rest is not read."""
-    opening: Opening | None = None
-    """For plain texts."""
+    columns: Shape | None = None  # columns of `file`
+    licence: str = "not given"  # licence of `file`
+    repeat: Positive = 1  # number of times that its examples occur in an epoch
+    limit: Positive | None = None  # take only this many clean examples, the first ones; the rest is not read
+    opening: Opening | None = None  # for plain texts
 
     @model_validator(mode="after")
     def _one(self) -> Use:
@@ -77,10 +71,8 @@ class Use(StrictModel):
 class Decontamination(StrictModel):
     """Evaluation sets that must be kept out of the training data."""
 
-    against: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names of sources."""
-    words: Annotated[int, Field(ge=5)] = 13
-    """Length of the word runs that an example must not share with them."""
+    against: Annotated[tuple[str, ...], Field(min_length=1)]  # names of sources
+    words: Annotated[int, Field(ge=5)] = 13  # length of the word runs that an example must not share with them
 
     @model_validator(mode="after")
     def _known(self) -> Decontamination:
@@ -98,16 +90,11 @@ class Cleaning(StrictModel):
     breaks become literal, after all other rules, so the same examples are kept. None: texts stay unchanged."""
     code_languages: tuple[str, ...] | None = None
     """Drop an example with a fenced block labelled with any other language; blocks without a label are allowed."""
-    prompt_characters: Positive | None = None
-    """Drop an example with a longer prompt."""
-    response_characters: Positive | None = None
-    """Drop an example with a longer response or text."""
-    least_characters: Positive = 1
-    """Drop an example with a shorter response or text."""
-    decontaminate: Decontamination | None = None
-    """Drop an example that shares a run of words with an evaluation set."""
-    exact_duplicates: bool = True
-    """Drop an example that equals an earlier one except for case and white space."""
+    prompt_characters: Positive | None = None  # drop an example with a longer prompt
+    response_characters: Positive | None = None  # drop an example with a longer response or text
+    least_characters: Positive = 1  # drop an example with a shorter response or text
+    decontaminate: Decontamination | None = None  # drop an example that shares a run of words with an evaluation set
+    exact_duplicates: bool = True  # drop an example that equals an earlier one except for case and white space
     near_duplicates: Annotated[float, Field(ge=0.3, lt=1)] | None = None
     """Drop an example that shares this much (Jaccard) of its runs of five words with an earlier one."""
 
@@ -116,15 +103,11 @@ class Mix(StrictModel):
     """The training data of a model."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    about: str = ""
-    """One sentence."""
-    sources: Annotated[tuple[Use, ...], Field(min_length=1)]
-    """Of two equal examples, the first is kept."""
+    about: str = ""  # one sentence
+    sources: Annotated[tuple[Use, ...], Field(min_length=1)]  # of two equal examples, the first is kept
     cleaning: Cleaning = Cleaning()
-    held_out: Annotated[int, Field(ge=2)] | None = 50
-    """Every n-th example of each source is held out; None: none is."""
-    seed: int = 0
-    """Seed of the order."""
+    held_out: Annotated[int, Field(ge=2)] | None = 50  # every n-th example of each source is held out; None: none is
+    seed: int = 0  # seed of the order
 
     @model_validator(mode="after")
     def _once(self) -> Mix:
@@ -140,11 +123,7 @@ def names() -> list[str]:
 
 
 def read_mix(name: str) -> Mix:
-    """Return a bundled mix, or read a YAML file.
-
-    Raises:
-        MicroStepError: there is no such mix, or it is invalid.
-    """
+    """Return a bundled mix, or read a YAML file."""
     path = FOLDER / f"{name}.yaml" if name in names() else Path(name).expanduser()
     if not path.is_file():
         raise MicroStepError(f"there is no mix {name!r}; {_nearest(name, names(), 'give a YAML file or one of ')}")

@@ -36,20 +36,13 @@ IDENTITY = "prepared.json"
 class PrepareOptions:
     """How data is prepared."""
 
-    chat: bool = True
-    """Apply the base's chat template."""
-    max_tokens: int = 512
-    """Maximum length of an example; the rest is left out."""
-    limit: int | None = None
-    """Number of examples to use after cleaning."""
-    distill: DistillOptions | None = None
-    """Let the base generate the responses."""
-    ray: bool = False
-    """Score on a Ray cluster."""
-    template: tuple[tuple[str, str], ...] | None = None
-    """Arguments of the chat template, as JSON by name."""
-    template_date: str | None = None
-    """YYYY-MM-DD, the date that the chat template writes."""
+    chat: bool = True  # apply the base's chat template
+    max_tokens: int = 512  # maximum length of an example; the rest is left out
+    limit: int | None = None  # number of examples to use after cleaning
+    distill: DistillOptions | None = None  # let the base generate the responses
+    ray: bool = False  # score on a Ray cluster
+    template: tuple[tuple[str, str], ...] | None = None  # arguments of the chat template, as JSON by name
+    template_date: str | None = None  # YYYY-MM-DD, the date that the chat template writes
 
 
 def prepare(
@@ -63,16 +56,6 @@ def prepare(
     tell: Tell = silent,
 ) -> Prepared:
     """Prepare data under a base, or resume an earlier run.
-
-    Args:
-        mix: the examples.
-        base: the name that `load_model` loads, to check that a begun folder used the same one.
-        load_model: called when the model is needed.
-        out: folder of the prepared data.
-        local: folder of the sources' files; None: the hub.
-        options: how to prepare them.
-        needed: features that strategies need beyond the scores.
-        tell: receives progress.
 
     Raises:
         ExportError: the folder holds something else, or cannot be written.

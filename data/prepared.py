@@ -32,32 +32,20 @@ class Prepared:
     """E examples and their scores."""
 
     path: Path
-    source: CorpusSource
-    """The scores; `rows.document` is the index of an example."""
-    held_out: NDArray[np.bool_]
-    """[E] bool, True for examples that are held out."""
-    ended: NDArray[np.bool_]
-    """[E] bool, True if the response is complete, so its end may be learned."""
-    repeat: NDArray[np.int64]
-    """[E] number of times that an example occurs in an epoch."""
-    sources: tuple[str, ...]
-    """Names of the examples' sources."""
-    origin: NDArray[np.int64]
-    """[E] the example's index into `sources`."""
-    hash: str
-    """Hash of examples and scores."""
+    source: CorpusSource  # the scores; `rows.document` is the index of an example
+    held_out: NDArray[np.bool_]  # [E] bool, True for examples that are held out
+    ended: NDArray[np.bool_]  # [E] bool, True if the response is complete, so its end may be learned
+    repeat: NDArray[np.int64]  # [E] number of times that an example occurs in an epoch
+    sources: tuple[str, ...]  # names of the examples' sources
+    origin: NDArray[np.int64]  # [E] the example's index into `sources`
+    hash: str  # hash of examples and scores
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
         return self.path.resolve().name
 
     def from_sources(self, names: Sequence[str]) -> NDArray[np.bool_]:
-        """Return [E] bool: whether an example comes from one of these sources.
-
-        Raises:
-            MicroStepError: a source has no example here.
-        """
+        """Return [E] bool: whether an example comes from one of these sources."""
         if unknown := [name for name in names if name not in self.sources]:
             raise MicroStepError(f"{self.path} holds no example of {unknown[0]!r}, only of {', '.join(self.sources)}")
         return np.isin(self.origin, [self.sources.index(name) for name in names])
@@ -77,11 +65,7 @@ def examples_file(path: Path) -> Path:
 
 
 def read_prepared(path: Path) -> Prepared:
-    """Read prepared data.
-
-    Raises:
-        TextError: the folder holds none, or is incomplete or damaged.
-    """
+    """Read prepared data."""
     file = examples_file(path)
     if not file.is_file():
         raise TextError(f"{path} holds no prepared data; make it with `micro-step data prepare`")

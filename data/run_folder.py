@@ -31,11 +31,9 @@ class StageFacts:
     """One stage of a run."""
 
     name: str
-    first: int
-    """Its first step, counted from 1."""
+    first: int  # its first step, counted from 1
     last: int
-    rates: dict[str, float]
-    """Peak learning rate of each group of parameters that it trains."""
+    rates: dict[str, float]  # peak learning rate of each group of parameters that it trains
 
 
 @dataclass(frozen=True)
@@ -43,21 +41,15 @@ class RunFacts:
     """The facts about a run that are known before its first step."""
 
     name: str
-    objective: str
-    """micro_step, draft, control or pretraining."""
-    base: str
-    """Name of the base, or of the configuration that it starts from."""
+    objective: str  # micro_step, draft, control or pretraining
+    base: str  # name of the base, or of the configuration that it starts from
     base_revision: str | None
-    data: str
-    """Name of the prepared data."""
-    data_hash: str
-    """Hash of its examples and scores."""
+    data: str  # name of the prepared data
+    data_hash: str  # hash of its examples and scores
     steps: int
     stages: tuple[StageFacts, ...]
-    parameters: dict[str, int]
-    """Parameter counts of each group that is trained at some stage, and of `frozen`."""
-    tokens_per_step: float
-    """Average number of labelled tokens per step."""
+    parameters: dict[str, int]  # parameter counts of each group that is trained at some stage, and of `frozen`
+    tokens_per_step: float  # average number of labelled tokens per step
     seed: int
     packages: dict[str, str]
 
@@ -70,34 +62,25 @@ class LogLine:
     mean over no token is None.
     """
 
-    step: int
-    """Number of steps done."""
+    step: int  # number of steps done
     stage: str
     split: Split
-    tokens: int
-    """Number of labelled tokens behind these figures."""
-    seen: int
-    """Number of labelled tokens trained on so far."""
-    loss: float
-    """The minimised loss: token_loss plus the weighted parts, all means over the same tokens in both splits."""
+    tokens: int  # number of labelled tokens behind these figures
+    seen: int  # number of labelled tokens trained on so far
+    loss: float  # the minimised loss: token_loss plus the weighted parts, all means over the same tokens in both splits
     token_loss: float
     stop_loss: float | None
     teacher_loss: float | None
-    accuracy: float
-    """Share of tokens that are the likeliest."""
+    accuracy: float  # share of tokens that are the likeliest
     position_tokens: tuple[int, ...]
     position_loss: tuple[float | None, ...]
     position_accuracy: tuple[float | None, ...]
     stop_accuracy: float | None
     stops: int
-    rates: dict[str, float]
-    """Learning rate of each group at this step; empty for a validation."""
-    gradient_norm: float | None
-    """Before clipping, mean over the steps."""
-    tokens_per_second: float | None
-    """All tokens of the rows, including prompts but not padding."""
-    seconds: float
-    """Training time so far, over all sittings."""
+    rates: dict[str, float]  # learning rate of each group at this step; empty for a validation
+    gradient_norm: float | None  # before clipping, mean over the steps
+    tokens_per_second: float | None  # all tokens of the rows, including prompts but not padding
+    seconds: float  # training time so far, over all sittings
     hidden_loss: float | None = None
     """Relative error of the base's states at macro steps, if the recipe trains on it; older logs lack it."""
     row_counts: tuple[float, ...] = ()
@@ -113,8 +96,7 @@ class Run:
     path: Path
     facts: RunFacts
     lines: tuple[LogLine, ...]
-    checkpoints: tuple[Path, ...]
-    """Complete checkpoints, oldest first."""
+    checkpoints: tuple[Path, ...]  # complete checkpoints, oldest first
     finished: bool
 
     @property
@@ -126,7 +108,6 @@ class Run:
 
     @property
     def validated(self) -> LogLine | None:
-        """The last line of a validation; None if there is none yet."""
         return next((line for line in reversed(self.lines) if line.split == "validation"), None)
 
 
@@ -139,11 +120,7 @@ def to_line(line: LogLine) -> str:
 
 
 def read_lines(path: Path) -> list[LogLine]:
-    """Return the complete lines of a log; empty if there is no log yet.
-
-    Raises:
-        TextError: a line is invalid.
-    """
+    """Return the complete lines of a log; empty if there is no log yet."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -160,11 +137,7 @@ def read_lines(path: Path) -> list[LogLine]:
 
 
 def from_line(line: bytes | str) -> LogLine:
-    """Parse a line written by `to_line`.
-
-    Raises:
-        ValueError: the line is invalid.
-    """
+    """Parse a line written by `to_line`."""
     parsed = _LINE.validate_json(line, strict=True)
     if not len(parsed.position_tokens) == len(parsed.position_loss) == len(parsed.position_accuracy):
         raise ValueError("the lists do not have an entry for each position")
@@ -188,11 +161,7 @@ def read_run(path: Path) -> Run:
 
 
 def read_facts(path: Path) -> RunFacts:
-    """Return the facts about the run in a folder.
-
-    Raises:
-        TextError: there is no run, or its facts are damaged.
-    """
+    """Return the facts about the run in a folder."""
     try:
         content = (path / FACTS).read_text("utf-8")
         if json.loads(content).get("format") != FORMAT:

@@ -46,7 +46,6 @@ class TokenRows:
 
     @property
     def mean_length(self) -> float:
-        """Mean number of learned tokens per segment."""
         return float(self.loss_mask.sum() / max(1, int((self.loss_mask & self.starts).sum())))
 
     def prompt(self, row: int) -> list[int]:
@@ -56,7 +55,6 @@ class TokenRows:
         return ids
 
     def take(self, chosen: NDArray[np.int64]) -> TokenRows:
-        """Return some of the rows."""
         lengths = self.lengths[chosen]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         indices = np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
@@ -79,13 +77,6 @@ def segment_examples(
     prepared: Prepared, rule: str, given: Mapping[str, float], max_length: int, target_length: float | None = None
 ) -> SegmentedRows:
     """Segment the learned part of every prepared example; a row ends with its last learned token.
-
-    Args:
-        prepared: examples and their scores.
-        rule: a strategy of the registry.
-        given: its parameters.
-        max_length: M.
-        target_length: solve the rule's threshold for this mean length.
 
     Raises:
         MicroStepError: an unknown strategy or parameter, or a feature that it needs was not computed.
@@ -141,10 +132,8 @@ class StrategyRow:
     """One strategy on all responses."""
 
     strategy: str
-    mean_length: float
-    """Learned tokens per macro step."""
-    shares: tuple[float, ...]
-    """Shares of segments with 1 .. M tokens."""
+    mean_length: float  # learned tokens per macro step
+    shares: tuple[float, ...]  # shares of segments with 1 .; M tokens
 
 
 def strategy_rows(prepared: Prepared, max_length: int) -> list[StrategyRow]:

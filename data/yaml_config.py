@@ -28,15 +28,7 @@ class StrictModel(BaseModel):
 
 
 def read_yaml(path: Path, kind: type[Kind]) -> Kind:
-    """Read a YAML file as a model.
-
-    Args:
-        path: the file.
-        kind: a pydantic model that forbids unknown keys.
-
-    Raises:
-        MicroStepError: the file is missing or not YAML, or a key or value is wrong; the message names file and key.
-    """
+    """Read a YAML file as a model."""
     if (problem := pointer(path)) is not None:
         raise MicroStepError(f"{path} cannot be read: {problem}")
     try:
@@ -53,16 +45,7 @@ def read_yaml(path: Path, kind: type[Kind]) -> Kind:
 
 
 def as_model(values: dict[str, Any], kind: type[Kind], place: str) -> Kind:
-    """Validate plain values as a model.
-
-    Args:
-        values: values from YAML.
-        kind: a pydantic model that forbids unknown keys.
-        place: where they come from, for messages.
-
-    Raises:
-        MicroStepError: a key or value is wrong; the message names it.
-    """
+    """Validate plain values as a model."""
     try:
         as_json = json.dumps(values)  # in JSON a list may stand for a tuple, and types are still strict
     except (TypeError, ValueError) as error:
@@ -80,7 +63,6 @@ def dump_yaml(model: BaseModel) -> str:
 
 
 def _first(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Return the first mistake, unknown keys before others, and how many more there are."""
     mistakes = sorted(error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden")
     message = _message(mistakes[0], kind)
     return message if len(mistakes) == 1 else f"{message} ({len(mistakes) - 1} more)"

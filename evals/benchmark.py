@@ -39,32 +39,23 @@ class Benchmark(StrictModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     title: str
-    about: str
-    """One line: the question, and the meaning of the score."""
+    about: str  # one line: the question, and the meaning of the score
     licence: str
-    hub: str
-    """Id of the data set on the Hugging Face hub."""
+    hub: str  # id of the data set on the Hugging Face hub
     subset: str | None = None
     split: str = "test"
-    local: str
-    """Name of the file in the folder of --local."""
-    shape: str = "plain"
-    """How each record is converted, a name in documents.SHAPES."""
-    stock: str | None = None
-    """A task file of the harness, relative to its folder of tasks."""
-    config: dict[str, Any]
-    """Keys of a harness task, which override the stock ones."""
+    local: str  # name of the file in the folder of --local
+    shape: str = "plain"  # how each record is converted, a name in documents.SHAPES
+    stock: str | None = None  # a task file of the harness, relative to its folder of tasks
+    config: dict[str, Any]  # keys of a harness task, which override the stock ones
     judge: Judge
-    metric: str
-    """The benchmark's main score."""
-    beside: tuple[str, ...] = ()
-    """Other scores for tables, if samples have them."""
+    metric: str  # the benchmark's main score
+    beside: tuple[str, ...] = ()  # other scores for tables, if samples have them
     higher_is_better: bool = True
     runs_code: bool = False
 
     @property
     def generates(self) -> bool:
-        """True if answers are generated, not only scored."""
         return self.judge not in ("choices", "tokens", "text")
 
 
@@ -79,22 +70,14 @@ def benchmarks() -> Mapping[str, Benchmark]:
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """Return the benchmark of that name.
-
-    Raises:
-        MicroStepError: there is no such benchmark.
-    """
+    """Return the benchmark of that name."""
     if name not in benchmarks():
         raise MicroStepError(f"there is no benchmark {name!r}; choose from {', '.join(benchmarks())}")
     return benchmarks()[name]
 
 
 def documents(benchmark: Benchmark, local: Path | None, limit: int | None) -> list[dict[str, Any]]:
-    """Return the first `limit` documents, or all.
-
-    Raises:
-        TextError: the data set cannot be read, or has another form.
-    """
+    """Return the first `limit` documents, or all."""
     source = Source(
         name=benchmark.name,
         title=benchmark.title,
@@ -133,13 +116,7 @@ def data_hash(collected: Sequence[Mapping[str, Any]]) -> str:
 
 
 def task_of(benchmark: Benchmark, collected: Sequence[dict[str, Any]], max_new_tokens: int | None) -> ConfigurableTask:
-    """Return the harness's task over given documents.
-
-    Args:
-        benchmark: the benchmark.
-        collected: its documents.
-        max_new_tokens: maximum length of an answer, instead of the task's own.
-    """
+    """Return the harness's task over given documents."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
@@ -167,11 +144,7 @@ def stock_config(stock: str | None) -> dict[str, Any]:
 
 
 def read_limits(tasks: str) -> dict[str, int | None]:
-    """Each benchmark's name in `a,b:20`, and how many documents are asked for, if that is said.
-
-    Raises:
-        MicroStepError: it is written otherwise.
-    """
+    """Each benchmark's name in `a,b:20`, and how many documents are asked for, if that is said."""
     found: dict[str, int | None] = {}
     for part in tasks.replace(",", " ").split():
         name, colon, most = part.partition(":")

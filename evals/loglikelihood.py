@@ -66,13 +66,7 @@ class Scored:
 def by_base(
     model: PreTrainedModel, contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
 ) -> list[Scored]:
-    """Score continuations by definition (a), in one batch.
-
-    Args:
-        model: any language model; of a micro_step model, its base is used.
-        contexts: ids, at least one each.
-        continuations: ids, at least one each.
-    """
+    """Score continuations by definition (a), in one batch; of a micro_step model, its base is used."""
     base = token_model(model)
     rows = [[*context, *continuation][:-1] for context, continuation in zip(contexts, continuations, strict=True)]
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
@@ -108,14 +102,7 @@ def by_own_segments(
     continuations: Sequence[Sequence[int]],
     confidence: float,
 ) -> list[Scored]:
-    """Score continuations by definition (b), in one batch: a loop over macro steps, all rows at once.
-
-    Args:
-        model: a micro_step model.
-        contexts: ids, at least one each.
-        continuations: ids, at least one each.
-        confidence: tau.
-    """
+    """Score continuations by definition (b), in one batch: a loop over macro steps, all rows at once."""
     if model.config.decoding == "lossless" or confidence > 1 or model.config.max_segment_length == 1:
         return by_base(model, contexts, continuations)
     every = list(range(len(contexts)))
@@ -148,7 +135,6 @@ class _SegmentReader:
         self.correct, self.slot = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.int64)
 
     def read(self) -> list[Scored]:
-        """Read all rows to their ends."""
         model, device = self.model, self.model.device
         embed = model.get_input_embeddings()
         ids, mask = left_padded(self.contexts)

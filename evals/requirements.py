@@ -15,11 +15,7 @@ AllowCodeExecution = Annotated[
 
 
 def require_harness() -> None:
-    """Check that lm-evaluation-harness is installed, without loading it.
-
-    Raises:
-        MicroStepError: it is not; the message says how to install it.
-    """
+    """Check that lm-evaluation-harness is installed, without loading it."""
     if find_spec("lm_eval") is None:
         raise MicroStepError(
             "evaluation needs lm-evaluation-harness: pip install 'micro_step[evals]', or in the source tree"

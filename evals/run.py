@@ -112,11 +112,7 @@ def evaluate(
 
 
 def sandbox_for(chosen: Sequence[Benchmark], options: EvalOptions) -> Sandbox | None:
-    """Return the sandbox for the programs of these benchmarks; None if they have none.
-
-    Raises:
-        MicroStepError: they have programs, but running them was not allowed or the machine cannot isolate them.
-    """
+    """Return the sandbox for the programs of these benchmarks; None if they have none."""
     running = [benchmark.name for benchmark in chosen if benchmark.runs_code]
     if not running:
         return None
@@ -224,7 +220,6 @@ class _BenchmarkRun:
         return int(self.task.config.generation_kwargs.get("max_gen_toks", _DEFAULT_NEW_TOKENS))
 
     def run(self, folder: Path) -> SampleFile:
-        """Compute and store the missing samples."""
         path = folder / file_name(self.benchmark.name, self.tau)
         head = Head(self.benchmark.name, self.tau, len(self.documents), data_hash(self.documents))
         writer = SampleWriter(path, head)
@@ -273,7 +268,6 @@ class _BenchmarkRun:
         return [self._sample_of_answers(document, instance, answers[document]) for document, (instance,) in batch]
 
     def _sampled(self, instance: Instance) -> Instance:
-        """Return the request with the sampling options."""
         from lm_eval.api.instance import Instance as Request
 
         prompt, settings = instance.args
@@ -307,7 +301,6 @@ class _BenchmarkRun:
         return WrittenAnswer(text, tokens, answer.ids, answer.starts, rounded, answer.ended)
 
     def _likelihoods(self, batch: list[tuple[int, list[Instance]]]) -> list[Sample]:
-        """Compute the likelihoods of the requests of a batch, and score them."""
         if self.benchmark.judge == "text":
             return [sample for document, instances in batch for sample in self._read([(document, instances)])]
         return self._read(batch)
@@ -344,8 +337,6 @@ class _BenchmarkRun:
 
 
 class _SampleProgress:
-    """Reports how far a benchmark is, and how fast."""
-
     def __init__(self, tell: Tell, name: str, tau: float | None, documents: int, done: int) -> None:
         self._tell, self._documents, self._done, self._before = tell, documents, done, done
         self._name = name if tau is None else f"{name} at {tau:g}"
@@ -354,7 +345,6 @@ class _SampleProgress:
         tell(f"{self._name}: {done:,} of {documents:,}", done / documents)
 
     def add(self, samples: Sequence[Sample]) -> None:
-        """Count samples and report."""
         self._samples += samples
         self._done += len(samples)
         spent = max(time.monotonic() - self._start, 1e-9)

@@ -83,7 +83,6 @@ class SampleFile:
 
     @property
     def complete(self) -> bool:
-        """True if every document is there."""
         return len(self.samples) >= self.head.documents
 
 
@@ -102,11 +101,7 @@ def to_lines(records: Sequence[Head | Sample]) -> bytes:
 
 
 def read_samples(path: Path) -> tuple[SampleFile, int] | None:
-    """Return a file of samples, and the number of bytes in complete lines; None if not even the head is complete.
-
-    Raises:
-        TextError: it is not such a file, or it is damaged anywhere but at its end.
-    """
+    """Return a file of samples, and the number of bytes in complete lines; None if not even the head is complete."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -190,11 +185,7 @@ def begin(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest that a folder's samples share.
-
-    Raises:
-        TextError: it is not a folder of samples.
-    """
+    """Return the manifest that a folder's samples share."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
         if (

@@ -19,9 +19,6 @@ def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
         path: of the file; its folder is made if it is not there.
         content: all of it.
         hint: what the message of a failure ends with.
-
-    Raises:
-        ExportError: it cannot be written; what was there before stays.
     """
     part = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex[:8]}.part")
     make_folder(path.parent)
@@ -68,11 +65,7 @@ def check_writable(path: Path) -> None:
 
 
 def append(path: Path, content: bytes, size: int | None, stays: str) -> None:
-    """Put bytes at the end of a file, behind its first `size` bytes if these are said, and push them to the disk.
-
-    Raises:
-        ExportError: it cannot be written; the message ends with what stays.
-    """
+    """Put bytes at the end of a file, behind its first `size` bytes if these are said, and push them to the disk."""
     try:
         with path.open("ab") as file:
             if size is not None:

@@ -80,11 +80,7 @@ def _not_a_model(folder: Path) -> str | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that make up a model: the single file, or those that the index names.
-
-    Raises:
-        ValueError: the index cannot be read, or names a file that is missing or outside the folder.
-    """
+    """Return the safetensors files that make up a model: the single file, or those that the index names."""
     for name in ("model.safetensors", "micro_step.safetensors"):  # the second: its base is elsewhere
         if (folder / name).is_file():
             return [folder / name]

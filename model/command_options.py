@@ -44,11 +44,6 @@ class ListOf:
     below: float = _UNLIMITED
 
     def read(self, option: str, given: Sequence[str]) -> tuple[Any, ...]:
-        """The values that were given.
-
-        Raises:
-            MicroStepError: one of them is no number, or out of range.
-        """
         words = [word for part in given for word in part.replace(",", " ").split()]
         try:
             found = tuple(map(self.kind, words))
@@ -137,13 +132,7 @@ def _flags(name: str, hint: Any) -> tuple[str, str]:
 
 
 def figure_command(verb: str, *groups: Any, names: Sequence[str] = ()) -> Callable[[str, str], str]:
-    """The command that draws a figure, as a function of the figure's name and the file to write.
-
-    Args:
-        verb: of `micro-step`, such as "compare".
-        groups: dataclasses of its options.
-        names: its arguments that are no options.
-    """
+    """The command that draws a figure, as a function of the figure's name and the file to write."""
     return lambda figure, out: command_line(verb, *names, *to_args(*groups), "--figure", figure, "--out", out)
 
 
@@ -191,7 +180,6 @@ class LoadOptions:
     tokenizer: Tokenizer = None
 
     def spec(self, name: str, revision: str | None = None, adapter: str | None = None) -> ModelSpec:
-        """One model, loaded so."""
         return ModelSpec(
             name,
             revision,
@@ -228,12 +216,10 @@ class ModelOptions:
     adapter: Adapter = None
 
     def spec(self, loading: LoadOptions) -> ModelSpec:
-        """As it is to be loaded."""
         return loading.spec(self.model, self.revision, self.adapter)
 
     @classmethod
     def of(cls, spec: ModelSpec, info: ModelInfo) -> ModelOptions:
-        """The options that name this model again."""
         return cls(*_place(spec, info))
 
 
@@ -257,18 +243,12 @@ class PairOptions:
 
     @classmethod
     def of(cls, models: Sequence[tuple[str, ModelSpec, ModelInfo]]) -> Self:
-        """The options that name these models again, each with its letter."""
         places = {key: _place(spec, info) for key, spec, info in models}
         none = None, None, None
         (a, a_revision, a_adapter), (b, b_revision, b_adapter) = places.get("A", none), places.get("B", none)
         return cls(a, b, a_revision, b_revision, a_adapter, b_adapter)
 
     def pair(self, loading: LoadOptions) -> tuple[ModelSpec, ModelSpec]:
-        """Both models.
-
-        Raises:
-            MicroStepError: there are not two.
-        """
         found = self.specs(loading)
         if len(found) != 2:
             raise MicroStepError("give two models, with --a and --b")
@@ -284,11 +264,7 @@ class ModelsOptions(PairOptions):
     adapter: Adapter = None
 
     def specs(self, loading: LoadOptions) -> tuple[tuple[str, ModelSpec], ...]:
-        """The models under their letters; the only one is A, unless it is given with --b.
-
-        Raises:
-            MicroStepError: --model is given beside --a or --b.
-        """
+        """The models under their letters; the only one is A, unless it is given with --b."""
         pair = super().specs(loading)
         if self.model is None:
             return pair
@@ -297,11 +273,6 @@ class ModelsOptions(PairOptions):
         return (("A", loading.spec(self.model, self.revision, self.adapter)),)
 
     def some(self, loading: LoadOptions) -> tuple[tuple[str, ModelSpec], ...]:
-        """As `specs`.
-
-        Raises:
-            MicroStepError: as `specs`, or there is no model.
-        """
         found = self.specs(loading)
         if not found:
             raise MicroStepError("give a model with --model, or two with --a and --b")
@@ -309,7 +280,6 @@ class ModelsOptions(PairOptions):
 
     @classmethod
     def of(cls, models: Sequence[tuple[str, ModelSpec, ModelInfo]]) -> Self:
-        """The options that name these models again."""
         (key, spec, info), *others = models
         if key != "A" or others:
             return super().of(models)
@@ -326,14 +296,12 @@ class SamplingOptions:
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling.")] = 0
 
     def sampling(self) -> Sampling:
-        """The value that models take."""
         from model.scoring.scores import Sampling
 
         return Sampling(self.temperature, self.top_p, self.seed)
 
     @classmethod
     def of(cls, sampling: Sampling) -> SamplingOptions:
-        """The options that give it again."""
         return cls(sampling.temperature, sampling.top_p, sampling.seed) if sampling.temperature else cls()
 
 

@@ -28,12 +28,7 @@ def log_folder() -> Path:
 
 
 def fault(error: BaseException, doing: str) -> str:
-    """Write an unexpected error to the log and return a sentence that says what happened and where the details are.
-
-    Args:
-        error: the exception.
-        doing: the command or page that was running.
-    """
+    """Write an unexpected error to the log and return a sentence that says what happened and where the details are."""
     message = " ".join(str(error).split())
     message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
     cause = f"{type(error).__name__}: {message}" if message else type(error).__name__

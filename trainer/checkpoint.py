@@ -32,14 +32,10 @@ STATE, WEIGHTS, OPTIMIZER, OPENS = "state.json", "weights.safetensors", "optimiz
 class Progress:
     """How far a run is."""
 
-    step: int = 0
-    """Number of steps done."""
-    seen: int = 0
-    """Number of learned tokens so far."""
-    seconds: float = 0.0
-    """Training time over all sittings."""
-    since: tuple[float, ...] = ()
-    """Sums since the last line of the log."""
+    step: int = 0  # number of steps done
+    seen: int = 0  # number of learned tokens so far
+    seconds: float = 0.0  # training time over all sittings
+    since: tuple[float, ...] = ()  # sums since the last line of the log
 
 
 def save(
@@ -49,18 +45,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     export: Callable[[Path], None],
 ) -> Path:
-    """Write a checkpoint beside its place and move it there.
-
-    Args:
-        folder: folder of the run's checkpoints.
-        progress: how far the run is.
-        trained: every parameter that was trained in this stage or an earlier one.
-        optimizer: optimizer of the present stage.
-        export: writes a folder that opens as a model.
-
-    Raises:
-        ExportError: it cannot be written; earlier checkpoints are kept.
-    """
+    """Write a checkpoint beside its place and move it there."""
     final = folder / f"step-{progress.step:08d}"
     part = final.with_suffix(".part")
     try:
@@ -108,9 +93,6 @@ def load(path: Path, trained: Mapping[str, nn.Parameter], optimizer: torch.optim
         path: path of the checkpoint.
         trained: every parameter that was trained by then.
         optimizer: optimizer of the present stage; None: that stage is over, and only the weights are loaded.
-
-    Raises:
-        ModelBroken: it is damaged, or belongs to another recipe.
     """
     try:
         weights = load_file(path / WEIGHTS)

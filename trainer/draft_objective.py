@@ -34,7 +34,6 @@ class DraftBatch:
 
     @property
     def tokens(self) -> int:
-        """Number of positions; each is one token of the text."""
         return len(self.ids)
 
     def to(self, device: torch.device) -> DraftBatch:
@@ -79,7 +78,6 @@ class DraftObjective(nn.Module):
         return (self._place >= 0).cpu().numpy()
 
     def forward(self, batch: DraftBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
-        """Return the loss and the counts (see `trainer.objectives.Objective`)."""
         model = self.model
         with torch.no_grad():
             embeds = model.get_input_embeddings()(batch.ids[:, :-1])

@@ -31,22 +31,16 @@ _MEASURED_STEPS = 3
 class Plan:
     """An estimate."""
 
-    parameters: dict[str, int]
-    """Parameter counts of each trained group, and of `frozen`."""
-    memory: int
-    """Peak memory of one process in bytes."""
-    tokens: int | None
-    """Learned tokens of all steps; None if the data is not prepared yet."""
+    parameters: dict[str, int]  # parameter counts of each trained group, and of `frozen`
+    memory: int  # peak memory of one process in bytes
+    tokens: int | None  # learned tokens of all steps; None if the data is not prepared yet
     epochs: float | None
-    states: int | None
-    """Size of the base's states on disk in bytes, for a draft or a teacher."""
-    seconds: float | None
-    """Time of all steps on this device alone; None if the data is not prepared yet."""
+    states: int | None  # size of the base's states on disk in bytes, for a draft or a teacher
+    seconds: float | None  # time of all steps on this device alone; None if the data is not prepared yet
     notes: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """The estimate as text for a terminal."""
         lines = [f"{group:<10} {count:>14,} parameters" for group, count in self.parameters.items()]
         lines.append(f"memory     {self.memory / 1e9:>14.2f} GB at the peak: measured on a step, plus the optimizer")
         if self.tokens is not None and self.epochs is not None:

@@ -38,11 +38,6 @@ class RunLogger:
         self._board.close()
 
     def write(self, line: LogLine) -> None:
-        """Append a line.
-
-        Raises:
-            ExportError: the disk is full.
-        """
         append(self._file, to_line(line).encode(), None, _STAYS)
         try:
             for name, value in _scalars(line).items():

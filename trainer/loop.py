@@ -193,7 +193,6 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self, module: nn.Module, stage: StageConfig, progress: Progress, log: RunLogger | None) -> None:
-        """Measure the held-out rows, if there are any."""
         feed, rank, world = self.built.feed, self.accelerator.process_index, self.accelerator.num_processes
         batches = feed.held_out()
         if not batches:
@@ -273,7 +272,6 @@ class Trainer:
         return summed
 
     def _stop(self) -> bool:
-        """True if any process was asked to stop."""
         if self.accelerator.num_processes == 1:
             return self._asked_to_stop
         asked = self._over_processes(tensor_of([float(self._asked_to_stop)], self.device))
@@ -305,11 +303,7 @@ def accelerator_for(recipe: Recipe, device: str = "auto") -> Accelerator:
 
 
 def begin(folder: Path, built: RunSetup) -> None:
-    """Write what identifies the run, or check that the folder holds the same run.
-
-    Raises:
-        ExportError: it holds another run, or cannot be written.
-    """
+    """Write what identifies the run, or check that the folder holds the same run."""
     from data.yaml_config import dump_yaml
 
     make_folder(folder)

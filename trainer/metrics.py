@@ -24,7 +24,6 @@ class MetricSums:
 
     @classmethod
     def zeros(cls, positions: int, device: torch.device, rows: bool = False) -> MetricSums:
-        """Return sums over no token; with `rows` also over no row."""
         kind = torch.float64 if device.type != "mps" else torch.float32
         position, other = (torch.zeros(shape, dtype=kind, device=device) for shape in ((4, positions), (OTHER,)))
         return cls(position, other, torch.zeros(4, 1 + positions, dtype=kind, device=device) if rows else None)
@@ -104,7 +103,6 @@ class MetricSums:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens, over all positions."""
         return int(self.position[0].sum())
 
     @property

@@ -27,11 +27,6 @@ _DESCRIPTIONS = {
 def write_card(run: Run, recipe: Recipe, prepared: Path) -> None:
     """Write the card into the run's model folder.
 
-    Args:
-        run: a finished run.
-        recipe: its recipe.
-        prepared: folder of its data.
-
     Raises:
         ExportError: it cannot be written.
     """

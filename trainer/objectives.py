@@ -35,7 +35,6 @@ class MicroStepObjective(nn.Module):
         self.model = model
 
     def forward(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
-        """Return loss and metrics (see `Objective`)."""
         out = self.model(
             batch.ids, batch.mask, batch.starts, batch.labels, teacher_states=batch.teacher, averaged_over=averaged_over
         )
@@ -72,7 +71,6 @@ class LanguageModelObjective(nn.Module):
         self.model = model
 
     def forward(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
-        """Return loss and metrics (see `Objective`)."""
         states = body(self.model)(
             input_ids=batch.ids, attention_mask=batch.mask.long(), use_cache=False
         ).last_hidden_state

@@ -31,8 +31,7 @@ FOLDER = Path(__file__).parent / "recipes"
 class BaseConfig(StrictModel):
     """The base model."""
 
-    name: str
-    """Catalog name, hub id or folder; for pretraining, a folder with a tokenizer."""
+    name: str  # catalog name, hub id or folder; for pretraining, a folder with a tokenizer
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of frozen weights, and of answering and scoring; None: the run's precision."""
@@ -44,16 +43,12 @@ class DistillConfig(StrictModel):
     """Let the base generate the responses itself."""
 
     max_new_tokens: Positive = 256
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    """0: greedy."""
-    batch_rows: Positive | None = None
-    """None: what fits into memory."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0  # 0: greedy
+    batch_rows: Positive | None = None  # None: what fits into memory
 
-    seed: int = 0
-    """Seed for sampling; separate from the run's, so that runs with several seeds share their data."""
+    seed: int = 0  # seed for sampling; separate from the run's, so that runs with several seeds share their data
 
     def options(self) -> DistillOptions:
-        """Return the options for `data.distill.run`."""
         given = {"temperature": self.temperature, "seed": self.seed, "batch_rows": self.batch_rows}
         if self.batch_rows is not None:  # a batch belongs to one shard
             given["shard_prompts"] = max(SHARD_PROMPTS, self.batch_rows)
@@ -63,19 +58,13 @@ class DistillConfig(StrictModel):
 class DataConfig(StrictModel):
     """The training data."""
 
-    mix: str
-    """A name in data/mixes, or the path of a YAML file."""
-    limit: Positive | None = None
-    """Number of examples to use after cleaning."""
+    mix: str  # a name in data/mixes, or the path of a YAML file
+    limit: Positive | None = None  # number of examples to use after cleaning
     distill: DistillConfig | None = None
-    chat: bool = True
-    """Apply the base's chat template; without it, and for plain texts, only the first token is prompt."""
-    template: dict[str, Any] | None = None
-    """Arguments of the chat template, such as enable_thinking."""
-    template_date: str | None = None
-    """YYYY-MM-DD, the date that the chat template writes."""
-    max_tokens: Positive = 512
-    """Maximum length of an example; the rest is left out."""
+    chat: bool = True  # apply the base's chat template; without it, and for plain texts, only the first token is prompt
+    template: dict[str, Any] | None = None  # arguments of the chat template, such as enable_thinking
+    template_date: str | None = None  # YYYY-MM-DD, the date that the chat template writes
+    max_tokens: Positive = 512  # maximum length of an example; the rest is left out
     without: tuple[str, ...] = ()
     """Sources of the mix to leave out of training. Preparation, validation and solved thresholds do not change."""
 
@@ -83,8 +72,7 @@ class DataConfig(StrictModel):
 class DraftConfig(StrictModel):
     """How a micro decoder is trained on stored states of a frozen base."""
 
-    every: Positive = 1
-    """Train on every n-th position of a response, with a random offset in each epoch."""
+    every: Positive = 1  # train on every n-th position of a response, with a random offset in each epoch
     vocabulary: Positive | None = None
     """Draft only this many words, the most frequent in the training responses; None: all."""
 
@@ -94,42 +82,35 @@ class StageConfig(StrictModel):
 
     name: str
     steps: Positive
-    rates: dict[Group, Rate]
-    """Peak learning rate of each trained group: new, base, adapter."""
+    rates: dict[Group, Rate]  # peak learning rate of each trained group: new, base, adapter
     weights: dict[Weighted, Annotated[float, Field(ge=0)]] = Field(default={})
     """Weights of parts of the loss in this stage only; the others keep the model's."""
     warmup: Annotated[int, Field(ge=0)] = 20
     """Number of steps over which the rate rises to its peak; it falls from there."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
-    floor: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Rate at the last step, as a share of the peak."""
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.1  # rate at the last step, as a share of the peak
 
 
 class BatchConfig(StrictModel):
     """The size of one optimizer step."""
 
-    tokens: Positive = 4096
-    """Tokens including padding, over all processes; for a draft: positions."""
-    accumulate: Positive = 1
-    """Number of parts that a process takes one after the other."""
+    tokens: Positive = 4096  # tokens including padding, over all processes; for a draft: positions
+    accumulate: Positive = 1  # number of parts that a process takes one after the other
 
 
 class OptimizerConfig(StrictModel):
     """AdamW."""
 
     betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Applied to matrices; vectors are not decayed."""
-    clip: Rate = 1.0
-    """Largest norm of the gradient."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # applied to matrices; vectors are not decayed
+    clip: Rate = 1.0  # largest norm of the gradient
 
 
 class ValidationConfig(StrictModel):
     """Validation on held-out examples."""
 
     every: Positive = 100
-    tokens: Positive = 20_000
-    """Number of tokens, from the first held-out rows."""
+    tokens: Positive = 20_000  # number of tokens, from the first held-out rows
 
 
 class CheckpointConfig(StrictModel):
@@ -142,26 +123,21 @@ class CheckpointConfig(StrictModel):
 class Recipe(StrictModel):
     """One training run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Name of the run's folder."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # name of the run's folder
     objective: Objective
     base: BaseConfig
     data: DataConfig
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
     segmentation: SegmentationConfig = SegmentationConfig()
-    model: dict[str, Any] = Field(default={})
-    """Fields of MicroStepConfig."""
+    model: dict[str, Any] = Field(default={})  # fields of MicroStepConfig
     start: str | None = None
     """A micro_step model on the same base, by catalog name or folder, whose weights are the starting point."""
     start_with: Started = "micro decoder"
     """Which of its weights to use; `all`: also merger, stop head and adapter, whose settings must agree."""
-    adapter: dict[str, Any] | None = None
-    """Fields of peft's LoraConfig, for a group `adapter` on the base."""
+    adapter: dict[str, Any] | None = None  # fields of peft's LoraConfig, for a group `adapter` on the base
     draft: DraftConfig = DraftConfig()
-    teacher: bool = False
-    """Also match the distributions of the unchanged base."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: autocast; trained weights stay in float32."""
+    teacher: bool = False  # also match the distributions of the unchanged base
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; trained weights stay in float32
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     validation: ValidationConfig = ValidationConfig()
@@ -178,7 +154,6 @@ class Recipe(StrictModel):
 
     @property
     def groups(self) -> set[str]:
-        """Groups that some stage trains."""
         return {group for stage in self.stages for group in stage.rates}
 
     @property
@@ -189,7 +164,6 @@ class Recipe(StrictModel):
 
     @property
     def steps(self) -> int:
-        """Number of steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     @model_validator(mode="after")
@@ -243,11 +217,7 @@ class Recipe(StrictModel):
 
 
 def mix_of(recipe: Recipe) -> Mix:
-    """Return the mix that a recipe's data is prepared from, including sources left out of training.
-
-    Raises:
-        MicroStepError: there is no such mix, or it lacks a source that is to be left out.
-    """
+    """Return the mix that a recipe's data is prepared from, including sources left out of training."""
     mix = read_mix(recipe.data.mix)
     names = [use.name for use in mix.sources]
     if unknown := [name for name in recipe.data.without if name not in names]:
@@ -276,11 +246,7 @@ def with_steps(recipe: Recipe, steps: Sequence[int]) -> Recipe:
 
 
 def read_recipe(path: Path | str) -> Recipe:
-    """Read a recipe: a YAML file, or the name of a bundled one.
-
-    Raises:
-        MicroStepError: there is no such recipe, or it is invalid; one line says where.
-    """
+    """Read a recipe: a YAML file, or the name of a bundled one."""
     given = Path(path)
     shipped = FOLDER / f"{path}.yaml"
     if not given.exists() and shipped.is_file():

@@ -27,22 +27,17 @@ class RunPaths:
     """Folders of a run."""
 
     out: Path
-    local: Path | None = None
-    """Files of the sources; None: the hub."""
-    prepared: Path | None = None
-    """None: a folder beside the run, named after mix and base."""
-    states: Path | None = None
-    """States for a draft; None: a folder in the prepared data."""
+    local: Path | None = None  # files of the sources; None: the hub
+    prepared: Path | None = None  # None: a folder beside the run, named after mix and base
+    states: Path | None = None  # states for a draft; None: a folder in the prepared data
 
     def prepared_for(self, recipe: Recipe) -> Path:
-        """Return the folder of the prepared data."""
         if self.prepared is not None:
             return self.prepared
         base = Path(recipe.base.name).name
         return self.out.parent / "prepared" / f"{Path(recipe.data.mix).stem}-{base}"
 
     def states_for(self, recipe: Recipe) -> Path:
-        """Return the folder for the states of a frozen base."""
         return self.states if self.states is not None else self.prepared_for(recipe) / "states"
 
 
@@ -113,7 +108,6 @@ def prepared_data(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> 
 
 
 def _needed_features(recipe: Recipe) -> tuple[FeatureSpec, ...]:
-    """Return the features that the segmentation needs beyond the scores."""
     if recipe.objective != "micro_step":
         return ()
     cut = recipe.segmentation

@@ -48,16 +48,13 @@ class RunSetup:
     """Everything that a run needs."""
 
     recipe: Recipe
-    objective: nn.Module
-    """Computes the loss; see `trainer.objectives.Objective`."""
-    model: PreTrainedModel
-    """The trained model, as it is saved."""
+    objective: nn.Module  # computes the loss; see `trainer.objectives.Objective`
+    model: PreTrainedModel  # the trained model, as it is saved
     tokenizer: PreTrainedTokenizerBase
     feed: Feed
     facts: RunFacts
     notes: tuple[str, ...]
-    positions: int
-    """M; 1 if there are no segments."""
+    positions: int  # M; 1 if there are no segments
 
     def export(self, folder: Path) -> None:
         """Write a folder that opens like any model, in bfloat16.
@@ -91,13 +88,6 @@ class RunSetup:
 
 def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: Tell) -> RunSetup:
     """Load the base and build the rest of the recipe around it.
-
-    Args:
-        recipe: the recipe.
-        prepared: its data.
-        states: folder for the base's states, which a draft is trained on, and which serve as teacher.
-        device: as in `ModelSpec.device`.
-        tell: receives progress.
 
     Raises:
         MicroStepError: the base cannot be loaded, or the recipe does not fit it or the data.
@@ -136,12 +126,6 @@ def build_model(
     recipe: Recipe, device: str, tell: Tell, rows: TokenRows | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
     """Return the model to train, its tokenizer, and the base's revision.
-
-    Args:
-        recipe: the recipe.
-        device: as in `ModelSpec.device`.
-        tell: receives progress.
-        rows: training rows, for a draft vocabulary; None: the whole vocabulary is used.
 
     Raises:
         MicroStepError: the base cannot be loaded, or the recipe does not fit it.

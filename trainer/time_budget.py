@@ -41,13 +41,7 @@ def fit(built: RunSetup, folder: Path, accelerator: Accelerator, tell: Tell) -> 
 
 
 def fitted_to(recipe: Recipe, seconds: list[float], a_validation: float = 0.0) -> Recipe:
-    """Return a recipe with as many steps as fit into its minutes.
-
-    Args:
-        recipe: a recipe with minutes; the steps of its stages give their proportions.
-        seconds: time of a step of each stage.
-        a_validation: time of a validation in seconds.
-    """
+    """Return a recipe with as many steps as fit into its minutes."""
     assert recipe.minutes is not None
     shares = [stage.steps / recipe.steps for stage in recipe.stages]
     a_step = sum(share * took for share, took in zip(shares, seconds, strict=True))

@@ -22,16 +22,7 @@ _PREFIX = "micro."
 
 
 def start_from(model: MicroStepForCausalLM, name: str, part: Started) -> None:
-    """Load weights of a saved model into another one; other weights stay unchanged.
-
-    Args:
-        model: a fresh model around the same base, with its adapter if it has one.
-        name: a micro_step model of the catalog, or a folder that holds its modules.
-        part: the micro decoder; or also merger, stop head and adapter.
-
-    Raises:
-        MicroStepError: there is no such model, or it does not fit.
-    """
+    """Load weights of a saved model into another one; other weights stay unchanged."""
     folder = fetch(name)
     reference = base_reference(folder)
     if reference is None:

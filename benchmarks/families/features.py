@@ -66,12 +66,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def measure(name: str, folder: Path) -> Family:
-    """All features of one family.
-
-    Args:
-        name: transformers' `model_type`.
-        folder: empty; the model is saved there.
-    """
+    """All features of one family."""
     try:
         made = tiny_family(name)
         made.save_pretrained(folder)

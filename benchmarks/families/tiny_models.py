@@ -93,11 +93,7 @@ MORE: dict[str, dict[str, Any]] = {
 
 
 def tiny_options(config: Any) -> dict[str, Any]:
-    """What makes a configuration of the same class tiny.
-
-    Args:
-        config: the class' default.
-    """
+    """What makes a configuration of the same class tiny."""
     nested = {name: part for name in config.sub_configs if (part := getattr(config, name, None)) is not None}
     said = {name: value for name, value in config.to_dict().items() if name not in nested}
     options: dict[str, Any] = {name: size for name, size in _SIZES.items() if name in said and _is_size(said[name])}

@@ -34,9 +34,6 @@ class BatchLog:
         Args:
             path: of the file; None: nothing is kept beyond this process.
             settings: what decides the batches; those of a begun file must be equal.
-
-        Raises:
-            ExportError: it was begun with other settings, is no such file, or cannot be written.
         """
         self._path, self._measured = path, dict[Place, Measured]()
         self.sittings = 1

@@ -39,22 +39,11 @@ def compare(
 ) -> dict[str, Any]:
     """Let every model write and compare what it wrote.
 
-    Args:
-        models: what is compared.
-        by_source: the prompts' ids by the name of their source.
-        options: how they are answered.
-        baselines: other ways of the base to write faster; see `decoders.baselines_of`.
-        tell: told about the progress.
-
     Returns:
         `rows`, one for each batch size and decoder; and of the first micro_step model, rule, tau and batch size
         `tokens_per_macro_step`; `speedup`, the median over rounds of our new tokens per second over the base's;
         `agreement`, the share of our tokens that the base would choose itself after what stands before them; and
         `nll_ratio`, their negative log-likelihood per token under the base over that of the base's own answers.
-
-    Raises:
-        TextError: there are no prompts.
-        TooLarge: a prompt and its answer do not fit the base's context.
     """
     prompts = mixed(by_source)
     check_prompts(models, prompts, options.max_new_tokens)
@@ -97,12 +86,7 @@ def compare(
 
 
 def check_prompts(models: ComparedModels, prompts: Rows, new_tokens: int) -> None:
-    """See that there are prompts, and that the base's context holds them and their answers.
-
-    Raises:
-        TextError: there are none.
-        TooLarge: it does not.
-    """
+    """See that there are prompts, and that the base's context holds them and their answers."""
     if not prompts:
         raise TextError("there are no prompts")
     limit, longest = context_length(models.base), max(map(len, prompts))

@@ -92,11 +92,7 @@ class ComparedModels:
 
 
 def load_models(options: ComparedModelOptions) -> ComparedModels:
-    """Load what is compared. The base is the first model's, as it was before an adapter that was trained with it.
-
-    Raises:
-        ModelError: two of them do not share a vocabulary.
-    """
+    """Load what is compared. The base is the first model's, as it was before an adapter that was trained with it."""
 
     def loaded_as(name: str) -> LoadedModel:
         return load(ModelSpec(name, dtype=options.dtype, device=options.device))
@@ -137,13 +133,6 @@ def plain_answers(model: Any, prompts: Rows, settings: dict[str, Any], fast: boo
     """The new ids of each prompt by transformers' own greedy `generate`.
 
     Prompts of different lengths are padded, or answered apart where padding would change what the model writes.
-
-    Args:
-        model: any causal language model.
-        prompts: ids of each.
-        settings: of `generate`.
-        fast: write into the cache that grows in place, as micro_step models do.
-        options: more settings of `generate`.
     """
     groups = equal_lengths([len(prompt) for prompt in prompts])
     if len(groups) > 1 and padding_is_bound(model):
@@ -166,15 +155,7 @@ def _until_end(ids: list[int], ends: set[int]) -> list[int]:
 
 
 def plain_decoder(name: str, model: Any, models: ComparedModels, fast: bool = False, endless: bool = False) -> Decoder:
-    """A model's own greedy answers, a token a pass.
-
-    Args:
-        name: of the model.
-        model: what answers.
-        models: all that is compared.
-        fast: use the linear layers and the cache that make micro_step models quick.
-        endless: no answer ends before it has all its tokens.
-    """
+    """A model's own greedy answers, a token a pass."""
     quick = with_fast_linear(model) if fast else model
 
     def write(prompts: Rows, new_tokens: int) -> BatchAnswers:

@@ -37,17 +37,7 @@ def measure(options: DraftsOptions, tell: Tell) -> list[dict[str, Any]]:
 
 
 def drafts(loaded: LoadedModel, answers: TokenRows, taus: Sequence[float], tell: Tell) -> dict[str, Any]:
-    """Accuracy at places 2 .. M after each token of answers, and tokens a pass at each tau; intervals over answers.
-
-    Args:
-        loaded: a model for lossless decoding.
-        answers: prompts with the base's own greedy answers.
-        taus: a token is drafted where the draft is so sure of it.
-        tell: told about the progress.
-
-    Raises:
-        ModelError: the model is for merged decoding.
-    """
+    """Accuracy at places 2 .. M after each token of answers, and tokens a pass at each tau; intervals over answers."""
     model = wrap(loaded).model
     if model.config.decoding != "lossless":
         raise ModelError(f"{loaded.facts.name} merges segments and drafts nothing; give a model for the lossless mode")

@@ -21,11 +21,7 @@ DASHES = ("solid", "dash", "dot")
 
 
 def draw(report: dict[str, Any]) -> go.Figure:
-    """A panel a quantity over tau, a line a model and number of prompts at a time, with 95% intervals.
-
-    Args:
-        report: what `benchmarks.speed.compare.compare` gives.
-    """
+    """A panel a quantity over tau, a line a model and number of prompts at a time, with 95% intervals."""
     figure = make_subplots(2, 2, subplot_titles=[title for _, title in PANELS], vertical_spacing=0.14)
     rows = [row for row in report["rows"] if row["tau"] is not None]
     models = list(dict.fromkeys((row["model"], row["rule"]) for row in rows))

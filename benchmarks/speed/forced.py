@@ -76,11 +76,7 @@ class Weights:
 
 
 def forced_length(mean: float) -> StopRule:
-    """A rule whose segments have this mean length: the two nearest whole ones by turns, evenly spread.
-
-    Raises:
-        MicroStepError: below 1.
-    """
+    """A rule whose segments have this mean length: the two nearest whole ones by turns, evenly spread."""
     if mean < 1:
         raise MicroStepError(f"a segment has at least one token, got a mean length of {mean:g}")
     low = int(mean)
@@ -98,13 +94,6 @@ def forced_agreement(prompts: Rows, answers: Rows, rate: float, words: int, seed
     """Let lossless decoding draft the base's known answer at each place with this probability, else another word.
 
     The micro decoder and its head still compute the draft that is then replaced.
-
-    Args:
-        prompts: ids of each prompt, without padding.
-        answers: the base's answer to each, longer than what is to be written.
-        rate: of agreement, 0 to 1.
-        words: of the vocabulary.
-        seed: of the chance.
     """
     known = {tuple(prompt): answer for prompt, answer in zip(prompts, answers, strict=True)}
     chance = random.Random(seed)
@@ -137,11 +126,7 @@ class Case:
 
 
 def forced_lengths(models: ComparedModels, lengths: Sequence[float]) -> list[Case]:
-    """Merged decoding with segments of known mean lengths, in tokens.
-
-    Raises:
-        MicroStepError: a length that the model does not have.
-    """
+    """Merged decoding with segments of known mean lengths, in tokens."""
     model = models.micro[0].model
     longest, weights = model.config.max_segment_length, Weights.of(model)
     if not 1 <= min(lengths) <= max(lengths) <= longest:
@@ -161,11 +146,7 @@ def forced_lengths(models: ComparedModels, lengths: Sequence[float]) -> list[Cas
 def forced_drafts(
     models: ComparedModels, prompts: Rows, rates: Sequence[float], drafts: Sequence[int], options: DecodeOptions
 ) -> list[Case]:
-    """Lossless decoding with drafts of known lengths, in tokens, that agree with the base at known rates, 0 to 1.
-
-    Raises:
-        MicroStepError: a draft that is longer than the model's.
-    """
+    """Lossless decoding with drafts of known lengths, in tokens, that agree with the base at known rates, 0 to 1."""
     model = models.micro[0].model
     longest, weights = model.config.max_segment_length - 1, Weights.of(model)
     if not 1 <= min(drafts) <= max(drafts) <= longest:

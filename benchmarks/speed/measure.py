@@ -102,16 +102,7 @@ def batches_of(prompts: Rows, size: int) -> tuple[list[int], list[Rows]]:
 def measure(
     decoders: Sequence[Decoder], prompts: Rows, size: int, options: DecodeOptions, log: BatchLog, tell: Tell
 ) -> list[Measurements]:
-    """Let every decoder answer all prompts in batches of `size`; see `batches_of`.
-
-    Args:
-        decoders: those that can answer so many prompts at a time.
-        prompts: ids of each.
-        size: prompts at a time.
-        options: how long answers are, and how many rounds there are.
-        log: of batches; those in it are not measured again.
-        tell: told about the progress.
-    """
+    """Let every decoder answer all prompts in batches of `size`; see `batches_of`."""
     repeats, new_tokens = options.repeats, options.max_new_tokens
     order, batches = batches_of(prompts, size)
     warm = set[int]()

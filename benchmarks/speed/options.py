@@ -33,7 +33,6 @@ class ComparedModelOptions:
 
     @property
     def names(self) -> list[str]:
-        """The micro_step models."""
         return self.model or [SMOLLM2]
 
 
@@ -74,21 +73,14 @@ class DecodeOptions:
 
     @property
     def taus(self) -> list[float]:
-        """The values of tau."""
         return numbers("--confidence", self.confidence)
 
     @property
     def rules(self) -> list[str]:
-        """The rules."""
         return self.rule.replace(" ", "").split(",")
 
     @property
     def sizes(self) -> list[Size]:
-        """Prompts at a time, and how many of the prompts at that.
-
-        Raises:
-            MicroStepError: they are written otherwise.
-        """
         sizes: list[Size] = []
         for part in self.batch_size.replace(" ", "").split(","):
             size, colon, most = part.partition(":")

@@ -26,17 +26,7 @@ BATCH_TOKENS = 4096
 def position_accuracy(
     models: ComparedModels, prepared: Prepared, strategy: Strategy, most_rows: int | None = None
 ) -> list[dict[str, Any]]:
-    """Accuracy of the models for merged decoding on held-out responses, at places 1 .. M of segments.
-
-    Args:
-        models: the micro_step models, and the base, which is read without segments.
-        prepared: whose held-out examples are read.
-        strategy: segments the responses, as in training.
-        most_rows: read the first so many; None: all.
-
-    Returns:
-        a row a model and place, with intervals over examples.
-    """
+    """Accuracy of the models for merged decoding on held-out responses, at places 1 .. M of segments."""
     segmentation = SegmentationConfig(rule=strategy.name, parameters=dict(strategy.values))
     rows = training_rows(prepared, segmentation).held_out
     rows = rows.take(np.arange(len(rows))[:most_rows])

@@ -29,11 +29,7 @@ BUNDLED = (
 
 
 def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
-    """The ids of a prompt under the tokenizer's chat template, where it has one, BOS included.
-
-    Raises:
-        TextError: it is empty.
-    """
+    """The ids of a prompt under the tokenizer's chat template, where it has one, BOS included."""
     text = encode(TextInput(Document((Message("user", prompt),)), chat=True), tokenizer, reply=True)
     ids: list[int] = [*text.prefix, *text.ids.tolist()]
     if not ids:
@@ -42,11 +38,7 @@ def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a .jsonl file, {"prompt": ...} a line.
-
-    Raises:
-        TextError: it cannot be read, or a line is something else.
-    """
+    """The prompts of a .jsonl file, {"prompt": ...} a line."""
     if (wrong := pointer(path)) is not None:
         raise TextError(f"{path} cannot be read: {wrong}")
     try:
@@ -82,11 +74,7 @@ def gsm8k_questions(tokenizer: Any, count: int, local: Path | None) -> Rows:
 
 
 def held_out_prompts(prepared: Prepared, name: str, count: int) -> Rows:
-    """The ids of held-out prompts of one source of prepared data.
-
-    Raises:
-        TextError: there are none.
-    """
+    """The ids of held-out prompts of one source of prepared data."""
     rows = training_rows(prepared, None).held_out
     names = [prepared.sources[place] for place in prepared.origin[rows.example]]
     chosen = [i for i in range(len(rows)) if names[i] == name][:count]
@@ -103,13 +91,7 @@ def mixed(by_source: dict[str, Rows]) -> Rows:
 
 
 def find_prompts(options: PromptOptions, prepared: Prepared | None, tokenizer: Any) -> dict[str, Rows]:
-    """The ids of all prompts that are asked for, by the name of their source; the bundled ones if none are.
-
-    Args:
-        options: which prompts.
-        prepared: the data of `options.prepared`, read.
-        tokenizer: of the models.
-    """
+    """The ids of all prompts that are asked for, by the name of their source; the bundled ones if none are."""
     by_source: dict[str, Rows] = {}
     if options.prompts is not None:
         by_source["prompts"] = [prompt_ids(text, tokenizer) for text in read_prompts(options.prompts)]

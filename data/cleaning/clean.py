@@ -39,18 +39,6 @@ def clean(
 
     The same mix and files give the same examples in the same order; a prefix of them is a fair sample of all. The order
     depends only on seed, source and number, so two mixes that keep the same examples have them in the same order.
-
-    Args:
-        mix: the sources and the rules.
-        local: folder of the sources' files; None: the hub.
-        out: folder, created if needed.
-        limit: keep only this many examples, the first ones.
-        tell: receives progress, at most every `interval` seconds and at the start of each source.
-        interval: seconds.
-
-    Raises:
-        TextError: a source cannot be read, or nothing is left.
-        ExportError: the folder cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise ExportError(f"{out} is a file; give a folder")
@@ -85,7 +73,6 @@ def _report_share(tell: Tell, share: float, message: str) -> None:
 def _cleaned(
     use: Use, local: Path | None, rules: _Rules, tally: FilterCounts, tell: Callable[[str], None], interval: float
 ) -> Iterator[Example]:
-    """Yield the examples of one source that are kept."""
     kept, last_report = 0, time.monotonic()
     tell(f"cleaning {use.name}")
     for reading in readings(use.definition, local):

@@ -63,7 +63,6 @@ def clean_command(
 
 
 def _show(report: CleaningReport) -> None:
-    """The report as a table: a source a row, a rule a column."""
     from rich.text import Text
 
     rules = list(dict.fromkeys(rule for each in report.sources for rule in (*each.mended, *each.dropped)))
@@ -97,7 +96,6 @@ def _table(*columns: str) -> Table:
 
 
 def _console() -> Console:
-    """Standard output; wide when it goes into a file or a pipe, so that nothing is cut there."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=200)

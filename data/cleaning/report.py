@@ -18,20 +18,14 @@ class SourceReport:
 
     source: str
     licence: str
-    read: int
-    """Number of records, or of pieces of long texts."""
-    kept: int
-    """Number of examples in the result, including those held out."""
+    read: int  # number of records, or of pieces of long texts
+    kept: int  # number of examples in the result, including those held out
     held_out: int
     repeat: int
-    dropped: dict[str, int]
-    """Counts by rule; an example counts for the first rule that drops it."""
-    mended: dict[str, int]
-    """Examples that a rule changed, whether or not they were kept."""
-    samples: dict[str, tuple[str, ...]]
-    """By rule, the beginnings of the first few examples that it dropped or changed."""
-    unlabelled_code: int
-    """Fenced blocks without a language, if languages were checked."""
+    dropped: dict[str, int]  # counts by rule; an example counts for the first rule that drops it
+    mended: dict[str, int]  # examples that a rule changed, whether or not they were kept
+    samples: dict[str, tuple[str, ...]]  # by rule, the beginnings of the first few examples that it dropped or changed
+    unlabelled_code: int  # fenced blocks without a language, if languages were checked
 
 
 @dataclass(frozen=True)
@@ -40,28 +34,22 @@ class CleaningReport:
 
     mix: str
     sources: tuple[SourceReport, ...]
-    unguarded: dict[str, int]
-    """By evaluation set: questions that are too short to be kept out."""
-    missed_near_duplicates: float | None
-    """Probability that a pair just at the threshold was overlooked."""
+    unguarded: dict[str, int]  # by evaluation set: questions that are too short to be kept out
+    missed_near_duplicates: float | None  # probability that a pair just at the threshold was overlooked
 
     @property
     def read(self) -> int:
-        """Number of records read."""
         return sum(source.read for source in self.sources)
 
     @property
     def kept(self) -> int:
-        """Number of kept examples."""
         return sum(source.kept for source in self.sources)
 
     @property
     def held_out(self) -> int:
-        """Number of kept examples that are held out."""
         return sum(source.held_out for source in self.sources)
 
     def to_json(self) -> bytes:
-        """Return the content of report.json."""
         totals = {"read": self.read, "kept": self.kept, "held_out": self.held_out}
         return as_json({"mix": self.mix, **totals, **asdict(self)})
 
@@ -77,12 +65,10 @@ class FilterCounts:
     samples: dict[str, list[str]] = field(default_factory=dict)
 
     def drop(self, rule: str, sample: str) -> None:
-        """Count an example that is dropped."""
         self.dropped[rule] += 1
         self._keep(rule, sample)
 
     def mend(self, rule: str, sample: str) -> None:
-        """Count an example that is changed."""
         self.mended[rule] += 1
         self._keep(rule, sample)
 
@@ -92,7 +78,6 @@ class FilterCounts:
             held.append(sample[:SAMPLE_CHARACTERS])
 
     def report(self, source: str, licence: str, kept: int, held_out: int, repeat: int) -> SourceReport:
-        """Return the report on the source after it was read."""
         left_out = self.read - self.dropped.total() - kept
         return SourceReport(
             source=source,

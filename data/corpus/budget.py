@@ -26,16 +26,7 @@ BYTES_A_TOKEN = 24  # on disk, texts included, rounded up, to check that there i
 def resolve(
     loaded: LoadedModel, options: CorpusOptions, manifest: dict[str, Any] | None
 ) -> tuple[CorpusOptions, tuple[str, ...]]:
-    """Fill in options that depend on the model and the memory, or take them from a begun store; and return its notes.
-
-    Args:
-        loaded: the model.
-        options: the user's options.
-        manifest: manifest of a begun store.
-
-    Raises:
-        TooLarge: documents of the chosen length do not fit the memory.
-    """
+    """Fill in options that depend on model and memory, or take them from a begun store; and return its notes."""
     date = options.template_date or (manifest or {}).get("parameters", {}).get("template_date")
     document = replace(Document.plain("a"), arguments=options.template or (), date=date)
     probe = encode(TextInput(document, options.chat, options.force_bos), loaded.tokenizer)

@@ -34,14 +34,10 @@ MAX_CHARACTERS = 20_000_000  # of one document
 class CorpusEntry:
     """One document of a corpus."""
 
-    index: int
-    """Its index in the corpus, from 0."""
-    document: Document | None
-    """None if it is not a valid text."""
-    problem: str | None
-    """Why it is not valid."""
-    share: float | None
-    """Share of the corpus read so far, 0 to 1, approximate; None if unknown."""
+    index: int  # its index in the corpus, from 0
+    document: Document | None  # None if it is not a valid text
+    problem: str | None  # why it is not valid
+    share: float | None  # share of the corpus read so far, 0 to 1, approximate; None if unknown
 
 
 @dataclass(frozen=True)
@@ -78,11 +74,7 @@ class Corpus:
 
 
 def open_corpus(spec: CorpusSpec) -> Corpus:
-    """Find a corpus, and read its first document to check that it is one.
-
-    Raises:
-        TextError: there is no such file or data set, its kind is unknown, or it holds no document.
-    """
+    """Find a corpus, and read its first document to check that it is one."""
     path = Path(spec.data).expanduser()
     if path.is_dir():
         raise TextError(f"{spec.data} is a folder; give one file ({', '.join(SUFFIXES)}) or a hub id")

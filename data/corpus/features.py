@@ -44,8 +44,7 @@ class FeatureSpec:
     """A feature, and the rows of a store that it is computed for."""
 
     feature: Feature
-    every: int = 1
-    """Rows 0, every, 2 every, ... of the store."""
+    every: int = 1  # rows 0, every, 2 every, ..; of the store
     begin: int = 0
     """Only for tokens with so many before them in their row, of which a limited history is a real limit; others NaN."""
 
@@ -68,7 +67,6 @@ class FeatureSpec:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
         return f"{self.feature.name}{f'-from{self.begin}' if self.begin else ''}-every{self.every}"
 
     @property
@@ -104,13 +102,6 @@ def compute_features(
 ) -> GatheredRows:
     """Compute what a rule needs for rows of a store, or go on where a run was stopped.
 
-    Args:
-        load_model: called only if something is left to compute.
-        store: of the same model.
-        what: to compute.
-        tell: told about the progress, at most every `interval` seconds.
-        interval: seconds.
-
     Raises:
         ExportError: the folder cannot be written, another process writes in it, or the model is not the store's.
         MicroStepError: as the functions that compute it.
@@ -144,11 +135,7 @@ def compute_features(
 
 
 def gathers(store: CorpusStore) -> list[FeatureSpec]:
-    """What has been gathered beside a store, complete, in the order of the names.
-
-    Raises:
-        TextError: another version wrote it.
-    """
+    """What has been gathered beside a store, complete, in the order of the names."""
     found = []
     for file in sorted(store.path.glob(f"{FOLDER}/*/{SETTINGS}")):
         if (file.parent / COMPLETE).is_file():
@@ -160,11 +147,7 @@ def gathers(store: CorpusStore) -> list[FeatureSpec]:
 
 
 def read_gathered(store: CorpusStore, what: FeatureSpec) -> GatheredRows:
-    """What `compute_features` computed.
-
-    Raises:
-        TextError: it has not been, or a file is damaged.
-    """
+    """What `compute_features` computed."""
     folder = store.path / FOLDER / what.name
     if not (folder / COMPLETE).is_file():
         raise TextError(f"{store.path} holds no {what.name}; gather it first")

@@ -13,8 +13,7 @@ class CorpusOptions:
 
     chat: bool = False
     force_bos: bool = False
-    template: tuple[tuple[str, str], ...] | None = None
-    """Arguments of the chat template, as JSON by name."""
+    template: tuple[tuple[str, str], ...] | None = None  # arguments of the chat template, as JSON by name
     template_date: str | None = None
     """YYYY-MM-DD, for templates that write the date; None: the store's date, or today's."""
     windows: bool = False
@@ -23,8 +22,7 @@ class CorpusOptions:
     """Divide documents into windows of at most this many characters instead: the same texts under every model."""
     max_tokens: int | None = None
     """Limit for a document or a window; None: the model's context, or what fits into memory."""
-    limit_tokens: int | None = None
-    """Stop after this many tokens."""
+    limit_tokens: int | None = None  # stop after this many tokens
     shard_tokens: int = SHARD_TOKENS
     batch_tokens: int | None = None
     """Tokens of a batch, including padding; None: what fits into memory. Scores do not depend on it."""

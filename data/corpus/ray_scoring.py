@@ -38,10 +38,8 @@ _NUMBERS = ("number", "document", "window", "left", "tokens")
 class RayOptions:
     """How a cluster is used."""
 
-    actors: int | None = None
-    """Number of models; None: one per GPU, or as many as fit the CPUs with the threads of one."""
-    threads: int | None = None
-    """Threads of an actor on CPUs; None: as many as this process has."""
+    actors: int | None = None  # number of models; None: one per GPU, or as many as fit the CPUs with the threads of one
+    threads: int | None = None  # threads of an actor on CPUs; None: as many as this process has
 
 
 def score_corpus_with_ray(

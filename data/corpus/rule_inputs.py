@@ -63,11 +63,7 @@ class CorpusSource(ShortRepr):
         return [name for name, rule in RULES.items() if rule.needs <= held]
 
     def ready(self, rule: str, given: Mapping[str, float]) -> tuple[CorpusTokens, dict[str, float]]:
-        """The tokens that a rule can be applied to, and its parameters; window and layer as they were gathered.
-
-        Raises:
-            MicroStepError: unknown rule or parameter, or what the rule needs was not gathered.
-        """
+        """The tokens that a rule can be applied to, and its parameters; window and layer as they were gathered."""
         needs, setting = find_rule(rule).needs, dict(given)
         valid_parameters(rule, given)
         further = needs & FEATURES.keys()

@@ -82,14 +82,12 @@ class ScoredRows(ShortRepr):
         return len(self.offsets) - 1
 
     def row(self, i: int) -> ScoredRow:
-        """Return row i; its arrays share memory with these."""
         piece = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
         head: dict[str, Any] = {name: int(getattr(self, name)[i]) for name in _ROW}
         return ScoredRow(**head, text=self.text[i], **{name: getattr(self, name)[piece] for name in _TOKEN})
 
     @classmethod
     def join(cls, parts: list[ScoredRows]) -> ScoredRows:
-        """Return the rows of all parts, in order."""
         names, lengths = (*_ROW, *_TOKEN), [np.diff(part.offsets) for part in parts]
         return cls(
             text=tuple(text for part in parts for text in part.text),

@@ -51,14 +51,6 @@ def score_corpus(
 ) -> CorpusStore:
     """Score a corpus into the store at `path`, or resume a run that was stopped.
 
-    Args:
-        load_model: called once the store's lock is held.
-        corpus: the documents.
-        path: folder of the store, created if needed.
-        options: how to score.
-        tell: receives progress, at most every `interval` seconds.
-        interval: seconds.
-
     Raises:
         ExportError: the folder cannot be used, holds a store of something else, or another process writes to it.
         TextError: the corpus is damaged, changed, or holds no token.
@@ -94,11 +86,7 @@ def begin_store(
 
 
 def finish_store(corpus: Corpus, path: Path, marks: list[Mark]) -> CorpusStore:
-    """Mark the store as complete.
-
-    Raises:
-        TextError: the corpus was changed meanwhile.
-    """
+    """Mark the store as complete."""
     if not corpus.unchanged():
         raise TextError(f"{corpus.spec.data} was changed while it was being scored; remove {path} and start again")
     finish(path, marks)

@@ -23,10 +23,8 @@ class Shard:
 
     number: int
     pieces: list[TokenWindow]
-    ahead: TokenWindow | None
-    """The first row of the next shard; None at the end of the corpus."""
-    left: int | None
-    """Number of tokens that may still be scored, including this shard's; None: all."""
+    ahead: TokenWindow | None  # the first row of the next shard; None at the end of the corpus
+    left: int | None  # number of tokens that may still be scored, including this shard's; None: all
 
     @property
     def tokens(self) -> int:

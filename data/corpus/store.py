@@ -56,24 +56,20 @@ class CorpusStore(ShortRepr):
 
     path: Path
     facts: ModelInfo
-    manifest: Mapping[str, Any]
-    """The manifest from the start of the run: data, parameters, roles, packages and notes."""
+    manifest: Mapping[str, Any]  # the manifest from the start of the run: data, parameters, roles, packages and notes
     marks: tuple[Mark, ...]
     complete: bool
 
     @property
     def tokens(self) -> int:
-        """Number of scored tokens."""
         return sum(mark.tokens for mark in self.marks)
 
     @property
     def documents(self) -> int:
-        """Number of documents, including empty ones."""
         return sum(mark.documents for mark in self.marks)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes to show beside these scores."""
         total = {name: sum(getattr(mark, name) for mark in self.marks) for name in COUNTS}
         notes = [str(note) for note in self.manifest["notes"]]
         if not self.complete:
@@ -88,11 +84,6 @@ class CorpusStore(ShortRepr):
         return tuple(notes)
 
     def shards(self) -> Iterator[ScoredRows]:
-        """Yield one shard after another.
-
-        Raises:
-            TextError: a shard does not match its mark.
-        """
         for number, mark in enumerate(self.marks):
             content = (self.path / shard_name(number)).read_bytes()
             if hashlib.sha256(content).hexdigest() != mark.sha256:
@@ -102,7 +93,6 @@ class CorpusStore(ShortRepr):
             yield from_parquet(content)
 
     def rows(self) -> Iterator[ScoredRow]:
-        """Yield one row after another, in the order of the corpus."""
         for shard in self.shards():
             yield from (shard.row(i) for i in range(len(shard)))
 
@@ -120,9 +110,6 @@ def open_store(path: Path, allow_incomplete: bool = False) -> CorpusStore:
     Args:
         path: its folder.
         allow_incomplete: accept the complete shards of a run that was stopped; the store's notes say so.
-
-    Raises:
-        TextError: the folder holds no store, or one of another version, or an incomplete one.
     """
     manifest = read_manifest(path)
     if manifest is None:
@@ -151,11 +138,7 @@ def shard_name(number: int) -> str:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """Return the manifest of a store, or None.
-
-    Raises:
-        TextError: it has another version.
-    """
+    """Return the manifest of a store, or None."""
     try:
         manifest = json.loads((path / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):

@@ -21,11 +21,7 @@ SHARDS_STAY = "the complete shards are kept: run the same command again to resum
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Be the one writer of a store; the folder is made if it is not there, and what a killed writer left is removed.
-
-    Raises:
-        ExportError: the folder cannot be used, or another process writes in it.
-    """
+    """Be the one writer of a store; the folder is made if it is not there, and what a killed writer left is removed."""
     try:
         if path.exists() and not path.is_dir():
             raise ExportError(f"{path} cannot be a store: it is a file; give --out a folder")
@@ -70,11 +66,7 @@ def begin(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def refuse_other(path: Path, pairs: Iterable[tuple[str, object, object]], remedy: str) -> None:
-    """See that a begun folder is of the same: what it is of there, and now, by name.
-
-    Raises:
-        ExportError: it is not; the message names what differs, and the remedy.
-    """
+    """See that a begun folder is of the same: what it is of there, and now, by name."""
     different = [f"{name} ({_short(old)} there, {_short(new)} now)" for name, old, new in pairs if old != new]
     if different:
         raise ExportError(f"{path} was begun with something else: {', '.join(different)}; {remedy}")

@@ -30,18 +30,14 @@ _UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError)
 class CorpusSpec:
     """The data set that a user names, and how to find documents in it."""
 
-    data: str
-    """A file with one of `SUFFIXES`, or a data set's hub id."""
+    data: str  # a file with one of `SUFFIXES`, or a data set's hub id
     column: str = "text"
     """Column of JSON lines, Parquet and hub data that holds a text, or a conversation (a list of role and content)."""
     documents: Cut = "file"
     """For .txt: the whole file is one document, or each block between blank lines, or each line that is not blank."""
-    subset: str | None = None
-    """Configuration of a hub data set."""
-    split: str = "train"
-    """Split of a hub data set."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub data set."""
+    subset: str | None = None  # configuration of a hub data set
+    split: str = "train"  # split of a hub data set
+    revision: str | None = None  # branch, tag or commit of a hub data set
 
 
 @dataclass(frozen=True)
@@ -49,10 +45,8 @@ class DataFacts:
     """Everything that decides which documents a corpus holds."""
 
     kind: Literal["file", "hub"]
-    name: str
-    """The file's name without its folder, or the hub id."""
-    revision: str
-    """"sha256:..." of the file, or the hub's commit."""
+    name: str  # the file's name without its folder, or the hub id
+    revision: str  # "sha256:..." of the file, or the hub's commit
     subset: str | None
     split: str | None
 
@@ -61,11 +55,7 @@ class DataFacts:
 
 
 def file_facts(path: Path) -> DataFacts:
-    """Return the facts about a file, identified by its hash.
-
-    Raises:
-        TextError: it cannot be read.
-    """
+    """Return the facts about a file, identified by its hash."""
     path = path.expanduser()
     if (problem := pointer(path)) is not None:
         raise TextError(f"{path} cannot be read: {problem}")
@@ -76,11 +66,7 @@ def file_facts(path: Path) -> DataFacts:
 
 
 def file_values(spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
-    """Yield the values of a file, each with the share of the file that has been read.
-
-    Raises:
-        TextError: the file cannot be read, is damaged, or has no such column.
-    """
+    """Yield the values of a file, each with the share of the file that has been read."""
     path = Path(spec.data).expanduser()
     kind = path.name.lower().removesuffix(".gz")
     try:
@@ -166,11 +152,7 @@ def _no_column(spec: CorpusSpec, names: list[str]) -> TextError:
 
 
 def hub_facts(spec: CorpusSpec) -> DataFacts:
-    """Ask the hub for the data set's commit, so that all later reads are of the same one.
-
-    Raises:
-        TextError: the hub has no such data set, or cannot be reached.
-    """
+    """Ask the hub for the data set's commit, so that all later reads are of the same one."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -189,11 +171,7 @@ def hub_facts(spec: CorpusSpec) -> DataFacts:
 
 
 def hub_values(spec: CorpusSpec, facts: DataFacts, start: int) -> Iterator[tuple[object, float | None]]:
-    """Yield the column's values from row `start` on.
-
-    Raises:
-        TextError: the data set cannot be read, or has no such column.
-    """
+    """Yield the column's values from row `start` on."""
     import datasets  # heavy, and not needed for local files
 
     try:

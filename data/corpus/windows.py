@@ -22,24 +22,16 @@ _PER_TOKEN = ("ids", "start", "end", "continuation", "role", "source_start", "so
 class TokenizeOptions:
     """How documents become tokens, and how many tokens a piece has."""
 
-    tokenizer: Any
-    """The model's tokenizer."""
-    known: int
-    """The model knows only smaller ids; a document with any other is refused."""
-    longest: int
-    """Maximum number of tokens in a piece."""
-    windows: bool = False
-    """Divide longer documents into pieces; otherwise only their first `longest` tokens are used."""
+    tokenizer: Any  # the model's tokenizer
+    known: int  # the model knows only smaller ids; a document with any other is refused
+    longest: int  # maximum number of tokens in a piece
+    windows: bool = False  # divide longer documents into pieces; otherwise only their first `longest` tokens are used
     window_characters: int | None = None
     """Divide documents into windows of at most this many characters, each tokenised on its own."""
-    chat: bool = False
-    """Apply the chat template."""
-    force_bos: bool = False
-    """Put BOS first even if the tokenizer does not."""
-    template: tuple[tuple[str, str], ...] = ()
-    """Arguments of the chat template; they come before a document's own."""
-    template_date: str | None = None
-    """The date that the chat template writes."""
+    chat: bool = False  # apply the chat template
+    force_bos: bool = False  # put BOS first even if the tokenizer does not
+    template: tuple[tuple[str, str], ...] = ()  # arguments of the chat template; they come before a document's own
+    template_date: str | None = None  # the date that the chat template writes
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,6 @@ class TokenWindow:
 
     @property
     def n(self) -> int:
-        """Number of tokens."""
         return len(self.encoded) if self.encoded is not None else 0
 
     @property
@@ -77,11 +68,6 @@ class TokenWindow:
 
 def tokenized_windows(corpus: Corpus, reading: TokenizeOptions, start: tuple[int, int]) -> Iterator[TokenWindow]:
     """Tokenise the documents of a corpus.
-
-    Args:
-        corpus: the documents.
-        reading: how to tokenise them.
-        start: index of the first document, and of the first window in it.
 
     Raises:
         TextError: see `Corpus.entries`; or windows of characters are requested for a conversation.

@@ -33,12 +33,9 @@ SHARD_PROMPTS = 96  # the most that a kill can cost: a minute or two on one core
 class Prompt:
     """A prompt to be answered."""
 
-    source: str
-    """Name of its source."""
-    number: int
-    """Its number in the source."""
-    messages: tuple[Message, ...]
-    """Up to and including the last user's turn."""
+    source: str  # name of its source
+    number: int  # its number in the source
+    messages: tuple[Message, ...]  # up to and including the last user's turn
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,13 @@ class DistillOptions:
     """How answers are generated."""
 
     max_new_tokens: int = 256
-    temperature: float = 0.0
-    """0: greedy."""
+    temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
-    seed: int = 0
-    """Seed for sampling."""
-    batch_rows: int | None = None
-    """Number of answers generated in one batch; None: what fits into memory."""
+    seed: int = 0  # seed for sampling
+    batch_rows: int | None = None  # number of answers generated in one batch; None: what fits into memory
     shard_prompts: int = SHARD_PROMPTS
-    template: tuple[tuple[str, str], ...] | None = None
-    """Arguments of the chat template, as JSON by name."""
-    template_date: str | None = None
-    """YYYY-MM-DD, the date that the chat template writes."""
+    template: tuple[tuple[str, str], ...] | None = None  # arguments of the chat template, as JSON by name
+    template_date: str | None = None  # YYYY-MM-DD, the date that the chat template writes
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "shard_prompts", "batch_rows"):
@@ -82,7 +74,6 @@ class DistilledAnswer:
 
     @property
     def text(self) -> str:
-        """The text that the model generated."""
         return self.messages[-1].content
 
     @property
@@ -96,24 +87,16 @@ class Distilled:
     """Counts of a folder of answers."""
 
     path: Path
-    prompts: int
-    """Prompts to be answered."""
-    answers: int
-    """Finished answers."""
-    tokens: int
-    """Tokens of all answers."""
-    ended: int
-    """Answers that the model ended itself."""
-    empty: int
-    """Answers of nothing but white space, including refused ones."""
-    refused: int
-    """Prompts that could not be answered: too long for the model, or refused by its chat template."""
-    refusal: str | None
-    """Why the first of them could not be answered."""
+    prompts: int  # prompts to be answered
+    answers: int  # finished answers
+    tokens: int  # tokens of all answers
+    ended: int  # answers that the model ended itself
+    empty: int  # answers of nothing but white space, including refused ones
+    refused: int  # prompts that could not be answered: too long for the model, or refused by its chat template
+    refusal: str | None  # why the first of them could not be answered
 
     @property
     def complete(self) -> bool:
-        """True if every prompt is answered."""
         return self.answers == self.prompts
 
 
@@ -123,9 +106,6 @@ def read_distilled(out: Path, allow_incomplete: bool = False) -> Iterator[Distil
     Args:
         out: the folder.
         allow_incomplete: yield the answers of a run that was stopped, up to the first missing shard.
-
-    Raises:
-        TextError: the folder holds no answers, is incomplete, or a shard is damaged.
     """
     manifest = _read_manifest(out)
     if manifest is None:

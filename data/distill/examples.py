@@ -30,15 +30,6 @@ def distill_examples(
 
     Plain texts have no prompt and stay unchanged. Examples whose answer is empty are left out.
 
-    Args:
-        load_model: loads the base.
-        examples: folder of the examples.
-        out: folder for the answers, and for the examples with them.
-        options: how the base answers.
-        tell: receives progress.
-        limit: use only this many examples, the first ones.
-        interval: seconds between two progress messages.
-
     Raises:
         TextError: there are no examples, or none that can be answered.
         ExportError: `out` cannot be used, or holds answers to something else.

@@ -44,15 +44,7 @@ def distill(
     tell: Tell = silent,
     interval: float = 1.0,
 ) -> Distilled:
-    """Let a model answer prompts, or resume a run that was stopped.
-
-    Args:
-        load_model: called once the folder's lock is held. Of a micro_step model, the base answers.
-        prompts: the prompts.
-        out: folder of the answers, created if needed.
-        options: how to answer.
-        tell: receives progress, at most every `interval` seconds.
-        interval: seconds.
+    """Let a model (of a micro_step model, its base) answer prompts, or resume a run that was stopped.
 
     Raises:
         ExportError: the folder cannot be used, holds answers to something else, or another process writes to it.
@@ -105,5 +97,4 @@ class _AnswerProgress:
         self._tell(message, done / self._prompts)
 
     def finished(self, answers: int) -> None:
-        """Count a shard that was written."""
         self._done, self._over = self._done + answers, 0

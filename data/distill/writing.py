@@ -103,12 +103,7 @@ class AnswerWriter:
             yield batch
 
     def _read(self, prompt: Prompt) -> tuple[int, ...]:
-        """Return the ids before the answer.
-
-        Raises:
-            TextError: there are none, or the chat template refuses the conversation.
-            TooLarge: prompt and answer do not fit the model's context.
-        """
+        """Return the ids before the answer."""
         document = Document(prompt.messages, self.options.template or (), self.options.template_date)
         encoded = encode(TextInput(document, chat=True), self.loaded.tokenizer, reply=True)
         ids = [*encoded.prefix, *encoded.ids.tolist()]
@@ -125,7 +120,6 @@ class AnswerWriter:
         return tuple(ids)
 
     def _write(self, prompts: list[tuple[int, ...]], seed: int, count: Count) -> list[RowOutput]:
-        """Continue prompts in one batch."""
         options = self.options
         width = 1 + max(len(ids) for ids in prompts)  # with padding in every row, attention takes its fast path
         self._check_room(len(prompts), width + options.max_new_tokens)

@@ -55,11 +55,7 @@ def samples() -> tuple[SampleText, ...]:
 
 
 def sample(name: str) -> SampleText:
-    """Return the example called ``name``.
-
-    Raises:
-        TextError: there is none of that name.
-    """
+    """Return the example called ``name``."""
     for candidate in samples():
         if candidate.name == name:
             return candidate

@@ -26,8 +26,7 @@ class Grammar(StrictModel):
     """Templates and the words that fill them."""
 
     seed: int = 0
-    count: Annotated[int, Field(ge=1)]
-    """Maximum number of prompts made from each template."""
+    count: Annotated[int, Field(ge=1)]  # maximum number of prompts made from each template
     slots: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]]
     templates: Annotated[tuple[str, ...], Field(min_length=1)]
 

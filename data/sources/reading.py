@@ -24,24 +24,15 @@ _MISSING = object()
 class SourceExample:
     """A record, or a piece of one."""
 
-    number: int
-    """Its number in the source from 0, counting unusable ones too."""
-    messages: tuple[Message, ...] | None
-    """None if it is unusable."""
-    ended: bool = True
-    """False if the text continues after this piece."""
-    reason: str | None = None
-    """FILTERS or UNUSABLE, if there are no messages."""
-    sample: str = ""
-    """What the record holds instead."""
+    number: int  # its number in the source from 0, counting unusable ones too
+    messages: tuple[Message, ...] | None  # None if it is unusable
+    ended: bool = True  # False if the text continues after this piece
+    reason: str | None = None  # FILTERS or UNUSABLE, if there are no messages
+    sample: str = ""  # what the record holds instead
 
 
 def readings(source: Source, local: Path | None = None) -> Iterator[SourceExample]:
     """Read a source.
-
-    Args:
-        source: the source.
-        local: the folder that holds its files; None: the hub.
 
     Raises:
         TextError: it cannot be found, a file is damaged, or a record lacks a named column.

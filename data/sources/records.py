@@ -43,11 +43,7 @@ def records(source: Source, local: Path | None) -> Iterator[Record]:
 
 
 def files(source: Source, local: Path | None) -> list[Path]:
-    """Return the files of a source, sorted.
-
-    Raises:
-        TextError: there are none.
-    """
+    """Return the files of a source, sorted."""
     folder = Path() if local is None else local
     patterns = [source.local] if source.local else [pattern.format(source.name) for pattern in _DEFAULT]
     for pattern in patterns:
@@ -64,11 +60,7 @@ def files(source: Source, local: Path | None) -> list[Path]:
 
 
 def require_source(source: Source, local: Path | None) -> None:
-    """Check that a source can be read, as far as possible without reading it.
-
-    Raises:
-        TextError: it cannot.
-    """
+    """Check that a source can be read, as far as possible without reading it."""
     if source.templates is not None:
         return
     if _is_own(source) or local is not None:

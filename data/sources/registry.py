@@ -21,11 +21,7 @@ class _Sources(StrictModel):
 
 @cache
 def sources() -> dict[str, Source]:
-    """Return all known sources by name.
-
-    Raises:
-        MicroStepError: sources.yaml is invalid.
-    """
+    """Return all known sources by name."""
     by_name: dict[str, Source] = {}
     for source in read_yaml(FILE, _Sources).sources:
         if source.name in by_name:
@@ -35,11 +31,7 @@ def sources() -> dict[str, Source]:
 
 
 def source(name: str) -> Source:
-    """Return the source called `name`.
-
-    Raises:
-        MicroStepError: no source has that name.
-    """
+    """Return the source called `name`."""
     known = sources()
     if name not in known:
         raise MicroStepError(f"there is no data source {name!r}; choose from {', '.join(known)}")

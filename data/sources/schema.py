@@ -50,12 +50,9 @@ class Filter(StrictModel):
 class Turns(StrictModel):
     """Columns that hold the turns of a conversation."""
 
-    columns: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Their turns follow one another."""
-    role: str = "role"
-    """Key of the speaker."""
-    content: str = "content"
-    """Key of the content."""
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]  # their turns follow one another
+    role: str = "role"  # key of the speaker
+    content: str = "content"  # key of the content
     roles: dict[str, Role] = Field(default={"system": "system", "user": "user", "assistant": "assistant"})
     """Maps the data set's names of speakers to roles."""
 
@@ -63,24 +60,18 @@ class Turns(StrictModel):
 class Columns(StrictModel):
     """How a record becomes a plain text, a prompt and a response, or a conversation. A dot leads into a column."""
 
-    text: str | None = None
-    """A plain text."""
+    text: str | None = None  # a plain text
     prompt: str | tuple[str, ...] | None = None
     """The user's message; several columns are joined by blank lines, without empty ones."""
-    response: str | None = None
-    """The assistant's message; without it, the prompt has no answer yet."""
-    system: str | None = None
-    """A message before the prompt, if there is one."""
-    messages: Turns | None = None
-    """A conversation; everything after its last answer is left out."""
+    response: str | None = None  # the assistant's message; without it, the prompt has no answer yet
+    system: str | None = None  # a message before the prompt, if there is one
+    messages: Turns | None = None  # a conversation; everything after its last answer is left out
 
     @property
     def kinds(self) -> list[str]:
-        """Which of text, prompt and messages are given."""
         return [name for name in ("text", "prompt", "messages") if getattr(self, name) is not None]
 
     def check(self) -> None:
-        """Raise ValueError unless exactly one of text, prompt and messages is given."""
         if len(self.kinds) != 1:
             raise ValueError(f"name the columns of either text, prompt or messages; got {self.kinds or 'none'}")
         if self.prompt is None and (self.response is not None or self.system is not None):
@@ -91,12 +82,9 @@ class Shape(Columns):
     """Columns, and how their texts are processed."""
 
     filters: tuple[Filter, ...] = ()
-    prompt_pattern: str | None = None
-    """Group 1 is the user's message; the rest is the data set's own template."""
-    removed: tuple[str, ...] = ()
-    """Patterns removed from a text or response."""
-    separator: str | None = None
-    """Separator between the documents of a .txt file; without it, the file is one document."""
+    prompt_pattern: str | None = None  # group 1 is the user's message; the rest is the data set's own template
+    removed: tuple[str, ...] = ()  # patterns removed from a text or response
+    separator: str | None = None  # separator between the documents of a .txt file; without it, the file is one document
     piece_chars: Positive | None = None
     """Longer texts are divided at blank lines into pieces of about this many characters."""
 
@@ -119,23 +107,17 @@ class Source(Shape):
     name: Annotated[str, Field(min_length=1)]
     title: str
     licence: str
-    licence_url: str | None = None
-    """Address of the licence."""
-    hub: str | None = None
-    """Its id on the Hugging Face hub."""
+    licence_url: str | None = None  # address of the licence
+    hub: str | None = None  # its id on the Hugging Face hub
     subset: str | None = None
     split: str = "train"
     revision: str | None = None
-    gated: bool = False
-    """True if its terms must be accepted on the hub."""
+    gated: bool = False  # True if its terms must be accepted on the hub
     local: str | None = None
     """File or pattern in the user's folder; default: NAME.jsonl, NAME.jsonl.gz, NAME.parquet or NAME/*.parquet."""
-    local_columns: Columns | None = None
-    """Columns of the local file, if they differ from the hub's."""
-    templates: str | None = None
-    """A grammar of prompts in data/prompts; nothing else is read then."""
-    evaluate_only: bool = False
-    """True if it must never be trained on."""
+    local_columns: Columns | None = None  # columns of the local file, if they differ from the hub's
+    templates: str | None = None  # a grammar of prompts in data/prompts; nothing else is read then
+    evaluate_only: bool = False  # True if it must never be trained on
     checked: Literal["card", "code", "file", "own", "no"] = "no"
     """How columns and licence are known: the hub's card; public code that reads it; a file that was read; our own."""
     note: str | None = None

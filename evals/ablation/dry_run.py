@@ -19,21 +19,15 @@ class GridPlan:
 
     runs: int
     trained: int
-    begun: int
-    """Runs with a log that are not finished."""
+    begun: int  # runs with a log that are not finished
     measured: int
-    steps: int
-    """Steps of all runs together."""
-    left: int
-    """Steps that are still to be done."""
-    seconds: float | None
-    """Time for these steps; None if nothing of the grid was trained and its data is not prepared."""
-    tasks: tuple[str, ...]
-    """Benchmarks that models are evaluated on."""
+    steps: int  # steps of all runs together
+    left: int  # steps that are still to be done
+    seconds: float | None  # time for these steps; None if nothing of the grid was trained and its data is not prepared
+    tasks: tuple[str, ...]  # benchmarks that models are evaluated on
 
     @property
     def text(self) -> str:
-        """The estimate as text for a terminal."""
         lines = [
             f"runs     {self.runs:>7,}, {self.trained:,} trained, {self.begun:,} begun, {self.measured:,} measured",
             f"steps    {self.steps:>7,}, {self.left:,} left",

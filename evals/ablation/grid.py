@@ -26,8 +26,7 @@ Positive = Annotated[int, Field(ge=1)]
 class Decode(StrictModel):
     """How the trained models generate, to measure their tokens per macro step."""
 
-    prompts: Positive = 24
-    """Number of prompts, from the first held-out examples."""
+    prompts: Positive = 24  # number of prompts, from the first held-out examples
     confidence: Annotated[float, Field(ge=0)] = 0.5
     max_new_tokens: Positive = 64
 
@@ -38,8 +37,7 @@ class Evaluate(StrictModel):
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     confidence: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.8,)
     """Values of tau; above 1, only the base generates. A plain model has none and runs once."""
-    limit: Positive | None = None
-    """Use only this many documents of each benchmark, the first ones."""
+    limit: Positive | None = None  # use only this many documents of each benchmark, the first ones
     chat: bool = False
     system: str | None = None
     multiturn: bool = False
@@ -47,8 +45,7 @@ class Evaluate(StrictModel):
     max_new_tokens: Positive | None = None
     repeats: Positive = 1
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed for sampling; separate from the run's."""
+    seed: Annotated[int, Field(ge=0)] = 0  # seed for sampling; separate from the run's
     likelihood: Literal["own", "base"] = "own"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
@@ -57,20 +54,16 @@ class AblationGrid(StrictModel):
     """Variants of a recipe."""
 
     name: str
-    recipe: str
-    """Name or path of a recipe."""
-    common: dict[str, Any] = Field(default={})
-    """Keys of the recipe that are changed in every run."""
+    recipe: str  # name or path of a recipe
+    common: dict[str, Any] = Field(default={})  # keys of the recipe that are changed in every run
     variants: dict[str, dict[str, Any]] = Field(default={})
     """For each variant, changed keys of the recipe, and under `evaluate` changed keys of the evaluation. The others are
     compared with the first variant."""
     leave_out: Literal["sources"] | None = None
     """Instead of variants: one run with all sources of the mix, and one without each."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
-    decode: Decode | None = Decode()
-    """None: skipped, for runs that train no micro_step model."""
-    evaluate: Evaluate | None = None
-    """None: no benchmark is run, unless a variant sets it."""
+    decode: Decode | None = Decode()  # None: skipped, for runs that train no micro_step model
+    evaluate: Evaluate | None = None  # None: no benchmark is run, unless a variant sets it
 
     @model_validator(mode="after")
     def _consistent(self) -> AblationGrid:
@@ -92,11 +85,7 @@ class GridRun:
 
 
 def read_grid(path: str) -> AblationGrid:
-    """Read a grid: a YAML file, or the name of a bundled one.
-
-    Raises:
-        MicroStepError: there is no such grid, or it is invalid.
-    """
+    """Read a grid: a YAML file, or the name of a bundled one."""
     shipped, given = FOLDER / f"{path}.yaml", Path(path)
     if not given.is_file() and not shipped.is_file():
         names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
@@ -106,11 +95,7 @@ def read_grid(path: str) -> AblationGrid:
 
 
 def runs_of(grid: AblationGrid) -> list[GridRun]:
-    """Return every run, with the seeds of a variant together.
-
-    Raises:
-        MicroStepError: a key or value of the recipe or the evaluation is wrong, or two variants have the same folder.
-    """
+    """Return every run, with the seeds of a variant together."""
     runs = [
         GridRun(variant, seed, _recipe(grid, variant, change, seed), _evaluation(grid, variant, change))
         for variant, change in grid.variants.items()
@@ -125,7 +110,6 @@ def runs_of(grid: AblationGrid) -> list[GridRun]:
 
 
 def _leaving_out(grid: AblationGrid) -> AblationGrid:
-    """Return the grid with a variant for each source of the mix."""
     mix = read_mix(_recipe(grid, "all", {}, grid.seeds[0]).data.mix)
     names = [use.name for use in mix.sources]
     if len(names) < 2:

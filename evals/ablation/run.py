@@ -40,14 +40,6 @@ def ablate(
 ) -> list[AblationRow]:
     """Do every missing run, measure and evaluate all, and compare.
 
-    Args:
-        grid: the grid.
-        out: folder of the runs, and of the data that they share.
-        local: folder with the files of sources and benchmarks; None: the hub.
-        device: as in `ModelSpec.device`.
-        isolation: isolation of generated programs; None: they are not run.
-        tell: receives progress.
-
     Raises:
         MicroStepError: the grid is invalid, a benchmark cannot be read, or a run is not possible.
         KeyboardInterrupt: the user stopped it.
@@ -85,7 +77,6 @@ def _made(recipe: Recipe, out: Path, local: Path | None, device: str, tell: Tell
 def _measured(
     done: Run, recipe: Recipe, decode: Decode | None, local: Path | None, device: str, tell: Tell
 ) -> dict[str, float]:
-    """Return the measures on the held-out examples, stored beside the run."""
     settings = None if decode is None else decode.model_dump(mode="json")
     if (stored := stored_measures(done.path, settings)) is not None:
         return stored

@@ -47,8 +47,7 @@ class AblationRow:
     """The values of one variant."""
 
     variant: str
-    values: Mapping[str, tuple[float, ...]]
-    """For each measure that every seed has, one value per seed."""
+    values: Mapping[str, tuple[float, ...]]  # for each measure that every seed has, one value per seed
     differences: Mapping[str, tuple[float, ...]]
     """Differences from the first variant, seed by seed, of the measures that both have."""
 
@@ -120,11 +119,7 @@ def _numbers(values: Sequence[float] | None) -> tuple[float, float]:
 
 
 def check_table(path: Path) -> None:
-    """Check that a table can be written there, before anything is run.
-
-    Raises:
-        MicroStepError: it cannot.
-    """
+    """Check that a table can be written there, before anything is run."""
     if path.suffix not in SUFFIXES:
         raise MicroStepError(f"{path} cannot be written: give a {' or '.join(SUFFIXES)} file")
     check_writable(path)

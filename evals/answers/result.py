@@ -22,7 +22,6 @@ class Read:
 
     @property
     def valid(self) -> bool:
-        """True if there is a value."""
         return self.value is not None
 
 

@@ -57,12 +57,7 @@ def reading_table(rows: Sequence[ScoreRow]) -> pd.DataFrame:
 
 
 def score(rows: Sequence[ScoreRow], theme: Theme = "light") -> Figure:
-    """Return the score of one benchmark over tokens per macro step.
-
-    Args:
-        rows: rows of the same benchmark.
-        theme: colours.
-    """
+    """Return the score of one benchmark over tokens per macro step."""
     benchmark = rows[0].benchmark
     return Figure(
         f"score_{benchmark.name}",
@@ -75,12 +70,7 @@ def score(rows: Sequence[ScoreRow], theme: Theme = "light") -> Figure:
 
 
 def figure(rows: Sequence[ScoreRow], theme: Theme = "light") -> go.Figure:
-    """Draw the figure of one benchmark.
-
-    Args:
-        rows: rows of the same benchmark.
-        theme: colours.
-    """
+    """Draw the figure of one benchmark."""
     benchmark = rows[0].benchmark
     scale, unit = (_SHARE, ", %") if benchmark.higher_is_better else (1, "")
     drawn, ink = go.Figure(), SOFT[theme]
@@ -144,11 +134,7 @@ def _safe(text: str) -> str:
 
 
 def write_figures(rows: Sequence[ScoreRow], folder: Path, kind: Format) -> list[Path]:
-    """Write a figure of each benchmark into a folder, created if needed.
-
-    Raises:
-        ExportError: the folder cannot be written, or there is no Chrome to draw an image.
-    """
+    """Write a figure of each benchmark into a folder, created if needed."""
     out = []
     for name in dict.fromkeys(row.benchmark.name for row in rows):
         benchmark_rows = [row for row in rows if row.benchmark.name == name]

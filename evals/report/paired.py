@@ -31,7 +31,6 @@ class Difference:
 
     @property
     def spoken(self) -> str:
-        """The difference in one sentence."""
         interval = f"95% interval {self.gap.ends()}" if self.gap.known else "too few of them differ for an interval"
         return (
             f"B minus A in {self.score}, on the same {self.documents:,} documents: {self.gap.mean:+.3g} ({interval});"

@@ -50,11 +50,7 @@ def document_table(comparison: SideBySide, show: Show = "all") -> pd.DataFrame:
 
 
 def difference_table(comparison: SideBySide) -> pd.DataFrame:
-    """Return one row: B minus A over the documents that both runs have, with its 95% interval.
-
-    Raises:
-        MicroStepError: there is only one run, or no document in common.
-    """
+    """Return one row: B minus A over the documents that both runs have, with its 95% interval."""
     result = difference(comparison)
     if result is None:
         raise MicroStepError("a difference needs two runs on the same documents; give A and B")

@@ -55,7 +55,6 @@ class ScoreRow:
 
     @property
     def score(self) -> Average:
-        """The benchmark's main score."""
         return self.scores[self.benchmark.metric]
 
     @property
@@ -75,7 +74,6 @@ class ScoreRow:
 
     @property
     def shown(self) -> list[str]:
-        """Scores for a table."""
         return [self.benchmark.metric, *(name for name in self.benchmark.beside if name in self.scores)]
 
     def invalid(self, score: str) -> Average | None:
@@ -85,10 +83,6 @@ class ScoreRow:
 
 def read_folder(folder: Path, texts: bool = True) -> Evaluated:
     """Read a folder of samples, whether or not its run is complete.
-
-    Args:
-        folder: the folder.
-        texts: keep prompts and answers; a report needs none.
 
     Raises:
         TextError: it holds no samples, or a file is damaged.

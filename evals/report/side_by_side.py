@@ -35,21 +35,15 @@ class SampleSide:
 
     @cached_property
     def samples(self) -> Mapping[int, Sample]:
-        """Samples by document number."""
         return {sample.document: sample for sample in self.file.samples}
 
     @cached_property
     def benchmark(self) -> Benchmark:
-        """The benchmark of the run."""
         return find_benchmark(self.file.head.benchmark)
 
 
 def read_side(path: Path, name: str | None = None) -> SampleSide:
-    """Read a file of samples; its name defaults to its path.
-
-    Raises:
-        TextError: it is not such a file, or it is damaged.
-    """
+    """Read a file of samples; its name defaults to its path."""
     samples = read_samples(path)
     if samples is None:
         raise TextError(f"{path} holds no samples; give a file BENCHMARK@TAU.jsonl of an evaluation")
@@ -80,7 +74,6 @@ class SideBySide:
 
     @property
     def benchmark(self) -> Benchmark:
-        """The benchmark of the runs."""
         return self.sides[0].benchmark
 
     @property
@@ -89,11 +82,7 @@ class SideBySide:
         return len({(side.file.head.data, side.file.head.documents) for side in self.sides}) == 1
 
     def documents(self, show: Show = "all") -> list[int]:
-        """Return the numbers of the documents in a selection, rising.
-
-        Raises:
-            MicroStepError: the selection compares two runs, but there is only one.
-        """
+        """Return the numbers of the documents in a selection, rising."""
         if show not in ("all", "invalid") and len(self.sides) < len(KEYS):
             raise MicroStepError(f"{show!r} compares two runs; give a second one")
         numbers = sorted({number for side in self.sides for number in side.samples})

@@ -77,11 +77,6 @@ def _reply(verdict: str, reason: str) -> None:
 
 
 def _libc(name: str, *arguments: object) -> None:
-    """Call the C library.
-
-    Raises:
-        OSError: the call failed; `filename` is its name.
-    """
     library = ctypes.CDLL(None, use_errno=True)
     if getattr(library, name)(*arguments) == -1:
         code = ctypes.get_errno()
@@ -89,11 +84,7 @@ def _libc(name: str, *arguments: object) -> None:
 
 
 def _isolate(room: str) -> int | None:
-    """Enter new namespaces and a new root; return the uid that the program must change to, or None.
-
-    Raises:
-        OSError: this machine does not allow it.
-    """
+    """Enter new namespaces and a new root; return the uid that the program must change to, or None."""
     if sys.platform != "linux":
         raise OSError(errno.ENOSYS, "only Linux supports this", "namespaces")
     spaces = _NEW_NS | _NEW_PID | _NEW_NET | _NEW_IPC | _NEW_UTS

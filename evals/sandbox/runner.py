@@ -62,21 +62,12 @@ class Sandbox:
     limits: Limits = Limits()
 
     def check(self) -> None:
-        """Check that this machine can run programs in isolation, before a model runs for hours.
-
-        Raises:
-            MicroStepError: it cannot.
-        """
+        """Check that this machine can run programs in isolation, before a model runs for hours."""
         verdict = self.run("import math\nassert math.sqrt(4) == 2")
         if not verdict.passed:
             raise MicroStepError(f"the sandbox cannot run a harmless program here: {verdict.reason}")
 
     def run(self, program: str) -> Verdict:
-        """Run a program to its end.
-
-        Raises:
-            MicroStepError: this machine cannot isolate the program.
-        """
         if os.name != "posix":
             raise MicroStepError("generated programs can only be run on Linux and macOS")
         with tempfile.TemporaryDirectory(prefix="micro_step_", ignore_cleanup_errors=True) as room:

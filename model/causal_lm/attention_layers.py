@@ -88,12 +88,7 @@ def _readable(model: PreTrainedModel) -> ReadableLayers:
 
 
 def whole_maps(model: PreTrainedModel, ids: Tensor) -> list[WholeMap]:
-    """Return the attention maps of all layers over ids [1, N], computed by the family's own eager attention.
-
-    Raises:
-        ModelError: the family returns no map, or not one for each layer.
-        TooLarge: the maps do not fit the free memory.
-    """
+    """Return the attention maps of all layers over ids [1, N], computed by the family's own eager attention."""
     config, n = text_config(model), ids.shape[1]
     layers, heads = int(config.num_hidden_layers), int(option(config, "num_attention_heads") or 1)
     needed, free = 4 * layers * heads * n * n, available_memory(model.device)
@@ -116,11 +111,7 @@ def whole_maps(model: PreTrainedModel, ids: Tensor) -> list[WholeMap]:
 
 
 def with_attention(model: PreTrainedModel) -> tuple[int, ...]:
-    """Return all layers whose attention can be read.
-
-    Raises:
-        ModelError: no layer has readable attention; the message names the family.
-    """
+    """Return all layers whose attention can be read."""
     layers = readable(model).layers
     if not layers:
         raise ModelError(f"{family_of(model)} has no readable attention")

@@ -26,12 +26,6 @@ def check_finite(
 ) -> None:
     """Raise NumericalError if any token is bad.
 
-    Args:
-        model: the model that computed the numbers.
-        bad: [N] bool, True for tokens whose numbers are NaN or infinite.
-        what: name of the numbers, in the plural.
-        of: name of the items that have them, in the plural.
-
     Raises:
         NumericalError: it says how many there are and what to do.
     """
@@ -62,18 +56,12 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
         return scores.masked_fill(bad[:, None], 0)
 
     def check(self) -> None:
-        """Raise NumericalError if any logits were not finite."""
         if self.bad is not None:
             check_finite(self.model, self.bad, of="answers")
 
 
 def not_finite(model: PreTrainedModel, what: str) -> NumericalError:
-    """Return the error.
-
-    Args:
-        model: the model that computed the numbers.
-        what: a phrase that ends with the name of the numbers.
-    """
+    """Return the error."""
     names = (getattr(part, "name_or_path", None) for part in (model, getattr(model, "base", None)))
     name = next((str(candidate) for candidate in names if candidate), "the model")
     return NumericalError(f"{name}: {what} that are not finite in {_dtype(model)}; {_remedy(model)}")

@@ -44,12 +44,7 @@ def logits_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     Runs the family's own `forward` on a shallow copy that shares the weights, with the body replaced by one that
     returns `hidden`, so nothing here depends on a family's logit scaling.
 
-    Args:
-        model: the language model.
-        hidden: [C, d] last hidden states, after the final norm, on the model's device.
-
-    Returns:
-        [C, V] float32, free to be overwritten.
+    `hidden` is [C, d]. The result is [C, V] float32, free to be overwritten.
     """
     model = token_model(model)
     if not parted(model):
@@ -61,10 +56,6 @@ def states(model: PreTrainedModel, **inputs: Any) -> Tensor:
     """Return [B, L, d], the body's last hidden states, which `logits_of` turns into logits.
 
     If a family cannot be split into body and head, they are the logits themselves, [B, L, V]; that takes more memory.
-
-    Args:
-        model: the language model; of a micro_step model, its base is used.
-        inputs: arguments of the family's `forward`.
 
     Raises:
         ModelError: the family cannot be read one token after the other (see `model.causal_lm.probe`).

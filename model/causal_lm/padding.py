@@ -15,13 +15,7 @@ from model.causal_lm.probe import FAULTS, close, once, some_ids
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int = 0, width: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return [B, P] ids that end together, and a [B, P] mask that is 0 at padding.
-
-    Args:
-        rows: ids of each prompt.
-        pad: id put before the shorter prompts; it is never read.
-        width: P; None: the length of the longest row.
-    """
+    """Return [B, P] ids that end together, and a [B, P] mask that is 0 at padding."""
     width = width or max(map(len, rows))
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)

@@ -38,11 +38,7 @@ def option(config: Any, name: str) -> Any:
 
 
 def body_name(model: PreTrainedModel) -> str:
-    """Return the attribute name of a model's body: the one its class states, else that of its first inner model.
-
-    Raises:
-        ModelError: the model has no body.
-    """
+    """Return the attribute name of a model's body: the one its class states, else that of its first inner model."""
     model = token_model(model)
     if model.base_model_prefix in model._modules:
         return str(model.base_model_prefix)
@@ -66,11 +62,7 @@ def decoder(model: PreTrainedModel) -> nn.Module:
 
 
 def layers_of(inner: nn.Module) -> nn.ModuleList:
-    """Return the transformer layers of a body.
-
-    Raises:
-        ModelError: no layers are found.
-    """
+    """Return the transformer layers of a body."""
     inner = getattr(inner, "language_model", inner)  # beside a vision tower
     candidates = [module for module in inner.children() if isinstance(module, nn.ModuleList)]  # their usual place
     if not candidates:

@@ -129,15 +129,7 @@ REFUSED_ARGUMENTS = {
 
 
 def check_settings(settings: GenerationConfig, others: Mapping[str, Any]) -> None:
-    """Refuse settings that would be ignored.
-
-    Args:
-        settings: settings of one run, the model's own defaults included.
-        others: arguments of `generate` that are not fields of the settings.
-
-    Raises:
-        MicroStepError: a setting would be ignored, or does not fit the others.
-    """
+    """Refuse settings that would be ignored."""
     for name in vars(GenerationConfig()):
         value = getattr(settings, name, None)
         if name.startswith("_") or value is None or name in CHOICE or name in SAMPLED or name in OWN:

@@ -119,7 +119,6 @@ class _Drafter:
         self.head = with_vocabulary(self.model.base, self.words) if len(self.words) else self.model.base
 
     def draft(self, rows: list[RowOutput], context: Tensor, token: Tensor) -> Draft:
-        """Draft after the tokens [R] that the base has just chosen, from its context states [R, K, d]."""
         model, out = self.model, Draft(len(rows), token.device)
         embed = model.get_input_embeddings()
         cache = model.micro.new_cache()
@@ -274,7 +273,6 @@ def _check(sampler: TokenSampler, rows: list[RowOutput], logits: Tensor, draft: 
 
 
 def _agreed(sampler: TokenSampler, scores: Tensor, draft: Draft, j: int, at: Tensor) -> tuple[list[bool], Tensor]:
-    """Return whether the base, by its scores [L, V] of rows `at` [L], keeps the draft's token j; and its own token."""
     n = draft.ids.shape[1]
     valid = draft.valid[at, j] if j < n else torch.zeros_like(at, dtype=torch.bool)
     if not sampler.sampled:

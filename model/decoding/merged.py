@@ -132,11 +132,7 @@ def generate_segments(
 def _prepared(
     model: MicroStepPreTrainedModel, given: GenerationConfig | None, settings: dict[str, Any], rows: int
 ) -> GenerationConfig:
-    """Combine given settings with the model's own as transformers does, and check them.
-
-    Raises:
-        MicroStepError: see `check_settings`.
-    """
+    """Combine given settings with the model's own as transformers does, and check them."""
     if model.generation_config.eos_token_id is None and (given is None or given.eos_token_id is None):
         settings = {"eos_token_id": end_ids(model) or None, **settings}
     try:
@@ -348,12 +344,7 @@ class _Segment:
 
 
 def _checked(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Return a [B, P] long mask with ones at real tokens.
-
-    Raises:
-        TextError: a prompt is empty.
-        MicroStepError: padding is not on the left.
-    """
+    """Return a [B, P] long mask with ones at real tokens."""
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
     if input_ids.ndim != 2 or mask.shape != input_ids.shape:
         raise MicroStepError(

@@ -34,29 +34,24 @@ class RowOutput:
     ended: bool = False  # True after an end token or a stop string
 
     def open(self) -> None:
-        """Start a segment at the next token."""
         self.starts.append(len(self.ids))
 
     def add(self, token: int, probability: float, now: float) -> None:
-        """Append a token."""
         self.ids.append(token)
         self.probability.append(probability)
         self.seconds.append(now)
 
     def close(self, why: Why, refused: tuple[int, float] | None = None) -> None:
-        """End the segment."""
         self.why.append(why)
         self.refused.append(refused)
 
     @property
     def segments(self) -> list[list[int]]:
-        """Ids of each segment."""
         bounds = [*self.starts, len(self.ids)]
         return [self.ids[a:b] for a, b in pairwise(bounds)]
 
     @property
     def tokens_per_macro_step(self) -> float:
-        """Number of new tokens per pass of the base."""
         return len(self.ids) / max(1, self.macro_steps)
 
 
@@ -80,12 +75,10 @@ class SegmentedGeneration(ShortRepr):
 
     @property
     def macro_steps(self) -> int:
-        """Passes of the base, all rows together."""
         return sum(row.macro_steps for row in self.rows)
 
     @property
     def new_tokens(self) -> int:
-        """New tokens, all rows together."""
         return sum(len(row.ids) for row in self.rows)
 
     @property
@@ -102,7 +95,6 @@ class Clock:
         self.spent: dict[str, float] = {}
 
     def now(self) -> float:
-        """Return the seconds since the start."""
         return time.perf_counter() - self._start
 
     def to(self, part: str) -> None:

@@ -43,18 +43,7 @@ def rules_of(
     allowed: Allowed | None,
     given: Sequence[Any],
 ) -> list[RowRules]:
-    """Return the rules of each row.
-
-    Args:
-        model: the model whose settings are used.
-        settings: prepared settings; `max_length` and `min_length` count prompt and answer of a row, without padding.
-        rows: rows with their prompts.
-        allowed: transformers' `prefix_allowed_tokens_fn`.
-        given: additional processors; they are called with one row, and possibly more than once with the same tokens.
-
-    Raises:
-        MicroStepError: a prompt leaves no room, or transformers rejects the settings.
-    """
+    """Return the rules of each row; lengths in `settings` count its prompt and answer, without padding."""
     rules = []
     for number, row in enumerate(rows):
         read = len(row.prompt)
@@ -134,7 +123,6 @@ class TokenSampler:
         self._generator = generator
 
     def room(self, row: RowOutput) -> int:
-        """Return how many more tokens a row may have."""
         return self._max_new[id(row)] - len(row.ids)
 
     def needs_history(self, rows: list[RowOutput]) -> bool:
@@ -178,7 +166,6 @@ class TokenSampler:
         return torch.multinomial(probability.nan_to_num(nan=1.0), 1, generator=self._generator)[:, 0]
 
     def uniform(self, *shape: int, device: torch.device) -> Tensor:
-        """Return random numbers from 0 to 1."""
         return torch.rand(*shape, generator=self._generator, device=device)
 
     def add(self, row: RowOutput, token: int, probability: float, now: float, logits: Tensor) -> Why | None:

@@ -43,12 +43,7 @@ class Prompts:
         return (self.mask.cumsum(1) - 1).clamp(min=0)
 
     def read_shared(self, cache: RowCache, read: Callable[[Tensor, Tensor, Tensor], object]) -> None:
-        """Read the shared tokens, if any, into an empty cache, and give every row a copy.
-
-        Args:
-            cache: the empty cache.
-            read: fills the cache from [1, N] ids, mask and positions.
-        """
+        """Read the shared tokens, if any, into an empty cache, and give every row a copy."""
         if self.shared:
             ids, mask, position = (tensor[:1, : self.shared] for tensor in (self.ids, self.mask, self.position))
             read(ids, mask, position)
@@ -56,13 +51,7 @@ class Prompts:
 
 
 def shared_first(ids: Tensor, mask: Tensor, base: PreTrainedModel) -> Prompts:
-    """Move the tokens that all prompts share before the padding; leave them if they are few or the base forbids it.
-
-    Args:
-        ids: [B, P], padded on the left.
-        mask: [B, P], 0 at padding.
-        base: the model that reads them.
-    """
+    """Move the tokens that all prompts share before the padding; leave them if they are few or the base forbids it."""
     rows, width = ids.shape
     lengths = mask.sum(1)
     column = torch.arange(width, device=ids.device)

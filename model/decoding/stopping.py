@@ -74,11 +74,7 @@ RULES: dict[str, StopRule] = {
 
 
 def find_stop_rule(rule: str | StopRule, stop_head: bool) -> StopRule:
-    """Return the rule of that name.
-
-    Raises:
-        MicroStepError: there is no such rule, or it needs a stop head that the model lacks.
-    """
+    """Return the rule of that name."""
     if isinstance(rule, StopRule):
         return rule
     if rule not in RULES:

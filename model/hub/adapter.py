@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 
 
 def adapter_folder(name: str, progress: Tell | None = None) -> Path:
-    """Return the folder of an adapter, fetched from the hub if it is not on this machine.
-
-    Raises:
-        ModelNotFound: no folder or hub repository has that name.
-        ModelBroken: it exists but is no readable LoRA adapter.
-    """
+    """Return the folder of an adapter, fetched from the hub if it is not on this machine."""
     try:
         path = Path(name).expanduser()
     except RuntimeError:  # the home folder of an unknown user
@@ -65,11 +60,7 @@ def adapter_folder(name: str, progress: Tell | None = None) -> Path:
 
 
 def adapter_base(folder: Path) -> tuple[str, str | None] | None:
-    """Return the base that an adapter's folder names, and its revision; None if the folder holds no adapter.
-
-    Raises:
-        ModelBroken: the adapter names no base.
-    """
+    """Return the base that an adapter's folder names, and its revision; None if the folder holds no adapter."""
     file = folder / ADAPTER
     if not is_adapter(folder):
         return None
@@ -87,12 +78,6 @@ def adapter_tokenizer(
     base: PreTrainedTokenizerBase, folder: Path, read: Callable[[Path], PreTrainedTokenizerBase], held: Held
 ) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
     """Return the tokenizer and chat template that an adapter was trained with, and notes for the user about them.
-
-    Args:
-        base: the base's tokenizer.
-        folder: the adapter's folder.
-        read: reads the tokenizer of a folder.
-        held: the rows of the embeddings that the adapter holds.
 
     Raises:
         ModelError: its tokens differ from the base's, and it does not hold their embeddings.
@@ -119,7 +104,6 @@ def adapter_tokenizer(
 
 
 def _template(folder: Path) -> Any:
-    """Return an adapter's chat template, from its own file or the tokenizer's settings, if it has no tokenizer."""
     try:
         if (file := folder / "chat_template.jinja").is_file():
             return file.read_text(encoding="utf-8")
@@ -155,12 +139,9 @@ def _renamed_tokens_note(
 class Held:
     """The part of the embeddings and the output layer that an adapter holds."""
 
-    rows: int | None = None
-    """Rows of the vocabulary that it was trained with; None: it holds none of the embeddings."""
-    whole: bool = False
-    """True if it holds every row, not changes to rows of the base."""
-    tokens: tuple[int, ...] = ()
-    """Rows that it holds individually."""
+    rows: int | None = None  # rows of the vocabulary that it was trained with; None: it holds none of the embeddings
+    whole: bool = False  # True if it holds every row, not changes to rows of the base
+    tokens: tuple[int, ...] = ()  # rows that it holds individually
 
 
 def held_embeddings(model: PreTrainedModel, folder: Path) -> Held:
@@ -190,11 +171,7 @@ def held_embeddings(model: PreTrainedModel, folder: Path) -> Held:
 
 
 def _resize(model: PreTrainedModel, folder: Path, held: Held) -> tuple[str, ...]:
-    """Give the model the vocabulary that the adapter was trained with.
-
-    Raises:
-        ModelError: the adapter does not hold the rows that the model needs.
-    """
+    """Give the model the vocabulary that the adapter was trained with."""
     rows = int(model.get_input_embeddings().weight.shape[0])
     if held.rows is None or held.rows == rows or (held.tokens and not held.whole and held.rows < rows):
         return ()
@@ -210,16 +187,8 @@ def _resize(model: PreTrainedModel, folder: Path, held: Held) -> tuple[str, ...]
 def merge_adapter(model: PreTrainedModel, folder: Path, held: Held) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """Add the adapter's low-rank changes to the model's weights (Hu et al. 2021, arXiv 2106.09685).
 
-    Args:
-        model: the base.
-        folder: the adapter's folder.
-        held: the part of the embeddings that it holds.
-
     Returns:
         The model, and notes for the user.
-
-    Raises:
-        ModelError: the adapter was trained for another model.
     """
     from peft import PeftModel
 

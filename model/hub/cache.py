@@ -44,11 +44,7 @@ def is_finished(slug: str) -> bool:
 
 @contextmanager
 def lock(slug: str, progress: Tell = silent) -> Iterator[None]:
-    """Hold the lock of one model; another process that wants the same model waits.
-
-    Raises:
-        ModelError: the cache folder cannot be written.
-    """
+    """Hold the lock of one model; another process that wants the same model waits."""
     path = cache_dir() / "locks" / f"{slug}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,12 +30,9 @@ class CatalogEntry:
     family: str
     licence: str
     licence_url: str
-    terms_needed: bool
-    """True if a source that needs no login may be used only after the user accepted the terms."""
-    parameters: int
-    """Number of weights; tied weights are counted once."""
-    sources: tuple[HubSource | WheelSource | BundledSource, ...]
-    """In the order in which they are tried."""
+    terms_needed: bool  # True if a source that needs no login may be used only after the user accepted the terms
+    parameters: int  # number of weights; tied weights are counted once
+    sources: tuple[HubSource | WheelSource | BundledSource, ...]  # in the order in which they are tried
 
 
 SHARE_ALIKE = ("cc-by-sa-3.0", "https://creativecommons.org/licenses/by-sa/3.0/")

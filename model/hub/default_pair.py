@@ -13,8 +13,7 @@ class DefaultPair:
 
     a: str
     b: str
-    why: str
-    """One sentence for the user."""
+    why: str  # one sentence for the user
 
 
 _TRAINED = DefaultPair(
@@ -33,9 +32,5 @@ PAIRS = (_TINY, _TRAINED)
 
 
 def default_pair(offline_ok: bool = True) -> DefaultPair:
-    """Return the pair for the first screen: the micro_step model beside its base, if the base is on this machine.
-
-    Args:
-        offline_ok: use only models that are already here, and contact no server. `fetch --default` passes False.
-    """
+    """Return the pair for the first screen: the micro_step model beside its base, if that is here or may be fetched."""
     return _TRAINED if not offline_ok or is_cached(_TRAINED.a) else _TINY

@@ -93,11 +93,7 @@ def _check_name(name: str, what: str) -> None:
 
 
 def _on_disk(name: str) -> Path | None:
-    """Return the model folder or GGUF file that the name is a path to, or None if no such path exists.
-
-    Raises:
-        ModelBroken: the path exists, but is no model.
-    """
+    """Return the model folder or GGUF file that the name is a path to, or None if no such path exists."""
     try:
         path = Path(name).expanduser()
         if not path.exists():

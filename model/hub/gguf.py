@@ -41,18 +41,8 @@ _PROBE_TEXTS = (
 def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Tell) -> tuple[str, ...]:
     """Write the model of `gguf` into the empty `folder`.
 
-    Args:
-        gguf: the file.
-        folder: receives config.json, model.safetensors and the tokenizer's files.
-        original: known values of the original's config.json; they replace the GGUF's.
-        progress: called at each step.
-
     Returns:
         Sentences on what is only approximate; empty for a GGUF of full-precision weights.
-
-    Raises:
-        ModelBroken: the file cannot be read, its kind is not supported by transformers, or the written copy behaves
-            differently from the GGUF.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -178,11 +168,7 @@ def _clean_config(config: Any, original: dict[str, object]) -> Any:
 
 
 def _compare(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Load the written folder and compare its tokens, text, BOS and logits with the GGUF's.
-
-    Raises:
-        ModelBroken: they differ.
-    """
+    """Load the written folder and compare its tokens, text, BOS and logits with the GGUF's."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

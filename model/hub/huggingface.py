@@ -98,13 +98,6 @@ def download(
 ) -> Path:
     """Fetch a repository into the hub cache and return its snapshot folder.
 
-    Args:
-        repo: a hub id such as "HuggingFaceTB/SmolLM2-135M".
-        revision: branch, tag or commit; None: the default branch.
-        progress: called with the share of the bytes that have arrived.
-        code: also fetch Python files, for models that need their own.
-        adapter: expect a LoRA adapter instead of a whole model.
-
     Raises:
         ModelNotFound: no such repository or revision, or it holds no safetensors.
         LicenceNeeded: the repository is gated and this machine is not logged in, or access was not granted.

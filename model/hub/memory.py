@@ -29,14 +29,10 @@ _SPARE = 0.9  # share of the free memory that a run may use
 class MemoryEstimate:
     """The bytes that a run needs, all at the same time in the worst case."""
 
-    weights: int
-    """Resident as long as the model is loaded."""
-    activations: int
-    """Peak of one forward pass through the layers."""
-    logits_chunk: int
-    """The logits of one chunk of positions, with work space."""
-    attention: int
-    """Attention masks, and attention maps that are kept or computed whole."""
+    weights: int  # resident as long as the model is loaded
+    activations: int  # peak of one forward pass through the layers
+    logits_chunk: int  # the logits of one chunk of positions, with work space
+    attention: int  # attention masks, and attention maps that are kept or computed whole
 
     @property
     def run(self) -> int:
@@ -59,10 +55,8 @@ class _Shape:
     heads: int
     kv_heads: int
     head_dim: int
-    windowed: bool
-    """True if some layers see only a window, so masks are built in full."""
-    eager: bool
-    """True if attention weights are computed as whole [N, N] arrays."""
+    windowed: bool  # True if some layers see only a window, so masks are built in full
+    eager: bool  # True if attention weights are computed as whole [N, N] arrays
     tied: bool
     parameters: int
 
@@ -161,16 +155,7 @@ def slot_bytes(model: PreTrainedModel) -> int:
 
 
 def require_memory(cost: MemoryEstimate, device: torch.device | str, loaded: bool = True) -> None:
-    """Refuse a run that would not fit.
-
-    Args:
-        cost: the estimate of the run.
-        device: where it will run.
-        loaded: the weights are in memory already, so only the rest must still fit.
-
-    Raises:
-        TooLarge: the message has both numbers.
-    """
+    """Refuse a run that would not fit."""
     needed = cost.run if loaded else cost.total
     available = available_memory(device)
     if needed > available * _SPARE:

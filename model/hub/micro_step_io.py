@@ -25,11 +25,7 @@ OTHER_SOURCE = (
 
 
 def saved_in(folder: Path) -> MicroStepInfo | None:
-    """Return the description in the config.json of a micro_step model, or None for any other model.
-
-    Raises:
-        ModelBroken: the description is incomplete.
-    """
+    """Return the description in the config.json of a micro_step model, or None for any other model."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config.get("model_type") != "micro_step":
@@ -64,14 +60,6 @@ def read_micro_step(
     load: Callable[[ModelSpec], LoadedModel],
 ) -> tuple[MicroStepForCausalLM, PreTrainedTokenizerBase, tuple[str, ...]]:
     """Return a saved model, its tokenizer (the folder's or else the base's), and notes for the user.
-
-    Args:
-        spec: the model that the user named.
-        folder: the folder that holds it.
-        saved: the description in the folder.
-        read_whole: reads the folder as a model with all of its weights.
-        read_tokens: reads the tokenizer of a folder.
-        load: loads the base.
 
     Raises:
         ModelError: an option does not fit such a model, or its base cannot be loaded or is another one.

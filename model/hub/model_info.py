@@ -28,56 +28,44 @@ if TYPE_CHECKING:
 class MicroStepInfo:
     """The parts that a micro_step model has around its base."""
 
-    decoding: str
-    """The decoding that it was trained for: "merged" or "lossless"."""
+    decoding: str  # the decoding that it was trained for: "merged" or "lossless"
     max_segment_length: int
     merger: str
     micro_layers: int
-    context_layers: tuple[int, ...]
-    """The base's layers whose states the micro decoder reads."""
+    context_layers: tuple[int, ...]  # the base's layers whose states the micro decoder reads
     stop_head: bool
-    base: str | None
-    """Name or path of the base; None if its weights are in the same folder."""
+    base: str | None  # name or path of the base; None if its weights are in the same folder
     base_revision: str | None
     untrained: bool
-    merge_layer: int = 0
-    """Number of the base's first layers that read every token."""
-    keep: str = "last"
-    """Which slots of a segment the cache keeps, if it keeps all segments' slots."""
+    merge_layer: int = 0  # number of the base's first layers that read every token
+    keep: str = "last"  # which slots of a segment the cache keeps, if it keeps all segments' slots
 
 
 @dataclass(frozen=True)
 class ModelInfo:
     """Everything that decides a model's answers, and what a reader wants to know about it."""
 
-    name: str
-    """As the user named it; of a path only the last part."""
-    source: str
-    """"hub REPO", "wheel REQUIREMENT", "file PATH", "folder PATH" or "project FOLDER"."""
-    revision: str
-    """The hub's commit; without one "sha256:..." of the GGUF file or over the weight files."""
+    name: str  # as the user named it; of a path only the last part
+    source: str  # "hub REPO", "wheel REQUIREMENT", "file PATH", "folder PATH" or "project FOLDER"
+    revision: str  # the hub's commit; without one "sha256:..." of the GGUF file or over the weight files
     tokenizer_hash: str
     chat_template_hash: str | None
-    family: str
-    """transformers' `config.model_type`."""
+    family: str  # transformers' `config.model_type`
     dtype: str
     device: str
     attn_implementation: str
     quantization: str
     adapter: str | None
     parameters: int
-    vocab_size: int
-    """Width of the logits, which may exceed the tokenizer's vocabulary."""
+    vocab_size: int  # width of the logits, which may exceed the tokenizer's vocabulary
     context_length: int | None
     layers: int
     hidden_size: int
     licence: str | None
-    kind: str
-    """"pretrained", "sft" or "unknown"."""
+    kind: str  # "pretrained", "sft" or "unknown"
     approximations: tuple[str, ...]
     """Sentences on what differs from the original, for instance "weights dequantised from Q4_1"."""
-    micro_step: MicroStepInfo | None = None
-    """None if the model is not a micro_step model."""
+    micro_step: MicroStepInfo | None = None  # None if the model is not a micro_step model
 
     @property
     def trained_micro_step(self) -> bool:
@@ -86,14 +74,12 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelInfo:
-        """What `to_dict` gave, from a file."""
         micro = values.get("micro_step")
         if micro is not None:
             micro = MicroStepInfo(**{**micro, "context_layers": tuple(micro["context_layers"])})
         return cls(**{**values, "approximations": tuple(values["approximations"]), "micro_step": micro})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
         return {**dataclasses.asdict(self), "approximations": list(self.approximations)}
 
 
@@ -110,13 +96,7 @@ class ModelSource:
 
 
 def find_source(name: str, folder: Path, root: Path) -> ModelSource:
-    """Find the source of a model folder in the catalog, the hub cache's layout or our own record.
-
-    Args:
-        name: the name that the user gave.
-        folder: the folder that holds the model.
-        root: the project's root, for models that come with it.
-    """
+    """Find the source of a model folder in the catalog, the hub cache's layout or our own record."""
     entry = find(name)
     record = read_record(folder)
     repo = huggingface.repo_of(folder)

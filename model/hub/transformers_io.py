@@ -59,12 +59,7 @@ _OTHER_TASKS = (
 
 
 def read_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer, which must report the character span of each token.
-
-    Raises:
-        ModelBroken: it is damaged.
-        ModelError: there is none, or it is a slow one, without a tokenizer.json.
-    """
+    """Return the tokenizer, which must report the character span of each token."""
     from transformers import AutoTokenizer
 
     if not has_tokenizer(folder):
@@ -107,11 +102,6 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def _tokenizer_folder(name: str) -> Path:
-    """Return the folder of a named tokenizer.
-
-    Raises:
-        ModelError: nothing of that name exists, or it holds no tokenizer.
-    """
     from model.hub.fetch import fetch
 
     try:
@@ -187,9 +177,6 @@ def check_vocabulary(spec: ModelSpec, model: PreTrainedModel, tokenizer: PreTrai
     """Check that the words of the tokenizer have embeddings, and return notes for the user.
 
     Added tokens may lack them: google/gemma-3-270m has an image token beyond its embeddings, which no text contains.
-
-    Raises:
-        ModelBroken: the tokenizer belongs to another model.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     added = set(tokenizer.get_added_vocab().values())

@@ -45,9 +45,6 @@ def wrap(loaded: LoadedModel) -> Wrapped:
     """Return the loaded micro_step model, or untrained modules with a fixed seed around any other model.
 
     The base is shared, not copied, so this costs only a few layers.
-
-    Raises:
-        ModelError: the model cannot be the base of a micro_step model.
     """
     import torch
 

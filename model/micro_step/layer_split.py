@@ -103,7 +103,6 @@ def _run(inner: nn.Module, layers: list[Any], output_attentions: bool, inputs: d
 
 
 def _with_layers(inner: nn.Module, layers: list[Any]) -> nn.Module:
-    """Return a shallow copy of a body with other layers."""
     whole = layers_of(inner)
     path = next(name for name, module in inner.named_modules() if module is whole)
     *parents, last = path.split(".")

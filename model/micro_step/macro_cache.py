@@ -73,7 +73,6 @@ class MacroCache:
         self.cache.batch_repeat_interleave(repeats)
 
     def _read_tokens(self, embeds: Tensor, mask: Tensor, position: Tensor) -> Macro:
-        """Read every token as a macro step, with the whole base."""
         return self.model.macro(embeds, mask, position, self.cache)
 
 

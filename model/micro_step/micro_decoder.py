@@ -71,11 +71,7 @@ class MicroDecoder(nn.Module):
         return RowsCache(config=self.layers.config)
 
     def copy_last_layers(self, base: PreTrainedModel) -> None:
-        """Start as the base's last layers and its final norm. Modules before them (positions) start at zero.
-
-        Raises:
-            ModelError: the layers of the base differ in structure.
-        """
+        """Start as the base's last layers and its final norm. Modules before them (positions) start at zero."""
         theirs, mine = decoder(base), self.layers
         source, target = layers_of(theirs), layers_of(mine)
         known, inside = dict(theirs.named_parameters()), {id(parameter) for parameter in target.parameters()}
@@ -106,11 +102,7 @@ _PER_LAYER = (
 
 
 def _shallow_body(config: MicroStepConfig) -> PreTrainedModel:
-    """Return the base's body with n layers, no embeddings, and positions for K + M - 1 slots.
-
-    Raises:
-        ModelError: the family's configuration cannot be reduced to n layers.
-    """
+    """Return the base's body with n layers, no embeddings, and positions for K + M - 1 slots."""
     small: Any = copy.deepcopy(config.base_config.get_text_config())
     slots = len(config.context_layers) + config.max_segment_length - 1
     try:

@@ -85,11 +85,6 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         return cast(MicroStepForCausalLM, result)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save like transformers: the whole model, base included.
-
-        Raises:
-            ModelError: the base has an adapter that was not merged.
-        """
         if self.config.adapter is not None:
             raise ModelError("the base carries an adapter: call merge_adapter() first, or use save_modules()")
         super().save_pretrained(save_directory, **kwargs)
@@ -135,9 +130,6 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
             logits_to_keep: number of last positions whose logits are returned; 0: all.
             output_attentions: needs a model with eager attention (`set_attn_implementation("eager")`).
             output_hidden_states: return states of the base's context layers and of the micro decoder.
-
-        Raises:
-            MicroStepError: shapes do not match, or a segment has more than M tokens.
         """
         if segment_starts is None:
             segment_starts = torch.ones_like(input_ids, dtype=torch.bool)

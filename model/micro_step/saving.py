@@ -53,18 +53,7 @@ def fingerprint(base: PreTrainedModel) -> str:
 def save_modules(
     model: MicroStepPreTrainedModel, folder: Path | str, base_name: str, revision: str | None, dtype: torch.dtype | None
 ) -> None:
-    """Write a model without its base's weights, completely or not at all.
-
-    Args:
-        model: the model to save.
-        folder: a new folder, or one of an earlier save, which is replaced.
-        base_name: catalog name, hub id or folder of the base.
-        revision: the base's commit, if it is known.
-        dtype: dtype of the stored weights; None: unchanged.
-
-    Raises:
-        ExportError: the folder holds something else, or cannot be written.
-    """
+    """Write a model without its base's weights, completely or not at all; an earlier save in the folder is replaced."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
@@ -131,10 +120,6 @@ def load_modules(
         merge_adapter: fold the adapter into the base's weights, for speed; False to continue training.
         allow_other_base: accept a base with other weights than the one it was trained with.
         options: options of the base's `from_pretrained`: attn_implementation, device_map, ...
-
-    Raises:
-        ModelError: the base cannot be found, or is another one.
-        ModelBroken: the files are damaged, or do not fit the base.
     """
     from safetensors.torch import load_file
 

@@ -65,9 +65,6 @@ def layout(starts: Tensor, attention_mask: Tensor | None, max_length: int) -> La
         starts: [B, N] bool, True if the token starts a segment; the first real token of a row always does.
         attention_mask: [B, N], 0 at padding; None: no padding. Real tokens must be contiguous.
         max_length: M.
-
-    Raises:
-        MicroStepError: shapes differ, padding stands between real tokens, or a segment has more than M tokens.
     """
     if attention_mask is not None and attention_mask.shape != starts.shape:
         raise MicroStepError(

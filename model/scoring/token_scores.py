@@ -176,13 +176,7 @@ def _reduced(
 
 
 def reduce_logits(logits: Tensor, target: Tensor, k: int) -> TokenScores:
-    """Return the scores of C positions from their logits; NaN with a rank of at least 1 where these are not finite.
-
-    Args:
-        logits: [C, V] float32; overwritten.
-        target: [C] ids of the actual tokens.
-        k: number of likeliest tokens to keep.
-    """
+    """Return the scores of logits [C, V], which are overwritten; NaN, with a rank of at least 1, where not finite."""
     step = max(1, BLOCK_ELEMENTS // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     spare = torch.empty_like(logits[:step])
     blocks = zip(torch.split(logits, step), torch.split(target, step), strict=True)

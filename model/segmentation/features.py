@@ -61,7 +61,6 @@ class Feature:
 
     @property
     def kind(self) -> FeatureKind:
-        """The entry of the registry."""
         return FEATURES[self.need]
 
     @property
@@ -125,12 +124,6 @@ def features_needed(
     rule: str, parameters: Mapping[str, float], max_length: int, how: FeatureOptions | None = None
 ) -> Feature | None:
     """What a rule needs beyond the scores; None if nothing.
-
-    Args:
-        rule: a name in `RULES`.
-        parameters: of the rule, all of them; only `window` and `layer` matter here.
-        max_length: M.
-        how: choices that are no parameters of the rule.
 
     Raises:
         MicroStepError: there is no such rule.

@@ -28,12 +28,6 @@ def refined_confidences(
 ) -> NDArray[np.float32]:
     """Return the micro decoder's confidence in each token, for each place in a segment that it could have.
 
-    Args:
-        model: a micro_step model.
-        ids: [N] a text's tokens without the tokenizer's prefix.
-        prefix: ids before the text.
-        progress: called with the share done; may raise to stop.
-
     Returns:
         [N, M - 1]: column j - 1 of token t is max_v p(v) given the base's state before token t - j and the tokens
         t - j .. t - 1; NaN where the segment would begin before anything was read.

@@ -124,11 +124,7 @@ class SegmentInputs(ShortRepr):
 
     @classmethod
     def join(cls, rows: Sequence[SegmentInputs]) -> SegmentInputs:
-        """Lay several rows end to end.
-
-        Raises:
-            ValueError: there is no row, or the rows do not hold the same arrays and settings.
-        """
+        """Lay several rows end to end."""
         if not rows:
             raise ValueError("no rows to join")
         held = [(*sorted({*row._arrays, "row_start"}), row.window, row.layer) for row in rows]
@@ -144,13 +140,7 @@ class SegmentInputs(ShortRepr):
 
 
 def word_starts(text: str, start: NDArray[np.int32], continuation: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return [N] bool: tokens that start with white space or follow it. Line breaks are white space too.
-
-    Args:
-        text: the tokenised text.
-        start: [N] first character of each token.
-        continuation: [N] bool, the token starts inside a character, and so inside a word.
-    """
+    """Return [N] bool: tokens that start with white space or follow it. Line breaks are white space too."""
     characters = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     blank = np.concatenate([[True], _blank()[characters], [False]])  # blank[i + 1] is that of character i
     result: NDArray[np.bool_] = (blank[start + 1] | blank[start]) & ~continuation

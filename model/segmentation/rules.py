@@ -59,7 +59,6 @@ class Rule:
     level: float | None = None  # the threshold, if it is not the parameter `solves`
 
     def parameter(self, name: str) -> Parameter:
-        """Return the parameter of that name."""
         return next(parameter for parameter in self.parameters if parameter.name == name)
 
     def bar(self, parameters: Parameters) -> float | None:

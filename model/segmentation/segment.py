@@ -115,10 +115,6 @@ def entropy_bound(confidence: NDArray[np.floating], vocabulary: int) -> NDArray[
     """Return the largest entropy, in nats, of a distribution over V words whose likeliest word has probability c.
 
     -c ln c - (1 - c) ln((1 - c) / (V - 1)): all other words are equally likely (Fano's inequality).
-
-    Args:
-        confidence: [N] c, from 1 / V to 1.
-        vocabulary: V, the width of the model's logits, at least 2.
     """
     c = np.asarray(confidence, dtype=np.float64)
     rest = 1 - c
@@ -128,11 +124,7 @@ def entropy_bound(confidence: NDArray[np.floating], vocabulary: int) -> NDArray[
 
 
 def plan_of(rule: str, inputs: SegmentInputs, parameters: Mapping[str, float], max_length: int) -> Plan:
-    """Return a rule's plan for valid parameters.
-
-    Raises:
-        MicroStepError: the inputs lack what the rule needs.
-    """
+    """Return a rule's plan for valid parameters."""
     plan = RULES[rule].plan(inputs, parameters)
     if isinstance(plan, Table):
         needed, held = min(max_length - 1, int(inputs.position.max(initial=0))), plan.values.shape[1]
@@ -149,22 +141,14 @@ def starts_of(rule: str, inputs: SegmentInputs, parameters: Mapping[str, float],
 
 
 def find_rule(name: str) -> Rule:
-    """Return the rule of that name.
-
-    Raises:
-        MicroStepError: there is no such rule; the message names the most similar one.
-    """
+    """Return the rule of that name."""
     if name in RULES:
         return RULES[name]
     raise MicroStepError(f"there is no segmentation rule {name!r}{_hint(name, list(RULES))}")
 
 
 def valid_parameters(rule: str, given: Mapping[str, float]) -> dict[str, float]:
-    """Return all parameters of a rule: the given ones, checked, and defaults for the others.
-
-    Raises:
-        MicroStepError: unknown rule or parameter, a value out of range, or a fraction where a whole number is needed.
-    """
+    """Return all parameters of a rule: the given ones, checked, and defaults for the others."""
     known = {parameter.name: parameter for parameter in find_rule(rule).parameters}
     for name in given:
         if name not in known:

@@ -230,11 +230,7 @@ def _points(plan: Plan, max_length: int, solved: Parameter, points: int) -> Floa
 
 
 def solvable(rule: str, target_length: float, max_length: int, parameters: dict[str, float]) -> Parameter:
-    """Return the parameter to solve for, after all checks that need no scores.
-
-    Raises:
-        MicroStepError: see `solve`.
-    """
+    """Return the parameter to solve for, after all checks that need no scores."""
     valid_parameters(rule, parameters)
     name = RULES[rule].solves
     if name is None:

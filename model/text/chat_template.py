@@ -146,11 +146,7 @@ def _folded(applied: _Template, turns: list[Turn]) -> tuple[list[Turn], bool]:
 def template_settings(
     tokenizer: Any, arguments: Sequence[tuple[str, str]], date: str | None
 ) -> tuple[dict[str, Any], str | None]:
-    """Return the options of `apply_chat_template` for arguments and a date, and the date if the template may write it.
-
-    Raises:
-        TextError: no template has such an argument, or the date is invalid.
-    """
+    """Return options of `apply_chat_template` for arguments and a date, and the date if the template may write it."""
     applied = _Template(tokenizer, Document((), tuple(arguments), date), reply=False)
     if applied.unused:
         raise TextError(applied.unused[0])
@@ -243,11 +239,7 @@ def _left_out(turns: Sequence[Turn], kept: Sequence[ContentSpan]) -> list[str]:
 
 
 def _unread(applied: _Template, turns: Sequence[Turn], text: str) -> list[str]:
-    """Return notes on extras that the template does not write.
-
-    Raises:
-        TextError: tool calls are among them, so the rest would be another conversation.
-    """
+    """Return notes on extras that the template does not write."""
     notes = []
     for name in sorted({name for turn in turns for name, _ in turn.extras} - {"tool_call_id"}):
         try:

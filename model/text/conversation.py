@@ -56,9 +56,6 @@ def read_conversation(data: Any, name: str) -> Document:
         data: a list of turns, or an object with one under messages or conversations; it may also hold tools and
             chat_template_kwargs, which are passed to the chat template.
         name: name of the file, for errors.
-
-    Raises:
-        TextError: it is not a conversation, or a message cannot be read; the error names its number.
     """
     turns, others = data, {}
     if isinstance(data, Mapping):
@@ -79,11 +76,7 @@ def read_conversation(data: Any, name: str) -> Document:
 
 
 def read_turns(turns: Sequence[Mapping[str, Any]], name: str) -> Conversation:
-    """Return the messages of a conversation.
-
-    Raises:
-        TextError: a message cannot be read.
-    """
+    """Return the messages of a conversation."""
     messages, notes, ignored = [], [], set()
     for number, turn in enumerate(turns, 1):
         try:
@@ -99,11 +92,7 @@ def read_turns(turns: Sequence[Mapping[str, Any]], name: str) -> Conversation:
 
 
 def read_turn(turn: Mapping[str, Any]) -> tuple[Message, list[str]]:
-    """Return one message, and notes for the reader about it.
-
-    Raises:
-        TextError: the message cannot be read; the error says why.
-    """
+    """Return one message, and notes for the reader about it."""
     speaker = turn.get("role", turn.get("from"))
     content = turn["content"] if "content" in turn else turn.get("value")
     notes: list[str] = []

@@ -53,14 +53,12 @@ class Document(ShortRepr):
     messages: tuple[Message, ...]
     arguments: tuple[tuple[str, str], ...] = ()
     """Arguments of the chat template, as JSON by name: enable_thinking, tools, ..."""
-    date: str | None = None
-    """YYYY-MM-DD, the date for a template that writes one; None: today's."""
+    date: str | None = None  # YYYY-MM-DD, the date for a template that writes one; None: today's
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Notes on parts of a file that were left out or read as something else."""
 
     @classmethod
     def plain(cls, text: str) -> Document:
-        """Return the document that is just `text`."""
         return cls((Message(PLAIN, text),))
 
     def with_template_settings(self, arguments: Mapping[str, Any], date: str | None) -> Document:
@@ -95,11 +93,7 @@ def template_arguments(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def read_template_args(given: list[str] | None) -> dict[str, Any]:
-    """Parse arguments of a chat template, given as NAME=JSON; a value that is not valid JSON is taken as a text.
-
-    Raises:
-        TextError: an argument has another form, or a name is given twice.
-    """
+    """Parse arguments of a chat template, given as NAME=JSON; a value that is not valid JSON is taken as a text."""
     arguments: dict[str, Any] = {}
     for argument in given or ():
         name, equals, value = argument.partition("=")

@@ -57,7 +57,6 @@ class EncodedText(ShortRepr):
         return [self.text[a:b] for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
 
     def head(self, n: int) -> EncodedText:
-        """Return the first n tokens."""
         per_token = ("ids", "start", "end", "continuation", "role", "source_start", "source_end")
         return replace(self, **{name: getattr(self, name)[:n] for name in per_token})
 
@@ -66,14 +65,6 @@ def encode(text: TextInput, tokenizer: Any, reply: bool = False) -> EncodedText:
     """Tokenise a text as the model reads it.
 
     Special tokens that are written out in the text are read as such, as transformers does.
-
-    Args:
-        text: the document, and how it is read.
-        tokenizer: a fast (Rust-backed) tokenizer.
-        reply: end with the template's cue for an answer.
-
-    Raises:
-        TextError: the template refuses the text, BOS is forced on a model without one, or the tokenizer is slow.
     """
     rendered = render(text.document, tokenizer, text.chat, reply)
     if not getattr(tokenizer, "is_fast", False):

@@ -35,12 +35,6 @@ def place(
 ) -> tuple[ContentSpan, ...]:
     """Find the contents of a conversation in its rendered text.
 
-    Args:
-        contents: contents of the turns.
-        text: the rendered text.
-        apply: renders the same turns with other contents.
-        source: source of the template.
-
     Raises:
         TextError: the template rewrites, moves or repeats contents, or drops a message.
     """

@@ -20,8 +20,7 @@ class TrainingRows:
     """The rows for training, and the rows for validation only."""
 
     train: TokenRows
-    repeat: NDArray[np.int64]
-    """[R] number of times that each row of `train` occurs in an epoch."""
+    repeat: NDArray[np.int64]  # [R] number of times that each row of `train` occurs in an epoch
     held_out: TokenRows
     notes: tuple[str, ...]
 
@@ -36,11 +35,6 @@ def training_rows(
         segmentation: the strategy; None: every token is a segment.
         without: sources to leave out of training. Their examples are segmented too, and those held out are used for
             validation, so neither a solved threshold nor the validation depends on what is left out.
-
-    Raises:
-        MicroStepError: an unknown strategy or parameter, a feature that it needs was not computed, an unknown source,
-            or
-            nothing is left to train on.
     """
     notes = []
     if segmentation is None:

@@ -123,13 +123,6 @@ def load_or_compute_states(
 ) -> States:
     """Compute the states, or read stored ones.
 
-    Args:
-        model: the model whose base is run, unmerged.
-        rows: the examples.
-        path: folder of the states.
-        identity: the inputs that decide them; states of other inputs are computed again.
-        tell: receives progress.
-
     Raises:
         TooLarge: the disk has no room.
         ExportError: the folder cannot be written.

@@ -25,13 +25,9 @@ class StepPart(Protocol):
     """A part of a step as tensors."""
 
     @property
-    def tokens(self) -> int:
-        """Number of tokens in it."""
-        ...
+    def tokens(self) -> int: ...
 
-    def to(self, device: torch.device) -> StepPart:
-        """Return the part on another device."""
-        ...
+    def to(self, device: torch.device) -> StepPart: ...
 
     def pinned(self) -> StepPart:
         """Return the part in pinned memory, from which a copy to cuda does not block."""
@@ -68,8 +64,7 @@ class RowFeed:
 
     recipe: Recipe
     train: TokenRows
-    repeat: NDArray[np.int64]
-    """[R] number of times that each row of `train` occurs in an epoch."""
+    repeat: NDArray[np.int64]  # [R] number of times that each row of `train` occurs in an epoch
     measured: TokenRows
     teacher: tuple[States, States] | None = None
     """States of the base, for the rows for training and validation; the last ones are the teacher's."""
@@ -101,8 +96,7 @@ class DraftFeed:
 
     recipe: Recipe
     train: States
-    repeat: NDArray[np.int64]
-    """[R] number of times that each row occurs in an epoch."""
+    repeat: NDArray[np.int64]  # [R] number of times that each row occurs in an epoch
     measured: States
     vocabulary: NDArray[np.bool_]
     """[V] bool, True for words that can be drafted; other words are not learned and count as missed."""

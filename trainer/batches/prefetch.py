@@ -18,27 +18,15 @@ _AHEAD = 2  # number of steps kept ready
 class PreparedStep:
     """One optimizer step of this process."""
 
-    averaged_over: tuple[int, int]
-    """Numbers of tokens and stops that the losses of all processes are averaged over."""
-    loss_tokens: int
-    """Learned tokens of all processes."""
-    parts: Sequence[StepPart]
-    """The parts of this process, in their order."""
+    averaged_over: tuple[int, int]  # numbers of tokens and stops that the losses of all processes are averaged over
+    loss_tokens: int  # learned tokens of all processes
+    parts: Sequence[StepPart]  # the parts of this process, in their order
 
 
 def prepared_steps(
     feed: Feed, first: int, rank: int, world: int, accumulate: int, device: torch.device
 ) -> Iterator[PreparedStep]:
-    """Yield steps from the one after `first` on, endlessly.
-
-    Args:
-        feed: the source of the steps.
-        first: number of steps done before.
-        rank: rank of this process.
-        world: number of processes.
-        accumulate: number of parts that each process takes.
-        device: on cuda, parts are in pinned memory and are read while earlier steps are computed.
-    """
+    """Yield steps from the one after `first` on, endlessly."""
     chosen = feed.steps()
     for _ in range(first):
         next(chosen)

@@ -33,7 +33,6 @@ class RowBatch:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens, without padding."""
         return int(self.mask.sum())
 
     def to(self, device: torch.device) -> RowBatch:
@@ -55,9 +54,6 @@ def steps(lengths: NDArray[np.int64], repeat: NDArray[np.int64], tokens: int, se
         repeat: [R] number of times that each row occurs in an epoch.
         tokens: maximum number of tokens in a step, padding included.
         seed: seed of the order.
-
-    Raises:
-        MicroStepError: a row is longer than a step.
     """
     if int(lengths.max()) > tokens:
         raise MicroStepError(
