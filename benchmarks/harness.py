@@ -18,7 +18,8 @@ from benchmarks.ratio import ratio
 from benchmarks.timing import environment, in_turn, seconds_of
 from evals.benchmark import Benchmark, documents, find_benchmark, read_limits, task_of
 from evals.harness import MicroStepLM, RecordedLM
-from evals.run import EvalOptions, requests_of
+from evals.options import EvalOptions
+from evals.run import requests_of
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.progress import Tell
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model.atomic_files import atomic_write
-from model.errors import ExportError, TextError
+from model.errors import ExportError, TextError, first_line
 from model.text.document import PLAIN, Message
 
 TABLE = "examples.parquet"
@@ -86,8 +86,7 @@ def read_examples(folder: Path) -> Iterator[Example]:
                     turns = tuple(Message(turn["role"], turn["content"]) for turn in row.pop("messages"))
                     yield Example(messages=turns, **row)
     except (pa.ArrowException, OSError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise TextError(f"{file} is damaged ({reason}); run `micro-step data clean` again") from None
+        raise TextError(f"{file} is damaged ({first_line(error)}); run `micro-step data clean` again") from None
 
 
 @contextmanager

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from model.command_options import Device, Dtype, Local, TemplateOptions, flatten_options
+from model.tables import print_table
 from model.terminal import progress_bar
 
 
@@ -44,11 +43,11 @@ def prepare_command(
     options = PrepareOptions(chat, max_tokens, limit, answers, ray, template.arguments, template.template_date)
     with progress_bar() as tell:
         made = prepare(chosen, model, lambda: load(spec, tell), out, local, options, (), tell)
-    table = Table(box=None, pad_edge=False)
-    for column in ("strategy", "tokens a macro step", *(f"of {n + 1}" for n in range(max_length))):
-        table.add_column(column, justify="left" if column == "strategy" else "right")
-    for row in strategy_rows(made, max_length):
-        table.add_row(row.strategy, f"{row.mean_length:.3f}", *(f"{share:.1%}" for share in row.shares))
-    Console(width=140).print(table)
+    titles = ("strategy", "tokens a macro step", *(f"of {n + 1}" for n in range(max_length)))
+    rows = [
+        (row.strategy, f"{row.mean_length:.3f}", *(f"{share:.1%}" for share in row.shares))
+        for row in strategy_rows(made, max_length)
+    ]
+    print_table(titles, rows, 1)
     print(f"{len(made.held_out):,} examples, {int(made.held_out.sum()):,} held out; {made.hash}")
     print(out)

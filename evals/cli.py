@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from evals.requirements import AllowCodeExecution, require_harness
+from evals.options import AllowCodeExecution, AskOptions, EvalOptions
+from evals.requirements import require_harness
+from evals.sandbox.runner import Isolation
 from model.command_options import (
     Device,
     Dtype,
-    Limit,
     ListOf,
     Local,
     Revision,
@@ -24,19 +22,18 @@ from model.command_options import (
     flatten_options,
 )
 from model.errors import MicroStepError
-from model.terminal import one_line, progress_bar
+from model.tables import print_table
+from model.terminal import resumable
 
 
 def list_benchmarks() -> None:
     """The benchmarks that there are."""
     from evals.benchmark import benchmarks
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("benchmark", "what it asks, and what its score is"):
-        table.add_column(title)
-    for each in benchmarks().values():
-        table.add_row(each.name, each.about + (", run in a sandbox" if each.runs_code else ""))
-    Console().print(table)
+    rows = [
+        (each.name, each.about + (", run in a sandbox" if each.runs_code else "")) for each in benchmarks().values()
+    ]
+    print_table(("benchmark", "what it asks, and what its score is"), rows)
 
 
 @flatten_options
@@ -49,29 +46,14 @@ def run_command(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Output folder. An existing run is resumed.")],
+    asked: AskOptions,
     template: TemplateOptions,
     confidence: Annotated[
         tuple[float, ...],
         typer.Option(help="Values of tau of a micro_step model, as 0.3,0.5; above 1 the base alone writes."),
         ListOf(float, least=0),
     ] = (0.8,),
-    limit: Limit = None,
     local: Local = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
-    system: Annotated[str | None, typer.Option(help="System prompt, with --chat.")] = None,
-    multiturn: Annotated[bool, typer.Option("--multiturn", help="Examples as turns, with --chat.")] = False,
-    batch_rows: Annotated[int, typer.Option(min=1, help="Answers at once.")] = 8,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of an answer, instead of the benchmark's own.")
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Answers to each document, for pass@10 and pass@100.")] = 1,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="Temperature of sampling, with top-p 0.95; 0 is greedy.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
-    likelihood: Annotated[
-        Literal["own", "base"], typer.Option(help="Log-likelihoods in the model's own segments, or by its base alone.")
-    ] = "own",
     allow_code_execution: AllowCodeExecution = False,
     weak_sandbox: Annotated[
         bool,
@@ -94,33 +76,18 @@ def run_command(
 
     from evals.report.score_rows import read_folder, report_rows
     from evals.report.tables import show
-    from evals.run import EvalOptions, evaluate
+    from evals.run import evaluate
     from model.hub.loading import ModelSpec, load
 
     if threads is not None:
         torch.set_num_threads(threads)
+    isolation: Isolation | None = ("limits" if weak_sandbox else "full") if allow_code_execution else None
     options = EvalOptions(
-        limit,
-        chat,
-        system,
-        multiturn,
-        batch_rows,
-        max_new_tokens,
-        repeats,
-        temperature,
-        seed,
-        likelihood,
-        ("limits" if weak_sandbox else "full") if allow_code_execution else None,
-        template.arguments,
-        template.template_date,
+        **vars(asked), isolation=isolation, template=template.arguments, template_date=template.template_date
     )
     spec = ModelSpec(model, revision=revision, dtype=dtype, device=device, tokenizer=tokenizer)
-    try:
-        with progress_bar() as tell:
-            evaluate(lambda: load(spec, tell), chosen, list(dict.fromkeys(confidence)), out, local, options, tell, own)
-    except KeyboardInterrupt:
-        print(one_line(f"{out} holds the samples so far; run the same command again to resume"), file=sys.stderr)
-        raise
+    with resumable(out, "the samples so far") as tell:
+        evaluate(lambda: load(spec, tell), chosen, list(dict.fromkeys(confidence)), out, local, options, tell, own)
     show(report_rows([read_folder(out)]))
     print(out)
 
@@ -145,22 +112,22 @@ def report_command(
     if out is not None and out.suffix not in TABLES:
         raise MicroStepError(f"--out must end in one of {', '.join(TABLES)}, got {out.name}")
     asked = None if tasks is None else [find_benchmark(name) for name in tasks]
-    found = report_rows([read_folder(folder, texts=False) for folder in folders])
-    found = [row for row in found if asked is None or row.benchmark in asked]
-    if not found:
+    rows = report_rows([read_folder(folder, texts=False) for folder in folders])
+    rows = [row for row in rows if asked is None or row.benchmark in asked]
+    if not rows:
         raise MicroStepError(f"{' and '.join(map(str, folders))}: there is no sample of {', '.join(tasks or ())}")
     if out is not None:
-        write_table(found, out)
+        write_table(rows, out)
         print(out)
     if figures is not None:
         from evals.report.figures import write_figures
 
-        for path in write_figures(found, figures, figure_format):
+        for path in write_figures(rows, figures, figure_format):
             print(path)
     if out is None and figures is None:
         from evals.report.tables import show
 
-        show(found)
+        show(rows)
 
 
 @flatten_options
@@ -198,20 +165,17 @@ def samples_command(
     sides = tuple(read_side(path) for path in runs)
     beside = SideBySide(sides, score or sides[0].benchmark.metric)
     if table == "documents":
-        print_or_save(sample_tables.document_table(beside, show), out, f"a row a document; judged by {beside.score}")
-        return
-    if table == "difference":
-        found = sample_tables.difference_table(beside)
-        print_or_save(found, out, f"B minus A in {beside.score}, paired by document, with its 95% interval")
-        return
-    if table == "invalid":
-        print_or_save(
-            sample_tables.invalid_table(sides[0], beside.score), out, f"a row an answer that {beside.score} cannot read"
-        )
-        return
-    if document is None or not any(beside.of(document)):
+        rows, caption = sample_tables.document_table(beside, show), f"a row a document; judged by {beside.score}"
+    elif table == "difference":
+        rows = sample_tables.difference_table(beside)
+        caption = f"B minus A in {beside.score}, paired by document, with its 95% interval"
+    elif table == "invalid":
+        rows = sample_tables.invalid_table(sides[0], beside.score)
+        caption = f"a row an answer that {beside.score} cannot read"
+    elif document is None or not any(beside.of(document)):
         raise MicroStepError(f"--table {table} needs a --document that is there, got {document}")
-    if table == "tokens":
-        print_or_save(sample_tables.token_table(beside, document, answer), out, "a row a token")
+    elif table == "tokens":
+        rows, caption = sample_tables.token_table(beside, document, answer), "a row a token"
     else:
-        print_or_save(sample_tables.fact_table(beside, document), out, "a row a fact")
+        rows, caption = sample_tables.fact_table(beside, document), "a row a fact"
+    print_or_save(rows, out, caption)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessorList
 
 from evals.loglikelihood import Scored, by_base, by_own_segments
+from evals.options import Likelihood
 from evals.stop_strings import AnswerCriterion, StopStrings, prefix_free_groups
 from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.finite import FiniteLogits, check_finite
@@ -34,7 +35,6 @@ from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 
-Likelihood = Literal["own", "base"]
 _Request = tuple[Any, list[int], list[int]]  # texts of the request, ids of the context, ids of the continuation
 
 

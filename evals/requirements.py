@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Annotated
-
-import typer
 
 from model.errors import MicroStepError
-
-AllowCodeExecution = Annotated[
-    bool, typer.Option("--allow-code-execution", help="Run the programs that models write, in a sandbox.")
-]
 
 
 def require_harness() -> None:

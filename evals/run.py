@@ -10,7 +10,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,15 @@ from jinja2 import TemplateError
 from data.corpus.store import MANIFEST
 from data.corpus.store_writer import writing
 from evals.benchmark import Benchmark, data_hash, documents, task_of
-from evals.harness import HarnessAnswer, Likelihood, MicroStepLM, RecordedLM
+from evals.harness import HarnessAnswer, MicroStepLM, RecordedLM
+from evals.options import EvalOptions
 from evals.samples import FORMAT, Head, Sample, SampleFile, SampleWriter, WrittenAnswer, begin, file_name, read_manifest
-from evals.sandbox.runner import NOT_ALLOWED, Isolation, Sandbox
+from evals.sandbox.runner import NOT_ALLOWED, Sandbox
 from evals.scoring import JUDGES, Response, ScoringContext
 from model.errors import MicroStepError, ModelError, TooLarge
 from model.hub.loading import LoadedModel
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.progress import Tell, silent
+from model.progress import Meter, Tell, silent
 from model.text.chat_template import template_settings
 
 if TYPE_CHECKING:
@@ -37,29 +38,6 @@ if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
 _DEFAULT_NEW_TOKENS = 256  # the harness's default
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """The options that decide the samples, besides model, benchmark and tau."""
-
-    limit: int | None = None  # use only this many documents, the first ones
-    chat: bool = False  # use the model's chat template
-    system: str | None = None  # system prompt
-    multiturn: bool = False  # examples as turns of the conversation
-    batch_rows: int = 8
-    max_new_tokens: int | None = None  # instead of the benchmark's own
-    repeats: int = 1  # answers per document
-    temperature: float = 0.0
-    seed: int = 0
-    likelihood: Likelihood = "own"
-    isolation: Isolation | None = None  # isolation of generated programs; None: they are not run
-    template: tuple[tuple[str, str], ...] | None = None  # arguments of the chat template, as JSON by name
-    template_date: str | None = None  # YYYY-MM-DD, the date that the chat template writes
-
-    def __post_init__(self) -> None:
-        if self.repeats > 1 and self.temperature == 0:
-            raise MicroStepError("greedy answers are all the same: --repeats above 1 needs --temperature above 0")
 
 
 def evaluate(
@@ -336,24 +314,21 @@ class _BenchmarkRun:
         return out
 
 
-class _SampleProgress:
+class _SampleProgress(Meter):
     def __init__(self, tell: Tell, name: str, tau: float | None, documents: int, done: int) -> None:
-        self._tell, self._documents, self._done, self._before = tell, documents, done, done
+        super().__init__(done)
+        self._tell, self._documents = tell, documents
         self._name = name if tau is None else f"{name} at {tau:g}"
         self._samples: list[Sample] = []
-        self._start = time.monotonic()
         tell(f"{self._name}: {done:,} of {documents:,}", done / documents)
 
     def add(self, samples: Sequence[Sample]) -> None:
         self._samples += samples
-        self._done += len(samples)
-        spent = max(time.monotonic() - self._start, 1e-9)
-        new = self._done - self._before
+        self.done += len(samples)
+        a_minute = 60 * (self.done - self.before) / self.seconds
         tokens, steps = (sum(getattr(sample, key) for sample in self._samples) for key in ("tokens", "macro_steps"))
-        left = round((self._documents - self._done) * spent / new)
         self._tell(
-            f"{self._name}: {self._done:,} of {self._documents:,}, {60 * new / spent:,.0f} a minute,"
-            f" {tokens / max(1, steps):.2f} tokens per macro step,"
-            f" about {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left",
-            self._done / self._documents,
+            f"{self._name}: {self.done:,} of {self._documents:,}, {a_minute:,.0f} a minute,"
+            f" {tokens / max(1, steps):.2f} tokens per macro step{self.left(self._documents)}",
+            self.done / self._documents,
         )

@@ -18,10 +18,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_writer import refuse_other
+from data.corpus.store import MANIFEST
+from data.corpus.store_writer import write_or_compare
 from evals.aggregate import Value
-from model.atomic_files import append, as_json, atomic_write
+from model.atomic_files import append, read_json
 from model.errors import ExportError, TextError
 
 FORMAT = "micro_step evaluation 1"
@@ -173,27 +173,14 @@ def begin(folder: Path, manifest: Mapping[str, Any]) -> None:
     Raises:
         ExportError: they differ; the message names what differs.
     """
-    if not (folder / MANIFEST).exists():
-        atomic_write(folder / MANIFEST, as_json(manifest))
-        return
-    existing = read_manifest(folder)
-    pairs = [
-        *((name, existing["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
-        *((name, existing["options"].get(name), value) for name, value in manifest["options"].items()),
-    ]
-    refuse_other(folder, pairs, "use the same model and options as before, or give --out another folder")
+    begun = read_manifest(folder) if (folder / MANIFEST).exists() else None
+    write_or_compare(folder, manifest, begun, ("options",))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest that a folder's samples share."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        if (
-            manifest["format"] == FORMAT
-            and isinstance(manifest["model"], dict)
-            and isinstance(manifest["options"], dict)
-        ):
-            return dict(manifest)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    manifest = read_json(folder / MANIFEST)
+    whole = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    if whole and isinstance(manifest.get("model"), dict) and isinstance(manifest.get("options"), dict):
+        return dict(manifest)
     raise TextError(f"{folder} holds no evaluation; give a folder that `micro-step eval run --out` wrote")

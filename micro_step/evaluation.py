@@ -11,13 +11,12 @@ from analysis.figures.figure import Figure
 from analysis.provenance import Provenance
 from analysis.view import Theme
 from evals.benchmark import find_benchmark, read_limits
-from evals.harness import Likelihood
+from evals.options import EvalOptions, Likelihood
 from evals.report import figures
 from evals.report.provenance import report_origin
 from evals.report.score_rows import Evaluated, ScoreRow, read_folder, report_rows
 from evals.report.tables import lines, notes, score_table
 from evals.requirements import require_harness
-from evals.run import EvalOptions
 from evals.run import evaluate as run_benchmarks
 from micro_step.inputs import ModelLike, Models
 from micro_step.result import Result

@@ -1,15 +1,16 @@
-"""Writing files that are there whole or not at all, even after a power cut."""
+"""Files that are there whole or not at all, even after a power cut; room for them; and what of JSON can be read."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.errors import ExportError
+from model.errors import ExportError, TooLarge
 
 
 def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
@@ -80,6 +81,26 @@ def append(path: Path, content: bytes, size: int | None, stays: str) -> None:
 def as_json(values: Mapping[str, Any]) -> bytes:
     """A file of values that people can read."""
     return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds; None where it cannot be read."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def need_disk(folder: Path, size: float, what: str, remedy: str) -> None:
+    """Raise TooLarge, with both numbers, if the disk of a folder, which may not be there yet, has fewer bytes free."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise TooLarge(
+            f"{what} needs {size / 1e9:.2f} GB of disk in {folder}, but only {free / 1e9:.2f} GB are free; {remedy}"
+        )
 
 
 def flush_folder(folder: Path) -> None:

@@ -10,13 +10,12 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from model.command_options import Adapter, LoadOptions, Revision, flatten_options
 from model.hub.catalog import CatalogEntry, catalog, find
 from model.hub.default_pair import default_pair
 from model.hub.sources import BundledSource, HubSource
+from model.tables import console, print_table
 from model.terminal import progress_bar
 
 _NAME = typer.Argument(help="Catalog name, hub id, model folder or .gguf file.")
@@ -36,10 +35,14 @@ def _source_titles(entry: CatalogEntry) -> list[str]:
     return titles
 
 
+def _count(parameters: int) -> str:
+    if parameters >= 1e9:
+        return f"{parameters / 1e9:.2f} B"
+    return f"{parameters / 1e6:.{0 if parameters >= 1e7 else 1}f} M"
+
+
 @flatten_options
-def list_models(
-    as_json: AsJson = False,
-) -> None:
+def list_models(as_json: AsJson = False) -> None:
     """List the models that have a name, their licences, and which are on this machine."""
     from model.hub.fetch import is_cached
 
@@ -61,23 +64,19 @@ def list_models(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "kind", "parameters", "licence", "in cache"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("sources", overflow="fold")
-    for row in rows:
-        size = row["parameters"]
-        table.add_row(
+    table = [
+        (
             row["name"],
             row["kind"],
-            f"{size / 1e9:.2f} B" if size >= 1e9 else f"{size / 1e6:.0f} M" if size >= 1e7 else f"{size / 1e6:.1f} M",
+            _count(row["parameters"]),
             row["licence"] + (" (terms)" if row["terms_needed"] else ""),
             "yes" if row["cached"] else "no",
             "\n".join(row["sources"]),
         )
-    console = _console()
-    console.print(table)
-    console.print(
+        for row in rows
+    ]
+    print_table(("name", "kind", "parameters", "licence", "in cache", "sources"), table)
+    console().print(
         "\nAny hub id, model folder or .gguf file can be named instead. (terms): accept them on the hub or with"
         " --accept-licence.",
         highlight=False,
@@ -141,24 +140,12 @@ def show_model(
     if as_json:
         print(json.dumps({"facts": facts, "cost": figures}, indent=2))
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = []
     for key, value in facts.items():
         shown = "; ".join(value) if isinstance(value, list) else f"{value:,}" if key == "parameters" else value
-        table.add_row(key, "-" if shown in (None, "") else _plain(str(shown)))
-    table.add_row("", "")
-    table.add_row("memory", f"for a text of {tokens:,} tokens, estimated")
+        rows.append((key, "-" if shown in (None, "") else str(shown)))
+    rows += [("", ""), ("memory", f"for a text of {tokens:,} tokens, estimated")]
     for key in ("weights", "activations", "logits_chunk", "attention", "total", "available"):
-        table.add_row(f"  {key}", f"{figures[key] / 1e6:,.1f} MB")
-    table.add_row("  longest text", f"{figures['tokens_that_fit']:,} tokens by memory")
-    _console().print(table)
-
-
-def _console() -> Console:
-    """Standard output; wide when it goes into a file or a pipe, so that nothing is cut there."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
-
-
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text)  # no markup: names come from anyone
+        rows.append((f"  {key}", f"{figures[key] / 1e6:,.1f} MB"))
+    rows.append(("  longest text", f"{figures['tokens_that_fit']:,} tokens by memory"))
+    print_table(("", ""), rows)

@@ -17,6 +17,11 @@ shows it in place; neither shows a traceback.
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class MicroStepError(Exception):
     """Base of the project's errors."""
 

@@ -6,8 +6,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from model.crash_log import fault
 from model.errors import MicroStepError
-from model.progress import Tell
+from model.progress import INTERVAL, Tell
 
 _INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 _NOBODY_READS = 141  # 128 + SIGPIPE
@@ -89,16 +90,38 @@ def one_line(message: str) -> str:
 def progress_bar() -> Iterator[Tell]:
     """A callback that draws a bar on standard error, when that is a terminal, and says each step once when not."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        said: set[str] = set()
+    interval = INTERVAL.set(0.2 if console.is_terminal else 10.0)  # a bar, or lines of a log
+    try:
+        with _bar(console) if console.is_terminal else nullcontext(_line_teller()) as tell:
+            yield tell
+    finally:
+        INTERVAL.reset(interval)
 
-        def tell(message: str, fraction: float | None) -> None:
-            if message not in said:
-                said.add(message)
-                print(one_line(message), file=sys.stderr, flush=True)
 
-        yield tell
-        return
+@contextmanager
+def resumable(out: Path, holds: str) -> Iterator[Tell]:
+    """A progress bar around a run that goes on where it was stopped; whoever stops it is told so."""
+    try:
+        with progress_bar() as tell:
+            yield tell
+    except KeyboardInterrupt:
+        print(one_line(f"{out} holds {holds}; run the same command again to resume"), file=sys.stderr)
+        raise
+
+
+def _line_teller() -> Tell:
+    printed: set[str] = set()
+
+    def tell(message: str, fraction: float | None) -> None:
+        if message not in printed:
+            printed.add(message)
+            print(one_line(message), file=sys.stderr, flush=True)
+
+    return tell
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Tell]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (

@@ -22,6 +22,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from data.run_folder import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
+from data.yaml_config import dump_yaml
 from model.atomic_files import atomic_write, make_folder
 from model.causal_lm.finite import damaged_weights
 from model.errors import ExportError, NumericalError
@@ -304,10 +305,7 @@ def accelerator_for(recipe: Recipe, device: str = "auto") -> Accelerator:
 
 def begin(folder: Path, built: RunSetup) -> None:
     """Write what identifies the run, or check that the folder holds the same run."""
-    from data.yaml_config import dump_yaml
-
     make_folder(folder)
-    yaml_text = dump_yaml(built.recipe)
     file = folder / RECIPE
     if file.exists() and not same_recipe(folder, built.recipe):
         raise ExportError(
@@ -315,5 +313,5 @@ def begin(folder: Path, built: RunSetup) -> None:
         )
     if (folder / FACTS).exists() and read_run(folder).facts.data_hash != built.facts.data_hash:
         raise ExportError(f"{folder} was trained on other data; give --out another folder, or remove this one")
-    atomic_write(file, yaml_text.encode())
+    atomic_write(file, dump_yaml(built.recipe).encode())
     atomic_write(folder / FACTS, facts_json(built.facts))

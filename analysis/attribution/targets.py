@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from model.causal_lm.forward import body, check_readable, family_of, logits_of, token_model
-from model.causal_lm.probe import FAULTS, first_line, once, some_ids
-from model.errors import MicroStepError, ModelError
+from model.causal_lm.probe import FAULTS, once, some_ids
+from model.errors import MicroStepError, ModelError, first_line
 from model.hub.loading import LoadedModel
 from model.text.document import TEMPLATE
 from model.text.encoding import EncodedText

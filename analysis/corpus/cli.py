@@ -99,8 +99,7 @@ def corpus_command(
 
     try:
         with progress_bar() as tell:
-            interval = 0.2 if sys.stderr.isatty() else 10.0  # a bar, or lines of a log
-            store = score(lambda: load(spec, tell), corpus, out, scoring.options(template), tell, interval)
+            store = score(lambda: load(spec, tell), corpus, out, scoring.options(template), tell)
     except KeyboardInterrupt:
         print(one_line(f"{out} keeps the scores so far; run the same command again to resume"), file=sys.stderr)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -160,9 +159,7 @@ def gather_command(
         feature = Feature(need, window, history_method, history_stride, layer, max_length)
         what = FeatureSpec(feature, every, begin if need == "window" else 0)
         with progress_bar() as tell:
-            found = compute_features(
-                partial(load, spec, tell), opened, what, tell, 0.2 if sys.stderr.isatty() else 10.0
-            )
+            found = compute_features(partial(load, spec, tell), opened, what, tell)
         print_notes(f"{opened.facts.name}: ", (f"{what.meaning}, {int(found.offsets[-1]):,} tokens",))
     print(store)
 

@@ -48,7 +48,6 @@ def run_study(
     out: Path,
     options: StudyOptions,
     tell: Tell = silent,
-    interval: float = 1.0,
 ) -> Study:
     """Compute scores and features, and judge the strategies; tables are written at the end.
 
@@ -58,7 +57,6 @@ def run_study(
         out: folder, created if needed.
         options: how much is computed.
         tell: receives progress messages.
-        interval: seconds between two messages.
 
     Raises:
         ExportError: the folder cannot be written, or holds stores of other data.
@@ -75,9 +73,9 @@ def run_study(
     for model, load_model in models:
         held = _Once(load_model)
         for name, corpus in zip(names, corpora, strict=True):
-            store = score_corpus(held, corpus, stores / f"{name}-{model}", scoring, tell, interval)
+            store = score_corpus(held, corpus, stores / f"{name}-{model}", scoring, tell)
             for what in options.gathers():
-                compute_features(held, store, what, tell, interval)
+                compute_features(held, store, what, tell)
     return judge_study(names, [name for name, _ in models], out, options, tell)
 
 

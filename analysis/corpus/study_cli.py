@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +51,7 @@ def study_command(
         options = replace(options, targets=tuple(target_length))
     with progress_bar() as tell:
         models = [(Path(each.name).name, _loader(each, tell)) for each in specs]
-        run_study(corpora, models, out, options, tell, 0.2 if sys.stderr.isatty() else 10.0)
+        run_study(corpora, models, out, options, tell)
     print(out / "study.md")
 
 

@@ -7,10 +7,8 @@ texts plus 1 kB each, and dedup.py says how much duplicates and evaluation sets 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from data.cleaning.dedup import ContaminationIndex, Duplicates, NearDuplicates
@@ -23,18 +21,11 @@ from data.sources.records import require_source
 from data.sources.registry import source
 from model.atomic_files import atomic_write
 from model.errors import ExportError, TextError
-from model.progress import Tell, silent
+from model.progress import Meter, Tell, silent
 from model.text.document import Message
 
 
-def clean(
-    mix: Mix,
-    local: Path | None,
-    out: Path,
-    limit: int | None = None,
-    tell: Tell = silent,
-    interval: float = 1.0,
-) -> CleaningReport:
+def clean(mix: Mix, local: Path | None, out: Path, limit: int | None = None, tell: Tell = silent) -> CleaningReport:
     """Clean a mix into examples.parquet and report.json, written completely or not at all.
 
     The same mix and files give the same examples in the same order; a prefix of them is a fair sample of all. The order
@@ -49,9 +40,7 @@ def clean(
     kept: list[Example] = []
     for place, use in enumerate(mix.sources):
         tally = tallies[use.name] = FilterCounts()
-        examples = list(
-            _cleaned(use, local, rules, tally, partial(_report_share, tell, place / len(mix.sources)), interval)
-        )
+        examples = list(_cleaned(use, local, rules, tally, tell, place / len(mix.sources)))
         examples.sort(key=lambda example: _order(mix.seed, example))
         n = mix.held_out
         kept += [replace(example, held_out=n is not None and i % n == n - 1) for i, example in enumerate(examples)]
@@ -66,20 +55,15 @@ def clean(
     return report
 
 
-def _report_share(tell: Tell, share: float, message: str) -> None:
-    tell(message, share)
-
-
 def _cleaned(
-    use: Use, local: Path | None, rules: _Rules, tally: FilterCounts, tell: Callable[[str], None], interval: float
+    use: Use, local: Path | None, rules: _Rules, tally: FilterCounts, tell: Tell, share: float
 ) -> Iterator[Example]:
-    kept, last_report = 0, time.monotonic()
-    tell(f"cleaning {use.name}")
+    kept, meter = 0, Meter()
+    tell(f"cleaning {use.name}", share)
     for reading in readings(use.definition, local):
         tally.read += 1
-        if time.monotonic() - last_report > interval:
-            last_report = time.monotonic()
-            tell(f"cleaning {use.name}: {tally.read:,} read, {kept:,} kept")
+        if meter.due():
+            tell(f"cleaning {use.name}: {tally.read:,} read, {kept:,} kept", share)
         if reading.messages is None:
             tally.drop(str(reading.reason), reading.sample)
             continue

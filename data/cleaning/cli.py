@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.command_options import Local
+from model.tables import print_table
 from model.terminal import one_line, progress_bar
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from data.cleaning.report import CleaningReport
 
 
@@ -22,12 +20,12 @@ def sources_command() -> None:
     """List the sources that a mix can name, with their licences."""
     from data.sources.registry import sources
 
-    table = _table("name", "title", "licence", "hub", "known from", "use")
+    rows = []
     for name, each in sources().items():
         use = "evaluation only" if each.evaluate_only else ""
         where = f"{each.hub or '-'}{' (terms)' if each.gated else ''}"
-        table.add_row(name, each.title, each.licence, where, each.checked, use)
-    _console().print(table)
+        rows.append((name, each.title, each.licence, where, each.checked, use))
+    print_table(("name", "title", "licence", "hub", "known from", "use"), rows)
     print("\nknown from: how columns and licence were found: the hub's card, public code, a file of it, our own.")
 
 
@@ -35,12 +33,12 @@ def mixes_command() -> None:
     """List the mixes that come with the project."""
     from data.mixes import names, read_mix
 
-    table = _table("name", "about", "sources")
+    rows = []
     for name in names():
         mix = read_mix(name)
         uses = ", ".join(use.name + (f" x{use.repeat}" if use.repeat > 1 else "") for use in mix.sources)
-        table.add_row(name, mix.about, uses)
-    _console().print(table)
+        rows.append((name, mix.about, uses))
+    print_table(("name", "about", "sources"), rows)
 
 
 def clean_command(
@@ -56,17 +54,14 @@ def clean_command(
     from data.cleaning.clean import clean  # pyarrow: a wrong mix is told before it is there
 
     with progress_bar() as tell:
-        interval = 0.2 if sys.stderr.isatty() else 10.0  # a bar, or lines of a log
-        report = clean(chosen, local, out, limit, tell, interval)
+        report = clean(chosen, local, out, limit, tell)
     _show(report)
     print(out)
 
 
 def _show(report: CleaningReport) -> None:
-    from rich.text import Text
-
     rules = list(dict.fromkeys(rule for each in report.sources for rule in (*each.mended, *each.dropped)))
-    table = _table("source", "licence", "read", *rules, "kept", "held out", "repeat")
+    rows = []
     for each in report.sources:
         did = []
         for rule in rules:
@@ -74,28 +69,12 @@ def _show(report: CleaningReport) -> None:
             parts += [f"{each.mended[rule]:,} changed"] if rule in each.mended else []
             did.append(", ".join(parts))
         counts = f"{each.kept:,}", f"{each.held_out:,}", str(each.repeat)
-        table.add_row(Text(one_line(each.source)), Text(one_line(each.licence)), f"{each.read:,}", *did, *counts)
+        rows.append((one_line(each.source), one_line(each.licence), f"{each.read:,}", *did, *counts))
     if len(report.sources) > 1:
-        table.add_row("all", "", f"{report.read:,}", *[""] * len(rules), f"{report.kept:,}", f"{report.held_out:,}", "")
-    _console().print(table)
+        rows.append(("all", "", f"{report.read:,}", *[""] * len(rules), f"{report.kept:,}", f"{report.held_out:,}", ""))
+    print_table(("source", "licence", "read", *rules, "kept", "held out", "repeat"), rows, 2)
     if blocks := sum(each.unlabelled_code for each in report.sources):
         print(f"{blocks:,} blocks of code had no language and were let through", file=sys.stderr)
     for name, count in report.unguarded.items():
         if count:
             print(f"{name}: {count:,} questions are too short to be kept out", file=sys.stderr)
-
-
-def _table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        words = column in ("name", "title", "licence", "hub", "known from", "use", "about", "sources", "source")
-        table.add_column(column, justify="left" if words else "right", overflow="fold")
-    return table
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=200)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from data.corpus.documents import Corpus
@@ -71,13 +69,3 @@ def expected_bytes(corpus: Corpus, options: CorpusOptions) -> int:
     ):
         return (options.max_tokens or 0) * BYTES_A_TOKEN
     return 0 if size is None else size * (1 if name.endswith((".txt", ".jsonl")) else 3) // 4 * BYTES_A_TOKEN
-
-
-def check_disk(path: Path, size: int) -> None:
-    """Raise TooLarge unless the disk of `path` has this many bytes free."""
-    free = shutil.disk_usage(path).free
-    if free < size:
-        raise TooLarge(
-            f"the store needs about {size / 1e9:.2f} GB of disk in {path}, only {free / 1e9:.2f} GB are free; free"
-            " some, or give --limit-tokens; complete shards are kept"
-        )

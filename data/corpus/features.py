@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ from data.corpus.store import COMPLETE, IDENTITY, CorpusStore
 from data.corpus.store_writer import writing
 from model.atomic_files import as_json, atomic_write, make_folder
 from model.errors import ExportError, MicroStepError, TextError
-from model.progress import Tell, silent
+from model.progress import Meter, Tell, silent
 from model.segmentation.features import Feature
 from model.segmentation.rule_inputs import TABLES
 from model.segmentation.rules import NO_MICRO_STEP
@@ -98,7 +97,6 @@ def compute_features(
     store: CorpusStore,
     what: FeatureSpec,
     tell: Tell = silent,
-    interval: float = 1.0,
 ) -> GatheredRows:
     """Compute what a rule needs for rows of a store, or go on where a run was stopped.
 
@@ -120,16 +118,16 @@ def compute_features(
         part = np.cumsum(lengths[chosen]) // PART_TOKENS  # [rows] the part that each is in
         numbers, starts = np.unique(part, return_index=True)
         rows = (row for i, row in enumerate(store.rows()) if i % what.every == 0)
-        done, total, told, began = 0, int(lengths[chosen].sum()), time.monotonic(), time.monotonic()
+        meter, total = Meter(), int(lengths[chosen].sum())
         for number, indices in enumerate(np.split(chosen, starts[1:])):
             file = folder / f"part-{number:05d}.parquet"
             mine = [next(rows) for _ in indices]
-            done += sum(len(row.ids) for row in mine)
+            meter.done += sum(len(row.ids) for row in mine)
             if not file.is_file():
                 atomic_write(file, _to_parquet(indices, [_values(loaded, row, prefix, what) for row in mine]))
-            if time.monotonic() - told > interval:
-                told = time.monotonic()
-                tell(f"{what.name}: {done:,} of {total:,} tokens, {told - began:,.0f} s", done / max(total, 1))
+            if meter.due():
+                done = f"{what.name}: {meter.done:,} of {total:,} tokens, {meter.seconds:,.0f} s"
+                tell(done, meter.done / max(total, 1))
         atomic_write(folder / COMPLETE, as_json({"parts": len(numbers), "rows": len(chosen), "tokens": total}))
     return read_gathered(store, what)
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import time
-
 from data.corpus.windows import TokenWindow
-from model.progress import Tell
+from model.progress import Meter, Tell
 
 
-class ScoringProgress:
-    """Reports how far a run is, how fast, and how long it will take."""
+class ScoringProgress(Meter):
+    """Counts the tokens of a run."""
 
     expected: float | None = None  # number of all tokens
 
-    def __init__(self, tell: Tell, interval: float, what: str, done: int) -> None:
-        self.what, self.done, self.before = what, done, done
-        self._tell, self._interval = tell, interval
-        self._start = self._told = time.monotonic()
+    def __init__(self, tell: Tell, what: str, done: int) -> None:
+        super().__init__(done)
+        self.what, self._tell = what, tell
 
     def expect(self, last: TokenWindow, tokens: int, limit: int | None) -> None:
         """Estimate the number of all tokens from what was read up to the last row of a shard with `tokens` tokens."""
@@ -27,14 +24,10 @@ class ScoringProgress:
     def add(self, tokens: int) -> None:
         """Count a batch, and report if it is time."""
         self.done += tokens
-        now = time.monotonic()
-        if now - self._told < self._interval:
+        if not self.due():
             return
-        self._told = now
-        rate = (self.done - self.before) / max(now - self._start, 1e-9)
-        message = f"{self.what}: {self.done:,} tokens, {rate:,.0f} tokens/s"
+        message = f"{self.what}: {self.done:,} tokens, {(self.done - self.before) / self.seconds:,.0f} tokens/s"
         if self.expected is None:
-            return self._tell(message, None)
-        left = max(0, round((self.expected - self.done) / rate))
-        clock = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
-        self._tell(f"{message}, about {clock} left", min(1.0, self.done / self.expected))
+            self._tell(message, None)
+        else:
+            self._tell(message + self.left(self.expected), min(1.0, self.done / self.expected))

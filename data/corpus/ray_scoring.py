@@ -48,7 +48,6 @@ def score_corpus_with_ray(
     path: Path,
     options: CorpusOptions | None = None,
     tell: Tell = silent,
-    interval: float = 1.0,
     cluster: RayOptions | None = None,
 ) -> CorpusStore:
     """Score a corpus into the store at `path` with Ray, or resume a run that was stopped; see `score_corpus`.
@@ -73,13 +72,11 @@ def score_corpus_with_ray(
             if isinstance(shard, Mark):
                 done += shard.tokens
             elif shard.last and not total:
-                score_shard(
-                    loaded, shard, options, path, ScoringProgress(tell, interval, scoring_title(corpus), 0)
-                )  # raises
+                score_shard(loaded, shard, options, path, ScoringProgress(tell, scoring_title(corpus), 0))  # raises
             else:
                 items.append(_item(shard))
         if items:
-            meter = ScoringProgress(tell, interval, scoring_title(corpus), done)
+            meter = ScoringProgress(tell, scoring_title(corpus), done)
             meter.expected = total
             job = _Job(_with_absolute_paths(loaded.spec), _absolute(corpus), options, path.resolve())
             try:
@@ -117,7 +114,7 @@ class _Scorer:
             torch.set_num_threads(threads)
         self._job, self._loaded = job, load(job.spec)
         self._corpus = cast(Corpus, _ForwardReader(job.corpus))
-        self._meter = ScoringProgress(lambda message, fraction: None, 1.0, scoring_title(job.corpus), 0)
+        self._meter = ScoringProgress(silent, scoring_title(job.corpus), 0)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Score the shards of a batch; return their tokens, or the project's own error that ended it."""

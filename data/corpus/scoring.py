@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.corpus.budget import BYTES_A_TOKEN, check_disk, expected_bytes, resolve
+from data.corpus.budget import BYTES_A_TOKEN, expected_bytes, resolve
 from data.corpus.documents import Corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.progress import ScoringProgress
@@ -32,12 +32,14 @@ from data.corpus.store import (
 )
 from data.corpus.store_writer import begin, finish, write_shard, writing
 from data.corpus.windows import TokenWindow
+from model.atomic_files import need_disk
 from model.errors import NumericalError, TextError
 from model.hub.loading import LoadedModel
 from model.progress import Tell, silent
 from model.scoring import token_scores
 from model.scoring.scores import TokenScores
 
+_MORE_DISK = "free some, or give --limit-tokens; complete shards are kept"
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
@@ -47,7 +49,6 @@ def score_corpus(
     path: Path,
     options: CorpusOptions | None = None,
     tell: Tell = silent,
-    interval: float = 1.0,
 ) -> CorpusStore:
     """Score a corpus into the store at `path`, or resume a run that was stopped.
 
@@ -63,9 +64,7 @@ def score_corpus(
         meter: ScoringProgress | None = None
         for item in planned(loaded, corpus, options, path):
             if isinstance(item, Shard):
-                meter = meter or ScoringProgress(
-                    tell, interval, scoring_title(corpus), sum(mark.tokens for mark in marks)
-                )
+                meter = meter or ScoringProgress(tell, scoring_title(corpus), sum(mark.tokens for mark in marks))
                 try:
                     item = score_shard(loaded, item, options, path, meter)
                 except NumericalError as error:
@@ -80,7 +79,7 @@ def begin_store(
     """Load the model, and begin its store or check that the begun one has the same settings; see `score_corpus`."""
     loaded = load_model()
     options, notes = resolve(loaded, options or CorpusOptions(), read_manifest(path))
-    check_disk(path, expected_bytes(corpus, options))
+    need_disk(path, expected_bytes(corpus, options), "the store", _MORE_DISK)
     begin(path, _manifest(loaded, corpus, options, notes))
     return loaded, options
 
@@ -144,7 +143,7 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
         (path / MANIFEST).unlink()
         reason = f"the first that was refused: {refused[0].problem}" if refused else "its documents are empty"
         raise TextError(f"there is no token to score in {meter.what.removeprefix('scoring ')}: {reason}")
-    check_disk(path, 2 * tokens * BYTES_A_TOKEN)
+    need_disk(path, 2 * tokens * BYTES_A_TOKEN, "the store", _MORE_DISK)
     meter.expect(end, tokens, options.limit_tokens)
     rows = _score_rows(loaded, pieces, options.batch_tokens or 1, meter)
     mark = Mark(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data.corpus.scored_rows import ScoredRow, ScoredRows, from_parquet
+from model.atomic_files import read_json
 from model.errors import TextError
 from model.hub.model_info import ModelInfo
 from model.short_repr import ShortRepr
@@ -139,9 +140,8 @@ def shard_name(number: int) -> str:
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """Return the manifest of a store, or None."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+    manifest = read_json(path / MANIFEST)
+    if manifest is None:
         return None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise TextError(f"{path / MANIFEST} is not a {FORMAT!r}; score the corpus again into another folder")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,21 @@ def begin(path: Path, manifest: Mapping[str, Any]) -> None:
     Raises:
         ExportError: it is not; the message names what differs.
     """
-    there = read_manifest(path)
-    if there is None:
+    write_or_compare(path, manifest, read_manifest(path), ("data", "parameters"))
+
+
+def write_or_compare(
+    path: Path, manifest: Mapping[str, Any], begun: Mapping[str, Any] | None, groups: Sequence[str]
+) -> None:
+    """Write the manifest of a new folder; of a begun one, see that its model and these groups of settings are equal."""
+    if begun is None:
         atomic_write(path / MANIFEST, as_json(manifest))
         return
-    pairs = [
-        *((name, there["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
-        *((f"data {name}", there["data"].get(name), value) for name, value in manifest["data"].items()),
-        *((name, there["parameters"].get(name), value) for name, value in manifest["parameters"].items()),
-    ]
-    refuse_other(path, pairs, "use the same model, data and options as then, or give --out another folder")
+    pairs = [(name, begun["model"].get(name), manifest["model"].get(name)) for name in IDENTITY]
+    for group in groups:
+        pairs += [(f"{group} {name}", begun[group].get(name), value) for name, value in manifest[group].items()]
+    what = ", ".join(("model", *groups[:-1]))
+    refuse_other(path, pairs, f"use the same {what} and {groups[-1]} as then, or give --out another folder")
 
 
 def refuse_other(path: Path, pairs: Iterable[tuple[str, object, object]], remedy: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from model.errors import TextError
+from model.errors import TextError, first_line
 from model.git_lfs import pointer
 from model.hub.cache import remembered_sha256
 
@@ -164,9 +164,9 @@ def hub_facts(spec: CorpusSpec) -> DataFacts:
     except HFValidationError:
         raise TextError(f"{no_file}, and it is not a hub id; give a file ({', '.join(SUFFIXES)}) or a hub id") from None
     except HfHubHTTPError as error:
-        raise TextError(f"{no_file}, and the hub has no such data set ({_reason(error)}); check its name") from None
+        raise TextError(f"{no_file}, and the hub has no such data set ({first_line(error)}); check its name") from None
     except Exception as error:
-        raise TextError(f"{no_file}, and the hub cannot be reached ({_reason(error)}); give a file") from error
+        raise TextError(f"{no_file}, and the hub cannot be reached ({first_line(error)}); give a file") from error
     return DataFacts("hub", spec.data, str(commit), spec.subset, spec.split)
 
 
@@ -184,9 +184,5 @@ def hub_values(spec: CorpusSpec, facts: DataFacts, start: int) -> Iterator[tuple
         raise
     except Exception as error:
         raise TextError(
-            f"the hub's {spec.data} cannot be read ({_reason(error)}); check --subset, --split and the network"
+            f"the hub's {spec.data} cannot be read ({first_line(error)}); check --subset, --split and the network"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

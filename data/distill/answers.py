@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.store import IDENTITY, MANIFEST
-from data.corpus.store_writer import refuse_other
-from model.atomic_files import as_json, atomic_write
+from data.corpus.store import MANIFEST
+from data.corpus.store_writer import write_or_compare
+from model.atomic_files import atomic_write, read_json
 from model.errors import MicroStepError, TextError
 from model.text.document import Message
 
@@ -170,21 +170,15 @@ def manifest_of(facts: ModelInfo, prompts: Sequence[Prompt], options: DistillOpt
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+    manifest = read_json(path / MANIFEST)
+    if manifest is None:
         return None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise TextError(f"{path / MANIFEST} does not have the format {FORMAT!r}; give another folder")
     try:
-        numbers = (
-            manifest["prompts"]["count"],
-            manifest["options"]["shard_prompts"],
-            manifest["options"]["batch_rows"],
-        )
-        valid = isinstance(manifest["model"], dict) and all(
-            isinstance(number, int) and number > 0 for number in numbers
-        )
+        options = manifest["options"]
+        counts = manifest["prompts"]["count"], options["shard_prompts"], options["batch_rows"]
+        valid = isinstance(manifest["model"], dict) and all(isinstance(n, int) and n > 0 for n in counts)
     except (KeyError, TypeError):
         valid = False
     if not valid:
@@ -208,16 +202,7 @@ def begin(path: Path, manifest: dict[str, Any]) -> None:
     Raises:
         ExportError: they differ; the message names what differs.
     """
-    existing = _read_manifest(path)
-    if existing is None:
-        atomic_write(path / MANIFEST, as_json(manifest))
-        return
-    pairs = [
-        *((name, existing["model"].get(name), manifest["model"].get(name)) for name in IDENTITY),
-        *((f"prompts {name}", existing["prompts"].get(name), value) for name, value in manifest["prompts"].items()),
-        *((name, existing["options"].get(name), value) for name, value in manifest["options"].items()),
-    ]
-    refuse_other(path, pairs, "use the same model, prompts and options as before, or give another folder")
+    write_or_compare(path, manifest, _read_manifest(path), ("prompts", "options"))
 
 
 # --- shards

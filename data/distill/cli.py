@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from model.command_options import Device, Dtype, Revision, SamplingOptions, flatten_options
-from model.terminal import one_line, progress_bar
+from model.terminal import one_line, resumable
 
 
 @flatten_options
@@ -32,17 +32,12 @@ def distill_command(
 
     options = DistillOptions(max_new_tokens, sampling.temperature, sampling.top_p, sampling.seed, batch_rows)
     spec = ModelSpec(model, revision=revision, dtype=dtype, device=device)
-    interval = 0.2 if sys.stderr.isatty() else 10.0  # a bar, or lines of a log
-    try:
-        with progress_bar() as tell:
-            found = distill_examples(lambda: load(spec, tell), examples, out, options, tell, limit, interval)
-    except KeyboardInterrupt:
-        print(one_line(f"{out} holds the finished shards; run the same command again to resume"), file=sys.stderr)
-        raise
-    told = f"{found.answers:,} answers, {found.tokens:,} tokens, {found.ended / found.answers:.0%} ended by themselves"
-    if found.empty:
-        told += f"; {found.empty:,} empty, left out of the examples"
-    if found.refused:
-        told += f" ({found.refused:,} prompts could not be answered; the first: {found.refusal})"
-    print(one_line(told), file=sys.stderr)
+    with resumable(out, "the finished shards") as tell:
+        made = distill_examples(lambda: load(spec, tell), examples, out, options, tell, limit)
+    summary = f"{made.answers:,} answers, {made.tokens:,} tokens, {made.ended / made.answers:.0%} ended by themselves"
+    if made.empty:
+        summary += f"; {made.empty:,} empty, left out of the examples"
+    if made.refused:
+        summary += f" ({made.refused:,} prompts could not be answered; the first: {made.refusal})"
+    print(one_line(summary), file=sys.stderr)
     print(out)

@@ -24,7 +24,6 @@ def distill_examples(
     options: DistillOptions | None = None,
     tell: Tell = silent,
     limit: int | None = None,
-    interval: float = 1.0,
 ) -> Distilled:
     """Let a base answer the prompts of examples, and write them with its answers; an existing run is resumed.
 
@@ -39,7 +38,7 @@ def distill_examples(
     prompts = {place: prompt for place, example in enumerate(read) if (prompt := prompt_of(example)) is not None}
     if not prompts:
         raise TextError(f"the examples in {examples} are plain texts without prompts; there is nothing to answer")
-    distilled = distill(load_model, list(prompts.values()), out, options, tell, interval)
+    distilled = distill(load_model, list(prompts.values()), out, options, tell)
     for place, answer in zip(prompts, read_distilled(out), strict=True):
         read[place] = replace(read[place], messages=answer.messages, ended=answer.ended)
     kept = [example for place, example in enumerate(read) if place not in prompts or example.response.strip()]

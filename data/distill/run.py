@@ -8,7 +8,6 @@ writing.py the generation.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from data.distill.answers import (
     write_shard,
 )
 from model.errors import TextError
-from model.progress import Tell, silent
+from model.progress import Meter, Tell, silent
 
 if TYPE_CHECKING:
     from model.hub.loading import LoadedModel
@@ -42,7 +41,6 @@ def distill(
     out: Path,
     options: DistillOptions | None = None,
     tell: Tell = silent,
-    interval: float = 1.0,
 ) -> Distilled:
     """Let a model (of a micro_step model, its base) answer prompts, or resume a run that was stopped.
 
@@ -62,39 +60,24 @@ def distill(
         size = options.shard_prompts
         shards = [prompts[at : at + size] for at in range(0, len(prompts), size)]
         missing = [number for number, shard in enumerate(shards) if read_shard(out, number, shard) is None]
-        meter = _AnswerProgress(
-            tell, interval, len(prompts), len(prompts) - sum(len(shards[number]) for number in missing)
-        )
+        meter = _AnswerProgress(tell, len(prompts), len(prompts) - sum(len(shards[number]) for number in missing))
         for number in missing:
             write_shard(out, number, writer.answer(shards[number], number, meter.add))
-            meter.finished(len(shards[number]))
         return count_distilled(out)
 
 
-class _AnswerProgress:
-    """Reports how far a run is, how fast, and how long it will take."""
+class _AnswerProgress(Meter):
+    """Counts answers and their tokens."""
 
-    def __init__(self, tell: Tell, interval: float, prompts: int, done: int) -> None:
-        self._tell, self._interval, self._prompts, self._done, self._before = tell, interval, prompts, done, done
-        self._tokens, self._over = 0, 0
-        self._start = self._told = time.monotonic()
+    def __init__(self, tell: Tell, prompts: int, done: int) -> None:
+        super().__init__(done)
+        self._tell, self._prompts, self._tokens = tell, prompts, 0
 
-    def add(self, tokens: int, over: int) -> None:
+    def add(self, tokens: int, answers: int) -> None:
         """Count tokens and finished answers, and report if it is time."""
         self._tokens += tokens
-        self._over += over
-        now = time.monotonic()
-        if now - self._told < self._interval:
-            return
-        self._told, spent = now, max(now - self._start, 1e-9)
-        done = self._done + self._over
-        message = (
-            f"{done:,} of {self._prompts:,} answers, {self._tokens:,} tokens, {self._tokens / spent:,.0f} tokens/s"
-        )
-        if new := done - self._before:
-            left = round((self._prompts - done) * spent / new)
-            message += f", about {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
-        self._tell(message, done / self._prompts)
-
-    def finished(self, answers: int) -> None:
-        self._done, self._over = self._done + answers, 0
+        self.done += answers
+        if self.due():
+            rate = f"{self._tokens:,} tokens, {self._tokens / self.seconds:,.0f} tokens/s"
+            counted = f"{self.done:,} of {self._prompts:,} answers, {rate}{self.left(self._prompts)}"
+            self._tell(counted, self.done / self._prompts)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from data.sources.schema import Source
-from model.errors import TextError
+from model.errors import TextError, first_line
 from model.git_lfs import pointer
 
 Record = Mapping[str, object]
@@ -138,8 +138,8 @@ def _parquet_records(source: Source, file: Path) -> Iterator[Record]:
             for batch in table.iter_batches(256):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise TextError(f"source {source.name!r}: {file} is not a Parquet file ({reason}); fetch it again") from None
+        problem = f"is not a Parquet file ({first_line(error)})"
+        raise TextError(f"source {source.name!r}: {file} {problem}; fetch it again") from None
 
 
 # --- the hub
@@ -161,9 +161,8 @@ def _hub_records(source: Source) -> Iterator[Record]:
     except TextError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         terms = "accept its terms on the hub and log in, " if source.gated else ""
         raise TextError(
-            f"source {source.name!r}: {source.hub} cannot be read from the hub ({reason}); "
+            f"source {source.name!r}: {source.hub} cannot be read from the hub ({first_line(error)}); "
             f"{terms}check the network, or give a local folder"
         ) from error

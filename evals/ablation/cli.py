@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from evals.requirements import AllowCodeExecution
+from evals.options import AllowCodeExecution
 from model.command_options import Device, Local
-from model.terminal import one_line, progress_bar
+from model.terminal import resumable
 
 
 def ablate_command(
@@ -48,12 +48,8 @@ def ablate_command(
     if any(each.evaluate is not None for each in runs_of(chosen)):
         require_harness()
     print(planned, file=sys.stderr)
-    try:
-        with progress_bar() as tell:
-            rows = ablate(chosen, out, local, device, "full" if allow_code_execution else None, tell)
-    except KeyboardInterrupt:
-        print(one_line(f"{out} holds the runs so far; run the same command again to resume"), file=sys.stderr)
-        raise
+    with resumable(out, "the runs so far") as tell:
+        rows = ablate(chosen, out, local, device, "full" if allow_code_execution else None, tell)
     print(as_markdown(chosen.name, rows))
     for path in table or []:
         write_table(chosen.name, chosen.seeds, rows, path)

@@ -10,8 +10,9 @@ from pathlib import Path
 from data.run_folder import Run
 from evals.ablation.grid import Evaluate
 from evals.benchmark import documents, find_benchmark
+from evals.options import EvalOptions
 from evals.report.score_rows import ScoreRow, read_folder, report_rows
-from evals.run import EvalOptions, evaluate, sandbox_for
+from evals.run import evaluate, sandbox_for
 from evals.samples import file_name, read_samples
 from evals.sandbox.runner import Isolation
 from model.atomic_files import as_json

@@ -16,6 +16,7 @@ from analysis.export import table_bytes
 from analysis.intervals import student
 from model.atomic_files import atomic_write, check_writable
 from model.errors import MicroStepError
+from model.tables import markdown_table
 
 SUFFIXES = (".md", ".csv")
 _MAX_COLUMNS = 12  # with more measures, the variants become the columns
@@ -95,8 +96,7 @@ def _table(title: str, names: Sequence[str], values_of: Mapping[str, Mapping[str
         head, lines = list(values_of), [[name, *(cell(variant, name) for variant in values_of)] for name in names]
     else:
         head, lines = list(names), [[variant, *(cell(variant, name) for name in names)] for variant in values_of]
-    rule = f"|{'---|' * (len(head) + 1)}"
-    return "\n".join([f"| {' | '.join([title, *head])} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
+    return "\n".join(markdown_table([title, *head], lines))
 
 
 def as_csv(seeds: Sequence[int], rows: Sequence[AblationRow]) -> str:

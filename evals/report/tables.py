@@ -16,13 +16,13 @@ from analysis.export import table_bytes
 from evals.aggregate import Average
 from evals.report.score_rows import ScoreRow
 from model.atomic_files import atomic_write
+from model.tables import console, markdown_table, print_table
 from model.terminal import one_line
 
 TITLES = (
     "benchmark", "model", "tau", "score", "value", "invalid", "samples", "tokens / macro step", "tokens / s", "x base",
 )  # fmt: skip
 TEXT_COLUMNS = 4  # number of text columns; the others are numbers
-_LOG_WIDTH = 150
 _SHARES = 100  # scores that are shares are shown as percentages
 _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -84,29 +84,15 @@ def notes(rows: Sequence[ScoreRow]) -> list[str]:
 
 def show(rows: Sequence[ScoreRow]) -> None:
     """Print the table."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for i, title in enumerate(TITLES):
-        table.add_column(title, justify="left" if i < TEXT_COLUMNS else "right")
-    for line in lines(rows):
-        table.add_row(*map(Text, line))
-    console = Console()
-    if not console.is_terminal:  # a log has no width
-        console = Console(width=_LOG_WIDTH)
-    console.print(table)
+    print_table(TITLES, lines(rows), TEXT_COLUMNS)
     for note in notes(rows):
-        console.print(Text(note))
+        console().print(note, markup=False, highlight=False)
 
 
 def markdown(rows: Sequence[ScoreRow]) -> str:
     """Return the table as Markdown."""
-    table_lines = [TITLES, tuple("---" if i < TEXT_COLUMNS else "---:" for i in range(len(TITLES)))]
-    table_lines += [tuple(map(_markdown, line)) for line in lines(rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in table_lines)
-    return "\n\n".join([table, *map(_markdown, notes(rows))]) + "\n"
+    table = markdown_table(TITLES, [list(map(_markdown, line)) for line in lines(rows)], TEXT_COLUMNS)
+    return "\n\n".join(["\n".join(table), *map(_markdown, notes(rows))]) + "\n"
 
 
 def _markdown(text: str) -> str:
@@ -147,30 +133,19 @@ def _latex(text: str) -> str:
 
 def score_table(rows: Sequence[ScoreRow]) -> pd.DataFrame:
     """Return one line per score of each row, unrounded."""
-    return pd.DataFrame(
-        [
-            {
-                "benchmark": row.benchmark.name,
-                "model": row.model,
-                "tau": math.nan if row.tau is None else row.tau,
-                "score": name,
-                "value": score.value,
-                "stderr": score.stderr,
-                "samples": score.samples,
-                "documents": row.documents,
-                "tokens": row.tokens,
-                "macro_steps": row.macro_steps,
-                "seconds": row.seconds,
-                "tokens_per_macro_step": row.tokens_per_macro_step,
-                "tokens_per_second": row.tokens_per_second,
-                "speedup": math.nan if row.speedup is None else row.speedup,
-                "speedup_over": row.over,
-                "cut_prompts": row.cut,
-            }
-            for row in rows
-            for name, score in row.scores.items()
-        ]
-    )
+    costs = ("documents", "tokens", "macro_steps", "seconds", "tokens_per_macro_step", "tokens_per_second")
+    table = []
+    for row in rows:
+        for name, score in row.scores.items():
+            run = {"benchmark": row.benchmark.name, "model": row.model, "tau": _number(row.tau), "score": name}
+            run |= {"value": score.value, "stderr": score.stderr, "samples": score.samples}
+            run |= {cost: getattr(row, cost) for cost in costs}
+            table.append(run | {"speedup": _number(row.speedup), "speedup_over": row.over, "cut_prompts": row.cut})
+    return pd.DataFrame(table)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def every_score(rows: Sequence[ScoreRow]) -> str:

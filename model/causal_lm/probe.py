@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from model.causal_lm.parts import body, family_of, head_logits, text_config, token_model
-from model.errors import ModelError
+from model.errors import ModelError, first_line
 
 TOKENS = 7  # number of tokens read at a time
 _CLOSE = {torch.float64: 1e-6, torch.float32: 1e-4}  # share of the largest number; 5e-2 for others
@@ -32,11 +32,6 @@ FAULTS = (
 )
 
 Answer = TypeVar("Answer")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error of transformers."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def once(model: PreTrainedModel, what: str, find: Callable[[], Answer]) -> Answer:

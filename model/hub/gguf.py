@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.checkpoint_files import share_weights
-from model.errors import ModelBroken
+from model.errors import ModelBroken, first_line
 from model.progress import Tell
 from model.quiet import quiet
 
@@ -58,7 +58,7 @@ def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Tel
                     gguf.parent, gguf_file=gguf.name, dtype=torch.float32
                 )
         except Exception as error:  # the readers raise many kinds of errors for damaged or unknown files
-            raise ModelBroken(f"{gguf.name} cannot be read as a GGUF model: {_first_line(error)}") from error
+            raise ModelBroken(f"{gguf.name} cannot be read as a GGUF model: {first_line(error)}") from error
         source.eval()
         progress("writing safetensors", None)
         _write(source, tokenizer, folder, original)
@@ -188,7 +188,3 @@ def _compare(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder
         raise ModelBroken(f"the written model's logits differ from the GGUF's by up to {difference:.3g}")
     if source.config.tie_word_embeddings != copy.config.tie_word_embeddings:
         raise ModelBroken("the written model's head and embedding are no longer tied")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from model.errors import LicenceNeeded, ModelError, ModelNotFound, TooLarge
+from model.atomic_files import need_disk
+from model.errors import LicenceNeeded, ModelError, ModelNotFound
 from model.progress import Tell, silent
 
 PROBE_SECONDS = 3.0
@@ -104,7 +105,7 @@ def download(
         TooLarge: the disk is too full.
         ModelError: the connection failed; finished parts are kept, so a second try resumes.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -119,7 +120,7 @@ def download(
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         files = _choose(sizes, at, code, adapter)
         total = sum(sizes[name] for name in files)
-        _need_disk(total, at)
+        need_disk(Path(constants.HF_HUB_CACHE), 1.05 * total, at, "free some, or set HF_HOME to another disk")
         folder = snapshot_download(
             repo, revision=revision, allow_patterns=files, tqdm_class=_bar(progress, repo, total)
         )
@@ -158,21 +159,6 @@ def _choose(sizes: dict[str, int], at: str, code: bool, adapter: bool) -> list[s
             f"{at} is an adapter, not a whole model: give its base as the model and this as the adapter"
         )
     return files
-
-
-def _need_disk(size: int, at: str) -> None:
-    import shutil
-
-    from huggingface_hub import constants
-
-    place = Path(constants.HF_HUB_CACHE)
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < size * 1.05:
-        raise TooLarge(
-            f"{at} needs {size / 1e9:.2f} GB of disk in the hub cache, but only {free / 1e9:.2f} GB are free"
-        )
 
 
 def _bar(progress: Tell, repo: str, total: int) -> Any:

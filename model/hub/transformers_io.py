@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.errors import ModelBroken, ModelError, TooLarge
+from model.errors import ModelBroken, ModelError, TooLarge, first_line
 from model.git_lfs import pointer
 from model.hub.spec import ModelSpec
 
@@ -35,7 +35,7 @@ def read_config(spec: ModelSpec, folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelBroken(f"the config.json of {spec.name} is not understood: {_first_line(error)}") from error
+        raise ModelBroken(f"the config.json of {spec.name} is not understood: {first_line(error)}") from error
     classes = [str(name) for name in config.architectures or ()]
     other_tasks = [name for name in classes if name.endswith(_OTHER_TASKS)]
     if getattr(config, "is_encoder_decoder", False) or (classes and len(other_tasks) == len(classes)):
@@ -74,7 +74,7 @@ def read_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
             folder, trust_remote_code=spec.trust_remote_code, local_files_only=True
         )
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-        raise ModelBroken(f"the tokenizer of {spec.name} is damaged: {_first_line(error)}") from error
+        raise ModelBroken(f"the tokenizer of {spec.name} is damaged: {first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"{spec.name} has no fast tokenizer (tokenizer.json), which is needed to find the characters of each token"
@@ -161,9 +161,9 @@ def read_model(spec: ModelSpec, folder: Path, config: Any, dtype: torch.dtype, d
             f"{spec.name} does not fit into the memory of {device}; choose a smaller dtype or model"
         ) from error
     except (ImportError, ValueError) as error:  # an attention implementation or quantisation that is not installed
-        raise ModelError(f"{spec.name} cannot be loaded this way: {_first_line(error)}") from error
+        raise ModelError(f"{spec.name} cannot be loaded this way: {first_line(error)}") from error
     except Exception as error:  # safetensors and transformers raise many kinds of errors for damaged weights
-        raise ModelBroken(f"the weights of {spec.name} cannot be loaded: {_first_line(error)}") from error
+        raise ModelBroken(f"the weights of {spec.name} cannot be loaded: {first_line(error)}") from error
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
         raise ModelBroken(
@@ -189,7 +189,3 @@ def check_vocabulary(spec: ModelSpec, model: PreTrainedModel, tokenizer: PreTrai
     if beyond:
         return (f"{len(beyond)} added tokens of the tokenizer have no embedding and cannot be used",)
     return ()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

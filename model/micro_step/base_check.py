@@ -14,8 +14,8 @@ from torch import Tensor
 from model.causal_lm.forward import body, context_length
 from model.causal_lm.kv_cache import growing_cache
 from model.causal_lm.parts import family_of, text_config
-from model.causal_lm.probe import FAULTS, close, first_line, once, some_ids
-from model.errors import ModelError
+from model.causal_lm.probe import FAULTS, close, once, some_ids
+from model.errors import ModelError, first_line
 from model.micro_step.macro_cache import macro_cache
 from model.micro_step.macro_inputs import read_segments
 from model.micro_step.segment_layout import layout

@@ -16,8 +16,8 @@ from transformers import AutoModel, PreTrainedModel
 from model.causal_lm.kv_cache import RowsCache
 from model.causal_lm.parts import decoder, family_of, layers_of
 from model.causal_lm.past import past_name, takes_positions
-from model.causal_lm.probe import FAULTS, first_line
-from model.errors import ModelError
+from model.causal_lm.probe import FAULTS
+from model.errors import ModelError, first_line
 from model.micro_step.configuration import MicroStepConfig
 
 

@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import time
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
@@ -221,9 +222,10 @@ def test_impossible_options_are_refused(options):
         DistillOptions(**options)
 
 
-def test_progress_tells_answers_tokens_rate_and_time(sft, tmp_path):
+def test_progress_tells_answers_tokens_rate_and_time(sft, tmp_path, monkeypatch):
     told = []
-    distill(lambda: sft, PROMPTS, tmp_path / "out", OPTIONS, lambda *each: told.append(each), interval=0.0)
+    monkeypatch.setattr("model.progress.INTERVAL", ContextVar("at once", default=0.0))
+    distill(lambda: sft, PROMPTS, tmp_path / "out", OPTIONS, lambda *each: told.append(each))
     message, share = told[-1]
     assert message.startswith("10 of 10 answers, ") and "tokens/s, about 0:00:00 left" in message and share == 1.0
     assert all(a <= b for (_, a), (_, b) in zip(told, told[1:], strict=False))

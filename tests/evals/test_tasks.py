@@ -12,9 +12,10 @@ from evals.aggregate import averages
 from evals.answers.programs import NO_PROGRAM
 from evals.answers.result import ONLY_REASONING
 from evals.benchmark import benchmarks, documents, find_benchmark, stock_config, task_of
+from evals.options import EvalOptions
 from evals.report import tables
 from evals.report.score_rows import read_folder, report_rows
-from evals.run import EvalOptions, evaluate
+from evals.run import evaluate
 from evals.samples import file_name, read_samples
 from evals.sandbox.runner import Sandbox, Verdict
 from evals.scoring import JUDGES, Response, ScoringContext

@@ -14,7 +14,7 @@ import nltk
 import torch
 
 from evals.benchmark import Benchmark, find_benchmark
-from evals.run import EvalOptions
+from evals.options import EvalOptions
 from evals.samples import FORMAT, Head, Sample, SampleWriter, WrittenAnswer, begin, file_name
 from evals.scoring import JUDGES, Response, ScoringContext
 from model.hub.loading import LoadedModel, ModelSpec, load

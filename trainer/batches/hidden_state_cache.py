@@ -8,8 +8,6 @@ They are read through the page cache, so they may be larger than the memory.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.training_rows import TokenRows
-from model.atomic_files import as_json, atomic_write
+from model.atomic_files import as_json, atomic_write, make_folder, need_disk, read_json
 from model.causal_lm.finite import check_states
-from model.errors import TooLarge
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
 from trainer.batches.sampler import batch, token_batches
@@ -132,17 +129,10 @@ def load_or_compute_states(
     identity_used = {**identity, "shape": list(shape), "layers": list(model.config.context_layers)}
     if not len(row):  # for example nothing is held out; an empty file cannot be mapped
         return States(rows, np.zeros(shape, dtype=np.int16), row, token)
-    if _mark(path) != identity_used:
+    if read_json(path / MARK) != identity_used:
         _compute(model, rows, token, shape, path, tell)
         atomic_write(path / MARK, as_json(identity_used))
     return States(rows, np.load(path / STATES, mmap_mode="c"), row, token)  # torch needs it writable
-
-
-def _mark(path: Path) -> Any:
-    try:
-        return json.loads((path / MARK).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _compute(
@@ -153,14 +143,10 @@ def _compute(
     path: Path,
     tell: Tell,
 ) -> None:
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     (path / MARK).unlink(missing_ok=True)
     size = 2 * int(np.prod(shape))
-    if shutil.disk_usage(path).free < size + 2**28:
-        raise TooLarge(
-            f"the states need {size / 1e9:.2f} GB in {path}, more than the disk has free; free some, lower data.limit"
-            " or raise draft.every"
-        )
+    need_disk(path, size + 2**28, "the states' file", "free some, lower data.limit or raise draft.every")
     out = np.lib.format.open_memmap(path / STATES, mode="w+", dtype=np.int16, shape=shape)
     place = np.full(len(rows.ids), -1)
     place[token] = np.arange(len(token))
