@@ -8,7 +8,6 @@ that memory bears, and the size of a page of bertviz, which holds every weight a
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -24,7 +23,7 @@ from analysis.attention.request import PositionsQuery
 from analysis.attention.result import CELLS, AttentionRequest, AttentionResult, AttentionSide, AttentionView
 from benchmarks.options import AttentionOptions
 from benchmarks.texts import bundled_text
-from benchmarks.timing import environment, in_fresh_process, in_rounds, peak_growth, ratios, seconds_of, spread
+from benchmarks.timing import Measured, Method, environment, in_fresh_process, measure_methods
 from model.causal_lm.device_memory import available_memory
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
@@ -45,58 +44,29 @@ def measure(options: AttentionOptions, tell: Tell) -> dict[str, Any]:
     """A part for each length of the text, with a row for each method and the sizes of what is sent."""
     parts = []
     for n in dict.fromkeys((options.tokens, min(options.tokens, options.eager_tokens))):
-        methods = (FORWARD, OURS, EAGER) if n <= options.eager_tokens else (FORWARD, OURS)
-        tell(f"{n} tokens: timing {options.repeats} rounds", None)
-        part: dict[str, Any] = in_fresh_process(timed, options.model, n, options.repeats, methods)
-        for row in part["rows"]:
-            tell(f"{n} tokens: memory of {row['method']}", None)
-            row["peak_bytes"] = in_fresh_process(peak, options.model, n, row["method"])
-        parts.append(part)
+        arguments = (options.model, n, n <= options.eager_tokens)
+        part = measure_methods(f"{n} tokens", prepare, arguments, options.repeats, tell)
+        parts.append(part | in_fresh_process(sizes, options.model, n))
     return {"benchmark": "attention", "lengths": parts}
 
 
-# --- in the fresh process
-
-
-def timed(name: str, tokens: int, repeats: int, methods: tuple[str, ...]) -> dict[str, Any]:
-    """All but the peaks of one length."""
+def prepare(name: str, tokens: int, eager: bool) -> Measured:
+    """The methods at one length, ready to run."""
     loaded, reading = _ready(name, tokens)
     layers, heads = size(loaded.model)
+    methods = (FORWARD, OURS, EAGER) if eager else (FORWARD, OURS)
     _check_memory(layers * heads, len(reading), methods)
     _, short = _ready(name, 32, loaded)
-    for method in methods:
-        _run(loaded, short, method)()
-    measured = in_rounds({method: _clocked(_run(loaded, reading, method)) for method in methods}, repeats)
-    seconds, cpu = ({method: [both[i] for both in measured[method]] for method in methods} for i in range(2))
-    return {
+    facts = {
         "model": loaded.facts.name,
         "dtype": loaded.facts.dtype,
         "tokens": len(reading),
         "layers": layers,
         "heads": heads,
-        "repeats": repeats,
         **environment("torch", "transformers", "plotly"),
-        "rows": [
-            {
-                "method": method,
-                "computes": COMPUTES[method],
-                "seconds": spread(seconds[method]),
-                "ratio": ratios(seconds[method], seconds[FORWARD]),
-                "cpu_ratio": ratios(cpu[method], cpu[FORWARD]),
-                "peak_bytes": None,
-            }
-            for method in methods
-        ],
-        **_sizes(loaded, reading),
     }
-
-
-def peak(name: str, tokens: int, method: str) -> int:
-    """Bytes by which a method's resident memory grows at its peak over the loaded model."""
-    loaded, reading = _ready(name, tokens)
-    _, short = _ready(name, 32, loaded)
-    _run(loaded, short, method)()
-    return peak_growth(_run(loaded, reading, method))
+    ready = {name: Method(COMPUTES[name], _run(loaded, reading, name), _run(loaded, short, name)) for name in methods}
+    return Measured(facts, ready)
 
 
 def _ready(name: str, tokens: int, loaded: LoadedModel | None = None) -> tuple[LoadedModel, AttentionPositions]:
@@ -118,17 +88,6 @@ def _check_memory(maps: int, n: int, methods: tuple[str, ...]) -> None:
             f"output_attentions over {n:,} tokens needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; use fewer"
             " --eager-tokens"
         )
-
-
-def _clocked(run: Callable[[], object]) -> Callable[[], tuple[float, float]]:
-    """Wall-clock and processor seconds of a call."""
-
-    def clocked() -> tuple[float, float]:
-        before = time.process_time()
-        seconds, _ = seconds_of(run)
-        return seconds, time.process_time() - before
-
-    return clocked
 
 
 def _run(loaded: LoadedModel, reading: AttentionPositions, method: str) -> Callable[[], object]:
@@ -161,8 +120,9 @@ def _overview(loaded: LoadedModel, reading: AttentionPositions) -> tuple[Overvie
     return seen, cast("LayerAttention", seen.kept)
 
 
-def _sizes(loaded: LoadedModel, reading: AttentionPositions) -> dict[str, Any]:
+def sizes(name: str, tokens: int) -> dict[str, Any]:
     """Bytes of the page's figures, and of bertviz's page of the same maps."""
+    loaded, reading = _ready(name, tokens)
     layers, heads = size(loaded.model)
     middle = layers // 2
     seen, kept = _overview(loaded, reading)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import options
 from benchmarks.options import Out
-from benchmarks.report import check_out, show, write
+from benchmarks.report import check_file, show, write
 from model.command_options import flatten_options
 from model.terminal import progress_bar
 
@@ -22,7 +22,7 @@ def measuring(module: str, kind: type) -> Callable[..., None]:
     """
 
     def measure(given: Any, out: Out = None) -> None:
-        check_out(out)
+        check_file(out, "json")
         with progress_bar() as tell:
             report = import_module(f"{__package__}.{module}").measure(given, tell)
         for each in report if isinstance(report, list) else [report]:

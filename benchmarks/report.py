@@ -7,27 +7,21 @@ facts. What is measured is a number, a `timing.spread`, a `ratio` with its inter
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from analysis.score_registry import significant
-from model.atomic_files import atomic_write, check_writable
-from model.errors import ExportError
-
-WIDTH = 160  # characters, where no terminal says how wide it is
+from model.atomic_files import atomic_write
+from model.tables import console, print_table
 
 
-def check_out(out: Path | None, suffix: str = ".json") -> None:
+def check_file(out: Path | None, suffix: str) -> None:
     """Raise ExportError, before heavy work, if nothing can be written under this name."""
+    from analysis.export import check_out
+
     if out is not None:
-        if out.suffix.lower() != suffix:
-            raise ExportError(f"{out} cannot be written: give a {suffix} file")
-        check_writable(out)
+        check_out(out, (suffix,))
 
 
 def write(report: Any, out: Path | None) -> None:
@@ -45,41 +39,32 @@ def write(report: Any, out: Path | None) -> None:
 
 def show(report: Mapping[str, Any], leave_out: Sequence[str] = ()) -> None:
     """Print a report: its facts, then its tables without some of the columns, each in parts that fit the width."""
-    console = Console() if os.isatty(1) else Console(width=WIDTH)
     given = {key: value for key, value in report.items() if value not in (None, [])}
     with_rows = [key for key, value in given.items() if isinstance(value, list) and isinstance(value[0], dict)]
-    facts = {key: value for key, value in given.items() if key not in with_rows}
-    console.print("\n" + cell(facts), markup=False, highlight=False)
-    for each in (given[key] for key in with_rows):
-        if "rows" in each[0]:  # reports within a report
-            for report_within in each:
+    facts = [(_title(key), cell(value, key)) for key, value in given.items() if key not in with_rows]
+    print_table(("", ""), facts)
+    for rows in (given[key] for key in with_rows):
+        print()
+        if "rows" in rows[0]:  # reports within a report
+            for report_within in rows:
                 show(report_within, leave_out)
-            continue
-        shown = [{key: value for key, value in row.items() if key not in leave_out} for row in each]
-        for part in tables(shown, console.width):
-            console.print(part)
+        else:
+            _show_rows([{key: value for key, value in row.items() if key not in leave_out} for row in rows])
 
 
-def tables(rows: Sequence[Mapping[str, Any]], width: int = WIDTH) -> list[Table]:
-    """Rows as tables of at most this width. Each begins with the first column, which says what a row is of."""
+def _show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print tables that fit the width. Each begins with the first column, which says what a row is of."""
     columns = {key: [_title(key), *(cell(row[key], key) for row in rows)] for key in rows[0]}
     first, *others = (key for key in columns if any(row[key] is not None for row in rows))
     parts = [[first]]
     for key in others:
-        needed = sum(max(map(len, columns[each])) + 2 for each in (*parts[-1], key))
-        if needed > width and len(parts[-1]) > 1:
+        needed = sum(max(map(len, columns[held])) + 2 for held in (*parts[-1], key))
+        if needed > console().width and len(parts[-1]) > 1:
             parts.append([first])
         parts[-1].append(key)
-    return [_table([columns[key] for key in part]) for part in parts]
-
-
-def _table(columns: Sequence[list[str]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title, *cells in columns:
-        table.add_column(title, justify="left" if any(text[:1].isalpha() for text in cells) else "right")
-    for line in zip(*(cells[1:] for cells in columns), strict=True):
-        table.add_row(*line)
-    return table
+    for part in parts:
+        titles, *lines = zip(*(columns[key] for key in part), strict=True)
+        print_table(titles, lines, 1)
 
 
 def cell(value: Any, key: str = "") -> str:

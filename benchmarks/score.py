@@ -9,22 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, cast
 
 from benchmarks.options import ScoreOptions
 from benchmarks.scorers import BARE, SCORERS, Excerpt, Scorer, excerpt
-from benchmarks.texts import bundled_text
-from benchmarks.timing import (
-    device_name,
-    environment,
-    in_fresh_process,
-    in_rounds,
-    peak_growth,
-    ratios,
-    seconds_of,
-    spread,
-)  # fmt: skip
+from benchmarks.texts import bundled_text, read_text
+from benchmarks.timing import Measured, Method, device_name, environment, measure_methods
 from model.causal_lm.device_memory import available_memory
 from model.errors import MicroStepError, TextError
 from model.hub.loading import LoadedModel, ModelSpec, load
@@ -46,83 +37,45 @@ def check_scorers(given: Sequence[str] | None) -> tuple[str, ...]:
 def measure(options: ScoreOptions, tell: Tell) -> list[dict[str, Any]]:
     """A report a model: what was run on what, and a row a scorer with seconds, ratio to bare and peak bytes."""
     scorers = check_scorers(options.method)
-    text = bundled_text(options.tokens) if options.text_file is None else _read(options.text_file)
+    text = bundled_text(options.tokens) if options.text_file is None else read_text(options.text_file)
     reports = []
     for name in options.model or DEFAULT_MODELS:
-        given = (name, options.dtype, options.device, text, options.tokens)
-        tell(f"{name}: timing {options.repeats} rounds", None)
-        report = in_fresh_process(timed, *given, options.repeats, scorers)
+        arguments = (name, options.dtype, options.device, text, options.tokens, scorers)
+        report = measure_methods(name, prepare, arguments, options.repeats, tell)
         for row in report["rows"]:
-            if row["seconds"] is not None:
-                tell(f"{name}: memory of {row['method']}", None)
-                row["peak_bytes"] = in_fresh_process(peak, *given, row["method"])
-                row["of_logits"] = row["peak_bytes"] / report["logits_bytes"]
-        reports.append(report)
+            peak = row["peak_bytes"]
+            row["of_logits"] = None if peak is None else peak / report["logits_bytes"]
+        reports.append({"benchmark": "score", **report})
     return reports
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-
-
-# --- in the fresh process
-
-
-def timed(
-    name: str, dtype: str, device: str, text: str, tokens: int, repeats: int, scorers: tuple[str, ...]
-) -> dict[str, Any]:
-    """All but the peaks of a report."""
+def prepare(name: str, dtype: str, device: str, text: str, tokens: int, scorers: tuple[str, ...]) -> Measured:
+    """The scorers, ready to run on a text."""
     loaded, read = _ready(name, dtype, device, text, tokens)
-    vocabulary = loaded.facts.vocab_size
+    vocabulary, short = loaded.facts.vocab_size, excerpt(loaded, read.text, 32)
     logits_bytes = 4 * len(read.ids) * vocabulary
-    chosen = [scorer for scorer in SCORERS if scorer.name in scorers]
-    notes = {scorer.name: _obstacle(scorer, logits_bytes, device) for scorer in chosen}
-    if notes[BARE.name] is not None:
-        raise MicroStepError(f"{name}: the bare forward pass {notes[BARE.name]}; use fewer tokens")
-    usable = [scorer for scorer in chosen if notes[scorer.name] is None]
-    for scorer in usable:
-        scorer.run(loaded, excerpt(loaded, read.text, 32))
-    runs = {
-        scorer.name: lambda scorer=scorer: seconds_of(lambda: scorer.run(loaded, read), str(loaded.model.device))[0]
-        for scorer in usable
+    methods = {
+        scorer.name: Method(
+            scorer.computes,
+            partial(scorer.run, loaded, read),
+            partial(scorer.run, loaded, short),
+            _obstacle(scorer, logits_bytes, device),
+        )
+        for scorer in SCORERS
+        if scorer.name in scorers
     }
-    seconds = in_rounds(runs, repeats)
-    return {
-        "benchmark": "score",
+    if (obstacle := methods[BARE.name].note) is not None:
+        raise MicroStepError(f"{name}: the bare forward pass {obstacle}; use fewer tokens")
+    facts = {
         "model": loaded.facts.name,
         "dtype": loaded.facts.dtype,
         "device": device_name(device),
         "tokens": len(read.ids),
         "vocabulary": vocabulary,
         "logits_bytes": logits_bytes,
-        "repeats": repeats,
         **environment("torch", "transformers", "minicons"),
-        "rows": [
-            {
-                "method": scorer.name,
-                "computes": scorer.computes,
-                "note": notes[scorer.name],
-                "seconds": spread(seconds.get(scorer.name)),
-                "ratio": ratios(seconds.get(scorer.name), seconds[BARE.name]),
-                "peak_bytes": None,
-                "of_logits": None,
-            }
-            for scorer in chosen
-        ],
     }
-
-
-def peak(name: str, dtype: str, device: str, text: str, tokens: int, scorer: str) -> int:
-    """Bytes by which resident memory grows at a scorer's peak over the loaded model."""
-    loaded, read = _ready(name, dtype, device, text, tokens)
-    chosen = SCORERS[NAMES.index(scorer)]
-    chosen.run(loaded, excerpt(loaded, read.text, 32))  # now mapped weights are read, and kernels made
-    return peak_growth(lambda: chosen.run(loaded, read), device)
+    return Measured(facts, methods, str(loaded.model.device))
 
 
 def _ready(name: str, dtype: str, device: str, text: str, tokens: int) -> tuple[LoadedModel, Excerpt]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 from data.samples import samples
@@ -19,6 +20,16 @@ def bundled_text(tokens: int) -> str:
             parts.append(sentence if sentence[-1].isspace() else sentence + " ")
             length += len(parts[-1])
     return "".join(parts)
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise TextError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
 def bundled_ids(tokenizer: Any, count: int) -> list[int]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -17,6 +18,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from model.errors import MicroStepError
+from model.progress import Tell
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -32,6 +34,90 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result
             raise MicroStepError(
                 "a measuring process was killed, most likely for its memory; use fewer tokens"
             ) from None
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to do what is measured."""
+
+    computes: str
+    run: Callable[[], object]
+    warm_up: Callable[[], object]  # after it mapped weights are read, and kernels made
+    note: str | None = None  # why it is not run, if so
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Methods that are ready to run in this process, the first one as the base of ratios."""
+
+    facts: dict[str, Any]
+    methods: dict[str, Method]
+    device: str = "cpu"
+
+
+Prepare = Callable[..., Measured]  # loads what is measured; a function of a module
+
+
+def measure_methods(
+    title: str,
+    prepare: Prepare,
+    arguments: Sequence[Any],
+    repeats: int,
+    tell: Tell,
+    memory: bool = True,
+) -> dict[str, Any]:
+    """The facts, and a row a method: seconds, and their ratio to the first's in the same round; peak bytes.
+
+    All methods are timed in one fresh process. The memory of each is measured in a process of its own.
+
+    """
+    tell(f"{title}: timing {repeats} rounds", None)
+    report: dict[str, Any] = in_fresh_process(timed, prepare, arguments, repeats)
+    for row in report["rows"]:
+        if memory and row["seconds"] is not None:
+            tell(f"{title}: memory of {row['method']}", None)
+            row["peak_bytes"] = in_fresh_process(peak, prepare, arguments, row["method"])
+    return report
+
+
+def timed(prepare: Prepare, arguments: Sequence[Any], repeats: int) -> dict[str, Any]:
+    """All but the peaks; see `measure_methods`."""
+    measured = prepare(*arguments)
+    ready = {name: method for name, method in measured.methods.items() if method.note is None}
+    for method in ready.values():
+        method.warm_up()
+
+    def run(method: Method) -> Callable[[], tuple[float, float]]:
+        def clocked() -> tuple[float, float]:
+            before = time.process_time()
+            seconds, _ = seconds_of(method.run, measured.device)
+            return seconds, time.process_time() - before
+
+        return clocked
+
+    both = in_rounds({name: run(method) for name, method in ready.items()}, repeats)
+    seconds, cpu = ({name: [pair[i] for pair in pairs] for name, pairs in both.items()} for i in range(2))
+    first = next(iter(measured.methods))
+    rows = [
+        {
+            "method": name,
+            "computes": method.computes,
+            "note": method.note,
+            "seconds": spread(seconds.get(name)),
+            "ratio": ratios(seconds.get(name), seconds[first]),
+            "cpu_ratio": ratios(cpu.get(name), cpu[first]),
+            "peak_bytes": None,
+        }
+        for name, method in measured.methods.items()
+    ]
+    return {**measured.facts, "repeats": repeats, "rows": rows}
+
+
+def peak(prepare: Prepare, arguments: Sequence[Any], name: str) -> int:
+    """Bytes by which memory grows at a method's peak over what is loaded and warmed up."""
+    measured = prepare(*arguments)
+    measured.methods[name].warm_up()
+    return peak_growth(measured.methods[name].run, measured.device)
 
 
 def in_turn(turn: int, count: int) -> list[int]:

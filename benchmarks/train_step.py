@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.options import TrainStepOptions
 from benchmarks.texts import bundled_ids
-from benchmarks.timing import environment, in_fresh_process, in_rounds, peak_growth, ratios, seconds_of, spread
+from benchmarks.timing import Measured, Method, environment, measure_methods
 from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.forward import body
 from model.hub.loading import ModelSpec, load
@@ -77,15 +78,13 @@ STEPS = (
 
 def measure(options: TrainStepOptions, tell: Tell) -> dict[str, Any]:
     """What was run on what, and a row a step. Fresh modules are put around the model."""
-    tell(f"{options.model}: timing {options.repeats} rounds", None)
-    report: dict[str, Any] = in_fresh_process(timed_steps, options)
-    for row in report["rows"]:
-        tell(f"memory of {row['step']}", None)
-        row["peak_bytes"] = in_fresh_process(peak_of_step, options, row["step"]) if options.memory else None
+    report = measure_methods(options.model, prepare, (options,), options.repeats, tell, options.memory)
     base = report["rows"][0]["peak_bytes"]
-    for row in report["rows"]:
-        row["peak_ratio"] = row["peak_bytes"] / base if base else None
-    return report
+    rows = [
+        {"step": row.pop("method"), **row, "peak_ratio": row["peak_bytes"] / base if base else None}
+        for row in report["rows"]
+    ]
+    return {"benchmark": "train-step", **report, "rows": rows}
 
 
 def random_starts(count: int, mean: float, chance: random.Random) -> list[bool]:
@@ -105,45 +104,25 @@ def random_starts(count: int, mean: float, chance: random.Random) -> list[bool]:
     return starts[:count]
 
 
-# --- in the fresh process
-
-
-def timed_steps(options: TrainStepOptions) -> dict[str, Any]:
-    """All but the peaks of a report."""
+def prepare(options: TrainStepOptions) -> Measured:
+    """The steps, ready to be taken."""
     model, batch = _ready(options)
-    for step in STEPS:
-        _take(step, model, batch.start, options.precision)
-    runs = {step.name: lambda step=step: _take(step, model, batch, options.precision) for step in STEPS}
-    seconds = in_rounds(runs, options.repeats)
-    return {
-        "benchmark": "train-step",
+    facts = {
         "model": options.model,
         "precision": options.precision,
         "rows_of_batch": options.rows,
         "response_tokens": options.tokens,
         "mean_length": batch.starts.numel() / int(batch.starts.sum()),
-        "repeats": options.repeats,
         **environment("torch", "transformers"),
-        "rows": [
-            {
-                "step": step.name,
-                "computes": step.computes,
-                "seconds": spread(seconds[step.name]),
-                "ratio": ratios(seconds[step.name], seconds[STEPS[0].name]),
-                "peak_bytes": None,
-            }
-            for step in STEPS
-        ],
     }
-
-
-def peak_of_step(options: TrainStepOptions, step: str) -> int:
-    """Bytes by which resident memory grows at a step's peak over the loaded model."""
-    model, batch = _ready(options)
-    (chosen,) = (known for known in STEPS if known.name == step)
-    with torch.no_grad():
-        chosen.loss(model, batch.start)
-    return peak_growth(lambda: _take(chosen, model, batch, options.precision))
+    take = partial(_take, model, options.precision)
+    return Measured(
+        facts,
+        {
+            step.name: Method(step.computes, partial(take, step, batch), partial(take, step, batch.start))
+            for step in STEPS
+        },
+    )
 
 
 def _ready(options: TrainStepOptions) -> tuple[MicroStepForCausalLM, TrainBatch]:
@@ -160,15 +139,10 @@ def _ready(options: TrainStepOptions) -> tuple[MicroStepForCausalLM, TrainBatch]
     return model, TrainBatch(ids, labels, torch.tensor(starts))
 
 
-def _take(step: Step, model: MicroStepForCausalLM, batch: TrainBatch, precision: str) -> float:
-    """Seconds of one forward and backward pass."""
-    model.trainable(*(("new",) if step.frozen else ("new", "base")))
-
-    def run() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = step.loss(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    seconds, _ = seconds_of(run)
+def _take(model: MicroStepForCausalLM, precision: str, step: Step, batch: TrainBatch) -> None:
+    """One forward and backward pass; the gradients of the one before are dropped."""
     model.zero_grad(set_to_none=True)
-    return seconds
+    model.trainable(*(("new",) if step.frozen else ("new", "base")))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        loss = step.loss(model, batch)
+    loss.backward()  # type: ignore[no-untyped-call]

@@ -67,6 +67,7 @@ def check_writable(path: Path) -> None:
 
 def append(path: Path, content: bytes, size: int | None, stays: str) -> None:
     """Put bytes at the end of a file, behind its first `size` bytes if these are said, and push them to the disk."""
+    make_folder(path.parent)
     try:
         with path.open("ab") as file:
             if size is not None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks.report import check_out, write
-from model.atomic_files import make_folder
+from benchmarks.report import check_file, write
+from model.atomic_files import append
 from model.errors import MicroStepError
+from model.tables import markdown_table
 from model.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def families_command(
     """What works with which family of models: tiny random models of all, put through every feature (some minutes)."""
     from benchmarks.families.tiny_models import FAMILIES
 
-    check_out(out, ".md")
+    check_file(out, "md")
     unknown = [name for name in family or () if name not in FAMILIES]
     if unknown:
         raise MicroStepError(f"transformers has no causal language model of family {unknown[0]!r}")
@@ -55,9 +56,7 @@ def families_command(
         for i, each in enumerate(_measured(missing)):
             measured[each.name] = each
             if kept is not None:
-                make_folder(kept.parent)
-                with kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(each)) + "\n")
+                append(kept, (json.dumps(asdict(each)) + "\n").encode(), None, "what was measured before stays")
             tell(each.name, (i + 1) / len(missing))
     families = [measured[name] for name in chosen]
     text = page(families)
@@ -113,31 +112,28 @@ def _measure(name: str) -> Family:
         return measure(name, Path(folder) / name)
 
 
-def page(found: Sequence[Family]) -> str:
+def page(families: Sequence[Family]) -> str:
     """The table, and its reasons numbered below it."""
     import transformers
 
     reasons: dict[str, int] = {}
 
-    def cell(each: Family, feature: str) -> str:
-        said = each.cells.get(feature)
-        if said is None:
-            return ""
-        if said.startswith("yes"):
-            return said
-        reason = said.replace(f"{each.name}_text", each.name).replace(each.name, "the family").replace("|", "/")
-        return f"no [{reasons.setdefault(reason, len(reasons) + 1)}]"
+    def cell(family: Family, feature: str) -> str:
+        outcome = family.cells.get(feature, "")
+        if not outcome or outcome.startswith("yes"):
+            return outcome
+        reason = outcome.replace(f"{family.name}_text", family.name).replace(family.name, "the family")
+        return f"no [{reasons.setdefault(reason.replace('|', '/'), len(reasons) + 1)}]"
 
-    rows = [[each.name, *(cell(each, feature) for feature in _TITLES)] for each in found]
-    lines = ["| " + " | ".join(row) + " |" for row in ([["family", *_TITLES.values()], ["---"] * 8, *rows])]
-    scored = sum(each.cells.get("score") == "yes" for each in found)
+    rows = [[family.name, *(cell(family, feature) for feature in _TITLES)] for family in families]
+    scored = sum(family.cells.get("score") == "yes" for family in families)
     return "\n".join(
         [
             "# Families of models",
             "",
-            f"All {len(found)} families for which transformers {transformers.__version__} has a causal language model,"
-            f" of which {scored} are scored. A tiny random model of each was made from its configuration class, saved,"
-            " loaded and put through every feature by",
+            f"All {len(families)} families for which transformers {transformers.__version__} has a causal language"
+            f" model, of which {scored} are scored. A tiny random model of each was made from its configuration class,"
+            " saved, loaded and put through every feature by",
             "",
             "```",
             "micro-step bench families --out docs/models.md",
@@ -150,7 +146,7 @@ def page(found: Sequence[Family]) -> str:
             " History by a mask (`banded`): a wide band changes nothing, and what is out of a narrow one's reach has no"
             " effect; `exact` and `strided` need no mask and work wherever scoring does.",
             "",
-            *lines,
+            *markdown_table(["family", *_TITLES.values()], rows),
             "",
             "Why not:",
             "",

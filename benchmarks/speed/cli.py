@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from benchmarks.options import Out, numbers, use_threads
-from benchmarks.report import check_out, show, write
+from benchmarks.report import check_file, show, write
 from benchmarks.speed.options import ComparedModelOptions, DecodeOptions, PromptOptions
 from model.command_options import flatten_options
 from model.errors import MicroStepError
@@ -41,14 +41,13 @@ def decode_command(
     out: Out = None,
 ) -> None:
     """Speed, agreement, likelihood and memory of micro_step models' answers over tau, beside their base's own."""
-    from analysis.export import IMAGES
-    from analysis.export import check_out as check_figure
+    from analysis.export import IMAGES, check_out
     from analysis.segmentation.strategy import Strategy
     from model.decoding.stopping import find_stop_rule
 
-    check_out(out)
+    check_file(out, "json")
     if figure is not None:
-        check_figure(figure, IMAGES)
+        check_out(figure, IMAGES)
     for name in how.rules:
         find_stop_rule(name, True)
     lengths, rates = numbers("--forced", forced), numbers("--forced-agreement", forced_agreement)

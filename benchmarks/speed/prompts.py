@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.options import PromptOptions
+from benchmarks.texts import read_text
 from data.prepared import Prepared
 from data.sources.reading import readings
 from data.sources.registry import source
@@ -39,16 +40,10 @@ def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
 
 def read_prompts(path: Path) -> list[str]:
     """The prompts of a .jsonl file, {"prompt": ...} a line."""
-    if (wrong := pointer(path)) is not None:
-        raise TextError(f"{path} cannot be read: {wrong}")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    if (problem := pointer(path)) is not None:
+        raise TextError(f"{path} cannot be read: {problem}")
     prompts = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         try:

@@ -9,14 +9,15 @@ from itertools import pairwise
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import train_step
 from benchmarks.options import SegmentTimingOptions, TrainStepOptions
 from benchmarks.report import show
-from benchmarks.score import check_scorers, timed
+from benchmarks.score import check_scorers, prepare
 from benchmarks.scorers import SCORERS, excerpt
 from benchmarks.segment import measure
 from benchmarks.texts import bundled_text
-from benchmarks.timing import in_fresh_process
-from benchmarks.train_step import STEPS, _ready, peak_of_step, random_starts, timed_steps
+from benchmarks.timing import in_fresh_process, peak, timed
+from benchmarks.train_step import STEPS, _ready, random_starts
 from micro_step import cli
 from model.errors import ExportError, MicroStepError
 from model.hub.loading import ModelSpec, load
@@ -27,7 +28,7 @@ SCORE = ["bench", "score"]
 
 
 def test_the_command_gives_a_table_and_json(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.score.in_fresh_process", lambda function, *given: function(*given))
+    monkeypatch.setattr("benchmarks.timing.in_fresh_process", lambda function, *given: function(*given))
     model, out = save_tiny(tmp_path / "tiny", "llama"), tmp_path / "out.json"
     options = ["--tokens", "40", "--repeats", "2", "--method", "ours", "--out", out]
     done = CliRunner().invoke(cli.command(SCORE), [*SCORE, "--model", *map(str, [model, *options])])
@@ -47,8 +48,9 @@ def test_a_report_is_shown_as_facts_and_tables(capsys):
         {"method": "ours", "seconds": {"median": 1.5, "min": 1.0, "max": 2.0}, "peak_bytes": 2_000_000, "note": None}
     ]
     show({"benchmark": "x", "sent_bytes": {"map": 1_500_000}, "lengths": [{"tokens": 4096, "rows": rows}], "empty": []})
-    facts, within, titles, line = capsys.readouterr().out.replace("\n\n", "\n").strip().splitlines()
-    assert facts == "benchmark x, sent MB map 1.50" and within == "tokens 4,096"
+    *facts, within, titles, line = [text for text in capsys.readouterr().out.splitlines() if text.strip()]
+    assert [fact.split() for fact in facts] == [["benchmark", "x"], ["sent", "MB", "map", "1.50"]]
+    assert within.split() == ["tokens", "4,096"]
     assert titles.split() == ["method", "seconds", "peak", "MB"]
     assert line.split() == ["ours", "1.50", "(1.00..2.00)", "2.00"]
 
@@ -59,7 +61,7 @@ def test_a_fresh_process_is_another_one_and_gives_what_the_function_gives():
 
 def test_every_method_runs_or_says_why_not(tmp_path):
     model = save_tiny(tmp_path / "tiny", "gemma3_text", add_bos=True)
-    report = timed(str(model), "float32", "cpu", bundled_text(50), 50, 1, check_scorers(None))
+    report = timed(prepare, (str(model), "float32", "cpu", bundled_text(50), 50, check_scorers(None)), 1)
     rows = {row["method"]: row for row in report["rows"]}
     assert list(rows) == [scorer.name for scorer in SCORERS]
     for name, row in rows.items():
@@ -102,10 +104,10 @@ def folder(tmp_path_factory):
 
 def test_a_training_step_is_measured(folder):
     options = TrainStepOptions(folder, rows=2, tokens=24, precision="bfloat16", repeats=2)
-    report = timed_steps(options)
-    assert [row["step"] for row in report["rows"]] == [step.name for step in STEPS]
+    report = timed(train_step.prepare, (options,), options.repeats)
+    assert [row["method"] for row in report["rows"]] == [step.name for step in STEPS]
     assert report["rows"][0]["ratio"]["each"] == [1.0, 1.0] and 1 <= report["mean_length"] <= 4
-    assert peak_of_step(replace(options, precision="float32"), "micro_step") >= 0
+    assert peak(train_step.prepare, (replace(options, precision="float32"),), "micro_step") >= 0
 
 
 def test_all_training_steps_take_the_same_loss_of_single_tokens(folder):
