@@ -39,11 +39,7 @@ def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder, and those above it, and return those that were not there before, the innermost first.
-
-    Raises:
-        ExportError: it cannot be made.
-    """
+    """Make a folder, and those above it, and return those that were not there before, the innermost first."""
     try:
         new = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,11 +49,7 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse, before heavy work, a file or folder that cannot be made.
-
-    Raises:
-        ExportError: what stands above it is no folder, or may not be written to.
-    """
+    """Refuse, before heavy work, a file or folder that cannot be made."""
     above = next(each for each in path.absolute().parents if each.exists())
     if not above.is_dir():
         raise ExportError(f"{path} cannot be written: {above} is a file")

@@ -74,11 +74,7 @@ class Solved(ShortRepr):
 
 
 def length_of_segments(inputs: SegmentInputs, segments: int, max_length: int) -> float:
-    """Return the mean length of so many segments, in tokens.
-
-    Raises:
-        MicroStepError: these tokens cannot make so many segments, or so few.
-    """
+    """Return the mean length of so many segments, in tokens."""
     tokens, _, fewest = _limits(inputs, max_length)
     if not fewest <= segments <= tokens:
         raise MicroStepError(
@@ -153,11 +149,7 @@ def solve(
 
 
 def _limits(inputs: SegmentInputs, max_length: int) -> tuple[int, int, int]:
-    """Return the number of tokens outside the prompt, of their forced boundaries, and the fewest segments of them.
-
-    Raises:
-        MicroStepError: there is no such token.
-    """
+    """Return the number of tokens outside the prompt, of their forced boundaries, and the fewest segments of them."""
     counted = np.ones(len(inputs), dtype=bool) if inputs.prompt is None else ~inputs.prompt
     if not counted.any():
         raise MicroStepError("there is no token to segment outside the prompt")
