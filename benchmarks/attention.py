@@ -23,7 +23,7 @@ from analysis.attention.request import PositionsQuery
 from analysis.attention.result import CELLS, AttentionRequest, AttentionResult, AttentionSide, AttentionView
 from benchmarks.options import AttentionOptions
 from benchmarks.texts import bundled_text
-from benchmarks.timing import Measured, Method, environment, in_fresh_process, measure_methods
+from benchmarks.timing import Method, MethodSet, environment, in_fresh_process, measure_methods
 from model.causal_lm.device_memory import available_memory
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
@@ -50,7 +50,7 @@ def measure(options: AttentionOptions, tell: Tell) -> dict[str, Any]:
     return {"benchmark": "attention", "lengths": parts}
 
 
-def prepare(name: str, tokens: int, eager: bool) -> Measured:
+def prepare(name: str, tokens: int, eager: bool) -> MethodSet:
     """The methods at one length, ready to run."""
     loaded, reading = _ready(name, tokens)
     layers, heads = size(loaded.model)
@@ -66,7 +66,7 @@ def prepare(name: str, tokens: int, eager: bool) -> Measured:
         **environment("torch", "transformers", "plotly"),
     }
     ready = {name: Method(COMPUTES[name], _run(loaded, reading, name), _run(loaded, short, name)) for name in methods}
-    return Measured(facts, ready)
+    return MethodSet(facts, ready)
 
 
 def _ready(name: str, tokens: int, loaded: LoadedModel | None = None) -> tuple[LoadedModel, AttentionPositions]:

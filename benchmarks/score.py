@@ -15,7 +15,7 @@ from typing import Any, cast
 from benchmarks.options import ScoreOptions
 from benchmarks.scorers import BARE, SCORERS, Excerpt, Scorer, excerpt
 from benchmarks.texts import bundled_text, read_text
-from benchmarks.timing import Measured, Method, device_name, environment, measure_methods
+from benchmarks.timing import Method, MethodSet, device_name, environment, measure_methods
 from model.causal_lm.device_memory import available_memory
 from model.errors import MicroStepError, TextError
 from model.hub.loading import LoadedModel, ModelSpec, load
@@ -49,7 +49,7 @@ def measure(options: ScoreOptions, tell: Tell) -> list[dict[str, Any]]:
     return reports
 
 
-def prepare(name: str, dtype: str, device: str, text: str, tokens: int, scorers: tuple[str, ...]) -> Measured:
+def prepare(name: str, dtype: str, device: str, text: str, tokens: int, scorers: tuple[str, ...]) -> MethodSet:
     """The scorers, ready to run on a text."""
     loaded, read = _ready(name, dtype, device, text, tokens)
     vocabulary, short = loaded.facts.vocab_size, excerpt(loaded, read.text, 32)
@@ -75,7 +75,7 @@ def prepare(name: str, dtype: str, device: str, text: str, tokens: int, scorers:
         "logits_bytes": logits_bytes,
         **environment("torch", "transformers", "minicons"),
     }
-    return Measured(facts, methods, str(loaded.model.device))
+    return MethodSet(facts, methods, str(loaded.model.device))
 
 
 def _ready(name: str, dtype: str, device: str, text: str, tokens: int) -> tuple[LoadedModel, Excerpt]:

@@ -47,7 +47,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MethodSet:
     """Methods that are ready to run in this process, the first one as the base of ratios."""
 
     facts: dict[str, Any]
@@ -55,7 +55,7 @@ class Measured:
     device: str = "cpu"
 
 
-Prepare = Callable[..., Measured]  # loads what is measured; a function of a module
+Prepare = Callable[..., MethodSet]  # loads what is measured; a function of a module
 
 
 def measure_methods(

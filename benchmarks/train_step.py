@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.options import TrainStepOptions
 from benchmarks.texts import bundled_ids
-from benchmarks.timing import Measured, Method, environment, measure_methods
+from benchmarks.timing import Method, MethodSet, environment, measure_methods
 from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.forward import body
 from model.hub.loading import ModelSpec, load
@@ -104,7 +104,7 @@ def random_starts(count: int, mean: float, chance: random.Random) -> list[bool]:
     return starts[:count]
 
 
-def prepare(options: TrainStepOptions) -> Measured:
+def prepare(options: TrainStepOptions) -> MethodSet:
     """The steps, ready to be taken."""
     model, batch = _ready(options)
     facts = {
@@ -116,7 +116,7 @@ def prepare(options: TrainStepOptions) -> Measured:
         **environment("torch", "transformers"),
     }
     take = partial(_take, model, options.precision)
-    return Measured(
+    return MethodSet(
         facts,
         {
             step.name: Method(step.computes, partial(take, step, batch), partial(take, step, batch.start))
