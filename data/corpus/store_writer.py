@@ -65,7 +65,8 @@ def write_or_compare(
         return
     pairs = [(name, begun["model"].get(name), manifest["model"].get(name)) for name in IDENTITY]
     for group in groups:
-        pairs += [(f"{group} {name}", begun[group].get(name), value) for name, value in manifest[group].items()]
+        title = "" if group == groups[-1] else f"{group} "
+        pairs += [(title + name, begun[group].get(name), value) for name, value in manifest[group].items()]
     what = ", ".join(("model", *groups[:-1]))
     refuse_other(path, pairs, f"use the same {what} and {groups[-1]} as then, or give --out another folder")
 
