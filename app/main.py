@@ -32,7 +32,6 @@ CAPTIONS = {
 WITHOUT_TEXT = ("Runs", "Evaluation")
 
 st.set_page_config(page_title="micro_step", page_icon=str(HERE / "icon.svg"), layout="wide")
-inject_css()
 
 
 def page_of(name: str, icon: str, default: bool = False) -> st.Page:
@@ -60,6 +59,7 @@ page = st.navigation(
         benchmarks,
     ]
 )
+inject_css()
 if page == benchmarks:
     page.run()  # before the sidebar, whose widgets would bind the parameters
 with caught():
