@@ -23,10 +23,19 @@ _STYLE = """<style>
 .stMainBlockContainer { padding: 1rem 2rem 4rem; max-width: 1180px; }
 @media (max-width: 768px) { .stMainBlockContainer { padding-top: 4.25rem; } } /* below the bar of the closed sidebar */
 .stMainBlockContainer h1 { font-size: 1.25rem; padding: 0; }
-.st-key-page_header { row-gap: 0; }
-.st-key-text textarea { min-height: 3rem !important; max-height: 4.6rem; } /* the bar stays slim ... */
-.st-key-text:focus-within textarea { max-height: 40vh; } /* ... but for a text that is being edited */
-.st-key-example button { padding: 0.1rem 0.6rem; min-height: 0; font-size: 0.8rem; }
+.st-key-page_header { column-gap: 0.8rem; row-gap: 0; }
+.st-key-bar_models { flex-wrap: nowrap; }
+[data-testid="stLayoutWrapper"]:has(> .st-key-bar_A, > .st-key-bar_B) { flex: 1 1 0; min-width: 0; }
+.st-key-bar_A, .st-key-bar_B { flex-wrap: nowrap; }
+@media (max-width: 1250px) { .st-key-run_text kbd { display: none; } }
+@media (max-width: 768px) {
+  .st-key-bar_models { flex-wrap: wrap; row-gap: 0.4rem; }
+  [data-testid="stLayoutWrapper"]:has(> .st-key-bar_A, > .st-key-bar_B) { flex: 1 1 100%; }
+}
+.st-key-workspace_bar .st-key-text textarea { min-height: 3rem; max-height: 4.6rem; } /* the bar stays slim ... */
+.st-key-workspace_bar .st-key-text:focus-within textarea { max-height: 40vh; } /* ... but for a text being edited */
+.st-key-workspace_bar .st-key-example button { padding: 0 0.55rem; height: 1.7rem; min-height: 0; }
+.st-key-workspace_bar .st-key-example button p { font-size: 0.8rem; }
 .stMainBlockContainer h3 { font-size: 1.25rem; padding: 0.8rem 0 0; }
 [class*="st-key-card_"], [class*="st-key-open_"] details { background: CARD; }
 [class*="st-key-menu_"] button { min-height: 0; padding: 0 0.4rem; border: 1px solid LINE; color: SOFT; }

@@ -24,10 +24,8 @@ def workspace_bar() -> Submission:
         st.session_state.setdefault(key, getattr(now, key))
     with st.container(key="workspace_bar", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="bar_models"):
-            st.markdown("**A**", width="content")
-            _model("Model A", state.A)
-            st.markdown("vs **B**", width="content")
-            _model("Model B", state.B)
+            _model("A", state.A)
+            _model("B", state.B)
             st.markdown("", width="content", help=_about(now))
             st.toggle(
                 "Chat", key=state.CHAT, persist_state="session", on_change=safely(_choose_models),
@@ -43,18 +41,20 @@ def workspace_bar() -> Submission:
         titles = {sample.name: sample.chip for sample in samples()}
         st.pills(
             "Examples", list(titles), format_func=titles.__getitem__, key=state.EXAMPLE, persist_state="session",
-            label_visibility="collapsed", on_change=safely(_choose_example),
+            label_visibility="collapsed", wrap=False, on_change=safely(_choose_example),
         )  # fmt: skip
     return now
 
 
-def _model(label: str, key: str) -> None:
+def _model(side: str, key: str) -> None:
     names, chosen = [entry.name for entry in catalog()], st.session_state[key]
-    st.selectbox(
-        label, names if chosen in names else [*names, chosen], index=None, key=key, persist_state="session",
-        accept_new_options=True, label_visibility="collapsed", on_change=safely(_choose_models),
-        placeholder="A name, owner/name on Hugging Face, or a folder",
-    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key=f"bar_{side}"):
+        st.markdown(f"vs **{side}**" if side == "B" else f"**{side}**", width="content")
+        st.selectbox(
+            f"Model {side}", names if chosen in names else [*names, chosen], key=key,
+            persist_state="session", accept_new_options=True, label_visibility="collapsed",
+            on_change=safely(_choose_models), placeholder="A name, owner/name on Hugging Face, or a folder",
+        )  # fmt: skip
 
 
 def _about(now: Submission) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from model.errors import MicroStepError
+from model.scoring.scores import Method  # at run time too: the codec of stored results reads the types of fields
 from model.segmentation.segment import MAX_LENGTH, find_rule
 
 if TYPE_CHECKING:  # they bring torch, which the registry does without
@@ -20,7 +21,6 @@ if TYPE_CHECKING:  # they bring torch, which the registry does without
 
     from model.micro_step.modeling import MicroStepForCausalLM
     from model.progress import Progress
-    from model.scoring.scores import Method
 
 Fields = dict[str, Any]  # fields of SegmentInputs: arrays [N] or [N, W], and the numbers that they were computed with
 
