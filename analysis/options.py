@@ -5,8 +5,9 @@ Those of models and of chat templates are in `model.command_options`, those of f
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from model.text.document import Document, Message, TextInput, read_template_args
 if TYPE_CHECKING:  # they bring torch and pandas, seconds that help and mistakes need not wait for
     import pandas as pd
 
+    from analysis.answer import Result
     from analysis.figures.figure import Figure
     from analysis.provenance import Provenance
     from model.progress import Progress
@@ -196,6 +198,29 @@ def progress(what: str) -> Iterator[Progress]:
         yield lambda share: tell(what, share)
 
 
+def print_answer(
+    answer: Result[Any], figure: str | None, out: Path | None, head: str = "", caption: str = "", turned: bool = False
+) -> None:
+    """Say what a reader must know, and draw the figure that is asked for; without one, show or write the table.
+
+    Args:
+        answer: what was asked.
+        figure: its name.
+        out: the file to write.
+        head: stands before each note.
+        caption: of the table; the answer's summary if not given.
+        turned: show columns as rows.
+    """
+    print_notes(head, answer.notes)
+    if figure is not None:
+        assert answer.provenance is not None
+        save_drawn(answer.draw(figure, answer.view), out, answer.provenance(figure, answer.view))
+        return
+    if out is not None and not caption:
+        print_notes("", (answer.summary,))
+    print_or_save(answer.table, out, caption or answer.summary, turned)
+
+
 def print_notes(head: str, notes: tuple[str, ...]) -> None:
     """Say on standard error what a reader must know."""
     for note in notes:
@@ -231,6 +256,17 @@ def set_parameters(settings: list[str] | None) -> dict[str, float]:
             raise MicroStepError(f"{name!r} is set twice; set it once")
         found[name] = number
     return found
+
+
+def split_strategies(words: Sequence[str]) -> list[str]:
+    """Strategies that were given with commas or blanks between: `entropy:threshold=1.2,word` is two."""
+    strategies: list[str] = []
+    for part in re.split(r"[,\s]+", re.sub(r"\s*([:=,])\s*", r"\1", ",".join(words).strip(" ,"))):
+        if strategies and "=" in part and ":" not in part:  # a further parameter of the one before
+            strategies[-1] += f",{part}"
+        else:
+            strategies.append(part)
+    return strategies
 
 
 def strategy_word(strategy: str, settings: list[str] | None) -> str:

@@ -35,12 +35,12 @@ from model.hub.spec import ModelSpec
 from model.text.document import Document
 
 if TYPE_CHECKING:
+    from analysis.answer import Result
     from micro_step.corpora import score_corpus
     from micro_step.evaluation import evaluate
     from micro_step.generation import generate
     from micro_step.inputs import load
     from micro_step.inspection import attention, attribute
-    from micro_step.result import Result
     from micro_step.segmentation import segment, solve
     from micro_step.training import train
     from micro_step.uncertainty import compare, score
@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 _LATER = {  # names whose modules bring torch or pandas, and the modules
-    "Result": "result",
+    "Result": "inputs",
     "attention": "inspection",
     "attribute": "inspection",
     "compare": "uncertainty",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.answer import Result
 from analysis.corpus.report import StrategyReport, report, strategies_for
 from analysis.corpus.tables import strategy_table
 from analysis.score_registry import Unit
@@ -26,7 +27,7 @@ from data.corpus.options import CorpusOptions
 from data.corpus.rule_inputs import CorpusSource
 from data.corpus.store import CorpusStore
 from micro_step.inputs import ModelLike, Models
-from micro_step.result import Result
+from model.arguments import checked
 from model.segmentation.segment import MAX_LENGTH
 from model.terminal import progress_bar
 from model.text.document import template_arguments
@@ -34,6 +35,7 @@ from model.text.document import template_arguments
 NOT_OF_A_STORE = ("history", "unstable")  # figures of one text under a model
 
 
+@checked
 def score_corpus(
     model: ModelLike,
     data: str | Path,

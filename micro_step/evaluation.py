@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.answer import Result
 from analysis.figures.figure import Figure
 from analysis.provenance import Provenance
 from analysis.view import Theme
@@ -19,7 +20,7 @@ from evals.report.tables import lines, notes, score_table
 from evals.requirements import require_harness
 from evals.run import evaluate as run_benchmarks
 from micro_step.inputs import ModelLike, Models
-from micro_step.result import Result
+from model.arguments import checked
 from model.terminal import progress_bar
 from model.text.document import template_arguments
 
@@ -33,6 +34,7 @@ class EvaluationView:
     theme: Theme = "light"
 
 
+@checked
 def evaluate(
     model: ModelLike,
     tasks: str | Sequence[str],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from analysis.answer import Result
 from analysis.generation.figures import FIGURES, draw
 from analysis.generation.provenance import origin
 from analysis.generation.request import GenerationRequest
@@ -11,10 +12,11 @@ from analysis.generation.tables import answer_table, segment_table
 from analysis.generation.view import GenerationView
 from analysis.score_registry import Unit
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
-from micro_step.result import Result
+from model.arguments import checked
 from model.scoring.scores import Sampling
 
 
+@checked
 def generate(
     model: ModelLike,
     prompt: TextLike,

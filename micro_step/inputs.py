@@ -7,7 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from analysis.answer import Result as Result
 from analysis.segmentation.strategy import Strategy
+from model.arguments import checked
 from model.errors import MicroStepError, TextError
 from model.hub.catalog import find
 from model.hub.fetch import fetch
@@ -22,6 +24,7 @@ ModelLike = str | Path | ModelSpec | LoadedModel
 TextLike = str | Document | Sequence[Mapping[str, Any]]
 
 
+@checked
 def load(
     model: str | Path | ModelSpec,
     *,
@@ -104,6 +107,10 @@ class Models:
                 raise MicroStepError(f"two loaded models are both {model.spec.name}; name one of them otherwise")
             return model.spec
         return model if isinstance(model, ModelSpec) else ModelSpec(str(model))
+
+    def named(self, a: ModelLike, b: ModelLike | None) -> tuple[tuple[str, ModelSpec], ...]:
+        """One model, or two, under their letters; errors as `spec`."""
+        return tuple((letter, self.spec(model)) for letter, model in (("A", a), ("B", b)) if model is not None)
 
     def load(self, spec: ModelSpec) -> LoadedModel:
         """The model of a specification, kept as long as this object."""

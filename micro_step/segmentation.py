@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from analysis.answer import Result
 from analysis.query import Session
 from analysis.score_registry import Unit, significant
 from analysis.segmentation.comparison import StrategyComparison, text_bench
@@ -17,7 +18,7 @@ from analysis.segmentation.strategy import Segmenter, Strategy, check_rule
 from analysis.segmentation.view import CutView
 from analysis.uncertainty.result import ScoredText
 from micro_step.inputs import ModelLike, Models, TextLike, as_strategy, as_text_input
-from micro_step.result import Result
+from model.arguments import checked
 from model.errors import MicroStepError
 from model.scoring.scores import Method
 from model.segmentation.features import FeatureOptions
@@ -27,6 +28,7 @@ from model.segmentation.solver import solve as solve_rule
 from model.text.document import TextInput
 
 
+@checked
 def segment(
     model: ModelLike,
     text: TextLike,
@@ -89,6 +91,7 @@ def segment(
     )
 
 
+@checked
 def solve(
     model: ModelLike,
     text: TextLike,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from analysis.answer import Result
 from analysis.runs.curves import log_table
 from analysis.runs.figures import FIGURES, draw
 from analysis.runs.log import RunLog, read_log
@@ -12,13 +13,14 @@ from analysis.runs.provenance import origin
 from analysis.runs.tables import remarks
 from analysis.runs.view import RunsView
 from analysis.score_registry import PER_NAT, Unit, significant
-from micro_step.result import Result
+from model.arguments import checked
 from model.errors import MicroStepError
 from model.terminal import progress_bar
 from trainer.recipe import Recipe, read_recipe
 from trainer.run import RunPaths, run_recipe
 
 
+@checked
 def train(
     recipe: str | Path | Recipe,
     *,

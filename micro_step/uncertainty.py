@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from analysis.answer import Result
 from analysis.score_registry import PER_NAT, Unit, significant
 from analysis.uncertainty import figures, score_figures
 from analysis.uncertainty.request import ComparisonQuery
@@ -11,10 +12,11 @@ from analysis.uncertainty.summary import summarise
 from analysis.uncertainty.tables import summary_table, token_table
 from analysis.view import View
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
-from micro_step.result import Result
+from model.arguments import checked
 from model.scoring.scores import Method, Sampling
 
 
+@checked
 def score(
     model: ModelLike,
     text: TextLike,
@@ -76,6 +78,7 @@ def _means(scored: ScoredText, unit: Unit) -> str:
     )
 
 
+@checked
 def compare(
     a: ModelLike,
     b: ModelLike,

@@ -19,7 +19,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast, get_args, get_type_hints
 
 import typer
 from typer.models import OptionInfo
@@ -32,6 +32,7 @@ from model.text.document import read_template_args, template_arguments
 if TYPE_CHECKING:  # it brings torch
     from model.scoring.scores import Sampling
 
+Options = TypeVar("Options")
 _UNLIMITED = float("inf")
 
 
@@ -57,20 +58,32 @@ class ListOf:
         return found
 
 
+@dataclass(frozen=True)
+class OnlyWith:
+    """Marks an option that is refused where another option of its command is not given."""
+
+    other: str  # the name of its parameter
+
+
 def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take dataclasses of options: each of their fields becomes an option of the command itself."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
-    lists: dict[str, tuple[str, ListOf]] = {}
+    lists: dict[str, ListOf] = {}
+    flags: dict[str, str] = {}
+    bound: dict[str, str] = {}  # options, and those that they go with
     flat: list[inspect.Parameter] = []
 
     def add(name: str, hint: Any, default: Any) -> None:
-        marker = next((each for each in get_args(hint) if isinstance(each, ListOf)), None)
+        marks = get_args(hint)
+        bound.update((name, mark.other) for mark in marks if isinstance(mark, OnlyWith))
+        marker = next((mark for mark in marks if isinstance(mark, ListOf)), None)
         if marker is not None:
-            lists[name] = _flags(name, hint)[0], marker
-            others = [each for each in get_args(hint)[1:] if each is not marker]
+            lists[name] = marker
+            others = [mark for mark in marks[1:] if mark is not marker]
             hint = Annotated[(list[str] if default is inspect.Parameter.empty else list[str] | None, *others)]
             default = default if default is inspect.Parameter.empty else None
+        flags[name] = _flags(name, hint)[0]
         flat.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint))
 
     defaults: dict[str, Any] = {}
@@ -87,17 +100,27 @@ def flatten_options(command: Callable[..., None]) -> Callable[..., None]:
             defaults[field.name] = default
             add(field.name, own[field.name], default)
 
-    def run(**given: Any) -> None:
-        for name, (option, marker) in lists.items():
-            given[name] = marker.read(option, given[name]) if given[name] else defaults[name]
+    def run(context: typer.Context, **given: Any) -> None:
+        for name, other in bound.items():
+            source = context.get_parameter_source(name)
+            if other in given and not given[other] and source is not None and source.name == "COMMANDLINE":
+                raise MicroStepError(f"{flags[name]} goes with {flags[other]}: give that, too")
+        for name, marker in lists.items():
+            given[name] = marker.read(flags[name], given[name]) if given[name] else defaults[name]
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
         command(**given)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    run.__signature__ = inspect.Signature([context, *flat])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (context, *flat)}
     return run
+
+
+def options_from(options: type[Options], value: object) -> Options:
+    """The options whose fields have the values of the fields of the same names."""
+    return options(**{field.name: getattr(value, field.name) for field in dataclasses.fields(cast(Any, options))})
 
 
 def to_args(*groups: Any) -> list[str]:
@@ -161,6 +184,7 @@ Local = Annotated[Path | None, typer.Option(help="Folder with the files of data 
 Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many documents.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of torch; its own choice if not given.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
+_OF_CONTINUATIONS = OnlyWith("new_tokens")  # of commands that continue a text only where they are asked to
 _MODEL = typer.Option(help="Catalog name, hub id or folder.")
 
 
@@ -180,23 +204,13 @@ class LoadOptions:
     tokenizer: Tokenizer = None
 
     def spec(self, name: str, revision: str | None = None, adapter: str | None = None) -> ModelSpec:
-        return ModelSpec(
-            name,
-            revision,
-            adapter,
-            self.dtype,
-            self.device,
-            self.attn_implementation,
-            self.quantization,
-            self.trust_remote_code,
-            self.tokenizer,
-        )
+        return ModelSpec(name, revision, adapter, **vars(self))
 
     @classmethod
     def of(cls, spec: ModelSpec, models: Sequence[ModelInfo]) -> LoadOptions:
         """The options that load these models again; "auto" becomes the precision that all of them came to, if one."""
-        found = {each.dtype for each in models}
-        dtype: Any = found.pop() if spec.dtype == "auto" and len(found) == 1 else spec.dtype
+        dtypes = {info.dtype for info in models}
+        dtype: Any = dtypes.pop() if spec.dtype == "auto" and len(dtypes) == 1 else spec.dtype
         tokenizer = None if spec.tokenizer is None else _anywhere(spec.tokenizer)
         return cls(
             dtype,
@@ -291,9 +305,13 @@ class ModelsOptions(PairOptions):
 class SamplingOptions:
     """How tokens are sampled."""
 
-    temperature: Annotated[float, typer.Option(min=0, help="Temperature of sampling; 0 is greedy.")] = 0.0
-    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens of this total probability.")] = 1.0
-    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling.")] = 0
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Temperature of sampling; 0 is greedy."), _OF_CONTINUATIONS
+    ] = 0.0
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the likeliest tokens of this total probability."), _OF_CONTINUATIONS
+    ] = 1.0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling."), _OF_CONTINUATIONS] = 0
 
     def sampling(self) -> Sampling:
         from model.scoring.scores import Sampling
@@ -302,7 +320,7 @@ class SamplingOptions:
 
     @classmethod
     def of(cls, sampling: Sampling) -> SamplingOptions:
-        return cls(sampling.temperature, sampling.top_p, sampling.seed) if sampling.temperature else cls()
+        return options_from(cls, sampling) if sampling.temperature else cls()
 
 
 @dataclass(frozen=True)

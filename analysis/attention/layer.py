@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.attention.positions import AttentionPositions, attend
+from analysis.attention.positions import AttentionPositions, attend, check_indices
 from model.causal_lm.attention_capture import AttentionRows
-from model.errors import MicroStepError
 from model.hub.loading import LoadedModel
 from model.progress import Progress
 from model.short_repr import ShortRepr
@@ -25,19 +24,14 @@ class LayerAttention(ShortRepr):
     layer: int
     attended: AttentionRows
 
-    @property
-    def heads(self) -> int:
-        """H, the number of heads."""
-        return self.attended.heads
-
     def rows_of(self, head: int | None) -> HeadRows:
         """The map of one head; the mean over heads if None.
 
         Raises:
             MicroStepError: the layer has no such head.
         """
-        if head is not None and not 0 <= head < self.heads:
-            raise MicroStepError(f"head must be from 0 to {self.heads - 1} for this model, got {head}")
+        if head is not None:
+            check_indices("head", [head], self.attended.heads)
         return HeadRows(self, head)
 
 
@@ -50,7 +44,6 @@ class HeadRows:
 
     @property
     def size(self) -> int:
-        """P, the number of positions."""
         return len(self.of.reading)
 
     def rows(self, begin: int, end: int) -> NDArray[np.float32]:

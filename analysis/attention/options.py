@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from analysis.view import PinnedOption, ThemeOption
+from analysis.view import OF_FIGURES, PinnedOption, ThemeOption
 from model.command_options import ListOf
 from model.errors import MicroStepError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAPS = "maps"
 EVENNESS = "evenness"
-Window = tuple[int, int]
+_PART = "FROM:TO, the {} of a map, TO left out. Default: all."
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,8 @@ class MapOptions:
         Literal["tokens", "segments"],
         typer.Option(help="segments: weights on a segment's keys summed, rows of its queries averaged."),
     ] = "tokens"
-    queries: Annotated[str | None, typer.Option(help="FROM:TO, the queries of a map, TO left out. Default: all.")] = (
-        None
-    )
-    keys: Annotated[str | None, typer.Option(help="FROM:TO, the keys of a map, TO left out. Default: all.")] = None
-
-    @property
-    def windows(self) -> tuple[Window | None, Window | None]:
-        """Queries and keys.
-
-        Raises:
-            MicroStepError: one of them does not read like FROM:TO.
-        """
-        return _window(self.queries), _window(self.keys)
+    queries: Annotated[str | None, typer.Option(help=_PART.format("queries"))] = None
+    keys: Annotated[str | None, typer.Option(help=_PART.format("keys"))] = None
 
     def check_table(self) -> None:
         """Refuse what a table of statistics does not have.
@@ -85,25 +74,32 @@ class MapOptions:
 class AttentionViewOptions:
     """How a figure is drawn."""
 
-    shown: Annotated[str, typer.Option(help=f"For the figure statistics: which one; {EVENNESS} unless given.")] = MAPS
-    pool: Annotated[Literal["max", "mean"], typer.Option(help="What a cell of several weights holds.")] = "max"
+    shown: Annotated[
+        str, typer.Option(help=f"For the figure statistics: which one; {EVENNESS} unless given."), OF_FIGURES
+    ] = MAPS
+    pool: Annotated[Literal["max", "mean"], typer.Option(help="What a cell of several weights holds."), OF_FIGURES] = (
+        "max"
+    )
     theme: ThemeOption = "light"
     pinned: PinnedOption = None
 
-    def view(self, figure: str, of: MapOptions) -> AttentionView:
-        """The view of these options.
+    def view(self, figure: str | None, of: MapOptions) -> AttentionView:
+        """The view of a figure; without one, of a map that is written in full.
 
         Raises:
-            MicroStepError: several layers or heads.
+            MicroStepError: several layers or heads, or as `MapOptions.check_map`.
         """
         from analysis.attention.result import AttentionView
 
-        if len(of.layer or ()) > 1 or len(of.head or ()) > 1:
+        if figure is None:
+            of.check_map()
+        elif len(of.layer or ()) > 1 or len(of.head or ()) > 1:
             raise MicroStepError("a figure is of one layer and head: give --layer and --head once")
         shown = EVENNESS if figure == "statistics" and self.shown == MAPS else self.shown
         (layer,), (head,) = of.layer or (0,), of.head or (0,)
-        queries, keys = of.windows
-        return AttentionView(shown, layer, head, of.source or "head", of.level, queries, keys, self.theme, self.pinned)
+        source = of.source or ("head" if figure is not None or of.head else "mean")
+        windows = _window(of.queries), _window(of.keys)
+        return AttentionView(shown, layer, head, source, of.level, *windows, self.theme, self.pinned)
 
 
 def options_of(view: AttentionView, pool: Pool) -> tuple[MapOptions, AttentionViewOptions]:
@@ -115,7 +111,7 @@ def options_of(view: AttentionView, pool: Pool) -> tuple[MapOptions, AttentionVi
     )
 
 
-def _window(given: str | None) -> Window | None:
+def _window(given: str | None) -> tuple[int, int] | None:
     """FROM:TO as numbers."""
     if given is None:
         return None

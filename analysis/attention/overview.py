@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +61,14 @@ class Overview(ShortRepr):
 
     def table(self) -> pd.DataFrame:
         """A row for each layer and head: layer, head and the statistics."""
-        layer, head = np.repeat(self.layers, self.heads), np.tile(np.arange(self.heads), len(self.layers))
-        return pd.DataFrame({"layer": layer, "head": head, **{name: self.of(name).ravel() for name in STATISTICS}})
+        return head_table(self.layers, {name: self.of(name) for name in STATISTICS})
+
+
+def head_table(layers: Sequence[int], columns: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
+    """A row for each layer and head, from columns [L, H]."""
+    heads = next(iter(columns.values())).shape[1]
+    layer, head = np.repeat(layers, heads), np.tile(np.arange(heads), len(layers))
+    return pd.DataFrame({"layer": layer, "head": head, **{name: values.ravel() for name, values in columns.items()}})
 
 
 def blocks(n: int, heads: int) -> Iterator[tuple[int, int]]:

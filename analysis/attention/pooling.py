@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.errors import MicroStepError
+from model.arguments import check_choice
 
 Pool = Literal["max", "mean"]
 POOLS: dict[str, str] = {
@@ -60,8 +60,7 @@ class Pooler:
     """Pools H maps over the same n positions."""
 
     def __init__(self, grid: PooledGrid, pool: Pool, heads: int, device: torch.device | str = "cpu") -> None:
-        if pool not in POOLS:
-            raise MicroStepError(f"unknown pooling {pool!r}; use one of {', '.join(POOLS)}")
+        check_choice("pooling", pool, POOLS)
         self.grid, self.pool = grid, pool
         self._out = torch.zeros(heads, grid.side, grid.side, device=device)
 

@@ -278,18 +278,17 @@ def size(model: PreTrainedModel) -> tuple[int, int]:
 
 def check_layers(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, ...]:
     """The chosen layers, sorted, without repeats; raises MicroStepError if one does not exist."""
-    return _checked("layer", layers, size(model)[0])
+    return check_indices("layer", layers, size(model)[0])
 
 
 def check_heads(model: PreTrainedModel, heads: Sequence[int]) -> tuple[int, ...]:
     """The chosen heads, sorted, without repeats; raises MicroStepError if one does not exist."""
-    return _checked("head", heads, size(model)[1])
+    return check_indices("head", heads, size(model)[1])
 
 
-def _checked(what: str, given: Sequence[int], count: int) -> tuple[int, ...]:
+def check_indices(what: str, given: Sequence[int], count: int) -> tuple[int, ...]:
+    """Some of `count` layers, heads or models, sorted, without repeats; raises MicroStepError if one does not exist."""
     wrong = [i for i in given if not 0 <= i < count]
     if wrong or not given:
-        raise MicroStepError(
-            f"{what} must be from 0 to {count - 1} for this model, got {wrong[0] if wrong else 'none'}"
-        )
+        raise MicroStepError(f"{what} must be from 0 to {count - 1} here, got {wrong[0] if wrong else 'none'}")
     return tuple(sorted(set(given)))

@@ -54,13 +54,8 @@ class PositionsQuery:
         if loaded.facts.micro_step is not None and merges(loaded):
             segmenter = segmenter.capped(loaded.facts.micro_step.max_segment_length)
         encoded, notes = encode_whole(loaded, self.text)
-        starts, apart = starts_of(
-            loaded if self.cut_by is None else load(self.cut_by),
-            encoded,
-            self.text,
-            segmenter,
-            progress,
-        )
+        cutter = loaded if self.cut_by is None else load(self.cut_by)
+        starts, apart = starts_of(cutter, encoded, self.text, segmenter, progress)
         if len(starts) < len(encoded):
             notes = (*notes, f"the first {len(starts):,} of {len(encoded):,} tokens: more does not fit the memory")
         n = min(len(starts), len(encoded))
@@ -70,17 +65,22 @@ class PositionsQuery:
 
 
 @dataclass(frozen=True)
-class OverviewQuery:
-    """The small maps and statistics of all layers and heads of a reading."""
+class OfPositions:
+    """What is asked of a reading. A `reading` that was answered before may be given to `run`, where there is one."""
 
     of: PositionsQuery
-    pool: Pool = "max"
-    keep: int | None = None  # a layer that is looked at as well, in the same pass
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
-        """Its one model."""
         return self.of.specs
+
+
+@dataclass(frozen=True)
+class OverviewQuery(OfPositions):
+    """The small maps and statistics of the heads of all layers of a reading, or of those that are named."""
+
+    pool: Pool = "max"
+    layers: tuple[int, ...] | None = None
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: a pass, and all rows of attention a second time."""
@@ -89,22 +89,15 @@ class OverviewQuery:
     def run(
         self, load: ModelLoader, progress: Progress | None = None, reading: AttentionPositions | None = None
     ) -> Overview:
-        """The overview; of a reading that was answered before, where there is one."""
         reading = reading or self.of.run(load)
-        return overview(load(self.of.spec), reading, None, self.pool, self.keep, progress)
+        return overview(load(self.of.spec), reading, self.layers, self.pool, progress=progress)
 
 
 @dataclass(frozen=True)
-class LayerQuery:
+class LayerQuery(OfPositions):
     """One layer of a reading."""
 
-    of: PositionsQuery
     layer: int
-
-    @property
-    def specs(self) -> dict[str, ModelSpec]:
-        """Its one model."""
-        return self.of.specs
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: the layers up to this one."""
@@ -113,31 +106,22 @@ class LayerQuery:
     def run(
         self, load: ModelLoader, progress: Progress | None = None, reading: AttentionPositions | None = None
     ) -> LayerAttention:
-        """The layer's queries and keys."""
         return layer_attention(load(self.of.spec), reading or self.of.run(load), self.layer, progress)
 
 
 @dataclass(frozen=True)
-class RolloutQuery:
+class RolloutQuery(OfPositions):
     """The rollout of a reading through the layers 0 .. layer."""
 
-    of: PositionsQuery
     layer: int
-
-    @property
-    def specs(self) -> dict[str, ModelSpec]:
-        """Its one model."""
-        return self.of.specs
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         """What a run takes: the pass, its rows, and a product of [P, P] a layer."""
-        found = self.of.passes(loaded, 2.0)
-        return replace(
-            found, work=found.work + (self.layer + 1) * found.tokens**3 / 3, memory=found.memory + 4 * found.tokens**2
-        )
+        read = self.of.passes(loaded, 2.0)
+        work, memory = (self.layer + 1) * read.tokens**3 / 3, 4 * read.tokens**2
+        return replace(read, work=read.work + work, memory=read.memory + memory)
 
     def run(
         self, load: ModelLoader, progress: Progress | None = None, reading: AttentionPositions | None = None
     ) -> Rollout:
-        """The rollout."""
         return rollout(load(self.of.spec), reading or self.of.run(load), self.layer, progress)

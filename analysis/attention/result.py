@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar, cast
@@ -15,17 +15,17 @@ from analysis.attention.layer import LayerAttention
 from analysis.attention.maps import MapCells, MapRows, MapWindow, SegmentRows, cells, received, row
 from analysis.attention.overview import Overview
 from analysis.attention.pooling import POOLS, Pool
-from analysis.attention.positions import AttentionPositions, check_heads, check_layers
+from analysis.attention.positions import AttentionPositions
 from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
 from analysis.attention.rollout import Rollout
 from analysis.attention.statistics import statistic
-from analysis.query import Ask, ModelLoader, Query, Session
+from analysis.query import Ask, Query
 from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.strategy import Segmenter
 from analysis.view import Theme
+from model.arguments import check_choice
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
-from model.progress import Progress
 from model.short_repr import ShortRepr
 from model.text.document import TextInput
 
@@ -66,9 +66,8 @@ class AttentionView:
     def __post_init__(self) -> None:
         if self.shown != MAPS:
             statistic(self.shown)
-        for what, given, known in (("source", self.source, SOURCES), ("level", self.level, LEVELS)):
-            if given not in known:
-                raise MicroStepError(f"unknown {what} {given!r}; use one of {', '.join(known)}")
+        check_choice("source", self.source, SOURCES)
+        check_choice("level", self.level, LEVELS)
 
     @property
     def what(self) -> str:
@@ -92,8 +91,7 @@ class AttentionRequest:
     def __post_init__(self) -> None:
         if not 1 <= len(self.models) <= 2:
             raise MicroStepError(f"attention needs one model, or two for a difference; got {len(self.models)}")
-        if self.pool not in POOLS:
-            raise MicroStepError(f"unknown pooling {self.pool!r}; use one of {', '.join(POOLS)}")
+        check_choice("pooling", self.pool, POOLS)
 
     def readings(self) -> list[PositionsQuery]:
         """A query for each model. For B - A, both use the segments that A's scores give."""
@@ -101,7 +99,7 @@ class AttentionRequest:
         return [
             PositionsQuery(key, spec, self.text, self.segmenter, first if place else None)
             for place, (key, spec) in enumerate(self.models)
-        ]  # fmt: skip
+        ]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,21 +156,21 @@ class AttentionResult(ShortRepr):
 
     def maps(self) -> NDArray[np.float64]:
         """[L, H, C, C] the small maps."""
-        return self.of(lambda side: _computed(side.overview).maps)
+        return self.of(lambda side: computed(side.overview).maps)
 
     def statistic(self, name: str) -> NDArray[np.float64]:
         """[L, H] a statistic."""
-        return self.of(lambda side: _computed(side.overview).of(name))
+        return self.of(lambda side: computed(side.overview).of(name))
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The L layers of the overview."""
-        return _computed(self.sides[-1].overview).layers
+        return computed(self.sides[-1].overview).layers
 
     @property
     def size(self) -> int:
         """The number of queries, and of keys, of the large map."""
-        return _computed(self.sides[-1].rows).size
+        return computed(self.sides[-1].rows).size
 
     @property
     def window(self) -> MapWindow:
@@ -193,7 +191,7 @@ class AttentionResult(ShortRepr):
 
     def _cells(self, side: AttentionSide) -> MapCells:
         key = self.window, self.most, self.request.pool
-        return self.kept.get(("cells", side, *key), lambda: cells(_computed(side.rows), *key))
+        return self.kept.get(("cells", side, *key), lambda: cells(computed(side.rows), *key))
 
     @property
     def query(self) -> int | None:
@@ -206,10 +204,10 @@ class AttentionResult(ShortRepr):
         query = self.query
         if query is None:
             return self.of(self._received), None
-        return self.of(lambda side: row(_computed(side.rows), query)), query
+        return self.of(lambda side: row(computed(side.rows), query)), query
 
     def _received(self, side: AttentionSide) -> NDArray[np.floating]:
-        return self.kept.get(("received", side), lambda: received(_computed(side.rows)))
+        return self.kept.get(("received", side), lambda: received(computed(side.rows)))
 
     def names(self) -> tuple[str, ...]:
         """[size] the text of each row of the large map."""
@@ -230,9 +228,14 @@ class AttentionResult(ShortRepr):
         return self.reading.segment if self.segmented else np.arange(len(self.reading))
 
 
-def _computed(value: Given | None) -> Given:
+def computed(value: Given | None) -> Given:
+    """A part of a result.
+
+    Raises:
+        MicroStepError: it was not computed.
+    """
     if value is None:
-        raise MicroStepError("this figure's part was not computed; call compute_attention(..., figure=NAME)")
+        raise MicroStepError("this figure's part was not computed; call AttentionMaps.result(view, NAME)")
     return value
 
 
@@ -261,73 +264,50 @@ def rows_at(of: LayerAttention | Rollout, view: AttentionView) -> MapRows:
     return SegmentRows(rows, of.reading.starts) if segmented else rows
 
 
-NEEDS: Mapping[str, tuple[bool, bool]] = {  # what each figure needs: the overview, the large map
-    "maps": (True, False),
-    "statistics": (True, False),
-    "map": (False, True),
-    "row": (False, True),
-}
+def read_sides(
+    request: AttentionRequest, ask: Ask, overviews: bool = True, layers: tuple[int, ...] | None = None
+) -> tuple[AttentionSide, ...] | None:
+    """How each model reads the text, and the overview of its heads; None while an answer is missing.
 
-
-def compute_attention(
-    request: AttentionRequest, view: AttentionView, load: ModelLoader, figure: str, progress: Progress | None = None
-) -> AttentionResult:
-    """Run the models for one figure.
-
-    Raises:
-        MicroStepError: the layer or head does not exist, or a query fails.
-    """
-    of_all, of_one = NEEDS[figure]
-    ask = Session(load, progress, len(request.models) * (1 + of_all + of_one))
-    if of_one:
-        for _, spec in request.models:
-            model = ask.load(spec).model
-            check_layers(model, [view.layer])
-            check_heads(model, [view.head])
-    sides = read_sides(request, ask, overviews=of_all)
-    assert sides is not None  # a session answers everything
-    result = AttentionResult(request, sides, view)
-    return with_rows(result, ask) if of_one else result
-
-
-def read_sides(request: AttentionRequest, ask: Ask, overviews: bool = True) -> tuple[AttentionSide, ...] | None:
-    """How each model reads the text, and the overview of all its heads; None while an answer is missing.
+    Args:
+        request: one model, or two.
+        ask: gives the answers.
+        overviews: whether to ask for overviews.
+        layers: those of the overviews; None: all.
 
     Raises:
         MicroStepError: two models whose positions are not the same.
     """
-    asked, sides = request.readings(), []
-    readings = [found for question in asked for found in ask([question])]
-    there = [reading for reading in readings if reading is not None]
-    if len(there) < len(asked):
+    queries, sides = request.readings(), []
+    readings = [reading for query in queries for reading in ask([query]) if reading is not None]
+    if len(readings) < len(queries):
         return None
-    if len(there) == 2:
-        check_comparable(there[0], there[1])
-    for each, reading in zip(asked, there, strict=True):
-        found: Overview | None = None
+    if len(readings) == 2:
+        check_comparable(*readings)
+    for query, reading in zip(queries, readings, strict=True):
+        side = AttentionSide(query.side, reading)
         if overviews:
-            question = OverviewQuery(each, request.pool)
-            (found,) = ask([question], _of_reading(question, reading))
-            if found is None:
+            question = OverviewQuery(query, request.pool, layers)
+            (overview,) = ask([question], _of_reading(question, reading))
+            if overview is None:
                 return None
             # the reading that the overview is of: an answer that was kept may be of an earlier one of the same text
-            reading = found.reading
-        sides.append(AttentionSide(each.side, reading, found))
+            side = AttentionSide(query.side, overview.reading, overview)
+        sides.append(side)
     return tuple(sides)
 
 
-def with_rows(looked: AttentionResult, ask: Ask) -> AttentionResult:
+def with_rows(result: AttentionResult, ask: Ask) -> AttentionResult:
     """The result with its large map; where an answer is missing, the side has none."""
-    view, sides = looked.view, []
-    for of, side in zip(looked.request.readings(), looked.sides, strict=True):
-        question = RolloutQuery(of, view.layer) if view.source == "rollout" else LayerQuery(of, view.layer)
-        (found,) = ask([cast("Query[Rollout | LayerAttention]", question)], _of_reading(question, side.reading))
-        if found is not None:
-            key = "side", found, side.overview, view.source, view.head, view.level
-            make = partial(_with_map, side, found, view)
-            side = looked.kept.get(key, make)
+    view, sides = result.view, []
+    for query, side in zip(result.request.readings(), result.sides, strict=True):
+        question = RolloutQuery(query, view.layer) if view.source == "rollout" else LayerQuery(query, view.layer)
+        (layer,) = ask([cast("Query[Rollout | LayerAttention]", question)], _of_reading(question, side.reading))
+        if layer is not None:
+            key = "side", layer, side.overview, view.source, view.head, view.level
+            side = result.kept.get(key, partial(_with_map, side, layer, view))
         sides.append(side)
-    return dataclasses.replace(looked, sides=tuple(sides))
+    return dataclasses.replace(result, sides=tuple(sides))
 
 
 def _of_reading(query: OverviewQuery | LayerQuery | RolloutQuery, reading: AttentionPositions) -> Callable[..., Any]:
@@ -335,5 +315,5 @@ def _of_reading(query: OverviewQuery | LayerQuery | RolloutQuery, reading: Atten
     return lambda load, progress: query.run(load, progress, reading)
 
 
-def _with_map(side: AttentionSide, found: Rollout | LayerAttention, view: AttentionView) -> AttentionSide:
-    return dataclasses.replace(side, rows=rows_at(found, view))
+def _with_map(side: AttentionSide, layer: Rollout | LayerAttention, view: AttentionView) -> AttentionSide:
+    return dataclasses.replace(side, rows=rows_at(layer, view))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.attention.positions import AttentionPositions
-from model.errors import MicroStepError
+from model.arguments import check_choice
 
 SMALLEST = 1e-38  # a weight below it adds nothing to an entropy
 
@@ -71,8 +71,7 @@ def statistic(name: str) -> Statistic:
     Raises:
         MicroStepError: no statistic has this name.
     """
-    if name not in STATISTICS:
-        raise MicroStepError(f"unknown statistic {name!r}; use one of {', '.join(STATISTICS)}")
+    check_choice("statistic", name, STATISTICS)
     return STATISTICS[name]
 
 

@@ -7,15 +7,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.attention.maps import MapCells
+from analysis.attention.overview import head_table
 from analysis.attention.result import AttentionResult
 from analysis.attention.statistics import STATISTICS
 
 
 def statistic_table(result: AttentionResult) -> pd.DataFrame:
     """A row for each layer and head with all statistics, of one model or of B minus A."""
-    heads = result.statistic("evenness").shape[1]
-    layer, head = np.repeat(result.layers, heads), np.tile(np.arange(heads), len(result.layers))
-    return pd.DataFrame({"layer": layer, "head": head, **{name: result.statistic(name).ravel() for name in STATISTICS}})
+    return head_table(result.layers, {name: result.statistic(name) for name in STATISTICS})
 
 
 def pooled_table(result: AttentionResult, step: int) -> pd.DataFrame:

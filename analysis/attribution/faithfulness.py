@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.attribution.methods import FLOAT_ERROR, Attributed, AttributionProgress, rows_at_once
-from analysis.attribution.targets import Baseline, Problem
+from analysis.attribution.options import Baseline
+from analysis.attribution.targets import Problem
 from model.short_repr import ShortRepr
 
 POINTS = 11  # per curve, both ends included

@@ -9,7 +9,6 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.attribution.methods import METHODS
-from analysis.attribution.tables import unit_table
 from analysis.attribution.targets import BASELINES
 from analysis.attribution.view import ShownAttribution
 from analysis.figures.figure import Figure, check_figure, safe, visible
@@ -26,9 +25,9 @@ def text(shown: ShownAttribution) -> Figure:
         "attribution",
         f"What {visible(target_text(shown), 30)} depends on",
         f"{shown.what}; baseline: {BASELINES[shown.request.baseline]}. Orange raises it, blue lowers it; the deepest "
-        f"colour is {significant(top(shown) * shown.scale)} {shown.unit}. Summed over {shown.view.unit}.",
+        f"colour is {significant(top(shown) * shown.scale)} {shown.unit}. Summed over {shown.summed_over}.",
         lambda: _draw_text(shown),
-        lambda: unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit),
+        lambda: shown.table(),
     )
 
 
@@ -38,11 +37,11 @@ def units(shown: ShownAttribution) -> Figure:
     errors = "; lines are standard errors" if shown.found.batches is not None else ""
     return Figure(
         "units",
-        f"The strongest {shown.view.unit}",
-        f"The {min(MOST_BARS, len(strongest(shown)))} of {len(shown.groups):,} {shown.view.unit} with the largest "
+        f"The strongest {shown.summed_over}",
+        f"The {min(MOST_BARS, len(strongest(shown)))} of {len(shown.groups):,} {shown.summed_over} with the largest "
         f"attribution, strongest first, in {shown.unit}{errors}. {method.title.capitalize()}: {method.meaning}.",
         lambda: _draw_units(shown),
-        lambda: unit_table(shown.groups, shown.found.encoded, shown.scale, shown.unit).iloc[strongest(shown)],
+        lambda: shown.table().iloc[strongest(shown)],
     )
 
 

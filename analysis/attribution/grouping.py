@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.attribution.targets import check_choice
+from analysis.attribution.options import AttributionUnit
+from model.arguments import check_choice
 from model.errors import MicroStepError
 from model.segmentation.segment import word_starts
 from model.short_repr import ShortRepr
 from model.text.encoding import EncodedText
 
-AttributionUnit = Literal["tokens", "words", "segments", "lines"]
 ATTRIBUTION_UNITS: dict[AttributionUnit, str] = {
     "tokens": "each token",
     "words": "all tokens between white space",
@@ -90,7 +89,7 @@ def grouped(
     Raises:
         MicroStepError: the unit does not exist, or segments are missing.
     """
-    check_choice("unit", unit, list(ATTRIBUTION_UNITS))
+    check_choice("unit", unit, ATTRIBUTION_UNITS)
     starts_of = unit_starts(encoded, segments)
     if unit not in starts_of:
         raise MicroStepError("there are no segments: choose a strategy")

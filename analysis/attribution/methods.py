@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, Sh
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.attribution.targets import Baseline, Problem, check_choice
+from analysis.attribution.options import Baseline, Features
+from analysis.attribution.targets import Problem
+from model.arguments import check_choice
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import vocabulary
@@ -26,7 +28,6 @@ from model.hub.memory import estimate_memory
 from model.progress import Progress
 from model.short_repr import ShortRepr
 
-Features = Literal["tokens", "words"]
 STEPS, MOST_STEPS = 32, 512  # of integrated gradients: first, and after all doublings
 CLOSE = 0.05  # as a share of |F(x) - F(baseline)|: a convergence delta below it ends the doubling
 FLOAT_ERROR = 1e-5  # a smaller delta is float error
@@ -181,7 +182,7 @@ def attribute(
         NumericalError: the result is not finite.
         TooLarge: see `rows_at_once`.
     """
-    check_choice("method", method, list(METHODS))
+    check_choice("method", method, METHODS)
     meter = meter or AttributionProgress(problem, 1, None)
     base = problem.baseline(baseline)
     rows = rows_at_once(problem, METHODS[method].gradients)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from analysis.attribution.options import AttributionOptions, AttributionViewOptions
+from analysis.attribution.options import AttributionOptions
 from analysis.attribution.view import ShownAttribution
 from analysis.document_file import document_file
 from analysis.options import TextOptions
 from analysis.provenance import Provenance, plain_values
 from analysis.segmentation.options import SegmentsOptions
-from model.command_options import LoadOptions, ModelsOptions, figure_command
+from model.command_options import LoadOptions, ModelsOptions, figure_command, options_from
 
 
 def origin(shown: ShownAttribution) -> Provenance:
@@ -26,9 +26,9 @@ def origin(shown: ShownAttribution) -> Provenance:
             ),
             TextOptions.of(request.text),
             LoadOptions.of(request.models[0][1], found.facts),
-            AttributionOptions.of(request),
+            options_from(AttributionOptions, request),
             SegmentsOptions() if shown.asked is None else SegmentsOptions.of(shown.asked.segmenter),
-            AttributionViewOptions.of(shown.view),
+            shown.view,
         ),
         request=asked,
         view=dataclasses.asdict(shown.view),

@@ -18,19 +18,20 @@ from analysis.attribution.methods import (
     METHODS,
     MOST_POSITIONS,
     AttributionProgress,
-    Features,
     attribute,
     expected_rows,
     most_rows,
     row_bytes,
 )
+from analysis.attribution.options import Baseline, Features
 from analysis.attribution.result import Attribution, UnitSegments
-from analysis.attribution.targets import BASELINES, QUANTITIES, Baseline, check_choice, eligible, problem
+from analysis.attribution.targets import BASELINES, QUANTITIES, eligible, problem
 from analysis.query import ModelLoader, RunCost
 from analysis.segmentation.boundaries import starts_cost, starts_of
 from analysis.segmentation.strategy import Segmenter
 from analysis.uncertainty.result import ScoredText
 from analysis.uncertainty.scoring import encode_for, fit
+from model.arguments import check_choice
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
 from model.progress import Progress
@@ -56,7 +57,6 @@ class SegmentsQuery:
         return {self.side: self.spec}
 
     def cost(self, loaded: LoadedModel) -> RunCost:
-        """What a run takes: the scores, and what else the strategy needs."""
         return starts_cost(loaded, self.text, self.segmenter)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> UnitSegments:
@@ -89,13 +89,10 @@ class AttributionRequest:
     segmenter: Segmenter | None = None  # of quantities of a micro_step model, which read segments
 
     def __post_init__(self) -> None:
-        for what, name, known in (
-            ("quantity", self.quantity, list(QUANTITIES)),
-            ("method", self.method, list(METHODS)),
-            ("baseline", self.baseline, list(BASELINES)),
-            ("features", self.features or "tokens", ["tokens", "words"]),
-        ):
-            check_choice(what, name, known)
+        check_choice("quantity", self.quantity, QUANTITIES)
+        check_choice("method", self.method, METHODS)
+        check_choice("baseline", self.baseline, BASELINES)
+        check_choice("features", self.features or "tokens", ("tokens", "words"))
         pair, title = QUANTITIES[self.quantity].pair, QUANTITIES[self.quantity].title
         if len(self.models) != 1 + pair:
             raise MicroStepError(f"{title} is of {'two models, A and B' if pair else 'one model'}")
@@ -111,7 +108,6 @@ class AttributionRequest:
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
-        """The models by their letters."""
         return dict(self.models)
 
     @property
@@ -169,14 +165,11 @@ class AttributionRequest:
         if segments is not None:  # the model itself is read then, not its base alone
             notes = [note for note in notes if not note.startswith("a micro_step model")]
             notes += [f"read in the segments of {segments.strategy}", *segments.notes]
-        notes += (
-            []
-            if found.converged
-            else [
+        if not found.converged:
+            notes.append(
                 f"integrated gradients did not converge in {found.steps} steps: the values do not sum to the"
                 " difference; choose another baseline or method"
-            ]
-        )
+            )
         return Attribution(
             tuple(loaded.facts for loaded in models),
             encoded,

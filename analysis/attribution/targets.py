@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from analysis.attribution.options import Baseline
+from model.arguments import check_choice
 from model.causal_lm.forward import body, check_readable, family_of, logits_of, token_model
 from model.causal_lm.probe import FAULTS, once, some_ids
 from model.errors import MicroStepError, ModelError, first_line
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from model.micro_step.modeling import MicroStepForCausalLM
 
 Bools = NDArray[np.bool_]
-Baseline = Literal["zero", "mean", "eos"]
 BASELINES: dict[Baseline, str] = {
     "mean": "the mean embedding of the vocabulary",
     "zero": "an embedding of zeros",
@@ -84,12 +85,6 @@ QUANTITIES: dict[str, AttributionTarget] = {
 }
 
 
-def check_choice(what: str, name: str, known: Sequence[str] | dict[str, object]) -> None:
-    """Raise MicroStepError if a name is not one of the known ones."""
-    if name not in known:
-        raise MicroStepError(f"unknown {what} {name!r}; use one of {', '.join(known)}")
-
-
 @dataclass(frozen=True, eq=False)
 class Problem:
     """F at one token of one text, and the row of n embeddings to which it is attributed."""
@@ -108,7 +103,7 @@ class Problem:
         Raises:
             MicroStepError: the baseline does not exist, or needs a padding or end token that the model lacks.
         """
-        check_choice("baseline", name, list(BASELINES))
+        check_choice("baseline", name, BASELINES)
         vector = torch.cat([baseline_vector(loaded, name) for loaded in self.models])
         attributed = torch.as_tensor(self.attributed, device=self.inputs.device)[None, :, None]
         return torch.where(attributed, vector.to(self.inputs), self.inputs)
@@ -156,7 +151,7 @@ def problem(
             the quantity.
         TooLarge, TextError: see `check_readable`.
     """
-    check_choice("quantity", quantity, list(QUANTITIES))
+    check_choice("quantity", quantity, QUANTITIES)
     what = QUANTITIES[quantity]
     if not 0 <= target < len(encoded):
         raise MicroStepError(f"there is no token {target}: the text has {len(encoded)}, counted from 0")

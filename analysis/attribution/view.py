@@ -1,28 +1,24 @@
-"""How an attribution is looked at, and what a view of it shows. Changing the view runs no model."""
+"""What an attribution shows under a view: values by unit, their table, and what it comes to in words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from analysis.attribution.grouping import AttributionUnit, Grouped, grouped, offered
+import numpy as np
+import pandas as pd
+
+from analysis.attribution.faithfulness import ROWS
+from analysis.attribution.grouping import Grouped, grouped, offered
 from analysis.attribution.methods import METHODS
+from analysis.attribution.options import AttributionUnit, AttributionView
 from analysis.attribution.request import AttributionRequest, SegmentsQuery
 from analysis.attribution.result import Attribution, UnitSegments
 from analysis.attribution.targets import QUANTITIES, AttributionTarget
-from analysis.score_registry import PER_NAT, Unit
-from analysis.view import UNIT, Theme
+from analysis.score_registry import PER_NAT, significant
 from model.errors import MicroStepError
 from model.short_repr import ShortRepr
-
-
-@dataclass(frozen=True)
-class AttributionView:
-    """How it is looked at."""
-
-    unit: AttributionUnit = "tokens"
-    information: Unit = UNIT  # of entropy, surprisal and KL
-    theme: Theme = "light"
+from model.text.encoding import EncodedText
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,19 +27,24 @@ class ShownAttribution(ShortRepr):
 
     request: AttributionRequest
     found: Attribution
-    view: AttributionView = AttributionView()
+    view: AttributionView = field(default_factory=AttributionView)
     asked: SegmentsQuery | None = None
     segments: UnitSegments | None = None
 
     def __post_init__(self) -> None:
-        if self.view.unit not in self.units:
-            why = "what was moved are words" if self.request.moved == "words" else "there is no strategy"
-            raise MicroStepError(f"no sums over {self.view.unit}: {why}; use one of {', '.join(self.units)}")
+        if self.summed_over not in self.units:
+            why = "words were moved" if self.request.moved == "words" else "there is no strategy"
+            raise MicroStepError(f"no sums over {self.summed_over}: {why}; use one of {', '.join(self.units)}")
 
     @property
     def quantity(self) -> AttributionTarget:
         """What is attributed."""
         return QUANTITIES[self.request.quantity]
+
+    @property
+    def summed_over(self) -> AttributionUnit:
+        """What values are summed over."""
+        return self.view.unit or self.request.moved or "tokens"
 
     @property
     def units(self) -> tuple[AttributionUnit, ...]:
@@ -65,7 +66,11 @@ class ShownAttribution(ShortRepr):
     def groups(self) -> Grouped:
         """The values by unit."""
         starts = None if self.segments is None else self.segments.starts
-        return grouped(self.found.encoded, self.found.values, self.view.unit, self.found.batches, starts)
+        return grouped(self.found.encoded, self.found.values, self.summed_over, self.found.batches, starts)
+
+    def table(self) -> pd.DataFrame:
+        """See `unit_table`."""
+        return unit_table(self.groups, self.found.encoded, self.scale, self.unit)
 
     @property
     def what(self) -> str:
@@ -74,3 +79,37 @@ class ShownAttribution(ShortRepr):
         method = METHODS[self.request.method].title
         title = self.quantity.title[0].upper() + self.quantity.title[1:]
         return f"{title} of {names} at token {self.found.target}, by {method}"
+
+    @property
+    def finding(self) -> str:
+        """The values on the text and on the baseline, how exact the method was, and how faithful."""
+        found, check = self.found.found, self.found.faithfulness
+        parts = [
+            f"{significant(found.f_input * self.scale)} {self.unit} on the text",
+            f"{significant(found.f_baseline * self.scale)} on the baseline",
+        ]
+        parts += [f"delta {significant(found.delta * self.scale)}"] if found.delta is not None else []
+        parts += [f"{found.steps} steps"] if found.steps is not None else []
+        area = f"area {significant(check.own)}, random {significant(float(check.random.mean()))}"
+        return ", ".join([*parts, f"{found.passes + ROWS} rows read", area])
+
+
+def unit_table(units: Grouped, encoded: EncodedText, scale: float = 1.0, information: str = "nats") -> pd.DataFrame:
+    """A row for each unit: text, first and last token, characters of the text that the model read, and attribution.
+
+    Attributions are multiplied by `scale`; `information` names the unit that they then have: bits, nats or probability.
+    """
+    missing = np.full(len(units), np.nan)
+    return pd.DataFrame(
+        {
+            "unit": np.arange(len(units)),
+            "text": pd.Series(units.text, dtype="str"),
+            "first_token": units.first,
+            "last_token": units.last,
+            "start": encoded.start[units.first],
+            "end": encoded.end[units.last],
+            "attribution": units.value * scale,
+            "standard_error": (missing if units.standard_error is None else units.standard_error) * scale,
+            "information": information,
+        }
+    )

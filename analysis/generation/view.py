@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from analysis.view import UNIT, PinnedOption, ThemeOption, UnitOption
+from analysis.view import OF_FIGURES, UNIT, PinnedOption, ThemeOption, UnitOption
 
 Over = Literal["time", "passes"]
 
@@ -19,4 +19,4 @@ class GenerationView:
     unit: UnitOption = UNIT
     theme: ThemeOption = "light"
     pinned: PinnedOption = None  # a character of the answer; of two that differ, laid end to end
-    over: Annotated[Over, typer.Option(help="What the timeline runs over.")] = "time"
+    over: Annotated[Over, typer.Option(help="What the timeline runs over."), OF_FIGURES] = "time"

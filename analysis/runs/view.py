@@ -9,7 +9,7 @@ import typer
 
 from analysis.runs.curves import AXES, Axis, check_smoothing, curve
 from analysis.runs.positions import MEASURES, Measure
-from analysis.view import UNIT, ThemeOption, UnitOption
+from analysis.view import OF_FIGURES, UNIT, ThemeOption, UnitOption
 from model.command_options import ListOf
 from model.errors import MicroStepError
 
@@ -34,13 +34,17 @@ class RunsView:
         MicroStepError: a value that does not exist.
     """
 
-    curves: Annotated[tuple[str, ...], typer.Option(help="Curves of the figure: loss, accuracy, ..."), ListOf(str)] = (
-        "loss",
+    curves: Annotated[
+        tuple[str, ...], typer.Option(help="Curves of the figure: loss, accuracy, ..."), ListOf(str), OF_FIGURES
+    ] = ("loss",)
+    x: Annotated[Axis, typer.Option(help="Horizontal axis of the curves."), OF_FIGURES] = "step"
+    smoothing: Annotated[float, typer.Option(help="Smoothing of training curves, from 0 to 0.99."), OF_FIGURES] = (
+        SMOOTHING
     )
-    x: Annotated[Axis, typer.Option(help="Horizontal axis of the curves.")] = "step"
-    smoothing: Annotated[float, typer.Option(help="Smoothing of training curves, from 0 to 0.99.")] = SMOOTHING
-    log: Annotated[bool, typer.Option("--log", help="Logarithmic axes of losses, gradient norm and rates.")] = False
-    measure: Annotated[Measure, typer.Option(help="What position_curves shows.")] = "accuracy"
+    log: Annotated[
+        bool, typer.Option("--log", help="Logarithmic axes of losses, gradient norm and rates."), OF_FIGURES
+    ] = False
+    measure: Annotated[Measure, typer.Option(help="What position_curves shows."), OF_FIGURES] = "accuracy"
     unit: UnitOption = UNIT
     theme: ThemeOption = "light"
 

@@ -15,8 +15,10 @@ from analysis.options import (
     MaxLength,
     PromptApart,
     Settings,
+    split_strategies,
     strategy_word,
 )
+from analysis.view import OF_FIGURES
 from model.command_options import ListOf
 from model.errors import MicroStepError
 from model.segmentation.segment import MAX_LENGTH, RULES
@@ -176,9 +178,10 @@ class StrategiesOptions:
         Raises:
             MicroStepError: as `StrategyOptions.read`, or --set is given with several.
         """
-        if len(self.strategy) > 1 and self.settings:
+        words = split_strategies(self.strategy)
+        if len(words) > 1 and self.settings:
             raise MicroStepError("--set goes with one --strategy; write several as name:parameter=value")
-        return tuple(StrategyOptions(each, self.settings).read() for each in self.strategy)
+        return tuple(StrategyOptions(word, self.settings).read() for word in words)
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,10 @@ class ExtraRuns:
     window: Annotated[
         int | None,
         typer.Option(min=1, help="For history: tokens that the model sees. Default: those of limited_history."),
+        OF_FIGURES,
     ] = None
     other_precision: Annotated[
-        bool, typer.Option("--other-precision", help="For unstable: run each model in bfloat16 (or float32), too.")
+        bool,
+        typer.Option("--other-precision", help="For unstable: run each model in bfloat16 (or float32), too."),
+        OF_FIGURES,
     ] = False

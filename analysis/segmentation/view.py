@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from analysis.view import UNIT, PinnedOption, ThemeOption, UnitOption
+from analysis.view import OF_FIGURES, UNIT, PinnedOption, ThemeOption, UnitOption
 from model.errors import MicroStepError
 
 Metric = Literal["f1", "precision", "recall", "window_diff", "pk"]
@@ -27,9 +27,11 @@ class CutView:
     unit: UnitOption = UNIT
     theme: ThemeOption = "light"
     pinned: PinnedOption = None  # a character of the text
-    chosen: Annotated[int, typer.Option(min=0, help="For values: which of the strategies, from 0.")] = 0
-    metric: Annotated[Metric, typer.Option(help="For agreement.")] = "f1"
-    change: Annotated[float, typer.Option(help="For unstable: change of the parameter, as a share of it.")] = 0.05
+    chosen: Annotated[int, typer.Option(min=0, help="For values: which of the strategies, from 0."), OF_FIGURES] = 0
+    metric: Annotated[Metric, typer.Option(help="For agreement."), OF_FIGURES] = "f1"
+    change: Annotated[
+        float, typer.Option(help="For unstable: change of the parameter, as a share of it."), OF_FIGURES
+    ] = 0.05
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:

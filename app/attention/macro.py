@@ -10,7 +10,7 @@ import streamlit as st
 
 from analysis.attention.figures import draw
 from analysis.attention.overview import Overview
-from analysis.attention.provenance import origin
+from analysis.attention.answer import origin
 from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, read_sides, with_rows
 from analysis.attention.statistics import STATISTICS
 from analysis.attention.tables import statistic_table

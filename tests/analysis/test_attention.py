@@ -11,13 +11,14 @@ from transformers import AutoModelForCausalLM, GptOssConfig
 from analysis.attention import layer as layer_module
 from analysis.attention import maps as maps_module
 from analysis.attention import overview as overview_module
+from analysis.attention.answer import AttentionMaps
 from analysis.attention.layer import layer_attention
 from analysis.attention.maps import MapWindow, SegmentRows, cells, received, row, window
 from analysis.attention.overview import overview
 from analysis.attention.pooling import PooledGrid, Pooler
 from analysis.attention.positions import AttentionPositions, attend, encode_whole, read
 from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery
-from analysis.attention.result import AttentionRequest, AttentionView, check_comparable, compute_attention
+from analysis.attention.result import AttentionRequest, AttentionView, check_comparable
 from analysis.attention.rollout import rollout
 from analysis.attention.statistics import STATISTICS
 from analysis.segmentation.strategy import Segmenter, Strategy
@@ -376,9 +377,9 @@ def test_word_segments_without_scores_are_those_of_the_segmentation(pair):
 def test_the_difference_is_bs_minus_as(pair):
     (a, b), give = pair
     document, view = Document.plain(TEXT), AttentionView(layer=1, head=2, pinned=20)
-    both = compute_attention(AttentionRequest((("A", a), ("B", b)), TextInput(document)), view, give, "map")
+    both = AttentionMaps(AttentionRequest((("A", a), ("B", b)), TextInput(document)), give).result(view, "map")
     each = [
-        compute_attention(AttentionRequest((pair_,), TextInput(document)), view, give, "map")
+        AttentionMaps(AttentionRequest((pair_,), TextInput(document)), give).result(view, "map")
         for pair_ in (("A", a), ("B", b))
     ]
     np.testing.assert_allclose(
@@ -386,9 +387,9 @@ def test_the_difference_is_bs_minus_as(pair):
     )
     np.testing.assert_allclose(both.spread()[0], each[1].spread()[0] - each[0].spread()[0], rtol=1e-5, atol=1e-6)
     assert both.query == each[0].query == both.reading.at(20)
-    both = compute_attention(AttentionRequest((("A", a), ("B", b)), TextInput(document)), view, give, "statistics")
+    both = AttentionMaps(AttentionRequest((("A", a), ("B", b)), TextInput(document)), give).result(view, "statistics")
     each = [
-        compute_attention(AttentionRequest((pair_,), TextInput(document)), view, give, "statistics")
+        AttentionMaps(AttentionRequest((pair_,), TextInput(document)), give).result(view, "statistics")
         for pair_ in (("A", a), ("B", b))
     ]
     np.testing.assert_allclose(
@@ -407,7 +408,7 @@ def test_segments_are_subtracted_from_the_same_segments(pair, turned):
         (("A", specs["a"]), ("B", specs["b"])), TextInput(document), segmenter=Segmenter(strategy)
     )
 
-    both = compute_attention(request, view, give, "map")
+    both = AttentionMaps(request, give).result(view, "map")
     a, b = (side.reading for side in both.sides)
     own = [
         PositionsQuery("A", specs[key], TextInput(document), segmenter=Segmenter(strategy)).run(give) for key in "ab"
@@ -426,7 +427,7 @@ def test_segments_are_subtracted_from_the_same_segments(pair, turned):
 def test_models_that_cut_differently_are_not_subtracted(models):
     specs = (("A", ModelSpec(str(models["base"]))), ("B", ModelSpec(str(models["other"]))))
     with pytest.raises(MicroStepError, match="same tokenizer"):
-        compute_attention(AttentionRequest(specs, TextInput.plain(TEXT)), AttentionView(), load, "map")
+        AttentionMaps(AttentionRequest(specs, TextInput.plain(TEXT)), load).result(AttentionView(), "map")
 
 
 # --- the command line

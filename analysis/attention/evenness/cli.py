@@ -19,7 +19,7 @@ from analysis.options import (
     save_drawn,
 )
 from analysis.segmentation.options import STRATEGY
-from analysis.view import Theme, ThemeOption
+from analysis.view import Theme
 from model.command_options import (
     Chat,
     Limit,
@@ -67,7 +67,7 @@ class TableOptions:
     """A study that is there, to be drawn."""
 
     table: Annotated[str | None, typer.Option(help="With --figure: an evenness.csv that this command wrote.")] = None
-    theme: ThemeOption = "light"
+    theme: Annotated[Theme, typer.Option(help="Colours of the figures.")] = "light"
 
 
 @flatten_options

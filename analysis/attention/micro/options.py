@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.view import ThemeOption
+from analysis.view import OF_FIGURES, ThemeOption
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MicroView:
     """How micro attention is looked at. Changing it runs no model."""
 
     theme: ThemeOption = "light"
-    layer: Annotated[int, typer.Option(min=0, help="Layer of the micro decoder, from 0.")] = 0
+    layer: Annotated[int, typer.Option(min=0, help="Layer of the micro decoder, from 0."), OF_FIGURES] = 0
     segment: Annotated[
         int | None,
         typer.Option(min=0, help="Only this segment, from 0, of those with two tokens and more; default: their mean."),

@@ -12,8 +12,8 @@ from analysis.attribution.faithfulness import POINTS, faithfulness
 from analysis.attribution.grouping import grouped, offered
 from analysis.attribution.methods import METHODS, AttributionProgress, attribute
 from analysis.attribution.request import AttributionRequest, default_target
-from analysis.attribution.tables import unit_table
 from analysis.attribution.targets import QUANTITIES, Problem, eligible, problem
+from analysis.attribution.view import unit_table
 from analysis.uncertainty.scoring import encode_for, score_document
 from data.samples import samples
 from model.errors import MicroStepError, ModelError

@@ -1,4 +1,4 @@
-"""What the functions of the face return: an answer that gives a table, figures, a summary and files."""
+"""What the functions of the face return, and commands show: an answer with a table, figures, a summary and files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from analysis.export import FIGURE_FORMATS, TABLES, check_out, save_figure, save_table
 from analysis.figures.figure import Figure, check_figure
 from analysis.provenance import Provenance
+from model.arguments import check_fields
 from model.errors import ExportError, MicroStepError
 
 Raw = TypeVar("Raw")
@@ -46,16 +47,14 @@ class Result(Generic[Raw]):
     notes: tuple[str, ...] = ()  # what a reader must know: a text that was cut off, a template that is missing, ...
 
     def __post_init__(self) -> None:
-        _check_choices(self.view)
+        check_fields(self.view)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The answer as a table."""
         return self.tabulate()
 
     @cached_property
     def summary(self) -> str:
-        """The answer in words."""
         return self.summarise()
 
     def figure(self, name: str | None = None, **options: Any) -> go.Figure:
@@ -102,12 +101,12 @@ class Result(Generic[Raw]):
     def _drawn(self, name: str | None, options: dict[str, Any]) -> tuple[Figure, Any]:
         chosen = self.figures[0] if name is None and self.figures else name or ""
         check_figure(chosen, self.figures)
-        known = [each.name for each in dataclasses.fields(self.view)]
+        known = [field.name for field in dataclasses.fields(self.view)]
         for option in options:
             if option not in known:
                 raise MicroStepError(f"a figure has no option {option!r}; use one of {', '.join(known)}")
         view = dataclasses.replace(self.view, **options)
-        _check_choices(view)
+        check_fields(view)
         return self.draw(chosen, view), view
 
     def __repr__(self) -> str:
@@ -120,12 +119,3 @@ class Result(Generic[Raw]):
         rest = f"<p>{more:,} more rows in <code>.table</code></p>" if more > 0 else ""
         notes = "".join(f"<p><i>{html.escape(note)}</i></p>" for note in self.notes)
         return f"<p>{html.escape(self.summary)}</p>{notes}{rows}{rest}"
-
-
-def _check_choices(view: Any) -> None:
-    """Raise MicroStepError unless each field that takes one of some names (unit, theme, ...) holds one of them."""
-    for name, hint in get_type_hints(type(view)).items():
-        if get_origin(hint) is Literal and getattr(view, name) not in get_args(hint):
-            raise MicroStepError(
-                f"unknown {name} {getattr(view, name)!r}; use one of {', '.join(map(str, get_args(hint)))}"
-            )
