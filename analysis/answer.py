@@ -17,11 +17,10 @@ from analysis.export import FIGURE_FORMATS, TABLES, check_out, save_figure, save
 from analysis.figures.figure import Figure, check_figure
 from analysis.provenance import Provenance
 from model.arguments import check_fields
-from model.errors import ExportError, MicroStepError
+from model.errors import MicroStepError
 
 Raw = TypeVar("Raw")
 SHOWN_ROWS = 10  # of the table in a notebook
-NOWHERE = Provenance(lambda figure, out: "", {}, {}, {})  # of figures that no command makes again
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -43,7 +42,7 @@ class Result(Generic[Raw]):
     tabulate: Callable[[], pd.DataFrame]
     summarise: Callable[[], str]
     draw: Callable[[str, Any], Figure]  # of a figure's name and a view
-    provenance: Callable[[str, Any], Provenance] | None = None  # of the same; None: there are no bundles
+    provenance: Callable[[str, Any], Provenance]  # of the same
     notes: tuple[str, ...] = ()  # what a reader must know: a text that was cut off, a template that is missing, ...
 
     def __post_init__(self) -> None:
@@ -78,7 +77,7 @@ class Result(Generic[Raw]):
 
         Args:
             path: .csv, .parquet and .json hold the table, or the data of the figure that is named; .svg, .png, .pdf
-                and .html hold a figure; .zip holds a figure, its data, and the command that makes it again.
+                and .html hold a figure; .zip holds a figure, its data, and the command that reproduces it.
             figure: one of `figures`; the first if not given.
             options: as `figure`.
 
@@ -92,10 +91,8 @@ class Result(Generic[Raw]):
         if suffix in TABLES and figure is None:
             save_table(self.table, path)
             return path
-        if suffix == "zip" and self.provenance is None:
-            raise ExportError(f"{self.kind} has no bundles; write a table or a picture")
         drawn, view = self._drawn(figure, options)
-        save_figure(drawn, path, NOWHERE if self.provenance is None else self.provenance(drawn.name, view))
+        save_figure(drawn, path, self.provenance(drawn.name, view))
         return path
 
     def _drawn(self, name: str | None, options: dict[str, Any]) -> tuple[Figure, Any]:

@@ -44,11 +44,11 @@ PromptApart = Annotated[
     ),
 ]
 
-
-HistoryMethod = Annotated[
-    Literal["exact", "strided", "banded"], typer.Option(help="How a history is limited, for limited_history.")
-]
-HistoryStride = Annotated[int, typer.Option(min=1, help="For strided histories: a window every so many tokens.")]
+Method = Literal["exact", "strided", "banded"]  # of a limited history
+HISTORY_METHOD = typer.Option(help="How a history is limited, for limited_history.")
+HISTORY_STRIDE = typer.Option(min=1, help="For strided histories: a window every so many tokens.")
+HistoryMethod = Annotated[Method, HISTORY_METHOD]
+HistoryStride = Annotated[int, HISTORY_STRIDE]
 Column = Annotated[str, typer.Option(help="Column of .jsonl and .parquet with the text or conversation.")]
 TargetLengths = Annotated[
     tuple[float, ...] | None,
@@ -213,7 +213,6 @@ def print_answer(
     """
     print_notes(head, answer.notes)
     if figure is not None:
-        assert answer.provenance is not None
         save_drawn(answer.draw(figure, answer.view), out, answer.provenance(figure, answer.view))
         return
     if out is not None and not caption:

@@ -58,13 +58,13 @@ class ScoreView:
 class View(ScoreView):
     """How a comparison is shown."""
 
+    score: Annotated[str, typer.Option(help=f"Score of the summary and figures: {', '.join(SCORES)}.")] = "entropy"
     lens: Annotated[
         Lens, typer.Option(help="What the strip shows: model A, B, both, or what changed from A to B."), OF_FIGURES
     ] = "both"
     measure: Annotated[
         str,
         typer.Option(help=f"How `--lens change` measures change: {DIFFERENCE} (of the score), {', '.join(MEASURES)}."),
-        OF_FIGURES,
     ] = DIFFERENCE
     with_template: Annotated[
         bool, typer.Option(help="Draw the tokens of the chat template in the strip, too."), OF_FIGURES

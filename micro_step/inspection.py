@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from analysis.answer import Result
-from analysis.attention.answer import AttentionMaps
+from analysis.attention.answer import AttentionMaps, origin
 from analysis.attention.figures import FIGURES, draw
 from analysis.attention.pooling import Pool
-from analysis.attention.answer import origin
 from analysis.attention.result import AttentionRequest, AttentionView
 from analysis.attribution.answer import attribution
 from analysis.attribution.options import (

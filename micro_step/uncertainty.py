@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from analysis.answer import Result
-from analysis.score_registry import PER_NAT, Unit, significant
-from analysis.uncertainty import figures, score_figures
+from analysis.score_registry import Unit
+from analysis.uncertainty.answer import ScoreRequest, comparison, scores
+from analysis.uncertainty.options import HistoryOptions
 from analysis.uncertainty.request import ComparisonQuery
 from analysis.uncertainty.result import Comparison, ScoredText
-from analysis.uncertainty.scoring import score_document, score_limited
-from analysis.uncertainty.summary import summarise
-from analysis.uncertainty.tables import summary_table, token_table
-from analysis.view import View
+from analysis.view import ScoreView, View
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from model.arguments import checked
+from model.errors import MicroStepError
 from model.scoring.scores import Method, Sampling
 
 
@@ -47,35 +46,9 @@ def score(
         MicroStepError: the model or the text cannot be read, or memory does not suffice.
     """
     models = Models()
-    loaded, read = models.load(models.spec(model)), as_text_input(text, chat, force_bos)
-    if history:
-        scored = score_limited(loaded, read, history, history_method, history_stride)
-    else:
-        scored = score_document(loaded, read)
-    return Result(
-        "score",
-        scored,
-        tuple(score_figures.FIGURES),
-        View(unit=unit),
-        lambda: token_table(scored, unit),
-        lambda: _means(scored, unit),
-        lambda name, view: score_figures.draw(name, scored, view),
-        notes=scored.notes,
-    )
-
-
-def _means(scored: ScoredText, unit: Unit) -> str:
-    content, scores = scored.content, scored.scores
-    count = int(content.sum())
-    if not count:
-        return f"{scored.facts.name} scored no token of the text"
-    entropy, surprisal = (
-        float(values[content].mean()) * PER_NAT[unit] for values in (scores.entropy, scores.surprisal)
-    )
-    return (
-        f"{scored.facts.name} on {count:,} tokens: mean entropy {significant(entropy)} {unit},"
-        f" mean surprisal {significant(surprisal)} {unit}"
-    )
+    limit = HistoryOptions(history, history_method, history_stride)
+    request = ScoreRequest(models.spec(model), as_text_input(text, chat, force_bos), limit)
+    return scores(request, ScoreView(unit=unit), models.load)
 
 
 @checked
@@ -113,24 +86,9 @@ def compare(
     Raises:
         MicroStepError: a model or the text cannot be read, or memory does not suffice.
     """
-    models = Models()
-    request = ComparisonQuery(
-        models.spec(a),
-        models.spec(b),
-        as_text_input(text, chat, force_bos),
-        new_tokens,
-        Sampling(temperature, top_p, seed),
-    )
-    comparison = request.run(models.load)
-    possible = [name for name in figures.FIGURES if comparison.cells is not None or name not in figures.PAIRED]
-    return Result(
-        "compare",
-        comparison,
-        tuple(possible),
-        View(unit=unit),
-        lambda: summary_table(comparison, unit),
-        lambda: summarise(comparison, unit).finding,
-        lambda name, view: figures.draw(name, comparison, view),
-        lambda _, view: request.origin(comparison, view),
-        (*(f"A: {note}" for note in comparison.a.notes), *(f"B: {note}" for note in comparison.b.notes)),
-    )
+    models, sampling = Models(), Sampling(temperature, top_p, seed)
+    if not new_tokens and sampling != Sampling():
+        raise MicroStepError("temperature, top_p and seed are of a continuation: give new_tokens, too")
+    read = as_text_input(text, chat, force_bos)
+    query = ComparisonQuery(models.spec(a), models.spec(b), read, new_tokens, sampling)
+    return comparison(query, View(unit=unit), models.load)

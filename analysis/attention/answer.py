@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.attention.options import options_of
 from analysis.attention.maps import MapWindow, window
+from analysis.attention.options import options_of
 from analysis.attention.positions import AttentionPositions, check_heads, check_indices, check_layers
 from analysis.attention.result import AttentionRequest, AttentionResult, AttentionView, computed, read_sides, with_rows
 from analysis.document_file import document_file

@@ -56,9 +56,8 @@ def attention(
     induction: share on the keys that followed an earlier occurrence of the query's token (Olsson et al. 2022);
     queries whose token is new are left out.
     """
-    from analysis.attention.answer import AttentionMaps
+    from analysis.attention.answer import AttentionMaps, origin
     from analysis.attention.figures import draw
-    from analysis.attention.answer import origin
     from analysis.attention.result import AttentionRequest, AttentionView
     from analysis.export import TABLES, check_out
     from model.atomic_files import atomic_write

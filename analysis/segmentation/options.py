@@ -62,6 +62,12 @@ class SegmenterOptions:
             options = replace(options, history_method=features.history, history_stride=features.stride)
         return options
 
+    def of_strategy(self, strategy: Strategy) -> Segmenter:
+        """A strategy with all that decides where segments start; an error as `features`."""
+        from analysis.segmentation.strategy import Segmenter
+
+        return Segmenter(strategy, self.max_length, self.features([strategy]))
+
     def features(self, strategies: Sequence[Strategy], history: bool = False) -> FeatureOptions:
         """The choices that are no parameters of a rule.
 

@@ -114,9 +114,11 @@ def segment_table(scored: ScoredText, found: Segmentation, unit: Unit = "nats") 
     return table
 
 
-def curve_table(solved: Solved) -> pd.DataFrame:
+def curve_table(solved: Solved, unit: Unit = "nats") -> pd.DataFrame:
     """A row a point of the curve and the solution among them: parameter, value, mean_length, solution, value's unit."""
-    values = np.append(solved.curve_parameter, solved.value)
+    of_parameter = RULES[solved.rule].parameter(solved.parameter).unit
+    scale = PER_NAT[unit] if of_parameter == "nats" else 1
+    values = np.append(solved.curve_parameter, solved.value) * scale
     lengths = np.append(solved.curve_length, solved.mean_length)
     solution = np.arange(len(values)) == len(values) - 1
     order = np.lexsort((~solution, values))
@@ -127,7 +129,7 @@ def curve_table(solved: Solved) -> pd.DataFrame:
             "value": values[order],
             "mean_length": lengths[order],
             "solution": solution[order],
-            "unit": RULES[solved.rule].parameter(solved.parameter).unit,
+            "unit": unit_of(of_parameter, unit),
         }
     )
     return table.drop_duplicates("value", ignore_index=True)

@@ -147,6 +147,15 @@ def check_rule(rule: str, parameters: Mapping[str, float], max_length: int) -> d
     return chosen
 
 
+def check_features(segmenter: Segmenter) -> None:
+    """Raise MicroStepError if the features have options that the strategy does not read."""
+    needs, features, default = segmenter.strategy.rule.needs, segmenter.features, FeatureOptions()
+    if "attention" not in needs and (features.layers is not None or features.heads is not None):
+        raise MicroStepError("layers and heads are of the attention strategies; leave them out, or choose one of these")
+    if "window" not in needs and (features.history, features.stride) != (default.history, default.stride):
+        raise MicroStepError("the method and stride of a history are of limited_history; leave them out, or choose it")
+
+
 def scale(of: str, unit: Unit) -> float:
     """What a number of a rule is multiplied with to be shown: entropies are in nats inside."""
     return PER_NAT[unit] if of == "nats" else 1.0

@@ -16,7 +16,7 @@ from analysis.uncertainty.next_tokens import next_tokens
 from analysis.uncertainty.result import Comparison, ScoredText
 from analysis.uncertainty.strip_figure import CHANGES, changed_cells, largest, role_cells, strip
 from analysis.uncertainty.tables import token_table
-from analysis.view import View
+from analysis.view import ScoreView, View
 from model.errors import MicroStepError
 
 BINS = 40
@@ -209,7 +209,7 @@ def changes(comparison: Comparison, view: View) -> Figure:
     )
 
 
-def side_table(side: ScoredText, view: View) -> pd.DataFrame:
+def side_table(side: ScoredText, view: ScoreView) -> pd.DataFrame:
     """One model's scored content (or the tokens that it wrote), with `x`, the place in the figure."""
     table = token_table(side, view.unit)
     table["start"], table["end"] = side.encoded.source_start, side.encoded.source_end

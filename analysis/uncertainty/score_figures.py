@@ -15,10 +15,10 @@ from analysis.uncertainty.figures import BINS, side_table
 from analysis.uncertainty.result import ScoredText
 from analysis.uncertainty.strip_figure import StripText, legend, still_row
 from analysis.uncertainty.tables import token_table
-from analysis.view import View
+from analysis.view import ScoreView
 
 
-def strip(scored: ScoredText, view: View) -> Figure:
+def strip(scored: ScoredText, view: ScoreView) -> Figure:
     """The text as the model read it, each token coloured by its score."""
 
     def table() -> pd.DataFrame:
@@ -36,7 +36,7 @@ def strip(scored: ScoredText, view: View) -> Figure:
     return Figure("strip", "Token by token", f"{view.shown.title.capitalize()} at each token.", make, table)
 
 
-def line(scored: ScoredText, view: View) -> Figure:
+def line(scored: ScoredText, view: ScoreView) -> Figure:
     """The score over the position in the text."""
     table = side_table(scored, view)
 
@@ -62,7 +62,7 @@ def line(scored: ScoredText, view: View) -> Figure:
     return Figure("line", "Over the text", f"{view.shown.title.capitalize()} at each token.", make, lambda: table)
 
 
-def distribution(scored: ScoredText, view: View) -> Figure:
+def distribution(scored: ScoredText, view: ScoreView) -> Figure:
     """Share of the tokens in bins of the score, up to the top of the fixed scale."""
     top = view.shown.top(view.unit)
     edges = np.linspace(view.shown.bottom(view.unit), top, BINS + 1)
@@ -93,10 +93,14 @@ def distribution(scored: ScoredText, view: View) -> Figure:
     return Figure("distribution", "Distribution", caption, make, lambda: bins)
 
 
-FIGURES: dict[str, Callable[[ScoredText, View], Figure]] = {"strip": strip, "line": line, "distribution": distribution}
+FIGURES: dict[str, Callable[[ScoredText, ScoreView], Figure]] = {
+    "strip": strip,
+    "line": line,
+    "distribution": distribution,
+}
 
 
-def draw(name: str, scored: ScoredText, view: View) -> Figure:
+def draw(name: str, scored: ScoredText, view: ScoreView) -> Figure:
     """Draw a figure by name.
 
     Raises:

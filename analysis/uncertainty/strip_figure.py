@@ -14,7 +14,7 @@ from analysis.figures.static_strip import LONGEST, Page, StillRow, around, wrap
 from analysis.score_registry import Score, significant
 from analysis.uncertainty.result import Comparison, ScoredText
 from analysis.uncertainty.tables import cell_table, token_table
-from analysis.view import View
+from analysis.view import ScoreView, View
 from model.errors import MicroStepError
 
 Side = tuple[str, ScoredText]
@@ -149,7 +149,7 @@ def _change(comparison: Comparison, view: View) -> Figure:
     )
 
 
-def still_row(scored: ScoredText, view: View, base: StripText) -> StillRow:
+def still_row(scored: ScoredText, view: ScoreView, base: StripText) -> StillRow:
     """One model's tokens, placed in the text of a strip."""
     encoded = scored.encoded
     shown = view.shown.values(getattr(scored.scores, view.score), view.unit)
@@ -163,7 +163,7 @@ def still_row(scored: ScoredText, view: View, base: StripText) -> StillRow:
     return StillRow(*base.spans(scored), view.shown.shade(shown, view.unit), hover)
 
 
-def legend(score: Score, view: View) -> str:
+def legend(score: Score, view: ScoreView) -> str:
     """The legend of a strip's colours."""
     low, high = score.ends(view.unit)
     scale = "blue to orange" if score.signed else "pale to dark"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from analysis.attention.answer import origin
 from analysis.attention.figures import draw
 from analysis.attention.overview import Overview
-from analysis.attention.answer import origin
 from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, read_sides, with_rows
 from analysis.attention.statistics import STATISTICS
 from analysis.attention.tables import statistic_table

@@ -41,7 +41,7 @@ def test_score_shows_a_table_and_reads_files(models, tmp_path, monkeypatch, caps
     path.write_text(TEXT, "utf-8")
     assert call(monkeypatch, "score", "--model", models["base"], "--text-file", path, "--unit", "bits") == 0
     printed = capsys.readouterr().out
-    assert "surprisal" in printed and "in bits" in printed and "¶" in printed
+    assert "surprisal" in printed and " bits" in printed and "¶" in printed
     assert call(monkeypatch, "score", "--model", models["base"], "--text", "cat", "--history", 3) == 0
     assert "exactly the last 3 tokens" in capsys.readouterr().err
 
@@ -115,6 +115,10 @@ def test_wrong_options_end_with_one_line(models, monkeypatch, capsys, tmp_path):
         ([*score, "--text", "x", "--text-file", "y"], "one of them"),
         ([*score, "--text", "x", "--out", tmp_path / "x.docx"], "csv, parquet, json"),
         ([*score, "--text", "x", "--out", tmp_path / "no" / "x.csv"], "folder"),
+        ([*score, "--text", "x", "--theme", "dark"], "--figure"),
+        ([*score, "--text", "x", "--history-stride", "4"], "--history"),
+        (["compare", "--a", "x", "--b", "y", "--text", "z", "--seed", "0"], "--continue"),
+        (["micro-attention", "--model", "x", "--text", "z", "--layer", "0"], "--figure"),
         (["compare", "--figure", "pie", "--a", "x", "--b", "y", "--text", "z", "--out", "x.csv"], "strip, line"),
     ]
     for words, said in wrong:

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.options import split_strategies
+from analysis.segmentation.options import StrategiesOptions
 from analysis.segmentation.single import gather, segment_table
 from analysis.segmentation.strategy import Segmenter, Strategy
 from analysis.uncertainty.scoring import score_document
@@ -39,6 +41,13 @@ def test_every_strategy_runs_and_equals_python(models, tmp_path, monkeypatch, ru
     assert found["segment"].tolist() == alone.segment.tolist()
     np.testing.assert_array_equal(found["value"], alone.value.astype(float))
     assert found.groupby("segment").size().max() <= 3 and list(tmp_path.iterdir()) == [out]
+
+
+def test_strategies_are_divided_by_commas_and_blanks():
+    words = ["entropy:threshold=1.2,word", "limited_history : threshold = 1.5, window=32 fixed"]
+    expected = ["entropy:threshold=1.2", "word", "limited_history:threshold=1.5,window=32", "fixed"]
+    assert split_strategies(words) == expected
+    assert [str(each).split(":")[0] for each in StrategiesOptions(["word,entropy"]).read()] == ["word", "entropy"]
 
 
 def test_settings_reach_the_rule(models, tmp_path, monkeypatch, capsys):
@@ -83,7 +92,7 @@ def test_a_history_is_drawn_with_the_window_of_its_strategy(models, tmp_path, mo
 def test_without_out_a_table_is_shown(models, monkeypatch, capsys):
     assert call(monkeypatch, "segment", "--model", models["base"], "--text", TEXT, "--strategy", "word") == 0
     printed = capsys.readouterr().out
-    assert "starts_segment" in printed and "segments by word" in printed
+    assert "starts_segment" in printed and "segments by Words" in printed
 
 
 def test_a_chat_keeps_its_prompt_apart(models, tmp_path, monkeypatch, capsys):

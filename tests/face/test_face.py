@@ -95,18 +95,27 @@ def test_tables_are_those_of_the_commands(ask, words, models, tmp_path, monkeypa
         assert len(result.figure(name, theme="dark").data) > 0
 
 
-def test_a_bundle_holds_the_command_that_makes_the_figure_again(models, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("ask", "name"),
+    [
+        (lambda model: ms.segment(model, TEXT, "entropy", target_length=2), "values"),
+        (lambda model: ms.solve(model, TEXT, "entropy", target_length=2), "curves"),
+        (lambda model: ms.score(model, TEXT, history=3, unit="bits"), "line"),
+    ],
+    ids=["segment", "solve", "score"],
+)
+def test_a_bundle_holds_the_command_that_reproduces_the_figure(ask, name, models, tmp_path, monkeypatch):
     monkeypatch.setattr("analysis.export.chrome", lambda: None)  # a picture would take seconds
-    result = ms.segment(models["base"], TEXT, "entropy", target_length=2)
-    with zipfile.ZipFile(result.export(tmp_path / "figure.zip", "values", pinned=3)) as bundle:
+    result = ask(models["base"])
+    with zipfile.ZipFile(result.export(tmp_path / "figure.zip", name, pinned=3)) as bundle:
         bundle.extractall(tmp_path)
     expected = (tmp_path / "figure.csv").read_bytes()
     (tmp_path / "figure.csv").unlink()
     monkeypatch.chdir(tmp_path)
     assert repeat(monkeypatch, json.loads((tmp_path / "manifest.json").read_bytes())["command"]) == 0
     assert (tmp_path / "figure.csv").read_bytes() == expected
-    assert result.export(tmp_path / "data.csv", "values").read_bytes() == expected
-    assert b"plotly" in result.export(tmp_path / "figure.html", "values").read_bytes()
+    assert result.export(tmp_path / "data.csv", name).read_bytes() == expected
+    assert b"plotly" in result.export(tmp_path / "figure.html", name).read_bytes()
 
 
 def test_weights_of_attention_are_those_of_the_command(models, tmp_path, monkeypatch):
@@ -149,8 +158,6 @@ def test_what_does_not_exist_is_named_with_what_does(models, tmp_path):
         result.figure("line", unti="bits")
     with pytest.raises(ms.ExportError, match="svg"):
         result.export(tmp_path / "figure.doc")
-    with pytest.raises(ms.ExportError, match="bundles"):
-        ms.score(models["base"], TEXT).export(tmp_path / "figure.zip")
     for option, wrong in (("unit", "bytes"), ("theme", "red")):
         with pytest.raises(ms.MicroStepError, match=option):
             result.figure("line", **{option: wrong})
@@ -163,11 +170,30 @@ def test_what_does_not_exist_is_named_with_what_does(models, tmp_path):
         (["a", "b"], {}, "list of messages"),
         (TEXT, {"unit": "bytes"}, "nats"),
         (TEXT, {"history": 2, "history_method": "nearly"}, "strided"),
+        (TEXT, {"history": 2.5}, "whole number"),
+        (TEXT, {"chat": "yes"}, "True or False"),
     ],
 )
 def test_wrong_arguments_are_refused(models, text, options, word):
     with pytest.raises(ms.MicroStepError, match=word):
         ms.score(models["base"], text, **options)
+
+
+def test_options_of_a_wrong_kind_or_of_another_strategy_are_refused(models):
+    base = models["base"]
+    for ask, word in (
+        (lambda: ms.generate(base, TEXT, confidence="x"), "a number"),
+        (lambda: ms.generate(base, TEXT, max_new_tokens=2.5), "a whole number"),
+        (lambda: ms.attribute(base, TEXT, at=2.5), "a whole number or None"),
+        (lambda: ms.segment(base, TEXT, max_length="4"), "a whole number"),
+        (lambda: ms.segment(base, TEXT, history_method="x"), "strided"),
+        (lambda: ms.segment(base, TEXT, history_method="banded"), "limited_history"),
+        (lambda: ms.segment(base, TEXT, layers=[1]), "attention strategies"),
+        (lambda: ms.segment(base, TEXT, "attention_mass", layers=[0.5]), "whole numbers"),
+        (lambda: ms.compare(base, base, TEXT, seed=1), "new_tokens"),
+    ):
+        with pytest.raises(ms.MicroStepError, match=word):
+            ask()
 
 
 def test_wrong_strategies_seeds_and_lengths_are_refused(models):
