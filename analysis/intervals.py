@@ -62,6 +62,10 @@ class Estimate:
         """Whether there is an interval and it excludes zero."""
         return bool(self.low > 0 or self.high < 0)
 
+    def columns(self, name: str) -> dict[str, float]:
+        """The number as a column of a table, and the ends of its interval as `_low` and `_high` beside it."""
+        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
+
     def ends(self, form: Callable[[float], str] = significant, lead: str = "") -> str:
         """The interval in words, after `lead`: "1.2 to 1.8", or "no interval"."""
         return f"{lead}{form(self.low)} to {form(self.high)}" if self.known else NONE

@@ -52,7 +52,7 @@ def changes(a: CorpusSource, b: CorpusSource) -> list[Change]:
     row = np.repeat(np.arange(len(first)), np.diff(first.offsets))
     found: list[Change] = []
     for role in (*ROLE_NAMES, CONTENT):
-        if role == CONTENT and len({each.role for each in found} - {TEMPLATE}) < 2:
+        if role == CONTENT and len({change.role for change in found} - {TEMPLATE}) < 2:
             break
         chosen = first.role != ROLE_NAMES.index(TEMPLATE) if role == CONTENT else first.role == ROLE_NAMES.index(role)
         for score in SCORES:
@@ -67,24 +67,12 @@ def change_table(found: list[Change]) -> pd.DataFrame:
     """A row for each role and score."""
     return pd.DataFrame(
         [
-            {
-                "role": each.role,
-                "score": each.score,
-                "documents": each.documents,
-                "tokens": each.tokens,
-                "a": each.a.mean,
-                "a_low": each.a.low,
-                "a_high": each.a.high,
-                "b": each.b.mean,
-                "b_low": each.b.low,
-                "b_high": each.b.high,
-                "difference": each.difference.mean,
-                "difference_low": each.difference.low,
-                "difference_high": each.difference.high,
-                "clear": each.difference.clear,
-                "unit": EVERY_SCORE[each.score].unit("nats"),
-            }
-            for each in found
+            {"role": change.role, "score": change.score, "documents": change.documents, "tokens": change.tokens}
+            | change.a.columns("a")
+            | change.b.columns("b")
+            | change.difference.columns("difference")
+            | {"clear": change.difference.clear, "unit": EVERY_SCORE[change.score].unit("nats")}
+            for change in found
         ]
     )
 

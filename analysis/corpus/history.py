@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.corpus.counts import count, pairs
 from analysis.intervals import Estimate, Units, quotient
@@ -57,36 +56,28 @@ def history(
     Raises:
         MicroStepError: the store has no limited history, or no row is long enough.
     """
-    held = [each for each in source.gathered if each.spec.feature.need == "window"]
-    if not held:
+    histories = [rows for rows in source.gathered if rows.spec.feature.need == "window"]
+    if not histories:
         raise MicroStepError(
             f"no limited history was gathered beside {source.store.path}; use `micro-step corpus gather`"
         )
-    begin = max(each.spec.begin for each in held)
-    alike = [each for each in held if each.spec.begin == begin]
-    return [_point(source, each, begin, targets, max_length) for each in sorted(alike, key=_order)]
-
-
-def _order(found: GatheredRows) -> tuple[int, str]:
-    return found.spec.feature.window, found.spec.name
+    begin = max(rows.spec.begin for rows in histories)
+    alike = [rows for rows in histories if rows.spec.begin == begin]
+    alike.sort(key=lambda rows: (rows.spec.feature.window, rows.spec.name))
+    return [_point(source, rows, begin, targets, max_length) for rows in alike]
 
 
 def history_table(points: Sequence[HistoryPoint]) -> pd.DataFrame:
     """A row for each window."""
     rows = []
     for point in points:
-        spec = point.spec
-        row: dict[str, object] = {
-            "window": spec.feature.window,
-            "how": spec.meaning,
-            "tokens": point.tokens,
-            "unit": "nats",
-        }
-        estimates = {"excess": point.excess, "distance": point.distance, "correlation": point.correlation}
-        estimates |= {f"f1_at_{each.target_length:g}": each.f1 for each in point.boundaries}
-        for name, estimate in estimates.items():
-            row |= {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        rows.append(row | {f"chance_f1_at_{each.target_length:g}": each.chance for each in point.boundaries})
+        window, how = point.spec.feature.window, point.spec.meaning
+        row: dict[str, object] = {"window": window, "how": how, "tokens": point.tokens, "unit": "nats"}
+        for name in ("excess", "distance", "correlation"):
+            row |= getattr(point, name).columns(name)
+        for like in point.boundaries:
+            row |= like.f1.columns(f"f1_at_{like.target_length:g}")
+        rows.append(row | {f"chance_f1_at_{like.target_length:g}": like.chance for like in point.boundaries})
     return pd.DataFrame(rows)
 
 
@@ -99,7 +90,9 @@ def _point(
             f"no row of {source.store.path} exceeds {begin} tokens; take longer texts or smaller windows of history"
         )
     units = Units.of(tokens.rows.document)
-    full, limited = (_entropy(tokens, name) for name in ("entropy", "limited_entropy"))
+    full, limited = (
+        np.asarray(values, dtype=np.float64) for values in (tokens.inputs.entropy, tokens.inputs.limited_entropy)
+    )
     x, y, d = full - np.nanmean(full), limited - np.nanmean(limited), limited - full
     real = np.isfinite(d)
     columns = np.stack([np.ones(len(d)), d, np.abs(d), x, y, x * x, y * y, x * y], axis=1)
@@ -125,10 +118,5 @@ def _likeness(tokens: CorpusTokens, target: float, max_length: int, units: Units
         solved = solve(rule, tokens.inputs, target, max_length, POINTS, **given)
         starts.append(starts_of(rule, tokens.inputs, solved.parameters, max_length))
     known = np.ones((2, len(tokens.rows)), dtype=bool)
-    met = pairs(count(np.stack(starts), tokens.rows.offsets, known, units, tokens.inputs.forced), units)
-    return Likeness(target, met.f1.at(0, 1), float(met.chance[0, 1]))
-
-
-def _entropy(tokens: CorpusTokens, name: str) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = np.asarray(getattr(tokens.inputs, name), dtype=np.float64)
-    return values
+    agreement = pairs(count(np.stack(starts), tokens.rows.offsets, known, units, tokens.inputs.forced), units)
+    return Likeness(target, agreement.f1.at(0, 1), float(agreement.chance[0, 1]))

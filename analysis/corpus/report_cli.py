@@ -21,6 +21,7 @@ from analysis.options import (
     print_notes,
     print_or_save,
     set_parameters,
+    split_strategies,
 )
 from model.command_options import LoadOptions, ModelOptions, flatten_options
 from model.errors import MicroStepError
@@ -32,7 +33,7 @@ from model.terminal import progress_bar
 if TYPE_CHECKING:  # they bring pandas and pyarrow
     import pandas as pd
 
-    from analysis.corpus.report import Candidate, CorpusReport
+    from analysis.corpus.report import Candidate
     from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import CorpusStore
 
@@ -70,16 +71,21 @@ class ReportStrategyOptions:
         from analysis.segmentation.strategy import Strategy
 
         check_max_length(self.max_length)
-        for word in self.strategy or ():
+        for word in self.words:
             Strategy.parse(word)
         for target in self.targets:
             check_target_length(target, self.max_length)
         return set_parameters(self.settings)
 
     @property
+    def words(self) -> list[str]:
+        """The strategies that are asked for, as they were written; none for all."""
+        return split_strategies(self.strategy) if self.strategy else []
+
+    @property
     def rules(self) -> list[str]:
-        """Names of the rules that are asked for; none for all."""
-        return [word.partition(":")[0].strip() for word in self.strategy or ()]
+        """Names of their rules."""
+        return [word.partition(":")[0] for word in self.words]
 
     def candidates(
         self, source: CorpusSource, rules: Sequence[str], settings: Mapping[str, float], target: float
@@ -87,16 +93,14 @@ class ReportStrategyOptions:
         """What is judged at a target: a parameter that is written with its strategy is of that one alone."""
         from analysis.corpus.report import strategies_for
 
-        found = strategies_for(source, rules, settings, target)
-        for i, word in enumerate(self.strategy or ()):
-            _, _, own = word.partition(":")
+        candidates = strategies_for(source, rules, settings, target)
+        for i, word in enumerate(self.words):
+            rule, _, own = word.partition(":")
             if own:
-                parameters = {**found[i].parameters, **set_parameters(own.replace(" ", "").split(","))}
-                solved = RULES[found[i].rule].solves in parameters
-                found[i] = replace(
-                    found[i], parameters=parameters, target_length=None if solved else found[i].target_length
-                )
-        return found
+                parameters = {**candidates[i].parameters, **set_parameters(own.split(","))}
+                aim = None if RULES[rule].solves in parameters else candidates[i].target_length
+                candidates[i] = replace(candidates[i], parameters=parameters, target_length=aim)
+        return candidates
 
 
 @flatten_options
@@ -155,7 +159,7 @@ def gather_command(
 
     opened = open_store(store)
     spec = model.spec(loading)
-    for need in sorted({_need(name) for name in strategy}):
+    for need in sorted({_need(name) for name in split_strategies(strategy)}):
         feature = Feature(need, window, history_method, history_stride, layer, max_length)
         what = FeatureSpec(feature, every, begin if need == "window" else 0)
         with progress_bar() as tell:
@@ -170,9 +174,8 @@ def show_strategies(store: CorpusStore, judging: ReportStrategyOptions, settings
     from data.corpus.rule_inputs import CorpusSource
 
     source = CorpusSource.read(store)
-    print_or_save(
-        brief(_table(source, None, "strategies", judging, settings)), None, _caption(source, None, "strategies")
-    )
+    table = _table(source, None, "strategies", judging, settings)
+    print_or_save(brief(table), None, _caption(source, None, "strategies"))
     more = f"micro-step corpus report {store.path} --table curves"
     print_notes("", (f"the curves, lengths and pairs: {more}, lengths or pairs",))
 
@@ -187,34 +190,26 @@ def _table(
     """A table over all target lengths; a strategy that does not depend on them comes once."""
     import pandas as pd
 
-    from analysis.corpus import tables as tables
     from analysis.corpus.history import history, history_table
     from analysis.corpus.report import cut_corpus, report
+    from analysis.corpus.tables import REPORT_TABLES, transfer_table
     from analysis.corpus.transfer import transfer
 
     if table == "history":
         return history_table(history(source, judging.targets, judging.max_length))
-    parts, rules = [], judging.rules or ([] if other is None else _common(source, other))
+    parts, rules = [], judging.rules
+    if other is not None:
+        rules = rules or [name for name in source.rules() if name in other.rules()]
     for target in judging.targets:
         chosen = judging.candidates(source, rules, settings, target)
         if other is None:
-            found: CorpusReport = report(source, chosen, judging.max_length, curves=table == "curves")
-            make = {
-                "strategies": tables.strategy_table,
-                "pairs": tables.pair_table,
-                "lengths": tables.length_table,
-                "curves": tables.curve_table,
-            }[table]
-            parts.append(make(found))
+            judged = report(source, chosen, judging.max_length, curves=table == "curves")
+            parts.append(REPORT_TABLES[table](judged))
         else:
-            cuts = [[cut_corpus(each, strategy, judging.max_length) for strategy in chosen] for each in (source, other)]
-            parts.append(tables.transfer_table(transfer(source, cuts[0], other, cuts[1])))
+            a, b = ([cut_corpus(side, strategy, judging.max_length) for strategy in chosen] for side in (source, other))
+            parts.append(transfer_table(transfer(source, a, other, b)))
     joined = pd.concat(parts, ignore_index=True)
     return joined if table in ("strategies", "pairs") else joined.drop_duplicates(ignore_index=True)
-
-
-def _common(source: CorpusSource, other: CorpusSource) -> list[str]:
-    return [name for name in source.rules() if name in other.rules()]
 
 
 def _caption(source: CorpusSource, other: CorpusSource | None, table: Table) -> str:

@@ -4,21 +4,24 @@
     OUT/strategies.csv, pairs.csv, lengths.csv, curves.csv, transfer.csv, history.csv
     OUT/study.md               the same in tables for readers
 
-A stopped study is resumed: scores and features that exist are not computed again.
+A stopped study is resumed: scores and features that exist are not computed again. Features of an earlier study with
+other options stay in the stores, and are not read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.corpus import tables as tables
 from analysis.corpus.history import history, history_table
 from analysis.corpus.report import report, strategies_for
-from analysis.corpus.study_markdown import study_text
-from analysis.corpus.study_result import TABLES, Study, StudyOptions
+from analysis.corpus.study_markdown import Study, study_text
+from analysis.corpus.study_options import StudyOptions
+from analysis.corpus.tables import REPORT_TABLES, transfer_table
 from analysis.corpus.transfer import transfer
 from analysis.export import save_table
 from data.corpus.documents import Corpus
@@ -26,6 +29,7 @@ from data.corpus.features import compute_features
 from data.corpus.options import CorpusOptions
 from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scoring import score_corpus
+from data.corpus.store import open_store
 from data.corpus.text_files import SUFFIXES
 from model.atomic_files import atomic_write, make_folder
 from model.errors import MicroStepError
@@ -33,6 +37,7 @@ from model.hub.loading import LoadedModel
 from model.progress import Tell, silent
 
 SHARD_TOKENS = 16_384  # lost at most if it is killed: a minute on one core
+TABLES = (*REPORT_TABLES, "transfer", "history")
 
 
 def corpus_name(corpus: Corpus) -> str:
@@ -48,8 +53,8 @@ def run_study(
     out: Path,
     options: StudyOptions,
     tell: Tell = silent,
-) -> Study:
-    """Compute scores and features, and judge the strategies; tables are written at the end.
+) -> None:
+    """Compute scores and features, judge the strategies, and write the tables.
 
     Args:
         corpora: with different names.
@@ -62,8 +67,8 @@ def run_study(
         ExportError: the folder cannot be written, or holds stores of other data.
         MicroStepError: names are not different, or scoring or judging fails.
     """
-    names = [corpus_name(corpus) for corpus in corpora]
-    if len(set(names)) < len(names) or len({name for name, _ in models}) != 2 or len(models) != 2:
+    names, (a, b) = [corpus_name(corpus) for corpus in corpora], (name for name, _ in models)
+    if len(set(names)) < len(names) or a == b:
         raise MicroStepError("a study needs corpora of different names, and two models of different names")
     stores = out / "stores"
     make_folder(stores)
@@ -71,66 +76,44 @@ def run_study(
         window_characters=options.window_characters, limit_tokens=options.limit_tokens, shard_tokens=SHARD_TOKENS
     )
     for model, load_model in models:
-        held = _Once(load_model)
+        load_once = cache(load_model)
         for name, corpus in zip(names, corpora, strict=True):
-            store = score_corpus(held, corpus, stores / f"{name}-{model}", scoring, tell)
-            for what in options.gathers():
-                compute_features(held, store, what, tell)
-    return judge_study(names, [name for name, _ in models], out, options, tell)
+            store = score_corpus(load_once, corpus, stores / f"{name}-{model}", scoring, tell)
+            for feature in options.features():
+                compute_features(load_once, store, feature, tell)
+    study = _judged(names, (a, b), out, options, tell)
+    for name, table in study.tables.items():
+        save_table(table, out / f"{name}.csv")
+    atomic_write(out / "study.md", study_text(study).encode("utf-8"))
 
 
-def judge_study(
-    corpora: Sequence[str],
-    models: Sequence[str],
-    out: Path,
-    options: StudyOptions,
-    tell: Tell = silent,
-) -> Study:
-    """Judge the stores that `run_study` wrote in `out`, and write the tables."""
-    from data.corpus.store import open_store
-
+def _judged(corpora: Sequence[str], models: tuple[str, str], out: Path, options: StudyOptions, tell: Tell) -> Study:
+    """The tables of the stores in `out`."""
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     notes: dict[str, tuple[str, ...]] = {}
     for corpus in corpora:
-        sources = [CorpusSource.read(open_store(out / "stores" / f"{corpus}-{model}")) for model in models]
         tell(f"judging {corpus}", None)
+        sources = [_source(out / "stores" / f"{corpus}-{model}", options) for model in models]
         for target in options.targets:
-            reports = [
-                report(source, strategies_for(source, target=target), options.max_length, curves=True)
-                for source in sources
-            ]
-            for model, found in zip(models, reports, strict=True):
-                notes[f"{corpus}, {model}"] = found.notes
-                for name in ("strategies", "pairs", "lengths", "curves"):
-                    table = getattr(tables, _MAKERS[name])(found)
-                    parts[name].append(_named(table, corpus=corpus, model=model, target_length=target))
-            cuts = [[each.cut for each in found.strategies] for found in reports]
-            met = tables.transfer_table(transfer(sources[0], cuts[0], sources[1], cuts[1]))
-            parts["transfer"].append(_named(met, corpus=corpus, target_length=target))
+            reports = [report(source, strategies_for(source, target=target), options.max_length) for source in sources]
+            for model, judged in zip(models, reports, strict=True):
+                notes[f"{corpus}, {model}"] = judged.notes
+                for name, tabulate in REPORT_TABLES.items():
+                    parts[name].append(_named(tabulate(judged), corpus=corpus, model=model, target_length=target))
+            cuts = [[strategy.cut for strategy in judged.strategies] for judged in reports]
+            both = transfer(sources[0], cuts[0], sources[1], cuts[1])
+            parts["transfer"].append(_named(transfer_table(both), corpus=corpus, target_length=target))
         for model, source in zip(models, sources, strict=True):
             windows = history_table(history(source, options.targets, options.max_length))
             parts["history"].append(_named(windows, corpus=corpus, model=model))
-    joined = {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
-    study = Study((models[0], models[1]), tuple(corpora), joined, notes, options)
-    for name, table in joined.items():
-        save_table(table, out / f"{name}.csv")
-    atomic_write(out / "study.md", study_text(study).encode("utf-8"))
-    return study
+    tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+    return Study(models, tuple(corpora), tables, notes, options)
 
 
-_MAKERS = {"strategies": "strategy_table", "pairs": "pair_table", "lengths": "length_table", "curves": "curve_table"}
-
-
-class _Once:
-    """A model that is loaded on first use, and kept."""
-
-    def __init__(self, load_model: Callable[[], LoadedModel]) -> None:
-        self._load = load_model
-        self._held: LoadedModel | None = None
-
-    def __call__(self) -> LoadedModel:
-        self._held = self._held or self._load()
-        return self._held
+def _source(path: Path, options: StudyOptions) -> CorpusSource:
+    """A store with the features of these options alone."""
+    source, wanted = CorpusSource.read(open_store(path)), options.features()
+    return replace(source, gathered=tuple(rows for rows in source.gathered if rows.spec in wanted))
 
 
 def _named(table: pd.DataFrame, **columns: object) -> pd.DataFrame:

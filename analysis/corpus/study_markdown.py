@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from analysis.corpus.study_result import Study
+from analysis.corpus.study_options import StudyOptions
 
 _FIGURES = {"mean_length": "length", "singletons": "single", "word_f1": "words", "pair_f1": "pairs"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """The tables of a study; each row also names its corpus, and its model if it has one."""
+
+    models: tuple[str, str]
+    corpora: tuple[str, ...]
+    tables: dict[str, pd.DataFrame]  # by the names of their files
+    notes: dict[str, tuple[str, ...]]  # by "corpus, model"
+    options: StudyOptions
 
 
 def study_text(study: Study) -> str:
@@ -110,11 +120,5 @@ def _short(value: float) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(_lines(head, rows)) + "\n"
-
-
-def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]]) + "\n"

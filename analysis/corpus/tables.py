@@ -6,7 +6,6 @@ The 95% interval of a column is in columns of the same name with `_low` and `_hi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,6 @@ from analysis.corpus.transfer import Transfer
 from analysis.intervals import Estimate
 from model.segmentation.segment import RULES
 
-Table = Literal["strategies", "pairs", "lengths", "curves", "transfer"]
 _LONG = ("word_precision", "word_recall", "word_window_diff", "word_pk", "precision", "recall", "parameters_")
 _MEASURES = ("f1", "precision", "recall", "window_diff", "pk")
 
@@ -28,9 +26,9 @@ def strategy_table(report: CorpusReport) -> pd.DataFrame:
     rows = []
     for i, each in enumerate(report.strategies):
         words = {f"word_{name}": value for name, value in _measures(report.words, last, i).items()}
-        others = _spread("pair_f1", report.pairs.mean_f1.at(i)) if last > 1 else {}
+        others = report.pairs.mean_f1.at(i).columns("pair_f1") if last > 1 else {}
         counts = {"documents": each.documents, "tokens": each.tokens, "segments": each.segments}
-        lengths = _spread("mean_length", each.mean_length) | _spread("singletons", each.singletons)
+        lengths = each.mean_length.columns("mean_length") | each.singletons.columns("singletons")
         rows.append(_head(each.cut) | counts | lengths | words | others)
     return pd.DataFrame(rows)
 
@@ -67,10 +65,7 @@ def length_table(report: CorpusReport) -> pd.DataFrame:
 
 def curve_table(report: CorpusReport) -> pd.DataFrame:
     """A row for each solved strategy and point of its curve; `solution` is the solved value."""
-    rows = []
-    for each in report.strategies:
-        rows += _curve_rows(each)
-    return pd.DataFrame(rows)
+    return pd.DataFrame([row for strategy in report.strategies for row in _curve_rows(strategy)])
 
 
 def transfer_table(found: Sequence[Transfer]) -> pd.DataFrame:
@@ -112,12 +107,11 @@ def _curve_rows(each: StrategyReport) -> list[dict[str, object]]:
     head = {"strategy": each.cut.label, "parameter": curve.parameter}
     head["unit"] = RULES[each.cut.strategy.rule].parameter(curve.parameter).unit
     rows = [
-        {**head, "value": value} | _spread("mean_length", curve.mean_length.at(i)) | {"solution": False}
+        {**head, "value": value} | curve.mean_length.at(i).columns("mean_length") | {"solution": False}
         for i, value in enumerate(curve.value.tolist())
         if value != solution
     ]
-    found: dict[str, object] = {**head, "value": float(solution)}
-    rows.append(found | _spread("mean_length", each.mean_length) | {"solution": True})
+    rows.append({**head, "value": float(solution)} | each.mean_length.columns("mean_length") | {"solution": True})
     return sorted(rows, key=lambda row: float(str(row["value"])))
 
 
@@ -138,9 +132,13 @@ def _measures(pairs: Pairs, reference: int, hypothesis: int) -> dict[str, float]
     return _columns({name: getattr(pairs, name).at(reference, hypothesis) for name in _MEASURES})
 
 
-def _columns(found: Mapping[str, Estimate]) -> dict[str, float]:
-    return {name: value for key, each in found.items() for name, value in _spread(key, each).items()}
+def _columns(estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    return {column: value for name, each in estimates.items() for column, value in each.columns(name).items()}
 
 
-def _spread(name: str, found: Estimate) -> dict[str, float]:
-    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+REPORT_TABLES = {  # by the names that commands and files give them
+    "strategies": strategy_table,
+    "pairs": pair_table,
+    "lengths": length_table,
+    "curves": curve_table,
+}

@@ -114,7 +114,6 @@ def test_wrong_options_end_with_one_line(models, monkeypatch, capsys, tmp_path):
         ([*score], "--text"),
         ([*score, "--text", "x", "--text-file", "y"], "one of them"),
         ([*score, "--text", "x", "--out", tmp_path / "x.docx"], "csv, parquet, json"),
-        ([*score, "--text", "x", "--out", tmp_path / "no" / "x.csv"], "folder"),
         ([*score, "--text", "x", "--theme", "dark"], "--figure"),
         ([*score, "--text", "x", "--history-stride", "4"], "--history"),
         (["compare", "--a", "x", "--b", "y", "--text", "z", "--seed", "0"], "--continue"),

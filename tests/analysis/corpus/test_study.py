@@ -306,3 +306,6 @@ def test_a_study_is_one_command_and_is_gone_on_with(models, data, tmp_path, call
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == files
     code, said, lines = call(*words, "--limit-tokens", 200)
     assert (code, said) == (1, "") and "was begun with something else: limit_tokens (300 there, 200 now)" in lines[-1]
+    words[words.index("--history-window") + 1] = 16  # in the same folder: windows of the study before are not read
+    assert call(*words)[0] == 0
+    assert set(pd.read_csv(out / "history.csv").window) == {8, 16, 216}
