@@ -40,7 +40,7 @@ def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Re
 def check_fields(view: Any) -> None:
     """Raise MicroStepError unless each field of a dataclass holds what its annotation says."""
     for field in dataclasses.fields(view):
-        _check(field.name, getattr(view, field.name), _hints(type(view))[field.name])
+        _check(field.name, getattr(view, field.name), _hints(view.__class__)[field.name])
 
 
 def check_choice(what: str, name: object, known: Iterable[str]) -> None:
