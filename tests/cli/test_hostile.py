@@ -221,7 +221,7 @@ def test_a_hundred_thousand_words_are_cut_to_the_context_and_it_is_said(
         "score", "--model", models["base"], "--text-file", work / "long.txt", "--out", work / "x.parquet"
     )
     assert out.strip() == str(work / "x.parquet")
-    assert len(said) == 1 and "the first 513 of " in said[0] and "context ends at 512" in said[0]
+    assert "the first 513 of " in said[0] and "context ends at 512" in said[0]
     table = pd.read_parquet(work / "x.parquet")
     assert len(table) == 513
     model = AutoModelForCausalLM.from_pretrained(models["base"], dtype=torch.float32)
