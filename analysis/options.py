@@ -215,9 +215,9 @@ def print_answer(
     if figure is not None:
         save_drawn(answer.draw(figure, answer.view), out, answer.provenance(figure, answer.view))
         return
+    print_or_save(answer.table, out, caption or answer.summary, turned)
     if out is not None and not caption:
         print_notes("", (answer.summary,))
-    print_or_save(answer.table, out, caption or answer.summary, turned)
 
 
 def print_notes(head: str, notes: tuple[str, ...]) -> None:
