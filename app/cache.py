@@ -7,6 +7,7 @@ frozen. One query runs at a time, since memory is estimated for one.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,12 +23,15 @@ from analysis.segmentation.corpus_view import StoreSides
 from analysis.stored_results.store import FOLDER, stored_answer
 from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
+from model.causal_lm.device_speed import multiplications_per_second
 from model.hub.default_pair import DefaultPair, default_pair
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.progress import Progress, Tell
 
 RESULTS = 24  # kept in memory; a comparison of 10,000 tokens takes about 3 MB
 MODELS = 2  # kept in memory
+LONG = 2.0  # seconds of a run that tells the speed of this machine
+REACHED = 0.4  # share of a matrix product's speed that models reach on a CPU: measured, .3 to .6
 Result = TypeVar("Result")
 Stamp = tuple[float, ...]  # when a model's files changed, so that results of an older checkpoint are not used
 
@@ -39,6 +43,8 @@ class ModelPool:
         self._models: OrderedDict[tuple[ModelSpec, Stamp], LoadedModel] = OrderedDict()
         self._results: OrderedDict[tuple[Query[Any], Stamp], tuple[Any, bool]] = OrderedDict()  # bool: it was stored
         self._anew: set[Query[Any]] = set()  # questions whose stored answers are not wanted
+        self._speed: float | None = None  # multiplications a second, in the latest run that took a while
+        self.doing = ""  # of the run that has the machine, for those who wait
         self.examples: Path | None = FOLDER  # of the answers that come with the project; None: use none
         self._guard = threading.Lock()
         self._running = threading.Lock()
@@ -100,9 +106,20 @@ class ModelPool:
         self, query: Query[Result], progress: Progress, run: Callable[[ModelLoader, Progress], Result] | None = None
     ) -> Result:
         """Run a query with the models loaded for it, and keep the result; `run` replaces the query's own method."""
+        began = time.perf_counter()
         result = (run or query.run)(lambda spec: self._models[spec, _stamp(spec)], progress)
+        took = time.perf_counter() - began
+        if took > LONG:
+            models = [self._models[spec, _stamp(spec)] for spec in query.specs.values()]
+            self._speed = sum(query.cost(loaded).work for loaded in models) / took
         self._keep((query, _stamp(*query.specs.values())), result, False)
         return result
+
+    def speed(self) -> float:
+        """Multiplications a second: of an earlier run, or before the first a share of a bare matrix product's."""
+        if self._speed is None:
+            self._speed = REACHED * multiplications_per_second()
+        return self._speed
 
     def _keep(self, key: tuple[Query[Any], Stamp], result: Any, stored: bool) -> None:
         with self._guard:

@@ -1,16 +1,31 @@
-"""`micro-step app`: the web app, in a browser."""
+"""`micro-step app`: the web app, in a browser; `micro-step examples`: the results that it shows at first.
+
+Such results are those of the worked examples. The pages say what they need: each is opened with each example, and the
+answers to its questions are kept.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from analysis.stored_results.store import FOLDER, store_answer
+from data.samples import samples
 from model.errors import MicroStepError
+from model.hub.default_pair import PAIRS, DefaultPair
+from model.hub.fetch import is_cached
+
+PAGES = ("uncertainty",)
+MAIN = Path(__file__).with_name("main.py")
+SECONDS = 600.0  # for one page
 
 
 def serve(
@@ -19,6 +34,48 @@ def serve(
     """Start the app and open it in a browser; Ctrl-C ends it."""
     if find_spec("streamlit") is None:
         raise MicroStepError("the app needs Streamlit: pip install 'micro_step[app]'")
-    main = Path(__file__).with_name("main.py")
-    command = [sys.executable, "-m", "streamlit", "run", str(main), "--server.port", str(port)]
+    server = Path(__file__).with_name("server.py")
+    command = [sys.executable, "-m", "streamlit", "run", str(server), "--server.port", str(port)]
     os.execv(sys.executable, command)  # in place of this process, so that Ctrl-C and exit codes are its own
+
+
+def examples_command(
+    out: Annotated[Path, typer.Option(help="The folder of the results. Older ones in it are removed.")] = FOLDER,
+) -> None:
+    """Open every page with every worked example and each default pair of models, and keep what the models answer."""
+    new = out.with_name(f"{out.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for pair in PAIRS:
+        if not (is_cached(pair.a) and is_cached(pair.b)):
+            raise MicroStepError(f"fetch {pair.a} and {pair.b} first: micro-step model fetch {pair.a}")
+    for file in (file for pair in PAIRS for file in kept(pair, new)):
+        typer.echo(f"{file.stat().st_size / 1000:7.1f} kB  {file.name}")
+    size = sum(file.stat().st_size for file in new.iterdir()) / 1e6
+    shutil.rmtree(out, ignore_errors=True)
+    new.rename(out)
+    typer.echo(f"{size:.2f} MB in {out}")
+
+
+def kept(pair: DefaultPair, folder: Path) -> Iterator[Path]:
+    """Open the pages with a pair of models, and write what these answer."""
+    from streamlit.testing.v1 import AppTest
+
+    from app.cache import model_pool
+
+    logging.getLogger("streamlit").setLevel(logging.ERROR)  # caches complain that there is no server
+    model_pool().examples = None
+    written = set[object]()
+    for sample in samples():
+        at = AppTest.from_file(str(MAIN), default_timeout=SECONDS)
+        link = {"a": pair.a, "b": pair.b, "example": sample.name, "chat": str(sample.is_chat).lower()}
+        for key, value in link.items():
+            at.query_params[key] = value
+        for page in PAGES:
+            at = (at if page == PAGES[0] else at.switch_page(f"../pages/{page}.py")).run()
+            if problems := [*at.exception, *at.error]:
+                raise MicroStepError(f"{page} with {sample.title}: {problems[0].value}")
+            for query, answer in model_pool().computed():
+                if query not in written:
+                    written.add(query)
+                    yield store_answer(query, answer, folder)

@@ -1,4 +1,4 @@
-"""The app, started by `streamlit run app/main.py`: sets up the page, draws what pages share, and runs a page."""
+"""The app, which app/server.py serves: sets up the page, draws what pages share, and runs a page."""
 
 import sys
 from pathlib import Path
@@ -66,6 +66,7 @@ with caught():
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="page_header"):
         st.title(page.title, anchor=False, width="content")
         st.caption(CAPTIONS[page.title].replace("_", "\\_"), width="content")
+        stored = st.empty()
     st.session_state["inputs"] = sidebar(current() if page.title in WITHOUT_TEXT else workspace_bar())
-    with says_what_is_stored():
+    with says_what_is_stored(stored):
         page.run()

@@ -6,27 +6,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import streamlit as st
 
 from analysis.query import ModelLoader, Query
+from analysis.uncertainty.scoring import encode_for
 from app import state
 from app.cache import model_pool
 from app.error_net import safely
 from app.escape import escape_markdown
+from app.model_fetch import all_here
+from app.submission import submit, typed_text
 from model.causal_lm.device_memory import available_memory
 from model.errors import MicroStepError, TextError
-from model.hub.catalog import find
-from model.hub.fetch import fetch, is_cached
-from model.hub.huggingface import is_repo_id
-from model.hub.loading import LoadedModel, ModelSpec
+from model.hub.loading import LoadedModel
 from model.progress import Progress
 
 Answer = TypeVar("Answer")
 
-HEAVY = 1.5e12  # multiplications from which a run on a CPU takes more than half a minute: it is asked for first
+HEAVY = 30.0  # seconds on a CPU from which a run is asked for first
 REDRAW_SECONDS = 0.15
 
 
@@ -60,7 +59,7 @@ def answers(questions: Sequence[Query[Answer]], way: QueryDisplay[Answer] | None
     found = [model_pool().get(each) for each in questions]
     st.session_state[state.STORED] += [each for each in questions if model_pool().stored(each)]
     missing = [each for each, known in zip(questions, found, strict=True) if known is None]
-    if not missing or not _ready(missing):
+    if not missing or not all_here(missing):
         return found
     stopped: set[Query[Any]] = st.session_state.setdefault(state.STOPPED, set())
     if stopped.intersection(missing):
@@ -87,55 +86,18 @@ def answers(questions: Sequence[Query[Answer]], way: QueryDisplay[Answer] | None
 
 
 @contextmanager
-def says_what_is_stored() -> Iterator[None]:
-    """Below the page that is run in this block: that its results come with the project, and a way to compute them."""
+def says_what_is_stored(place: st.delta_generator.DeltaGenerator) -> Iterator[None]:
+    """Say in `place` if the results of the page that runs in this block come with the project, and offer to compute."""
     stored: list[Query[Any]] = []
     st.session_state[state.STORED] = stored
     yield
-    if not stored:
-        return
-    with st.container(horizontal=True, vertical_alignment="center", key="stored_note"):
-        st.caption("Stored results that come with micro_step: the same models computed them on a CPU.", width="content")
-        st.button(
-            "Compute them here", type="tertiary", on_click=safely(model_pool().compute_anew), args=(tuple(stored),),
-            key="compute_anew", help="Loads the models and runs them on this machine.",
+    if stored:
+        place.button(
+            "Stored results. Compute them here", type="tertiary", key="compute_anew",
+            on_click=safely(model_pool().compute_anew), args=(tuple(stored),),
+            help="These results come with micro_step: the same models computed them on a CPU, and no model was loaded "
+            "to show them. Click to load the models and compute them on this machine.",
         )  # fmt: skip
-
-
-def _ready(questions: Sequence[Query[Any]]) -> bool:
-    """All models are on this machine; if not, offer to fetch one: a link alone never starts a download."""
-    for side, spec in {name: spec for each in questions for name, spec in each.specs.items()}.items():
-        entry = find(spec.name)
-        if is_cached(spec.name) or (entry is None and not _on_hub(spec.name)):
-            continue  # what is neither here nor to be fetched fails at loading, with the reason
-        st.info(f"Model {side}, {escape_markdown(spec.name)}, is not on this machine yet.")
-        accepted = False
-        if entry is not None and entry.terms_needed:
-            terms = f"I accept its licence, {escape_markdown(entry.licence)}: {entry.licence_url}"
-            accepted = st.checkbox(terms, key=f"terms_{side}")
-        needs = entry is not None and entry.terms_needed and not accepted
-        if st.button(f"Fetch model {side}", type="primary", disabled=needs, key=f"fetch_{side}"):
-            _fetch(spec, accepted)
-            st.rerun()
-        return False
-    return True
-
-
-def _on_hub(name: str) -> bool:
-    """Whether the hub may have it: it reads like a hub id, and nothing on this machine has that name."""
-    return is_repo_id(name) and not Path(name).exists()
-
-
-def _fetch(spec: ModelSpec, accepted: bool) -> None:
-    with st.status(f"Fetching {escape_markdown(spec.name)}", expanded=True) as status:
-        bar = st.progress(0.0)
-        st.caption("Leaving or reloading the page stops it; nothing is left half-written.")
-        try:
-            fetch(spec.name, spec.revision, lambda what, share: _show(bar, what, share), accepted)
-        except MicroStepError as error:
-            status.update(label="It could not be fetched", state="error")
-            st.error(escape_markdown(str(error)))
-            st.stop()
 
 
 def _compute(questions: Sequence[Query[Any]], way: QueryDisplay[Any]) -> bool:
@@ -143,16 +105,18 @@ def _compute(questions: Sequence[Query[Any]], way: QueryDisplay[Any]) -> bool:
     bar = st.progress(0.0, text="starting")
     stop = st.empty()
     stop.button("Stop", on_click=safely(_stop), args=(questions,), key=_key("stop", questions))
-    with model_pool().exclusive(wait=lambda: _show(bar, "waiting for another run to end", None)):
+    pool = model_pool()
+    with pool.exclusive(lambda: _show(bar, f"waiting for another run on this machine: {pool.doing}", None)):
         for each in questions:
-            if model_pool().get(each) is not None:  # another reader may have asked the same meanwhile
+            if pool.get(each) is not None:  # another reader may have asked the same meanwhile
                 continue
-            models = model_pool().load(each, lambda what, share: _show(bar, what, share))
+            pool.doing = f"{way.doing} with {' and '.join(dict.fromkeys(s.name for s in each.specs.values()))}"
+            models = pool.load(each, lambda what, share: _show(bar, what, share))
             if _must_ask(each, models, questions):
                 bar.empty()
                 stop.empty()
                 return False
-            model_pool().run(each, _Ticker(bar, way.doing), way.run)
+            pool.run(each, _Ticker(bar, way.doing), way.run)
     return True
 
 
@@ -166,26 +130,60 @@ def _stop(questions: Sequence[Query[Any]]) -> None:
 
 
 def _must_ask(asked: Query[Any], models: dict[str, LoadedModel], questions: Sequence[Query[Any]]) -> bool:
-    """Say what a heavy run costs, and wait for a yes, which holds for all questions."""
+    """Say what a heavy run costs, and wait for a yes, which holds for all questions, or for a shorter question."""
     accepted: set[Query[Any]] = st.session_state.setdefault(state.ACCEPTED, set())
     if asked in accepted:
         return False
-    lines, heavy = [], False
+    lines, seconds, tokens = [], 0.0, 0
     for side, loaded in models.items():
         try:
             cost = asked.cost(loaded)
         except TextError as error:
             raise TextError(f"model {side}, {error}" if len(models) > 1 else str(error)) from error
-        heavy |= cost.work > HEAVY and loaded.model.device.type == "cpu"
+        if loaded.model.device.type == "cpu":
+            seconds += cost.work / model_pool().speed()
         free = available_memory(loaded.model.device) / 1e9
         memory = f"about {cost.memory / 1e9:.1f} GB of memory ({free:.1f} GB are free)"
         lines.append(f"Model {side}: {cost.tokens:,} tokens, {memory}.")
-    if heavy:
-        st.info("This will take a while on this machine. " + " ".join(lines))
+        tokens = max(tokens, cost.tokens)
+    if seconds <= HEAVY:
+        return False
+    st.info(f"This takes {_rough(seconds)} on this machine, by an estimate from its speed. {' '.join(lines)}")
+    with st.container(horizontal=True):
         st.button(
             "Run it", type="primary", on_click=safely(accepted.update), args=(questions,), key=_key("run", questions)
         )
-    return heavy
+        fits = int(tokens * HEAVY / seconds)
+        start = _beginning(asked, next(iter(models.values())), fits)
+        if start:
+            st.button(
+                f"Run the first {fits:,} tokens instead", on_click=safely(_submit_text), args=(start,),
+                key=_key("shorter", questions), help=f"Takes about {HEAVY:.0f} s. The text above is shortened to them.",
+            )  # fmt: skip
+    return True
+
+
+def _rough(seconds: float) -> str:
+    """A time that is not known well: "about 40 s", "about 3 minutes"."""
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
+
+
+def _beginning(asked: Any, loaded: LoadedModel, tokens: int) -> str:
+    """The first tokens of the plain text that a question reads; "" if it reads a conversation, or if too few fit."""
+    while not hasattr(asked, "text"):
+        inner = [getattr(asked, name, None) for name in ("of", "scores")]
+        asked = next((each for each in inner if hasattr(each, "specs")), None)
+        if asked is None:
+            return ""
+    if asked.text is None or len(asked.text.document.messages) > 1:
+        return ""
+    encoded = encode_for(loaded, asked.text)
+    ends = encoded.source_end[encoded.source_end >= 0][:tokens]
+    return str(asked.text.document.text[: ends[-1]]) if 1 < len(ends) < len(encoded) else ""
+
+
+def _submit_text(text: str) -> None:
+    submit(**typed_text(text))
 
 
 class _Ticker:

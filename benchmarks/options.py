@@ -5,7 +5,7 @@ The first line of a class is the help of its command.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,6 +50,17 @@ class SegmentTimingOptions:
     solved_tokens: Annotated[int, typer.Option(min=1, help="Stored scores to solve on.")] = 100_000
     repeats: Repeats = 3
     max_length: Annotated[int, typer.Option(min=3, help="The most tokens that a segment has.")] = 4
+
+
+@dataclass(frozen=True)
+class AppOptions:
+    """The first minute with the app in a browser: seconds to the first figures of each page, bytes, layout shift."""
+
+    page: Annotated[list[str], typer.Option(help="Pages to open; may be given several times.")] = field(
+        default_factory=lambda: ["uncertainty", "segmentation", "generation", "attention", "attribution", "runs"]
+    )
+    repeats: Repeats = 3
+    against: Annotated[Path | None, typer.Option(help="Folder of another checkout to measure beside it.")] = None
 
 
 @dataclass(frozen=True)

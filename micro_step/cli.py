@@ -68,7 +68,7 @@ VERBS = {
     "runs": Verb(analysis, "runs.cli:runs_command", "Training runs from their logs."),
     "train": Verb(trainer, "cli:train", "Train from a recipe; started again, it resumes."),
     "app": Verb(web, "cli:serve", "Open the app in a browser."),
-    "examples": Verb(web, "examples_cli:examples_command", "Compute the results that come with the app again."),
+    "examples": Verb(web, "cli:examples_command", "Compute the results that come with the app again."),
     "corpus score": Verb(analysis, "corpus.cli:corpus_command", "Score a corpus into a store; resumable."),
     "corpus report": Verb(analysis, "corpus.report_cli:report_command", "Judge strategies on a store."),
     "corpus gather": Verb(analysis, "corpus.report_cli:gather_command", "Add what some strategies need to a store."),
@@ -95,6 +95,7 @@ VERBS = {
     "bench harness": Verb(benchmarks, "cli:harness", "Evaluation, beside lm-evaluation-harness's own class."),
     "bench train": Verb(benchmarks, "cli:train", "Training, beside transformers' Trainer."),
     "bench train-step": Verb(benchmarks, "cli:train_step", "Forward and backward, beside the base's."),
+    "bench app": Verb(benchmarks, "cli:first_minute", "The app's first figures, in a browser."),
     "bench attention": Verb(benchmarks, "cli:attention", "Overview and one map of attention."),
     "bench families": Verb(
         benchmarks, "families.cli:families_command", "Every feature on every family of transformers."

@@ -6,7 +6,10 @@ import shutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from analysis.query import scoring_cost
 from app.escape import escape_markdown
+from model.hub.loading import ModelSpec, load
+from model.text.document import Document, TextInput
 from tests.support import pages
 from tests.support.pages import ROOT, shown
 
@@ -96,9 +99,13 @@ def test_states_without_an_answer(models, runs):
     at = opened({**models, "lost": "no/such-model"}, a="lost")
     assert "is not on this machine yet" in shown(at) and not runs
     at.button(key="fetch_A").click().run()
-    assert len(at.error) == 1 and not at.exception
+    assert len(at.error) == 1 and not at.exception and "tiny" in shown(at)
+    assert at.button(key="fetch_A").label == "Try again"
+    at = opened({**models, "typo": "tiny-bass"}, a="typo")
+    at.button(key="use_A").click().run()
+    assert at.session_state["a"] == "tiny-base" and at.metric
     at = opened({**models, "hollow": ROOT / "docs"}, a="hollow")
-    assert not at.exception and not runs
+    assert not at.exception and len(runs) == 1
 
 
 def test_the_pin_comes_from_the_link(models, runs):
@@ -108,11 +115,20 @@ def test_the_pin_comes_from_the_link(models, runs):
 
 
 def test_heavy_runs_are_asked_for_first(models, runs, monkeypatch):
-    monkeypatch.setattr("app.run_query.HEAVY", 10.0)
+    cost = scoring_cost(load(ModelSpec(str(models["base"]))), TextInput(Document.plain(TEXT)))
+    monkeypatch.setattr("app.run_query.HEAVY", cost.work)  # for two models, and so twice as much
+    monkeypatch.setattr("app.cache.ModelPool.speed", lambda self: 1.0)
     at = opened(models)
-    assert "This will take a while" in shown(at) and not runs
-    next(button for button in at.button if button.label == "Run it").click().run()
+    assert "by an estimate" in shown(at) and not runs
+    buttons = {button.label: button for button in at.button}
+    assert f"Run the first {cost.tokens // 2} tokens instead" in buttons
+    buttons["Run it"].click().run()
     assert len(runs) == 1 and at.metric
+    monkeypatch.setattr("app.run_query.HEAVY", 1.4 * cost.work)
+    at = opened(models)
+    monkeypatch.setattr("app.run_query.HEAVY", 1e9)
+    next(button for button in at.button if "instead" in button.label).click().run()
+    assert len(runs) == 2 and TEXT.startswith(at.session_state["text"]) and len(at.session_state["text"]) < len(TEXT)
 
 
 def test_markdown_from_users_is_shown_as_it_is():

@@ -120,9 +120,10 @@ def test_states_without_an_answer(models, runs, monkeypatch):
     at = opened({**models, "hollow": ROOT / "docs"}, b="hollow")
     assert len(at.error) == 1 and not at.exception
     monkeypatch.setattr("app.run_query.HEAVY", 1e7)
+    monkeypatch.setattr("app.cache.ModelPool.speed", lambda self: 1.0)
     before = len(runs)
     at = opened(models, method="integrated gradients")
-    assert "This will take a while" in shown(at) and kinds(runs[before:]) == ["ScoresQuery", "SegmentsQuery"]
+    assert "by an estimate" in shown(at) and kinds(runs[before:]) == ["ScoresQuery", "SegmentsQuery"]
     next(button for button in at.button if button.label == "Run it").click().run()
     assert kinds(runs[before:])[-1] == "AttributionRequest" and len(at.metric) == 4
 

@@ -1,0 +1,87 @@
+"""Models that are not on this machine: offers to fetch them, and says why that failed and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from analysis.query import Query
+from app.error_net import safely
+from app.escape import escape_markdown
+from app.submission import submit
+from model.errors import LicenceNeeded, MicroStepError, TooLarge
+from model.hub.catalog import catalog, find, nearest
+from model.hub.fetch import fetch, is_cached
+from model.hub.huggingface import is_repo_id, reachable
+from model.hub.loading import ModelSpec
+
+FAILED = "failed_fetches"  # in the session: the errors, by model
+
+
+def all_here(questions: Sequence[Query[Any]]) -> bool:
+    """Whether all models are on this machine; if not, offer to fetch one: a link alone never starts a download."""
+    for side, spec in {name: spec for each in questions for name, spec in each.specs.items()}.items():
+        entry = find(spec.name)
+        if is_cached(spec.name) or (entry is None and not _on_hub(spec.name)):
+            continue  # what is neither here nor to be fetched fails at loading, with the reason
+        failed: dict[ModelSpec, MicroStepError] = st.session_state.setdefault(FAILED, {})
+        st.info(f"Model {side}, {escape_markdown(spec.name)}, is not on this machine yet.")
+        if spec in failed:
+            st.error(escape_markdown(f"It could not be fetched: {failed[spec]}.", longest=600))
+            st.caption(escape_markdown(_what_helps(failed[spec]), longest=600))
+        accepted = False
+        if entry is not None and entry.terms_needed:
+            terms = f"I accept its licence, {escape_markdown(entry.licence)}: {entry.licence_url}"
+            accepted = st.checkbox(terms, key=f"terms_{side}")
+        needs = entry is not None and entry.terms_needed and not accepted
+        with st.container(horizontal=True):
+            label = "Try again" if spec in failed else f"Fetch model {side}"
+            wanted = st.button(label, type="primary", disabled=needs, key=f"fetch_{side}")
+            near = nearest(spec.name) if entry is None else None
+            if near is not None:
+                st.button(f"Use {near}", on_click=safely(_use), args=(side, near), key=f"use_{side}")
+        if wanted:
+            failed.pop(spec, None)
+            try:
+                _fetch(spec, accepted)
+            except MicroStepError as error:
+                failed[spec] = error
+            st.rerun()
+        return False
+    return True
+
+
+def _on_hub(name: str) -> bool:
+    """Whether the hub may have it: it reads like a hub id, and nothing on this machine has that name."""
+    return is_repo_id(name) and not Path(name).exists()
+
+
+def _use(side: str, name: str) -> None:
+    submit(**{side.lower(): name})
+
+
+def _fetch(spec: ModelSpec, accepted: bool) -> None:
+    reachable.cache_clear()  # the network may be back
+    with st.status(f"Fetching {escape_markdown(spec.name)}", expanded=True):
+        bar = st.progress(0.0)
+        st.caption("Leaving or reloading the page stops it; nothing is left half-written.")
+
+        def show(what: str, share: float | None) -> None:
+            bar.progress(min(1.0, max(0.0, share or 0.0)), text=escape_markdown(what))
+
+        fetch(spec.name, spec.revision, show, accepted)
+
+
+def _what_helps(error: MicroStepError) -> str:
+    """What the reader can do after a fetch failed."""
+    if isinstance(error, LicenceNeeded):
+        return "Accept the terms as described, then try again."
+    if isinstance(error, TooLarge):
+        return "Free some space, or choose a smaller model."
+    here = ", ".join(entry.name for entry in catalog() if is_cached(entry.name))
+    if not reachable():
+        return f"Connect this machine to the internet and try again. These models are on it already: {here}."
+    return f"Check the name on huggingface.co, or choose a model that is on this machine: {here}."

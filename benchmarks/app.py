@@ -1,0 +1,190 @@
+"""The first minute with the app, in a real browser: how long each page takes to show figures, and what it sends.
+
+Every page is opened on a server that was just started, by a browser that knows nothing yet, and once more. Another
+checkout can be measured beside it, page by page in turn, with the same Python and the same models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.options import AppOptions
+from benchmarks.timing import environment, in_rounds, ratios, spread
+from model.errors import MicroStepError
+from model.progress import Tell
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PATIENCE = 180.0  # seconds
+SIZE = {"width": 1440, "height": 1000}
+FIGURES = ".line .cell, .js-plotly-plot .main-svg, [data-testid=stMetricValue], [data-testid=stDataFrame]"
+DONE = ".stApp[data-test-script-state=notRunning] h1"
+# The sum of all layout shifts that no click caused; the time from a click until the page has run again.
+SHIFTS = """() => { window.shifts = 0; new PerformanceObserver(list => { for (const e of list.getEntries())
+  if (!e.hadRecentInput) window.shifts += e.value; }).observe({type: "layout-shift", buffered: true}); }"""
+RERUN = """() => new Promise(done => {
+  const app = document.querySelector(".stApp"), since = performance.now();
+  let ran = false;
+  new MutationObserver((_, me) => {
+    if (app.dataset.testScriptState === "running") ran = true;
+    else if (ran && app.dataset.testScriptState === "notRunning") { me.disconnect(); done(performance.now() - since); }
+  }).observe(app, {attributes: true});
+  document.querySelectorAll("[role=radiogroup][aria-label=Score] button, [role=radiogroup][aria-label=Score] label")[1]
+    .click();
+})"""
+MEASURES = ("start_s", "first_s", "first_mb", "shift", "second_s", "score_s")
+
+
+def measure(given: AppOptions, tell: Tell) -> dict[str, Any]:
+    """A report: a row a page and checkout.
+
+    Raises:
+        MicroStepError: there is no browser, or a checkout does not start.
+    """
+    folders = {"here": ROOT} | ({"there": given.against.resolve()} if given.against is not None else {})
+    rows: list[dict[str, Any]] = []
+    with _browser() as browser:
+        for page in given.page:
+            tell(f"opening {page}", given.page.index(page) / len(given.page))
+            runs = {name: _Visits(browser, folder, page) for name, folder in folders.items()}
+            found = in_rounds(runs, given.repeats)
+            rows += [_row(page, name, found[name], found.get("there", [])) for name in folders]
+    return {"measured": "the app's first minute", **environment("streamlit", "plotly", "torch"), "rows": rows}
+
+
+def _row(page: str, name: str, found: list[dict[str, float]], others: list[dict[str, float]]) -> dict[str, Any]:
+    """One line: medians with smallest and largest, and of this checkout the ratio to the other, round by round."""
+    row: dict[str, Any] = {"page": page, "checkout": name}
+    for key in MEASURES:
+        values = [each[key] for each in found if key in each]
+        row[key] = spread(values)
+        if others and name == "here" and key in ("first_s", "second_s", "first_mb"):
+            base = [each[key] for each in others if key in each]
+            row[f"{key}_ratio"] = ratios(values, base) if len(values) == len(base) else None
+    return row
+
+
+class _Visits:
+    """Two visits of a page on a server of its own."""
+
+    def __init__(self, browser: Any, folder: Path, page: str) -> None:
+        self.browser, self.folder, self.page = browser, folder, page
+
+    def __call__(self) -> dict[str, float]:
+        """The figures; what the page does not show within the time that there is, is missing."""
+        with _server(self.folder) as (address, started):
+            found = {"start_s": started}
+            context = self.browser.new_context(viewport=SIZE)
+            try:
+                first, second = _Visit(context, address, self.page), None
+                found |= {"first_s": first.seconds, "first_mb": first.received / 1e6} if first.seconds else {}
+                found["shift"] = first.settled()
+                second = _Visit(context, address, self.page)
+                found |= {"second_s": second.seconds} if second.seconds else {}
+                if self.page == "uncertainty":
+                    second.settled()
+                    found["score_s"] = second.tab.evaluate(RERUN) / 1000
+            finally:
+                context.close()
+            return found
+
+
+class _Visit:
+    """A new tab that opens the page and waits for its first figure."""
+
+    def __init__(self, context: Any, address: str, page: str) -> None:
+        self.received = 0.0  # bytes, as sent over the wire
+        self.tab = context.new_page()
+        self.tab.add_init_script(f"({SHIFTS})()")
+        wire = context.new_cdp_session(self.tab)
+        wire.send("Network.enable")
+        wire.on("Network.dataReceived", lambda event: self._add(event["encodedDataLength"]))
+        wire.on("Network.webSocketFrameReceived", lambda event: self._add(len(event["response"]["payloadData"]) * 0.75))
+        start = time.perf_counter()
+        self.tab.goto(f"{address}/{'' if page == 'uncertainty' else page}")
+        self.seconds = self._seen(start)
+
+    def _add(self, size: float) -> None:
+        self.received += size
+
+    def _seen(self, start: float) -> float | None:
+        """Seconds until a figure is seen; None if the page is done without one."""
+        while time.perf_counter() - start < PATIENCE:
+            if self.tab.locator(FIGURES).first.is_visible():
+                return time.perf_counter() - start
+            if self.tab.locator(DONE).count() and time.perf_counter() - start > 60:
+                break
+            self.tab.wait_for_timeout(20)
+        return None
+
+    def settled(self) -> float:
+        """Wait until the page has done, and return the sum of its layout shifts."""
+        self.tab.locator(DONE).wait_for(timeout=PATIENCE * 1000)
+        self.tab.wait_for_timeout(1500)
+        return float(self.tab.evaluate("window.shifts"))
+
+
+@contextlib.contextmanager
+def _browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise MicroStepError("this benchmark needs playwright: pip install -r requirements-dev.txt") from None
+    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if path is None:
+        raise MicroStepError("this benchmark needs Chromium or Chrome on the PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def _server(folder: Path) -> Iterator[tuple[str, float]]:
+    """A checkout's server: its address, and the seconds until it answered."""
+    script = next((path for name in ("server", "main") if (path := folder / "app" / f"{name}.py").is_file()), None)
+    if script is None:
+        raise MicroStepError(f"{folder} holds no checkout with an app")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}", "--server.headless=true"]
+    start = time.perf_counter()
+    server = subprocess.Popen(
+        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        while not _answers(f"{address}/_stcore/health"):
+            if server.poll() is not None or time.perf_counter() - start > PATIENCE:
+                raise MicroStepError(f"the app of {folder} did not start")
+            time.sleep(0.02)
+        yield address, time.perf_counter() - start
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
