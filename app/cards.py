@@ -165,7 +165,8 @@ def _words(drawn: Figure, origin: Provenance) -> None:
 
 def page_link() -> str:
     """An absolute link to what the page shows."""
-    return f"{st.context.url}?{urlencode(st.query_params.to_dict(), doseq=True)}"
+    said = {key: st.query_params.get_all(key) for key in st.query_params}
+    return f"{st.context.url}?{urlencode(said, doseq=True)}"
 
 
 def exports(drawn: Figure, origin: Provenance) -> dict[str, Callable[[], bytes]]:

@@ -15,6 +15,7 @@ import streamlit as st
 from streamlit.errors import FragmentHandledException
 
 from app.escape import escape_markdown
+from app.links import fragment_done
 from model.crash_log import fault
 from model.errors import MicroStepError
 
@@ -46,8 +47,11 @@ def fragment(function: Callable[Given, None], run_every: str | float | None = No
 
     @functools.wraps(function)
     def guarded(*given: Given.args, **named: Given.kwargs) -> None:
-        with caught():
-            function(*given, **named)
+        try:
+            with caught():
+                function(*given, **named)
+        finally:
+            fragment_done()
 
     wrapped: Callable[Given, None] = st.fragment(guarded, run_every=run_every)
     return wrapped

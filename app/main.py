@@ -14,6 +14,7 @@ if str(root) not in sys.path:
     sys.path.insert(0, str(root))
 
 from app.error_net import caught  # noqa: E402
+from app.links import address  # noqa: E402
 from app.run_query import says_what_is_stored  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
 from app.styles import inject_css  # noqa: E402
@@ -61,8 +62,8 @@ page = st.navigation(
 )
 inject_css()
 if page == benchmarks:
-    page.run()  # before the sidebar, whose widgets would bind the parameters
-with caught():
+    page.run()
+with address(), caught():
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="page_header"):
         st.title(page.title, anchor=False, width="content")
         st.caption(CAPTIONS[page.title].replace("_", "\\_"), width="content")

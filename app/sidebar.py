@@ -11,8 +11,9 @@ import streamlit as st
 from analysis.score_registry import Unit
 from app import state
 from app.escape import escape_markdown
+from app.links import linked
 from app.submission import Submission
-from app.widgets import linked
+from app.widgets import segmented
 from model.errors import MicroStepError, TextError
 from model.hub.loading import Dtype, ModelSpec, Quantization
 from model.text.document import Document, TextInput, read_template_args
@@ -44,13 +45,13 @@ class SidebarInputs:
 def sidebar(submitted: Submission) -> SidebarInputs:
     """Draw the sidebar, and return all that pages read: the options in it, and what was submitted in the bar."""
     with st.sidebar:
-        unit = st.segmented_control(
-            "Unit", ["bits", "nats"], default="bits", required=True, **linked(state.UNIT),
+        unit = segmented(
+            "Unit", ["bits", "nats"], state.UNIT, "bits",
             help="The unit of entropy and surprisal. 1 nat is 1.443 bits.",
         )  # fmt: skip
         force_bos = st.toggle(
             "Force BOS",
-            **linked(state.FORCE_BOS),
+            **linked(state.FORCE_BOS, False),
             help="Put a beginning-of-text token (BOS) before the text even if the model's tokenizer does not. "
             "The first token then has scores too, but the model may never have seen a text start like that.",
         )
@@ -73,16 +74,14 @@ def sidebar(submitted: Submission) -> SidebarInputs:
 
 def _template_args() -> str:
     """Arguments of the chat templates, typed as on the command line."""
-    state.recall(state.TEMPLATE)
-    typed = st.text_input(
+    typed: str = st.text_input(
         "Template arguments",
-        key=state.TEMPLATE,
         placeholder="enable_thinking=false",
-        persist_state="session",
+        max_chars=state.LONGEST_IN_URL,
         help="Arguments for the chat templates as NAME=JSON, separated by spaces: enable_thinking=false. "
         "template_date=2026-01-31 sets the date that a template writes.",
+        **linked(state.TEMPLATE, ""),
     )
-    state.remember(state.TEMPLATE, typed)
     return typed
 
 

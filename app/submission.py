@@ -15,6 +15,7 @@ import streamlit as st
 from analysis.document_file import read_document
 from app import state
 from app.cache import first_pair
+from app.links import went_back
 from data.samples import SampleText, samples
 from model.text.document import Document, Message
 
@@ -89,7 +90,7 @@ def typed_text(text: str, answer: str = "", system: str = "") -> dict[str, Any]:
 def current() -> Submission:
     """What pages show: what was submitted last, or what the link says on a first visit and after Back."""
     now: Submission | None = st.session_state.get(_NOW)
-    if now is None or (state.went_back() and any(st.query_params.get(key) for key in IN_LINK)):
+    if now is None or (went_back() and any(st.query_params.get(key) for key in IN_LINK)):
         link = {key: st.query_params[key] for key in IN_LINK if st.query_params.get(key)}
         earlier: dict[frozenset[tuple[str, str]], Submission] = st.session_state.get(_EARLIER, {})
         now = earlier.get(frozenset(link.items())) or _of_link(link)

@@ -12,50 +12,77 @@ import streamlit as st
 from analysis.discovery import Found
 from app.error_net import safely
 from app.escape import escape_markdown
+from app.links import held, linked
 from model.scoring.scores import Sampling
 
 Option = TypeVar("Option")
 
 
-def linked(key: str, kept: bool = False) -> dict[str, Any]:
-    """The settings of a widget whose value stands in the link; a `kept` one also survives a visit to another page."""
-    settings = {"key": key, "bind": "query-params"}
-    return settings | {"persist_state": "session"} if kept else settings
-
-
-def default(key: str, value: object) -> None:
-    """Set the first value of a widget. Links name it, unlike the widget's own default."""
-    if key not in st.session_state and key not in st.query_params:
-        st.session_state[key] = value
-
-
-def whole(label: str, low: int, high: int, first: int, key: str, **more: Any) -> int:
-    """Draw a box for a whole number, and read it."""
-    return int(st.number_input(label, low, high, first, **linked(key), **more))
+def whole(label: str, low: int, high: int | None, first: int, key: str, **more: Any) -> int:
+    """Draw a box for a whole number, and read it; a number out of range from a link or another model is moved in."""
+    _within(key, low, high, first)
+    return int(st.number_input(label, low, high, step=1, key=key, **more))
 
 
 def decimal(label: str, low: float, high: float, first: float, step: float, key: str, **more: Any) -> float:
     """Draw a box for a decimal number, and read it."""
-    return float(st.number_input(label, low, high, first, step, **linked(key), **more))
+    _within(key, low, high, first)
+    return float(st.number_input(label, low, high, step=step, key=key, **more))
 
 
-def segmented(
-    label: str, options: Sequence[Option], key: str, first: Option, kept: bool = False, **more: Any
-) -> Option:
+def slider(label: str, low: float, high: float, first: float, step: float, key: str, **more: Any) -> float:
+    """Draw a slider, and read it."""
+    _within(key, low, high, first)
+    return float(st.slider(label, low, high, step=step, key=key, **more))
+
+
+def _within(key: str, low: float, high: float | None, first: float) -> None:
+    value = held(key, first)
+    value = first if value is None else value
+    st.session_state[key] = max(low, value if high is None else min(value, high))
+
+
+def segmented(label: str, options: Sequence[Option], key: str, first: Option, **more: Any) -> Option:
     """Draw a few options side by side, and read the choice; one that is no longer offered falls back to the first."""
-    default(key, first)
-    if st.session_state.get(key, first) not in options:
-        st.session_state[key] = first
-    choice: Option | None = st.segmented_control(label, options, required=True, **linked(key, kept), **more)
-    return first if choice is None else choice  # a link may have named an option that does not exist
+    return _choice(st.segmented_control, label, options, key, first, required=True, **more)
+
+
+def selected(label: str, options: Sequence[Option], key: str, first: Option, **more: Any) -> Option:
+    """Draw a list of options, and read the choice, as `segmented`."""
+    return _choice(st.selectbox, label, options, key, first, **more)
+
+
+def pills(label: str, options: Sequence[Option], key: str, first: Option, **more: Any) -> Option:
+    """Draw options that take several lines, and read the choice, as `segmented`."""
+    return _choice(st.pills, label, options, key, first, required=True, **more)
+
+
+def _choice(
+    draw: Callable[..., Any], label: str, options: Sequence[Option], key: str, first: Option, **more: Any
+) -> Option:
+    first = option_of(key, options, first, more.get("format_func", str), more.pop("formerly", ""))
+    choice: Option | None = draw(label, options, key=key, **more)
+    return first if choice is None else choice
+
+
+def option_of(
+    key: str, options: Sequence[Option], first: Option, labelled: Callable[[Option], str] = str, formerly: str = ""
+) -> Option:
+    """The choice among options, for a page that needs it before the widget is drawn.
+
+    A link names an option by its name; links of earlier versions name it by its label.
+    """
+    first = first if first in options else options[0]
+    named = {labelled(option): option for option in options} | {str(option): option for option in options}
+    value: Option = held(key, first, lambda words: named.get(words[-1], first), formerly)
+    if value not in options:
+        value = st.session_state[key] = first
+    return value
 
 
 def indexed_selectbox(label: str, options: Sequence[str], key: str, first: int = 0, **more: Any) -> int:
     """The index of the choice in a list that may change; the first option if the earlier choice is gone."""
-    current = st.session_state.get(key, st.query_params.get(key) if "bind" in more else None)
-    if current not in options:
-        st.session_state[key] = options[first]
-    return list(options).index(str(st.selectbox(label, options, key=key, **more)))
+    return list(options).index(selected(label, options, key, options[first], **more))
 
 
 def sampling_inputs() -> Sampling:
@@ -70,9 +97,8 @@ def sampling_inputs() -> Sampling:
 
 def folder_input(label: str, key: str, first: str, meaning: str) -> Path:
     """Draw a box for the path of a folder, and read it; `meaning` says what the folder holds."""
-    default(key, first)
     typed = st.text_input(
-        label, **linked(key, kept=True),
+        label, **linked(key, first),
         help=f"{meaning} A relative path starts in the folder where the app was started.",
     )  # fmt: skip
     try:
@@ -94,16 +120,13 @@ def settle_choice(found: Found, key: str, first: int, limit: int) -> list[str]:
         The names of all folders.
     """
     names = [place.name for place in found.places]
-    wanted = st.session_state.get(key) or st.query_params.get_all(key)
-    existing = [name for name in wanted if name in names][:limit]
-    if existing != list(wanted) or not wanted:
-        gone = [name for name in wanted if name not in names]
+    wanted: list[str] | None = held(key, None, lambda words: [word for word in words if word])
+    existing = [name for name in wanted or () if name in names][:limit]
+    if wanted is None or existing != wanted:
+        gone = [name for name in wanted or () if name not in names]
         if gone and len(gone) < 10:
             st.info(escape_markdown(f"Not in this folder: {', '.join(gone)}."))
-        if key not in st.session_state:
-            st.query_params[key] = st.session_state[key] = existing or names[:first]  # a link names what it shows
-        elif wanted:  # left over from another folder; an empty choice stays empty
-            st.session_state[key] = existing or names[:first]
+        st.session_state[key] = existing or names[:first]
     return names
 
 
@@ -130,8 +153,8 @@ def stepper(label: str, numbers: Sequence[int], highest: int, key: str, help: st
         key: of the number; it stands in the link.
         help: of the number.
     """
-    in_link, last = st.query_params.get(key, ""), st.session_state.get(f"{key}_last")
-    wanted = st.session_state.get(key, int(in_link) if in_link.isascii() and in_link.isdigit() else numbers[0])
+    wanted, last = held(key, numbers[0]), st.session_state.get(f"{key}_last")
+    wanted = numbers[0] if wanted is None else wanted
     at = min(bisect_left(numbers, wanted), len(numbers) - 1)
     if numbers[at] != wanted and last is not None and wanted < last:
         at = max(0, at - 1)
@@ -142,7 +165,7 @@ def stepper(label: str, numbers: Sequence[int], highest: int, key: str, help: st
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button("◀ Previous", key=f"{key}_previous", disabled=at == 0, on_click=safely(go), args=(at - 1,))
-        st.number_input(label, 0, highest, **linked(key, kept=True), help=help, width=150)
+        st.number_input(label, 0, highest, key=key, help=help, width=150)
         st.button("Next ▶", key=f"{key}_next", disabled=at == len(numbers) - 1, on_click=safely(go), args=(at + 1,))
         st.caption(f"{at + 1:,} of {len(numbers):,}")
     return numbers[at]

@@ -4,13 +4,13 @@ import streamlit as st
 
 from app.attention.macro import macro_view
 from app.sidebar import SidebarInputs
-from app.widgets import linked
+from app.widgets import segmented
 
 MACRO, MICRO = "Macro", "Micro"
 
 inputs: SidebarInputs = st.session_state["inputs"]
-view = st.segmented_control(
-    "View", [MACRO, MICRO], default=MACRO, required=True, **linked("view"),
+view = segmented(
+    "View", [MACRO, MICRO], "view", MACRO,
     help="**Macro**: attention of a model that reads the text token by token, or of a micro\\_step model's base, which "
     "reads it segment by segment.  \n**Micro**: attention of a micro\\_step model's micro decoder inside a segment.",
 )  # fmt: skip

@@ -10,17 +10,18 @@ from analysis.segmentation.corpus_view import from_store
 from analysis.segmentation.request import Answered, CutRequest
 from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.strategy import labels
-from analysis.segmentation.view import CutView, Metric
+from analysis.segmentation.view import METRICS, CutView, Metric
 from app.error_net import fragment
 from app.escape import escape_markdown
 from app.run_query import ask
-from app.segmentation.cards import history_card, judged_cards, strip_card, summary, unstable_card, values_card
+from app.segmentation.cards import CHANGES, history_card, judged_cards, strip_card, summary, unstable_card, values_card
 from app.segmentation.controls import SegmentationControls, controls
 from app.segmentation.strategies import chosen, editor, entries
 from app.segmentation.strategy_select import usable_rules
 from app.sidebar import SidebarInputs
 from app.state import pinned
 from app.styles import theme
+from app.widgets import option_of
 from model.errors import MicroStepError
 from model.hub.wrap_base import micro_step_info
 from model.segmentation.rules import NO_MICRO_STEP
@@ -68,7 +69,7 @@ def figures(
         st.info(f"Not shown, since they need a pass of the model first: {', '.join(waiting)}.")
     if not available:
         return
-    metric, change = st.session_state.get("metric", "f1"), float(st.session_state.get("change", 0.05))
+    metric, change = option_of("metric", list(METRICS), "f1"), option_of("change", CHANGES, 0.05)
     number = chosen() if chosen() in available else available[0]
     view = CutView(unit, theme(), pinned(), number, cast(Metric, metric), change)
     summary(bench, view)

@@ -16,7 +16,7 @@ from app.error_net import safely
 from app.escape import escape_markdown
 from app.segmentation.strategy_select import strategy_and_cap
 from app.sidebar import SidebarInputs
-from app.widgets import default, linked, segmented
+from app.widgets import pills, segmented, whole
 
 A, B, DIFFERENCE = "A", "B", "B − A"
 LAYER, HEAD = "layer", "head"
@@ -55,12 +55,10 @@ def controls(inputs: SidebarInputs) -> AttentionRequest | None:
 def shown() -> str:
     """Draw the choice of what the overview shows, and read it: the maps, or a statistic."""
     titles = {MAPS: "maps", **{name: statistic.title for name, statistic in STATISTICS.items()}}
-    default("shown", MAPS)
-    choice = st.pills(
-        "Overview", list(titles), required=True, format_func=titles.__getitem__, **linked("shown"),
+    return pills(
+        "Overview", list(titles), "shown", MAPS, format_func=titles.__getitem__,
         help="  \n".join(f"**{each.title}**: {escape_markdown(each.meaning, 400)}" for each in STATISTICS.values()),
     )  # fmt: skip
-    return MAPS if choice is None else str(choice)  # a link may have named a statistic that does not exist
 
 
 def view(shown: str, layers: int, heads: int, first: tuple[int, int], merged: bool, theme: Theme) -> AttentionView:
@@ -131,7 +129,4 @@ def choose(layer: int, head: int) -> None:
 
 def _number(label: str, key: str, highest: int, first: int, **more: Any) -> int:
     """Draw a box for 0 to `highest`, and read it; a larger number from a link or another model becomes `highest`."""
-    default(key, min(first, highest))
-    if st.session_state.get(key) is not None and st.session_state[key] > highest:
-        st.session_state[key] = highest
-    return int(st.number_input(label, 0, highest, width=150, **linked(key), **more))
+    return whole(label, 0, highest, min(first, highest), key, width=150, **more)

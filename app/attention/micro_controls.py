@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,7 +17,7 @@ from app.error_net import safely
 from app.segmentation.strategy_select import usable_rules
 from app.sidebar import SidebarInputs
 from app.state import pin, pinned
-from app.widgets import linked, segmented, whole
+from app.widgets import decimal, segmented, selected, slider, whole
 from model.hub.loading import ModelSpec
 from model.hub.model_info import MicroStepInfo
 from model.hub.wrap_base import MAX_SEGMENT, micro_step_info
@@ -117,8 +116,6 @@ def _first(a: ModelSpec, b: ModelSpec) -> str:
 def _cap(saved: MicroStepInfo | None) -> int:
     """Draw the longest segment M, and read it, in tokens."""
     longest = saved.max_segment_length if saved is not None else MAX_SEGMENT
-    if st.session_state.get(MOST, 2) > longest:
-        st.session_state[MOST] = longest
     return whole(
         "Longest segment, M", 2, max(2, longest), min(MAX_LENGTH, longest), MOST, width=190,
         help=f"No segment has more tokens. This model can write up to {longest}.",
@@ -128,34 +125,27 @@ def _cap(saved: MicroStepInfo | None) -> int:
 def _strategy(saved: MicroStepInfo | None) -> Strategy:
     """Draw a rule and its parameters, and read them; entropies in nats."""
     names = usable_rules(saved)
-    if st.session_state.get(RULE, names[0]) not in names:
-        st.session_state[RULE] = names[0]
-    name = str(
-        st.selectbox(
-            "Strategy", names, names.index("confidence"), width=220, format_func=lambda each: RULES[each].title,
-            **linked(RULE),
-        )
-    )  # fmt: skip
+    name = selected("Strategy", names, RULE, "confidence", width=220, format_func=lambda each: RULES[each].title)
     return Strategy.of(name, {each.name: _parameter(name, each) for each in RULES[name].parameters})
 
 
 def _parameter(rule: str, parameter: Parameter) -> float:
-    kind: type[int] | type[float] = int if parameter.integer else float
-    low, high = (kind(x) if math.isfinite(x) else None for x in (parameter.low, parameter.high))
-    return float(
-        st.number_input(
-            f"{parameter.name}, {parameter.unit}", low, high, kind(parameter.default),
-            kind(1 if parameter.integer else parameter.step), width=160, help=parameter.meaning,
-            **linked(f"micro_{rule}_{parameter.name}"),
-        )
-    )  # fmt: skip
+    label, key = f"{parameter.name}, {parameter.unit}", f"micro_{rule}_{parameter.name}"
+    if parameter.integer:
+        return whole(
+            label, int(parameter.low), int(parameter.high), int(parameter.default), key, width=160,
+            help=parameter.meaning,
+        )  # fmt: skip
+    return decimal(
+        label, parameter.low, parameter.high, parameter.default, parameter.step, key, width=160, help=parameter.meaning
+    )
 
 
 def _decoding(cap: int) -> Decoding:
     """Draw how the answer is decoded, and read it."""
-    tau = st.slider(
-        "tau", 0.0, 1.0, 0.5, 0.05, width=180, **linked("micro_tau"),
+    tau = slider(
+        "tau", 0.0, 1.0, 0.5, 0.05, "micro_tau", width=180,
         help="How confident the micro decoder must be to continue the segment.",
     )  # fmt: skip
     new_tokens = whole("New tokens", 2, MOST_TOKENS, 60, "micro_new", width=120)
-    return Decoding(tau=float(tau), max_segment_length=cap, max_new_tokens=new_tokens)
+    return Decoding(tau=tau, max_segment_length=cap, max_new_tokens=new_tokens)

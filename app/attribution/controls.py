@@ -81,7 +81,7 @@ def controls(inputs: SidebarInputs) -> Choice | None:
             ),
         )  # fmt: skip
         side = segmented(
-            "Model", [A, B], "of", B, disabled=QUANTITIES[quantity].pair,
+            "Model", [A, B], "explained", B, formerly="of", disabled=QUANTITIES[quantity].pair,
             help="One of the two in the sidebar. KL needs both. Micro confidence and the decision to end need a "
             "micro\\_step model; for all other quantities, its base is used.",
         )  # fmt: skip

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
 from analysis.discovery import Found, Place
 from app.cache import sample_file
-from app.widgets import folder_input, indexed_selectbox, linked, segmented, settle_choice
+from app.widgets import folder_input, indexed_selectbox, segmented, settle_choice
 from evals.discovery import MOST_SHOWN
 from evals.report.sample_figures import SHOWN
 from evals.report.score_rows import ScoreRow
@@ -23,7 +22,6 @@ FOLDER, EVALUATIONS, BENCHMARK, RUN_A, RUN_B, JUDGED, SHOW, INVALID_RUN, WAY = (
 )  # fmt: skip
 DEFAULT_FOLDER = "evaluated"
 ALONE = "no second run"
-LINKED: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}  # of a select box with a changing list
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def choose(found: Found) -> list[Place]:
     """Draw the choice of evaluations, and read it."""
     names = settle_choice(found, EVALUATIONS, MOST_SHOWN, MOST_SHOWN)
     chosen = st.multiselect(
-        "Evaluations", names, max_selections=MOST_SHOWN, **linked(EVALUATIONS, kept=True),
+        "Evaluations", names, max_selections=MOST_SHOWN, key=EVALUATIONS,
         help=f"Up to {MOST_SHOWN}. Each is one model at several values of tau.",
     )  # fmt: skip
     return found.named(chosen)
@@ -54,7 +52,7 @@ def benchmark(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """Draw the choice of a benchmark, and return its rows."""
     names = list(dict.fromkeys(row.benchmark.name for row in rows))
     meaning = "Applies to the summary, the samples and the invalid answers. The table holds all benchmarks."
-    chosen = names[indexed_selectbox("Benchmark", names, BENCHMARK, help=meaning, **LINKED)]
+    chosen = names[indexed_selectbox("Benchmark", names, BENCHMARK, help=meaning)]
     return [row for row in rows if row.benchmark.name == chosen]
 
 
@@ -75,9 +73,9 @@ def two_runs(rows: Sequence[ScoreRow]) -> tuple[SampleSide, ...]:
     names = [row.name for row in rows]
     later = next((i for i, row in enumerate(rows) if i > 0 and (row.tau or 0) <= 1), len(rows) - 1)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        a = indexed_selectbox("A", names, RUN_A, help="A model and its tau. Above 1 the base alone writes.", **LINKED)
+        a = indexed_selectbox("A", names, RUN_A, help="A model and its tau. Above 1 the base alone writes.")
         b = indexed_selectbox(
-            "B", [ALONE, *names], RUN_B, later + 1 if len(rows) > 1 else 0, help="The run to compare with.", **LINKED
+            "B", [ALONE, *names], RUN_B, later + 1 if len(rows) > 1 else 0, help="The run to compare with."
         )
     return tuple(side(row) for row in (rows[a], *(rows[b - 1 : b] if b else ())))
 
@@ -90,27 +88,26 @@ def judged(sides: tuple[SampleSide, ...]) -> EvaluationControls:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         score = known[
             indexed_selectbox(
-                "Judged by", known, JUDGED, width=220, **LINKED, help="The score that decides which answers are right."
+                "Judged by", known, JUDGED, width=220, help="The score that decides which answers are right."
             )
         ]
-        titles = [SHOWN[show] for show in offered]
-        shown = segmented(
-            "Show", titles, SHOW, titles[0], kept=True,
+        show = segmented(
+            "Show", offered, SHOW, offered[0], format_func=SHOWN.__getitem__,
             help="**differing**: scored differently.  \n**wrong in A, right in B**: scored worse in A than in B. With "
             "several answers to a document, the share of right ones decides.  \n"
             "**invalid**: no result could be extracted from an answer of A or B.",
         )  # fmt: skip
-    return EvaluationControls(SideBySide(sides, score), offered[titles.index(shown)])
+    return EvaluationControls(SideBySide(sides, score), show)
 
 
 def unread(rows: Sequence[ScoreRow]) -> tuple[SampleSide, str] | None:
     """Draw the choice of a run and of the way its answers are read; None if the benchmark does not read answers."""
     names = [row.name for row in rows]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = side(rows[indexed_selectbox("Run", names, INVALID_RUN, **LINKED)])
+        chosen = side(rows[indexed_selectbox("Run", names, INVALID_RUN)])
         known = ways([chosen])
         if not known:
             return None
         meaning = "How a result is extracted from an answer. GSM8K has three ways; see docs/evaluation.md."
-        way = segmented("Read by", known, WAY, known[0], kept=True, help=meaning)
+        way = segmented("Read by", known, WAY, known[0], help=meaning)
     return chosen, way

@@ -22,6 +22,7 @@ from app.escape import escape_markdown
 from app.generation import live
 from app.generation.controls import taus, timeline_over
 from app.generation.strip import generation_strip, sweep_strip
+from app.links import held
 from app.run_query import QueryDisplay, run_or_get
 from app.state import PINNED_ANSWER, SWEEPS, pin, pinned
 from app.styles import theme
@@ -136,7 +137,7 @@ def _caveats(generation: Generation) -> None:
 def _figures(request: GenerationRequest, generation: Generation, unit: Unit) -> None:
     """The answer, its timeline and its segments. A pin redraws only these."""
     place = pinned(PINNED_ANSWER)
-    over = st.session_state.get("over", st.query_params.get("over", "time"))
+    over = held("over", "time")
     view = GenerationView(unit, theme(), place, "time" if over == "time" else "passes")
     provenance = origin(request, generation, view)
     strip = generation_strip(generation, unit)

@@ -12,7 +12,8 @@ from analysis.generation.sweep import TAUS
 from analysis.generation.view import Over
 from app import state
 from app.escape import escape_markdown
-from app.widgets import decimal, default, linked, sampling_inputs, segmented, whole
+from app.links import linked
+from app.widgets import decimal, sampling_inputs, segmented, slider, whole
 from model.decoding.stopping import RULES
 from model.hub.loading import ModelSpec
 from model.hub.wrap_base import MAX_SEGMENT, micro_step_info
@@ -61,15 +62,12 @@ def controls(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationCo
         )  # fmt: skip
         prompt = _prompt(text)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        default(TAU, TRAINED_TAU if saved else UNTRAINED_TAU)
-        tau = st.slider(
-            "tau", 0.0, 1.05, step=0.05, **linked(TAU),
+        tau = slider(
+            "tau", 0.0, 1.05, TRAINED_TAU if saved else UNTRAINED_TAU, 0.05, TAU,
             help="How confident the micro decoder must be to continue the segment. Above 1 it never is, so the base "
             "alone writes.",
         )  # fmt: skip
         longest = saved.max_segment_length if saved else MAX_SEGMENT
-        if st.session_state.get(MOST, 1) > longest:
-            st.session_state[MOST] = longest
         cap = whole(
             "Longest segment, M", 1, longest, min(4, longest), MOST,
             help=f"No segment has more tokens. This model can write up to {longest}.",
@@ -82,7 +80,7 @@ def controls(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationCo
                 help="Divides the scores of tokens that occurred before; 1 means none. The base uses the same.",
             )  # fmt: skip
     return GenerationControls(
-        side, spec, Decoding(rule, float(tau), cap, decoding == "lossless", new_tokens, sampling, penalty), prompt
+        side, spec, Decoding(rule, tau, cap, decoding == "lossless", new_tokens, sampling, penalty), prompt
     )
 
 
@@ -106,7 +104,7 @@ def timeline_over() -> Over:
 def taus() -> str:
     """Draw the box for the values of a sweep, and return what is typed."""
     typed: str = st.text_input(
-        "Values of tau", " ".join(f"{tau:g}" for tau in TAUS), **linked("taus"),
+        "Values of tau", **linked("taus", " ".join(f"{tau:g}" for tau in TAUS)),
         help="Up to 12 numbers. Above 1 the base alone writes.",
     )  # fmt: skip
     return typed

@@ -19,8 +19,9 @@ from analysis.score_registry import PER_NAT, significant
 from app.cards import card
 from app.error_net import safely
 from app.escape import escape_markdown
+from app.links import linked
 from app.submission import submit
-from app.widgets import indexed_selectbox, linked
+from app.widgets import indexed_selectbox
 from model.hub.catalog import find
 from model.hub.huggingface import is_repo_id
 
@@ -129,7 +130,7 @@ def facts_card(runs: Sequence[RunLog], view: RunsView) -> None:
     def body() -> None:
         table: pd.DataFrame = drawn.data
         if len(runs) > 1:
-            only = st.toggle("Only differences", True, **linked("only_differs"))
+            only = st.toggle("Only differences", **linked("only_differs", True))
             table = table[table["differs"]] if only else table
         if table.empty:
             st.caption("The runs have the same facts and settings.")
@@ -160,8 +161,7 @@ def checkpoints_card(runs: Sequence[RunLog]) -> None:
             chosen = newest[indexed_selectbox("Checkpoint", [each.title for each in newest], "checkpoint")]
             for title, page in PAGES.items():
                 if st.button(title, on_click=safely(_take), args=(run, chosen), key=f"open_{title}"):
-                    # an empty query, since Streamlit refuses to clear a query that widgets are bound to
-                    st.switch_page(FOLDER_OF_PAGES / page, query_params={})
+                    st.switch_page(FOLDER_OF_PAGES / page)
         st.code(str(chosen.path.resolve()), language=None, wrap_lines=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -12,8 +13,9 @@ from analysis.runs.discovery import MOST_SHOWN
 from analysis.runs.positions import Measure
 from analysis.runs.view import SMOOTHING, RunsView
 from analysis.score_registry import Unit
+from app.links import held, linked
 from app.styles import theme
-from app.widgets import default, folder_input, linked, settle_choice
+from app.widgets import folder_input, segmented, settle_choice, slider
 
 FOLDER, RUNS, CURVE, X, SMOOTH, LOG, MEASURE, LIVE = (
     "folder", "runs", "curve", "x", "smoothing", "log_scale", "measure", "live",
@@ -34,11 +36,11 @@ def choose(found: Found) -> tuple[list[Place], bool]:
     names = settle_choice(found, RUNS, FIRST, MOST_SHOWN)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.multiselect(
-            "Runs to compare", names, max_selections=MOST_SHOWN, **linked(RUNS, kept=True),
+            "Runs to compare", names, max_selections=MOST_SHOWN, key=RUNS,
             help=f"Up to {MOST_SHOWN}. Each has one colour in all figures, which depends on its place here.",
         )  # fmt: skip
         live = st.toggle(
-            "Live", True, **linked(LIVE, kept=True),
+            "Live", **linked(LIVE, True),
             help="Reads new lines every few seconds while a chosen run has no final model.",
         )  # fmt: skip
     return found.named(chosen), bool(live)
@@ -46,15 +48,13 @@ def choose(found: Found) -> tuple[list[Place], bool]:
 
 def view(unit: Unit) -> RunsView:
     """Draw the controls of the curves, and read them."""
-    default(CURVE, ["loss"])
     curves = st.pills(
-        "Curves", list(NAMES), selection_mode="multi", **linked(CURVE, kept=True),
+        "Curves", list(NAMES), selection_mode="multi", **linked(CURVE, ["loss"], _titles),
         help="One panel for each.  \n" + "  \n".join(f"**{each.title}**: {each.meaning}" for each in CURVES.values()),
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        default(X, "step")
-        x = st.segmented_control(
-            "Over", ["step", "tokens", "seconds"], required=True, **linked(X, kept=True),
+        x = segmented(
+            "Over", list(AXES), X, "step",
             help="  \n".join(
                 (
                     "**step**: optimiser steps.",
@@ -63,26 +63,28 @@ def view(unit: Unit) -> RunsView:
                 )
             ),
         )  # fmt: skip
-        default(SMOOTH, SMOOTHING)
-        smoothing = st.slider(
-            "Smoothing", 0.0, MOST_SMOOTHING, step=0.01, width=260, **linked(SMOOTH, kept=True),
+        smoothing = slider(
+            "Smoothing", 0.0, MOST_SMOOTHING, SMOOTHING, 0.01, SMOOTH, width=260,
             help="The weight b of earlier log lines: s = Σ bⁿ⁻ⁱ wᵢ xᵢ / Σ bⁿ⁻ⁱ wᵢ, where wᵢ is the number of tokens "
             "in line i. The start is not pulled to zero, and a line of few tokens counts little. Validations are not "
             "smoothed.",
         )  # fmt: skip
         log = st.toggle(
-            "Log scale", **linked(LOG, kept=True),
+            "Log scale", **linked(LOG, False),
             help="For losses, NLL, gradient norm and learning rates. Shares and speeds stay linear.",
         )  # fmt: skip
     names = tuple(NAMES[str(title)] for title in curves or ()) or ("loss",)
-    measure: Measure = "nll" if st.session_state.get(MEASURE, st.query_params.get(MEASURE)) == "NLL" else "accuracy"
-    return RunsView(names, x if x in AXES else "step", float(smoothing), bool(log), measure, unit, theme())
+    measure: Measure = "nll" if held(MEASURE, "accuracy") == "NLL" else "accuracy"
+    return RunsView(names, x, smoothing, bool(log), measure, unit, theme())
+
+
+def _titles(words: Sequence[str]) -> list[str]:
+    return [word for word in words if word in NAMES]
 
 
 def measure() -> None:
     """Draw the choice of the measure per micro position; `view` reads it."""
-    default(MEASURE, "accuracy")
-    st.segmented_control(
-        "Per micro position", ["accuracy", "NLL"], required=True, **linked(MEASURE, kept=True),
+    segmented(
+        "Per micro position", ["accuracy", "NLL"], MEASURE, "accuracy",
         help="**accuracy**: share of tokens that the model found likeliest.  \n**NLL**: mean -ln p of the tokens.",
     )  # fmt: skip

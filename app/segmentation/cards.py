@@ -23,7 +23,7 @@ from app.segmentation.strategies import choose, threshold_slider
 from app.segmentation.strip import segment_strip
 from app.state import pin
 from app.token_strip import token_strip
-from app.widgets import linked, row_table
+from app.widgets import row_table, segmented
 
 CHANGES = (0.01, 0.05, 0.1, 0.2)
 
@@ -96,8 +96,8 @@ def judged_cards(bench: StrategyComparison, view: CutView) -> None:
     provenance = origin(bench, view)
     statistics = draw("statistics", bench, view)
     card(statistics, provenance, body=lambda: _statistics(statistics.data, bench, view))
-    st.segmented_control(
-        "Agreement as", list(METRICS), default="f1", required=True, **linked("metric"),
+    segmented(
+        "Agreement as", list(METRICS), "metric", "f1",
         format_func=lambda name: METRICS[name][0],
         help="  \n".join(f"**{title}**: {meaning}" for title, meaning in METRICS.values()),
     )  # fmt: skip
@@ -112,9 +112,9 @@ def judged_cards(bench: StrategyComparison, view: CutView) -> None:
 def unstable_card(bench: StrategyComparison, view: CutView, may_run: bool) -> None:
     """Unstable boundaries, and a button for the run in another precision."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.segmented_control(
-            "Small change of the parameter", CHANGES, default=0.05, key="change", required=True,
-            format_func=lambda share: f"{share:.0%}", help="The parameter moves up and down by this share; whole "
+        segmented(
+            "Small change of the parameter", CHANGES, "change", 0.05, format_func=lambda share: f"{share:.0%}",
+            help="The parameter moves up and down by this share; whole "
             "numbers move by 1.",
         )  # fmt: skip
         if may_run and not bench.others:

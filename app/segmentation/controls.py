@@ -12,12 +12,13 @@ from analysis.segmentation.corpus_view import StoreSides
 from analysis.segmentation.request import CutRequest
 from app.cache import store_sides
 from app.escape import escape_markdown
-from app.segmentation.strategy_select import HIGHEST_CAP
+from app.links import linked
+from app.segmentation.strategy_select import cap_input
 from app.sidebar import NO_TEXT, SidebarInputs
+from app.widgets import segmented, selected, whole
 from model.errors import MicroStepError
 from model.scoring.scores import Method
 from model.segmentation.features import Feature, FeatureOptions
-from model.segmentation.segment import MAX_LENGTH
 
 
 @dataclass(frozen=True)
@@ -34,28 +35,25 @@ class SegmentationControls:
 def controls(inputs: SidebarInputs) -> SegmentationControls:
     """Draw the controls and read them."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        source = st.segmented_control(
-            "Segmented text", ["text", "store"], default="text", key="what", bind="query-params", required=True,
+        source = segmented(
+            "Segmented text", ["text", "store"], "what", "text",
             format_func={"text": "the text", "store": "a corpus store"}.__getitem__,
             help="**the text** of the sidebar, or the documents of a **corpus store**: a folder that "
             "`micro-step corpus score` made.",
         )  # fmt: skip
         which = "A"
         if source == "text":
-            which = st.segmented_control(
-                "Models", ["A", "B", "both"], default="both", key="models", bind="query-params", required=True,
+            which = segmented(
+                "Models", ["A", "B", "both"], "models", "both",
                 help="With both, the page shows whether they segment alike. Segments are compared by characters of "
                 "the text.",
             )  # fmt: skip
-        cap = st.number_input(
-            "Longest segment, M", 1, HIGHEST_CAP, MAX_LENGTH, key="most", bind="query-params", width=170,
-            help="No segment has more tokens, whatever the strategy.",
-        )  # fmt: skip
+        cap = cap_input("most", help="No segment has more tokens, whatever the strategy.")
         folder = number = None
         if source == "store":
-            folder = st.text_input("Folder of the store", key="store", bind="query-params", width=360)
-            number = st.number_input(
-                "Document shown", 0, None, 0, key="document", bind="query-params", width=140,
+            folder = st.text_input("Folder of the store", **linked("store", ""), width=360)
+            number = whole(
+                "Document shown", 0, None, 0, "document", width=140,
                 help="The document that is shown token by token. Statistics are over all documents.",
             )  # fmt: skip
         how, window, other = _further(source == "text")
@@ -93,30 +91,27 @@ def _further(text: bool) -> tuple[FeatureOptions, int | None, bool]:
     with st.popover(
         "Extra model passes", help="Limited history, attention, another precision, and the prompt of a chat."
     ):
-        apart = st.segmented_control(
-            "Prompt", ["auto", "apart", "cut"], default="auto", key="prompt", bind="query-params", required=True,
-            disabled=not text,
+        apart = segmented(
+            "Prompt", ["auto", "apart", "cut"], "prompt", "auto", disabled=not text,
             help="**apart**: each token that the assistant did not write is a segment of its own, since the prompt is "
             "never merged. **cut**: the prompt is segmented like all other text. **auto**: apart in a chat that has "
             "an answer.",
         )  # fmt: skip
-        method = st.selectbox(
-            "Limited-history method", ["exact", "strided", "banded"], key="history_method", bind="query-params",
+        method = selected(
+            "Limited-history method", ["exact", "strided", "banded"], "history_method", "exact",
             help="**exact**: one pass per window. **strided**: one window for every `stride` tokens. **banded**: one "
             "pass with a banded mask, which reaches layers × (window - 1) + 1 tokens back.",
         )  # fmt: skip
-        stride = st.number_input("Stride, tokens", 1, 512, 16, key="stride", bind="query-params")
+        stride = whole("Stride, tokens", 1, 512, 16, "stride")
         beside = st.toggle(
-            "Compare limited and full history", key="history", bind="query-params", disabled=not text,
+            "Compare limited and full history", **linked("history", False), disabled=not text,
             help="Adds a card with the entropy H given the last tokens only, and its excess D over the full entropy.",
         )  # fmt: skip
-        window = st.number_input("Window, tokens", 1, 4096, 32, key="window", bind="query-params")
-        layers = st.text_input(
-            "Layers of the attention", key="layers", bind="query-params", placeholder="all; or 0-3, 7"
-        )
-        heads = st.text_input("Heads of the attention", key="heads", bind="query-params", placeholder="all; or 0-3, 7")
+        window = whole("Window, tokens", 1, 4096, 32, "window")
+        layers = st.text_input("Layers of the attention", placeholder="all; or 0-3, 7", **linked("layers", ""))
+        heads = st.text_input("Heads of the attention", placeholder="all; or 0-3, 7", **linked("heads", ""))
         other = st.toggle(
-            "Stability in another precision", key="precision", bind="query-params", disabled=not text,
+            "Stability in another precision", **linked("precision", False), disabled=not text,
             help="Runs each model again in bfloat16 (or float32), and shows which boundaries change.",
         )  # fmt: skip
     try:

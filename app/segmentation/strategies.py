@@ -17,6 +17,7 @@ from analysis.segmentation.single import unreached
 from analysis.segmentation.strategy import Strategy, check_rule, labels, scale
 from app.error_net import safely
 from app.escape import escape_markdown
+from app.links import held, went_back
 from model.errors import MicroStepError
 from model.segmentation.features import FEATURES
 from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
@@ -25,7 +26,7 @@ from model.segmentation.solver import POINTS, Solved, solve
 DEFAULT = ("entropy:threshold=3", "confidence:tau=0.3", "entropy_relative:rho=0.7", "word")  # similar mean lengths
 MOST = 12  # strategies side by side
 LOWEST = -6.0  # nats; the lower end of the slider for a rise
-URL = "cut"
+URL, CURVE = "cut", "curve"  # in the link: the strategies, and the place of the one whose values are drawn, from 1
 _LIST, _NEXT, _CHOSEN, _MIRRORS = "strategies", "strategies_next", "strategy_chosen", "strategy_mirrors"
 
 
@@ -61,36 +62,40 @@ class BoundWidget:
 
 def entries() -> list[StrategyEntry]:
     """The strategies; on a first visit those of the URL, or examples."""
-    if _LIST not in st.session_state:
+    words = held(URL, [])
+    if _LIST not in st.session_state or (went_back() and words != _words()):
         strategies: list[Strategy] = []
-        for word in st.query_params.get_all(URL)[:MOST]:
+        for word in words[:MOST]:
             try:
                 strategies.append(Strategy.parse(word))
             except MicroStepError as error:
                 st.warning(f"A strategy in this link is left out: {escape_markdown(str(error))}")
         strategies = strategies or [Strategy.parse(word) for word in DEFAULT]
-        st.session_state[_LIST] = [StrategyEntry(i, strategy) for i, strategy in enumerate(strategies)]
-        st.session_state[_NEXT] = len(strategies)
+        number = st.session_state.get(_NEXT, 0)
+        st.session_state[_LIST] = [StrategyEntry(number + i, strategy) for i, strategy in enumerate(strategies)]
+        st.session_state[_NEXT] = number + len(strategies)
     listed: list[StrategyEntry] = st.session_state[_LIST]
-    words = [str(entry.strategy) for entry in listed]
-    if st.query_params.get_all(URL) != words:
-        st.query_params[URL] = words
+    st.session_state[URL] = _words()
     return listed
+
+
+def _words() -> list[str]:
+    return [str(entry.strategy) for entry in st.session_state[_LIST]]
 
 
 def chosen() -> int:
     """The index in the list of the strategy whose values are drawn."""
-    listed, number = entries(), st.session_state.get(_CHOSEN)
-    if number is None:
-        word = st.query_params.get("curve", "")
-        return min(int(word) - 1, len(listed) - 1) if word.isascii() and word.isdigit() and word != "0" else 0
-    return next((i for i, entry in enumerate(listed) if entry.number == number), 0)
+    listed, number, place = entries(), st.session_state.get(_CHOSEN), held(CURVE, 1)
+    if number is None or went_back():
+        number = st.session_state[_CHOSEN] = listed[min(max(place, 1), len(listed)) - 1].number
+    at = next((i for i, entry in enumerate(listed) if entry.number == number), 0)
+    st.session_state[CURVE] = at + 1
+    return at
 
 
 def choose(place: int) -> None:
     """Draw the values of the strategy at this index."""
     st.session_state[_CHOSEN] = entries()[place].number
-    st.query_params["curve"] = str(place + 1)
 
 
 def editor(cuts: Sequence[SegmentedText], unit: Unit, max_length: int, usable: Sequence[str], why_not: str) -> None:

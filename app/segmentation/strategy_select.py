@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from analysis.segmentation.strategy import Strategy
+from app.links import held
 from app.sidebar import SidebarInputs
-from app.widgets import linked, whole
+from app.widgets import whole
 from model.hub.model_info import MicroStepInfo
 from model.hub.wrap_base import micro_step_info
 from model.segmentation.segment import MAX_LENGTH, RULES
@@ -35,9 +36,9 @@ def strategy_and_cap(inputs: SidebarInputs, purpose: str) -> tuple[str, int]:
     models = [micro_step_info(spec.name) for spec in (inputs.a, inputs.b) if spec is not None]
     names = {name for info in models for name in usable_rules(info)}
     options = ["word", *(name for name in RULES if name != "word" and name in names)]
+    known, typed = [str(Strategy.of(name)) for name in options], str(held("cut_by", "word"))
     strategy = st.selectbox(
-        "Segments", [str(Strategy.of(name)) for name in options], accept_new_options=True, width=280,
-        **linked("cut_by"),
+        "Segments", known if typed in known else [*known, typed], accept_new_options=True, width=280, key="cut_by",
         help=f"{purpose} Choose a strategy, or type one such as entropy:threshold=1.2 (in nats). **word** needs no "
         "scores.",
     )  # fmt: skip

@@ -5,20 +5,19 @@ from __future__ import annotations
 import streamlit as st
 
 from analysis.score_registry import SCORES
-from app.widgets import linked, sampling_inputs, whole
+from app.widgets import sampling_inputs, segmented, whole
 from model.scoring.scores import Sampling
 
 
 def controls() -> tuple[str, int, Sampling]:
     """Draw the controls, and read them: score, number of new tokens (0: the given text is scored), sampling."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        score = st.segmented_control(
-            "Score", list(SCORES), default="entropy", format_func=lambda name: SCORES[name].title, required=True,
-            **linked("score"),
+        score = segmented(
+            "Score", list(SCORES), "score", "entropy", format_func=lambda name: SCORES[name].title,
             help="  \n".join(f"**{s.title}**: {s.meaning}" for s in SCORES.values()),
         )  # fmt: skip
-        mode = st.segmented_control(
-            "Scored text", ["given", "own"], default="given", required=True, **linked("mode"),
+        mode = segmented(
+            "Scored text", ["given", "own"], "mode", "given",
             format_func={"given": "the text", "own": "own continuations"}.__getitem__,
             help="**the text**: both models score the same text. **own continuations**: each model continues the "
             "text, and its own tokens are scored as it writes them.",

@@ -6,19 +6,13 @@ import pytest
 
 from model.hub.loading import ModelSpec, load
 from model.hub.wrap_base import wrap
+from tests.support import pages
 from tests.support.micro_steps import scramble
 from tests.support.pages import shown
 
 pytestmark = pytest.mark.slow
 
 TEXT = "the cat sat on the mat, and the dog sleeps on. The quick brown fox jumps over it."
-SCRIPT = """
-import streamlit as st
-from app.attention.micro import micro_view
-from app.sidebar import sidebar
-
-micro_view(sidebar())
-"""
 
 
 @pytest.fixture
@@ -45,16 +39,7 @@ def trained(models, tmp_path_factory):
 
 def opened(models, a="base", b="sft", text=TEXT, **query):
     """The view with two models and a typed text, as a deep link opens it."""
-    from streamlit.testing.v1 import AppTest
-
-    from app.cache import model_pool
-
-    model_pool.clear()
-    at = AppTest.from_string(SCRIPT, default_timeout=120)
-    given = {"a": str(models[a]), "b": str(models[b]), "source": "Typed", "text": text, **query}
-    for key, value in given.items():
-        at.query_params[key] = value
-    return at.run()
+    return pages.opened(models, text, "attention", a=a, b=b, view="Micro", **query)
 
 
 def figures(at):

@@ -91,7 +91,7 @@ def test_words_that_moved_together_are_not_split(models, runs):
 def test_the_kl_of_both_models(models, runs):
     at = opened(models, quantity="KL(A||B)", **QUICK)
     assert not at.exception and not at.error
-    assert [key for key, _ in runs[-1].models] == ["A", "B"] and at.segmented_control(key="of").disabled
+    assert [key for key, _ in runs[-1].models] == ["A", "B"] and at.segmented_control(key="explained").disabled
     assert at.metric[0].label.replace("\\", "") == "KL(A||B)"
     at = opened(models, b="other", quantity="KL(A||B)", **QUICK)
     assert "same tokenizer" in shown(at) and not at.exception
