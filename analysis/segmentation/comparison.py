@@ -65,6 +65,41 @@ class StrategyComparison(ShortRepr):
             raise MicroStepError(f"there is no strategy {view.chosen}, counted from 0")
         return found
 
+    @property
+    def rows(self) -> list[tuple[str, tuple[SegmentedText, ...]]]:
+        """The rows of a strip, with their names: a strategy under each model, or once where both segment alike."""
+        found: list[tuple[str, tuple[SegmentedText, ...]]] = []
+        for cut in self.shown:
+            before = found[-1][1][-1] if found else None
+            if before is not None and before.number == cut.number and alike(before, cut):
+                label = cut.name.removeprefix(f"{cut.side.key} ")
+                found[-1] = f"{before.side.key} and {cut.side.key} {label}", (before, cut)
+            else:
+                found.append((cut.name, (cut,)))
+        return found
+
+    def finding(self, number: int) -> str:
+        """What a strategy does, under one model or two, and how the next strategy differs, in one sentence."""
+        first = [cut for cut in self.judged if cut.number == number]
+        if not first:
+            return ""
+        names = [cut.name.removeprefix(f"{cut.side.key} ") if len(self.sides) > 1 else cut.name for cut in self.judged]
+        label = names[self.judged.index(first[0])]
+        means = [significant(self.mean_length(cut).mean) for cut in first]
+        if len(first) == 1:
+            said = f"{label.capitalize()} makes segments of {means[0]} tokens on average"
+        else:
+            found, between = self.agreement(first[0], first[1])
+            said = f"Under {label}, A makes segments of {means[0]} tokens and B of {means[1]}, "
+            over = f" over {between}" if between != "tokens" else ""
+            said += "at the same places" if found.f1 == 1 else f"which agree with F1 {significant(found.f1)}{over}"
+        side = first[0].side
+        other = next((cut for cut in self.judged if cut.side is side and cut.number != number), None)
+        if other is not None:
+            f1, under = self.agreement(first[0], other)[0].f1, f" under {side.key}" if len(first) == 2 else ""
+            said += f"; {names[self.judged.index(other)]} agrees with {label}{under} with F1 {significant(f1)}"
+        return f"{said}."
+
     def statistics(self, cut: SegmentedText) -> Statistics:
         """Lengths and agreement with words."""
         return self.kept.get(("statistics", cut), lambda: statistics(cut.found, cut.side.inputs))
@@ -131,6 +166,17 @@ class StrategyComparison(ShortRepr):
                 "why": [why[code] for code in self.reasons(cut).tolist()],
             }
         )
+
+
+def alike(a: SegmentedText, b: SegmentedText) -> bool:
+    """Whether two segmentations have the same tokens and segments in the text."""
+    pairs = zip(*(_in_text(cut) for cut in (a, b)), strict=True)
+    return all(np.array_equal(left, right) for left, right in pairs)
+
+
+def _in_text(cut: SegmentedText) -> tuple[NDArray[np.generic], ...]:
+    there = cut.side.start >= 0
+    return tuple(each[there] for each in (cut.side.start, cut.side.end, cut.found.starts, cut.side.counted))
 
 
 def why_words(cut: SegmentedText, unit: Unit) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -146,16 +148,22 @@ def agreement(bench: StrategyComparison, view: CutView) -> Figure:
 
 def curves(bench: StrategyComparison, view: CutView) -> Figure:
     """The mean length as a function of the parameter, for every strategy."""
-    found = [(cut, *_curve(bench, cut)) for cut in bench.judged if cut.strategy.rule.solves is not None]
-    rows = []
-    for cut, parameter, curve, lengths_there in found:
-        factor = scale(parameter.unit, view.unit)
-        for value, length in zip(curve.tolist(), lengths_there.tolist(), strict=True):
-            head = {"cut": cut.name, "parameter": parameter.name, "unit": unit_of(parameter.unit, view.unit)}
-            rows.append({**head, "value": value * factor, "mean_length": length})
-    data = pd.DataFrame(rows, columns=["cut", "parameter", "value", "mean_length", "unit"])
+
+    @cache
+    def solved() -> list[tuple[SegmentedText, Parameter, NDArray[np.float64], NDArray[np.float64]]]:
+        return [(cut, *_curve(bench, cut)) for cut in bench.judged if cut.strategy.rule.solves is not None]
+
+    def table() -> pd.DataFrame:
+        rows = []
+        for cut, parameter, curve, lengths_there in solved():
+            factor = scale(parameter.unit, view.unit)
+            for value, length in zip(curve.tolist(), lengths_there.tolist(), strict=True):
+                head = {"cut": cut.name, "parameter": parameter.name, "unit": unit_of(parameter.unit, view.unit)}
+                rows.append({**head, "value": value * factor, "mean_length": length})
+        return pd.DataFrame(rows, columns=["cut", "parameter", "value", "mean_length", "unit"])
 
     def make() -> go.Figure:
+        found = solved()
         units = list(dict.fromkeys(parameter.unit for _, parameter, _, _ in found))
         figure = make_subplots(cols=max(1, len(units)), shared_yaxes=True, horizontal_spacing=0.03)
         for cut, parameter, curve, there in found:
@@ -185,7 +193,7 @@ def curves(bench: StrategyComparison, view: CutView) -> Figure:
         "Mean segment length in tokens, after the cap, for each value of the parameter; the dot marks the current "
         "value. One panel for each unit.",
         make,
-        lambda: data,
+        table,
     )
 
 

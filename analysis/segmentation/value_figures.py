@@ -29,7 +29,7 @@ def segments(bench: StrategyComparison, view: CutView) -> Figure:
 
     def make() -> go.Figure:
         page = Page(view.theme)
-        rows = [(cut.name, _still(cut)) for cut in bench.shown]
+        rows = [(name, _still(cuts[0])) for name, cuts in bench.rows]
         text = bench.sides[0].text if bench.sides else ""
         for line in around(text, view.pinned):
             for name, row in rows:
@@ -41,8 +41,8 @@ def segments(bench: StrategyComparison, view: CutView) -> Figure:
     return Figure(
         "segments",
         "Segment by segment",
-        "A row for each strategy: neighbouring segments differ in tone, and a notch is a boundary. The prompt of a "
-        "chat is faint, since it is not merged.",
+        "A row for each strategy, and one for both models where they segment alike: neighbouring segments differ in "
+        "tone, and a notch is a boundary. The prompt of a chat is faint, since it is not merged.",
         make,
         lambda: bench.token_table(view.unit),
     )

@@ -1,8 +1,9 @@
-"""The cards of the segmentation page: their contents, and what a click in them does."""
+"""The cards of the segmentation page: their contents, and what a click in them does. All but the strip are folded."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from analysis.segmentation.figures import draw
 from analysis.segmentation.provenance import origin
 from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.strategy import labels, scale
-from analysis.segmentation.view import METRICS, CutView
-from app.cards import card
+from analysis.segmentation.view import METRICS, CutView, Metric
+from app import cards
+from app.cards import card, fold
 from app.error_net import safely
 from app.escape import escape_markdown
 from app.segmentation.strategies import choose, threshold_slider
@@ -28,47 +30,19 @@ from app.widgets import row_table, segmented
 CHANGES = (0.01, 0.05, 0.1, 0.2)
 
 
-def summary(bench: StrategyComparison, view: CutView) -> None:
-    """The numbers that say how long the segments are and whether they agree, for the chosen strategy."""
-    judged = [cut for cut in bench.judged if cut.number == view.chosen]
-    with st.container(border=True, key="card_cut_summary"):
-        columns = st.columns(4)
-        for column, cut in zip(columns, judged, strict=False):
-            mean, counted = bench.mean_length(cut), bench.statistics(cut)
-            with column:
-                st.metric(
-                    escape_markdown(cut.name),
-                    f"{significant(mean.mean)} tokens",
-                    help="Mean segment length, without the prompt.",
-                )
-                st.caption(f"per segment; {mean.ends(lead='95% ')}; {counted.segments:,} segments")
-        rest = columns[len(judged) :]
-        if len(judged) == 2:
-            agreement, between = bench.agreement(judged[0], judged[1])
-            with rest[0]:
-                st.metric(
-                    "A and B, F1",
-                    significant(agreement.f1),
-                    help="F1 of their boundaries: 1 if all are shared, 0 if none is.",
-                )
-                st.caption(f"shared boundaries, over {between}: do both segment alike?")
-        if judged and (words := bench.statistics(judged[0]).words) is not None:
-            with rest[-1]:
-                st.metric("Word starts, F1", significant(words.f1), help="F1 of boundaries and word starts.")
-                st.caption(f"of {escape_markdown(judged[0].name)}; precision {significant(words.precision)}")
-        notes = [f"{side.key}: {'; '.join(side.notes)}." for side in bench.sides if side.notes]
-        if notes:
-            st.caption(escape_markdown(" ".join(notes), longest=2000))
-
-
 def strip_card(bench: StrategyComparison, view: CutView) -> None:
-    """The token strip with a row for each segmentation."""
-    strip = segment_strip(bench, view)
-    card(
-        draw("segments", bench, view),
-        origin(bench, view),
-        body=lambda: token_strip(strip, key="segments", pinned=view.pinned, height=560, on_pin=pin),
-    )
+    """The finding in a sentence, and the token strip with a row for each segmentation."""
+    drawn, strip = draw("segments", bench, view), segment_strip(bench, view)
+    with st.container(key="finding"):
+        st.markdown(escape_markdown(bench.finding(view.chosen), longest=400))
+    token_strip(strip, key="segments", pinned=view.pinned, height=560, on_pin=pin)
+    with st.container(horizontal=True, gap="small"):
+        with st.container(width="content"):
+            cards.export_menu(drawn, origin(bench, view))
+        st.caption(escape_markdown(drawn.caption), width="stretch")
+    notes = [f"{side.key}: {'; '.join(side.notes)}." for side in bench.sides if side.notes]
+    if notes:
+        st.caption(escape_markdown(" ".join(notes), longest=2000))
 
 
 def _choose_shown() -> None:
@@ -77,17 +51,20 @@ def _choose_shown() -> None:
 
 def values_card(bench: StrategyComparison, view: CutView) -> None:
     """The chosen strategy's values, with a slider for its threshold."""
+    fold("threshold", "The values that decide, and the threshold", lambda: _values(bench, view))
+
+
+def _values(bench: StrategyComparison, view: CutView) -> None:
     names = labels(bench.request.strategies)
     here = sorted({cut.number for cut in bench.shown})
-    with st.container(border=True, key="card_threshold"):
-        st.session_state["curve_of"] = view.chosen
-        st.segmented_control(
-            "Values of", here, key="curve_of", format_func=lambda i: names[i], required=True,
-            on_change=safely(_choose_shown),
-        )  # fmt: skip
-        chosen = bench.chosen(view)
-        top = max((float(np.nanmax(cut.found.value, initial=0.0)) for cut in chosen), default=0.0)
-        threshold_slider(view.chosen, top, view.unit)
+    st.session_state["curve_of"] = view.chosen
+    st.segmented_control(
+        "Values of", here, key="curve_of", format_func=lambda i: names[i], required=True,
+        on_change=safely(_choose_shown),
+    )  # fmt: skip
+    chosen = bench.chosen(view)
+    top = max((float(np.nanmax(cut.found.value, initial=0.0)) for cut in chosen), default=0.0)
+    threshold_slider(view.chosen, top, view.unit)
     card(draw("values", bench, view), origin(bench, view), pin_from=_place)
 
 
@@ -95,27 +72,31 @@ def judged_cards(bench: StrategyComparison, view: CutView) -> None:
     """Statistics, agreement, lengths and curves of the segmentations."""
     provenance = origin(bench, view)
     statistics = draw("statistics", bench, view)
-    card(statistics, provenance, body=lambda: _statistics(statistics.data, bench, view))
-    segmented(
-        "Agreement as", list(METRICS), "metric", "f1",
-        format_func=lambda name: METRICS[name][0],
+    card(statistics, provenance, body=lambda: _statistics(statistics.data, bench, view), folded=True)
+    fold("agreeing", "Agreement of strategies and models", lambda: _agreement(bench, view))
+    card(draw("lengths", bench, view), provenance, folded=True)
+    card(draw("curves", bench, view), provenance, folded=True)
+
+
+def _agreement(bench: StrategyComparison, view: CutView) -> None:
+    metric = segmented(
+        "Agreement as", list(METRICS), "metric", "f1", format_func=lambda name: METRICS[name][0],
         help="  \n".join(f"**{title}**: {meaning}" for title, meaning in METRICS.values()),
     )  # fmt: skip
-    left, right = st.columns(2)
-    with left:
-        card(draw("agreement", bench, view), provenance)
-    with right:
-        card(draw("lengths", bench, view), provenance)
-    card(draw("curves", bench, view), provenance)
+    shown = replace(view, metric=cast(Metric, metric))
+    card(draw("agreement", bench, shown), origin(bench, shown))
 
 
 def unstable_card(bench: StrategyComparison, view: CutView, may_run: bool) -> None:
     """Unstable boundaries, and a button for the run in another precision."""
+    fold("unstable_boundaries", "Boundaries that change easily", lambda: _unstable(bench, view, may_run))
+
+
+def _unstable(bench: StrategyComparison, view: CutView, may_run: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        segmented(
-            "Small change of the parameter", CHANGES, "change", 0.05, format_func=lambda share: f"{share:.0%}",
-            help="The parameter moves up and down by this share; whole "
-            "numbers move by 1.",
+        change = segmented(
+            "Small change of the parameter", CHANGES, "change", 0.05, format_func="{:.0%}".format,
+            help="The parameter moves up and down by this share; whole numbers move by 1.",
         )  # fmt: skip
         if may_run and not bench.others:
             facts = bench.sides[0].facts
@@ -128,7 +109,8 @@ def unstable_card(bench: StrategyComparison, view: CutView, may_run: bool) -> No
                 "first run.",
             ):  # fmt: skip
                 st.rerun(scope="app")
-    card(draw("unstable", bench, view), origin(bench, view), pin_from=_place)
+    shown = replace(view, change=change)
+    card(draw("unstable", bench, shown), origin(bench, shown), pin_from=_place)
 
 
 def history_card(bench: StrategyComparison, view: CutView) -> None:

@@ -30,33 +30,30 @@ class SegmentationControls:
     other_precision: bool = False
     problem: str = ""
     hint: str = ""
+    said: str = ""  # about the store
 
 
 def controls(inputs: SidebarInputs) -> SegmentationControls:
-    """Draw the controls and read them."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    """Draw the models and the options, and read them."""
+    which = "A"
+    with st.popover("Options", help="M, a corpus store, and extra model passes.", width="content"):
         source = segmented(
             "Segmented text", ["text", "store"], "what", "text",
             format_func={"text": "the text", "store": "a corpus store"}.__getitem__,
-            help="**the text** of the sidebar, or the documents of a **corpus store**: a folder that "
-            "`micro-step corpus score` made.",
+            help="**the text** above, or the documents of a **corpus store**: a folder that `micro-step corpus score` "
+            "made.",
         )  # fmt: skip
-        which = "A"
-        if source == "text":
-            which = segmented(
-                "Models", ["A", "B", "both"], "models", "both",
-                help="With both, the page shows whether they segment alike. Segments are compared by characters of "
-                "the text.",
-            )  # fmt: skip
-        cap = cap_input("most", help="No segment has more tokens, whatever the strategy.")
         folder = number = None
         if source == "store":
-            folder = st.text_input("Folder of the store", **linked("store", ""), width=360)
+            folder = st.text_input("Folder of the store", **linked("store", ""))
             number = whole(
-                "Document shown", 0, None, 0, "document", width=140,
+                "Document shown", 0, None, 0, "document",
                 help="The document that is shown token by token. Statistics are over all documents.",
             )  # fmt: skip
+        cap = cap_input("most", help="No segment has more tokens, whatever the strategy.")
         how, window, other = _further(source == "text")
+    if source == "text":
+        which = segmented("Models", ["A", "B", "both"], "models", "both", label_visibility="collapsed", width="content")
     request = CutRequest((), None, (), int(cap), how)
     if source == "store":
         return _of_store(request, str(folder or "").strip(), int(number or 0))
@@ -78,42 +75,37 @@ def _of_store(request: CutRequest, folder: str, number: int) -> SegmentationCont
     try:
         found = store_sides(Path(folder).expanduser())
         number = min(number, found.rows - 1)
-        st.caption(
-            f"{found.rows:,} documents, {len(found.whole):,} tokens. Shown: {escape_markdown(found.title(number))}"
-        )
-        return SegmentationControls(replace(request, store=folder, number=number), found)
+        said = f"{found.rows:,} documents, {len(found.whole):,} tokens. Shown: {found.title(number)}"
+        return SegmentationControls(replace(request, store=folder, number=number), found, said=said)
     except MicroStepError as error:
         return SegmentationControls(None, problem=str(error))
 
 
 def _further(text: bool) -> tuple[FeatureOptions, int | None, bool]:
     """Choices for what needs a run of its own: history, attention, precision; and how a prompt is treated."""
-    with st.popover(
-        "Extra model passes", help="Limited history, attention, another precision, and the prompt of a chat."
-    ):
-        apart = segmented(
-            "Prompt", ["auto", "apart", "cut"], "prompt", "auto", disabled=not text,
-            help="**apart**: each token that the assistant did not write is a segment of its own, since the prompt is "
-            "never merged. **cut**: the prompt is segmented like all other text. **auto**: apart in a chat that has "
-            "an answer.",
-        )  # fmt: skip
-        method = selected(
-            "Limited-history method", ["exact", "strided", "banded"], "history_method", "exact",
-            help="**exact**: one pass per window. **strided**: one window for every `stride` tokens. **banded**: one "
-            "pass with a banded mask, which reaches layers × (window - 1) + 1 tokens back.",
-        )  # fmt: skip
-        stride = whole("Stride, tokens", 1, 512, 16, "stride")
-        beside = st.toggle(
-            "Compare limited and full history", **linked("history", False), disabled=not text,
-            help="Adds a card with the entropy H given the last tokens only, and its excess D over the full entropy.",
-        )  # fmt: skip
-        window = whole("Window, tokens", 1, 4096, 32, "window")
-        layers = st.text_input("Layers of the attention", placeholder="all; or 0-3, 7", **linked("layers", ""))
-        heads = st.text_input("Heads of the attention", placeholder="all; or 0-3, 7", **linked("heads", ""))
-        other = st.toggle(
-            "Stability in another precision", **linked("precision", False), disabled=not text,
-            help="Runs each model again in bfloat16 (or float32), and shows which boundaries change.",
-        )  # fmt: skip
+    apart = segmented(
+        "Prompt", ["auto", "apart", "cut"], "prompt", "auto", disabled=not text,
+        help="**apart**: each token that the assistant did not write is a segment of its own, since the prompt is "
+        "never merged. **cut**: the prompt is segmented like all other text. **auto**: apart in a chat that has "
+        "an answer.",
+    )  # fmt: skip
+    method = selected(
+        "Limited-history method", ["exact", "strided", "banded"], "history_method", "exact",
+        help="**exact**: one pass per window. **strided**: one window for every `stride` tokens. **banded**: one "
+        "pass with a banded mask, which reaches layers × (window − 1) + 1 tokens back.",
+    )  # fmt: skip
+    stride = whole("Stride, tokens", 1, 512, 16, "stride")
+    beside = st.toggle(
+        "Compare limited and full history", **linked("history", False), disabled=not text,
+        help="Adds a card with the entropy H given the last tokens only, and its excess D over the full entropy.",
+    )  # fmt: skip
+    window = whole("Window, tokens", 1, 4096, 32, "window")
+    layers = st.text_input("Layers of the attention", placeholder="all; or 0-3, 7", **linked("layers", ""))
+    heads = st.text_input("Heads of the attention", placeholder="all; or 0-3, 7", **linked("heads", ""))
+    other = st.toggle(
+        "Stability in another precision", **linked("precision", False), disabled=not text,
+        help="Runs each model again in bfloat16 (or float32), and shows which boundaries change.",
+    )  # fmt: skip
     try:
         numbers = _numbers(layers, "layers"), _numbers(heads, "heads")
     except MicroStepError as error:

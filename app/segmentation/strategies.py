@@ -23,7 +23,8 @@ from model.segmentation.features import FEATURES
 from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
 from model.segmentation.solver import POINTS, Solved, solve
 
-DEFAULT = ("entropy:threshold=3", "confidence:tau=0.3", "entropy_relative:rho=0.7", "word")  # similar mean lengths
+DEFAULT = ("entropy:threshold=3", "confidence:tau=0.3")  # similar mean lengths
+IN_LINE = 2  # strategies whose controls stand above the strip
 MOST = 12  # strategies side by side
 LOWEST = -6.0  # nats; the lower end of the slider for a rise
 URL, CURVE = "cut", "curve"  # in the link: the strategies, and the place of the one whose values are drawn, from 1
@@ -111,19 +112,37 @@ def editor(cuts: Sequence[SegmentedText], unit: Unit, max_length: int, usable: S
     listed = entries()
     sides = list(dict.fromkeys(cut.side.key for cut in cuts))
     on = sides[0] if sides else "A"
-    with st.container(border=True, key="card_strategies"):
-        if len(sides) > 1:
-            on = st.segmented_control(
-                "Targets are solved on model", sides, default=sides[0], key="solve_on", required=True,
-                help="A strategy has one parameter for both models. The target is the mean length under this model.",
-            )  # fmt: skip
-        for place, (entry, label) in enumerate(zip(listed, labels([e.strategy for e in listed]), strict=True)):
-            cut = next((cut for cut in cuts if cut.number == place and cut.side.key == on), None)
-            _line(entry, label, cut, unit, max_length, usable, why_not)
-        st.button(
-            "Add a strategy", key="add_strategy", on_click=safely(_add), disabled=len(listed) >= MOST,
-            help=f"Up to {MOST} side by side.",
+    if len(sides) > 1:
+        on = st.segmented_control(
+            "Targets are solved on model", sides, default=sides[0], key="solve_on", required=True,
+            help="A strategy has one parameter for both models. The target is the mean length under this model.",
         )  # fmt: skip
+    for place, (entry, label) in enumerate(zip(listed, labels([e.strategy for e in listed]), strict=True)):
+        cut = next((cut for cut in cuts if cut.number == place and cut.side.key == on), None)
+        _line(entry, label, cut, unit, max_length, usable, why_not)
+    st.button(
+        "Add a strategy", key="add_strategy", on_click=safely(_add), disabled=len(listed) >= MOST,
+        help=f"Up to {MOST} side by side.",
+    )  # fmt: skip
+
+
+def strategy_line(unit: Unit, usable: Sequence[str], why_not: str) -> None:
+    """Draw the first strategies in one line: the rule of each, and the parameter that sets the mean length."""
+    for place, entry in enumerate(entries()[:IN_LINE], 1):
+        rule = entry.strategy.rule
+        with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
+            _rule_box(entry, f"pick_{entry.number}", f"Strategy {place}", usable, why_not, 160)
+            if rule.solves is not None:
+                parameter = rule.parameter(rule.solves)
+                st.caption(_label(parameter, unit).removesuffix(", probability"), width="content")
+                _number(entry, parameter, unit, "line")
+
+
+def line_messages() -> None:
+    """Say why a change in the line was refused."""
+    for entry in entries()[:IN_LINE]:
+        if entry.message:
+            st.caption(escape_markdown(entry.message))
 
 
 def threshold_slider(place: int, top: float, unit: Unit) -> None:
@@ -162,14 +181,7 @@ def _line(
 ) -> None:
     rule, number = entry.strategy.rule, entry.number
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key=f"strategy_{number}"):
-        st.session_state.setdefault(f"rule_{number}", rule.name)
-        st.selectbox(
-            "Strategy", list(RULES), key=f"rule_{number}", format_func=lambda name: _rule_name(name, usable),
-            on_change=safely(_change_rule), args=(number, tuple(usable), why_not), width=230,
-            help=f"{escape_markdown(rule.title)}: a token starts a segment when {escape_markdown(rule.meaning)}."
-            f" Source: {escape_markdown(rule.source)}."
-            f"{'' if rule.causal else ' It needs the token itself, so it cannot be used while writing.'}",
-        )  # fmt: skip
+        _rule_box(entry, f"rule_{number}", "Strategy", usable, why_not, 230)
         for parameter in rule.parameters:
             _number(entry, parameter, unit)
         if rule.solves is not None:
@@ -196,12 +208,28 @@ def _line(
         st.caption(escape_markdown(entry.message))
 
 
-def _number(entry: StrategyEntry, parameter: Parameter, unit: Unit) -> None:
+def _rule_box(entry: StrategyEntry, key: str, label: str, usable: Sequence[str], why_not: str, width: int) -> None:
+    """Draw the choice of a strategy's rule; in the line above the strip without its label."""
+    rule = entry.strategy.rule
+    st.session_state[key] = rule.name
+    st.selectbox(
+        label, list(RULES), key=key, format_func=lambda name: _rule_name(name, usable), width=width,
+        on_change=safely(_change_rule), args=(entry.number, key, tuple(usable), why_not),
+        label_visibility="visible" if label == "Strategy" else "collapsed",
+        help=f"{escape_markdown(rule.title)}: a token starts a segment when {escape_markdown(rule.meaning)}."
+        f" Source: {escape_markdown(rule.source)}."
+        f"{'' if rule.causal else ' It needs the token itself, so it cannot be used while writing.'}",
+    )  # fmt: skip
+
+
+def _number(entry: StrategyEntry, parameter: Parameter, unit: Unit, kind_of_box: str = "number") -> None:
     factor, kind = scale(parameter.unit, unit), int if parameter.integer else float
-    mirror, move = _mirror(entry, parameter, unit, "number")
+    mirror, move = _mirror(entry, parameter, unit, kind_of_box)
+    in_line = kind_of_box == "line"
     st.number_input(
         _label(parameter, unit), kind(parameter.low * factor), kind(parameter.high * factor), kind(mirror.shown),
-        step=kind(parameter.step), format=None if parameter.integer else "%.4g", key=mirror.key, width=150,
+        step=kind(parameter.step), format=None if parameter.integer else "%.4g", key=mirror.key,
+        width=92 if in_line else 150, label_visibility="collapsed" if in_line else "visible",
         help=f"{escape_markdown(parameter.meaning)}.", on_change=safely(move),
     )  # fmt: skip
 
@@ -253,8 +281,8 @@ def _moved(number: int, rule: str, parameter: Parameter, unit: Unit, mirror: Bou
     _put(number, replace(entry, strategy=entry.strategy.with_value(parameter.name, mirror.value), message=""))
 
 
-def _change_rule(number: int, usable: tuple[str, ...], why_not: str) -> None:
-    entry, name = _find(number), st.session_state.get(f"rule_{number}")
+def _change_rule(number: int, key: str, usable: tuple[str, ...], why_not: str) -> None:
+    entry, name = _find(number), st.session_state.get(key)
     if entry is None or name is None:
         return
     try:
@@ -263,7 +291,6 @@ def _change_rule(number: int, usable: tuple[str, ...], why_not: str) -> None:
             raise MicroStepError(why_not)
         _put(number, StrategyEntry(number, Strategy.of(name)))
     except MicroStepError as error:
-        st.session_state[f"rule_{number}"] = entry.strategy.name
         _put(number, replace(entry, message=str(error)))
 
 

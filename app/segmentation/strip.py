@@ -16,28 +16,36 @@ from app.token_strip import Detail, Legend, LineRow, Note, Strip, TokenRow
 def segment_strip(bench: StrategyComparison, view: CutView) -> Strip:
     """The segmentations that are shown, in the order of the strategies."""
     rows: list[TokenRow | LineRow] = []
-    for cut in bench.shown:
-        if cut.number == view.chosen:
-            rows.append(_curve(cut, view))
-        rows.append(_row(bench, cut, view))
+    for name, cuts in bench.rows:
+        if cuts[0].number == view.chosen:
+            rows += [_curve(cut, view) for cut in cuts]
+        rows.append(_row(bench, name, cuts, view))
     note = "neighbouring segments differ in tone; a notch starts a segment"
     if any(cut.inputs.prompt is not None for cut in bench.shown):
         note += "; the prompt is faint, and not merged"
     return Strip(bench.sides[0].text, tuple(rows), Legend("", "", note, scale="none"))
 
 
-def _row(bench: StrategyComparison, cut: SegmentedText, view: CutView) -> TokenRow:
+def _row(bench: StrategyComparison, name: str, cuts: tuple[SegmentedText, ...], view: CutView) -> TokenRow:
+    cut = cuts[0]
     side, found, rule = cut.side, cut.found, cut.strategy.rule
     in_text = side.start >= 0
     lengths = found.lengths[found.segment]
     compared = value_axis(rule, view.unit)
+    models = " and ".join(each.side.facts.name for each in cuts)
     return TokenRow(
-        key=cut.name,
-        title=f"{cut.strategy.title(view.unit)}; {side.facts.name}",
+        key=name,
+        title=f"{cut.strategy.title(view.unit)}; {models}",
         start=side.start[in_text],
         end=side.end[in_text],
         details=(
-            Detail("value", (found.value * scale(rule.unit, view.unit))[in_text].astype(np.float32)),
+            *(
+                Detail(
+                    "value" if len(cuts) == 1 else f"value, {each.side.key}",
+                    (each.found.value * scale(rule.unit, view.unit))[each.side.start >= 0].astype(np.float32),
+                )
+                for each in cuts
+            ),
             Detail("segment", found.segment[in_text], digits=0),
             Detail("its tokens", lengths[in_text], digits=0),
         ),

@@ -38,6 +38,7 @@ CASES: dict[str, tuple[str | None, dict[str, Any], dict[str, Any]]] = {
             "history": "true",
             "window": 6,
             "precision": "true",
+            "open": ["statistics", "threshold", "agreeing", "lengths", "curves", "unstable_boundaries"],
         },
         {"view": {"pinned": 9}},
     ),
