@@ -65,7 +65,7 @@ setup(
         f"{PACKAGE}.app": ["icon.svg"],
         f"{PACKAGE}.app.token_strip": ["*.js", "*.css"],
         f"{PACKAGE}.trainer": ["recipes/*.yaml"],
-        f"{PACKAGE}.evals": ["tasks/*.yaml", "ablations/*.yaml"],
+        f"{PACKAGE}.evals": ["tasks/*.yaml", "tasks/*.jsonl", "ablations/*.yaml"],
     },
     include_package_data=False,
     cmdclass={"build_py": OnePackage, "editable_wheel": AsTheSourceTree},

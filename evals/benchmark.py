@@ -41,7 +41,7 @@ class Benchmark(StrictModel):
     title: str
     about: str  # one line: the question, and the meaning of the score
     licence: str
-    hub: str  # id of the data set on the Hugging Face hub
+    hub: str  # id of the data set on the Hugging Face hub; "" for documents that come with the project
     subset: str | None = None
     split: str = "test"
     local: str  # name of the file in the folder of --local
@@ -90,7 +90,7 @@ def documents(benchmark: Benchmark, local: Path | None, limit: int | None) -> li
         evaluate_only=True,
     )
     shape, collected = SHAPES[benchmark.shape], list[dict[str, Any]]()
-    for record in records(source, local):
+    for record in records(source, local if benchmark.hub else FOLDER):
         try:
             shaped = shape(record)
         except (KeyError, TypeError, ValueError) as error:
