@@ -8,14 +8,14 @@ says, or else the first value. `address` writes all values into the address when
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-_KNOWN, _SHOWN, _DRAWING = "link_known", "link_shown", "link_drawing"  # in the session
+_KNOWN, _SHOWN, _OWN, _DRAWING = "link_known", "link_shown", "link_own", "link_drawing"  # in the session
 Read = Callable[[Sequence[str]], Any]  # the value that the words of an address stand for; ValueError: for none
 
 
@@ -55,6 +55,11 @@ def held(key: str, first: Any, read: Read | None = None, formerly: str = "") -> 
     return value
 
 
+def say(words: Mapping[str, str], among: Sequence[str]) -> None:
+    """Let the address say these words, and of the names in `among` no others: what stands for no single value."""
+    st.session_state[_OWN] = dict(words), tuple(among)
+
+
 @contextmanager
 def address() -> Iterator[None]:
     """Around a run of a page: afterwards the address names what the page shows, and nothing of other pages."""
@@ -80,10 +85,12 @@ def fragment_done() -> None:
 def _write(whole: bool) -> None:
     known: dict[str, Any] = st.session_state.get(_KNOWN, {})
     shown: dict[str, Any] = st.session_state.get(_SHOWN, {})
+    own, among = st.session_state.get(_OWN, ({}, ()))
     before = {key: st.query_params.get_all(key) for key in st.query_params}
-    after = {
-        key: words for key, words in before.items() if any(words) and (not whole or key not in known or key in shown)
-    }
+    after = {key: [word] for key, word in own.items()}
+    for key, words in before.items():
+        if key not in among and (not whole or key not in known or key in shown):
+            after[key] = words
     for key, first in shown.items():
         value = known[key] = st.session_state.get(key, known.get(key))
         if value is None or (value == first and value in ("", [])):

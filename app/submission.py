@@ -15,7 +15,7 @@ import streamlit as st
 from analysis.document_file import read_document
 from app import state
 from app.cache import first_pair
-from app.links import went_back
+from app.links import say, went_back
 from data.samples import SampleText, samples
 from model.text.document import Document, Message
 
@@ -106,7 +106,7 @@ def submit(**changes: Any) -> None:
     other_text = replace(now, a=before.a, b=before.b, chat=before.chat) != before
     if other_text:  # in which a place of the text before means nothing
         st.session_state[state.PINNED] = st.session_state[state.PINNED_ANSWER] = None
-    _keep(now, IN_LINK + (state.PINNED, state.PINNED_ANSWER) * other_text)
+    _keep(now)
     fill(now)
 
 
@@ -118,8 +118,8 @@ def fill(now: Submission) -> None:
             st.session_state[key] = value
 
 
-def _keep(now: Submission, said_before: tuple[str, ...] = IN_LINK) -> None:
-    """Keep it in the session, and its link in the address: in one write, as each is a step of Back."""
+def _keep(now: Submission) -> None:
+    """Keep it in the session, and its link in the address."""
     link = now.link()
     st.session_state[_NOW] = now
     earlier: dict[frozenset[tuple[str, str]], Submission] = st.session_state.setdefault(_EARLIER, {})
@@ -127,9 +127,7 @@ def _keep(now: Submission, said_before: tuple[str, ...] = IN_LINK) -> None:
     earlier[key] = now
     for oldest in list(earlier)[:-KEPT]:
         del earlier[oldest]
-    said = {key: value for key in said_before if (value := st.query_params.get(key))}
-    if said != link:
-        st.query_params.update(dict.fromkeys(said, "") | link)
+    say(link, IN_LINK)
 
 
 def _of_link(link: Mapping[str, str]) -> Submission:
