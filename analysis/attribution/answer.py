@@ -8,8 +8,8 @@ from analysis.answer import Result
 from analysis.attribution.figures import FIGURES, draw
 from analysis.attribution.options import AttributionOptions, AttributionView
 from analysis.attribution.provenance import origin
+from analysis.attribution.quantities import QUANTITIES
 from analysis.attribution.request import AttributionRequest, SegmentsQuery, default_target
-from analysis.attribution.targets import QUANTITIES
 from analysis.attribution.view import ShownAttribution
 from analysis.query import ModelLoader
 from analysis.segmentation.strategy import Segmenter

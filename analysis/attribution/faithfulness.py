@@ -8,16 +8,18 @@ early, so the area between them is large; with a random order it is about zero (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from analysis.attribution.methods import FLOAT_ERROR, Attributed, AttributionProgress, rows_at_once
 from analysis.attribution.options import Baseline
-from analysis.attribution.targets import Problem
 from model.short_repr import ShortRepr
+
+if TYPE_CHECKING:
+    from analysis.attribution.targets import Problem
 
 POINTS = 11  # per curve, both ends included
 SEEDS = 5  # random orders
@@ -97,6 +99,8 @@ def _scored(
     problem: Problem, kept: NDArray[np.bool_], baseline: Baseline, meter: AttributionProgress
 ) -> NDArray[np.float64]:
     """[R] F of rows with the text's embedding where `kept` [R, n], and the baseline elsewhere."""
+    import torch
+
     base, rows = problem.baseline(baseline), rows_at_once(problem, gradients=False)
     parts = []
     with torch.no_grad():

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.attribution.methods import METHODS
-from analysis.attribution.targets import BASELINES
+from analysis.attribution.quantities import BASELINES
 from analysis.attribution.view import ShownAttribution
 from analysis.figures.figure import Figure, check_figure, safe, visible
 from analysis.figures.static_strip import Page, StillRow, around

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
-from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, ShapleyValueSampling
 from numpy.typing import NDArray
-from torch import Tensor
 
 from analysis.attribution.options import Baseline, Features
-from analysis.attribution.targets import Problem
 from model.arguments import check_choice
 from model.causal_lm.device_memory import available_memory
-from model.causal_lm.finite import not_finite
-from model.causal_lm.forward import vocabulary
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
 from model.hub.memory import estimate_memory
 from model.progress import Progress
 from model.short_repr import ShortRepr
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from analysis.attribution.targets import Problem
 
 STEPS, MOST_STEPS = 32, 512  # of integrated gradients: first, and after all doublings
 CLOSE = 0.05  # as a share of |F(x) - F(baseline)|: a convergence delta below it ends the doubling
@@ -153,6 +152,8 @@ def rows_at_once(problem: Problem, gradients: bool) -> int:
 
 def row_bytes(loaded: LoadedModel, n: int, gradients: bool) -> int:
     """Bytes of a row of n positions in a pass; gradients keep the activations of every layer."""
+    from model.causal_lm.forward import vocabulary
+
     one = estimate_memory(loaded, n)
     kept = loaded.facts.layers if gradients else 1
     return kept * (one.activations + one.attention) + 6 * vocabulary(loaded.model) * 4
@@ -182,6 +183,11 @@ def attribute(
         NumericalError: the result is not finite.
         TooLarge: see `rows_at_once`.
     """
+    import torch
+    from captum.attr import FeatureAblation, InputXGradient
+
+    from model.causal_lm.finite import not_finite
+
     check_choice("method", method, METHODS)
     meter = meter or AttributionProgress(problem, 1, None)
     base = problem.baseline(baseline)
@@ -217,6 +223,8 @@ def _integrated(
     problem: Problem, base: Tensor, difference: float, rows: int, meter: AttributionProgress
 ) -> tuple[NDArray[np.float64], int]:
     """The values, and the number of steps, which are doubled until the values sum to the difference."""
+    from captum.attr import IntegratedGradients
+
     integrated, steps = IntegratedGradients(meter.score), STEPS
     while True:
         found = integrated.attribute(
@@ -234,6 +242,9 @@ def _shapley(
     problem: Problem, base: Tensor, mask: Tensor, rows: int, meter: AttributionProgress, seed: int
 ) -> NDArray[np.float64]:
     """[n] the values of one batch of permutations; torch's generator keeps its state."""
+    import torch
+    from captum.attr import ShapleyValueSampling
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         found = ShapleyValueSampling(meter.score).attribute(
@@ -247,6 +258,8 @@ def _mask(problem: Problem, features: NDArray[np.int64] | None) -> tuple[Tensor,
 
     Positions that are not attributed belong to feature 0, since they are equal in the text and in the baseline.
     """
+    import torch
+
     attributed = problem.attributed
     chosen = (np.arange(len(attributed)) if features is None else features)[attributed]
     _, number, count = np.unique(chosen, return_inverse=True, return_counts=True)
@@ -263,9 +276,9 @@ def _leaf(problem: Problem) -> Tensor:
 
 def _summed(found: object) -> NDArray[np.float64]:
     """[n] from [1, n, D], summed over the hidden axis."""
-    return cast(NDArray[np.float64], cast(Tensor, found).detach().double().sum(-1)[0].cpu().numpy())
+    return cast(NDArray[np.float64], cast("Tensor", found).detach().double().sum(-1)[0].cpu().numpy())
 
 
 def _first(found: object) -> NDArray[np.float64]:
     """[n] from [1, n, D] with the same value in all of D."""
-    return cast(NDArray[np.float64], cast(Tensor, found).detach().double()[0, :, 0].cpu().numpy())
+    return cast(NDArray[np.float64], cast("Tensor", found).detach().double()[0, :, 0].cpu().numpy())

@@ -24,8 +24,8 @@ from analysis.attribution.methods import (
     row_bytes,
 )
 from analysis.attribution.options import Baseline, Features
+from analysis.attribution.quantities import BASELINES, QUANTITIES, eligible
 from analysis.attribution.result import Attribution, UnitSegments
-from analysis.attribution.targets import BASELINES, QUANTITIES, eligible, problem
 from analysis.query import ModelLoader, RunCost
 from analysis.segmentation.boundaries import starts_cost, starts_of
 from analysis.segmentation.strategy import Segmenter
@@ -142,6 +142,8 @@ class AttributionRequest:
         Raises:
             MicroStepError: two models that read different tokens; or as `problem`, `attribute` and `SegmentsQuery.run`.
         """
+        from analysis.attribution.targets import problem  # needs torch
+
         models = [load(spec) for _, spec in self.models]
         asked = self.segments
         segments = None if asked is None else segments or asked.run(load)

@@ -12,9 +12,9 @@ from analysis.attribution.faithfulness import ROWS
 from analysis.attribution.grouping import Grouped, grouped, offered
 from analysis.attribution.methods import METHODS
 from analysis.attribution.options import AttributionUnit, AttributionView
+from analysis.attribution.quantities import QUANTITIES, AttributionTarget
 from analysis.attribution.request import AttributionRequest, SegmentsQuery
 from analysis.attribution.result import Attribution, UnitSegments
-from analysis.attribution.targets import QUANTITIES, AttributionTarget
 from analysis.score_registry import PER_NAT, significant
 from model.errors import MicroStepError
 from model.short_repr import ShortRepr

@@ -12,9 +12,9 @@ from analysis.attribution.figures import draw, target_text, top
 from analysis.attribution.methods import CLOSE, METHODS
 from analysis.attribution.options import AttributionView
 from analysis.attribution.provenance import origin
+from analysis.attribution.quantities import BASELINES
 from analysis.attribution.request import default_target
 from analysis.attribution.result import Attribution, UnitSegments
-from analysis.attribution.targets import BASELINES
 from analysis.attribution.view import ShownAttribution
 from analysis.figures.figure import visible
 from analysis.score_registry import Unit, significant

@@ -10,8 +10,8 @@ import streamlit as st
 from analysis.attribution.grouping import ATTRIBUTION_UNITS
 from analysis.attribution.methods import METHODS
 from analysis.attribution.options import AttributionUnit, Baseline, Features
+from analysis.attribution.quantities import BASELINES, QUANTITIES
 from analysis.attribution.request import AttributionRequest, SegmentsQuery
-from analysis.attribution.targets import BASELINES, QUANTITIES
 from analysis.segmentation.request import ScoresQuery
 from analysis.segmentation.strategy import Segmenter, Strategy
 from app.escape import escape_markdown

@@ -11,8 +11,9 @@ from analysis.attribution import methods
 from analysis.attribution.faithfulness import POINTS, faithfulness
 from analysis.attribution.grouping import grouped, offered
 from analysis.attribution.methods import METHODS, AttributionProgress, attribute
+from analysis.attribution.quantities import QUANTITIES, eligible
 from analysis.attribution.request import AttributionRequest, default_target
-from analysis.attribution.targets import QUANTITIES, Problem, eligible, problem
+from analysis.attribution.targets import Problem, problem
 from analysis.attribution.view import unit_table
 from analysis.uncertainty.scoring import encode_for, score_document
 from data.samples import samples
