@@ -11,16 +11,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from model.errors import MicroStepError
+from model.command_options import ListOf, Local, Threads
 
 SMOLLM2 = "smollm2-135m-instruct"
+TAUS = (0.2, 0.5, 0.8, 0.95)
 
 Model = Annotated[str, typer.Option(help="Catalog name, hub id or folder.")]
 Dtype = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the weights.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Rounds; each runs everything once.")]
-Local = Annotated[Path | None, typer.Option(help="Folder with the data sets' files; without it, the hub.")]
 Length = Annotated[float, typer.Option(min=1, max=4, help="Mean length of a segment.")]
 Precision = Annotated[Literal["float32", "bfloat16"], typer.Option(help="bfloat16: autocast, with weights in float32.")]
 NewTokens = Annotated[int, typer.Option(min=1, help="Of an answer at most.")]
@@ -134,17 +133,9 @@ class DraftsOptions:
         Path, typer.Option(help="Prepared data with the base's own greedy answers, of which the held-out ones count.")
     ]
     read: Annotated[int, typer.Option(min=1, help="Answers that are read.")] = 60
-    confidence: Annotated[str, typer.Option(help="Values of tau, with commas between.")] = "0.2,0.5,0.8,0.95"
+    confidence: Annotated[tuple[float, ...], typer.Option(help="Values of tau, as 0.5,0.8."), ListOf(float)] = TAUS
     dtype: Dtype = "float32"
     device: Device = "cpu"
-
-
-def numbers(option: str, given: str | None) -> list[float]:
-    """The numbers of an option; none if it was not given."""
-    try:
-        return [float(part) for part in given.split(",")] if given else []
-    except ValueError:
-        raise MicroStepError(f"{option} takes numbers with commas between, got {given!r}") from None
 
 
 def use_threads(count: int | None) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+from model.causal_lm.device_memory import wait_for
 from model.errors import MicroStepError
 from model.progress import Tell
 
@@ -138,19 +139,11 @@ def in_rounds(runs: Mapping[str, Callable[[], Result]], repeats: int) -> dict[st
 
 def seconds_of(run: Callable[[], Result], device: str = "cpu") -> tuple[float, Result]:
     """Wall-clock seconds of a call until the device has done all, and what the call gave."""
-    settle(device)
+    wait_for(device)
     start = time.perf_counter()
     given = run()
-    settle(device)
+    wait_for(device)
     return time.perf_counter() - start, given
-
-
-def settle(device: str) -> None:
-    """Wait until an accelerator has done what it was given, before a clock is read."""
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)
 
 
 def device_name(device: str) -> str:

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from model.command_options import Device, Local
-from model.progress import Tell
 from model.terminal import one_line, progress_bar
-from trainer.recipe import Recipe, read_recipe
+from trainer.recipe import read_recipe
 
 
 def train(
@@ -39,31 +38,17 @@ def train(
     if minutes is not None:
         chosen = chosen.model_copy(update={"minutes": minutes})
     folder = out if out is not None else Path("runs") / chosen.name
-    with progress_bar() as tell:
-        _train(chosen, folder, local, prepared, states, device, dry_run, tell)
-
-
-def _train(
-    recipe: Recipe,
-    folder: Path,
-    local: Path | None,
-    prepared: Path | None,
-    states: Path | None,
-    device: str,
-    dry_run: bool,
-    tell: Tell,
-) -> None:
+    from trainer.dry_run import plan  # torch
     from trainer.loop import RunInterrupted
-    from trainer.run import RunPaths, run_recipe  # torch
+    from trainer.run import RunPaths, run_recipe
 
     places = RunPaths(folder, local, prepared, states)
     try:
-        if dry_run:
-            from trainer.dry_run import plan
-
-            print(plan(recipe, places, device, tell).text)
-            return
-        done = run_recipe(recipe, places, device, tell)
+        with progress_bar() as tell:
+            if dry_run:
+                print(plan(chosen, places, device, tell).text)
+                return
+            done = run_recipe(chosen, places, device, tell)
     except RunInterrupted:
         print(one_line(f"{folder} holds a checkpoint; run the same command again to resume"), file=sys.stderr)
         raise

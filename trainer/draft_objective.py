@@ -6,7 +6,7 @@ learns the M - 1 tokens after it. No base runs: its states were stored once (hid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +19,12 @@ from data.training_rows import TokenRows
 from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.decoding.lossless import with_vocabulary
 from model.micro_step.modeling import MicroStepForCausalLM
+from trainer.batches.sampler import TensorBatch
 from trainer.metrics import MetricSums
 
 
 @dataclass(frozen=True)
-class DraftBatch:
+class DraftBatch(TensorBatch):
     """A batch of Q positions."""
 
     context: Tensor  # [Q, K, d]
@@ -35,16 +36,6 @@ class DraftBatch:
     @property
     def tokens(self) -> int:
         return len(self.ids)
-
-    def to(self, device: torch.device) -> DraftBatch:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pinned(self) -> DraftBatch:
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> DraftBatch:
-        every = (self.context, self.ids, self.loss_mask, self.teacher, self.taught)
-        return DraftBatch(*(None if tensor is None else change(tensor) for tensor in every))  # type: ignore[arg-type]
 
 
 class DraftObjective(nn.Module):

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from data.prepared import Prepared
 from data.run_folder import Run
 from data.training_rows import TokenRows
+from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.finite import check_finite, not_finite
-from model.causal_lm.forward import body, logits_of
+from model.causal_lm.forward import body
 from model.causal_lm.padding import left_padded
 from model.decoding.generation_config import ends_of
 from model.hub.loading import ModelSpec, load
@@ -115,11 +116,10 @@ def _nll(base: PreTrainedModel, prompts: Sequence[Sequence[int]], answers: Seque
     """Return the mean nats per token of answers under the base."""
     total, count = 0.0, 0
     for prompt, answer in zip(prompts, answers, strict=True):
-        answer_ids = torch.tensor(list(answer))
         whole = torch.tensor([[*prompt, *answer]], device=base.device)
         states = body(base)(input_ids=whole, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
-        log_p = logits_of(base, states).log_softmax(-1)
-        check_finite(base, log_p[:, 0].isnan())
-        total -= float(log_p.gather(1, answer_ids[:, None].to(log_p.device)).sum())
-        count += len(answer_ids)
+        weight = torch.ones(len(answer), device=base.device)
+        nll = chunked_lm_head_loss(base, states, whole[0, len(prompt) :], weight).nll
+        check_finite(base, nll.isnan())
+        total, count = total + float(nll.sum()), count + len(answer)
     return total / max(1, count)

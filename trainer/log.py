@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -51,29 +52,17 @@ def log_line(
     tally: MetricSums, loss: float, progress: Progress, stage: StageConfig, split: str, **more: Any
 ) -> LogLine:
     """Return a line from the sums."""
+    of_train_only: dict[str, Any] = {"rates": {}, "gradient_norm": None, "tokens_per_second": None}
     return LogLine(
         step=progress.step,
         stage=stage.name,
         split="train" if split == "train" else "validation",
-        tokens=tally.tokens,
         seen=progress.seen,
-        loss=loss,
-        token_loss=tally.token_loss,
-        stop_loss=tally.stop_loss,
-        teacher_loss=tally.teacher_loss,
-        hidden_loss=tally.hidden_loss,
-        accuracy=tally.accuracy,
-        position_tokens=tally.position_tokens,
-        position_loss=tally.position_loss,
-        position_accuracy=tally.position_accuracy,
-        row_counts=tally.row_counts,
-        accuracy_errors=tally.accuracy_errors,
-        stop_accuracy=tally.stop_accuracy,
-        stops=int(tally.other[0]),
-        rates=more.get("rates", {}),
-        gradient_norm=more.get("gradient_norm"),
-        tokens_per_second=more.get("tokens_per_second"),
         seconds=progress.seconds,
+        loss=loss,
+        stops=int(tally.other[0]),
+        **{field.name: getattr(tally, field.name) for field in fields(LogLine) if hasattr(MetricSums, field.name)},
+        **{**of_train_only, **more},
     )
 
 

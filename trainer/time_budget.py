@@ -15,6 +15,7 @@ from accelerate import Accelerator
 
 from data.run_folder import RECIPE
 from data.yaml_config import read_yaml
+from model.causal_lm.device_memory import wait_for
 from model.progress import Tell
 from trainer import optimizer
 from trainer.batches.loader import tensor_of
@@ -63,7 +64,7 @@ def _seconds_a_step(built: RunSetup, accelerator: Accelerator) -> list[float]:
         began, done = 0.0, -_WARM_UP_STEPS
         while done < _MIN_STEPS or (done < _MAX_STEPS and time.monotonic() - began < _SECONDS):
             if done == 0:
-                _wait_for(accelerator.device)
+                wait_for(accelerator.device)
                 began = time.monotonic()
             step = next(steps)
             for part in step.parts:
@@ -73,7 +74,7 @@ def _seconds_a_step(built: RunSetup, accelerator: Accelerator) -> list[float]:
             adam.step()
             adam.zero_grad()
             done += 1
-            _wait_for(accelerator.device)
+            wait_for(accelerator.device)
         times.append((time.monotonic() - began) / done)
         steps.close()  # type: ignore[attr-defined]
         accelerator.free_memory(module, adam)
@@ -89,11 +90,11 @@ def _seconds_a_validation(built: RunSetup, accelerator: Accelerator) -> float:
     measured = batches[: _MIN_STEPS + 1]
     for i, chosen in enumerate(measured):
         if i == min(1, len(measured) - 1):  # the first one warms up, if there is another
-            _wait_for(accelerator.device)
+            wait_for(accelerator.device)
             began = time.monotonic()
         with accelerator.autocast():
             built.objective(built.feed.part(chosen, held_out=True).to(accelerator.device), (1, 1))
-    _wait_for(accelerator.device)
+    wait_for(accelerator.device)
     a_batch = (time.monotonic() - began) / max(1, len(measured) - 1)
     return _mean([a_batch * len(batches) / accelerator.num_processes], accelerator)[0]
 
@@ -102,8 +103,3 @@ def _mean(values: list[float], accelerator: Accelerator) -> list[float]:
     """Average over processes, so that all use the same number of steps."""
     means: list[float] = accelerator.reduce(tensor_of(values, accelerator.device), "mean").tolist()
     return means
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from benchmarks.options import Out, numbers, use_threads
+from benchmarks.options import Out, use_threads
 from benchmarks.report import check_file, show, write
 from benchmarks.speed.options import ComparedModelOptions, DecodeOptions, PromptOptions
-from model.command_options import flatten_options
+from model.command_options import ListOf, flatten_options
 from model.errors import MicroStepError
 from model.terminal import progress_bar
 
@@ -31,12 +31,18 @@ def decode_command(
     ] = None,
     read: Annotated[int | None, typer.Option(min=1, help="With --positions: examples that are read.")] = None,
     forced: Annotated[
-        str | None, typer.Option(help="Instead: merged decoding at these mean lengths of segments, as 1,1.5,2,3,4.")
-    ] = None,
+        tuple[float, ...],
+        typer.Option(help="Instead: merged decoding at these mean lengths of segments, as 1,1.5,2,3,4."),
+        ListOf(float),
+    ] = (),
     forced_agreement: Annotated[
-        str | None, typer.Option(help="Instead: lossless decoding with drafts that agree at these rates, as 0.6,0.8,1.")
-    ] = None,
-    drafts: Annotated[str, typer.Option(help="With --forced-agreement: tokens of a draft.")] = "1,3",
+        tuple[float, ...],
+        typer.Option(help="Instead: lossless decoding with drafts that agree at these rates, as 0.6,0.8,1."),
+        ListOf(float),
+    ] = (),
+    drafts: Annotated[
+        tuple[int, ...], typer.Option(help="With --forced-agreement: tokens of a draft."), ListOf(int)
+    ] = (1, 3),
     figure: Annotated[Path | None, typer.Option(help="A .png, .svg or .pdf file to draw the comparison in.")] = None,
     out: Out = None,
 ) -> None:
@@ -48,12 +54,9 @@ def decode_command(
     check_file(out, "json")
     if figure is not None:
         check_out(figure, IMAGES)
-    for name in how.rules:
+    for name in how.rule:
         find_stop_rule(name, True)
-    lengths, rates = numbers("--forced", forced), numbers("--forced-agreement", forced_agreement)
-    draft_lengths = [int(n) for n in numbers("--drafts", drafts)]
-    if not how.taus or not how.sizes:
-        raise MicroStepError("--confidence takes at least one value of tau")
+    assert how.sizes, "they are read, so that a mistake is told at once"
     if positions is not None and prompts.prepared is None:
         raise MicroStepError("--positions reads held-out examples; give --prepared as well")
     strategy = None if positions is None else Strategy.parse(positions)
@@ -72,12 +75,12 @@ def decode_command(
         models = load_models(which)
         by_source = find_prompts(prompts, prepared, models.tokenizer)
         every = mixed(by_source)
-        if lengths or rates:
+        if forced or forced_agreement:
             report: dict[str, Any] = {"benchmark": "decode", **facts_of(models), "repeats": how.repeats}
-            if lengths:
-                report["forced"] = forced_study(models, every, forced_lengths(models, lengths), how, tell)
-            if rates:
-                cases = forced_drafts(models, every, rates, draft_lengths, how)
+            if forced:
+                report["forced"] = forced_study(models, every, forced_lengths(models, forced), how, tell)
+            if forced_agreement:
+                cases = forced_drafts(models, every, forced_agreement, drafts, how)
                 report["forced_agreement"] = forced_study(models, every, cases, how, tell)
         else:
             report = compare(models, by_source, how, baselines_of(models, assistant) if baselines else (), tell)

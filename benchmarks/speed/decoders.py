@@ -212,7 +212,7 @@ def segment_decoders(models: ComparedModels, options: DecodeOptions) -> list[Dec
     decoders = []
     for each in models.micro:
         lossless = each.facts.decoding == LOSSLESS if options.verify is None else options.verify
-        for rule, tau in product(options.rules, options.taus):
+        for rule, tau in product(options.rule, options.confidence):
             if each.facts.stop_head or not RULES[rule].needs_stop_head:
                 write = _segment_writer(each.model, models, rule=rule, confidence=tau, verify=lossless)
                 computes = f"generate_segments({rule}, {tau:g})"

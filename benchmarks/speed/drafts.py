@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.options import DraftsOptions, numbers
+from benchmarks.options import DraftsOptions
 from benchmarks.ratio import ratio
 from data.prepared import read_prepared
 from data.training_rows import TokenRows
@@ -29,11 +29,10 @@ from trainer.draft_objective import DraftObjective
 
 def measure(options: DraftsOptions, tell: Tell) -> list[dict[str, Any]]:
     """A report a model."""
-    taus = numbers("--confidence", options.confidence)
     answers = training_rows(read_prepared(options.prepared), None).held_out
     answers = answers.take(np.arange(len(answers))[: options.read])
     specs = [ModelSpec(name, dtype=options.dtype, device=options.device) for name in options.model]
-    return [drafts(load(spec, tell), answers, taus, tell) for spec in specs]
+    return [drafts(load(spec, tell), answers, options.confidence, tell) for spec in specs]
 
 
 def drafts(loaded: LoadedModel, answers: TokenRows, taus: Sequence[float], tell: Tell) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.options import SMOLLM2, Device, Dtype, Local, NewTokens, Repeats, Threads, numbers
+from benchmarks.options import SMOLLM2, Device, Dtype, NewTokens, Repeats
+from model.command_options import ListOf, Local, Threads
 from model.errors import MicroStepError
 
 Size = tuple[int, int | None]  # prompts at a time, and how many of the prompts are answered so (None: all)
@@ -53,11 +54,13 @@ class DecodeOptions:
     """How they answer."""
 
     confidence: Annotated[
-        str, typer.Option(help="Values of tau, with commas between; above 1 the base alone writes.")
-    ] = "0.8"
+        tuple[float, ...],
+        typer.Option(help="Values of tau, as 0.5,0.8; above 1 the base alone writes."),
+        ListOf(float),
+    ] = (0.8,)
     rule: Annotated[
-        str, typer.Option(help="When a segment ends: confidence, product or stop_head; several with commas between.")
-    ] = "confidence"
+        tuple[str, ...], typer.Option(help="When a segment ends: confidence, product, stop_head."), ListOf(str)
+    ] = ("confidence",)
     verify: Annotated[bool | None, typer.Option(help="Lossless, or merged; else what each model is for.")] = None
     max_new_tokens: NewTokens = 256
     batch_size: Annotated[
@@ -70,14 +73,6 @@ class DecodeOptions:
     keep: Annotated[
         Path | None, typer.Option(help="A .jsonl file of all batches as they are measured; a begun one is resumed.")
     ] = None
-
-    @property
-    def taus(self) -> list[float]:
-        return numbers("--confidence", self.confidence)
-
-    @property
-    def rules(self) -> list[str]:
-        return self.rule.replace(" ", "").split(",")
 
     @property
     def sizes(self) -> list[Size]:

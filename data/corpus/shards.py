@@ -64,19 +64,8 @@ def stream_windows(
     loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, start: tuple[int, int]
 ) -> Iterator[TokenWindow]:
     """Yield the tokenised corpus, starting from a document and a window of it."""
-    known, longest = int(loaded.model.get_input_embeddings().weight.shape[0]), options.max_tokens or 1
-    windows, characters = options.windows, options.window_characters
-    reading = TokenizeOptions(
-        loaded.tokenizer,
-        known,
-        longest,
-        windows,
-        characters,
-        options.chat,
-        options.force_bos,
-        options.template or (),
-        options.template_date,
-    )
+    known = int(loaded.model.get_input_embeddings().weight.shape[0])
+    reading = TokenizeOptions(loaded.tokenizer, known, options)
     return tokenized_windows(corpus, reading, start)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data.corpus.documents import MAX_CHARACTERS, Corpus, CorpusEntry
+from data.corpus.options import CorpusOptions
 from model.errors import TextError, TooLarge
 from model.text.document import PLAIN, Document, TextInput
 from model.text.encoding import EncodedText, encode
@@ -24,14 +25,12 @@ class TokenizeOptions:
 
     tokenizer: Any  # the model's tokenizer
     known: int  # the model knows only smaller ids; a document with any other is refused
-    longest: int  # maximum number of tokens in a piece
-    windows: bool = False  # divide longer documents into pieces; otherwise only their first `longest` tokens are used
-    window_characters: int | None = None
-    """Divide documents into windows of at most this many characters, each tokenised on its own."""
-    chat: bool = False  # apply the chat template
-    force_bos: bool = False  # put BOS first even if the tokenizer does not
-    template: tuple[tuple[str, str], ...] = ()  # arguments of the chat template; they come before a document's own
-    template_date: str | None = None  # the date that the chat template writes
+    options: CorpusOptions
+
+    @property
+    def longest(self) -> int:
+        """Maximum number of tokens in a piece."""
+        return self.options.max_tokens or 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def tokenized_windows(corpus: Corpus, reading: TokenizeOptions, start: tuple[int
         TooLarge: a document is too long to be tokenised.
     """
     for entry in corpus.entries(start[0]):
-        windows = _of_characters(entry, reading) if reading.window_characters else _of_tokens(entry, reading)
+        windows = _of_characters(entry, reading) if reading.options.window_characters else _of_tokens(entry, reading)
         yield from (window for window in windows if (entry.index, window.number) >= start)
 
 
@@ -99,8 +98,9 @@ def character_windows(text: str, max_characters: int) -> list[tuple[int, int]]:
 def _of_tokens(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[TokenWindow]:
     encoded, problem = _encoded(entry, entry.document, reading)
     source, total = _source(entry), len(encoded) if encoded is not None else 0
-    left_out = 0 if reading.windows else max(0, total - reading.longest)
-    starts = range(0, total, reading.longest) if reading.windows and total else (0,)
+    windows = reading.options.windows
+    left_out = 0 if windows else max(0, total - reading.longest)
+    starts = range(0, total, reading.longest) if windows and total else (0,)
     for number, at in enumerate(starts):
         part = _part(encoded, at, at + reading.longest) if encoded is not None else None
         yield TokenWindow(entry.index, number, at, part, source, total, left_out, problem, entry.share)
@@ -110,7 +110,7 @@ def _of_characters(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[Tok
     document, source = entry.document, _source(entry)
     if document is not None and any(message.role != PLAIN for message in document.messages):
         raise TextError(f"document {entry.index} is a conversation; windows of characters are for plain texts")
-    spans = character_windows(source, reading.window_characters or 1)
+    spans = character_windows(source, reading.options.window_characters or 1)
     parts: list[EncodedText | None] = []
     problem = entry.problem
     for a, b in spans:
@@ -144,9 +144,10 @@ def _encoded(
             " divide the corpus into documents (--documents paragraph for a .txt) or windows (--window-characters)"
         )
     try:
-        arguments = tuple(sorted({**dict(document.arguments), **dict(reading.template)}.items()))
-        document = replace(document, arguments=arguments, date=reading.template_date)
-        encoded = encode(TextInput(document, reading.chat, reading.force_bos), reading.tokenizer)
+        options = reading.options
+        arguments = tuple(sorted({**dict(document.arguments), **dict(options.template or ())}.items()))
+        document = replace(document, arguments=arguments, date=options.template_date)
+        encoded = encode(TextInput(document, options.chat, options.force_bos), reading.tokenizer)
     except TextError as error:
         return None, str(error)
     if int(encoded.ids.max(initial=0)) >= reading.known:

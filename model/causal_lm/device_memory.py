@@ -1,4 +1,4 @@
-"""How much memory can be allocated now, on an accelerator or on the machine."""
+"""An accelerator or the machine: how much memory can be allocated now, and waiting until it has done its work."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def available_memory(device: torch.device | str) -> int:
     free = int(psutil.virtual_memory().available)
     limit = _container_free()
     return free if limit is None else min(free, limit)
+
+
+def wait_for(device: torch.device | str) -> None:
+    """Wait until an accelerator has done what it was given, before a clock is read."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
 
 
 def _container_free() -> int | None:

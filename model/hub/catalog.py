@@ -36,10 +36,8 @@ class CatalogEntry:
 
 
 SHARE_ALIKE = ("cc-by-sa-3.0", "https://creativecommons.org/licenses/by-sa/3.0/")
-SHARE_ALIKE_4 = (
-    "cc-by-sa-4.0",
-    "https://creativecommons.org/licenses/by-sa/4.0/",
-)  # ARC's licence, which accepts 3.0's works
+# ARC's licence, which accepts 3.0's works.
+SHARE_ALIKE_4 = ("cc-by-sa-4.0", "https://creativecommons.org/licenses/by-sa/4.0/")
 APACHE = ("apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 LLAMA = ("llama3.2", "https://www.llama.com/llama3_2/license/")
 GEMMA = ("gemma", "https://ai.google.dev/gemma/terms")
@@ -62,19 +60,18 @@ def _pair(
     """Return a pretrained model on the hub and its "-Instruct" version."""
     base = HubSource(repo, gated)
     sft = HubSource(f"{repo}-Instruct", gated)
+    shared = family, *licence, gated, parameters
     return (
-        CatalogEntry(name, title, "pretrained", family, *licence, gated, parameters, (base,)),
-        CatalogEntry(
-            f"{name}-instruct",
-            f"{title} Instruct",
-            "sft",
-            family,
-            *licence,
-            gated,
-            parameters,
-            (sft, *sft_elsewhere),
-        ),
+        CatalogEntry(name, title, "pretrained", *shared, (base,)),
+        CatalogEntry(f"{name}-instruct", f"{title} Instruct", "sft", *shared, (sft, *sft_elsewhere)),
     )
+
+
+def _bundled(
+    name: str, title: str, family: str, licence: tuple[str, str], parameters: int, kind: Kind = "sft"
+) -> CatalogEntry:
+    """Return a model that comes with the project."""
+    return CatalogEntry(name, title, kind, family, *licence, False, parameters, (BundledSource(f"data/demo/{name}"),))
 
 
 _CATALOG: tuple[CatalogEntry, ...] = (
@@ -89,15 +86,7 @@ _CATALOG: tuple[CatalogEntry, ...] = (
     ),
     *_pair("smollm2-360m", "SmolLM2 360M", "HuggingFaceTB/SmolLM2-360M", "llama", APACHE, 361_821_120),
     *_pair("qwen2.5-0.5b", "Qwen2.5 0.5B", "Qwen/Qwen2.5-0.5B", "qwen2", APACHE, 494_032_768),
-    *_pair(
-        "llama-3.2-1b",
-        "Llama 3.2 1B",
-        "meta-llama/Llama-3.2-1B",
-        "llama",
-        LLAMA,
-        1_235_814_400,
-        gated=True,
-    ),
+    *_pair("llama-3.2-1b", "Llama 3.2 1B", "meta-llama/Llama-3.2-1B", "llama", LLAMA, 1_235_814_400, gated=True),
     CatalogEntry(
         "gemma-3-270m",
         "Gemma 3 270M",
@@ -108,65 +97,35 @@ _CATALOG: tuple[CatalogEntry, ...] = (
         268_098_176,
         (HubSource("google/gemma-3-270m", gated=True), GEMMA_3_270M_WHEELS),
     ),
-    CatalogEntry(
-        "tiny-base",
-        "Tiny base of this project",
-        "pretrained",
-        "llama",
-        *APACHE,
-        False,
-        TINY_PARAMETERS,
-        (BundledSource("data/demo/tiny-base"),),
-    ),
-    CatalogEntry(
-        "tiny-sft",
-        "Tiny SFT of this project",
-        "sft",
-        "llama",
-        *SHARE_ALIKE,
-        False,
-        TINY_PARAMETERS,
-        (BundledSource("data/demo/tiny-sft"),),
-    ),
-    CatalogEntry(
+    _bundled("tiny-base", "Tiny base of this project", "llama", APACHE, TINY_PARAMETERS, kind="pretrained"),
+    _bundled("tiny-sft", "Tiny SFT of this project", "llama", SHARE_ALIKE, TINY_PARAMETERS),
+    _bundled(
         "micro-step-tiny",
         "Tiny micro_step model of this project",
-        "sft",
         "micro_step",
-        *SHARE_ALIKE,
-        False,
+        SHARE_ALIKE,
         MICRO_STEP_TINY_PARAMETERS,
-        (BundledSource("data/demo/micro-step-tiny"),),
     ),
-    CatalogEntry(
+    _bundled(
         "micro-step-smollm2-135m",
         "SmolLM2 135M Instruct, writing in segments",
-        "sft",
         "micro_step",
-        *SHARE_ALIKE_4,
-        False,
+        SHARE_ALIKE_4,
         MERGED_PARAMETERS,
-        (BundledSource("data/demo/micro-step-smollm2-135m"),),
     ),
-    CatalogEntry(
+    _bundled(
         "micro-step-smollm2-135m-draft",
         "SmolLM2 135M Instruct with a drafting micro decoder",
-        "sft",
         "micro_step",
-        *SHARE_ALIKE_4,
-        False,
+        SHARE_ALIKE_4,
         DRAFT_PARAMETERS,
-        (BundledSource("data/demo/micro-step-smollm2-135m-draft"),),
     ),
-    CatalogEntry(
+    _bundled(
         "control-smollm2-135m",
         "SmolLM2 135M Instruct, trained on its own answers",
-        "sft",
         "llama",
-        *SHARE_ALIKE,
-        False,
+        SHARE_ALIKE,
         CONTROL_PARAMETERS,
-        (BundledSource("data/demo/control-smollm2-135m"),),
     ),
 )
 

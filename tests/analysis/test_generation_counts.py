@@ -189,7 +189,7 @@ def test_the_base_beside_a_model_ends_where_the_model_does(beside):
     assert found.agreement.equal and len(found.micro) < 24
     models = load_models(ComparedModelOptions(model=[beside]))
     prompts = {"made": [prompt_ids(text, models.tokenizer) for text in ("the cat", "a dog")]}
-    report = compare(models, prompts, DecodeOptions(confidence="1.1", max_new_tokens=24, repeats=1))
+    report = compare(models, prompts, DecodeOptions(confidence=(1.1,), max_new_tokens=24, repeats=1))
     assert report["agreement"] == report["nll_ratio"] == report["rows"][1]["identical"][0] == 1
     writer = AnswerWriter(loaded, DistillOptions(max_new_tokens=24))
     (answer,) = writer.answer([Prompt("s", 0, (Message("user", "the cat"),))], 0, lambda tokens, answers: None)

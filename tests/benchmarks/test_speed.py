@@ -91,7 +91,7 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
     base: str, prepared: Prepared, names: tuple[str, str]
 ) -> None:
     models = load_models(ComparedModelOptions(model=list(names), base=base, control=[base]))
-    options = DecodeOptions(confidence="0.01,1.1", max_new_tokens=16, batch_size="1:3,4", repeats=1, fast_base=True)
+    options = DecodeOptions(confidence=(0.01, 1.1), max_new_tokens=16, batch_size="1:3,4", repeats=1, fast_base=True)
     report = compare(models, {"made": held_out_prompts(prepared, "made", 6)}, options)
     rows = report["rows"]
     assert [(row["model"], row["tau"], row["at_a_time"], row["prompts"]) for row in rows] == [
@@ -125,11 +125,11 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
     assert report["speedup"] == first["speedup_by_round"]["median"] and report["agreement"] == first["agreement"][0]
 
 
-@pytest.mark.parametrize("confidence, verify", [("1.5", None), ("0", True)])
+@pytest.mark.parametrize("confidence, verify", [(1.5, None), (0.0, True)])
 def test_answers_that_are_the_bases_own_are_said_to_be(
-    untrained: ComparedModels, prompts: Rows, confidence: str, verify: bool | None
+    untrained: ComparedModels, prompts: Rows, confidence: float, verify: bool | None
 ) -> None:
-    options = DecodeOptions(confidence=confidence, verify=verify, max_new_tokens=10, batch_size="2", repeats=2)
+    options = DecodeOptions(confidence=(confidence,), verify=verify, max_new_tokens=10, batch_size="2", repeats=2)
     report = compare(untrained, {"made": prompts}, options, baselines_of(untrained))
     mine, lookup = report["rows"][1:3]
     assert mine["identical"][0] == report["agreement"] == 1 and len(mine["speedup_by_round"]["each"]) == 2
@@ -143,7 +143,7 @@ def test_answers_that_are_the_bases_own_are_said_to_be(
 def test_the_cache_is_what_a_run_holds_at_its_end(merged: ComparedModels, prepared: Prepared) -> None:
     """No slot is counted for what is written last, which no pass reads again."""
     (prompt,) = held_out_prompts(prepared, "made", 1)
-    options = DecodeOptions(confidence="0.01", max_new_tokens=12, repeats=1)
+    options = DecodeOptions(confidence=(0.01,), max_new_tokens=12, repeats=1)
     alone, mine = compare(merged, {"made": [prompt]}, options)["rows"]
     model = merged.micro[0].model
     found = model.generate_segments(torch.tensor([prompt]), confidence=0.01, max_new_tokens=12)
@@ -155,7 +155,7 @@ def test_a_stopped_comparison_is_resumed_and_measures_nothing_twice(
     merged: ComparedModels, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts, keep = {"made": held_out_prompts(prepared, "made", 4)}, tmp_path / "kept.jsonl"
-    options = DecodeOptions(confidence="0.5", max_new_tokens=8, batch_size="2", repeats=1, keep=keep)
+    options = DecodeOptions(confidence=(0.5,), max_new_tokens=8, batch_size="2", repeats=1, keep=keep)
     whole = compare(merged, prompts, options)
     lines = keep.read_text().splitlines(keepends=True)
     assert len(lines) == 1 + 2 * 2, "a head, and two batches of two decoders"
@@ -179,7 +179,9 @@ def test_a_stopped_comparison_is_resumed_and_measures_nothing_twice(
 
 def test_every_rule_that_a_model_can_follow_is_measured(merged: ComparedModels, prepared: Prepared) -> None:
     prompts = {"made": held_out_prompts(prepared, "made", 2)}
-    options = DecodeOptions(confidence="0.5", rule="confidence, stop_head", max_new_tokens=4, batch_size="2", repeats=1)
+    options = DecodeOptions(
+        confidence=(0.5,), rule=("confidence", "stop_head"), max_new_tokens=4, batch_size="2", repeats=1
+    )
     report = compare(merged, prompts, options)
     assert [(row["model"], row["rule"]) for row in report["rows"][1:]] == [
         ("merged", rule) for rule in ("confidence", "stop_head")

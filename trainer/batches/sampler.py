@@ -7,7 +7,8 @@ step's rows are chosen for all processes, and then distributed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,7 +22,22 @@ POOL = 32  # batches whose rows are sorted by length together: little padding, b
 
 
 @dataclass(frozen=True)
-class RowBatch:
+class TensorBatch:
+    """Tensors, or None, that go to a device together."""
+
+    def to(self, device: torch.device) -> Self:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Self:
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(tensor) for name, tensor in held.items() if tensor is not None})
+
+
+@dataclass(frozen=True)
+class RowBatch(TensorBatch):
     """B rows, padded on the right to N tokens."""
 
     ids: Tensor  # [B, N]
@@ -34,16 +50,6 @@ class RowBatch:
     @property
     def tokens(self) -> int:
         return int(self.mask.sum())
-
-    def to(self, device: torch.device) -> RowBatch:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pinned(self) -> RowBatch:
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> RowBatch:
-        every = (self.ids, self.mask, self.starts, self.labels, self.teacher)
-        return RowBatch(*(None if tensor is None else change(tensor) for tensor in every))  # type: ignore[arg-type]
 
 
 def steps(lengths: NDArray[np.int64], repeat: NDArray[np.int64], tokens: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -87,7 +87,7 @@ def test_windows_of_characters_end_at_a_line_or_a_space():
 def test_windows_of_characters_are_the_same_texts_under_both_models(loaded, data):
     corpus, found = open_corpus(CorpusSpec(str(data))), []
     for name in ("base", "other"):
-        reading = TokenizeOptions(loaded[name].tokenizer, 10**6, 500, window_characters=50)
+        reading = TokenizeOptions(loaded[name].tokenizer, 10**6, CorpusOptions(max_tokens=500, window_characters=50))
         every = list(tokenized_windows(corpus, reading, (0, 0)))
         assert next(tokenized_windows(corpus, reading, (0, 3))).text == every[3].text
         found.append([(piece.document, piece.number, *piece.text) for piece in every])
