@@ -5,8 +5,6 @@ which one head's map is then computed in full. Beside it `output_attentions=True
 that memory bears, and the size of a page of bertviz, which holds every weight as JSON text.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """`micro-step bench NAME`, for the benchmarks of one function. Torch waits until a benchmark is run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any

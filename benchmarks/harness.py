@@ -3,8 +3,6 @@
 With tau above 1 a micro_step model is its base, so that all must agree; what differs is the time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

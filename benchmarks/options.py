@@ -3,8 +3,6 @@
 The first line of a class is the help of its command.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal

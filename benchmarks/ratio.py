@@ -1,7 +1,5 @@
 """Ratios of sums over prompts, with 95% intervals over the prompts (see analysis/intervals.py)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from analysis.intervals import Floats, Units, quotient

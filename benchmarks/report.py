@@ -4,8 +4,6 @@ A report is a dictionary. Its lists of rows are tables, whose columns are named 
 facts. What is measured is a number, a `timing.spread`, a `ratio` with its interval, or None.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ loaded and warmed-up model. Time: all scorers in one process and in rounds, each
 the ratio to the bare forward pass is taken within the round, so that what else the machine does falls on all alike.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from functools import partial

@@ -3,8 +3,6 @@
 A scorer takes a loaded model and one text, computes, and throws the result away. Nothing here measures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module

@@ -4,8 +4,6 @@ The loop reads Python floats from lists, which is the fastest that a loop can do
 All of it runs on one core.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import asdict

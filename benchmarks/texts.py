@@ -1,7 +1,5 @@
 """The text that benchmarks read where none is given: the sentences of the bundled samples."""
 
-from __future__ import annotations
-
 import random
 import re
 from pathlib import Path

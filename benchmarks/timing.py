@@ -1,7 +1,5 @@
 """How time and memory are measured, whatever is measured. Knows no model."""
 
-from __future__ import annotations
-
 import gc
 import multiprocessing
 import re

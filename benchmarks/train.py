@@ -6,8 +6,6 @@ counts all tokens of the rows, prompts included. A draft reads no rows but posit
 positions that it takes of the same rows, and its states are stored before.
 """
 
-from __future__ import annotations
-
 import random
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """Training examples, and their Parquet file in the order in which they are scored and trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`micro-step data held-out`: the examples that no run on prepared data saw, as a corpus of conversations."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

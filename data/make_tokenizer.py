@@ -4,8 +4,6 @@ The models themselves are trained by trainer/recipes/tiny-base.yaml, tiny-sft.ya
 sources' files, three of which are not on the hub. The same files give the tokenizer.json of data/demo, byte for byte.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import sys

@@ -1,7 +1,5 @@
 """`micro-step data prepare`: clean a mix, score it under a base, and say what each strategy would give."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -7,8 +7,6 @@
 `data.prepare` writes these files.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -9,8 +9,6 @@
 This module knows nothing about training itself. An incomplete last line of the log is skipped.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where training segments start: the part of a recipe that the trainer and those who read its models share."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

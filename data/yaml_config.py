@@ -3,8 +3,6 @@
 No string of a recipe is ever executed: YAML is read as plain values, which must fit the fields.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import re

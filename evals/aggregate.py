@@ -5,8 +5,6 @@ tokens over tokens, bits over bytes. Samples are independent, but the tokens of 
 taken over samples (the linearised ratio estimator, Cochran 1977, section 2.11).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

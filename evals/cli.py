@@ -1,7 +1,5 @@
 """`micro-step eval run`, `report`, `samples` and `list`. Torch and the harness wait until needed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """Find the evaluations under a folder: the folders that `micro-step eval run --out` wrote."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from analysis.discovery import Found, search

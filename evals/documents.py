@@ -1,7 +1,5 @@
 """Convert the records of data sets to documents; files of the original releases get the shape of the hub's."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -5,8 +5,6 @@ of the cost of each answer. Records are in the order in which the requests were 
 harness does not reorder. This module knows nothing about tasks.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator, Sequence

@@ -16,8 +16,6 @@ With tau > 1 no token joins, and (b) equals (a). A model that was trained for lo
 base's probabilities, so (a) is its definition.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

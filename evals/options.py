@@ -1,7 +1,5 @@
 """The options of an evaluation, defined once: for `micro-step eval run` and for the functions. Light: no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

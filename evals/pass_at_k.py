@@ -3,8 +3,6 @@
 With c of n passing, 1 - C(n - c, k) / C(n, k): Chen et al. 2021, arXiv 2107.03374, section 2.1.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 from math import comb
 

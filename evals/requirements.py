@@ -1,7 +1,5 @@
 """Requirements of evaluation beyond the project's own."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 from model.errors import MicroStepError

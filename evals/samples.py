@@ -7,8 +7,6 @@ A plain model's files are BENCHMARK@base.jsonl. A writer that is killed leaves a
 next one removes. The lines are in the order of the batches, which is the same in every run.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 A score is a number, or a numerator with its denominator (aggregate.py). This module knows no model and no file.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ transformers' own criterion reads prompt and answer as one text. A prompt that e
 begins with "def" would then match the stop string of a line break and "def". The harness means the answer alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

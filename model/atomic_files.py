@@ -1,7 +1,5 @@
 """Files that are there whole or not at all, even after a power cut; room for them; and what of JSON can be read."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ The check explains a problem in one sentence, before a library fails on it with 
 torch or transformers.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import struct

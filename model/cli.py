@@ -3,8 +3,6 @@
 It computes nothing itself; torch and transformers are loaded only by the commands that load a model.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Annotated, Any

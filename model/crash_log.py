@@ -4,8 +4,6 @@ The log holds the time, the command or page, the versions and the traceback, but
 holds no text and no prompt, unless the error's own message quotes one.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import traceback

@@ -14,8 +14,6 @@ A message says what was given, what was expected and what to do. The command lin
 shows it in place; neither shows a traceback.
 """
 
-from __future__ import annotations
-
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind where it has none."""

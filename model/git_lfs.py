@@ -1,7 +1,5 @@
 """Git-LFS pointers: a few lines of text in a file's place, where a clone did not fetch the file itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _BEGINS = b"version https://git-lfs.github.com/spec/"

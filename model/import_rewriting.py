@@ -5,8 +5,6 @@ it, and `setup.py` rewrites their imports with this module. Only the places that
 file, comments and layout included, stays as it is.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Collection, Iterator

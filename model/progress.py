@@ -1,7 +1,5 @@
 """How a run says how far it is. Whoever listens may raise to stop the run."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextvars import ContextVar

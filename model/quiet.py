@@ -1,7 +1,5 @@
 """Silence transformers' warnings and progress bars while a block runs."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Iterator

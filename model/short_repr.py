@@ -1,7 +1,5 @@
 """A short repr for results that hold arrays, texts and models: one line instead of thousands of characters."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables of texts: on the terminal, and in Markdown. What stands in a cell is never read as markup."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Sequence
 

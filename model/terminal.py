@@ -1,7 +1,5 @@
 """How every command line of the project behaves: one line for a mistake, progress on standard error, a clean stop."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

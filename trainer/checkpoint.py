@@ -8,8 +8,6 @@
 No state of a random generator is stored: each step seeds it anew.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """`micro-step train RECIPE`: from named data to a checkpoint that every page opens. Torch waits until it is needed."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

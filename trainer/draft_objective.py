@@ -4,8 +4,6 @@ At a position t the base predicts token t + 1 itself; the micro decoder reads th
 learns the M - 1 tokens after it. No base runs: its states were stored once (hidden_state_cache.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

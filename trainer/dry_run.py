@@ -1,7 +1,5 @@
 """Estimate a run before it is started: parameters, memory, tokens, time. Steps are measured, but nothing is trained."""
 
-from __future__ import annotations
-
 import resource
 import sys
 import time

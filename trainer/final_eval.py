@@ -1,7 +1,5 @@
 """Measurements of a finished run beyond its log: loss per source, bits per byte, and decoding."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 It is written from the facts that the run stored; nothing is measured here.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from data.cleaning.report import REPORT

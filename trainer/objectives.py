@@ -4,8 +4,6 @@
 alone, every token a segment. The draft objective is in draft_objective.py.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import torch

@@ -1,7 +1,5 @@
 """Parameter groups and learning rates: AdamW, with its own warm-up and decay in each stage."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from typing import Any

@@ -1,7 +1,5 @@
 """Run a recipe from beginning to end: prepare the data if needed, build the model, train."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

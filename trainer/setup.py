@@ -3,8 +3,6 @@
 This module knows families and files, but nothing about steps.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib.metadata
 import json

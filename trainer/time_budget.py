@@ -4,8 +4,6 @@ The measured steps train nothing (their rate is 0). The number of steps is writt
 stopped resumes with the same steps, and its schedule follows them as if they had been requested.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Start from another run on the same base: from its micro decoder alone (a draft's is cheap to train), or all of it."""
 
-from __future__ import annotations
-
 from safetensors.torch import load_file
 
 from model.errors import MicroStepError

@@ -4,8 +4,6 @@ A feature counts as working where its numbers equal a reference: the family's ow
 where the family can be run so. A refusal in one sentence is told as such; anything else is a fault, and is told as one.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

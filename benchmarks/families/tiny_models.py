@@ -4,8 +4,6 @@ Every size is cut by the name of its field, every list that has an entry a layer
 A few families need more than that: `MORE` says what.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

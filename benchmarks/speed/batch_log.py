@@ -1,7 +1,5 @@
 """The batches of a comparison as they are measured, a JSON line each, so that one that was stopped can be resumed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

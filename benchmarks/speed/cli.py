@@ -1,7 +1,5 @@
 """`micro-step bench decode`: options, tables, figure, JSON."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, cast
 

@@ -3,8 +3,6 @@
 Intervals are of 95%, over prompts; of speeds, over batches. Where these are too few there is none.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

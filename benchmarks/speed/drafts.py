@@ -4,8 +4,6 @@ Lossless greedy decoding writes the base's own answer, so that where a pass ends
 token is generated, and sixty answers take minutes where writing them takes an hour.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

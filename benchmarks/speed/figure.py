@@ -1,7 +1,5 @@
 """A comparison over tau as one figure: what a macro step writes, how fast, and how near to the base."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

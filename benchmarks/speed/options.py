@@ -1,7 +1,5 @@
 """The options of the command `decode`: which models answer which prompts, and how. The functions take the same."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """How often a merged model expects the right token at each place of a segment, beside its base at the same tokens."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The prompts that are answered: those of a file, bundled ones, questions of GSM8K, held-out ones of prepared data."""
 
-from __future__ import annotations
-
 import json
 from itertools import islice
 from pathlib import Path

@@ -3,8 +3,6 @@
 Texts are compared as words in lower case without punctuation. This module knows nothing about mixes or files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from array import array

@@ -1,7 +1,5 @@
 """Cleaning rules that look at one text alone: line breaks and code languages. dedup.py has the others."""
 
-from __future__ import annotations
-
 import re
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*\{?\.?([\w+#.-]*)[^\n`]*$", re.MULTILINE)

@@ -1,7 +1,5 @@
 """The report on cleaning: examples in and out, dropped or corrected by each rule, per source, with samples."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 

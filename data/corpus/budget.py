@@ -1,7 +1,5 @@
 """The resources for scoring a corpus: documents and batches that fit the memory, and room on the disk."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -4,8 +4,6 @@ Documents come in a fixed order and carry their index in it, so a reader can res
 about tokens, models or stores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice

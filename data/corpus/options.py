@@ -1,7 +1,5 @@
 """The user's options for scoring a corpus. This module is light, for command lines that do not need torch yet."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 SHARD_TOKENS = 65_536  # the most that a kill can cost: about two minutes on two cores, two seconds on a GPU

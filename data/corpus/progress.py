@@ -1,7 +1,5 @@
 """Progress of scoring a corpus: how far it is, how fast, and how long it will take."""
 
-from __future__ import annotations
-
 from data.corpus.windows import TokenWindow
 from model.progress import Meter, Tell
 

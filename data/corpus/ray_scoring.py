@@ -5,8 +5,6 @@ corpus itself, and writes the shards that it is given, each with its mark. Corpu
 machines share. The store equals that of one process byte for byte if each actor has as many threads as that process.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ was stopped anywhere therefore resumes to the same store. Batches and padding af
 compared with scoring each document alone, entropies differ by up to about 1e-4 nats in float32 and 0.1 in bfloat16.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 This module knows nothing about scores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count

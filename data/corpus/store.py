@@ -10,8 +10,6 @@ Nothing in a store depends on the time: two undisturbed runs give the same bytes
 are computed: see scoring.py.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Writing a store of scores: one writer at a time. See store.py."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ Values come in a fixed order, together with what identifies them: a file's hash 
 knows nothing about documents, models or stores.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import json
@@ -13,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TextIO
 
 from model.errors import TextError, first_line
 from model.git_lfs import pointer
@@ -86,7 +84,7 @@ def file_values(spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
         raise TextError(f"{spec.data} cannot be read: {error.strerror or error}") from None
 
 
-def _text_values(lines: io.TextIOWrapper[Any], unit: Cut) -> Iterator[str]:
+def _text_values(lines: TextIO, unit: Cut) -> Iterator[str]:
     if unit == "file":
         yield lines.read()
     elif unit == "line":
@@ -105,7 +103,7 @@ def _text_values(lines: io.TextIOWrapper[Any], unit: Cut) -> Iterator[str]:
             yield "".join(block).rstrip("\r\n")
 
 
-def _json_values(lines: io.TextIOWrapper[Any], spec: CorpusSpec) -> Iterator[object]:
+def _json_values(lines: TextIO, spec: CorpusSpec) -> Iterator[object]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -1,7 +1,5 @@
 """`micro-step data distill`: let a base answer the prompts of cleaned examples. Torch waits until it is needed."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

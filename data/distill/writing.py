@@ -5,8 +5,6 @@ These are its own answers, in batches that rows leave when they end, which is fa
 nothing about files.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 Each is a plain text or a conversation, listed in ``index.json`` with its origin. This module knows no tokenizer.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import cache

@@ -3,8 +3,6 @@
 This module knows columns and patterns, but nothing about files, tokens, mixes or cleaning.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 reading.py turns records into examples; this module knows nothing about that.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import zlib

@@ -3,8 +3,6 @@
 schema.py defines a source, and reading.py reads its records; this module opens only the YAML.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

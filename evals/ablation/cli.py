@@ -1,7 +1,5 @@
 """`micro-step eval ablate GRID`: variants of one recipe, several seeds each, one table. Torch waits until needed."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Estimate a grid before it is run: the number of runs, how many are finished, and how long the rest will train."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Evaluate the trained models of a grid: run the benchmarks in a folder of each run, and read their scores."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -3,8 +3,6 @@
 An interval is over seeds: every run answers the same documents, so the variation between documents is not in it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Find the choice that a generated answer to a multiple-choice question names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -4,8 +4,6 @@ An unreadable answer is invalid, and the reason is kept. `strict` and `flexible`
 included, so that scores are comparable with others'; `ours` is meant to read what a person would.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 This works on text alone: nothing is parsed or run here.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

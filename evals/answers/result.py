@@ -1,7 +1,5 @@
 """The value read from a generated answer, or the reason why none was read. This module knows no benchmark."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

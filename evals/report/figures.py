@@ -4,8 +4,6 @@ A micro_step model is a line through its values of tau. A plain model, which gen
 horizontal line with its band; without one, the micro_step model's own base takes its place (tau above 1).
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ The spread between documents cancels in a paired difference, so its interval is 
 scores suggest.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

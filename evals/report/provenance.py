@@ -4,8 +4,6 @@ An export holds what was read, as it was: a run that goes on does not change wha
 are in it only where the figure shows them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Figures of samples: two answers in segments, one below the other, and the tables beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

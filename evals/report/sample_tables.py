@@ -1,7 +1,5 @@
 """Samples as tables, for readers and files: documents, tokens, scores and costs, and invalid answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

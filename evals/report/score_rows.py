@@ -3,8 +3,6 @@
 Everything is computed from the samples; nothing is stored twice. This module knows neither models nor the harness.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 This module knows neither models nor the harness. A file of samples is external data and may hold anything.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Names are external data and are escaped for each format.
 """
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Tokens are stored as decoded one by one: a token that is split inside a characte
 the space before a word. The tokens are searched in the text, unless joining them gives the text.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

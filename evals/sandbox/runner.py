@@ -4,8 +4,6 @@ Nothing runs unless the user allowed it, and by default nothing runs if the mach
 describes the isolation; this module has the limits, the verdicts, and the outer clock.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -9,8 +9,6 @@ The pass runs on copies of the modules that share the weights. The model itself 
 meanwhile, and nothing of the run stays behind.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Callable, Sequence

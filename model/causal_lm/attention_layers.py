@@ -5,8 +5,6 @@ Others compute attention in code of their own; these are asked for the maps of a
 convolutions have none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

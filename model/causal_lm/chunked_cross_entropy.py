@@ -4,8 +4,6 @@ The loss is a weighted sum over positions. Each chunk's gradients can therefore 
 the forward pass; the backward pass only scales them. Nothing is computed twice, and no [T, V] is kept.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ nearly twice as long to compute x W^T for 2 rows as for 1, while W x^T takes the
 dominates. Up to a few dozen rows W x^T is at least as fast (times in benchmarks/README.md).
 """
 
-from __future__ import annotations
-
 import copy
 from typing import TypeVar, cast
 

@@ -3,8 +3,6 @@
 It works for any decoder-only family, since it calls only the family's own `forward`. It knows nothing about scores.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

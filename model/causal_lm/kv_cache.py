@@ -4,8 +4,6 @@ Transformers' dynamic cache copies everything it holds at every step. Here a lay
 step writes only its own. The room grows with the content, so copying stays a small part of all writing.
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The body of any transformers causal language model, and the head around it."""
 
-from __future__ import annotations
-
 import copy
 from collections import OrderedDict
 from typing import Any

@@ -5,8 +5,6 @@ model tells whether continuing from it gives the same states as reading the whol
 again.
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -4,8 +4,6 @@ Each answer costs a few short passes, once per model. It depends only on the fam
 the model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

@@ -5,8 +5,6 @@ silently ignored. A test compares the tables with the installed transformers; a 
 refused if it is set. Lengths count a row's own tokens, without padding, so a row alone equals the row in a batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The result of a generation: tokens, segments, probabilities, why each segment ended, and how long it took."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise

@@ -4,8 +4,6 @@ Eight worked examples before every question, or one system prompt, are most of w
 as shared tokens, padding, the row's own tokens; to causal attention and positions this makes no difference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol

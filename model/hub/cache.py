@@ -4,8 +4,6 @@ A model folder appears there complete or not at all: it is built in `staging/`, 
 `models/` while a lock is held. Nothing here knows what a model is.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -3,8 +3,6 @@
 This is data: it opens no file and contacts no server. `fetch.py` turns a source into a folder.
 """
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import dataclass
 from typing import Literal

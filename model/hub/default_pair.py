@@ -1,7 +1,5 @@
 """The two models that the app opens with, and why."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from model.hub.fetch import is_cached

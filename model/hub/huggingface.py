@@ -3,8 +3,6 @@
 Only safetensors, JSON, tokenizer and template files are fetched, never pickled weights; code only on request.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from functools import lru_cache

@@ -3,8 +3,6 @@
 This is data; it opens nothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

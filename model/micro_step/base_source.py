@@ -4,8 +4,6 @@ A saved model names its base. By default the name is a folder or a hub id, which
 `model.hub.fetch` also finds the short names of the catalog.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

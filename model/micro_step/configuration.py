@@ -1,7 +1,5 @@
 """The configuration of a micro_step model: its base's own, and the shape of the modules around it."""
 
-from __future__ import annotations
-
 import copy
 import difflib
 from typing import Any

@@ -1,7 +1,5 @@
 """The distance between the base's states at macro steps and those of a teacher that read every token."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

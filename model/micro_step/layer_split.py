@@ -6,8 +6,6 @@ first placeholder returns the states to read, which replaces whatever a family d
 positions). The lower part's states are taken before the final norm.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import Any

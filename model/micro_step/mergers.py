@@ -6,8 +6,6 @@ mean. Above layer k = `merge_layer` > 0, e_i are the tokens' states after that l
 replaces the mean. This module knows nothing about models or batches.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -4,8 +4,6 @@ c_k are the base's states at one macro step, y the tokens of the next segment. I
 with few layers and no embeddings, so masks, rotary positions, norms and caches are the family's own.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The output of a pass of the micro_step model, and how the base's inner states are captured."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

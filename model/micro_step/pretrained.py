@@ -3,8 +3,6 @@
 `MicroStepForCausalLM` in modeling.py adds the forward pass, losses, saving and generation.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal, cast
 
 import torch

@@ -5,8 +5,6 @@ The folder holds `config.json` (with a reference to the base: name, revision, fi
 fetches the base and refuses any other, since the new modules mean nothing beside other weights.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

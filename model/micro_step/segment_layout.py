@@ -3,8 +3,6 @@
 A batch of B rows of N tokens, with padding anywhere, becomes B rows of S segments (right-padded) of at most M slots.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """The tokenizer of a saved model: its own, or its base's where the folder holds only the new modules."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Notes that a reader of scores must know about the model and the text."""
 
-from __future__ import annotations
-
 from model.hub.loading import LoadedModel
 from model.text.encoding import EncodedText
 

@@ -4,8 +4,6 @@ Scores are of the model's own distribution, before temperature or top-p. It take
 about texts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -10,8 +10,6 @@ If the tokenizer puts BOS before a text, every window starts with it (in `banded
 fewer than w tokens before it has its whole history and its full score.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args

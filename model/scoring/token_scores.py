@@ -7,8 +7,6 @@ memory is O(N d + chunk V), never [N, V]. Right padding needs no mask: under cau
 This module knows nothing about texts, roles or tokenizers: see model/text/encoding.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ first position, a sink on which models rest their attention (Xiao et al. 2023, a
 rest is renormalised. A token whose row is then empty is missing (NaN).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

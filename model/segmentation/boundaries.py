@@ -9,8 +9,6 @@ this adds boundaries within long runs, counted from the last boundary; under the
 accumulated. This module knows neither rules nor scores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

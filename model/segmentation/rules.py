@@ -5,8 +5,6 @@ segment when they are high, probability-like scores when they are low: a confide
 in float64. A token whose value cannot be computed (NaN) starts a segment.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal

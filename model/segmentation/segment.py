@@ -6,8 +6,6 @@ says how the cap and the rules work together). This module knows only stored sco
 computed in attention_features.py and micro_features.py.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Mapping, Sequence

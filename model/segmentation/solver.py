@@ -6,8 +6,6 @@ the steps themselves are bisected. For a rule with `Rule.monotone`, no parameter
 others, none of those that were tried does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product

@@ -4,8 +4,6 @@ Anything in a message beyond a plain string is passed to the chat template, read
 refused with the message's number and the reason. Nothing is guessed. This module knows nothing about files.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ themselves are marked: each is replaced by one of its own from the private use p
 the output is the character's position.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

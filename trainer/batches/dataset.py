@@ -1,7 +1,5 @@
 """Training rows: prepared examples segmented by the recipe's strategy, for training and for validation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

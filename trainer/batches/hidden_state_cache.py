@@ -6,8 +6,6 @@
 They are read through the page cache, so they may be larger than the memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

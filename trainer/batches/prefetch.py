@@ -1,7 +1,5 @@
 """The steps of a run, prepared for the device: on an accelerator by a thread, so that it never waits for input."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The choice depends only on the seed and the step, so a run resumes where it was 
 step's rows are chosen for all processes, and then distributed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
