@@ -89,7 +89,6 @@ def _row(benchmark: Benchmark, documents: int, theirs: Contestant, mine: Contest
 
 
 def measure(options: HarnessOptions, tell: Tell) -> dict[str, Any]:
-    """Load both models and compare all classes."""
     chosen = [(find_benchmark(name), most) for name, most in read_limits(options.tasks).items()]
     use_threads(options.threads)
     asked = EvalOptions(

@@ -39,8 +39,6 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Scorer:
-    """One way to score a text."""
-
     name: str
     computes: str
     run: Callable[[LoadedModel, Excerpt], object]

@@ -21,7 +21,6 @@ def bundled_text(tokens: int) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

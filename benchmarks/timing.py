@@ -37,8 +37,6 @@ def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result
 
 @dataclass(frozen=True)
 class Method:
-    """One way to do what is measured."""
-
     computes: str
     run: Callable[[], object]
     warm_up: Callable[[], object]  # after it mapped weights are read, and kernels made

@@ -41,8 +41,6 @@ TRAINER = "Trainer"  # transformers' own
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to train."""
-
     name: str
     computes: str
     recipe: dict[str, Any]
@@ -64,7 +62,6 @@ CONTENDERS = (
 
 
 def measure(options: TrainOptions, tell: Tell) -> dict[str, Any]:
-    """What was run on what, and a row a contender."""
     tell(f"{options.model}: {options.repeats} rounds of {options.steps} steps", None)
     report: dict[str, Any] = in_fresh_process(timed, options)
     return report
@@ -74,7 +71,6 @@ def measure(options: TrainOptions, tell: Tell) -> dict[str, Any]:
 
 
 def timed(options: TrainOptions) -> dict[str, Any]:
-    """The report."""
     rows = _rows(options)
     with tempfile.TemporaryDirectory() as folder:
         new_folder = (Path(folder) / f"run-{number}" for number in count())

@@ -30,8 +30,6 @@ MAX_LENGTH = 4  # M
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """What every step reads."""
-
     ids: Tensor  # [B, 1 + N]
     labels: Tensor  # [B, 1 + N], -100 at the prompt token
     starts: Tensor  # [B, 1 + N] bool
@@ -44,8 +42,6 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class Step:
-    """One way to take the loss of a batch."""
-
     name: str
     computes: str
     loss: Callable[[MicroStepForCausalLM, TrainBatch], Tensor]

@@ -100,8 +100,6 @@ class Cleaning(StrictModel):
 
 
 class Mix(StrictModel):
-    """The training data of a model."""
-
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     about: str = ""  # one sentence
     sources: Annotated[tuple[Use, ...], Field(min_length=1)]  # of two equal examples, the first is kept

@@ -34,8 +34,6 @@ IDENTITY = "prepared.json"
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How data is prepared."""
-
     chat: bool = True  # apply the base's chat template
     max_tokens: int = 512  # maximum length of an example; the rest is left out
     limit: int | None = None  # number of examples to use after cleaning

@@ -63,7 +63,6 @@ def examples_file(path: Path) -> Path:
 
 
 def read_prepared(path: Path) -> Prepared:
-    """Read prepared data."""
     file = examples_file(path)
     if not file.is_file():
         raise TextError(f"{path} holds no prepared data; make it with `micro-step data prepare`")

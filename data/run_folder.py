@@ -26,8 +26,6 @@ Split = Literal["train", "validation"]
 
 @dataclass(frozen=True)
 class StageFacts:
-    """One stage of a run."""
-
     name: str
     first: int  # its first step, counted from 1
     last: int
@@ -89,8 +87,6 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it is on disk."""
-
     path: Path
     facts: RunFacts
     lines: tuple[LogLine, ...]
@@ -172,7 +168,6 @@ def read_facts(path: Path) -> RunFacts:
 
 
 def checkpoints(path: Path) -> tuple[Path, ...]:
-    """Return the complete checkpoints of a run, oldest first."""
     return tuple(sorted(folder for folder in (path / CHECKPOINTS).glob("step-*") if folder.suffix != ".part"))
 
 

@@ -26,7 +26,6 @@ class StrictModel(BaseModel):
 
 
 def read_yaml(path: Path, kind: type[Kind]) -> Kind:
-    """Read a YAML file as a model."""
     if (problem := pointer(path)) is not None:
         raise MicroStepError(f"{path} cannot be read: {problem}")
     try:
@@ -43,7 +42,6 @@ def read_yaml(path: Path, kind: type[Kind]) -> Kind:
 
 
 def as_model(values: dict[str, Any], kind: type[Kind], place: str) -> Kind:
-    """Validate plain values as a model."""
     try:
         as_json = json.dumps(values)  # in JSON a list may stand for a tuple, and types are still strict
     except (TypeError, ValueError) as error:

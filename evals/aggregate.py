@@ -17,8 +17,6 @@ EXPONENTIATED = ("perplexity",)  # ratios of nats, shown as exp
 
 @dataclass(frozen=True)
 class Average:
-    """A benchmark's score."""
-
     value: float
     stderr: float  # NaN with one sample
     samples: int  # number of samples that have this score

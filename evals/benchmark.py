@@ -35,8 +35,6 @@ _ELSEWHERE = (  # keys of a stock task that are replaced: its data set, and the 
 
 
 class Benchmark(StrictModel):
-    """One benchmark."""
-
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     title: str
     about: str  # one line: the question, and the meaning of the score
@@ -61,7 +59,6 @@ class Benchmark(StrictModel):
 
 @cache
 def benchmarks() -> Mapping[str, Benchmark]:
-    """Return every benchmark by name, in the order of a table."""
     loaded = [read_yaml(path, Benchmark) for path in sorted(FOLDER.glob("*.yaml"))]
     for path, benchmark in zip(sorted(FOLDER.glob("*.yaml")), loaded, strict=True):
         if path.stem != benchmark.name:
@@ -70,7 +67,6 @@ def benchmarks() -> Mapping[str, Benchmark]:
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """Return the benchmark of that name."""
     if name not in benchmarks():
         raise MicroStepError(f"there is no benchmark {name!r}; choose from {', '.join(benchmarks())}")
     return benchmarks()[name]
@@ -116,7 +112,6 @@ def data_hash(collected: Sequence[Mapping[str, Any]]) -> str:
 
 
 def task_of(benchmark: Benchmark, collected: Sequence[dict[str, Any]], max_new_tokens: int | None) -> ConfigurableTask:
-    """Return the harness's task over given documents."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 

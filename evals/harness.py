@@ -51,8 +51,6 @@ class HarnessAnswer:
 
 @dataclass(frozen=True, eq=False)
 class Likely:
-    """The likelihood of a continuation."""
-
     total: float  # nats
     tokens: int
     macro_steps: int  # passes of the base that predicted one of its tokens
@@ -79,7 +77,6 @@ class RecordedLM(HFLM):  # type: ignore[misc]
 
     @property
     def ends(self) -> set[int]:
-        """Tokens that end an answer."""
         return {*end_ids(self.model), *([] if self.eot_token_id is None else [self.eot_token_id])}
 
     def scores_of(self, contexts: list[list[int]], continuations: list[list[int]]) -> list[Scored]:
@@ -192,7 +189,6 @@ class MicroStepLM(RecordedLM):
         self.confidence, self.likelihood = float(confidence), likelihood
 
     def scores_of(self, contexts: list[list[int]], continuations: list[list[int]]) -> list[Scored]:
-        """Score each token of continuations."""
         if self.likelihood == "base":
             return by_base(self.model, contexts, continuations)
         return by_own_segments(self.model, contexts, continuations, self.confidence)

@@ -10,7 +10,6 @@ KS = (1, 10, 100)
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Return the estimate for one problem."""
     if not (0 <= c <= n and 1 <= k <= n):
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, got n = {n}, c = {c}, k = {k}")
     return float(1 - Fraction(comb(n - c, k), comb(n, k)))

@@ -159,8 +159,6 @@ def requests_of(
 
 
 class _BenchmarkRun:
-    """One benchmark with one tau."""
-
     def __init__(
         self,
         loaded: LoadedModel,

@@ -85,7 +85,6 @@ class SampleFile:
 
 
 def file_name(benchmark: str, tau: float | None) -> str:
-    """Return the name of a file of samples."""
     return f"{benchmark}@{BASE if tau is None else format(tau, 'g')}.jsonl"
 
 
@@ -93,7 +92,6 @@ _HEAD, _SAMPLE = TypeAdapter(Head), TypeAdapter(Sample)
 
 
 def to_lines(records: Sequence[Head | Sample]) -> bytes:
-    """Return records as they are written to a file."""
     lines = (json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n" for record in records)
     return b"".join(line.encode("utf-8", "replace") for line in lines)
 
@@ -129,8 +127,6 @@ def _damaged(path: Path, what: object) -> TextError:
 
 
 class SampleWriter:
-    """Appends samples to a file."""
-
     def __init__(self, path: Path, head: Head) -> None:
         """Begin a file, or resume one.
 

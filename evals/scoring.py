@@ -42,16 +42,12 @@ class Response:
 
 @dataclass(frozen=True)
 class DocumentScores:
-    """A document's scores."""
-
     scores: dict[str, Value]
     detail: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """What scoring needs besides the document."""
-
     prefixed: bool = False  # the beginning of the answer was given
     sandbox: Sandbox | None = None
 

@@ -145,7 +145,6 @@ def to_args(*groups: Any) -> list[str]:
 
 
 def _flags(name: str, hint: Any) -> tuple[str, str]:
-    """The option of a field, and the one that says no to it."""
     plain = "--" + name.replace("_", "-")
     info = next((each for each in get_args(hint) if isinstance(each, OptionInfo)), None)
     declared = [] if info is None else [info.default, *(info.param_decls or ())]
@@ -160,7 +159,6 @@ def figure_command(verb: str, *groups: Any, names: Sequence[str] = ()) -> Callab
 
 
 def command_line(*words: str) -> str:
-    """A command of the project as one line for a shell."""
     return shlex.join(["micro-step", *words])
 
 
@@ -223,8 +221,6 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """One model."""
-
     model: Annotated[str, _MODEL]
     revision: Revision = None
     adapter: Adapter = None
@@ -271,8 +267,6 @@ class PairOptions:
 
 @dataclass(frozen=True)
 class ModelsOptions(PairOptions):
-    """One model, or two."""
-
     model: Annotated[str | None, _MODEL] = None
     revision: Revision = None
     adapter: Adapter = None
@@ -303,8 +297,6 @@ class ModelsOptions(PairOptions):
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How tokens are sampled."""
-
     temperature: Annotated[
         float, typer.Option(min=0, help="Temperature of sampling; 0 is greedy."), _OF_CONTINUATIONS
     ] = 0.0

@@ -11,7 +11,6 @@ WIDTH = 200  # characters of a file or a pipe, which has no width of its own: no
 
 
 def console() -> Console:
-    """Standard output."""
     return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 

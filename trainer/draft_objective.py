@@ -23,8 +23,6 @@ from trainer.metrics import MetricSums
 
 @dataclass(frozen=True)
 class DraftBatch(TensorBatch):
-    """A batch of Q positions."""
-
     context: Tensor  # [Q, K, d]
     ids: Tensor  # [Q, M] the tokens after each position
     loss_mask: Tensor  # [Q, M] bool, tokens in the loss

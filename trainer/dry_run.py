@@ -27,8 +27,6 @@ _MEASURED_STEPS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """An estimate."""
-
     parameters: dict[str, int]  # parameter counts of each trained group, and of `frozen`
     memory: int  # peak memory of one process in bytes
     tokens: int | None  # learned tokens of all steps; None if the data is not prepared yet

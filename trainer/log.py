@@ -51,7 +51,6 @@ class RunLogger:
 def log_line(
     tally: MetricSums, loss: float, progress: Progress, stage: StageConfig, split: str, **more: Any
 ) -> LogLine:
-    """Return a line from the sums."""
     of_train_only: dict[str, Any] = {"rates": {}, "gradient_norm": None, "tokens_per_second": None}
     return LogLine(
         step=progress.step,

@@ -76,8 +76,6 @@ class _StepSums:
 
 
 class Trainer:
-    """One run in one folder."""
-
     def __init__(self, built: RunSetup, folder: Path, accelerator: Accelerator, tell: Tell) -> None:
         self.built, self.recipe, self.folder = built, built.recipe, folder
         self.accelerator, self.tell = accelerator, tell

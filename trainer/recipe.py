@@ -29,8 +29,6 @@ FOLDER = Path(__file__).parent / "recipes"
 
 
 class BaseConfig(StrictModel):
-    """The base model."""
-
     name: str  # catalog name, hub id or folder; for pretraining, a folder with a tokenizer
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -56,8 +54,6 @@ class DistillConfig(StrictModel):
 
 
 class DataConfig(StrictModel):
-    """The training data."""
-
     mix: str  # a name in data/mixes, or the path of a YAML file
     limit: Positive | None = None  # number of examples to use after cleaning
     distill: DistillConfig | None = None
@@ -92,15 +88,11 @@ class StageConfig(StrictModel):
 
 
 class BatchConfig(StrictModel):
-    """The size of one optimizer step."""
-
     tokens: Positive = 4096  # tokens including padding, over all processes; for a draft: positions
     accumulate: Positive = 1  # number of parts that a process takes one after the other
 
 
 class OptimizerConfig(StrictModel):
-    """AdamW."""
-
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01  # applied to matrices; vectors are not decayed
     clip: Rate = 1.0  # largest norm of the gradient
@@ -121,8 +113,6 @@ class CheckpointConfig(StrictModel):
 
 
 class Recipe(StrictModel):
-    """One training run."""
-
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # name of the run's folder
     objective: Objective
     base: BaseConfig
@@ -240,7 +230,6 @@ def same_recipe(folder: Path, recipe: Recipe) -> bool:
 
 
 def with_steps(recipe: Recipe, steps: Sequence[int]) -> Recipe:
-    """Return the recipe with other numbers of steps."""
     stages = tuple(stage.model_copy(update={"steps": n}) for stage, n in zip(recipe.stages, steps, strict=True))
     return recipe.model_copy(update={"stages": stages})
 

@@ -22,8 +22,6 @@ from trainer.time_budget import fit
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Folders of a run."""
-
     out: Path
     local: Path | None = None  # files of the sources; None: the hub
     prepared: Path | None = None  # None: a folder beside the run, named after mix and base

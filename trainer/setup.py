@@ -43,8 +43,6 @@ _PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy")
 
 @dataclass(frozen=True)
 class RunSetup:
-    """Everything that a run needs."""
-
     recipe: Recipe
     objective: nn.Module  # computes the loss; see `trainer.objectives.Objective`
     model: PreTrainedModel  # the trained model, as it is saved

@@ -64,7 +64,6 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def measure(name: str, folder: Path) -> Family:
-    """All features of one family."""
     try:
         made = tiny_family(name)
         made.save_pretrained(folder)

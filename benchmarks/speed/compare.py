@@ -96,7 +96,6 @@ def check_prompts(models: ComparedModels, prompts: Rows, new_tokens: int) -> Non
 
 
 def facts_of(models: ComparedModels) -> dict[str, Any]:
-    """What is compared, and where."""
     return {
         "base": models.base_name,
         "models": [[each.loaded.facts.name, each.loaded.facts.revision] for each in models.micro],

@@ -26,7 +26,6 @@ from trainer.draft_objective import DraftObjective
 
 
 def measure(options: DraftsOptions, tell: Tell) -> list[dict[str, Any]]:
-    """A report a model."""
     answers = training_rows(read_prepared(options.prepared), None).held_out
     answers = answers.take(np.arange(len(answers))[: options.read])
     specs = [ModelSpec(name, dtype=options.dtype, device=options.device) for name in options.model]

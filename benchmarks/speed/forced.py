@@ -118,8 +118,6 @@ def forced_agreement(prompts: Rows, answers: Rows, rate: float, words: int, seed
 
 @dataclass(frozen=True)
 class Case:
-    """One way to force decoding."""
-
     forced: dict[str, Any]  # columns of its row
     decoder: Decoder
     bound: Callable[[Measurements], float]  # of its speed-up

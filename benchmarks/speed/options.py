@@ -15,8 +15,6 @@ Size = tuple[int, int | None]  # prompts at a time, and how many of the prompts 
 
 @dataclass(frozen=True)
 class ComparedModelOptions:
-    """Which models answer."""
-
     model: Annotated[
         list[str] | None,
         typer.Option(help="A micro_step model, or a base to put untrained modules around; give it again for each."),
@@ -49,8 +47,6 @@ class PromptOptions:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How they answer."""
-
     confidence: Annotated[
         tuple[float, ...],
         typer.Option(help="Values of tau, as 0.5,0.8; above 1 the base alone writes."),

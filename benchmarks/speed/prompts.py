@@ -37,7 +37,6 @@ def prompt_ids(prompt: str, tokenizer: Any) -> list[int]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a .jsonl file, {"prompt": ...} a line."""
     if (problem := pointer(path)) is not None:
         raise TextError(f"{path} cannot be read: {problem}")
     prompts = []

@@ -16,7 +16,6 @@ MIN_QUESTION_WORDS = 6  # shorter evaluation questions occur in any text
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text in lower case."""
     return _WORDS.findall(text.lower())
 
 

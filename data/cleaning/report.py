@@ -28,8 +28,6 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class CleaningReport:
-    """The result for a mix."""
-
     mix: str
     sources: tuple[SourceReport, ...]
     unguarded: dict[str, int]  # by evaluation set: questions that are too short to be kept out
@@ -54,8 +52,6 @@ class CleaningReport:
 
 @dataclass
 class FilterCounts:
-    """Counts of one source while it is read."""
-
     read: int = 0
     unlabelled: int = 0
     dropped: Counter[str] = field(default_factory=Counter)

@@ -30,8 +30,6 @@ MAX_CHARACTERS = 20_000_000  # of one document
 
 @dataclass(frozen=True)
 class CorpusEntry:
-    """One document of a corpus."""
-
     index: int  # its index in the corpus, from 0
     document: Document | None  # None if it is not a valid text
     problem: str | None  # why it is not valid

@@ -145,7 +145,6 @@ def gathers(store: CorpusStore) -> list[FeatureSpec]:
 
 
 def read_gathered(store: CorpusStore, what: FeatureSpec) -> GatheredRows:
-    """What `compute_features` computed."""
     folder = store.path / FOLDER / what.name
     if not (folder / COMPLETE).is_file():
         raise TextError(f"{store.path} holds no {what.name}; gather it first")

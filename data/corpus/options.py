@@ -7,8 +7,6 @@ SHARD_TOKENS = 65_536  # the most that a kill can cost: about two minutes on two
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """How a corpus is scored."""
-
     chat: bool = False
     force_bos: bool = False
     template: tuple[tuple[str, str], ...] | None = None  # arguments of the chat template, as JSON by name

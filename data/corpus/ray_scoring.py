@@ -34,8 +34,6 @@ _NUMBERS = ("number", "document", "window", "left", "tokens")
 
 @dataclass(frozen=True)
 class RayOptions:
-    """How a cluster is used."""
-
     actors: int | None = None  # number of models; None: one per GPU, or as many as fit the CPUs with the threads of one
     threads: int | None = None  # threads of an actor on CPUs; None: as many as this process has
 
@@ -94,8 +92,6 @@ def score_corpus_with_ray(
 
 @dataclass(frozen=True)
 class _Job:
-    """The values that every actor needs."""
-
     spec: ModelSpec
     corpus: Corpus
     options: CorpusOptions

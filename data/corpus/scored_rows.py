@@ -111,7 +111,6 @@ def to_parquet(rows: ScoredRows) -> bytes:
 
 
 def from_parquet(content: bytes) -> ScoredRows:
-    """Return the rows that `to_parquet` packed."""
     (table,) = pq.read_table(pa.BufferReader(content)).combine_chunks().to_batches()
     return ScoredRows(
         text=tuple(table.column("text").to_pylist()),

@@ -83,7 +83,6 @@ def begin_store(
 
 
 def finish_store(corpus: Corpus, path: Path, marks: list[Mark]) -> CorpusStore:
-    """Mark the store as complete."""
     if not corpus.unchanged():
         raise TextError(f"{corpus.spec.data} was changed while it was being scored; remove {path} and start again")
     finish(path, marks)
@@ -102,7 +101,6 @@ def stopped_by_numbers(path: Path, error: NumericalError, begun: bool) -> Numeri
 
 
 def scoring_title(corpus: Corpus) -> str:
-    """Return a description of the run for progress messages."""
     return f"scoring {corpus.facts.name}"
 
 

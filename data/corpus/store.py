@@ -32,8 +32,6 @@ IDENTITY = ("revision", "tokenizer_hash", "chat_template_hash", "dtype", "device
 
 @dataclass(frozen=True)
 class Mark:
-    """The facts about one complete shard."""
-
     rows: int
     tokens: int
     next: tuple[int, int]  # document and window at which the next shard starts
@@ -132,12 +130,10 @@ def open_store(path: Path, allow_incomplete: bool = False) -> CorpusStore:
 
 
 def shard_name(number: int) -> str:
-    """Return the file name of a shard."""
     return f"shard-{number:05d}.parquet"
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """Return the manifest of a store, or None."""
     manifest = read_json(path / MANIFEST)
     if manifest is None:
         return None

@@ -31,8 +31,6 @@ SHARD_PROMPTS = 96  # the most that a kill can cost: a minute or two on one core
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt to be answered."""
-
     source: str  # name of its source
     number: int  # its number in the source
     messages: tuple[Message, ...]  # up to and including the last user's turn
@@ -40,8 +38,6 @@ class Prompt:
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """How answers are generated."""
-
     max_new_tokens: int = 256
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
@@ -63,8 +59,6 @@ class DistillOptions:
 
 @dataclass(frozen=True)
 class DistilledAnswer:
-    """A prompt with the model's answer."""
-
     source: str
     number: int
     messages: tuple[Message, ...]  # the prompt's, then the assistant's
@@ -84,8 +78,6 @@ class DistilledAnswer:
 
 @dataclass(frozen=True)
 class Distilled:
-    """Counts of a folder of answers."""
-
     path: Path
     prompts: int  # prompts to be answered
     answers: int  # finished answers
@@ -145,7 +137,6 @@ def count_distilled(out: Path) -> Distilled:
 
 
 def shard_name(number: int) -> str:
-    """Return the file name of a shard."""
     return f"answers-{number:05d}.jsonl"
 
 

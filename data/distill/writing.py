@@ -32,15 +32,11 @@ Count = Callable[[int, int], None]  # receives the numbers of new tokens and of 
 
 @dataclass(frozen=True)
 class _EncodedPrompt:
-    """A prompt as the model reads it."""
-
     place: int  # index in its shard
     ids: tuple[int, ...]
 
 
 class AnswerWriter:
-    """Generates answers, shard by shard."""
-
     def __init__(self, loaded: LoadedModel, options: DistillOptions, begun: Mapping[str, Any] | None = None) -> None:
         self.loaded = loaded
         self.base = token_model(loaded.model)

@@ -41,7 +41,6 @@ def records(source: Source, local: Path | None) -> Iterator[Record]:
 
 
 def files(source: Source, local: Path | None) -> list[Path]:
-    """Return the files of a source, sorted."""
     folder = Path() if local is None else local
     patterns = [source.local] if source.local else [pattern.format(source.name) for pattern in _DEFAULT]
     for pattern in patterns:

@@ -19,7 +19,6 @@ class _Sources(StrictModel):
 
 @cache
 def sources() -> dict[str, Source]:
-    """Return all known sources by name."""
     by_name: dict[str, Source] = {}
     for source in read_yaml(FILE, _Sources).sources:
         if source.name in by_name:
@@ -29,7 +28,6 @@ def sources() -> dict[str, Source]:
 
 
 def source(name: str) -> Source:
-    """Return the source called `name`."""
     known = sources()
     if name not in known:
         raise MicroStepError(f"there is no data source {name!r}; choose from {', '.join(known)}")

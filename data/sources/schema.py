@@ -102,8 +102,6 @@ class Shape(Columns):
 
 
 class Source(Shape):
-    """One data set."""
-
     name: Annotated[str, Field(min_length=1)]
     title: str
     licence: str

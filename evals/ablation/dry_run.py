@@ -13,8 +13,6 @@ from trainer.recipe import same_recipe
 
 @dataclass(frozen=True)
 class GridPlan:
-    """An estimate."""
-
     runs: int
     trained: int
     begun: int  # runs with a log that are not finished

@@ -51,8 +51,6 @@ class Evaluate(StrictModel):
 
 
 class AblationGrid(StrictModel):
-    """Variants of a recipe."""
-
     name: str
     recipe: str  # name or path of a recipe
     common: dict[str, Any] = Field(default={})  # keys of the recipe that are changed in every run
@@ -76,8 +74,6 @@ class AblationGrid(StrictModel):
 
 @dataclass(frozen=True)
 class GridRun:
-    """One run of a grid."""
-
     variant: str
     seed: int
     recipe: Recipe

@@ -59,7 +59,6 @@ def ablate(
 
 
 def is_made(recipe: Recipe, out: Path) -> bool:
-    """True if a run of this recipe is finished there."""
     return is_finished(out / recipe.name) and same_recipe(out / recipe.name, recipe)
 
 

@@ -43,8 +43,6 @@ def interval(values: Sequence[float]) -> Interval:
 
 @dataclass(frozen=True)
 class AblationRow:
-    """The values of one variant."""
-
     variant: str
     values: Mapping[str, tuple[float, ...]]  # for each measure that every seed has, one value per seed
     differences: Mapping[str, tuple[float, ...]]

@@ -206,8 +206,6 @@ def _fraction(text: str) -> Fraction:
 
 @dataclass(frozen=True)
 class NumberReader:
-    """One way to read and compare answers."""
-
     read: Callable[[str, bool], Read]
     equal: Callable[[str, str], bool]
 

@@ -20,8 +20,6 @@ _AT_THE_EDGE = re.compile(  # a line of a program that is not indented
 
 @dataclass(frozen=True)
 class Program:
-    """The program of an answer."""
-
     code: str
     reason: str | None = None  # why none was found; `code` is then used instead
 

@@ -13,8 +13,6 @@ ONLY_REASONING = "it ended within its reasoning, before an answer"
 
 @dataclass(frozen=True)
 class Read:
-    """The value read from a text."""
-
     value: str | None
     reason: str | None = None  # why there is no value
 

@@ -68,7 +68,6 @@ def score(rows: Sequence[ScoreRow], theme: Theme = "light") -> Figure:
 
 
 def figure(rows: Sequence[ScoreRow], theme: Theme = "light") -> go.Figure:
-    """Draw the figure of one benchmark."""
     benchmark = rows[0].benchmark
     scale, unit = (_SHARE, ", %") if benchmark.higher_is_better else (1, "")
     drawn, ink = go.Figure(), SOFT[theme]

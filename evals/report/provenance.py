@@ -39,18 +39,15 @@ def report_origin(found: Mapping[str, Evaluated], rows: Sequence[ScoreRow], benc
 
 
 def document_origin(beside: SideBySide, show: Show) -> Provenance:
-    """Of the table of documents."""
     return _origin(beside.sides, lambda side: _bare(side.file), {"score": beside.score, "show": show})
 
 
 def sample_origin(beside: SideBySide, document: int, answer: int) -> Provenance:
-    """Of one document's samples."""
     view = {"score": beside.score, "document": document, "answer": answer}
     return _origin(beside.sides, lambda side: _only(side, lambda sample: sample.document == document), view)
 
 
 def invalid_origin(side: SampleSide, way: str) -> Provenance:
-    """Of the answers that could not be read."""
     return _origin([side], lambda side: _only(side, lambda sample: bool(invalid(sample, way))), {"score": way})
 
 

@@ -26,8 +26,6 @@ _SETTING = (
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A folder of samples."""
-
     path: Path
     manifest: Mapping[str, Any]
     files: tuple[SampleFile, ...]
@@ -35,8 +33,6 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A benchmark for one model and one tau."""
-
     benchmark: Benchmark
     model: str
     tau: float | None  # None: a plain model
@@ -57,7 +53,6 @@ class ScoreRow:
 
     @property
     def tokens_per_macro_step(self) -> float:
-        """Tokens per macro step, over all samples."""
         return self.tokens / max(1, self.macro_steps)
 
     @property

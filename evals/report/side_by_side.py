@@ -114,7 +114,6 @@ def scores(sides: Sequence[SampleSide]) -> list[str]:
 
 
 def value(sample: Sample, score: str) -> float:
-    """Return a sample's score as one number, or NaN."""
     given: Value = sample.scores.get(score, math.nan)
     if not isinstance(given, tuple):
         return float(given)
@@ -158,7 +157,6 @@ def target(samples: Sequence[Sample | None]) -> str:
 
 
 def per_step(sample: Sample) -> float:
-    """Return tokens per macro step."""
     return sample.tokens / max(1, sample.macro_steps)
 
 

@@ -62,7 +62,6 @@ def with_error(score: Average, share: bool) -> str:
 
 
 def notes(rows: Sequence[ScoreRow]) -> list[str]:
-    """Return notes to show beside the table."""
     out = ["± is one standard error, over samples. tau above 1: the base alone generates, with the same code."]
     if any(row.benchmark.higher_is_better and row.scores[name].bound is not None for row in rows for name in row.shown):
         out.append("In brackets, if none or all are right: the upper or lower 95% bound of the share.")
@@ -81,14 +80,12 @@ def notes(rows: Sequence[ScoreRow]) -> list[str]:
 
 
 def show(rows: Sequence[ScoreRow]) -> None:
-    """Print the table."""
     print_table(TITLES, lines(rows), TEXT_COLUMNS)
     for note in notes(rows):
         console().print(note, markup=False, highlight=False)
 
 
 def markdown(rows: Sequence[ScoreRow]) -> str:
-    """Return the table as Markdown."""
     table = markdown_table(TITLES, [list(map(_markdown, line)) for line in lines(rows)], TEXT_COLUMNS)
     return "\n\n".join(["\n".join(table), *map(_markdown, notes(rows))]) + "\n"
 
@@ -98,7 +95,6 @@ def _markdown(text: str) -> str:
 
 
 def page(rows: Sequence[ScoreRow]) -> str:
-    """Return the table as a web page."""
     head = "".join(f"<th>{html.escape(title)}</th>" for title in TITLES)
     body = "\n".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in lines(rows))
     note_lines = "".join(f"<p>{html.escape(note)}</p>" for note in notes(rows))

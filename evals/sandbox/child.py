@@ -33,7 +33,6 @@ NO_SANDBOX = "no sandbox"
 
 
 def main() -> None:
-    """Answer one request."""
     request = json.loads(sys.stdin.buffer.read())
     uid = None
     request["processes"] += _other_processes(request["isolated"])

@@ -30,8 +30,6 @@ NOT_ALLOWED = (
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of one program."""
-
     cpu_seconds: int = 5
     wall_seconds: float = 15.0
     memory_bytes: int = 256 * 2**20  # address space of each process
@@ -41,8 +39,6 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a program."""
-
     outcome: Outcome
     reason: str  # why it did not pass, for readers; it quotes the program's output, so it is not trusted
 

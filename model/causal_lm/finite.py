@@ -61,7 +61,6 @@ class FiniteLogits(LogitsProcessor):  # type: ignore[misc]
 
 
 def not_finite(model: PreTrainedModel, what: str) -> NumericalError:
-    """Return the error."""
     names = (getattr(part, "name_or_path", None) for part in (model, getattr(model, "base", None)))
     name = next((str(candidate) for candidate in names if candidate), "the model")
     return NumericalError(f"{name}: {what} that are not finite in {_dtype(model)}; {_remedy(model)}")

@@ -127,7 +127,6 @@ REFUSED_ARGUMENTS = {
 
 
 def check_settings(settings: GenerationConfig, others: Mapping[str, Any]) -> None:
-    """Refuse settings that would be ignored."""
     for name in vars(GenerationConfig()):
         value = getattr(settings, name, None)
         if name.startswith("_") or value is None or name in CHOICE or name in SAMPLED or name in OWN:

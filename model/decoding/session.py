@@ -24,8 +24,6 @@ Read = Callable[[Tensor, Tensor, Tensor], Macro]
 
 @dataclass(frozen=True)
 class DecodingSession:
-    """One run of generation: model, rules and callback."""
-
     model: MicroStepPreTrainedModel
     sampler: TokenSampler
     rule: StopRule

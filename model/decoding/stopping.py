@@ -74,7 +74,6 @@ RULES: dict[str, StopRule] = {
 
 
 def find_stop_rule(rule: str | StopRule, stop_head: bool) -> StopRule:
-    """Return the rule of that name."""
     if isinstance(rule, StopRule):
         return rule
     if rule not in RULES:

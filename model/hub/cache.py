@@ -88,7 +88,6 @@ def build(slug: str) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -20,8 +20,6 @@ Kind = Literal["pretrained", "sft"]
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One named model."""
-
     name: str
     title: str
     kind: Kind

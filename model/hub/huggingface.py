@@ -45,7 +45,6 @@ def reachable() -> bool:
 
 
 def is_repo_id(name: str) -> bool:
-    """True if the name could be a hub repository."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 

@@ -155,7 +155,6 @@ def slot_bytes(model: PreTrainedModel) -> int:
 
 
 def require_memory(cost: MemoryEstimate, device: torch.device | str, loaded: bool = True) -> None:
-    """Refuse a run that would not fit."""
     needed = cost.run if loaded else cost.total
     available = available_memory(device)
     if needed > available * _SPARE:

@@ -110,8 +110,6 @@ class Feature:
 
 @dataclass(frozen=True)
 class FeatureKind:
-    """One kind of feature."""
-
     fields: tuple[str, ...]  # arrays of SegmentInputs that it fills
     parameter: Literal["window", "layer"] | None  # of the rules, on which it depends
     passes: Callable[[Feature], float]

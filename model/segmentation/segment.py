@@ -139,7 +139,6 @@ def starts_of(rule: str, inputs: SegmentInputs, parameters: Mapping[str, float],
 
 
 def find_rule(name: str) -> Rule:
-    """Return the rule of that name."""
     if name in RULES:
         return RULES[name]
     raise MicroStepError(f"there is no segmentation rule {name!r}{_hint(name, list(RULES))}")

@@ -67,7 +67,6 @@ class Solved(ShortRepr):
 
     @property
     def segments(self) -> int:
-        """Number of segments, outside the prompt."""
         return round(self.tokens / self.mean_length)
 
 

@@ -74,7 +74,6 @@ def read_conversation(data: Any, name: str) -> Document:
 
 
 def read_turns(turns: Sequence[Mapping[str, Any]], name: str) -> Conversation:
-    """Return the messages of a conversation."""
     messages, notes, ignored = [], [], set()
     for number, turn in enumerate(turns, 1):
         try:

@@ -147,7 +147,6 @@ class _Marks:
             self.contents.append("".join(made))
 
     def restored(self, marked: str) -> str:
-        """Return a marked text with the original characters."""
         return marked.translate(self.character)
 
 

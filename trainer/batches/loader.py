@@ -22,8 +22,6 @@ Chosen = NDArray[np.int64]
 
 
 class StepPart(Protocol):
-    """A part of a step as tensors."""
-
     @property
     def tokens(self) -> int: ...
 
@@ -60,8 +58,6 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class RowFeed:
-    """Whole rows."""
-
     recipe: Recipe
     train: TokenRows
     repeat: NDArray[np.int64]  # [R] number of times that each row of `train` occurs in an epoch

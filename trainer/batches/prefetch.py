@@ -14,8 +14,6 @@ _AHEAD = 2  # number of steps kept ready
 
 @dataclass(frozen=True)
 class PreparedStep:
-    """One optimizer step of this process."""
-
     averaged_over: tuple[int, int]  # numbers of tokens and stops that the losses of all processes are averaged over
     loss_tokens: int  # learned tokens of all processes
     parts: Sequence[StepPart]  # the parts of this process, in their order
