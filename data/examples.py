@@ -45,6 +45,11 @@ class Example:
         return self.messages[0].role == PLAIN
 
     @property
+    def turns(self) -> list[dict[str, str]]:
+        """The messages as a file holds them."""
+        return [{"role": message.role, "content": message.content} for message in self.messages]
+
+    @property
     def response(self) -> str:
         """The text, or the last turn if it is the assistant's."""
         last = self.messages[-1]
@@ -106,11 +111,4 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def _row(example: Example) -> dict[str, Any]:
-    return {
-        "source": example.source,
-        "number": example.number,
-        "messages": [{"role": message.role, "content": message.content} for message in example.messages],
-        "ended": example.ended,
-        "held_out": example.held_out,
-        "repeat": example.repeat,
-    }
+    return {**vars(example), "messages": example.turns}

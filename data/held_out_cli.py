@@ -30,7 +30,7 @@ def held_out_command(
         raise TextError(f"{folder} holds no example back; its mix has no `held_out`")
     lines = []
     for each in chosen:
-        turns = [{"role": turn.role, "content": turn.content} for turn in each.messages]
-        lines.append(json.dumps({"source": each.source, "number": each.number, "messages": turns}, ensure_ascii=False))
+        line = {"source": each.source, "number": each.number, "messages": each.turns}
+        lines.append(json.dumps(line, ensure_ascii=False))
     atomic_write(out, ("\n".join(lines) + "\n").encode())
     print(out)

@@ -13,10 +13,6 @@ def _plain(record: Mapping[str, Any], *columns: str) -> Document:
     return {column: record[column] for column in columns or record}
 
 
-def _gsm8k(record: Mapping[str, Any]) -> Document:
-    return _plain(record, "question", "answer")
-
-
 def _gsm8k_solution(record: Mapping[str, Any]) -> Document:
     return {"question": record["question"], "answer": _CALCULATOR.sub("", record["answer"])}
 
@@ -34,18 +30,10 @@ def _arc(record: Mapping[str, Any]) -> Document:
     return {"question": question, "choices": dict(choices), "answerKey": key}
 
 
-def _humaneval(record: Mapping[str, Any]) -> Document:
-    return _plain(record, "task_id", "prompt", "entry_point", "test")
-
-
 def _mbpp(record: Mapping[str, Any]) -> Document | None:
     if record["task_id"] not in _MBPP_TEST:
         return None  # the hub's test split is the same
     return _plain(record, "task_id", "text", "test_setup_code", "test_list")
-
-
-def _ifeval(record: Mapping[str, Any]) -> Document:
-    return _plain(record, "key", "prompt", "instruction_id_list", "kwargs")
 
 
 def _text(record: Mapping[str, Any]) -> Document | None:
@@ -55,11 +43,11 @@ def _text(record: Mapping[str, Any]) -> Document | None:
 
 SHAPES: dict[str, Callable[[Mapping[str, Any]], Document | None]] = {
     "plain": _plain,
-    "gsm8k": _gsm8k,
+    "gsm8k": lambda record: _plain(record, "question", "answer"),
     "gsm8k_solution": _gsm8k_solution,
     "arc": _arc,
-    "humaneval": _humaneval,
+    "humaneval": lambda record: _plain(record, "task_id", "prompt", "entry_point", "test"),
     "mbpp": _mbpp,
-    "ifeval": _ifeval,
+    "ifeval": lambda record: _plain(record, "key", "prompt", "instruction_id_list", "kwargs"),
     "text": _text,
 }

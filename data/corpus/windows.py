@@ -16,8 +16,6 @@ from model.errors import TextError, TooLarge
 from model.text.document import PLAIN, Document, TextInput
 from model.text.encoding import EncodedText, encode
 
-_PER_TOKEN = ("ids", "start", "end", "continuation", "role", "source_start", "source_end")
-
 
 @dataclass(frozen=True)
 class TokenizeOptions:
@@ -102,7 +100,7 @@ def _of_tokens(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[TokenWi
     left_out = 0 if windows else max(0, total - reading.longest)
     starts = range(0, total, reading.longest) if windows and total else (0,)
     for number, at in enumerate(starts):
-        part = _part(encoded, at, at + reading.longest) if encoded is not None else None
+        part = encoded.part(at, at + reading.longest) if encoded is not None else None
         yield TokenWindow(entry.index, number, at, part, source, total, left_out, problem, entry.share)
 
 
@@ -153,10 +151,6 @@ def _encoded(
     if int(encoded.ids.max(initial=0)) >= reading.known:
         return None, "it holds a special token that this model does not know"
     return encoded, None
-
-
-def _part(encoded: EncodedText, a: int, b: int) -> EncodedText:
-    return replace(encoded, **{name: getattr(encoded, name)[a:b] for name in _PER_TOKEN})
 
 
 def _moved(encoded: EncodedText, by: int) -> EncodedText:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import safe_open
 
 from model.checkpoint_files import ADAPTER, is_adapter, safetensors_problem
-from model.errors import ModelBroken, ModelError, ModelNotFound
+from model.errors import ModelBroken, ModelError, ModelNotFound, first_line
 from model.git_lfs import pointer
 from model.hub import huggingface
 from model.hub.model_info import tokenizer_hash
@@ -201,7 +201,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path, held: Held) -> tuple[Pre
             warnings.simplefilter("always")
             adapted: Any = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{misfit}: {str(error).strip().splitlines()[0]}") from error
+        raise ModelError(f"{misfit}: {first_line(error)}") from error
     if any("missing adapter keys" in str(warning.message) for warning in caught):
         raise ModelError(f"{misfit}: some of its layers have no weights in the adapter")
     notes = (*notes, *_untied(adapted.get_base_model()))

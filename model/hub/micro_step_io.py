@@ -34,19 +34,7 @@ def saved_in(folder: Path) -> MicroStepInfo | None:
         return None
     try:
         reference = config.get("base_reference") or {}
-        return MicroStepInfo(
-            decoding=str(config["decoding"]),
-            max_segment_length=int(config["max_segment_length"]),
-            merger=str(config["merger"]),
-            micro_layers=int(config["micro_layers"]),
-            context_layers=tuple(int(layer) for layer in config["context_layers"]),
-            stop_head=bool(config["stop_head"]),
-            base=reference.get("name"),
-            base_revision=reference.get("revision"),
-            untrained=False,
-            merge_layer=int(config.get("merge_layer", 0)),
-            keep=str(config.get("keep", "last")),
-        )
+        return MicroStepInfo.of(config, reference.get("name"), reference.get("revision"), untrained=False)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelBroken(f"the config.json of {folder.name} does not describe a micro_step model: {error}") from error
 

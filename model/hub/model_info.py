@@ -40,6 +40,23 @@ class MicroStepInfo:
     merge_layer: int = 0  # number of the base's first layers that read every token
     keep: str = "last"  # which slots of a segment the cache keeps, if it keeps all segments' slots
 
+    @classmethod
+    def of(cls, config: Mapping[str, Any], base: str | None, revision: str | None, untrained: bool) -> MicroStepInfo:
+        """Read it from the values of a micro_step model's configuration."""
+        return cls(
+            decoding=str(config["decoding"]),
+            max_segment_length=int(config["max_segment_length"]),
+            merger=str(config["merger"]),
+            micro_layers=int(config["micro_layers"]),
+            context_layers=tuple(int(layer) for layer in config["context_layers"]),
+            stop_head=bool(config["stop_head"]),
+            base=base,
+            base_revision=revision,
+            untrained=untrained,
+            merge_layer=int(config.get("merge_layer", 0)),
+            keep=str(config.get("keep", "last")),
+        )
+
 
 @dataclass(frozen=True)
 class ModelInfo:

@@ -61,18 +61,7 @@ def wrap(loaded: LoadedModel) -> Wrapped:
         torch.manual_seed(SEED)
         fresh = MicroStepForCausalLM.from_base(model, loaded.tokenizer, max_segment_length=MAX_SEGMENT)
     fresh.eval().requires_grad_(False)
-    config = fresh.config
-    facts = MicroStepInfo(
-        decoding=config.decoding,
-        max_segment_length=config.max_segment_length,
-        merger=config.merger,
-        micro_layers=config.micro_layers,
-        context_layers=tuple(config.context_layers),
-        stop_head=config.stop_head,
-        base=loaded.facts.name,
-        base_revision=loaded.facts.revision,
-        untrained=True,
-    )
+    facts = MicroStepInfo.of(vars(fresh.config), loaded.facts.name, loaded.facts.revision, untrained=True)
     return Wrapped(fresh, loaded, facts)
 
 

@@ -19,6 +19,7 @@ from model.short_repr import ShortRepr
 from model.text.chat_template import render
 from model.text.document import TEMPLATE, TextInput
 
+PER_TOKEN = ("ids", "start", "end", "continuation", "role", "source_start", "source_end")  # of an EncodedText
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -41,10 +42,7 @@ class EncodedText(ShortRepr):
     date: str | None = None  # YYYY-MM-DD, the date that the chat template wrote
 
     def __post_init__(self) -> None:
-        shapes = {
-            name: getattr(self, name).shape
-            for name in ("ids", "start", "end", "continuation", "role", "source_start", "source_end")
-        }
+        shapes = {name: getattr(self, name).shape for name in PER_TOKEN}
         if set(shapes.values()) != {(len(self.ids),)}:
             raise ValueError(f"EncodedText needs arrays of one shape [N], got {shapes}")
 
@@ -56,9 +54,12 @@ class EncodedText(ShortRepr):
         """The string to show for each token; a split character is shown whole on each of its tokens."""
         return [self.text[a:b] for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
 
+    def part(self, a: int, b: int) -> EncodedText:
+        """The tokens a .. b - 1; `text` stays."""
+        return replace(self, **{name: getattr(self, name)[a:b] for name in PER_TOKEN})
+
     def head(self, n: int) -> EncodedText:
-        per_token = ("ids", "start", "end", "continuation", "role", "source_start", "source_end")
-        return replace(self, **{name: getattr(self, name)[:n] for name in per_token})
+        return self.part(0, n)
 
 
 def encode(text: TextInput, tokenizer: Any, reply: bool = False) -> EncodedText:
