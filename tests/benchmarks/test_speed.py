@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +37,6 @@ from tests.support.training import make_prepared
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["The quick brown fox", "She sold 48 clips in April"]
 
 
@@ -244,12 +241,10 @@ def test_the_command_gives_tables_and_json_of_prompts_from_a_file(base: str, tmp
     prompts, out = tmp_path / "x.jsonl", tmp_path / "out.json"
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
     options = ["--prompts", str(prompts), "--confidence", "0.5", "--max-new-tokens", "12", "--repeats", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "decode", "--model", base, *options, "--out", str(out)],
-        cwd=ROOT, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "untrained True" in done.stdout and "prompt lookup" in done.stdout and "same prefix" in done.stdout
+    done = command("--model", base, *options, "--out", str(out))
+    assert done.exit_code == 0, done.exception
+    assert "prompt lookup" in done.stdout and "same prefix" in done.stdout
+    assert ["untrained", "True"] in [line.split() for line in done.stdout.splitlines()]
     report = json.loads(out.read_text())
     assert report["tokens_per_macro_step"] >= 1 and report["speedup"] > 0
     assert 0 <= report["agreement"] <= 1 and report["nll_ratio"] > 0

@@ -51,10 +51,13 @@ def test_each_comes_with_the_recipe_that_made_it_its_whole_log_and_a_card(name):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[2]])
 def test_each_opens_on_its_base_and_is_as_large_as_the_catalog_says(opened, name):
-    loaded = opened(name)
-    entry = find(name)
+    _is_as_the_catalog_says(opened(name))
+
+
+def _is_as_the_catalog_says(loaded):
+    entry = find(loaded.facts.name)
     assert entry is not None and loaded.facts.parameters == entry.parameters
     assert not any(note.startswith("untrained") for note in loaded.facts.approximations)
 
@@ -62,6 +65,7 @@ def test_each_opens_on_its_base_and_is_as_large_as_the_catalog_says(opened, name
 @pytest.mark.real
 def test_the_draft_writes_what_its_base_writes_in_far_fewer_passes(opened):
     loaded = opened(NAMES[1])
+    _is_as_the_catalog_says(loaded)
     model = wrap(loaded).model
     turns = [{"role": "user", "content": QUESTION}]
     prompt = loaded.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]

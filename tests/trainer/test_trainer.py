@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from itertools import islice
@@ -30,9 +29,10 @@ from model.errors import ExportError, MicroStepError, ModelBroken
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.saving import MODULES
+from model.terminal import start
 from tests.support.browser import ROOT
 from tests.support.command import call
-from tests.support.processes import program
+from tests.support.processes import Forked, program
 from tests.support.tiny import save_tiny
 from tests.support.training import make_prepared, recipe
 from trainer import checkpoint
@@ -627,16 +627,23 @@ def test_two_processes_follow_the_curve_of_one(prepared: Prepared, model: Path, 
     chosen = recipe(model)
     one = trained(chosen, prepared, tmp_path / "one")
     file = write_recipe(chosen, tmp_path / "r.yaml")
-    words = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(_free_port())),
-        *("-m", "trainer", str(file), "--out", str(tmp_path / "two"), "--prepared", str(prepared.path)),
-        *("--device", "cpu"),
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines() == [str(tmp_path / "two" / "model")]  # said once
+    words = ["train", str(file), "--out", str(tmp_path / "two"), "--prepared", str(prepared.path), "--device", "cpu"]
+    port = _free_port()
+    first, second = (Forked(_train_as, rank, port, words) for rank in range(2))
+    assert first.ended() == second.ended() == 0, first.err + second.err
+    assert first.out.splitlines() == [str(tmp_path / "two" / "model")] and not second.out  # said once
     _same(one.lines, read_run(tmp_path / "two").lines)
+
+
+def _train_as(rank: int, port: int, words: list[str]) -> None:
+    """Train as one of two processes, as torchrun starts them, but without its three interpreters."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # what this process was before it was copied
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    sys.argv = ["micro-step", *words]
+    start()
 
 
 def _free_port() -> int:
