@@ -82,7 +82,6 @@ class TextOptions:
 
     @property
     def given(self) -> bool:
-        """Whether there is any text."""
         return self.text is not None or self.text_file is not None
 
     @classmethod
@@ -101,11 +100,6 @@ class TextOptions:
         )
 
     def input(self) -> TextInput:
-        """The document, and how a model reads it.
-
-        Raises:
-            TextError: as `document`.
-        """
         return TextInput(self.document(), self.chat, self.force_bos)
 
     def document(self) -> Document:
@@ -161,7 +155,6 @@ def check_output(out: Path | None, figure: str | None, figures: Collection[str])
     """Refuse, before heavy work, a figure that does not exist, and a file that cannot be written.
 
     Raises:
-        MicroStepError: an unknown figure, or no file for it.
         ExportError: nothing can be written under this name.
     """
     from analysis.export import FIGURE_FORMATS, check_out
@@ -239,11 +232,7 @@ def print_or_save(table: pd.DataFrame, out: Path | None, caption: str, turned: b
 
 
 def set_parameters(settings: list[str] | None) -> dict[str, float]:
-    """The numbers of --set.
-
-    Raises:
-        MicroStepError: one that does not read like parameter=number, or a name that is set twice.
-    """
+    """The numbers of --set."""
     found: dict[str, float] = {}
     for setting in settings or ():
         name, _, value = setting.partition("=")
@@ -269,11 +258,7 @@ def split_strategies(words: Sequence[str]) -> list[str]:
 
 
 def strategy_word(strategy: str, settings: list[str] | None) -> str:
-    """A strategy as one word, from `--strategy NAME:key=value` or `--strategy NAME --set key=value`.
-
-    Raises:
-        MicroStepError: as `set_parameters`, or a parameter is given in both ways.
-    """
+    """A strategy as one word, from `--strategy NAME:key=value` or `--strategy NAME --set key=value`."""
     rule, colon, own = strategy.partition(":")
     given = [part.partition("=")[0].strip() for part in own.split(",")] if colon else []
     for name in set_parameters(settings):

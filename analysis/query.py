@@ -63,7 +63,6 @@ class Session:
     def __call__(
         self, questions: Sequence[Query[Answer]], run: Callable[[ModelLoader, Progress | None], Answer] | None = None
     ) -> list[Answer | None]:
-        """The answers; errors as the questions' own."""
         for question in questions:
             if question not in self.answers:
                 done = len(self.answers)

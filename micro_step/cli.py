@@ -33,7 +33,6 @@ class Verb:
     help: str
 
     def load(self) -> Callable[..., None]:
-        """Import the function."""
         module, _, name = self.function.partition(":")
         found: Callable[..., None] = getattr(import_module(f"{self.room.__name__}.{module}"), name)
         return found

@@ -245,7 +245,6 @@ class PairOptions:
     b_adapter: Adapter = None
 
     def specs(self, loading: LoadOptions) -> tuple[tuple[str, ModelSpec], ...]:
-        """The models that are given, under their letters."""
         given = (("A", self.a, self.a_revision, self.a_adapter), ("B", self.b, self.b_revision, self.b_adapter))
         return tuple(
             (key, loading.spec(name, revision, adapter)) for key, name, revision, adapter in given if name is not None

@@ -51,7 +51,6 @@ class AttentionMaps:
 
     @property
     def summary(self) -> str:
-        """Models, size of the maps, and segments, in words."""
         first, names = self.readings[0], " and ".join(reading.facts.name for reading in self.readings)
         return f"{names} on {len(first):,} {first.unit}s; segments: {first.strategy}"
 

@@ -43,11 +43,7 @@ class MapWindow:
 
     @classmethod
     def of(cls, size: int, queries: tuple[int, int] | None = None, keys: tuple[int, int] | None = None) -> MapWindow:
-        """A window of a map; the whole map by default.
-
-        Raises:
-            MicroStepError: the window is empty, or outside of the map.
-        """
+        """A window of a map; the whole map by default."""
         for what, given in (("queries", queries), ("keys", keys)):
             if given is not None and not 0 <= given[0] < given[1] <= size:
                 raise MicroStepError(f"{what} must be FROM:TO within 0:{size}, got {given[0]}:{given[1]}")
@@ -55,7 +51,6 @@ class MapWindow:
 
     @property
     def longest(self) -> int:
-        """The longer side."""
         return max(self.q1 - self.q0, self.k1 - self.k0)
 
 
@@ -158,7 +153,6 @@ class SegmentRows:
 
     @property
     def size(self) -> int:
-        """S, the number of segments."""
         return int(self.starts.sum())
 
     def rows(self, begin: int, end: int) -> NDArray[np.float32]:

@@ -48,20 +48,10 @@ class MapOptions:
     keys: Annotated[str | None, typer.Option(help=_PART.format("keys"))] = None
 
     def check_table(self) -> None:
-        """Refuse what a table of statistics does not have.
-
-        Raises:
-            MicroStepError: an option of maps is given.
-        """
         if self.source or self.queries or self.keys or self.level != "tokens":
             raise MicroStepError("--source, --queries, --keys and --level are of a map: give --out X.npz, or --figure")
 
     def check_map(self) -> None:
-        """Refuse what one map cannot be.
-
-        Raises:
-            MicroStepError: several layers or heads, or a head of a rollout.
-        """
         if len(self.layer or ()) != 1 or len(self.head or ()) > 1:
             raise MicroStepError("a map is of one layer and at most one head: give one --layer, and one --head or none")
         if self.head and self.source in ("mean", "rollout"):
@@ -84,11 +74,7 @@ class AttentionViewOptions:
     pinned: PinnedOption = None
 
     def view(self, figure: str | None, of: MapOptions) -> AttentionView:
-        """The view of a figure; without one, of a map that is written in full.
-
-        Raises:
-            MicroStepError: several layers or heads, or as `MapOptions.check_map`.
-        """
+        """The view of a figure; without one, of a map that is written in full."""
         from analysis.attention.result import AttentionView
 
         if figure is None:

@@ -46,12 +46,10 @@ class Overview(ShortRepr):
 
     @property
     def heads(self) -> int:
-        """H, the number of heads."""
         return int(self.maps.shape[1])
 
     @property
     def step(self) -> int:
-        """Positions per side of a cell."""
         return PooledGrid(len(self.reading), CELLS).step
 
     def of(self, name: str) -> NDArray[np.float64]:
@@ -60,7 +58,6 @@ class Overview(ShortRepr):
         return values
 
     def table(self) -> pd.DataFrame:
-        """A row for each layer and head: layer, head and the statistics."""
         return head_table(self.layers, {name: self.of(name) for name in STATISTICS})
 
 
@@ -100,7 +97,6 @@ def overview(
 
     Raises:
         MicroStepError: the layer or the pooling does not exist.
-        ModelError, TooLarge, TextError: as `attend`.
     """
     chosen = check_layers(loaded.model, with_attention(loaded.model) if layers is None else layers)
     n, targets = len(reading), Targets(reading, loaded.model.device)

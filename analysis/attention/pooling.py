@@ -37,7 +37,6 @@ class PooledGrid:
 
     @property
     def step(self) -> int:
-        """Positions per side of a cell."""
         return -(-self.n // self.cells)
 
     @property

@@ -120,7 +120,6 @@ class AttentionPositions(ShortRepr):
 
     @property
     def unit(self) -> str:
-        """The name of a position: "token" or "macro step"."""
         return "macro step" if self.merged else "token"
 
 
@@ -128,7 +127,6 @@ def encode_whole(loaded: LoadedModel, text: TextInput) -> tuple[EncodedText, tup
     """Tokenise a text and cut it to the model's context; returns the tokens, and notes for the reader.
 
     Raises:
-        TextError: the text is empty.
         TooLarge: the text is far too long.
     """
     encoded = encode_for(loaded, text)
@@ -198,8 +196,6 @@ def attend(
 
     Raises:
         MicroStepError: the model has no such layer.
-        ModelError: a layer's attention cannot be read, or its positions are not those of the reading.
-        TooLarge, TextError: see `check_readable`.
     """
     chosen = check_layers(loaded.model, layers)
     check_attention(loaded.model, chosen)

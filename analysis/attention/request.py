@@ -32,7 +32,6 @@ class PositionsQuery:
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
-        """Its model, and the one that cuts."""
         return {self.side: self.spec} | ({"A": self.cut_by} if self.cut_by is not None else {})
 
     def cost(self, loaded: LoadedModel) -> RunCost:
@@ -40,15 +39,9 @@ class PositionsQuery:
         return starts_cost(loaded, self.text, self.segmenter)
 
     def passes(self, loaded: LoadedModel, count: float) -> RunCost:
-        """What so many passes over the text take."""
         return scoring_cost(loaded, self.text, passes=count)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> AttentionPositions:
-        """The reading.
-
-        Raises:
-            MicroStepError: as `encode_whole`, and as `gather` for the strategy.
-        """
         loaded = load(self.spec)
         segmenter = self.segmenter
         if loaded.facts.micro_step is not None and merges(loaded):

@@ -128,7 +128,6 @@ class AttentionResult(ShortRepr):
 
     @property
     def difference(self) -> bool:
-        """Whether the difference B - A is shown."""
         return len(self.sides) == 2
 
     @property
@@ -138,15 +137,10 @@ class AttentionResult(ShortRepr):
 
     @property
     def title(self) -> str:
-        """The model, or "B − A"."""
         return "B − A" if self.difference else f"{self.sides[0].key} {self.sides[0].reading.facts.name}"
 
     def of(self, values: Callable[[AttentionSide], NDArray[np.floating]]) -> NDArray[np.float64]:
-        """An array of one model, or the difference B - A.
-
-        Raises:
-            MicroStepError: the models have different numbers of layers or heads.
-        """
+        """An array of one model, or the difference B - A."""
         arrays = [np.asarray(values(side), dtype=np.float64) for side in self.sides]
         if not self.difference:
             return arrays[0]
@@ -174,11 +168,9 @@ class AttentionResult(ShortRepr):
 
     @property
     def window(self) -> MapWindow:
-        """The part of the large map that is shown."""
         return MapWindow.of(self.size, self.view.queries, self.view.keys)
 
     def cells(self) -> MapCells:
-        """The cells of the large map."""
         drawn = [self._cells(side) for side in self.sides]
         if not self.difference:
             return drawn[0]
@@ -229,11 +221,7 @@ class AttentionResult(ShortRepr):
 
 
 def computed(value: Given | None) -> Given:
-    """A part of a result.
-
-    Raises:
-        MicroStepError: it was not computed.
-    """
+    """A part of a result."""
     if value is None:
         raise MicroStepError("this figure's part was not computed; call AttentionMaps.result(view, NAME)")
     return value

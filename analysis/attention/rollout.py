@@ -34,7 +34,6 @@ class Rollout(ShortRepr):
 
     @property
     def size(self) -> int:
-        """P, the number of positions."""
         return len(self.whole)
 
     def rows(self, begin: int, end: int) -> NDArray[np.float32]:
@@ -43,12 +42,7 @@ class Rollout(ShortRepr):
 
 
 def rollout(loaded: LoadedModel, reading: AttentionPositions, layer: int, progress: Progress | None = None) -> Rollout:
-    """Compute the rollout through the layers 0 .. layer; holds one [P, P] array.
-
-    Raises:
-        TooLarge: the array does not fit the free memory.
-        MicroStepError, ModelError, TextError: as `attend`.
-    """
+    """Compute the rollout through the layers 0 .. layer; holds one [P, P] array."""
     check_layers(loaded.model, [layer])
     n = len(reading)
     needed, free = 4 * n * n, available_memory(loaded.model.device)

@@ -39,9 +39,6 @@ def attribution(
         view: how it is looked at.
         load: gives the models, each once.
         progress: told the share done.
-
-    Raises:
-        MicroStepError: the options do not go together, or as `SegmentsQuery.run` and `AttributionRequest.run`.
     """
     if (len(models) == 2) != (options.quantity == "kl"):
         raise MicroStepError("the quantity kl is of two models, A and B; every other quantity is of one")

@@ -51,7 +51,6 @@ class Faithfulness(ShortRepr):
 
     @property
     def own(self) -> float:
-        """The area of the attribution's order."""
         return self.area(self.deletion, self.insertion)
 
     @property

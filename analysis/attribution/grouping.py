@@ -85,9 +85,6 @@ def grouped(
         unit: see `ATTRIBUTION_UNITS`.
         batches: [B, t] independent estimates of the values, for standard errors.
         segments: [N] where segments start, for that unit.
-
-    Raises:
-        MicroStepError: the unit does not exist, or segments are missing.
     """
     check_choice("unit", unit, ATTRIBUTION_UNITS)
     starts_of = unit_starts(encoded, segments)

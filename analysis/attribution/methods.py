@@ -134,11 +134,7 @@ def _close(delta: float, difference: float) -> bool:
 
 
 def rows_at_once(problem: Problem, gradients: bool) -> int:
-    """How many rows fit into memory in one pass.
-
-    Raises:
-        TooLarge: not even one row fits.
-    """
+    """How many rows fit into memory in one pass."""
     n, device = problem.inputs.shape[1], problem.inputs.device
     row = sum(row_bytes(loaded, n, gradients) for loaded in problem.models)
     room = int(_SHARE * available_memory(device))
@@ -181,7 +177,6 @@ def attribute(
     Raises:
         MicroStepError: the method or the baseline does not exist.
         NumericalError: the result is not finite.
-        TooLarge: see `rows_at_once`.
     """
     import torch
     from captum.attr import FeatureAblation, InputXGradient

@@ -53,18 +53,12 @@ class SegmentsQuery:
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
-        """Its one model."""
         return {self.side: self.spec}
 
     def cost(self, loaded: LoadedModel) -> RunCost:
         return starts_cost(loaded, self.text, self.segmenter)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> UnitSegments:
-        """The segments.
-
-        Raises:
-            MicroStepError: as `encode_for`, `fit`, and as `gather` for the strategy.
-        """
         loaded, micro = load(self.spec), load(self.spec).facts.micro_step
         segmenter = self.segmenter.capped(None if micro is None else micro.max_segment_length)
         encoded, _ = fit(loaded, encode_for(loaded, self.text))
@@ -191,11 +185,7 @@ class AttributionRequest:
 
 
 def default_target(scored: ScoredText, quantity: str, segments: UnitSegments | None = None) -> int:
-    """The token of greatest entropy at which a quantity is defined, among the first `FIRST` ones that can be.
-
-    Raises:
-        MicroStepError: there is none.
-    """
+    """The token of greatest entropy at which a quantity is defined, among the first `FIRST` ones that can be."""
     micro = scored.facts.micro_step
     starts = None if segments is None else segments.starts
     most = None if micro is None else micro.max_segment_length

@@ -94,11 +94,6 @@ def problem(
         quantity: a name in `QUANTITIES`.
         target: t, the token at which F is read.
         starts: [N] where segments start, for quantities of a micro_step model.
-
-    Raises:
-        MicroStepError: the quantity or the token does not exist, no token comes before it, or the model does not have
-            the quantity.
-        TooLarge, TextError: see `check_readable`.
     """
     check_choice("quantity", quantity, QUANTITIES)
     what = QUANTITIES[quantity]

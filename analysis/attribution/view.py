@@ -38,7 +38,6 @@ class ShownAttribution(ShortRepr):
 
     @property
     def quantity(self) -> AttributionTarget:
-        """What is attributed."""
         return QUANTITIES[self.request.quantity]
 
     @property
@@ -48,28 +47,23 @@ class ShownAttribution(ShortRepr):
 
     @property
     def units(self) -> tuple[AttributionUnit, ...]:
-        """The units that it can be summed over."""
         starts = None if self.segments is None else self.segments.starts
         return offered(self.found.encoded, self.found.feature, starts)
 
     @property
     def scale(self) -> float:
-        """From nats to what is shown."""
         return PER_NAT[self.view.information] if self.quantity.information else 1.0
 
     @property
     def unit(self) -> str:
-        """In what numbers are shown."""
         return self.view.information if self.quantity.information else self.quantity.unit
 
     @cached_property
     def groups(self) -> Grouped:
-        """The values by unit."""
         starts = None if self.segments is None else self.segments.starts
         return grouped(self.found.encoded, self.found.values, self.summed_over, self.found.batches, starts)
 
     def table(self) -> pd.DataFrame:
-        """See `unit_table`."""
         return unit_table(self.groups, self.found.encoded, self.scale, self.unit)
 
     @property

@@ -33,7 +33,6 @@ class DataOptions:
     data_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub data set.")] = None
 
     def open(self) -> Corpus:
-        """Find it."""
         return open_corpus(
             CorpusSpec(self.data, self.column, self.documents, self.subset, self.split, self.data_revision)
         )
@@ -61,7 +60,6 @@ class ScoringOptions:
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, or with Ray on this machine.")] = False
 
     def options(self, template: TemplateOptions) -> CorpusOptions:
-        """As `score_corpus` takes them."""
         need_chat(self.chat, template.template_arg, template.template_date)
         return CorpusOptions(
             self.chat,

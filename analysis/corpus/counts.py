@@ -37,7 +37,6 @@ class Counts:
             raise ValueError(f"counts must be [U, S, S] and reach [S, S], got {shapes} and {self.reach.shape}")
 
     def of(self, size: int) -> Counts:
-        """The counts of the first `size` segmentations."""
         names = ("shared", "own", "windows", "differ", "split", "positions")
         return Counts(**{name: getattr(self, name)[:, :size, :size] for name in names}, reach=self.reach[:size, :size])
 

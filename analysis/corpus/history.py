@@ -52,9 +52,6 @@ def history(
         source: a store with limited histories.
         targets: mean lengths, in tokens, at which boundaries are compared.
         max_length: M.
-
-    Raises:
-        MicroStepError: the store has no limited history, or no row is long enough.
     """
     histories = [rows for rows in source.gathered if rows.spec.feature.need == "window"]
     if not histories:

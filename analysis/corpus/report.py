@@ -90,7 +90,6 @@ class CorpusReport(ShortRepr):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes to show with these numbers."""
         gathered = tuple(each.spec.meaning for each in self.source.gathered if not each.spec.begin)
         return (*self.source.store.notes, *gathered, self.units.meaning)
 
@@ -105,9 +104,6 @@ def strategies_for(
         rules: names; empty for every rule that the store can serve.
         settings: parameters, each set for every rule that has it.
         target: mean length, in tokens.
-
-    Raises:
-        MicroStepError: a rule is unknown, or no rule has a parameter.
     """
     chosen, given = [find_rule(name) for name in rules or source.rules()], dict(settings or {})
     known = {parameter.name for rule in chosen for parameter in rule.parameters}
@@ -125,11 +121,7 @@ def strategies_for(
 
 
 def cut_corpus(source: CorpusSource, strategy: Candidate, max_length: int = MAX_LENGTH) -> CutCorpus:
-    """Segment every row of a store that has what the rule needs.
-
-    Raises:
-        MicroStepError: as `solve` and `segment`, or the store lacks what the rule needs.
-    """
+    """Segment every row of a store that has what the rule needs."""
     tokens, given = source.ready(strategy.rule, strategy.parameters)
     solved = None
     if strategy.target_length is None:
@@ -157,9 +149,6 @@ def report(
         strategies: at least one; two are compared on the rows where both are known.
         max_length: M.
         curves: whether to compute the curve of each solved strategy, with intervals.
-
-    Raises:
-        MicroStepError: as `cut_corpus`.
     """
     check_max_length(max_length)
     if not strategies:

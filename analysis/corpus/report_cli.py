@@ -84,7 +84,6 @@ class ReportStrategyOptions:
 
     @property
     def rules(self) -> list[str]:
-        """Names of their rules."""
         return [word.partition(":")[0] for word in self.words]
 
     def candidates(

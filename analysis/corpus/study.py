@@ -65,7 +65,6 @@ def run_study(
 
     Raises:
         ExportError: the folder cannot be written, or holds stores of other data.
-        MicroStepError: names are not different, or scoring or judging fails.
     """
     names, (a, b) = [corpus_name(corpus) for corpus in corpora], (name for name, _ in models)
     if len(set(names)) < len(names) or a == b:

@@ -49,11 +49,7 @@ class Shared:
 
 
 def shared_text(a: CorpusSource, b: CorpusSource) -> Shared:
-    """Find the rows with the same document, window and text.
-
-    Raises:
-        MicroStepError: there are none; windows of tokens, for example, differ between tokenizers.
-    """
+    """Find the rows with the same document, window and text."""
     rows_a, rows_b = a.tokens.rows, b.tokens.rows
     keys = [list(zip(rows.document.tolist(), rows.piece.tolist(), strict=True)) for rows in (rows_a, rows_b)]
     place = {key: i for i, key in enumerate(keys[1])}

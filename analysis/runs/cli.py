@@ -55,11 +55,7 @@ def runs_command(
 
 
 def _read(options: RunOptions, paths: list[Path] | None) -> list[RunLog]:
-    """The runs, all that can be read.
-
-    Raises:
-        TextError: no run can be read.
-    """
+    """The runs, all that can be read."""
     from time import time
 
     from analysis.runs.discovery import find_all

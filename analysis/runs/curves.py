@@ -47,15 +47,12 @@ class TrainingCurve:
     log: bool = False  # whether a logarithmic axis makes sense
 
     def unit(self, unit: Unit) -> str:
-        """The unit on an axis."""
         return {"information": unit, "share": "share"}.get(self.kind, "")
 
     def scale(self, unit: Unit) -> float:
-        """Convert logged values to shown values."""
         return PER_NAT[unit] if self.kind == "information" else 1.0
 
     def weight(self, line: LogLine) -> float:
-        """The weight of a line in smoothing."""
         return float(line.stops if self.of_stops else line.tokens) if self.weighted else 1.0
 
 
@@ -138,11 +135,7 @@ def check_smoothing(smoothing: float) -> None:
 
 
 def curve(name: str) -> TrainingCurve:
-    """The curve of this name.
-
-    Raises:
-        MicroStepError: no curve has this name.
-    """
+    """The curve of this name."""
     if name not in CURVES:
         raise MicroStepError(f"unknown curve {name!r}; use one of {', '.join(CURVES)}")
     return CURVES[name]

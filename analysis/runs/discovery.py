@@ -28,9 +28,6 @@ def find_all(paths: Sequence[Path], folder: Path | None = None) -> list[Place]:
     Args:
         paths: without repeats.
         folder: names are relative to it; by default the innermost folder that holds all the runs.
-
-    Raises:
-        TextError: a path holds no run.
     """
     found: list[Path] = []
     for path in paths:

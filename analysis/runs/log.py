@@ -29,7 +29,6 @@ class CheckpointRecord:
 
     @property
     def title(self) -> str:
-        """The name of the checkpoint."""
         return "final model" if self.step is None else f"step {self.step:,}"
 
 
@@ -43,7 +42,6 @@ class RunStatus:
 
     @classmethod
     def at(cls, path: Path, now: float) -> RunStatus:
-        """Read the state of a folder."""
         found = [CheckpointRecord(_step(each), each / MODEL) for each in checkpoints(path)]
         finished = is_finished(path)
         if finished:
@@ -64,11 +62,9 @@ class RunLog(ShortRepr):
     repeated: int = 0  # lines that were left out since their steps were repeated
 
     def of(self, split: Split) -> list[LogLine]:
-        """The lines of one split."""
         return [line for line in self.lines if line.split == split]
 
     def last(self, split: Split) -> LogLine | None:
-        """The newest line of one split."""
         return next((line for line in reversed(self.lines) if line.split == split), None)
 
     @property
@@ -118,11 +114,7 @@ class Follower:
     _file: tuple[int, int] | None = None  # device and inode
 
     def read(self) -> tuple[tuple[LogLine, ...], tuple[str, ...], int]:
-        """The valid lines, sentences about damage, and the number of lines left out since their steps were repeated.
-
-        Raises:
-            TextError: the log cannot be read.
-        """
+        """The valid lines, sentences about damage, and the number of lines left out since their steps were repeated."""
         try:
             with self.path.open("rb") as file:
                 self._follow(file)

@@ -48,11 +48,7 @@ def _files(runs: Sequence[RunLog]) -> Files:
 
 
 def read_seen(path: Path) -> dict[str, RunStatus]:
-    """What an export says of the folders of its runs, by their names.
-
-    Raises:
-        TextError: it is no such file.
-    """
+    """What an export says of the folders of its runs, by their names."""
     try:
         said = json.loads(path.read_text("utf-8"))
         return {name: RunStatus(bool(each["finished"]), age=float(each["age"])) for name, each in said.items()}

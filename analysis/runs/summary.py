@@ -33,7 +33,6 @@ class RunsSummary:
 
     @property
     def validated(self) -> bool:
-        """Whether the numbers are from a validation."""
         return self.line.split == "validation"
 
 

@@ -28,11 +28,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunsView:
-    """How runs are looked at.
-
-    Raises:
-        MicroStepError: a value that does not exist.
-    """
+    """How runs are looked at."""
 
     curves: Annotated[
         tuple[str, ...], typer.Option(help="Curves of the figure: loss, accuracy, ..."), ListOf(str), OF_FIGURES

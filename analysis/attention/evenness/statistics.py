@@ -99,11 +99,7 @@ class EvennessSums:
     def of(
         cls, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.floating]]], states: int, units: Units
     ) -> EvennessSums:
-        """Add up parts, each the rows [Q] of `units` and their weights [Q, L, H, P, K + P].
-
-        Raises:
-            ValueError: there are no parts.
-        """
+        """Add up parts, each the rows [Q] of `units` and their weights [Q, L, H, P, K + P]."""
         total: EvennessSums | None = None
         for rows, weights in parts:
             part = _sums(units, rows, weights, states)

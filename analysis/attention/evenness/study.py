@@ -57,7 +57,6 @@ class EvennessRow:
 
     @property
     def micro(self) -> MicroStepInfo:
-        """The modules around the base."""
         assert self.facts.micro_step is not None
         return self.facts.micro_step
 
@@ -141,11 +140,7 @@ def _measured(
 def corpus_sums(
     model: MicroStepForCausalLM, cut: SegmentedTexts, merged: bool, most: int, progress: Progress | None = None
 ) -> EvennessSums:
-    """The sums of a corpus, a few segments in memory at a time.
-
-    Raises:
-        TextError: no segment has two tokens.
-    """
+    """The sums of a corpus, a few segments in memory at a time."""
     if not cut.segments:
         raise TextError(NOTHING)
     by_document = over_documents(len(cut.rows))
@@ -185,7 +180,6 @@ class _Reference:
         return named and read == (self.like.decoding, self.like.merge_layer) and self.start == "copied"
 
     def measured(self, loaded: LoadedModel, asked: EvennessQuery) -> EvennessRow:
-        """Its row."""
         if loaded.facts.micro_step is not None:
             raise MicroStepError(f"{self.base}, the base of {self.recipe.name}, is itself a micro_step model")
         like, device = self.like, loaded.model.device

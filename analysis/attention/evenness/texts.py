@@ -46,7 +46,6 @@ class Texts:
 
     @property
     def what(self) -> str:
-        """In words."""
         kind = "held-out examples" if self.prepared is not None else "documents"
         return f"{self.name}, {len(self.documents):,} {kind}"
 
@@ -61,7 +60,6 @@ class SegmentedTexts:
 
     @property
     def tokens(self) -> int:
-        """In all."""
         return sum(len(row.ids) for row in self.rows)
 
     @property
@@ -78,9 +76,6 @@ def read_texts(data: str, column: str = "text", limit: int | None = None, chat: 
         column: of JSON lines and Parquet, with a text or a conversation.
         limit: use only the first documents.
         chat: read conversations in the model's chat format; prepared data says so itself.
-
-    Raises:
-        TextError: there are none, or they cannot be read.
     """
     if data == SAMPLES and not Path(data).exists():
         every = tuple(Document(tuple(Message(role, text) for role, text in each.messages)) for each in samples())

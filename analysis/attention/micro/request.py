@@ -49,7 +49,6 @@ class MicroRequest:
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
-        """Its one model."""
         return {self.side: self.model}
 
     def cost(self, loaded: LoadedModel) -> RunCost:
@@ -69,7 +68,6 @@ class MicroRequest:
         """The micro attention.
 
         Raises:
-            TextError: there is no text, or no segment of two tokens.
             TooLarge: it does not fit the model's context or the memory.
             MicroStepError: the segments cannot be made.
         """

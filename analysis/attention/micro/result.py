@@ -44,13 +44,11 @@ class MicroAttention(ShortRepr):
 
     @property
     def micro(self) -> MicroStepInfo:
-        """The model's modules around its base."""
         assert self.facts.micro_step is not None
         return self.facts.micro_step
 
     @property
     def untrained(self) -> bool:
-        """Whether the modules around the base are untrained."""
         return self.micro.untrained
 
     @property

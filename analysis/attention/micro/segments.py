@@ -78,7 +78,6 @@ class Training(BaseModel):
 
     @property
     def cut(self) -> TrainingSegments:
-        """How its data was segmented."""
         segmentation = self.segmentation
         if self.objective == "draft":
             return TrainingSegments("fixed", (("k", float(segmentation.max_length)),), None, known=True)
@@ -99,7 +98,6 @@ class Training(BaseModel):
 
     @property
     def stage_words(self) -> str:
-        """The names of its stages."""
         return ", then ".join(str(each.get("name", "?")) for each in self.stages) or "not known"
 
 
@@ -108,7 +106,6 @@ def model_of(name: str) -> str:
 
     Raises:
         TextError: the run is damaged.
-        MicroStepError: the run has no model yet.
     """
     folder = Path(name)
     if not (folder / "run.json").is_file():
@@ -142,11 +139,7 @@ def training_of(name: str, revision: str | None = None) -> Training | None:
 
 
 def check_most(asked: int | None, longest: int) -> int:
-    """The longest segment, in tokens: as asked for, or 4, or the model's M if that is less.
-
-    Raises:
-        MicroStepError: it is less than 2, or more than the model can write.
-    """
+    """The longest segment, in tokens: as asked for, or 4, or the model's M if that is less."""
     most = min(MAX_LENGTH, longest) if asked is None else asked
     if not 2 <= most <= longest:
         raise MicroStepError(
