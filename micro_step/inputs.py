@@ -78,16 +78,16 @@ def load(
 
 
 def _load(spec: ModelSpec) -> LoadedModel:
-    if find(spec.name) is not None and spec.adapter is None:  # a folder may hold another model by the next time
-        return _load_named(spec)
+    kept = find(spec.name) is not None and spec.adapter is None  # a folder may hold another model by the next time
+    return _load_named(spec) if kept else _load_anew(spec)
+
+
+def _load_anew(spec: ModelSpec) -> LoadedModel:
     with progress_bar() as tell:
         return load_spec(spec, tell)
 
 
-@lru_cache(maxsize=2)
-def _load_named(spec: ModelSpec) -> LoadedModel:
-    with progress_bar() as tell:
-        return load_spec(spec, tell)
+_load_named = lru_cache(maxsize=2)(_load_anew)
 
 
 class Models:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import plotly.graph_objects as go
 
@@ -11,7 +9,7 @@ from analysis.attention.map_figure import attention_map
 from analysis.attention.overview_figures import maps, statistics
 from analysis.attention.result import AttentionResult
 from analysis.attention.tables import row_table
-from analysis.figures.figure import Figure, check_figure, safe, visible
+from analysis.figures.figure import Figure, FigureSet, safe, visible
 from analysis.figures.static_strip import Page, StillRow, around
 from analysis.score_registry import significant
 
@@ -52,19 +50,12 @@ def row(result: AttentionResult) -> Figure:
     )
 
 
-FIGURES: dict[str, Callable[[AttentionResult], Figure]] = {
-    "maps": maps,
-    "statistics": statistics,
-    "map": attention_map,
-    "row": row,
-}
-
-
-def draw(name: str, result: AttentionResult) -> Figure:
-    """Draw a figure by name.
-
-    Raises:
-        MicroStepError: no figure has this name, or its part of the result was not computed.
-    """
-    check_figure(name, FIGURES)
-    return FIGURES[name](result)
+FIGURES = FigureSet(
+    {
+        "maps": maps,
+        "statistics": statistics,
+        "map": attention_map,
+        "row": row,
+    }
+)
+draw = FIGURES.draw

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.attention.pooling import Pool, PooledGrid, Pooler
+from analysis.attention.pooling import Pool, PooledGrid, Pooler, reduced
 from model.errors import MicroStepError
 
 _BLOCK_ELEMENTS = 1 << 22
@@ -112,15 +112,8 @@ def cells(attention_map: MapRows, part: MapWindow, most: int, pool: Pool) -> Map
 def _pooled(whole: Floats, step: int, pool: Pool) -> Floats:
     """[Q, K] pooled cells of a part of a map."""
     seen = ~np.isnan(whole)
-    filled = np.where(seen, whole, 0)
-    edges = [np.arange(0, n, step) for n in whole.shape]
-
-    def both(reduce: np.ufunc, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        reduced: NDArray[np.generic] = reduce.reduceat(reduce.reduceat(array, edges[0], axis=0), edges[1], axis=1)
-        return reduced
-
-    pairs = both(np.add, seen.astype(np.int64)).astype(np.float32)
-    values = both(np.maximum if pool == "max" else np.add, filled).astype(np.float32)
+    pairs = reduced(np.add, seen.astype(np.int64), step).astype(np.float32)
+    values = reduced(np.maximum if pool == "max" else np.add, np.where(seen, whole, 0), step).astype(np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(pairs > 0, values if pool == "max" else values / pairs, np.nan).astype(np.float32)
 

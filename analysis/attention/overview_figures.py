@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from analysis.attention.pooling import reduced
 from analysis.attention.result import MAPS, AttentionResult
 from analysis.attention.statistics import STATISTICS, statistic
 from analysis.attention.tables import pooled_table, statistic_table
@@ -102,19 +103,14 @@ def _small(every: NDArray[np.float64], pool: str) -> NDArray[np.float64]:
         by += 1
     if by == 1:
         return every
-    edges, seen = np.arange(0, side, by), ~np.isnan(every)
-
-    def both(reduce: np.ufunc, array: NDArray[np.floating]) -> NDArray[np.floating]:
-        reduced: NDArray[np.floating] = reduce.reduceat(reduce.reduceat(array, edges, axis=2), edges, axis=3)
-        return reduced
-
-    known = both(np.add, seen.astype(np.float64))
+    seen = ~np.isnan(every)
+    known = reduced(np.add, seen.astype(np.float64), by)
     if pool == "max":  # for a difference, the value farthest from zero
-        high = both(np.fmax, np.where(seen, every, -np.inf))
-        low = both(np.fmin, np.where(seen, every, np.inf))
+        high = reduced(np.fmax, np.where(seen, every, -np.inf), by)
+        low = reduced(np.fmin, np.where(seen, every, np.inf), by)
         values = np.where(high >= -low, high, low)
     else:
-        values = both(np.add, np.nan_to_num(every)) / np.maximum(known, 1)
+        values = reduced(np.add, np.nan_to_num(every), by) / np.maximum(known, 1)
     return np.where(known > 0, values, np.nan)
 
 

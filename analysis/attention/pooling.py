@@ -55,6 +55,13 @@ class PooledGrid:
         return pairs
 
 
+def reduced(reduce: np.ufunc, array: NDArray[np.generic], step: int) -> NDArray[np.generic]:
+    """Reduce the last two axes to cells of `step` x `step`."""
+    for axis in (array.ndim - 2, array.ndim - 1):
+        array = reduce.reduceat(array, np.arange(0, array.shape[axis], step), axis=axis)
+    return array
+
+
 class Pooler:
     """Pools H maps over the same n positions."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 from analysis.attribution.methods import METHODS
 from analysis.attribution.quantities import BASELINES
 from analysis.attribution.view import ShownAttribution
-from analysis.figures.figure import Figure, check_figure, safe, visible
+from analysis.figures.figure import Figure, FigureSet, safe, visible
 from analysis.figures.static_strip import Page, StillRow, around
 from analysis.figures.theme import BLUE, INK, ORANGE, SOFT, styled
 from analysis.score_registry import significant
@@ -165,14 +163,5 @@ def _faint(color: str) -> str:
     return f"rgba({red},{green},{blue},0.12)"
 
 
-FIGURES: dict[str, Callable[[ShownAttribution], Figure]] = {"attribution": text, "units": units, "curves": curves}
-
-
-def draw(name: str, shown: ShownAttribution) -> Figure:
-    """Draw a figure by name.
-
-    Raises:
-        MicroStepError: no figure has this name.
-    """
-    check_figure(name, FIGURES)
-    return FIGURES[name](shown)
+FIGURES = FigureSet({"attribution": text, "units": units, "curves": curves})
+draw = FIGURES.draw

@@ -6,11 +6,14 @@ import html
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, ParamSpec
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from model.errors import MicroStepError
+
+Parameters = ParamSpec("Parameters")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,19 @@ def check_figure(name: str, figures: Collection[str]) -> None:
     """Raise MicroStepError, before heavy work, if no figure has this name."""
     if name not in figures:
         raise MicroStepError(f"unknown figure {name!r}; use one of {', '.join(figures)}")
+
+
+class FigureSet(dict[str, Callable[Parameters, Figure]], Generic[Parameters]):
+    """The figures of a view, by name: each a function of what it shows and how."""
+
+    def draw(self, name: str, *args: Parameters.args, **options: Parameters.kwargs) -> Figure:
+        """Draw a figure by name.
+
+        Raises:
+            MicroStepError: no figure has this name, or it cannot be drawn of this.
+        """
+        check_figure(name, self)
+        return self[name](*args, **options)
 
 
 def visible(text: str, longest: int = 40) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures.figure import Figure, check_figure, safe
+from analysis.figures.figure import Figure, FigureSet, safe
 from analysis.figures.table_figure import table_figure
 from analysis.figures.theme import styled
 from analysis.intervals import Estimate
@@ -111,20 +111,13 @@ def _draw_positions(runs: Sequence[RunLog], table: pd.DataFrame, view: RunsView)
     return figure
 
 
-FIGURES: dict[str, Callable[[Sequence[RunLog], RunsView], Figure]] = {
-    "curves": curves,
-    "positions": positions,
-    "position_curves": position_curves,
-    "runs": listed,
-    "facts": facts,
-}
-
-
-def draw(name: str, runs: Sequence[RunLog], view: RunsView) -> Figure:
-    """Draw a figure by name.
-
-    Raises:
-        MicroStepError: no figure has this name.
-    """
-    check_figure(name, FIGURES)
-    return FIGURES[name](runs, view)
+FIGURES = FigureSet(
+    {
+        "curves": curves,
+        "positions": positions,
+        "position_curves": position_curves,
+        "runs": listed,
+        "facts": facts,
+    }
+)
+draw = FIGURES.draw

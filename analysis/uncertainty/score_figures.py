@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.figure import Figure, check_figure, safe
+from analysis.figures.figure import Figure, FigureSet, safe
 from analysis.figures.static_strip import LONGEST, Page, wrap
 from analysis.figures.theme import INK, ORANGE, styled
 from analysis.uncertainty.figures import BINS, side_table
@@ -93,18 +91,11 @@ def distribution(scored: ScoredText, view: ScoreView) -> Figure:
     return Figure("distribution", "Distribution", caption, make, lambda: bins)
 
 
-FIGURES: dict[str, Callable[[ScoredText, ScoreView], Figure]] = {
-    "strip": strip,
-    "line": line,
-    "distribution": distribution,
-}
-
-
-def draw(name: str, scored: ScoredText, view: ScoreView) -> Figure:
-    """Draw a figure by name.
-
-    Raises:
-        MicroStepError: no figure has this name.
-    """
-    check_figure(name, FIGURES)
-    return FIGURES[name](scored, view)
+FIGURES = FigureSet(
+    {
+        "strip": strip,
+        "line": line,
+        "distribution": distribution,
+    }
+)
+draw = FIGURES.draw

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.attention.evenness.statistics import BAR
 from analysis.attention.evenness.tables import OF_MEAN, shown
-from analysis.figures.figure import Figure, check_figure, safe
+from analysis.figures.figure import Figure, FigureSet, safe
 from analysis.figures.theme import CARD, ORANGE, SERIES, SOFT, styled
 from analysis.view import Theme
 
@@ -144,14 +142,5 @@ def _label(name: str) -> str:
     return safe(name, 48).replace("·", " ")
 
 
-FIGURES: dict[str, Callable[[pd.DataFrame, Theme], Figure]] = {"models": models, "places": places}
-
-
-def draw(name: str, table: pd.DataFrame, theme: Theme) -> Figure:
-    """Draw a figure by name.
-
-    Raises:
-        MicroStepError: no figure has this name.
-    """
-    check_figure(name, FIGURES)
-    return FIGURES[name](table, theme)
+FIGURES = FigureSet({"models": models, "places": places})
+draw = FIGURES.draw

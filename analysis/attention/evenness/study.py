@@ -26,7 +26,7 @@ from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.model_info import MicroStepInfo, ModelInfo
 from model.hub.wrap_base import SEED, Wrapped, wrap
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.progress import Progress
+from model.progress import Progress, part
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def study(
     references: dict[tuple[object, ...], _Reference] = {}
     named = [(spec, model_of(spec.name)) for spec in specs]
     for i, (spec, name) in enumerate(named):
-        told = _share(progress, i, len(named) + 1)
+        own = part(progress, i / (len(named) + 1), (i + 1) / (len(named) + 1))
         recipe = training_of(name, spec.revision)
         ready = wrap(load(replace(spec, name=name)))
-        rows.append(_distinct(_measured(ready, recipe, asked, told), rows))
+        rows.append(_distinct(_measured(ready, recipe, asked, own), rows))
         if recipe is not None and not ready.facts.untrained and (base := recipe.base.get("name")):
             found = _Reference(str(base), ready.facts, str(ready.model.config.micro_start), recipe, spec)
             references.setdefault(found.key, found)
@@ -238,7 +238,3 @@ def _distinct(row: EvennessRow, others: Sequence[EvennessRow]) -> EvennessRow:
         taken = names | set(recipes)
         return replace(row, variant=next(each for i in count(2) if (each := f"{row.variant}, {i}") not in taken))
     return row
-
-
-def _share(progress: Progress | None, i: int, count: int) -> Progress | None:
-    return None if progress is None else lambda share: progress((i + share) / count)

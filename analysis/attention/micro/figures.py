@@ -100,10 +100,7 @@ def _which(found: MicroAttention, segment: int) -> str:
 
 
 def _draw_segments(found: MicroAttention, view: MicroView) -> go.Figure:
-    page, encoded = Page(view.theme), found.encoded
-    number = np.full(len(encoded), -1)
-    for i, (first, length) in enumerate(zip(found.first.tolist(), found.length.tolist(), strict=True)):
-        number[first : first + length] = i
+    page, encoded, number = Page(view.theme), found.encoded, found.segment_of
     even, effective = segment_figures(found)
     shade = np.where(number >= 0, 1 - even[np.maximum(number, 0)], np.nan)
 

@@ -78,13 +78,19 @@ class MicroAttention(ShortRepr):
             [(np.arange(len(self.first)), self.weights)], self.states, segment_units(len(self.first))
         )
 
+    @cached_property
+    def segment_of(self) -> NDArray[np.int64]:
+        """[N] the one of the Q segments that holds each token; -1 if none does."""
+        numbers = np.full(len(self.encoded), -1)
+        for i, (first, length) in enumerate(zip(self.first.tolist(), self.length.tolist(), strict=True)):
+            numbers[first : first + length] = i
+        return numbers
+
     def holding(self, character: int) -> int | None:
         """The one of the Q segments that holds a character of `encoded.text`; None if none does."""
         inside = np.flatnonzero((self.encoded.start <= character) & (character < self.encoded.end))
-        if not len(inside):
-            return None
-        holding = np.flatnonzero((self.first <= inside[0]) & (inside[0] < self.first + self.length))
-        return int(holding[0]) if len(holding) else None
+        segment = int(self.segment_of[inside[0]]) if len(inside) else -1
+        return None if segment < 0 else segment
 
     def check(self, segment: int | None, layer: int) -> None:
         """Raise MicroStepError unless this segment and this layer of the micro decoder exist, both from 0."""

@@ -54,20 +54,13 @@ def weight_table(found: MicroAttention, segment: int | None = None) -> pd.DataFr
     return table
 
 
-def weights_of(every: Estimates, names: Sequence[str]) -> pd.DataFrame:
-    """A row for each known estimate of [L, H, P, K + P]."""
-    layer, head, position, slot = np.nonzero(~np.isnan(every.mean))
-    at = layer, head, position, slot
+def weights_of(every: Estimates, names: Sequence[str], axes: Sequence[Axis] = AXES) -> pd.DataFrame:
+    """A row for each known estimate of [L, H, P, K + P], or of those axes and slots."""
+    *places, slot = at = np.nonzero(~np.isnan(every.mean))
+    columns = {axis: place + _COUNTS_FROM[axis] for axis, place in zip(axes, places, strict=True)}
+    slots = pd.Series([names[i] for i in slot.tolist()], dtype="str")
     return pd.DataFrame(
-        {
-            "layer": layer + 1,
-            "head": head + 1,
-            "position": position + 2,
-            "slot": pd.Series([names[i] for i in slot.tolist()], dtype="str"),
-            "weight": every.mean[at],
-            "low": every.low[at],
-            "high": every.high[at],
-        }
+        {**columns, "slot": slots, "weight": every.mean[at], "low": every.low[at], "high": every.high[at]}
     )
 
 
@@ -99,18 +92,7 @@ def _places(places: NDArray[np.int64], by: tuple[Axis, ...], axis: Axis) -> pd.a
 
 def slot_table(found: MicroAttention) -> pd.DataFrame:
     """A row for each micro position and slot: the mean weight over queries, heads and layers, with its interval."""
-    every = found.sums.slot_shares
-    position, slot = np.nonzero(~np.isnan(every.mean))
-    names = slot_names(found, None)
-    return pd.DataFrame(
-        {
-            "position": position + 2,
-            "slot": pd.Series([names[i] for i in slot.tolist()], dtype="str"),
-            "weight": every.mean[position, slot],
-            "low": every.low[position, slot],
-            "high": every.high[position, slot],
-        }
-    )
+    return weights_of(found.sums.slot_shares, slot_names(found, None), ("position",))
 
 
 def segment_table(found: MicroAttention) -> pd.DataFrame:
@@ -118,18 +100,14 @@ def segment_table(found: MicroAttention) -> pd.DataFrame:
 
     `segment` counts segments of two tokens and more, and is missing in others.
     """
-    n = len(found.encoded)
-    number = np.zeros(n, dtype=np.int64)
-    for i, (first, length) in enumerate(zip(found.first.tolist(), found.length.tolist(), strict=True), 1):
-        number[first : first + length] = i
     evenness, effective = segment_figures(found)
-    inside = number > 0
-    shown = pd.array(number, dtype="Int64")
+    segment = found.segment_of
+    inside, at = segment >= 0, np.maximum(segment, 0)
+    shown = pd.array(segment + 1, dtype="Int64")
     shown[~inside] = pd.NA
-    at = np.maximum(number - 1, 0)
     return pd.DataFrame(
         {
-            "position": np.arange(n),
+            "position": np.arange(len(segment)),
             "token": pd.Series(found.encoded.display, dtype="str"),
             "start": found.encoded.start,
             "end": found.encoded.end,
