@@ -9,15 +9,25 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from model.command_options import Chat, ForceBos, ListOf, TemplateArg, TemplateDate
+from model.command_options import (
+    Chat,
+    ForceBos,
+    ListOf,
+    LoadOptions,
+    ModelsOptions,
+    TemplateArg,
+    TemplateDate,
+    figure_command,
+)
 from model.errors import MicroStepError, TextError
 from model.hub.loading import LoadedModel, ModelSpec, load
+from model.hub.model_info import ModelInfo
 from model.terminal import one_line, progress_bar
 from model.text.document import Document, Message, TextInput, read_template_args
 
@@ -135,6 +145,47 @@ class TextOptions:
         turns = [Message("user", document.text)]
         turns = [Message("system", self.system), *turns] if self.system is not None else turns
         return Document((*turns, *([Message("assistant", self.answer)] if self.answer is not None else [])))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model that read a text, as the manifest of a figure names it."""
+
+    key: str  # a, b; or model, where there is one
+    spec: ModelSpec
+    facts: ModelInfo
+    read: str | None  # the text that it read, its chat template included; None: not told
+    notes: tuple[str, ...] | None  # None: not told
+
+
+def text_provenance(
+    verb: str, request: dict[str, Any], text: TextInput, view: Any, readers: Sequence[Reader], *options: Any
+) -> Provenance:
+    """Where a figure of a text comes from.
+
+    Args:
+        verb: of the command that reproduces it.
+        request: what was asked, in plain values.
+        text: as the models read it.
+        view: a dataclass.
+        readers: the models.
+        options: of the command, beside those of models, loading and text.
+    """
+    from analysis.document_file import document_file
+    from analysis.provenance import Provenance
+
+    letters = {"model": "A", "a": "A", "b": "B"}
+    models = [(letters[reader.key], reader.spec, reader.facts) for reader in readers]
+    loading = LoadOptions.of(readers[0].spec, [reader.facts for reader in readers])
+    return Provenance(
+        command=figure_command(verb, ModelsOptions.of(models), TextOptions.of(text), loading, *options),
+        request=request,
+        view=asdict(view),
+        models={reader.key: reader.facts for reader in readers},
+        notes={reader.key: reader.notes for reader in readers if reader.notes is not None},
+        files=dict([document_file(text.document)]),
+        read={reader.key: reader.read for reader in readers if reader.read is not None},
+    )
 
 
 def need_chat(chat: bool, arguments: list[str] | None, date: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -16,12 +15,10 @@ from analysis.attention.maps import MapWindow, window
 from analysis.attention.options import options_of
 from analysis.attention.positions import AttentionPositions, check_heads, check_indices, check_layers
 from analysis.attention.result import AttentionRequest, AttentionResult, AttentionView, computed, read_sides, with_rows
-from analysis.document_file import document_file
-from analysis.options import TextOptions
+from analysis.options import Reader, text_provenance
 from analysis.provenance import Provenance, plain_values
 from analysis.query import ModelLoader, Session
 from analysis.segmentation.options import SegmentsOptions
-from model.command_options import LoadOptions, ModelsOptions, figure_command
 from model.progress import Progress
 
 NEEDS = {  # what each figure needs: the overview, the large map
@@ -127,22 +124,9 @@ class AttentionMaps:
 
 def origin(result: AttentionResult) -> Provenance:
     """Where a figure comes from: its bundle's manifest, and the command that reproduces it."""
-    request, sides = result.request, {side.key.lower(): side.reading for side in result.sides}
-    facts = [reading.facts for reading in sides.values()]
-    models = [(key, spec, info) for (key, spec), info in zip(request.models, facts, strict=True)]
-    return Provenance(
-        command=figure_command(
-            "attention",
-            ModelsOptions.of(models),
-            TextOptions.of(request.text),
-            LoadOptions.of(request.models[0][1], facts),
-            SegmentsOptions.of(request.segmenter),
-            *options_of(result.view, request.pool),
-        ),
-        request=plain_values(request),
-        view=dataclasses.asdict(result.view),
-        models={key: reading.facts for key, reading in sides.items()},
-        notes={key: reading.notes for key, reading in sides.items()},
-        files=dict([document_file(request.text.document)]),
-        read={key: reading.encoded.text for key, reading in sides.items()},
-    )
+    request, readers = result.request, []
+    for (key, spec), side in zip(request.models, result.sides, strict=True):
+        reading = side.reading
+        readers.append(Reader(key.lower(), spec, reading.facts, reading.encoded.text, reading.notes))
+    options = SegmentsOptions.of(request.segmenter), *options_of(result.view, request.pool)
+    return text_provenance("attention", plain_values(request), request.text, result.view, readers, *options)

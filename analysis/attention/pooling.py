@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from model.arguments import check_choice
 
+Number = TypeVar("Number", bound=np.number)
 Pool = Literal["max", "mean"]
 POOLS: dict[str, str] = {
     "max": "the largest weight of the pairs in a cell: a single strong link stays visible",
@@ -55,7 +56,7 @@ class PooledGrid:
         return pairs
 
 
-def reduced(reduce: np.ufunc, array: NDArray[np.generic], step: int) -> NDArray[np.generic]:
+def reduced(reduce: np.ufunc, array: NDArray[Number], step: int) -> NDArray[Number]:
     """Reduce the last two axes to cells of `step` x `step`."""
     for axis in (array.ndim - 2, array.ndim - 1):
         array = reduce.reduceat(array, np.arange(0, array.shape[axis], step), axis=axis)

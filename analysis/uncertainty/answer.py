@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from analysis.answer import Result
-from analysis.document_file import document_file
-from analysis.options import TextOptions
+from analysis.options import Reader, text_provenance
 from analysis.provenance import Provenance
 from analysis.query import ModelLoader
 from analysis.score_registry import PER_NAT, significant
@@ -18,7 +17,6 @@ from analysis.uncertainty.scoring import score_document, score_limited
 from analysis.uncertainty.summary import summarise
 from analysis.uncertainty.tables import summary_table, token_table
 from analysis.view import ScoreView, View
-from model.command_options import LoadOptions, ModelsOptions, figure_command
 from model.hub.loading import ModelSpec
 from model.progress import Progress
 from model.text.document import TextInput
@@ -75,23 +73,9 @@ def _means(scored: ScoredText, view: ScoreView) -> str:
 
 
 def _origin(request: ScoreRequest, scored: ScoredText, view: ScoreView) -> Provenance:
-    text = request.text
-    return Provenance(
-        command=figure_command(
-            "score",
-            ModelsOptions.of([("A", request.model, scored.facts)]),
-            TextOptions.of(text),
-            LoadOptions.of(request.model, (scored.facts,)),
-            request.history,
-            view,
-        ),
-        request=asdict(text) | {"model": asdict(request.model)} | asdict(request.history),
-        view=asdict(view),
-        models={"model": scored.facts},
-        notes={"model": scored.notes},
-        files=dict([document_file(text.document)]),
-        read={"model": scored.encoded.text},
-    )
+    asked = asdict(request.text) | {"model": asdict(request.model)} | asdict(request.history)
+    reader = Reader("model", request.model, scored.facts, scored.encoded.text, scored.notes)
+    return text_provenance("score", asked, request.text, view, [reader], request.history, view)
 
 
 def comparison(

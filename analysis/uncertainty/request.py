@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 
-from analysis.document_file import document_file
-from analysis.options import TextOptions
+from analysis.options import Reader, text_provenance
 from analysis.provenance import Provenance, plain_values
 from analysis.query import ModelLoader, RunCost, scoring_cost
 from analysis.uncertainty.options import ContinuationOptions
 from analysis.uncertainty.result import Comparison
 from analysis.view import View
-from model.command_options import LoadOptions, PairOptions, SamplingOptions, figure_command
+from model.command_options import SamplingOptions
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
 from model.progress import Progress
@@ -54,20 +52,9 @@ class ComparisonQuery:
 
     def origin(self, comparison: Comparison, view: View) -> Provenance:
         """Where a figure of the comparison comes from."""
-        return Provenance(
-            command=figure_command(
-                "compare",
-                PairOptions.of([("A", self.a, comparison.a.facts), ("B", self.b, comparison.b.facts)]),
-                TextOptions.of(self.text),
-                ContinuationOptions(self.new_tokens),
-                SamplingOptions.of(self.sampling),
-                LoadOptions.of(self.a, (comparison.a.facts, comparison.b.facts)),
-                view,
-            ),
-            request=plain_values(self),
-            view=dataclasses.asdict(view),
-            models={"a": comparison.a.facts, "b": comparison.b.facts},
-            notes={"a": comparison.a.notes, "b": comparison.b.notes},
-            files=dict([document_file(self.text.document)]),
-            read={"a": comparison.a.encoded.text, "b": comparison.b.encoded.text},
-        )
+        readers = [
+            Reader(key, spec, side.facts, side.encoded.text, side.notes)
+            for key, spec, side in (("a", self.a, comparison.a), ("b", self.b, comparison.b))
+        ]
+        options = ContinuationOptions(self.new_tokens), SamplingOptions.of(self.sampling), view
+        return text_provenance("compare", plain_values(self), self.text, view, readers, *options)

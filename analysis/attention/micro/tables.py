@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,11 +58,9 @@ def weight_table(found: MicroAttention, segment: int | None = None) -> pd.DataFr
 def weights_of(every: Estimates, names: Sequence[str], axes: Sequence[Axis] = AXES) -> pd.DataFrame:
     """A row for each known estimate of [L, H, P, K + P], or of those axes and slots."""
     *places, slot = at = np.nonzero(~np.isnan(every.mean))
-    columns = {axis: place + _COUNTS_FROM[axis] for axis, place in zip(axes, places, strict=True)}
-    slots = pd.Series([names[i] for i in slot.tolist()], dtype="str")
-    return pd.DataFrame(
-        {**columns, "slot": slots, "weight": every.mean[at], "low": every.low[at], "high": every.high[at]}
-    )
+    columns: dict[str, Any] = {axis: place + _COUNTS_FROM[axis] for axis, place in zip(axes, places, strict=True)}
+    columns["slot"] = pd.Series([names[i] for i in slot.tolist()], dtype="str")
+    return pd.DataFrame({**columns, "weight": every.mean[at], "low": every.low[at], "high": every.high[at]})
 
 
 def figure_table(sums: EvennessSums, levels: Sequence[str] = tuple(LEVELS)) -> pd.DataFrame:
