@@ -16,11 +16,12 @@ import streamlit as st
 
 from app.error_net import safely
 from app.token_strip.packing import pack
-from app.token_strip.pin import Pin, read_report, settle
+from app.token_strip.pin import Choice, Pin, read_choice, read_report, settle
 from app.token_strip.rows import BarRow, Detail, Legend, LineRow, Note, Row, Scale, Strip, TokenRow, TopK
 
 __all__ = [
     "BarRow",
+    "Choice",
     "Detail",
     "Legend",
     "LineRow",
@@ -33,7 +34,9 @@ __all__ = [
     "token_strip",
 ]
 
-MODULES = ("dom", "unpack", "text", "colour", "layout", "places", "draw", "card", "legend", "strip")
+MODULES = (
+    "dom", "unpack", "text", "colour", "layout", "places", "draw", "slopes", "inspector", "legend", "map", "strip"
+)  # fmt: skip
 
 
 def token_strip(
@@ -43,6 +46,7 @@ def token_strip(
     pinned: int | None = None,
     height: int = 480,
     on_pin: Callable[[int | None], None] | None = None,
+    on_edit: Callable[[Choice], None] | None = None,
 ) -> int | None:
     """Draws the strip and returns the pinned place, a code point offset of the text (None: nothing is pinned).
 
@@ -55,6 +59,7 @@ def token_strip(
         pinned: the place to pin; the strip scrolls there.
         height: of the scrolling part at most, in CSS pixels.
         on_pin: called with the new place before the script runs again, when the reader moved the pin.
+        on_edit: called likewise with the token that the reader wants in place of another, chosen in the inspector.
     """
 
     def report() -> None:
@@ -62,8 +67,15 @@ def token_strip(
             moved = read_report(st.session_state[key].get("pin"))
             on_pin(moved.at if moved else None)
 
+    def choose() -> None:
+        choice = read_choice(st.session_state[key].get("edit"))
+        if on_edit is not None and choice is not None:
+            on_edit(choice)
+
+    packed = pack(strip, key=key, height=height, editable=on_edit is not None)
     with st.container(gap=None):
-        result = _picture(key=key, data=pack(strip, key=key, height=height), on_pin_change=safely(report))
+        _body_wire(key=f"{key}:body", data=packed.body)
+        result = _picture(key=key, data=packed.look, on_pin_change=safely(report), on_edit_change=safely(choose))
         last: Pin | None = st.session_state.get(f"{key}:pin")
         pin = settle(last, asked=pinned, report=read_report(result.get("pin")), length=strip.length)
         st.session_state[f"{key}:pin"] = pin
@@ -83,4 +95,5 @@ def _script() -> str:
 
 
 _picture = st.components.v2.component("micro_step.token_strip", js=_script(), css=_read("strip.css"))
+_body_wire = st.components.v2.component("micro_step.token_strip_body", js=_read("body.js"))
 _pin_wire = st.components.v2.component("micro_step.token_strip_pin", js=_read("pin.js"))

@@ -1,33 +1,25 @@
-// Values to colours, and the ink that can be read on each: at least 4.5 to 1 (WCAG 2.2, 1.4.3).
+// Values to colours. One ink stands on all of them, with a contrast of at least 4.5 to 1 (theme.py; WCAG 2.2, 1.4.3).
 
 /** @import { Colour, ThemeColours } from "./unpack.js" */
 
 const STEPS = 254; // a value is 0 to 254
-const CONTRAST = 4.5;
 const FADE = 0.6; // how far a muted token goes towards the ground
 
-/** @typedef {{fill: string[], ink: string[]}} Table  by value, 0 to 254 */
+/** @typedef {string[]} Table  the fill of each value, 0 to 254 */
 
 /** The colours of one theme. */
 export class Palette {
-  /**
-   * @param {ThemeColours} colours
-   * @param {Colour} ink    the theme's own
-   * @param {Colour} ground what the strip lies on
-   */
-  constructor(colours, ink, ground) {
+  /** @param {ThemeColours} colours */
+  constructor(colours) {
     this.colours = colours;
-    const inks = [ink, ground, /** @type {Colour} */ ([0, 0, 0]), /** @type {Colour} */ ([255, 255, 255])];
+    this.ink = colours.ink;
     const neutral = colours.ramp[0];
-    const stops = {
-      sequential: colours.ramp,
-      diverging: [parseColour(colours.less), neutral, parseColour(colours.more)],
-    };
-    this.stops = stops;
-    this.tables = { sequential: colourTable(stops.sequential, inks), diverging: colourTable(stops.diverging, inks) };
+    this.stops = { sequential: colours.ramp, diverging: colours.diverging };
+    const { sequential, diverging } = this.stops;
+    this.tables = { sequential: colourTable(sequential), diverging: colourTable(diverging) };
     this.muted = {
-      sequential: colourTable(fade(stops.sequential, neutral), inks),
-      diverging: colourTable(fade(stops.diverging, neutral), inks),
+      sequential: colourTable(fade(sequential, neutral)),
+      diverging: colourTable(fade(diverging, neutral)),
     };
   }
 
@@ -70,25 +62,11 @@ export function luminance(colour) {
 }
 
 /**
- * @param {Colour} a
- * @param {Colour} b
- */
-function contrast(a, b) {
-  const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
-  return (high + 0.05) / (low + 0.05);
-}
-
-/**
  * @param {Colour[]} stops
- * @param {Colour[]} inks  in order of liking; black and white among them, one of which can always be read
  * @returns {Table}
  */
-function colourTable(stops, inks) {
-  const fills = Array.from({ length: STEPS + 1 }, (_, step) => along(stops, step / STEPS));
-  return {
-    fill: fills.map(css),
-    ink: fills.map((fill) => css(inks.find((ink) => contrast(ink, fill) >= CONTRAST) ?? inks[0])),
-  };
+function colourTable(stops) {
+  return Array.from({ length: STEPS + 1 }, (_, step) => css(along(stops, step / STEPS)));
 }
 
 /**

@@ -22,7 +22,8 @@ const LABEL_WIDTH = 6; // of a digit, at most
  * @param {Head} head
  * @returns {HTMLElement}
  */
-export function drawHead({ block }) {
+export function drawHead({ block, role }) {
+  if (role) return el("div", "head turn", role);
   const row = block.tokens[0];
   const element = el("div", "head");
   element.append(el("b", "", row.key), ` ${row.title}, on a text of its own: not aligned with the others`);
@@ -40,7 +41,7 @@ export function drawLine(line, look) {
   drawn.element.role = "presentation";
   if (line.free) drawn.element.append(el("div", "note", "right-to-left or very wide text: these rows are not aligned"));
   for (const row of line.block.rows) {
-    if (row.kind !== "tokens" && line.free) continue;
+    if (row.hidden || (row.kind !== "tokens" && line.free)) continue;
     const key = el("span", "key", row.key);
     key.title = row.title;
     const track = row.kind === "tokens" ? drawTokens(row, drawn, look) : drawCurve(row, line, look);
@@ -133,9 +134,8 @@ function dress(element, row, first, last, palette) {
   const value = strongest(row, first, last);
   if (value === MISSING) element.classList.add("missing");
   else {
-    const { fill, ink } = palette.table(row.scale, muted);
-    element.style.backgroundColor = fill[value];
-    element.style.color = ink[value];
+    element.style.backgroundColor = palette.table(row.scale, muted)[value];
+    element.style.color = palette.ink;
   }
 }
 

@@ -6,12 +6,12 @@ import { Kind, Text } from "./text.js";
 /** @import { BarRow, LineRow, StripData, TokenRow } from "./unpack.js" */
 
 /** Heights in CSS pixels; strip.css takes them from here. */
-export const Height = Object.freeze({ TOKENS: 22, LABELS: 11, BARS: 14, LINE: 26, NOTE: 16, GAP: 10, HEAD: 30 });
+export const Height = Object.freeze({ TOKENS: 22, LABELS: 11, BARS: 14, LINE: 26, NOTE: 16, GAP: 10, HEAD: 30, TURN: 20 });
 
 /** @typedef {TokenRow & {first: Int32Array, last: Int32Array, segment: Int32Array | null}} LaidTokens */
 /** @typedef {(BarRow | LineRow) & {from: Int32Array, to: Int32Array}} LaidCurve */
 /** @typedef {LaidTokens | LaidCurve} LaidRow */
-/** @typedef {{kind: "head", block: Block, top: number, height: number}} Head */
+/** @typedef {{kind: "head", block: Block, from: number, role: string, top: number, height: number}} Head */
 /**
  * Characters `from` up to `to` of a block. A free line is not on the grid: its rows are not aligned.
  * @typedef {{kind: "line", block: Block, from: number, to: number, free: boolean, top: number, height: number}} Line
@@ -29,13 +29,18 @@ export class Block {
     this.text = new Text(text, measure);
     this.base = base;
     this.rows = rows.map((row) => (row.kind === "tokens" ? layTokens(row, this.text) : layCurve(row, this.text)));
-    this.tokens = /** @type {LaidTokens[]} */ (this.rows.filter((row) => row.kind === "tokens"));
+    this.every = /** @type {LaidTokens[]} */ (this.rows.filter((row) => row.kind === "tokens"));
+  }
+
+  /** The rows of tokens that are drawn. */
+  get tokens() {
+    return this.every.filter((row) => !row.hidden);
   }
 
   /** @param {boolean} free */
   height(free) {
     let height = free ? Height.NOTE : 0;
-    for (const row of this.rows) if (row.kind === "tokens" || !free) height += rowHeight(row);
+    for (const row of this.rows) if (!row.hidden && (row.kind === "tokens" || !free)) height += rowHeight(row);
     return height + Height.GAP;
   }
 }
@@ -65,18 +70,25 @@ export function layBlocks(data, measure) {
  * @param {Block[]} blocks
  * @param {number} columns  that a line may take
  * @param {boolean} heads   whether each block is announced
+ * @param {[number, string][]} turns  places at which a turn starts, and its role
  * @returns {(Head | Line)[]}
  */
-export function layLines(blocks, columns, heads) {
+export function layLines(blocks, columns, heads, turns) {
   /** @type {(Head | Line)[]} */
   const items = [];
+  const roles = new Map(turns);
   let top = 0;
   for (const block of blocks) {
     if (heads) {
-      items.push({ kind: "head", block, top, height: Height.HEAD });
+      items.push({ kind: "head", block, from: 0, role: "", top, height: Height.HEAD });
       top += Height.HEAD;
     }
     for (const { from, to, free } of wrap(block.text, columns)) {
+      const role = roles.get(block.base + block.text.point[from]);
+      if (role) {
+        items.push({ kind: "head", block, from, role, top, height: Height.TURN });
+        top += Height.TURN;
+      }
       const height = block.height(free);
       items.push({ kind: "line", block, from, to, free, top, height });
       top += height;

@@ -29,7 +29,7 @@ function scale({ legend }, palette) {
 /** @param {StripData} data */
 function bars({ rows }) {
   return rows
-    .filter((row) => row.kind === "bars")
+    .filter((row) => row.kind === "bars" && !row.hidden)
     .map((row) => {
       const { up, down } = /** @type {BarRow} */ (row);
       const element = el("span", "group");
@@ -40,8 +40,8 @@ function bars({ rows }) {
 
 /** @param {StripData} data */
 function hatches({ rows }) {
-  const missing = rows.some((row) => row.kind === "tokens" && row.value && row.value.includes(255));
-  const split = rows.some((row) => row.kind === "tokens" && row.start.some((at, i) => i > 0 && at < row.end[i - 1]));
+  const missing = rows.some((row) => row.kind === "tokens" && !row.hidden && row.value && row.value.includes(255));
+  const split = rows.some((row) => row.kind === "tokens" && !row.hidden && row.start.some((at, i) => i > 0 && at < row.end[i - 1]));
   return [
     ...(missing ? [hatch("missing", "no score")] : []),
     ...(split ? [hatch("split", "one character, several tokens")] : []),
@@ -74,7 +74,8 @@ function note({ legend }) {
 }
 
 /** @param {StripData} data */
-function keys({ rows }) {
-  const hover = rows.some((row) => row.kind === "tokens" && row.topk) ? "hover: top-k" : "hover: values";
-  return el("span", "group keys", [hover, "click: pin", "← → ↑ ↓: step", "Esc: unpin"].join("\u2003"));
+function keys({ jumps, jumpTo }) {
+  const help = ["click: pin", "← → ↑ ↓: step", "Esc: unpin"];
+  if (jumps.length) help.push(`n p: ${jumpTo}`);
+  return el("span", "group keys", help.join("\u2003"));
 }

@@ -1,6 +1,6 @@
-"""A strip as one block of bytes for the browser: a JSON header, then its arrays, each little endian and aligned.
+"""A strip as two blocks of bytes for the browser: a JSON header, then its arrays, each little endian and aligned.
 
-`unpack.js` reads it. Layout: a digest of all the rest (16 bytes), by which the browser tells an unchanged strip without
+`unpack.js` reads it. Layout: a digest of all the rest (16 bytes), by which the browser tells an unchanged block without
 reading it; the header's length (uint32); the header (UTF-8, padded with spaces so that the arrays start at a multiple
 of 8); the arrays. The header names an array by its type, its offset from the first array, and its count.
 """
@@ -12,50 +12,69 @@ import json
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.figures.theme import BLUE, ORANGE, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT
+from analysis.figures.theme import BLUE, DIVERGING, ON_COLOUR, ORANGE, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT
 from app.token_strip.rows import RANGE, BarRow, LineRow, Row, Scale, Strip, TokenRow, TopK
 
 ALIGNMENT = 8  # bytes
 DIGEST = 16  # bytes
 TYPES = ("u1", "u2", "u4", "f4")
 MISSING = 255  # of a uint8 value; 0 to 254 span the scale
+NO_CHANCE = 65535  # a probability that is missing
 COLOURS: dict[str, Any] = {
-    "light": {"ramp": SEQUENTIAL_LIGHT, "more": ORANGE["light"], "less": BLUE["light"]},
-    "dark": {"ramp": SEQUENTIAL_DARK, "more": ORANGE["dark"], "less": BLUE["dark"]},
+    theme: {
+        "ramp": ramp,
+        "diverging": DIVERGING[theme],
+        "ink": ON_COLOUR[theme],
+        "more": ORANGE[theme],
+        "less": BLUE[theme],
+    }
+    for theme, ramp in (("light", SEQUENTIAL_LIGHT), ("dark", SEQUENTIAL_DARK))
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def pack(strip: Strip, *, key: str, height: int) -> bytes:
+@dataclass(frozen=True)
+class Packed:
+    """A strip in two parts, so that another score or lens sends only the second."""
+
+    body: bytes  # texts, tokens, and all that the inspector shows
+    look: bytes  # which rows are drawn, their colours, and the legend
+
+
+def pack(strip: Strip, *, key: str, height: int, editable: bool = False) -> Packed:
     """The strip as bytes. Strings are stored once, however often a token comes up."""
-    arrays = _Arrays()
+    arrays, colours = _Arrays(), _Arrays()
     strings = _Strings()
     texts: list[str] = []
     rows: list[dict[str, Any]] = []
+    looks: list[dict[str, Any]] = []
     for block, (text, block_rows) in enumerate(strip.blocks()):
         texts.append(safe(text))
         rows.extend(_pack_row(row, arrays, strings) | {"block": block} for row in block_rows)
-    header: dict[str, Any] = {
+        looks.extend(_pack_look(row, colours) for row in block_rows)
+    body = _frame(
+        {"aligned": strip.aligned, "texts": texts, "rows": rows, "strings": strings.table, "turns": strip.turns},
+        arrays.joined(),
+    )
+    look: dict[str, Any] = {
+        "body": list(body[:DIGEST]),
         "key": key,
         "height": height,
-        "aligned": strip.aligned,
-        "texts": texts,
-        "rows": rows,
-        "strings": strings.table,
-        "legend": {
-            "low": strip.legend.low,
-            "high": strip.legend.high,
-            "note": strip.legend.note,
-            "scale": strip.legend.scale,
-        },
+        "editable": editable,
+        "rows": looks,
+        "jumps": strip.jumps,
+        "jumpTo": strip.jump_to,
+        "overview": strip.overview,
+        "legend": asdict(strip.legend),
         "colours": COLOURS,
     }
-    return _frame(header, arrays.joined())
+    return Packed(body, _frame(look, colours.joined()))
 
 
 def safe(text: str) -> str:
@@ -81,12 +100,7 @@ def _pack_row(row: Row, arrays: _Arrays, strings: _Strings) -> dict[str, Any]:
         case TokenRow():
             return packed | _pack_tokens(row, arrays, strings)
         case BarRow():
-            return packed | {
-                "kind": "bars",
-                "value": arrays.add(row.value.astype(np.float32)),
-                "up": row.up,
-                "down": row.down,
-            }
+            return packed | {"kind": "bars"}
         case LineRow():
             return packed | {
                 "kind": "line",
@@ -94,6 +108,18 @@ def _pack_row(row: Row, arrays: _Arrays, strings: _Strings) -> dict[str, Any]:
                 "threshold": row.threshold,
                 "marked": row.marked,
             }
+
+
+def _pack_look(row: Row, arrays: _Arrays) -> dict[str, Any]:
+    match row:
+        case TokenRow():
+            value = None if row.value is None else arrays.add(quantise(row.value, row.scale))
+            return {"hidden": row.hidden, "scale": row.scale, "value": value}
+        case BarRow():
+            value = arrays.add(row.value.astype(np.float32))
+            return {"hidden": row.hidden, "value": value, "up": row.up, "down": row.down}
+        case LineRow():
+            return {}
 
 
 def _pack_tokens(row: TokenRow, arrays: _Arrays, strings: _Strings) -> dict[str, Any]:
@@ -105,8 +131,6 @@ def _pack_tokens(row: TokenRow, arrays: _Arrays, strings: _Strings) -> dict[str,
 
     return {
         "kind": "tokens",
-        "scale": row.scale,
-        "value": None if row.value is None else arrays.add(quantise(row.value, row.scale)),
         "details": [
             {"label": d.label, "digits": d.digits, "values": arrays.add(_plain(d.values))} for d in row.details
         ],
@@ -128,8 +152,14 @@ def _pack_topk(topk: TopK, arrays: _Arrays, strings: _Strings) -> dict[str, Any]
     return {
         "k": topk.ids.shape[1],
         "ids": arrays.add(_small(interned[index.reshape(-1)])),
-        "probability": arrays.add(topk.probability.astype(np.float32).reshape(-1)),
+        "probability": arrays.add(_chances(topk.probability).reshape(-1)),
     }
+
+
+def _chances(probability: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Probabilities in steps of 1 / 65534; NaN as NO_CHANCE."""
+    steps = np.rint(np.nan_to_num(probability) * (NO_CHANCE - 1))
+    return np.where(np.isnan(probability), NO_CHANCE, steps).astype(np.uint16)
 
 
 def _plain(values: NDArray[Any]) -> NDArray[Any]:

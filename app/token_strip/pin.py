@@ -1,4 +1,4 @@
-"""Who moves the pin: the reader in the browser, or the page. The last to move it wins, and nothing bounces."""
+"""What the browser reports, and who moves the pin: the last to move it wins, and nothing bounces."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ class Pin:
     asked: int | None  # what the page asked for
     heard: float | None  # the turn of the last report of the browser
     turn: int  # how often the page moved the pin; the browser follows when this grows
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A token that the reader wants in place of another."""
+
+    row: str  # key of the row
+    token: int  # its place in the row
+    rank: int  # which of the row's likeliest tokens is wanted there, from 0
+
+
+def read_choice(value: Any) -> Choice | None:
+    """What a browser says as a choice; None where it is none."""
+    if not isinstance(value, dict) or not isinstance(value.get("row"), str):
+        return None
+    token, rank = value.get("token"), value.get("rank")
+    return Choice(value["row"], token, rank) if isinstance(token, int) and isinstance(rank, int) else None
 
 
 def read_report(value: Any) -> Report | None:

@@ -38,8 +38,8 @@ export class Places {
     let high = this.items.length - 1;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
-      const { block, ...item } = this.items[middle];
-      const start = block.base + (item.kind === "line" ? block.text.point[item.from] : 0);
+      const { block, from } = this.items[middle];
+      const start = block.base + block.text.point[from];
       if (start <= place) low = middle;
       else high = middle - 1;
     }

@@ -18,7 +18,7 @@ RANGE: dict[Scale, tuple[float, float]] = {"sequential": (0.0, 1.0), "diverging"
 
 @dataclass(frozen=True, eq=False)
 class Detail:
-    """One line of the hover card, such as "entropy, bits"."""
+    """One line of the inspector, such as "entropy, bits"."""
 
     label: str
     values: NDArray[np.float32] | NDArray[np.integer]
@@ -28,7 +28,7 @@ class Detail:
 
 @dataclass(frozen=True, eq=False)
 class Note:
-    """One line of the hover card in words, of which there are few."""
+    """One line of the inspector in words, of which there are few."""
 
     label: str
     index: NDArray[np.integer]
@@ -79,7 +79,7 @@ class TokenRow:
     scale: Scale = "none"
     details: tuple[Detail, ...] = ()
     topk: TopK | None = None
-    display: tuple[str, ...] | None = None  # [N], for the hover card; without it the token's characters
+    display: tuple[str, ...] | None = None  # [N], for the inspector; without it the token's characters
     boundary: NDArray[np.bool_] | None = None
     # [N], the token starts a segment
     labels: tuple[str, ...] | None = None  # [N], drawn above the tokens that start a segment
@@ -87,6 +87,7 @@ class TokenRow:
     # [N], drawn faint: the chat template's own tokens
     text: str | None = None  # the row's own text, where the strip is not aligned
     notes: tuple[Note, ...] = ()
+    hidden: bool = False  # in the inspector only
 
     def __post_init__(self) -> None:
         where = f"TokenRow {self.key!r}"
@@ -124,6 +125,7 @@ class BarRow:
     # [C], in [-1, 1] of its scale; NaN is none
     up: str  # what a bar upwards says: "B is less sure"
     down: str
+    hidden: bool = False
 
     def __post_init__(self) -> None:
         where = f"BarRow {self.key!r}"
@@ -179,10 +181,14 @@ class Strip:
     rows: tuple[Row, ...]
     legend: Legend
     aligned: bool = True
+    turns: tuple[tuple[int, str], ...] = ()  # places at which a turn of a conversation starts, with its role
+    jumps: tuple[int, ...] = ()  # places that n and p lead to, in the order of the text
+    jump_to: str = ""  # what stands there: "the 20 largest changes"
+    overview: str = ""  # key of the row of tokens that the map of the whole text shows; without it there is no map
 
     def __post_init__(self) -> None:
-        if not any(isinstance(row, TokenRow) for row in self.rows):
-            raise ValueError(f"Strip: needs at least one TokenRow, has {len(self.rows)} other rows")
+        if not any(isinstance(row, TokenRow) and not row.hidden for row in self.rows):
+            raise ValueError(f"Strip: needs at least one TokenRow that is drawn, has {len(self.rows)} other rows")
         if self.aligned:
             self._check_aligned()
         for text, rows in self.blocks():

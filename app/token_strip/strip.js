@@ -1,9 +1,10 @@
 // The strip in the page: scrolling, pointer, keyboard, theme, and its wires to Python (the strip in, the pin both ways).
 
-import { Card, summary } from "./card.js";
 import { luminance, Palette, parseColour } from "./colour.js";
 import { el } from "./dom.js";
+import { Overview } from "./map.js";
 import { drawHead, drawLine } from "./draw.js";
+import { Inspector, summary } from "./inspector.js";
 import { characterAt, itemAt, layBlocks, layLines } from "./layout.js";
 import { legendParts } from "./legend.js";
 import { placeOf, Places, tokenRow } from "./places.js";
@@ -22,7 +23,8 @@ const GUTTER = { least: 26, most: 112, share: 0.22, character: 6.8, gap: 12 }; /
 const REPORT_AFTER = 160; // ms without another step before Python hears of the pin
 
 /** @typedef {{at: number | null, turn: number}} Report */
-/** @typedef {(name: string, value: Report) => void} Tell */
+/** @typedef {{row: string, token: number, rank: number, turn: number}} Chosen */
+/** @typedef {(name: string, value: Report | Chosen) => void} Tell */
 
 /** One strip, from mount to unmount. */
 class TokenStrip {
@@ -34,7 +36,12 @@ class TokenStrip {
     this.sheet = el("div", "sheet");
     this.legend = el("div", "legend");
     this.live = el("div", "live");
-    this.card = new Card();
+    this.tools = el("div", "tools");
+    this.overview = new Overview((share) => this.show(share));
+    this.inspector = new Inspector((row, token, rank) => this.tell("edit", { row, token, rank, turn: this.nextTurn() }));
+    /** @type {any} */ this.body = null;
+    /** @type {any} */ this.look = null;
+    /** @type {any} */ this.joined = null; // the look that `data` holds
     /** @type {StripData | null} */ this.data = null;
     /** @type {Block[]} */ this.blocks = [];
     /** @type {(Head | Line)[]} */ this.items = [];
@@ -52,9 +59,12 @@ class TokenStrip {
     this.frame = 0;
     this.timer = 0;
     this.digest = "";
+    this.bodyName = "";
+    this.stale = false; // the look has changed since the lines were laid
     this.theme = "";
     /** @type {Palette | null} */ this.palette = null;
-    /** @type {Spot | null} what the card speaks of */ this.told = null;
+    /** @type {Spot | null | undefined} what the inspector speaks of */ this.told = undefined;
+    this.toldHover = false;
     /** @type {Tell} */ this.tell = () => {};
     this.build(parent);
     this.listen();
@@ -68,7 +78,12 @@ class TokenStrip {
     this.sheet.role = "presentation";
     this.live.setAttribute("aria-live", "polite");
     this.scroller.append(this.sheet);
-    this.root.append(this.probe, this.scroller, this.legend, this.live, this.card.element);
+    this.tools.append(this.overview.element, this.jumpButton(-1), this.jumpButton(1));
+    const main = el("div", "main");
+    main.append(this.tools, this.scroller, this.legend);
+    const panes = el("div", "panes");
+    panes.append(main, this.inspector.element);
+    this.root.append(this.probe, panes, this.live);
     parent.querySelector(".strip")?.remove(); // of an earlier version of this script
     parent.append(this.root);
   }
@@ -91,8 +106,7 @@ class TokenStrip {
     on(this.scroller, "click", (event) => this.click(event));
     on(this.scroller, "keydown", (event) => this.key(event));
     on(window, "micro-step-pin", () => this.obey());
-    on(window, "scroll", () => this.placeCard());
-    on(window, "resize", () => this.placeCard());
+    on(window, "micro-step-body", () => this.look && this.join());
     const resized = new ResizeObserver(() => this.data && this.lay());
     resized.observe(this.root);
     resized.observe(this.probe); // its size changes when the face has loaded
@@ -106,7 +120,6 @@ class TokenStrip {
     this.unlisten?.();
     cancelAnimationFrame(this.frame);
     if (this.timer) this.report();
-    this.card.hide();
     this.root.remove();
   }
 
@@ -115,11 +128,34 @@ class TokenStrip {
   /** @param {Uint8Array} bytes */
   update(bytes) {
     const found = digest(bytes);
-    const changed = found !== this.digest;
-    if (changed) {
-      this.digest = found;
-      this.take(unpack(bytes));
-    }
+    if (found === this.digest) return this.refresh(false);
+    this.digest = found;
+    this.look = unpack(bytes);
+    this.join();
+  }
+
+  /** Takes the look, and its body if it is another one; which of the two comes first is not known. */
+  join() {
+    const name = this.look.body.join(" ");
+    const bytes = globalThis.microStepBodies?.get(name);
+    if (name !== this.bodyName) {
+      if (!bytes) return;
+      this.bodyName = name;
+      this.body = unpack(bytes);
+      this.cell = 0; // lay anew
+    } else if (this.joined === this.look) return; // an event for another strip
+    this.joined = this.look;
+    if (this.look.key !== this.data?.key) this.obeyed = undefined;
+    const looks = this.look.rows;
+    const rows = this.body.rows.map((/** @type {object} */ row, /** @type {number} */ index) => ({ ...row, ...looks[index], index }));
+    this.take({ ...this.body, ...this.look, rows });
+    for (const { rows } of this.blocks) for (const row of rows) Object.assign(row, looks[row.index]);
+    this.refresh(true);
+  }
+
+  /** @param {boolean} changed */
+  refresh(changed) {
+    if (!this.data) return;
     this.dress(changed);
     this.lay();
     this.obey();
@@ -127,13 +163,14 @@ class TokenStrip {
 
   /** @param {StripData} data */
   take(data) {
-    if (data.key !== this.data?.key) this.obeyed = undefined;
     this.data = data;
+    this.stale = true;
+    this.inspector.fit(data);
+    this.tools.hidden = !data.overview;
     this.scroller.style.maxHeight = `${data.height}px`;
     this.scroller.setAttribute("aria-label", `Tokens of ${data.rows.map((row) => row.title).join(", ")}`);
     this.hovered = null;
-    this.told = null;
-    this.cell = 0; // lay anew
+    this.told = undefined;
   }
 
   /**
@@ -152,7 +189,8 @@ class TokenStrip {
     this.root.style.setProperty("--more", colours.more);
     this.root.style.setProperty("--less", colours.less);
     this.root.style.setProperty("--zero", `rgb(${colours.ramp[0].join(" ")})`);
-    this.palette = new Palette(colours, parseColour(color), ground);
+    this.stale = true;
+    this.palette = new Palette(colours);
     this.legend.replaceChildren(...legendParts(this.data, this.palette));
     this.clear();
   }
@@ -166,25 +204,31 @@ class TokenStrip {
     if (!cell || !width) return; // not shown yet
     const gutter = gutterWidth(this.data, width);
     const columns = Math.max(LEAST_COLUMNS, Math.floor((width - gutter) / cell) - 1); // one for the mark of a line break
-    if (cell === this.cell && columns === this.columns) return this.draw();
+    if (cell === this.cell && columns === this.columns && !this.stale) return this.draw();
     const anchor = this.items.length ? this.place() : this.pin; // laid late, as in a tab that was closed: show the pin
     if (cell !== this.cell) this.blocks = layBlocks(this.data, measurer(this.probe, cell));
-    Object.assign(this, { cell, columns, gutter });
-    this.items = layLines(this.blocks, columns, !this.data.aligned);
+    Object.assign(this, { cell, columns, gutter, stale: false });
+    this.items = layLines(this.blocks, columns, !this.data.aligned, this.data.turns);
     this.places = new Places(this.blocks, this.items);
     const end = this.items[this.items.length - 1];
     this.sheet.style.height = `${end ? end.top + end.height : 0}px`;
     this.root.style.setProperty("--gutter", `${gutter}px`);
     this.clear();
     if (anchor !== null) this.scroller.scrollTop = this.items[this.places.itemOf(anchor)]?.top ?? 0;
+    this.drawOverview();
     this.draw();
+  }
+
+  drawOverview() {
+    const row = this.blocks[0]?.every.find(({ key }) => key === this.data.overview);
+    if (row?.value) this.overview.draw(row, this.blocks[0].text.length, this.data.jumps, this.palette);
   }
 
   /** The place of the first character in view; null at the very top. */
   place() {
     const item = this.items[itemAt(this.items, this.scroller.scrollTop)];
     if (!item || this.scroller.scrollTop === 0) return null;
-    return item.block.base + (item.kind === "line" ? item.block.text.point[item.from] : 0);
+    return item.block.base + item.block.text.point[item.from];
   }
 
   // Drawing: only the lines in view are in the page
@@ -214,6 +258,7 @@ class TokenStrip {
       this.drawn.delete(index);
     }
     for (let index = first; index < end; index++) if (!this.drawn.has(index)) this.drawItem(index);
+    if (this.data.overview && this.items.length) this.frameView();
     this.mark();
   }
 
@@ -229,7 +274,16 @@ class TokenStrip {
     this.sheet.append(element);
   }
 
-  /** Outlines what is pinned and what is hovered, and shows the card of the one or the other. */
+  /** Marks on the map what is in view. */
+  frameView() {
+    const { scrollTop, clientHeight } = this.scroller;
+    const top = this.items[itemAt(this.items, scrollTop)];
+    const bottom = this.items[itemAt(this.items, scrollTop + clientHeight - 1)];
+    const { text } = top.block;
+    this.overview.frame(text.point[top.from] / text.length, text.point[bottom.to ?? bottom.from] / text.length);
+  }
+
+  /** Outlines what is pinned and what is hovered, and shows the values of the one or the other. */
   mark() {
     const pinned = this.places.spotOf(this.pin);
     let active = "";
@@ -247,38 +301,17 @@ class TokenStrip {
     }
     if (active) this.scroller.setAttribute("aria-activedescendant", active);
     else this.scroller.removeAttribute("aria-activedescendant");
-    this.showCard(this.hovered ?? pinned);
+    this.inspect(this.hovered ?? pinned);
   }
 
   /** @param {Spot | null} spot */
-  showCard(spot) {
-    if (
-      spot &&
-      (spot.block !== this.told?.block || spot.character !== this.told.character || this.toldHover !== this.hovered)
-    ) {
-      this.card.fill(this.data, spot, spot !== this.hovered);
-      this.toldHover = this.hovered;
-    }
+  inspect(spot) {
+    const hovering = this.hovered !== null;
+    const same = spot?.block === this.told?.block && spot?.character === this.told?.character;
+    if (this.told !== undefined && same && this.toldHover === hovering) return;
+    this.inspector.fill(this.data, spot, !hovering);
     this.told = spot;
-    this.placeCard();
-  }
-
-  /** Beside the line it speaks of; a pinned card stands at the right, out of the way of the next lines. */
-  placeCard() {
-    const drawn = this.told && this.drawn.get(this.places.itemOf(placeOf(this.told)));
-    if (!drawn || !("cells" in drawn)) return this.card.hide();
-    const view = this.scroller.getBoundingClientRect();
-    const line = drawn.element.getBoundingClientRect();
-    const hidden = line.bottom < Math.max(view.top, 0) + 8 || line.top > Math.min(view.bottom, innerHeight) - 8;
-    if (hidden) return this.card.hide();
-    this.card.show();
-    const x = line.left + this.gutter + this.xOf(this.told);
-    this.card.place(line, this.hovered ? x : view.right - this.card.element.offsetWidth);
-  }
-
-  /** @param {Spot} spot */
-  xOf({ block, character }) {
-    return block.text.column[character] * this.cell;
+    this.toldHover = hovering;
   }
 
   /**
@@ -322,6 +355,12 @@ class TokenStrip {
   /** @param {KeyboardEvent} event */
   key(event) {
     if (event.altKey || event.metaKey) return;
+    const jump = { n: 1, p: -1 }[event.key];
+    if (jump && !event.ctrlKey && this.data.jumps.length) {
+      event.preventDefault();
+      event.stopPropagation();
+      return this.jump(jump);
+    }
     const place = event.key === "Escape" ? null : this.places.goal(event, this.pin, this.activeRow, this.place() ?? 0);
     if (place === undefined || (place === null && this.pin === null)) return;
     event.preventDefault();
@@ -329,6 +368,40 @@ class TokenStrip {
     this.hovered = null;
     this.move(place, REPORT_AFTER);
     if (place !== null) this.reveal(place, false);
+  }
+
+  /**
+   * Pins the next or the previous of the places to jump to; after the last comes the first.
+   * @param {number} by  1 or -1
+   */
+  jump(by) {
+    const { jumps } = this.data;
+    const now = this.pin ?? (this.place() ?? 0) - (by > 0 ? 1 : 0);
+    const next = by > 0 ? jumps.find((place) => place > now) : jumps.findLast((place) => place < now);
+    const place = next ?? jumps[by > 0 ? 0 : jumps.length - 1];
+    this.hovered = null;
+    this.move(place, REPORT_AFTER);
+    this.reveal(place, false);
+  }
+
+  /** @param {number} by */
+  jumpButton(by) {
+    const button = el("button", "jump", by > 0 ? "›" : "‹");
+    const name = by > 0 ? "Next change (key n)" : "Previous change (key p)";
+    button.title = name;
+    button.setAttribute("aria-label", name);
+    button.addEventListener("click", () => this.data?.jumps.length && this.jump(by));
+    return button;
+  }
+
+  /**
+   * Scrolls to a share of the text.
+   * @param {number} share
+   */
+  show(share) {
+    const { text } = this.blocks[0];
+    const item = this.items[this.places.itemOf(Math.min(text.length - 1, Math.floor(share * text.length)))];
+    if (item) this.scroller.scrollTop = item.top - this.scroller.clientHeight / 2;
   }
 
   // The pin
@@ -348,8 +421,12 @@ class TokenStrip {
   report() {
     clearTimeout(this.timer);
     this.timer = 0;
-    this.turn = Math.max(Date.now(), this.turn + 1); // Python tells reports apart by it, across reloads too
-    this.tell("pin", { at: this.pin, turn: this.turn });
+    this.tell("pin", { at: this.pin, turn: this.nextTurn() });
+  }
+
+  /** Python tells reports apart by it, across reloads too. */
+  nextTurn() {
+    return (this.turn = Math.max(Date.now(), this.turn + 1));
   }
 
   /** Python moves the pin; a command that it has given before is only an echo. */
@@ -369,7 +446,7 @@ class TokenStrip {
   /** @param {number | null} place */
   setPin(place) {
     this.pin = place;
-    this.told = null; // the card is written anew
+    this.told = undefined; // the inspector is written anew
     this.mark();
     const spot = this.places.spotOf(place);
     this.live.textContent = spot ? summary(this.data, spot) : "";

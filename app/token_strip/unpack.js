@@ -7,7 +7,7 @@
 /** @typedef {{k: number, ids: Numbers, probability: Numbers}} TopK */
 /** @typedef {"sequential" | "diverging" | "none"} Scale */
 /** @typedef {[number, number, number]} Colour */
-/** @typedef {{ramp: Colour[], more: string, less: string}} ThemeColours */
+/** @typedef {{ramp: Colour[], diverging: Colour[], ink: string, more: string, less: string}} ThemeColours */
 
 /**
  * @typedef {object} TokenRow
@@ -17,6 +17,7 @@
  * @property {number} block
  * @property {Numbers} start
  * @property {Numbers} end
+ * @property {boolean} hidden           in the inspector only
  * @property {Scale} scale
  * @property {Numbers | null} value     0 to 254, 255 is missing
  * @property {Detail[]} details
@@ -28,18 +29,24 @@
  * @property {Numbers | null} muted
  */
 /** @typedef {{key: string, title: string, block: number, start: Numbers, end: Numbers, value: Numbers}} Curve */
-/** @typedef {Curve & {kind: "bars", up: string, down: string}} BarRow */
-/** @typedef {Curve & {kind: "line", threshold: number | null, marked: "above" | "below"}} LineRow */
+/** @typedef {Curve & {kind: "bars", hidden: boolean, up: string, down: string}} BarRow */
+/** @typedef {Curve & {kind: "line", hidden?: boolean, threshold: number | null, marked: "above" | "below"}} LineRow */
 /** @typedef {{low: string, high: string, note: string, scale: Scale}} LegendData */
 
 /**
+ * The body and the look, as one.
  * @typedef {object} StripData
  * @property {string} key
  * @property {number} height
+ * @property {boolean} editable
  * @property {boolean} aligned
  * @property {string[]} texts
  * @property {(TokenRow | BarRow | LineRow)[]} rows
  * @property {string[]} strings
+ * @property {[number, string][]} turns
+ * @property {number[]} jumps
+ * @property {string} jumpTo
+ * @property {string} overview
  * @property {LegendData} legend
  * @property {{light: ThemeColours, dark: ThemeColours}} colours
  */
@@ -56,8 +63,8 @@ export function digest(bytes) {
 }
 
 /**
- * @param {Uint8Array} bytes
- * @returns {StripData}
+ * @param {Uint8Array} bytes  of a body or a look
+ * @returns {any}
  */
 export function unpack(bytes) {
   const length = new DataView(bytes.buffer, bytes.byteOffset + DIGEST, 4).getUint32(0, true);

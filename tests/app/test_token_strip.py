@@ -12,8 +12,8 @@ import pytest
 
 from analysis.figures.theme import SEQUENTIAL_DARK
 from app.token_strip import BarRow, Detail, Legend, LineRow, Strip, TokenRow, TopK
-from app.token_strip.packing import MISSING, pack, quantise
-from app.token_strip.pin import Pin, Report, read_report, settle
+from app.token_strip.packing import MISSING, NO_CHANCE, Packed, pack, quantise
+from app.token_strip.pin import Choice, Pin, Report, read_choice, read_report, settle
 
 LEGEND = Legend("sure", "unsure")
 START = np.array([0, 2, 2, 4], np.int32)
@@ -78,8 +78,15 @@ def test_quantised_values_keep_the_ends_the_middle_and_what_is_missing() -> None
     assert quantise(np.array([-1, 0, 1], np.float32), "diverging").tolist() == [0, 127, 254]
 
 
-def unpack(data: bytes) -> dict[str, Any]:
-    """As unpack.js does it, written anew."""
+def unpack(packed: Packed) -> dict[str, Any]:
+    """As unpack.js and strip.js do it, written anew: the body and the look as one."""
+    body, look = read_block(packed.body), read_block(packed.look)
+    assert look.pop("body") == list(packed.body[:16])
+    rows = [row | more for row, more in zip(body["rows"], look["rows"], strict=True)]
+    return body | look | {"rows": rows}
+
+
+def read_block(data: bytes) -> dict[str, Any]:
     (length,) = struct.unpack_from("<I", data, 16)
     body = data[20 + length :]
     assert (20 + length) % 8 == 0
@@ -94,9 +101,9 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 def test_what_is_packed_can_be_read_back() -> None:
-    topk = TopK(
-        np.array([[0, 1], [1, 0], [0, 0], [2, 2]], np.int32), np.full((4, 2), 0.25, np.float32), ("a", "b", "c")
-    )
+    chances = np.full((4, 2), 0.25, np.float32)
+    chances[3] = np.nan
+    topk = TopK(np.array([[0, 1], [1, 0], [0, 0], [2, 2]], np.int32), chances, ("a", "b", "c"))
     row = token_row(
         details=(Detail("rank", np.array([1, 2, 3, 4e4], np.float32), digits=0),),
         topk=topk,
@@ -113,6 +120,8 @@ def test_what_is_packed_can_be_read_back() -> None:
     assert tokens["value"] == [0, 127, MISSING, 254]
     assert tokens["details"][0] == {"label": "rank", "digits": 0, "values": [1, 2, 3, 4e4]}
     assert [strings[i] for i in tokens["topk"]["ids"]] == ["a", "b", "b", "a", "a", "a", "c", "c"]
+    assert np.array(tokens["topk"]["probability"][:6]) / 65534 == pytest.approx([0.25] * 6, abs=1e-5)
+    assert tokens["topk"]["probability"][6:] == [NO_CHANCE, NO_CHANCE]
     assert [strings[i] for i in tokens["display"]] == ["b", "x", "x", "c"]
     assert sorted(strings) == ["a", "b", "c", "x"]  # each once
     assert tokens["boundary"] == [1, 0, 1, 0]
@@ -124,7 +133,17 @@ def test_equal_strips_are_packed_equally_and_others_are_not() -> None:
     same = [pack(Strip("abcdef", (token_row(),), LEGEND), key="k", height=300) for _ in range(2)]
     other = pack(Strip("abcdeg", (token_row(),), LEGEND), key="k", height=300)
     assert same[0] == same[1]
-    assert same[0][:16] != other[:16]
+    assert same[0].body[:16] != other.body[:16]
+    coloured = token_row(value=np.zeros(4, np.float32), scale="diverging")
+    lens = pack(Strip("abcdef", (coloured,), Legend("less", "more", scale="diverging")), key="k", height=300)
+    assert lens.body == same[0].body  # another score or lens sends the look alone
+    assert lens.look != same[0].look
+
+
+def test_a_choice_of_the_browser_is_read_with_care() -> None:
+    assert read_choice({"row": "A", "token": 3, "rank": 0, "turn": 5}) == Choice("A", 3, 0)
+    for wrong in (None, "A", {"row": 1, "token": 3, "rank": 0}, {"row": "A", "token": "3", "rank": 0}):
+        assert read_choice(wrong) is None
 
 
 def test_text_that_utf8_cannot_hold_keeps_its_positions() -> None:
@@ -133,7 +152,7 @@ def test_text_that_utf8_cannot_hold_keeps_its_positions() -> None:
 
 
 def test_ten_thousand_tokens_twice_stay_small() -> None:
-    n, k = 10_000, 5
+    n, k = 10_000, 10
     random = np.random.default_rng(0)
     start = np.arange(n, dtype=np.int32) * 4
     strings = tuple(f" tok{i}" for i in range(49_152))
@@ -146,8 +165,9 @@ def test_ten_thousand_tokens_twice_stay_small() -> None:
         )
 
     strip = Strip("abc " * n, (row("A"), row("B")), LEGEND)
-    size = len(pack(strip, key="k", height=300))
-    assert size < 2_000_000  # the worst case: every word of the vocabulary comes up among the guesses
+    packed = pack(strip, key="k", height=300)
+    assert len(packed.body) < 2_100_000  # the worst case: every word of the vocabulary comes up among the guesses
+    assert len(packed.look) < 30_000
 
 
 # Who moves the pin

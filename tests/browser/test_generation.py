@@ -53,7 +53,7 @@ def test_tau_changes_the_segments_a_token_answers_the_pointer_and_a_pin_is_in_th
     strip = card(page, "answer")
     expect(strip.locator(".label").first).to_have_text("1")
     strip.locator(".cell").nth(1).hover()
-    hover = page.locator(".card:popover-open")
+    hover = page.locator(".inspector")
     for words in (
         "probability",
         "written by",

@@ -61,7 +61,7 @@ def test_strategies_are_added_moved_solved_pinned_and_linked(reader: Reader, mod
     reader.insist(dog.click, lambda: "at" in reader.query())
     expect(page.locator(".strip .cell.pinned")).to_have_count(4)
     expect(page.locator(".st-key-chart_values .shapelayer path")).to_have_count(1)  # the pin
-    expect(page.locator(".card")).to_contain_text("why")
+    expect(page.locator(".inspector")).to_contain_text("why")
     at = int(reader.query()["at"])
     assert TEXT[at] in " dog"
 

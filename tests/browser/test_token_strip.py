@@ -1,4 +1,4 @@
-"""The strip in a real browser: alignment, card, pin, keys, wide and right-to-left text, safety, speed."""
+"""The strip in a real browser: alignment, inspector, lens, pin, keys, wide and right-to-left text, safety, speed."""
 
 from __future__ import annotations
 
@@ -127,33 +127,56 @@ def test_two_rows_are_aligned_readable_and_flow_anew_when_the_window_narrows(sho
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 500
 
 
-def test_the_card_shows_both_rows_and_keeps_off_the_pointer(show: Open) -> None:
+def test_the_inspector_shows_both_rows_beside_the_text_and_never_over_it(show: Open) -> None:
     page = show("pair")
-    card = page.locator(".card")
-    for text in ("·sold", "·many"):
-        cell = token(page, text)
-        cell.hover()
-        expect(card).to_be_visible()
-        expect(card.locator("tr").first).to_have_text("AB")
-        expect(card).to_contain_text("entropy, bits")
-        expect(card.locator(".guesses")).to_have_count(2)
-        expect(card.locator(".guess")).to_have_count(10)
-        expect(card).to_contain_text("SmolLM2-135M-Instruct")
-        box, line = card.bounding_box(), cell.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= 1120 and box["y"] + box["height"] <= 900
-        assert box["y"] >= line["y"] + line["height"] or box["y"] + box["height"] <= line["y"]
-    page.mouse.move(2, 2)
-    expect(card).to_be_hidden()
-    for width, height in ((700, 420), (360, 640), (1120, 300)):
-        page.set_viewport_size({"width": width, "height": height})
+    panel = page.locator(".inspector")
+    expect(panel).to_contain_text("Point at the text")
+    for width, beside in ((1400, True), (700, False), (360, False)):
+        page.set_viewport_size({"width": width, "height": 900})
         page.evaluate(SETTLED)
+        before = panel.bounding_box()
         token(page, "·sold").hover()
-        expect(card).to_be_visible()
-        box = card.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= width
-        assert box["y"] >= 0 and box["y"] + box["height"] <= height
+        expect(panel.locator("tr").first).to_have_text("AB")
+        expect(panel).to_contain_text("entropy, bits")
+        expect(panel.locator(".guess")).to_have_count(10)
+        expect(panel.locator("path.lead")).to_have_count(10)  # both tokens start here, so their lists are joined
+        box, text = panel.bounding_box(), page.locator(".scroller").bounding_box()
+        assert box == before  # nothing moves
+        assert box["x"] >= text["x"] + text["width"] if beside else box["y"] >= text["y"] + text["height"]
+        assert box["x"] + box["width"] <= width
         page.mouse.move(2, 2)
-        expect(card).to_be_hidden()
+        expect(panel).to_contain_text("Point at the text")
+
+
+def test_a_lens_shows_one_row_a_map_and_leads_from_change_to_change(show: Open) -> None:
+    page = show("lens")
+    expect(page.locator(".line").first.locator(".row")).to_have_count(1)
+    expect(page.locator(".turn")).to_have_text(["user", "assistant"])
+    expect(page.locator(".cell.missing").first).to_be_visible()
+    readable(page)
+    page.emulate_media(color_scheme="light")
+    scroller = page.locator(".scroller")
+    scroller.focus()
+    places = []
+    for _ in range(5):
+        page.keyboard.press("n")
+        places.append(page.locator(".live").inner_text())
+        expect(page.locator(".cell.pinned").first).to_be_in_viewport()
+    assert len(set(places)) == 5
+    page.keyboard.press("n")  # after the last comes the first
+    assert page.locator(".live").inner_text() == places[0]
+    page.keyboard.press("p")
+    assert page.locator(".live").inner_text() == places[-1]
+    page.get_by_label("Previous change (key p)").click()
+    assert page.locator(".live").inner_text() == places[-2]
+    expect(page.locator(".inspector tr").first).to_have_text("ABB−A")
+    box = page.locator(".map").bounding_box()
+    page.mouse.click(box["x"] + 0.98 * box["width"], box["y"] + 10)
+    page.evaluate(SETTLED)
+    assert scroller.evaluate("e => e.scrollTop") > 0
+    expect(page.get_by_text("told: [")).to_contain_text(re.compile(r"\d"))
+    page.locator("button.guess").first.click()  # an alternative, to be written into the text
+    expect(page.get_by_text(re.compile(r"Choice\(row='A', token=\d+, rank=\d\)"))).to_be_visible()
 
 
 def test_click_pins_keys_step_and_escape_unpins(show: Open) -> None:
@@ -162,8 +185,7 @@ def test_click_pins_keys_step_and_escape_unpins(show: Open) -> None:
     expect(page.get_by_text("pinned: 14")).to_be_visible()  # the character under the pointer, in the middle
     assert pinned_text(page) == ["·clips", "·clip"]
     page.mouse.move(2, 2)
-    expect(page.locator(".card")).to_be_visible()
-    expect(page.locator(".card")).to_contain_text("pinned")
+    expect(page.locator(".inspector")).to_contain_text("pinned")
     expect(page.locator(".live")).to_contain_text("Pinned, character 14. A “·clips”, entropy, bits")
     page.keyboard.press("ArrowRight")
     expect(page.get_by_text("pinned: 18")).to_be_visible()
@@ -178,7 +200,7 @@ def test_click_pins_keys_step_and_escape_unpins(show: Open) -> None:
     assert page.locator(".scroller").get_attribute("aria-activedescendant") == "pinned"
     page.keyboard.press("Escape")
     expect(page.get_by_text("pinned: None")).to_be_visible()
-    expect(page.locator(".card")).to_be_hidden()
+    expect(page.locator(".inspector")).to_contain_text("Point at the text")
     expect(page.get_by_text("told: [14, 18, 12,")).to_be_visible()
     token(page, "Nata", index=1).click()  # the arrows follow the row that was clicked
     page.keyboard.press("ArrowRight")
@@ -210,7 +232,7 @@ def test_python_pins_and_nothing_bounces(show: Open) -> None:
 def test_a_link_to_a_pin_opens_there_and_a_pin_sends_the_strip_no_second_time(show: Open) -> None:
     page = show("large&pin=20000")
     expect(page.locator(".cell.pinned").first).to_be_in_viewport()
-    expect(page.locator(".card")).to_contain_text("pinned")
+    expect(page.locator(".inspector")).to_contain_text("pinned")
     expect(page.get_by_text("pinned: 20000")).to_be_visible()
     received: list[int] = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: received.append(len(frame))))
@@ -262,10 +284,10 @@ def test_a_split_character_is_drawn_once_and_its_tokens_are_listed(show: Open) -
     expect(emoji).to_have_count(1)
     expect(emoji).to_have_text("\U0001f600")
     emoji.hover()
-    card = page.locator(".card")
-    expect(card.locator("tr").first).to_have_text("AB 1/4B 2/4B 3/4B 4/4")
-    expect(card).to_contain_text("<0xF0>")
-    expect(card).to_contain_text("missing")
+    panel = page.locator(".inspector")
+    expect(panel.locator("tr").first).to_have_text("AB 1/4B 2/4B 3/4B 4/4")
+    expect(panel).to_contain_text("<0xF0>")
+    expect(panel).to_contain_text("missing")
     emoji.click()
     page.keyboard.press("ArrowRight")  # past all four, in B
     expect(page.get_by_text("pinned: 7")).to_be_visible()
@@ -276,12 +298,12 @@ def test_hostile_tokens_are_only_text(show: Open) -> None:
     page = show("hostile")
     aligned(page)
     token(page, "<script").or_(page.locator(".cell").first).first.hover()
-    expect(page.locator(".card")).to_be_visible()
+    expect(page.locator(".inspector table")).to_be_visible()
     page.wait_for_timeout(300)
     strip = page.locator(".strip")
     for tag in ("script", "img", "style", "a"):
         expect(strip.locator(tag)).to_have_count(0)
-    allowed = {"DIV", "SPAN", "I", "B", "BDI", "TABLE", "TR", "TH", "TD", "svg", "path"}
+    allowed = {"DIV", "ASIDE", "SPAN", "I", "B", "BDI", "BUTTON", "CANVAS", "TABLE", "TR", "TH", "TD", "svg", "path"}
     assert set(strip.evaluate("s => [...s.querySelectorAll('*')].map(e => e.nodeName)")) <= allowed
     expect(strip).to_contain_text("<script>alert(1)</script>")
     expect(strip).to_contain_text("\u2400")  # NUL

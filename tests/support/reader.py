@@ -176,7 +176,7 @@ def shows_card(page: Any, cell: Any) -> bool:
     page.mouse.move(0, 0)
     cell.hover()
     page.wait_for_timeout(60)
-    return bool(page.locator(".strip .card").is_visible())
+    return bool(page.locator(".strip .inspector table").is_visible())
 
 
 def looked_at(reader: Reader) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 
@@ -123,6 +124,26 @@ def segments(text: str = PROSE) -> Strip:
     return Strip(text, (*rows, chosen), Legend("unsure", "sure", "numbers: macro steps"))
 
 
+def lens(text: str = PROSE) -> Strip:
+    """One row of what changed; both models in the inspector alone. A turn starts at each second paragraph."""
+    a = row("A", "base", text, words, 1)
+    b = row("B", "tuned", text, words, 2)
+    value = np.random.default_rng(3).normal(0, 0.3, len(a.start)).clip(-1, 1).astype(np.float32)
+    value[::7] = np.nan
+    change = TokenRow("B−A", "difference", a.start, a.end, value, "diverging", (Detail("entropy, bits", value),))
+    jumps = np.sort(a.start[np.argsort(-np.nan_to_num(np.abs(value)))[:5]])
+    hidden = tuple(dataclasses.replace(each, hidden=True) for each in (a, b))
+    return Strip(
+        text,
+        (*hidden, change),
+        Legend("B is more sure", "B is less sure", scale="diverging"),
+        turns=((0, "user"), (text.index("\n") + 1, "assistant")),
+        jumps=tuple(jumps.tolist()),
+        jump_to="the 5 largest changes",
+        overview="B−A",
+    )
+
+
 def diverging(text: str = PROSE) -> Strip:
     start, end = words(text)
     value = np.random.default_rng(8).uniform(-1, 1, len(start)).astype(np.float32)
@@ -150,6 +171,7 @@ CASES: dict[str, Callable[[], Strip]] = {
     "segments": segments,
     "diverging": diverging,
     "unaligned": unaligned,
+    "lens": lambda: lens(PROSE * 3),
 }
 
 st.set_page_config(layout="wide")
@@ -163,6 +185,7 @@ with st.container(border=True):
         pinned=int(asked) if asked >= 0 else None,
         height=560,
         on_pin=told.append,
+        on_edit=told.append,
     )
 st.text(f"pinned: {place}")
 st.text(f"told: {told}")

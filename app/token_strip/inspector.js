@@ -1,6 +1,7 @@
-// The card that shows all that is known of the tokens under the pointer, or pinned.
+// The panel beside the strip: all that is known of the tokens under the pointer, or pinned.
 
-import { clamp, el } from "./dom.js";
+import { el } from "./dom.js";
+import { slopes } from "./slopes.js";
 import { visible } from "./text.js";
 
 /** @import { Block, LaidTokens } from "./layout.js" */
@@ -8,62 +9,43 @@ import { visible } from "./text.js";
 /** @import { StripData } from "./unpack.js" */
 
 const MOST_COLUMNS = 12;
-const MOST_BESIDE = 3; // rows of the strip that stand side by side in the card; more stand one under the other
-const MARGIN = 8; // to the edge of the window
-const AWAY = 6; // from the line it speaks of
-const FEWEST = 0.001; // probability that is still shown as a number
+const MOST_BESIDE = 3; // rows of the strip that stand side by side in the panel; more stand one under the other
+const EMPTY = "Point at the text to see its values here. A click, or an arrow key, pins a token.";
 
 /** @typedef {{row: LaidTokens, token: number, name: string}} Column */
+/** @typedef {(row: string, token: number, rank: number) => void} Edit */
 
-/** The element; it lies over the page, takes no pointer, and is never part of the page's flow. */
-export class Card {
-  constructor() {
-    this.element = el("div", "card");
-    this.element.popover = "manual";
-    this.element.setAttribute("aria-hidden", "true"); // the live region says the same
+/** The element. Its height depends on the strip alone, so that nothing moves while the pointer does. */
+export class Inspector {
+  /** @param {Edit} edit */
+  constructor(edit) {
+    this.element = el("aside", "inspector");
+    this.element.setAttribute("aria-label", "Values of the token");
+    this.edit = edit;
   }
 
-  show() {
-    if (!this.element.matches(":popover-open")) this.element.showPopover();
-  }
-
-  hide() {
-    if (this.element.matches(":popover-open")) this.element.hidePopover();
+  /** @param {StripData} data */
+  fit(data) {
+    const rows = /** @type {LaidTokens[]} */ (data.rows.filter((row) => row.kind === "tokens"));
+    this.element.classList.toggle("tall", rows.some(({ topk }) => topk));
+    this.element.classList.toggle("under", new Set(rows.map(({ key }) => key)).size > MOST_BESIDE);
   }
 
   /**
    * @param {StripData} data
-   * @param {Spot} spot
+   * @param {Spot | null} spot
    * @param {boolean} pinned
    */
   fill(data, spot, pinned) {
+    if (!spot) return this.element.replaceChildren(el("div", "soft", EMPTY));
     const columns = columnsAt(spot);
     const shown = columns.slice(0, MOST_COLUMNS);
     this.element.replaceChildren(
       heading(data, spot, columns, pinned),
       ...scores(data, spot, shown),
-      ...topk(data, shown),
+      ...slopes(data, shown, data.editable && pinned ? this.edit : null),
       ...names(spot.block, columns.length - shown.length),
     );
-  }
-
-  /**
-   * Under the line or above it, inside the window; beside the pointer only where neither has room.
-   * @param {DOMRect} line  of the line it speaks of
-   * @param {number} x      that it should start near
-   */
-  place(line, x) {
-    const { offsetWidth: width, offsetHeight: height } = this.element;
-    const [right, bottom] = [innerWidth - width - MARGIN, innerHeight - height - MARGIN];
-    let left = clamp(x, MARGIN, Math.max(MARGIN, right));
-    let top = line.bottom + AWAY;
-    if (top > bottom) top = line.top - AWAY - height;
-    if (top < MARGIN) {
-      top = clamp(line.top, MARGIN, Math.max(MARGIN, bottom));
-      left = x + 4 * MARGIN <= right ? x + 4 * MARGIN : Math.max(MARGIN, x - 4 * MARGIN - width);
-    }
-    this.element.style.left = `${left}px`;
-    this.element.style.top = `${top}px`;
   }
 }
 
@@ -86,7 +68,7 @@ export function summary(data, spot) {
  * @returns {Column[]}
  */
 function columnsAt({ block, character }) {
-  return block.tokens.flatMap((row) => {
+  return block.every.flatMap((row) => {
     /** @type {number[]} */
     const tokens = [];
     const first = row.first[character];
@@ -190,36 +172,12 @@ function scores(data, spot, columns) {
 }
 
 /**
- * What each row's model expected instead, side by side.
- * @param {StripData} data
- * @param {Column[]} columns
- */
-function topk(data, columns) {
-  const known = columns.filter(({ row, token }) => row.topk && !Number.isNaN(row.topk.probability[token * row.topk.k]));
-  if (known.length === 0) return [];
-  const element = el("div", "topk");
-  for (const { row, token, name } of known) {
-    const { k, ids, probability } = /** @type {import("./unpack.js").TopK} */ (row.topk);
-    const list = el("div", "guesses");
-    list.append(el("div", "soft", `${name} expected`));
-    for (let i = token * k; i < (token + 1) * k; i++) {
-      const guess = el("div", "guess");
-      guess.style.setProperty("--p", String(clamp(probability[i], 0, 1)));
-      guess.append(bdi("span", visible(data.strings[ids[i]])), el("span", "", chance(probability[i])));
-      list.append(guess);
-    }
-    element.append(list);
-  }
-  return [element];
-}
-
-/**
  * The full names of a few rows, where they say more than their keys.
  * @param {Block} block
  * @param {number} left  columns that had no room
  */
 function names(block, left) {
-  const few = block.tokens.length <= MOST_BESIDE ? block.tokens : [];
+  const few = block.every.length <= MOST_BESIDE ? block.every : [];
   const lines = few
     .filter((row) => row.title !== row.key)
     .map((row) => el("div", "soft name", `${row.key}  ${row.title}`));
@@ -228,13 +186,14 @@ function names(block, left) {
 }
 
 /**
- * Of two rows one is orange, the other blue, as in every figure.
+ * Of two models one is orange, the other blue, as in every figure.
  * @param {Block} block
  * @param {LaidTokens} row
  */
 function tint(block, row) {
-  if (block.tokens.length !== 2) return "";
-  return row === block.tokens[0] ? "more" : "less";
+  const models = block.every.filter(({ topk }) => topk);
+  if (models.length !== 2 || !models.includes(row)) return "";
+  return row === models[0] ? "more" : "less";
 }
 
 /**
@@ -253,9 +212,4 @@ function bdi(tag, text) {
  */
 function number(value, digits) {
   return Number.isNaN(value) ? "missing" : value.toFixed(digits).replace("-", "−");
-}
-
-/** @param {number} p */
-function chance(p) {
-  return p > 0 && p < FEWEST ? `< ${FEWEST}` : p.toFixed(3);
 }
