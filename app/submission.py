@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from analysis.document_file import read_document
+from analysis.document_file import document_file, read_document
 from app import state
 from app.cache import first_pair
 from app.links import say, went_back
@@ -108,6 +108,17 @@ def submit(**changes: Any) -> None:
         st.session_state[state.PINNED] = st.session_state[state.PINNED_ANSWER] = None
     _keep(now)
     fill(now)
+
+
+def submit_document(document: Document) -> None:
+    """Submit an edited text. What fits into no text box, as several rounds of a conversation, becomes a file."""
+    said = {message.role: message.content for message in document.messages}
+    fields = typed_text(said.get("text", said.get("user", "")), said.get("assistant", ""), said.get("system", ""))
+    typed = replace(current(), **fields).document()
+    if typed is None or typed.messages != document.messages:
+        name, content = document_file(replace(document, arguments=(), date=None))
+        fields = typed_text("") | {"file": f"edited-{name}", "content": content}
+    submit(**fields)
 
 
 def fill(now: Submission) -> None:

@@ -14,8 +14,10 @@ RGB = tuple[int, int, int]
 
 # Text on the colours of a scale is black in the light theme and white in the dark one, never now one and now the other:
 # each scale stays on its side of the lightness at which both can be read (4.5 to 1).
-SEQUENTIAL_LIGHT: tuple[RGB, ...] = ((255, 255, 255), (253, 230, 200), (246, 173, 98), (207, 82, 18))
-SEQUENTIAL_DARK: tuple[RGB, ...] = ((27, 30, 34), (66, 49, 34), (130, 68, 28), (196, 78, 16))
+SEQUENTIAL: dict[Theme, tuple[RGB, ...]] = {
+    "light": ((255, 255, 255), (253, 230, 200), (246, 173, 98), (207, 82, 18)),
+    "dark": ((27, 30, 34), (66, 49, 34), (130, 68, 28), (196, 78, 16)),
+}
 DIVERGING: dict[Theme, tuple[RGB, ...]] = {
     "light": ((74, 134, 240), (255, 255, 255), (219, 98, 34)),  # less, equal, more
     "dark": ((46, 104, 226), (27, 30, 34), (196, 78, 16)),
@@ -38,7 +40,7 @@ CARD = {"light": "#ffffff", "dark": "#1b1e22"}
 
 def colorscale(theme: Theme, signed: bool = False) -> list[list[float | str]]:
     """The sequential scale, or the diverging one, in plotly's format."""
-    ramp = DIVERGING[theme] if signed else SEQUENTIAL_LIGHT if theme == "light" else SEQUENTIAL_DARK
+    ramp = (DIVERGING if signed else SEQUENTIAL)[theme]
     return [[i / (len(ramp) - 1), f"rgb{color}"] for i, color in enumerate(ramp)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.figures.theme import BLUE, CARD, ORANGE, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT
+from analysis.figures.theme import BLUE, CARD, ORANGE, SEQUENTIAL
 from analysis.view import Theme
 
 STOPS = 24
@@ -15,7 +15,7 @@ Scale = list[list[float | str]]
 
 def sequential(theme: Theme, root: bool = True) -> Scale:
     """The sequential scale, by the square root of the value or evenly."""
-    ramp = np.array(SEQUENTIAL_LIGHT if theme == "light" else SEQUENTIAL_DARK, dtype=float)
+    ramp = np.array(SEQUENTIAL[theme], dtype=float)
     return [[float(at**2 if root else at), _color(ramp, at)] for at in np.linspace(0, 1, STOPS + 1)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -24,9 +26,8 @@ def token_names(comparison: Comparison) -> tuple[dict[int, str], dict[int, str]]
     if not same_tokenizer(comparison.a, comparison.b):
         return a, b
     every = a | b
-    texts = list(every.values())
-    twice = {text for text in texts if texts.count(text) > 1} if len(set(texts)) < len(texts) else set()
-    names = {i: f"{text} (id {i})" if text in twice else text for i, text in every.items()}
+    count = Counter(every.values())
+    names = {i: f"{text} (id {i})" if count[text] > 1 else text for i, text in every.items()}
     return names, names
 
 
@@ -51,22 +52,39 @@ def next_table(comparison: Comparison, piece: int) -> pd.DataFrame:
     return table.rename_axis("token").reset_index()
 
 
-def moved_at_least(table: pd.DataFrame) -> float:
-    """The least probability that moved between A and B, a lower bound of their total variation, from `next_table`.
+def least_moved(comparison: Comparison) -> NDArray[np.float64]:
+    """[C] the least probability that moved at each piece's first token: a lower bound of the total variation.
 
-    A token that a model does not list has at most the probability of its last listed one, and all such tokens together
-    at most what the list leaves over. TV = max over sets S of tokens of |P_A(S) - P_B(S)|, so each set gives a bound.
+    It needs the lists alone. A token that a model does not list has at most the probability of its last listed one, and
+    all such tokens together at most what the list leaves over. TV = max over sets S of tokens of |P_A(S) - P_B(S)|, so
+    each set gives a bound; the sets are those that A, or B, holds likelier.
     """
-    a, b = (table[f"probability_{side}"].to_numpy() for side in "ab")
-    return max(_gain(a, b), _gain(b, a))
+    cells = comparison.cells
+    assert cells is not None
+    known: dict[str, int] = {}
+    sides = []
+    for side, names, of_token in zip(
+        (comparison.a, comparison.b), token_names(comparison), (cells.token_cell_a, cells.token_cell_b), strict=True
+    ):
+        inside = np.flatnonzero(of_token >= 0)
+        first = inside[np.unique(of_token[inside], return_index=True)[1]]  # [C]
+        ids, place = np.unique(side.scores.topk_ids[first], return_inverse=True)
+        numbers = np.array([known.setdefault(names[i], len(known)) for i in ids.tolist()], dtype=np.int64)
+        listed = numbers[place.reshape(-1)].reshape(len(first), -1)
+        sides.append((listed, side.scores.topk_probability[first].astype(np.float64)))
+    (a, p), (b, q) = sides
+    same = a[:, :, None] == b[:, None, :]  # [C, k, k]
+    return np.maximum(_gain(same, p, q), _gain(same.transpose(0, 2, 1), q, p))
 
 
-def _gain(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """P_A(S) - P_B(S) at least, for the tokens S that A holds likelier."""
-    both, only = ~np.isnan(a) & ~np.isnan(b), ~np.isnan(a) & np.isnan(b)
-    known = b[~np.isnan(b)]
-    most = min(float(np.minimum(a[only], known.min(initial=1)).sum()), max(0.0, 1 - float(known.sum())))
-    return float(np.maximum(a[both] - b[both], 0).sum()) + float(a[only].sum()) - most
+def _gain(same: NDArray[np.bool_], p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[C] P(S) - Q(S) at least, for the tokens S of the first list that it holds likelier."""
+    both = same.any(axis=2)
+    other = (same * q[:, None, :]).sum(axis=2)
+    most = np.minimum(p, q.min(axis=1, initial=1)[:, None]).sum(axis=1, where=~both)  # of the tokens not listed in Q
+    most = np.minimum(most, np.maximum(0, 1 - q.sum(axis=1)))
+    gained: NDArray[np.float64] = np.maximum(p - other, 0).sum(axis=1, where=both) + p.sum(axis=1, where=~both) - most
+    return gained
 
 
 def next_tokens(comparison: Comparison, view: View) -> Figure:
@@ -80,7 +98,8 @@ def next_tokens(comparison: Comparison, view: View) -> Figure:
     piece = int(inside[0]) if len(inside) else 0
     table = next_table(comparison, piece)
     if comparison.divergences is None:
-        moved = f"at least {significant(moved_at_least(table))} of the probability moved; tokens are joined by text"
+        least = significant(float(least_moved(comparison)[piece]))
+        moved = f"at least {least} of the probability moved; tokens are joined by text"
     else:
         token = first_tokens(comparison, piece)[0]
         moved = f"{significant(float(comparison.divergences.tv[token]))} of the probability moved (total variation)"

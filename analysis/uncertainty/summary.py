@@ -112,11 +112,11 @@ class ComparisonSummary:
         tokens += " tokens" if self.same_tokens or self.paired else " tokens of different lengths"
         if self.change is not None:
             measure, mean, per = self.change
-            size = f"{_number(mean.mean, measure.signed)} {measure.unit(self.unit)} per {per}"
+            size = f"{signed(mean.mean, measure.signed)} {measure.unit(self.unit)} per {per}"
             return f"{measure.title[0].upper()}{measure.title[1:]}: {size} ({interval(mean)}, {tokens})."
         gap = self.difference
         amount = f"{self.unit} of {self.score.title}" if self.score.information else f"of {self.score.title}"
-        size = f"{_number(gap.mean)} {amount} per {self.per} ({interval(gap)}, {tokens})"
+        size = f"{signed(gap.mean)} {amount} per {self.per} ({interval(gap)}, {tokens})"
         if not gap.known and gap.mean != 0:
             return f"Too few tokens to say whether the models differ: B minus A is {size}."
         if not gap.clear:
@@ -127,12 +127,13 @@ class ComparisonSummary:
 def interval(estimate: Estimate) -> str:
     """The interval of a difference in words, or why there is none."""
     if estimate.known:
-        return f"95% interval {estimate.ends(_number)}"
+        return f"95% interval {estimate.ends(signed)}"
     return "no interval: there is no difference" if estimate.mean == 0 else "no interval: too few tokens"
 
 
-def _number(value: float, signed: bool = True) -> str:
-    return ("+" if signed and value > 0 else "") + significant(value).replace("-", "\u2212")
+def signed(value: float, sign: bool = True) -> str:
+    """A number with its sign."""
+    return ("+" if sign and value > 0 else "") + significant(value).replace("-", "\u2212")
 
 
 def summarise(

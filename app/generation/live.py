@@ -12,7 +12,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from analysis.figures.figure import safe
-from analysis.figures.theme import CARD, INK, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT
+from analysis.figures.theme import CARD, INK, SEQUENTIAL
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Answer, Generation
 from analysis.query import ModelLoader
@@ -131,7 +131,7 @@ def _spans(answer: Answer, starts: NDArray[np.int32] | None, theme: Theme) -> st
 
 def _style(shade: float, theme: Theme) -> str:
     """Background and text colour of a shade, 0 to 1, on the sequential scale."""
-    ramp = SEQUENTIAL_LIGHT if theme == "light" else SEQUENTIAL_DARK
+    ramp = SEQUENTIAL[theme]
     stops = np.linspace(0, 1, len(ramp))
     ground = [round(float(np.interp(shade, stops, part))) for part in zip(*ramp, strict=True)]
     bright = 0.299 * ground[0] + 0.587 * ground[1] + 0.114 * ground[2] > MIDDLE

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.figures.theme import BLUE, DIVERGING, ON_COLOUR, ORANGE, SEQUENTIAL_DARK, SEQUENTIAL_LIGHT
+from analysis.figures.theme import BLUE, DIVERGING, ON_COLOUR, ORANGE, SEQUENTIAL
+from analysis.view import Theme
 from app.token_strip.rows import RANGE, BarRow, LineRow, Row, Scale, Strip, TokenRow, TopK
 
 ALIGNMENT = 8  # bytes
@@ -26,7 +27,7 @@ DIGEST = 16  # bytes
 TYPES = ("u1", "u2", "u4", "f4")
 MISSING = 255  # of a uint8 value; 0 to 254 span the scale
 NO_CHANCE = 65535  # a probability that is missing
-COLOURS: dict[str, Any] = {
+COLOURS: dict[Theme, dict[str, Any]] = {
     theme: {
         "ramp": ramp,
         "diverging": DIVERGING[theme],
@@ -34,7 +35,7 @@ COLOURS: dict[str, Any] = {
         "more": ORANGE[theme],
         "less": BLUE[theme],
     }
-    for theme, ramp in (("light", SEQUENTIAL_LIGHT), ("dark", SEQUENTIAL_DARK))
+    for theme, ramp in SEQUENTIAL.items()
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

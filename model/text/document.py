@@ -67,6 +67,22 @@ class Document(ShortRepr):
         day = date or datetime.date.today().isoformat()
         return replace(self, arguments=tuple(sorted(every.items())), date=day)
 
+    def replaced(self, start: int, end: int, written: str) -> Document:
+        """Return the document with characters [start, end) of its text, which lie in one message, replaced.
+
+        Raises:
+            TextError: the characters lie in two messages.
+        """
+        messages, at = list(self.messages), 0
+        for i, message in enumerate(messages):
+            after = at + len(message.content)
+            if at <= start <= end <= after and start < max(after, at + 1):
+                content = message.content[: start - at] + written + message.content[end - at :]
+                messages[i] = replace(message, content=content)
+                return replace(self, messages=tuple(messages))
+            at = after + len(SEPARATOR)
+        raise TextError("this token belongs to two messages, so it cannot be replaced")
+
     @property
     def text(self) -> str:
         """The contents, joined by SEPARATOR: the coordinates in which models are compared."""

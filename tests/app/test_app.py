@@ -1,17 +1,22 @@
 """The page through Streamlit's own test runner: what it shows, what it asks, and when it runs a model."""
 
 import json
+import re
 import shutil
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis.query import scoring_cost
+from app.cache import model_pool
 from app.escape import escape_markdown
+from app.token_strip import Choice
+from app.uncertainty.strip import edited
 from model.hub.loading import ModelSpec, load
 from model.text.document import Document, TextInput
 from tests.support import pages
-from tests.support.pages import ROOT, shown
+from tests.support.pages import ROOT, charts, shown
 
 TEXT = "the cat sat on the mat"
 
@@ -31,9 +36,9 @@ def opened(models, text=TEXT, **query):
 
 
 def test_a_deep_link_shows_two_models_on_its_text(models, runs):
-    at = opened(models)
+    at = opened(models, open="scatter")
     assert not at.exception and not at.error
-    assert [metric.label.split()[0] for metric in at.metric][:2] == ["A", "B"]
+    assert "A base" in shown(at) and "B sft" in shown(at)
     assert "tokens" in shown(at) and len(runs) == 1
     titles = {
         json.loads(chart.proto.spec)["layout"]["xaxis"].get("title", {}).get("text") for chart in at.get("plotly_chart")
@@ -43,17 +48,61 @@ def test_a_deep_link_shows_two_models_on_its_text(models, runs):
 
 def test_units_and_scores_run_no_model_and_a_second_view_comes_from_the_cache(models, runs):
     at = opened(models)
-    bits = float(at.metric[0].value.split()[0])
+    bits, unit = mean_of_a(at)
+    assert unit == "bits"
     at.segmented_control(key="unit").set_value("nats").run()
-    nats = float(at.metric[0].value.split()[0])
-    assert nats == pytest.approx(bits * 0.6931, rel=2e-2) and at.metric[0].value.endswith("nats")
-    at.segmented_control(key="score").set_value("confidence").run()
-    assert not at.exception and len(runs) == 1
+    nats, unit = mean_of_a(at)
+    assert nats == pytest.approx(bits * 0.6931, rel=2e-2) and unit == "nats"
+    at.selectbox(key="score").set_value("confidence").run()
+    assert not at.exception and len(runs) == 1 and "of confidence per token" in shown(at)
+    assert at.query_params["score"] == "confidence"
     at.toggle(key="chat").set_value(True).run()
     assert len(runs) == 2
     at.toggle(key="chat").set_value(False).run()
     assert len(runs) == 2
-    assert opened(models, fresh=False).metric[0].value.split()[0] == f"{bits:.3g}" and len(runs) == 2  # another reader
+    assert mean_of_a(opened(models, fresh=False))[0] == bits and len(runs) == 2  # another reader
+
+
+def mean_of_a(at):
+    number, unit = re.search(r"A base \*\*([\d.]+) (\w+)\*\*", shown(at)).groups()
+    return float(number), unit
+
+
+def test_the_lens_draws_what_changed_and_the_finding_follows(models, runs, monkeypatch):
+    drawn = pages.strips(monkeypatch)
+    at = opened(models, lens="change", measure="kl_ab", open="next")
+    assert not at.exception and not at.error
+    strip = drawn["strip"]
+    (row,) = (row for row in strip.rows if not row.hidden)
+    assert row.key == "B−A" and row.scale == "sequential" and strip.overview == row.key
+    assert row.start[0] == 0 and np.isnan(row.value[0])  # what no model scored is there, without a value
+    assert np.isfinite(row.value[1:]).all() and (row.start[1:] == row.end[:-1]).all()
+    assert 0 < len(strip.jumps) <= 20 and list(strip.jumps) == sorted(strip.jumps)
+    assert "KL(A‖B)" in shown(at).replace("\\", "")
+    assert len(charts(at)) == 1  # the slopes of the next tokens
+    at.selectbox(key="measure").set_value("difference").run()
+    assert {row.scale for row in drawn["strip"].rows if not getattr(row, "hidden", False)} == {"diverging"}
+    other = opened(models, b="other", lens="change", measure="js")
+    assert not other.exception and "same tokens of one vocabulary" in shown(other)
+
+
+def test_an_alternative_is_written_into_the_right_message(models, runs, monkeypatch):
+    drawn = pages.strips(monkeypatch)
+    opened(models, a="sft", answer="It sat.", chat="true")
+    strip, found = drawn["strip"], runs[0]
+    assert strip.turns == ((0, "user"), (len(TEXT) + 1, "assistant"))
+    token = int(np.flatnonzero(strip.rows[1].start > len(TEXT) + 2)[0])
+    row = strip.rows[1]
+    text = found.text.document.text
+    choice = Choice("B", token, 3)
+    document = edited(model_pool().get(found), choice)
+    written = row.topk.strings[row.topk.ids[token, 3]]
+    assert document.text == text[: row.start[token]] + written + text[row.end[token] :]
+    assert document.messages[0] == found.text.document.messages[0]
+    for wrong in (Choice("C", 0, 0), Choice("A", 10**6, 0), Choice("A", 0, 99)):
+        assert edited(model_pool().get(found), wrong) is None
+    shown_again = opened(models, a="sft", answer="It sat.", chat="true", with_template="true")
+    assert not shown_again.exception and "<|im_start|>" in drawn["strip"].text and not drawn["strip"].turns
 
 
 def test_models_that_differ_in_tokenizer_and_template(models, runs):
@@ -67,19 +116,19 @@ def test_own_continuations_stand_apart_and_their_prompt_is_faint(models, runs, m
     assert not at.exception and not at.error
     assert not drawn["strip"].aligned and len(drawn["strip"].rows) == 2
     assert all(row.muted.any() and (~row.muted).sum() == 7 for row in drawn["strip"].rows)
-    assert runs[0].new_tokens == 7 and "no text in common" in shown(at)
+    assert runs[0].new_tokens == 7 and "bits per byte" not in shown(at)
 
 
 def test_a_conversation_is_split_by_role_and_the_strip_shows_it_without_its_template(models, runs, monkeypatch):
     drawn = pages.strips(monkeypatch)
-    at = opened(models, a="sft", answer="It sat.", chat="true")
+    at = opened(models, a="sft", answer="It sat.", chat="true", open=["roles", "read"])
     strip = drawn["strip"]
     assert strip.text.startswith(TEXT) and strip.text.endswith("It sat.")
     for row in strip.rows[:2]:
         pieces = [strip.text[a:b] for a, b in zip(row.start.tolist(), row.end.tolist(), strict=True)]
         assert "".join(pieces) in (strip.text, strip.text.replace("\n", ""))
-    assert [expander.label for expander in at.expander if "role" in expander.label] == ["By role"]
     assert any("im_start" in code.value for code in at.code)
+    assert "roles" in at.query_params["open"]
 
 
 def test_template_arguments_of_a_link_reach_the_document(models, runs):
@@ -123,7 +172,7 @@ def test_heavy_runs_are_asked_for_first(models, runs, monkeypatch):
     buttons = {button.label: button for button in at.button}
     assert f"Run the first {cost.tokens // 2} tokens instead" in buttons
     buttons["Run it"].click().run()
-    assert len(runs) == 1 and at.metric
+    assert len(runs) == 1 and "A base" in shown(at)
     monkeypatch.setattr("app.run_query.HEAVY", 1.4 * cost.work)
     at = opened(models)
     monkeypatch.setattr("app.run_query.HEAVY", 1e9)
@@ -171,7 +220,7 @@ def test_a_model_that_cannot_be_had_is_one_message_and_another_one_is_read(model
     at.button(key="fetch_A").click().run()
     assert "cannot be reached" in at.error[0].value.replace("\\", "")
     at.selectbox(key="a").set_value("tiny-sft").run()
-    assert at.metric and not at.error and not at.exception
+    assert "Mean entropy" in shown(at) and not at.error and not at.exception
 
 
 def test_a_folded_part_is_drawn_only_while_it_is_open():

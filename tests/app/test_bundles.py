@@ -25,10 +25,24 @@ TEXT = "the cat sat on the mat, and the dog sat down on the mat"
 CASES: dict[str, tuple[str | None, dict[str, Any], dict[str, Any]]] = {
     "uncertainty": (
         None,
-        {"unit": "nats", "score": "surprisal", "at": 5},
-        {"view": {"unit": "nats", "score": "surprisal", "pinned": 5}},
+        {
+            "unit": "nats",
+            "score": "excess_surprisal",
+            "at": 5,
+            "open": ["line", "scatter", "distribution", "changes", "next"],
+        },
+        {"view": {"unit": "nats", "score": "excess_surprisal", "pinned": 5}},
     ),
-    "continuations": (None, {"mode": "own continuations", "new_tokens": 9}, {"request": {"new_tokens": 9}}),
+    "change": (
+        None,
+        {"lens": "change", "measure": "kl_ab", "open": ["changes"]},
+        {"view": {"lens": "change", "measure": "kl_ab"}},
+    ),
+    "continuations": (
+        None,
+        {"mode": "own continuations", "new_tokens": 9, "lens": "b", "open": ["line", "distribution"]},
+        {"request": {"new_tokens": 9}},
+    ),
     "segmentation": (
         "segmentation",
         {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.figures.theme import SEQUENTIAL_DARK
+from analysis.figures.theme import SEQUENTIAL
 from app.token_strip import BarRow, Detail, Legend, LineRow, Strip, TokenRow, TopK
 from app.token_strip.packing import MISSING, NO_CHANCE, Packed, pack, quantise
 from app.token_strip.pin import Choice, Pin, Report, read_choice, read_report, settle
@@ -126,7 +126,7 @@ def test_what_is_packed_can_be_read_back() -> None:
     assert sorted(strings) == ["a", "b", "c", "x"]  # each once
     assert tokens["boundary"] == [1, 0, 1, 0]
     assert drawn_bars["value"] == [-0.5]
-    assert found["colours"]["dark"]["ramp"] == [list(c) for c in SEQUENTIAL_DARK]
+    assert found["colours"]["dark"]["ramp"] == [list(c) for c in SEQUENTIAL["dark"]]
 
 
 def test_equal_strips_are_packed_equally_and_others_are_not() -> None:
