@@ -55,7 +55,7 @@ class Score:
 
     def ends(self, unit: Unit) -> tuple[str, str]:
         """What stands at the lower and at the upper end of the colour scale."""
-        size, of = significant(self.top(unit), 2), self.unit(unit)
+        size, of = f"{self.top(unit):.2g}", self.unit(unit)
         below = f"\u2212{size} {of} or less" if self.signed else f"0 {of}"
         above = f"{size} {of}" if self.top_bits == 1 and not self.signed else f"{size} {of} or more"
         low, high = f"{below}, {self.low}", f"{above}, {self.high}"

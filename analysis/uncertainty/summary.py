@@ -113,7 +113,8 @@ class ComparisonSummary:
         if self.change is not None:
             measure, mean, per = self.change
             size = f"{signed(mean.mean, measure.signed)} {measure.unit(self.unit)} per {per}"
-            return f"{measure.title[0].upper()}{measure.title[1:]}: {size} ({interval(mean)}, {tokens})."
+            within = interval(mean, measure.signed)
+            return f"{measure.title[0].upper()}{measure.title[1:]}: {size} ({within}, {tokens})."
         gap = self.difference
         amount = f"{self.unit} of {self.score.title}" if self.score.information else f"of {self.score.title}"
         size = f"{signed(gap.mean)} {amount} per {self.per} ({interval(gap)}, {tokens})"
@@ -124,10 +125,10 @@ class ComparisonSummary:
         return f"{self.score.rise if gap.mean > 0 else self.score.drop} than A: {size}."
 
 
-def interval(estimate: Estimate) -> str:
+def interval(estimate: Estimate, sign: bool = True) -> str:
     """The interval of a difference in words, or why there is none."""
     if estimate.known:
-        return f"95% interval {estimate.ends(signed)}"
+        return f"95% interval {estimate.ends(lambda value: signed(value, sign))}"
     return "no interval: there is no difference" if estimate.mean == 0 else "no interval: too few tokens"
 
 

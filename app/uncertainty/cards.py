@@ -70,11 +70,10 @@ def strip_card(comparison: Comparison, view: View, origin: Provenance) -> None:
             submit_document(document)
 
     with st.container(border=True, key="card_strip", gap="xsmall"):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="finding"):
             st.markdown(f"**{escape_markdown(summary.finding)}**", width="stretch")
             with st.container(width="content"):
                 cards.export_menu(drawn, origin)
-        st.caption(_numbers(comparison, summary), help=ABOUT_NUMBERS)
         token_strip(
             shown.strip,
             key="strip",
@@ -82,6 +81,7 @@ def strip_card(comparison: Comparison, view: View, origin: Provenance) -> None:
             on_pin=pin_character,
             on_edit=edit if comparison.cells is not None and not view.with_template else None,
         )
+        st.caption(_numbers(comparison, summary), help=ABOUT_NUMBERS)
         notes = [f"{side}: {'; '.join(scored.notes)}." for side, scored in _sides(comparison) if scored.notes]
         if notes:
             st.caption(escape_markdown(" ".join(notes), longest=2000))
