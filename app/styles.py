@@ -37,6 +37,9 @@ _STYLE = """<style>
 .st-key-workspace_bar .st-key-example button { padding: 0 0.55rem; height: 1.7rem; min-height: 0; }
 .st-key-workspace_bar .st-key-example button p { font-size: 0.8rem; }
 .st-key-finding p { font-size: 0.9rem; line-height: 1.35; }
+.st-key-lens_row { margin: -0.5rem 0; }
+.st-key-finding { flex-wrap: nowrap; }
+.st-key-card_strip { padding: 0.5rem 1rem; }
 .stMainBlockContainer h3 { font-size: 1.25rem; padding: 0.8rem 0 0; }
 [class*="st-key-card_"], [class*="st-key-open_"] details { background: CARD; }
 [class*="st-key-menu_"] button { min-height: 0; padding: 0 0.4rem; border: 1px solid LINE; color: SOFT; }

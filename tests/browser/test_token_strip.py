@@ -324,7 +324,7 @@ def test_segments_have_tones_notches_labels_and_a_curve(show: Open) -> None:
     expect(line.locator("path.above")).to_have_count(1)
     expect(line.locator("path.threshold")).to_have_count(1)
     line.locator(".row:not(.line)").first.locator(".cell").nth(4).hover()
-    expect(page.locator(".card .turned").first).to_be_visible()  # too many rows to stand side by side
+    expect(page.locator(".inspector .turned").first).to_be_visible()  # too many rows to stand side by side
     readable(page)
 
 
