@@ -16,12 +16,11 @@ import streamlit as st
 
 from app.error_net import safely
 from app.token_strip.packing import pack
-from app.token_strip.pin import Choice, Pin, read_choice, read_report, settle
+from app.token_strip.pin import Pin, TokenChoice, read_choice, read_report, settle
 from app.token_strip.rows import BarRow, Detail, Legend, LineRow, Note, Row, Scale, Strip, TokenRow, TopK
 
 __all__ = [
     "BarRow",
-    "Choice",
     "Detail",
     "Legend",
     "LineRow",
@@ -29,6 +28,7 @@ __all__ = [
     "Row",
     "Scale",
     "Strip",
+    "TokenChoice",
     "TokenRow",
     "TopK",
     "token_strip",
@@ -46,7 +46,7 @@ def token_strip(
     pinned: int | None = None,
     height: int = 480,
     on_pin: Callable[[int | None], None] | None = None,
-    on_edit: Callable[[Choice], None] | None = None,
+    on_edit: Callable[[TokenChoice], None] | None = None,
 ) -> int | None:
     """Draws the strip and returns the pinned place, a code point offset of the text (None: nothing is pinned).
 

@@ -25,7 +25,7 @@ class Pin:
 
 
 @dataclass(frozen=True)
-class Choice:
+class TokenChoice:
     """A token that the reader wants in place of another."""
 
     row: str  # key of the row
@@ -33,12 +33,12 @@ class Choice:
     rank: int  # which of the row's likeliest tokens is wanted there, from 0
 
 
-def read_choice(value: Any) -> Choice | None:
+def read_choice(value: Any) -> TokenChoice | None:
     """What a browser says as a choice; None where it is none."""
     if not isinstance(value, dict) or not isinstance(value.get("row"), str):
         return None
     token, rank = value.get("token"), value.get("rank")
-    return Choice(value["row"], token, rank) if isinstance(token, int) and isinstance(rank, int) else None
+    return TokenChoice(value["row"], token, rank) if isinstance(token, int) and isinstance(rank, int) else None
 
 
 def read_report(value: Any) -> Report | None:

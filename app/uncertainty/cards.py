@@ -23,7 +23,7 @@ from app.error_net import fragment
 from app.escape import escape_markdown
 from app.state import pin, pinned
 from app.submission import submit_document
-from app.token_strip import Choice, token_strip
+from app.token_strip import TokenChoice, token_strip
 from app.uncertainty.strip import comparison_strip, edited
 from app.widgets import row_table
 
@@ -64,7 +64,7 @@ def strip_card(comparison: Comparison, view: View, origin: Provenance) -> None:
     def pin_character(place: int | None) -> None:
         pin(shown.character(place))
 
-    def edit(choice: Choice) -> None:
+    def edit(choice: TokenChoice) -> None:
         document = edited(comparison, choice)
         if document is not None:
             submit_document(document)

@@ -14,7 +14,7 @@ from analysis.uncertainty.result import Comparison, ScoredText
 from analysis.uncertainty.strip_figure import CHANGES, StripText, largest, shown_sides, strip_text
 from analysis.uncertainty.tables import cell_table
 from analysis.view import View
-from app.token_strip import BarRow, Choice, Detail, Legend, Scale, Strip, TokenRow, TopK
+from app.token_strip import BarRow, Detail, Legend, Scale, Strip, TokenChoice, TokenRow, TopK
 from model.text.document import SEPARATOR, Document
 
 CHANGE = "B\u2212A"  # key of the row of pieces of text
@@ -201,7 +201,7 @@ def _sources(sides: list[tuple[str, ScoredText]], one_text: bool) -> NDArray[np.
     return np.concatenate(found)
 
 
-def edited(comparison: Comparison, choice: Choice) -> Document | None:
+def edited(comparison: Comparison, choice: TokenChoice) -> Document | None:
     """The document with a token replaced by an alternative; None where the choice fits no token of it."""
     side = {"A": comparison.a, "B": comparison.b}.get(choice.row)
     if side is None:

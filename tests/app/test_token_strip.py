@@ -13,7 +13,7 @@ import pytest
 from analysis.figures.theme import SEQUENTIAL
 from app.token_strip import BarRow, Detail, Legend, LineRow, Strip, TokenRow, TopK
 from app.token_strip.packing import MISSING, NO_CHANCE, Packed, pack, quantise
-from app.token_strip.pin import Choice, Pin, Report, read_choice, read_report, settle
+from app.token_strip.pin import Pin, Report, TokenChoice, read_choice, read_report, settle
 
 LEGEND = Legend("sure", "unsure")
 START = np.array([0, 2, 2, 4], np.int32)
@@ -141,7 +141,7 @@ def test_equal_strips_are_packed_equally_and_others_are_not() -> None:
 
 
 def test_a_choice_of_the_browser_is_read_with_care() -> None:
-    assert read_choice({"row": "A", "token": 3, "rank": 0, "turn": 5}) == Choice("A", 3, 0)
+    assert read_choice({"row": "A", "token": 3, "rank": 0, "turn": 5}) == TokenChoice("A", 3, 0)
     for wrong in (None, "A", {"row": 1, "token": 3, "rank": 0}, {"row": "A", "token": "3", "rank": 0}):
         assert read_choice(wrong) is None
 

@@ -176,7 +176,7 @@ def test_a_lens_shows_one_row_a_map_and_leads_from_change_to_change(show: Open) 
     assert scroller.evaluate("e => e.scrollTop") > 0
     expect(page.get_by_text("told: [")).to_contain_text(re.compile(r"\d"))
     page.locator("button.guess").first.click()  # an alternative, to be written into the text
-    expect(page.get_by_text(re.compile(r"Choice\(row='A', token=\d+, rank=\d\)"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"TokenChoice\(row='A', token=\d+, rank=\d\)"))).to_be_visible()
 
 
 def test_click_pins_keys_step_and_escape_unpins(show: Open) -> None:
