@@ -140,10 +140,10 @@ def stock_config(stock: str | None) -> dict[str, Any]:
 
 def read_limits(tasks: str) -> dict[str, int | None]:
     """Each benchmark's name in `a,b:20`, and how many documents are asked for, if that is said."""
-    found: dict[str, int | None] = {}
+    limits: dict[str, int | None] = {}
     for part in tasks.replace(",", " ").split():
-        name, colon, most = part.partition(":")
-        if colon and (not most.isdecimal() or int(most) < 1):
+        name, colon, limit = part.partition(":")
+        if colon and (not limit.isdecimal() or int(limit) < 1):
             raise MicroStepError(f"--tasks takes NAME or NAME:N, N documents at most, got {part!r}")
-        found[name] = int(most) if colon else None
-    return found
+        limits[name] = int(limit) if colon else None
+    return limits

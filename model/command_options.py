@@ -47,15 +47,15 @@ class ListOf:
     def read(self, option: str, given: Sequence[str]) -> tuple[Any, ...]:
         words = [word for part in given for word in part.replace(",", " ").split()]
         try:
-            found = tuple(map(self.kind, words))
+            values = tuple(map(self.kind, words))
         except ValueError:
-            found = ()
+            values = ()
         numbers = self.kind is not str
-        if not found or (numbers and not all(self.least <= value < self.below for value in found)):
+        if not values or (numbers and not all(self.least <= value < self.below for value in values)):
             what = "names" if not numbers else "whole numbers" if self.kind is int else "numbers"
             bound = "" if self.least == -_UNLIMITED else f" from {self.least:g} on"
             raise MicroStepError(f"{option} takes {what}{bound} with commas or blanks between, got {' '.join(given)!r}")
-        return found
+        return values
 
 
 @dataclass(frozen=True)
@@ -258,10 +258,10 @@ class PairOptions:
         return cls(a, b, a_revision, b_revision, a_adapter, b_adapter)
 
     def pair(self, loading: LoadOptions) -> tuple[ModelSpec, ModelSpec]:
-        found = self.specs(loading)
-        if len(found) != 2:
+        specs = self.specs(loading)
+        if len(specs) != 2:
             raise MicroStepError("give two models, with --a and --b")
-        return found[0][1], found[1][1]
+        return specs[0][1], specs[1][1]
 
 
 @dataclass(frozen=True)
@@ -280,10 +280,10 @@ class ModelsOptions(PairOptions):
         return (("A", loading.spec(self.model, self.revision, self.adapter)),)
 
     def some(self, loading: LoadOptions) -> tuple[tuple[str, ModelSpec], ...]:
-        found = self.specs(loading)
-        if not found:
+        specs = self.specs(loading)
+        if not specs:
             raise MicroStepError("give a model with --model, or two with --a and --b")
-        return found
+        return specs
 
     @classmethod
     def of(cls, models: Sequence[tuple[str, ModelSpec, ModelInfo]]) -> Self:

@@ -105,10 +105,10 @@ def whole_logits(model: PreTrainedModel, ids: NDArray[np.int64] | list[int]) -> 
     fed = torch.as_tensor(np.asarray(ids))[None]
     with torch.no_grad():
         try:
-            found: Tensor = copy.deepcopy(model).double()(input_ids=fed, use_cache=False).logits[0]
+            logits: Tensor = copy.deepcopy(model).double()(input_ids=fed, use_cache=False).logits[0]
         except (RuntimeError, TypeError, ValueError):  # kernels of some families know no float64
-            found = model(input_ids=fed, use_cache=False).logits[0].double()
-    return found
+            logits = model(input_ids=fed, use_cache=False).logits[0].double()
+    return logits
 
 
 def _differs(scored: ScoredText, logits: Tensor) -> None:
@@ -179,9 +179,9 @@ def _generate(loaded: LoadedModel, lossless: bool) -> None:
 def _attention(loaded: LoadedModel) -> str | None:
     encoded, notes = encode_whole(loaded, TextInput.plain(TEXT))
     reading = read(loaded, encoded, np.ones(len(encoded), dtype=bool), "every token", notes)
-    found = overview(loaded, reading)
+    seen = overview(loaded, reading)
     layers = loaded.facts.layers
-    return None if len(found.layers) == layers else f"yes, of {len(found.layers)} of {layers} layers"
+    return None if len(seen.layers) == layers else f"yes, of {len(seen.layers)} of {layers} layers"
 
 
 def _attribute(loaded: LoadedModel) -> None:

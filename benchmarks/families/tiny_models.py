@@ -93,23 +93,23 @@ MORE: dict[str, dict[str, Any]] = {
 def tiny_options(config: Any) -> dict[str, Any]:
     """What makes a configuration of the same class tiny."""
     nested = {name: part for name in config.sub_configs if (part := getattr(config, name, None)) is not None}
-    said = {name: value for name, value in config.to_dict().items() if name not in nested}
-    options: dict[str, Any] = {name: size for name, size in _SIZES.items() if name in said and _is_size(said[name])}
-    options |= {name: value for name, value in _IDS.items() if name in said}
+    values = {name: value for name, value in config.to_dict().items() if name not in nested}
+    options: dict[str, Any] = {name: size for name, size in _SIZES.items() if name in values and _is_size(values[name])}
+    options |= {name: value for name, value in _IDS.items() if name in values}
     layers = getattr(config, "num_hidden_layers", None)
     listed = {
         name: value
-        for name, value in said.items()
+        for name, value in values.items()
         if isinstance(value, list) and len(value) == layers and len(set(map(str, value))) <= _KINDS
     }
     if layers and listed:
-        most = max(2, *(len(set(map(str, value))) for value in listed.values()))
+        layers_kept = max(2, *(len(set(map(str, value))) for value in listed.values()))
         own = next((name for name in _LAYERS if name in options), "num_hidden_layers")
-        options[own] = most
-        options |= {name: _every_kind(value, most) for name, value in listed.items()}
-    if "kv_lora_rank" in said:
-        options |= {name: value for name, value in _LATENT.items() if name in said}
-    if DECODER in said and not said[DECODER] and not config.is_encoder_decoder:
+        options[own] = layers_kept
+        options |= {name: _every_kind(value, layers_kept) for name, value in listed.items()}
+    if "kv_lora_rank" in values:
+        options |= {name: value for name, value in _LATENT.items() if name in values}
+    if DECODER in values and not values[DECODER] and not config.is_encoder_decoder:
         options[DECODER] = True
     return options | {name: tiny_options(part) for name, part in nested.items()}
 

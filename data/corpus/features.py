@@ -134,14 +134,14 @@ def compute_features(
 
 def gathers(store: CorpusStore) -> list[FeatureSpec]:
     """What has been gathered beside a store, complete, in the order of the names."""
-    found = []
+    specs = []
     for file in sorted(store.path.glob(f"{FOLDER}/*/{SETTINGS}")):
         if (file.parent / COMPLETE).is_file():
             try:
-                found.append(FeatureSpec.read(json.loads(file.read_text("utf-8"))))
+                specs.append(FeatureSpec.read(json.loads(file.read_text("utf-8"))))
             except (OSError, ValueError, TypeError, KeyError, MicroStepError):
                 raise TextError(f"{file} was written by another version; remove its folder") from None
-    return found
+    return specs
 
 
 def read_gathered(store: CorpusStore, what: FeatureSpec) -> GatheredRows:

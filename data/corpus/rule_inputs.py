@@ -100,28 +100,28 @@ def _check_finite(store: CorpusStore, rows: ScoredRows) -> None:
         )
 
 
-def with_gathered(tokens: CorpusTokens, found: GatheredRows, begin: int = 0) -> CorpusTokens:
+def with_gathered(tokens: CorpusTokens, gathered_rows: GatheredRows, begin: int = 0) -> CorpusTokens:
     """The rows that values were gathered for, with these values.
 
     Args:
         tokens: of every row of the store.
-        found: of some of its rows.
+        gathered_rows: of some of its rows.
         begin: leave out so many tokens of each row, and rows that are no longer.
     """
-    rows, numbers = tokens.rows, found.rows.astype(np.int64)
+    rows, numbers = tokens.rows, gathered_rows.rows.astype(np.int64)
     lengths = np.diff(rows.offsets)[numbers]
-    if not np.array_equal(lengths, np.diff(found.offsets)):
-        raise MicroStepError(f"{found.spec.name} was gathered for other rows; remove it and gather it again")
+    if not np.array_equal(lengths, np.diff(gathered_rows.offsets)):
+        raise MicroStepError(f"{gathered_rows.spec.name} was gathered for other rows; remove it and gather it again")
     kept = lengths > begin
-    here, position = _positions(found.offsets[:-1][kept] + begin, lengths[kept] - begin)
+    here, position = _positions(gathered_rows.offsets[:-1][kept] + begin, lengths[kept] - begin)
     there, _ = _positions(rows.offsets[:-1][numbers][kept] + begin, lengths[kept] - begin)
     old = tokens.inputs
     names = [name for name in (*_SCORED, "prompt") if getattr(old, name) is not None]
-    gathered: dict[str, Any] = {name: values[here] for name, values in found.values.items()}
+    gathered: dict[str, Any] = {name: values[here] for name, values in gathered_rows.values.items()}
     inputs = SegmentInputs(
         **{name: getattr(old, name)[there] for name in names},
         **gathered,
-        **found.spec.feature.settings,
+        **gathered_rows.spec.feature.settings,
         row_start=position == 0,
     )
     return CorpusTokens(_take(rows, numbers[kept], there, lengths[kept] - begin), inputs, numbers[kept])
@@ -132,10 +132,10 @@ _SCORED = ("entropy", "confidence", "margin", "surprisal", "word_start")
 
 def continuation(rows: ScoredRows) -> NDArray[np.bool_]:
     """[N] tokens that start inside a character, which the token before touches too."""
-    found = np.zeros(len(rows.start), dtype=bool)
-    found[1:] = (rows.start[1:] < rows.end[:-1]) & (rows.start[1:] >= 0)
-    found[row_firsts(rows.offsets)] = False
-    return found
+    inside = np.zeros(len(rows.start), dtype=bool)
+    inside[1:] = (rows.start[1:] < rows.end[:-1]) & (rows.start[1:] >= 0)
+    inside[row_firsts(rows.offsets)] = False
+    return inside
 
 
 def row_firsts(offsets: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -228,11 +228,11 @@ def _left_out(turns: Sequence[Turn], kept: Sequence[ContentSpan]) -> list[str]:
     """Return notes on characters that the template drops, except for white space at the ends of a message."""
     notes = []
     for i, turn in enumerate(turns):
-        found = [False] * len(turn.content)
+        marks = [False] * len(turn.content)
         for part in kept:
             if part.turn == i:
-                found[part.begin : part.end] = [True] * (part.end - part.begin)
-        count = sum(not read and not turn.content[at].isspace() for at, read in enumerate(found))
+                marks[part.begin : part.end] = [True] * (part.end - part.begin)
+        count = sum(not read and not turn.content[at].isspace() for at, read in enumerate(marks))
         if count:
             notes.append(f"the chat template leaves out {count:,} characters of turn {i + 1} ({turn.role}): not read")
     return notes

@@ -112,10 +112,10 @@ def _by_characters(
 def _words(source: str) -> list[str]:
     """Return the string literals of a template that are more than white space."""
     try:
-        found = {value[1:-1] for _, kind, value in Environment().lex(source) if kind == "string"}
+        literals = {value[1:-1] for _, kind, value in Environment().lex(source) if kind == "string"}
     except Exception:  # noqa: BLE001 - the template works, so a source without a parse has no words
         return []
-    plain = {word.encode("ascii", "backslashreplace").decode("unicode-escape") for word in found}
+    plain = {word.encode("ascii", "backslashreplace").decode("unicode-escape") for word in literals}
     return sorted(word for word in plain if word.strip())
 
 

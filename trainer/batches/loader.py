@@ -14,22 +14,11 @@ from torch import Tensor
 from data.training_rows import TokenRows
 from trainer.batches import sampler
 from trainer.batches.hidden_state_cache import States
-from trainer.batches.sampler import RowBatch
+from trainer.batches.sampler import RowBatch, TensorBatch
 from trainer.draft_objective import DraftBatch, draft_steps
 from trainer.recipe import Recipe
 
 Chosen = NDArray[np.int64]
-
-
-class StepPart(Protocol):
-    @property
-    def tokens(self) -> int: ...
-
-    def to(self, device: torch.device) -> StepPart: ...
-
-    def pinned(self) -> StepPart:
-        """Return the part in pinned memory, from which a copy to cuda does not block."""
-        ...
 
 
 class Feed(Protocol):
@@ -39,7 +28,7 @@ class Feed(Protocol):
         """Yield the units of each step, from the first one on, endlessly."""
         ...
 
-    def part(self, chosen: Chosen, held_out: bool = False) -> StepPart:
+    def part(self, chosen: Chosen, held_out: bool = False) -> TensorBatch:
         """Return some units as tensors; for no units, a batch without any loss."""
         ...
 

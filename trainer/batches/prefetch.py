@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.batches.loader import Feed, StepPart
-from trainer.batches.sampler import shard_batch
+from trainer.batches.loader import Feed
+from trainer.batches.sampler import TensorBatch, shard_batch
 
 _AHEAD = 2  # number of steps kept ready
 
@@ -16,7 +16,7 @@ _AHEAD = 2  # number of steps kept ready
 class PreparedStep:
     averaged_over: tuple[int, int]  # numbers of tokens and stops that the losses of all processes are averaged over
     loss_tokens: int  # learned tokens of all processes
-    parts: Sequence[StepPart]  # the parts of this process, in their order
+    parts: Sequence[TensorBatch]  # the parts of this process, in their order
 
 
 def prepared_steps(

@@ -21,7 +21,11 @@ POOL = 32  # batches whose rows are sorted by length together: little padding, b
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """Tensors, or None, that go to a device together."""
+    """Tensors, or None, that go to a device together: a part of a step."""
+
+    @property
+    def tokens(self) -> int:
+        raise NotImplementedError
 
     def to(self, device: torch.device) -> Self:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
