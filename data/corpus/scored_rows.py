@@ -26,14 +26,9 @@ _ROW = {"document": "i4", "piece": "i4", "document_tokens": "i4", "text_start": 
 
 
 @dataclass(frozen=True, repr=False)
-class ScoredRow(ShortRepr):
-    """N scored tokens of one document or window. A missing score is NaN, its rank 0."""
+class ScoredTokens(ShortRepr):
+    """N tokens. A missing score is NaN, its rank 0."""
 
-    document: int  # index of the document in the corpus
-    piece: int  # index of the window in the document; 0 if documents are not divided into windows
-    document_tokens: int  # tokens of the whole document; more than N if it is divided
-    text_start: int  # character of the document at which `text` starts
-    text: str  # the characters that these tokens cover
     ids: NDArray[np.int32]  # [N]
     entropy: NDArray[np.float32]  # [N] nats
     confidence: NDArray[np.float32]  # [N]
@@ -44,6 +39,17 @@ class ScoredRow(ShortRepr):
     end: NDArray[np.int32]  # [N]
     role: NDArray[np.uint8]  # [N] indices into ROLE_NAMES
 
+
+@dataclass(frozen=True, repr=False)
+class ScoredRow(ScoredTokens):
+    """The tokens of one document or window."""
+
+    document: int  # index of the document in the corpus
+    piece: int  # index of the window in the document; 0 if documents are not divided into windows
+    document_tokens: int  # tokens of the whole document; more than N if it is divided
+    text_start: int  # character of the document at which `text` starts
+    text: str  # the characters that these tokens cover
+
     @property
     def display(self) -> list[str]:
         """[N] the characters of each token; empty in the chat template."""
@@ -52,7 +58,7 @@ class ScoredRow(ShortRepr):
 
 
 @dataclass(frozen=True, repr=False)
-class ScoredRows(ShortRepr):
+class ScoredRows(ScoredTokens):
     """R rows with N tokens in all, end to end; the tokens of row i are [offsets[i], offsets[i + 1])."""
 
     document: NDArray[np.int32]  # [R]
@@ -61,15 +67,6 @@ class ScoredRows(ShortRepr):
     text_start: NDArray[np.int32]  # [R]
     text: tuple[str, ...]  # [R]
     offsets: NDArray[np.int64]  # [R + 1]
-    ids: NDArray[np.int32]  # [N]
-    entropy: NDArray[np.float32]  # [N] nats
-    confidence: NDArray[np.float32]  # [N]
-    margin: NDArray[np.float32]  # [N]
-    surprisal: NDArray[np.float32]  # [N] nats
-    rank: NDArray[np.int32]  # [N]
-    start: NDArray[np.int32]  # [N]
-    end: NDArray[np.int32]  # [N]
-    role: NDArray[np.uint8]  # [N]
 
     def __post_init__(self) -> None:
         rows, tokens = len(self.offsets) - 1, int(self.offsets[-1])

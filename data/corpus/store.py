@@ -133,12 +133,12 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.parquet"
 
 
-def read_manifest(path: Path) -> dict[str, Any] | None:
+def read_manifest(path: Path, kind: str = FORMAT) -> dict[str, Any] | None:
     manifest = read_json(path / MANIFEST)
     if manifest is None:
         return None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise TextError(f"{path / MANIFEST} is not a {FORMAT!r}; score the corpus again into another folder")
+    if not isinstance(manifest, dict) or manifest.get("format") != kind:
+        raise TextError(f"{path / MANIFEST} is not a {kind!r}; give another folder")
     return manifest
 
 

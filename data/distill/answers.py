@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.corpus.store import MANIFEST
+from data.corpus.store import MANIFEST, read_manifest
 from data.corpus.store_writer import write_or_compare
-from model.atomic_files import atomic_write, read_json
+from model.atomic_files import atomic_write
 from model.errors import MicroStepError, TextError
 from model.text.document import Message
 
@@ -161,11 +161,9 @@ def manifest_of(facts: ModelInfo, prompts: Sequence[Prompt], options: DistillOpt
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
-    manifest = read_json(path / MANIFEST)
+    manifest = read_manifest(path, FORMAT)
     if manifest is None:
         return None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise TextError(f"{path / MANIFEST} does not have the format {FORMAT!r}; give another folder")
     try:
         options = manifest["options"]
         counts = manifest["prompts"]["count"], options["shard_prompts"], options["batch_rows"]

@@ -297,7 +297,7 @@ def test_a_folder_that_is_no_store_is_an_error(loaded, tmp_path, data):
             make(loaded, data, path)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "manifest.json").write_text('{"format": "micro_step corpus store 0"}')
-    with pytest.raises(TextError, match="score the corpus again"):
+    with pytest.raises(TextError, match="another folder"):
         open_store(tmp_path / "old")
 
 
