@@ -64,6 +64,7 @@ setup(
         f"{PACKAGE}.data": ["*.yaml", "mixes/*.yaml", "prompts/*.yaml", "samples/*", "examples/*", *DEMO],
         f"{PACKAGE}.app": ["icon.svg"],
         f"{PACKAGE}.app.token_strip": ["*.js", "*.css"],
+        f"{PACKAGE}.analysis.generation": ["*.js", "*.css"],
         f"{PACKAGE}.trainer": ["recipes/*.yaml"],
         f"{PACKAGE}.evals": ["tasks/*.yaml", "tasks/*.jsonl", "ablations/*.yaml"],
     },

@@ -84,6 +84,8 @@ def image(figure: go.Figure, kind: ImageFormat) -> bytes:
 
 def page(drawn: Figure) -> str:
     """A web page with the figure and all that it needs, which opens without a network."""
+    if drawn.write_page is not None:
+        return drawn.write_page()
     return str(drawn.figure.to_html(include_plotlyjs=True, full_html=True, include_mathjax=False))
 
 

@@ -25,6 +25,7 @@ class Figure:
     caption: str  # one line: what it shows and how it is computed
     make: Callable[[], go.Figure]
     tabulate: Callable[[], pd.DataFrame]
+    write_page: Callable[[], str] | None = None  # a web page of its own, where it is more than the plotly figure
 
     @cached_property
     def data(self) -> pd.DataFrame:

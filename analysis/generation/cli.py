@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from analysis.generation.result import Generation
 
 SWEEPS = ("sweep", "sweep_segments")  # figures of several values of tau
-FIGURE_NAMES = ("answer", "timeline", "endings", *SWEEPS)
+FIGURE_NAMES = ("answer", "film", "timeline", "endings", *SWEEPS)
 
 
 @flatten_options

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from analysis.figures.figure import Figure, check_figure, safe
 from analysis.figures.static_strip import LONGEST, Page, StillRow, around, wrap
 from analysis.figures.theme import BLUE, CARD, INK, ORANGE, SERIES, SOFT, styled
+from analysis.generation.film_page import film
 from analysis.generation.result import Answer, Generation
 from analysis.generation.tables import answer_table, segment_table, timeline_table, why_ended
 from analysis.generation.view import GenerationView
@@ -216,6 +217,7 @@ def _draw_endings(table: pd.DataFrame, most: int, view: GenerationView) -> go.Fi
 
 FIGURES: dict[str, Callable[[Generation, GenerationView], Figure]] = {
     "answer": answer,
+    "film": film,
     "timeline": timeline,
     "endings": endings,
 }

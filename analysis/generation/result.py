@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from model.decoding.every_draft import EveryDraft
 from model.decoding.stopping import RULES, Why
 from model.errors import MicroStepError
 from model.hub.model_info import ModelInfo
@@ -168,6 +169,7 @@ class Generation(ShortRepr):
     strings: dict[int, str]  # the text of top-k and refused token ids
     notes: tuple[str, ...]
     finished: bool  # False if the run was stopped; this is what was written until then
+    drafts: EveryDraft | None = None  # after each token, of a finished greedy lossless run
 
     @property
     def untrained(self) -> bool:

@@ -22,6 +22,7 @@ from analysis.generation.result import Answer, Decoding, GeneratedSegments, Gene
 from analysis.uncertainty.scoring import TOP_K, cost_of
 from model.causal_lm.finite import FiniteLogits
 from model.causal_lm.forward import context_length, token_model
+from model.decoding.every_draft import EveryDraft, draft_after_each_token
 from model.decoding.generation_config import ends_of, explicit_settings
 from model.decoding.output import RowOutput
 from model.errors import TooLarge
@@ -122,7 +123,20 @@ class GenerationRun:
         if base is None:
             assert found.base is not None
             base = self._read(found.base)
-        return self._told(replace(found, micro=micro, base=base, finished=True))
+        return self._told(replace(found, micro=micro, base=base, drafts=self._drafts(), finished=True))
+
+    def _drafts(self) -> EveryDraft | None:
+        """What would be drafted after each token, from which the run is replayed at other values of tau."""
+        if not self.lossless or self.how.sampled or self.written is None:
+            return None
+        return draft_after_each_token(
+            self.ready.model,
+            _fed(self.prompt),
+            self.written.ids,
+            rule=self.how.rule,
+            max_segment_length=self.how.max_segment_length,
+            **_settings(self.how),
+        )
 
     def so_far(self) -> Generation:
         """The result so far, while the run goes on, without the texts of other tokens."""
@@ -169,7 +183,8 @@ class GenerationRun:
     def _told(self, found: Generation) -> Generation:
         """Add the texts of token ids."""
         answers = [answer.topk_ids.ravel() for answer in (found.micro, found.base) if answer is not None]
-        ids = np.unique(np.concatenate([*answers, found.segments.refused_ids]))
+        drafted = [] if found.drafts is None else [found.drafts.ids.ravel()]
+        ids = np.unique(np.concatenate([*answers, *drafted, found.segments.refused_ids]))
         ids = ids[ids >= 0].astype(np.int64)
         strings = token_strings(self.ready.loaded.tokenizer, ids)
         return replace(found, strings=dict(zip(ids.tolist(), strings, strict=True)))

@@ -98,7 +98,7 @@ def forced_agreement(prompts: Rows, answers: Rows, rate: float, words: int, seed
     known = {tuple(prompt): answer for prompt, answer in zip(prompts, answers, strict=True)}
     chance = random.Random(seed)
 
-    class Known(lossless._Drafter):
+    class Known(lossless.Drafter):
         """Drafts what it was told."""
 
         def _next(self, state: Tensor, rows: list[RowOutput], beyond: Rows) -> lossless.DraftedWords:
@@ -109,7 +109,7 @@ def forced_agreement(prompts: Rows, answers: Rows, rate: float, words: int, seed
                 drafted.append(right if chance.random() < rate else (right + 1) % words)
             return replace(offered, ids=torch.tensor(drafted, device=offered.ids.device))
 
-    with patch.object(lossless, "_Drafter", Known):
+    with patch.object(lossless, "Drafter", Known):
         yield
 
 

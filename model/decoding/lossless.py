@@ -33,7 +33,7 @@ def write_lossless(session: DecodingSession, input_ids: Tensor, mask: Tensor, ro
     """
     model, sampler, clock = session.model, session.sampler, session.clock
     embed = model.get_input_embeddings()
-    drafter, anywhere = _Drafter(session), padded_anywhere(model.base)
+    drafter, anywhere = Drafter(session), padded_anywhere(model.base)
     cache = growing_cache()  # layers that keep everything, sliding ones too, so that refused tokens can be removed
     last, context, mask, position = read_prompts(
         model, input_ids, mask, cache, lambda embeds, mask, position: model.macro(embeds, mask, position, cache)
@@ -92,14 +92,18 @@ class Draft:
     def __init__(self, rows: int, device: torch.device) -> None:
         self.ids = torch.zeros(rows, 0, dtype=torch.long, device=device)  # [R, n]
         self.valid = torch.zeros(rows, 0, dtype=torch.bool, device=device)  # [R, n]
+        self.probability = torch.zeros(rows, 0, device=device)  # [R, n] of each token, before processors
+        self.value = torch.zeros(rows, 0, device=device)  # [R, n] that the rule compared with tau
         self.distributions: list[Tensor] = []  # n x [R, V], if tokens are sampled
         self.why: list[Why] = ["cap"] * rows  # why the draft has no more tokens
         self.refused: list[tuple[int, float] | None] = [None] * rows  # the word that the rule rejected
 
-    def add(self, ids: Tensor, going: Tensor, distribution: Tensor | None) -> None:
+    def add(self, ids: Tensor, going: Tensor, probability: Tensor, value: Tensor, distribution: Tensor | None) -> None:
         """Append one more token [R] to the rows that are still `going` [R]."""
         self.ids = torch.cat([self.ids, torch.where(going, ids, 0)[:, None]], 1)
         self.valid = torch.cat([self.valid, going[:, None]], 1)
+        self.probability = torch.cat([self.probability, probability[:, None]], 1)
+        self.value = torch.cat([self.value, value[:, None]], 1)
         if distribution is not None:
             self.distributions.append(distribution)
 
@@ -109,7 +113,7 @@ class Draft:
             self.why[i] = why
 
 
-class _Drafter:
+class Drafter:
     """Drafts up to M - 1 tokens per row, as long as the rule allows, and not beyond an end."""
 
     def __init__(self, session: DecodingSession) -> None:
@@ -151,8 +155,11 @@ class _Drafter:
             token = token.index_put((index,), proposed.ids)
             product = product.index_put((index,), product[index] * proposed.sure)
             keep = going.index_put((index,), proposed.possible)
-            if not self.rule.early:
-                keep[index] &= (product[index] if self.rule.name == "product" else proposed.sure) >= self.tau
+            value = product.index_put((index,), product[index] if self.rule.name == "product" else proposed.sure)
+            if self.rule.early:
+                value = product if stop is None else 1 - stop
+            else:
+                keep[index] &= value[index] >= self.tau
             results = zip(
                 drafting, keep[index].tolist(), proposed.ids.tolist(), proposed.probability.tolist(),
                 proposed.possible.tolist(), strict=True,
@@ -172,7 +179,8 @@ class _Drafter:
             whole = proposed.distribution
             if whole is not None:
                 whole = whole.new_zeros(len(rows), whole.shape[1]).index_copy(0, index, whole)
-            out.add(token, going, whole)
+            probability = product.index_put((index,), proposed.probability)
+            out.add(token, going, probability, value, whole)
             if self.sampler.ends:
                 over = torch.tensor([id_ in self.sampler.ends for id_ in token.tolist()], device=token.device)
                 out.stop(going & over, "end")

@@ -104,8 +104,8 @@ def generate_segments(
         raise MicroStepError("a streamer takes one prompt; use on_segment for a batch")
     if max_new_tokens is not None:
         settings["max_new_tokens"] = max_new_tokens
-    prepared = _prepared(model, generation_config, settings, len(input_ids))
-    criteria = _criteria(model, prepared, stopping_criteria, tokenizer)
+    prepared = prepared_settings(model, generation_config, settings, len(input_ids))
+    criteria = ending_criteria(model, prepared, stopping_criteria, tokenizer)
     copies = prepared.num_return_sequences or 1
     ids, mask = input_ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
     if streamer is not None:
@@ -129,7 +129,7 @@ def generate_segments(
     return collect_outputs(ids, rows, pad, clock, chosen.name, confidence, max_length, lossless, slots)
 
 
-def _prepared(
+def prepared_settings(
     model: MicroStepPreTrainedModel, given: GenerationConfig | None, settings: dict[str, Any], rows: int
 ) -> GenerationConfig:
     """Combine given settings with the model's own as transformers does, and check them."""
@@ -150,7 +150,7 @@ def _prepared(
     return combined
 
 
-def _criteria(
+def ending_criteria(
     model: MicroStepPreTrainedModel, settings: GenerationConfig, given: Any, tokenizer: Any
 ) -> StoppingCriteriaList:
     """Return the criteria that end answers; the settings' lengths are counted per row in sampling.py."""

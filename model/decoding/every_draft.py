@@ -1,0 +1,83 @@
+"""What the micro decoder would draft after every token of an answer.
+
+Greedy lossless decoding writes the base's own answer whatever tau is, and a draft depends only on the text before it.
+So these drafts say what a run at any tau would draft, keep and refuse, without running it (up to rounding: all states
+come from one pass here, and from one pass a segment there).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.causal_lm.fast_linear import with_fast_linear
+from model.decoding.lossless import Drafter
+from model.decoding.merged import ending_criteria, prepared_settings
+from model.decoding.output import Clock, RowOutput
+from model.decoding.sampling import TokenSampler, rules_of
+from model.decoding.session import DecodingSession
+from model.decoding.stopping import find_stop_rule
+from model.short_repr import ShortRepr
+
+if TYPE_CHECKING:
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
+
+AT_ONCE = 64  # tokens after which drafts are written together
+
+
+@dataclass(frozen=True, repr=False)
+class EveryDraft(ShortRepr):
+    """Up to M - 1 drafted tokens after each of T tokens, as if tau were 0."""
+
+    ids: NDArray[np.int64]  # [T, M - 1], -1 where the draft has ended
+    probability: NDArray[np.float32]  # [T, M - 1] of each, under the micro decoder; NaN where the draft has ended
+    value: NDArray[np.float32]  # [T, M - 1] what the rule compares with tau; NaN where the draft has ended
+
+
+@torch.inference_mode()
+def draft_after_each_token(
+    model: MicroStepPreTrainedModel,
+    prompt: list[int],
+    answer: list[int],
+    *,
+    rule: str,
+    max_segment_length: int,
+    **settings: Any,
+) -> EveryDraft:
+    """Draft after each token of the base's own greedy answer to a prompt.
+
+    Args:
+        model: a micro_step model.
+        prompt: ids.
+        answer: T ids.
+        rule: when drafting stops.
+        max_segment_length: M.
+        settings: those of the run that wrote the answer, `max_new_tokens` among them.
+    """
+    rows = [RowOutput(prompt, answer[: t + 1]) for t in range(len(answer))]
+    prepared = prepared_settings(model, None, settings, 1)
+    rules = rules_of(model, prepared, rows, None, [])
+    sampler = TokenSampler(model, False, rows, rules, ending_criteria(model, prepared, None, None), None, 0)
+    found = find_stop_rule(rule, model.stop is not None)
+    session = DecodingSession(
+        with_fast_linear(model), sampler, found, 0.0, max_segment_length, Clock(), lambda i, row: None
+    )
+    ids = torch.tensor([prompt + answer], device=model.device)
+    position = torch.arange(ids.shape[1], device=ids.device)[None]
+    embedded = session.model.get_input_embeddings()(ids)
+    # a draft after a token reads the base's states at the token before it
+    context = session.model.macro(embedded, torch.ones_like(ids), position).context[0, len(prompt) - 1 : -1]
+    drafter, shape = Drafter(session), (len(answer), max_segment_length - 1)
+    every = EveryDraft(np.full(shape, -1), np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32))
+    for t in range(0, len(answer), AT_ONCE):
+        some = slice(t, t + AT_ONCE)
+        draft = drafter.draft(rows[some], context[some], ids[0, len(prompt) :][some])
+        n = draft.ids.shape[1]
+        for whole, part in ((every.ids, draft.ids), (every.probability, draft.probability), (every.value, draft.value)):
+            part = part.cpu().numpy()
+            whole[some, :n] = np.where(draft.valid.cpu().numpy(), part, whole[some, :n])
+    return every
