@@ -23,6 +23,17 @@ def finding(found: Generation) -> str:
     return "; ".join([*parts, agreement(found)]) + "."
 
 
+def told(found: Generation, why: str = "") -> str:
+    """The finding, how many drafts were kept or what the text costs, and why."""
+    parts = [finding(found)]
+    if found.lossless and found.drafted:
+        parts.append(f"The base kept {found.accepted} of {counted(found.drafted, 'drafted token')}{why and f': {why}'}.")
+    elif found.base is not None and found.base.mean_nll > 0:
+        ratio = significant(found.micro.mean_nll / found.base.mean_nll)
+        parts.append(f"The base gives this text {ratio} times the nats per token of its own{why and f': {why}'}.")
+    return " ".join(parts)
+
+
 def agreement(found: Generation) -> str:
     """How far the answer agrees with the base's own."""
     agreed = found.agreement

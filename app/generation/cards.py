@@ -9,18 +9,21 @@ import streamlit as st
 from analysis.figures.figure import Figure, visible
 from analysis.generation import figures, sweep_figures
 from analysis.generation.provenance import origin
+from analysis.generation.recordings import Recording, recorded
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Generation
-from analysis.generation.summary import agreement, counted, kind, promise, read
+from analysis.generation.summary import agreement, counted, kind, promise, read, told
 from analysis.generation.sweep import SweepRequest, parse_taus
 from analysis.generation.view import GenerationView
+from analysis.provenance import Provenance
 from analysis.score_registry import PER_NAT, Unit, significant
 from app.cache import model_pool
-from app.cards import card
+from app.cards import card, fold
 from app.error_net import fragment, safely
 from app.escape import escape_markdown
 from app.generation import live
 from app.generation.controls import taus, timeline_over
+from app.generation.film import film_screen
 from app.generation.strip import generation_strip, sweep_strip
 from app.links import held
 from app.run_query import QueryDisplay, run_or_get
@@ -37,8 +40,19 @@ UNTRAINED = (
 )
 
 
-def answer_cards(request: GenerationRequest, unit: Unit) -> None:
-    """The answer: streamed while it is written, and shown in full or as far as it came before a stop."""
+def recording_cards(recording: Recording, unit: Unit) -> None:
+    """A recording, which needs no model."""
+    generation = recorded(recording.name)
+    st.markdown(f"**Recording.** {escape_markdown(told(generation, recording.why), longest=1000)}")
+    _film(recording.request, generation, unit)
+    _folded(recording.request, generation, unit)
+
+
+def answer_cards(request: GenerationRequest, asked: bool, unit: Unit) -> None:
+    """The reader's own run: streamed while it is written, and shown in full or as far as it came before a stop."""
+    if not asked and model_pool().get(request) is None:
+        st.info("These settings have not been run on this text yet. Run starts it.")
+        return
     progress, place = st.container(), st.empty()
     partly = live.partial(request)
     stopped = "Stopped. Nothing was written yet."
@@ -47,19 +61,27 @@ def answer_cards(request: GenerationRequest, unit: Unit) -> None:
     run = live.watched(request, place, theme())
     with progress:
         generation = run_or_get(request, QueryDisplay("writing", run, stopped))
-    if generation is not None:
-        _summary(generation, unit)
-        _figures(request, generation, unit)
-        _sweep(request, unit)
-    elif partly is not None:
-        _summary(partly, unit)
-        _figures(request, partly, unit)
+    generation = generation or partly
+    if generation is None:
+        return
+    st.markdown(escape_markdown(told(generation), longest=1000))
+    _caveats(generation)
+    _film(request, generation, unit)
+    _folded(request, generation, unit)
+    if generation.finished:
+        fold("taus", "Other values of tau", lambda: _sweep(request, unit))
+
+
+def _film(request: GenerationRequest, generation: Generation, unit: Unit) -> None:
+    view = GenerationView(unit, theme())
+    provenance = origin(request, generation, view)
+    card(figures.draw("film", generation, view), provenance, body=lambda: film_screen(generation))
 
 
 def _summary(generation: Generation, unit: Unit) -> None:
     """The four numbers that answer the page's question, and the caveats."""
     base, agreed = generation.base, generation.agreement
-    with st.container(border=True, key="card_summary"):
+    with st.container():
         columns = st.columns(4)
         with columns[0]:
             st.metric(
@@ -85,7 +107,7 @@ def _summary(generation: Generation, unit: Unit) -> None:
         with columns[2]:
             alone = significant(base.tokens_per_second) if base else "none"
             st.metric(
-                "tokens/s, and the base's",
+                "written tokens/s, and the base's",
                 f"{significant(generation.micro.tokens_per_second)} / {alone}",
                 help="New tokens divided by wall-clock time, prompt included, from one run of each on this machine. "
                 "Repeat the measurement before you quote it.",
@@ -116,7 +138,6 @@ def _summary(generation: Generation, unit: Unit) -> None:
             if generation.how.sampled:
                 where = f"{base.likeliest:.0%} of its own" if base else "the base has not answered"
             st.caption(f"{where}; {nll} {unit} per token under the base")
-        _caveats(generation)
 
 
 def _caveats(generation: Generation) -> None:
@@ -134,27 +155,33 @@ def _caveats(generation: Generation) -> None:
 
 
 @fragment
-def _figures(request: GenerationRequest, generation: Generation, unit: Unit) -> None:
-    """The answer, its timeline and its segments. A pin redraws only these."""
+def _folded(request: GenerationRequest, generation: Generation, unit: Unit) -> None:
+    """The figures, folded. A pin redraws only these."""
     place = pinned(PINNED_ANSWER)
     over = held("over", "time")
     view = GenerationView(unit, theme(), place, "time" if over == "time" else "passes")
     provenance = origin(request, generation, view)
-    strip = generation_strip(generation, unit)
-    card(
-        figures.draw("answer", generation, view),
-        provenance,
-        body=lambda: token_strip(strip, key="answer_strip", pinned=place, on_pin=pin_answer),
-    )
-    timeline_over()
-    card(figures.draw("timeline", generation, view), provenance, pin_from=_from_timeline, on_pin=pin_answer)
+
+    def strip() -> None:
+        token_strip(generation_strip(generation, unit), key="answer_strip", pinned=place, on_pin=pin_answer)
+
+    fold("summary", "The numbers", lambda: _summary(generation, unit))
+    card(figures.draw("answer", generation, view), provenance, body=strip, folded=True)
+    fold("steps", "Macro and micro steps", lambda: _timeline(generation, view, provenance))
     endings = figures.draw("endings", generation, view)
-    card(endings, provenance)
-    with st.expander("Segments"):
-        _segment_table(endings)
-    with st.expander("The prompt as the model reads it"):
-        st.caption(escape_markdown(read(generation.prompt)))
-        st.code(generation.prompt.text[:20_000], language=None, wrap_lines=True)
+    card(endings, provenance, folded=True)
+    fold("segments", "Segments", lambda: _segment_table(endings))
+    fold("prompt", "The prompt as the model reads it", lambda: _prompt(generation))
+
+
+def _prompt(generation: Generation) -> None:
+    st.caption(escape_markdown(read(generation.prompt)))
+    st.code(generation.prompt.text[:20_000], language=None, wrap_lines=True)
+
+
+def _timeline(generation: Generation, view: GenerationView, origin: Provenance) -> None:
+    timeline_over()
+    card(figures.draw("timeline", generation, view), origin, pin_from=_from_timeline, on_pin=pin_answer)
 
 
 def _from_timeline(point: dict[str, object]) -> int | None:
@@ -184,8 +211,7 @@ def _segment_table(endings: Figure) -> None:
 
 def _sweep(request: GenerationRequest, unit: Unit) -> None:
     """Other values of tau, run when the reader asks for them."""
-    with st.container(border=True, key="card_taus"):
-        st.markdown("**Other values of tau**")
+    with st.container():
         st.caption("Answers the same prompt with each tau: how do the segments change, and how does the answer?")
         query = SweepRequest(request, parse_taus(taus()))
         started: set[SweepRequest] = st.session_state.setdefault(SWEEPS, set())

@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from analysis.generation.request import FIRST_WORDS, beginning
+from analysis.generation.recordings import RECORDINGS, Recording
+from analysis.generation.request import FIRST_WORDS, GenerationRequest, beginning
 from analysis.generation.result import Decoding
 from analysis.generation.sweep import TAUS
 from analysis.generation.view import Over
 from app import state
+from app.error_net import safely
 from app.escape import escape_markdown
+from app.generation.estimate import seconds_to_run
 from app.links import linked
 from app.widgets import decimal, sampling_inputs, segmented, slider, whole
 from model.decoding.stopping import RULES
@@ -21,6 +24,9 @@ from model.text.document import TextInput
 
 MODEL, DECODING, RULE, TAU, MOST = "writer", "decoding", "rule", "tau", "most"
 PROMPT, BEGINNING, WHOLE = "prompt", "first words", "whole text"
+FILM, YOURS = "film", "Your run"
+RUN_TEXT = "run_text"  # the key of Run at the top of the page
+ASKED = "asked"  # in the session: the runs that the reader started
 UNTRAINED_TAU = 0.3  # low enough for untrained modules to continue a segment sometimes
 TRAINED_TAU = 0.8
 
@@ -36,49 +42,52 @@ class GenerationControls:
 
 
 def controls(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationControls:
-    """Draw the controls, and read them. They offer only what the model can do.
+    """Draw the settings of a run, folded, and read them. They offer only what the model can do.
 
     Raises:
         MicroStepError: the sampling values do not go together.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        side = segmented(
-            "Model", ["A", "B"], MODEL, "B",
-            help="One of the two in the sidebar. A micro\\_step model decodes as it was trained; any other model is "
-            "wrapped in untrained modules.",
-        )  # fmt: skip
-        spec = a if side == "A" else b
-        saved = micro_step_info(spec.name)
-        decoding = segmented(
-            "Decoding", ["merged", "lossless"], DECODING, saved.decoding if saved else "merged",
-            help="**merged**: each segment becomes one macro step of the base model, so the answer may differ from the "
-            "base's.  \n**lossless**: the base model checks every draft, so the answer is the base's own.",
-        )  # fmt: skip
-        names = [name for name, rule in RULES.items() if saved is None or saved.stop_head or not rule.needs_stop_head]
-        rule = segmented(
-            "Rule", names, RULE, "confidence",
-            help="When the micro decoder stops and the base model runs again.  \n"
-            + "  \n".join(f"**{escape_markdown(name)}**: {RULES[name].meaning}" for name in names),
-        )  # fmt: skip
-        prompt = _prompt(text)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        tau = slider(
-            "tau", 0.0, 1.05, TRAINED_TAU if saved else UNTRAINED_TAU, 0.05, TAU,
-            help="How confident the micro decoder must be to continue the segment. Above 1 it never is, so the base "
-            "alone writes.",
-        )  # fmt: skip
-        longest = saved.max_segment_length if saved else MAX_SEGMENT
-        cap = whole(
-            "Longest segment, M", 1, longest, min(4, longest), MOST,
-            help=f"No segment has more tokens. This model can write up to {longest}.",
-        )  # fmt: skip
-        new_tokens = whole("New tokens", 1, 2000, 60, "new_tokens")
-        with st.popover("Sampling"):
-            sampling = sampling_inputs()
-            penalty = decimal(
-                "Repetition penalty", 0.5, 3.0, 1.0, 0.05, "penalty",
-                help="Divides the scores of tokens that occurred before; 1 means none. The base uses the same.",
-            )  # fmt: skip
+    with st.popover("Settings"):
+        return _settings(a, b, text)
+
+
+def _settings(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationControls:
+    side = segmented(
+        "Model", ["A", "B"], MODEL, "B",
+        help="One of the two at the top. A micro\\_step model decodes as it was trained; any other model is wrapped in "
+        "untrained modules.",
+    )  # fmt: skip
+    spec = a if side == "A" else b
+    saved = micro_step_info(spec.name)
+    decoding = segmented(
+        "Decoding", ["merged", "lossless"], DECODING, saved.decoding if saved else "merged",
+        help="**merged**: each segment becomes one macro step of the base model, so the answer may differ from the "
+        "base's.  \n**lossless**: the base model checks every draft, so the answer is the base's own.",
+    )  # fmt: skip
+    names = [name for name, rule in RULES.items() if saved is None or saved.stop_head or not rule.needs_stop_head]
+    rule = segmented(
+        "Rule", names, RULE, "confidence",
+        help="When the micro decoder stops and the base model runs again.  \n"
+        + "  \n".join(f"**{escape_markdown(name)}**: {RULES[name].meaning}" for name in names),
+    )  # fmt: skip
+    prompt = _prompt(text)
+    tau = slider(
+        "tau of the run", 0.0, 1.05, TRAINED_TAU if saved else UNTRAINED_TAU, 0.05, TAU,
+        help="How confident the micro decoder must be to continue the segment. Above 1 it never is, so the base alone "
+        "writes.",
+    )  # fmt: skip
+    longest = saved.max_segment_length if saved else MAX_SEGMENT
+    cap = whole(
+        "Longest segment, M", 1, longest, min(4, longest), MOST,
+        help=f"No segment has more tokens. This model can write up to {longest}.",
+    )  # fmt: skip
+    new_tokens = whole("New tokens", 1, 2000, 60, "new_tokens")
+    st.markdown("**Sampling**")
+    sampling = sampling_inputs()
+    penalty = decimal(
+        "Repetition penalty", 0.5, 3.0, 1.0, 0.05, "penalty",
+        help="Divides the scores of tokens that occurred before; 1 means none. The base uses the same.",
+    )  # fmt: skip
     return GenerationControls(
         side, spec, Decoding(rule, tau, cap, decoding == "lossless", new_tokens, sampling, penalty), prompt
     )
@@ -91,9 +100,35 @@ def _prompt(text: TextInput | None) -> TextInput | None:
     example = st.session_state.get(state.SOURCE, "example") == "example"
     part = segmented(
         "Prompt", [BEGINNING, WHOLE], PROMPT, BEGINNING if example else WHOLE,
-        help=f"The sidebar's text, or its first {FIRST_WORDS} words so that there is something left to write.",
+        help=f"The text at the top, or its first {FIRST_WORDS} words so that there is something left to write.",
     )  # fmt: skip
     return replace(text, document=beginning(text.document)) if part == BEGINNING else text
+
+
+def choose_film() -> Recording | None:
+    """Draw the choice between the recordings and the reader's own run, and read it; None: their own."""
+    titles = {each.title: each for each in RECORDINGS.values()}
+    if st.session_state.get(RUN_TEXT):
+        st.session_state[FILM] = YOURS
+    return titles.get(segmented("Film", [*titles, YOURS], FILM, next(iter(titles)), label_visibility="collapsed"))
+
+
+def run_button(request: GenerationRequest) -> bool:
+    """Draw Run with how long it takes, and return whether this run was asked for: here, or with Run at the top."""
+    asked: set[GenerationRequest] = st.session_state.setdefault(ASKED, set())
+    if st.session_state.get(RUN_TEXT):
+        asked.add(request)
+
+    def start() -> None:
+        asked.add(request)
+        st.session_state.get(state.STOPPED, set()).discard(request)
+        st.session_state[FILM] = YOURS
+
+    st.button("Run this text", on_click=safely(start), key="run_generation")
+    seconds = seconds_to_run(request)
+    takes = "the time is unknown until it has run once" if seconds is None else f"about {seconds}, an estimate"
+    st.caption(escape_markdown(f"{request.model.name} at tau {request.how.tau:g}: {takes}"), width="stretch")
+    return request in asked
 
 
 def timeline_over() -> Over:
