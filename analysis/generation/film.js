@@ -121,7 +121,7 @@ class Film {
    * @param {boolean} anew  show the whole run
    */
   choose(index, anew = false) {
-    const { plays, lossless, own, tokens } = this.reel;
+    const { plays, own, tokens } = this.reel;
     const before = this.play_;
     this.play_ = plays[index];
     const { starts, kept, known, whole, tau } = this.play_;
@@ -138,7 +138,7 @@ class Film {
       this.reel.movable,
       this.reel.folding,
     ].join(" ");
-    this.drawRows(lossless ? "passes of the base" : "slots");
+    this.drawRows();
     // the same place of the text, however many macro steps lead there
     const at = before ? before.starts[this.step - 1] : 0;
     const step = starts.findIndex((start, s) => start + kept[s] >= at) + 1 || starts.length;
@@ -167,14 +167,20 @@ class Film {
   }
 
   /**
+   * The passes of the base until a macro step is written: in lossless decoding the next one confirms what was drafted.
+   * @param {number} s
+   */
+  passes(s) {
+    return s + 1 + (this.reel.lossless && this.play_.kept[s] ? 1 : 0);
+  }
+
+  /**
    * @param {number} written  tokens
    * @param {number} s
    */
   tell(written, s) {
-    const { starts, kept, whole } = this.play_;
-    // in lossless decoding the next pass confirms what was drafted
-    const passes = s + 1 + (this.reel.lossless && kept[s] ? 1 : 0);
-    const rate = (written / passes).toFixed(2);
+    const { starts, whole } = this.play_;
+    const rate = (written / this.passes(s)).toFixed(2);
     const of = whole ? `${starts.length}` : `${starts.length} known`;
     this.label.value = `macro step ${s + 1} of ${of}, ${counted(written, "token")}, ${rate} tokens per base pass`;
     this.scrubber.value = s + 1;
@@ -205,14 +211,13 @@ class Film {
     return chip;
   }
 
-  /** @param {string} slots  what a macro step is to the base */
-  drawRows(slots) {
+  drawRows() {
     const { starts, drafted, kept, known } = this.play_;
     const refused = total(drafted) - total(kept);
     const wide = Math.max(this.reel.tokens.length, refused, 1);
     const rows = /** @type {[string, string[]][]} */ ([
       ["tokens", this.writer.slice(0, known)],
-      [slots, starts.map(() => "base")],
+      [this.reel.lossless ? "passes of the base" : "slots", new Array(this.passes(starts.length - 1)).fill("base")],
       ["refused drafts", new Array(refused).fill("out")],
     ]);
     this.cells = [];
@@ -245,7 +250,7 @@ class Film {
   markRows(written, s) {
     const { starts, drafted, kept } = this.play_;
     const refused = (/** @type {number} */ n) => total(drafted.slice(0, n)) - total(kept.slice(0, n));
-    const spans = [[starts[s], written], [s, s + 1], [refused(s), refused(s + 1)]];
+    const spans = [[starts[s], written], [s, this.passes(s)], [refused(s), refused(s + 1)]];
     spans.forEach(([from, to], row) => {
       this.cells[row].forEach((cell, i) => {
         cell.setAttribute("class", `${cell.dataset.kind} ${i >= to ? "later" : i >= from ? "now" : "past"}`);

@@ -1,15 +1,17 @@
 """Generations that come with the project: one where drafting wins, one where it loses, and one of merged decoding.
 
-`python -m analysis.generation.recordings` makes them anew: each is run several times, and of these the run with the median speed
-ratio is kept.
+`python -m analysis.generation.recordings` makes them anew: it runs each several times, and keeps the run whose speed
+ratio is the median. Their seconds are processor time of one core, which other programs on the machine hardly change.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Decoding, Generation
@@ -20,7 +22,8 @@ from model.hub.spec import ModelSpec
 from model.text.document import Document, Message, TextInput
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "recordings"
-ROUNDS = 5
+ROUNDS = 3
+NOTE = "recorded; seconds are processor time of one core"
 
 
 @dataclass(frozen=True)
@@ -44,33 +47,36 @@ RECORDINGS = {
         Recording(
             "wins",
             "Drafting wins",
-            "the answer is the kind of text that the micro decoder was trained on",
+            "plain English prose like this is what the micro decoder was trained on",
             _asked("micro-step-smollm2-135m-draft", "Why is the sky blue?", 0.2),
         ),
         Recording(
             "loses",
             "Drafting loses",
-            "TODO",
-            _asked("micro-step-smollm2-135m-draft", "Сочини короткий рассказ о лисе.", 0.2),
+            "it was trained on English answers, and this one is German",
+            _asked("micro-step-smollm2-135m-draft", "Nenne fünf deutsche Städte und je eine Sehenswürdigkeit.", 0.2),
         ),
         Recording(
             "merged",
             "One slot per segment",
-            "nothing checks the micro decoder, so its text is its own",
+            "nothing checks the micro decoder here",
             _asked("micro-step-smollm2-135m", "Why is the sky blue?", 0.95),
         ),
     )
 }
 
 
-@cache
 def recorded(name: str) -> Generation:
     """The generation of a recording, read from its file.
 
     Raises:
         MicroStepError: the file is missing or damaged.
     """
-    path = FOLDER / f"{name}.npz"
+    return _read(FOLDER / f"{name}.npz")
+
+
+@cache
+def _read(path: Path) -> Generation:
     try:
         generation: Generation = StoredFile(path.read_bytes()).read("generation", Generation)
     except OSError as error:
@@ -78,16 +84,26 @@ def recorded(name: str) -> Generation:
     return generation
 
 
+def write(generation: Generation, path: Path) -> Path:
+    """Write a recording's file."""
+    noted = replace(generation, notes=(*generation.notes, NOTE))
+    atomic_write(path, write_npz({"generation": (Generation, noted)}))
+    return path
+
+
 def record(name: str) -> Path:
     """Run a recording's request, and write its file."""
+    import torch
+
     from model.hub.loading import load
 
+    torch.set_num_threads(1)
     request = RECORDINGS[name].request
     loaded = load(request.model)
-    runs = sorted((request.run(lambda _: loaded) for _ in range(ROUNDS)), key=lambda run: run.speed_ratio)
-    path = FOLDER / f"{name}.npz"
-    atomic_write(path, write_npz({"generation": (Generation, runs[ROUNDS // 2])}))
-    return path
+    with patch("time.perf_counter", time.process_time):
+        runs = sorted((request.run(lambda _: loaded) for _ in range(ROUNDS)), key=lambda run: run.speed_ratio)
+    FOLDER.mkdir(exist_ok=True)
+    return write(runs[ROUNDS // 2], FOLDER / f"{name}.npz")
 
 
 if __name__ == "__main__":

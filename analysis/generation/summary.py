@@ -25,12 +25,12 @@ def finding(found: Generation) -> str:
 
 def told(found: Generation, why: str = "") -> str:
     """The finding, how many drafts were kept or what the text costs, and why."""
-    parts = [finding(found)]
+    parts, why = [finding(found)], why and f": {why}"
     if found.lossless and found.drafted:
-        parts.append(f"The base kept {found.accepted} of {counted(found.drafted, 'drafted token')}{why and f': {why}'}.")
+        parts.append(f"The base kept {found.accepted} of {counted(found.drafted, 'drafted token')}{why}.")
     elif found.base is not None and found.base.mean_nll > 0:
         ratio = significant(found.micro.mean_nll / found.base.mean_nll)
-        parts.append(f"The base gives this text {ratio} times the nats per token of its own{why and f': {why}'}.")
+        parts.append(f"The base gives this text {ratio} times the nats per token of its own{why}.")
     return " ".join(parts)
 
 

@@ -165,13 +165,13 @@ def _folded(request: GenerationRequest, generation: Generation, unit: Unit) -> N
     def strip() -> None:
         token_strip(generation_strip(generation, unit), key="answer_strip", pinned=place, on_pin=pin_answer)
 
-    fold("summary", "The numbers", lambda: _summary(generation, unit))
+    fold("answer_numbers", "The numbers", lambda: _summary(generation, unit))
     card(figures.draw("answer", generation, view), provenance, body=strip, folded=True)
     fold("steps", "Macro and micro steps", lambda: _timeline(generation, view, provenance))
     endings = figures.draw("endings", generation, view)
     card(endings, provenance, folded=True)
-    fold("segments", "Segments", lambda: _segment_table(endings))
-    fold("prompt", "The prompt as the model reads it", lambda: _prompt(generation))
+    fold("answer_segments", "Segments", lambda: _segment_table(endings))
+    fold("answer_prompt", "The prompt as the model reads it", lambda: _prompt(generation))
 
 
 def _prompt(generation: Generation) -> None:

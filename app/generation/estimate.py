@@ -1,4 +1,4 @@
-"""How many seconds a run takes, before any model is loaded: from earlier runs, or from a short timing of this machine."""
+"""How many seconds a run takes, before a model is loaded: from earlier runs, or from a short timing of this machine."""
 
 from __future__ import annotations
 
