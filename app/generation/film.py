@@ -14,4 +14,4 @@ _screen = st.components.v2.component("micro_step.film", js=script(), css=style()
 
 def film_screen(generation: Generation) -> None:
     """Play a generation. Moving through it, or moving tau, runs nothing of the page."""
-    _screen(key="film", data={"reel": Film(generation).reel(), "theme": theme()})
+    _screen(key="film_screen", data={"reel": Film(generation).reel(), "theme": theme()})
