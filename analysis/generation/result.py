@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from model.decoding.every_draft import EveryDraft
+from model.decoding.draft_record import EveryDraft
 from model.decoding.stopping import RULES, Why
 from model.errors import MicroStepError
 from model.hub.model_info import ModelInfo

@@ -22,7 +22,8 @@ from analysis.generation.result import Answer, Decoding, GeneratedSegments, Gene
 from analysis.uncertainty.scoring import TOP_K, cost_of
 from model.causal_lm.finite import FiniteLogits
 from model.causal_lm.forward import context_length, token_model
-from model.decoding.every_draft import EveryDraft, draft_after_each_token
+from model.decoding.draft_record import EveryDraft
+from model.decoding.every_draft import draft_after_each_token
 from model.decoding.generation_config import ends_of, explicit_settings
 from model.decoding.output import RowOutput
 from model.errors import TooLarge

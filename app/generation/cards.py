@@ -18,7 +18,7 @@ from analysis.generation.view import GenerationView
 from analysis.provenance import Provenance
 from analysis.score_registry import PER_NAT, Unit, significant
 from app.cache import model_pool
-from app.cards import card, fold
+from app.cards import card, export_menu, fold
 from app.error_net import fragment, safely
 from app.escape import escape_markdown
 from app.generation import live
@@ -43,8 +43,8 @@ UNTRAINED = (
 def recording_cards(recording: Recording, unit: Unit) -> None:
     """A recording, which needs no model."""
     generation = recorded(recording.name)
-    st.markdown(f"**Recording.** {escape_markdown(told(generation, recording.why), longest=1000)}")
-    _film(recording.request, generation, unit)
+    sentence = f"**Recording.** {escape_markdown(told(generation, recording.why), longest=1000)}"
+    _film(recording.request, generation, unit, sentence)
     _folded(recording.request, generation, unit)
 
 
@@ -64,18 +64,22 @@ def answer_cards(request: GenerationRequest, asked: bool, unit: Unit) -> None:
     generation = generation or partly
     if generation is None:
         return
-    st.markdown(escape_markdown(told(generation), longest=1000))
-    _caveats(generation)
-    _film(request, generation, unit)
+    _film(request, generation, unit, escape_markdown(told(generation), longest=1000))
     _folded(request, generation, unit)
     if generation.finished:
         fold("taus", "Other values of tau", lambda: _sweep(request, unit))
 
 
-def _film(request: GenerationRequest, generation: Generation, unit: Unit) -> None:
+def _film(request: GenerationRequest, generation: Generation, unit: Unit, sentence: str) -> None:
+    """What was found, in a sentence, above the film; below it, what a reader must know."""
     view = GenerationView(unit, theme())
-    provenance = origin(request, generation, view)
-    card(figures.draw("film", generation, view), provenance, body=lambda: film_screen(generation))
+    with st.container(border=True, key="card_film"):
+        said, menu = st.columns([10, 1])
+        said.markdown(sentence)
+        with menu:
+            export_menu(figures.draw("film", generation, view), origin(request, generation, view))
+        film_screen(generation)
+        _caveats(generation)
 
 
 def _summary(generation: Generation, unit: Unit) -> None:

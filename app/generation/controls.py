@@ -124,10 +124,12 @@ def run_button(request: GenerationRequest) -> bool:
         st.session_state.get(state.STOPPED, set()).discard(request)
         st.session_state[FILM] = YOURS
 
-    st.button("Run this text", on_click=safely(start), key="run_generation")
     seconds = seconds_to_run(request)
-    takes = "the time is unknown until it has run once" if seconds is None else f"about {seconds}, an estimate"
-    st.caption(escape_markdown(f"{request.model.name} at tau {request.how.tau:g}: {takes}"), width="stretch")
+    does = f"{request.model.name} answers the text at the top at tau {request.how.tau:g}, then its base does."
+    st.button("Run this text", on_click=safely(start), key="run_generation", help=escape_markdown(does))
+    st.caption(
+        "time unknown before a first run" if seconds is None else f"about {seconds} (an estimate)", width="content"
+    )
     return request in asked
 
 

@@ -7,35 +7,24 @@ come from one pass here, and from one pass a segment there).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from model.causal_lm.fast_linear import with_fast_linear
+from model.decoding.draft_record import EveryDraft
 from model.decoding.lossless import Drafter
 from model.decoding.merged import ending_criteria, prepared_settings
 from model.decoding.output import Clock, RowOutput
 from model.decoding.sampling import TokenSampler, rules_of
 from model.decoding.session import DecodingSession
 from model.decoding.stopping import find_stop_rule
-from model.short_repr import ShortRepr
 
 if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 AT_ONCE = 64  # tokens after which drafts are written together
-
-
-@dataclass(frozen=True, repr=False)
-class EveryDraft(ShortRepr):
-    """Up to M - 1 drafted tokens after each of T tokens, as if tau were 0."""
-
-    ids: NDArray[np.int64]  # [T, M - 1], -1 where the draft has ended
-    probability: NDArray[np.float32]  # [T, M - 1] of each, under the micro decoder; NaN where the draft has ended
-    value: NDArray[np.float32]  # [T, M - 1] what the rule compares with tau; NaN where the draft has ended
 
 
 @torch.inference_mode()

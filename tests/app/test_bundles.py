@@ -71,7 +71,8 @@ CASES: dict[str, tuple[str | None, dict[str, Any], dict[str, Any]]] = {
     "attribution of two": ("attribution", {"quantity": "KL(A||B)", "method": "ablation"}, {}),
     "generation": (
         "generation",
-        {"new_tokens": 12, "decoding": "lossless", "tau": 0.1, "token": 3},
+        {"new_tokens": 12, "decoding": "lossless", "tau": 0.1, "token": 3, "film": "Your run"}
+        | {"open": ["answer", "steps", "endings"]},
         {},
     ),
 }
@@ -102,6 +103,8 @@ def test_every_bundle_of_a_page_makes_its_data_again(
     at = pages.opened(
         models, TEXT, page, **{key: value if isinstance(value, list) else str(value) for key, value in query.items()}
     )
+    if case == "generation":
+        at.button(key="run_generation").click().run()
     assert not at.exception and not at.error
     manifests = press(made, tmp_path, monkeypatch, rtol=1e-3, atol=1e-5, left_out=is_timed)
     for name, manifest in manifests.items():
