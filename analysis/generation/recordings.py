@@ -53,14 +53,14 @@ RECORDINGS = {
         Recording(
             "loses",
             "Drafting loses",
-            "it was trained on English answers, and this one is German",
+            "the micro decoder was trained on English answers, and this one is German",
             _asked("micro-step-smollm2-135m-draft", "Nenne fünf deutsche Städte und je eine Sehenswürdigkeit.", 0.2),
         ),
         Recording(
             "merged",
             "One slot per segment",
             "nothing checks the micro decoder here",
-            _asked("micro-step-smollm2-135m", "Why is the sky blue?", 0.95),
+            _asked("micro-step-smollm2-135m", "Why is the sky blue?", 0.8),
         ),
     )
 }
