@@ -61,7 +61,15 @@ setup(
     packages=[name if name.split(".")[0] == PACKAGE else f"{PACKAGE}.{name}" for name in EVERY],
     package_dir={f"{PACKAGE}.{room}": room for room in ROOMS},
     package_data={
-        f"{PACKAGE}.data": ["*.yaml", "mixes/*.yaml", "prompts/*.yaml", "samples/*", "examples/*", "recordings/*", *DEMO],
+        f"{PACKAGE}.data": [
+            "*.yaml",
+            "mixes/*.yaml",
+            "prompts/*.yaml",
+            "samples/*",
+            "examples/*",
+            "recordings/*",
+            *DEMO,
+        ],
         f"{PACKAGE}.app": ["icon.svg"],
         f"{PACKAGE}.app.token_strip": ["*.js", "*.css"],
         f"{PACKAGE}.analysis.generation": ["*.js", "*.css"],

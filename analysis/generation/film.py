@@ -202,7 +202,8 @@ class Film:
 
 def _leading(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
     """[T] the number of True values that each row of [T, n] starts with."""
-    return np.argmin(np.pad(flags, ((0, 0), (0, 1))), axis=1).astype(np.int64)
+    found: NDArray[np.int64] = np.argmin(np.pad(flags, ((0, 0), (0, 1))), axis=1).astype(np.int64)
+    return found
 
 
 def _flow(found: Generation) -> list[str]:

@@ -67,6 +67,5 @@ def draft_after_each_token(
         draft = drafter.draft(rows[some], context[some], ids[0, len(prompt) :][some])
         n = draft.ids.shape[1]
         for whole, part in ((every.ids, draft.ids), (every.probability, draft.probability), (every.value, draft.value)):
-            part = part.cpu().numpy()
-            whole[some, :n] = np.where(draft.valid.cpu().numpy(), part, whole[some, :n])
+            whole[some, :n] = np.where(draft.valid.cpu().numpy(), part.cpu().numpy(), whole[some, :n])
     return every
