@@ -116,17 +116,21 @@ def choose_film() -> Recording | None:
 def run_button(request: GenerationRequest) -> bool:
     """Draw Run with how long it takes, and return whether this run was asked for: here, or with Run at the top."""
     asked: set[GenerationRequest] = st.session_state.setdefault(ASKED, set())
-    if st.session_state.get(RUN_TEXT):
-        asked.add(request)
 
     def start() -> None:
         asked.add(request)
+        st.session_state.setdefault(state.ACCEPTED, set()).add(request)  # its time was told
         st.session_state.get(state.STOPPED, set()).discard(request)
+
+    def start_here() -> None:
+        start()
         st.session_state[FILM] = YOURS
 
+    if st.session_state.get(RUN_TEXT):
+        start()
     seconds = seconds_to_run(request)
     does = f"{request.model.name} answers the text at the top at tau {request.how.tau:g}, then its base does."
-    st.button("Run this text", on_click=safely(start), key="run_generation", help=escape_markdown(does))
+    st.button("Run this text", on_click=safely(start_here), key="run_generation", help=escape_markdown(does))
     st.caption(
         "time unknown before a first run" if seconds is None else f"about {seconds} (an estimate)", width="content"
     )

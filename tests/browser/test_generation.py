@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import micro_step as ms
 from tests.support.browser import needs_chromium
-from tests.support.reader import HOSTILE, Reader, card, fits, inert
+from tests.support.reader import TAGS, Reader, card, fits, inert
 from tests.support.tiny import tiny_config, tiny_tokenizer
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -103,7 +103,7 @@ def test_the_page_opens_with_a_recording_that_keys_play_and_run_starts_a_run(
 def test_a_film_is_one_file_that_plays_without_a_network_and_runs_nothing_of_its_text(
     browser: Any, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    made = ms.generate(str(models["sft"]), HOSTILE, lossless=True, confidence=0.0, max_new_tokens=12)
+    made = ms.generate(str(models["sft"]), TAGS[:100], lossless=True, confidence=0.0, max_new_tokens=12)
     made.export(tmp_path / "film.html", "film")
     page, said = browser.contexts[0].new_page(), list[str]()
     page.on("console", lambda message: said.append(message.text))
