@@ -35,8 +35,8 @@ from app.widgets import row_table
 pin_answer = partial(pin, key=PINNED_ANSWER)
 UNTRAINED = (
     "**Untrained.** The micro decoder is a copy of the base's last layers, and the merger is a plain mean. What this "
-    "model writes, and how fast, says nothing about trained models. For a trained one, choose micro-step-tiny in the "
-    "sidebar."
+    "model writes, and how fast, says nothing about trained models. For a trained one, choose micro-step-tiny at the "
+    "top."
 )
 
 

@@ -109,7 +109,7 @@ def test_a_film_is_one_file_that_plays_without_a_network_and_runs_nothing_of_its
     page.on("console", lambda message: said.append(message.text))
     page.on("request", lambda request: said.append(request.url))
     page.goto(f"file://{tmp_path}/film.html")
-    expect(page.locator(".film-label")).to_contain_text("12 tokens")
+    expect(page.locator(".film-label")).to_contain_text("macro step")
     page.locator(".film-text").focus()
     page.keyboard.press("Home")
     assert step(page)[0] == "1"
@@ -143,4 +143,4 @@ def test_an_answer_streams_in_and_what_was_written_outlives_a_stop(reader: Reade
     expect(live).to_have_count(0)
     expect(page.get_by_test_id("stProgress")).to_have_count(0)
     expect(card(page, "answer").locator(".label").first).to_have_text("1")
-    expect(card(page, "film")).to_contain_text("the run was stopped")
+    expect(card(page, "film")).to_contain_text("the base has not answered")
