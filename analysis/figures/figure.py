@@ -11,7 +11,7 @@ from typing import Generic, ParamSpec
 import pandas as pd
 import plotly.graph_objects as go
 
-from model.errors import MicroStepError
+from model.arguments import check_choice
 
 Parameters = ParamSpec("Parameters")
 
@@ -40,8 +40,7 @@ class Figure:
 
 def check_figure(name: str, figures: Collection[str]) -> None:
     """Raise MicroStepError, before heavy work, if no figure has this name."""
-    if name not in figures:
-        raise MicroStepError(f"unknown figure {name!r}; use one of {', '.join(figures)}")
+    check_choice("figure", name, figures)
 
 
 class FigureSet(dict[str, Callable[Parameters, Figure]], Generic[Parameters]):

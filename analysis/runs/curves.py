@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from analysis.runs.log import RunLog
 from analysis.score_registry import PER_NAT, Unit
 from data.run_folder import LogLine, Split
+from model.arguments import check_choice
 from model.errors import MicroStepError
 
 Floats = NDArray[np.float64]
@@ -136,8 +137,7 @@ def check_smoothing(smoothing: float) -> None:
 
 def curve(name: str) -> TrainingCurve:
     """The curve of this name."""
-    if name not in CURVES:
-        raise MicroStepError(f"unknown curve {name!r}; use one of {', '.join(CURVES)}")
+    check_choice("curve", name, CURVES)
     return CURVES[name]
 
 
@@ -153,14 +153,14 @@ def smoothed(values: ArrayLike, weights: ArrayLike, smoothing: float) -> Floats:
     given, weight = np.asarray(values, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     if given.shape != weight.shape:
         raise ValueError(f"values of shape {given.shape} with weights of shape {weight.shape}")
-    found = np.full_like(given, np.nan)
+    averages = np.full_like(given, np.nan)
     total = count = 0.0
     for i, (x, w) in enumerate(zip(given.tolist(), weight.tolist(), strict=True)):
         total, count = smoothing * total, smoothing * count
         if np.isfinite(x) and w > 0:
             total, count = total + w * x, count + w
-            found[i] = total / count
-    return found
+            averages[i] = total / count
+    return averages
 
 
 def log_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
@@ -209,10 +209,8 @@ def series(
 
 def joined(parts: Sequence[pd.DataFrame | None], columns: Sequence[str]) -> pd.DataFrame:
     """Concatenate tables."""
-    there = [part for part in parts if part is not None]
-    if not there:
-        return pd.DataFrame(columns=list(columns))
-    return pd.concat(there, ignore_index=True)[list(columns)]
+    tables = [part for part in parts if part is not None]
+    return pd.concat(tables, ignore_index=True)[list(columns)] if tables else pd.DataFrame(columns=list(columns))
 
 
 def unfinite(run: RunLog) -> int:
@@ -223,28 +221,17 @@ def unfinite(run: RunLog) -> int:
 def _points(
     run: RunLog, shown: TrainingCurve, lines: Sequence[LogLine], group: str, unit: Unit, smoothing: float
 ) -> pd.DataFrame | None:
-    def get(line: LogLine) -> float | None:
-        if shown.kind != "rate":
-            found: float | None = getattr(line, shown.name)
-            return found
-        return line.rates.get(group)
-
-    values = np.array([_value(get(line), shown.scale(unit)) for line in lines])
+    logged = [line.rates.get(group) if shown.kind == "rate" else getattr(line, shown.name) for line in lines]
+    values = np.array([_value(value, shown.scale(unit)) for value in logged])
     weights = np.array([shown.weight(line) for line in lines])
     table = series(run, lines, values, weights, 0.0 if shown.kind == "rate" else smoothing)
     return None if table is None else table.assign(curve=shown.name, group=group, unit=shown.unit(unit))
 
 
 def _places(run: RunLog, lines: Sequence[LogLine]) -> dict[str, Sequence[object]]:
-    return {
-        "run": [run.name] * len(lines),
-        "split": [line.split for line in lines],
-        "stage": [line.stage for line in lines],
-        "step": [line.step for line in lines],
-        "seen": [line.seen for line in lines],
-        "seconds": [float(line.seconds) for line in lines],
-        "tokens": [line.tokens for line in lines],
-    }
+    columns = {name: [getattr(line, name) for line in lines] for name in ("split", "stage", "step", "seen")}
+    seconds = [float(line.seconds) for line in lines]
+    return {"run": [run.name] * len(lines), **columns, "seconds": seconds, "tokens": [line.tokens for line in lines]}
 
 
 def _value(given: float | None, scale: float) -> float:

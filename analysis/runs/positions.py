@@ -71,9 +71,9 @@ def position_curve_table(runs: Sequence[RunLog], measure: Measure, unit: Unit, s
         for run in runs:
             for split in SPLITS:
                 lines = [line for line in run.of(split) if len(line.position_tokens) > position]
-                lists = [line.position_accuracy if measure == "accuracy" else line.position_loss for line in lines]
-                given = [each[position] for each in lists]
-                values = np.array([math.nan if value is None else value * scale for value in given])
+                name = "position_accuracy" if measure == "accuracy" else "position_loss"
+                logged = [getattr(line, name)[position] for line in lines]
+                values = np.array([math.nan if value is None else value * scale for value in logged])
                 weights = np.array([line.position_tokens[position] for line in lines], dtype=np.float64)
                 table = series(run, lines, values, weights, smoothing if split == "train" else 0.0)
                 if table is not None:

@@ -10,6 +10,7 @@ import typer
 from analysis.runs.curves import AXES, Axis, check_smoothing, curve
 from analysis.runs.positions import MEASURES, Measure
 from analysis.view import OF_FIGURES, UNIT, ThemeOption, UnitOption
+from model.arguments import check_choice
 from model.command_options import ListOf
 from model.errors import MicroStepError
 
@@ -50,6 +51,5 @@ class RunsView:
         for name in self.curves:
             curve(name)
         check_smoothing(self.smoothing)
-        for given, known in ((self.x, AXES), (self.measure, MEASURES)):
-            if given not in known:
-                raise MicroStepError(f"unknown choice {given!r}; use one of {', '.join(map(str, known))}")
+        check_choice("axis", self.x, AXES)
+        check_choice("measure", self.measure, MEASURES)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from analysis.view import OF_FIGURES, UNIT, PinnedOption, ThemeOption, UnitOption
+from model.arguments import check_choice
 from model.errors import MicroStepError
 
 Metric = Literal["f1", "precision", "recall", "window_diff", "pk"]
@@ -34,7 +35,6 @@ class CutView:
     ] = 0.05
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise MicroStepError(f"unknown metric {self.metric!r}; use one of {', '.join(METRICS)}")
+        check_choice("metric", self.metric, METRICS)
         if not 0 < self.change <= 1:
             raise MicroStepError(f"the change of a parameter must be a share from 0 to 1, got {self.change:g}")
