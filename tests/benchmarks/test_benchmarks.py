@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import train_step
+from benchmarks.app import _row as app_row
 from benchmarks.options import SegmentTimingOptions, TrainStepOptions
 from benchmarks.report import show
 from benchmarks.score import check_scorers, prepare
@@ -125,3 +126,10 @@ def test_random_segments_have_the_mean_length(mean):
     lengths = [b - a for a, b in pairwise(at)]
     assert starts[:2] == [True, True] and max(lengths) <= 4
     assert sum(lengths[1:]) / len(lengths[1:]) == pytest.approx(mean, rel=0.03)
+
+
+def test_the_first_minute_stands_beside_another_checkouts_round_by_round():
+    here, there = [{"first_s": 1.0, "shift": 0.0}, {"first_s": 3.0, "shift": 0.1}], [{"first_s": 4.0}, {"first_s": 6.0}]
+    row = app_row("uncertainty", "here", here, there)
+    assert row["first_s"]["median"] == 2.0 and row["first_s_ratio"]["each"] == [0.25, 0.5]
+    assert row["second_s"] is None and app_row("uncertainty", "there", there, there)["shift"] is None

@@ -1,0 +1,50 @@
+"""The front end's files reach the browser compressed, and nothing else changes on the way."""
+
+import asyncio
+import gzip
+
+import pytest
+
+from app.server import FRONT_END, CompressedFrontEnd
+
+SCRIPT = next((FRONT_END / "static" / "js").glob("index.*.js"))
+
+
+def answered(path, accepts="gzip, br", method="GET"):
+    """Headers and body of the answer to a request; None where it is passed on."""
+    sent = []
+
+    async def passed_on(scope, receive, send):
+        sent.append(None)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "headers": [(b"accept-encoding", accepts.encode())]}
+    asyncio.run(CompressedFrontEnd(passed_on)(scope, None, send))
+    if sent == [None]:
+        return None
+    start, body = sent
+    return {name.decode(): value.decode() for name, value in start["headers"]}, body["body"]
+
+
+def test_scripts_are_compressed_and_kept_by_the_browser():
+    headers, body = answered(f"/static/js/{SCRIPT.name}")
+    assert headers["content-encoding"] == "gzip" and "javascript" in headers["content-type"]
+    assert "immutable" in headers["cache-control"] and headers["vary"] == "Accept-Encoding"
+    assert gzip.decompress(body) == SCRIPT.read_bytes() and len(body) < SCRIPT.stat().st_size / 2
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        (f"/static/js/{SCRIPT.name}", {"accepts": "br"}),
+        (f"/static/js/{SCRIPT.name}", {"method": "POST"}),
+        ("/static/js/../../index.html", {}),
+        ("/static/js//etc/passwd", {}),
+        ("/", {}),
+        ("/_stcore/health", {}),
+    ],
+)
+def test_all_else_is_passed_on(path, asked):
+    assert answered(path, **asked) is None
