@@ -30,7 +30,7 @@ def all_here(questions: Sequence[Query[Any]]) -> bool:
         failed: dict[ModelSpec, MicroStepError] = st.session_state.setdefault(FAILED, {})
         st.info(f"Model {side}, {escape_markdown(spec.name)}, is not on this machine yet.")
         if spec in failed:
-            st.error(escape_markdown(f"It could not be fetched: {failed[spec]}.", longest=600))
+            st.error(escape_markdown(f"It could not be fetched: {failed[spec]}", longest=600))
             st.caption(escape_markdown(_what_helps(failed[spec]), longest=600))
         accepted = False
         if entry is not None and entry.terms_needed:

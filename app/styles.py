@@ -24,6 +24,8 @@ _STYLE = """<style>
 @media (max-width: 768px) { .stMainBlockContainer { padding-top: 4.25rem; } } /* below the bar of the closed sidebar */
 .stMainBlockContainer h1 { font-size: 1.25rem; padding: 0; }
 .st-key-page_header { column-gap: 0.8rem; row-gap: 0; }
+.st-key-compute_anew button { height: 1.5rem; min-height: 0; padding: 0; text-decoration: underline dotted; }
+.st-key-compute_anew button p { font-size: 0.875rem; }
 .st-key-bar_models { flex-wrap: nowrap; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-bar_A, > .st-key-bar_B) { flex: 1 1 0; min-width: 0; }
 .st-key-bar_A, .st-key-bar_B { flex-wrap: nowrap; }
