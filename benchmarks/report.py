@@ -23,11 +23,7 @@ def check_file(out: Path | None, suffix: str) -> None:
 
 
 def write(report: Any, out: Path | None) -> None:
-    """Write a text, or else values as JSON, whole or not at all, and print the file's name; without a file do nothing.
-
-    Raises:
-        ExportError: it cannot be written there.
-    """
+    """Write a text, or else values as JSON, whole or not at all, and print its name; without a file do nothing."""
     if out is None:
         return
     text = report if isinstance(report, str) else json.dumps(report, indent=2) + "\n"

@@ -76,11 +76,7 @@ def _formula(rule: str, inputs: SegmentInputs, p: dict[str, float]) -> Opens:
 
 
 def measure(options: SegmentTimingOptions, tell: Tell) -> dict[str, Any]:
-    """A row a rule: seconds to segment, by us and by the loop, which runs once, and to solve for a mean length.
-
-    Raises:
-        MicroStepError: the loop and the rule disagree.
-    """
+    """A row a rule: seconds to segment, by us and by the loop, which runs once, and to solve for a mean length."""
     rows = []
     for number, rule in enumerate(_SCORE_BASED):
         tell("segmenting", number / len(_SCORE_BASED))

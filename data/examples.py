@@ -62,11 +62,7 @@ class Example:
 
 
 def write_examples(folder: Path, examples: Sequence[Example]) -> Path:
-    """Write the file; its column `messages` reads as a corpus of conversations and plain texts.
-
-    Raises:
-        ExportError: it cannot be written; an earlier file is kept.
-    """
+    """Write the file; its column `messages` reads as a corpus of conversations and plain texts."""
     buffer = pa.BufferOutputStream()
     with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
         for begin in range(0, max(1, len(examples)), _ROW_GROUP):

@@ -28,11 +28,7 @@ CHAT_TEMPLATE = (
 
 
 def training_texts(local: Path) -> Iterator[str]:
-    """Yield the documents of all sources as plain texts, a prompt and its response with a line break between them.
-
-    Raises:
-        TextError: a source cannot be read.
-    """
+    """Yield the documents of all sources as plain texts, a prompt and its response with a line break between them."""
     for name in TRAINED_ON:
         conversations = (reading.messages for reading in readings(source(name), local))
         for number, messages in enumerate(messages for messages in conversations if messages is not None):

@@ -146,11 +146,7 @@ def facts_json(facts: RunFacts) -> bytes:
 
 
 def read_run(path: Path) -> Run:
-    """Read the folder of a run, even while it is running.
-
-    Raises:
-        TextError: it is not a run, or is damaged.
-    """
+    """Read the folder of a run, even while it is running."""
     return Run(path, read_facts(path), tuple(read_lines(path / LOG)), checkpoints(path), is_finished(path))
 
 

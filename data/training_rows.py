@@ -76,11 +76,7 @@ class SegmentedRows:
 def segment_examples(
     prepared: Prepared, rule: str, given: Mapping[str, float], max_length: int, target_length: float | None = None
 ) -> SegmentedRows:
-    """Segment the learned part of every prepared example; a row ends with its last learned token.
-
-    Raises:
-        MicroStepError: an unknown strategy or parameter, or a feature that it needs was not computed.
-    """
+    """Segment the learned part of every prepared example; a row ends with its last learned token."""
     tokens, parameters = prepared.source.ready(rule, given)
     loss_mask, kept = _loss_mask(tokens, prepared.ended[tokens.rows.document])
     inputs = replace(tokens.inputs, prompt=~loss_mask)

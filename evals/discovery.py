@@ -8,11 +8,7 @@ MOST_SHOWN = 12  # evaluations that stand in one table
 
 
 def find_evaluations(folder: Path) -> Found:
-    """Return the evaluations under a folder, or the folder itself if it is one.
-
-    Raises:
-        TextError: there is no such folder, or it cannot be read.
-    """
+    """Return the evaluations under a folder, or the folder itself if it is one."""
     return search(
         folder, "evaluations", _is_evaluation, lambda path: max(map(_changed, path.glob("*@*.jsonl")), default=0.0)
     )

@@ -165,9 +165,6 @@ class MicroStepLM(RecordedLM):
         batch_size: number of rows in a batch.
         dtype: dtype of the weights, if a name is given.
         device: device, if a name is given.
-
-    Raises:
-        MicroStepError: it is not a micro_step model.
     """
 
     def __init__(

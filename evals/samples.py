@@ -162,11 +162,7 @@ class SampleWriter:
 
 
 def begin(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest of a new folder, or check that a begun one has the same model and options.
-
-    Raises:
-        ExportError: they differ; the message names what differs.
-    """
+    """Write the manifest of a new folder, or check that a begun one has the same model and options."""
     begun = read_manifest(folder) if (folder / MANIFEST).exists() else None
     write_or_compare(folder, manifest, begun, ("options",))
 

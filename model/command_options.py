@@ -323,11 +323,7 @@ class TemplateOptions:
 
     @property
     def arguments(self) -> tuple[tuple[str, str], ...] | None:
-        """The arguments as JSON by name; None where there are none.
-
-        Raises:
-            TextError: one of them cannot be read.
-        """
+        """The arguments as JSON by name; None where there are none."""
         return template_arguments(read_template_args(self.template_arg)) or None
 
 

@@ -72,11 +72,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def read_progress(path: Path) -> Progress:
-    """Return how far a checkpoint is.
-
-    Raises:
-        ModelBroken: it is damaged.
-    """
+    """Return how far a checkpoint is."""
     try:
         state = json.loads((path / STATE).read_text("utf-8"))
         return Progress(**{**state, "since": tuple(state["since"])})

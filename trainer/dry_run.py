@@ -49,11 +49,7 @@ class Plan:
 
 
 def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
-    """Estimate a run. Data that is not prepared yet is left unprepared.
-
-    Raises:
-        MicroStepError: the base cannot be loaded, or the recipe does not fit it or the data.
-    """
+    """Estimate a run. Data that is not prepared yet is left unprepared."""
     folder = places.prepared_for(recipe)
     ready = examples_file(folder).is_file()
     rows = None

@@ -24,11 +24,7 @@ _DESCRIPTIONS = {
 
 
 def write_card(run: Run, recipe: Recipe, prepared: Path) -> None:
-    """Write the card into the run's model folder.
-
-    Raises:
-        ExportError: it cannot be written.
-    """
+    """Write the card into the run's model folder."""
     facts = run.facts
     stages = [
         (

@@ -53,11 +53,7 @@ class RunSetup:
     positions: int  # M; 1 if there are no segments
 
     def export(self, folder: Path) -> None:
-        """Write a folder that opens like any model, in bfloat16.
-
-        Raises:
-            ExportError: it cannot be written.
-        """
+        """Write a folder that opens like any model, in bfloat16."""
         with quiet():
             self._export(folder)
         share_weights(folder)
@@ -83,11 +79,7 @@ class RunSetup:
 
 
 def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: Tell) -> RunSetup:
-    """Load the base and build the rest of the recipe around it.
-
-    Raises:
-        MicroStepError: the base cannot be loaded, or the recipe does not fit it or the data.
-    """
+    """Load the base and build the rest of the recipe around it."""
     rows = rows_of(prepared, recipe)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
     stored: tuple[States, States] | None = None
@@ -121,11 +113,7 @@ def objective_over_rows(model: PreTrainedModel) -> nn.Module:
 def build_model(
     recipe: Recipe, device: str, tell: Tell, rows: TokenRows | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
-    """Return the model to train, its tokenizer, and the base's revision.
-
-    Raises:
-        MicroStepError: the base cannot be loaded, or the recipe does not fit it.
-    """
+    """Return the model to train, its tokenizer, and the base's revision."""
     torch.manual_seed(recipe.seed)
     base, tokenizer, revision = load_base(recipe, device, tell)
     model = base

@@ -66,11 +66,7 @@ class BatchLog:
         return self._measured[place]
 
     def put(self, place: Place, measured: Measured) -> None:
-        """Keep a batch.
-
-        Raises:
-            ExportError: it cannot be written.
-        """
+        """Keep a batch."""
         self._measured[place] = measured
         self._write({"place": place, **asdict(measured)})
 

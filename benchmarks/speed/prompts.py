@@ -56,11 +56,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def gsm8k_questions(tokenizer: Any, count: int, local: Path | None) -> Rows:
-    """The ids of the first test questions of GSM8K, as prompts under the chat template.
-
-    Raises:
-        TextError: they cannot be had.
-    """
+    """The ids of the first test questions of GSM8K, as prompts under the chat template."""
     questions = (each.messages[0].content for each in readings(source(QUESTIONS), local) if each.messages is not None)
     return [prompt_ids(text, tokenizer) for text in islice(questions, count)]
 

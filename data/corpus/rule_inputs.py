@@ -46,12 +46,7 @@ class CorpusSource(ShortRepr):
 
     @classmethod
     def read(cls, store: CorpusStore) -> CorpusSource:
-        """Read a store and all that was gathered beside it.
-
-        Raises:
-            TextError: a file is damaged.
-            NumericalError: an earlier version stored scores that are not finite.
-        """
+        """Read a store and all that was gathered beside it."""
         rows = store.arrays()
         _check_finite(store, rows)
         tokens = CorpusTokens(rows, _inputs(rows, bool(store.manifest["parameters"]["chat"])), np.arange(len(rows)))

@@ -46,11 +46,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def begin(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest of a new store, or see that a begun one is of the same model, data and options.
-
-    Raises:
-        ExportError: it is not; the message names what differs.
-    """
+    """Write the manifest of a new store, or see that a begun one is of the same model, data and options."""
     write_or_compare(path, manifest, read_manifest(path), ("data", "parameters"))
 
 
@@ -77,11 +73,7 @@ def refuse_other(path: Path, pairs: Iterable[tuple[str, object, object]], remedy
 
 
 def write_shard(path: Path, number: int, rows: ScoredRows, mark: Mark) -> Mark:
-    """Put a shard in its place, then its mark; returns the mark with the shard's size and hash.
-
-    Raises:
-        ExportError: it cannot be written; the store stays as it was.
-    """
+    """Put a shard in its place, then its mark; returns the mark with the shard's size and hash."""
     content = to_parquet(rows)
     mark = dataclasses.replace(mark, size=len(content), sha256=hashlib.sha256(content).hexdigest())
     file = path / shard_name(number)

@@ -116,11 +116,7 @@ def read_distilled(out: Path, allow_incomplete: bool = False) -> Iterator[Distil
 
 
 def count_distilled(out: Path) -> Distilled:
-    """Count the answers in a folder, whether or not all are there.
-
-    Raises:
-        TextError: there are none, or they are damaged.
-    """
+    """Count the answers in a folder, whether or not all are there."""
     answers = list(read_distilled(out, allow_incomplete=True))
     manifest = _read_manifest(out) or {}
     problems = [answer.problem for answer in answers if answer.problem is not None]
@@ -176,21 +172,13 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def begun_options(path: Path) -> dict[str, Any]:
-    """Return the options that the folder was begun with, or an empty dict.
-
-    Raises:
-        TextError: the folder holds something else.
-    """
+    """Return the options that the folder was begun with, or an empty dict."""
     manifest = _read_manifest(path)
     return {} if manifest is None else dict(manifest["options"])
 
 
 def begin(path: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a new folder, or check that a begun one has the same model, prompts and options.
-
-    Raises:
-        ExportError: they differ; the message names what differs.
-    """
+    """Write the manifest of a new folder, or check that a begun one has the same model, prompts and options."""
     write_or_compare(path, manifest, _read_manifest(path), ("prompts", "options"))
 
 
@@ -198,11 +186,7 @@ def begin(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def write_shard(out: Path, number: int, answers: Sequence[DistilledAnswer]) -> None:
-    """Write a shard.
-
-    Raises:
-        ExportError: it cannot be written; the folder is left unchanged.
-    """
+    """Write a shard."""
     atomic_write(out / shard_name(number), b"".join(_line(answer) for answer in answers))
 
 

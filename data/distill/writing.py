@@ -61,11 +61,7 @@ class AnswerWriter:
         self._model.eval().requires_grad_(False)
 
     def answer(self, prompts: Sequence[Prompt], shard: int, count: Count) -> list[DistilledAnswer]:
-        """Return answers to the prompts of one shard, in their order.
-
-        Raises:
-            TooLarge: a batch does not fit into memory.
-        """
+        """Return answers to the prompts of one shard, in their order."""
         answers: dict[int, DistilledAnswer] = {}
         prompts_read: list[_EncodedPrompt] = []
         for place, prompt in enumerate(prompts):

@@ -42,11 +42,7 @@ class Grammar(StrictModel):
 
 
 def read_grammar(name: str) -> Grammar:
-    """Read a grammar of data/prompts.
-
-    Raises:
-        MicroStepError: there is no such grammar, or it is invalid.
-    """
+    """Read a grammar of data/prompts."""
     return read_yaml(FOLDER / f"{name}.yaml", Grammar)
 
 

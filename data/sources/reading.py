@@ -30,11 +30,7 @@ class SourceExample:
 
 
 def readings(source: Source, local: Path | None = None) -> Iterator[SourceExample]:
-    """Read a source.
-
-    Raises:
-        TextError: it cannot be found, a file is damaged, or a record lacks a named column.
-    """
+    """Read a source."""
     require_source(source, local)
     columns: Columns = source
     if local is not None and source.local_columns is not None:
@@ -118,11 +114,7 @@ def _turns(source: Source, turns: Turns, record: Record) -> tuple[Message, ...] 
 
 
 def _at(source: Source, record: Record, column: str) -> object:
-    """Return the value of a column; a dotted name leads into a column.
-
-    Raises:
-        TextError: there is no such column.
-    """
+    """Return the value of a column; a dotted name leads into a column."""
     value: object = record
     for part in [column] if column in record else column.split("."):
         value = value.get(part, _MISSING) if isinstance(value, Mapping) else _MISSING

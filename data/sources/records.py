@@ -25,9 +25,6 @@ def records(source: Source, local: Path | None) -> Iterator[Record]:
     Args:
         source: the source.
         local: the folder that holds its files; None: the hub. A file that a user named is read from its own path.
-
-    Raises:
-        TextError: there is no such file or data set, or it cannot be read.
     """
     if source.templates is not None:
         from data.sources.prompt_grammar import prompts, read_grammar

@@ -38,11 +38,7 @@ class GridPlan:
 
 
 def plan(grid: AblationGrid, out: Path, local: Path | None, device: str) -> GridPlan:
-    """Inspect finished work; if nothing was trained yet and the data is prepared, time three steps.
-
-    Raises:
-        MicroStepError: the grid is invalid, or the base cannot be loaded.
-    """
+    """Inspect finished work; if nothing was trained yet and the data is prepared, time three steps."""
     runs = runs_of(grid)
     finished = [is_made(run.recipe, out) for run in runs]
     logs = [_log(run, out) for run in runs]

@@ -19,11 +19,7 @@ from model.progress import Tell
 
 
 def options_of(evaluation: Evaluate, isolation: Isolation | None) -> EvalOptions:
-    """Return the options for `evaluate`.
-
-    Raises:
-        MicroStepError: the options contradict each other.
-    """
+    """Return the options for `evaluate`."""
     given = evaluation.model_dump(exclude={"tasks", "confidence", "dtype"})
     needed = any(find_benchmark(name).runs_code for name in evaluation.tasks)
     return EvalOptions(**given, isolation=isolation if needed else None)
@@ -68,9 +64,6 @@ def evaluated(
     """Return the scores of a finished run and its tokens per macro step, for each benchmark and tau.
 
     Finished benchmarks are not run again.
-
-    Raises:
-        MicroStepError: see `evals.run.evaluate`.
     """
     folder = folder_of(done.path, evaluation, isolation)
     if not is_evaluated(folder, evaluation):

@@ -122,10 +122,6 @@ def check_table(path: Path) -> None:
 
 
 def write_table(title: str, seeds: Sequence[int], rows: Sequence[AblationRow], path: Path) -> None:
-    """Write the table in the format of the file's suffix.
-
-    Raises:
-        ExportError: it cannot be written.
-    """
+    """Write the table in the format of the file's suffix."""
     text = as_csv(seeds, rows) if path.suffix == ".csv" else as_markdown(title, rows) + "\n"
     atomic_write(path, text.encode())

@@ -75,12 +75,7 @@ class ScoreRow:
 
 
 def read_folder(folder: Path, texts: bool = True) -> Evaluated:
-    """Read a folder of samples, whether or not its run is complete.
-
-    Raises:
-        TextError: it holds no samples, or a file is damaged.
-        MicroStepError: a benchmark is unknown.
-    """
+    """Read a folder of samples, whether or not its run is complete."""
     manifest = read_manifest(folder)
     missing = [name for name in _MODEL if not isinstance(manifest["model"].get(name), str)]
     missing += [name for name in _SETTING if name not in manifest["options"]]

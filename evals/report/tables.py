@@ -156,9 +156,5 @@ TABLES: dict[str, Callable[[Sequence[ScoreRow]], str]] = {
 
 
 def write_table(rows: Sequence[ScoreRow], out: Path) -> None:
-    """Write the table in the format of the file's suffix.
-
-    Raises:
-        ExportError: it cannot be written.
-    """
+    """Write the table in the format of the file's suffix."""
     atomic_write(out, TABLES[out.suffix](rows).encode("utf-8", "replace"))

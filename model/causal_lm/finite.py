@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 def check_finite(
     model: PreTrainedModel, bad: NDArray[np.bool_] | Tensor, what: str = "logits", of: str = "tokens"
 ) -> None:
-    """Raise NumericalError if any token is bad.
-
-    Raises:
-        NumericalError: it says how many there are and what to do.
-    """
+    """Raise NumericalError if any token is bad."""
     count = int(bad.sum())
     if count:
         raise not_finite(model, f"{count:,} of {len(bad):,} {of} have {what}")

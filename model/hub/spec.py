@@ -21,11 +21,7 @@ _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model and its loading options; hashable, so it can be a cache key.
-
-    Raises:
-        ModelError: an option has an unknown value.
-    """
+    """A model and its loading options; hashable, so it can be a cache key."""
 
     name: str  # catalog name, hub id, model folder, `.gguf` file or folder that holds one
     revision: str | None = None  # branch, tag or commit on the hub

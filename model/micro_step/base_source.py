@@ -14,11 +14,7 @@ _finders: list[BaseFinder] = []
 
 
 def find_base(name: str, revision: str | None) -> Path | str:
-    """Return the folder, or else the hub id, of a base.
-
-    Raises:
-        ModelNotFound: the registered finder knows no such base.
-    """
+    """Return the folder, or else the hub id, of a base."""
     if _finders:
         return _finders[-1](name, revision)
     if Path(name).is_dir():

@@ -15,11 +15,7 @@ class MicroStepTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *inputs: Any, **options: Any) -> PreTrainedTokenizerBase:
-        """The tokenizer of a folder, or of the base that it names.
-
-        Raises:
-            ModelError: the base cannot be found.
-        """
+        """The tokenizer of a folder, or of the base that it names."""
         reference = base_reference(folder)
         if reference is None:
             tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder, *inputs, **options)

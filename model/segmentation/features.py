@@ -38,11 +38,7 @@ class FeatureOptions:
 
 @dataclass(frozen=True)
 class Feature:
-    """One entry of `FEATURES` with its settings; those that it does not have keep their defaults.
-
-    Raises:
-        MicroStepError: there is no such entry, or the window is empty.
-    """
+    """One entry of `FEATURES` with its settings; those that it does not have keep their defaults."""
 
     need: str  # a name in FEATURES
     window: int = 32  # of a limited history, tokens
@@ -121,11 +117,7 @@ class FeatureKind:
 def features_needed(
     rule: str, parameters: Mapping[str, float], max_length: int, how: FeatureOptions | None = None
 ) -> Feature | None:
-    """What a rule needs beyond the scores; None if nothing.
-
-    Raises:
-        MicroStepError: there is no such rule.
-    """
+    """What a rule needs beyond the scores; None if nothing."""
     how = how or FeatureOptions()
     for need in find_rule(rule).needs & FEATURES.keys():
         if need == "window":

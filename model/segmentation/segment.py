@@ -82,9 +82,6 @@ def segment(rule: str, inputs: SegmentInputs, max_length: int = MAX_LENGTH, **pa
         inputs: the arrays that the rule uses.
         max_length: M, the largest number of tokens in a segment.
         parameters: parameters of the rule; the others keep their defaults.
-
-    Raises:
-        MicroStepError: unknown rule or parameter, a value out of range, or missing inputs.
     """
     chosen = valid_parameters(rule, parameters)
     check_max_length(max_length)

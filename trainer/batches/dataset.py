@@ -61,10 +61,6 @@ def training_rows(
 
 
 def rows_of(prepared: Prepared, recipe: Recipe) -> TrainingRows:
-    """Segment every prepared example as a recipe says.
-
-    Raises:
-        MicroStepError: see `training_rows`.
-    """
+    """Segment every prepared example as a recipe says."""
     segmentation = recipe.segmentation if recipe.objective == "micro_step" else None
     return training_rows(prepared, segmentation, recipe.data.without)
