@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +30,6 @@ from model.progress import Progress, Tell
 
 RESULTS = 24  # kept in memory; a comparison of 10,000 tokens takes about 3 MB
 MODELS = 2  # kept in memory
-WARM_UP_AFTER = 1.5  # seconds, in which the first page's files reach the browser
 LONG = 2.0  # seconds of a run that tells the speed of this machine
 REACHED = 0.4  # share of a matrix product's speed that models reach on a CPU: measured, .3 to .6
 Result = TypeVar("Result")
@@ -156,14 +154,6 @@ def model_pool() -> ModelPool:
 def log_cache() -> LogCache:
     """The training logs that were read so far."""
     return LogCache()
-
-
-@st.cache_resource(show_spinner=False)
-def warm_up() -> None:
-    """Import torch and transformers once a first page was shown, before a reader asks for a run."""
-    timer = threading.Timer(WARM_UP_AFTER, import_module, ("model.causal_lm.forward",))
-    timer.daemon = True
-    timer.start()
 
 
 @st.cache_resource(show_spinner=False, ttl=600)

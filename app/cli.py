@@ -7,6 +7,7 @@ answers to its questions are kept.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import sys
@@ -23,7 +24,7 @@ from model.errors import MicroStepError
 from model.hub.default_pair import PAIRS, DefaultPair
 from model.hub.fetch import is_cached
 
-PAGES = ("uncertainty",)
+PAGES = ("uncertainty", "segmentation", "attribution")  # generations have recordings; attention would take megabytes
 MAIN = Path(__file__).with_name("main.py")
 SECONDS = 600.0  # for one page
 
@@ -61,11 +62,13 @@ def kept(pair: DefaultPair, folder: Path) -> Iterator[Path]:
     """Open the pages with a pair of models, and write what these answer."""
     from streamlit.testing.v1 import AppTest
 
+    from app import run_query
     from app.cache import model_pool
 
+    run_query.HEAVY = math.inf
     logging.getLogger("streamlit").setLevel(logging.ERROR)  # caches complain that there is no server
     model_pool().examples = None
-    written = set[object]()
+    written = {query for query, _ in model_pool().computed()}
     for sample in samples():
         at = AppTest.from_file(str(MAIN), default_timeout=SECONDS)
         link = {"a": pair.a, "b": pair.b, "example": sample.name, "chat": str(sample.is_chat).lower()}

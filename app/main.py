@@ -13,7 +13,6 @@ while (root / "__init__.py").is_file():
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
 
-from app.cache import warm_up  # noqa: E402
 from app.error_net import caught  # noqa: E402
 from app.links import address  # noqa: E402
 from app.run_query import says_what_is_stored  # noqa: E402
@@ -72,4 +71,3 @@ with address(), caught():
     st.session_state["inputs"] = sidebar(current() if page.title in WITHOUT_TEXT else workspace_bar())
     with says_what_is_stored(stored):
         page.run()
-warm_up()
