@@ -22,7 +22,8 @@ sys.path.insert(0, str(ROOT))
 from model.import_rewriting import rewrite_imports  # noqa: E402 - the path comes first
 
 PACKAGE = "micro_step"
-DEMO = ("demo/tiny-*/*", "demo/micro-step-tiny/*")  # 9 MB of models; those on SmolLM2, 44 MB, stay in the source tree
+# 9 MB of models; those on SmolLM2, 44 MB, stay in the source tree
+DEMO = ("demo/tiny-*/*", "demo/micro-step-tiny/*", "demo/evaluated/*.md", "demo/evaluated/*/*")
 EVERY = find_packages(str(ROOT), exclude=["tests", "tests.*"])
 ROOMS = [name for name in EVERY if "." not in name and name != PACKAGE]
 

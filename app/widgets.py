@@ -16,6 +16,7 @@ from app.links import held, linked
 from model.scoring.scores import Sampling
 
 Option = TypeVar("Option")
+ROOT = Path(__file__).resolve().parents[1]  # of the project, or of the installed package
 
 
 def whole(label: str, low: int, high: int | None, first: int, key: str, **more: Any) -> int:
@@ -95,12 +96,22 @@ def sampling_inputs() -> Sampling:
     return Sampling(temperature, top_p, whole("Seed", 0, 2**31 - 1, 0, "seed"))
 
 
-def folder_input(label: str, key: str, first: str, meaning: str) -> Path:
-    """Draw a box for the path of a folder, and read it; `meaning` says what the folder holds."""
+def folder_input(label: str, key: str, usual: str, shipped: str, meaning: str) -> Path:
+    """Draw a box for the path of a folder, and read it.
+
+    Args:
+        label: of the box.
+        key: of the box.
+        usual: the folder that commands write to; a first visit opens it if it is there.
+        shipped: the folder that comes with the project, which a first visit opens otherwise.
+        meaning: what the folder holds.
+    """
     typed = st.text_input(
-        label, **linked(key, first),
+        label, **linked(key, usual if Path(usual).is_dir() else shipped),
         help=f"{meaning} A relative path starts in the folder where the app was started.",
     )  # fmt: skip
+    if typed == shipped:
+        return ROOT / shipped
     try:
         return Path(str(typed).strip() or ".").expanduser()
     except RuntimeError:  # the home folder of a user who does not exist

@@ -22,6 +22,7 @@ RECIPE, FACTS, LOG, CHECKPOINTS, MODEL = "recipe.yaml", "run.json", "log.jsonl",
 FORMAT = "micro_step run 1"
 
 Split = Literal["train", "validation"]
+_CONFIGS = ("config.json", "adapter_config.json")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Run:
     def model(self) -> Path | None:
         """The newest folder that opens as a model."""
         if self.finished:
-            return self.path / MODEL
+            return final_model(self.path)
         return self.checkpoints[-1] / MODEL if self.checkpoints else None
 
     @property
@@ -169,4 +170,10 @@ def checkpoints(path: Path) -> tuple[Path, ...]:
 
 def is_finished(path: Path) -> bool:
     """True if a run has written its model."""
-    return any((path / MODEL / name).is_file() for name in ("config.json", "adapter_config.json"))
+    return final_model(path) is not None
+
+
+def final_model(path: Path) -> Path | None:
+    """Return the folder of a run's final model: `model/`, or the run's own where a model was moved beside its log."""
+    found = (path / MODEL, path)
+    return next((each for each in found for name in _CONFIGS if (each / name).is_file()), None)

@@ -9,13 +9,14 @@ from app.cache import evaluation
 from app.error_net import fragment
 from app.escape import escape_markdown
 from app.evaluation.cards import invalid_cards, report_cards, sample_cards, summary
-from app.evaluation.controls import benchmark, choose, folder, judged, two_runs, unread
+from app.evaluation.controls import DEFAULT_FOLDER, SHIPPED, benchmark, choose, folder, judged, two_runs, unread
 from app.styles import theme
+from app.widgets import ROOT
 from evals.discovery import find_evaluations
 from evals.report.score_rows import Evaluated, ScoreRow, report_rows
 from model.errors import MicroStepError
 
-EXAMPLE_COMMAND = "micro-step eval run --model micro-step-tiny --tasks arc_challenge --limit 20 --out evaluated"
+EXAMPLE_COMMAND = "micro-step eval run --model micro-step-tiny --tasks sums --out evaluated/micro-step-tiny"
 
 
 def open_evaluations(places: Sequence[Place]) -> Mapping[str, Evaluated]:
@@ -58,9 +59,15 @@ def page() -> None:
         problem = f"There is no evaluation in {parent} yet."
     if not found.places:
         st.info(escape_markdown(problem))
-        st.caption("This command makes one in about a minute if the data set can be downloaded:")
+        st.caption("This command makes one in about a minute:")
         st.code(EXAMPLE_COMMAND, language="bash")
         return
+    if parent == ROOT / SHIPPED:
+        st.caption(
+            "A small evaluation that comes with micro\\_step. Its 20 sums say little. The machine was busy, so the speeds "
+            "cannot be compared. To see your own, run "
+            f"`{EXAMPLE_COMMAND}` and type the folder, `{DEFAULT_FOLDER}`."
+        )
     chosen = choose(found)
     if found.left_out:
         st.caption(f"{found.left_out:,} older evaluations are left out. Choose a folder that holds fewer.")

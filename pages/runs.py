@@ -20,8 +20,9 @@ from app.cards import card
 from app.error_net import fragment
 from app.escape import escape_markdown
 from app.runs.cards import checkpoints_card, facts_card, runs_card, summary
-from app.runs.controls import choose, folder, measure, view
+from app.runs.controls import DEFAULT_FOLDER, SHIPPED, choose, folder, measure, view
 from app.sidebar import SidebarInputs
+from app.widgets import ROOT
 from model.errors import MicroStepError
 
 REFRESH_SECONDS = 3.0  # between two looks at growing logs
@@ -92,6 +93,11 @@ def page() -> None:
         st.caption("This command trains a small micro\\_step model from scratch in a few minutes:")
         st.code(EXAMPLE_COMMAND, language="bash")
         return
+    if parent == ROOT / SHIPPED:
+        st.caption(
+            "The logs of the models that come with micro\\_step. To see your own runs, train with "
+            f"`{EXAMPLE_COMMAND}` and type their folder, `{DEFAULT_FOLDER}`."
+        )
     chosen, live = choose(found)
     known = stage_of(chosen)
     unfinished = any(not run.look.finished for run in log_cache().briefly(chosen).runs)

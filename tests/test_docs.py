@@ -65,3 +65,19 @@ def test_command_parses(line, whole):
         _, command, rest = command.resolve_command(context, rest)
     if whole:
         command.make_context(program, list(rest), parent=context)
+
+
+def test_every_name_of_a_quantity_stands_in_the_glossary():
+    """Curves of runs, columns of evaluations, scores, and measures of agreement: each name has one definition."""
+    from analysis.runs.curves import CURVES
+    from analysis.score_registry import SCORES
+    from analysis.segmentation.view import METRICS
+    from evals.report.tables import TEXT_COLUMNS, TITLES
+
+    text = (ROOT / "docs/glossary.md").read_text("utf-8")
+    defined = {name.lower() for name in re.findall(r"\*\*([^*]+)\*\*", text)}
+    names = [*(each.title for each in CURVES.values()), *(score.title for score in SCORES.values())]
+    names += [title for title, _ in METRICS.values()] + list(TITLES[TEXT_COLUMNS:])
+    spelled = {"tokens / macro step": "tokens per macro step", "tokens / s": "tokens per second"}
+    names = [name for name in names if name not in ("value", "samples")]
+    assert not {spelled.get(name, name).lower() for name in names} - defined

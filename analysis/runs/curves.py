@@ -121,7 +121,7 @@ CURVES: dict[str, TrainingCurve] = {
         ),
         TrainingCurve(
             "tokens_per_second",
-            "tokens per second",
+            "training tokens per second",
             "Tokens divided by wall-clock time, including prompts but not padding, on the run's machine.",
             weighted=False,
         ),

@@ -10,9 +10,10 @@ import os
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import BinaryIO
 
-from data.run_folder import FACTS, LOG, MODEL, LogLine, RunFacts, Split, checkpoints, from_line, is_finished, read_facts
+from data.run_folder import FACTS, LOG, MODEL, LogLine, RunFacts, Split, checkpoints, final_model, from_line, read_facts
 from model.errors import TextError
 from model.short_repr import ShortRepr
 
@@ -43,10 +44,10 @@ class RunStatus:
     @classmethod
     def at(cls, path: Path, now: float) -> RunStatus:
         found = [CheckpointRecord(_step(each), each / MODEL) for each in checkpoints(path)]
-        finished = is_finished(path)
-        if finished:
-            found.append(CheckpointRecord(None, path / MODEL))
-        return cls(finished, tuple(found), max(0.0, now - _written(path)))
+        final = final_model(path)
+        if final is not None:
+            found.append(CheckpointRecord(None, final))
+        return cls(final is not None, tuple(found), max(0.0, now - _written(path)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,6 +95,12 @@ class RunLog(ShortRepr):
             return None
         pace = (lines[-1].seconds - lines[0].seconds) / (lines[-1].step - lines[0].step)
         return max(0, self.facts.steps - self.steps) * pace
+
+    @property
+    def speed(self) -> float | None:
+        """Training tokens per second: the median of the last 20 lines; None without any."""
+        speeds = [line.tokens_per_second for line in self.of("train")[-20:] if line.tokens_per_second is not None]
+        return median(speeds) if speeds else None
 
     @property
     def positions(self) -> int:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from analysis.intervals import Estimate
 from analysis.runs.log import RunLog
 from analysis.runs.positions import accuracy, judged
 from data.run_folder import LogLine
-
-LAST = 20  # log lines over which the median speed is taken
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,6 @@ class RunsSummary:
     best: RunLog  # the compared run with the fewest nats per token at its last validation (or training) line
     line: LogLine
     accuracy: Estimate  # accuracy of the best run, over validation rows
-    speed: float | None  # tokens per second of the best run: median of its last lines
     under_way: RunLog  # the first running run, or the best one if none is running
     compared: int  # number of compared runs
     apart: int  # number of runs that cannot be compared with it
@@ -45,10 +41,8 @@ def summarise(runs: Sequence[RunLog]) -> RunsSummary | None:
         return None
     alike = [(run, line) for run, line in lines if _yardstick(run) == _yardstick(lines[0][0])]
     best, line = min(alike, key=lambda pair: pair[1].token_loss if math.isfinite(pair[1].token_loss) else math.inf)
-    speeds = [each.tokens_per_second for each in best.of("train")[-LAST:] if each.tokens_per_second is not None]
     under_way = next((run for run in runs if run.state == "running"), best)
-    speed = median(speeds) if speeds else None
-    return RunsSummary(best, line, accuracy(line), speed, under_way, len(alike), len(lines) - len(alike))
+    return RunsSummary(best, line, accuracy(line), under_way, len(alike), len(lines) - len(alike))
 
 
 def _yardstick(run: RunLog) -> tuple[str, bool]:

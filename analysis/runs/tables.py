@@ -46,7 +46,7 @@ def runs_table(runs: Sequence[RunLog], unit: Unit = "nats") -> pd.DataFrame:
                 train.loss * PER_NAT[unit] if train else float("nan"),
                 validation.loss * PER_NAT[unit] if validation else float("nan"),
                 validation.accuracy if validation else float("nan"),
-                train.tokens_per_second if train and train.tokens_per_second is not None else float("nan"),
+                float("nan") if run.speed is None else run.speed,
                 max((line.seen for line in run.lines), default=0),
                 last.seconds if last else 0.0,
             )

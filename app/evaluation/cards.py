@@ -68,12 +68,12 @@ _PLUS_MINUS = "With one standard error over samples. A base alone is a plain mod
 
 def _fastest(rows: Sequence[ScoreRow]) -> None:
     if not rows[0].benchmark.generates:
-        st.metric("most tokens per second", "none")
+        st.metric("highest tokens per second", "none")
         st.caption("this benchmark generates no text")
         return
     fastest = max(rows, key=lambda row: row.tokens_per_second)
     st.metric(
-        "most tokens per second", f"{fastest.tokens_per_second:,.0f}", help="Includes the time for reading prompts."
+        "highest tokens per second", f"{fastest.tokens_per_second:,.0f}", help="Includes the time for reading prompts."
     )
     over = max((row for row in rows if row.speedup is not None), key=lambda row: row.speedup or 0, default=None)
     best = "" if over is None else f"; at best {over.speedup:.2f} x base, {over.name}"
@@ -218,7 +218,7 @@ def _listed(drawn: Figure, origin: Provenance, table: pd.DataFrame, key: str) ->
 def _column(name: str) -> ColumnConfig:
     """The heading of a column: "score_A" becomes "score, A"."""
     title = f"{name[:-2]}, {name[-1]}" if name[-2:] in ("_A", "_B") else name
-    words = title.replace("tokens_per_macro_step", "tokens / step").replace("_", " ")
+    words = title.replace("tokens_per_macro_step", "tokens / macro step").replace("_", " ")
     if name.startswith(("score_", "tokens_per")):
         return st.column_config.NumberColumn(words, format="%.3g", width=len(words) * 7 + 10)
     return st.column_config.Column(words, width="medium" if name.startswith(("invalid", "reason")) else None)

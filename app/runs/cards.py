@@ -48,7 +48,7 @@ def summary(found: RunsSummary, view: RunsView) -> None:
         with columns[0]:
             loss = significant(line.token_loss * PER_NAT[view.unit])
             st.metric(
-                f"{'lowest ' if found.compared > 1 else ''}{what} loss per token",
+                f"{'lowest ' if found.compared > 1 else ''}{what} token loss",
                 f"{loss} {view.unit}",
                 help=(
                     "The loss of the tokens alone, at the last validation of each chosen run; the lowest is shown."
@@ -64,7 +64,7 @@ def summary(found: RunsSummary, view: RunsView) -> None:
             st.caption(escape_markdown(caption))
         with columns[1]:
             st.metric(
-                "its accuracy",
+                f"{what} accuracy of this run",
                 f"{line.accuracy:.1%}",
                 help="The share of labelled tokens that the model found likeliest. The 95% interval is Student's t "
                 "over validation rows, since the tokens of a row are not independent. There is none for training, for "
@@ -74,9 +74,9 @@ def summary(found: RunsSummary, view: RunsView) -> None:
             st.caption(f"{interval}; {line.tokens:,} tokens")
         with columns[2]:
             st.metric(
-                "its tokens per second",
-                "none" if found.speed is None else f"{found.speed:,.0f}",
-                help="The median of the last 20 log lines, on the run's machine. Prompt tokens count too.",
+                "training tokens per second",
+                "none" if best.speed is None else f"{best.speed:,.0f}",
+                help="The median of the last 20 log lines of this run, on its machine. Prompt tokens count too.",
             )
             st.caption(f"{duration(best.lines[-1].seconds)} of training so far")
         with columns[3]:
@@ -113,7 +113,9 @@ def runs_card(listed: Sequence[RunLog], chosen: Sequence[RunLog], view: RunsView
                 "planned": number("of", help="Steps that the recipe asks for.", format="localized"),
                 "loss": number(f"loss, {unit}", help="In the last line of training.", format="%.3g"),
                 "validation_loss": number(f"validation loss, {unit}", help="In the last validation.", format="%.3g"),
-                "tokens_per_second": number("tokens/s", help="In the last line of training.", format="%.0f"),
+                "tokens_per_second": number(
+                    "training tokens/s", help="The median of the last 20 lines of training.", format="%.0f"
+                ),
                 "state": st.column_config.TextColumn("state", help=STATES),
             },
         )

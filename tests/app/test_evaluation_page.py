@@ -47,6 +47,14 @@ def shown(at):
     return shown_escaped(at).replace("\\", "")
 
 
+def test_a_first_visit_opens_with_the_evaluation_that_comes_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    at = turned_to(AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120), "evaluation")
+    assert not at.exception and not at.error and "comes with micro_step" in shown(at)
+    assert at.text_input(key="evaluations").value == "data/demo/evaluated"
+    assert set(table(at, "x base")["model"]) == {"micro-step-smollm2-135m", "smollm2-135m-instruct"}
+
+
 def table(at, column):
     """The one table of the page with such a column."""
     (found,) = (each.value for each in at.dataframe if column in each.value)

@@ -168,3 +168,16 @@ def test_names_of_folders_and_stages_stay_text(tmp_path):
     assert "<img" not in drawn and "![x](" not in shown_escaped(at) and "**b**" not in shown_escaped(at)
     templates = [trace.get("hovertemplate", "") for figure in figures(at) for trace in figure["data"]]
     assert templates and not any("%{x}" in template for template in templates)
+
+
+def test_a_first_visit_opens_with_the_logs_that_come_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log_cache.clear()
+    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60)
+    at = at.switch_page("../pages/runs.py").run()
+    assert not at.exception and not at.error and "come with micro_step" in shown(at)
+    assert "micro-step-tiny" in set(at.dataframe[0].value["run"]) and set(at.dataframe[0].value["state"]) == {
+        "finished"
+    }
+    assert at.text_input(key="folder").value == "data/demo" and at.metric[2].label == "training tokens per second"
+    assert at.selectbox(key="checkpoint").options == ["final model"]
