@@ -64,8 +64,8 @@ def page() -> None:
         return
     if parent == ROOT / SHIPPED:
         st.caption(
-            "A small evaluation that comes with micro\\_step. Its 20 sums say little. The machine was busy, so the speeds "
-            "cannot be compared. To see your own, run "
+            "A small evaluation that comes with micro\\_step. Its 20 sums say little. The machine was busy, so "
+            "the speeds cannot be compared. To see your own, run "
             f"`{EXAMPLE_COMMAND}` and type the folder, `{DEFAULT_FOLDER}`."
         )
     chosen = choose(found)

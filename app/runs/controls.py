@@ -22,6 +22,7 @@ FOLDER, RUNS, CURVE, X, SMOOTH, LOG, MEASURE, LIVE = (
 )  # fmt: skip
 DEFAULT_FOLDER, SHIPPED = "runs", "data/demo"
 FIRST = 3  # the newest runs, which a first visit compares
+FORMERLY = {"tokens per second": "training tokens per second"}  # in older links
 NAMES = {each.title: name for name, each in CURVES.items()}  # the URL holds what is shown
 
 
@@ -79,7 +80,7 @@ def view(unit: Unit) -> RunsView:
 
 
 def _titles(words: Sequence[str]) -> list[str]:
-    return [word for word in words if word in NAMES]
+    return [title for word in words if (title := FORMERLY.get(word, word)) in NAMES]
 
 
 def measure() -> None:
