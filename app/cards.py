@@ -75,6 +75,25 @@ def card(
             draw()
 
 
+def opening(finding: str, drawn: Figure, origin: Provenance, body: Callable[[], object]) -> None:
+    """What a page opens with: its finding in one sentence, the token strip, and below it what is to be known of it.
+
+    Args:
+        finding: the sentence.
+        drawn: the strip as a figure, for export.
+        origin: how it was made.
+        body: draws the strip.
+    """
+    with st.container(key=f"opening_{drawn.name}", gap="xsmall"):
+        with st.container(key="finding"):
+            st.markdown(escape_markdown(finding, longest=400))
+        body()
+        with st.container(horizontal=True, gap="small"):
+            with st.container(width="content"):
+                export_menu(drawn, origin)
+            st.caption(escape_markdown(drawn.caption, longest=1000), width="stretch")
+
+
 def fold(name: str, title: str, draw: Callable[[], object]) -> None:
     """Draw a part of a page that is folded under its title; the link names it once it is open.
 

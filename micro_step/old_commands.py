@@ -77,7 +77,7 @@ def _from_zero(given: Given, *options: str) -> Given:
 
 
 def _attribute(given: Given, figure: str | None) -> Given:
-    given = _renamed(given, {"--unit": "--sum-over", "--information": "--unit"})
+    given = _renamed(given, {"--unit": "--group-by", "--information": "--unit"})
     if any(option == "--b" for option, _ in given):
         given = _renamed(given, {"--model": "--a", "--revision": "--a-revision", "--adapter": "--a-adapter"})
     return given

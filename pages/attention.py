@@ -9,14 +9,15 @@ from app.widgets import segmented
 MACRO, MICRO = "Macro", "Micro"
 
 inputs: SidebarInputs = st.session_state["inputs"]
-view = segmented(
-    "View", [MACRO, MICRO], "view", MACRO,
-    help="**Macro**: attention of a model that reads the text token by token, or of a micro\\_step model's base, which "
-    "reads it segment by segment.  \n**Micro**: attention of a micro\\_step model's micro decoder inside a segment.",
-)  # fmt: skip
+line = st.container(horizontal=True, vertical_alignment="center", gap="small")
+with line:
+    view = segmented(
+        "View", [MACRO, MICRO], "view", MACRO, label_visibility="collapsed", width="content",
+        format_func={MACRO: "over the text", MICRO: "inside segments"}.__getitem__,
+    )  # fmt: skip
 if view == MICRO:
     from app.attention.micro import micro_view
 
-    micro_view(inputs)
+    micro_view(inputs, line)
 else:
-    macro_view(inputs)
+    macro_view(inputs, line)

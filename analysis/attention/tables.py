@@ -10,6 +10,26 @@ from analysis.attention.maps import MapCells
 from analysis.attention.overview import head_table
 from analysis.attention.result import AttentionResult
 from analysis.attention.statistics import STATISTICS
+from analysis.figures.figure import visible
+from analysis.score_registry import significant
+
+
+def finding(result: AttentionResult) -> str:
+    """Where the map's attention goes most, in one sentence."""
+    weight, query = result.spread()
+    names = [visible(name, 30) for name in result.names()]
+    who = f"In {result.view.what} of {result.title}" if not result.difference else f"In {result.view.what}"
+    if np.isnan(weight).all():
+        return f"{who}, nothing is attended to."
+    most = int(np.nanargmax(np.abs(weight)))
+    amount, subject = (
+        significant(float(weight[most])),
+        "each position on average" if query is None else f"“{names[query]}”",
+    )
+    if result.difference:
+        more = "B" if weight[most] > 0 else "A"
+        return f"{who}, the models differ most in how much {subject} attends to “{names[most]}”: {more} gives it more."
+    return f"{who}, {subject} attends most to “{names[most]}”: its weight is {amount}."
 
 
 def statistic_table(result: AttentionResult) -> pd.DataFrame:

@@ -53,10 +53,10 @@ def attribution(
         options.features,
         segmenter if segmented else None,
     )
-    view = replace(view, unit=view.unit or request.moved or "tokens")
-    if view.unit == "tokens" and request.moved == "words":
+    view = replace(view, group_by=view.group_by or request.moved or "tokens")
+    if view.group_by == "tokens" and request.moved == "words":
         raise MicroStepError("words were moved, so there are no sums over tokens; take words, segments or lines")
-    query = SegmentsQuery(*models[0], text, segmenter) if segmented or view.unit == "segments" else None
+    query = SegmentsQuery(*models[0], text, segmenter) if segmented or view.group_by == "segments" else None
     segments = None if query is None else query.run(load)
     if options.at is None:
         scored = score_document(load(models[0][1]), text)

@@ -32,7 +32,7 @@ def attribute(
     --strategy.
 
     Methods: integrated_gradients (steps are doubled until the values sum to the difference within 5%),
-    input_x_gradient, feature_ablation and shapley_sampling, which move --features. Values of a larger --sum-over
+    input_x_gradient, feature_ablation and shapley_sampling, which move --features. Values of a larger --group-by
     are sums of its tokens'.
 
     Shown with the table: F on the text, F on the baseline, the convergence delta, and the area between the

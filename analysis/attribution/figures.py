@@ -29,6 +29,18 @@ def text(shown: ShownAttribution) -> Figure:
     )
 
 
+def headline(shown: ShownAttribution) -> str:
+    """What the quantity at the target depends on most, in one sentence."""
+    value, target = shown.found.found.f_input * shown.scale, visible(target_text(shown), 30)
+    said = f"The {shown.quantity.title} at “{target}” is {significant(value)} {shown.unit}"
+    change = shown.groups.value * shown.scale
+    if np.isnan(change).all():
+        return f"{said}."
+    most = int(np.nanargmax(np.abs(change)))
+    verb, name = "raises" if change[most] > 0 else "lowers", visible(shown.groups.text[most], 30)
+    return f"{said}; “{name}” changes it most, and {verb} it by {significant(abs(float(change[most])))} {shown.unit}."
+
+
 def units(shown: ShownAttribution) -> Figure:
     """The units with the largest values, strongest first."""
     method = METHODS[shown.request.method]

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from analysis.score_registry import Unit
-from analysis.view import UNIT, ThemeOption
+from analysis.view import UNIT, ThemeOption, UnitOption
 
 Quantity = Literal["entropy", "surprisal", "kl", "micro_confidence", "stop"]
 Method = Literal["integrated_gradients", "input_x_gradient", "feature_ablation", "shapley_sampling"]
@@ -38,11 +37,13 @@ class AttributionOptions:
 class AttributionView:
     """How an attribution is looked at. Changing it runs no model."""
 
-    unit: Annotated[
+    group_by: Annotated[
         AttributionUnit | None,
         typer.Option(
-            "--sum-over", help="What values are summed over. Default: words where these were moved, else tokens."
+            "--group-by",
+            "--sum-over",
+            help="What values are summed over. Default: words where these were moved, else tokens.",
         ),
     ] = None
-    information: Annotated[Unit, typer.Option("--unit", help="Unit of entropy and surprisal.")] = UNIT  # and of KL
+    unit: UnitOption = UNIT
     theme: ThemeOption = "light"

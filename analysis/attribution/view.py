@@ -43,7 +43,7 @@ class ShownAttribution(ShortRepr):
     @property
     def summed_over(self) -> AttributionUnit:
         """What values are summed over."""
-        return self.view.unit or self.request.moved or "tokens"
+        return self.view.group_by or self.request.moved or "tokens"
 
     @property
     def units(self) -> tuple[AttributionUnit, ...]:
@@ -52,11 +52,11 @@ class ShownAttribution(ShortRepr):
 
     @property
     def scale(self) -> float:
-        return PER_NAT[self.view.information] if self.quantity.information else 1.0
+        return PER_NAT[self.view.unit] if self.quantity.information else 1.0
 
     @property
     def unit(self) -> str:
-        return self.view.information if self.quantity.information else self.quantity.unit
+        return self.view.unit if self.quantity.information else self.quantity.unit
 
     @cached_property
     def groups(self) -> Grouped:

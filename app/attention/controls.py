@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from analysis.attention.pooling import POOLS, Pool
 from analysis.attention.result import CELLS, LEVELS, MAPS, SOURCES, AttentionRequest, AttentionView, Level, Source
@@ -16,7 +17,7 @@ from app.error_net import safely
 from app.escape import escape_markdown
 from app.segmentation.strategy_select import strategy_and_cap
 from app.sidebar import SidebarInputs
-from app.widgets import pills, segmented, whole
+from app.widgets import option_of, pills, segmented, whole
 
 A, B, DIFFERENCE = "A", "B", "B − A"
 LAYER, HEAD = "layer", "head"
@@ -24,18 +25,15 @@ QUERIES, KEYS, LENGTH = "q", "k", "n"
 SOURCE_NAMES = {"head": "head", "mean": "mean of heads", "rollout": "rollout"}
 
 
-def controls(inputs: SidebarInputs) -> AttentionRequest | None:
-    """Draw the controls of a run, and read them; None if the sidebar lacks a text or a model.
+def controls(inputs: SidebarInputs, options: DeltaGenerator) -> AttentionRequest | None:
+    """Draw the controls of a run, those that rarely change in `options`, and read them; None without text or models.
 
     Raises:
         MicroStepError: the strategy cannot be read.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        which = segmented(
-            "Model", [A, B, DIFFERENCE], "of", A,
-            help="One of the two in the sidebar. **B − A** shows what fine-tuning changed; both models must have the "
-            "same tokens.",
-        )  # fmt: skip
+    which = segmented("Model", [A, B, DIFFERENCE], "of", A, label_visibility="collapsed", width="content")
+    with options:
+        st.caption("**B − A** shows what fine-tuning changed; both models must have the same tokens.")
         strategy, cap = strategy_and_cap(
             inputs, "Used for the boundaries, the shares on segments, and what a micro_step model merges."
         )
@@ -61,24 +59,29 @@ def shown() -> str:
     )  # fmt: skip
 
 
-def view(shown: str, layers: int, heads: int, first: tuple[int, int], merged: bool, theme: Theme) -> AttentionView:
+def view(
+    options: DeltaGenerator, layers: int, heads: int, first: tuple[int, int], merged: bool, theme: Theme
+) -> AttentionView:
     """Draw the controls of the large map, and read them.
 
     Args:
-        shown: what the overview shows.
+        options: takes those that rarely change.
         layers: number of layers of the model.
         heads: number of heads of the model.
         first: layer and head that a first visit shows.
         merged: the model's positions are segments already.
         theme: the reader's.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    source = option_of("map", list(SOURCES), "head", SOURCE_NAMES.__getitem__)
+    st.markdown("Layer", width="content")
+    layer = _number("Layer", LAYER, layers - 1, first[0], label_visibility="collapsed")
+    st.markdown("Head", width="content")
+    head = _number("Head", HEAD, heads - 1, first[1], disabled=source != "head", label_visibility="collapsed")
+    with options:
         source = segmented(
             "Map of", list(SOURCES), "map", "head", format_func=SOURCE_NAMES.__getitem__,
             help="  \n".join(f"**{SOURCE_NAMES[key]}**: {escape_markdown(text)}." for key, text in SOURCES.items()),
         )  # fmt: skip
-        layer = _number("Layer", LAYER, layers - 1, first[0])
-        head = _number("Head", HEAD, heads - 1, first[1], disabled=source != "head")
         level = segmented(
             "Level", list(LEVELS), "level", "tokens", disabled=merged,
             help="  \n".join(f"**{name}**: {meaning}." for name, meaning in LEVELS.items())
@@ -86,7 +89,7 @@ def view(shown: str, layers: int, heads: int, first: tuple[int, int], merged: bo
         )  # fmt: skip
     level = "tokens" if merged else level
     return AttentionView(
-        shown, layer, head, cast(Source, source), cast(Level, level), theme=theme, pinned=state.pinned()
+        MAPS, layer, head, cast(Source, source), cast(Level, level), theme=theme, pinned=state.pinned()
     )
 
 
@@ -129,4 +132,4 @@ def choose(layer: int, head: int) -> None:
 
 def _number(label: str, key: str, highest: int, first: int, **more: Any) -> int:
     """Draw a box for 0 to `highest`, and read it; a larger number from a link or another model becomes `highest`."""
-    return whole(label, 0, highest, min(first, highest), key, width=150, **more)
+    return whole(label, 0, highest, min(first, highest), key, width=110, **more)

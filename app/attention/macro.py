@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from analysis.attention.answer import origin
 from analysis.attention.figures import draw
 from analysis.attention.overview import Overview
 from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, read_sides, with_rows
 from analysis.attention.statistics import STATISTICS
-from analysis.attention.tables import statistic_table
+from analysis.attention.tables import finding, statistic_table
 from analysis.score_registry import significant
 from analysis.segmentation.segmented_text import MemoCache
 from app.attention import controls
 from app.attention.strip import attention_strip
-from app.cards import card
-from app.error_net import fragment
+from app.cards import card, fold, opening
 from app.escape import escape_markdown
 from app.run_query import ask
 from app.sidebar import SidebarInputs
@@ -28,37 +28,41 @@ from app.styles import theme
 from app.token_strip import token_strip
 
 
-def macro_view(inputs: SidebarInputs) -> None:
-    """Draw the controls, and then the figures that they ask for."""
-    request = controls.controls(inputs)
+def macro_view(inputs: SidebarInputs, line: DeltaGenerator) -> None:
+    """Draw the controls in a line, and then the figures that they ask for."""
+    with line:
+        options = st.popover("Options", help="Segments, what a map is of, and its level.", width="content")
+        request = controls.controls(inputs, options)
     if request is not None:
         sides = read_sides(request, ask)
         if sides is not None:
-            _figures(request, sides)
+            _figures(request, sides, line, options)
 
 
-@fragment
-def _figures(request: AttentionRequest, sides: tuple[AttentionSide, ...]) -> None:
-    """Everything below the controls. Another head, a zoom or a pin redraws only this."""
+def _figures(
+    request: AttentionRequest, sides: tuple[AttentionSide, ...], line: DeltaGenerator, options: DeltaGenerator
+) -> None:
+    """The finding and the strip; folded below them the map, the overview of all heads, and its statistics."""
     memo: MemoCache = st.session_state.setdefault("attention_memo", MemoCache())
     memo.turn()
     overviews = [side.overview for side in sides if side.overview is not None]
     last = overviews[-1]
     layers, heads = (min(overview.maps.shape[i] for overview in overviews) for i in (0, 1))
-    summary_place, overview_place = st.container(), st.container()
-    with overview_place:
-        shown = controls.shown()
-    view = controls.view(shown, layers, heads, _strongest(last), last.reading.merged, theme())
-    result = AttentionResult(request, sides, view, kept=memo)
-    with summary_place:
-        _summary(result)
-    with overview_place:
-        _overview_card(result)
-    result = with_rows(result, ask)
+    with line:
+        view = controls.view(options, layers, heads, _strongest(last), last.reading.merged, theme())
+    result = with_rows(AttentionResult(request, sides, view, kept=memo), ask)
     if any(side.rows is None for side in result.sides):
         return
-    queries, keys = controls.window(result.size, result.query)
-    _large_map(replace(result, view=replace(view, queries=queries, keys=keys)))
+    strip = attention_strip(result)
+    opening(
+        finding(result),
+        draw("row", result),
+        origin(result),
+        body=lambda: token_strip(strip, key="attended", pinned=view.pinned, on_pin=pin),
+    )
+    fold("large_map", "The map: which position attends to which", lambda: _large_map(result))
+    fold("all_heads", "All layers and heads", lambda: _all_heads(result))
+    fold("attention_summary", "Where attention goes, over all heads", lambda: _summary(result))
 
 
 def _strongest(overview: Overview) -> tuple[int, int]:
@@ -86,38 +90,48 @@ def _summary(result: AttentionResult) -> None:
         return f"mean over all heads, which range from {significant(low, 2)} to {significant(high, 2)}"
 
     whose = "B − A, " if signed else ""
-    with st.container(border=True, key="card_attention_summary"):
-        columns = st.columns(4)
-        with columns[0]:
-            st.metric(f"{whose}on the sink", mean_of("sink"), help=escape_markdown(STATISTICS["sink"].meaning))
-            st.caption(escape_markdown(range_of("sink")))
-        with columns[1]:
-            st.metric(f"{whose}evenness", mean_of("evenness"), help=escape_markdown(STATISTICS["evenness"].meaning))
-            st.caption(escape_markdown(range_of("evenness")))
-        with columns[2]:
-            st.metric(
-                f"{whose}distance",
-                f"{mean_of('distance')} {unit}s",
-                help=escape_markdown(STATISTICS["distance"].meaning),
-            )
-            st.caption(escape_markdown(range_of("distance")))
-        with columns[3]:
-            induction = values["induction"]
-            if np.isnan(induction).all():
-                st.metric(
-                    "strongest induction head", "none", help=escape_markdown(STATISTICS["induction"].meaning, 400)
-                )
-                st.caption(f"no {unit} occurs twice")
-            else:
-                i, head = np.unravel_index(int(np.nanargmax(induction)), induction.shape)
-                name = "largest gain in induction" if signed else "strongest induction head"
-                where = f"layer {result.layers[int(i)]}, head {int(head)}"
-                st.metric(name, where, help=escape_markdown(STATISTICS["induction"].meaning, 400))
-                share = significant(float(induction[i, head]))
-                st.caption(f"{share} of its attention goes to what followed earlier occurrences")
-        notes = [f"{side.key}: {'; '.join(side.reading.notes)}." for side in result.sides if side.reading.notes]
-        count = f"{len(result.reading):,} {unit}s; segments: {result.reading.strategy}."
-        st.caption(escape_markdown(" ".join([count, *notes]), longest=2000))
+    columns = st.columns(4)
+    with columns[0]:
+        st.metric(f"{whose}on the sink", mean_of("sink"), help=escape_markdown(STATISTICS["sink"].meaning))
+        st.caption(escape_markdown(range_of("sink")))
+    with columns[1]:
+        st.metric(f"{whose}evenness", mean_of("evenness"), help=escape_markdown(STATISTICS["evenness"].meaning))
+        st.caption(escape_markdown(range_of("evenness")))
+    with columns[2]:
+        st.metric(
+            f"{whose}distance",
+            f"{mean_of('distance')} {unit}s",
+            help=escape_markdown(STATISTICS["distance"].meaning),
+        )
+        st.caption(escape_markdown(range_of("distance")))
+    with columns[3]:
+        induction = values["induction"]
+        if np.isnan(induction).all():
+            st.metric("strongest induction head", "none", help=escape_markdown(STATISTICS["induction"].meaning, 400))
+            st.caption(f"no {unit} occurs twice")
+        else:
+            i, head = np.unravel_index(int(np.nanargmax(induction)), induction.shape)
+            name = "largest gain in induction" if signed else "strongest induction head"
+            where = f"layer {result.layers[int(i)]}, head {int(head)}"
+            st.metric(name, where, help=escape_markdown(STATISTICS["induction"].meaning, 400))
+            share = significant(float(induction[i, head]))
+            st.caption(f"{share} of its attention goes to what followed earlier occurrences")
+    notes = [f"{side.key}: {'; '.join(side.reading.notes)}." for side in result.sides if side.reading.notes]
+    count = f"{len(result.reading):,} {unit}s; segments: {result.reading.strategy}."
+    st.caption(escape_markdown(" ".join([count, *notes]), longest=2000))
+
+
+def _all_heads(result: AttentionResult) -> None:
+    """The maps or a statistic of all heads, and their table."""
+    result = replace(result, view=replace(result.view, shown=controls.shown()))
+    _overview_card(result)
+    st.dataframe(
+        statistic_table(result), hide_index=True, height=320,
+        column_config={
+            name: st.column_config.NumberColumn(each.title, help=f"{each.meaning} In {each.unit}.", format="%.3g")
+            for name, each in STATISTICS.items()
+        },
+    )  # fmt: skip
 
 
 def _overview_card(result: AttentionResult) -> None:
@@ -135,19 +149,12 @@ def _overview_card(result: AttentionResult) -> None:
         pin_from=clicked,
         on_pin=lambda at: controls.choose(*divmod(at, heads)),
     )
-    with st.expander("Statistics of all heads"):
-        st.dataframe(
-            statistic_table(result), hide_index=True, height=320,
-            column_config={
-                name: st.column_config.NumberColumn(each.title, help=f"{each.meaning} In {each.unit}.", format="%.3g")
-                for name, each in STATISTICS.items()
-            },
-        )  # fmt: skip
 
 
 def _large_map(result: AttentionResult) -> None:
-    """One map, and the text coloured by the pinned query's attention."""
-    provenance = origin(result)
+    """One map, whole or a part of it."""
+    queries, keys = controls.window(result.size, result.query)
+    result = replace(result, view=replace(result.view, queries=queries, keys=keys))
     step = -(-result.window.longest // result.most)
     first = result.window.q0
 
@@ -159,10 +166,4 @@ def _large_map(result: AttentionResult) -> None:
         at = int(result.reading.source[position, 0])
         return at if at >= 0 else None
 
-    card(draw("map", result), provenance, pin_from=clicked)
-    strip = attention_strip(result)
-    card(
-        draw("row", result),
-        provenance,
-        body=lambda: token_strip(strip, key="attended", pinned=result.view.pinned, on_pin=pin),
-    )
+    card(draw("map", result), origin(result), pin_from=clicked)

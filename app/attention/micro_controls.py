@@ -17,7 +17,7 @@ from app.error_net import safely
 from app.segmentation.strategy_select import usable_rules
 from app.sidebar import SidebarInputs
 from app.state import pin, pinned
-from app.widgets import decimal, segmented, selected, slider, whole
+from app.widgets import decimal, option_of, segmented, selected, slider, whole
 from model.hub.loading import ModelSpec
 from model.hub.model_info import MicroStepInfo
 from model.hub.wrap_base import MAX_SEGMENT, micro_step_info
@@ -25,7 +25,7 @@ from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
 from model.text.document import TextInput
 
 SIDE, CUT, RULE, MOST = "micro_model", "micro_cut", "micro_rule", "micro_most"
-SHOW, LAYER, SEGMENT = "micro_show", "micro_layer", "segment"
+SHOW, LAYER, SEGMENT = "micro_show", "layer_of_micro", "segment"
 MEAN, ONE = "mean over the text", "one segment"
 Source = Literal["training", "strategy", "written"]
 CUTS: dict[Source, str] = {"training": "as in training", "strategy": "by a strategy", "written": "as it writes"}
@@ -46,14 +46,11 @@ def controls(inputs: SidebarInputs, a: ModelSpec, b: ModelSpec, text: TextInput)
     Raises:
         MicroStepError: a parameter does not exist, or the text has no prompt to answer.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        side = segmented(
-            "Model", ["A", "B"], SIDE, _first(a, b),
-            help="One of the two in the sidebar. A model that is no micro\\_step model is wrapped in untrained "
-            "modules.",
-        )  # fmt: skip
-        spec = a if side == "A" else b
-        saved = micro_step_info(spec.name)
+    side = segmented("Model", ["A", "B"], SIDE, _first(a, b), label_visibility="collapsed", width="content")
+    spec = a if side == "A" else b
+    saved = micro_step_info(spec.name)
+    with st.popover("Options", help="How the text is segmented.", width="content"):
+        st.caption("A model that is no micro\\_step model is wrapped in untrained modules.")
         cut = segmented(
             "Segments", list(CUTS), CUT, "training", format_func=CUTS.__getitem__,
             help="**as in training**: by the strategy of the model's recipe. If the recipe has a target length, the "
@@ -76,10 +73,10 @@ def selection(result: MicroAttention) -> MicroSelection:
     """Draw the choice of layer and segment, and read it. A chosen segment stands in the URL."""
     chosen, count = chosen_segment(result), len(result.first)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        layers = list(range(1, result.layers + 1))
         layer = segmented(
-            "Micro layer", layers, LAYER, 1, help="A layer of the micro decoder, counted from the bottom."
-        )
+            "Micro layer", list(range(result.layers)), LAYER, 0,
+            help="A layer of the micro decoder, counted from 0 at the bottom.",
+        )  # fmt: skip
         which = st.segmented_control(
             "Weights", [MEAN, ONE], default=MEAN if chosen is None else ONE, key=_mirror(chosen is None),
             required=True, on_change=safely(pin), args=(1 if chosen is None else None, SEGMENT),
@@ -94,7 +91,12 @@ def selection(result: MicroAttention) -> MicroSelection:
             "Next", disabled=not one or number >= count, on_click=safely(pin), args=(number + 1, SEGMENT),
             key="micro_next",
         )  # fmt: skip
-    return MicroSelection(int(layer) - 1, chosen)
+    return MicroSelection(layer, chosen)
+
+
+def chosen_layer(result: MicroAttention) -> int:
+    """The micro layer that is shown, from 0."""
+    return option_of(LAYER, range(result.layers), 0)
 
 
 def chosen_segment(result: MicroAttention) -> int | None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from analysis.attribution.faithfulness import ROWS
-from analysis.attribution.figures import draw, target_text, top
+from analysis.attribution.figures import draw, headline, target_text, top
 from analysis.attribution.methods import CLOSE, METHODS
 from analysis.attribution.options import AttributionView
 from analysis.attribution.provenance import origin
@@ -22,7 +23,7 @@ from analysis.uncertainty.result import ScoredText
 from app.attribution import controls
 from app.attribution.controls import Choice
 from app.attribution.strip import attribution_strip
-from app.cards import card
+from app.cards import card, fold, opening
 from app.escape import escape_markdown
 from app.run_query import QueryDisplay, run_or_get
 from app.state import pin, pinned
@@ -30,17 +31,19 @@ from app.styles import theme
 from app.token_strip import token_strip
 
 
-def result_cards(choice: Choice, scored: ScoredText, segments: UnitSegments, information: Unit) -> None:
-    """Everything below the controls; entropies are shown in the unit `information`."""
+def result_cards(
+    choice: Choice, scored: ScoredText, segments: UnitSegments, information: Unit, options: DeltaGenerator
+) -> None:
+    """Everything below the controls; entropies are shown in the unit `information`, and `options` takes one more."""
     request = choice.request(_target(choice, scored, segments))
     display = QueryDisplay[Attribution]("attributing", lambda load, progress: request.run(load, progress, segments))
     result = run_or_get(request, display)
     if result is None:
         return
     shown = ShownAttribution(request, result, AttributionView(request.moved or "tokens"), choice.segments(), segments)
-    unit = controls.unit(shown.units)
-    shown = replace(shown, view=AttributionView(unit, information, theme()))
-    _summary(shown)
+    with options:
+        group_by = controls.group_by(shown.units)
+    shown = replace(shown, view=AttributionView(group_by, information, theme()))
     _figures(shown)
 
 
@@ -59,38 +62,35 @@ def _summary(shown: ShownAttribution) -> None:
     found, check = shown.found.found, shown.found.faithfulness
     title, baseline = shown.quantity.title, BASELINES[shown.request.baseline]
     target = visible(target_text(shown), 30)
-    with st.container(border=True, key="card_attribution_summary"):
-        columns = st.columns(4)
-        with columns[0]:
-            st.metric(
-                escape_markdown(title),
-                f"{significant(found.f_input * shown.scale)} {shown.unit}",
-                help=escape_markdown(f"{shown.quantity.meaning}."),
-            )
-            st.caption(escape_markdown(f"at “{target}”, token {shown.found.target} of {len(shown.found.encoded):,}"))
-        with columns[1]:
-            st.metric(
-                "on the baseline",
-                f"{significant(found.f_baseline * shown.scale)} {shown.unit}",
-                help=escape_markdown(f"The same number with {baseline} in place of every earlier token."),
-            )
-            st.caption(escape_markdown(baseline))
-        with columns[2]:
-            _error(shown)
-        with columns[3]:
-            own, random = check.own, check.random
-            st.metric(
-                "faithfulness",
-                significant(own),
-                help="The area between the insertion and the deletion curve, divided by the range of the quantity over "
-                "all curves: -1 to 1. The farther above random orders, the more faithful the attribution.",
-            )
-            low, high = float(random.min()), float(random.max())
-            st.caption(
-                f"random orders: {significant(float(random.mean()))} ({significant(low)} to {significant(high)})"
-            )
-        notes = [*shown.found.notes, f"the model read {found.passes + ROWS:,} rows"]
-        st.caption(escape_markdown(f"{'; '.join([shown.what, *notes])}.", longest=2000))
+    columns = st.columns(4)
+    with columns[0]:
+        st.metric(
+            escape_markdown(title),
+            f"{significant(found.f_input * shown.scale)} {shown.unit}",
+            help=escape_markdown(f"{shown.quantity.meaning}."),
+        )
+        st.caption(escape_markdown(f"at “{target}”, token {shown.found.target} of {len(shown.found.encoded):,}"))
+    with columns[1]:
+        st.metric(
+            "on the baseline",
+            f"{significant(found.f_baseline * shown.scale)} {shown.unit}",
+            help=escape_markdown(f"The same number with {baseline} in place of every earlier token."),
+        )
+        st.caption(escape_markdown(baseline))
+    with columns[2]:
+        _error(shown)
+    with columns[3]:
+        own, random = check.own, check.random
+        st.metric(
+            "faithfulness",
+            significant(own),
+            help="The area between the insertion and the deletion curve, divided by the range of the quantity over "
+            "all curves: -1 to 1. The farther above random orders, the more faithful the attribution.",
+        )
+        low, high = float(random.min()), float(random.max())
+        st.caption(f"random orders: {significant(float(random.mean()))} ({significant(low)} to {significant(high)})")
+    notes = [*shown.found.notes, f"the model read {found.passes + ROWS:,} rows"]
+    st.caption(escape_markdown(f"{'; '.join([shown.what, *notes])}.", longest=2000))
 
 
 def _error(shown: ShownAttribution) -> None:
@@ -129,15 +129,17 @@ def _error(shown: ShownAttribution) -> None:
 
 
 def _figures(shown: ShownAttribution) -> None:
-    """The text, the strongest units, and the curves."""
+    """The text; folded below it the numbers, the strongest units, and the curves."""
     provenance = origin(shown)
     place = int(shown.found.encoded.source_start[shown.found.target])
-    card(
+    opening(
+        headline(shown),
         draw("attribution", shown),
         provenance,
         body=lambda: token_strip(
             attribution_strip(shown), key="attributed", pinned=place if place >= 0 else None, on_pin=pin, height=360
         ),
     )
-    card(draw("units", shown), provenance)
-    card(draw("curves", shown), provenance)
+    fold("attribution_summary", "What was attributed, and how far to trust it", lambda: _summary(shown))
+    card(draw("units", shown), provenance, folded=True)
+    card(draw("curves", shown), provenance, folded=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from analysis.attribution.grouping import ATTRIBUTION_UNITS
 from analysis.attribution.methods import METHODS
@@ -22,7 +23,7 @@ from model.hub.loading import ModelSpec
 from model.text.document import TextInput
 
 A, B = "A", "B"
-UNIT = "sum_over"
+GROUP_BY = "group_by"
 FIRST_METHOD = "feature_ablation"  # fast and exact for any model; integrated gradients may need a thousand passes
 
 
@@ -65,27 +66,32 @@ class Choice:
         )
 
 
-def controls(inputs: SidebarInputs) -> Choice | None:
-    """Draw the controls of a run, and read them; None if the sidebar lacks a text or a model.
+def controls(inputs: SidebarInputs) -> tuple[Choice | None, DeltaGenerator]:
+    """Draw the controls of a run, and read them: None if there is no text or model; and the place for further options.
 
     Raises:
         MicroStepError: the strategy cannot be read.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         quantity = segmented(
-            "Quantity", list(QUANTITIES), "quantity", "entropy",
+            "Quantity", list(QUANTITIES), "quantity", "entropy", label_visibility="collapsed", width="content",
             format_func=lambda name: QUANTITIES[name].title,
-            help="  \n".join(
+        )  # fmt: skip
+        pair = QUANTITIES[quantity].pair
+        side = segmented(
+            "Model", [A, B], "explained", B, formerly="of", disabled=pair, label_visibility="collapsed",
+            width="content",
+        )  # fmt: skip
+        options = st.popover("Options", help="The meaning of the quantities, the method, and sums.", width="content")
+    with options:
+        st.caption(
+            "  \n".join(
                 f"**{escape_markdown(each.title)}**: {escape_markdown(each.meaning, 400)}."
                 for each in QUANTITIES.values()
-            ),
-        )  # fmt: skip
-        side = segmented(
-            "Model", [A, B], "explained", B, formerly="of", disabled=QUANTITIES[quantity].pair,
-            help="One of the two in the sidebar. KL needs both. Micro confidence and the decision to end need a "
-            "micro\\_step model; for all other quantities, its base is used.",
-        )  # fmt: skip
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+            )
+            + "  \nMicro confidence and the decision to end need a micro\\_step model. All other quantities use its "
+            "base."
+        )
         method = segmented(
             "Method", list(METHODS), "method", FIRST_METHOD,
             format_func=lambda name: METHODS[name].title,
@@ -99,15 +105,14 @@ def controls(inputs: SidebarInputs) -> Choice | None:
             + "  \n".join(f"**{name}**: {said}." for name, said in BASELINES.items()),
         )  # fmt: skip
         features = _features(method)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
         strategy, cap = strategy_and_cap(inputs, "Used for sums over segments, and for what a micro_step model reads.")
     ready = inputs.ready()
     if ready is None:
-        return None
+        return None, options
     a, b, text = ready
     pairs = ((A, a), (B, b))
-    models = pairs if QUANTITIES[quantity].pair else tuple(pair for pair in pairs if pair[0] == side)
-    return Choice(
+    models = pairs if pair else tuple(pair for pair in pairs if pair[0] == side)
+    choice = Choice(
         models,
         text,
         quantity,
@@ -116,12 +121,13 @@ def controls(inputs: SidebarInputs) -> Choice | None:
         features,
         Segmenter(Strategy.parse(strategy), cap),
     )
+    return choice, options
 
 
-def unit(offered: tuple[AttributionUnit, ...]) -> AttributionUnit:
+def group_by(offered: tuple[AttributionUnit, ...]) -> AttributionUnit:
     """Draw the choice of the unit over which values are summed, and read it."""
     return segmented(
-        "Sum over", list(offered), UNIT, offered[0],
+        "Sum over", list(offered), GROUP_BY, offered[0], formerly="sum_over",
         help="Values of larger units are sums, so no model runs again.  \n"
         + "  \n".join(f"**{name}**: {ATTRIBUTION_UNITS[name]}." for name in offered),
     )  # fmt: skip

@@ -333,7 +333,7 @@ def test_tables_hold_the_weights_and_their_means(models):
     assert one.groupby(by)["weight"].sum().to_numpy() == pytest.approx(1, abs=1e-5)
     assert mean.groupby(by)["weight"].sum().to_numpy() == pytest.approx(1, abs=1e-5)
     assert one["slot"].iloc[0] == "context: layer 1" and one["slot"].iloc[-1].startswith("token ")
-    row = mean[(mean["layer"] == 2) & (mean["head"] == 4) & (mean["position"] == 2) & (mean["slot"] == "token 1")]
+    row = mean[(mean["layer"] == 1) & (mean["head"] == 3) & (mean["position"] == 2) & (mean["slot"] == "token 1")]
     k = found.states
     assert row["weight"].item() == pytest.approx(np.nanmean(found.weights[:, 1, 3, 0, k]), rel=1e-6)
     assert row["low"].item() <= row["weight"].item() <= row["high"].item()

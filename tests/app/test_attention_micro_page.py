@@ -12,6 +12,8 @@ from tests.support.pages import shown
 
 pytestmark = pytest.mark.slow
 
+FOLDED = ["micro_summary", "weights", "micro_evenness", "micro_shares"]
+
 TEXT = "the cat sat on the mat, and the dog sleeps on. The quick brown fox jumps over it."
 
 
@@ -39,7 +41,7 @@ def trained(models, tmp_path_factory):
 
 def opened(models, a="base", b="sft", text=TEXT, **query):
     """The view with two models and a typed text, as a deep link opens it."""
-    return pages.opened(models, text, "attention", a=a, b=b, view="Micro", **query)
+    return pages.opened(models, text, "attention", a=a, b=b, view="Micro", open=FOLDED, **query)
 
 
 def figures(at):
@@ -75,7 +77,7 @@ def test_a_trained_model_is_chosen_first_and_its_segments_can_be_stepped_through
     at.segmented_control(key="micro_show_mean").set_value("one segment").run()
     assert list(at.query_params["segment"]) == ["1"] and not at.exception
     before = heat(at)["data"][0]["z"]
-    at.segmented_control(key="micro_layer").set_value(2).run()
+    at.segmented_control(key="layer_of_micro").set_value(1).run()
     assert heat(at)["data"][0]["z"] != before and len(runs) == 1
 
 

@@ -21,7 +21,7 @@ def runs(monkeypatch):
 
 
 def opened(models, /, text=TEXT, **query):
-    return pages.opened(models, text, "attention", **query)
+    return pages.opened(models, text, "attention", **{"open": ["large_map", "all_heads", "attention_summary"], **query})
 
 
 def test_the_first_visit_is_a_worked_example(models, runs):
@@ -40,10 +40,10 @@ def test_a_deep_link_names_view_statistic_layer_head_level_window_and_pin(models
     assert not at.exception and not at.error
     view = at.session_state["layer"], at.session_state["head"], at.session_state["level"]
     assert view == (1, 2, "segments") and runs[0].side == "B"
-    _, large = charts(at)
+    large, _ = charts(at)
     assert "Distance of all layers and heads" in shown(at)
     assert large["layout"]["xaxis"]["range"] == [0.5, 5.5] and large["layout"]["yaxis"]["range"] == [7.5, 2.5]
-    assert "What ·sat attends to" in shown(at).replace("\\", "")
+    assert "“·sat” attends most to" in shown(at).replace("\\", "")
 
 
 def test_what_is_outside_of_a_model_falls_back_to_its_last(models, runs):

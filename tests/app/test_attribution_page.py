@@ -23,7 +23,7 @@ def runs(monkeypatch):
 
 
 def opened(models, /, text=TEXT, **query):
-    return pages.opened(models, text, "attribution", **query)
+    return pages.opened(models, text, "attribution", **{"open": ["attribution_summary", "units", "curves"], **query})
 
 
 def test_the_first_visit_is_a_worked_example(models, runs):
@@ -46,7 +46,7 @@ def test_a_deep_link_names_quantity_method_baseline_unit_and_token(models, runs)
     assert (asked.quantity, asked.method, asked.baseline) == ("surprisal", "feature_ablation", "zero")
     assert asked.models[0][0] == "A"
     said = shown(at).replace("\\", "")
-    assert "Surprisal of base" in said and "by ablation" in said and "The strongest words" in said
+    assert "Surprisal of base" in said and "by ablation" in said and "Summed over words" in said
     assert at.metric[2].label == "sum of attributions"
 
 
@@ -60,8 +60,8 @@ def test_another_unit_runs_no_model_and_another_token_one(models, runs):
     at = opened(models, **QUICK)
     before = len(runs)
     for unit in ("words", "segments", "lines", "tokens"):
-        at.segmented_control(key="sum_over").set_value(unit).run()
-        assert not at.exception and not at.error and f"The strongest {unit}" in shown(at)
+        at.segmented_control(key="group_by").set_value(unit).run()
+        assert not at.exception and not at.error and f"Summed over {unit}" in shown(at)
     at.segmented_control(key="unit").set_value("nats").run()
     assert len(runs) == before and "nats" in at.metric[0].value
     at.session_state["at"] = 8
@@ -81,11 +81,11 @@ def test_another_strategy_asks_for_segments_alone(models, runs):
 def test_words_that_moved_together_are_not_split(models, runs):
     at = opened(models, method="Shapley sampling", sum_over="tokens", text="the cat sat on the mat")
     assert not at.exception and not at.error
-    assert at.segmented_control(key="sum_over").options[0] == "words"
-    assert "tokens" not in at.segmented_control(key="sum_over").options
+    assert at.segmented_control(key="group_by").options[0] == "words"
+    assert "tokens" not in at.segmented_control(key="group_by").options
     assert at.metric[2].label == "standard error"
     at = opened(models, method="ablation", moves_feature_ablation="words")
-    assert runs[-1].features == "words" and "tokens" not in at.segmented_control(key="sum_over").options
+    assert runs[-1].features == "words" and "tokens" not in at.segmented_control(key="group_by").options
 
 
 def test_the_kl_of_both_models(models, runs):

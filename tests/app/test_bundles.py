@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 
 TEXT = "the cat sat on the mat, and the dog sat down on the mat"
 
+MAPS, MICRO = ["large_map", "all_heads"], ["weights", "micro_evenness", "micro_shares"]  # folded
+
 # name: (page, what the link says, what the manifests must say of it)
 CASES: dict[str, tuple[str | None, dict[str, Any], dict[str, Any]]] = {
     "uncertainty": (
@@ -58,17 +60,36 @@ CASES: dict[str, tuple[str | None, dict[str, Any], dict[str, Any]]] = {
     ),
     "attention": (
         "attention",
-        {"of": "B", "layer": 2, "head": 1, "level": "segments", "n": 5, "q": 3, "k": 1, "at": 9, "shown": "distance"},
+        {
+            "of": "B",
+            "layer": 2,
+            "head": 1,
+            "level": "segments",
+            "n": 5,
+            "q": 3,
+            "k": 1,
+            "at": 9,
+            "shown": "distance",
+            "open": ["large_map", "all_heads"],
+        },
         {"view": {"pinned": 9}},
     ),
-    "attention of two": ("attention", {"of": "B − A"}, {}),
-    "micro attention": ("attention", {"view": "Micro", "segment": 2}, {}),
+    "attention of two": ("attention", {"of": "B − A", "open": MAPS}, {}),
+    "micro attention": (
+        "attention",
+        {"view": "Micro", "segment": 2, "open": ["weights", "micro_evenness", "micro_shares"]},
+        {},
+    ),
     "attribution": (
         "attribution",
-        {"method": "gradient × input", "sum_over": "words", "at": 8},
-        {"view": {"unit": "words"}, "request": {"quantity": "entropy"}},
+        {"method": "gradient × input", "sum_over": "words", "at": 8, "open": ["units", "curves"]},
+        {"view": {"group_by": "words"}, "request": {"quantity": "entropy"}},
     ),
-    "attribution of two": ("attribution", {"quantity": "KL(A||B)", "method": "ablation"}, {}),
+    "attribution of two": (
+        "attribution",
+        {"quantity": "kl", "method": "ablation", "open": ["units", "curves"]},
+        {},
+    ),
     "generation": (
         "generation",
         {"new_tokens": 12, "decoding": "lossless", "tau": 0.1, "token": 3, "film": "Your run"}

@@ -155,7 +155,7 @@ class Reader:
 
 
 def card(page: Any, name: str) -> Any:
-    return page.locator(f".st-key-card_{name}")
+    return page.locator(f".st-key-card_{name}, .st-key-opening_{name}")
 
 
 def link(models: dict[str, Path], text: str, /, **more: object) -> dict[str, object]:

@@ -53,7 +53,7 @@ def weights(found: MicroAttention, view: MicroView) -> Figure:
     return Figure(
         "micro_weights",
         "What each head attends to",
-        f"{honest(found)}Attention weights of micro layer {view.layer + 1}, {which}. One panel for each predicted "
+        f"{honest(found)}Attention weights of micro layer {view.layer}, {which}. One panel for each predicted "
         "token. A row sums to 1; empty slots do not exist yet.",
         lambda: _draw_weights(found, view),
         lambda: weight_table(found, view.segment),
@@ -201,12 +201,12 @@ def _draw_evenness(found: MicroAttention, view: MicroView) -> go.Figure:
     sums, k = found.sums, found.states
     panels: list[tuple[str, Estimates, list[str]]] = [
         ("pooled", sums.figure("effective"), ["all"]),
-        ("by layer", sums.figure("effective", ("layer",)), [str(i + 1) for i in range(found.layers)]),
+        ("by layer", sums.figure("effective", ("layer",)), [str(i) for i in range(found.layers)]),
         ("by token", sums.figure("effective", ("position",)), [str(p + 2) for p in range(found.positions)]),
         (
             "by layer and head",
             sums.figure("effective", ("layer", "head")),
-            [f"{i + 1}.{h + 1}" for i in range(found.layers) for h in range(found.heads)],
+            [f"{i}.{h}" for i in range(found.layers) for h in range(found.heads)],
         ),
     ]
     widths = np.array([1.4, *(max(1.6, 0.6 * len(names)) for _, _, names in panels[1:3]), 6.0])

@@ -26,7 +26,11 @@ LEVELS: dict[str, tuple[Axis, ...]] = {
     "query": ("layer", "head", "position"),
 }
 """The levels of the table of statistics, and the axes that each is not pooled over."""
-_COUNTS_FROM = {"layer": 1, "head": 1, "position": 2}
+_COUNTS_FROM = {
+    "layer": 0,
+    "head": 0,
+    "position": 2,
+}  # positions are tokens of a segment, of which the base writes the first
 
 
 def slot_names(found: MicroAttention, segment: int | None) -> list[str]:
@@ -40,6 +44,8 @@ def slot_names(found: MicroAttention, segment: int | None) -> list[str]:
 
 def weight_table(found: MicroAttention, segment: int | None = None) -> pd.DataFrame:
     """A row for each layer, head, micro position and visible slot: the weight in one segment, or the mean over all.
+
+    Layers and heads count from 0, as options do.
 
     `low` and `high` bound the 95% interval of the mean; they are missing for one segment, or if there are too few.
     """
