@@ -43,7 +43,7 @@ def click(reader: Reader, figure: str, x: float, y: float) -> None:
 
 
 def test_a_head_is_picked_zoomed_pinned_and_linked(reader: Reader, models: dict[str, Path]) -> None:
-    page = reader.open("attention", **link(models, TEXT))
+    page = reader.open("attention", **link(models, TEXT, open=("large_map", "all_heads", "attention_summary")))
     expect(card(page, "attention_summary").get_by_test_id("stMetricValue")).to_have_count(4)
     expect(card(page, "maps")).to_contain_text("All layers and heads")
 
@@ -60,7 +60,7 @@ def test_a_head_is_picked_zoomed_pinned_and_linked(reader: Reader, models: dict[
     label = page.locator(".st-key-chart_map .hoverlayer .hovertext")
     expect(label).to_contain_text(re.compile(r"from .* \(7\).*to .* \(3\).*weight 0?\.\d+|from.*to.*weight", re.S))
     reader.insist(lambda: click(reader, "map", 3, 7), lambda: "at" in reader.query())
-    expect(card(page, "row")).to_contain_text("attends to")
+    expect(card(page, "row")).to_contain_text("attends most to")
     expect(page.locator(".strip .cell.pinned").first).to_be_visible()
 
     box = page.get_by_label("Zoom size", exact=True)

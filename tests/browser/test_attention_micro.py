@@ -17,9 +17,11 @@ pytestmark = [pytest.mark.browser, needs_chromium]
 def test_a_click_chooses_a_segment_and_a_link_names_it(server: str, browser: Any, models: dict[str, Path]) -> None:
     reader = Reader(browser, f"{server}/attention")
     text = f"the cat sat on the mat and the dog sat on the cat {TAG}"
-    page = reader.open(a=models["base"], b=models["sft"], source="Typed", text=text, view="Micro")
+    page = reader.open(
+        a=models["base"], b=models["sft"], source="Typed", text=text, view="Micro", open=("micro_summary", "weights")
+    )
     expect(card(page, "micro_summary").get_by_test_id("stMetricValue")).to_have_count(4)
-    expect(card(page, "micro_summary")).to_contain_text("Untrained.")
+    expect(page.get_by_text("Untrained.", exact=True)).to_be_visible()
     expect(card(page, "micro_weights")).to_contain_text("mean over")
     strip = card(page, "micro_segments")
     reader.steady(strip)

@@ -18,24 +18,27 @@ TEXT = f"the cat sat on the mat, and the dog sat down on the other mat {TAG}"
 
 
 def test_a_token_is_explained_another_pinned_summed_and_linked(reader: Reader, models: dict[str, Path]) -> None:
-    page = reader.open("attribution", **link(models, TEXT, method="gradient × input"))
+    folded = "attribution_summary", "units", "curves"
+    page = reader.open("attribution", **link(models, TEXT, method="gradient × input", open=folded))
     summary = card(page, "attribution_summary")
     expect(summary.get_by_test_id("stMetricValue")).to_have_count(4)
-    expect(card(page, "attribution")).to_contain_text("depends on")
+    expect(card(page, "attribution")).to_contain_text("changes it most")
     expect(page.locator(".strip .cell.pinned").first).to_be_visible()  # the token that is explained
     first = reader.steady(summary)
 
     dog = page.locator(".strip .cell", has_text="dog").first
     reader.insist(dog.click, lambda: reader.query().get("at") == "32")
-    expect(card(page, "attribution")).to_contain_text("dog depends on")
+    expect(card(page, "attribution")).to_contain_text("dog")
     reader.until(lambda: summary.inner_text() != first)
 
     explained = reader.steady(summary)
+    page.get_by_role("button", name="Options").click()
     reader.choose("Sum over", "words")
-    expect(card(page, "units")).to_contain_text("The strongest words")
+    page.keyboard.press("Escape")
+    expect(page.locator(".st-key-open_units")).to_contain_text("The strongest words")
     assert reader.steady(summary) == explained and "the model read" in explained
 
     reader.narrow()
-    expect(card(page, "attribution")).to_contain_text("dog depends on")
-    expect(card(page, "units")).to_contain_text("The strongest words")
+    expect(card(page, "attribution")).to_contain_text("dog")
+    expect(page.locator(".st-key-open_units")).to_contain_text("The strongest words")
     fits(reader, "attribution_summary", "attribution", "units", "curves")

@@ -64,11 +64,11 @@ OLD = {  # name: (the command of a bundle, what it asks for today)
     "attribution": (
         f"analysis attribution-figure units --a tiny-base --b tiny-sft {TEXT} --dtype float32 --quantity kl --at 9"
         " --method input_x_gradient --baseline mean --unit words --information bits --theme light --out figure.csv",
-        {"figure": "units", "unit": "words", "information": "bits", "at": 9},
+        {"figure": "units", "group_by": "words", "unit": "bits", "at": 9},
     ),
     "attribute": (
         f"analysis attribute --model tiny-base --b tiny-sft {TEXT} --quantity kl --unit words --information bits",
-        {"a": "tiny-base", "b": "tiny-sft", "model": None, "unit": "words", "information": "bits"},
+        {"a": "tiny-base", "b": "tiny-sft", "model": None, "group_by": "words", "unit": "bits"},
     ),
     "runs": (
         "analysis runs-figure curves 'runs/my run' runs/-other --folder runs --seen seen.json --curves 'loss accuracy'"
