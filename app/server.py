@@ -1,4 +1,8 @@
-"""What `micro-step app` serves: the app, with the front end's files compressed, which quarters what a browser loads."""
+"""What `micro-step app` serves: the app, with what a browser loads first made small and complete.
+
+The front end's files are compressed, which quarters what a browser loads. The first page has the styles of the layout
+in it, which Streamlit would send after all else: what stands on the page would move.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,31 @@ import streamlit as st
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+LAYOUT = Path(__file__).with_name("layout.css").read_text("utf-8")
 FRONT_END = Path(st.__file__).parent / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css"}
 KEPT = "public, immutable, max-age=31536000"  # as Streamlit sends them: a file's name changes with its content
 LEVEL = 6  # of gzip; the largest file takes 0.2 s, once
+# Streamlit draws the sidebar a moment after the page, which would push all else aside.
+_BEFORE = """
+.stMainBlockContainer { width: 100%; }
+@media (min-width: 769px) {
+  .stAppViewContainer:not(:has(> [data-testid="stSidebar"])) > :last-child { margin-left: 300px; }
+}
+"""
+# Parts of the front end that each page needs at once. Streamlit would ask for each when it is to be drawn.
+_PARTS = (
+    "Html", "Selectbox", "Checkbox", "TextArea", "ButtonGroup", "NumberInput", "MenuButton", "Metric", "BidiComponent",
+)  # fmt: skip
+_SCRIPTS = FRONT_END / "static" / "js"
+_IMPORTS = "".join(f"import './static/js/{path.name}';" for part in _PARTS for path in _SCRIPTS.glob(f"{part}.*.js"))
+HEAD = f"<style>{LAYOUT}{_BEFORE}</style><script type='module'>{_IMPORTS}</script></head>".encode()
+OF_THE_FILE = ("content-length", "etag", "last-modified")  # headers that do not hold for the changed page
 
 
 class CompressedFrontEnd:
@@ -44,4 +66,17 @@ def _compressed(path: Path) -> bytes:
     return gzip.compress(path.read_bytes(), LEVEL)
 
 
-app = st.App(Path(__file__).with_name("main.py"), middleware=[Middleware(CompressedFrontEnd)])
+class FirstPaint(BaseHTTPMiddleware):
+    """Puts the styles into every page; passes all else on."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Answer a request."""
+        answer = await call_next(request)
+        if not answer.headers.get("content-type", "").startswith("text/html"):
+            return answer
+        page = b"".join([part async for part in answer.body_iterator])  # type: ignore[attr-defined]
+        headers = {name: value for name, value in answer.headers.items() if name not in OF_THE_FILE}
+        return Response(page.replace(b"</head>", HEAD, 1), answer.status_code, headers)
+
+
+app = st.App(Path(__file__).with_name("main.py"), middleware=[Middleware(CompressedFrontEnd), Middleware(FirstPaint)])

@@ -103,8 +103,7 @@ def submit(**changes: Any) -> None:
     """Submit other models or another text, from a callback or a page that goes on to rerun."""
     before = current()
     now = replace(before, **changes)
-    other_text = replace(now, a=before.a, b=before.b, chat=before.chat) != before
-    if other_text:  # in which a place of the text before means nothing
+    if replace(now, a=before.a, b=before.b, chat=before.chat) != before:  # a place in the text before means nothing
         st.session_state[state.PINNED] = st.session_state[state.PINNED_ANSWER] = None
     _keep(now)
     fill(now)
