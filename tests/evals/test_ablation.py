@@ -416,7 +416,7 @@ def test_the_table_has_means_and_differences_seed_by_seed() -> None:
     assert rows[1].values == {"nll": (1.5, 2.5)} and rows[1].differences == {"nll": (0.5, 0.5)}
     told = as_markdown("t", rows)
     assert "| t | nll | x |" in told and "| b | 2.000 ± 6.353 | - |" in told
-    assert told.endswith("Differences from a, seed by seed:\n\n| t | nll | x |\n|---|---|---|\n| b | 0.500 | - |")
+    assert told.endswith("Differences from a, seed by seed:\n\n| t | nll | x |\n| --- | --- | --- |\n| b | 0.500 | - |")
     lines = list(csv.DictReader(io.StringIO(as_csv((0, 5), rows))))
     assert float(lines[0].pop("half_95")) == pytest.approx(6.353102)
     assert lines[0] == {
@@ -429,8 +429,8 @@ def test_the_table_has_means_and_differences_seed_by_seed() -> None:
 def test_many_measures_stand_below_each_other() -> None:
     names = [f"m{i}" for i in range(13)]
     told = as_markdown("t", rows_of({"a": [dict.fromkeys(names, 1.0)], "b": [dict.fromkeys(names, 3.0)]}))
-    assert told.startswith("| t | a | b |\n|---|---|---|\n| m0 | 1.000 | 3.000 |\n")
-    assert "| t | b |\n|---|---|\n| m0 | 2.000 |" in told
+    assert told.startswith("| t | a | b |\n| --- | --- | --- |\n| m0 | 1.000 | 3.000 |\n")
+    assert "| t | b |\n| --- | --- |\n| m0 | 2.000 |" in told
 
 
 # --- the command
