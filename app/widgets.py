@@ -175,8 +175,22 @@ def stepper(label: str, numbers: Sequence[int], highest: int, key: str, help: st
         st.session_state[key] = numbers[to]
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.button("◀ Previous", key=f"{key}_previous", disabled=at == 0, on_click=safely(go), args=(at - 1,))
+        st.button(
+            "Previous",
+            icon=":material/chevron_left:",
+            key=f"{key}_previous",
+            disabled=at == 0,
+            on_click=safely(go),
+            args=(at - 1,),
+        )
         st.number_input(label, 0, highest, key=key, help=help, width=150)
-        st.button("Next ▶", key=f"{key}_next", disabled=at == len(numbers) - 1, on_click=safely(go), args=(at + 1,))
+        st.button(
+            "Next",
+            icon=":material/chevron_right:",
+            key=f"{key}_next",
+            disabled=at == len(numbers) - 1,
+            on_click=safely(go),
+            args=(at + 1,),
+        )
         st.caption(f"{at + 1:,} of {len(numbers):,}")
     return numbers[at]

@@ -86,7 +86,7 @@ def _figures(request: MicroRequest, result: MicroAttention) -> None:
     if result.untrained:
         st.markdown(
             "**Untrained.** The micro decoder is a copy of the base's last layers, as at the start of training. "
-            "This says nothing about trained models. For a trained one, choose micro-step-tiny in the sidebar."
+            "This says nothing about trained models. For a trained one, choose micro-step-tiny at the top of the page."
         )
     opening(
         f"Are all context states used fairly evenly? {finding(result.sums)}",

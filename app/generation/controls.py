@@ -94,7 +94,7 @@ def _settings(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationC
 
 
 def _prompt(text: TextInput | None) -> TextInput | None:
-    """The part of the sidebar's text that is the prompt; of a conversation, all of it."""
+    """The part of the submitted text that is the prompt; of a conversation, all of it."""
     if text is None or len(text.document.messages) > 1:
         return text
     example = st.session_state.get(state.SOURCE, "example") == "example"

@@ -168,7 +168,7 @@ def checkpoints_card(runs: Sequence[RunLog]) -> None:
 
 
 def _take(run: RunLog, chosen: CheckpointRecord) -> None:
-    """Put the checkpoint and its base into the sidebar, and clear the revision and adapter of the models before."""
+    """Submit the checkpoint and its base, and clear the revision and adapter of the models before."""
     submit(b=str(chosen.path.resolve()))
     st.session_state["adapter_B"] = st.session_state["revision_B"] = ""
     if (base := _base(run)) is not None:

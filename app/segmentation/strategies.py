@@ -198,11 +198,16 @@ def _line(
             )  # fmt: skip
         full = len(entries()) >= MOST
         st.button(
-            "⧉", key=f"copy_{number}", on_click=safely(_copy), args=(number,), disabled=full, help=f"Copy {label}"
+            ":material/content_copy:",
+            key=f"copy_{number}",
+            on_click=safely(_copy),
+            args=(number,),
+            disabled=full,
+            help=f"Copy {label}",
         )
         st.button(
-            "✕", key=f"drop_{number}", on_click=safely(_drop), args=(number,), disabled=len(entries()) < 2,
-            help=f"Remove {label}",
+            ":material/close:", key=f"drop_{number}", on_click=safely(_drop), args=(number,),
+            disabled=len(entries()) < 2, help=f"Remove {label}",
         )  # fmt: skip
     if entry.message:
         st.caption(escape_markdown(entry.message))

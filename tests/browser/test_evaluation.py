@@ -51,7 +51,7 @@ def test_two_runs_are_chosen_stepped_through_filtered_and_linked(reader: Reader,
     select(reader, "B", "micro-step-tiny (1.1)")
     expect(card(page, "tokens")).to_contain_text("Answers to document 0")
     reader.until(lambda: "The answer is 1000." in strip_text(page))
-    page.get_by_role("button", name="Next ▶").first.click()
+    page.get_by_role("button", name="Next", exact=True).first.click()
     expect(card(page, "tokens")).to_contain_text("Answers to document 1")
     reader.choose("Show", "wrong in A, right in B")
     expect(card(page, "tokens")).to_contain_text("Answers to document 2")
