@@ -218,8 +218,8 @@ class Film {
     const rows = /** @type {[string, string[]][]} */ ([
       ["tokens", this.writer.slice(0, known)],
       [this.reel.lossless ? "passes of the base" : "slots", new Array(this.passes(starts.length - 1)).fill("base")],
-      ["refused drafts", new Array(refused).fill("out")],
     ]);
+    if (this.reel.lossless) rows.push(["refused drafts", new Array(refused).fill("out")]);
     this.cells = [];
     this.counts = [];
     const parts = rows.flatMap(([name, kinds]) => {
@@ -251,8 +251,9 @@ class Film {
     const { starts, drafted, kept } = this.play_;
     const refused = (/** @type {number} */ n) => total(drafted.slice(0, n)) - total(kept.slice(0, n));
     const spans = [[starts[s], written], [s, this.passes(s)], [refused(s), refused(s + 1)]];
-    spans.forEach(([from, to], row) => {
-      this.cells[row].forEach((cell, i) => {
+    this.cells.forEach((cells, row) => {
+      const [from, to] = spans[row];
+      cells.forEach((cell, i) => {
         cell.setAttribute("class", `${cell.dataset.kind} ${i >= to ? "later" : i >= from ? "now" : "past"}`);
       });
       this.counts[row].textContent = String(to);
