@@ -85,6 +85,6 @@ def test_mistakes_end_with_one_line(models, tmp_path, monkeypatch, capsys, words
 def test_an_unknown_figure_and_an_empty_prompt(models, tmp_path, monkeypatch, capsys):
     base = ["--model", models["base"], "--out", tmp_path / "x.csv"]
     assert call(monkeypatch, "generate", "--figure", "pie", "--prompt", "x", *base) != 0
-    assert "answer, timeline" in capsys.readouterr().err
+    assert "answer, film, timeline" in capsys.readouterr().err
     assert call(monkeypatch, "generate", "--prompt", "", *base) != 0
     assert "no prompt" in capsys.readouterr().err
