@@ -71,7 +71,7 @@ def store_answer(query: Query[Answer], answer: Answer, folder: Path = FOLDER) ->
         {
             "header": (Header, header),
             "question": (type(query), undated(query)),
-            "answer": (_answer_type(query), answer),
+            "answer": (_answer_type(query), undated(answer)),
         }
     )
     atomic_write(path, content)
@@ -79,7 +79,7 @@ def store_answer(query: Query[Answer], answer: Answer, folder: Path = FOLDER) ->
 
 
 def undated(value: Any) -> Any:
-    """A question without the day that its document would give to a chat template: the stored answers depend on none."""
+    """A question or an answer without the day that its document gives to chat templates: what is stored needs none."""
     if isinstance(value, tuple):
         return tuple(undated(each) for each in value)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
