@@ -38,7 +38,7 @@ _PARTS = (
 _SCRIPTS = FRONT_END / "static" / "js"
 _IMPORTS = "".join(f"import './static/js/{path.name}';" for part in _PARTS for path in _SCRIPTS.glob(f"{part}.*.js"))
 HEAD = f"<style>{LAYOUT}{_BEFORE}</style><script type='module'>{_IMPORTS}</script></head>".encode()
-OF_THE_FILE = ("content-length", "etag", "last-modified")  # headers that do not hold for the changed page
+OF_THE_FILE = ("content-length", "content-encoding", "etag", "last-modified")  # headers that do not hold for the changed page
 
 
 class CompressedFrontEnd:
@@ -75,6 +75,8 @@ class FirstPaint(BaseHTTPMiddleware):
         if not answer.headers.get("content-type", "").startswith("text/html"):
             return answer
         page = b"".join([part async for part in answer.body_iterator])  # type: ignore[attr-defined]
+        if answer.headers.get("content-encoding") == "gzip":  # as Streamlit sends every page but the first
+            page = gzip.decompress(page)
         headers = {name: value for name, value in answer.headers.items() if name not in OF_THE_FILE}
         return Response(page.replace(b"</head>", HEAD, 1), answer.status_code, headers)
 
