@@ -38,7 +38,7 @@ _PARTS = (
 _SCRIPTS = FRONT_END / "static" / "js"
 _IMPORTS = "".join(f"import './static/js/{path.name}';" for part in _PARTS for path in _SCRIPTS.glob(f"{part}.*.js"))
 HEAD = f"<style>{LAYOUT}{_BEFORE}</style><script type='module'>{_IMPORTS}</script></head>".encode()
-OF_THE_FILE = ("content-length", "content-encoding", "etag", "last-modified")  # headers that do not hold for the changed page
+OF_THE_FILE = ("content-length", "content-encoding", "etag", "last-modified")  # headers
 
 
 class CompressedFrontEnd:
