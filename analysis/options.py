@@ -172,7 +172,7 @@ def text_provenance(
         options: of the command, beside those of models, loading and text.
     """
     from analysis.document_file import document_file
-    from analysis.provenance import Provenance
+    from analysis.provenance import Provenance, python_lines
 
     letters = {"model": "A", "a": "A", "b": "B"}
     models = [(letters[reader.key], reader.spec, reader.facts) for reader in readers]
@@ -185,6 +185,7 @@ def text_provenance(
         notes={reader.key: reader.notes for reader in readers if reader.notes is not None},
         files=dict([document_file(text.document)]),
         read={reader.key: reader.read for reader in readers if reader.read is not None},
+        python=python_lines(verb, [reader.spec for reader in readers], loading, text, view, options),
     )
 
 

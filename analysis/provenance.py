@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from analysis.segmentation.strategy import Segmenter
 from model.hub.model_info import ModelInfo
+from model.hub.spec import ModelSpec
+from model.text.document import TextInput
+
+PYTHON = ("compare", "attribute", "attention", "generate")  # functions of the face that draw what their command draws
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,71 @@ class Provenance:
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what a reader must know, by model
     files: Mapping[str, bytes] = field(default_factory=dict)  # what the command reads
     read: Mapping[str, str] = field(default_factory=dict)  # the text that each model read, its chat template included
+    python: Callable[[str], str] | None = None  # (name of the figure): lines that draw it; None where there are none
+
+
+def python_lines(
+    function: str, models: Sequence[ModelSpec], loading: Any, text: TextInput, view: Any, options: Sequence[Any]
+) -> Callable[[str], str] | None:
+    """The lines of Python that draw a figure, from the options that its command is made of; None where there are none.
+
+    Args:
+        function: of `import micro_step as ms`, of the command's name.
+        models: one or two.
+        loading: how they are loaded.
+        text: as they read it.
+        view: a dataclass, whose fields are options of the figure.
+        options: of the command, beside those of models, loading, text and view.
+    """
+    document = text.document
+    if function not in PYTHON or document.arguments or document.date or any(spec.tokenizer for spec in models):
+        return None
+    looked = {each.name for each in dataclasses.fields(view)}
+    given = {name: value for group in options for name, value in _told(group).items() if name not in looked}
+    if isinstance(given.get("confidence"), tuple):
+        if len(given["confidence"]) > 1:
+            return None
+        (given["confidence"],) = given["confidence"]
+    given |= {name: True for name in ("chat", "force_bos") if getattr(text, name)}
+    words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    loaded = ["a", "b"][: len(models)]
+    pair = loaded if function == "compare" else [name if name == "a" else f"{name}={name}" for name in loaded]
+    called = ", ".join([pair[0], *(pair[1:] if function == "compare" else []), "text"])
+    more = [*(pair[1:] if function != "compare" else []), *([words] if words else [])]
+    plain = len(document.messages) == 1 and document.messages[0].role == "text"
+    content: Any = (
+        document.text if plain else [{"role": each.role, "content": each.content} for each in document.messages]
+    )
+    looks = "".join(f", {name}={value!r}" for name, value in _told(view).items())
+
+    def lines(figure: str) -> str:
+        return "\n".join(
+            [
+                "import micro_step as ms",
+                "",
+                *(f"{name} = {_load(spec, loading)}" for name, spec in zip(loaded, models, strict=True)),
+                f"text = {content!r}",
+                f"result = ms.{function}({', '.join([called, *more])})",
+                f"result.figure({figure!r}{looks})",
+            ]
+        )
+
+    return lines
+
+
+def _told(options: Any) -> dict[str, Any]:
+    """The options of a dataclass that are others than their defaults."""
+    return {
+        each.name: value
+        for each in dataclasses.fields(options)
+        if (value := getattr(options, each.name)) is not None and value != each.default
+    }
+
+
+def _load(spec: ModelSpec, loading: Any) -> str:
+    own = {"revision": spec.revision, "adapter": spec.adapter}
+    told = {name: value for name, value in own.items() if value} | _told(loading)
+    return f"ms.load({', '.join([repr(spec.name), *(f'{name}={value!r}' for name, value in told.items())])})"
 
 
 def plain_values(query: Any) -> dict[str, Any]:

@@ -181,6 +181,10 @@ def _words(drawn: Figure, origin: Provenance) -> None:
     st.caption("Command that reproduces the data, run in the unpacked bundle")
     st.code(origin.command(drawn.name, "figure.csv"), language="bash", wrap_lines=True)
 
+    if origin.python is not None:
+        st.caption("Python that draws the figure")
+        st.code(origin.python(drawn.name), language="python", wrap_lines=True)
+
 
 def page_link() -> str:
     """An absolute link to what the page shows."""
