@@ -71,7 +71,7 @@ setup(
             "recordings/*",
             *DEMO,
         ],
-        f"{PACKAGE}.app": ["icon.svg", "layout.css"],
+        f"{PACKAGE}.app": ["icon.svg", "layout.css", "one_step.js"],
         f"{PACKAGE}.app.token_strip": ["*.js", "*.css"],
         f"{PACKAGE}.analysis.generation": ["*.js", "*.css"],
         f"{PACKAGE}.trainer": ["recipes/*.yaml"],

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 _KNOWN, _SHOWN, _OWN, _DRAWING = "link_known", "link_shown", "link_own", "link_drawing"  # in the session
+# The server sends it in its first page, before anything is written; `streamlit run app/main.py` sends it with the app.
+ONE_STEP = f"<script>{Path(__file__).with_name('one_step.js').read_text('utf-8')}</script>"
 Read = Callable[[Sequence[str]], Any]  # the value that the words of an address stand for; ValueError: for none
 
 
@@ -68,7 +71,7 @@ def address() -> Iterator[None]:
     done = False
     try:
         with st.sidebar:
-            st.html(_ONE_STEP, unsafe_allow_javascript=True)
+            st.html(ONE_STEP, unsafe_allow_javascript=True)
         yield
         done = True
     finally:  # of a run that another one follows at once, the address names what was drawn so far
@@ -134,23 +137,3 @@ def _number(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError("no number")
     return value
-
-
-# Streamlit adds a step for whatever a run writes into the address, the values of a first visit among it. Here one act
-# of the reader is one step at most, and what no act led to is none.
-_ONE_STEP = """<script>
-if (!window.oneStep) {
-  window.oneStep = true;
-  let acted = false;
-  for (const kind of ["pointerdown", "keydown", "input", "change"])
-    window.addEventListener(kind, () => { acted = true; }, true);
-  window.addEventListener("popstate", () => { acted = false; }, true);
-  const push = history.pushState.bind(history);
-  history.pushState = (state, title, to) => {
-    const moved = new URL(to, location.href).pathname !== location.pathname;
-    if (acted || moved) push(state, title, to);
-    else history.replaceState(state, title, to);
-    acted = false;
-  };
-}
-</script>"""

@@ -37,7 +37,9 @@ _PARTS = (
 )  # fmt: skip
 _SCRIPTS = FRONT_END / "static" / "js"
 _IMPORTS = "".join(f"import './static/js/{path.name}';" for part in _PARTS for path in _SCRIPTS.glob(f"{part}.*.js"))
-HEAD = f"<style>{LAYOUT}{_BEFORE}</style><script type='module'>{_IMPORTS}</script></head>".encode()
+ONE_STEP = Path(__file__).with_name("one_step.js").read_text("utf-8")
+_SCRIPT = f"<script>{ONE_STEP}</script><script type='module'>{_IMPORTS}</script>"
+HEAD = f"<style>{LAYOUT}{_BEFORE}</style>{_SCRIPT}</head>".encode()
 OF_THE_FILE = ("content-length", "content-encoding", "etag", "last-modified")  # headers
 
 
