@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,8 @@ from model.text.document import Document
 
 FOLDER = ROOT / "data" / "examples"
 VERSION = 1  # of the files
-DECIDES = (".json", ".jinja", ".safetensors")  # files of a bundled model that decide its answers
+# Files of a bundled model that decide its answers; logs and summaries of its training do not.
+DECIDES = re.compile(r".*config\.json|tokenizer.*\.json|special_tokens_map\.json|.*\.jinja|.*\.safetensors")
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 Answer = TypeVar("Answer")
 Header = dict[str, str]
@@ -133,7 +135,7 @@ def weights_of(spec: ModelSpec) -> str | None:
     place = find_source(spec.name, folder, ROOT)
     revision = place.revision
     if place.source.startswith("project "):
-        files = sorted(path for path in folder.iterdir() if path.suffix in DECIDES)
+        files = sorted(path for path in folder.iterdir() if DECIDES.fullmatch(path.name))
         revision = hashlib.sha256("".join(path.name + remembered_sha256(path) for path in files).encode()).hexdigest()
     saved = saved_in(folder)
     if saved is None or saved.base is None:
