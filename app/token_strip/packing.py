@@ -80,7 +80,7 @@ def pack(strip: Strip, *, key: str, height: int, editable: bool = False) -> Pack
 
 def safe(text: str) -> str:
     """The text with each lone surrogate, which UTF-8 cannot hold, as one U+FFFD: positions stay."""
-    return _SURROGATE.sub("\ufffd", text)
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def quantise(value: NDArray[np.float32], scale: Scale) -> NDArray[np.uint8]:

@@ -57,9 +57,13 @@ def test_the_first_visit_is_a_worked_example_another_is_chosen_and_a_text_typed(
     page = reader.open(a=models["base"], b=models["other"])
     expect(page.get_by_role("heading", name="Uncertainty")).to_be_visible()
     reader.until(lambda: strip_text(page).startswith("The harbour empties twice a day."))
-    expect(card(page, "summary").get_by_test_id("stMetricValue")).to_have_count(4)
-    for name in ("line", "scatter", "distribution"):
+    expect(card(page, "strip")).to_contain_text("Mean entropy")
+    assert page.locator(".strip").bounding_box()["y"] < 320  # in the first screen
+    expect(card(page, "line")).to_have_count(0)  # folded: neither computed nor sent
+    for name in ("line", "next"):
+        reader.unfold(name)
         expect(card(page, name).locator(".js-plotly-plot .plot-container")).to_be_visible()
+    reader.unfold("changes")
     expect(card(page, "changes").get_by_test_id("stDataFrame")).to_be_visible()
 
     page.get_by_text("Python", exact=True).click()
@@ -79,11 +83,12 @@ def test_a_click_pins_the_token_in_every_figure_and_a_link_and_a_reload_restore_
     visit: Visit, models: dict[str, Path]
 ) -> None:
     reader = visit()
-    page = reader.open(**link(models, TEXT))
+    page = reader.open(**link(models, TEXT, open=["line", "scatter"]))
     reader.choose("Unit", "nats")
     painted = "cells => cells.map(c => c.style.backgroundColor).join()"
     before = page.locator(".strip .cell").evaluate_all(painted)
-    reader.choose("Score", "surprisal")
+    page.get_by_role("combobox", name="Score").click()
+    page.get_by_role("option", name="surprisal", exact=True).click()
     reader.until(lambda: page.locator(".strip .cell").evaluate_all(painted) != before)
     marks, rings = card(page, "line").locator(".shapelayer path"), card(page, "scatter").locator(".scatterlayer .trace")
     expect(marks).to_have_count(0)
@@ -103,12 +108,12 @@ def test_a_click_pins_the_token_in_every_figure_and_a_link_and_a_reload_restore_
     expect(restored.get_by_role("combobox", name="Model A")).to_have_value(str(models["base"]))
     expect(restored.get_by_role("combobox", name="Model B")).to_have_value(str(models["sft"]))
     expect(restored.get_by_role("radio", name="nats")).to_be_checked()
-    expect(card(restored, "summary")).to_contain_text("nats")
+    expect(card(restored, "strip")).to_contain_text("nats")
 
     page.reload()
     reader.settle()
     expect(page.locator(".strip .cell.pinned")).to_have_text(["·m", "·m"])
-    expect(page.get_by_role("radio", name="surprisal")).to_be_checked()
+    expect(page.get_by_role("combobox", name="Score")).to_have_value("surprisal")
     expect(page.locator(".strip .legend")).to_contain_text("surprisal")
 
     page.locator(".strip .scroller").press("Escape")
@@ -118,11 +123,25 @@ def test_a_click_pins_the_token_in_every_figure_and_a_link_and_a_reload_restore_
     reader.until(lambda: "at" not in reader.query())
 
 
+def test_an_alternative_in_the_inspector_rewrites_the_text_and_back_restores_it(
+    reader: Reader, models: dict[str, Path]
+) -> None:
+    page = reader.open(**link(models, "the cat sat on the mat", lens="change", at=9))
+    expect(page.locator(".strip .cell.pinned")).to_have_count(1)
+    page.locator("button.guess").first.click()
+    reader.until(lambda: strip_text(page) not in ("", "the cat sat on the mat"))
+    assert strip_text(page).startswith("the cat")
+    expect(page.get_by_role("textbox", name="Text", exact=True)).to_have_value(strip_text(page))
+    assert reader.linked("text") == strip_text(page)
+    page.go_back()
+    reader.until(lambda: strip_text(page) == "the cat sat on the mat")
+
+
 def test_tables_pages_images_and_bundles_are_downloaded(
     reader: Reader, models: dict[str, Path], tmp_path: Path, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = f"{TEXT} {TAGS}"
-    reader.open(**link(models, text, score="surprisal", at=4))
+    reader.open(**link(models, text, score="surprisal", at=4, open=["line", "scatter", "changes"]))
     csv = pd.read_csv(io.BytesIO(reader.download("line", "csv")))
     parquet = pd.read_parquet(io.BytesIO(reader.download("line", "parquet")))
     assert list(csv.columns) == list(parquet.columns) and len(csv) == len(parquet) > 20
@@ -174,7 +193,7 @@ def test_a_long_run_is_stopped_and_run_again(reader: Reader, slow: Path) -> None
     expect(page.get_by_test_id("stProgress")).to_have_count(0)
     expect(page.locator(".strip")).to_have_count(0)
     page.get_by_role("button", name="Run again").dblclick()  # as an impatient reader does
-    expect(card(page, "summary")).to_be_visible(timeout=240_000)  # a slow run on a busy machine
+    expect(card(page, "strip")).to_be_visible(timeout=240_000)  # a slow run on a busy machine
     reader.settle()
     expect(page.get_by_text("Stopped.")).to_have_count(0)
     reader.until(lambda: strip_text(page).startswith("the cat sat on the mat."))
@@ -184,7 +203,7 @@ def test_a_long_run_is_stopped_and_run_again(reader: Reader, slow: Path) -> None
 def test_every_kind_of_hostile_text_is_only_text_and_a_narrow_dark_window_holds_all(
     reader: Reader, models: dict[str, Path]
 ) -> None:
-    page = reader.open(a=models["base"], b=models["other"], source="Typed")
+    page = reader.open(a=models["base"], b=models["other"], source="Typed", open=FIGURES[1:])
     type_text(reader, HOSTILE)
     expect(card(page, "changes").get_by_test_id("stDataFrame")).to_be_visible()
     reader.until(lambda: strip_text(page).startswith(TAGS[:60]))
@@ -194,7 +213,7 @@ def test_every_kind_of_hostile_text_is_only_text_and_a_narrow_dark_window_holds_
     reader.narrow()
     for name in ("line", "scatter", "distribution"):
         expect(card(page, name).locator(".js-plotly-plot .plot-container")).to_be_visible()
-    fits(reader, "summary", *FIGURES)
+    fits(reader, "strip", *FIGURES)
     ground(page, "dark")
     looked_at(reader)
     uncovered = (

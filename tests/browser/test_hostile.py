@@ -66,6 +66,7 @@ def test_a_link_a_file_a_conversation_and_a_model_cannot_speak_through_their_nam
     page.get_by_text("What each model read, template included").click()
     page.get_by_text("By role").click()
     expect(page.locator("code").filter(has_text="<script>window.hostile=1</script>").first).to_be_visible()
-    expect(card(page, "summary")).to_contain_text("<img class=evil")
+    expect(card(page, "strip")).to_contain_text("<img class=evil")
+    reader.unfold("line")
     expect(card(page, "line").locator(".legend")).to_contain_text("<img·class=evil")
     looked_at(reader)
