@@ -27,6 +27,7 @@ from app.token_strip import TokenChoice, token_strip
 from app.uncertainty.strip import comparison_strip, edited
 from app.widgets import row_table
 
+EDITED = "edited"  # whether the reader has just written an alternative into the text
 ABOUT_NUMBERS = (
     "The mean is per token of each model. The difference is per token if both models have the same tokens, and per "
     "byte of text otherwise, since a model with smaller tokens has less entropy at each of them. The interval is "
@@ -38,6 +39,8 @@ ABOUT_NUMBERS = (
 @fragment
 def figure_cards(query: ComparisonQuery, comparison: Comparison, shown: View) -> None:
     """The strip, and the folded figures below it. A pin redraws only these."""
+    if st.session_state.pop(EDITED, False):
+        st.rerun()  # the whole page, as its text is another one
     view = replace(shown, pinned=pinned())
     if view.lens == "change" and comparison.divergences is None and view.measure in ("kl_ab", "kl_ba", "js", "tv"):
         title = view.change.title
@@ -68,6 +71,7 @@ def strip_card(comparison: Comparison, view: View, origin: Provenance) -> None:
         document = edited(comparison, choice)
         if document is not None:
             submit_document(document)
+            st.session_state[EDITED] = True
 
     with st.container(border=True, key="card_strip", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="finding"):
