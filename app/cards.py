@@ -186,11 +186,6 @@ def _words(drawn: Figure, origin: Provenance) -> None:
         st.code(origin.python(drawn.name), language="python", wrap_lines=True)
 
 
-    if origin.python is not None:
-        st.caption("Python that draws the figure")
-        st.code(origin.python(drawn.name), language="python", wrap_lines=True)
-
-
 def page_link() -> str:
     """An absolute link to what the page shows."""
     said = {key: st.query_params.get_all(key) for key in st.query_params}
