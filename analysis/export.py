@@ -6,11 +6,13 @@ A file is written under a temporary name and then moved into place, so no half-w
 from __future__ import annotations
 
 import hashlib
+import html
 import importlib.metadata
 import io
 import json
 import platform
 import re
+import textwrap
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +37,8 @@ FIGURE_FORMATS = (*IMAGES, "html", *TABLES, "zip")
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pandas", "plotly", "peft", "kaleido", "streamlit")
 NO_CHROME = "PNG, SVG and PDF need Chrome or Chromium on this machine; HTML, CSV, Parquet and the bundle do not"
 _IMAGE_SECONDS = 90
+_WIDTH, _HEIGHT = 900, 420  # pixels, of a figure that does not say its size
+_LETTER_SIZE, _LETTER, _LINE_HEIGHT, _TITLE_HEIGHT = 12, 7, 16, 34  # pixels, of the head of an exported figure
 _FORMULA = re.compile(
     r"'*\s*[=+\-@](?=.*[A-Za-z])(?=.*[(|])", re.DOTALL
 )  # a call of a function: CSV injection, CWE-1236
@@ -73,7 +77,9 @@ def image(figure: go.Figure, kind: ImageFormat) -> bytes:
     if chrome() is None:
         raise ExportError(NO_CHROME)
     options = {"format": kind, "scale": 2 if kind == "png" else 1}
-    options |= {side: getattr(figure.layout, side) or default for side, default in (("width", 900), ("height", 420))}
+    options |= {
+        side: getattr(figure.layout, side) or default for side, default in (("width", _WIDTH), ("height", _HEIGHT))
+    }
     with _one_at_a_time:
         try:
             drawn = kaleido.calc_fig_sync(figure, opts=options, kopts={"mathjax": False, "timeout": _IMAGE_SECONDS})
@@ -82,11 +88,42 @@ def image(figure: go.Figure, kind: ImageFormat) -> bytes:
     return bytes(drawn)
 
 
-def page(drawn: Figure) -> str:
-    """A web page with the figure and all that it needs, which opens without a network."""
+def standalone(drawn: Figure, origin: Provenance) -> go.Figure:
+    """The figure under a head that says what it shows: title, caption, models, and the pinned place."""
+    figure = go.Figure(drawn.figure)
+    models = [f"{key.upper() if len(key) == 1 else key}: {info.name}" for key, info in origin.models.items()]
+    pinned = origin.view.get("pinned")
+    facts = "; ".join([*models, *([] if pinned is None else [f"pinned: character {pinned}"])])
+    per_line = (figure.layout.width or _WIDTH) // _LETTER
+    lines = [
+        html.escape(line, quote=False) for text in (drawn.caption, facts) for line in textwrap.wrap(text, per_line)
+    ]
+    head = _TITLE_HEIGHT + _LINE_HEIGHT * len(lines)
+    top = figure.layout.margin.t
+    figure.update_layout(
+        title={
+            "text": f"<b>{html.escape(drawn.title, quote=False)}</b><br>" + "<br>".join(lines),
+            "font": {"size": _LETTER_SIZE},
+            "x": 0.01,
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 20},
+            "automargin": False,
+        },
+        margin_t=head + (figure.layout.template.layout.margin.t or 0 if top is None else top),
+        height=head + (figure.layout.height or _HEIGHT),
+    )
+    return figure
+
+
+def page(drawn: Figure, origin: Provenance | None = None) -> str:
+    """A web page with the figure and all that it needs, which opens without a network; `origin` gives it a head."""
     if drawn.write_page is not None:
         return drawn.write_page()
-    return str(drawn.figure.to_html(include_plotlyjs=True, full_html=True, include_mathjax=False))
+    figure = drawn.figure if origin is None else standalone(drawn, origin)
+    return str(figure.to_html(include_plotlyjs=True, full_html=True, include_mathjax=False))
 
 
 def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
@@ -172,9 +209,9 @@ def save_figure(drawn: Figure, path: Path, origin: Provenance) -> None:
     check_out(path, FIGURE_FORMATS)
     suffix = path.suffix.lstrip(".").lower()
     if suffix in IMAGES:
-        atomic_write(path, image(drawn.figure, suffix))
+        atomic_write(path, image(standalone(drawn, origin), suffix))
     elif suffix == "html":
-        atomic_write(path, page(drawn).encode("utf-8"))
+        atomic_write(path, page(drawn, origin).encode("utf-8"))
     elif suffix == "zip":
         atomic_write(path, bundle(drawn, origin))
     else:
@@ -215,13 +252,13 @@ def bundle(drawn: Figure, origin: Provenance) -> bytes:
         "README.txt": _README.format(title=drawn.title, how=drawn.caption, command=contents["command"]).encode("utf-8"),
         "manifest.json": json.dumps(contents, indent=2, ensure_ascii=False).encode("utf-8"),
         **origin.files,
-        "figure.html": page(drawn).encode("utf-8"),
+        "figure.html": page(drawn, origin).encode("utf-8"),
         "figure.plotly.json": str(drawn.figure.to_json()).encode("utf-8"),
         "figure.csv": table_bytes(drawn.data, "csv"),
         "figure.parquet": table_bytes(drawn.data, "parquet"),
     }
     if chrome() is not None:
-        files["figure.svg"] = image(drawn.figure, "svg")
+        files["figure.svg"] = image(standalone(drawn, origin), "svg")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, data in files.items():

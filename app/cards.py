@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from analysis.export import IMAGES, NO_CHROME, ImageFormat, bundle, image, page, table_bytes
+from analysis.export import IMAGES, NO_CHROME, ImageFormat, bundle, image, page, standalone, table_bytes
 from analysis.figures.figure import Figure
 from analysis.provenance import Provenance
 from app import state
@@ -195,14 +195,14 @@ def page_link() -> str:
 def exports(drawn: Figure, origin: Provenance) -> dict[str, Callable[[], bytes]]:
     """What makes the file of each format."""
     return {
-        **{kind: partial(_image, drawn, kind) for kind in IMAGES},
-        "html": lambda: page(drawn).encode("utf-8"),
+        **{kind: partial(_image, drawn, origin, kind) for kind in IMAGES},
+        "html": lambda: page(drawn, origin).encode("utf-8"),
         "csv": lambda: table_bytes(drawn.data, "csv"),
         "parquet": lambda: table_bytes(drawn.data, "parquet"),
         "zip": lambda: bundle(drawn, origin),
     }
 
 
-def _image(drawn: Figure, kind: ImageFormat) -> bytes:
+def _image(drawn: Figure, origin: Provenance, kind: ImageFormat) -> bytes:
     """Draw the figure only now: a static picture of a long text takes a second."""
-    return image(drawn.figure, kind)
+    return image(standalone(drawn, origin), kind)

@@ -115,7 +115,8 @@ def test_a_bundle_holds_the_command_that_reproduces_the_figure(ask, name, models
     assert repeat(monkeypatch, json.loads((tmp_path / "manifest.json").read_bytes())["command"]) == 0
     assert (tmp_path / "figure.csv").read_bytes() == expected
     assert result.export(tmp_path / "data.csv", name).read_bytes() == expected
-    assert b"plotly" in result.export(tmp_path / "figure.html", name).read_bytes()
+    html = result.export(tmp_path / "figure.html", name, pinned=3).read_text()
+    assert "plotly" in html and models["base"].name in html and "pinned: character 3" in html
 
 
 def test_weights_of_attention_are_those_of_the_command(models, tmp_path, monkeypatch):
