@@ -42,5 +42,5 @@ def read_document(content: bytes, name: str) -> Document:
     try:
         held = json.loads(text)
     except (ValueError, RecursionError):
-        raise TextError(f"{name} is no conversation; {EXPECTED}") from None
+        raise TextError(f"{name} is not a conversation; {EXPECTED}") from None
     return read_conversation(held, name)

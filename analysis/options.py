@@ -56,7 +56,7 @@ PromptApart = Annotated[
 
 Method = Literal["exact", "strided", "banded"]  # of a limited history
 HISTORY_METHOD = typer.Option(help="How a history is limited, for limited_history.")
-HISTORY_STRIDE = typer.Option(min=1, help="For strided histories: a window every so many tokens.")
+HISTORY_STRIDE = typer.Option(min=1, help="For strided histories: one window for every this many tokens.")
 HistoryMethod = Annotated[Method, HISTORY_METHOD]
 HistoryStride = Annotated[int, HISTORY_STRIDE]
 Column = Annotated[str, typer.Option(help="Column of .jsonl and .parquet with the text or conversation.")]
@@ -128,7 +128,7 @@ class TextOptions:
         from analysis.document_file import read_document
 
         if (self.text is None) == (self.text_file is None):
-            raise TextError("give the text with --text or with --text-file, one of them")
+            raise TextError("give the text with either --text or --text-file")
         if self.text_file == "-":
             document = read_document(sys.stdin.buffer.read(), "standard input")
         elif self.text_file is not None:
@@ -192,7 +192,7 @@ def text_provenance(
 def need_chat(chat: bool, arguments: list[str] | None, date: str | None) -> None:
     """Raise TextError where a chat template is told something that is not applied."""
     if (arguments or date) and not chat:
-        raise TextError("--template-arg and --template-date are of a chat template: give --chat, too")
+        raise TextError("--template-arg and --template-date apply to a chat template: give --chat, too")
 
 
 def check_table(out: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Where a figure comes from: what was asked, of which models, and the command that makes it again."""
+"""Where a figure comes from: what was asked, of which models, and the command that reproduces it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PYTHON = ("compare", "attribute", "attention", "generate")  # functions of the f
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a figure comes from: what its manifest says beside the figure, and the command that makes it again."""
+    """Where a figure comes from: what its manifest says beside the figure, and the command that reproduces it."""
 
     command: Callable[[str, str], str]  # (name of the figure, file to write): run in a folder that holds `files`
     request: Mapping[str, Any]  # what was asked, in plain values

@@ -81,7 +81,7 @@ SCORES: dict[str, Score] = {
         Score(
             "entropy",
             "entropy",
-            "H = -sum p ln p over the model's whole vocabulary, before it reads the token: how open the choice is.",
+            "H = −Σ p ln p over the model's whole vocabulary, before it reads the token: how open the choice is.",
             low="sure",
             high="unsure",
             top_bits=8,
@@ -114,7 +114,7 @@ SCORES: dict[str, Score] = {
         Score(
             "surprisal",
             "surprisal",
-            "-ln p of the actual token: how unexpected it is.",
+            "−ln p of the actual token: how unexpected it is.",
             low="expected",
             high="surprising",
             top_bits=16,
@@ -144,7 +144,7 @@ MEASURES: dict[str, Score] = {
         Score(
             "kl_ab",
             "KL(A‖B)",
-            "Sum of pA ln(pA / pB): large where A expects tokens that B does not.",
+            "Σ pA ln(pA / pB): large where A expects tokens that B does not.",
             low="equal predictions",
             high="far apart",
             top_bits=4,
@@ -153,7 +153,7 @@ MEASURES: dict[str, Score] = {
         Score(
             "kl_ba",
             "KL(B‖A)",
-            "Sum of pB ln(pB / pA): large where B expects tokens that A does not.",
+            "Σ pB ln(pB / pA): large where B expects tokens that A does not.",
             low="equal predictions",
             high="far apart",
             top_bits=4,
@@ -171,7 +171,7 @@ MEASURES: dict[str, Score] = {
         Score(
             "tv",
             "probability moved",
-            "Total variation, half the sum of |pA - pB|: the probability that moves from some tokens to others.",
+            "Total variation, half the sum of |pA − pB|: the probability that moves from some tokens to others.",
             low="equal predictions",
             high="all of it moved",
             top_bits=1,

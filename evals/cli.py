@@ -173,7 +173,7 @@ def samples_command(
     elif document is None or not any(beside.of(document)):
         raise MicroStepError(f"--table {table} needs a --document that is there, got {document}")
     elif table == "tokens":
-        rows, caption = sample_tables.token_table(beside, document, answer), "a row a token"
+        rows, caption = sample_tables.token_table(beside, document, answer), "one row per token"
     else:
         rows, caption = sample_tables.fact_table(beside, document), "a row a fact"
     print_or_save(rows, out, caption)

@@ -40,7 +40,7 @@ def attention(
     --out X.npz holds `attention` [queries, keys] in float32, of --layer and --head, as transformers' eager
     attention gives it, BOS included, with `tokens`, `queries`, `keys` (positions), `starts` (segments) and `facts`
     (JSON). Of a micro_step model that merges, positions are macro steps: segments. --out X.csv, .parquet or .json
-    holds a row a layer and head.
+    holds one row per layer and head.
 
     Statistics, means over all queries but the first, with a the weights on the keys that a query q may see:
 
@@ -69,7 +69,7 @@ def attention(
         check_output(out, figure, FIGURE_NAMES)
     specs = models.some(loading)
     if figure is None and len(specs) > 1:
-        raise MicroStepError("maps and statistics are of one model; B minus A is drawn with --figure")
+        raise MicroStepError("maps and statistics need one model; use --figure to draw B minus A")
     of_all = figure is None and not of_map
     if of_all:
         of.check_table()

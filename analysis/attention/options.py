@@ -49,13 +49,15 @@ class MapOptions:
 
     def check_table(self) -> None:
         if self.source or self.queries or self.keys or self.level != "tokens":
-            raise MicroStepError("--source, --queries, --keys and --level are of a map: give --out X.npz, or --figure")
+            raise MicroStepError(
+                "--source, --queries, --keys and --level apply to a map: give --out X.npz, or --figure"
+            )
 
     def check_map(self) -> None:
         if len(self.layer or ()) != 1 or len(self.head or ()) > 1:
-            raise MicroStepError("a map is of one layer and at most one head: give one --layer, and one --head or none")
+            raise MicroStepError("a map shows one layer and at most one head: give one --layer, and one --head or none")
         if self.head and self.source in ("mean", "rollout"):
-            raise MicroStepError(f"the {self.source} is over all heads; leave --head out")
+            raise MicroStepError(f"the {self.source} covers all heads; leave --head out")
         if self.source == "head" and not self.head:
             raise MicroStepError("give the head with --head")
 
@@ -80,7 +82,7 @@ class AttentionViewOptions:
         if figure is None:
             of.check_map()
         elif len(of.layer or ()) > 1 or len(of.head or ()) > 1:
-            raise MicroStepError("a figure is of one layer and head: give --layer and --head once")
+            raise MicroStepError("a figure shows one layer and head: give --layer and --head once")
         shown = EVENNESS if figure == "statistics" and self.shown == MAPS else self.shown
         (layer,), (head,) = of.layer or (0,), of.head or (0,)
         source = of.source or ("head" if figure is not None or of.head else "mean")
@@ -103,5 +105,5 @@ def _window(given: str | None) -> tuple[int, int] | None:
         return None
     first, colon, last = given.partition(":")
     if not (colon and all(part.isascii() and part.isdigit() and len(part) < 10 for part in (first, last))):
-        raise MicroStepError(f"a part of a map reads like 0:100, not {given!r}")
+        raise MicroStepError(f"a part of a map is written as 0:100, not {given!r}")
     return int(first), int(last)

@@ -47,7 +47,7 @@ def maps(result: AttentionResult) -> Figure:
     step = _step(result)
     pooled = {"max": "the largest", "mean": "the mean"}[request.pool]
     cell = f"a cell is {pooled} of {step} x {step} {result.reading.unit}s" if step > 1 else "a cell is one weight"
-    ends = "from -1 to 1" if signed else "from 0 to 1"
+    ends = "from −1 to 1" if signed else "from 0 to 1"
     return Figure(
         "maps",
         "All layers and heads",
@@ -80,7 +80,7 @@ def statistics(result: AttentionResult) -> Figure:
 
     ends = "from 0 to 1" if chosen.top else "from 0 to the largest value in this text"
     if result.difference:
-        ends = "from -1 to 1" if chosen.top else "to the largest difference in this text, either way"
+        ends = "from −1 to 1" if chosen.top else "to the largest difference in this text, either way"
     return Figure(
         "statistics",
         f"{chosen.title.capitalize()} of all layers and heads",

@@ -50,7 +50,7 @@ class PositionsQuery:
         cutter = loaded if self.cut_by is None else load(self.cut_by)
         starts, apart = starts_of(cutter, encoded, self.text, segmenter, progress)
         if len(starts) < len(encoded):
-            notes = (*notes, f"the first {len(starts):,} of {len(encoded):,} tokens: more does not fit the memory")
+            notes = (*notes, f"the first {len(starts):,} of {len(encoded):,} tokens: more does not fit into memory")
         n = min(len(starts), len(encoded))
         under = " under A" if self.cut_by is not None else ""
         strategy = f"{segmenter.strategy}{under}, at most {segmenter.max_length} tokens"

@@ -36,7 +36,7 @@ STATISTICS: dict[str, Statistic] = {
     for each in (
         Statistic(
             "evenness", "evenness", "share",
-            "H / ln n: the entropy H = -sum a ln a divided by its largest value, with n visible keys. 1 is even, 0 is "
+            "H / ln n: the entropy H = −Σ a ln a divided by its largest value, with n visible keys. 1 is even, 0 is "
             "a single key. Not defined if only one key is visible.",
         ),
         Statistic(
@@ -55,7 +55,7 @@ STATISTICS: dict[str, Statistic] = {
         Statistic(
             "boundaries", "on boundaries", "share", "The sum of a over the keys that start a segment, including BOS."
         ),
-        Statistic("distance", "distance", "positions", "The mean of q - k, weighted by a.", None),
+        Statistic("distance", "distance", "positions", "The mean of q − k, weighted by a.", None),
         Statistic(
             "induction", "induction", "share",
             "The sum of a over the keys that followed an earlier occurrence of the query's token (Olsson et al. 2022). "

@@ -41,7 +41,7 @@ def attribution(
         progress: told the share done.
     """
     if (len(models) == 2) != (options.quantity == "kl"):
-        raise MicroStepError("the quantity kl is of two models, A and B; every other quantity is of one")
+        raise MicroStepError("the quantity kl needs two models, A and B; every other quantity needs one")
     segmented = options.quantity in QUANTITIES and QUANTITIES[options.quantity].segmented
     request = AttributionRequest(
         models,

@@ -24,7 +24,7 @@ def attribute(
     figure: Annotated[str | None, figure_option(FIGURE_NAMES)] = None,
     out: Out = None,
 ) -> None:
-    """What a number at one token depends on: a row a token, word, segment or line before it.
+    """What a number at one token depends on: one row per token, word, segment or line before it.
 
     Quantities: entropy and surprisal of the prediction at the token; kl = KL(A||B), of --a and --b;
     micro_confidence, the micro decoder's largest probability at a token inside a segment; stop, the stop head's

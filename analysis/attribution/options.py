@@ -23,13 +23,15 @@ class AttributionOptions:
     quantity: Annotated[Quantity, typer.Option(help="What is attributed.")] = "entropy"
     at: Annotated[
         int | None,
-        typer.Option(help="The token, from 0. Default: the one of greatest entropy among the first that can be."),
+        typer.Option(
+            help="The token, from 0. Default: of the first tokens that can be explained, that of highest entropy."
+        ),
     ] = None
     method: Annotated[Method, typer.Option(help="Method of attribution.")] = "integrated_gradients"
     baseline: Annotated[Baseline, typer.Option(help="Baseline embedding that replaces a removed token.")] = "mean"
     features: Annotated[
         Features | None,
-        typer.Option(help="What ablation and Shapley move. Default: tokens for ablation, words for Shapley."),
+        typer.Option(help="What ablation and Shapley remove at once. Default: tokens for ablation, words for Shapley."),
     ] = None
 
 
@@ -42,7 +44,7 @@ class AttributionView:
         typer.Option(
             "--group-by",
             "--sum-over",
-            help="What values are summed over. Default: words where these were moved, else tokens.",
+            help="Units over which values are summed. Default: words if these were removed, else tokens.",
         ),
     ] = None
     unit: UnitOption = UNIT

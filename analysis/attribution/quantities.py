@@ -36,13 +36,13 @@ QUANTITIES: dict[str, AttributionTarget] = {
     target.name: target
     for target in (
         AttributionTarget(
-            "entropy", "entropy", "H = -sum p ln p of the prediction at the token: how open the choice is", "nats", True
+            "entropy", "entropy", "H = −Σ p ln p of the prediction at the token: how open the choice is", "nats", True
         ),
-        AttributionTarget("surprisal", "surprisal", "-ln p of the actual token", "nats", True),
+        AttributionTarget("surprisal", "surprisal", "−ln p of the actual token", "nats", True),
         AttributionTarget(
             "kl",
             "KL(A||B)",
-            "sum p ln(p / q) of model A's prediction p and B's q at the token",
+            "Σ p ln(p / q) of model A's prediction p and B's q at the token",
             "nats",
             True,
             pair=True,

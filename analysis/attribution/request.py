@@ -89,7 +89,7 @@ class AttributionRequest:
         check_choice("features", self.features or "tokens", ("tokens", "words"))
         pair, title = QUANTITIES[self.quantity].pair, QUANTITIES[self.quantity].title
         if len(self.models) != 1 + pair:
-            raise MicroStepError(f"{title} is of {'two models, A and B' if pair else 'one model'}")
+            raise MicroStepError(f"{title} needs {'two models, A and B' if pair else 'one model'}")
         if QUANTITIES[self.quantity].segmented != (self.segmenter is not None):
             raise MicroStepError(f"{title} {'reads no segments' if self.segmenter else 'needs a strategy'}")
         if self.features is not None and METHODS[self.method].features is None:
@@ -200,7 +200,7 @@ def default_target(scored: ScoredText, quantity: str, segments: UnitSegments | N
 def _check_same(models: Sequence[LoadedModel], a: EncodedText, b: EncodedText) -> None:
     """Raise MicroStepError unless two models read the same tokens."""
     if models[0].facts.tokenizer_hash != models[1].facts.tokenizer_hash:
-        raise MicroStepError("KL needs two models with the same tokenizer, which cut the text into the same tokens")
+        raise MicroStepError("KL needs two models with the same tokenizer, which split the text into the same tokens")
     n = min(len(a), len(b))
     if a.prefix != b.prefix or a.text != b.text or not np.array_equal(a.ids[:n], b.ids[:n]):
         raise MicroStepError(

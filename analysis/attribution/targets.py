@@ -188,7 +188,7 @@ def _of_segments(
 ) -> Callable[[Tensor], Tensor]:
     """F for a micro_step model's own quantities."""
     if loaded.model.config.model_type != "micro_step":
-        raise MicroStepError(f"{what.title} needs a micro_step model, and {loaded.facts.name} is none")
+        raise MicroStepError(f"{what.title} needs a micro_step model, and {loaded.facts.name} is not one")
     model = cast("MicroStepForCausalLM", loaded.model)
     if starts is None or starts.shape != (len(encoded),):
         raise MicroStepError(f"{what.title} needs the segments of all {len(encoded)} tokens")

@@ -35,6 +35,6 @@ def change_command(
     print_or_save(
         found,
         out,
-        f"A {a.store.facts.name}, B {b.store.facts.name} on {a.store.manifest['data']['name']}; nats a token;"
-        f" {meaning}; ± is half of one",
+        f"A {a.store.facts.name}, B {b.store.facts.name} on {a.store.manifest['data']['name']}; nats per token;"
+        f" {meaning}; ± is half an interval",
     )

@@ -27,7 +27,7 @@ class DataOptions:
 
     data: Annotated[str, typer.Option(help="A .txt, .jsonl (also .gz) or .parquet file, or a data set's hub id.")]
     column: Column = "text"
-    documents: Annotated[Cut, typer.Option(help="What is a document of a .txt file.")] = "file"
+    documents: Annotated[Cut, typer.Option(help="What counts as a document in a .txt file.")] = "file"
     subset: Annotated[str | None, typer.Option(help="Configuration of a hub data set.")] = None
     split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train"
     data_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub data set.")] = None
@@ -42,19 +42,25 @@ class DataOptions:
 class ScoringOptions:
     """How it is scored."""
 
-    limit_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after so many tokens.")] = None
+    limit_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens.")] = None
     max_tokens_per_document: Annotated[
-        int | None, typer.Option(min=2, help="Leave out what is longer; by default what does not fit the context.")
+        int | None,
+        typer.Option(min=2, help="Leave out longer documents; by default those that do not fit the context."),
     ] = None
     windows: Annotated[
-        bool, typer.Option("--windows", help="Cut longer documents into windows of tokens, each scored on its own.")
+        bool,
+        typer.Option(
+            "--windows", help="Divide longer documents into windows of this many tokens, each scored on its own."
+        ),
     ] = False
     window_characters: Annotated[
         int | None,
-        typer.Option(min=1, help="Cut documents into windows of so many characters, the same under every model."),
+        typer.Option(min=1, help="Divide documents into windows of this many characters, the same under every model."),
     ] = None
-    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens at once; by default what fits.")] = None
-    shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a shard.")] = SHARD_TOKENS
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens scored at once; by default as many as fit.")
+    ] = None
+    shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens per shard.")] = SHARD_TOKENS
     chat: Chat = False
     force_bos: ForceBos = False
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, or with Ray on this machine.")] = False
@@ -86,7 +92,7 @@ def corpus_command(
     judging: ReportStrategyOptions,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Report on the strategies at the end.")] = True,
 ) -> None:
-    """Score a corpus once into a store of Parquet shards, and report on it. Stopped, it goes on when started again."""
+    """Score a corpus once into a store of Parquet shards, and report on it. The same command resumes a stopped run."""
     settings = judging.check()
     corpus, spec, started = data.open(), model.spec(loading), time.monotonic()
     score: Callable[..., CorpusStore]
@@ -99,13 +105,13 @@ def corpus_command(
         with progress_bar() as tell:
             store = score(lambda: load(spec, tell), corpus, out, scoring.options(template), tell)
     except KeyboardInterrupt:
-        print(one_line(f"{out} keeps the scores so far; run the same command again to resume"), file=sys.stderr)
+        print(one_line(f"{out} keeps the scores so far; the same command resumes it"), file=sys.stderr)
         raise
     print_notes(f"{store.facts.name}: ", store.notes)
     size = sum(mark.size for mark in store.marks)
     print(
         f"{store.tokens:,} tokens of {store.documents:,} documents in {len(store.marks):,} shards,"
-        f" {size / max(store.tokens, 1):.1f} bytes a token, {time.monotonic() - started:,.0f} s",
+        f" {size / max(store.tokens, 1):.1f} bytes per token, {time.monotonic() - started:,.0f} s",
         file=sys.stderr,
     )
     if report:

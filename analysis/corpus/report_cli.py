@@ -147,7 +147,9 @@ def gather_command(
     window: Annotated[int, typer.Option(min=1, help="For limited_history: tokens of history.")] = 32,
     history_method: HistoryMethod = "exact",
     history_stride: HistoryStride = 16,
-    begin: Annotated[int, typer.Option(min=0, help="For limited_history: only tokens with so many before them.")] = 0,
+    begin: Annotated[
+        int, typer.Option(min=0, help="For limited_history: only tokens with at least this many before them.")
+    ] = 0,
     layer: Annotated[int, typer.Option(min=0, help="For router: after how many layers.")] = 2,
     max_length: MaxLength = MAX_LENGTH,
 ) -> None:
@@ -220,11 +222,11 @@ def _caption(source: CorpusSource, other: CorpusSource | None, table: Table) -> 
     corpus = source.store.manifest["data"]["name"]
     return (
         f"{table} of {name} on {corpus}, {source.store.tokens:,} tokens;"
-        f" {units.meaning}; ± is half of one{'; ' if notes else ''}{notes}"
+        f" {units.meaning}; ± is half an interval{'; ' if notes else ''}{notes}"
     )
 
 
 def _need(name: str) -> str:
     for need in find_rule(name).needs & FEATURES.keys():
         return need
-    raise MicroStepError(f"{name} needs nothing beyond the scores; the store has all for it")
+    raise MicroStepError(f"{name} needs nothing beyond the scores; the store holds all that it needs")

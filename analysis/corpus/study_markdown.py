@@ -27,11 +27,11 @@ def study_text(study: Study) -> str:
     """All tables of a study except curves and lengths, which are for figures."""
     parts = [f"# {' and '.join(study.models)} on {', '.join(study.corpora)}\n"]
     for target in study.options.targets:
-        parts.append(f"## Strategies at {target:g} tokens a segment\n")
+        parts.append(f"## Strategies at {target:g} tokens per segment\n")
         for corpus in study.corpora:
             parts += [f"### {corpus}\n", strategies(study, corpus, target)]
     for target in study.options.targets:
-        head = f"## Transfer between the models at {target:g} tokens a segment: F1 on characters (by chance)\n"
+        head = f"## Transfer between the models at {target:g} tokens per segment: F1 on characters (by chance)\n"
         parts += [head, transfer(study, target)]
     parts.append("## Limited history beside the full one\n")
     for corpus in study.corpora:

@@ -23,15 +23,15 @@ WINDOW, LAYER = 32, 2  # of the rules limited_history and router; strides are ha
 class StudyOptions:
     """How much is computed."""
 
-    limit_tokens: Annotated[int, typer.Option(min=1, help="Of each corpus.")] = 100_000
+    limit_tokens: Annotated[int, typer.Option(min=1, help="Tokens that are read of each corpus.")] = 100_000
     window_characters: Annotated[
-        int, typer.Option(min=1, help="Of the windows that documents are divided into, the same for both models.")
+        int, typer.Option(min=1, help="Characters of a window of a document, the same for both models.")
     ] = 2500
-    every: Annotated[int, typer.Option(min=1, help="Window in which extra model passes are made.")] = 10
+    every: Annotated[int, typer.Option(min=1, help="Extra model passes are made for every n-th window.")] = 10
     history_window: Annotated[
         tuple[int, ...], typer.Option(help="w, tokens of the limited histories. Default: 4 to 256."), ListOf(int, 1)
     ] = (4, 8, 16, 32, 64, 128, 256)
-    history_every: Annotated[int, typer.Option(min=1, help="Window in which limited histories are studied.")] = 20
+    history_every: Annotated[int, typer.Option(min=1, help="Limited histories are studied in every n-th window.")] = 20
     target_length: TargetLengths = None
     max_length: MaxLength = MAX_LENGTH
 

@@ -38,9 +38,9 @@ def generate(
     figure: Annotated[str | None, figure_option(FIGURE_NAMES)] = None,
     out: Out = None,
 ) -> None:
-    """Answer a prompt in segments, and by the base alone: a row a token of both.
+    """Answer a prompt in segments, and by the base alone: one row per token of both.
 
-    With several values of --confidence, a row a tau; with --figure, a figure. Columns of seconds, and of tokens per
+    With several values of --confidence, one row per tau; with --figure, a figure. Columns of seconds, and of tokens per
     second, are of this run on this machine.
     """
     from analysis.generation import figures, sweep_figures
@@ -63,7 +63,7 @@ def generate(
         if figure is not None:
             save_drawn(sweep_figures.draw(figure, sweep, view), out, origin(request, sweep, view))
         else:
-            print_or_save(sweep_table(sweep, view.unit), out, f"a row a tau; nll in {view.unit}")
+            print_or_save(sweep_table(sweep, view.unit), out, f"one row per tau; nll in {view.unit}")
         return
     with progress("writing") as told:
         found = request.run(load_shown, told)

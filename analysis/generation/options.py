@@ -54,7 +54,7 @@ class AnswerOptions:
     """How segments and tokens of an answer are chosen, beside its ends."""
 
     max_segment_length: Annotated[int, typer.Option(min=1, help="M, the most tokens of a segment.")] = 4
-    repetition_penalty: Annotated[float, typer.Option(help="As in transformers; 1 is none.")] = 1.0
+    repetition_penalty: Annotated[float, typer.Option(help="As in transformers; 1 means no penalty.")] = 1.0
 
     def decoding(self, stopping: StoppingOptions, sampling: SamplingOptions, tau: float) -> Decoding:
         """The value that a request takes."""

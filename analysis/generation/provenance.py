@@ -1,4 +1,4 @@
-"""Where a figure of a generation comes from: its bundle's manifest, and the command that makes it again."""
+"""Where a figure of a generation comes from: its bundle's manifest, and the command that reproduces it."""
 
 from __future__ import annotations
 

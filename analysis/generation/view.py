@@ -19,4 +19,4 @@ class GenerationView:
     unit: UnitOption = UNIT
     theme: ThemeOption = "light"
     pinned: PinnedOption = None  # a character of the answer; of two that differ, laid end to end
-    over: Annotated[Over, typer.Option(help="What the timeline runs over."), OF_FIGURES] = "time"
+    over: Annotated[Over, typer.Option(help="Horizontal axis of the timeline."), OF_FIGURES] = "time"

@@ -27,7 +27,7 @@ def runs_command(
     ] = None,
     table: Annotated[
         Literal["runs", "curves", "positions", "facts"],
-        typer.Option(help="A row a run; a line of the logs; a micro position at the last validation; a fact."),
+        typer.Option(help="A row is a run; a line of the logs; a micro position at the last validation; a fact."),
     ] = "runs",
     figure: Annotated[str | None, figure_option(FIGURE_NAMES)] = None,
     out: Out = None,
@@ -43,14 +43,14 @@ def runs_command(
     if figure is not None:
         _draw(found, view, figure, out)
     elif table == "curves":
-        print_or_save(curves.log_table(found, view.unit), out, f"a row a line of the logs; losses in {view.unit}")
+        print_or_save(curves.log_table(found, view.unit), out, f"one row per line of the logs; losses in {view.unit}")
     elif table == "positions":
-        caption = f"a row a micro position; nll in {view.unit}, 95% intervals"
+        caption = f"one row per micro position; nll in {view.unit}, 95% intervals"
         print_or_save(positions.position_table(found, view.unit), out, caption)
     elif table == "facts":
-        print_or_save(tables.facts_table(found), out, "a row a fact, a column a run")
+        print_or_save(tables.facts_table(found), out, "one row per fact, one column per run")
     else:
-        caption = f"a row a run; losses in {view.unit}"
+        caption = f"one row per run; losses in {view.unit}"
         print_or_save(tables.runs_table(found, view.unit), out, caption, turned=len(found) < 4)
 
 

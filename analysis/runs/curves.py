@@ -70,7 +70,7 @@ CURVES: dict[str, TrainingCurve] = {
         TrainingCurve(
             "token_loss",
             "token loss",
-            "Mean -ln p of the labelled tokens, predicted by the base or the micro decoder.",
+            "Mean −ln p of the labelled tokens, predicted by the base or the micro decoder.",
             "information",
             log=True,
         ),

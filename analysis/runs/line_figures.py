@@ -46,7 +46,7 @@ def position_curves(runs: Sequence[RunLog], view: RunsView) -> Figure:
     what = (
         "Share of tokens that the model finds likeliest"
         if view.measure == "accuracy"
-        else f"Mean -ln p, in {view.unit}"
+        else f"Mean −ln p, in {view.unit}"
     )
     return Figure(
         "position_curves",

@@ -138,7 +138,7 @@ class Follower:
         more = len(self._damaged) - 1
         others = f", nor {'is 1 other' if more == 1 else f'are {more:,} others'}" if more else ""
         kept = f"the other {len(self._lines):,} are shown" if self._lines else "there are no others"
-        return (f"{self.path}, line {self._damaged[0]:,} is no line of a training log{others}; {kept}",)
+        return (f"{self.path}, line {self._damaged[0]:,} is not a line of a training log{others}; {kept}",)
 
     def _follow(self, file: BinaryIO) -> None:
         stat = os.fstat(file.fileno())

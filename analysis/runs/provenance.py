@@ -1,6 +1,6 @@
-"""Where a figure of training runs comes from: what a bundle holds, and the command that draws the figure again.
+"""Where a figure of training runs comes from: what a bundle holds, and the command that redraws the figure.
 
-An export holds the logs themselves, as they were read: a run that goes on does not change what is made again.
+An export holds the logs themselves, as they were read: a run that goes on does not change what is reproduced.
 """
 
 from __future__ import annotations

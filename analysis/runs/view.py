@@ -21,9 +21,9 @@ SMOOTHING = 0.6
 class RunOptions:
     """How runs are named, and taken from an export."""
 
-    folder: Annotated[str | None, typer.Option(help="Runs are named by their paths from there.")] = None
+    folder: Annotated[str | None, typer.Option(help="Runs are named by their paths relative to this folder.")] = None
     seen: Annotated[
-        str | None, typer.Option(help="seen.json of an export: what the folders said then, instead of now.")
+        str | None, typer.Option(help="seen.json of an export: draw what the folders held then, not now.")
     ] = None
 
 

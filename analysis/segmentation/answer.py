@@ -72,7 +72,7 @@ def solved(
         MicroStepError: as `segmented`, or there is not exactly one target.
     """
     if (target_length is None) == (target_segments is None):
-        raise MicroStepError("give a target length or a target number of segments, one of them")
+        raise MicroStepError("give either a target length or a target number of segments")
     if target_segments is not None and target_segments < 1:
         raise MicroStepError(f"target_segments must be at least 1, got {target_segments}")
     compared, _, solution = _run(model, text, segmenter, target_length, target_segments, load, progress)

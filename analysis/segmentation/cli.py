@@ -56,7 +56,7 @@ def segment_command(
         return
     specs = models.some(loading)
     if len(specs) > 1 or len(chosen) > 1 or source.store is not None:
-        raise MicroStepError("the table is of one model and one strategy; more are compared with --figure")
+        raise MicroStepError("the table shows one model and one strategy; use --figure to compare more")
     with progress("scoring") as tell:
         answer = segmented(specs[0][1], text.input(), segmenter.of_strategy(chosen[0]), view, load_shown, tell)
     print_answer(answer, None, out, f"{answer.raw.sides[0].facts.name}: ")
@@ -106,8 +106,10 @@ def solve_command(
     loading: LoadOptions,
     segmenter: SegmenterOptions,
     view: CutView,
-    target_length: Annotated[float | None, typer.Option(help="Mean tokens a segment.")] = None,
-    target_segments: Annotated[int | None, typer.Option(min=1, help="Or the number of segments.")] = None,
+    target_length: Annotated[float | None, typer.Option(help="Mean number of tokens per segment.")] = None,
+    target_segments: Annotated[
+        int | None, typer.Option(min=1, help="Number of segments, in place of a mean length.")
+    ] = None,
     figure: Annotated[str | None, figure_option(FIGURE_NAMES)] = None,
     out: Out = None,
 ) -> None:

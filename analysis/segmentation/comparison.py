@@ -193,7 +193,7 @@ def why_words(cut: SegmentedText, unit: Unit) -> list[str]:
 def value_unit(rule: Rule, unit: Unit) -> str:
     """The unit of what a rule compares; "" where its name says it."""
     shown = unit_of(rule.unit, unit)
-    return "" if shown in ("probability", "half of 1 - cosine", "yes or no") else shown
+    return "" if shown in ("probability", "half of 1 − cosine", "yes or no") else shown
 
 
 def value_axis(rule: Rule, unit: Unit) -> str:

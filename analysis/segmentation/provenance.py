@@ -1,4 +1,4 @@
-"""Where a figure of the segmentation page comes from: its bundle's manifest, and the command that makes it again."""
+"""Where a figure of the segmentation page comes from: its bundle's manifest, and the command that reproduces it."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Strategy:
                 parameters[name.strip()] = float(value)
             except ValueError:
                 raise MicroStepError(
-                    f"a strategy reads like entropy:threshold=1.2, not {word!r}: {setting!r} is no parameter=number"
+                    f"a strategy is written as entropy:threshold=1.2, not {word!r}: {setting!r} is not parameter=number"
                 ) from None
         return cls.of(rule.strip(), parameters)
 
@@ -151,9 +151,13 @@ def check_features(segmenter: Segmenter) -> None:
     """Raise MicroStepError if the features have options that the strategy does not read."""
     needs, features, default = segmenter.strategy.rule.needs, segmenter.features, FeatureOptions()
     if "attention" not in needs and (features.layers is not None or features.heads is not None):
-        raise MicroStepError("layers and heads are of the attention strategies; leave them out, or choose one of these")
+        raise MicroStepError(
+            "layers and heads apply to the attention strategies; leave them out, or choose one of these"
+        )
     if "window" not in needs and (features.history, features.stride) != (default.history, default.stride):
-        raise MicroStepError("the method and stride of a history are of limited_history; leave them out, or choose it")
+        raise MicroStepError(
+            "the method and stride of a history apply to limited_history; leave them out, or choose it"
+        )
 
 
 def scale(of: str, unit: Unit) -> float:
@@ -171,6 +175,6 @@ def labels(strategies: Sequence[Strategy]) -> list[str]:
 
 
 def _shown_unit(parameter: Parameter, unit: Unit) -> str:
-    if parameter.unit in ("probability", "ratio", "share", "half of 1 - cosine", "layer"):
+    if parameter.unit in ("probability", "ratio", "share", "half of 1 − cosine", "layer"):
         return ""
     return f" {unit_of(parameter.unit, unit)}"

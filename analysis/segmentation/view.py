@@ -13,11 +13,17 @@ from model.errors import MicroStepError
 
 Metric = Literal["f1", "precision", "recall", "window_diff", "pk"]
 METRICS: dict[str, tuple[str, str]] = {
-    "f1": ("F1", "2 x shared boundaries / both numbers of boundaries; 1 is the same cut."),
+    "f1": ("F1", "2 × shared boundaries / both numbers of boundaries; 1 if the segments are the same."),
     "precision": ("precision", "share of the column's boundaries that the row has too."),
     "recall": ("recall", "share of the row's boundaries that the column has too."),
-    "window_diff": ("WindowDiff", "share of windows with different numbers of boundaries; 0 is the same cut."),
-    "pk": ("Pk", "share of windows whose ends are in one segment for one of the two only; 0 is the same cut."),
+    "window_diff": (
+        "WindowDiff",
+        "share of windows with different numbers of boundaries; 0 if the segments are the same.",
+    ),
+    "pk": (
+        "Pk",
+        "share of windows whose ends are in one segment for one of the two only; 0 if the segments are the same.",
+    ),
 }
 
 

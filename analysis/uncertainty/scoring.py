@@ -68,7 +68,7 @@ def fit(loaded: LoadedModel, encoded: EncodedText) -> tuple[EncodedText, tuple[s
         n = tokens_that_fit(loaded, loaded.model.device, chunk=chunk_positions(loaded.facts.vocab_size))
         if n < 1:
             raise
-        notes.append(f"the first {n:,} of {len(encoded):,} tokens were scored: more does not fit the free memory")
+        notes.append(f"the first {n:,} of {len(encoded):,} tokens were scored: more does not fit into the free memory")
         encoded = encoded.head(n)
     return encoded, tuple(notes)
 

@@ -50,7 +50,7 @@ def controls(inputs: SidebarInputs, a: ModelSpec, b: ModelSpec, text: TextInput)
     spec = a if side == "A" else b
     saved = micro_step_info(spec.name)
     with st.popover("Options", help="How the text is segmented.", width="content"):
-        st.caption("A model that is no micro\\_step model is wrapped in untrained modules.")
+        st.caption("A model that is not a micro\\_step model is wrapped in untrained modules.")
         cut = segmented(
             "Segments", list(CUTS), CUT, "training", format_func=CUTS.__getitem__,
             help="**as in training**: by the strategy of the model's recipe. If the recipe has a target length, the "

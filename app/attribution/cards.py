@@ -85,7 +85,7 @@ def _summary(shown: ShownAttribution) -> None:
             "faithfulness",
             significant(own),
             help="The area between the insertion and the deletion curve, divided by the range of the quantity over "
-            "all curves: -1 to 1. The farther above random orders, the more faithful the attribution.",
+            "all curves: −1 to 1. The farther above random orders, the more faithful the attribution.",
         )
         low, high = float(random.min()), float(random.max())
         st.caption(f"random orders: {significant(float(random.mean()))} ({significant(low)} to {significant(high)})")

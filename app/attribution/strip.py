@@ -39,5 +39,5 @@ def attribution_strip(shown: ShownAttribution) -> Strip:
         muted=np.arange(len(encoded))[in_text] > target,
     )
     note = "click a token to explain it; tokens after the pinned one are faint, since they have no influence"
-    legend = Legend(f"-{deepest}, lowers it", f"{deepest} {shown.unit}, raises it", note, "diverging")
+    legend = Legend(f"−{deepest}, lowers it", f"{deepest} {shown.unit}, raises it", note, "diverging")
     return Strip(shown.request.text.document.text, (row,), legend)

@@ -51,7 +51,7 @@ def recording_cards(recording: Recording, unit: Unit) -> None:
 def answer_cards(request: GenerationRequest, asked: bool, unit: Unit) -> None:
     """The reader's own run: streamed while it is written, and shown in full or as far as it came before a stop."""
     if not asked and model_pool().get(request) is None:
-        st.info("These settings have not been run on this text yet. Run starts it.")
+        st.info("These settings have not been run on this text yet. Press Run to start.")
         return
     progress, place = st.container(), st.empty()
     partly = live.partial(request)

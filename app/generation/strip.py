@@ -97,7 +97,7 @@ def _base(generation: Generation, answer: Answer, unit: Unit, text: str | None) 
 def _details(answer: Answer, unit: Unit) -> tuple[Detail, ...]:
     return (
         Detail("probability", answer.probability, digits=3),
-        Detail(f"-ln p under the base, {unit}", (answer.nll * PER_NAT[unit]).astype(np.float32)),
+        Detail(f"−ln p under the base, {unit}", (answer.nll * PER_NAT[unit]).astype(np.float32)),
     )
 
 

@@ -87,5 +87,5 @@ def measure() -> None:
     """Draw the choice of the measure per micro position; `view` reads it."""
     segmented(
         "Per micro position", ["accuracy", "NLL"], MEASURE, "accuracy",
-        help="**accuracy**: share of tokens that the model found likeliest.  \n**NLL**: mean -ln p of the tokens.",
+        help="**accuracy**: share of tokens that the model found likeliest.  \n**NLL**: mean −ln p of the tokens.",
     )  # fmt: skip

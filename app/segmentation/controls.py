@@ -122,7 +122,7 @@ def _numbers(text: str, what: str) -> tuple[int, ...] | None:
     for part in text.replace(" ", "").split(",") if text.strip() else ():
         first, _, last = part.partition("-")
         if not (first.isascii() and first.isdigit() and (not last or (last.isascii() and last.isdigit()))):
-            raise MicroStepError(f"{what} read like 0-3, 7; {text!r} does not")
+            raise MicroStepError(f"{what} are written as 0-3, 7; {text!r} is not")
         if int(last or first) > 10_000:
             raise MicroStepError(f"{what} must be at most 10,000")
         found |= set(range(int(first), int(last or first) + 1))

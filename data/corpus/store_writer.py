@@ -26,7 +26,7 @@ def writing(path: Path) -> Iterator[None]:
         new = make_folder(path)
         strangers = [file.name for file in path.iterdir() if file.name != LOCK and file.suffix != ".part"]
         if strangers and MANIFEST not in strangers:
-            raise ExportError(f"{path} is no store and holds other files ({strangers[0]}); give --out a new folder")
+            raise ExportError(f"{path} is not a store and holds other files ({strangers[0]}); give --out a new folder")
         lock = filelock.FileLock(path / LOCK)
         lock.acquire(timeout=0)
     except filelock.Timeout:

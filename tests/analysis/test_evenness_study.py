@@ -193,7 +193,7 @@ def test_evenness_writes_a_study_that_draws_itself_again(models, runs, tmp_path,
     ("words", "said"),
     [
         (("micro-attention", "--text", TEXT, "--strategy", "hope"), "no segmentation rule"),
-        (("micro-attention", "--text", TEXT, "--strategy", "word", "--written"), "one of them"),
+        (("micro-attention", "--text", TEXT, "--strategy", "word", "--written"), "either --strategy"),
         (("micro-attention", "--text", ""), "empty"),
         (("micro-attention", "--text", TEXT, "--max-length", "9"), "at most the model's 8"),
         (("micro-attention", "--text", TEXT, "--out", "x.doc"), "unknown format"),

@@ -173,7 +173,7 @@ def test_a_damaged_line_is_named_and_the_others_are_kept(tmp_path):
     (path / LOG).write_text(log[0] + "{broken\n" + log[1] + '{"step": "x"}\n' + log[2])
     run = read_log(path, "run", time())
     assert [each.step for each in run.lines] == [10, 20, 30]
-    assert "line 2 is no line of a training log, nor is 1 other; the other 3 are shown" in run.damage[0]
+    assert "line 2 is not a line of a training log, nor is 1 other; the other 3 are shown" in run.damage[0]
     (path / LOG).write_bytes(b"\xff\x00\n")
     assert "there are no others" in read_log(path, "run", time()).damage[0]
     (path / FACTS).write_text("[]")

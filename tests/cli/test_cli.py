@@ -112,7 +112,7 @@ def test_wrong_options_end_with_one_line(models, monkeypatch, capsys, tmp_path):
     wrong = [
         (["score", "--text", "x"], "model"),
         ([*score], "--text"),
-        ([*score, "--text", "x", "--text-file", "y"], "one of them"),
+        ([*score, "--text", "x", "--text-file", "y"], "either --text"),
         ([*score, "--text", "x", "--out", tmp_path / "x.docx"], "csv, parquet, json"),
         ([*score, "--text", "x", "--theme", "dark"], "--figure"),
         ([*score, "--text", "x", "--history-stride", "4"], "--history"),

@@ -141,7 +141,7 @@ def test_mistakes_end_with_one_line(models, monkeypatch, capsys, tmp_path):
         ([*segmenting, "attention_mass", "--layer", 7], "layer must be from 0 to 2"),
         ([*segmenting, "router", "--set", "layer=9"], "from 0 to 3"),
         ([*segmenting, "entropy", "--out", tmp_path / "x.docx"], "csv, parquet, json"),
-        ([*solving, "entropy"], "one of them"),
+        ([*solving, "entropy"], "either"),
         ([*solving, "entropy", "--target-length", 9], "from 1 to .* 4, got 9"),
         ([*solving, "word", "--target-length", 2], "no parameter"),
         ([*solving, "entropy", "--target-length", 2, "--set", "threshold=1"], "do not set it"),

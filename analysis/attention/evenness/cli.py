@@ -80,13 +80,13 @@ def evenness(
 ) -> None:
     """Are all context states used fairly evenly in the micro step? Entropy of the micro decoder's attention over them.
 
-    Writes evenness.csv (a row a model, level, place and figure), weights.csv, evenness.md and the figures. With
-    --figure and --table, draws a figure again from its table, and runs no model.
+    Writes evenness.csv (one row per model, level, place and figure), weights.csv, evenness.md and the figures. With
+    --figure and --table, it redraws a figure from its table without running a model.
     """
     if figure is not None:
         check_output(out, figure, FIGURE_NAMES)
         if drawn.table is None:
-            raise MicroStepError("--figure draws a table that is there: give it with --table")
+            raise MicroStepError("--figure draws an existing table: give it with --table")
         _draw(figure, Path(drawn.table), drawn.theme, out)
         return
     from analysis.attention.evenness.study import EvennessQuery, study
@@ -136,7 +136,7 @@ def _read(path: Path) -> pd.DataFrame:
     except OSError as error:
         raise TextError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise TextError(f"{path} is no CSV table: {str(error).splitlines()[0]}") from None
+        raise TextError(f"{path} is not a CSV table: {str(error).splitlines()[0]}") from None
     return read_study(found, path.name)
 
 
@@ -145,7 +145,7 @@ def _check_folder(out: Path) -> None:
     from model.atomic_files import check_writable
 
     if out.exists() and not out.is_dir():
-        raise ExportError(f"{out} cannot be written: it is no folder")
+        raise ExportError(f"{out} cannot be written: it is not a folder")
     check_writable(out)
 
 

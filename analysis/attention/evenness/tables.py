@@ -66,7 +66,7 @@ def read_study(content: pd.DataFrame, name: str) -> pd.DataFrame:
     """Check a table that `study_table` made and a file held."""
     missing = [column for column in (*COLUMNS, "level", "figure", "mean", "low", "high") if column not in content]
     if missing or content.empty:
-        raise TextError(f"{name} is no table of `micro-step evenness`: it lacks {', '.join(missing) or 'rows'}")
+        raise TextError(f"{name} is not a table of `micro-step evenness`: it lacks {', '.join(missing) or 'rows'}")
     return content.assign(seeds=content["seeds"].astype("str").fillna(""))
 
 

@@ -36,7 +36,7 @@ def micro_attention(
     figure: Annotated[str | None, figure_option(FIGURE_NAMES)] = None,
     out: Out = None,
 ) -> None:
-    """Attention of a micro_step model's micro decoder: a row a layer, head, micro position and slot.
+    """Attention of a micro_step model's micro decoder: one row per layer, head, micro position and slot.
 
     Slots are the context states, by the base's layer, and the segment's own tokens. Of the mean over a text, low and
     high are the 95% interval over its segments. Segments are those of the model's training unless --strategy or
@@ -49,7 +49,7 @@ def micro_attention(
 
     check_output(out, figure, FIGURE_NAMES)
     if writing.written and segmented.strategy is not None:
-        raise MicroStepError("give the segments with --strategy or take those that are --written, one of them")
+        raise MicroStepError("give either --strategy, or --written for the segments that the model writes")
     request = MicroRequest(
         model.spec(loading),
         text.input(),

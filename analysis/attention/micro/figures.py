@@ -39,7 +39,7 @@ def segments(found: MicroAttention, view: MicroView) -> Figure:
     return Figure(
         "micro_segments",
         "Segments",
-        f"{honest(found)}Each segment of two tokens and more is shaded by 1 - evenness of the weights over the "
+        f"{honest(found)}Each segment of two tokens and more is shaded by 1 − evenness of the weights over the "
         f"{found.states} context states, averaged over layers, heads and micro positions. Segments: {found.cut}."
         f"{_undefined(found)}",
         lambda: _draw_segments(found, view),

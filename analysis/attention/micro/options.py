@@ -19,7 +19,7 @@ class WrittenOptions:
         typer.Option(
             "--written",
             help="Let the model answer the text, and take the segments that it writes; --rule, --confidence and"
-            " --max-new-tokens are of that.",
+            " --max-new-tokens apply to that answer.",
         ),
     ] = False
 
