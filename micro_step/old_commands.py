@@ -92,6 +92,19 @@ def _generate(given: Given, figure: str | None) -> Given:
     return [*(pair for pair in given if pair[0] != "--confidence"), ("--confidence", taus)]
 
 
+def _segment(given: Given, _: str | None) -> Given:
+    """Places were counted from 1, and options that no strategy of the command reads were ignored."""
+    from model.segmentation.segment import RULES
+
+    words = [value.partition(":")[0].strip() for option, value in given if option == "--strategy" and value]
+    needs = {need for word in words if word in RULES for need in RULES[word].needs}
+    if any(option == "--window" for option, _ in given):
+        needs.add("window")
+    unread = set() if "attention" in needs else {"--layer", "--head"}
+    unread |= set() if "window" in needs else {"--history-method", "--history-stride"}
+    return _from_zero([pair for pair in given if pair[0] not in unread], "--chosen")
+
+
 def _study(given: Given, _: str | None) -> Given:
     letters = iter(("--a", "--b"))
     return [(next(letters, option), value) if option == "--model" else (option, value) for option, value in given]
@@ -103,7 +116,8 @@ def _attention(given: Given, _: str | None) -> Given:
 
 _CHANGES: dict[str, Callable[[Given, str | None], Given]] = {
     "corpus study": _study,
-    "segment": lambda given, _: _from_zero(given, "--chosen"),
+    "segment": _segment,
+    "solve": _segment,
     "micro-attention": lambda given, _: _from_zero(given, "--layer", "--segment"),
     "attention": _attention,
     "attribute": _attribute,

@@ -32,6 +32,16 @@ OLD = {  # name: (the command of a bundle, what it asks for today)
         " exact --history-stride 16 --chosen 2 --metric f1 --change 0.05 --unit bits --theme light --out figure.csv",
         {"figure": "values", "chosen": 1, "strategy": ["entropy:threshold=1.5", "attention_mass:tau=0.3"]},
     ),
+    "options that no strategy reads": (
+        f"analysis segmentation-figure values --a tiny-base {TEXT} --strategy word --max-length 4 --layer 0 --head 1"
+        " --history-method banded --history-stride 8 --chosen 1 --out figure.csv",
+        {"layer": [], "head": [], "history_method": "exact", "history_stride": 16},
+    ),
+    "a history that is compared": (
+        f"analysis segmentation-figure history --a tiny-base {TEXT} --strategy word --max-length 4"
+        " --history-method banded --history-stride 8 --window 6 --chosen 1 --out figure.csv",
+        {"history_method": "banded", "history_stride": 8, "window": 6},
+    ),
     "store": (
         "analysis segmentation-figure agreement --store /tmp/store --number 3 --strategy word --max-length 4"
         " --history-method exact --history-stride 16 --chosen 1 --metric pk --change 0.05 --unit nats --theme light"
