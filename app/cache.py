@@ -31,6 +31,7 @@ from model.progress import Progress, Tell
 RESULTS = 24  # kept in memory; a comparison of 10,000 tokens takes about 3 MB
 MODELS = 2  # kept in memory
 LONG = 2.0  # seconds of a run that tells the speed of this machine
+WORK = 0.5  # seconds that it should take at least: of a run with less to do, the start takes most of the time
 REACHED = 0.4  # share of a matrix product's speed that models reach on a CPU: measured, .3 to .6
 Result = TypeVar("Result")
 Stamp = tuple[float, ...]  # when a model's files changed, so that results of an older checkpoint are not used
@@ -111,7 +112,9 @@ class ModelPool:
         took = time.perf_counter() - began
         if took > LONG:
             models = [self._models[spec, _stamp(spec)] for spec in query.specs.values()]
-            self._speed = sum(query.cost(loaded).work for loaded in models) / took
+            work = sum(query.cost(loaded).work for loaded in models)
+            if work > WORK * REACHED * multiplications_per_second():
+                self._speed = work / took
         self._keep((query, _stamp(*query.specs.values())), result, False)
         return result
 

@@ -13,6 +13,7 @@ from analysis.figures.figure import Figure, safe, visible
 from analysis.figures.theme import BLUE, INK, ORANGE, SOFT, styled
 from analysis.score_registry import significant
 from analysis.uncertainty.result import Comparison, ScoredText, same_tokenizer
+from analysis.uncertainty.summary import NOTHING_SCORED
 from analysis.view import View
 
 
@@ -93,7 +94,7 @@ def next_tokens(comparison: Comparison, view: View) -> Figure:
     assert cells is not None
     if not len(cells):
         table = pd.DataFrame({"token": [], "probability_a": [], "probability_b": []})
-        return Figure("next", "Next tokens", "Both models scored no common text.", go.Figure, lambda: table)
+        return Figure("next", "Next tokens", NOTHING_SCORED, go.Figure, lambda: table)
     inside = np.flatnonzero((cells.start <= (view.pinned or 0)) & ((view.pinned or 0) < cells.end))
     piece = int(inside[0]) if len(inside) else 0
     table = next_table(comparison, piece)

@@ -19,6 +19,7 @@ from analysis.score_registry import MEASURES, PER_NAT, SCORES, Score, Unit, sign
 from analysis.uncertainty.result import Comparison, ScoredText
 
 Per = Literal["token", "byte"]
+NOTHING_SCORED = "No token is scored under both models. Without BOS, the first token of a text has no score."
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ class ComparisonSummary:
     def finding(self) -> str:
         """One sentence that states what was found."""
         if not self.tokens_a or not self.tokens_b:
-            return "Both models scored no common text."
+            return NOTHING_SCORED
         tokens = f"{self.tokens_a:,}" if self.tokens_a == self.tokens_b else f"{self.tokens_a:,} and {self.tokens_b:,}"
-        tokens += " tokens" if self.same_tokens or self.paired else " tokens of different lengths"
+        tokens += " token" if tokens == "1" else " tokens"
+        tokens += "" if self.same_tokens or self.paired else " of different lengths"
         if self.change is not None:
             measure, mean, per = self.change
             size = f"{signed(mean.mean, measure.signed)} {measure.unit(self.unit)} per {per}"

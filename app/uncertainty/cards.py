@@ -85,7 +85,8 @@ def strip_card(comparison: Comparison, view: View, origin: Provenance) -> None:
             on_pin=pin_character,
             on_edit=edit if comparison.cells is not None and not view.with_template else None,
         )
-        st.caption(_numbers(comparison, summary), help=ABOUT_NUMBERS)
+        if summary.tokens_a and summary.tokens_b:
+            st.caption(_numbers(comparison, summary), help=ABOUT_NUMBERS)
         notes = [f"{side}: {'; '.join(scored.notes)}." for side, scored in _sides(comparison) if scored.notes]
         if notes:
             st.caption(escape_markdown(" ".join(notes), longest=2000))

@@ -10,7 +10,7 @@ from analysis.score_registry import SCORES, significant
 from analysis.uncertainty.compare import compare, compare_continuations
 from analysis.uncertainty.next_tokens import first_tokens, least_moved
 from analysis.uncertainty.scoring import score_document, score_limited
-from analysis.uncertainty.summary import summarise
+from analysis.uncertainty.summary import NOTHING_SCORED, summarise
 from analysis.uncertainty.tables import cell_table, summary_table, token_table
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
@@ -140,7 +140,7 @@ def test_empty_texts_are_refused(loaded):
     one = score_document(loaded["base"], TextInput.plain("a"))
     assert len(one.encoded) == 1 and one.scores.missing.all()
     lonely = compare(loaded["base"], loaded["other"], TextInput.plain("a"))
-    assert len(lonely.cells) == 0 and "no common text" in summarise(lonely).finding
+    assert len(lonely.cells) == 0 and summarise(lonely).finding == NOTHING_SCORED
 
 
 def test_too_few_tokens_say_nothing(loaded):

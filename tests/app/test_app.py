@@ -9,10 +9,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis.query import scoring_cost
-from app.cache import model_pool
+from analysis.segmentation.request import ScoresQuery
+from app.cache import REACHED, ModelPool, model_pool
 from app.escape import escape_markdown
 from app.token_strip import TokenChoice
 from app.uncertainty.strip import edited
+from model.causal_lm.device_speed import multiplications_per_second
 from model.hub.loading import ModelSpec, load
 from model.text.document import Document, TextInput
 from tests.support import pages
@@ -178,6 +180,22 @@ def test_heavy_runs_are_asked_for_first(models, runs, monkeypatch):
     monkeypatch.setattr("app.run_query.HEAVY", 1e9)
     next(button for button in at.button if "instead" in button.label).click().run()
     assert len(runs) == 2 and TEXT.startswith(at.session_state["text"]) and len(at.session_state["text"]) < len(TEXT)
+
+
+def test_a_short_run_does_not_tell_the_speed_of_the_machine(models, monkeypatch):
+    pool, query = ModelPool(), ScoresQuery("A", ModelSpec(str(models["base"])), TextInput.plain(TEXT))
+    pool.load(query, lambda what, share: None)
+    monkeypatch.setattr("app.cache.LONG", 0.0)
+    pool.run(query, lambda share: None)
+    assert pool.speed() == REACHED * multiplications_per_second()
+    monkeypatch.setattr("app.cache.WORK", 0.0)
+    pool.run(query, lambda share: None)
+    assert pool.speed() != REACHED * multiplications_per_second()
+
+
+def test_a_text_of_one_token_has_no_numbers(models, runs):
+    at = opened(models, text="a")
+    assert not at.exception and "No token is scored" in shown(at) and "missing" not in shown(at)
 
 
 def test_markdown_from_users_is_shown_as_it_is():

@@ -35,7 +35,7 @@ OLD = {  # name: (the command of a bundle, what it asks for today)
     "options that no strategy reads": (
         f"analysis segmentation-figure values --a tiny-base {TEXT} --strategy word --max-length 4 --layer 0 --head 1"
         " --history-method banded --history-stride 8 --chosen 1 --out figure.csv",
-        {"layer": [], "head": [], "history_method": "exact", "history_stride": 16},
+        {"layer": (), "head": (), "history_method": "exact", "history_stride": 16},
     ),
     "a history that is compared": (
         f"analysis segmentation-figure history --a tiny-base {TEXT} --strategy word --max-length 4"
