@@ -9,7 +9,7 @@ from app.widgets import segmented
 MACRO, MICRO = "Macro", "Micro"
 
 inputs: SidebarInputs = st.session_state["inputs"]
-line = st.container(horizontal=True, vertical_alignment="center", gap="small")
+line = st.container(horizontal=True, vertical_alignment="center", gap="small", key="controls_line")
 with line:
     view = segmented(
         "View", [MACRO, MICRO], "view", MACRO, label_visibility="collapsed", width="content",

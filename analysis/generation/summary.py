@@ -13,25 +13,30 @@ def counted(number: int, thing: str) -> str:
 
 
 def finding(found: Generation) -> str:
-    """One sentence: tokens per macro step, cache, speed and agreement."""
+    """One sentence: what the answer cost, and how far it agrees with the base's."""
+    return f"{cost(found)}; {agreement(found)}."
+
+
+def cost(found: Generation) -> str:
+    """Tokens per macro step, cache slots and speed."""
     written = f"{counted(len(found.micro), 'token')} in {counted(found.macro_steps, 'macro step')}"
     parts = [f"{written}, {significant(found.tokens_per_macro_step)} per step"]
     if found.cache_slots and not found.lossless:
         parts.append(f"{found.cached_tokens - found.cache_slots} of {found.cached_tokens} cache slots saved")
     if found.base is not None:
         parts.append(f"{significant(found.speed_ratio)} times the base's speed in these two runs")
-    return "; ".join([*parts, agreement(found)]) + "."
+    return "; ".join(parts)
 
 
-def told(found: Generation, why: str = "") -> str:
-    """The finding, how many drafts were kept or what the text costs, and why."""
-    parts, why = [finding(found)], why and f": {why}"
+def judged(found: Generation, why: str = "") -> str:
+    """How many drafts were kept or what the text costs, and why; nothing where the base has not answered."""
+    why = why and f": {why}"
     if found.lossless and found.drafted:
-        parts.append(f"The base kept {found.accepted} of {counted(found.drafted, 'drafted token')}{why}.")
-    elif found.base is not None and found.base.mean_nll > 0:
+        return f"The base kept {found.accepted} of {counted(found.drafted, 'drafted token')}{why}."
+    if found.base is not None and found.base.mean_nll > 0:
         ratio = significant(found.micro.mean_nll / found.base.mean_nll)
-        parts.append(f"The base gives this text {ratio} times the nats per token of its own{why}.")
-    return " ".join(parts)
+        return f"The base gives this text {ratio} times the nats per token of its own{why}."
+    return ""
 
 
 def agreement(found: Generation) -> str:

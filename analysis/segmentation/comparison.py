@@ -73,7 +73,7 @@ class StrategyComparison(ShortRepr):
             before = found[-1][1][-1] if found else None
             if before is not None and before.number == cut.number and alike(before, cut):
                 label = cut.name.removeprefix(f"{cut.side.key} ")
-                found[-1] = f"{before.side.key} and {cut.side.key} {label}", (before, cut)
+                found[-1] = f"{before.side.key}, {cut.side.key} {label}", (before, cut)
             else:
                 found.append((cut.name, (cut,)))
         return found

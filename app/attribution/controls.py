@@ -72,7 +72,7 @@ def controls(inputs: SidebarInputs) -> tuple[Choice | None, DeltaGenerator]:
     Raises:
         MicroStepError: the strategy cannot be read.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="controls_line"):
         quantity = segmented(
             "Quantity", list(QUANTITIES), "quantity", "entropy", label_visibility="collapsed", width="content",
             format_func=lambda name: QUANTITIES[name].title,

@@ -12,7 +12,7 @@ from analysis.generation.provenance import origin
 from analysis.generation.recordings import Recording, recorded
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Generation
-from analysis.generation.summary import agreement, counted, kind, promise, read, told
+from analysis.generation.summary import agreement, cost, counted, judged, kind, promise, read
 from analysis.generation.sweep import SweepRequest, parse_taus
 from analysis.generation.view import GenerationView
 from analysis.provenance import Provenance
@@ -43,8 +43,7 @@ UNTRAINED = (
 def recording_cards(recording: Recording, unit: Unit) -> None:
     """A recording, which needs no model."""
     generation = recorded(recording.name)
-    sentence = f"**Recording.** {escape_markdown(told(generation, recording.why), longest=1000)}"
-    _film(recording.request, generation, unit, sentence)
+    _film(recording.request, generation, unit, recording.why, "**Recording.** ")
     _folded(recording.request, generation, unit)
 
 
@@ -64,21 +63,23 @@ def answer_cards(request: GenerationRequest, asked: bool, unit: Unit) -> None:
     generation = generation or partly
     if generation is None:
         return
-    _film(request, generation, unit, escape_markdown(told(generation), longest=1000))
+    _film(request, generation, unit)
     _folded(request, generation, unit)
     if generation.finished:
         fold("taus", "Other values of tau", lambda: _sweep(request, unit))
 
 
-def _film(request: GenerationRequest, generation: Generation, unit: Unit, sentence: str) -> None:
-    """What was found, in a sentence, above the film; below it, what a reader must know."""
+def _film(request: GenerationRequest, generation: Generation, unit: Unit, why: str = "", source: str = "") -> None:
+    """What was found, in a sentence, above the film; below it, why, and what a reader must know."""
     view = GenerationView(unit, theme())
-    with st.container(border=True, key="card_film"):
-        said, menu = st.columns([10, 1])
-        said.markdown(sentence)
-        with menu:
-            export_menu(figures.draw("film", generation, view), origin(request, generation, view))
+    with st.container(border=True, key="card_film", gap="xsmall"):
+        with st.container(horizontal=True, gap="small", key="finding"):
+            st.markdown(f"{source}{escape_markdown(cost(generation))}.", width="stretch")
+            with st.container(width="content"):
+                export_menu(figures.draw("film", generation, view), origin(request, generation, view))
         film_screen(generation)
+        if said := judged(generation, why):
+            st.markdown(escape_markdown(said, longest=1000))
         _caveats(generation)
 
 

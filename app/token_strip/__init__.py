@@ -15,6 +15,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.error_net import safely
+from app.token_strip.height import reserved_height
 from app.token_strip.packing import pack
 from app.token_strip.pin import Pin, TokenChoice, read_choice, read_report, settle
 from app.token_strip.rows import BarRow, Detail, Legend, LineRow, Note, Row, Scale, Strip, TokenRow, TopK
@@ -73,7 +74,8 @@ def token_strip(
             on_edit(choice)
 
     packed = pack(strip, key=key, height=height, editable=on_edit is not None)
-    with st.container(gap=None):
+    with st.container(gap=None, key=f"reserved_{key}"):  # see layout.css
+        st.space(reserved_height(strip, height))
         _body_wire(key=f"{key}:body", data=packed.body)
         result = _picture(key=key, data=packed.look, on_pin_change=safely(report), on_edit_change=safely(choose))
         last: Pin | None = st.session_state.get(f"{key}:pin")

@@ -19,7 +19,7 @@ import { digest, unpack } from "./unpack.js";
 const OVERSCAN = 240; // pixels drawn above and below what is in view
 const PROBE = 64; // characters measured to know one's width
 const LEAST_COLUMNS = 8;
-const GUTTER = { least: 26, most: 112, share: 0.22, character: 6.8, gap: 12 }; // pixels, and a share of the width
+const GUTTER = { least: 26, most: 160, share: 0.22, character: 6.8, gap: 12 }; // pixels, and a share of the width
 const REPORT_AFTER = 160; // ms without another step before Python hears of the pin
 
 /** @typedef {{at: number | null, turn: number}} Report */

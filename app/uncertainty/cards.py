@@ -73,7 +73,7 @@ def strip_card(comparison: Comparison, view: View, origin: Provenance) -> None:
             submit_document(document)
             st.session_state[EDITED] = True
 
-    with st.container(border=True, key="card_strip", gap="xsmall"):
+    with st.container(border=True, key="card_strip", gap="xxsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="finding"):
             st.markdown(f"**{escape_markdown(summary.finding)}**", width="stretch")
             with st.container(width="content"):

@@ -50,7 +50,7 @@ def test_the_first_visit_is_two_strategies_and_folded_figures(models, runs, monk
     assert {row.split()[-1] for row in rows} == {"entropy", "confidence"}
     assert [box.key for box in at.selectbox if box.key.startswith(("pick", "rule"))] == ["pick_0", "pick_1"]
     at.selectbox(key="pick_1").set_value("fixed").run()
-    assert [row.key for row in drawn["segments"].rows][-1] == "A and B fixed length"  # equal rows stand once
+    assert [row.key for row in drawn["segments"].rows][-1] == "A, B fixed length"  # equal rows stand once
     assert at.query_params["cut"][1].startswith("fixed:k=3") and not at.exception
     at.selectbox(key="pick_1").set_value("refined").run()
     assert "trained micro_step model" in shown(at).replace("\\", "") and at.selectbox(key="pick_1").value == "fixed"

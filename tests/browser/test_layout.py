@@ -1,0 +1,52 @@
+"""What a page shows first stays where it is while the rest arrives, in a browser that knows nothing yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.browser import needs_chromium, streamlit_server
+from tests.support.reader import PATIENCE, RESTS
+
+pytestmark = [pytest.mark.browser, needs_chromium]
+
+MOST = 0.1  # of the sum of layout shifts, a good one by the usual measure
+FIRST = {  # what a page opens with, and how far down it may begin in a window of 1440 x 1000
+    "": (".scroller", 320),
+    "segmentation": (".scroller", 320),
+    "generation": (".film-text", 320),
+    "attention": (".scroller", 320),
+    "attribution": (".scroller", 320),
+    "runs": (".js-plotly-plot", None),
+    "evaluation": (".scroller", None),
+}
+SHIFTS = """window.shifts = []; new PerformanceObserver(list => { for (const e of list.getEntries())
+  if (!e.hadRecentInput) window.shifts.push([e.value, ...e.sources.map(s => s.node?.className)]);
+}).observe({type: "layout-shift", buffered: true});"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    env = {"MICRO_STEP_CACHE": str(Path(tmp_path_factory.mktemp("cache"))), "HF_HUB_OFFLINE": "1"}
+    with streamlit_server("app/server.py", env=env) as url:
+        yield url
+
+
+@pytest.mark.parametrize("page", FIRST)
+def test_a_page_stands_still_on_its_first_visit_and_opens_with_its_figure(served: str, browser: Any, page: str) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    tab = context.new_page()
+    tab.add_init_script(SHIFTS)
+    tab.goto(f"{served}/{page}")
+    shown, lowest = FIRST[page]
+    first = tab.locator(shown).first
+    first.wait_for(timeout=PATIENCE)
+    tab.wait_for_function(RESTS, timeout=PATIENCE)
+    tab.wait_for_timeout(500)
+    if lowest is not None:
+        assert first.bounding_box()["y"] < lowest
+    found = tab.evaluate("window.shifts")
+    context.close()
+    assert sum(value for value, *_ in found) < MOST, found
