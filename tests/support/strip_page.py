@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import streamlit as st
 
+from app.styles import inject_css
 from app.token_strip import BarRow, Detail, Legend, LineRow, Strip, TokenRow, TopK, token_strip
 
 PROSE = (
@@ -175,6 +176,7 @@ CASES: dict[str, Callable[[], Strip]] = {
 }
 
 st.set_page_config(layout="wide")
+inject_css()  # it lays the strip over the space that is reserved for it
 case = st.query_params.get("case", "pair")
 asked = st.number_input("pin from Python", value=int(st.query_params.get("pin", -1)), step=1)
 told = st.session_state.setdefault("told", [])
