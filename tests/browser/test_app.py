@@ -132,8 +132,11 @@ def test_an_alternative_in_the_inspector_rewrites_the_text_and_back_restores_it(
     page.locator("button.guess").first.click()
     reader.until(lambda: strip_text(page) not in ("", "the cat sat on the mat"))
     assert strip_text(page).startswith("the cat")
-    expect(page.get_by_role("textbox", name="Text", exact=True)).to_have_value(strip_text(page))
-    assert reader.linked("text") == strip_text(page)
+    reader.settle()
+    edited = page.get_by_role("textbox", name="Text", exact=True).input_value()
+    # the strip shows a mark for a control character
+    assert edited.startswith("the cat") and len(edited) == len(strip_text(page))
+    assert reader.linked("text") == edited
     page.go_back()
     reader.until(lambda: strip_text(page) == "the cat sat on the mat")
 
