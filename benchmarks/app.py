@@ -29,17 +29,10 @@ PATIENCE = 180.0  # seconds
 SIZE = {"width": 1440, "height": 1000}
 FIGURES = ".line .cell, .js-plotly-plot .main-svg, [data-testid=stMetricValue], [data-testid=stDataFrame]"
 DONE = ".stApp[data-test-script-state=notRunning] h1"
-# The sum of all layout shifts that no click caused; the time from a click until the page has run again.
+# The sum of all layout shifts that no click caused.
 SHIFTS = """() => { window.shifts = 0; new PerformanceObserver(list => { for (const e of list.getEntries())
   if (!e.hadRecentInput) window.shifts += e.value; }).observe({type: "layout-shift", buffered: true}); }"""
-ARM = """() => { window.rerun = new Promise(done => {
-  const app = document.querySelector(".stApp"), since = performance.now();
-  let ran = false;
-  new MutationObserver((_, me) => {
-    if (app.dataset.testScriptState === "running") ran = true;
-    else if (ran && app.dataset.testScriptState === "notRunning") { me.disconnect(); done(performance.now() - since); }
-  }).observe(app, {attributes: true});
-}); }"""
+COLOURS = "cells => cells.slice(0, 80).map(cell => getComputedStyle(cell).backgroundColor).join()"
 MEASURES = ("start_s", "first_s", "first_mb", "shift", "second_s", "score_s")
 
 
@@ -84,9 +77,10 @@ class _Visits:
             found = {"start_s": started}
             context = self.browser.new_context(viewport=SIZE)
             try:
-                first, second = _Visit(context, address, self.page), None
+                first = _Visit(context, address, self.page)
                 found |= {"first_s": first.seconds, "first_mb": first.received / 1e6} if first.seconds else {}
                 found["shift"] = first.settled()
+                first.tab.close()
                 second = _Visit(context, address, self.page)
                 found |= {"second_s": second.seconds} if second.seconds else {}
                 if self.page == "uncertainty":
@@ -126,13 +120,16 @@ class _Visit:
         return None
 
     def other_score(self) -> float:
-        """Seconds from the choice of the second score until the page has run again."""
-        buttons, box = self.tab.get_by_role("radiogroup", name="Score"), self.tab.get_by_role("combobox", name="Score")
+        """Seconds from the choice of the second score until the strip has its colours."""
+        cells = self.tab.locator(".line .cell")
+        before, buttons = cells.evaluate_all(COLOURS), self.tab.get_by_role("radiogroup", name="Score")
         if not buttons.count():
-            box.click()
-        self.tab.evaluate(ARM)
+            self.tab.get_by_role("combobox", name="Score").click()
+        start = time.perf_counter()
         (buttons.get_by_role("radio") if buttons.count() else self.tab.get_by_role("option")).nth(1).click()
-        return float(self.tab.evaluate("window.rerun")) / 1000
+        while cells.evaluate_all(COLOURS) in ("", before) and time.perf_counter() - start < PATIENCE:
+            self.tab.wait_for_timeout(10)
+        return time.perf_counter() - start
 
     def settled(self) -> float:
         """Wait until the page has done, and return the sum of its layout shifts."""
