@@ -45,6 +45,9 @@ def examples_command(
 ) -> None:
     """Open every page with every worked example and each default pair of models, and keep what the models answer."""
     new = out.with_name(f"{out.name}.new")
+    for folder in (out, new):
+        if folder.exists() and not (folder.is_dir() and all(file.suffix == ".npz" for file in folder.iterdir())):
+            raise MicroStepError(f"{folder} holds other files than stored results; name another folder with --out")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     for pair in PAIRS:

@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_said(models, runs, tmp_path):
         read_texts(str(made.path))
     with pytest.raises(TextError):
         read_texts(str(tmp_path / "no.jsonl"))
-    with pytest.raises(TextError, match="no table"):
+    with pytest.raises(TextError, match="not a table"):
         read_study(pd.DataFrame({"a": [1]}), "x.csv")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text((runs / "draft" / "run.json").read_text())

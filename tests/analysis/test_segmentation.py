@@ -72,7 +72,7 @@ def test_a_strategy_is_one_word_and_back():
     assert Strategy.parse("entropy:threshold=1").title("bits") == "Entropy, threshold 1.44 bits"
     assert Strategy.parse("entropy_combined").others == {"rise": 0.0}
     assert labels([Strategy.parse(w) for w in ("word", "entropy", "word")]) == ["words", "entropy", "words 2"]
-    wrong = {"entrpy": "did you mean", "entropy:threshold": "reads like", "entropy:threshold=99": "from 0 to 16",
+    wrong = {"entrpy": "did you mean", "entropy:threshold": "is written as", "entropy:threshold=99": "from 0 to 16",
              "entropy:x=1": "no parameter", "fixed:k=nan": "from 1"}  # fmt: skip
     for word, said in wrong.items():
         with pytest.raises(MicroStepError, match=said):

@@ -54,7 +54,7 @@ def test_a_fault_in_a_page_is_one_sentence(
 def test_a_fault_in_a_callback_is_told_in_the_run_that_follows(
     models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = pages.opened(models, "the cat sat", "segmentation")
+    at = pages.opened(models, "the cat sat", "segmentation", open=["strategies"])
     assert not errors(at)
     monkeypatch.setattr("app.segmentation.strategies.entries", broken)
     at.button(key="add_strategy").click().run()

@@ -6,6 +6,7 @@ import inspect
 import json
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -38,6 +39,7 @@ CALLS = {  # for each command: its arguments, and the name of what it writes
     "corpus report": (("{store}",), "x.csv"),
     "corpus change": (("{store}", "{store}"), "x.csv"),
     "corpus study": ((*PAIR, "--data", "{texts}"), "folder"),
+    "examples": ((), "folder"),
     "data clean": (("{mix}",), "folder"),
     "data distill": (("{prepared}/examples", "--model", "{sft}", "--max-new-tokens", 1, "--limit", 1), "folder"),
     "data prepare": (("{mix}", "--model", "{sft}"), "folder"),
@@ -51,7 +53,10 @@ CALLS = {  # for each command: its arguments, and the name of what it writes
     "eval ablate": (("{grid}", "--table", "{out}/tables/x.md"), "folder"),
     "bench decode": (("--no-baselines",), "x.json"),
     "bench families": (("--family", "llama"), "x.md"),
-    **{f"bench {name}": ((), "x.json") for name in ("score", "segment", "harness", "train", "train-step", "attention")},
+    **{
+        f"bench {name}": ((), "x.json")
+        for name in ("score", "segment", "harness", "train", "train-step", "attention", "app")
+    },
     "bench drafts": (("--prepared", "{prepared}", "--model", "{base}"), "x.json"),
 }
 
@@ -83,6 +88,12 @@ def inputs(models, tmp_path_factory):
     }
 
 
+def made_up_examples(pair, folder):
+    """A stored result of a pair."""
+    (folder / f"{pair.a}.npz").write_bytes(b"made up")
+    yield folder / f"{pair.a}.npz"
+
+
 @pytest.fixture
 def short(monkeypatch):
     """Replace what takes minutes, but for its writing."""
@@ -90,7 +101,7 @@ def short(monkeypatch):
     from benchmarks.families.features import Family
 
     monkeypatch.setattr("analysis.export.chrome", lambda: None)
-    for module in ("score", "segment", "speed.drafts", "harness", "train_step", "train", "attention"):
+    for module in ("score", "segment", "speed.drafts", "harness", "train_step", "train", "attention", "app"):
         monkeypatch.setattr(f"benchmarks.{module}.measure", lambda given, tell: {"benchmark": "made up"})
     monkeypatch.setattr(families, "_measured", lambda names: [Family(name, "", {}, ()) for name in names])
     monkeypatch.setattr(families, "page", lambda families: "made up")
@@ -101,7 +112,11 @@ def short(monkeypatch):
         "compare.compare": {"benchmark": "made up"},
     }.items():
         monkeypatch.setattr(f"benchmarks.speed.{name}", lambda *_, value=value: value)
-    monkeypatch.setattr("analysis.corpus.study.judge_study", lambda *_: None)
+    monkeypatch.setattr("app.cli.is_cached", lambda name: True)
+    monkeypatch.setattr("app.cli.kept", made_up_examples)
+    study = SimpleNamespace(tables={"judged": pd.DataFrame({"value": [1]})})
+    monkeypatch.setattr("analysis.corpus.study._judged", lambda *_: study)
+    monkeypatch.setattr("analysis.corpus.study.study_text", lambda study: "made up")
     monkeypatch.setattr("analysis.corpus.study.compute_features", lambda *_: None)
     monkeypatch.setattr("evals.ablation.grid.read_grid", lambda grid: SimpleNamespace(name="g", seeds=(0,)))
     monkeypatch.setattr("evals.ablation.grid.runs_of", lambda grid: [])
@@ -122,6 +137,12 @@ def test_an_output_makes_its_folders(verb, inputs, short, tmp_path, monkeypatch,
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written and all(path.stat().st_size for path in written if path.name != ".lock")
     assert out.exists() or verb == "eval ablate"
+
+
+def test_a_folder_of_other_files_is_not_replaced_by_examples(short, tmp_path, monkeypatch, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert call(monkeypatch, "examples", "--out", tmp_path) == 1
+    assert "other files" in capsys.readouterr().err and (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_a_file_in_the_way_is_named_before_any_work(tmp_path, monkeypatch, capsys):

@@ -384,6 +384,7 @@ def test_ctrl_c_on_the_command_line_says_so_and_ends_with_130() -> None:
     code = """
 import signal, sys
 import model.hub.fetch, model.terminal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores the signal
 model.hub.fetch.fetch = lambda *a, **k: signal.raise_signal(signal.SIGINT)
 sys.argv = ["micro-step", "model", "fetch", "anything"]
 model.terminal.start()
