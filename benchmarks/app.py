@@ -25,6 +25,7 @@ from model.progress import Tell
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PAGES = ["uncertainty", "segmentation", "generation", "attention", "attribution", "runs", "evaluation"]
 PATIENCE = 180.0  # seconds
 SIZE = {"width": 1440, "height": 1000}
 FIGURES = ".line .cell, .js-plotly-plot .main-svg, [data-testid=stMetricValue], [data-testid=stDataFrame]"
@@ -45,8 +46,9 @@ def measure(given: AppOptions, tell: Tell) -> dict[str, Any]:
     folders = {"here": ROOT} | ({"there": given.against.resolve()} if given.against is not None else {})
     rows: list[dict[str, Any]] = []
     with _browser() as browser:
-        for page in given.page:
-            tell(f"opening {page}", given.page.index(page) / len(given.page))
+        pages = given.page or PAGES
+        for place, page in enumerate(pages):
+            tell(f"opening {page}", place / len(pages))
             runs = {name: _Visits(browser, folder, page) for name, folder in folders.items()}
             found = in_rounds(runs, given.repeats)
             rows += [_row(page, name, found[name], found.get("there", [])) for name in folders]

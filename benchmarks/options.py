@@ -3,7 +3,7 @@
 The first line of a class is the help of its command.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,9 +53,7 @@ class SegmentTimingOptions:
 class AppOptions:
     """The first minute with the app in a browser: seconds to the first figures of each page, bytes, layout shift."""
 
-    page: Annotated[list[str], typer.Option(help="Pages to open; may be given several times.")] = field(
-        default_factory=lambda: ["uncertainty", "segmentation", "generation", "attention", "attribution", "runs"]
-    )
+    page: Annotated[list[str] | None, typer.Option(help="A page to open; may be given several times. [all]")] = None
     repeats: Repeats = 3
     against: Annotated[Path | None, typer.Option(help="Folder of another checkout to measure beside it.")] = None
 
