@@ -44,7 +44,8 @@ def results(parent: Path, found: Found, chosen: list[Place], known: object) -> N
         for problem in run.damage:
             st.error(escape_markdown(problem, longest=600))
     above = st.container()
-    curve_view = view(inputs.unit)
+    with st.container(key="curve_controls"):
+        curve_view = view(inputs.unit)
     if not runs:
         st.info("No run is chosen. Choose one or more above.")
         runs_card(listed.runs, (), curve_view, found.left_out)
