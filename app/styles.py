@@ -16,17 +16,24 @@ def theme() -> Theme:
 
 
 def inject_css() -> None:
-    """Add the style sheet in the colours of the reader's theme. It holds constants only, never text from a user."""
-    now = theme()
-    st.html(
-        f"<style>{LAYOUT}{_COLOURS}</style>".replace("CARD", CARD[now])
-        .replace("LINE", LINE[now])
-        .replace("SOFT", SOFT[now])
-    )
+    """Add the style sheet. It holds constants only, never text from a user."""
+    st.html(f"<style>{LAYOUT}{_COLOURS}</style>")
+
+
+def _both(colour: dict[str, str]) -> str:
+    """A colour that follows the theme at once, where it changes under an open page."""
+    return f"light-dark({colour['light']}, {colour['dark']})"
 
 
 LAYOUT = Path(__file__).with_name("layout.css").read_text("utf-8")
-_COLOURS = """
-[class*="st-key-card_"], [class*="st-key-open_"] details { background: CARD; }
-[class*="st-key-menu_"] button { border: 1px solid LINE; color: SOFT; }
+_COLOURS = f"""
+[class*="st-key-card_"], [class*="st-key-open_"] details {{ background: {_both(CARD)}; }}
+[class*="st-key-menu_"] button {{ border: 1px solid {_both(LINE)}; color: {_both(SOFT)}; }}
+[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] :is(p, code) {{
+  color: {_both(SOFT)}; opacity: 1;
+}}
+[data-testid="stPopoverBody"] [data-testid="stCaptionContainer"] :is(p, code) {{ color: inherit; }}
+[data-testid="stBaseButton-primary"] *, [data-testid="stMultiSelect"] [data-tag] * {{
+  color: {_both({"light": "#ffffff", "dark": "#15171a"})};
+}}
 """

@@ -33,14 +33,14 @@ def open_evaluations(places: Sequence[Place]) -> Mapping[str, Evaluated]:
 @fragment
 def samples(rows: Sequence[ScoreRow]) -> None:
     """Two runs side by side. A step to another document redraws only this."""
-    st.subheader("Samples side by side", anchor=False)
+    st.header("Samples side by side", anchor=False)
     sample_cards(judged(two_runs(rows)), theme())
 
 
 @fragment
 def invalid(rows: Sequence[ScoreRow]) -> None:
     """The answers from which no result could be extracted."""
-    st.subheader("Invalid answers", anchor=False)
+    st.header("Invalid answers", anchor=False)
     chosen = unread(rows)
     if chosen is None:
         st.caption("This benchmark does not extract anything from answers, so no answer is invalid.")

@@ -33,7 +33,7 @@ SERIES = {
 }
 
 INK = {"light": "#1d1f23", "dark": "#e7e8ea"}
-SOFT = {"light": "#6b7078", "dark": "#9aa0a8"}
+SOFT = {"light": "#63686f", "dark": "#9aa0a8"}
 LINE = {"light": "#e4e5e2", "dark": "#2a2e33"}
 CARD = {"light": "#ffffff", "dark": "#1b1e22"}
 

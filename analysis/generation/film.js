@@ -91,7 +91,7 @@ class Film {
 
   /**
    * @param {Reel} reel
-   * @param {string} theme  light or dark
+   * @param {string} theme  light, dark, or inherit: that of the page around it
    */
   update(reel, theme) {
     this.root.style.colorScheme = theme;

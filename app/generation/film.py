@@ -7,7 +7,6 @@ import streamlit as st
 from analysis.generation.film import Film
 from analysis.generation.film_page import script, style
 from analysis.generation.result import Generation
-from app.styles import theme
 
 LINE, COLUMNS = 26, 115  # of the text: pixels, and characters in a wide window
 LEAST, MOST, REST = 144, 240, 240  # pixels: of the text as film.css has it, and of the parts below it
@@ -22,4 +21,4 @@ def film_screen(generation: Generation) -> None:
     lines = sum(-(-max(len(line), 1) // COLUMNS) for each in said for line in each.split("\n"))
     with st.container(gap=None, key="reserved_film"):  # see layout.css
         st.space(REST + min(max(LINE * lines, LEAST), MOST))
-        _screen(key="film_screen", data={"reel": reel, "theme": theme()})
+        _screen(key="film_screen", data={"reel": reel, "theme": "inherit"})

@@ -126,7 +126,7 @@ function heading(data, spot, columns, pinned) {
 function scores(data, spot, columns) {
   /** @type {Node[][]} */
   const lines = [];
-  const add = (/** @type {string} */ label, /** @type {Node[]} */ cells) => lines.push([el("th", "", label), ...cells]);
+  const add = (/** @type {string} */ label, /** @type {Node[]} */ cells) => lines.push([el(label ? "th" : "td", "", label), ...cells]);
   add(
     "",
     columns.map(({ row, name }) => el("th", tint(spot.block, row), name)),

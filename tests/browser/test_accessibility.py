@@ -1,0 +1,88 @@
+"""Readers who use no mouse, or see little: axe-core finds no serious fault, and the keyboard reaches everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.axe import serious_faults
+from tests.support.browser import needs_chromium
+from tests.support.reader import Reader, strip_text
+
+expect = pytest.importorskip("playwright.sync_api").expect
+
+pytestmark = [pytest.mark.browser, needs_chromium]
+
+PAIR = {"a": "tiny-base", "b": "tiny-sft"}
+MOST_STOPS = 60  # presses of Tab to what is next on the way
+
+
+@pytest.mark.parametrize(
+    ("to", "more"),
+    [
+        ("", {"lens": "both"}),
+        ("", {"lens": "change"}),
+        ("segmentation", {}),
+        ("generation", {}),
+        ("attention", {}),
+        ("attribution", {}),
+        ("runs", {}),
+        ("evaluation", {}),
+    ],
+)
+def test_axe_finds_no_serious_fault_in_either_theme(reader: Reader, to: str, more: dict[str, str]) -> None:
+    page = reader.open(to, **PAIR, **more)
+    found = [f"light: {fault}" for fault in serious_faults(page)]
+    page.emulate_media(color_scheme="dark")  # the open page follows
+    expect(page.locator(".stApp")).to_have_css("color-scheme", "dark")
+    found += [f"dark: {fault}" for fault in serious_faults(page)]
+    assert not found, f"on {to or 'uncertainty'} {more}:\n" + "\n".join(found)
+
+
+def tab_to(page: Any, focused: str) -> None:
+    """Press Tab until what a selector with `:focus` names has the focus."""
+    for _ in range(MOST_STOPS):
+        page.keyboard.press("Tab")
+        if page.locator(focused).count():
+            return
+    raise AssertionError(f"Tab never reaches {focused}")
+
+
+def test_the_keyboard_alone_reaches_text_run_lens_strip_export_and_film(reader: Reader) -> None:
+    page = reader.open(**PAIR, lens="both")
+    tab_to(page, ".st-key-run_text button:focus")
+    tab_to(page, "textarea[aria-label=Text]:focus")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("the cat sat on the mat")
+    page.keyboard.press("Control+Enter")
+    reader.until(lambda: strip_text(page) == "the cat sat on the mat")
+
+    tab_to(page, "[aria-label=Lens] :focus")
+    while page.locator("[aria-label=Lens] :focus").inner_text() != "change":
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    reader.until(lambda: reader.query().get("lens") == "change")
+
+    tab_to(page, ".scroller:focus")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    pinned = page.locator(".strip .cell[aria-selected=true]")
+    expect(pinned.first).to_be_visible()
+    reader.linked("pin")
+    for key in ("n", "p"):
+        before = pinned.first.bounding_box()
+        page.keyboard.press(key)
+        reader.until(lambda before=before: pinned.first.bounding_box() != before)
+
+    tab_to(page, ".st-key-menu_strip button:focus")
+    page.keyboard.press("Enter")
+    tab_to(page, ".st-key-export_strip_csv button:focus")
+    page.keyboard.press("Escape")
+
+    page = reader.open("generation", **PAIR, film="Drafting wins")
+    tab_to(page, ".film-text:focus")
+    page.keyboard.press("Home")
+    expect(page.locator(".film-label")).to_contain_text("macro step 1 of")
+    tab_to(page, ".film-play:focus")
+    tab_to(page, ".film input[aria-label=tau]:focus")
