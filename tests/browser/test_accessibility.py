@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
-from tests.support.axe import serious_faults
 from tests.support.browser import needs_chromium
 from tests.support.reader import Reader, strip_text
 
@@ -16,6 +16,16 @@ pytestmark = [pytest.mark.browser, needs_chromium]
 
 PAIR = {"a": "tiny-base", "b": "tiny-sft"}
 MOST_STOPS = 60  # presses of Tab to what is next on the way
+
+
+def serious_faults(page: Any) -> list[str]:
+    """The serious faults of a page that has settled, each as its rule, what is wrong, and its element."""
+    found = []
+    for violation in Axe().run(page).response["violations"]:
+        for node in violation["nodes"] if violation["impact"] in ("serious", "critical") else ():
+            why = "; ".join(each["message"] for kind in ("any", "all", "none") for each in node[kind])
+            found.append(f"{violation['id']}: {why}: {node['target']} {node['html'][:200]}")
+    return found
 
 
 @pytest.mark.parametrize(
