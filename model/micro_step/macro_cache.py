@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from model.causal_lm.kv_cache import MAX_IDLE, growing_cache, keep_slots, padded_anywhere
+from model.causal_lm.layer_split import part_cache
 from model.decoding.session import read_prompts
 from model.micro_step.cache_folding import kept_slots
-from model.micro_step.layer_split import part_cache
 from model.micro_step.macro_inputs import MacroInputs, merged, read_in_parts
 from model.micro_step.outputs import Macro
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from model.causal_lm.forward import body
+from model.causal_lm.layer_split import run_lower, run_upper
 from model.micro_step.cache_folding import read_with_folded_cache
-from model.micro_step.layer_split import run_lower, run_upper
 from model.micro_step.outputs import Macro, layer_outputs
 from model.micro_step.segment_layout import Layout
 

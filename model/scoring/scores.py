@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -86,6 +87,62 @@ class Divergences(ShortRepr):
     kl_ba: NDArray[np.float32]  # [N] sum_v pB ln(pB / pA)
     js: NDArray[np.float32]  # [N] Jensen-Shannon: half KL(A||M) + half KL(B||M), M = (A + B) / 2; at most ln 2
     tv: NDArray[np.float32]  # [N] total variation: half sum_v |pA - pB|, the probability that moved; 0 to 1
+
+
+@dataclass(frozen=True, repr=False)
+class LayerScores(ShortRepr):
+    """What each layer would predict at N tokens, if the final norm and the head read its states: the logit lens.
+
+    Row l holds the scores after l of L layers: row 0 is of the embeddings, and row L, the last, is the model's own
+    prediction. A token without any token before it is missing: NaN, rank 0, top id -1.
+    """
+
+    entropy: NDArray[np.float32]  # [L + 1, N] nats
+    confidence: NDArray[np.float32]  # [L + 1, N] probability of the layer's likeliest token
+    kl: NDArray[np.float32]  # [L + 1, N] nats: sum_v p_L(v) ln(p_L(v) / p_l(v)); 0 at the last layer
+    js: NDArray[np.float32]  # [L + 1, N] nats: Jensen-Shannon divergence between p_l and p_L
+    surprisal: NDArray[np.float32]  # [L + 1, N] nats, of the actual token
+    final_rank: NDArray[np.int32]  # [L + 1, N] the layer's rank of the token that is likeliest in the end
+    rank: NDArray[np.int32]  # [L + 1, N] the layer's rank of the actual token
+    top_id: NDArray[np.int32]  # [L + 1, N] the layer's likeliest token
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if getattr(self, name).shape != self.entropy.shape or self.entropy.ndim != 2:
+                raise ValueError(f"{name} must be [L + 1, N] as entropy, got {getattr(self, name).shape}")
+
+    @property
+    def count(self) -> int:
+        """L, the number of layers."""
+        return len(self.entropy) - 1
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """[N] bool, True for tokens that could not be scored."""
+        missing: NDArray[np.bool_] = np.isnan(self.entropy[-1])
+        return missing
+
+    @cached_property
+    def decided(self) -> NDArray[np.int32]:
+        """[N] the layer at which each token is decided, 0 to L; -1 if missing.
+
+        From this layer on, the likeliest token is always the one that is likeliest in the end.
+        """
+        differs = self.top_id != self.top_id[-1]
+        last = len(differs) - 1 - np.argmax(differs[::-1], axis=0)  # the last layer that differs, where one does
+        return np.where(self.missing, -1, np.where(differs.any(0), last + 1, 0)).astype(np.int32)
+
+    @classmethod
+    def missing_scores(cls, layers: int, n: int) -> LayerScores:
+        """Return the scores of n missing tokens."""
+        nan, zero = np.full((layers + 1, n), np.nan, dtype=np.float32), np.zeros((layers + 1, n), dtype=np.int32)
+        return cls(nan, nan, nan, nan, nan, zero, zero, zero - 1)
+
+    @classmethod
+    def join(cls, parts: Sequence[LayerScores]) -> LayerScores:
+        """Join the scores of consecutive parts of one text."""
+        names = cls.__dataclass_fields__
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts], axis=1) for name in names})
 
 
 @dataclass(frozen=True)

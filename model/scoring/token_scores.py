@@ -186,7 +186,7 @@ def reduce_logits(logits: Tensor, target: Tensor, k: int) -> TokenScores:
 def _reduce(z: Tensor, x: Tensor, k: int, spare: Tensor) -> tuple[Tensor, ...]:
     """Return every score of a block; z and spare are overwritten. See benchmarks/README.md for the choices."""
     width = min(max(k, 2), z.shape[1])
-    top, ids = _largest(z, width)  # [C, k], likeliest first
+    top, ids = largest(z, width)  # [C, k], likeliest first
     true = z.gather(-1, x[:, None])  # [C, 1]
     # Counted in float32, exact below 2^24: counting bools takes four times as long.
     rank = 1 + torch.gt(z, true, out=spare).sum(-1).long()
@@ -204,7 +204,7 @@ def _reduce(z: Tensor, x: Tensor, k: int, spare: Tensor) -> tuple[Tensor, ...]:
     return entropy, probability[:, 0], margin, surprisal, rank, ids[:, :k], probability[:, :k]
 
 
-def _largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return [C, k] the largest values of each row and their columns, like `topk` but at the speed of one maximum.
 
     The k largest values lie in the k groups with the largest maxima, so only the members of those groups are sorted.
