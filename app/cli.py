@@ -24,7 +24,7 @@ from model.errors import MicroStepError
 from model.hub.default_pair import PAIRS, DefaultPair
 from model.hub.fetch import is_cached
 
-PAGES = ("uncertainty", "segmentation", "attribution")  # generations have recordings; attention would take megabytes
+PAGES = ("uncertainty", "segmentation", "attention", "attribution")  # generations have recordings
 MAIN = Path(__file__).with_name("main.py")
 SECONDS = 600.0  # for one page
 

@@ -53,6 +53,16 @@ def ask(
     return answers(questions, QueryDisplay("scoring" if run is None else "reading", run))
 
 
+def stored_or_none(asked: Query[Answer]) -> Answer | None:
+    """The answer that comes with the project, or None. Only where such answers are made, it is computed."""
+    if model_pool().examples is None:
+        return run_or_get(asked)
+    found = model_pool().get(asked)
+    if model_pool().stored(asked):
+        st.session_state[state.STORED].append(asked)
+    return found
+
+
 def answers(questions: Sequence[Query[Answer]], way: QueryDisplay[Answer] | None = None) -> list[Answer | None]:
     """The answers to several questions, as `run_or_get`; what is missing is computed one after another."""
     way = way or QueryDisplay()

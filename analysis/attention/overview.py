@@ -26,31 +26,31 @@ _BLOCK_ELEMENTS = 1 << 21  # attention weights at a time: more do not fit the pr
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Overview(ShortRepr):
-    """L layers of H heads over P positions."""
+class HeadStatistics(ShortRepr):
+    """Statistics of L layers of H heads over P positions."""
 
     reading: AttentionPositions
     layers: tuple[int, ...]  # their numbers in the model, from 0
-    pool: Pool
-    maps: NDArray[np.float32]  # [L, H, C, C] pooled weights; NaN where a cell has no key before its query
     statistics: NDArray[np.float64]  # [S, L, H] in the order of STATISTICS; NaN where undefined
-    kept: LayerAttention | None = None  # a layer whose maps were asked for in full
 
     def __post_init__(self) -> None:
-        layers, heads = self.maps.shape[:2]
-        if layers != len(self.layers) or self.statistics.shape != (len(STATISTICS), layers, heads):
-            raise ValueError(
-                f"maps must be [{len(self.layers)}, H, C, C] and statistics [{len(STATISTICS)}, L, H], got"
-                f" {self.maps.shape} and {self.statistics.shape}"
-            )
+        shape = self.statistics.shape
+        if len(shape) != 3 or shape[:2] != (len(STATISTICS), len(self.layers)):
+            raise ValueError(f"statistics must be [{len(STATISTICS)}, {len(self.layers)}, H], got {shape}")
 
     @property
     def heads(self) -> int:
-        return int(self.maps.shape[1])
+        return int(self.statistics.shape[2])
 
     @property
     def step(self) -> int:
         return PooledGrid(len(self.reading), CELLS).step
+
+    def strongest(self) -> tuple[int, int]:
+        """Layer and head of the highest induction score, which the page opens with."""
+        scores = np.nan_to_num(self.of("induction"))
+        layer, head = np.unravel_index(int(scores.argmax()), scores.shape)
+        return self.layers[int(layer)], int(head)
 
     def of(self, name: str) -> NDArray[np.float64]:
         """[L, H] a statistic; raises as `statistic`."""
@@ -59,6 +59,32 @@ class Overview(ShortRepr):
 
     def table(self) -> pd.DataFrame:
         return head_table(self.layers, {name: self.of(name) for name in STATISTICS})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Overview(HeadStatistics):
+    """All heads with their small maps."""
+
+    pool: Pool
+    maps: NDArray[np.float32]  # [L, H, C, C] pooled weights; NaN where a cell has no key before its query
+    kept: LayerAttention | None = None  # a layer whose maps were asked for in full
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.maps.shape[:2] != self.statistics.shape[1:]:
+            raise ValueError(f"maps must be {self.statistics.shape[1:]} with [C, C] each, got {self.maps.shape}")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Opening(HeadStatistics):
+    """What the page opens with, small enough to be stored: no maps; what each key receives in one head."""
+
+    received: NDArray[np.float32]  # [P] in the strongest head, the mean weight from the queries that see the key
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.received.shape != (len(self.reading),):
+            raise ValueError(f"received must be [{len(self.reading)}], got {self.received.shape}")
 
 
 def head_table(layers: Sequence[int], columns: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
@@ -124,8 +150,8 @@ def overview(
     return Overview(
         reading,
         chosen,
+        np.stack([numbers[layer] for layer in chosen], 1),
         pool,
         np.stack([maps[layer] for layer in chosen]),
-        np.stack([numbers[layer] for layer in chosen], 1),
         kept[0] if kept else None,
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from analysis.attention.layer import LayerAttention, layer_attention
-from analysis.attention.overview import Overview, overview
+from analysis.attention.maps import received
+from analysis.attention.overview import Opening, Overview, overview
 from analysis.attention.pooling import Pool
 from analysis.attention.positions import AttentionPositions, encode_whole, merges, read
 from analysis.attention.rollout import Rollout, rollout
@@ -84,6 +85,24 @@ class OverviewQuery(OfPositions):
     ) -> Overview:
         reading = reading or self.of.run(load)
         return overview(load(self.of.spec), reading, self.layers, self.pool, progress=progress)
+
+
+@dataclass(frozen=True)
+class OpeningQuery(OfPositions):
+    """What the page opens with. It is answered by what is stored; a page that needs a model asks for an overview."""
+
+    def cost(self, loaded: LoadedModel) -> RunCost:
+        """What a run takes: that of an overview, and of a layer."""
+        return self.of.passes(loaded, 3.0)
+
+    def run(
+        self, load: ModelLoader, progress: Progress | None = None, reading: AttentionPositions | None = None
+    ) -> Opening:
+        loaded = load(self.of.spec)
+        found = overview(loaded, reading or self.of.run(load), progress=progress)
+        layer, head = found.strongest()
+        rows = layer_attention(loaded, found.reading, layer).rows_of(head)
+        return Opening(found.reading, found.layers, found.statistics, received(rows))
 
 
 @dataclass(frozen=True)

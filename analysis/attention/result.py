@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from analysis.attention.layer import LayerAttention
 from analysis.attention.maps import MapCells, MapRows, MapWindow, SegmentRows, cells, received, row
-from analysis.attention.overview import Overview
+from analysis.attention.overview import HeadStatistics, Opening, Overview
 from analysis.attention.pooling import POOLS, Pool
 from analysis.attention.positions import AttentionPositions
-from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
+from analysis.attention.request import LayerQuery, OpeningQuery, OverviewQuery, PositionsQuery, RolloutQuery
 from analysis.attention.rollout import Rollout
 from analysis.attention.statistics import statistic
 from analysis.query import Ask, Query
@@ -108,7 +108,7 @@ class AttentionSide(ShortRepr):
 
     key: str  # A, B
     reading: AttentionPositions
-    overview: Overview | None = None
+    overview: HeadStatistics | None = None  # an Overview, or as far as it was stored
     rows: MapRows | None = None  # of the large map
 
 
@@ -150,7 +150,23 @@ class AttentionResult(ShortRepr):
 
     def maps(self) -> NDArray[np.float64]:
         """[L, H, C, C] the small maps."""
-        return self.of(lambda side: computed(side.overview).maps)
+        return self.of(lambda side: computed(_with_maps(side)).maps)
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the small maps are there, which are not stored."""
+        return all(_with_maps(side) is not None for side in self.sides)
+
+    @property
+    def opens(self) -> bool:
+        """Whether the view shows what is stored to open the page: the strongest head, and no pin."""
+        view, first = self.view, self.sides[0].overview
+        return (
+            isinstance(first, Opening)
+            and (view.source, view.layer, view.head) == ("head", *first.strongest())
+            and not self.segmented
+            and self.query is None
+        )
 
     def statistic(self, name: str) -> NDArray[np.float64]:
         """[L, H] a statistic."""
@@ -193,7 +209,9 @@ class AttentionResult(ShortRepr):
 
     def spread(self) -> tuple[NDArray[np.float64], int | None]:
         """[size] weights of the pinned query, or without one the mean weight of each key; and the pinned query."""
-        query = self.query
+        query, first = self.query, self.sides[0].overview
+        if self.opens and isinstance(first, Opening):
+            return first.received.astype(np.float64), None
         if query is None:
             return self.of(self._received), None
         return self.of(lambda side: row(computed(side.rows), query)), query
@@ -225,6 +243,10 @@ def computed(value: Given | None) -> Given:
     if value is None:
         raise MicroStepError("this figure's part was not computed; call AttentionMaps.result(view, NAME)")
     return value
+
+
+def _with_maps(side: AttentionSide) -> Overview | None:
+    return side.overview if isinstance(side.overview, Overview) else None
 
 
 def check_comparable(a: AttentionPositions, b: AttentionPositions) -> None:
@@ -283,6 +305,17 @@ def read_sides(
             side = AttentionSide(query.side, overview.reading, overview)
         sides.append(side)
     return tuple(sides)
+
+
+def stored_sides(
+    request: AttentionRequest, look: Callable[[OpeningQuery], Opening | None]
+) -> tuple[AttentionSide, ...] | None:
+    """What the page opens with if `look` finds it stored, which is one model's part."""
+    if len(request.models) > 1:
+        return None
+    (query,) = request.readings()
+    found = look(OpeningQuery(query))
+    return None if found is None else (AttentionSide(query.side, found.reading, found),)
 
 
 def with_rows(result: AttentionResult, ask: Ask) -> AttentionResult:

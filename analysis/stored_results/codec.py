@@ -24,10 +24,10 @@ from model.errors import MicroStepError
 TREE = "tree"  # the file's member that holds the JSON
 PLAIN = (bool, int, float, str)
 DTYPES = "biufU"  # kinds of arrays that are stored: truth values, integers, floats, text
-ROUNDED = {
-    "topk_probability": 13
-}  # field: bits kept of its mantissas; all others are exact. An error of 2^-13 at most,
-# relatively: such probabilities are shown with three digits, and are never summed or subtracted
+# Field: bits kept of its mantissas; all others are exact. Probabilities of the best tokens have an error of 2^-13 at
+# most, relatively: they are shown with three digits, and are never summed or subtracted. Statistics of heads,
+# which come from weights in float32, keep 2^-20.
+ROUNDED = {"topk_probability": 13, "statistics": 20}
 
 
 class Arrays:
@@ -62,11 +62,11 @@ def _gathered(member: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
 
 def _rounded(name: str, value: Any) -> Any:
     """The value of a field, with the digits that are stored of it."""
-    if name not in ROUNDED or not isinstance(value, np.ndarray) or value.dtype != np.float32:
+    if name not in ROUNDED or not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return value
     mantissa, exponent = np.frexp(value)
     scale = 2.0 ** ROUNDED[name]
-    return np.ldexp(np.round(mantissa * scale) / scale, exponent).astype(np.float32)
+    return np.ldexp(np.round(mantissa * scale) / scale, exponent).astype(value.dtype)
 
 
 class CodecError(MicroStepError):

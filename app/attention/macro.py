@@ -11,8 +11,15 @@ from streamlit.delta_generator import DeltaGenerator
 
 from analysis.attention.answer import origin
 from analysis.attention.figures import draw
-from analysis.attention.overview import Overview
-from analysis.attention.result import MAPS, AttentionRequest, AttentionResult, AttentionSide, read_sides, with_rows
+from analysis.attention.result import (
+    MAPS,
+    AttentionRequest,
+    AttentionResult,
+    AttentionSide,
+    read_sides,
+    stored_sides,
+    with_rows,
+)
 from analysis.attention.statistics import STATISTICS
 from analysis.attention.tables import finding, statistic_table
 from analysis.score_registry import significant
@@ -21,7 +28,7 @@ from app.attention import controls
 from app.attention.strip import attention_strip
 from app.cards import card, fold, opening
 from app.escape import escape_markdown
-from app.run_query import ask
+from app.run_query import ask, stored_or_none
 from app.sidebar import SidebarInputs
 from app.state import pin
 from app.styles import theme
@@ -34,7 +41,7 @@ def macro_view(inputs: SidebarInputs, line: DeltaGenerator) -> None:
         options = st.popover("Options", help="Segments, what a map is of, and its level.", width="content")
         request = controls.controls(inputs, options)
     if request is not None:
-        sides = read_sides(request, ask)
+        sides = stored_sides(request, stored_or_none) or read_sides(request, ask)
         if sides is not None:
             _figures(request, sides, line, options)
 
@@ -47,12 +54,14 @@ def _figures(
     memo.turn()
     overviews = [side.overview for side in sides if side.overview is not None]
     last = overviews[-1]
-    layers, heads = (min(overview.maps.shape[i] for overview in overviews) for i in (0, 1))
+    layers, heads = (min(overview.statistics.shape[i] for overview in overviews) for i in (1, 2))
     with line:
-        view = controls.view(options, layers, heads, _strongest(last), last.reading.merged, theme())
-    result = with_rows(AttentionResult(request, sides, view, kept=memo), ask)
-    if any(side.rows is None for side in result.sides):
-        return
+        view = controls.view(options, layers, heads, last.strongest(), last.reading.merged, theme())
+    result = AttentionResult(request, sides, view, kept=memo)
+    if not result.opens:
+        result = with_rows(result, ask)
+        if any(side.rows is None for side in result.sides):
+            return
     strip = attention_strip(result)
     opening(
         finding(result),
@@ -63,13 +72,6 @@ def _figures(
     fold("large_map", "The map: which position attends to which", lambda: _large_map(result))
     fold("all_heads", "All layers and heads", lambda: _all_heads(result))
     fold("attention_summary", "Where attention goes, over all heads", lambda: _summary(result))
-
-
-def _strongest(overview: Overview) -> tuple[int, int]:
-    """Layer and head of the highest induction score, which a first visit shows."""
-    scores = np.nan_to_num(overview.of("induction"))
-    layer, head = np.unravel_index(int(scores.argmax()), scores.shape)
-    return overview.layers[int(layer)], int(head)
 
 
 def _summary(result: AttentionResult) -> None:
@@ -124,6 +126,11 @@ def _summary(result: AttentionResult) -> None:
 def _all_heads(result: AttentionResult) -> None:
     """The maps or a statistic of all heads, and their table."""
     result = replace(result, view=replace(result.view, shown=controls.shown()))
+    if result.view.shown == MAPS and not result.has_maps:
+        sides = read_sides(result.request, ask)
+        if sides is None:
+            return
+        result = replace(result, sides=sides)
     _overview_card(result)
     st.dataframe(
         statistic_table(result), hide_index=True, height=320,
@@ -136,7 +143,7 @@ def _all_heads(result: AttentionResult) -> None:
 
 def _overview_card(result: AttentionResult) -> None:
     """The maps of all heads, or a statistic of each; a click chooses a head."""
-    heads = result.sides[-1].overview.maps.shape[1] if result.sides[-1].overview is not None else 1
+    heads = result.sides[-1].overview.heads if result.sides[-1].overview is not None else 1
 
     def clicked(point: dict[str, Any]) -> int | None:
         if "x" not in point or "y" not in point:
@@ -153,6 +160,10 @@ def _overview_card(result: AttentionResult) -> None:
 
 def _large_map(result: AttentionResult) -> None:
     """One map, whole or a part of it."""
+    if result.opens:
+        result = with_rows(result, ask)
+        if any(side.rows is None for side in result.sides):
+            return
     queries, keys = controls.window(result.size, result.query)
     result = replace(result, view=replace(result.view, queries=queries, keys=keys))
     step = -(-result.window.longest // result.most)

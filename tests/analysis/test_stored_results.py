@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery, RolloutQuery
+from analysis.attention.request import LayerQuery, OpeningQuery, OverviewQuery, PositionsQuery, RolloutQuery
 from analysis.attribution.request import AttributionRequest, SegmentsQuery
 from analysis.generation.request import GenerationRequest
 from analysis.segmentation.request import FeatureQuery, ScoresQuery
@@ -22,8 +22,8 @@ from model.hub.spec import ModelSpec
 from model.text.document import Document, TextInput
 
 KINDS = (
-    ComparisonQuery, ScoresQuery, FeatureQuery, GenerationRequest, PositionsQuery, OverviewQuery, LayerQuery,
-    RolloutQuery, SegmentsQuery, AttributionRequest,
+    ComparisonQuery, ScoresQuery, FeatureQuery, GenerationRequest, PositionsQuery, OverviewQuery, OpeningQuery,
+    LayerQuery, RolloutQuery, SegmentsQuery, AttributionRequest,
 )  # fmt: skip
 QUESTIONS = {kind.__name__: kind for kind in KINDS}
 TINY = ("tiny-base", "tiny-sft", "micro-step-tiny")

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.support import pages
@@ -33,6 +34,23 @@ def test_the_first_visit_is_a_worked_example(models, runs):
     assert at.metric[3].value == f"layer {layer}, head {head}"
     assert (at.number_input(key="layer").max, at.number_input(key="head").max) == (2, 3)
     assert len(charts(at)) == 2
+
+
+def test_a_worked_example_opens_from_what_is_stored_as_the_model_computes_it(models, runs, monkeypatch):
+    drawn = pages.strips(monkeypatch)
+    tiny, pair = {name: name for name in ("tiny-base", "tiny-sft")}, {"a": "tiny-base", "b": "tiny-sft"}
+    at = pages.opened(tiny, "", "attention", **pair, source="example", open=["attention_summary"])
+    assert not runs and not at.exception and not at.error
+    (old,), metrics = drawn["attended"].rows, [metric.value for metric in at.metric]
+    at.number_input(key="head").set_value(1 - min(1, at.number_input(key="head").value)).run()
+    assert kinds(runs) == ["LayerQuery"] and not at.exception
+    at = pages.opened(tiny, "", "attention", **pair, source="example", open=["attention_summary"])
+    del runs[:]
+    at.button(key="compute_anew").click().run()
+    assert kinds(runs) == ["PositionsQuery", "OverviewQuery", "LayerQuery"] and not at.exception
+    (new,) = drawn["attended"].rows
+    np.testing.assert_allclose(old.value, new.value, atol=1e-5)
+    assert old.start.tolist() == new.start.tolist() and metrics == [metric.value for metric in at.metric]
 
 
 def test_a_deep_link_names_view_statistic_layer_head_level_window_and_pin(models, runs):
