@@ -61,9 +61,9 @@ def _row(page: str, name: str, found: list[dict[str, float]], others: list[dict[
     for key in MEASURES:
         values = [each[key] for each in found if key in each]
         row[key] = spread(values)
-        if others and name == "here" and key in ("first_s", "second_s", "first_mb"):
+        if others and key in ("first_s", "second_s", "first_mb"):
             base = [each[key] for each in others if key in each]
-            row[f"{key}_ratio"] = ratios(values, base) if len(values) == len(base) else None
+            row[f"{key}_ratio"] = ratios(values, base) if name == "here" and len(values) == len(base) else None
     return row
 
 

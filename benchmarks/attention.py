@@ -16,7 +16,8 @@ from analysis.attention.figures import draw
 from analysis.attention.layer import LayerAttention
 from analysis.attention.maps import MapWindow, window
 from analysis.attention.overview import Overview, overview
-from analysis.attention.positions import AttentionPositions, size
+from analysis.attention.passes.attend import size
+from analysis.attention.positions import AttentionPositions
 from analysis.attention.request import PositionsQuery
 from analysis.attention.result import CELLS, AttentionRequest, AttentionResult, AttentionSide, AttentionView
 from benchmarks.options import AttentionOptions

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.attention.maps import MapWindow, window
 from analysis.attention.options import options_of
-from analysis.attention.positions import AttentionPositions, check_heads, check_indices, check_layers
+from analysis.attention.positions import AttentionPositions, check_indices
 from analysis.attention.result import AttentionRequest, AttentionResult, AttentionView, computed, read_sides, with_rows
 from analysis.options import Reader, text_provenance
 from analysis.provenance import Provenance, plain_values
@@ -114,6 +114,8 @@ class AttentionMaps:
         return buffer.getvalue()
 
     def _check(self, layers: Sequence[int], heads: Sequence[int]) -> None:
+        from analysis.attention.passes.attend import check_heads, check_layers  # these need torch
+
         for _, spec in self.request.models:
             model = self._ask.load(spec).model
             if layers:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from analysis.attention.positions import AttentionPositions, attend, check_indices
-from model.causal_lm.attention_capture import AttentionRows
+from analysis.attention.positions import AttentionPositions, check_indices
 from model.hub.loading import LoadedModel
 from model.progress import Progress
 from model.short_repr import ShortRepr
+
+if TYPE_CHECKING:
+    from model.causal_lm.attention_capture import AttentionRows
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +50,8 @@ class HeadRows:
 
     def rows(self, begin: int, end: int) -> NDArray[np.float32]:
         """[end - begin, end] weights of the queries begin .. end - 1."""
+        import torch
+
         heads: Sequence[int] | None = None if self.head is None else [self.head]
         with torch.inference_mode():
             weights = self.of.attended.rows(begin, end, heads)
@@ -59,6 +63,8 @@ def layer_attention(
     loaded: LoadedModel, reading: AttentionPositions, layer: int, progress: Progress | None = None
 ) -> LayerAttention:
     """Run the model up to a layer; raises as `attend`."""
+    from analysis.attention.passes.attend import attend  # needs torch
+
     captured: list[LayerAttention] = []
 
     def keep(_: int, attended: AttentionRows) -> None:

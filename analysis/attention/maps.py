@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from analysis.attention.pooling import Pool, PooledGrid, Pooler, reduced
+from analysis.attention.pooling import Pool, PooledGrid, reduced
 from model.errors import MicroStepError
 
 _BLOCK_ELEMENTS = 1 << 22
@@ -101,6 +100,10 @@ def cells(attention_map: MapRows, part: MapWindow, most: int, pool: Pool) -> Map
     if part.longest <= most:
         return MapCells(part, 1, window(attention_map, part))
     if part == MapWindow.of(attention_map.size):
+        import torch
+
+        from analysis.attention.passes.pooler import Pooler
+
         grid = PooledGrid(attention_map.size, most)
         pooler = Pooler(grid, pool, 1)
         for at, rows in blocks(attention_map, 0, attention_map.size):

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor
 
 from analysis.attention.layer import LayerAttention
-from analysis.attention.pooling import Pool, PooledGrid, Pooler
-from analysis.attention.positions import AttentionPositions, attend, check_layers
-from analysis.attention.statistics import STATISTICS, HeadSums, Targets, statistic
-from model.causal_lm.attention_capture import AttentionRows
-from model.causal_lm.attention_layers import with_attention
+from analysis.attention.pooling import Pool, PooledGrid
+from analysis.attention.positions import AttentionPositions
+from analysis.attention.statistics import STATISTICS, statistic
 from model.errors import ModelError
 from model.hub.loading import LoadedModel
 from model.progress import Progress
 from model.short_repr import ShortRepr
+
+if TYPE_CHECKING:
+    from model.causal_lm.attention_capture import AttentionRows
 
 CELLS = 64  # per side of a small map
 _BLOCK_ELEMENTS = 1 << 21  # attention weights at a time: more do not fit the processor's caches, and take twice as long
@@ -76,7 +77,7 @@ class Overview(HeadStatistics):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Opening(HeadStatistics):
+class AttentionOpening(HeadStatistics):
     """What the page opens with, small enough to be stored: no maps; what each key receives in one head."""
 
     received: NDArray[np.float32]  # [P] in the strongest head, the mean weight from the queries that see the key
@@ -124,6 +125,11 @@ def overview(
     Raises:
         MicroStepError: the layer or the pooling does not exist.
     """
+    from analysis.attention.passes.attend import attend, check_layers  # these need torch
+    from analysis.attention.passes.head_sums import HeadSums, Targets
+    from analysis.attention.passes.pooler import Pooler
+    from model.causal_lm.attention_layers import with_attention
+
     chosen = check_layers(loaded.model, with_attention(loaded.model) if layers is None else layers)
     n, targets = len(reading), Targets(reading, loaded.model.device)
     maps: dict[int, NDArray[np.float32]] = {}
@@ -139,7 +145,7 @@ def overview(
             )
         pooler, tally = Pooler(PooledGrid(n, CELLS), pool, heads, attended.device), HeadSums(targets, heads)
         for begin, end in blocks(n, heads):
-            rows: Tensor = attended.rows(begin, end, None)
+            rows = attended.rows(begin, end, None)
             pooler.add(begin, rows)
             tally.add(begin, rows, attended.visible(begin, end))
         maps[layer], numbers[layer] = pooler.done(), tally.done()

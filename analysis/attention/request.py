@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from analysis.attention.layer import LayerAttention, layer_attention
 from analysis.attention.maps import received
-from analysis.attention.overview import Opening, Overview, overview
+from analysis.attention.overview import AttentionOpening, Overview, overview
 from analysis.attention.pooling import Pool
-from analysis.attention.positions import AttentionPositions, encode_whole, merges, read
+from analysis.attention.positions import AttentionPositions
 from analysis.attention.rollout import Rollout, rollout
 from analysis.query import ModelLoader, RunCost, scoring_cost
 from analysis.segmentation.boundaries import starts_cost, starts_of
@@ -43,6 +43,8 @@ class PositionsQuery:
         return scoring_cost(loaded, self.text, passes=count)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> AttentionPositions:
+        from analysis.attention.passes.attend import encode_whole, merges, read  # these need torch
+
         loaded = load(self.spec)
         segmenter = self.segmenter
         if loaded.facts.micro_step is not None and merges(loaded):
@@ -97,12 +99,12 @@ class OpeningQuery(OfPositions):
 
     def run(
         self, load: ModelLoader, progress: Progress | None = None, reading: AttentionPositions | None = None
-    ) -> Opening:
+    ) -> AttentionOpening:
         loaded = load(self.of.spec)
         found = overview(loaded, reading or self.of.run(load), progress=progress)
         layer, head = found.strongest()
         rows = layer_attention(loaded, found.reading, layer).rows_of(head)
-        return Opening(found.reading, found.layers, found.statistics, received(rows))
+        return AttentionOpening(found.reading, found.layers, found.statistics, received(rows))
 
 
 @dataclass(frozen=True)

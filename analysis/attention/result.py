@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.attention.layer import LayerAttention
 from analysis.attention.maps import MapCells, MapRows, MapWindow, SegmentRows, cells, received, row
-from analysis.attention.overview import HeadStatistics, Opening, Overview
+from analysis.attention.overview import AttentionOpening, HeadStatistics, Overview
 from analysis.attention.pooling import POOLS, Pool
 from analysis.attention.positions import AttentionPositions
 from analysis.attention.request import LayerQuery, OpeningQuery, OverviewQuery, PositionsQuery, RolloutQuery
@@ -162,7 +162,7 @@ class AttentionResult(ShortRepr):
         """Whether the view shows what is stored to open the page: the strongest head, and no pin."""
         view, first = self.view, self.sides[0].overview
         return (
-            isinstance(first, Opening)
+            isinstance(first, AttentionOpening)
             and (view.source, view.layer, view.head) == ("head", *first.strongest())
             and not self.segmented
             and self.query is None
@@ -210,7 +210,7 @@ class AttentionResult(ShortRepr):
     def spread(self) -> tuple[NDArray[np.float64], int | None]:
         """[size] weights of the pinned query, or without one the mean weight of each key; and the pinned query."""
         query, first = self.query, self.sides[0].overview
-        if self.opens and isinstance(first, Opening):
+        if self.opens and isinstance(first, AttentionOpening):
             return first.received.astype(np.float64), None
         if query is None:
             return self.of(self._received), None
@@ -308,7 +308,7 @@ def read_sides(
 
 
 def stored_sides(
-    request: AttentionRequest, look: Callable[[OpeningQuery], Opening | None]
+    request: AttentionRequest, look: Callable[[OpeningQuery], AttentionOpening | None]
 ) -> tuple[AttentionSide, ...] | None:
     """What the page opens with if `look` finds it stored, which is one model's part."""
     if len(request.models) > 1:

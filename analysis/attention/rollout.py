@@ -7,18 +7,22 @@ each state comes through the attention, and half through the residual stream. Th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from analysis.attention.positions import AttentionPositions, attend, check_layers
-from model.causal_lm.attention_capture import AttentionRows
+from analysis.attention.positions import AttentionPositions
 from model.causal_lm.device_memory import available_memory
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
 from model.progress import Progress
 from model.short_repr import ShortRepr
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model.causal_lm.attention_capture import AttentionRows
 
 _BLOCK_ELEMENTS = 1 << 21
 _SPARE = 0.9  # share of the free memory that a run may plan with
@@ -43,6 +47,10 @@ class Rollout(ShortRepr):
 
 def rollout(loaded: LoadedModel, reading: AttentionPositions, layer: int, progress: Progress | None = None) -> Rollout:
     """Compute the rollout through the layers 0 .. layer; holds one [P, P] array."""
+    import torch
+
+    from analysis.attention.passes.attend import attend, check_layers
+
     check_layers(loaded.model, [layer])
     n = len(reading)
     needed, free = 4 * n * n, available_memory(loaded.model.device)
@@ -56,7 +64,7 @@ def rollout(loaded: LoadedModel, reading: AttentionPositions, layer: int, progre
     return Rollout(reading, layer, whole.cpu().numpy())
 
 
-def _through(attended: AttentionRows, whole: torch.Tensor) -> None:
+def _through(attended: AttentionRows, whole: Tensor) -> None:
     """Apply one layer in place, from the last block to the first, since a row needs only earlier rows."""
     n, heads = len(whole), attended.heads
     step = max(1, min(256, _BLOCK_ELEMENTS // (heads * n)))

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from analysis.attention.overview import overview
-from analysis.attention.positions import encode_whole, read
+from analysis.attention.passes.attend import encode_whole, read
 from analysis.attribution.targets import problem
 from analysis.uncertainty.compare import continued
 from analysis.uncertainty.result import ScoredText

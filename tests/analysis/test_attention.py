@@ -15,8 +15,10 @@ from analysis.attention.answer import AttentionMaps
 from analysis.attention.layer import layer_attention
 from analysis.attention.maps import MapWindow, SegmentRows, cells, received, row, window
 from analysis.attention.overview import overview
-from analysis.attention.pooling import PooledGrid, Pooler
-from analysis.attention.positions import AttentionPositions, attend, encode_whole, read
+from analysis.attention.passes.attend import attend, encode_whole, read
+from analysis.attention.passes.pooler import Pooler
+from analysis.attention.pooling import PooledGrid
+from analysis.attention.positions import AttentionPositions
 from analysis.attention.request import LayerQuery, OverviewQuery, PositionsQuery
 from analysis.attention.result import AttentionRequest, AttentionView, check_comparable
 from analysis.attention.rollout import rollout

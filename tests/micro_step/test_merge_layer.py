@@ -16,7 +16,7 @@ from analysis.attention.layer import layer_attention
 from analysis.attention.maps import MapWindow, window
 from analysis.attention.micro.weights import SegmentedRow, micro_blocks
 from analysis.attention.overview import overview
-from analysis.attention.positions import encode_whole, read
+from analysis.attention.passes.attend import encode_whole, read
 from analysis.attribution.methods import attribute
 from analysis.attribution.targets import problem
 from evals.loglikelihood import by_own_segments
