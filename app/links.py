@@ -52,8 +52,7 @@ def held(key: str, first: Any, read: Read | None = None, formerly: str = "") -> 
     else:
         value = st.session_state.get(key, known.get(key))
     known[key] = value
-    if key not in st.session_state or st.session_state[key] != value:  # what a widget has is not sent to it again
-        st.session_state[key] = value
+    st.session_state[key] = value  # in every run: a widget in a closed popover begins only when that is opened
     st.session_state.setdefault(_SHOWN, {})[key] = first
     return value
 

@@ -88,6 +88,7 @@ def _placeholder(now: Submission) -> str:
 def _more() -> None:
     with st.popover("More", help="A conversation, or a file"):
         for label, key in (("Assistant's answer", state.ANSWER), ("System message", state.SYSTEM)):
+            st.session_state[key] = st.session_state[key]  # in every run, since a closed popover mounts no widget
             st.text_area(label, key=key, height=90, persist_state="session", on_change="ignore")
         key = f"{state.UPLOAD}_{st.session_state.get(UPLOADS, 0)}"
         st.file_uploader(

@@ -47,3 +47,22 @@ def test_text_is_run_by_keyboard_an_example_by_a_click_and_back_undoes_one_submi
     other.until(lambda: strip_text(opened) == "on the mat")
     expect(opened.get_by_role("combobox", name="Model A")).to_have_value(str(models["base"]))
     other.close()
+
+
+def test_an_answer_survives_runs_of_the_page_in_which_more_was_closed(reader: Reader, models: dict[str, Path]) -> None:
+    page = reader.open(a=models["base"], b=models["sft"], text="the cat", answer="sat", system="be brief", chat="true")
+    more, answer = page.get_by_role("button", name="More"), page.get_by_label("Assistant's answer")
+    page.get_by_text("nats", exact=True).click()  # another run of the page, with More closed
+    reader.settle()
+    more.click()
+    expect(answer).to_have_value("sat")
+    expect(page.get_by_label("System message")).to_have_value("be brief")
+    answer.fill("on the mat")
+    page.locator("h1").click()  # closes More
+    page.get_by_text("bits", exact=True).click()
+    reader.settle()
+    more.click()
+    expect(answer).to_have_value("on the mat")
+    page.get_by_role("button", name="Run").click()
+    reader.until(lambda: reader.query().get("answer") == "on the mat")
+    assert reader.query()["system"] == "be brief"
