@@ -1,14 +1,18 @@
 """What `micro-step app` serves: the app, with what a browser loads first made small and complete.
 
 The front end's files are compressed, which quarters what a browser loads. The first page has the styles of the layout
-in it, which Streamlit would send after all else: what stands on the page would move.
+in it, which Streamlit would send after all else: what stands on the page would move. The app's modules are imported
+while the server starts, so that the first visitor does not wait for them.
 """
 
 from __future__ import annotations
 
 import gzip
+import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 import streamlit as st
 from starlette.concurrency import run_in_threadpool
@@ -83,4 +87,14 @@ class FirstPaint(BaseHTTPMiddleware):
         return Response(page.replace(b"</head>", HEAD, 1), answer.status_code, headers)
 
 
+def import_ahead() -> None:
+    """Import what the first page needs. An import that fails is told to the visitor, whose run repeats it."""
+    folder = str(Path(__file__).resolve().parents[1])
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    import_module("app.uncertainty.cards")
+    import_module("app.workspace_bar")
+
+
+Thread(target=import_ahead, daemon=True).start()
 app = st.App(Path(__file__).with_name("main.py"), middleware=[Middleware(CompressedFrontEnd), Middleware(FirstPaint)])

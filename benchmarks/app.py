@@ -1,7 +1,8 @@
 """The first minute with the app, in a real browser: how long each page takes to show figures, and what it sends.
 
-Every page is opened on a server that was just started, by a browser that knows nothing yet, and once more. Another
-checkout can be measured beside it, page by page in turn, with the same Python and the same models.
+Every page is opened on a server that was just started, by a browser that knows nothing yet; then in a second tab; and
+there once more, by a click, from another page of the app. Another checkout can be measured beside it, page by page in
+turn, with the same Python and the same models.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 PAGES = ["uncertainty", "segmentation", "generation", "attention", "attribution", "runs", "evaluation"]
 PATIENCE = 180.0  # seconds
 SIZE = {"width": 1440, "height": 1000}
-FIGURES = ".line .cell, .js-plotly-plot .main-svg, [data-testid=stMetricValue], [data-testid=stDataFrame]"
+FIGURES = ".line .cell, span.token, .js-plotly-plot .main-svg, [data-testid=stMetricValue], [data-testid=stDataFrame]"
 DONE = ".stApp[data-test-script-state=notRunning] h1"
 # The sum of all layout shifts that no click caused.
 SHIFTS = """() => { window.shifts = 0; new PerformanceObserver(list => { for (const e of list.getEntries())
   if (!e.hadRecentInput) window.shifts += e.value; }).observe({type: "layout-shift", buffered: true}); }"""
 COLOURS = "cells => cells.slice(0, 80).map(cell => getComputedStyle(cell).backgroundColor).join()"
-MEASURES = ("start_s", "first_s", "first_mb", "shift", "second_s", "score_s")
+MEASURES = ("start_s", "first_s", "first_mb", "shift", "second_s", "back_s", "score_s")
 
 
 def measure(given: AppOptions, tell: Tell) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def _row(page: str, name: str, found: list[dict[str, float]], others: list[dict[
     for key in MEASURES:
         values = [each[key] for each in found if key in each]
         row[key] = spread(values)
-        if others and key in ("first_s", "second_s", "first_mb"):
+        if others and key in ("first_s", "second_s", "back_s", "first_mb"):
             base = [each[key] for each in others if key in each]
             row[f"{key}_ratio"] = ratios(values, base) if name == "here" and len(values) == len(base) else None
     return row
@@ -85,6 +86,8 @@ class _Visits:
                 first.tab.close()
                 second = _Visit(context, address, self.page)
                 found |= {"second_s": second.seconds} if second.seconds else {}
+                second.settled()
+                found |= {"back_s": back} if second.seconds and (back := second.away_and_back(self.page)) else {}
                 if self.page == "uncertainty":
                     second.settled()
                     found["score_s"] = second.other_score()
@@ -121,12 +124,23 @@ class _Visit:
             self.tab.wait_for_timeout(20)
         return None
 
+    def away_and_back(self, page: str) -> float | None:
+        """Seconds from a click on the page's name, on another page, until a figure of it is seen."""
+        other = "runs" if page != "runs" else "uncertainty"
+        self.tab.locator(_named(other)).click()
+        self.tab.wait_for_url(f"**/{'' if other == 'uncertainty' else other}*")
+        self.settled()
+        start = time.perf_counter()
+        self.tab.locator(_named(page)).click()
+        self.tab.locator(_named(page, shown=True)).wait_for()
+        return self._seen(start)
+
     def other_score(self) -> float:
         """Seconds from the choice of the second score until the strip has its colours."""
         cells = self.tab.locator(".line .cell")
-        before, buttons = cells.evaluate_all(COLOURS), self.tab.get_by_role("radiogroup", name="Score")
+        before, buttons = cells.evaluate_all(COLOURS), self.tab.get_by_role("radiogroup", name="Score", exact=True)
         if not buttons.count():
-            self.tab.get_by_role("combobox", name="Score").click()
+            self.tab.get_by_role("combobox", name="Score", exact=True).click()
         start = time.perf_counter()
         (buttons.get_by_role("radio") if buttons.count() else self.tab.get_by_role("option")).nth(1).click()
         while cells.evaluate_all(COLOURS) in ("", before) and time.perf_counter() - start < PATIENCE:
@@ -138,6 +152,12 @@ class _Visit:
         self.tab.locator(DONE).wait_for(timeout=PATIENCE * 1000)
         self.tab.wait_for_timeout(1500)
         return float(self.tab.evaluate("window.shifts"))
+
+
+def _named(page: str, shown: bool = False) -> str:
+    """A page's name in the navigation, or above the page that is shown."""
+    title = page.capitalize()
+    return f"h1:has-text('{title}')" if shown else f"[data-testid=stSidebarNavLink]:has-text('{title}')"
 
 
 @contextlib.contextmanager
