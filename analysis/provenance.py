@@ -12,7 +12,8 @@ from model.hub.model_info import ModelInfo
 from model.hub.spec import ModelSpec
 from model.text.document import TextInput
 
-PYTHON = ("compare", "attribute", "attention", "generate")  # functions of the face that draw what their command draws
+# functions of the face that draw what their command draws
+PYTHON = ("compare", "attribute", "attention", "depth", "generate")
 
 
 @dataclass(frozen=True)

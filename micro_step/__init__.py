@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from micro_step.evaluation import evaluate
     from micro_step.generation import generate
     from micro_step.inputs import load
-    from micro_step.inspection import attention, attribute
+    from micro_step.inspection import attention, attribute, depth
     from micro_step.segmentation import segment, solve
     from micro_step.training import train
     from micro_step.uncertainty import compare, score
@@ -61,6 +61,7 @@ __all__ = [
     "attention",
     "attribute",
     "compare",
+    "depth",
     "evaluate",
     "generate",
     "load",
@@ -76,6 +77,7 @@ _LATER = {  # names whose modules bring torch or pandas, and the modules
     "attention": "inspection",
     "attribute": "inspection",
     "compare": "uncertainty",
+    "depth": "inspection",
     "evaluate": "evaluation",
     "generate": "generation",
     "load": "inputs",

@@ -62,6 +62,7 @@ VERBS = {
     "generate": Verb(analysis, "generation.cli:generate", "Answer a prompt in segments, beside the base model."),
     "attention": Verb(analysis, "attention.cli:attention", "Attention maps, and the statistics of all heads."),
     "micro-attention": Verb(analysis, "attention.micro.cli:micro_attention", "Attention inside the micro decoder."),
+    "depth": Verb(analysis, "depth.cli:depth", "What every layer predicts, and where tokens are decided."),
     "attribute": Verb(analysis, "attribution.cli:attribute", "What a number at a token depends on."),
     "evenness": Verb(analysis, "attention.evenness.cli:evenness", "Are all context states used evenly?"),
     "runs": Verb(analysis, "runs.cli:runs_command", "Training runs from their logs."),

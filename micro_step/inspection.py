@@ -1,6 +1,8 @@
-"""`attention` and `attribute`: where a model looks, and which tokens a number that it gives depends on."""
+"""`attention`, `attribute` and `depth`: where a model looks, what a number depends on, and what each layer predicts."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from analysis.answer import Result
 from analysis.attention.answer import AttentionMaps, origin
@@ -18,6 +20,10 @@ from analysis.attribution.options import (
     Quantity,
 )
 from analysis.attribution.view import ShownAttribution
+from analysis.depth.answer import depth_answer
+from analysis.depth.options import DepthView
+from analysis.depth.request import DepthRequest, lens_files
+from analysis.depth.result import Depth
 from analysis.score_registry import Unit
 from analysis.segmentation.strategy import Segmenter, Strategy
 from micro_step.inputs import ModelLike, Models, TextLike, as_strategy, as_text_input
@@ -132,3 +138,43 @@ def attribute(
         AttributionView(group_by, unit),
         models.load,
     )
+
+
+@checked
+def depth(
+    model: ModelLike,
+    text: TextLike,
+    *,
+    b: ModelLike | None = None,
+    tuned_lens: str | Path | None = None,
+    b_tuned_lens: str | Path | None = None,
+    chat: bool = False,
+    force_bos: bool = False,
+    unit: Unit = "nats",
+) -> Result[Depth]:
+    """Look at what every layer predicts (the logit lens), and at which layer each token is decided.
+
+    Args:
+        model: a name, a path, a specification, or a loaded model.
+        text: a text, a `Document`, or a list of messages.
+        b: a second model; its layers stand beside the first one's, with the difference B - A.
+        tuned_lens: a tuned lens that was trained for `model`: a folder with params.pt or params.safetensors, or such a
+            file. None: the logit lens.
+        b_tuned_lens: the same for `b`.
+        chat: apply the model's chat template.
+        force_bos: put BOS first even if the tokenizer does not.
+        unit: bits or nats, of entropy, surprisal, KL and JS.
+
+    Returns:
+        A row a layer in `table`: means over the tokens with their 95% intervals. Figures take score, lens, role, start
+        and pinned. `raw.sides[0].layers` has every score of every layer and token.
+
+    Raises:
+        MicroStepError: the model or the text cannot be read, the model's layers cannot be read one by one, or a tuned
+            lens does not fit its model.
+    """
+    models = Models()
+    named = models.named(model, b)
+    lenses = lens_files(tuned_lens, b_tuned_lens, len(named))
+    request = DepthRequest(named, as_text_input(text, chat, force_bos), lenses)
+    return depth_answer(request, DepthView(unit=unit), models.load)

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from analysis.depth.options import DepthView, TunedLensOptions
 from analysis.depth.result import LOGIT_LENS, Depth, LayeredText
+from analysis.options import Reader, text_provenance
+from analysis.provenance import Provenance, plain_values
 from analysis.query import Ask, ModelLoader, RunCost, scoring_cost
 from analysis.uncertainty.scoring import TOP_K, cost_of, encode_for, fit, scored_text
 from model.causal_lm.device_memory import available_memory
@@ -123,6 +126,29 @@ class DepthRequest:
     def answered(self, sides: Sequence[LayeredText]) -> Depth:
         """The answers to all questions, aligned."""
         return Depth.of(self.text.document, tuple(sides))
+
+    def origin(self, depth: Depth, view: DepthView) -> Provenance:
+        """Where a figure comes from."""
+        readers = [
+            Reader(key.lower(), spec, side.scored.facts, side.scored.encoded.text, side.scored.notes)
+            for (key, spec), side in zip(self.models, depth.sides, strict=True)
+        ]
+        paths = [None if lens is None else lens.path for lens in self.tuned_lenses]
+        lenses = TunedLensOptions(*paths)
+        return text_provenance("depth", plain_values(self), self.text, view, readers, lenses, view)
+
+
+def lens_files(a: str | Path | None, b: str | Path | None, models: int) -> tuple[LensFile | None, ...]:
+    """The tuned lenses of one model or of two, from their paths; () where there are none.
+
+    Raises:
+        ModelError: a lens cannot be read.
+        MicroStepError: there is a lens for B, but no B.
+    """
+    if b is not None and models < 2:
+        raise MicroStepError("there is a tuned lens for B, but no model B: give one with --b")
+    given = (a, b)[:models]
+    return tuple(None if path is None else LensFile.of(path) for path in given) if any(given) else ()
 
 
 def read_depth(request: DepthRequest, ask: Ask) -> Depth | None:

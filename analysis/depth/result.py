@@ -19,6 +19,12 @@ from model.text.document import Document
 LOGIT_LENS = "logit lens"
 
 
+def raw(layers: LayerScores, score: str) -> NDArray[np.float64]:
+    """[L + 1, N] one of LAYER_SCORES: nats, probabilities, or log10 of a rank; NaN where missing."""
+    values: NDArray[np.float64] = getattr(layers, score).astype(np.float64)
+    return np.log10(np.where(layers.missing, np.nan, values)) if score in ("rank", "final_rank") else values
+
+
 @dataclass(frozen=True, repr=False)
 class LayeredText(ShortRepr):
     """One model's predictions after each of its L layers, for one document of N tokens."""
@@ -39,10 +45,7 @@ class LayeredText(ShortRepr):
 
     def raw(self, score: str) -> NDArray[np.float64]:
         """[L + 1, N] one of LAYER_SCORES: nats, probabilities, or log10 of a rank; NaN where missing."""
-        values: NDArray[np.float64] = getattr(self.layers, score).astype(np.float64)
-        if score in ("rank", "final_rank"):
-            values = np.log10(np.where(self.layers.missing, np.nan, values))
-        return values
+        return raw(self.layers, score)
 
     def values(self, score: str, unit: Unit) -> NDArray[np.float32]:
         """[L + 1, N] one of LAYER_SCORES as it is shown."""

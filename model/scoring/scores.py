@@ -138,6 +138,10 @@ class LayerScores(ShortRepr):
         nan, zero = np.full((layers + 1, n), np.nan, dtype=np.float32), np.zeros((layers + 1, n), dtype=np.int32)
         return cls(nan, nan, nan, nan, nan, zero, zero, zero - 1)
 
+    def at(self, tokens: NDArray[np.integer] | NDArray[np.bool_]) -> LayerScores:
+        """Return the scores of chosen tokens."""
+        return LayerScores(**{name: getattr(self, name)[:, tokens] for name in self.__dataclass_fields__})
+
     @classmethod
     def join(cls, parts: Sequence[LayerScores]) -> LayerScores:
         """Join the scores of consecutive parts of one text."""

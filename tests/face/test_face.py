@@ -68,6 +68,10 @@ def test_the_import_brings_nothing_heavy():
         ),
         (lambda m: ms.attention(m["base"], TEXT), ["attention", "--model", "base"]),
         (
+            lambda m: ms.depth(m["base"], TEXT, b=m["other"], unit="bits"),
+            ["depth", "--a", "base", "--b", "other", "--unit", "bits"],
+        ),
+        (
             lambda m: ms.attribute(m["base"], TEXT, method="input_x_gradient"),
             ["attribute", "--model", "base", "--method", "input_x_gradient"],
         ),
@@ -101,8 +105,9 @@ def test_tables_are_those_of_the_commands(ask, words, models, tmp_path, monkeypa
         (lambda model: ms.segment(model, TEXT, "entropy", target_length=2), "values"),
         (lambda model: ms.solve(model, TEXT, "entropy", target_length=2), "curves"),
         (lambda model: ms.score(model, TEXT, history=3, unit="bits"), "line"),
+        (lambda model: ms.depth(model, TEXT, unit="bits"), "heatmap"),
     ],
-    ids=["segment", "solve", "score"],
+    ids=["segment", "solve", "score", "depth"],
 )
 def test_a_bundle_holds_the_command_that_reproduces_the_figure(ask, name, models, tmp_path, monkeypatch):
     monkeypatch.setattr("analysis.export.chrome", lambda: None)  # a picture would take seconds

@@ -1,0 +1,115 @@
+"""The tables of depth: a row for each layer, and a row for each token."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.depth.result import Depth
+from analysis.depth.scores import LAYER_SCORES
+from analysis.depth.statistics import (
+    CountedTokens,
+    Per,
+    change_by_layer,
+    change_decided,
+    change_of_correlation,
+    counted,
+    decided_shares,
+    mean_by_layer,
+    mean_decided,
+    rank_correlation,
+)
+from analysis.intervals import Estimate
+from analysis.score_registry import Unit, significant
+from analysis.uncertainty.summary import interval, signed
+
+NOTHING = "No token is scored. Without BOS, the first token of a text has no score."
+
+
+def layer_table(depth: Depth, unit: Unit = "nats", role: str = "all") -> pd.DataFrame:
+    """A row for each model and layer: means per token with 95% intervals, the tokens decided there, and B minus A.
+
+    Layer 0 is of the embeddings, and the last layer is the final prediction. `final_rank` and `rank` are means of log10
+    of the rank. `decided` is the share of the tokens that is decided at the layer, `decided_so_far` at it or before.
+    """
+    sides, tables = counted(depth, role), []
+    for key, side in zip(depth.keys, sides, strict=True):
+        layer = np.arange(side.layers.count + 1)
+        columns: dict[str, object] = {"model": key, "layer": layer, "depth": layer / side.layers.count}
+        for name in LAYER_SCORES:
+            means = mean_by_layer(side, name, unit)
+            columns |= {name: means.mean, f"{name}_low": means.low, f"{name}_high": means.high}
+        shares = decided_shares(side)
+        columns |= {"decided": shares.mean, "decided_low": shares.low, "decided_high": shares.high}
+        columns |= {"decided_so_far": np.cumsum(shares.mean), "tokens": side.count, "unit": unit}
+        tables.append(pd.DataFrame(columns))
+    if len(sides) == 2 and depth.same_layers:
+        for name in LAYER_SCORES:
+            change = change_by_layer(sides[0], sides[1], name, unit, per(depth, name))
+            ends = {"": change.mean, "_low": change.low, "_high": change.high}
+            tables[1] = tables[1].assign(**{f"{name}_difference{end}": values for end, values in ends.items()})
+    return pd.concat(tables, ignore_index=True)
+
+
+def brief_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The means of a `layer_table`, without their intervals, for a terminal."""
+    return table[["model", "layer", *LAYER_SCORES, "decided", "decided_so_far", "unit"]]
+
+
+def per(depth: Depth, score: str) -> Per:
+    """Per what B minus A is: two tokenizers are compared in information per byte."""
+    return "byte" if LAYER_SCORES[score].information and not depth.same_tokenizer else "token"
+
+
+def token_table(depth: Depth, unit: Unit = "nats") -> pd.DataFrame:
+    """A row for each model, token and layer: the scores as they are shown, the layer's likeliest word, and `decided`.
+
+    `start` and `end` are characters of the document, -1 in a chat template. A missing score is NaN.
+    """
+    tables = []
+    for key, side in zip(depth.keys, depth.sides, strict=True):
+        rows, n = side.layers.entropy.shape
+        encoded = side.scored.encoded
+        columns: dict[str, object] = {
+            "model": key,
+            "position": np.tile(np.arange(n), rows),
+            "token_id": np.tile(encoded.ids, rows),
+            "token": list(encoded.display) * rows,
+            "start": np.tile(encoded.source_start, rows),
+            "end": np.tile(encoded.source_end, rows),
+            "role": np.tile(encoded.role.astype(object), rows),
+            "layer": np.repeat(np.arange(rows), n),
+        }
+        columns |= {name: side.values(name, unit).astype(np.float64).ravel() for name in LAYER_SCORES}
+        columns["likeliest"] = [side.strings.get(each, "") for each in side.layers.top_id.ravel().tolist()]
+        columns["decided"] = np.tile(side.decided, rows)
+        tables.append(pd.DataFrame(columns).assign(unit=unit))
+    return pd.concat(tables, ignore_index=True).sort_values(["model", "position", "layer"], ignore_index=True)
+
+
+def finding(depth: Depth, role: str = "all") -> str:
+    """At which layer a token is decided, and whether early where the model is sure, in two sentences."""
+    sides = counted(depth, role)
+    if not sides[0].count:
+        return NOTHING
+    names = [side.scored.facts.name for side in depth.sides]
+    where = [
+        f"{name} decides a token after {_layers(mean_decided(side), side.layers.count)}"
+        for name, side in zip(names, sides, strict=True)
+    ]
+    found = f"{', '.join(where)}{_later(depth, sides[0], sides[1]) if len(sides) == 2 else ''}."
+    tied = [rank_correlation(side, "entropy") for side in sides]
+    words = " and ".join(each.spoken(lambda value: signed(value)) for each in tied)
+    if len(sides) == 2:
+        words += f" (B − A {change_of_correlation(sides[0], sides[1], 'entropy').spoken(signed)})"
+    return f"{found} Rank correlation of this layer with the final entropy: {words}."
+
+
+def _layers(mean: Estimate, count: int) -> str:
+    return f"{significant(mean.mean)} of {count} layers on average ({interval(mean, sign=False)})"
+
+
+def _later(depth: Depth, a: CountedTokens, b: CountedTokens) -> str:
+    gap = change_decided(a, b)
+    what = "layers" if depth.same_layers else "of the depth"
+    return f"; B − A {signed(gap.mean)} {what} ({interval(gap)})"
