@@ -17,6 +17,7 @@ from app.error_net import caught  # noqa: E402
 from app.links import address  # noqa: E402
 from app.run_query import says_what_is_stored  # noqa: E402
 from app.sidebar import sidebar  # noqa: E402
+from app.state import PAGE  # noqa: E402
 from app.styles import inject_css  # noqa: E402
 from app.submission import current  # noqa: E402
 from app.workspace_bar import workspace_bar  # noqa: E402
@@ -68,6 +69,7 @@ with address(), caught():
         st.title(page.title, anchor=False, width="content")
         st.caption(CAPTIONS[page.title].replace("_", "\\_"), width="content")
         stored = st.empty()
+    st.session_state[PAGE] = page.title
     st.session_state["inputs"] = sidebar(current() if page.title in WITHOUT_TEXT else workspace_bar())
     with says_what_is_stored(stored):
         page.run()

@@ -13,6 +13,7 @@ from app.error_net import safely
 from app.escape import escape_markdown
 from app.submission import submit
 from model.errors import LicenceNeeded, MicroStepError, TooLarge
+from model.hub.adapter import adapter_folder, local_adapter
 from model.hub.catalog import catalog, find, nearest
 from model.hub.fetch import fetch, is_cached
 from model.hub.huggingface import is_repo_id, reachable
@@ -24,11 +25,11 @@ FAILED = "failed_fetches"  # in the session: the errors, by model
 def all_here(questions: Sequence[Query[Any]]) -> bool:
     """Whether all models are on this machine; if not, offer to fetch one: a link alone never starts a download."""
     for side, spec in {name: spec for each in questions for name, spec in each.specs.items()}.items():
+        if (lacking := _lacking(spec)) is None:
+            continue
         entry = find(spec.name)
-        if is_cached(spec.name) or (entry is None and not _on_hub(spec.name)):
-            continue  # what is neither here nor to be fetched fails at loading, with the reason
         failed: dict[ModelSpec, MicroStepError] = st.session_state.setdefault(FAILED, {})
-        st.info(f"Model {side}, {escape_markdown(spec.name)}, is not on this machine yet.")
+        st.info(f"Model {side}, {escape_markdown(lacking)}, is not on this machine yet.")
         if spec in failed:
             st.error(escape_markdown(f"It could not be fetched: {failed[spec]}", longest=600))
             st.caption(escape_markdown(_what_helps(failed[spec]), longest=600))
@@ -54,6 +55,17 @@ def all_here(questions: Sequence[Query[Any]]) -> bool:
     return True
 
 
+def _lacking(spec: ModelSpec) -> str | None:
+    """What is to be fetched for a model; None if all is here. What cannot be fetched fails at loading, with a reason."""
+    if not is_cached(spec.name, spec.revision) and (find(spec.name) is not None or _on_hub(spec.name)):
+        return spec.name if spec.revision is None else f"{spec.name} at revision {spec.revision}"
+    if spec.adapter is not None and local_adapter(spec.adapter) is None and is_repo_id(spec.adapter):
+        return f"{spec.name} with the adapter {spec.adapter}"
+    if spec.tokenizer is not None and not is_cached(spec.tokenizer) and _on_hub(spec.tokenizer):
+        return f"{spec.name} with the tokenizer of {spec.tokenizer}"
+    return None
+
+
 def _on_hub(name: str) -> bool:
     """Whether the hub may have it: it reads like a hub id, and nothing on this machine has that name."""
     return is_repo_id(name) and not Path(name).exists()
@@ -73,6 +85,10 @@ def _fetch(spec: ModelSpec, accepted: bool) -> None:
             bar.progress(min(1.0, max(0.0, share or 0.0)), text=escape_markdown(what))
 
         fetch(spec.name, spec.revision, show, accepted)
+        if spec.adapter is not None:
+            adapter_folder(spec.adapter, show)
+        if spec.tokenizer is not None:
+            fetch(spec.tokenizer, None, show)
 
 
 def _what_helps(error: MicroStepError) -> str:

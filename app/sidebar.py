@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import get_args
 
 import streamlit as st
 
@@ -13,11 +14,12 @@ from app import state
 from app.escape import escape_markdown
 from app.links import linked
 from app.submission import Submission
-from app.widgets import segmented
+from app.widgets import segmented, selected
 from model.errors import MicroStepError, TextError
 from model.hub.loading import Dtype, ModelSpec, Quantization
 from model.text.document import Document, TextInput, read_template_args
 
+REVISION, ADAPTER = ({side: f"{what}_{side.lower()}" for side in "AB"} for what in ("revision", "adapter"))
 NO_TEXT = "There is no text yet. Type one at the top of the page and press Run, or choose an example."
 
 
@@ -44,9 +46,10 @@ class SidebarInputs:
 
 def sidebar(submitted: Submission) -> SidebarInputs:
     """Draw the sidebar, and return all that pages read: the options in it, and what was submitted in the bar."""
+    units: list[Unit] = ["bits", "nats"]
     with st.sidebar:
         unit = segmented(
-            "Unit", ["bits", "nats"], state.UNIT, "bits",
+            "Unit", units, state.UNIT, "bits",
             help="The unit of entropy and surprisal. 1 nat is 1.443 bits.",
         )  # fmt: skip
         force_bos = st.toggle(
@@ -69,7 +72,7 @@ def sidebar(submitted: Submission) -> SidebarInputs:
         except MicroStepError as error:
             problem = problem or str(error)
     text = None if document is None else TextInput(document, submitted.chat, force_bos)
-    return SidebarInputs(specs[0], specs[1], text, cast(Unit, unit), problem)
+    return SidebarInputs(specs[0], specs[1], text, unit, problem)
 
 
 def _template_args() -> str:
@@ -100,46 +103,50 @@ def _with_template_args(document: Document, typed: str) -> Document:
     return document.with_template_settings(arguments, None if date is None else str(date))
 
 
+def _known_attention(words: Sequence[str]) -> str:
+    """How attention is computed, as a link may say it: other names make transformers fetch code."""
+    if words[-1] not in ("", "sdpa", "eager", "flash_attention_2"):
+        raise ValueError("not known")
+    return words[-1]
+
+
 def _options(a: str, b: str) -> tuple[ModelSpec, ModelSpec]:
-    """Options that rarely change. They stay out of the URL: a link must not make a machine run a model's own code."""
+    """Options that rarely change. Only `trust` stays out of the link, which must not make a machine run foreign code."""
     with st.expander("Model options"):
-        revisions = [st.text_input(f"Revision of {x}", key=f"revision_{x}", persist_state="session") for x in "AB"]
+        revisions = [st.text_input(f"Revision of {x}", **linked(REVISION[x], "")) for x in "AB"]
         adapters = [
-            st.text_input(f"LoRA adapter on {x}", key=f"adapter_{x}", help="Hub id or folder.", persist_state="session")
-            for x in "AB"
+            st.text_input(f"LoRA adapter on {x}", help="Hub id or folder.", **linked(ADAPTER[x], "")) for x in "AB"
         ]
-        dtype = st.selectbox(
-            "Precision", ["auto", "float32", "bfloat16", "float16"], key="dtype", persist_state="session",
+        dtype = selected(
+            "Precision", get_args(Dtype), "dtype", "auto",
             help="auto: float32 on a CPU, the checkpoint's own precision on a GPU.",
         )  # fmt: skip
-        device = st.text_input(
-            "Device", "auto", key="device", help="auto, cpu, cuda, cuda:1, mps", persist_state="session"
-        )
+        device = st.text_input("Device", help="auto, cpu, cuda, cuda:1, mps", **linked("device", "auto"))
         attention = st.text_input(
-            "Attention", key="attention", help="sdpa, eager or flash_attention_2. If empty, transformers chooses.",
-            persist_state="session",
+            "Attention", help="sdpa, eager or flash_attention_2. If empty, transformers chooses.",
+            **linked("attention", "", _known_attention),
         )  # fmt: skip
-        quantization = st.selectbox(
-            "Quantisation", ["none", "8bit", "4bit"], key="quantization", help="Needs bitsandbytes.",
-            persist_state="session",
-        )  # fmt: skip
+        quantization = selected(
+            "Quantisation", get_args(Quantization), "quantization", "none", help="Needs bitsandbytes."
+        )
         trust = st.checkbox(
-            "Run code that comes with the models", key="trust",
-            help="Some models bring their own Python code. Tick this only if you trust whoever published it.",
+            "Run code that comes with the models", key=state.TRUST,
+            help="Some models bring their own Python code. Tick this only if you trust whoever published it. A link "
+            "does not hold this choice.",
         )  # fmt: skip
         tokenizer = st.text_input(
-            "Tokenizer", key="tokenizer", persist_state="session",
-            help="For models without a tokenizer of their own: a model's name, hub id or folder.",
+            "Tokenizer", help="For models without a tokenizer of their own: a model's name, hub id or folder.",
+            **linked("tokenizer", ""),
         )  # fmt: skip
     specs = [
         ModelSpec(
             name,
             revision.strip() or None,
             adapter.strip() or None,
-            cast(Dtype, dtype),
+            dtype,
             device.strip() or "auto",
             attention.strip() or None,
-            cast(Quantization, quantization),
+            quantization,
             trust,
             tokenizer.strip() or None,
         )

@@ -11,8 +11,10 @@ from app.links import held
 A, B = "a", "b"
 CHAT, TEMPLATE, FORCE_BOS, UNIT, SOURCE, EXAMPLE = "chat", "template", "bos", "unit", "source", "example"
 TEXT, ANSWER, SYSTEM, FILE, UPLOAD = "text", "answer", "system", "file", "upload"
+TRUST = "trust"  # whether code that comes with models may run; in no link
 PINNED, PINNED_ANSWER = "at", "token"  # a character of the text, and of the answer that a model wrote
 STOPPED = "stopped"  # the queries that the user stopped
+PAGE = "page"  # the title of the page that is drawn
 OPEN = "open"  # the names of the folded cards that are open
 SWEEPS = "sweeps"  # the sweeps over tau that the user started
 STORED = "stored"  # the queries of this page whose answers come with the project
@@ -38,11 +40,15 @@ def pin(at: int | None, key: str = PINNED) -> None:
 
 
 def opened() -> list[str]:
-    """The names of the folded cards that are open."""
-    names: list[str] = held(OPEN, [])
+    """The names of the folded cards of this page that are open."""
+    names: list[str] = held(_open_here(), [], name=OPEN)
     return names
 
 
 def toggle(name: str, is_open: bool) -> None:
     """Open or close a folded card."""
-    st.session_state[OPEN] = [each for each in opened() if each != name] + ([name] if is_open else [])
+    st.session_state[_open_here()] = [each for each in opened() if each != name] + ([name] if is_open else [])
+
+
+def _open_here() -> str:
+    return f"{OPEN}_on_{st.session_state.get(PAGE, '')}"  # two pages may have cards of one name

@@ -15,7 +15,7 @@ import streamlit as st
 from analysis.document_file import document_file, read_document
 from app import state
 from app.cache import first_pair
-from app.links import say, went_back
+from app.links import replaced, say, went_back
 from data.samples import SampleText, samples
 from model.text.document import Document, Message
 
@@ -142,9 +142,11 @@ def _keep(now: Submission) -> None:
 
 def _of_link(link: Mapping[str, str]) -> Submission:
     """The submission that a link names; a link of earlier versions names the source, and an example by its title."""
-    pair = first_pair()
+    pair, chat = first_pair(), link.get(state.CHAT, "false")
+    if chat not in ("true", "false"):
+        replaced(state.CHAT, chat, "false")
     models = Submission(
-        link.get(state.A, "").strip() or pair.a, link.get(state.B, "").strip() or pair.b, link.get(state.CHAT) == "true"
+        link.get(state.A, "").strip() or pair.a, link.get(state.B, "").strip() or pair.b, chat == "true"
     )
     source = link.get(state.SOURCE, "typed" if link.get(state.TEXT) else "example").lower()
     if source == "file":
@@ -152,8 +154,11 @@ def _of_link(link: Mapping[str, str]) -> Submission:
     if source == "typed":
         return replace(models, **typed_text(*(link.get(key, "") for key in TYPED)))
     wanted, known = link.get(state.EXAMPLE, ""), _samples()
-    named = (name for name, sample in known.items() if wanted in (name, sample.title))
-    return replace(models, **(of_example(next(named, next(iter(known)))) | {state.CHAT: models.chat}))
+    named = [name for name, sample in known.items() if wanted in (name, sample.title)]
+    name = (named or list(known))[0]
+    if not named:
+        replaced(state.EXAMPLE, wanted, name)
+    return replace(models, **(of_example(name) | {state.CHAT: models.chat}))
 
 
 def _samples() -> dict[str, SampleText]:

@@ -12,16 +12,17 @@ import streamlit as st
 from analysis.discovery import Found
 from app.error_net import safely
 from app.escape import escape_markdown
-from app.links import held, linked
+from app.links import held, linked, settle
 from model.scoring.scores import Sampling
 
 Option = TypeVar("Option")
+LARGEST = 10**9  # of a whole number without an end of its own; a browser's numbers are exact up to 9 * 10**15
 ROOT = Path(__file__).resolve().parents[1]  # of the project, or of the installed package
 
 
 def whole(label: str, low: int, high: int | None, first: int, key: str, **more: Any) -> int:
     """Draw a box for a whole number, and read it; a number out of range from a link or another model is moved in."""
-    _within(key, low, high, first)
+    _within(key, low, high, first, more.pop("formerly", ""))
     return int(st.number_input(label, low, high, step=1, key=key, **more))
 
 
@@ -37,10 +38,10 @@ def slider(label: str, low: float, high: float, first: float, step: float, key: 
     return float(st.slider(label, low, high, step=step, key=key, **more))
 
 
-def _within(key: str, low: float, high: float | None, first: float) -> None:
-    value = held(key, first)
+def _within(key: str, low: float, high: float | None, first: float, formerly: str = "") -> None:
+    value = held(key, first, formerly=formerly)
     value = first if value is None else value
-    st.session_state[key] = max(low, value if high is None else min(value, high))
+    settle(key, max(low, min(value, LARGEST if high is None else high)))
 
 
 def segmented(label: str, options: Sequence[Option], key: str, first: Option, **more: Any) -> Option:
@@ -75,9 +76,16 @@ def option_of(
     """
     first = first if first in options else options[0]
     named = {labelled(option): option for option in options} | {str(option): option for option in options}
-    value: Option = held(key, first, lambda words: named.get(words[-1], first), formerly)
+
+    def read(words: Sequence[str]) -> Option:
+        if words[-1] not in named:
+            raise ValueError("no option")
+        return named[words[-1]]
+
+    value: Option = held(key, first, read, formerly)
     if value not in options:
-        value = st.session_state[key] = first
+        settle(key, first)
+        return first
     return value
 
 
@@ -169,7 +177,8 @@ def stepper(label: str, numbers: Sequence[int], highest: int, key: str, help: st
     at = min(bisect_left(numbers, wanted), len(numbers) - 1)
     if numbers[at] != wanted and last is not None and wanted < last:
         at = max(0, at - 1)
-    st.session_state[key] = st.session_state[f"{key}_last"] = numbers[at]
+    settle(key, numbers[at])
+    st.session_state[f"{key}_last"] = numbers[at]
 
     def go(to: int) -> None:
         st.session_state[key] = numbers[to]

@@ -335,4 +335,7 @@ def _place(spec: ModelSpec, info: ModelInfo) -> tuple[str, str | None, str | Non
 
 def _anywhere(name: str) -> str:
     """A folder's name as it is from everywhere on this machine."""
-    return str(Path(name).resolve()) if Path(name).exists() else name
+    try:
+        return str(Path(name).resolve(strict=True))
+    except (OSError, ValueError):  # no path, but a name
+        return name

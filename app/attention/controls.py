@@ -10,12 +10,11 @@ from streamlit.delta_generator import DeltaGenerator
 from analysis.attention.pooling import POOLS, Pool
 from analysis.attention.result import CELLS, LEVELS, MAPS, SOURCES, AttentionRequest, AttentionView, Level, Source
 from analysis.attention.statistics import STATISTICS
-from analysis.segmentation.strategy import Segmenter, Strategy
 from analysis.view import Theme
 from app import state
 from app.error_net import safely
 from app.escape import escape_markdown
-from app.segmentation.strategy_select import strategy_and_cap
+from app.segmentation.strategy_select import segmenter
 from app.sidebar import SidebarInputs
 from app.widgets import option_of, pills, segmented, whole
 
@@ -26,17 +25,11 @@ SOURCE_NAMES = {"head": "head", "mean": "mean of heads", "rollout": "rollout"}
 
 
 def controls(inputs: SidebarInputs, options: DeltaGenerator) -> AttentionRequest | None:
-    """Draw the controls of a run, those that rarely change in `options`, and read them; None without text or models.
-
-    Raises:
-        MicroStepError: the strategy cannot be read.
-    """
+    """Draw the controls of a run, those that rarely change in `options`, and read them; None without text or models."""
     which = segmented("Model", [A, B, DIFFERENCE], "of", A, label_visibility="collapsed", width="content")
     with options:
         st.caption("**B − A** shows what fine-tuning changed; both models must have the same tokens.")
-        strategy, cap = strategy_and_cap(
-            inputs, "Used for the boundaries, the shares on segments, and what a micro_step model merges."
-        )
+        by = segmenter(inputs, "Used for the boundaries, the shares on segments, and what a micro_step model merges.")
         pool = segmented(
             "Cells show", list(POOLS), "pool", "max",
             help="  \n".join(f"**{name}**: {meaning}." for name, meaning in POOLS.items()),
@@ -47,7 +40,7 @@ def controls(inputs: SidebarInputs, options: DeltaGenerator) -> AttentionRequest
     a, b, text = ready
     pairs = ((A, a), (B, b))
     models = tuple((key, spec) for key, spec in pairs if which in (key, DIFFERENCE))
-    return AttentionRequest(models, text, Segmenter(Strategy.parse(strategy), cap), cast(Pool, pool))
+    return AttentionRequest(models, text, by, cast(Pool, pool))
 
 
 def shown() -> str:

@@ -12,11 +12,11 @@ from analysis.attention.micro.result import MicroAttention
 from analysis.generation.request import beginning, prompt_of
 from analysis.generation.result import Decoding
 from analysis.segmentation.strategy import Strategy
-from app import state
 from app.error_net import safely
 from app.segmentation.strategy_select import usable_rules
 from app.sidebar import SidebarInputs
 from app.state import pin, pinned
+from app.submission import current
 from app.widgets import decimal, option_of, segmented, selected, slider, whole
 from model.hub.loading import ModelSpec
 from model.hub.model_info import MicroStepInfo
@@ -25,7 +25,7 @@ from model.segmentation.segment import MAX_LENGTH, RULES, Parameter
 from model.text.document import TextInput
 
 SIDE, CUT, RULE, MOST = "micro_model", "micro_cut", "micro_rule", "micro_most"
-SHOW, LAYER, SEGMENT = "micro_show", "layer_of_micro", "segment"
+SHOW, LAYER, FORMER_LAYER, SEGMENT = "micro_show", "layer_of_micro", "micro_layer", "segment"
 MEAN, ONE = "mean over the text", "one segment"
 Source = Literal["training", "strategy", "written"]
 CUTS: dict[Source, str] = {"training": "as in training", "strategy": "by a strategy", "written": "as it writes"}
@@ -63,7 +63,7 @@ def controls(inputs: SidebarInputs, a: ModelSpec, b: ModelSpec, text: TextInput)
             strategy = _strategy(saved)
         elif cut == "written":
             written = _decoding(cap)
-            if st.session_state.get(state.SOURCE, "example") == "example":
+            if current().source == "example":
                 text = replace(text, document=beginning(text.document))
             text = replace(text, document=prompt_of(text.document))
     return MicroRequest(spec, text, strategy, written, cap, side=side)
@@ -74,7 +74,7 @@ def selection(result: MicroAttention) -> MicroSelection:
     chosen, count = chosen_segment(result), len(result.first)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         layer = segmented(
-            "Micro layer", list(range(result.layers)), LAYER, 0,
+            "Micro layer", list(range(result.layers)), LAYER, 0, formerly=FORMER_LAYER,
             help="A layer of the micro decoder, counted from 0 at the bottom.",
         )  # fmt: skip
         which = st.segmented_control(
@@ -96,7 +96,7 @@ def selection(result: MicroAttention) -> MicroSelection:
 
 def chosen_layer(result: MicroAttention) -> int:
     """The micro layer that is shown, from 0."""
-    return option_of(LAYER, range(result.layers), 0)
+    return option_of(LAYER, range(result.layers), 0, formerly=FORMER_LAYER)
 
 
 def chosen_segment(result: MicroAttention) -> int | None:

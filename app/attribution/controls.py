@@ -14,9 +14,9 @@ from analysis.attribution.options import AttributionUnit, Baseline, Features
 from analysis.attribution.quantities import BASELINES, QUANTITIES
 from analysis.attribution.request import AttributionRequest, SegmentsQuery
 from analysis.segmentation.request import ScoresQuery
-from analysis.segmentation.strategy import Segmenter, Strategy
+from analysis.segmentation.strategy import Segmenter
 from app.escape import escape_markdown
-from app.segmentation.strategy_select import strategy_and_cap
+from app.segmentation.strategy_select import segmenter
 from app.sidebar import SidebarInputs
 from app.widgets import segmented
 from model.hub.loading import ModelSpec
@@ -67,11 +67,7 @@ class Choice:
 
 
 def controls(inputs: SidebarInputs) -> tuple[Choice | None, DeltaGenerator]:
-    """Draw the controls of a run, and read them: None if there is no text or model; and the place for further options.
-
-    Raises:
-        MicroStepError: the strategy cannot be read.
-    """
+    """Draw the controls of a run, and read them: None if there is no text or model; and the place for further options."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="controls_line"):
         quantity = segmented(
             "Quantity", list(QUANTITIES), "quantity", "entropy", label_visibility="collapsed", width="content",
@@ -105,7 +101,7 @@ def controls(inputs: SidebarInputs) -> tuple[Choice | None, DeltaGenerator]:
             + "  \n".join(f"**{name}**: {said}." for name, said in BASELINES.items()),
         )  # fmt: skip
         features = _features(method)
-        strategy, cap = strategy_and_cap(inputs, "Used for sums over segments, and for what a micro_step model reads.")
+        by = segmenter(inputs, "Used for sums over segments, and for what a micro_step model reads.")
     ready = inputs.ready()
     if ready is None:
         return None, options
@@ -119,7 +115,7 @@ def controls(inputs: SidebarInputs) -> tuple[Choice | None, DeltaGenerator]:
         method,
         baseline,
         features,
-        Segmenter(Strategy.parse(strategy), cap),
+        by,
     )
     return choice, options
 

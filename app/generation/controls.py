@@ -16,14 +16,15 @@ from app.error_net import safely
 from app.escape import escape_markdown
 from app.generation.estimate import seconds_to_run
 from app.links import linked
+from app.submission import current
 from app.widgets import decimal, sampling_inputs, segmented, slider, whole
 from model.decoding.stopping import RULES
 from model.hub.loading import ModelSpec
 from model.hub.wrap_base import MAX_SEGMENT, micro_step_info
 from model.text.document import TextInput
 
-MODEL, DECODING, RULE, TAU, MOST = "writer", "decoding", "rule", "tau", "most"
-PROMPT, BEGINNING, WHOLE = "prompt", "first words", "whole text"
+MODEL, DECODING, RULE, TAU, MOST = "writer", "decoding", "rule", "tau", "longest"
+PROMPT, BEGINNING, WHOLE = "prompt_part", "first words", "whole text"
 FILM, YOURS = "film", "Your run"
 RUN_TEXT = "run_text"  # the key of Run at the top of the page
 ASKED = "asked"  # in the session: the runs that the reader started
@@ -78,7 +79,7 @@ def _settings(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationC
     )  # fmt: skip
     longest = saved.max_segment_length if saved else MAX_SEGMENT
     cap = whole(
-        "Longest segment, M", 1, longest, min(4, longest), MOST,
+        "Longest segment, M", 1, longest, min(4, longest), MOST, formerly="most",
         help=f"No segment has more tokens. This model can write up to {longest}.",
     )  # fmt: skip
     new_tokens = whole("New tokens", 1, 2000, 60, "new_tokens")
@@ -97,9 +98,9 @@ def _prompt(text: TextInput | None) -> TextInput | None:
     """The part of the submitted text that is the prompt; of a conversation, all of it."""
     if text is None or len(text.document.messages) > 1:
         return text
-    example = st.session_state.get(state.SOURCE, "example") == "example"
+    example = current().source == "example"
     part = segmented(
-        "Prompt", [BEGINNING, WHOLE], PROMPT, BEGINNING if example else WHOLE,
+        "Prompt", [BEGINNING, WHOLE], PROMPT, BEGINNING if example else WHOLE, formerly="prompt",
         help=f"The text at the top, or its first {FIRST_WORDS} words so that there is something left to write.",
     )  # fmt: skip
     return replace(text, document=beginning(text.document)) if part == BEGINNING else text

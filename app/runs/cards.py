@@ -20,6 +20,7 @@ from app.cards import card
 from app.error_net import safely
 from app.escape import escape_markdown
 from app.links import linked
+from app.sidebar import ADAPTER, REVISION
 from app.submission import submit
 from app.widgets import indexed_selectbox
 from model.hub.catalog import find
@@ -170,12 +171,12 @@ def checkpoints_card(runs: Sequence[RunLog]) -> None:
 def _take(run: RunLog, chosen: CheckpointRecord) -> None:
     """Submit the checkpoint and its base, and clear the revision and adapter of the models before."""
     submit(b=str(chosen.path.resolve()))
-    st.session_state["adapter_B"] = st.session_state["revision_B"] = ""
+    st.session_state[ADAPTER["B"]] = st.session_state[REVISION["B"]] = ""
     if (base := _base(run)) is not None:
         commit = run.facts.base_revision or ""
         of_hub = is_repo_id(base) and find(base) is None and len(commit) == 40
         submit(a=base)
-        st.session_state["adapter_A"], st.session_state["revision_A"] = "", commit if of_hub else ""
+        st.session_state[ADAPTER["A"]], st.session_state[REVISION["A"]] = "", commit if of_hub else ""
 
 
 def _base(run: RunLog) -> str | None:

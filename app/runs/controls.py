@@ -18,7 +18,7 @@ from app.styles import theme
 from app.widgets import folder_input, segmented, settle_choice, slider
 
 FOLDER, RUNS, CURVE, X, SMOOTH, LOG, MEASURE, LIVE = (
-    "folder", "runs", "curve", "x", "smoothing", "log_scale", "measure", "live",
+    "folder", "runs", "curves", "x", "smoothing", "log_scale", "per_position", "live",
 )  # fmt: skip
 DEFAULT_FOLDER, SHIPPED = "runs", "data/demo"
 FIRST = 3  # the newest runs, which a first visit compares
@@ -50,7 +50,7 @@ def choose(found: Found) -> tuple[list[Place], bool]:
 def view(unit: Unit) -> RunsView:
     """Draw the controls of the curves, and read them."""
     curves = st.pills(
-        "Curves", list(NAMES), selection_mode="multi", **linked(CURVE, ["loss"], _titles),
+        "Curves", list(NAMES), selection_mode="multi", **linked(CURVE, ["loss"], _titles, "curve"),
         help="One panel for each.  \n" + "  \n".join(f"**{each.title}**: {each.meaning}" for each in CURVES.values()),
     )  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -75,7 +75,7 @@ def view(unit: Unit) -> RunsView:
             help="For losses, NLL, gradient norm and learning rates. Shares and speeds stay linear.",
         )  # fmt: skip
     names = tuple(NAMES[str(title)] for title in curves or ()) or ("loss",)
-    measure: Measure = "nll" if held(MEASURE, "accuracy") == "NLL" else "accuracy"
+    measure: Measure = "nll" if held(MEASURE, "accuracy", formerly="measure") == "NLL" else "accuracy"
     return RunsView(names, x, smoothing, bool(log), measure, unit, theme())
 
 
@@ -86,6 +86,6 @@ def _titles(words: Sequence[str]) -> list[str]:
 def measure() -> None:
     """Draw the choice of the measure per micro position; `view` reads it."""
     segmented(
-        "Per micro position", ["accuracy", "NLL"], MEASURE, "accuracy",
+        "Per micro position", ["accuracy", "NLL"], MEASURE, "accuracy", formerly="measure",
         help="**accuracy**: share of tokens that the model found likeliest.  \n**NLL**: mean −ln p of the tokens.",
     )  # fmt: skip

@@ -27,7 +27,7 @@ DEFAULT = ("entropy:threshold=3", "confidence:tau=0.3")  # similar mean lengths
 IN_LINE = 2  # strategies whose controls stand above the strip
 MOST = 12  # strategies side by side
 LOWEST = -6.0  # nats; the lower end of the slider for a rise
-URL, CURVE = "cut", "curve"  # in the link: the strategies, and the place of the one whose values are drawn, from 1
+URL, CURVE = "cut", "values_of"  # in the link: the strategies, and the place of the one whose values are drawn, from 1
 _LIST, _NEXT, _CHOSEN, _MIRRORS = "strategies", "strategies_next", "strategy_chosen", "strategy_mirrors"
 
 
@@ -86,7 +86,7 @@ def _words() -> list[str]:
 
 def chosen() -> int:
     """The index in the list of the strategy whose values are drawn."""
-    listed, number, place = entries(), st.session_state.get(_CHOSEN), held(CURVE, 1)
+    listed, number, place = entries(), st.session_state.get(_CHOSEN), held(CURVE, 1, formerly="curve")
     if number is None or went_back():
         number = st.session_state[_CHOSEN] = listed[min(max(place, 1), len(listed)) - 1].number
     at = next((i for i, entry in enumerate(listed) if entry.number == number), 0)

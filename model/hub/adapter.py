@@ -27,18 +27,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def adapter_folder(name: str, progress: Tell | None = None) -> Path:
-    """Return the folder of an adapter, fetched from the hub if it is not on this machine."""
+def local_adapter(name: str) -> Path | None:
+    """Return the folder of an adapter that is on this machine: a folder of that name, or a fetched one."""
     try:
         path = Path(name).expanduser()
-    except RuntimeError:  # the home folder of an unknown user
-        path = Path(name)
-    if path.is_dir():
-        folder = path.resolve()
+        if path.is_dir():
+            return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # no path, or the home folder of an unknown user
+        return None
+    snapshot = huggingface.snapshot(name) if huggingface.is_repo_id(name) else None
+    return snapshot if snapshot is not None and (snapshot / "adapter_config.json").is_file() else None
+
+
+def adapter_folder(name: str, progress: Tell | None = None) -> Path:
+    """Return the folder of an adapter, fetched from the hub if it is not on this machine."""
+    if (here := local_adapter(name)) is not None:
+        folder = here
     elif not huggingface.is_repo_id(name):
         raise ModelNotFound(f"there is no adapter folder {name!r}, and it is not a hub id")
-    elif (snapshot := huggingface.snapshot(name)) is not None and (snapshot / "adapter_config.json").is_file():
-        folder = snapshot
     elif huggingface.reachable():
         folder = huggingface.download(name, None, progress or silent, adapter=True)
     else:

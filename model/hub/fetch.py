@@ -36,11 +36,16 @@ _NAME_LIMIT = 4096
 _MORE_DISK = "free some, or set MICRO_STEP_CACHE to a folder on another disk"
 
 
-def is_cached(name: str) -> bool:
+def is_cached(name: str, revision: str | None = None) -> bool:
     """True if the model of that catalog name, hub id or path can be loaded without a network."""
     entry = find(name)
     try:
-        return (_local(entry) if entry else _on_disk(name) or huggingface.cached(name)) is not None
+        if entry is None:
+            return (_on_disk(name) or huggingface.cached(name, revision)) is not None
+        if revision is None:
+            return _local(entry) is not None
+        repos = [source.repo for source in entry.sources if isinstance(source, HubSource)]
+        return not repos or any(huggingface.cached(repo, revision) is not None for repo in repos)
     except (ModelError, OSError, ValueError):
         return False
 

@@ -170,7 +170,7 @@ def test_a_sweep_runs_when_it_is_asked_for(models, runs):
 def test_an_example_is_continued_from_its_first_words(models, runs):
     at = ran(models, source="Example")
     assert len(runs[0].text.document.text.split()) == 12
-    press_run(at.segmented_control(key="prompt").set_value("whole text").run())
+    press_run(at.segmented_control(key="prompt_part").set_value("whole text").run())
     assert len(runs[1].text.document.text.split()) > 12
 
 

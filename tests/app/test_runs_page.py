@@ -139,11 +139,11 @@ def test_a_checkpoint_is_opened_beside_its_base(folder, models):
     save_run(folder / "three", base=str(models["base"]), finished=True, checkpoints=1)
     at = opened(folder, runs="three")
     assert at.selectbox(key="checkpoint").options == ["final model", "step 100"]
-    at.session_state["adapter_B"] = "an/older-adapter"
+    at.session_state["adapter_b"] = "an/older-adapter"
     at.selectbox(key="checkpoint").set_value("step 100").run()
     at.button(key="open_Generation").click().run()
     assert at.session_state[state.B] == str(folder / "three" / "checkpoints" / "step-00000100" / MODEL)
-    assert at.session_state[state.A] == str(models["base"]) and at.session_state["adapter_B"] == ""
+    assert at.session_state[state.A] == str(models["base"]) and at.session_state["adapter_b"] == ""
     assert "Generation" in [title.value for title in at.title] and not at.exception
 
 
@@ -154,7 +154,7 @@ def test_an_adapter_is_opened_by_its_folder(folder, models):
     (model / "adapter_config.json").write_text(json.dumps(adapter))
     at = opened(folder, runs="control", a=str(models["base"]), source="Typed", text="the cat")
     at.button(key="open_Uncertainty").click().run()
-    assert at.session_state[state.B] == str(model) and at.session_state["adapter_B"] == ""
+    assert at.session_state[state.B] == str(model) and at.session_state["adapter_b"] == ""
     assert at.session_state[state.A] == str(models["base"]) and not at.exception
     assert "is an adapter" in shown_escaped(at)
 
