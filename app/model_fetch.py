@@ -56,7 +56,7 @@ def all_here(questions: Sequence[Query[Any]]) -> bool:
 
 
 def _lacking(spec: ModelSpec) -> str | None:
-    """What is to be fetched for a model; None if all is here. What cannot be fetched fails at loading, with a reason."""
+    """What is to be fetched for a model; None if all is here, or if loading it will say why it cannot be fetched."""
     if not is_cached(spec.name, spec.revision) and (find(spec.name) is not None or _on_hub(spec.name)):
         return spec.name if spec.revision is None else f"{spec.name} at revision {spec.revision}"
     if spec.adapter is not None and local_adapter(spec.adapter) is None and is_repo_id(spec.adapter):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import sys
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,7 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 LAYOUT = Path(__file__).with_name("layout.css").read_text("utf-8")
@@ -44,6 +45,10 @@ _IMPORTS = "".join(f"import './static/js/{path.name}';" for part in _PARTS for p
 ONE_STEP = Path(__file__).with_name("one_step.js").read_text("utf-8")
 _SCRIPT = f"<script>{ONE_STEP}</script><script type='module'>{_IMPORTS}</script>"
 HEAD = f"<style>{LAYOUT}{_BEFORE}</style>{_SCRIPT}</head>".encode()
+PAGES = Path(__file__).resolve().parents[1] / "pages"
+ADDRESSES = {file.stem: f"/{file.stem}" for file in PAGES.glob("[!_]*.py")}
+ADDRESSES |= {"uncertainty": "/", "benchmarks": "/evaluation"}
+ALMOST = 0.8  # how alike two names are, 0 to 1, that mean the same page
 OF_THE_FILE = ("content-length", "content-encoding", "etag", "last-modified")  # headers
 
 
@@ -72,14 +77,24 @@ def _compressed(path: Path) -> bytes:
     return gzip.compress(path.read_bytes(), LEVEL)
 
 
+def address_meant(path: str) -> str | None:
+    """Where the page is that an address means: its other name, or a name that is almost right; None if it is there."""
+    name = path.strip("/").lower()
+    near = get_close_matches(name, ADDRESSES, 1, ALMOST)
+    to = ADDRESSES[near[0]] if near else None
+    return None if to is None or path.rstrip("/") == to.rstrip("/") else to
+
+
 class FirstPaint(BaseHTTPMiddleware):
-    """Puts the styles into every page; passes all else on."""
+    """Puts the styles into every page, and opens pages under addresses that are almost theirs; passes all else on."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Answer a request."""
         answer = await call_next(request)
         if not answer.headers.get("content-type", "").startswith("text/html"):
             return answer
+        if (to := address_meant(request.url.path)) is not None:
+            return RedirectResponse(f"{to}?{request.url.query}" if request.url.query else to)
         page = b"".join([part async for part in answer.body_iterator])  # type: ignore[attr-defined]
         if answer.headers.get("content-encoding") == "gzip":  # as Streamlit sends every page but the first
             page = gzip.decompress(page)

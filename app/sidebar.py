@@ -111,7 +111,7 @@ def _known_attention(words: Sequence[str]) -> str:
 
 
 def _options(a: str, b: str) -> tuple[ModelSpec, ModelSpec]:
-    """Options that rarely change. Only `trust` stays out of the link, which must not make a machine run foreign code."""
+    """Options that rarely change. `trust` stays out of the link, which must not make a machine run foreign code."""
     with st.expander("Model options"):
         revisions = [st.text_input(f"Revision of {x}", **linked(REVISION[x], "")) for x in "AB"]
         adapters = [

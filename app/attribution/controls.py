@@ -67,7 +67,7 @@ class Choice:
 
 
 def controls(inputs: SidebarInputs) -> tuple[Choice | None, DeltaGenerator]:
-    """Draw the controls of a run, and read them: None if there is no text or model; and the place for further options."""
+    """Draw the controls of a run, and read them (None without text or models); and the place for further options."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="controls_line"):
         quantity = segmented(
             "Quantity", list(QUANTITIES), "quantity", "entropy", label_visibility="collapsed", width="content",

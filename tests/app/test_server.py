@@ -5,7 +5,7 @@ import gzip
 
 import pytest
 
-from app.server import FRONT_END, CompressedFrontEnd
+from app.server import FRONT_END, CompressedFrontEnd, address_meant
 
 SCRIPT = next((FRONT_END / "static" / "js").glob("index.*.js"))
 
@@ -48,3 +48,19 @@ def test_scripts_are_compressed_and_kept_by_the_browser():
 )
 def test_all_else_is_passed_on(path, asked):
     assert answered(path, **asked) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        ("/uncertainty", "/"),
+        ("/Attention", "/attention"),
+        ("/segmentaton/", "/segmentation"),
+        ("/benchmarks", "/evaluation"),
+        ("/", None),
+        ("/attention", None),
+        ("/nothing", None),
+    ],
+)
+def test_an_address_that_is_almost_that_of_a_page_leads_to_it(path, to):
+    assert address_meant(path) == to
