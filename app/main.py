@@ -41,33 +41,28 @@ def page_of(name: str, icon: str, default: bool = False) -> st.Page:
     return st.Page(PAGES / f"{name.lower()}.py", title=name, icon=f":material/{icon}:", default=default)
 
 
-def also_at(address: str, page: st.Page) -> st.Page:
-    """Another address of a page, which opens it with the parameters of the link."""
-
-    def turn() -> None:
-        query = st.query_params
-        st.switch_page(page, query_params={name: query.get_all(name) for name in query})
-
-    return st.Page(turn, url_path=address, visibility="hidden")
+def open_evaluation() -> None:
+    """Open a link to the old address of the evaluation page, with its parameters."""
+    query = st.query_params
+    st.switch_page(evaluation, query_params={name: query.get_all(name) for name in query})
 
 
-uncertainty = page_of("Uncertainty", "thermostat", default=True)
 evaluation = page_of("Evaluation", "leaderboard")
-others = [also_at("uncertainty", uncertainty), also_at("benchmarks", evaluation)]
+benchmarks = st.Page(open_evaluation, url_path="benchmarks", visibility="hidden")
 page = st.navigation(
     [
-        uncertainty,
+        page_of("Uncertainty", "thermostat", default=True),
         page_of("Segmentation", "content_cut"),
         page_of("Generation", "edit_note"),
         page_of("Attention", "visibility"),
         page_of("Attribution", "balance"),
         page_of("Runs", "trending_up"),
         evaluation,
-        *others,
+        benchmarks,
     ]
 )
 inject_css()
-if page in others:
+if page == benchmarks:
     page.run()
 with address(), caught():
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="page_header"):
