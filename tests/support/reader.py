@@ -168,7 +168,7 @@ def fits(reader: Reader, *names: str) -> None:
     for name in names:
         box = card(reader.page, name).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= NARROW, name
-    assert reader.page.evaluate("document.scrollingElement.scrollWidth") <= NARROW
+    assert reader.page.evaluate("document.querySelector('.stMain').scrollWidth") <= NARROW
 
 
 def shows_card(page: Any, cell: Any) -> bool:
