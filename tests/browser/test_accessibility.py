@@ -77,6 +77,7 @@ def test_the_keyboard_alone_reaches_text_run_lens_strip_export_and_film(reader: 
     tab_to(page, ".st-key-menu_strip button:focus")
     page.keyboard.press("Enter")
     expect(page.locator(".st-key-export_strip_csv button")).to_be_visible()
+    assert not serious_faults(page)
     tab_to(page, ".st-key-export_strip_csv button:focus")
     page.keyboard.press("Escape")
 
