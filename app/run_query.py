@@ -18,7 +18,7 @@ from app.error_net import safely
 from app.escape import escape_markdown
 from app.model_fetch import all_here
 from app.submission import submit, typed_text
-from model.causal_lm.device_memory import available_memory
+from model.causal_lm.device_memory import available_memory, spoken_bytes
 from model.errors import MicroStepError, TextError
 from model.hub.loading import LoadedModel
 from model.progress import Progress
@@ -26,6 +26,7 @@ from model.progress import Progress
 Answer = TypeVar("Answer")
 
 HEAVY = 30.0  # seconds on a CPU from which a run is asked for first
+FEWEST, MOST_OF_ALL = 5, 0.9  # tokens of a shorter run that is offered: so many at least, and this share at most
 REDRAW_SECONDS = 0.15
 
 
@@ -152,8 +153,8 @@ def _must_ask(asked: Query[Any], models: dict[str, LoadedModel], questions: Sequ
             raise TextError(f"model {side}, {error}" if len(models) > 1 else str(error)) from error
         if loaded.model.device.type == "cpu":
             seconds += cost.work / model_pool().speed()
-        free = available_memory(loaded.model.device) / 1e9
-        memory = f"about {cost.memory / 1e9:.1f} GB of memory ({free:.1f} GB are free)"
+        free = spoken_bytes(available_memory(loaded.model.device))
+        memory = f"about {spoken_bytes(cost.memory)} of memory ({free} are free)"
         lines.append(f"Model {side}: {cost.tokens:,} tokens, {memory}.")
         tokens = max(tokens, cost.tokens)
     if seconds <= HEAVY:
@@ -163,11 +164,10 @@ def _must_ask(asked: Query[Any], models: dict[str, LoadedModel], questions: Sequ
         st.button(
             "Run it", type="primary", on_click=safely(accepted.update), args=(questions,), key=_key("run", questions)
         )
-        fits = int(tokens * HEAVY / seconds)
-        start = _beginning(asked, next(iter(models.values())), fits)
+        start, first = _beginning(asked, next(iter(models.values())), int(tokens * HEAVY / seconds))
         if start:
             st.button(
-                f"Run the first {fits:,} tokens instead", on_click=safely(_submit_text), args=(start,),
+                f"Run the first {first:,} tokens instead", on_click=safely(_submit_text), args=(start,),
                 key=_key("shorter", questions), help=f"Takes about {HEAVY:.0f} s. The text above is shortened to them.",
             )  # fmt: skip
     return True
@@ -178,18 +178,23 @@ def _rough(seconds: float) -> str:
     return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"
 
 
-def _beginning(asked: Any, loaded: LoadedModel, tokens: int) -> str:
-    """The first tokens of the plain text that a question reads; "" if it reads a conversation, or if too few fit."""
+def _beginning(asked: Any, loaded: LoadedModel, tokens: int) -> tuple[str, int]:
+    """The first tokens of the plain text that a question reads, and how many they are.
+
+    There are none of a conversation, of a text that is hardly longer, and where too few fit to be worth a run.
+    """
     while not hasattr(asked, "text"):
         inner = [getattr(asked, name, None) for name in ("of", "scores")]
         asked = next((each for each in inner if hasattr(each, "specs")), None)
         if asked is None:
-            return ""
+            return "", 0
     if asked.text is None or len(asked.text.document.messages) > 1:
-        return ""
+        return "", 0
     encoded = encode_for(loaded, asked.text)
-    ends = encoded.source_end[encoded.source_end >= 0][:tokens]
-    return str(asked.text.document.text[: ends[-1]]) if 1 < len(ends) < len(encoded) else ""
+    ends = encoded.source_end[encoded.source_end >= 0]
+    if not FEWEST <= tokens <= MOST_OF_ALL * len(ends):
+        return "", 0
+    return str(asked.text.document.text[: ends[tokens - 1]]), tokens
 
 
 def _submit_text(text: str) -> None:

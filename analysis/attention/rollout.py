@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.attention.positions import AttentionPositions
-from model.causal_lm.device_memory import available_memory
+from model.causal_lm.device_memory import available_memory, spoken_bytes
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
 from model.progress import Progress
@@ -56,7 +56,7 @@ def rollout(loaded: LoadedModel, reading: AttentionPositions, layer: int, progre
     needed, free = 4 * n * n, available_memory(loaded.model.device)
     if needed > _SPARE * free:
         raise TooLarge(
-            f"a rollout over {n:,} positions takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free;"
+            f"a rollout over {n:,} positions takes {spoken_bytes(needed)}, {spoken_bytes(free)} are free;"
             " shorten the text"
         )
     whole = torch.eye(n, device=loaded.model.device)

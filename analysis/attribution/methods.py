@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from analysis.attribution.options import Baseline, Features
 from model.arguments import check_choice
-from model.causal_lm.device_memory import available_memory
+from model.causal_lm.device_memory import available_memory, spoken_bytes
 from model.errors import TooLarge
 from model.hub.loading import LoadedModel
 from model.hub.memory import estimate_memory
@@ -140,7 +140,7 @@ def rows_at_once(problem: Problem, gradients: bool) -> int:
     room = int(_SHARE * available_memory(device))
     if row > room:
         raise TooLarge(
-            f"attribution at token {problem.target} needs about {row / 1e9:.1f} GB, of {room / 1e9:.1f} GB that it may "
+            f"attribution at token {problem.target} needs about {spoken_bytes(row)}, of {spoken_bytes(room)} that it may "
             "take; choose an earlier token, a method without gradients, or a smaller model"
         )
     return max(1, min(room // row, MOST_POSITIONS // n))

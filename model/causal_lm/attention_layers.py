@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from model.causal_lm.attention_capture import AttentionRows, capture, private_copy
-from model.causal_lm.device_memory import available_memory
+from model.causal_lm.device_memory import available_memory, spoken_bytes
 from model.causal_lm.finite import check_states
 from model.causal_lm.parts import body, family_of, option, text_config
 from model.causal_lm.probe import FAULTS, once, some_ids
@@ -92,8 +92,8 @@ def whole_maps(model: PreTrainedModel, ids: Tensor) -> list[WholeMap]:
     needed, free = 4 * layers * heads * n * n, available_memory(model.device)
     if needed > _SPARE * free:
         raise TooLarge(
-            f"{family_of(model)} returns the attention of all layers at once: {needed / 1e9:.1f} GB"
-            f" for {n:,} tokens, but only {free / 1e9:.1f} GB are free; shorten the text"
+            f"{family_of(model)} returns the attention of all layers at once: {spoken_bytes(needed)}"
+            f" for {n:,} tokens, but only {spoken_bytes(free)} are free; shorten the text"
         )
     private = private_copy(model)
     for part in (private, *private.modules()):

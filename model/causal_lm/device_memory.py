@@ -25,6 +25,11 @@ def available_memory(device: torch.device | str) -> int:
     return free if limit is None else min(free, limit)
 
 
+def spoken_bytes(size: float) -> str:
+    """An amount of memory in words: "2.1 GB", "45 MB", "under 1 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else "under 1 MB"
+
+
 def wait_for(device: torch.device | str) -> None:
     """Wait until an accelerator has done what it was given, before a clock is read."""
     if str(device).startswith("cuda"):

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from model.causal_lm.attention_capture import AttentionRows, capture, private_copy
 from model.causal_lm.attention_layers import check_attention, readable, whole_maps, with_attention
-from model.causal_lm.device_memory import available_memory
+from model.causal_lm.device_memory import available_memory, spoken_bytes
 from model.causal_lm.finite import check_states
 from model.causal_lm.forward import body, context_length, fed_ids, hidden_states, text_config, watched
 from model.causal_lm.parts import layers_of, option
@@ -210,6 +210,6 @@ def _check_memory(model: PreTrainedModel, n: int, layers: int) -> None:
     free = available_memory(model.device.type)
     if needed > _SPARE * free:
         raise TooLarge(
-            f"the queries and keys of {layers} layers over {n:,} tokens take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB"
+            f"the queries and keys of {layers} layers over {n:,} tokens take {spoken_bytes(needed)}, {spoken_bytes(free)}"
             " are free; choose fewer layers or a shorter text"
         )

@@ -180,6 +180,10 @@ def test_heavy_runs_are_asked_for_first(models, runs, monkeypatch):
     monkeypatch.setattr("app.run_query.HEAVY", 1e9)
     next(button for button in at.button if "instead" in button.label).click().run()
     assert len(runs) == 2 and TEXT.startswith(at.session_state["text"]) and len(at.session_state["text"]) < len(TEXT)
+    assert "0.0 GB" not in shown(at)
+    for tokens in (0, 1, len(TEXT)):  # nothing that is hardly a text, or all of it
+        monkeypatch.setattr("app.run_query.HEAVY", 2 * cost.work * (tokens + 0.5) / cost.tokens)
+        assert not any("instead" in button.label for button in opened(models).button)
 
 
 def test_a_short_run_does_not_tell_the_speed_of_the_machine(models, monkeypatch):

@@ -134,7 +134,7 @@ def test_kl_of_models_that_read_other_tokens_is_refused(tiny, models):
 
 def test_what_does_not_fit_the_memory_is_refused(tiny, monkeypatch):
     monkeypatch.setattr(methods, "available_memory", lambda device: 1000)
-    with pytest.raises(TooLarge, match="GB"):
+    with pytest.raises(TooLarge, match="MB"):
         asked(tiny)
 
 
