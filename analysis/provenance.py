@@ -13,7 +13,9 @@ from model.hub.spec import ModelSpec
 from model.text.document import TextInput
 
 # functions of the face that draw what their command draws
-PYTHON = ("compare", "attribute", "attention", "depth", "generate")
+# Functions of the face that draw what their command draws.
+PYTHON = ("compare", "attribute", "attention", "micro_attention", "generate", "depth", "segment")
+SEVERAL = {"layer": "layers", "head": "heads"}  # options of commands that functions of the face call otherwise
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def python_lines(
     """The lines of Python that draw a figure, from the options that its command is made of; None where there are none.
 
     Args:
-        function: of `import micro_step as ms`, of the command's name.
+        function: of `import micro_step as ms`; commands have a hyphen for its underscore.
         models: one or two.
         loading: how they are loaded.
         text: as they read it.
@@ -44,16 +46,21 @@ def python_lines(
         options: of the command, beside those of models, loading, text and view.
     """
     document = text.document
-    if function not in PYTHON or document.arguments or document.date or any(spec.tokenizer for spec in models):
+    function = function.replace("-", "_")
+    if function not in PYTHON or document.arguments or document.date:
         return None
     looked = {each.name for each in dataclasses.fields(view)}
-    given = {name: value for group in options for name, value in _told(group).items() if name not in looked}
+    given = {
+        SEVERAL.get(name, name): value for group in options for name, value in told(group).items() if name not in looked
+    }
+    if isinstance(given.get("strategy"), list) and len(given["strategy"]) == 1:
+        (given["strategy"],) = given["strategy"]
     if isinstance(given.get("confidence"), tuple):
         if len(given["confidence"]) > 1:
             return None
         (given["confidence"],) = given["confidence"]
     given |= {name: True for name in ("chat", "force_bos") if getattr(text, name)}
-    words = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    words = _arguments(given)
     loaded = ["a", "b"][: len(models)]
     pair = loaded if function == "compare" else [name if name == "a" else f"{name}={name}" for name in loaded]
     called = ", ".join([pair[0], *(pair[1:] if function == "compare" else []), "text"])
@@ -62,24 +69,32 @@ def python_lines(
     content: Any = (
         document.text if plain else [{"role": each.role, "content": each.content} for each in document.messages]
     )
-    looks = "".join(f", {name}={value!r}" for name, value in _told(view).items())
+    before = [f"{name} = {_load(spec, loading)}" for name, spec in zip(loaded, models, strict=True)]
+    return drawing_lines([*before, f"text = {content!r}"], f"{function}({', '.join([called, *more])})", told(view))
+
+
+def drawing_lines(before: Sequence[str], call: str, view: Mapping[str, Any]) -> Callable[[str], str]:
+    """The lines of Python that draw a figure of what a call of the face returns.
+
+    Args:
+        before: lines that the call needs.
+        call: the function of `import micro_step as ms`, with its arguments.
+        view: options of the figure.
+    """
+    looks = f", {_arguments(view)}" if view else ""
 
     def lines(figure: str) -> str:
-        return "\n".join(
-            [
-                "import micro_step as ms",
-                "",
-                *(f"{name} = {_load(spec, loading)}" for name, spec in zip(loaded, models, strict=True)),
-                f"text = {content!r}",
-                f"result = ms.{function}({', '.join([called, *more])})",
-                f"result.figure({figure!r}{looks})",
-            ]
-        )
+        drawn = f"result.figure({figure!r}{looks})"
+        return "\n".join(["import micro_step as ms", "", *before, f"result = ms.{call}", drawn])
 
     return lines
 
 
-def _told(options: Any) -> dict[str, Any]:
+def _arguments(given: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())
+
+
+def told(options: Any) -> dict[str, Any]:
     """The options of a dataclass that are others than their defaults."""
     return {
         each.name: value
@@ -90,8 +105,8 @@ def _told(options: Any) -> dict[str, Any]:
 
 def _load(spec: ModelSpec, loading: Any) -> str:
     own = {"revision": spec.revision, "adapter": spec.adapter}
-    told = {name: value for name, value in own.items() if value} | _told(loading)
-    return f"ms.load({', '.join([repr(spec.name), *(f'{name}={value!r}' for name, value in told.items())])})"
+    given = {name: value for name, value in own.items() if value} | told(loading)
+    return f"ms.load({', '.join([repr(spec.name), *([_arguments(given)] if given else [])])})"
 
 
 def plain_values(query: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from app.cache import static_images
 from app.error_net import download, fragment, safely
 from app.escape import escape_markdown
 from app.state import pin
+from app.submission import current
 
 LABELS = {"parquet": "Parquet", "zip": "bundle"}
 MIME = {
@@ -178,12 +179,21 @@ def _words(drawn: Figure, origin: Provenance) -> None:
     """What can be copied: the link, and the command."""
     st.caption("Link to this page as it is now")
     st.code(page_link(), language=None, wrap_lines=True)
+    for said in _not_in_link(origin):
+        st.caption(escape_markdown(said, longest=400))
     st.caption("Command that reproduces the data, run in the unpacked bundle")
     st.code(origin.command(drawn.name, "figure.csv"), language="bash", wrap_lines=True)
 
     if origin.python is not None:
         st.caption("Python that draws the figure")
         st.code(origin.python(drawn.name), language="python", wrap_lines=True)
+
+
+def _not_in_link(origin: Provenance) -> list[str]:
+    """What the link leaves out of what the page shows."""
+    submitted = current().not_in_link() if origin.read else ""  # a page without models reads no text
+    trusted = "The link does not allow models to run code of their own: whoever opens it ticks that again."
+    return [*([submitted] if submitted else []), *([trusted] if st.session_state.get(state.TRUST) else [])]
 
 
 def page_link() -> str:

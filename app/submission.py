@@ -73,6 +73,17 @@ class Submission:
             return known | {state.SOURCE: self.source} | ({state.FILE: self.file} if self.file else {})
         return known | typed
 
+    def not_in_link(self) -> str:
+        """What a reader of the link must know who does not have the text; "" if the link holds all of it."""
+        if self.file:
+            return f"The link does not hold the text: whoever opens it loads the file {self.file} again, under More."
+        if self.text and state.SOURCE in self.link():
+            return (
+                f"The link does not hold the text, which has more than {state.LONGEST_IN_URL:,} characters. Send the "
+                "bundle: its command reads the text from a file in it."
+            )
+        return ""
+
 
 def of_example(name: str) -> dict[str, Any]:
     """The fields of a submission that an example sets. A conversation of several rounds fits into no text box."""

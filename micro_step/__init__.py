@@ -37,10 +37,11 @@ from model.text.document import Document
 if TYPE_CHECKING:
     from analysis.answer import Result
     from micro_step.corpora import score_corpus
-    from micro_step.evaluation import evaluate
+    from micro_step.evaluation import evaluate, report, samples
     from micro_step.generation import generate
     from micro_step.inputs import load
-    from micro_step.inspection import attention, attribute, depth
+    from micro_step.inspection import attention, attribute, depth, micro_attention
+    from micro_step.logs import runs
     from micro_step.segmentation import segment, solve
     from micro_step.training import train
     from micro_step.uncertainty import compare, score
@@ -65,6 +66,10 @@ __all__ = [
     "evaluate",
     "generate",
     "load",
+    "micro_attention",
+    "report",
+    "runs",
+    "samples",
     "score",
     "score_corpus",
     "segment",
@@ -81,6 +86,10 @@ _LATER = {  # names whose modules bring torch or pandas, and the modules
     "evaluate": "evaluation",
     "generate": "generation",
     "load": "inputs",
+    "micro_attention": "inspection",
+    "report": "evaluation",
+    "runs": "logs",
+    "samples": "evaluation",
     "score": "uncertainty",
     "score_corpus": "corpora",
     "segment": "segmentation",

@@ -1,8 +1,11 @@
-"""`evaluate`: a model on benchmarks, over values of tau, with the speed-up beside the score."""
+"""`evaluate`: a model on benchmarks, over values of tau, with the speed-up beside the score.
+
+`report` and `samples` look at evaluations that were made before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,17 @@ from analysis.provenance import Provenance
 from analysis.view import Theme
 from evals.benchmark import find_benchmark, read_limits
 from evals.options import EvalOptions, Likelihood
-from evals.report import figures
-from evals.report.provenance import report_origin
+from evals.report import figures, sample_figures
+from evals.report.provenance import document_origin, invalid_origin, report_origin, sample_origin
+from evals.report.sample_tables import document_table
 from evals.report.score_rows import Evaluated, ScoreRow, read_folder, report_rows
+from evals.report.side_by_side import KEYS, Show, SideBySide, read_side
 from evals.report.tables import lines, notes, score_table
 from evals.requirements import require_harness
 from evals.run import evaluate as run_benchmarks
 from micro_step.inputs import ModelLike, Models
 from model.arguments import checked
+from model.errors import MicroStepError
 from model.terminal import progress_bar
 from model.text.document import template_arguments
 
@@ -117,20 +123,104 @@ def evaluate(
             tell,
             own,
         )
-    evaluated = read_folder(out)
-    rows = tuple(report_rows([evaluated]))
+    return _report("evaluate", {out.name: read_folder(out)}, list(limits))
+
+
+@checked
+def report(
+    folders: str | Path | Sequence[str], *, tasks: str | Sequence[str] | None = None
+) -> Result[tuple[ScoreRow, ...]]:
+    """Report on evaluations that were made before, side by side.
+
+    Args:
+        folders: of an evaluation, or a list of such folders.
+        tasks: names of benchmarks. None: all that were asked.
+
+    Returns:
+        As `evaluate`.
+
+    Raises:
+        MicroStepError: a folder holds no evaluation, or it is damaged.
+    """
+    listed = [folders] if isinstance(folders, str | Path) else list(folders)
+    return _report("report", {Path(each).name: read_folder(Path(each), texts=False) for each in listed}, tasks)
+
+
+@checked
+def samples(
+    runs: str | Path | Sequence[str],
+    *,
+    score: str | None = None,
+    show: Show = "all",
+    document: int | None = None,
+    answer: int = 1,
+) -> Result[SideBySide]:
+    """Look at the answers of one run of a benchmark, or of two side by side.
+
+    Args:
+        runs: a file of samples, FOLDER/BENCHMARK@TAU.jsonl, or a list of one or two.
+        score: the score that judges, or the way of reading. None: the benchmark's own.
+        show: all, differing, a-wrong, b-wrong or invalid: which documents.
+        document: whose answers figures show, by its number in the data set. None: the first that is shown.
+        answer: which of several, from 1.
+
+    Returns:
+        A row a document in `table`.
+
+    Raises:
+        MicroStepError: a file holds no samples, or two files are of different benchmarks.
+    """
+    listed = [runs] if isinstance(runs, str | Path) else list(runs)
+    if len(listed) > len(KEYS):
+        raise MicroStepError(f"one run or two are looked at, got {len(listed)} files")
+    sides = tuple(read_side(Path(each)) for each in listed)
+    beside = SideBySide(sides, score or sides[0].benchmark.metric)
+    shown = next(iter(beside.documents(show)), None) if document is None else document
+    if shown is None or not any(beside.of(shown)):
+        raise MicroStepError(f"there is no document {document}" if document is not None else "no document is shown")
+    drawn: dict[str, Callable[[Theme], Figure]] = {
+        "documents": lambda theme: sample_figures.documents(beside, show, theme),
+        "tokens": lambda theme: sample_figures.tokens(beside, shown, answer, theme),
+        "facts": lambda theme: sample_figures.facts(beside, shown, theme),
+        "invalid": lambda theme: sample_figures.invalid(sides[0], beside.score, theme),
+    }
+    origins: dict[str, Callable[[], Provenance]] = {
+        "documents": lambda: document_origin(beside, show),
+        "invalid": lambda: invalid_origin(sides[0], beside.score),
+    }
+    return Result(
+        "samples",
+        beside,
+        tuple(drawn),
+        EvaluationView(),
+        lambda: document_table(beside, show),
+        lambda: f"{len(beside.documents(show)):,} documents, judged by {beside.score}",
+        lambda name, view: drawn[name](view.theme),
+        lambda name, view: origins.get(name, lambda: sample_origin(beside, shown, answer))(),
+    )
+
+
+def _report(
+    kind: str, evaluated: Mapping[str, Evaluated], tasks: str | Sequence[str] | None
+) -> Result[tuple[ScoreRow, ...]]:
+    """What evaluations found, of these benchmarks or of all."""
+    every = report_rows(list(evaluated.values()))
+    names = list(dict.fromkeys(row.benchmark.name for row in every))
+    if tasks is not None:
+        names = [tasks] if isinstance(tasks, str) else list(tasks)
+    rows = tuple(row for row in every if row.benchmark.name in names)
     by_figure = {REPORT: rows}
-    for name in limits:
+    for name in names:
         by_figure[f"score_{name}"] = tuple(row for row in rows if row.benchmark.name == name)
     return Result(
-        "evaluate",
+        kind,
         rows,
         tuple(by_figure),
         EvaluationView(),
         lambda: score_table(rows),
         lambda: "\n".join("  ".join(cells) for cells in lines(rows)),
         lambda name, view: _draw(name, by_figure[name], view),
-        lambda name, view: _provenance(name, {out.name: evaluated}, by_figure[name]),
+        lambda name, view: _provenance(name, evaluated, by_figure[name]),
         tuple(notes(rows)),
     )
 

@@ -7,6 +7,14 @@ from pathlib import Path
 from analysis.answer import Result
 from analysis.attention.answer import AttentionMaps, origin
 from analysis.attention.figures import FIGURES, draw
+from analysis.attention.micro.figures import FIGURES as MICRO_FIGURES
+from analysis.attention.micro.figures import draw as draw_micro
+from analysis.attention.micro.options import MicroView
+from analysis.attention.micro.provenance import origin as micro_origin
+from analysis.attention.micro.request import MicroRequest
+from analysis.attention.micro.result import MicroAttention
+from analysis.attention.micro.tables import finding as micro_finding
+from analysis.attention.micro.tables import weight_table
 from analysis.attention.pooling import Pool
 from analysis.attention.result import AttentionRequest, AttentionView
 from analysis.attribution.answer import attribution
@@ -24,10 +32,14 @@ from analysis.depth.answer import depth_answer
 from analysis.depth.options import DepthView
 from analysis.depth.request import DepthRequest, lens_files
 from analysis.depth.result import Depth
+from analysis.figures.figure import Figure
+from analysis.generation.options import TAU
+from analysis.generation.result import Decoding
 from analysis.score_registry import Unit
 from analysis.segmentation.strategy import Segmenter, Strategy
 from micro_step.inputs import ModelLike, Models, TextLike, as_strategy, as_text_input
 from model.arguments import checked
+from model.errors import MicroStepError
 from model.segmentation.features import FeatureOptions
 from model.segmentation.segment import MAX_LENGTH
 
@@ -80,6 +92,75 @@ def attention(
         lambda name, view: draw(name, maps.result(view, name)),
         lambda _, view: origin(maps.result(view)),
         tuple(note for reading in maps.readings for note in reading.notes),
+    )
+
+
+@checked
+def micro_attention(
+    model: ModelLike,
+    text: TextLike,
+    *,
+    strategy: str | Strategy | None = None,
+    written: bool = False,
+    rule: str = "confidence",
+    confidence: float = TAU,
+    lossless: bool | None = None,
+    max_new_tokens: int = 64,
+    max_length: int | None = None,
+    prompt_apart: bool | None = None,
+    chat: bool = False,
+    force_bos: bool = False,
+) -> Result[MicroAttention]:
+    """Look at the attention of a micro_step model's micro decoder, inside the segments of a text.
+
+    Args:
+        model: a name, a path, a specification, or a loaded model; one that is no micro_step model is wrapped.
+        text: a text, a `Document`, or a list of messages.
+        strategy: of the segments. None: as in the model's training.
+        written: the model answers the text, and its own segments are looked at; the next four are of this answer.
+        rule: confidence, product or stop_head.
+        confidence: tau of the rule.
+        lossless: the base checks every draft. None: what the model was trained for.
+        max_new_tokens: of the answer.
+        max_length: M, the most tokens of a segment. None: 4, or the model's if that is less.
+        prompt_apart: each token that the assistant did not write is a segment. None: in a chat that holds an answer.
+        chat: apply the model's chat template.
+        force_bos: put BOS first even if the tokenizer does not.
+
+    Returns:
+        A row a layer, head, micro position and slot in `table`, with 95% intervals over segments. Figures take layer
+        and segment.
+
+    Raises:
+        MicroStepError: the model or the text cannot be read, or no segment has two tokens.
+    """
+    models = Models()
+    if written and strategy is not None:
+        raise MicroStepError("give either a strategy, or written for the segments that the model writes")
+    request = MicroRequest(
+        models.spec(model),
+        as_text_input(text, chat, force_bos),
+        None if strategy is None else as_strategy(strategy),
+        Decoding(rule, confidence, MAX_LENGTH, lossless, max_new_tokens) if written else None,
+        max_length,
+        FeatureOptions(prompt_apart=prompt_apart),
+    )
+    found = request.run(models.load)
+
+    def drawn(name: str, view: MicroView) -> Figure:
+        found.check(view.segment, view.layer)
+        return draw_micro(name, found, view)
+
+    return Result(
+        "micro_attention",
+        found,
+        tuple(MICRO_FIGURES),
+        MicroView(),
+        lambda: weight_table(found, None),
+        lambda: micro_finding(found.sums),
+        drawn,
+        lambda _, view: micro_origin(request, found, view),
+        (f"segments: {found.cut}", *found.notes),
     )
 
 

@@ -140,8 +140,8 @@ def rows_at_once(problem: Problem, gradients: bool) -> int:
     room = int(_SHARE * available_memory(device))
     if row > room:
         raise TooLarge(
-            f"attribution at token {problem.target} needs about {spoken_bytes(row)}, of {spoken_bytes(room)} that it may "
-            "take; choose an earlier token, a method without gradients, or a smaller model"
+            f"attribution at token {problem.target} needs about {spoken_bytes(row)}, of {spoken_bytes(room)} that it "
+            "may take; choose an earlier token, a method without gradients, or a smaller model"
         )
     return max(1, min(room // row, MOST_POSITIONS // n))
 

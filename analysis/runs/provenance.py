@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from analysis.export import Files
-from analysis.provenance import Provenance
+from analysis.provenance import Provenance, drawing_lines, told
 from analysis.runs.log import RunLog, RunStatus
 from analysis.runs.tables import recipe, remarks
 from analysis.runs.view import RunOptions, RunsView
@@ -32,7 +32,16 @@ def origin(runs: Sequence[RunLog], view: RunsView) -> Provenance:
         models={},
         notes={run.name: tuple(said) for run in runs if (said := remarks(run))},
         files=_files(runs),
+        python=drawing_lines([], _call(runs), told(view)),
     )
+
+
+def _call(runs: Sequence[RunLog]) -> str:
+    """The call of the face that reads the logs where they are, as they are then."""
+    places = [str(run.path.resolve()) for run in runs]
+    depth = len(Path(runs[0].name).parts) if runs else 0
+    folder = str(runs[0].path.resolve().parents[depth - 1]) if depth else "."
+    return f"runs({places!r}, folder={folder!r})"
 
 
 def _files(runs: Sequence[RunLog]) -> Files:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from analysis.answer import Result
 from analysis.query import ModelLoader, Session
 from analysis.score_registry import significant
-from analysis.segmentation.comparison import StrategyComparison, text_bench
+from analysis.segmentation.comparison import StrategyComparison, compare_strategies, text_bench
 from analysis.segmentation.figures import FIGURES, draw
 from analysis.segmentation.provenance import origin
 from analysis.segmentation.request import CutRequest
@@ -53,6 +53,32 @@ def segmented(
         lambda name, view: draw(name, compared, view),
         lambda _, view: origin(compared, view),
         compared.sides[0].notes,
+    )
+
+
+def compared(
+    request: CutRequest,
+    view: CutView,
+    load: ModelLoader,
+    progress: Progress | None = None,
+    other_precision: bool = False,
+) -> Result[StrategyComparison]:
+    """Compare strategies, under one model or two.
+
+    Raises:
+        MicroStepError: as `segmented`.
+    """
+    found = compare_strategies(request, load, progress, other_precision)
+    return Result(
+        "segment",
+        found,
+        _figures(found),
+        view,
+        found.statistics_table,
+        lambda: found.finding(view.chosen),
+        lambda name, view: draw(name, found, view),
+        lambda _, view: origin(found, view),
+        tuple(f"{side.key}: {note}" for side in found.sides for note in side.notes),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from analysis.export import Files
-from analysis.provenance import Provenance
+from analysis.provenance import Provenance, drawing_lines
 from data.corpus.store import MANIFEST
 from evals.report.score_rows import Evaluated, ScoreRow, bare
 from evals.report.side_by_side import SampleSide, Show, SideBySide, invalid
@@ -24,6 +24,8 @@ def report_origin(found: Mapping[str, Evaluated], rows: Sequence[ScoreRow], benc
     """Of a report on evaluations, by their names: its rows, of all benchmarks or of one."""
     words = ["eval", "report", *(f"{FOLDER}/{name}" for name in found), *(["--tasks", benchmark] if benchmark else [])]
     make: dict[str, Callable[[], bytes]] = {}
+    places = list(dict.fromkeys(str(row.path.resolve().parent) for row in rows))
+    only = "" if benchmark is None else f", tasks={benchmark!r}"
     for name, each in found.items():
         make[f"{FOLDER}/{name}/{MANIFEST}"] = partial(as_json, each.manifest)
         for file in each.files:
@@ -35,6 +37,7 @@ def report_origin(found: Mapping[str, Evaluated], rows: Sequence[ScoreRow], benc
         {},
         {"report": tuple(notes(rows))},
         Files(make),
+        python=drawing_lines([], f"report({places!r}{only})", {}),
     )
 
 
@@ -65,6 +68,8 @@ def _origin(
     sides: Sequence[SampleSide], content: Callable[[SampleSide], bytes], view: Mapping[str, object]
 ) -> Provenance:
     paths = [f"{FOLDER}/{key}/{side.path.name}" for key, side in zip("AB", sides, strict=False)]
+    places = [str(side.path.resolve()) for side in sides]
+    given = "".join(f", {name}={value!r}" for name, value in view.items())
     options = [f"--{name}={value}" for name, value in view.items()]  # whatever a score is called
     return Provenance(
         lambda figure, out: command_line("eval", "samples", *paths, "--table", figure, *options, "--out", out),
@@ -72,4 +77,5 @@ def _origin(
         view,
         {},
         files=Files({path: partial(content, side) for path, side in zip(paths, sides, strict=True)}),
+        python=drawing_lines([], f"samples({places!r}{given})", {}),
     )

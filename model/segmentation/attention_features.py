@@ -210,6 +210,6 @@ def _check_memory(model: PreTrainedModel, n: int, layers: int) -> None:
     free = available_memory(model.device.type)
     if needed > _SPARE * free:
         raise TooLarge(
-            f"the queries and keys of {layers} layers over {n:,} tokens take {spoken_bytes(needed)}, {spoken_bytes(free)}"
-            " are free; choose fewer layers or a shorter text"
+            f"the queries and keys of {layers} layers over {n:,} tokens take {spoken_bytes(needed)},"
+            f" {spoken_bytes(free)} are free; choose fewer layers or a shorter text"
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from app.submission import Submission
 from tests.support import pages
 from tests.support.evaluations import save_evaluation
 from tests.support.pages import ROOT
@@ -149,3 +150,19 @@ def test_names_of_earlier_links_are_read(models: dict[str, Path]) -> None:
     at = pages.opened(models, TEXT, "runs", fresh=False, curve=["accuracy"], measure="NLL")
     assert "accuracy" in at.query_params["curves"] and "NLL" in at.query_params["per_position"]
     assert "curve" not in at.query_params and "measure" not in at.query_params
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"text": TEXT}, ""),
+        ({"example": "tide"}, ""),
+        ({"text": "x" * 3000}, "2,000 characters"),
+        ({"text": TEXT, "answer": "x" * 3000}, "2,000 characters"),
+        ({"file": "essay.txt", "content": b"x"}, "essay.txt"),
+    ],
+)
+def test_what_a_link_leaves_out_is_said(fields: dict[str, Any], word: str) -> None:
+    submitted = Submission("tiny-base", "tiny-sft", **fields)
+    assert word in submitted.not_in_link() and bool(word) == bool(submitted.not_in_link())
+    assert ("text" in submitted.link()) == (fields == {"text": TEXT})

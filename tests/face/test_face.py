@@ -206,7 +206,8 @@ def test_wrong_strategies_seeds_and_lengths_are_refused(models):
     base = models["base"]
     for strategy, max_length, word in (
         (None, 4, "one strategy"),
-        (["entropy"], 4, "one strategy"),
+        ([], 4, "one strategy"),
+        ([["entropy"]], 4, "one strategy"),
         ("word", 10**30, "whole number"),
     ):
         with pytest.raises(ms.MicroStepError, match=word):
