@@ -63,6 +63,7 @@ VERBS = {
     "attention": Verb(analysis, "attention.cli:attention", "Attention maps, and the statistics of all heads."),
     "micro-attention": Verb(analysis, "attention.micro.cli:micro_attention", "Attention inside the micro decoder."),
     "depth": Verb(analysis, "depth.cli:depth", "What every layer predicts, and where tokens are decided."),
+    "depth-study": Verb(analysis, "depth.study_cli:depth_study", "Are tokens decided early where models are sure?"),
     "attribute": Verb(analysis, "attribution.cli:attribute", "What a number at a token depends on."),
     "evenness": Verb(analysis, "attention.evenness.cli:evenness", "Are all context states used evenly?"),
     "runs": Verb(analysis, "runs.cli:runs_command", "Training runs from their logs."),

@@ -104,17 +104,24 @@ def layers(depth: Depth, view: DepthView) -> Figure:
     sides, shown = counted(depth, view.role), view.shown
     paired = len(sides) == 2 and depth.same_layers
     means = [mean_by_layer(side, view.score, view.unit) for side in sides]
-    change = change_by_layer(sides[0], sides[1], view.score, view.unit, per(depth, view.score)) if paired else None
+    change = (
+        change_by_layer(sides[0], sides[1], view.score, view.unit, per(view.score, depth.same_tokenizer))
+        if paired
+        else None
+    )
 
     def make() -> go.Figure:
         figure = make_subplots(rows=2 if paired else 1, shared_xaxes=True, row_heights=[0.65, 0.35] if paired else None)
         for key, side, found, color in zip(depth.keys, depth.sides, means, _colors(view), strict=False):
-            _line(figure, 1, _axis(depth, side.count), found, f"{key} {safe(side.scored.facts.name)}", color)
+            draw_band(
+                figure, _axis(depth, side.count), found, f"{key} {safe(side.scored.facts.name)}", color, row=1, col=1
+            )
         figure.update_yaxes(title=view.axis, row=1, col=1)
         if change is not None:
-            _line(figure, 2, _axis(depth, len(change.mean) - 1), change, CHANGE, INK[view.theme], legend=False)
+            at = _axis(depth, len(change.mean) - 1)
+            draw_band(figure, at, change, CHANGE, INK[view.theme], legend=False, row=2, col=1)
             figure.add_hline(y=0, line={"color": SOFT[view.theme], "width": 1}, row=2, col=1)
-            figure.update_yaxes(title=f"B − A per {per(depth, view.score)}", row=2, col=1)
+            figure.update_yaxes(title=f"B − A per {per(view.score, depth.same_tokenizer)}", row=2, col=1)
         figure.update_xaxes(title=_axis_title(depth), row=2 if paired else 1, col=1)
         return styled(figure, view.theme, 460 if paired else 340)
 
@@ -190,15 +197,15 @@ def agreement(depth: Depth, view: DepthView) -> Figure:
 
     def make() -> go.Figure:
         figure = go.Figure()
-        for key, side, (middle, means), color in zip(depth.keys, depth.sides, found, _colors(view), strict=False):
-            _line(figure, None, middle, means, f"{key} {safe(side.scored.facts.name)}", color)
+        for key, side, (middle, means, _), color in zip(depth.keys, depth.sides, found, _colors(view), strict=False):
+            draw_band(figure, middle, means, f"{key} {safe(side.scored.facts.name)}", color)
         figure.update_xaxes(title=f"final {view.axis}")
         figure.update_yaxes(title="mean layer of decision", rangemode="tozero")
         return styled(figure, view.theme, 340)
 
     def table() -> pd.DataFrame:
         tables = []
-        for key, (middle, means) in zip(depth.keys, found, strict=True):
+        for key, (middle, means, _) in zip(depth.keys, found, strict=True):
             columns = {"model": key, view.score: middle, "decided": means.mean}
             columns |= {"decided_low": means.low, "decided_high": means.high}
             tables.append(pd.DataFrame(columns).assign(unit=shown.unit(view.unit)))
@@ -322,12 +329,11 @@ def _short(end: str) -> str:
     return end.partition(",")[0]
 
 
-def _line(
-    figure: go.Figure, row: int | None, x: NDArray[np.floating], found: Estimates, name: str, color: str,
-    legend: bool = True,
+def draw_band(
+    figure: go.Figure, x: NDArray[np.floating], found: Estimates, name: str, color: str, legend: bool = True,
+    **place: int,
 ) -> None:  # fmt: skip
-    """A line and the band of its intervals."""
-    place = {} if row is None else {"row": row, "col": 1}
+    """A line and the band of its intervals; `place` is the row and column of a subplot."""
     known = np.isfinite(found.low)
     band = np.concatenate([found.high[known], found.low[known][::-1]])
     figure.add_trace(

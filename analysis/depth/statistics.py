@@ -32,6 +32,10 @@ class CountedTokens(ShortRepr):
     units: Units  # of T tokens; A and B have the same units
     layers: LayerScores  # [L + 1, T]
     bytes: Floats  # [U] of the text, in UTF-8; used where two tokenizers split it
+    before: NDArray[
+        np.int64
+    ]  # [T] the id that was read just before; -1 if it is a part of what the tokenizer puts first
+    vocabulary: int  # V, the width of the logits
 
     @property
     def count(self) -> int:
@@ -58,8 +62,7 @@ def counted(depth: Depth, role: str = "all") -> tuple[CountedTokens, ...]:
     if depth.cells is None:
         (side,) = depth.sides
         own = side.scored.content & ((side.scored.encoded.role == role) | (role == "all"))
-        found = CountedTokens(Units.in_runs(int(own.sum()), "tokens", in_order=True), side.layers.at(own), np.empty(0))
-        return (found,)
+        return (_of_units(side, np.cumsum(own) - 1, own, Units.in_runs(int(own.sum()), "tokens", True), np.empty(0)),)
     cells = depth.cells
     chosen = (cells.role == role) | (role == "all")
     runs = Units.in_runs(int(chosen.sum()), "pieces of text", in_order=True)
@@ -67,7 +70,7 @@ def counted(depth: Depth, role: str = "all") -> tuple[CountedTokens, ...]:
     of_cell[:-1][chosen] = runs.of_row
     bytes_ = runs.sums(cells.bytes[chosen])
     return tuple(
-        _of_units(side, of_cell[cell], runs, bytes_)
+        _of_units(side, cell, of_cell[cell] >= 0, replace(runs, of_row=of_cell[:-1]), bytes_)
         for side, cell in zip(depth.sides, (cells.token_cell_a, cells.token_cell_b), strict=True)
     )
 
@@ -81,12 +84,18 @@ def pooled(depths: Sequence[Depth], role: str = "all") -> tuple[CountedTokens, .
         runs = Units.in_runs(len(parts), "documents")
         units = replace(runs, of_row=runs.of_row[documents])
         bytes_ = runs.sums(np.array([part.bytes.sum() for part in parts]))
-        found.append(CountedTokens(units, LayerScores.join([part.layers for part in parts]), bytes_))
+        layers, before = LayerScores.join([part.layers for part in parts]), np.concatenate([p.before for p in parts])
+        found.append(CountedTokens(units, layers, bytes_, before, parts[0].vocabulary))
     return tuple(found)
 
 
-def _of_units(side: LayeredText, unit: NDArray[np.int64], runs: Units, bytes_: Floats) -> CountedTokens:
-    return CountedTokens(replace(runs, of_row=unit[unit >= 0]), side.layers.at(unit >= 0), bytes_)
+def _of_units(
+    side: LayeredText, piece: NDArray[np.integer], own: NDArray[np.bool_], runs: Units, bytes_: Floats
+) -> CountedTokens:
+    """The tokens `own` [N] of a model; `piece` [N] is the row of `runs` that each belongs to."""
+    before = np.concatenate([[-1], side.scored.encoded.ids[:-1]])[own]
+    units = replace(runs, of_row=runs.of_row[piece[own]])
+    return CountedTokens(units, side.layers.at(own), bytes_, before, side.scored.facts.vocab_size)
 
 
 def mean_by_layer(tokens: CountedTokens, score: str, unit: Unit) -> Estimates:
@@ -121,8 +130,29 @@ def decided_shares(tokens: CountedTokens) -> Estimates:
     return _mean(tokens.units, tokens.units.sums(at), tokens.tokens, SHARE)
 
 
-def decided_in_bins(tokens: CountedTokens, score: str, unit: Unit, bins: int) -> tuple[Floats, Estimates]:
-    """[bins] the mean final score, and the mean layer of decision, in equally many tokens from low to high scores."""
+def repeated_shares(tokens: CountedTokens) -> Estimates:
+    """[L + 1] the share of the tokens at which a layer's likeliest word is the token that was just read."""
+    same = tokens.layers.top_id == tokens.before
+    return _mean(tokens.units, tokens.units.sums(same.T), tokens.tokens, SHARE)
+
+
+def worse_than_uniform(tokens: CountedTokens) -> Estimates:
+    """[L + 1] the share of the tokens at which a layer is farther from the final prediction than a uniform guess.
+
+    The KL of a uniform guess is ln V minus the final entropy.
+    """
+    worse = tokens.layers.kl > np.log(tokens.vocabulary) - tokens.layers.entropy[-1]
+    return _mean(tokens.units, tokens.units.sums(worse.T), tokens.tokens, SHARE)
+
+
+def decided_in_bins(
+    tokens: CountedTokens, score: str, unit: Unit, bins: int
+) -> tuple[Floats, Estimates, NDArray[np.int64]]:
+    """Bins of equally many tokens, from low to high final scores.
+
+    Returns:
+        [bins] the mean score, [bins] the mean layer of decision, and [T] the bin of each token.
+    """
     final = LAYER_SCORES[score].values(raw(tokens.layers, score), unit)[-1].astype(np.float64)
     order = np.argsort(final, kind="stable")
     which = np.empty(len(final), dtype=np.int64)
@@ -130,7 +160,7 @@ def decided_in_bins(tokens: CountedTokens, score: str, unit: Unit, bins: int) ->
     member = (which[:, None] == np.arange(bins)).astype(np.float64)  # [T, bins]
     weight = tokens.units.sums(member)
     middle = quotient(final @ member, member.sum(0))
-    return middle, _mean(tokens.units, tokens.units.sums(member * tokens.decided[:, None]), weight)
+    return middle, _mean(tokens.units, tokens.units.sums(member * tokens.decided[:, None]), weight), which
 
 
 def rank_correlation(tokens: CountedTokens, score: str) -> Estimate:

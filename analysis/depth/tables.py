@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -18,6 +20,8 @@ from analysis.depth.statistics import (
     mean_by_layer,
     mean_decided,
     rank_correlation,
+    repeated_shares,
+    worse_than_uniform,
 )
 from analysis.intervals import Estimate
 from analysis.score_registry import Unit, significant
@@ -31,34 +35,48 @@ def layer_table(depth: Depth, unit: Unit = "nats", role: str = "all") -> pd.Data
 
     Layer 0 is of the embeddings, and the last layer is the final prediction. `final_rank` and `rank` are means of log10
     of the rank. `decided` is the share of the tokens that is decided at the layer, `decided_so_far` at it or before.
+    `repeats` is the share at which the layer's likeliest word is the token just read, and `worse_than_uniform` that at
+    which its KL to the final prediction is larger than that of a uniform guess: there the lens says little.
     """
-    sides, tables = counted(depth, role), []
-    for key, side in zip(depth.keys, sides, strict=True):
+    sides = counted(depth, role)
+    change = (
+        {name: per(name, depth.same_tokenizer) for name in LAYER_SCORES}
+        if len(sides) == 2 and depth.same_layers
+        else {}
+    )
+    return layers_of_tokens(sides, unit, change)
+
+
+def layers_of_tokens(sides: Sequence[CountedTokens], unit: Unit, change: Mapping[str, Per]) -> pd.DataFrame:
+    """As `layer_table`, of what is counted; `change` says of which scores B minus A is given, and per what."""
+    tables = []
+    for key, side in zip("AB", sides, strict=False):
         layer = np.arange(side.layers.count + 1)
         columns: dict[str, object] = {"model": key, "layer": layer, "depth": layer / side.layers.count}
         for name in LAYER_SCORES:
             means = mean_by_layer(side, name, unit)
             columns |= {name: means.mean, f"{name}_low": means.low, f"{name}_high": means.high}
-        shares = decided_shares(side)
-        columns |= {"decided": shares.mean, "decided_low": shares.low, "decided_high": shares.high}
-        columns |= {"decided_so_far": np.cumsum(shares.mean), "tokens": side.count, "unit": unit}
+        shares = {"decided": decided_shares, "repeats": repeated_shares, "worse_than_uniform": worse_than_uniform}
+        for name, share in shares.items():
+            found = share(side)
+            columns |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+        columns |= {"decided_so_far": np.cumsum(decided_shares(side).mean), "tokens": side.count, "unit": unit}
         tables.append(pd.DataFrame(columns))
-    if len(sides) == 2 and depth.same_layers:
-        for name in LAYER_SCORES:
-            change = change_by_layer(sides[0], sides[1], name, unit, per(depth, name))
-            ends = {"": change.mean, "_low": change.low, "_high": change.high}
-            tables[1] = tables[1].assign(**{f"{name}_difference{end}": values for end, values in ends.items()})
+    for name, of in change.items():
+        gap = change_by_layer(sides[0], sides[1], name, unit, of)
+        ends = {"": gap.mean, "_low": gap.low, "_high": gap.high}
+        tables[1] = tables[1].assign(**{f"{name}_difference{end}": values for end, values in ends.items()})
     return pd.concat(tables, ignore_index=True)
 
 
 def brief_table(table: pd.DataFrame) -> pd.DataFrame:
     """The means of a `layer_table`, without their intervals, for a terminal."""
-    return table[["model", "layer", *LAYER_SCORES, "decided", "decided_so_far", "unit"]]
+    return table[["model", "layer", *LAYER_SCORES, "decided_so_far", "repeats", "unit"]]
 
 
-def per(depth: Depth, score: str) -> Per:
+def per(score: str, same_tokenizer: bool) -> Per:
     """Per what B minus A is: two tokenizers are compared in information per byte."""
-    return "byte" if LAYER_SCORES[score].information and not depth.same_tokenizer else "token"
+    return "byte" if LAYER_SCORES[score].information and not same_tokenizer else "token"
 
 
 def token_table(depth: Depth, unit: Unit = "nats") -> pd.DataFrame:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -22,6 +23,8 @@ from model.causal_lm.layer_split import run_upper
 from model.causal_lm.parts import layers_of
 from model.causal_lm.probe import FAULTS, close, once, parted, some_ids
 from model.errors import ModelError
+
+MLP_POSITIONS = 512  # that a layer's MLP reads at a time: its inner states are several times as wide as what is kept
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,7 @@ def layer_count(model: PreTrainedModel) -> int:
 
 def check_layers_readable(model: PreTrainedModel) -> None:
     """Raise ModelError if no layer's states can be given to the final norm and the head."""
-    found = once(model, "layer states", lambda: _try(token_model(model)))
-    if isinstance(found, str):
+    if isinstance(found := _way(model), str):
         raise ModelError(f"{family_of(model)} {found}, so its layers cannot be read by the logit lens")
 
 
@@ -64,6 +66,8 @@ def read_layers(model: PreTrainedModel, row: Any, prefix: Sequence[int] = ()) ->
         held[0][layer].copy_(rows)  # a copy: some layers write into what they read
 
     _before_each_layer(private, keep)
+    if isinstance(way := _way(model), _Way) and way.chunks:
+        _chunk_mlps(private, MLP_POSITIONS)
     (last,), _ = hidden_states(private, [row], prefix)
     if not held:
         held.append(last.new_empty(layers, 0, last.shape[-1]))
@@ -72,9 +76,22 @@ def read_layers(model: PreTrainedModel, row: Any, prefix: Sequence[int] = ()) ->
 
 def lens_logits(model: PreTrainedModel, states: Tensor) -> Tensor:
     """Return float32 logits [C, V] of states [C, d] after any number of layers: through the final norm and the head."""
-    found = once(model, "layer states", lambda: _try(token_model(model)))
-    assert not isinstance(found, str)
-    return logits_of(model, _normed(token_model(model), states, tuples=found))
+    way = _way(model)
+    assert isinstance(way, _Way)  # see check_layers_readable
+    return logits_of(model, _normed(token_model(model), states, way.tuples))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What a trial has found out about a model."""
+
+    tuples: bool  # whether its layers return tuples
+    chunks: bool  # whether its MLPs read each position by itself
+
+
+def _way(model: PreTrainedModel) -> _Way | str:
+    """Return how a model's layers are read, or why they cannot be."""
+    return once(model, "layer states", lambda: _try(token_model(model)))
 
 
 def _normed(model: PreTrainedModel, states: Tensor, tuples: bool) -> Tensor:
@@ -94,8 +111,28 @@ def _before_each_layer(private: PreTrainedModel, keep: Any) -> None:
         layer.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def _try(model: PreTrainedModel) -> bool | str:
-    """Return whether the layers return tuples, or why their states cannot be used."""
+def _chunk_mlps(private: PreTrainedModel, positions: int) -> None:
+    """Have the MLPs of a private copy read a few positions at a time, which takes a fraction of the memory."""
+
+    def in_chunks(mlp: nn.Module) -> None:
+        whole = mlp.forward
+        mlp.forward = lambda states: torch.cat([whole(part) for part in states.split(positions, 1)], 1)
+
+    for layer in layers_of(body(private)):
+        if isinstance(mlp := getattr(layer, "mlp", None), nn.Module):
+            in_chunks(mlp)
+
+
+def _mlps_can_be_chunked(model: PreTrainedModel, ids: Tensor, expected: Tensor) -> bool:
+    private = private_copy(model)
+    _chunk_mlps(private, 2)
+    try:
+        return close(body(private)(input_ids=ids, use_cache=False).last_hidden_state, expected)
+    except FAULTS:
+        return False
+
+
+def _try(model: PreTrainedModel) -> _Way | str:
     if not parted(model):
         return "cannot be split into a body and a head"
     ids, seen, outputs = some_ids(model), [], []
@@ -115,4 +152,4 @@ def _try(model: PreTrainedModel) -> bool | str:
             return "does more after its last layer than a norm of each state"
     except FAULTS:
         return "cannot be run with its layers left out"
-    return bool(tuples)
+    return _Way(tuples, _mlps_can_be_chunked(model, ids, last))

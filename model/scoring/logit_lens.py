@@ -22,13 +22,16 @@ from model.causal_lm.forward import logits_of, vocabulary, watched
 from model.causal_lm.layer_states import LayerStates, check_layers_readable, layer_count, lens_logits, read_layers
 from model.progress import Progress
 from model.scoring.scores import LayerScores, TokenScores
-from model.scoring.token_scores import BLOCK_ELEMENTS, largest, reduce_logits
+from model.scoring.token_scores import largest, reduce_logits
 from model.scoring.tuned_lens import TunedLens
 
-CHUNK_ELEMENTS = 1 << 23  # logits of a chunk: 32 MiB in float32, held twice
+CHUNK_ELEMENTS = 6 << 20  # logits of a chunk: 24 MiB in float32, held twice
+BLOCK_ELEMENTS = (
+    1 << 19
+)  # logits reduced at a time on a CPU: small enough, with what they are compared to, for its caches
 FEWEST_POSITIONS = 64  # of a chunk: with fewer, reading the head's weights dominates
 WHOLE = ("final_rank", "rank", "top_id")  # fields of LayerScores that hold whole numbers
-TINY = 1e-30  # a probability that counts as 0 under a logarithm
+TINY = 1e-30  # added to probabilities, so that 0 ln 0 is 0
 
 
 def lens_chunk(vocabulary: int) -> int:
@@ -88,7 +91,7 @@ def score_layers(
 class _Final:
     """The final prediction at C positions."""
 
-    probability: Tensor  # [C, V]
+    probability: Tensor  # [C, V], and TINY
     entropy: Tensor  # [C] nats
     top: Tensor  # [C, 1] the likeliest token
 
@@ -131,6 +134,7 @@ def _final(logits: Tensor) -> _Final:
         shifted = torch.sub(z, best).clamp_(min=-1e4)
         total = torch.exp(shifted, out=p).sum(-1, keepdim=True)
         entropies.append(total.log()[:, 0] - torch.linalg.vecdot(p.div_(total), shifted))
+        p.add_(TINY)
         tops.append(top)
     return _Final(probability, torch.cat(entropies), torch.cat(tops))
 
@@ -138,18 +142,18 @@ def _final(logits: Tensor) -> _Final:
 def _reduce_layer(logits: Tensor, final: _Final, actual: Tensor) -> list[NDArray[np.generic]]:
     """Return the fields of LayerScores, [C] each, for logits [C, V] of one layer, which are overwritten."""
     step = _blocks(logits)
-    spare = torch.empty_like(logits[:step])
+    spare, product = torch.empty_like(logits[:step]), torch.empty_like(logits[:step])
     parts = []
     for start in range(0, len(logits), step):
         at = slice(start, start + step)
         z = logits[at]
         part = _Final(final.probability[at], final.entropy[at], final.top[at])
-        parts.append(_reduce_block(z, part, actual[at], spare[: len(z)]))
+        parts.append(_reduce_block(z, part, actual[at], spare[: len(z)], product[: len(z)]))
     return [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
 
 
-def _reduce_block(z: Tensor, final: _Final, actual: Tensor, spare: Tensor) -> tuple[Tensor, ...]:
-    """Return the scores of a block; z and spare are overwritten."""
+def _reduce_block(z: Tensor, final: _Final, actual: Tensor, spare: Tensor, product: Tensor) -> tuple[Tensor, ...]:
+    """Return the scores of a block; all but `final` and `actual` is overwritten."""
     best, top = largest(z, 1)
     at_final, at_actual = z.gather(-1, final.top), z.gather(-1, actual[:, None])
     # Counted in float32, exact below 2^24: counting bools takes several times as long.
@@ -158,11 +162,11 @@ def _reduce_block(z: Tensor, final: _Final, actual: Tensor, spare: Tensor) -> tu
     z.sub_(best).clamp_(min=-1e4)  # e^-10000 is 0, and 0 times it is no NaN
     total = torch.exp(z, out=spare).sum(-1, keepdim=True)
     p, log_total = spare.div_(total), total.log()[:, 0]  # ln sum e^z, since the likeliest has e^0
-    entropy = (log_total - torch.linalg.vecdot(p, z)).clamp_(min=0)
-    kl = (log_total - torch.linalg.vecdot(final.probability, z) - final.entropy).clamp_(min=0)
+    entropy = (log_total - torch.mul(p, z, out=product).sum(-1)).clamp_(min=0)
+    kl = (log_total - torch.mul(final.probability, z, out=product).sum(-1) - final.entropy).clamp_(min=0)
     # With s = p + q: JS = H(s / 2) - (H(p) + H(q)) / 2, and H(s / 2) = ln 2 - (sum s ln s) / 2, as s sums to 2.
     both = p.add_(final.probability)
-    mixed = np.log(2) - 0.5 * torch.linalg.vecdot(both, torch.clamp(both, min=TINY, out=z).log_())
+    mixed = np.log(2) - 0.5 * torch.log(both, out=z).mul_(both).sum(-1)
     js = (mixed - 0.5 * (entropy + final.entropy)).clamp_(min=0)
     surprisal = log_total + (best - at_actual)[:, 0]
     return entropy, 1 / total[:, 0], kl, js, surprisal, final_rank, rank, top[:, 0]

@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from model.causal_lm import layer_states
 from model.causal_lm.forward import body, vocabulary
 from model.causal_lm.layer_states import layer_count
+from model.causal_lm.parts import layers_of
 from model.errors import ModelBroken, ModelError, NumericalError, TooLarge
 from model.scoring.logit_lens import score_layers
 from model.scoring.token_scores import score
@@ -176,3 +178,31 @@ def test_a_family_that_mixes_positions_after_its_last_layer_is_refused():
     model.model.register_forward_hook(mix)
     with pytest.raises(ModelError, match="last layer"):
         score_layers(model, np.arange(5, 20))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_mlps_that_read_a_few_positions_at_a_time_give_the_same(family, monkeypatch):
+    model, ids = tiny_model(family), np.random.default_rng(4).integers(5, 400, 40)
+    _, whole = score_layers(model, ids)
+    sizes = []
+    chunk_mlps = layer_states._chunk_mlps
+
+    def watched(private, positions):
+        for layer in layers_of(body(private)):
+            layer.mlp.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[1]))
+            child = next(layer.mlp.children())
+            child.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[1]))
+        chunk_mlps(private, 16)
+
+    monkeypatch.setattr(layer_states, "_chunk_mlps", watched)
+    _, parts = score_layers(model, ids)
+    assert sizes[:4] == [39, 16, 16, 7]
+    np.testing.assert_allclose(parts.kl, whole.kl, rtol=1e-4, atol=1e-5)
+
+    def mixing(self, states):
+        return states.cumsum(1)
+
+    monkeypatch.setattr(layer_states, "_chunk_mlps", chunk_mlps)
+    other = tiny_model(family, seed=9)
+    monkeypatch.setattr(type(layers_of(body(other))[0].mlp), "forward", mixing)
+    assert not layer_states._way(other).chunks  # an MLP that looks at other positions is left whole

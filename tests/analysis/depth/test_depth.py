@@ -101,7 +101,7 @@ def test_correlation_and_bins_are_those_of_the_tokens(ask, models):
     found = rank_correlation(tokens, "entropy")
     assert found.mean == pytest.approx(spearmanr(entropy, side.decided[own]).statistic, abs=1e-5)
     assert not found.known or found.low <= found.mean <= found.high
-    middle, means = decided_in_bins(tokens, "entropy", "nats", 4)
+    middle, means, _ = decided_in_bins(tokens, "entropy", "nats", 4)
     order = np.array_split(np.argsort(entropy, kind="stable"), 4)
     assert sorted(middle) == list(middle)
     sizes = [len(part) for part in order]
