@@ -70,6 +70,10 @@ class Film {
     this.button.addEventListener("click", () => (this.timer ? this.pause() : this.play()));
     this.scrubber.addEventListener("input", () => this.go(Number(this.scrubber.value)));
     this.tau.addEventListener("input", () => this.choose(Number(this.tau.value)));
+    this.asked = ""; // the tau that the page asked for, or was told
+    /** @type {(tau: string) => void} */
+    this.report = () => {};
+    this.tau.addEventListener("change", () => this.report((this.asked = this.play_.tau)));
     this.root.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.key(event));
   }
 
@@ -92,11 +96,17 @@ class Film {
   /**
    * @param {Reel} reel
    * @param {string} theme  light, dark, or inherit: that of the page around it
+   * @param {string} tau  that is shown, one of the reel's; "" for the run's own
    */
-  update(reel, theme) {
+  update(reel, theme, tau) {
     this.root.style.colorScheme = theme;
     const digest = JSON.stringify(reel);
-    if (digest === this.digest) return; // the page was drawn anew, the film goes on
+    const asked = Math.max(0, reel.plays.findIndex((play) => play.tau === (tau || reel.plays[reel.own].tau)));
+    if (digest === this.digest) {
+      // the page was drawn anew, the film goes on
+      if (reel.plays[asked].tau !== this.asked) this.turn(asked);
+      return;
+    }
     this.digest = digest;
     this.reel = reel;
     this.pause();
@@ -112,8 +122,17 @@ class Film {
     this.refused = made("span", "refused");
     this.tau.max = reel.plays.length - 1;
     this.tau.disabled = reel.plays.length < 2;
-    this.tau.value = reel.own;
-    this.choose(reel.own, true);
+    this.turn(asked, true);
+  }
+
+  /**
+   * @param {number} index  of a tau that the page asks for
+   * @param {boolean} anew  show the whole run
+   */
+  turn(index, anew = false) {
+    this.asked = this.reel.plays[index].tau;
+    this.tau.value = index;
+    this.choose(index, anew);
   }
 
   /**
@@ -133,8 +152,10 @@ class Film {
     starts.forEach((start, s) => {
       for (let t = start; t <= start + kept[s] && t < known; t++) this.writer[t] = t === start ? "base" : "micro";
     });
+    const last = kept[kept.length - 1];
     this.note.textContent = [
       whole ? "" : `A run at tau ${tau} writes other tokens from macro step ${starts.length} on; Run shows them.`,
+      whole || Number(tau) > Number(plays[own].tau) ? "" : `It keeps at least ${counted(last, "drafted token")} there.`,
       this.reel.movable,
       this.reel.folding,
     ].join(" ");
@@ -308,11 +329,15 @@ class Film {
 /** @type {WeakMap<object, Film>} */
 const films = new WeakMap();
 
-/** @param {{parentElement: HTMLElement | ShadowRoot, data: {reel: Reel, theme: string}}} mount */
-export default function mount({ parentElement, data }) {
+/**
+ * @param {{parentElement: HTMLElement | ShadowRoot, data: {reel: Reel, theme: string, tau?: string},
+ *   setStateValue?: (name: string, value: string) => void}} mount
+ */
+export default function mount({ parentElement, data, setStateValue }) {
   let film = films.get(parentElement);
   if (!film) films.set(parentElement, (film = new Film(parentElement)));
-  film.update(data.reel, data.theme);
+  film.report = (tau) => setStateValue?.("tau", tau);
+  film.update(data.reel, data.theme, data.tau ?? "");
   return () => {
     films.delete(parentElement);
     film.destroy();

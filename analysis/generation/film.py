@@ -32,7 +32,9 @@ class Playback:
     tau: float
     starts: NDArray[np.int64]  # [S] index of each macro step's first token
     drafted: NDArray[np.int64]  # [S] number of tokens that the micro decoder drafted and the rule kept
-    kept: NDArray[np.int64]  # [S] number of these that became part of the text
+    kept: NDArray[
+        np.int64
+    ]  # [S] number of these that became part of the text; in the last step of a part, at least so many
     known: int  # number of tokens of the recorded text that this run writes as well
     whole: bool  # whether that is the whole run
 

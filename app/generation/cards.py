@@ -23,16 +23,18 @@ from app.error_net import fragment, safely
 from app.escape import escape_markdown
 from app.generation import live
 from app.generation.controls import taus, timeline_over
+from app.generation.estimate import seconds_to_run
 from app.generation.film import film_screen
 from app.generation.strip import generation_strip, sweep_strip
 from app.links import held
 from app.run_query import QueryDisplay, run_or_get
-from app.state import PINNED_ANSWER, SWEEPS, pin, pinned
+from app.state import ACCEPTED, PINNED_ANSWER, SWEEPS, pin, pinned
 from app.styles import theme
 from app.token_strip import token_strip
 from app.widgets import row_table
 
 pin_answer = partial(pin, key=PINNED_ANSWER)
+RECORDED = "**Recording** of its own prompt, not of the text at the top. "
 UNTRAINED = (
     "**Untrained.** The micro decoder is a copy of the base's last layers, and the merger is a plain mean. What this "
     "model writes, and how fast, says nothing about trained models. For a trained one, choose micro-step-tiny at the "
@@ -43,7 +45,7 @@ UNTRAINED = (
 def recording_cards(recording: Recording, unit: Unit) -> None:
     """A recording, which needs no model."""
     generation = recorded(recording.name)
-    _film(recording.request, generation, unit, recording.why, "**Recording.** ")
+    _film(recording.request, generation, unit, recording.why, RECORDED)
     _folded(recording.request, generation, unit)
 
 
@@ -221,9 +223,15 @@ def _sweep(request: GenerationRequest, unit: Unit) -> None:
         query = SweepRequest(request, parse_taus(taus()))
         started: set[SweepRequest] = st.session_state.setdefault(SWEEPS, set())
         if model_pool().get(query) is None and query not in started:
-            st.button("Run the sweep", on_click=safely(started.add), args=(query,))
+
+            def start() -> None:
+                started.add(query)
+                st.session_state.setdefault(ACCEPTED, set()).add(query)  # its time was told
+
+            st.button("Run the sweep", on_click=safely(start))
             answers, tokens = counted(len(query.taus), "answer"), counted(request.how.max_new_tokens, "token")
-            st.caption(f"{answers} of up to {tokens}, and the base's own.")
+            seconds = seconds_to_run(request, len(query.taus) + 1)
+            st.caption(f"{answers} of up to {tokens}, and the base's own{f': about {seconds}' if seconds else ''}.")
             return
     sweep = run_or_get(query, QueryDisplay("writing"))
     if sweep is None:

@@ -22,9 +22,9 @@ LOADING = 1.0  # seconds, before weights are read
 TIMED = 1 << 23  # weights of the matrix whose product is timed: too many for the processor's caches
 
 
-def seconds_to_run(request: GenerationRequest) -> str | None:
-    """Both answers, rounded: "12 s", "3 min"; None if the size of the model is unknown."""
-    tokens = 2 * request.how.max_new_tokens
+def seconds_to_run(request: GenerationRequest, answers: int = 2) -> str | None:
+    """So many answers, the base's among them, rounded: "12 s", "3 min"; None if the model's size is unknown."""
+    tokens = answers * request.how.max_new_tokens
     earlier = [
         (found.micro.total_seconds + found.base.total_seconds) / max(1, len(found.micro) + len(found.base))
         for asked, found in model_pool().computed()

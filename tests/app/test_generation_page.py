@@ -81,7 +81,7 @@ def test_the_page_opens_with_a_recording_and_runs_no_model_until_run(models, run
     first = pages.opened(models, TEXT)
     monkeypatch.setattr(model_pool(), "load", None)  # no model may be loaded from here on
     at = pages.turned_to(first, "generation")
-    assert not at.exception and not at.error and "Recording." in shown(at) and not runs
+    assert not at.exception and not at.error and "Recording" in shown(at) and not runs
     assert "an estimate" in shown(at)
     at.segmented_control(key="film").set_value("Drafting loses").run()
     assert "German" in shown(at) and not at.exception

@@ -62,6 +62,11 @@ def test_the_page_opens_with_a_recording_that_keys_play_and_run_starts_a_run(
     assert step(page)[0] == "2"
     page.get_by_role("slider", name="tau").press("End")
     assert step(page)[1] == "96" and page.locator(".film .token.micro").count() == 0
+    reader.until(lambda: reader.query().get("film_tau") == "1.05")
+    page.go_back()
+    reader.until(lambda: step(page)[1] == "39")
+    page.go_forward()
+    reader.until(lambda: step(page)[1] == "96")
     page.get_by_role("slider", name="tau").press("Home")
     assert step(page)[1] == "39"
     page.locator(".film-text").focus()
