@@ -59,7 +59,7 @@ class HeadStatistics(ShortRepr):
         return values
 
     def table(self) -> pd.DataFrame:
-        return head_table(self.layers, {name: self.of(name) for name in STATISTICS})
+        return head_table(self.layers, {each.column: self.of(name) for name, each in STATISTICS.items()})
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -128,7 +128,7 @@ def _grid(figure: go.Figure, result: AttentionResult) -> go.Figure:
     pixels = min(LARGEST, max(SMALLEST, WIDTH / layers))
     hover = [
         f"layer {row['layer']:.0f}, head {row['head']:.0f}<br>"
-        + "<br>".join(f"{s.title} {significant(row[s.name])}" for s in STATISTICS.values())
+        + "<br>".join(f"{s.title} {significant(row[s.column])}" for s in STATISTICS.values())
         for _, row in table.iterrows()
     ]
     figure.add_trace(

@@ -22,6 +22,11 @@ class Statistic:
     meaning: str  # one sentence, its definition
     top: float | None = 1.0  # the upper end of its scale; None: it depends on the text
 
+    @property
+    def column(self) -> str:
+        """Its column in tables, which names the unit of what is no share."""
+        return self.name if self.unit == "share" else f"{self.name}_{self.unit}"
+
 
 STATISTICS: dict[str, Statistic] = {
     each.name: each

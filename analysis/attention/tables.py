@@ -34,7 +34,7 @@ def finding(result: AttentionResult) -> str:
 
 def statistic_table(result: AttentionResult) -> pd.DataFrame:
     """A row for each layer and head with all statistics, of one model or of B minus A."""
-    return head_table(result.layers, {name: result.statistic(name) for name in STATISTICS})
+    return head_table(result.layers, {each.column: result.statistic(name) for name, each in STATISTICS.items()})
 
 
 def pooled_table(result: AttentionResult, step: int) -> pd.DataFrame:

@@ -59,8 +59,8 @@ class Faithfulness(ShortRepr):
         pairs = zip(self.random_deletion, self.random_insertion, strict=True)
         return np.array([self.area(deletion, insertion) for deletion, insertion in pairs])
 
-    def table(self, scale: float = 1.0, information: str = "nats") -> pd.DataFrame:
-        """A row for each point of each curve: curve, order, share, value times `scale`, and the unit `information`."""
+    def table(self, scale: float = 1.0, unit: str = "nats") -> pd.DataFrame:
+        """A row for each point of each curve: curve, order, share, value times `scale`, and its unit."""
         curves = [("deletion", "attribution", self.deletion), ("insertion", "attribution", self.insertion)]
         for name, rows in (("deletion", self.random_deletion), ("insertion", self.random_insertion)):
             curves += [(name, f"random {i}", row) for i, row in enumerate(rows)]
@@ -70,7 +70,7 @@ class Faithfulness(ShortRepr):
                 for name, order, row in curves
             ],
             ignore_index=True,
-        ).assign(information=information)
+        ).assign(unit=unit)
 
 
 def faithfulness(problem: Problem, found: Attributed, baseline: Baseline, meter: AttributionProgress) -> Faithfulness:

@@ -88,15 +88,15 @@ class ShownAttribution(ShortRepr):
         return ", ".join([*parts, f"{found.passes + ROWS} rows read", area])
 
 
-def unit_table(units: Grouped, encoded: EncodedText, scale: float = 1.0, information: str = "nats") -> pd.DataFrame:
+def unit_table(units: Grouped, encoded: EncodedText, scale: float = 1.0, unit: str = "nats") -> pd.DataFrame:
     """A row for each unit: text, first and last token, characters of the text that the model read, and attribution.
 
-    Attributions are multiplied by `scale`; `information` names the unit that they then have: bits, nats or probability.
+    Attributions are multiplied by `scale`; `unit` is what they then are in: bits, nats or probability.
     """
     missing = np.full(len(units), np.nan)
     return pd.DataFrame(
         {
-            "unit": np.arange(len(units)),
+            "group": np.arange(len(units)),
             "text": pd.Series(units.text, dtype="str"),
             "first_token": units.first,
             "last_token": units.last,
@@ -104,6 +104,6 @@ def unit_table(units: Grouped, encoded: EncodedText, scale: float = 1.0, informa
             "end": encoded.end[units.last],
             "attribution": units.value * scale,
             "standard_error": (missing if units.standard_error is None else units.standard_error) * scale,
-            "information": information,
+            "unit": unit,
         }
     )

@@ -125,7 +125,7 @@ class StrategyComparison(ShortRepr):
         mean = self.mean_length(cut)
         capped = found.histogram[cut.found.max_length :].sum()
         row: dict[str, object] = {
-            "cut": cut.name,
+            "segmentation": cut.name,
             "model": cut.side.facts.name,
             "strategy": str(cut.strategy),
             "tokens": found.tokens,
@@ -152,7 +152,7 @@ class StrategyComparison(ShortRepr):
         why = why_words(cut, unit)
         return pd.DataFrame(
             {
-                "cut": cut.name,
+                "segmentation": cut.name,
                 "strategy": cut.strategy.title(unit),
                 "position": np.arange(len(side)),
                 "token": pd.Series(side.display, dtype="str"),

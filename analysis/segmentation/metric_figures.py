@@ -46,7 +46,9 @@ def statistics(bench: StrategyComparison, view: CutView) -> Figure:
             hovertemplate="%{x:.3g} tokens<extra></extra>",
         )
         figure.update_xaxes(title="mean segment length, tokens", range=[0.9, bench.request.max_length + 0.1])
-        figure.update_yaxes(tickvals=np.arange(len(data)), ticktext=list(data["cut"]), range=[len(data) - 0.5, -0.5])
+        figure.update_yaxes(
+            tickvals=np.arange(len(data)), ticktext=list(data["segmentation"]), range=[len(data) - 0.5, -0.5]
+        )
         return styled(figure, view.theme, 110 + 26 * len(data))
 
     return Figure(
@@ -69,13 +71,15 @@ def lengths(bench: StrategyComparison, view: CutView) -> Figure:
         histogram[: len(found)] = found
         for length in range(1, longest + 1):
             share = histogram[length] / histogram.sum() if histogram.sum() else np.nan
-            rows.append({"cut": cut.name, "length": length, "segments": int(histogram[length]), "share": share})
-    data = pd.DataFrame(rows, columns=["cut", "length", "segments", "share"])
+            rows.append(
+                {"segmentation": cut.name, "length": length, "segments": int(histogram[length]), "share": share}
+            )
+    data = pd.DataFrame(rows, columns=["segmentation", "length", "segments", "share"])
 
     def make() -> go.Figure:
         figure = go.Figure()
         for cut in bench.judged:
-            own = data[data["cut"] == cut.name]
+            own = data[data["segmentation"] == cut.name]
             figure.add_bar(
                 x=own["length"],
                 y=own["share"],
@@ -158,9 +162,13 @@ def curves(bench: StrategyComparison, view: CutView) -> Figure:
         for cut, parameter, curve, lengths_there in solved():
             factor = scale(parameter.unit, view.unit)
             for value, length in zip(curve.tolist(), lengths_there.tolist(), strict=True):
-                head = {"cut": cut.name, "parameter": parameter.name, "unit": unit_of(parameter.unit, view.unit)}
+                head = {
+                    "segmentation": cut.name,
+                    "parameter": parameter.name,
+                    "unit": unit_of(parameter.unit, view.unit),
+                }
                 rows.append({**head, "value": value * factor, "mean_length": length})
-        return pd.DataFrame(rows, columns=["cut", "parameter", "value", "mean_length", "unit"])
+        return pd.DataFrame(rows, columns=["segmentation", "parameter", "value", "mean_length", "unit"])
 
     def make() -> go.Figure:
         found = solved()

@@ -133,7 +133,7 @@ def unstable(bench: StrategyComparison, view: CutView) -> Figure:
     for cut, each in found:
         side, flips = cut.side, each.by_parameter | each.by_scores
         columns = {
-            "cut": cut.name,
+            "segmentation": cut.name,
             "position": np.flatnonzero(flips),
             "start": side.start[flips],
             "token": pd.Series([side.display[i] for i in np.flatnonzero(flips)], dtype="str"),

@@ -135,8 +135,8 @@ def _all_heads(result: AttentionResult) -> None:
     st.dataframe(
         statistic_table(result), hide_index=True, height=320,
         column_config={
-            name: st.column_config.NumberColumn(each.title, help=f"{each.meaning} In {each.unit}.", format="%.3g")
-            for name, each in STATISTICS.items()
+            each.column: st.column_config.NumberColumn(each.title, help=f"{each.meaning} In {each.unit}.", format="%.3g")
+            for each in STATISTICS.values()
         },
     )  # fmt: skip
 

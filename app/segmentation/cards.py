@@ -133,7 +133,7 @@ def _statistics(table: pd.DataFrame, bench: StrategyComparison, view: CutView) -
     shown.insert(shown.columns.get_loc("mean_length") + 1, "interval", interval)
     if view.pinned is not None:
         at_pin = {cut.name: _at(bench, cut, view) for cut in bench.shown}
-        shown["pinned"] = [at_pin.get(name, "") for name in table["cut"]]
+        shown["pinned"] = [at_pin.get(name, "") for name in table["segmentation"]]
     numbers = {
         "tokens": ("tokens", "Without the prompt.", "%d"),
         "segments": ("segments", "Without the prompt.", "%d"),

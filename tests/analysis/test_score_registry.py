@@ -52,7 +52,7 @@ def test_every_table_of_a_text_names_its_unit(models: dict[str, Path], command: 
     cells = tmp_path / "cells.csv"
     assert command("compare", *two, *asked, "--cells", cells)[0] == 0 and set(pd.read_csv(cells)["unit"]) == {unit}
     attributed = _table(command, tmp_path, "attribute", *one, "--at", 5, "--method", "input_x_gradient", "--unit", unit)
-    assert set(attributed["information"]) == {unit}
+    assert set(attributed["unit"]) == {unit}
     for name in ("segments", "values", "curves", "unstable"):
         table = _table(command, tmp_path, "segment", "--figure", name, *two, *RULE, "--strategy", "confidence", *asked)
         assert set(table["unit"]) <= {unit, "probability"} and (name == "unstable" or unit in set(table["unit"]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from analysis.generation.tables import is_timed
 from tests.support import pages
@@ -55,6 +57,22 @@ CASES: dict[str, tuple[tuple[str, ...], str | None, dict[str, Any]]] = {  # func
 }
 
 
+# What has no unit: counts, places, shares, probabilities, lengths in tokens, and scores of benchmarks.
+PLAIN = re.compile(
+    "(tokens?|segments?|samples|documents?|bytes|steps?|planned|seen|base_passes|macro_steps?|singletons|cut_prompts"
+    "|position|place|micro_position|start|end|first_token|last_token|group|query|key|cell|row|layer|head|answer|k"
+    "|id|token_id|refused_id|share|at_cap|weight|tau|probability|least_probability|refused_probability|length"
+    "|mean_length|f1|precision|recall|window_diff|pk|word_.*|evenness|effective|sink|current|previous|boundaries"
+    "|induction|mean|value|stderr|score|speedup)(_low|_high|_[abAB])?|low|high|.*(seconds|tokens_per_.*|_keys|_positions)"
+)
+
+
+def has_units(table: pd.DataFrame) -> bool:
+    """Whether the numbers of a table are in units that it names, or have none."""
+    numbers = [name for name in table if is_numeric_dtype(table[name]) and not is_bool_dtype(table[name])]
+    return "unit" in table or all(PLAIN.fullmatch(name) for name in numbers)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_lines_give_the_data_of_the_page(
     models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: str
@@ -86,6 +104,7 @@ def test_the_lines_give_the_data_of_the_page(
             answers["\n".join(asking)] = names["result"]
         assert drawing.startswith("result.figure(")
         data = eval(drawing.replace(".figure(", ".data("), {"result": answers["\n".join(asking)]})  # noqa: S307
+        assert has_units(figure.data), figure.name
         kept = [name for name in figure.data if not is_timed(name)]
         pd.testing.assert_frame_equal(data[kept], figure.data[kept], rtol=1e-3, atol=1e-5)
     assert used == set(functions)

@@ -28,7 +28,7 @@ def opened(models, /, text=TEXT, cut=("entropy:threshold=3.5", "word"), **query)
 
 def cuts(at):
     """Names of the cuts in the table."""
-    return list(at.dataframe[0].value["cut"])
+    return list(at.dataframe[0].value["segmentation"])
 
 
 def test_a_deep_link_shows_its_strategies_under_both_models(models, runs):

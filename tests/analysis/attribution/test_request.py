@@ -160,13 +160,13 @@ def test_a_table_of_words_with_the_figures_of_the_run(models, command, tmp_path)
     assert code == 0 and said.strip() == str(out)
     assert "on the baseline" in errors[-1] and "delta" in errors[-1] and "area" in errors[-1]
     table = pd.read_csv(out)
-    assert list(table)[:4] == ["unit", "text", "first_token", "last_token"] and table["last_token"].iloc[-1] == 8
+    assert list(table)[:4] == ["group", "text", "first_token", "last_token"] and table["last_token"].iloc[-1] == 8
     bits = tmp_path / "bits.json"
     words = ("attribute", "--model", models["base"], "--text", TEXT, "--at", 9, "--unit", "bits", "--out", bits)
     assert command(*words)[0] == 0
     tokens = pd.read_json(bits)
     assert len(tokens) == 9
-    assert (set(table["information"]), set(tokens["information"])) == ({"nats"}, {"bits"})
+    assert (set(table["unit"]), set(tokens["unit"])) == ({"nats"}, {"bits"})
     assert tokens["attribution"].sum() * np.log(2) == pytest.approx(table["attribution"].sum(), rel=1e-5)
 
 
