@@ -132,10 +132,11 @@ def _all_heads(result: AttentionResult) -> None:
             return
         result = replace(result, sides=sides)
     _overview_card(result)
+    number = st.column_config.NumberColumn
     st.dataframe(
         statistic_table(result), hide_index=True, height=320,
         column_config={
-            each.column: st.column_config.NumberColumn(each.title, help=f"{each.meaning} In {each.unit}.", format="%.3g")
+            each.column: number(each.title, help=f"{each.meaning} In {each.unit}.", format="%.3g")
             for each in STATISTICS.values()
         },
     )  # fmt: skip
