@@ -36,7 +36,7 @@ from model.text.document import Document
 
 if TYPE_CHECKING:
     from analysis.answer import Result
-    from micro_step.corpora import score_corpus
+    from micro_step.corpora import rank_documents, score_corpus
     from micro_step.evaluation import evaluate, report, samples
     from micro_step.generation import generate
     from micro_step.inputs import load
@@ -67,6 +67,7 @@ __all__ = [
     "generate",
     "load",
     "micro_attention",
+    "rank_documents",
     "report",
     "runs",
     "samples",
@@ -90,6 +91,7 @@ _LATER = {  # names whose modules bring torch or pandas, and the modules
     "report": "evaluation",
     "runs": "logs",
     "samples": "evaluation",
+    "rank_documents": "corpora",
     "score": "uncertainty",
     "score_corpus": "corpora",
     "segment": "segmentation",

@@ -74,6 +74,7 @@ VERBS = {
     "corpus report": Verb(analysis, "corpus.report_cli:report_command", "Judge strategies on a store."),
     "corpus gather": Verb(analysis, "corpus.report_cli:gather_command", "Add what some strategies need to a store."),
     "corpus change": Verb(analysis, "corpus.change_cli:change_command", "What fine-tuning changed on a corpus."),
+    "corpus rank": Verb(analysis, "ranking.cli:rank_command", "Documents by their score, or by what changed."),
     "corpus study": Verb(analysis, "corpus.study_cli:study_command", "Strategies on several corpora, two models."),
     "model list": Verb(model, "cli:list_models", "Names, licences, and which models are on this machine."),
     "model fetch": Verb(model, "cli:fetch_model", "Fetch a model, and print the folder that holds it."),

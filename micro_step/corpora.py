@@ -12,6 +12,9 @@ import pandas as pd
 from analysis.answer import Result
 from analysis.corpus.report import StrategyReport, report, strategies_for
 from analysis.corpus.tables import strategy_table
+from analysis.ranking.answer import open_pair, rank
+from analysis.ranking.ranking import Ranking
+from analysis.ranking.view import RankView, Show, Sort
 from analysis.score_registry import Unit
 from analysis.segmentation.comparison import store_bench
 from analysis.segmentation.corpus_view import StoreSides
@@ -21,6 +24,7 @@ from analysis.segmentation.request import CutRequest
 from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.strategy import Strategy
 from analysis.segmentation.view import CutView
+from analysis.view import Theme
 from data.corpus import scoring
 from data.corpus.documents import CorpusSpec, Cut, open_corpus
 from data.corpus.options import CorpusOptions
@@ -135,3 +139,45 @@ def score_corpus(
 
 def _strategy(found: StrategyReport) -> Strategy:
     return Strategy.of(found.cut.strategy.rule, found.cut.parameters)
+
+
+@checked
+def rank_documents(
+    a: str | Path,
+    b: str | Path | None = None,
+    *,
+    score: str = "entropy",
+    sort: Sort = "change",
+    reverse: bool = False,
+    show: Show = "all",
+    roles: Sequence[str] = (),
+    column: str | None = None,
+    values: Sequence[str] = (),
+    top: int = 25,
+    unit: Unit = "nats",
+    theme: Theme = "light",
+) -> Result[Ranking]:
+    """Rank the documents of a store by their score, or of two stores by what changed from A to B.
+
+    Args:
+        a: folder of a store of scores, as `score_corpus` writes it.
+        b: folder of a store of the same corpus under model B.
+        score: entropy, confidence, surprisal or bits_per_byte.
+        sort: change: the largest |B − A| first; a, b: the least sure first; document: by number.
+        reverse: the other way round.
+        show: all documents, or those in which the score rises, or falls.
+        roles: tokens of these roles only; empty: all but the chat template.
+        column: column of the corpus that groups documents.
+        values: only documents with one of these values in the column.
+        top: rows of the figure.
+        unit: bits or nats.
+        theme: colours of figures.
+
+    Returns:
+        A row for each document in `table`, in order.
+
+    Raises:
+        MicroStepError: a folder holds no complete store, the stores share no text, or no document is left.
+    """
+    view = RankView(score, sort, reverse, show, tuple(roles), column, list(values) or None, top, unit, theme)
+    return rank(open_pair(Path(a), None if b is None else Path(b)), view)

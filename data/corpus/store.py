@@ -81,13 +81,23 @@ class CorpusStore(ShortRepr):
         return tuple(notes)
 
     def shards(self) -> Iterator[ScoredRows]:
-        for number, mark in enumerate(self.marks):
-            content = (self.path / shard_name(number)).read_bytes()
-            if hashlib.sha256(content).hexdigest() != mark.sha256:
-                raise TextError(
-                    f"{self.path / shard_name(number)} is damaged; run the corpus command again to rebuild it"
-                )
-            yield from_parquet(content)
+        for number in range(len(self.marks)):
+            yield from_parquet(self.content(number))
+
+    def content(self, number: int) -> bytes:
+        """Return the bytes of a shard, whose hash is checked.
+
+        Raises:
+            TextError: the shard is gone or damaged.
+        """
+        file = self.path / shard_name(number)
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise TextError(f"{file} cannot be read: {error.strerror}") from None
+        if hashlib.sha256(content).hexdigest() != self.marks[number].sha256:
+            raise TextError(f"{file} is damaged; run the corpus command again to rebuild it")
+        return content
 
     def rows(self) -> Iterator[ScoredRow]:
         for shard in self.shards():

@@ -1,0 +1,104 @@
+"""A ranking as the command and Python give it: its table, its figures, and what a reader must know."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from analysis.answer import Result
+from analysis.provenance import Provenance
+from analysis.ranking.document_scores import document_scores
+from analysis.ranking.figures import FIGURES, draw
+from analysis.ranking.pairing import Pairing, pairing
+from analysis.ranking.ranking import Ranking, ranking
+from analysis.ranking.tables import group_table, ranking_table
+from analysis.ranking.view import RankView
+from analysis.score_registry import significant
+from data.corpus.store import open_store
+from model.command_options import figure_command
+
+
+def open_pair(a: Path, b: Path | None) -> Pairing:
+    """Read one or two stores, and match their documents.
+
+    Raises:
+        MicroStepError: a folder holds no complete store, or they have no text in common.
+    """
+    return pairing(document_scores(open_store(a)), None if b is None else document_scores(open_store(b)))
+
+
+def rank(pair: Pairing, view: RankView, table: str = "ranking") -> Result[Ranking]:
+    """Rank documents; `table` is one of TABLES."""
+    found = ranking(pair, view)
+    return Result(
+        "rank_documents",
+        found,
+        tuple(name for name in FIGURES if name != "column_means" or view.column is not None),
+        view,
+        lambda: TABLES[table](found),
+        lambda: finding(found),
+        lambda name, looked: draw(name, ranking(pair, looked)),
+        lambda _, looked: origin(ranking(pair, looked)),
+        notes(pair),
+    )
+
+
+TABLES = {
+    "ranking": lambda found: ranking_table(found),
+    "roles": lambda found: group_table(found.by_role(), found, "role"),
+    "columns": lambda found: group_table(found.by_column(), found, found.view.column or "column"),
+}
+
+
+def notes(pair: Pairing) -> tuple[str, ...]:
+    """What a reader must know of the stores and their match."""
+    sides = {"A": pair.a, **({"B": pair.b} if pair.b is not None else {})}
+    return (
+        *pair.notes,
+        *(f"{key}, {side.store.facts.name}: {n}" for key, side in sides.items() for n in side.store.notes),
+    )
+
+
+def finding(found: Ranking) -> str:
+    """The ranking in one sentence."""
+    overall, view = found.overall, found.view
+    a = found.pairing.a.store.facts.name
+    n = f"{overall.documents:,} documents"
+    if overall.difference is None or found.pairing.b is None:
+        return f"Over {n}, the {view.axis} of {a} is {overall.a.spoken()}."
+    b, change = found.pairing.b.store.facts.name, overall.difference
+    if not change.clear:
+        return f"Over {n}, no clear change in {view.shown.title} from {a} to {b}: B − A is {change.spoken()}."
+    way = view.shown.rise if change.mean > 0 else view.shown.drop
+    how = "rises" if change.mean > 0 else "falls"
+    return (
+        f"Over {n}, {way.replace('B', b, 1)} than {a}:" if " is " in way else f"Over {n}, {way.replace('B', b, 1)}:"
+    ) + f" the {view.axis} {how} by {significant(abs(change.mean))} ({change.ends()})."
+
+
+def origin(found: Ranking) -> Provenance:
+    """Where a figure of a ranking comes from. Stores may be large, so an export names their folders."""
+    pair, view = found.pairing, found.view
+    sides = {"a": pair.a.store, **({"b": pair.b.store} if pair.b is not None else {})}
+    paths = {key: str(Path(store.path).resolve()) for key, store in sides.items()}
+    named = [repr(path) for path in paths.values()]
+    told = [
+        f"{field.name}={value!r}"
+        for field in dataclasses.fields(view)
+        if (value := getattr(view, field.name)) != field.default
+    ]
+    return Provenance(
+        command=figure_command("corpus", view, names=["rank", *paths.values()]),
+        request={"stores": paths},
+        view=dataclasses.asdict(view),
+        models={key: store.facts for key, store in sides.items()},
+        notes={key: store.notes for key, store in sides.items()} | {"match": pair.notes},
+        python=lambda figure: "\n".join(
+            [
+                "import micro_step as ms",
+                "",
+                f"result = ms.rank_documents({', '.join([*named, *told])})",
+                f"result.figure({figure!r})",
+            ]
+        ),
+    )
