@@ -18,9 +18,11 @@ import streamlit as st
 
 from analysis.export import chrome
 from analysis.query import ModelLoader, Query
+from analysis.ranking.document_scores import DocumentScores, document_scores
 from analysis.runs.log_cache import LogCache
 from analysis.segmentation.corpus_view import StoreSides
 from analysis.stored_results.store import FOLDER, stored_answer
+from data.corpus.store import open_store
 from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
 from model.causal_lm.device_speed import multiplications_per_second
@@ -30,6 +32,7 @@ from model.progress import Progress, Tell
 
 RESULTS = 24  # kept in memory; a comparison of 10,000 tokens takes about 3 MB
 MODELS = 2  # kept in memory
+STORES = 4  # of documents' sums, kept in memory: about 500 bytes a document
 LONG = 2.0  # seconds of a run that tells the speed of this machine
 WORK = 0.5  # seconds that it should take at least: of a run with less to do, the start takes most of the time
 REACHED = 0.4  # share of a matrix product's speed that models reach on a CPU: measured, .3 to .6
@@ -183,6 +186,39 @@ def store_sides(path: Path) -> StoreSides:
 @st.cache_resource(show_spinner="reading the store", max_entries=2)
 def _store_sides(path: Path, changed: float | None) -> StoreSides:
     return StoreSides.read(path)
+
+
+class ReadStores:
+    """The documents of the corpus stores that were read last."""
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[tuple[Path, float | None], DocumentScores] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def get(self, path: Path) -> DocumentScores | None:
+        """A store, if it was read and has not changed since."""
+        with self._guard:
+            return self._read.get((path, _changed(str(path))))
+
+    def read(self, path: Path, progress: Progress) -> DocumentScores:
+        """Read a store.
+
+        Raises:
+            TextError: the folder holds no complete store, or it is damaged.
+        """
+        key = path, _changed(str(path))
+        scores = document_scores(open_store(path), progress)
+        with self._guard:
+            self._read[key] = scores
+            while len(self._read) > STORES:
+                self._read.popitem(last=False)
+        return scores
+
+
+@st.cache_resource
+def read_stores() -> ReadStores:
+    """The stores that the page Corpus has read."""
+    return ReadStores()
 
 
 def evaluation(path: Path) -> Evaluated:

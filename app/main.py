@@ -28,10 +28,11 @@ CAPTIONS = {
     "Generation": "Which segments does a micro_step model write, and what does its base write alone?",
     "Attention": "Where does attention go: over the text, by layer and head, and inside a segment?",
     "Attribution": "Which earlier tokens raise a number at one token, and which lower it?",
+    "Corpus": "Which documents changed most from model A to B, and which kinds of text?",
     "Runs": "How is training going, and which run is best?",
     "Evaluation": "How good and how fast is each model at each tau, and what did two runs answer?",
 }
-WITHOUT_TEXT = ("Runs", "Evaluation")
+WITHOUT_TEXT = ("Corpus", "Runs", "Evaluation")
 
 st.set_page_config(page_title="micro_step", page_icon=str(HERE / "icon.svg"), layout="wide")
 
@@ -56,6 +57,7 @@ page = st.navigation(
         page_of("Generation", "edit_note"),
         page_of("Attention", "visibility"),
         page_of("Attribution", "balance"),
+        page_of("Corpus", "library_books"),
         page_of("Runs", "trending_up"),
         evaluation,
         benchmarks,

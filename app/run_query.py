@@ -127,7 +127,7 @@ def _compute(questions: Sequence[Query[Any]], way: QueryDisplay[Any]) -> bool:
                 bar.empty()
                 stop.empty()
                 return False
-            pool.run(each, _Ticker(bar, way.doing), way.run)
+            pool.run(each, Ticker(bar, way.doing), way.run)
     return True
 
 
@@ -201,7 +201,7 @@ def _submit_text(text: str) -> None:
     submit(**typed_text(text))
 
 
-class _Ticker:
+class Ticker:
     """A progress bar that says how long it still takes. Streamlit ends the run at a redraw when the reader stops it."""
 
     def __init__(self, bar: st.delta_generator.DeltaGenerator, doing: str) -> None:

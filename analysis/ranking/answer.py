@@ -52,11 +52,9 @@ TABLES = {
 
 def notes(pair: Pairing) -> tuple[str, ...]:
     """What a reader must know of the stores and their match."""
-    sides = {"A": pair.a, **({"B": pair.b} if pair.b is not None else {})}
-    return (
-        *pair.notes,
-        *(f"{key}, {side.store.facts.name}: {n}" for key, side in sides.items() for n in side.store.notes),
-    )
+    sides = [("A", pair.a), *([("B", pair.b)] if pair.b is not None else [])]
+    told = [f"{key}, {side.store.facts.name}: {note}" for key, side in sides for note in side.store.notes]
+    return (*pair.notes, *told)
 
 
 def finding(found: Ranking) -> str:
@@ -69,11 +67,10 @@ def finding(found: Ranking) -> str:
     b, change = found.pairing.b.store.facts.name, overall.difference
     if not change.clear:
         return f"Over {n}, no clear change in {view.shown.title} from {a} to {b}: B − A is {change.spoken()}."
-    way = view.shown.rise if change.mean > 0 else view.shown.drop
-    how = "rises" if change.mean > 0 else "falls"
-    return (
-        f"Over {n}, {way.replace('B', b, 1)} than {a}:" if " is " in way else f"Over {n}, {way.replace('B', b, 1)}:"
-    ) + f" the {view.axis} {how} by {significant(abs(change.mean))} ({change.ends()})."
+    way, how = (view.shown.rise, "rises") if change.mean > 0 else (view.shown.drop, "falls")
+    than = f" than {a}" if way.startswith("B is") else ""
+    said = f"Over {n}, {way.replace('B', b, 1)}{than}: the {view.axis} {how} by {significant(abs(change.mean))}"
+    return f"{said} ({change.ends()})."
 
 
 def origin(found: Ranking) -> Provenance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class DocumentScores(ShortRepr):
     @property
     def roles(self) -> tuple[str, ...]:
         """The roles that have scored tokens."""
-        return tuple(name for name, some in zip(ROLE_NAMES, self.tokens.any(0), strict=True) if some)
+        return tuple(name for name, some in zip(ROLE_NAMES, self.tokens.sum(0).tolist(), strict=True) if some)
 
 
 def document_scores(store: CorpusStore, progress: Progress | None = None) -> DocumentScores:
@@ -116,11 +117,12 @@ def column_names(store: CorpusStore) -> tuple[str, ...]:
     return tuple(name for name in pq.read_schema(store.path / shard_name(0)).names if name not in COLUMNS)
 
 
-def column_values(store: CorpusStore, name: str) -> tuple[str, ...]:
+@lru_cache(maxsize=4)
+def column_values(side: DocumentScores, name: str) -> tuple[str, ...]:
     """[D] a column's value of each document, as text; the empty text where there is none."""
     found: list[str] = []
     last = -1
-    for batch in _batches(store, ["document", name]):
+    for batch in _batches(side.store, ["document", name]):
         values = batch.column(name).to_pylist()
         for number, value in zip(batch.column("document").to_pylist(), values, strict=True):
             if number != last:
@@ -175,7 +177,7 @@ def _bytes(
     start: NDArray[np.integer],
     end: NDArray[np.integer],
 ) -> NDArray[np.int64]:
-    """[N] UTF-8 bytes of the characters of each token, a character of several tokens with the first; 0 in a template."""
+    """[N] UTF-8 bytes of each token; a character of several tokens counts with the first. 0 in a template."""
     code = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
     width = 1 + (code > 0x7F).astype(np.int64) + (code > 0x7FF) + (code > 0xFFFF)
     reach = np.concatenate([[0], np.cumsum(width)])

@@ -151,7 +151,8 @@ def _means(groups: Sequence[GroupMean], ranking: Ranking) -> go.Figure:
                     [label, each.spoken(), f"{group.documents:,}", f"{group.tokens:,}"]
                     for label, each, group in zip(names, found, groups, strict=True)
                 ],
-                hovertemplate="%{customdata[0]}: %{customdata[1]}<br>%{customdata[2]} documents, %{customdata[3]} tokens"
+                hovertemplate="%{customdata[0]}: %{customdata[1]}"
+                "<br>%{customdata[2]} documents, %{customdata[3]} tokens"
                 f"<extra>{name}</extra>",
                 showlegend=paired and name != "B − A",
             ),

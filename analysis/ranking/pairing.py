@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,7 @@ class Pairing(ShortRepr):
         return tuple(said)
 
 
+@lru_cache(maxsize=2)
 def pairing(a: DocumentScores, b: DocumentScores | None = None) -> Pairing:
     """Match the documents of two stores by the hash of their text; the nth copy of a text matches the nth copy.
 
@@ -71,8 +73,8 @@ def pairing(a: DocumentScores, b: DocumentScores | None = None) -> Pairing:
             f"{a.store.path} and {b.store.path} have no text in common; score the same corpus with both models"
         )
     at_a, at_b = (both[name].to_numpy(dtype=np.int64) for name in ("place_a", "place_b"))
-    alone = [np.delete(side.number, at) for side, at in ((a, at_a), (b, at_b))]
-    return Pairing(a, b, at_a, at_b, len(alone[0]), len(alone[1]), len(np.intersect1d(*alone)))
+    alone_a, alone_b = np.delete(a.number, at_a), np.delete(b.number, at_b)
+    return Pairing(a, b, at_a, at_b, len(alone_a), len(alone_b), len(np.intersect1d(alone_a, alone_b)))
 
 
 def _keyed(side: DocumentScores) -> pd.DataFrame:

@@ -60,6 +60,13 @@ class Ranking:
             return np.full(len(self.pairing.at_a), np.nan)
         return quotient(*self._parts(self.pairing.b, self.pairing.at_b, self._roles))
 
+    @cached_property
+    def tokens(self) -> Ints:
+        """[P] A's tokens that the mean is taken over."""
+        of = [ROLE_NAMES.index(role) for role in self._roles]
+        counted: Ints = self.pairing.a.tokens[:, of].sum(1)[self.pairing.at_a].astype(np.int64)
+        return counted
+
     @property
     def change(self) -> Floats:
         """[P] B − A."""
@@ -159,7 +166,7 @@ def ranking(pairing: Pairing, view: RankView) -> Ranking:
         if not column_names(store):
             raise MicroStepError(f"{store.path} holds no columns of its corpus, so documents have no {view.column!r}")
         check_choice("column", view.column, column_names(store))
-        values = column_values(store, view.column)
+        values = column_values(pairing.a, view.column)
         column = tuple(values[at] for at in pairing.at_a.tolist())
     found = Ranking(pairing, view, column)
     if not found.chosen.any():

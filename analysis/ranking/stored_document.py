@@ -14,11 +14,11 @@ from model.text.document import PLAIN, SEPARATOR, TEMPLATE, Document, Message
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """A document with what was lost of it."""
+    """A document, and how it was read."""
 
     document: Document
     chat: bool  # whether a chat template was applied to it
-    notes: tuple[str, ...]
+    whole: bool  # False if the store holds only its start
 
 
 def stored_document(store: CorpusStore, number: int) -> StoredDocument:
@@ -39,10 +39,10 @@ def stored_document(store: CorpusStore, number: int) -> StoredDocument:
         raise TextError(f"{store.path} holds no text of document {number}")
     chat = bool(store.manifest["parameters"].get("chat"))
     messages = _messages(pieces)
+    if chat and [message.role for message in messages] == ["user"]:  # a plain text is the user's under a template
+        messages = (Message(PLAIN, messages[0].content),)
     whole = sum(len(piece.ids) for piece in pieces) >= pieces[0].document_tokens
-    return StoredDocument(
-        Document(messages), chat, () if whole else ("the store holds only the start of this document",)
-    )
+    return StoredDocument(Document(messages), chat, whole)
 
 
 def _messages(pieces: list[ScoredRow]) -> tuple[Message, ...]:

@@ -21,7 +21,7 @@ def ranking_table(ranking: Ranking, first: int = 0, count: int | None = None) ->
     table["text"] = [pairing.a.beginning[place] for place in here.tolist()]
     if ranking.column is not None:
         table[str(ranking.view.column)] = [ranking.column[place] for place in at.tolist()]
-    table |= {"tokens": pairing.a.tokens[here].sum(1).astype(np.int64), "a": ranking.a[at]}
+    table |= {"tokens": ranking.tokens[at], "a": ranking.a[at]}
     if pairing.paired:
         table |= {"b": ranking.b[at], "difference": ranking.change[at]}
     return pd.DataFrame(table)

@@ -37,6 +37,7 @@ def serious_faults(page: Any) -> list[str]:
         ("generation", {}),
         ("attention", {}),
         ("attribution", {}),
+        ("corpus", {}),
         ("runs", {}),
         ("evaluation", {}),
     ],
