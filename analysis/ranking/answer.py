@@ -60,17 +60,24 @@ def notes(pair: Pairing) -> tuple[str, ...]:
 def finding(found: Ranking) -> str:
     """The ranking in one sentence."""
     overall, view = found.overall, found.view
-    a = found.pairing.a.store.facts.name
-    n = f"{overall.documents:,} documents"
+    a, n, unit = found.pairing.a.store.facts.name, f"{overall.documents:,} documents", view.shown.unit(view.unit)
+    title = view.shown.title
+    mean, unit = (title, "") if title == unit else (f"mean {title}", f" {unit}")
     if overall.difference is None or found.pairing.b is None:
-        return f"Over {n}, the {view.axis} of {a} is {overall.a.spoken()}."
+        return f"Over {n}, the {mean} of {a} is {significant(overall.a.mean)}{unit} ({overall.a.ends()})."
     b, change = found.pairing.b.store.facts.name, overall.difference
     if not change.clear:
-        return f"Over {n}, no clear change in {view.shown.title} from {a} to {b}: B − A is {change.spoken()}."
+        size = f"{_signed(change.mean)}{unit} ({change.ends(_signed)})"
+        return f"Over {n}, no clear change in {title} from {a} to {b}: B − A is {size}."
     way, how = (view.shown.rise, "rises") if change.mean > 0 else (view.shown.drop, "falls")
     than = f" than {a}" if way.startswith("B is") else ""
-    said = f"Over {n}, {way.replace('B', b, 1)}{than}: the {view.axis} {how} by {significant(abs(change.mean))}"
-    return f"{said} ({change.ends()})."
+    low, high = sorted((abs(change.low), abs(change.high)))
+    size = f"{significant(abs(change.mean))}{unit} ({significant(low)} to {significant(high)})"
+    return f"Over {n}, {way.replace('B', b, 1)}{than}: the {mean} {how} by {size}."
+
+
+def _signed(value: float) -> str:
+    return f"{'−' if value < 0 else ''}{significant(abs(value))}"
 
 
 def origin(found: Ranking) -> Provenance:
