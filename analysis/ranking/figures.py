@@ -33,7 +33,7 @@ def ranked(ranking: Ranking, first: int = 0) -> Figure:
     return Figure(
         "ranking",
         "Documents",
-        f"The {view.axis} of each document over the tokens of {_roles(ranking)}, {order}"
+        f"The {view.said} of each document over the tokens of {_roles(ranking)}, {order}"
         f"{', turned round' if view.reverse else ''}.{shown[view.show] if pairing.paired else ''}"
         f" {len(ranking.order):,} documents.",
         lambda: table_figure(ranking_table(ranking, first, view.top), view.theme),
@@ -47,7 +47,7 @@ def changes(ranking: Ranking) -> Figure:
     return Figure(
         "document_changes",
         "How many documents changed by how much" if paired else "How the documents are distributed",
-        f"Number of documents by {'B − A in the ' if paired else 'their '}{ranking.view.axis}. The line is the mean"
+        f"Number of documents by {'B − A in the ' if paired else 'their '}{ranking.view.said}. The line is the mean"
         " over all tokens.",
         lambda: _histogram(ranking),
         lambda: _bins(ranking),
@@ -60,7 +60,7 @@ def by_role(ranking: Ranking) -> Figure:
     return Figure(
         "role_means",
         "Means by role",
-        f"The {ranking.view.axis}, over the tokens of each role. {_intervals(ranking)}",
+        f"The {ranking.view.said} over the tokens of each role. {_intervals(ranking)}",
         lambda: _means(groups, ranking),
         lambda: group_table(groups, ranking, "role"),
     )
@@ -73,7 +73,7 @@ def by_column(ranking: Ranking) -> Figure:
     return Figure(
         "column_means",
         f"Means by {name}" if ranking.column is not None else "Means by a column",
-        f"The {ranking.view.axis}, over the tokens of {_roles(ranking)}. {_intervals(ranking)}{more}",
+        f"The {ranking.view.said} over the tokens of {_roles(ranking)}. {_intervals(ranking)}{more}",
         lambda: _means(groups[:MOST_GROUPS], ranking),
         lambda: group_table(groups, ranking, name),
     )
@@ -90,14 +90,19 @@ def _intervals(ranking: Ranking) -> str:
 
 def _bins(ranking: Ranking) -> pd.DataFrame:
     values = (ranking.change if ranking.pairing.paired else ranking.a)[ranking.chosen]
-    counts, edges = np.histogram(values, BINS)
+    low, high = float(values.min()), float(values.max())
+    width = (high - low) / min(BINS, max(8, round(2 * len(values) ** 0.5)))
+    if width > 1e-9 * max(abs(low), abs(high)):  # an edge of the bins is 0, which parts rises from falls
+        counts, edges = np.histogram(values, np.arange(np.floor(low / width), np.floor(high / width) + 2) * width)
+    else:
+        counts, edges = np.histogram(values, 1)
     return pd.DataFrame({"from": edges[:-1], "to": edges[1:], "documents": counts})
 
 
 def _histogram(ranking: Ranking) -> go.Figure:
     bins, view, paired = _bins(ranking), ranking.view, ranking.pairing.paired
     middle = (bins["from"] + bins["to"]) / 2
-    colour = np.where(middle > 0, BLUE[view.theme], ORANGE[view.theme]) if paired else SOFT[view.theme]
+    colour = np.where(middle > 0, ORANGE[view.theme], BLUE[view.theme]) if paired else SOFT[view.theme]
     figure = go.Figure(
         go.Bar(
             x=middle,

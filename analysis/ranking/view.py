@@ -75,3 +75,8 @@ class RankView:
         """The label of an axis that shows the score."""
         unit = self.shown.unit(self.unit)
         return self.shown.title if self.shown.title == unit else f"mean {self.shown.title}, {unit}"
+
+    @property
+    def said(self) -> str:
+        """The score and its unit within a sentence."""
+        return self.axis.replace(", ", " in ")

@@ -52,28 +52,30 @@ def ranking_card(ranking: Ranking) -> None:
         if not total:
             st.info("No document is left. Choose other roles, groups or changes.")
             return
-        pages = -(-total // view.top)
-        page = stepper("Page", range(1, pages + 1), pages, PAGE, f"{view.top} documents a page.") if pages > 1 else 1
+        pages, most = (-(-count // view.top) for count in (total, len(pair.at_a)))
+        above = st.container()  # the table, which the choice of a page stands below
+        page = stepper("Page", range(1, pages + 1), most, PAGE, f"{view.top} documents a page.") if most > 1 else 1
         first = (page - 1) * view.top
         table = ranking_table(ranking, first, view.top)
         places = ranking.order[first : first + view.top].tolist()
         number = st.column_config.NumberColumn
         unit = view.shown.unit(view.unit)
-        row_table(
-            table.drop(columns=[] if _renumbered(ranking) else ["document_b"], errors="ignore"),
-            TABLE,
-            lambda row: open_document(pair, places[row]),
-            height=38 + ROW * len(table),
-            column_config={
-                "rank": number("rank", width=55),
-                "document": number("document", help="Its number in the corpus, from 0.", width=80),
-                "text": st.column_config.TextColumn("text", help="How it begins.", width="large"),
-                "tokens": number("tokens", help="Over which A's mean is taken.", width=70),
-                "a": number("A", help=unit, format="%.3g", width=80),
-                "b": number("B", help=unit, format="%.3g", width=80),
-                "difference": number("B − A", help=unit, format="%+.3g", width=80),
-            },
-        )
+        with above:
+            row_table(
+                table.drop(columns=[] if _renumbered(ranking) else ["document_b"], errors="ignore"),
+                TABLE,
+                lambda row: open_document(pair, places[row]),
+                height=38 + ROW * len(table),
+                column_config={
+                    "rank": number("rank", width=55),
+                    "document": number("document", help="Its number in the corpus, from 0.", width=80),
+                    "text": st.column_config.TextColumn("text", help="How it begins.", width="large"),
+                    "tokens": number("tokens", help="Over which A's mean is taken.", width=70),
+                    "a": number("A", help=unit, format="%.3f", width=80),
+                    "b": number("B", help=unit, format="%.3f", width=80),
+                    "difference": number("B − A", help=unit, format="%+.3f", width=80),
+                },
+            )
         titles = [
             f"{rank}: {visible(text, 60).replace('·', ' ')}"
             for rank, text in zip(table["rank"], table["text"], strict=True)

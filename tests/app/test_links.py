@@ -12,6 +12,7 @@ from app.submission import Submission
 from tests.support import pages
 from tests.support.evaluations import save_evaluation
 from tests.support.pages import ROOT
+from tests.support.stores import add_column, save_store
 from tests.support.training_logs import lines, save_run
 
 pytestmark = pytest.mark.slow
@@ -27,10 +28,26 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "inside segments": ("attention", {"view": "Micro", "micro_cut": "strategy", "open": ["weights"]}),
     "as it writes": ("attention", {"view": "Micro", "micro_cut": "written", "micro_new": "3", "open": ["weights"]}),
     "attribution": ("attribution", {"open": ["units"]}),
+    "corpus": ("corpus", {}),
     "runs": ("runs", {}),
     "evaluation": ("evaluation", {}),
 }
-KEPT = {"quantity", "what", "mode", "view", "film", "micro_cut", "folder", "evaluations", "a", "b", "device", "dtype"}
+KEPT = {
+    "quantity",
+    "what",
+    "mode",
+    "view",
+    "film",
+    "micro_cut",
+    "folder",
+    "evaluations",
+    "stores",
+    "store_b",
+    "a",
+    "b",
+    "device",
+    "dtype",
+}
 KEPT |= {"quantization"}  # no other value can be used everywhere
 NOT_LINKED = {"Run code that comes with the models"}
 WIDGETS = ("number_input", "slider", "toggle", "checkbox", "selectbox", "button_group", "multiselect", "text_input")
@@ -39,13 +56,19 @@ SPOKEN = {"taus": "0.5 1", "layers": "0", "heads": "0", "template": "x=0", "atte
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Two runs and two evaluations."""
+    """Two runs, two evaluations, and two stores of which the first has a column of domains."""
     root = tmp_path_factory.mktemp("folders")
     save_run(root / "runs" / "one", finished=True, checkpoints=2)
     save_run(root / "runs" / "two", lines(260, 1.6), finished=True, seed=1)
     save_evaluation(root / "evaluated" / "plain", "tiny-sft", [None])
     save_evaluation(root / "evaluated" / "micro", "micro-step-tiny", [0.5, 1.1])
-    return {"folder": str(root / "runs"), "evaluations": str(root / "evaluated")}
+    for seed, name in enumerate(("one", "two")):
+        save_store(root / "stores" / name, 60, 10, seed)
+        add_column(root / "stores" / name, "domain", ["news", "code"] * 30)
+    return {
+        name: str(root / kind)
+        for name, kind in (("folder", "runs"), ("evaluations", "evaluated"), ("stores", "stores"))
+    }
 
 
 def widgets(at: AppTest) -> dict[tuple[str, str], Any]:
@@ -107,6 +130,7 @@ WRONG = dict.fromkeys(("unit", "bos", "dtype", "quantization", "score", "lens", 
 WRONG |= dict.fromkeys(("method", "baseline", "quantity", "explained", "models", "prompt", "metric", "change"), "<b>")
 WRONG |= dict.fromkeys(("writer", "decoding", "rule", "x", "live", "per_position", "run_a", "judged_by", "show"), "0")
 WRONG |= dict.fromkeys(("layer", "head", "tau", "smoothing", "most", "longest", "temperature", "sample"), "nan")
+WRONG |= dict.fromkeys(("store_a", "rank_by", "sort_by", "changed", "reversed", "column", "rank_page"), "xyz")
 WRONG |= {"cap": "-1", "window": "9" * 400, "stride": "1e400", "new_tokens": "-inf", "penalty": "99", "at": "-5"}
 WRONG |= {"attention": "an-owner/a-kernel"}  # transformers would fetch its code
 
