@@ -23,7 +23,11 @@ from model.import_rewriting import rewrite_imports  # noqa: E402 - the path come
 
 PACKAGE = "micro_step"
 # 9 MB of models; those on SmolLM2, 44 MB, stay in the source tree
-DEMO = ("demo/tiny-*/*", "demo/micro-step-tiny/*", "demo/evaluated/*.md", "demo/evaluated/*/*")
+DEMO = (
+    "demo/tiny-*/*",
+    "demo/micro-step-tiny/*",
+    *(f"demo/{name}/{files}" for name in ("evaluated", "scored") for files in ("*.*", "*/*")),
+)
 EVERY = find_packages(str(ROOT), exclude=["tests", "tests.*"])
 ROOMS = [name for name in EVERY if "." not in name and name != PACKAGE]
 

@@ -18,7 +18,7 @@ import streamlit as st
 
 from analysis.export import chrome
 from analysis.query import ModelLoader, Query
-from analysis.ranking.document_scores import DocumentScores, document_scores
+from analysis.ranking.document_scores import ScoredDocuments, document_scores
 from analysis.runs.log_cache import LogCache
 from analysis.segmentation.corpus_view import StoreSides
 from analysis.stored_results.store import FOLDER, stored_answer
@@ -192,15 +192,15 @@ class ReadStores:
     """The documents of the corpus stores that were read last."""
 
     def __init__(self) -> None:
-        self._read: OrderedDict[tuple[Path, float | None], DocumentScores] = OrderedDict()
+        self._read: OrderedDict[tuple[Path, float | None], ScoredDocuments] = OrderedDict()
         self._guard = threading.Lock()
 
-    def get(self, path: Path) -> DocumentScores | None:
+    def get(self, path: Path) -> ScoredDocuments | None:
         """A store, if it was read and has not changed since."""
         with self._guard:
             return self._read.get((path, _changed(str(path))))
 
-    def read(self, path: Path, progress: Progress) -> DocumentScores:
+    def read(self, path: Path, progress: Progress) -> ScoredDocuments:
         """Read a store.
 
         Raises:

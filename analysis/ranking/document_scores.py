@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class DocumentScores(ShortRepr):
+class ScoredDocuments(ShortRepr):
     """The D documents of a store. Scores are sums over the tokens that have them, by role."""
 
     store: CorpusStore
@@ -52,7 +52,7 @@ class DocumentScores(ShortRepr):
         return tuple(name for name, some in zip(ROLE_NAMES, self.tokens.sum(0).tolist(), strict=True) if some)
 
 
-def document_scores(store: CorpusStore, progress: Progress | None = None) -> DocumentScores:
+def document_scores(store: CorpusStore, progress: Progress | None = None) -> ScoredDocuments:
     """Read the scores of each document.
 
     Args:
@@ -73,7 +73,7 @@ def document_scores(store: CorpusStore, progress: Progress | None = None) -> Doc
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     first = _firsts(rows["document"])
     summed = {name: np.add.reduceat(rows[name], first) for name in ("characters", "held", "tokens", "bytes", "sums")}
-    return DocumentScores(
+    return ScoredDocuments(
         store,
         rows["document"][first],
         keys,
@@ -118,7 +118,7 @@ def column_names(store: CorpusStore) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4)
-def column_values(side: DocumentScores, name: str) -> tuple[str, ...]:
+def column_values(side: ScoredDocuments, name: str) -> tuple[str, ...]:
     """[D] a column's value of each document, as text; the empty text where there is none."""
     found: list[str] = []
     last = -1

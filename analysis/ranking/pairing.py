@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.ranking.document_scores import DocumentScores
+from analysis.ranking.document_scores import ScoredDocuments
 from model.errors import MicroStepError
 from model.short_repr import ShortRepr
 
@@ -20,8 +20,8 @@ Ints = NDArray[np.int64]
 class Pairing(ShortRepr):
     """The P documents that are ranked, by their places in the stores; without a second store, those of the first."""
 
-    a: DocumentScores
-    b: DocumentScores | None
+    a: ScoredDocuments
+    b: ScoredDocuments | None
     at_a: Ints  # [P]
     at_b: Ints  # [P]
     only_a: int  # documents of A whose text B does not hold
@@ -57,7 +57,7 @@ class Pairing(ShortRepr):
 
 
 @lru_cache(maxsize=2)
-def pairing(a: DocumentScores, b: DocumentScores | None = None) -> Pairing:
+def pairing(a: ScoredDocuments, b: ScoredDocuments | None = None) -> Pairing:
     """Match the documents of two stores by the hash of their text; the nth copy of a text matches the nth copy.
 
     Raises:
@@ -77,6 +77,6 @@ def pairing(a: DocumentScores, b: DocumentScores | None = None) -> Pairing:
     return Pairing(a, b, at_a, at_b, len(alone_a), len(alone_b), len(np.intersect1d(alone_a, alone_b)))
 
 
-def _keyed(side: DocumentScores) -> pd.DataFrame:
+def _keyed(side: ScoredDocuments) -> pd.DataFrame:
     table = pd.DataFrame({"key": side.key, "place": np.arange(len(side))})
     return table.assign(copy=table.groupby("key").cumcount())

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.intervals import Estimate, Units, quotient
-from analysis.ranking.document_scores import CONTENT, SUMMED, DocumentScores, column_names, column_values
+from analysis.ranking.document_scores import CONTENT, SUMMED, ScoredDocuments, column_names, column_values
 from analysis.ranking.pairing import Pairing
 from analysis.ranking.view import BITS_PER_BYTE, RankView
 from analysis.score_registry import PER_NAT
@@ -129,7 +129,7 @@ class Ranking:
             return np.ones(len(self.pairing.at_a), dtype=bool)
         return np.isin(np.array(self.column, dtype=object), self.view.values)
 
-    def _parts(self, side: DocumentScores, at: Ints, roles: Sequence[str]) -> tuple[Floats, Floats]:
+    def _parts(self, side: ScoredDocuments, at: Ints, roles: Sequence[str]) -> tuple[Floats, Floats]:
         """[P] sums of the score over the tokens of some roles, and the weights that they are divided by."""
         of = [ROLE_NAMES.index(role) for role in roles]
         per_byte = self.view.score == BITS_PER_BYTE.name

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from analysis.ranking.document_scores import DocumentScores
+from analysis.ranking.document_scores import ScoredDocuments
 from app.cache import read_stores
 from app.error_net import safely
 from app.escape import escape_markdown
@@ -15,7 +15,7 @@ from app.run_query import Ticker
 _STOPPED = "stopped_stores"
 
 
-def opened(path: Path, name: str) -> DocumentScores | None:
+def opened(path: Path, name: str) -> ScoredDocuments | None:
     """The documents of a store; None if the reader stopped it.
 
     Raises:

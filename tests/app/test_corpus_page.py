@@ -12,8 +12,8 @@ from analysis.ranking.answer import open_pair, rank
 from analysis.ranking.stored_document import StoredDocument
 from analysis.ranking.view import RankView
 from model.text.document import Document, Message
+from tests.analysis.ranking.random_stores import SHIPPED, add_column, save_store
 from tests.support import pages
-from tests.support.stores import SHIPPED, add_column, save_store
 
 pytestmark = pytest.mark.slow
 PAIR = {"a": Path("tiny-base"), "b": Path("tiny-sft")}

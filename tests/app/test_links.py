@@ -9,10 +9,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.submission import Submission
+from tests.analysis.ranking.random_stores import add_column, save_store
 from tests.support import pages
 from tests.support.evaluations import save_evaluation
 from tests.support.pages import ROOT
-from tests.support.stores import add_column, save_store
 from tests.support.training_logs import lines, save_run
 
 pytestmark = pytest.mark.slow

@@ -28,8 +28,8 @@ from data.corpus.scoring import score_corpus
 from data.corpus.store import open_store
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
+from tests.analysis.ranking.random_stores import SHIPPED, add_column, save_store
 from tests.support.command import call, repeat
-from tests.support.stores import SHIPPED, add_column, save_store
 from tests.support.tiny import CORPUS, save_tiny
 
 TALKS = [

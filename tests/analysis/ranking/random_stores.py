@@ -15,7 +15,7 @@ from data.corpus.scored_rows import ROLE_NAMES, ScoredRows
 from data.corpus.store import Mark, shard_name
 from data.corpus.store_writer import begin, finish, write_shard
 
-SHIPPED = Path(__file__).parents[2] / "data" / "demo" / "scored"
+SHIPPED = Path(__file__).parents[3] / "data" / "demo" / "scored"
 TOKEN = 4  # characters
 
 

@@ -1,0 +1,45 @@
+"""The corpus page in a real browser: from a ranked document to its strip, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.browser import needs_chromium
+from tests.support.reader import Reader, card, strip_text
+
+expect = pytest.importorskip("playwright.sync_api").expect
+
+pytestmark = [pytest.mark.browser, needs_chromium]
+
+
+@pytest.fixture
+def reader(server: str, browser: Any) -> Iterator[Reader]:
+    found = Reader(browser, f"{server}/corpus")
+    yield found
+    found.close()
+
+
+def test_a_ranked_document_opens_on_its_strip_by_click_and_by_keyboard(reader: Reader) -> None:
+    page = reader.open()
+    expect(card(page, "ranking")).to_contain_text("40 documents")
+    table = page.get_by_test_id("stDataFrame").first
+    table.scroll_into_view_if_needed()
+    table.click(position={"x": 18, "y": 38 + 35 * 3 + 17})  # the box of the fourth row
+    reader.until(lambda: strip_text(page).startswith("Once upon a time, there was a shy turtle"))
+    assert (reader.query()["a"], reader.query()["b"], reader.query()["chat"]) == ("tiny-base", "tiny-sft", "true")
+    page.go_back()
+    expect(card(page, "ranking")).to_contain_text("40 documents")
+    reader.choose("Show", "falls")
+    button = page.get_by_role("button", name="Open in Uncertainty")
+    button.focus()
+    page.keyboard.press("Enter")
+    reader.until(lambda: strip_text(page).startswith("What is the capital of France?"))
+    assert "Paris" in reader.query()["answer"]
+
+
+def test_the_page_stands_in_a_narrow_window(reader: Reader) -> None:
+    reader.open(sort_by="document", changed="rises")
+    reader.narrow()
