@@ -186,6 +186,22 @@ def test_heavy_runs_are_asked_for_first(models, runs, monkeypatch):
         assert not any("instead" in button.label for button in opened(models).button)
 
 
+def test_a_wait_says_what_blocks_it(models, monkeypatch):
+    pool, said = model_pool(), []
+    assert pool._running.acquire(timeout=10)
+    pool.doing = "writing with another-model"
+
+    def show(bar, what, share):
+        said.append(what)
+        if "waiting" in what:
+            pool._running.release()  # the other run is done
+
+    monkeypatch.setattr("app.run_query._show", show)
+    at = pages.opened(models, "a text that nobody has asked for", fresh=False)
+    assert "waiting for another run" in said[0] and "another-model" in said[0] and not at.exception
+    assert "Mean entropy" in shown(at)
+
+
 def test_a_short_run_does_not_tell_the_speed_of_the_machine(models, monkeypatch):
     pool, query = ModelPool(), ScoresQuery("A", ModelSpec(str(models["base"])), TextInput.plain(TEXT))
     pool.load(query, lambda what, share: None)
