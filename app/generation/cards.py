@@ -34,7 +34,7 @@ from app.token_strip import token_strip
 from app.widgets import row_table
 
 pin_answer = partial(pin, key=PINNED_ANSWER)
-RECORDED = "**Recording** of its own prompt, not of the text at the top. "
+RECORDED = "**Recording** of its own prompt. "
 UNTRAINED = (
     "**Untrained.** The micro decoder is a copy of the base's last layers, and the merger is a plain mean. What this "
     "model writes, and how fast, says nothing about trained models. For a trained one, choose micro-step-tiny at the "
