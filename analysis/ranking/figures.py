@@ -13,7 +13,7 @@ from analysis.figures.table_figure import table_figure
 from analysis.figures.theme import BLUE, ORANGE, SOFT, styled
 from analysis.intervals import Units
 from analysis.ranking.ranking import GroupMean, Ranking
-from analysis.ranking.tables import group_table, ranking_table
+from analysis.ranking.tables import group_table, ranking_table, score_columns
 from analysis.score_registry import significant
 
 BINS = 40  # of the histogram
@@ -96,7 +96,7 @@ def _bins(ranking: Ranking) -> pd.DataFrame:
         counts, edges = np.histogram(values, np.arange(np.floor(low / width), np.floor(high / width) + 2) * width)
     else:
         counts, edges = np.histogram(values, 1)
-    return pd.DataFrame({"from": edges[:-1], "to": edges[1:], "documents": counts})
+    return pd.DataFrame({"from": edges[:-1], "to": edges[1:], "documents": counts, **score_columns(ranking)})
 
 
 def _histogram(ranking: Ranking) -> go.Figure:

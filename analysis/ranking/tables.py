@@ -24,7 +24,7 @@ def ranking_table(ranking: Ranking, first: int = 0, count: int | None = None) ->
     table |= {"tokens": ranking.tokens[at], "a": ranking.a[at]}
     if pairing.paired:
         table |= {"b": ranking.b[at], "difference": ranking.change[at]}
-    return pd.DataFrame(table)
+    return pd.DataFrame(table | score_columns(ranking))
 
 
 def group_table(groups: Sequence[GroupMean], ranking: Ranking, what: str) -> pd.DataFrame:
@@ -41,5 +41,10 @@ def group_table(groups: Sequence[GroupMean], ranking: Ranking, what: str) -> pd.
         row |= group.a.columns("a")
         if group.b is not None and group.difference is not None:
             row |= group.b.columns("b") | group.difference.columns("difference") | {"clear": group.difference.clear}
-        rows.append(row | {"score": ranking.view.score, "unit": ranking.view.shown.unit(ranking.view.unit)})
+        rows.append(row | score_columns(ranking))
     return pd.DataFrame(rows)
+
+
+def score_columns(ranking: Ranking) -> dict[str, str]:
+    """The columns that say of which score the numbers are, and in which unit."""
+    return {"score": ranking.view.score, "unit": ranking.view.shown.unit(ranking.view.unit)}

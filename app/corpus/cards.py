@@ -57,12 +57,13 @@ def ranking_card(ranking: Ranking) -> None:
         page = stepper("Page", range(1, pages + 1), most, PAGE, f"{view.top} documents a page.") if most > 1 else 1
         first = (page - 1) * view.top
         table = ranking_table(ranking, first, view.top)
+        unshown = ["score", "unit", *([] if _renumbered(ranking) else ["document_b"])]
         places = ranking.order[first : first + view.top].tolist()
         number = st.column_config.NumberColumn
         unit = view.shown.unit(view.unit)
         with above:
             row_table(
-                table.drop(columns=[] if _renumbered(ranking) else ["document_b"], errors="ignore"),
+                table.drop(columns=unshown, errors="ignore"),
                 TABLE,
                 lambda row: open_document(pair, places[row]),
                 height=38 + ROW * len(table),
