@@ -46,7 +46,7 @@ def page() -> None:
         return
     if parent == ROOT / SHIPPED:
         st.caption(
-            "A small corpus of 40 texts that comes with micro\\_step. To see your own, run "
+            "A small corpus of 40 texts that comes with micro\\_step, each with its domain. To see your own, run "
             f"`{EXAMPLE_COMMAND}` for each model and type the folder, `{DEFAULT_FOLDER}`."
         )
     chosen = choose(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.corpus.rule_inputs import row_firsts, row_of
-from data.corpus.scored_rows import COLUMNS, ROLE_NAMES
-from data.corpus.store import CorpusStore, shard_name
+from data.corpus.scored_rows import ROLE_NAMES
+from data.corpus.store import CorpusStore
 from model.progress import Progress
 from model.short_repr import ShortRepr
 from model.text.document import TEMPLATE
@@ -64,7 +63,7 @@ def document_scores(store: CorpusStore, progress: Progress | None = None) -> Sco
     """
     parts: list[dict[str, Any]] = []
     texts = _Texts()
-    for done, batch in enumerate(_batches(store, [*_PER_ROW, *_PER_TOKEN]), 1):
+    for done, batch in enumerate(read_batches(store, [*_PER_ROW, *_PER_TOKEN]), 1):
         parts.append(_sums(batch))
         texts.add(parts[-1]["document"].tolist(), parts[-1].pop("text"))
         if progress is not None:
@@ -112,31 +111,13 @@ class _Texts:
         self._hash, self._beginning = hashlib.blake2b(digest_size=16), ""
 
 
-def column_names(store: CorpusStore) -> tuple[str, ...]:
-    """The columns of the corpus that its store holds beside texts and scores, such as a domain."""
-    return tuple(name for name in pq.read_schema(store.path / shard_name(0)).names if name not in COLUMNS)
-
-
-@lru_cache(maxsize=4)
-def column_values(side: ScoredDocuments, name: str) -> tuple[str, ...]:
-    """[D] a column's value of each document, as text; the empty text where there is none."""
-    found: list[str] = []
-    last = -1
-    for batch in _batches(side.store, ["document", name]):
-        values = batch.column(name).to_pylist()
-        for number, value in zip(batch.column("document").to_pylist(), values, strict=True):
-            if number != last:
-                found.append("" if value is None else str(value))
-                last = number
-    return tuple(found)
-
-
 def _firsts(document: NDArray[np.int64]) -> NDArray[np.int64]:
     """The first row of each document."""
     return np.flatnonzero(np.diff(document, prepend=-1))
 
 
-def _batches(store: CorpusStore, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def read_batches(store: CorpusStore, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of a store, shard by shard."""
     for number in range(len(store.marks)):
         table = pq.read_table(pa.BufferReader(store.content(number)), columns=columns)
         yield from table.combine_chunks().to_batches()

@@ -14,12 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.intervals import Estimate, Units, quotient
-from analysis.ranking.document_scores import CONTENT, SUMMED, ScoredDocuments, column_names, column_values
+from analysis.ranking.columns import column_names, column_values
+from analysis.ranking.document_scores import CONTENT, SUMMED, ScoredDocuments
 from analysis.ranking.pairing import Pairing
 from analysis.ranking.view import BITS_PER_BYTE, RankView
 from analysis.score_registry import PER_NAT
 from data.corpus.scored_rows import ROLE_NAMES
-from model.arguments import check_choice
 from model.errors import MicroStepError
 from model.text.document import TEMPLATE
 
@@ -164,8 +164,10 @@ def ranking(pairing: Pairing, view: RankView) -> Ranking:
     if view.column is not None:
         store = pairing.a.store
         if not column_names(store):
-            raise MicroStepError(f"{store.path} holds no columns of its corpus, so documents have no {view.column!r}")
-        check_choice("column", view.column, column_names(store))
+            raise MicroStepError(
+                f"{store.path} has no columns of its corpus; put {store.manifest['data']['name']}, the file that was"
+                " scored, beside it or into it"
+            )
         values = column_values(pairing.a, view.column)
         column = tuple(values[at] for at in pairing.at_a.tolist())
     found = Ranking(pairing, view, column)

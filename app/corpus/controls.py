@@ -8,7 +8,8 @@ from pathlib import Path
 import streamlit as st
 
 from analysis.discovery import Found, Place
-from analysis.ranking.document_scores import CONTENT, column_names, column_values
+from analysis.ranking.columns import MOST_GROUPS, column_values, grouping_columns
+from analysis.ranking.document_scores import CONTENT
 from analysis.ranking.pairing import Pairing
 from analysis.ranking.view import RANKED, RankView, Show, Sort
 from analysis.score_registry import Unit
@@ -25,7 +26,6 @@ FOLDER, STORE_A, STORE_B, SCORE, SORT, REVERSE, SHOW, ROLES, COLUMN, VALUES = (
 DEFAULT_FOLDER, SHIPPED = "stores", "data/demo/scored"
 ALONE, NO_COLUMN = "no second store", "none"
 LOOKED_AT = 20  # newest stores among which a first visit looks for a pair
-MOST_VALUES = 200  # of a column that are offered; a column with more names documents, not groups
 SHOWN: dict[Show, str] = {"all": "all", "rises": "rises", "falls": "falls"}
 
 
@@ -100,13 +100,13 @@ def view(pair: Pairing, unit: Unit) -> RankView:
 
 def _group(pair: Pairing) -> tuple[str | None, list[str]]:
     """The column that groups documents, and the values that are shown."""
-    names = column_names(pair.a.store)
+    names = grouping_columns(pair.a)
     if not names:
         return None, []
-    fitting = [name for name in names if len(set(column_values(pair.a, name))) <= MOST_VALUES]
     name = selected(
-        "Group by", [NO_COLUMN, *fitting], COLUMN, fitting[0] if fitting else NO_COLUMN, format_func=_plain,
-        help=f"A column of the corpus with at most {MOST_VALUES} values, such as a domain.",
+        "Group by", [NO_COLUMN, *names], COLUMN, names[0], format_func=_plain,
+        help=f"A column of the corpus with at most {MOST_GROUPS} values, such as a domain: of the store, or of the "
+        "file that was scored, if it lies beside the store or in it.",
     )  # fmt: skip
     if name == NO_COLUMN:
         return None, []

@@ -84,6 +84,24 @@ def file_values(spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
         raise TextError(f"{spec.data} cannot be read: {error.strerror or error}") from None
 
 
+def column_names_of(spec: CorpusSpec) -> list[str]:
+    """Return the columns of a file: of JSON lines those of the first line. A text file has none."""
+    path = Path(spec.data).expanduser()
+    kind = path.name.lower().removesuffix(".gz")
+    try:
+        if kind.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            return list(pq.read_schema(path).names)
+        if not kind.endswith(".jsonl"):
+            return []
+        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as raw:
+            first = json.loads(next((line for line in raw if line.strip()), b"{}").decode("utf-8-sig"))
+        return list(first) if isinstance(first, dict) else []
+    except (*_UNREADABLE, OSError, ValueError) as error:
+        raise TextError(f"{spec.data} cannot be read: {error}") from None
+
+
 def _text_values(lines: TextIO, unit: Cut) -> Iterator[str]:
     if unit == "file":
         yield lines.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 import micro_step as ms
 from analysis.corpus.change import changes
 from analysis.ranking.answer import TABLES, finding, open_pair, origin, rank
-from analysis.ranking.document_scores import column_names, document_scores
+from analysis.ranking.columns import column_names, corpus_file, grouping_columns
+from analysis.ranking.document_scores import document_scores
 from analysis.ranking.pairing import pairing
 from analysis.ranking.ranking import ranking
 from analysis.ranking.stored_document import stored_document
@@ -195,8 +197,22 @@ def test_means_by_a_column_of_the_corpus(tmp_path: Path) -> None:
     for view in (RankView(column="genre"), RankView(column="domain", values=["poems"])):
         with pytest.raises(MicroStepError):
             rank(pair, view)
-    with pytest.raises(MicroStepError, match="column"):
+    with pytest.raises(MicroStepError, match="columns"):
         ranking(open_pair(b, a), RankView(column="domain"))
+
+
+def test_columns_are_read_from_the_very_file_that_was_scored(tmp_path: Path) -> None:
+    pair = open_pair(SHIPPED / "tiny-base", SHIPPED / "tiny-sft")
+    assert grouping_columns(pair.a) == ("domain",)
+    records = [json.loads(line) for line in (SHIPPED / "texts.jsonl").read_text("utf-8").splitlines()]
+    table = rank(pair, RankView(column="domain")).table
+    assert table["domain"].tolist() == [records[number]["domain"] for number in table["document"]]
+    copied = shutil.copytree(SHIPPED, tmp_path / "scored")
+    with (copied / "texts.jsonl").open("a") as file:
+        file.write("{}\n")
+    assert corpus_file(open_store(copied / "tiny-base")) is None
+    with pytest.raises(MicroStepError, match=r"texts\.jsonl"):
+        rank(open_pair(copied / "tiny-base", None), RankView(column="domain"))
 
 
 def test_2000_documents_open_in_under_2_seconds_one_shard_at_a_time(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""What a corpus says of its documents beside their texts, such as a domain: from the store, or from the corpus file.
+
+A store names its corpus and that file's hash. If the very same file lies in the store's folder or beside it, its
+columns can be used as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from analysis.ranking.document_scores import ScoredDocuments, read_batches
+from data.corpus.scored_rows import COLUMNS
+from data.corpus.store import CorpusStore, shard_name
+from data.corpus.text_files import CorpusSpec, column_names_of, file_facts, file_values
+from model.arguments import check_choice
+
+MOST_GROUPS = 200  # values of a column that groups documents; a column with more names documents
+LOOKED_AT = 2000  # documents that say whether a column does
+
+
+def column_names(store: CorpusStore) -> tuple[str, ...]:
+    """The columns of the corpus beside its texts."""
+    own = [name for name in pq.read_schema(store.path / shard_name(0)).names if name not in COLUMNS]
+    file = corpus_file(store)
+    spec = store.manifest["data"]
+    others = [] if file is None else column_names_of(CorpusSpec(str(file), spec["column"]))
+    return tuple(dict.fromkeys([*own, *(name for name in others if name != spec["column"])]))
+
+
+@lru_cache(maxsize=8)
+def grouping_columns(side: ScoredDocuments) -> tuple[str, ...]:
+    """The columns with few values, by the first documents."""
+    found = []
+    for name in column_names(side.store):
+        values = {value for _, value in islice(_values(side.store, name), LOOKED_AT)}
+        if 1 < len(values) <= MOST_GROUPS:
+            found.append(name)
+    return tuple(found)
+
+
+@lru_cache(maxsize=4)
+def column_values(side: ScoredDocuments, name: str) -> tuple[str, ...]:
+    """[D] a column's value of each document, as text; the empty text where there is none.
+
+    Raises:
+        MicroStepError: the corpus has no such column.
+    """
+    check_choice("column", name, column_names(side.store))
+    values = dict(_values(side.store, name))
+    return tuple(values.get(number, "") for number in side.number.tolist())
+
+
+def corpus_file(store: CorpusStore) -> Path | None:
+    """The file that was scored, if it lies beside the store or in it, and has not changed."""
+    data = store.manifest["data"]
+    if data["kind"] != "file":
+        return None
+    for folder in (store.path, store.path.resolve().parent):
+        file = folder / str(data["name"])
+        if file.is_file() and file_facts(file).revision == data["revision"]:
+            return file
+    return None
+
+
+def _values(store: CorpusStore, name: str) -> Iterator[tuple[int, str]]:
+    """The number of each document, and its value in a column."""
+    if name in pq.read_schema(store.path / shard_name(0)).names:
+        for batch in read_batches(store, ["document", name]):
+            numbers = batch.column("document").to_pylist()
+            yield from (
+                (number, _text(value)) for number, value in zip(numbers, batch.column(name).to_pylist(), strict=True)
+            )
+    elif (file := corpus_file(store)) is not None:
+        for number, (value, _) in enumerate(file_values(CorpusSpec(str(file), name))):
+            yield number, _text(value)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
