@@ -1,4 +1,4 @@
-"""The pictures of the app in README.md, from the app as it is now: `python docs/make_pictures.py http://127.0.0.1:8501`.
+"""The pictures of the app in README.md and docs/usage.md, from the app as it is now: `python docs/make_pictures.py http://127.0.0.1:8501`.
 
 The address is that of a running app. Chromium must be on the PATH. The pictures show worked examples whose results are
 stored, so that no model runs.
@@ -24,13 +24,13 @@ TRAINED = {"a": "smollm2-135m-instruct", "b": "micro-step-smollm2-135m"}
 
 
 def main(address: str) -> None:
-    """Write three pictures and the film of the lens."""
+    """Write four pictures and the film of the lens."""
     path = next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         page = browser.new_page(viewport=SIZE, color_scheme="light")
         page.set_default_timeout(180_000)
-        for name, query in (("uncertainty", TRAINED), ("segmentation", TRAINED), ("generation", {})):
+        for name, query in (("uncertainty", TRAINED), ("segmentation", TRAINED), ("generation", {}), ("corpus", {})):
             _open(page, f"{address}/{name if name != 'uncertainty' else ''}?{urlencode(query)}")
             page.screenshot(path=FOLDER / f"{name}.png")
         _film(page, address)

@@ -11,13 +11,14 @@ import plotly.graph_objects as go
 from analysis.figures.figure import Figure, FigureSet, safe
 from analysis.figures.table_figure import table_figure
 from analysis.figures.theme import BLUE, ORANGE, SOFT, styled
-from analysis.intervals import Units
+from analysis.intervals import FEWEST_DOCUMENTS
 from analysis.ranking.ranking import GroupMean, Ranking
 from analysis.ranking.tables import group_table, ranking_table, score_columns
 from analysis.score_registry import significant
 
 BINS = 40  # of the histogram
-MOST_GROUPS = 40  # that are drawn; the table has all
+_INTERVALS = f"95% intervals by Student's t over the documents of a group; none for fewer than {FEWEST_DOCUMENTS}."
+MOST_DRAWN = 40  # that are drawn; the table has all
 
 
 def ranked(ranking: Ranking, first: int = 0) -> Figure:
@@ -60,7 +61,7 @@ def by_role(ranking: Ranking) -> Figure:
     return Figure(
         "role_means",
         "Means by role",
-        f"The {ranking.view.said} over the tokens of each role. {_intervals(ranking)}",
+        f"The {ranking.view.said} over the tokens of each role. {_INTERVALS}",
         lambda: _means(groups, ranking),
         lambda: group_table(groups, ranking, "role"),
     )
@@ -69,23 +70,18 @@ def by_role(ranking: Ranking) -> Figure:
 def by_column(ranking: Ranking) -> Figure:
     """The means of each value of a column."""
     groups, name = ranking.by_column(), ranking.view.column or "column"
-    more = f" The {MOST_GROUPS} largest of {len(groups):,} groups are drawn." if len(groups) > MOST_GROUPS else ""
+    more = f" The {MOST_DRAWN} largest of {len(groups):,} groups are drawn." if len(groups) > MOST_DRAWN else ""
     return Figure(
         "column_means",
         f"Means by {name}" if ranking.column is not None else "Means by a column",
-        f"The {ranking.view.said} over the tokens of {_roles(ranking)}. {_intervals(ranking)}{more}",
-        lambda: _means(groups[:MOST_GROUPS], ranking),
+        f"The {ranking.view.said} over the tokens of {_roles(ranking)}. {_INTERVALS}{more}",
+        lambda: _means(groups[:MOST_DRAWN], ranking),
         lambda: group_table(groups, ranking, name),
     )
 
 
 def _roles(ranking: Ranking) -> str:
     return ", ".join(ranking.view.roles) or "all roles but the template"
-
-
-def _intervals(ranking: Ranking) -> str:
-    meaning = Units.of(ranking.pairing.a.number[ranking.pairing.at_a]).meaning
-    return f"{meaning[0].upper()}{meaning[1:]}."
 
 
 def _bins(ranking: Ranking) -> pd.DataFrame:

@@ -38,8 +38,3 @@ def test_a_ranked_document_opens_on_its_strip_by_click_and_by_keyboard(reader: R
     page.keyboard.press("Enter")
     reader.until(lambda: strip_text(page).startswith("What is the capital of France?"))
     assert "Paris" in reader.query()["answer"]
-
-
-def test_the_page_stands_in_a_narrow_window(reader: Reader) -> None:
-    reader.open(sort_by="document", changed="rises")
-    reader.narrow()

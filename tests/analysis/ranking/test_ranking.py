@@ -28,6 +28,7 @@ from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scored_rows import ROLE_NAMES
 from data.corpus.scoring import score_corpus
 from data.corpus.store import open_store
+from data.corpus.text_files import column_names_of
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from tests.analysis.ranking.random_stores import SHIPPED, add_column, save_store
@@ -213,6 +214,20 @@ def test_columns_are_read_from_the_very_file_that_was_scored(tmp_path: Path) -> 
     assert corpus_file(open_store(copied / "tiny-base")) is None
     with pytest.raises(MicroStepError, match=r"texts\.jsonl"):
         rank(open_pair(copied / "tiny-base", None), RankView(column="domain"))
+
+
+def test_the_columns_of_a_file_are_named_without_reading_it_all(tmp_path: Path) -> None:
+    table = pd.DataFrame({"text": ["a", "b"], "domain": ["x", "y"]})
+    table.to_parquet(tmp_path / "corpus.parquet")
+    for name in ("corpus.jsonl", "corpus.jsonl.gz"):
+        table.to_json(tmp_path / name, orient="records", lines=True)
+    (tmp_path / "corpus.txt").write_text("a", "utf-8")
+    (tmp_path / "broken.jsonl").write_text("{", "utf-8")
+    for name in ("corpus.parquet", "corpus.jsonl", "corpus.jsonl.gz"):
+        assert column_names_of(CorpusSpec(str(tmp_path / name))) == ["text", "domain"]
+    assert column_names_of(CorpusSpec(str(tmp_path / "corpus.txt"))) == []
+    with pytest.raises(TextError):
+        column_names_of(CorpusSpec(str(tmp_path / "broken.jsonl")))
 
 
 def test_2000_documents_open_in_under_2_seconds_one_shard_at_a_time(tmp_path: Path) -> None:
