@@ -69,6 +69,7 @@ def test_command_parses(line, whole):
 
 def test_every_name_of_a_quantity_stands_in_the_glossary():
     """Curves of runs, columns of evaluations, scores, and measures of agreement: each name has one definition."""
+    from analysis.depth.scores import LAYER_SCORES
     from analysis.runs.curves import CURVES
     from analysis.score_registry import SCORES
     from analysis.segmentation.view import METRICS
@@ -77,6 +78,7 @@ def test_every_name_of_a_quantity_stands_in_the_glossary():
     text = (ROOT / "docs/glossary.md").read_text("utf-8")
     defined = {name.lower() for name in re.findall(r"\*\*([^*]+)\*\*", text)}
     names = [*(each.title for each in CURVES.values()), *(score.title for score in SCORES.values())]
+    names += [score.title for score in LAYER_SCORES.values()]
     names += [title for title, _ in METRICS.values()] + list(TITLES[TEXT_COLUMNS:])
     spelled = {"tokens / macro step": "tokens per macro step", "tokens / s": "tokens per second"}
     names = [name for name in names if name not in ("value", "samples")]

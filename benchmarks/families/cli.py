@@ -31,6 +31,7 @@ _TITLES = {
     "lossless": "generate, lossless",
     "attention": "attention maps",
     "attribution": "attribution",
+    "depth": "logit lens",
     "banded": "history by a mask",
 }
 
@@ -143,6 +144,7 @@ def page(families: Sequence[Family]) -> str:
             " every token, against the family's own whole `forward`, in float64 where it can be run so. Generation:"
             " greedy output is what that `forward` writes, and a row alone writes what it writes in a padded batch."
             " Attention maps: of which layers. Attribution: F is the entropy that is scored, and has a gradient."
+            " Logit lens: after the first layer it sees what a model of that one layer predicts."
             " History by a mask (`banded`): a wide band changes nothing, and what is out of a narrow one's reach has no"
             " effect; `exact` and `strided` need no mask and work wherever scoring does.",
             "",

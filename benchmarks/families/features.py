@@ -26,10 +26,13 @@ from analysis.uncertainty.result import ScoredText
 from analysis.uncertainty.scoring import score_document, score_limited
 from benchmarks.families.tiny_models import VOCABULARY, tiny_family
 from model.causal_lm.padding import left_padded
+from model.causal_lm.parts import body, layers_of, text_config
+from model.causal_lm.probe import FAULTS
 from model.decoding.generation_config import end_ids
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.wrap_base import wrap
+from model.scoring.logit_lens import score_layers
 from model.text.document import TextInput
 
 TEXT = "The cat sat down."
@@ -209,6 +212,25 @@ def _banded(loaded: LoadedModel) -> None:
         raise Wrong("what is out of its reach has an effect")
 
 
+def _depth(loaded: LoadedModel) -> str | None:
+    """After its first layer, the lens sees what the model predicts that ends there; after the last, the model's own."""
+    scored, model = score_document(loaded, TextInput.plain(TEXT)), loaded.model
+    _, layers = score_layers(model, scored.encoded.ids, scored.encoded.prefix)
+    _differs(scored, whole_logits(model, scored.encoded.ids)[:-1])
+    if not np.allclose(layers.entropy[-1, 1:], scored.scores.entropy[1:], atol=CLOSE):
+        raise Wrong("the last layer does not predict what the model predicts")
+    shorter = copy.deepcopy(model)
+    del layers_of(body(shorter))[1:]
+    text_config(shorter).num_hidden_layers = 1
+    try:
+        log_p = whole_logits(shorter, scored.encoded.ids)[:-1].log_softmax(-1)
+    except FAULTS:  # its configuration names each layer
+        return "yes, seen at its last layer"
+    if not np.allclose(layers.entropy[1, 1:], -(log_p.exp() * log_p).sum(-1).numpy(), atol=CLOSE):
+        raise Wrong("a model that ends after its first layer predicts something else")
+    return None
+
+
 FEATURES: dict[str, Callable[[LoadedModel], str | None]] = {
     "score": _score,
     "continue": _continue,
@@ -216,6 +238,7 @@ FEATURES: dict[str, Callable[[LoadedModel], str | None]] = {
     "lossless": partial(_generate, lossless=True),
     "attention": _attention,
     "attribution": _attribute,
+    "depth": _depth,
     "banded": _banded,
 }
 

@@ -90,7 +90,7 @@ def run_upper(
     """Run the layers above the k-th, and the final norm, over states [B, S, d]; return the body's own output."""
     layers = list(layers_of(inner))
     given = [_ConstantLayer(layer, states, tuples) for layer in layers[:k]]
-    return _run(inner, [*given, *layers[k:]], output_attentions, {**inputs, "inputs_embeds": states})
+    return _run(inner, [*given, *layers[k:]], output_attentions, {"inputs_embeds": states, **inputs})
 
 
 def _run(inner: nn.Module, layers: list[Any], output_attentions: bool, inputs: dict[str, Any]) -> Any:

@@ -96,9 +96,12 @@ def _way(model: PreTrainedModel) -> _Way | str:
 
 def _normed(model: PreTrainedModel, states: Tensor, tuples: bool) -> Tensor:
     """Return the body's output [C, d'] of states [C, d] that the last layer would have given."""
-    inner = body(model)
-    out: Tensor = run_upper(inner, len(layers_of(inner)), states[None], tuples, use_cache=False).last_hidden_state
-    return out[0]
+    inner, width = body(model), model.get_input_embeddings().weight.shape[-1]
+    # No layer reads these. Their width is not that of the states where a family projects its embeddings.
+    unread = states.new_zeros(1, len(states), width)
+    out = run_upper(inner, len(layers_of(inner)), states[None], tuples, inputs_embeds=unread, use_cache=False)
+    normed: Tensor = out.last_hidden_state[0]
+    return normed
 
 
 def _before_each_layer(private: PreTrainedModel, keep: Any) -> None:

@@ -100,7 +100,10 @@ def test_what_reads_both_ways_is_refused(family, tmp_path, monkeypatch):
     ("family", "refused"),
     [
         ("falcon", {}),  # its attention, in code of its own, was said to be missing
-        ("bamba", {"lossless": "bamba keeps states", "banded": "bamba has layers that ignore"}),
+        (
+            "bamba",
+            {"lossless": "bamba keeps", "banded": "bamba has layers that ignore", "depth": "bamba cannot be run with"},
+        ),
         (
             "mamba",
             {

@@ -32,6 +32,8 @@ CALLS = {  # for each command: its arguments, and the name of what it writes
     "attention": (("--model", "{base}", *TEXT, "--layer", 0), "x.npz"),
     "micro-attention": (("--model", "{base}", *TEXT), "x.csv"),
     "attribute": (("--model", "{base}", *TEXT, "--at", 3), "x.csv"),
+    "depth": (("--model", "{base}", *TEXT), "x.csv"),
+    "depth-study": ((*PAIR, "--data", "{texts}"), "folder"),
     "evenness": (("--model", "{base}", "--data", "{texts}"), "folder"),
     "runs": (("{run}",), "x.csv"),
     "train": (("{recipe}", "--prepared", "{prepared}", "--device", "cpu"), "folder"),
