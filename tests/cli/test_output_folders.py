@@ -39,6 +39,7 @@ CALLS = {  # for each command: its arguments, and the name of what it writes
     "train": (("{recipe}", "--prepared", "{prepared}", "--device", "cpu"), "folder"),
     "corpus score": (("--model", "{base}", "--data", "{texts}"), "folder"),
     "corpus report": (("{store}",), "x.csv"),
+    "corpus rank": (("{store}",), "x.csv"),
     "corpus change": (("{store}", "{store}"), "x.csv"),
     "corpus study": ((*PAIR, "--data", "{texts}"), "folder"),
     "examples": ((), "folder"),
