@@ -62,7 +62,8 @@ def finding(found: Ranking) -> str:
     overall, view = found.overall, found.view
     a, n, unit = found.pairing.a.store.facts.name, f"{overall.documents:,} documents", view.shown.unit(view.unit)
     title = view.shown.title
-    mean, unit = (title, "") if title == unit else (f"mean {title}", f" {unit}")
+    mean = title if title == unit else f"mean {title}"
+    unit = f" {unit}" if view.shown.information else ""
     if overall.difference is None or found.pairing.b is None:
         return f"Over {n}, the {mean} of {a} is {significant(overall.a.mean)}{unit} ({overall.a.ends()})."
     b, change = found.pairing.b.store.facts.name, overall.difference

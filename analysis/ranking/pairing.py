@@ -49,7 +49,9 @@ class Pairing(ShortRepr):
                 f"documents without a match, which are left out: {self.only_a:,} of A, {self.only_b:,} of B{which}"
             )
         if not self.same_tokens:
-            said.append("the tokenizers differ, so means per token are over different tokens; compare bits per byte")
+            said.append(
+                "the tokenizers differ, so means per token are over different tokens; compare bits per byte, each over the text that its model scored"
+            )
         cut = int((self.a.cut[self.at_a] | self.b.cut[self.at_b]).sum())
         if cut:
             said.append(f"documents of which only a part was scored: {cut:,}")

@@ -79,4 +79,4 @@ class RankView:
     @property
     def said(self) -> str:
         """The score and its unit within a sentence."""
-        return self.axis.replace(", ", " in ")
+        return self.axis.replace(", ", " in ") if self.shown.information else self.axis.partition(",")[0]

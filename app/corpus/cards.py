@@ -24,7 +24,7 @@ ROW = 35  # height of a table row in pixels
 def summary(ranking: Ranking) -> None:
     """The finding, and the numbers behind it."""
     overall, view, pair = ranking.overall, ranking.view, ranking.pairing
-    unit = view.shown.unit(view.unit)
+    unit = f" {view.unit}" if view.shown.information else ""
     with st.container(key="finding"):
         st.markdown(escape_markdown(finding(ranking), longest=400))
     with st.container(border=True, key="card_summary"):
@@ -36,11 +36,11 @@ def summary(ranking: Ranking) -> None:
         sides += [] if pair.b is None or overall.b is None else [("B", pair.b, overall.b)]
         for column, (key, side, mean) in zip(columns[1:], sides, strict=False):
             with column:
-                st.metric(f"{key}: mean {view.shown.title}", f"{significant(mean.mean)} {unit}")
+                st.metric(f"{key}: mean {view.shown.title}", f"{significant(mean.mean)}{unit}")
                 st.caption(escape_markdown(f"{side.store.facts.name}; {mean.ends(lead='95% interval ')}"))
         if overall.difference is not None:
             with columns[3]:
-                st.metric("B − A", f"{_signed(overall.difference.mean)} {unit}")
+                st.metric("B − A", f"{_signed(overall.difference.mean)}{unit}")
                 st.caption(escape_markdown(overall.difference.ends(lead="95% interval ")))
 
 
