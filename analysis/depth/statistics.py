@@ -197,7 +197,7 @@ def _correlation(left: Floats) -> Floats:
 
 def _mean(units: Units, total: Floats, weight: Floats, within: tuple[float, float] = ANYWHERE) -> Estimates:
     """Means [...] of totals [U, ...]."""
-    weight = np.broadcast_to(weight.reshape(len(weight), -1), total.shape)
+    weight = np.broadcast_to(weight[:, None] if weight.ndim == 1 else weight, total.shape)
     figure = quotient(units.left_out(total), units.left_out(weight))
     return units.estimates(figure, weight, within)
 

@@ -183,3 +183,18 @@ def test_costs_and_wrong_requests(ask, models):
         LensFile.of("/nowhere")
     with pytest.raises(TextError):
         depth_answer(DepthRequest(request.models, TextInput.plain("")), DepthView(), ask.load)
+
+
+@pytest.mark.parametrize("names", [("base",), ("base", "sft")])
+def test_a_text_without_a_scored_token_has_empty_tables_and_figures(ask, models, names):
+    """A text of one token, and a role that does not occur."""
+    request, depth = depth_of(ask, models, *names, text=TextInput.plain("t"))
+    answer = depth_answer(request, DepthView(), ask.load)
+    assert "No token is scored" in answer.summary and answer.table["entropy"].isna().all()
+    _, longer = depth_of(ask, models, *names)
+    for name in FIGURES:
+        for found, view in ((depth, DepthView()), (longer, DepthView(role="assistant"))):
+            drawn = draw(name, found, view)
+            assert drawn.figure.layout.height and drawn.data is not None
+    if len(names) == 2:
+        assert draw("heatmap", depth, DepthView(lens="change")).figure.layout.height
