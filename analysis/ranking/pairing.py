@@ -50,8 +50,8 @@ class Pairing(ShortRepr):
             )
         if not self.same_tokens:
             said.append(
-                "the tokenizers differ, so means per token are over different tokens; compare bits per byte, each over the"
-                " text that its model scored"
+                "the tokenizers differ, so means per token are over different tokens; compare bits per byte, each over"
+                " the text that its model scored"
             )
         cut = int((self.a.cut[self.at_a] | self.b.cut[self.at_b]).sum())
         if cut:
