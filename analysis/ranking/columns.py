@@ -1,7 +1,7 @@
 """What a corpus says of its documents beside their texts, such as a domain: from the store, or from the corpus file.
 
-A store names its corpus and that file's hash. If the very same file lies in the store's folder or beside it, its
-columns can be used as well.
+A store holds these columns, unless it is older than that. Then, if the very same file as its manifest names lies in the
+store's folder or beside it, the file's columns are used.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from analysis.ranking.document_scores import ScoredDocuments, read_batches
-from data.corpus.scored_rows import COLUMNS
-from data.corpus.store import CorpusStore, shard_name
+from analysis.ranking.document_scores import ScoredDocuments
+from data.corpus.store import CorpusStore
 from data.corpus.text_files import CorpusSpec, column_names_of, file_facts, file_values
 from model.arguments import check_choice
 
@@ -25,11 +22,10 @@ LOOKED_AT = 2000  # documents that say whether a column does
 
 def column_names(store: CorpusStore) -> tuple[str, ...]:
     """The columns of the corpus beside its texts."""
-    own = [name for name in pq.read_schema(store.path / shard_name(0)).names if name not in COLUMNS]
-    file = corpus_file(store)
-    spec = store.manifest["data"]
-    others = [] if file is None else column_names_of(CorpusSpec(str(file), spec["column"]))
-    return tuple(dict.fromkeys([*own, *(name for name in others if name != spec["column"])]))
+    if own := store.column_names:
+        return own
+    file, text = corpus_file(store), store.manifest["data"]["column"]
+    return () if file is None else tuple(name for name in column_names_of(CorpusSpec(str(file), text)) if name != text)
 
 
 @lru_cache(maxsize=8)
@@ -69,14 +65,11 @@ def corpus_file(store: CorpusStore) -> Path | None:
 
 def _values(store: CorpusStore, name: str) -> Iterator[tuple[int, str]]:
     """The number of each document, and its value in a column."""
-    if name in pq.read_schema(store.path / shard_name(0)).names:
-        for batch in read_batches(store, ["document", name]):
-            numbers = batch.column("document").to_pylist()
-            yield from (
-                (number, _text(value)) for number, value in zip(numbers, batch.column(name).to_pylist(), strict=True)
-            )
+    if store.column_names:
+        (values,) = store.columns([name]).values()
+        yield from ((number, _text(value)) for number, value in enumerate(values))
     elif (file := corpus_file(store)) is not None:
-        for number, (value, _) in enumerate(file_values(CorpusSpec(str(file), name))):
+        for number, (value, _, _) in enumerate(file_values(CorpusSpec(str(file), name))):
             yield number, _text(value)
 
 

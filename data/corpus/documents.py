@@ -1,11 +1,11 @@
-"""A corpus as a stream of documents: a text, JSON-lines or Parquet file, or a data set of the hub.
+"""A corpus as a stream of documents: a text file, a table (CSV, TSV, JSON, Parquet), or a data set of the hub.
 
 Documents come in a fixed order and carry their index in it, so a reader can resume anywhere. This module knows nothing
 about tokens, models or stores.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from data.corpus.text_files import (
     CorpusSpec,
     Cut,
     DataFacts,
+    Value,
     file_facts,
     file_values,
     hub_facts,
@@ -23,7 +24,17 @@ from model.errors import TextError
 from model.text.conversation import read_conversation
 from model.text.document import Document
 
-__all__ = ["MAX_CHARACTERS", "SUFFIXES", "Corpus", "CorpusEntry", "CorpusSpec", "Cut", "DataFacts", "open_corpus"]
+__all__ = [
+    "MAX_CHARACTERS",
+    "SUFFIXES",
+    "Corpus",
+    "CorpusEntry",
+    "CorpusSpec",
+    "Cut",
+    "DataFacts",
+    "corpus_entry",
+    "open_corpus",
+]
 
 MAX_CHARACTERS = 20_000_000  # of one document
 
@@ -34,6 +45,7 @@ class CorpusEntry:
     document: Document | None  # None if it is not a valid text
     problem: str | None  # why it is not valid
     share: float | None  # share of the corpus read so far, 0 to 1, approximate; None if unknown
+    columns: Mapping[str, object] = field(default_factory=dict)  # the other columns of its row
 
 
 @dataclass(frozen=True)
@@ -50,14 +62,11 @@ class Corpus:
             TextError: the file or data set cannot be read, is damaged, or has no such column.
         """
         if self.facts.kind == "hub":
-            values: Iterator[tuple[object, float | None]] = hub_values(self.spec, self.facts, start)
+            values: Iterator[Value] = hub_values(self.spec, self.facts, start)
         else:
             values = islice(file_values(self.spec), start, None)
-        for index, (value, share) in enumerate(values, start):
-            try:
-                yield CorpusEntry(index, _document(value), None, share)
-            except TextError as error:
-                yield CorpusEntry(index, None, str(error), share)
+        for index, (value, columns, share) in enumerate(values, start):
+            yield corpus_entry(index, value, columns, share)
 
     def unchanged(self) -> bool:
         """True if the file has not changed since it was opened; a hub commit never changes."""
@@ -83,7 +92,30 @@ def open_corpus(spec: CorpusSpec) -> Corpus:
     corpus = Corpus(spec, facts)
     if next(corpus.entries(), None) is None:
         raise TextError(f"{spec.data} holds no document")
+    if spec.ids and facts.kind == "file":
+        _check_ids(corpus)
     return corpus
+
+
+def corpus_entry(index: int, value: object, columns: Mapping[str, object], share: float | None = None) -> CorpusEntry:
+    """A row of a corpus: the document that its value is, or why it is none."""
+    try:
+        return CorpusEntry(index, _document(value), None, share, columns)
+    except TextError as error:
+        return CorpusEntry(index, None, str(error), share, columns)
+
+
+def _check_ids(corpus: Corpus) -> None:
+    """See that no two documents of a file have the same name."""
+    seen: dict[int, int] = {}  # hashes, which take less memory than the names
+    for entry in corpus.entries():
+        name = tuple(str(entry.columns[column]) for column in corpus.spec.ids)
+        other = seen.setdefault(hash(name), entry.index)
+        if other != entry.index:
+            raise TextError(
+                f"{corpus.spec.data}: rows {other + 1} and {entry.index + 1} both have the id {', '.join(name)};"
+                " give --id the columns that together name a row"
+            )
 
 
 def _document(value: object) -> Document:

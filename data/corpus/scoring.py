@@ -119,6 +119,7 @@ def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes
         "units": {"entropy": "nats", "surprisal": "nats", "start": "characters of the document", "end": "characters"},
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "notes": list(notes),
+        "ids": list(corpus.spec.ids),  # a store without this entry is older than columns, and gets none
     }
 
 
@@ -155,7 +156,8 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
         left_out=sum(piece.left_out for piece in pieces),
         inexact=sum(piece.encoded is not None and not piece.encoded.exact for piece in first),
     )
-    return write_shard(path, shard.number, rows, mark)
+    columns = [piece.columns for piece in first] if "ids" in (read_manifest(path) or {}) else []
+    return write_shard(path, shard.number, rows, mark, columns)
 
 
 def _score_rows(

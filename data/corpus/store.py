@@ -2,6 +2,7 @@
 
     STORE/manifest.json        model, data, parameters, packages: what was scored, and how
     STORE/shard-00000.parquet  one row per document, its tokens as lists
+    STORE/columns-00000.parquet  what else the corpus says of these documents; not there if it says nothing
     STORE/shard-00000.json     its mark: written last, so a shard with a mark is complete
     STORE/complete.json        totals: written at the end of the corpus
     STORE/gathered/            features that rules need beyond the scores: see features.py
@@ -12,11 +13,14 @@ are computed: see scoring.py.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from data.corpus.document_columns import Columns, columns_from_parquet
 from data.corpus.scored_rows import ScoredRow, ScoredRows, from_parquet
 from model.atomic_files import read_json
 from model.errors import TextError
@@ -45,6 +49,7 @@ class Mark:
     inexact: int  # documents whose token positions are the tokenizer's own, which trim white space
     size: int = 0  # size of the shard in bytes
     sha256: str = ""  # hash of the shard
+    columns_sha256: str = ""  # hash of the columns of its documents; "" if there are none
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,6 +85,40 @@ class CorpusStore(ShortRepr):
             notes.append(f"documents whose token positions are the tokenizer's own: {total['inexact']:,}")
         return tuple(notes)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The columns that together name a document; () if none were given."""
+        return tuple(self.manifest.get("ids", ()))
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The columns that documents have beside their text, as the corpus orders them; () of older stores."""
+        files = [self.path / columns_name(number) for number, mark in enumerate(self.marks) if mark.columns_sha256]
+        return tuple(dict.fromkeys(name for file in files for name in pq.read_schema(file).names))
+
+    def columns(self, names: Sequence[str] | None = None) -> Columns:
+        """The columns of the documents: [documents] values each, in the order of the corpus; None where one is missing.
+
+        A document's values are at its index, `ScoredRows.document`. No token is read.
+
+        Args:
+            names: of `column_names`; None: all.
+
+        Raises:
+            TextError: there is no such column, or its file is damaged.
+        """
+        known = self.column_names
+        if unknown := [name for name in names or () if name not in known]:
+            raise TextError(f"{self.path} has no column {unknown[0]!r}; its columns: {', '.join(known) or 'none'}")
+        found: Columns = {name: [] for name in (known if names is None else names)}
+        for number, mark in enumerate(self.marks):
+            part: Columns = {}
+            if mark.columns_sha256:
+                part, _ = columns_from_parquet(self._checked(columns_name(number), mark.columns_sha256), list(found))
+            for name, values in found.items():
+                values += part.get(name) or [None] * mark.documents
+        return found
+
     def shards(self) -> Iterator[ScoredRows]:
         for number in range(len(self.marks)):
             yield from_parquet(self.content(number))
@@ -90,12 +129,15 @@ class CorpusStore(ShortRepr):
         Raises:
             TextError: the shard is gone or damaged.
         """
-        file = self.path / shard_name(number)
+        return self._checked(shard_name(number), self.marks[number].sha256)
+
+    def _checked(self, name: str, sha256: str) -> bytes:
+        file = self.path / name
         try:
             content = file.read_bytes()
         except OSError as error:
             raise TextError(f"{file} cannot be read: {error.strerror}") from None
-        if hashlib.sha256(content).hexdigest() != self.marks[number].sha256:
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise TextError(f"{file} is damaged; run the corpus command again to rebuild it")
         return content
 
@@ -143,6 +185,10 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.parquet"
 
 
+def columns_name(number: int) -> str:
+    return f"columns-{number:05d}.parquet"
+
+
 def read_manifest(path: Path, kind: str = FORMAT) -> dict[str, Any] | None:
     manifest = read_json(path / MANIFEST)
     if manifest is None:
@@ -161,6 +207,11 @@ def read_mark(path: Path, number: int, check: bool = False) -> Mark | None:
         whole = file.stat().st_size == mark.size
         if check and whole:
             whole = hashlib.sha256(file.read_bytes()).hexdigest() == mark.sha256
+        if mark.columns_sha256 and whole:
+            beside = path / columns_name(number)
+            whole = beside.is_file()
+            if check and whole:
+                whole = hashlib.sha256(beside.read_bytes()).hexdigest() == mark.columns_sha256
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return mark if whole else None

@@ -9,8 +9,9 @@ from typing import Any
 
 import filelock
 
+from data.corpus.document_columns import columns_to_parquet
 from data.corpus.scored_rows import ScoredRows, to_parquet
-from data.corpus.store import COMPLETE, COUNTS, IDENTITY, LOCK, MANIFEST, Mark, read_manifest, shard_name
+from data.corpus.store import COMPLETE, COUNTS, IDENTITY, LOCK, MANIFEST, Mark, columns_name, read_manifest, shard_name
 from model.atomic_files import as_json, atomic_write, make_folder
 from model.errors import ExportError
 
@@ -72,10 +73,19 @@ def refuse_other(path: Path, pairs: Iterable[tuple[str, object, object]], remedy
         raise ExportError(f"{path} was begun with something else: {', '.join(different)}; {remedy}")
 
 
-def write_shard(path: Path, number: int, rows: ScoredRows, mark: Mark) -> Mark:
-    """Put a shard in its place, then its mark; returns the mark with the shard's size and hash."""
-    content = to_parquet(rows)
+def write_shard(
+    path: Path, number: int, rows: ScoredRows, mark: Mark, columns: Sequence[Mapping[str, object]] = ()
+) -> Mark:
+    """Put a shard and the columns of its documents in their places, then its mark.
+
+    Returns:
+        The mark, with the size and the hashes.
+    """
+    content, beside = to_parquet(rows), columns_to_parquet(columns)
     mark = dataclasses.replace(mark, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    if beside is not None:
+        mark = dataclasses.replace(mark, columns_sha256=hashlib.sha256(beside).hexdigest())
+        atomic_write(path / columns_name(number), beside, SHARDS_STAY)
     file = path / shard_name(number)
     atomic_write(file, content, SHARDS_STAY)
     atomic_write(file.with_suffix(".json"), as_json(dataclasses.asdict(mark)), SHARDS_STAY)

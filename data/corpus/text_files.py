@@ -1,4 +1,4 @@
-"""The texts of a corpus: from a text, JSON-lines or Parquet file, or a data set of the hub.
+"""The texts of a corpus: from a text file, a table (record_files.py), or a data set of the hub.
 
 Values come in a fixed order, together with what identifies them: a file's hash or a data set's commit. This module
 knows nothing about documents, models or stores.
@@ -6,21 +6,22 @@ knows nothing about documents, models or stores.
 
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
+from data.corpus.record_files import TABLE_SUFFIXES, parquet_records, text_records
 from model.errors import TextError, first_line
 from model.git_lfs import pointer
 from model.hub.cache import remembered_sha256
 
 Cut = Literal["file", "paragraph", "line"]
-SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
+SUFFIXES = (".txt", ".txt.gz", *TABLE_SUFFIXES)
+Value = tuple[object, Mapping[str, object], float | None]
+"""A text or a conversation, the other columns of its row, and the share of the corpus that has been read."""
 HUB_SECONDS = 10.0  # time-out for asking the hub for a data set's commit
-_PARQUET_ROWS = 256
 _UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError)
 
 
@@ -30,12 +31,13 @@ class CorpusSpec:
 
     data: str  # a file with one of `SUFFIXES`, or a data set's hub id
     column: str = "text"
-    """Column of JSON lines, Parquet and hub data that holds a text, or a conversation (a list of role and content)."""
+    """Column of a table or of hub data that holds a text, or a conversation (a list of role and content)."""
     documents: Cut = "file"
     """For .txt: the whole file is one document, or each block between blank lines, or each line that is not blank."""
     subset: str | None = None  # configuration of a hub data set
     split: str = "train"  # split of a hub data set
     revision: str | None = None  # branch, tag or commit of a hub data set
+    ids: tuple[str, ...] = ()  # columns that together name a document
 
 
 @dataclass(frozen=True)
@@ -63,43 +65,41 @@ def file_facts(path: Path) -> DataFacts:
         raise TextError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def file_values(spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
-    """Yield the values of a file, each with the share of the file that has been read."""
+def file_values(spec: CorpusSpec) -> Iterator[Value]:
+    """Yield the values of a file."""
+    for record, share in _file_records(spec):
+        yield (record, {}, share) if isinstance(record, str) else (*_divided(record, spec), share)
+
+
+def column_names_of(spec: CorpusSpec) -> list[str]:
+    """Return the columns of a file, by its first row. A text file has none."""
+    first, _ = next(_file_records(spec), ("", 0.0))
+    return [] if isinstance(first, str) else list(first)
+
+
+def _file_records(spec: CorpusSpec) -> Iterator[tuple[str | dict[str, Any], float]]:
+    """Yield the texts of a text file or the rows of a table, each with the share of the file that has been read."""
     path = Path(spec.data).expanduser()
     kind = path.name.lower().removesuffix(".gz")
     try:
         if kind.endswith(".parquet"):
-            yield from _parquet_values(path, spec)
+            yield from parquet_records(path, spec.data)
             return
         size = max(1, path.stat().st_size)
         with path.open("rb") as raw:
             plain = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw
             with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as lines:
-                values = _json_values(lines, spec) if kind.endswith(".jsonl") else _text_values(lines, spec.documents)
-                for value in values:
-                    yield value, min(1.0, raw.tell() / size)
+                records: Iterator[str | dict[str, Any]]
+                if kind.endswith(".txt"):
+                    records = _text_values(lines, spec.documents)
+                else:
+                    records = text_records(lines, spec.data, kind)
+                for record in records:
+                    yield record, min(1.0, raw.tell() / size)
     except _UNREADABLE as error:
         raise TextError(f"{spec.data} is damaged or not UTF-8 ({error}); save or fetch it again") from None
     except OSError as error:
         raise TextError(f"{spec.data} cannot be read: {error.strerror or error}") from None
-
-
-def column_names_of(spec: CorpusSpec) -> list[str]:
-    """Return the columns of a file: of JSON lines those of the first line. A text file has none."""
-    path = Path(spec.data).expanduser()
-    kind = path.name.lower().removesuffix(".gz")
-    try:
-        if kind.endswith(".parquet"):
-            import pyarrow.parquet as pq
-
-            return list(pq.read_schema(path).names)
-        if not kind.endswith(".jsonl"):
-            return []
-        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as raw:
-            first = json.loads(next((line for line in raw if line.strip()), b"{}").decode("utf-8-sig"))
-        return list(first) if isinstance(first, dict) else []
-    except (*_UNREADABLE, OSError, ValueError) as error:
-        raise TextError(f"{spec.data} cannot be read: {error}") from None
 
 
 def _text_values(lines: TextIO, unit: Cut) -> Iterator[str]:
@@ -121,47 +121,21 @@ def _text_values(lines: TextIO, unit: Cut) -> Iterator[str]:
             yield "".join(block).rstrip("\r\n")
 
 
-def _json_values(lines: TextIO, spec: CorpusSpec) -> Iterator[object]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise TextError(f"{spec.data}, line {number} is not JSON ({error}); expected one object per line") from None
-        if not isinstance(record, dict):
-            raise TextError(f"{spec.data}, line {number} is not a JSON object; expected one object per line")
-        yield _value(record, spec)
-
-
-def _parquet_values(path: Path, spec: CorpusSpec) -> Iterator[tuple[object, float | None]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if spec.column not in names:
-                raise _no_column(spec, names)
-            done, total = 0, file.metadata.num_rows
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=[spec.column]):
-                for value in batch.column(0).to_pylist():
-                    done += 1
-                    yield value, done / total
-    except pa.ArrowException as error:
-        raise TextError(f"{spec.data} is not a readable Parquet file ({error}); fetch it again") from None
-
-
-def _value(record: Mapping[str, object], spec: CorpusSpec) -> object:
-    if spec.column not in record:
-        raise _no_column(spec, list(record))
-    return record[spec.column]
+def _divided(record: dict[str, Any], spec: CorpusSpec) -> tuple[object, dict[str, Any]]:
+    """The value of a row, and its other columns."""
+    for name in (spec.column, *spec.ids):
+        if name not in record:
+            raise _no_column(spec, list(record))
+    return record[spec.column], {name: value for name, value in record.items() if name != spec.column}
 
 
 def _no_column(spec: CorpusSpec, names: list[str]) -> TextError:
-    return TextError(
-        f"{spec.data} has no column {spec.column!r}; choose one with --column: {', '.join(names) or 'there are none'}"
-    )
+    choice = ", ".join(names) or "there are none"
+    if spec.column in names:
+        missing = next(name for name in spec.ids if name not in names)
+        return TextError(f"{spec.data} has no column {missing!r}; choose --id among {choice}")
+    hint = " (separate the columns of a .csv by commas)" if len(names) == 1 and ";" in names[0] else ""
+    return TextError(f"{spec.data} has no column {spec.column!r}; choose one with --column: {choice}{hint}")
 
 
 # --- the hub
@@ -186,8 +160,8 @@ def hub_facts(spec: CorpusSpec) -> DataFacts:
     return DataFacts("hub", spec.data, str(commit), spec.subset, spec.split)
 
 
-def hub_values(spec: CorpusSpec, facts: DataFacts, start: int) -> Iterator[tuple[object, float | None]]:
-    """Yield the column's values from row `start` on."""
+def hub_values(spec: CorpusSpec, facts: DataFacts, start: int) -> Iterator[Value]:
+    """Yield the values from row `start` on."""
     import datasets  # heavy, and not needed for local files
 
     try:
@@ -195,7 +169,7 @@ def hub_values(spec: CorpusSpec, facts: DataFacts, start: int) -> Iterator[tuple
             spec.data, spec.subset, split=spec.split, revision=facts.revision, streaming=True
         )
         for record in stream.skip(start) if start else stream:
-            yield _value(record, spec), None
+            yield (*_divided(record, spec), None)
     except TextError:
         raise
     except Exception as error:

@@ -6,8 +6,8 @@ every model, so two models can be compared on them. This module knows nothing ab
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data.corpus.documents import MAX_CHARACTERS, Corpus, CorpusEntry
@@ -44,6 +44,7 @@ class TokenWindow:
     left_out: int  # number of the document's tokens after the window that are not scored
     problem: str | None  # why the document cannot be read
     share: float | None  # approximate share of the corpus that has been read
+    columns: Mapping[str, object] = field(default_factory=dict)  # the document's other columns
 
     @property
     def n(self) -> int:
@@ -101,7 +102,7 @@ def _of_tokens(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[TokenWi
     starts = range(0, total, reading.longest) if windows and total else (0,)
     for number, at in enumerate(starts):
         part = encoded.part(at, at + reading.longest) if encoded is not None else None
-        yield TokenWindow(entry.index, number, at, part, source, total, left_out, problem, entry.share)
+        yield TokenWindow(entry.index, number, at, part, source, total, left_out, problem, entry.share, entry.columns)
 
 
 def _of_characters(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[TokenWindow]:
@@ -122,7 +123,7 @@ def _of_characters(entry: CorpusEntry, reading: TokenizeOptions) -> Iterator[Tok
     for number, (part, n) in enumerate(zip(parts, lengths, strict=True)):
         left_out = max(0, n - reading.longest)
         kept = part.head(reading.longest) if part is not None else None
-        yield TokenWindow(entry.index, number, at, kept, source, total, left_out, problem, entry.share)
+        yield TokenWindow(entry.index, number, at, kept, source, total, left_out, problem, entry.share, entry.columns)
         at += n
 
 

@@ -1,6 +1,8 @@
 """A corpus is read, scored once into a store, and read back: equal to scoring each document on its own."""
 
+import csv
 import gzip
+import io
 import json
 import sys
 from functools import partial
@@ -74,6 +76,68 @@ def test_records_of_every_kind_of_file_are_the_same_documents(tmp_path, suffix):
         open_corpus(CorpusSpec(str(path)))
 
 
+CELLS = [("a,b", 'say "x"'), ("two\nlines", "=1+1"), ("", "NA"), ("é🙂", "007"), (" x ", "1.50")]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".tsv"])
+def test_cells_of_a_table_of_texts_stay_as_they_are(tmp_path, suffix):
+    path, buffer = tmp_path / f"x{suffix}", io.StringIO(newline="")
+    writer = csv.writer(buffer, delimiter="\t" if suffix == ".tsv" else ",", lineterminator="\r\n")
+    writer.writerows([("text", "other"), *CELLS])
+    content = ("\ufeff" + buffer.getvalue()).encode()
+    path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    entries = list(open_corpus(CorpusSpec(str(path))).entries())
+    assert [(entry.document.text, entry.columns["other"]) for entry in entries] == CELLS
+
+
+def test_documents_have_their_columns_in_the_store(loaded, tmp_path):
+    """Values of every kind, a column that some documents lack, several shards, and a run that is resumed."""
+    path, image = tmp_path / "x.json", {"url": "https://x", "tags": ["a", None]}
+    values = ["news", 7, 0.1, True, None, image, "news", "é\ud800", 2**70]
+    records = [{"id": i, "text": CORPUS[i % 8], "domain": value} for i, value in enumerate(values)]
+    records[3]["late"] = "here"
+    path.write_text(json.dumps(records))
+    spec = CorpusSpec(str(path), ids=("id",))
+    store = make(loaded, path, tmp_path / "store", spec, shard_tokens=40, windows=True, max_tokens=16)
+    assert len(store.marks) > 2 and store.ids == ("id",)
+    assert store.column_names == ("id", "domain", "late")
+    assert store.columns() == {"id": list(range(9)), "domain": values, "late": [None] * 3 + ["here"] + [None] * 5}
+    assert store.columns(["late"]).keys() == {"late"}
+    with pytest.raises(TextError, match="no column 'x'; its columns: id"):
+        store.columns(["x"])
+    (store.path / "columns-00001.parquet").unlink()
+    with pytest.raises(TextError, match="incomplete"):
+        open_store(store.path)
+    again = make(loaded, path, tmp_path / "store", spec, shard_tokens=40, windows=True, max_tokens=16)
+    assert again.columns() == store.columns()
+
+
+def test_a_store_from_before_columns_opens_and_is_resumed_without_them(loaded, tmp_path, data):
+    data.write_text("".join(json.dumps({"text": text, "n": 1}) + "\n" for text in TEXTS), "utf-8")
+    store = make(loaded, data, tmp_path / "store", shard_tokens=60)
+    manifest = json.loads((store.path / "manifest.json").read_text())
+    del manifest["ids"]
+    (store.path / "manifest.json").write_text(json.dumps(manifest))
+    for number in range(len(store.marks)):
+        mark = json.loads((file := store.path / f"shard-{number:05d}.json").read_text())
+        del mark["columns_sha256"]
+        file.write_text(json.dumps(mark))
+        (store.path / f"columns-{number:05d}.parquet").unlink()
+    old = open_store(store.path)
+    assert old.column_names == () and old.columns() == {} and old.ids == ()
+    (store.path / "shard-00001.json").unlink()
+    assert make(loaded, data, store.path, shard_tokens=60).column_names == ()
+
+
+def test_two_rows_with_one_id_are_refused(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("item,condition,text\n1,a,x\n1,b,y\n1,a,z\n")
+    with pytest.raises(TextError, match="rows 1 and 3 both have the id 1, a"):
+        open_corpus(CorpusSpec(str(path), ids=("item", "condition")))
+    with pytest.raises(TextError, match="no column 'n'; choose --id among item"):
+        open_corpus(CorpusSpec(str(path), ids=("n",)))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_text_file_is_one_document_or_its_blocks_or_its_lines(tmp_path, packed):
     text = "\ufeffone\r\ntwo\r\n \r\n\r\n\tthree é\n\n\nfour"
@@ -106,7 +170,16 @@ def test_conversations_nothing_and_nonsense_in_a_column(tmp_path):
         ("x.jsonl", b"[1]\n", "line 1 is not a JSON object"),
         ("x.jsonl", b"\n", "holds no document"),
         ("x.parquet", b"PAR1", "not a readable Parquet file"),
-        ("x.csv", b"a,b", "unsupported kind"),
+        ("x.xlsx", b"a,b", "unsupported kind"),
+        ("x.csv", b"text,b\n", "holds no document"),
+        ("x.csv", b"text,b\n1,2\n1\n", "line 3: 1 cells"),
+        ("x.tsv", b"text\tb\n1\t2\t3\n", "line 2: 3 cells"),
+        ("x.csv", b'text,b\n"1,2\n3,4\n', "quotes"),
+        ("x.csv", b"text,text\n1,2\n", "two columns named 'text'"),
+        ("x.csv", b"text;b\n1;2\n", "no column 'text'.*by commas"),
+        ("x.csv", b"text,b\n\xff,2\n", "not UTF-8"),
+        ("x.json", b"[1]", "item 1 is not a JSON object"),
+        ("x.json", b"[{]", "not JSON"),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_error(tmp_path, name, content, message):

@@ -1,0 +1,61 @@
+"""The columns that the documents of a corpus have beside their text, as one Parquet file for each shard of a store.
+
+A row is a document that starts in the shard. A cell is the JSON text of a value, so that a column may hold values of
+any kind; it is null where a document has no such column, or null in it. Only the columns that are asked for are read.
+"""
+
+import datetime
+import decimal
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Columns = dict[str, list[Any]]  # by name: [documents] values; None: missing
+
+
+def columns_to_parquet(documents: Sequence[Mapping[str, object]]) -> bytes | None:
+    """Pack the columns of documents; None if they have none. A value that JSON cannot hold is left out."""
+    names = dict.fromkeys(name for document in documents for name in document)
+    if not names:
+        return None
+    table = {name: pa.array([_cell(document.get(name)) for document in documents], pa.string()) for name in names}
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table(table), buffer, compression="zstd")
+    return bytes(buffer.getvalue().to_pybytes())
+
+
+def columns_from_parquet(content: bytes, names: Sequence[str]) -> tuple[Columns, int]:
+    """The columns of these names that the file has, and its number of documents."""
+    with pq.ParquetFile(pa.BufferReader(content)) as file:
+        table = file.read([name for name in names if name in file.schema_arrow.names])
+        return {name: _values(table.column(name)) for name in table.column_names}, file.metadata.num_rows
+
+
+def _values(column: Any) -> list[Any]:
+    """Each different cell is parsed once."""
+    coded = column.combine_chunks().dictionary_encode()
+    parsed = np.empty(len(coded.dictionary) + 1, dtype=object)
+    parsed[:-1] = [json.loads(cell) for cell in coded.dictionary.to_pylist()] or None
+    found: list[Any] = parsed[coded.indices.fill_null(len(parsed) - 1).to_numpy()].tolist()
+    return found
+
+
+def _cell(value: object) -> str | None:
+    if value is None:
+        return None
+    try:
+        return json.dumps(value, default=_text)
+    except (TypeError, ValueError):  # an image, or what contains itself
+        return None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    raise TypeError
