@@ -59,7 +59,12 @@ HISTORY_METHOD = typer.Option(help="How a history is limited, for limited_histor
 HISTORY_STRIDE = typer.Option(min=1, help="For strided histories: one window for every this many tokens.")
 HistoryMethod = Annotated[Method, HISTORY_METHOD]
 HistoryStride = Annotated[int, HISTORY_STRIDE]
-Column = Annotated[str, typer.Option(help="Column of .jsonl and .parquet with the text or conversation.")]
+Column = Annotated[str, typer.Option(help="Column of a table with the text or conversation.")]
+Ids = Annotated[
+    tuple[str, ...] | None,
+    typer.Option("--id", help="Columns of a table that together name a text, as item,condition; no two may be alike."),
+    ListOf(str),
+]
 TargetLengths = Annotated[
     tuple[float, ...] | None,
     typer.Option("--target-length", help="Mean lengths of segments to solve for, as 2,3, which is the default."),

@@ -46,6 +46,7 @@ def score_corpus(
     out: str | Path,
     *,
     column: str = "text",
+    ids: Sequence[str] = (),
     documents: Cut = "file",
     subset: str | None = None,
     split: str = "train",
@@ -68,9 +69,10 @@ def score_corpus(
 
     Args:
         model: a name, a path, a specification, or a loaded model.
-        data: a .txt, .jsonl (also .gz) or .parquet file, or the hub id of a data set.
+        data: a .txt, .csv, .tsv, .json, .jsonl (also .gz) or .parquet file, or the hub id of a data set.
         out: folder of the store.
-        column: holds the text or the conversation; for all but .txt.
+        column: holds the text or the conversation; for all but .txt. The others stay with the documents.
+        ids: columns that together name a document.
         documents: file, line or paragraph: what is a document of a .txt file.
         subset: configuration of a hub data set.
         split: of a hub data set.
@@ -98,7 +100,7 @@ def score_corpus(
     """
     models, out = Models(), Path(out)
     spec = models.spec(model)
-    corpus = open_corpus(CorpusSpec(str(data), column, documents, subset, split, data_revision))
+    corpus = open_corpus(CorpusSpec(str(data), column, documents, subset, split, data_revision, tuple(ids)))
     options = CorpusOptions(
         chat,
         force_bos,

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from analysis.corpus.report_cli import ReportStrategyOptions, show_strategies
-from analysis.options import Column, need_chat, print_notes
+from analysis.options import Column, Ids, need_chat, print_notes
 from data.corpus.documents import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from data.corpus.store import CorpusStore
@@ -25,8 +25,11 @@ from model.terminal import one_line, progress_bar
 class DataOptions:
     """The corpus."""
 
-    data: Annotated[str, typer.Option(help="A .txt, .jsonl (also .gz) or .parquet file, or a data set's hub id.")]
+    data: Annotated[
+        str, typer.Option(help="A .txt, .csv, .tsv, .json, .jsonl (also .gz) or .parquet file, or a hub id.")
+    ]
     column: Column = "text"
+    ids: Ids = None
     documents: Annotated[Cut, typer.Option(help="What counts as a document in a .txt file.")] = "file"
     subset: Annotated[str | None, typer.Option(help="Configuration of a hub data set.")] = None
     split: Annotated[str, typer.Option(help="Split of a hub data set.")] = "train"
@@ -34,7 +37,9 @@ class DataOptions:
 
     def open(self) -> Corpus:
         return open_corpus(
-            CorpusSpec(self.data, self.column, self.documents, self.subset, self.split, self.data_revision)
+            CorpusSpec(
+                self.data, self.column, self.documents, self.subset, self.split, self.data_revision, self.ids or ()
+            )
         )
 
 
@@ -92,7 +97,10 @@ def corpus_command(
     judging: ReportStrategyOptions,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Report on the strategies at the end.")] = True,
 ) -> None:
-    """Score a corpus once into a store of Parquet shards, and report on it. The same command resumes a stopped run."""
+    """Score a corpus once into a store of Parquet shards, and report on it. The same command resumes a stopped run.
+
+    All other columns of a table stay with its documents in the store.
+    """
     settings = judging.check()
     corpus, spec, started = data.open(), model.spec(loading), time.monotonic()
     score: Callable[..., CorpusStore]

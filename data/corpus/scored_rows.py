@@ -23,7 +23,6 @@ ROLE_NAMES = (PLAIN, "system", "user", "assistant", TEMPLATE, "tool")  # `role` 
 _FLOATS, _POSITIONS = ("entropy", "confidence", "margin", "surprisal"), ("start", "end")
 _TOKEN = {"ids": "i4", **dict.fromkeys(_FLOATS, "f4"), "rank": "i4", "start": "i4", "end": "i4", "role": "u1"}
 _ROW = {"document": "i4", "piece": "i4", "document_tokens": "i4", "text_start": "i4"}
-COLUMNS = (*_ROW, "text", *_TOKEN)  # of every shard; others are columns of the corpus
 
 
 @dataclass(frozen=True, repr=False)

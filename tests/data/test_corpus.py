@@ -186,7 +186,7 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path, name, content, message
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(TextError, match=message):
-        open_corpus(CorpusSpec(str(path)))
+        list(open_corpus(CorpusSpec(str(path))).entries())
 
 
 def test_what_is_not_there_is_one_clear_error(tmp_path):

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from data.corpus.document_columns import columns_to_parquet
 from data.corpus.scored_rows import ROLE_NAMES, ScoredRows
-from data.corpus.store import Mark, shard_name
+from data.corpus.store import Mark, columns_name, shard_name
 from data.corpus.store_writer import begin, finish, write_shard
 
 SHIPPED = Path(__file__).parents[3] / "data" / "demo" / "scored"
@@ -55,10 +54,8 @@ def save_store(path: Path, documents: int, tokens: int = 50, seed: int = 0, shar
 
 def add_column(path: Path, name: str, values: list[Any]) -> None:
     """Add a column of the corpus to a store of one shard."""
-    file = path / shard_name(0)
-    table = pq.read_table(file)
-    pq.write_table(table.append_column(name, pa.array(values)), file)
-    mark = json.loads(file.with_suffix(".json").read_text("utf-8"))
-    content = file.read_bytes()
-    mark |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    file.with_suffix(".json").write_text(json.dumps(mark), "utf-8")
+    content = columns_to_parquet([{name: value} for value in values]) or b""
+    (path / columns_name(0)).write_bytes(content)
+    file = (path / shard_name(0)).with_suffix(".json")
+    mark = json.loads(file.read_text("utf-8")) | {"columns_sha256": hashlib.sha256(content).hexdigest()}
+    file.write_text(json.dumps(mark), "utf-8")
