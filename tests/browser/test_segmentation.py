@@ -33,7 +33,7 @@ def test_strategies_are_added_moved_solved_pinned_and_linked(reader: Reader, mod
     for count in (2, 3, 4):
         page.get_by_role("button", name="Add a strategy").click()
         expect(rows).to_have_count(count)
-    reader.settle()
+        reader.settle()
 
     reader.steady(page.locator(".st-key-segmentation"))
     before = notches(page, 0)
