@@ -27,10 +27,10 @@ def upload(reader: Reader, name: str, content: bytes) -> None:
     reader.until(lambda: reader.query().get("file") == name)
 
 
-def says(page: Any) -> str:
-    """The one message of the page; no traceback beside it."""
-    alert = page.get_by_test_id("stAlert")
-    expect(alert).to_have_count(1)
+def says(page: Any, messages: int = 1) -> str:
+    """The one message of the page, or the last of so many; no traceback beside it."""
+    expect(page.get_by_test_id("stAlert")).to_have_count(messages)
+    alert = page.get_by_test_id("stAlert").last
     expect(page.get_by_test_id("stException")).to_have_count(0)
     expect(page.locator(".strip")).to_have_count(0)
     said = str(alert.inner_text()).replace("\u2060", "")  # what keeps a bare address from becoming a link
@@ -43,7 +43,8 @@ def test_a_link_a_file_a_conversation_and_a_model_cannot_speak_through_their_nam
 ) -> None:
     evil = f"{TAGS}{MARKDOWN}{LATEX}"
     page = reader.open(a=evil, b=models["base"], source="Typed", text="the cat", unit=evil, score=evil, at=evil)
-    assert "there is no folder" in says(page)
+    assert "there is no folder" in says(page, 2)
+    expect(page.get_by_test_id("stAlert").first).to_contain_text("cannot be used here: unit=<script>")
     inert(page)
 
     folder = tmp_path / "<img class=evil src=x onerror=hostile=1> **evil** $e$ ![evil](x)"
