@@ -138,7 +138,7 @@ def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
     if suffix == "csv":
         texts = {name: table[name].map(_inert) for name in table if not is_numeric_dtype(table[name])}
         lines = _Lines()
-        table.assign(**texts).to_csv(lines, index=False, lineterminator=_LINE_ENDS)
+        table.assign(**texts).rename(columns=_inert).to_csv(lines, index=False, lineterminator=_LINE_ENDS)
         return lines.getvalue().encode("utf-8")
     if suffix == "parquet":
         buffer = io.BytesIO()

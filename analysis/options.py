@@ -61,9 +61,8 @@ HistoryMethod = Annotated[Method, HISTORY_METHOD]
 HistoryStride = Annotated[int, HISTORY_STRIDE]
 Column = Annotated[str, typer.Option(help="Column of a table with the text or conversation.")]
 Ids = Annotated[
-    tuple[str, ...] | None,
-    typer.Option("--id", help="Columns of a table that together name a text, as item,condition; no two may be alike."),
-    ListOf(str),
+    list[str] | None,
+    typer.Option("--id", help="Columns that together name a text, as item,condition; no two texts may be alike."),
 ]
 TargetLengths = Annotated[
     tuple[float, ...] | None,
@@ -192,6 +191,11 @@ def text_provenance(
         read={reader.key: reader.read for reader in readers if reader.read is not None},
         python=python_lines(verb, [reader.spec for reader in readers], loading, text, view, options),
     )
+
+
+def id_columns(given: Sequence[str] | None) -> tuple[str, ...]:
+    """The columns of --id, which may be given once with commas between, or repeated."""
+    return tuple(name.strip() for words in given or () for name in words.split(",") if name.strip())
 
 
 def need_chat(chat: bool, arguments: list[str] | None, date: str | None) -> None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from micro_step.logs import runs
     from micro_step.segmentation import segment, solve
     from micro_step.training import train
-    from micro_step.uncertainty import compare, score
+    from micro_step.uncertainty import compare, score, score_table
 
 __all__ = [
     "Document",
@@ -73,6 +73,7 @@ __all__ = [
     "samples",
     "score",
     "score_corpus",
+    "score_table",
     "segment",
     "solve",
     "train",
@@ -94,6 +95,7 @@ _LATER = {  # names whose modules bring torch or pandas, and the modules
     "rank_documents": "corpora",
     "score": "uncertainty",
     "score_corpus": "corpora",
+    "score_table": "uncertainty",
     "segment": "segmentation",
     "solve": "segmentation",
     "train": "training",

@@ -72,6 +72,7 @@ VERBS = {
     "examples": Verb(web, "cli:examples_command", "Recompute the results that come with the app."),
     "corpus score": Verb(analysis, "corpus.cli:corpus_command", "Score a corpus into a store; resumable."),
     "corpus report": Verb(analysis, "corpus.report_cli:report_command", "Judge strategies on a store."),
+    "corpus table": Verb(analysis, "words.cli:corpus_table_command", "A store's scores by word or by token."),
     "corpus gather": Verb(analysis, "corpus.report_cli:gather_command", "Add what some strategies need to a store."),
     "corpus change": Verb(analysis, "corpus.change_cli:change_command", "What fine-tuning changed on a corpus."),
     "corpus rank": Verb(analysis, "ranking.cli:rank_command", "Documents by their score, or by what changed."),

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
 from analysis.answer import Result
 from analysis.score_registry import Unit
 from analysis.uncertainty.answer import ScoreRequest, comparison, scores
@@ -9,6 +15,10 @@ from analysis.uncertainty.options import HistoryOptions
 from analysis.uncertainty.request import ComparisonQuery
 from analysis.uncertainty.result import Comparison, ScoredText
 from analysis.view import ScoreView, View
+from analysis.words.answer import ScoredStimuli
+from analysis.words.answer import score_table as tabulate_scores
+from analysis.words.options import By, StimulusOptions
+from data.corpus.options import CorpusOptions
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from model.arguments import checked
 from model.errors import MicroStepError
@@ -49,6 +59,50 @@ def score(
     limit = HistoryOptions(history, history_method, history_stride)
     request = ScoreRequest(models.spec(model), as_text_input(text, chat, force_bos), limit)
     return scores(request, ScoreView(unit=unit), models.load)
+
+
+@checked
+def score_table(
+    model: ModelLike,
+    data: str | Path | pd.DataFrame,
+    b: ModelLike | None = None,
+    *,
+    column: str = "text",
+    ids: Sequence[str] = (),
+    by: By = "word",
+    regions: str | None = None,
+    rows: Literal["texts", "regions"] = "texts",
+    join_with: str = " ",
+    chat: bool = False,
+    force_bos: bool = False,
+    unit: Unit = "nats",
+) -> Result[ScoredStimuli]:
+    """Score the texts of a table, such as stimuli of an experiment, by word or by token; all its columns are kept.
+
+    Args:
+        model: a name, a path, a specification, or a loaded model.
+        data: a pandas table, or a .csv, .tsv, .json, .jsonl (also .gz) or .parquet file.
+        b: a second model, whose scores stand beside the first's.
+        column: holds the texts, or lists of messages.
+        ids: columns that together name a text.
+        by: what a row of the result is: a word (or a region), or a token.
+        regions: column with the same text divided into regions by |, or as a list; they take the place of words.
+        rows: what a row of `data` is: a text, or one region of the text that `ids` name.
+        join_with: stands between the regions of rows that are regions.
+        chat: apply the model's chat template.
+        force_bos: put BOS first even if the tokenizer does not.
+        unit: bits or nats, of entropy and surprisal.
+
+    Returns:
+        The columns of `data` and the scores in `table`.
+
+    Raises:
+        MicroStepError: a model or the table cannot be read, or memory does not suffice.
+    """
+    models = Models()
+    specs = tuple(models.spec(each) for each in (model, b) if each is not None)
+    options = StimulusOptions(column, list(ids), by, regions, rows, join_with)
+    return tabulate_scores(specs, data, options, CorpusOptions(chat, force_bos), unit, models.load)
 
 
 @checked

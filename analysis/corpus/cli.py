@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from analysis.corpus.report_cli import ReportStrategyOptions, show_strategies
-from analysis.options import Column, Ids, need_chat, print_notes
+from analysis.options import Column, Ids, id_columns, need_chat, print_notes
 from data.corpus.documents import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from data.corpus.store import CorpusStore
@@ -25,9 +25,7 @@ from model.terminal import one_line, progress_bar
 class DataOptions:
     """The corpus."""
 
-    data: Annotated[
-        str, typer.Option(help="A .txt, .csv, .tsv, .json, .jsonl (also .gz) or .parquet file, or a hub id.")
-    ]
+    data: Annotated[str, typer.Option(help="A .txt, .csv, .tsv, .json, .jsonl (also .gz), .parquet file, or a hub id.")]
     column: Column = "text"
     ids: Ids = None
     documents: Annotated[Cut, typer.Option(help="What counts as a document in a .txt file.")] = "file"
@@ -36,10 +34,9 @@ class DataOptions:
     data_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub data set.")] = None
 
     def open(self) -> Corpus:
+        ids = id_columns(self.ids)
         return open_corpus(
-            CorpusSpec(
-                self.data, self.column, self.documents, self.subset, self.split, self.data_revision, self.ids or ()
-            )
+            CorpusSpec(self.data, self.column, self.documents, self.subset, self.split, self.data_revision, ids)
         )
 
 

@@ -14,12 +14,28 @@ from analysis.options import (
     check_table,
     figure_option,
     load_shown,
+    need_chat,
     print_answer,
     progress,
 )
 from analysis.uncertainty.options import ContinuationOptions, HistoryOptions
 from analysis.view import ScoreView, View
-from model.command_options import LoadOptions, ModelOptions, PairOptions, SamplingOptions, flatten_options
+from analysis.words.options import StimulusOptions
+from model.command_options import (
+    LoadOptions,
+    ModelsOptions,
+    PairOptions,
+    SamplingOptions,
+    TemplateOptions,
+    flatten_options,
+)
+from model.errors import MicroStepError
+from model.terminal import progress_bar
+
+Data = Annotated[
+    str | None,
+    typer.Option(help="A table of texts instead of one: a .csv, .tsv, .json, .jsonl (also .gz) or .parquet file."),
+]
 
 SCORE_FIGURES = ("strip", "line", "distribution")
 FIGURE_NAMES = ("strip", "line", "scatter", "distribution", "changes", "next")
@@ -27,25 +43,65 @@ FIGURE_NAMES = ("strip", "line", "scatter", "distribution", "changes", "next")
 
 @flatten_options
 def score(
-    model: ModelOptions,
+    models: ModelsOptions,
     text: TextOptions,
+    stimuli: StimulusOptions,
     loading: LoadOptions,
     history: HistoryOptions,
     view: ScoreView,
+    data: Data = None,
     figure: Annotated[str | None, figure_option(SCORE_FIGURES)] = None,
     out: Out = None,
 ) -> None:
     """Score every token of a text: entropy, confidence, margin, surprisal, rank.
 
-    Writes that table, or with --figure draws a figure.
+    Writes that table, or with --figure draws a figure. With --data it scores all texts of a table, by word or by token,
+    under one model or two, and keeps the table's own columns.
     """
     from analysis.uncertainty.answer import ScoreRequest, scores
 
+    if data is not None:
+        _score_table(models, text, data, stimuli, loading, history, view, figure, out)
+        return
+    if stimuli != StimulusOptions():
+        raise MicroStepError("--column, --id, --by, --regions, --rows and --join-with are of a table: give --data, too")
+    specs = models.some(loading)
+    if len(specs) > 1:
+        raise MicroStepError("two models on one text: `micro-step compare`; score takes two with --data")
     check_output(out, figure, SCORE_FIGURES)
-    request = ScoreRequest(model.spec(loading), text.input(), history)
+    request = ScoreRequest(specs[0][1], text.input(), history)
     with progress("scoring") as tell:
         answer = scores(request, view, load_shown, tell)
     print_answer(answer, figure, out, f"{answer.raw.facts.name}: ")
+
+
+def _score_table(
+    models: ModelsOptions,
+    text: TextOptions,
+    data: str,
+    stimuli: StimulusOptions,
+    loading: LoadOptions,
+    history: HistoryOptions,
+    view: ScoreView,
+    figure: str | None,
+    out: Path | None,
+) -> None:
+    """The texts of a table."""
+    from analysis.words.answer import score_table
+    from data.corpus.options import CorpusOptions
+
+    if text.given or text.system is not None or text.answer is not None:
+        raise MicroStepError("give either --data or one text")
+    if figure is not None or history.history:
+        raise MicroStepError("--figure and --history are of one text, not of --data")
+    need_chat(text.chat, text.template_arg, text.template_date)
+    check_table(out)
+    specs = tuple(spec for _, spec in models.some(loading))
+    template = TemplateOptions(text.template_arg, text.template_date)
+    reading = CorpusOptions(text.chat, text.force_bos, template.arguments, text.template_date)
+    with progress_bar() as tell:
+        answer = score_table(specs, data, stimuli, reading, view.unit, load_shown, tell)
+    print_answer(answer, None, out)
 
 
 @flatten_options

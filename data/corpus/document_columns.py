@@ -22,7 +22,7 @@ def columns_to_parquet(documents: Sequence[Mapping[str, object]]) -> bytes | Non
     names = dict.fromkeys(name for document in documents for name in document)
     if not names:
         return None
-    table = {name: pa.array([_cell(document.get(name)) for document in documents], pa.string()) for name in names}
+    table = {name: pa.array([json_cell(document.get(name)) for document in documents], pa.string()) for name in names}
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table(table), buffer, compression="zstd")
     return bytes(buffer.getvalue().to_pybytes())
@@ -44,7 +44,8 @@ def _values(column: Any) -> list[Any]:
     return found
 
 
-def _cell(value: object) -> str | None:
+def json_cell(value: object) -> str | None:
+    """The JSON text of a value; None for null, and for what JSON cannot hold."""
     if value is None:
         return None
     try:

@@ -142,7 +142,7 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
         raise TextError(f"there is no token to score in {meter.what.removeprefix('scoring ')}: {reason}")
     need_disk(path, 2 * tokens * BYTES_A_TOKEN, "the store", _MORE_DISK)
     meter.expect(end, tokens, options.limit_tokens)
-    rows = _score_rows(loaded, pieces, options.batch_tokens or 1, meter)
+    rows = score_rows(loaded, pieces, options.batch_tokens or 1, meter)
     mark = Mark(
         rows=len(pieces),
         tokens=tokens,
@@ -160,9 +160,7 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
     return write_shard(path, shard.number, rows, mark, columns)
 
 
-def _score_rows(
-    loaded: LoadedModel, pieces: list[TokenWindow], batch_tokens: int, meter: ScoringProgress
-) -> ScoredRows:
+def score_rows(loaded: LoadedModel, pieces: list[TokenWindow], batch_tokens: int, meter: ScoringProgress) -> ScoredRows:
     """Score rows in batches of similar lengths; return them in their original order."""
     lengths = np.array([piece.n for piece in pieces])
     scores = [TokenScores.missing_scores(0, 1)] * len(pieces)

@@ -1,0 +1,28 @@
+"""`micro-step corpus table`: the scores of a store, or of two, by word or by token, with the columns of the corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from analysis.options import Out, check_table, print_answer
+from analysis.view import UNIT, UnitOption
+from analysis.words.options import ByOption
+
+
+def corpus_table_command(
+    store: Annotated[Path, typer.Argument(help="Store of a corpus's scores.")],
+    against: Annotated[Path | None, typer.Option(help="Store of the same corpus under a second model.")] = None,
+    by: ByOption = "word",
+    unit: UnitOption = UNIT,
+    out: Out = None,
+) -> None:
+    """The scores of a store by word or by token, with all columns of its documents. No model is loaded."""
+    check_table(out)
+    from analysis.words.answer import store_tables
+    from data.corpus.store import open_store
+
+    stores = tuple(open_store(path) for path in (store, against) if path is not None)
+    print_answer(store_tables(stores, by, unit), None, out)
