@@ -40,6 +40,7 @@ CALLS = {  # for each command: its arguments, and the name of what it writes
     "corpus score": (("--model", "{base}", "--data", "{texts}"), "folder"),
     "corpus report": (("{store}",), "x.csv"),
     "corpus rank": (("{store}",), "x.csv"),
+    "corpus table": (("{store}",), "x.csv"),
     "corpus change": (("{store}", "{store}"), "x.csv"),
     "corpus study": ((*PAIR, "--data", "{texts}"), "folder"),
     "examples": ((), "folder"),
