@@ -32,6 +32,7 @@ def measuring(module: str, kind: type) -> Callable[..., None]:
 
 
 score = measuring("score", options.ScoreOptions)
+words = measuring("words", options.WordsOptions)
 segment = measuring("segment", options.SegmentTimingOptions)
 drafts = measuring("speed.drafts", options.DraftsOptions)
 harness = measuring("harness", options.HarnessOptions)

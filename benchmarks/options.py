@@ -40,6 +40,18 @@ class ScoreOptions:
 
 
 @dataclass(frozen=True)
+class WordsOptions:
+    """Surprisal of the words of many short texts, beside minicons: equal values, and the time they take."""
+
+    model: Model = SMOLLM2
+    texts: Annotated[int, typer.Option(min=1, help="How many, of 12 words each.")] = 40
+    batch_rows: Annotated[int, typer.Option(min=1, help="Texts of a batch, of both.")] = 8
+    repeats: Repeats = 5
+    dtype: Dtype = "float32"
+    threads: Threads = None
+
+
+@dataclass(frozen=True)
 class SegmentTimingOptions:
     """Time of segmenting stored scores beside a plain loop, and of solving for a mean length."""
 

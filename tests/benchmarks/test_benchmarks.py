@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -133,3 +134,18 @@ def test_the_first_minute_stands_beside_another_checkouts_round_by_round():
     row = app_row("uncertainty", "here", here, there)
     assert row["first_s"]["median"] == 2.0 and row["first_s_ratio"]["each"] == [0.25, 0.5]
     assert row["second_s"] is None and app_row("uncertainty", "there", there, there)["shift"] is None
+
+
+def test_words_of_many_texts_equal_those_of_one(tmp_path):
+    """minicons is not among the packages of the tests; `bench words` compares with it."""
+    from benchmarks.options import WordsOptions
+    from benchmarks.words import WORDS, measure, ours, stimuli
+
+    loaded, texts = load(ModelSpec(str(save_tiny(tmp_path / "tiny")), device="cpu")), stimuli(5)
+    together, alone = ours(loaded, texts, 4), [words for text in texts for words in ours(loaded, [text], 1)]
+    assert [len(words) for words in together] == [WORDS] * 5
+    np.testing.assert_allclose(together, alone, rtol=1e-3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.words.find_spec", lambda name: None)
+        with pytest.raises(MicroStepError, match="minicons"):
+            measure(WordsOptions(), lambda *_: None)
