@@ -1,6 +1,6 @@
 """Surprisal of the words of many short texts: `micro-step score --data` beside minicons, on the same model and batches.
 
-Both put BOS before every text, as minicons asks for with models such as GPT-2, so that every word has a value. All methods
+Both put BOS before every text, as minicons asks for with models such as GPT-2, so that every word has a value. They
 run once a round in turning order.
 """
 
