@@ -24,7 +24,8 @@ from model.errors import MicroStepError
 from model.hub.default_pair import PAIRS, DefaultPair
 from model.hub.fetch import is_cached
 
-PAGES = ("uncertainty", "segmentation", "attention", "attribution")  # generations have recordings
+PAGES = ("uncertainty", "segmentation", "attention", "attribution", "depth")  # generations have recordings
+FIRST_ONLY = ("depth",)  # stored for the first example alone: all layers of a text take 0.1 MB a model
 MAIN = Path(__file__).with_name("main.py")
 SECONDS = 600.0  # for one page
 
@@ -72,12 +73,12 @@ def kept(pair: DefaultPair, folder: Path) -> Iterator[Path]:
     logging.getLogger("streamlit").setLevel(logging.ERROR)  # caches complain that there is no server
     model_pool().examples = None
     written = {query for query, _ in model_pool().computed()}
-    for sample in samples():
+    for place, sample in enumerate(samples()):
         at = AppTest.from_file(str(MAIN), default_timeout=SECONDS)
         link = {"a": pair.a, "b": pair.b, "example": sample.name, "chat": str(sample.is_chat).lower()}
         for key, value in link.items():
             at.query_params[key] = value
-        for page in PAGES:
+        for page in PAGES if place == 0 else [page for page in PAGES if page not in FIRST_ONLY]:
             at = (at if page == PAGES[0] else at.switch_page(f"../pages/{page}.py")).run()
             if problems := [*at.exception, *at.error]:
                 raise MicroStepError(f"{page} with {sample.title}: {problems[0].value}")

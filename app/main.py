@@ -24,6 +24,7 @@ from app.workspace_bar import workspace_bar  # noqa: E402
 
 CAPTIONS = {
     "Uncertainty": "Where is each model unsure of the next token, and what did fine-tuning change?",
+    "Depth": "At which layer does each model become sure of the next token, and did fine-tuning move it?",
     "Segmentation": "Where does each strategy start a segment, and do two models agree?",
     "Generation": "Which segments does a micro_step model write, and what does its base write alone?",
     "Attention": "Where does attention go: over the text, by layer and head, and inside a segment?",
@@ -53,6 +54,7 @@ benchmarks = st.Page(open_evaluation, url_path="benchmarks", visibility="hidden"
 page = st.navigation(
     [
         page_of("Uncertainty", "thermostat", default=True),
+        page_of("Depth", "layers"),
         page_of("Segmentation", "content_cut"),
         page_of("Generation", "edit_note"),
         page_of("Attention", "visibility"),

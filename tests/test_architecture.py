@@ -160,7 +160,7 @@ def test_what_the_app_takes_from_evals_needs_neither_torch_nor_the_harness():
 
 
 def test_pages_show_stored_results_without_torch():
-    names = ("uncertainty", "segmentation", "generation", "attention", "attribution", "runs", "evaluation")
+    names = ("uncertainty", "segmentation", "generation", "attention", "depth", "attribution", "runs", "evaluation")
     files = [ROOT / "app" / "main.py", *(ROOT / "pages" / f"{name}.py" for name in names)]
     nodes = [node for path in files for node in ast.parse(path.read_text("utf-8")).body]
     lines = [ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]

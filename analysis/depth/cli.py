@@ -22,7 +22,7 @@ from analysis.options import (
 )
 from model.command_options import LoadOptions, ModelsOptions, flatten_options
 
-FIGURE_NAMES = ("heatmap", "layers", "decided", "agreement")
+FIGURE_NAMES = ("strip", "heatmap", "layers", "decided", "agreement")
 
 
 @flatten_options

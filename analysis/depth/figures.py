@@ -20,6 +20,7 @@ from analysis.depth.statistics import (
     decided_shares,
     mean_by_layer,
 )
+from analysis.depth.strip_figure import beside, strip
 from analysis.depth.tables import per
 from analysis.figures.figure import Figure, FigureSet, safe
 from analysis.figures.theme import BLUE, INK, ORANGE, SOFT, colorscale, styled
@@ -192,21 +193,21 @@ def decided(depth: Depth, view: DepthView) -> Figure:
 
 def agreement(depth: Depth, view: DepthView) -> Figure:
     """The mean layer of decision over the final prediction's score, in bins of equally many tokens."""
-    sides, shown = counted(depth, view.role), view.shown
-    found = [decided_in_bins(side, view.score, view.unit, max(1, min(BINS, side.count // FEWEST))) for side in sides]
+    sides, shown = counted(depth, view.role), beside(view)
+    found = [decided_in_bins(side, shown.name, view.unit, max(1, min(BINS, side.count // FEWEST))) for side in sides]
 
     def make() -> go.Figure:
         figure = go.Figure()
         for key, side, (middle, means, _), color in zip(depth.keys, depth.sides, found, _colors(view), strict=False):
             draw_band(figure, middle, means, f"{key} {safe(side.scored.facts.name)}", color)
-        figure.update_xaxes(title=f"final {view.axis}")
+        figure.update_xaxes(title=f"final {shown.title}, {shown.unit(view.unit)}")
         figure.update_yaxes(title="mean layer of decision", rangemode="tozero")
         return styled(figure, view.theme, 340)
 
     def table() -> pd.DataFrame:
         tables = []
         for key, (middle, means, _) in zip(depth.keys, found, strict=True):
-            columns = {"model": key, view.score: middle, "decided": means.mean}
+            columns = {"model": key, shown.name: middle, "decided": means.mean}
             columns |= {"decided_low": means.low, "decided_high": means.high}
             tables.append(pd.DataFrame(columns).assign(unit=shown.unit(view.unit)))
         return pd.concat(tables, ignore_index=True)
@@ -221,7 +222,7 @@ def agreement(depth: Depth, view: DepthView) -> Figure:
     )
 
 
-FIGURES = FigureSet({"heatmap": heatmap, "layers": layers, "decided": decided, "agreement": agreement})
+FIGURES = FigureSet({"strip": strip, "heatmap": heatmap, "layers": layers, "decided": decided, "agreement": agreement})
 draw = FIGURES.draw
 
 

@@ -13,6 +13,8 @@ from analysis.view import EVERY_ROLE, OF_FIGURES, UNIT, Lens, PinnedOption, Them
 from model.arguments import check_choice
 from model.text.document import ROLES, TEMPLATE
 
+NO_SEGMENTS = "none"
+
 
 @dataclass(frozen=True)
 class TunedLensOptions:
@@ -49,6 +51,11 @@ class DepthView:
         typer.Option(min=0, help="First token of the heat map; by default it is around the pinned one."),
         OF_FIGURES,
     ] = None
+    segments: Annotated[
+        str,
+        typer.Option(help="Strategy whose segments the strip marks, such as entropy:threshold=1.2; or none."),
+        OF_FIGURES,
+    ] = NO_SEGMENTS
 
     def __post_init__(self) -> None:
         check_choice("score", self.score, LAYER_SCORES)

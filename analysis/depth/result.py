@@ -93,10 +93,15 @@ class Depth(ShortRepr):
         """Whether a layer of one model can be set beside the same layer of the other."""
         return self.sides[0].count == self.sides[-1].count
 
-    def check_change(self) -> None:
-        """Raise MicroStepError if B minus A is not defined."""
+    def check_cells(self) -> Cells:
+        """The pieces of text that both models scored; raises MicroStepError if there is only one model."""
         if self.cells is None:
             raise MicroStepError("B − A needs two models: give A and B")
+        return self.cells
+
+    def check_change(self) -> None:
+        """Raise MicroStepError if B minus A is not defined."""
+        self.check_cells()
         if not self.same_layers:
             raise MicroStepError(
                 f"A has {self.sides[0].count} layers and B has {self.sides[1].count}, so B − A is not defined layer by"

@@ -23,7 +23,6 @@ from analysis.depth.statistics import (
     repeated_shares,
     worse_than_uniform,
 )
-from analysis.intervals import Estimate
 from analysis.score_registry import Unit, significant
 from analysis.uncertainty.summary import interval, signed
 
@@ -107,24 +106,37 @@ def token_table(depth: Depth, unit: Unit = "nats") -> pd.DataFrame:
 
 def finding(depth: Depth, role: str = "all") -> str:
     """At which layer a token is decided, and whether early where the model is sure, in two sentences."""
+    return " ".join(filter(None, [decision(depth, role), correlation(depth, role)]))
+
+
+def decision(depth: Depth, role: str = "all") -> str:
+    """At which layer a token is decided on average, in one sentence."""
     sides = counted(depth, role)
     if not sides[0].count:
         return NOTHING
-    names = [side.scored.facts.name for side in depth.sides]
     where = [
-        f"{name} decides a token after {_layers(mean_decided(side), side.layers.count)}"
-        for name, side in zip(names, sides, strict=True)
+        f"{significant(mean.mean)} of {side.count} layers in {name} ({interval(mean, sign=False)})"
+        for name, side, mean in zip(_names(depth), depth.sides, map(mean_decided, sides), strict=True)
     ]
-    found = f"{', '.join(where)}{_later(depth, sides[0], sides[1]) if len(sides) == 2 else ''}."
+    later = _later(depth, *sides) if len(sides) == 2 else ""
+    return f"On average, a token is decided after {' and '.join(where)}{later}."
+
+
+def correlation(depth: Depth, role: str = "all") -> str:
+    """Whether tokens are decided early where the model is sure, in one sentence; "" if no token is scored."""
+    sides = counted(depth, role)
+    if not sides[0].count:
+        return ""
     tied = [rank_correlation(side, "entropy") for side in sides]
     words = " and ".join(each.spoken(lambda value: signed(value)) for each in tied)
     if len(sides) == 2:
-        words += f" (B − A {change_of_correlation(sides[0], sides[1], 'entropy').spoken(signed)})"
-    return f"{found} Rank correlation of this layer with the final entropy: {words}."
+        words += f" (B − A {change_of_correlation(*sides, 'entropy').spoken(signed)})"
+    return f"Rank correlation of this layer with the final entropy: {words}."
 
 
-def _layers(mean: Estimate, count: int) -> str:
-    return f"{significant(mean.mean)} of {count} layers on average ({interval(mean, sign=False)})"
+def _names(depth: Depth) -> list[str]:
+    """What the models are called in a sentence: by their letters where there are two."""
+    return [depth.sides[0].scored.facts.name] if len(depth.sides) == 1 else list(depth.keys)
 
 
 def _later(depth: Depth, a: CountedTokens, b: CountedTokens) -> str:

@@ -65,7 +65,7 @@ def _on_the_text(comparison: Comparison, view: View) -> Strip:
     if comparison.divergences is None:
         cells["tv_at_least"] = least_moved(comparison)
     drawn = view.change if lens == "change" else view.shown.difference()
-    pieces = _pieces(cells, len(text))
+    pieces = text_pieces(cells, len(text))
     value = pieces[drawn.name].to_numpy(dtype=np.float64)
     change = TokenRow(
         key=CHANGE,
@@ -100,7 +100,7 @@ def _on_the_text(comparison: Comparison, view: View) -> Strip:
         text,
         rows,
         _legend(drawn if lens == "change" else view.shown, view, note),
-        turns=_turns(comparison.document),
+        turns=turns_of(comparison.document),
         jumps=tuple(jumps),
         jump_to=f"the {CHANGES} largest changes",
         overview=CHANGE if compares else "",
@@ -144,7 +144,7 @@ def _topk(side: ScoredText, kept: NDArray[np.bool_], names: dict[int, str]) -> T
     return TopK(places.astype(np.int32), side.scores.topk_probability[kept], strings)
 
 
-def _pieces(cells: pd.DataFrame, length: int) -> pd.DataFrame:
+def text_pieces(cells: pd.DataFrame, length: int) -> pd.DataFrame:
     """The cells, and between them the text that not both models scored: it has no values."""
     edges = np.concatenate([[0], np.stack([cells["start"], cells["end"]], axis=1).ravel(), [length]]).reshape(-1, 2)
     gaps = pd.DataFrame(edges[edges[:, 1] > edges[:, 0]], columns=["start", "end"])
@@ -179,7 +179,7 @@ def _legend(score: Score, view: View, note: str) -> Legend:
     return Legend(*score.ends(view.unit), f"{score.title}; {note}" if note else score.title, _scale(score))
 
 
-def _turns(document: Document) -> tuple[tuple[int, str], ...]:
+def turns_of(document: Document) -> tuple[tuple[int, str], ...]:
     """Where each turn of a conversation starts in the text, and whose it is."""
     if len(document.messages) == 1 and document.messages[0].role == "text":
         return ()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.attention.request import LayerQuery, OpeningQuery, OverviewQuery, PositionsQuery, RolloutQuery
 from analysis.attribution.request import AttributionRequest, SegmentsQuery
+from analysis.depth.request import LayersQuery
 from analysis.generation.request import GenerationRequest
 from analysis.segmentation.request import FeatureQuery, ScoresQuery
 from analysis.stored_results.codec import CodecError, StoredFile, key_of, write_npz
@@ -23,7 +24,7 @@ from model.text.document import Document, TextInput
 
 KINDS = (
     ComparisonQuery, ScoresQuery, FeatureQuery, GenerationRequest, PositionsQuery, OverviewQuery, OpeningQuery,
-    LayerQuery, RolloutQuery, SegmentsQuery, AttributionRequest,
+    LayerQuery, RolloutQuery, LayersQuery, SegmentsQuery, AttributionRequest,
 )  # fmt: skip
 QUESTIONS = {kind.__name__: kind for kind in KINDS}
 TINY = ("tiny-base", "tiny-sft", "micro-step-tiny")

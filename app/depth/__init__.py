@@ -1,0 +1,1 @@
+"""The Depth page's parts."""

@@ -1,0 +1,84 @@
+"""The controls of the depth page: what is shown of each layer, of which model, and whose segments stand beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from analysis.depth.options import NO_SEGMENTS
+from analysis.depth.request import DepthRequest, lens_files
+from analysis.depth.scores import LAYER_SCORES
+from analysis.depth.strip_figure import DECIDED
+from analysis.segmentation.strategy import Strategy
+from analysis.view import Lens
+from app import state
+from app.links import held, linked
+from app.sidebar import SidebarInputs
+from app.widgets import segmented, selected
+from model.segmentation.segment import RULES
+
+LENSES: dict[Lens, str] = {"a": "A", "b": "B", "both": "both", "change": "change"}
+TITLES = {name: score.title for name, score in LAYER_SCORES.items()}
+FROM_SCORES = [str(Strategy.of(name)) for name, rule in RULES.items() if rule.needs <= {"scores", "text"}]
+
+
+@dataclass(frozen=True)
+class DepthControls:
+    """What the reader chose above the strip."""
+
+    request: DepthRequest | None  # None without a text or models
+    score: str
+    lens: Lens
+    segments: str
+
+
+def controls(inputs: SidebarInputs) -> DepthControls:
+    """Draw the controls in one line, and read them.
+
+    Raises:
+        MicroStepError: a tuned lens cannot be read.
+    """
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="lens_row"):
+        lens = segmented(
+            "Lens", list(LENSES), "lens", "both", format_func=LENSES.__getitem__, label_visibility="collapsed",
+            help="**A**, **B**, **both**: the layers of each model.  \n**change**: how much later B decides each piece "
+            "of text than A, and B − A in every layer.",
+        )  # fmt: skip
+        score = selected(
+            "Quantity", list(LAYER_SCORES), "layer_score", "entropy", format_func=TITLES.__getitem__, width=260,
+            label_visibility="collapsed",
+            help="A layer's prediction is what the model's final norm and head read from its state.  \n"
+            + "  \n".join(f"**{score.title}**: {score.meaning}" for score in LAYER_SCORES.values())
+            + f"  \n**decided**: {DECIDED}",
+        )  # fmt: skip
+        typed = str(held("beside", NO_SEGMENTS))
+        known = [NO_SEGMENTS, *FROM_SCORES]
+        segments = st.selectbox(
+            "Segments", known if typed in known else [*known, typed], accept_new_options=True, width=260, key="beside",
+            format_func=lambda name: "no segments" if name == NO_SEGMENTS else f"segments: {name}",
+            label_visibility="collapsed",
+            help="Marks where a strategy starts segments in the strip. Choose a strategy that needs only scores, or "
+            "type one such as entropy:threshold=1.2 (in nats).",
+        )  # fmt: skip
+        options = st.popover(
+            "Options", help="Tuned lenses, which are trained, in place of the logit lens.", width="content"
+        )
+    with options:
+        lenses = [_tuned_lens(letter) for letter in "AB"]
+    ready = inputs.ready()
+    request = None
+    if ready is not None:
+        a, b, text = ready
+        request = DepthRequest((("A", a), ("B", b)), text, lens_files(lenses[0], lenses[1], 2))
+    return DepthControls(request, score, lens, segments or NO_SEGMENTS)
+
+
+def _tuned_lens(letter: str) -> str | None:
+    """Draw the box for the path of a tuned lens, and read it."""
+    typed = st.text_input(
+        f"Tuned lens of {letter}", **linked(f"tuned_{letter.lower()}", ""), max_chars=state.LONGEST_IN_URL,
+        help="A folder with params.pt or params.safetensors, as the package tuned-lens saves it, or such a file. If "
+        "empty, the logit lens reads the layers.",
+    )  # fmt: skip
+    return str(typed).strip() or None

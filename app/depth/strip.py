@@ -1,0 +1,125 @@
+"""The token strip of depth: the text, coloured by the layer at which each token is decided."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.depth.options import DepthView
+from analysis.depth.result import Depth, LayeredText
+from analysis.depth.strip_figure import DecisionScale, beside, segment_starts
+from analysis.uncertainty.strip_figure import CHANGES, largest
+from app.token_strip import BarRow, Detail, Legend, LineRow, Note, Strip, TokenRow
+from app.uncertainty.strip import text_pieces, turns_of
+
+CHANGE = "B\u2212A"  # key of the row of pieces of text
+WORDS_OF = 5  # layers whose likeliest words the inspector names
+
+
+def depth_strip(depth: Depth, view: DepthView) -> Strip:
+    """What the lens shows: a model or both, each under the curve of its final score, or what changed."""
+    scale, lens, text = DecisionScale.of(depth), view.lens, depth.document.text
+    rows: list[TokenRow | LineRow | BarRow] = []
+    for key, side in zip(depth.keys, depth.sides, strict=True):
+        drawn = lens in (key.lower(), "both")
+        if drawn:
+            rows.append(_curve(side, view))
+        rows.append(_row(key, side, scale, view, hidden=not drawn))
+    if depth.cells is None:
+        return Strip(text, tuple(rows), Legend(*scale.ends(), _note(view)), turns=turns_of(depth.document))
+    changes, cells = scale.changes(depth), depth.cells
+    shade = scale.shade(changes, change=True)
+    a, b = depth.decided_in_cells()
+    columns = {"start": cells.start, "end": cells.end, "shade": shade, "change": changes, "a": a, "b": b}
+    pieces = text_pieces(pd.DataFrame(columns), len(text))
+    rows.append(
+        TokenRow(
+            key=CHANGE,
+            title="B − A in the layer of decision",
+            start=pieces["start"].to_numpy(dtype=np.int32),
+            end=pieces["end"].to_numpy(dtype=np.int32),
+            value=pieces["shade"].to_numpy(dtype=np.float32),
+            scale="diverging",
+            details=(
+                Detail(f"B − A, {scale.unit}", pieces["change"].to_numpy(dtype=np.float32)),
+                Detail("A decided at layer", pieces["a"].to_numpy(dtype=np.float32), digits=0),
+                Detail("B decided at layer", pieces["b"].to_numpy(dtype=np.float32), digits=0),
+            ),
+            hidden=lens != "change",
+        )
+    )
+    rows.append(
+        BarRow(
+            CHANGE, "difference", cells.start, cells.end, shade, "B decides later", "B decides earlier", lens != "both"
+        )
+    )
+    compares = lens in ("both", "change")
+    jumps = np.sort(pieces["start"].to_numpy()[largest(pieces["change"].to_numpy())]).tolist() if compares else []
+    change = lens == "change"
+    legend = Legend(*scale.ends(change), _note(view), "diverging" if change else "sequential")
+    return Strip(
+        text,
+        tuple(rows),
+        legend,
+        turns=turns_of(depth.document),
+        jumps=tuple(jumps),
+        jump_to=f"the {CHANGES} largest changes",
+        overview=CHANGE if compares else "",
+    )
+
+
+def _note(view: DepthView) -> str:
+    if view.lens == "change":
+        return "B − A in the layer at which each piece is decided"
+    bars = "; bars: B − A" if view.lens == "both" else ""
+    return f"layer at which each token is decided; curve: final {beside(view).title}{bars}"
+
+
+def _row(key: str, side: LayeredText, scale: DecisionScale, view: DepthView, hidden: bool) -> TokenRow:
+    encoded, starts = side.scored.encoded, segment_starts(side, view)
+    kept = encoded.source_start >= 0
+    final = {name: side.values(name, view.unit)[-1][kept] for name in ("entropy", "confidence", "surprisal")}
+    display = encoded.display
+    return TokenRow(
+        key=key,
+        title=side.scored.facts.name,
+        start=encoded.source_start[kept],
+        end=encoded.source_end[kept],
+        value=scale.shade(scale.values(side))[kept],
+        scale="sequential",
+        details=(
+            Detail(f"decided at layer, of {side.count}", side.decided[kept].astype(np.float32), digits=0),
+            Detail(f"final entropy, {view.unit}", final["entropy"]),
+            Detail("final confidence", final["confidence"]),
+            Detail(f"final surprisal, {view.unit}", final["surprisal"]),
+        ),
+        display=tuple(display[i] for i in np.flatnonzero(kept)),
+        boundary=None if starts is None else starts[kept],
+        notes=tuple(_likeliest(side, layer, kept) for layer in _named_layers(side.count)),
+        hidden=hidden,
+    )
+
+
+def _named_layers(count: int) -> list[int]:
+    """Some layers from the embeddings to the last one."""
+    return sorted({round(share * count) for share in np.linspace(0, 1, WORDS_OF).tolist()})
+
+
+def _likeliest(side: LayeredText, layer: int, kept: NDArray[np.bool_]) -> Note:
+    ids, index = np.unique(side.layers.top_id[layer, kept], return_inverse=True)
+    return Note(f"after layer {layer}", index, tuple(side.strings.get(each, "") for each in ids.tolist()))
+
+
+def _curve(side: LayeredText, view: DepthView) -> LineRow:
+    """The final prediction's score on its fixed scale: high where the model is unsure."""
+    encoded, score = side.scored.encoded, beside(view)
+    kept = encoded.source_start >= 0
+    low, high = score.ends(view.unit)
+    return LineRow(
+        key="",
+        title=f"final {score.title}, from {low} to {high}",
+        start=encoded.source_start[kept],
+        end=encoded.source_end[kept],
+        value=np.clip(score.shade(side.values(score.name, view.unit)[-1], view.unit), 0, 1)[kept],
+    )
