@@ -26,7 +26,8 @@ from model.progress import Tell
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-PAGES = ["uncertainty", "segmentation", "generation", "attention", "attribution", "corpus", "runs", "evaluation"]
+PAGES = ["uncertainty", "depth", "segmentation", "generation", "attention", "attribution", "corpus"]
+PAGES += ["runs", "evaluation"]
 PATIENCE = 180.0  # seconds
 SIZE = {"width": 1440, "height": 1000}
 FIGURES = ".line .cell, span.token, .js-plotly-plot .main-svg, [data-testid=stMetricValue], [data-testid=stDataFrame]"

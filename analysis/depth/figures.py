@@ -29,6 +29,7 @@ from analysis.score_registry import Score, significant
 
 TOKENS = 160  # columns of a heat map: more cannot be told apart, nor be sent in a moment
 NAMED = 60  # columns that are named
+BETWEEN = 110  # pixels between two heat maps, for the names of tokens
 BINS = 8
 FEWEST = 12  # tokens of a bin
 CHANGE = "B − A"
@@ -65,11 +66,12 @@ def heatmap(depth: Depth, view: DepthView) -> Figure:
 
     def make() -> go.Figure:
         drawn = panels()
-        figure = make_subplots(rows=len(drawn), subplot_titles=[panel.title for panel in drawn], vertical_spacing=0.26)
+        height = sum(max(150, min(420, 14 * len(panel.values))) + BETWEEN for panel in drawn)
+        titles = [panel.title for panel in drawn]
+        figure = make_subplots(rows=len(drawn), subplot_titles=titles, vertical_spacing=BETWEEN / height)
         for row, panel in enumerate(drawn, 1):
             _draw_panel(figure, row, panel, view)
-        rows = sum(max(150, min(420, 14 * len(panel.values))) + 110 for panel in drawn)
-        figure = styled(figure, view.theme, rows)
+        figure = styled(figure, view.theme, height)
         return figure.update_annotations(font_size=13).update_layout(showlegend=False, margin_t=40)
 
     def table() -> pd.DataFrame:

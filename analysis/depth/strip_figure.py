@@ -18,6 +18,7 @@ from analysis.figures.static_strip import Page, StillRow, around
 from analysis.score_registry import Score, significant
 from analysis.segmentation.single import scored_inputs
 from analysis.segmentation.strategy import Segmenter, Strategy
+from model.errors import MicroStepError
 from model.segmentation.features import FeatureOptions
 
 DECIDED = (
@@ -70,16 +71,24 @@ def beside(view: DepthView) -> Score:
     return view.shown if view.score in SCORED_AT_THE_END else LAYER_SCORES["entropy"]
 
 
-def segment_starts(side: LayeredText, view: DepthView) -> NDArray[np.bool_] | None:
-    """[N] where the view's strategy starts segments under a model; None without one.
+def segmenter_of(segments: str) -> Segmenter | None:
+    """What a view's `segments` stands for; None for none.
 
     Raises:
         MicroStepError: there is no such strategy, or it needs more than the scores.
     """
-    if view.segments == NO_SEGMENTS:
+    if segments == NO_SEGMENTS:
         return None
-    segmenter = Segmenter(Strategy.parse(view.segments))
-    return segmenter.segment(scored_inputs(side.scored, FeatureOptions())[0]).starts
+    strategy = Strategy.parse(segments)
+    if not strategy.rule.needs <= {"scores", "text"}:
+        raise MicroStepError(f"{strategy.name} needs more than the scores; choose another one, such as entropy")
+    return Segmenter(strategy)
+
+
+def segment_starts(side: LayeredText, view: DepthView) -> NDArray[np.bool_] | None:
+    """[N] where the view's strategy starts segments under a model; None without one; errors as `segmenter_of`."""
+    segmenter = segmenter_of(view.segments)
+    return None if segmenter is None else segmenter.segment(scored_inputs(side.scored, FeatureOptions())[0]).starts
 
 
 def strip(depth: Depth, view: DepthView) -> Figure:

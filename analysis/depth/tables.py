@@ -10,7 +10,6 @@ import pandas as pd
 from analysis.depth.result import Depth
 from analysis.depth.scores import LAYER_SCORES
 from analysis.depth.statistics import (
-    CountedTokens,
     Per,
     change_by_layer,
     change_decided,
@@ -114,12 +113,16 @@ def decision(depth: Depth, role: str = "all") -> str:
     sides = counted(depth, role)
     if not sides[0].count:
         return NOTHING
-    where = [
-        f"{significant(mean.mean)} of {side.count} layers in {name} ({interval(mean, sign=False)})"
-        for name, side, mean in zip(_names(depth), depth.sides, map(mean_decided, sides), strict=True)
-    ]
-    later = _later(depth, *sides) if len(sides) == 2 else ""
-    return f"On average, a token is decided after {' and '.join(where)}{later}."
+    means = [mean_decided(tokens) for tokens in sides]
+    first, *others = (
+        f"{significant(mean.mean)} of {side.count} layers in {name}"
+        for name, side, mean in zip(_names(depth), depth.sides, means, strict=True)
+    )
+    said = f"On average, a token is decided after {first} ({interval(means[0], sign=False)})"
+    if others:
+        gap, what = change_decided(*sides), "layers" if depth.same_layers else "of the depth"
+        said += f" and {others[0]} ({means[1].ends()}); B − A {signed(gap.mean)} {what} ({gap.ends(signed)})"
+    return f"{said}."
 
 
 def correlation(depth: Depth, role: str = "all") -> str:
@@ -137,9 +140,3 @@ def correlation(depth: Depth, role: str = "all") -> str:
 def _names(depth: Depth) -> list[str]:
     """What the models are called in a sentence: by their letters where there are two."""
     return [depth.sides[0].scored.facts.name] if len(depth.sides) == 1 else list(depth.keys)
-
-
-def _later(depth: Depth, a: CountedTokens, b: CountedTokens) -> str:
-    gap = change_decided(a, b)
-    what = "layers" if depth.same_layers else "of the depth"
-    return f"; B − A {signed(gap.mean)} {what} ({interval(gap)})"

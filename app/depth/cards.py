@@ -47,7 +47,7 @@ def figure_cards(request: DepthRequest, depth: Depth, shown: DepthView) -> None:
     st.caption(escape_markdown(" ".join([correlation(depth), *notes]), longest=2000))
     if longest > TOKENS:
         start = stepper(
-            "First token of the heat map", range(0, longest, TOKENS), longest, START,
+            "From token", range(0, longest, TOKENS), longest, START,
             f"The heat map shows {TOKENS} tokens at a time. A pin turns to the tokens around it.",
         )  # fmt: skip
         view = replace(view, start=start)

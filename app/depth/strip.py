@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from analysis.depth.options import DepthView
 from analysis.depth.result import Depth, LayeredText
+from analysis.depth.scores import LAYER_SCORES
 from analysis.depth.strip_figure import DecisionScale, beside, segment_starts
 from analysis.uncertainty.strip_figure import CHANGES, largest
 from app.token_strip import BarRow, Detail, Legend, LineRow, Note, Strip, TokenRow
 from app.uncertainty.strip import text_pieces, turns_of
 
 CHANGE = "B\u2212A"  # key of the row of pieces of text
-WORDS_OF = 5  # layers whose likeliest words the inspector names
+NAMED = (0.25, 0.5, 0.75, 1.0)  # shares of the depth after which the inspector names the likeliest word
 
 
 def depth_strip(depth: Depth, view: DepthView) -> Strip:
@@ -25,13 +26,12 @@ def depth_strip(depth: Depth, view: DepthView) -> Strip:
         drawn = lens in (key.lower(), "both")
         if drawn:
             rows.append(_curve(side, view))
-        rows.append(_row(key, side, scale, view, hidden=not drawn))
+        rows.append(_row(key, depth, side, view, hidden=not drawn))
     if depth.cells is None:
         return Strip(text, tuple(rows), Legend(*scale.ends(), _note(view)), turns=turns_of(depth.document))
     changes, cells = scale.changes(depth), depth.cells
     shade = scale.shade(changes, change=True)
-    a, b = depth.decided_in_cells()
-    columns = {"start": cells.start, "end": cells.end, "shade": shade, "change": changes, "a": a, "b": b}
+    columns = {"start": cells.start, "end": cells.end, "shade": shade, "change": changes}
     pieces = text_pieces(pd.DataFrame(columns), len(text))
     rows.append(
         TokenRow(
@@ -41,11 +41,7 @@ def depth_strip(depth: Depth, view: DepthView) -> Strip:
             end=pieces["end"].to_numpy(dtype=np.int32),
             value=pieces["shade"].to_numpy(dtype=np.float32),
             scale="diverging",
-            details=(
-                Detail(f"B − A, {scale.unit}", pieces["change"].to_numpy(dtype=np.float32)),
-                Detail("A decided at layer", pieces["a"].to_numpy(dtype=np.float32), digits=0),
-                Detail("B decided at layer", pieces["b"].to_numpy(dtype=np.float32), digits=0),
-            ),
+            details=(_detail(depth, depth.sides[0], pieces["change"].to_numpy()),),
             hidden=lens != "change",
         )
     )
@@ -76,10 +72,15 @@ def _note(view: DepthView) -> str:
     return f"layer at which each token is decided; curve: final {beside(view).title}{bars}"
 
 
-def _row(key: str, side: LayeredText, scale: DecisionScale, view: DepthView, hidden: bool) -> TokenRow:
-    encoded, starts = side.scored.encoded, segment_starts(side, view)
+def _detail(depth: Depth, side: LayeredText, values: NDArray[np.floating]) -> Detail:
+    """The layer of decision of a model, or B minus A: lines of one label stand beside each other."""
+    label = f"decided at layer, of {side.count}" if depth.same_layers else "decided at, of the depth"
+    return Detail(label, values.astype(np.float32), digits=0 if depth.same_layers else 2)
+
+
+def _row(key: str, depth: Depth, side: LayeredText, view: DepthView, hidden: bool) -> TokenRow:
+    scale, encoded, starts = DecisionScale.of(depth), side.scored.encoded, segment_starts(side, view)
     kept = encoded.source_start >= 0
-    final = {name: side.values(name, view.unit)[-1][kept] for name in ("entropy", "confidence", "surprisal")}
     display = encoded.display
     return TokenRow(
         key=key,
@@ -89,10 +90,11 @@ def _row(key: str, side: LayeredText, scale: DecisionScale, view: DepthView, hid
         value=scale.shade(scale.values(side))[kept],
         scale="sequential",
         details=(
-            Detail(f"decided at layer, of {side.count}", side.decided[kept].astype(np.float32), digits=0),
-            Detail(f"final entropy, {view.unit}", final["entropy"]),
-            Detail("final confidence", final["confidence"]),
-            Detail(f"final surprisal, {view.unit}", final["surprisal"]),
+            _detail(depth, side, scale.values(side)[kept]),
+            *(
+                Detail(f"final {score.title}, {score.unit(view.unit)}", side.values(score.name, view.unit)[-1][kept])
+                for score in dict.fromkeys([beside(view), LAYER_SCORES["surprisal"]])
+            ),
         ),
         display=tuple(display[i] for i in np.flatnonzero(kept)),
         boundary=None if starts is None else starts[kept],
@@ -102,8 +104,8 @@ def _row(key: str, side: LayeredText, scale: DecisionScale, view: DepthView, hid
 
 
 def _named_layers(count: int) -> list[int]:
-    """Some layers from the embeddings to the last one."""
-    return sorted({round(share * count) for share in np.linspace(0, 1, WORDS_OF).tolist()})
+    """Those after each quarter of the depth."""
+    return sorted({round(share * count) for share in NAMED})
 
 
 def _likeliest(side: LayeredText, layer: int, kept: NDArray[np.bool_]) -> Note:

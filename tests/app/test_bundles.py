@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import analysis.attribution.figures
+import analysis.depth.figures
 import analysis.segmentation.figures
 import analysis.uncertainty.figures
 from analysis.generation.tables import is_timed
@@ -80,6 +81,11 @@ CASES: dict[str, tuple[str | None, dict[str, Any], dict[str, Any]]] = {
         {"view": "Micro", "segment": 2, "open": ["weights", "micro_evenness", "micro_shares"]},
         {},
     ),
+    "depth": (
+        "depth",
+        {"layer_score": "kl", "beside": "word", "at": 8, "open": ["layers", "decided", "agreement"]},
+        {"view": {"pinned": 8, "segments": "word"}},
+    ),
     "attribution": (
         "attribution",
         {"method": "gradient × input", "sum_over": "words", "at": 8, "open": ["units", "curves"]},
@@ -103,6 +109,7 @@ FIGURES: dict[str, dict[str, Any]] = {
     "uncertainty": analysis.uncertainty.figures.FIGURES,
     "segmentation": analysis.segmentation.figures.FIGURES,
     "attribution": analysis.attribution.figures.FIGURES,
+    "depth": analysis.depth.figures.FIGURES,
 }
 
 

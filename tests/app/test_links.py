@@ -27,6 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "attention": ("attention", {"open": ["large_map", "all_heads"]}),
     "inside segments": ("attention", {"view": "Micro", "micro_cut": "strategy", "open": ["weights"]}),
     "as it writes": ("attention", {"view": "Micro", "micro_cut": "written", "micro_new": "3", "open": ["weights"]}),
+    "depth": ("depth", {"open": ["layers", "agreement"]}),
     "attribution": ("attribution", {"open": ["units"]}),
     "corpus": ("corpus", {}),
     "runs": ("runs", {}),
@@ -127,6 +128,7 @@ def test_a_link_names_every_control(models: dict[str, Path], folders: dict[str, 
 
 
 WRONG = dict.fromkeys(("unit", "bos", "dtype", "quantization", "score", "lens", "cut_by", "of", "pool", "map"), "xyz")
+WRONG |= {"layer_score": "xyz", "beside": "0"}
 WRONG |= dict.fromkeys(("method", "baseline", "quantity", "explained", "models", "prompt", "metric", "change"), "<b>")
 WRONG |= dict.fromkeys(("writer", "decoding", "rule", "x", "live", "per_position", "run_a", "judged_by", "show"), "0")
 WRONG |= dict.fromkeys(("layer", "head", "tau", "smoothing", "most", "longest", "temperature", "sample"), "nan")

@@ -30,6 +30,7 @@ CASES: dict[str, tuple[tuple[str, ...], str | None, dict[str, Any]]] = {  # func
         "attribution",
         {"method": "gradient × input", "group_by": "words", "open": ["units", "curves"]},
     ),
+    "depth": (("depth",), "depth", {"lens": "change", "at": "9", "open": ["layers", "decided", "agreement"]}),
     "attention": (
         ("attention",),
         "attention",

@@ -38,6 +38,7 @@ def serious_faults(page: Any) -> list[str]:
         ("attention", {}),
         ("attribution", {}),
         ("corpus", {}),
+        ("depth", {"lens": "change"}),
         ("runs", {}),
         ("evaluation", {}),
     ],

@@ -18,6 +18,7 @@ CHANGES = (  # page, group of options, the option of a first visit, another one
     ("Generation", "Film", "Drafting wins", "Your run"),
     ("Attention", "Model", "A", "B"),
     ("Attribution", "Quantity", "entropy", "surprisal"),
+    ("Depth", "Lens", "both", "A"),
     ("Runs", "Over", "step", "tokens"),
     ("Evaluation", "Show", "all", "differing"),
 )

@@ -19,6 +19,7 @@ FIRST = {  # what a page opens with, and how far down it may begin in a window o
     "generation": (".film-text", 320),
     "attention": (".scroller", 320),
     "attribution": (".scroller", 320),
+    "depth": (".scroller", 320),
     "runs": (".js-plotly-plot", None),
     "evaluation": (".scroller", None),
 }
