@@ -114,14 +114,13 @@ def decision(depth: Depth, role: str = "all") -> str:
     if not sides[0].count:
         return NOTHING
     means = [mean_decided(tokens) for tokens in sides]
-    first, *others = (
-        f"{significant(mean.mean)} of {side.count} layers in {name}"
-        for name, side, mean in zip(_names(depth), depth.sides, means, strict=True)
-    )
-    said = f"On average, a token is decided after {first} ({interval(means[0], sign=False)})"
-    if others:
+    after = [f"{significant(mean.mean)} of {side.count} layers" for side, mean in zip(depth.sides, means, strict=True)]
+    first = "A" if len(sides) == 2 else depth.sides[0].scored.facts.name
+    said = f"On average, a token is decided after {after[0]} in {first} ({interval(means[0], sign=False)})"
+    if len(sides) == 2:
+        second = significant(means[1].mean) if depth.same_layers else after[1]
         gap, what = change_decided(*sides), "layers" if depth.same_layers else "of the depth"
-        said += f" and {others[0]} ({means[1].ends()}); B − A {signed(gap.mean)} {what} ({gap.ends(signed)})"
+        said += f" and {second} in B ({means[1].ends()}); B − A {signed(gap.mean)} {what} ({gap.ends(signed)})"
     return f"{said}."
 
 
@@ -135,8 +134,3 @@ def correlation(depth: Depth, role: str = "all") -> str:
     if len(sides) == 2:
         words += f" (B − A {change_of_correlation(*sides, 'entropy').spoken(signed)})"
     return f"Rank correlation of this layer with the final entropy: {words}."
-
-
-def _names(depth: Depth) -> list[str]:
-    """What the models are called in a sentence: by their letters where there are two."""
-    return [depth.sides[0].scored.facts.name] if len(depth.sides) == 1 else list(depth.keys)

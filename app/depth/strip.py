@@ -10,6 +10,7 @@ from analysis.depth.options import DepthView
 from analysis.depth.result import Depth, LayeredText
 from analysis.depth.scores import LAYER_SCORES
 from analysis.depth.strip_figure import DecisionScale, beside, segment_starts
+from analysis.figures.figure import visible
 from analysis.uncertainty.strip_figure import CHANGES, largest
 from app.token_strip import BarRow, Detail, Legend, LineRow, Note, Strip, TokenRow
 from app.uncertainty.strip import text_pieces, turns_of
@@ -110,7 +111,7 @@ def _named_layers(count: int) -> list[int]:
 
 def _likeliest(side: LayeredText, layer: int, kept: NDArray[np.bool_]) -> Note:
     ids, index = np.unique(side.layers.top_id[layer, kept], return_inverse=True)
-    return Note(f"after layer {layer}", index, tuple(side.strings.get(each, "") for each in ids.tolist()))
+    return Note(f"after layer {layer}", index, tuple(visible(side.strings.get(each, ""), 16) for each in ids.tolist()))
 
 
 def _curve(side: LayeredText, view: DepthView) -> LineRow:
