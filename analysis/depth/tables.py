@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.depth.result import Depth
 from analysis.depth.scores import LAYER_SCORES
 from analysis.depth.statistics import (
+    CountedTokens,
     Per,
     change_by_layer,
     change_decided,
