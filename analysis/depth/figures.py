@@ -175,7 +175,7 @@ def decided(depth: Depth, view: DepthView) -> Figure:
                 pd.DataFrame(
                     {
                         "model": key, "layer": np.arange(side.count + 1), "share": found.mean, "share_low": found.low,
-                        "share_high": found.high, "so_far": np.cumsum(found.mean),
+                        "share_high": found.high, "so_far": np.cumsum(found.mean), "unit": "share",
                     }
                 )
                 for key, side, found in zip(depth.keys, depth.sides, shares, strict=True)
