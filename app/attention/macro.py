@@ -24,8 +24,8 @@ from analysis.attention.statistics import STATISTICS
 from analysis.attention.tables import finding, statistic_table
 from analysis.score_registry import significant
 from analysis.segmentation.segmented_text import MemoCache
+from analysis.strips.attention import attention_strip
 from app.attention import controls
-from app.attention.strip import attention_strip
 from app.cards import card, fold, opening
 from app.escape import escape_markdown
 from app.run_query import ask, stored_or_none

@@ -19,10 +19,10 @@ from analysis.attribution.result import Attribution, UnitSegments
 from analysis.attribution.view import ShownAttribution
 from analysis.figures.figure import visible
 from analysis.score_registry import Unit, significant
+from analysis.strips.attribution import attribution_strip
 from analysis.uncertainty.result import ScoredText
 from app.attribution import controls
 from app.attribution.controls import Choice
-from app.attribution.strip import attribution_strip
 from app.cards import card, fold, opening
 from app.escape import escape_markdown
 from app.run_query import QueryDisplay, run_or_get

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.generation.strip import legend
-from app.token_strip import Detail, Strip, TokenRow
+from analysis.strips.generation import legend
+from analysis.token_strip.rows import Detail, Strip, TokenRow
 from evals.report.side_by_side import segments
 from evals.report.token_spans import locate_tokens
 from evals.samples import WrittenAnswer

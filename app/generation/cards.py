@@ -17,6 +17,7 @@ from analysis.generation.sweep import SweepRequest, parse_taus
 from analysis.generation.view import GenerationView
 from analysis.provenance import Provenance
 from analysis.score_registry import PER_NAT, Unit, significant
+from analysis.strips.generation import generation_strip, sweep_strip
 from app.cache import model_pool
 from app.cards import card, export_menu, fold
 from app.error_net import fragment, safely
@@ -25,7 +26,6 @@ from app.generation import live
 from app.generation.controls import taus, timeline_over
 from app.generation.estimate import seconds_to_run
 from app.generation.film import film_screen
-from app.generation.strip import generation_strip, sweep_strip
 from app.links import held
 from app.run_query import QueryDisplay, run_or_get
 from app.state import ACCEPTED, PINNED_ANSWER, SWEEPS, pin, pinned

@@ -17,12 +17,12 @@ from analysis.segmentation.provenance import origin
 from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.strategy import labels, scale
 from analysis.segmentation.view import METRICS, CutView, Metric
+from analysis.strips.segmentation import segment_strip
 from app import cards
 from app.cards import card, fold
 from app.error_net import safely
 from app.escape import escape_markdown
 from app.segmentation.strategies import choose, threshold_slider
-from app.segmentation.strip import segment_strip
 from app.state import pin
 from app.token_strip import token_strip
 from app.widgets import row_table, segmented

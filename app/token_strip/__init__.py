@@ -1,10 +1,8 @@
-"""The interlinear token strip: rows of tokens aligned by character, drawn in the browser.
+"""The token strip of `analysis/token_strip` as a component of Streamlit, with the pin on wires to and from Python.
 
     place = token_strip(Strip(text, (TokenRow(...), TokenRow(...), BarRow(...)), legend), key="strip", pinned=place)
 
-`rows` says what is drawn, `packing` how it travels, `pin` who moves the pin; the .js files beside them draw it. It
-knows neither models nor analysis: a page turns its results into a `Strip`. Token text reaches the page only through
-`textContent`.
+`pin` says who moves the pin; `body.js` and `pin.js` are the wires.
 """
 
 from __future__ import annotations
@@ -14,11 +12,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from analysis.token_strip.height import reserved_height
+from analysis.token_strip.packing import pack
+from analysis.token_strip.rows import BarRow, Detail, Legend, LineRow, Note, Row, Scale, Strip, TokenRow, TopK
+from analysis.token_strip.script import script, style
 from app.error_net import safely
-from app.token_strip.height import reserved_height
-from app.token_strip.packing import pack
 from app.token_strip.pin import Pin, TokenChoice, read_choice, read_report, settle
-from app.token_strip.rows import BarRow, Detail, Legend, LineRow, Note, Row, Scale, Strip, TokenRow, TopK
 
 __all__ = [
     "BarRow",
@@ -34,10 +33,6 @@ __all__ = [
     "TopK",
     "token_strip",
 ]
-
-MODULES = (
-    "dom", "unpack", "text", "colour", "layout", "places", "draw", "slopes", "inspector", "legend", "map", "strip"
-)  # fmt: skip
 
 
 def token_strip(
@@ -90,12 +85,6 @@ def _read(name: str) -> str:
     return (Path(__file__).parent / name).read_text("utf-8")
 
 
-def _script() -> str:
-    """The modules as one: Streamlit takes a component's JavaScript as one string."""
-    lines = (line for name in MODULES for line in _read(f"{name}.js").splitlines() if not line.startswith("import "))
-    return "\n".join(line if line.startswith("export default") else line.removeprefix("export ") for line in lines)
-
-
-_picture = st.components.v2.component("micro_step.token_strip", js=_script(), css=_read("strip.css"))
+_picture = st.components.v2.component("micro_step.token_strip", js=script(), css=style())
 _body_wire = st.components.v2.component("micro_step.token_strip_body", js=_read("body.js"))
 _pin_wire = st.components.v2.component("micro_step.token_strip_pin", js=_read("pin.js"))

@@ -12,6 +12,7 @@ from analysis.figures.figure import Figure, visible
 from analysis.figures.theme import LINE
 from analysis.provenance import Provenance
 from analysis.score_registry import DIFFERENCE, MEASURES, significant
+from analysis.strips.uncertainty import comparison_strip
 from analysis.uncertainty.figures import FIGURES, PAIRED, draw
 from analysis.uncertainty.request import ComparisonQuery
 from analysis.uncertainty.result import Comparison, ScoredText
@@ -24,7 +25,7 @@ from app.escape import escape_markdown
 from app.state import pin, pinned
 from app.submission import submit_document
 from app.token_strip import TokenChoice, token_strip
-from app.uncertainty.strip import comparison_strip, edited
+from app.uncertainty.editing import edited
 from app.widgets import row_table
 
 EDITED = "edited"  # whether the reader has just written an alternative into the text

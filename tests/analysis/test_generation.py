@@ -13,7 +13,7 @@ from analysis.generation.summary import agreement, finding, promise
 from analysis.generation.sweep import SweepRequest, parse_taus
 from analysis.generation.tables import answer_table, is_timed, segment_table, sweep_table, timeline_table
 from analysis.generation.view import GenerationView
-from app.generation.strip import generation_strip, sweep_strip
+from analysis.strips.generation import generation_strip, sweep_strip
 from model.errors import MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
 from model.scoring.scores import Sampling

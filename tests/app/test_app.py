@@ -13,7 +13,7 @@ from analysis.segmentation.request import ScoresQuery
 from app.cache import REACHED, ModelPool, model_pool
 from app.escape import escape_markdown
 from app.token_strip import TokenChoice
-from app.uncertainty.strip import edited
+from app.uncertainty.editing import edited
 from model.causal_lm.device_speed import multiplications_per_second
 from model.hub.loading import ModelSpec, load
 from model.text.document import Document, TextInput

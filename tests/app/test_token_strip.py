@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from analysis.figures.theme import SEQUENTIAL
-from app.token_strip import BarRow, Detail, Legend, LineRow, Strip, TokenRow, TopK
-from app.token_strip.packing import MISSING, NO_CHANCE, Packed, pack, quantise
+from analysis.token_strip.packing import MISSING, NO_CHANCE, Packed, pack, quantise
+from analysis.token_strip.rows import BarRow, Detail, Legend, LineRow, Strip, TokenRow, TopK
 from app.token_strip.pin import Pin, Report, TokenChoice, read_choice, read_report, settle
 
 LEGEND = Legend("sure", "unsure")

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import streamlit as st
 
+from analysis.token_strip.rows import BarRow, Detail, Legend, LineRow, Strip, TokenRow, TopK
 from app.styles import inject_css
-from app.token_strip import BarRow, Detail, Legend, LineRow, Strip, TokenRow, TopK, token_strip
+from app.token_strip import token_strip
 
 PROSE = (
     "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many clips "

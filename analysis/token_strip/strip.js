@@ -12,7 +12,7 @@ import { digest, unpack } from "./unpack.js";
 
 /** @import { Cell, DrawnLine } from "./draw.js" */
 /** @import { Block, Head, Line } from "./layout.js" */
-/** @import { Command } from "./pin.js" */
+/** @import { Command } from "../../app/token_strip/pin.js" */
 /** @import { Spot } from "./places.js" */
 /** @import { StripData } from "./unpack.js" */
 

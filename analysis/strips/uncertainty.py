@@ -9,12 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.score_registry import MEASURES, SCORES, Score
+from analysis.token_strip.rows import BarRow, Detail, Legend, Scale, Strip, TokenRow, TopK
 from analysis.uncertainty.next_tokens import least_moved, token_names
 from analysis.uncertainty.result import Comparison, ScoredText
 from analysis.uncertainty.strip_figure import CHANGES, StripText, largest, shown_sides, strip_text
 from analysis.uncertainty.tables import cell_table
 from analysis.view import View
-from app.token_strip import BarRow, Detail, Legend, Scale, Strip, TokenChoice, TokenRow, TopK
 from model.text.document import SEPARATOR, Document
 
 CHANGE = "B\u2212A"  # key of the row of pieces of text
@@ -199,17 +199,3 @@ def _sources(sides: list[tuple[str, ScoredText]], one_text: bool) -> NDArray[np.
                 source[a:b] = np.arange(at, at + b - a)
         found.append(source)
     return np.concatenate(found)
-
-
-def edited(comparison: Comparison, choice: TokenChoice) -> Document | None:
-    """The document with a token replaced by an alternative; None where the choice fits no token of it."""
-    side = {"A": comparison.a, "B": comparison.b}.get(choice.row)
-    if side is None:
-        return None
-    tokens = np.flatnonzero(side.encoded.source_start >= 0)
-    if not (0 <= choice.token < len(tokens) and 0 <= choice.rank < side.scores.topk_ids.shape[1]):
-        return None
-    i = int(tokens[choice.token])
-    start, end = int(side.encoded.source_start[i]), int(side.encoded.source_end[i])
-    written = side.strings.get(int(side.scores.topk_ids[i, choice.rank]))
-    return None if written is None else comparison.document.replaced(start, end, written)

@@ -7,7 +7,7 @@ import numpy as np
 from analysis.attribution.figures import per_token, top
 from analysis.attribution.view import ShownAttribution
 from analysis.score_registry import significant
-from app.token_strip import Detail, Legend, Strip, TokenRow
+from analysis.token_strip.rows import Detail, Legend, Strip, TokenRow
 
 
 def attribution_strip(shown: ShownAttribution) -> Strip:

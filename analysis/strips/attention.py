@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.attention.result import AttentionResult
-from app.token_strip import Detail, Legend, Strip, TokenRow
+from analysis.token_strip.rows import Detail, Legend, Strip, TokenRow
 
 
 def attention_strip(result: AttentionResult) -> Strip:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.figures.theme import BLUE, DIVERGING, ON_COLOUR, ORANGE, SEQUENTIAL
+from analysis.token_strip.rows import RANGE, BarRow, LineRow, Row, Scale, Strip, TokenRow, TopK
 from analysis.view import Theme
-from app.token_strip.rows import RANGE, BarRow, LineRow, Row, Scale, Strip, TokenRow, TopK
 
 ALIGNMENT = 8  # bytes
 DIGEST = 16  # bytes

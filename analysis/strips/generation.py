@@ -11,7 +11,7 @@ from analysis.generation.sweep import Sweep
 from analysis.generation.sweep_figures import row_name
 from analysis.generation.tables import why_ended
 from analysis.score_registry import PER_NAT, Unit, significant
-from app.token_strip import Detail, Legend, Note, Strip, TokenRow, TopK
+from analysis.token_strip.rows import Detail, Legend, Note, Strip, TokenRow, TopK
 
 SMALLEST = 0.001  # probability that is still shown as a number
 NOTE = "numbers count macro steps; a notch marks the start of one"

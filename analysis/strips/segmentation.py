@@ -10,7 +10,7 @@ from analysis.segmentation.comparison import StrategyComparison, value_axis, val
 from analysis.segmentation.segmented_text import SegmentedText
 from analysis.segmentation.strategy import scale
 from analysis.segmentation.view import CutView
-from app.token_strip import Detail, Legend, LineRow, Note, Strip, TokenRow
+from analysis.token_strip.rows import Detail, Legend, LineRow, Note, Strip, TokenRow
 
 
 def segment_strip(bench: StrategyComparison, view: CutView) -> Strip:

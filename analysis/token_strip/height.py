@@ -11,7 +11,7 @@ import textwrap
 from itertools import islice
 from pathlib import Path
 
-from app.token_strip.rows import BarRow, LineRow, Row, Strip, TokenRow
+from analysis.token_strip.rows import BarRow, LineRow, Row, Strip, TokenRow
 
 WIDTH, PANEL = 1042, 348  # pixels, of the strip and of the panel beside the text with its gap
 CHARACTER = 8.43
