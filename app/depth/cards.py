@@ -13,8 +13,8 @@ from analysis.depth.options import DepthView
 from analysis.depth.request import DepthRequest
 from analysis.depth.result import Depth
 from analysis.depth.tables import correlation, decision
+from analysis.strips.depth import depth_strip
 from app.cards import card, opening
-from app.depth.strip import depth_strip
 from app.error_net import fragment
 from app.escape import escape_markdown
 from app.state import pin, pinned

@@ -11,9 +11,9 @@ from analysis.depth.result import Depth, LayeredText
 from analysis.depth.scores import LAYER_SCORES
 from analysis.depth.strip_figure import DecisionScale, beside, segment_starts
 from analysis.figures.figure import visible
+from analysis.strips.uncertainty import text_pieces, turns_of
+from analysis.token_strip.rows import BarRow, Detail, Legend, LineRow, Note, Strip, TokenRow
 from analysis.uncertainty.strip_figure import CHANGES, largest
-from app.token_strip import BarRow, Detail, Legend, LineRow, Note, Strip, TokenRow
-from app.uncertainty.strip import text_pieces, turns_of
 
 CHANGE = "B\u2212A"  # key of the row of pieces of text
 NAMED = (0.25, 0.5, 0.75, 1.0)  # shares of the depth after which the inspector names the likeliest word
