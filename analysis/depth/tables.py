@@ -117,11 +117,11 @@ def decision(depth: Depth, role: str = "all") -> str:
     means = [mean_decided(tokens) for tokens in sides]
     after = [f"{significant(mean.mean)} of {side.count} layers" for side, mean in zip(depth.sides, means, strict=True)]
     first = "A" if len(sides) == 2 else depth.sides[0].scored.facts.name
-    said = f"On average, a token is decided after {after[0]} in {first} ({interval(means[0], sign=False)})"
+    said = f"On average, {first} decides a token after {after[0]} ({interval(means[0], sign=False)})"
     if len(sides) == 2:
         second = significant(means[1].mean) if depth.same_layers else after[1]
-        gap, what = change_decided(*sides), "layers" if depth.same_layers else "of the depth"
-        said += f" and {second} in B ({means[1].ends()}); B − A {signed(gap.mean)} {what} ({gap.ends(signed)})"
+        gap, of = change_decided(*sides), "" if depth.same_layers else " of the depth"
+        said += f" and B after {second} ({means[1].ends()}); B − A {signed(gap.mean)}{of} ({gap.ends(signed)})"
     return f"{said}."
 
 

@@ -56,7 +56,7 @@ def test_the_strip_shows_where_each_model_decides_beside_its_entropy_and_segment
     bars = next(each for each in strip.rows if isinstance(each, BarRow))
     both = tokens(strip)["B"].value - row.value
     np.testing.assert_allclose(bars.value, np.clip(2 * both[~np.isnan(both)], -1, 1), atol=1e-6)
-    assert "of 3 layers in A" in shown(at).replace("\\", "")
+    assert "of 3 layers (" in shown(at).replace("\\", "")
 
 
 def test_another_quantity_lens_pin_or_strategy_runs_no_model(models, runs, monkeypatch):

@@ -19,7 +19,7 @@ TEXT = f"the cat sat on the mat, and the dog sat down on the other mat {TAG}"
 def test_a_token_is_pinned_in_strip_and_heat_map_and_the_lens_turned(reader: Reader, models: dict[str, Path]) -> None:
     page = reader.open("depth", **link(models, TEXT, beside="word", open=("layers", "decided")))
     heat, panel = card(page, "heatmap"), page.locator(".inspector")
-    expect(card(page, "strip")).to_contain_text("of 3 layers in A")
+    expect(card(page, "strip")).to_contain_text("of 3 layers (")
     expect(heat.locator(".heatmaplayer image")).to_have_count(2)
     expect(heat.locator(".shapelayer path")).to_have_count(0)
 
