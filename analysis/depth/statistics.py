@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from analysis.depth.result import Depth, LayeredText, raw
 from analysis.depth.scores import LAYER_SCORES
@@ -181,7 +181,7 @@ def _moments(sides: Sequence[CountedTokens], score: str) -> list[Floats]:
     """[U, 6] of each side, sums over each unit: 1, x, y, x^2, y^2 and x y of centred ranks."""
     found = []
     for side in sides:
-        x, y = (rankdata(values) for values in (raw(side.layers, score)[-1], side.decided))
+        x, y = (pd.Series(each).rank().to_numpy() for each in (raw(side.layers, score)[-1], side.decided))
         if len(x):
             x, y = (values / len(x) - 0.5 for values in (x, y))
         found.append(side.units.sums(np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)))
