@@ -13,11 +13,11 @@ app: $(VENV)/ready
 test: $(VENV)/ready-dev check
 	@tests/chromium.sh
 	-$(PY) -m model fetch smollm2-135m-instruct
-	$(PY) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder  # one has the browser tests, and often waits
+	$(PY) -m pytest -n 3 --dist loadscope --no-loadscope-reorder  # one has the browser tests, and often waits
 
 # what one runs while editing: no browser, no kill and resume, no training, no real model
 test-fast: $(VENV)/ready-dev
-	$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow and not browser and not real"
+	$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not browser and not real"
 
 check: $(VENV)/ready-dev
 	$(PY) -m ruff check .

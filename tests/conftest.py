@@ -14,20 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.browser import chromium_path, streamlit_server
 from tests.support.tiny import save_tiny
 
 
+class BrowserOnOneWorker(LoadScopeScheduling):
+    """Tests of a file stay together, and those of the browser with each other: one worker has server and browser."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "browser" if nodeid.startswith("tests/browser/") else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BrowserOnOneWorker:
+    """How `-n` shares the tests among workers."""
+    return BrowserOnOneWorker(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `--dist loadgroup`, tests of a file stay together, one worker has the browser, and long groups go first."""
-    if config.getoption("dist", "no") != "loadgroup":
+    """In a worker, the browser's tests go first, and then long files."""
+    if not hasattr(config, "workerinput"):
         return
-    groups = ["browser" if "browser" in item.keywords else item.nodeid.split("::")[0] for item in items]
-    sizes = Counter(groups)
-    order = sorted(range(len(items)), key=lambda i: (groups[i] != "browser", -sizes[groups[i]], groups[i], i))
-    for item, group in zip(items, groups, strict=True):
-        item.add_marker(pytest.mark.xdist_group(group))
+    files = [item.nodeid.split("::")[0] for item in items]
+    sizes = Counter(files)
+    order = sorted(
+        range(len(items)),
+        key=lambda i: (not files[i].startswith("tests/browser/"), -sizes[files[i]], files[i], i),
+    )
     items[:] = [items[i] for i in order]
 
 
