@@ -59,7 +59,7 @@ CALLS = {  # for each command: its arguments, and the name of what it writes
     "bench families": (("--family", "llama"), "x.md"),
     **{
         f"bench {name}": ((), "x.json")
-        for name in ("score", "segment", "harness", "train", "train-step", "attention", "app")
+        for name in ("score", "segment", "words", "harness", "train", "train-step", "attention", "app")
     },
     "bench drafts": (("--prepared", "{prepared}", "--model", "{base}"), "x.json"),
 }
@@ -105,7 +105,7 @@ def short(monkeypatch):
     from benchmarks.families.features import Family
 
     monkeypatch.setattr("analysis.export.chrome", lambda: None)
-    for module in ("score", "segment", "speed.drafts", "harness", "train_step", "train", "attention", "app"):
+    for module in ("score", "segment", "words", "speed.drafts", "harness", "train_step", "train", "attention", "app"):
         monkeypatch.setattr(f"benchmarks.{module}.measure", lambda given, tell: {"benchmark": "made up"})
     monkeypatch.setattr(families, "_measured", lambda names: [Family(name, "", {}, ()) for name in names])
     monkeypatch.setattr(families, "page", lambda families: "made up")
