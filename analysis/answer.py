@@ -13,9 +13,11 @@ from typing import Any, Generic, TypeVar
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.export import FIGURE_FORMATS, TABLES, check_out, save_figure, save_table
+from analysis.export import FIGURE_FORMATS, TABLES, check_out, save_figure, save_table, standalone
 from analysis.figures.figure import Figure, check_figure
+from analysis.figures.notebook_figure import NotebookFigure
 from analysis.provenance import Provenance
+from analysis.token_strip.notebook import NotebookStrip
 from model.arguments import check_fields
 from model.errors import MicroStepError
 
@@ -30,6 +32,7 @@ class Result(Generic[Raw]):
         result.summary              # a few words
         result.table                # a pandas DataFrame: what the command of the same name writes
         result.figure("line")       # a plotly figure; `figures` lists the names
+        result.strip()              # the text, token by token, in a notebook
         result.export("line.svg", "line")
 
     `raw` is the frozen answer of the analysis, for all that is not in the table.
@@ -44,6 +47,7 @@ class Result(Generic[Raw]):
     draw: Callable[[str, Any], Figure]  # of a figure's name and a view
     provenance: Callable[[str, Any], Provenance]  # of the same
     notes: tuple[str, ...] = ()  # what a reader must know: a text that was cut off, a template that is missing, ...
+    lay: Callable[[Any], NotebookStrip] | None = None  # of a view: the token strip, where there is one
 
     def __post_init__(self) -> None:
         check_fields(self.view)
@@ -57,7 +61,7 @@ class Result(Generic[Raw]):
         return self.summarise()
 
     def figure(self, name: str | None = None, **options: Any) -> go.Figure:
-        """A figure.
+        """A figure, under a head that says what it shows and of which models.
 
         Args:
             name: one of `figures`; the first if not given.
@@ -66,7 +70,21 @@ class Result(Generic[Raw]):
         Raises:
             MicroStepError: there is no such figure or option.
         """
-        return self._drawn(name, options)[0].figure
+        drawn, view = self._drawn(name, options)
+        return NotebookFigure(standalone(drawn, self.provenance(drawn.name, view)), words=lambda: _words(drawn))
+
+    def strip(self, **options: Any) -> NotebookStrip:
+        """The token strip, which a notebook shows as the app does.
+
+        Args:
+            options: fields of `view` that are to be others: score, lens, pinned, ...
+
+        Raises:
+            MicroStepError: there is no such option, or no strip of this result.
+        """
+        if self.lay is None:
+            raise MicroStepError(f"{self.kind} has no token strip; it has the figures {', '.join(self.figures)}")
+        return self.lay(self._view(options))
 
     def data(self, name: str | None = None, **options: Any) -> pd.DataFrame:
         """The numbers behind a figure; arguments and errors as `figure`."""
@@ -98,21 +116,34 @@ class Result(Generic[Raw]):
     def _drawn(self, name: str | None, options: dict[str, Any]) -> tuple[Figure, Any]:
         chosen = self.figures[0] if name is None and self.figures else name or ""
         check_figure(chosen, self.figures)
+        view = self._view(options)
+        return self.draw(chosen, view), view
+
+    def _view(self, options: dict[str, Any]) -> Any:
         known = [field.name for field in dataclasses.fields(self.view)]
         for option in options:
             if option not in known:
                 raise MicroStepError(f"a figure has no option {option!r}; use one of {', '.join(known)}")
         view = dataclasses.replace(self.view, **options)
         check_fields(view)
-        return self.draw(chosen, view), view
+        return view
 
     def __repr__(self) -> str:
         return f"<{self.kind}: {self.summary}>"
 
     def _repr_html_(self) -> str:
-        """How a notebook shows it: the summary, and the first rows of the table."""
-        rows = self.table.head(SHOWN_ROWS).to_html()
-        more = len(self.table) - SHOWN_ROWS
-        rest = f"<p>{more:,} more rows in <code>.table</code></p>" if more > 0 else ""
+        """How a notebook shows it: the summary, the token strip, and the first rows of the table."""
         notes = "".join(f"<p><i>{html.escape(note)}</i></p>" for note in self.notes)
-        return f"<p>{html.escape(self.summary)}</p>{notes}{rows}{rest}"
+        strip = "" if self.lay is None else self.lay(self.view).html
+        return f"<p>{html.escape(self.summary)}</p>{notes}{strip}{_rows(self.table, '.table')}"
+
+
+def _words(drawn: Figure) -> str:
+    """A figure in words: what it shows, and the first of its numbers."""
+    return f"<p><b>{html.escape(drawn.title)}</b><br>{html.escape(drawn.caption)}</p>{_rows(drawn.data, '.data')}"
+
+
+def _rows(table: pd.DataFrame, where: str) -> str:
+    more = len(table) - SHOWN_ROWS
+    rest = f"<p>{more:,} more rows in <code>{where}</code></p>" if more > 0 else ""
+    return f"{table.head(SHOWN_ROWS).to_html()}{rest}"

@@ -11,6 +11,8 @@ from analysis.generation.summary import finding
 from analysis.generation.tables import answer_table, segment_table
 from analysis.generation.view import GenerationView
 from analysis.score_registry import Unit
+from analysis.strips.generation import generation_strip
+from analysis.token_strip.notebook import NotebookStrip
 from micro_step.inputs import ModelLike, Models, TextLike, as_text_input
 from model.arguments import checked
 from model.scoring.scores import Sampling
@@ -83,4 +85,5 @@ def generate(
         lambda name, view: draw(name, generation, view),
         lambda _, view: origin(request, generation, view),
         generation.notes,
+        lambda view: NotebookStrip(generation_strip(generation, view.unit), view.pinned),
     )

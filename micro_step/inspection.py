@@ -37,6 +37,8 @@ from analysis.generation.options import TAU
 from analysis.generation.result import Decoding
 from analysis.score_registry import Unit
 from analysis.segmentation.strategy import Segmenter, Strategy
+from analysis.strips.attention import attention_strip
+from analysis.token_strip.notebook import NotebookStrip
 from micro_step.inputs import ModelLike, Models, TextLike, as_strategy, as_text_input
 from model.arguments import checked
 from model.errors import MicroStepError
@@ -92,6 +94,7 @@ def attention(
         lambda name, view: draw(name, maps.result(view, name)),
         lambda _, view: origin(maps.result(view)),
         tuple(note for reading in maps.readings for note in reading.notes),
+        lambda view: NotebookStrip(attention_strip(maps.result(view, "row")), view.pinned),
     )
 
 

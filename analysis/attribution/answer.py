@@ -13,6 +13,8 @@ from analysis.attribution.request import AttributionRequest, SegmentsQuery, defa
 from analysis.attribution.view import ShownAttribution
 from analysis.query import ModelLoader
 from analysis.segmentation.strategy import Segmenter
+from analysis.strips.attribution import attribution_strip, explained
+from analysis.token_strip.notebook import NotebookStrip
 from analysis.uncertainty.scoring import score_document
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
@@ -73,4 +75,9 @@ def attribution(
         lambda name, view: draw(name, replace(shown, view=view)),
         lambda _, view: origin(replace(shown, view=view)),
         found.notes,
+        lambda view: _laid(replace(shown, view=view)),
     )
+
+
+def _laid(shown: ShownAttribution) -> NotebookStrip:
+    return NotebookStrip(attribution_strip(shown), explained(shown))

@@ -9,6 +9,8 @@ from analysis.depth.request import DepthRequest, read_depth
 from analysis.depth.result import Depth
 from analysis.depth.tables import finding, layer_table
 from analysis.query import ModelLoader, Session
+from analysis.strips.depth import depth_strip
+from analysis.token_strip.notebook import NotebookStrip
 from model.progress import Progress
 
 
@@ -32,6 +34,7 @@ def depth_answer(
         lambda name, view: draw(name, depth, view),
         lambda _, view: request.origin(depth, view),
         depth_notes(depth),
+        lambda view: NotebookStrip(depth_strip(depth, view), view.pinned),
     )
 
 

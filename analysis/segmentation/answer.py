@@ -15,6 +15,8 @@ from analysis.segmentation.segmented_text import MemoCache
 from analysis.segmentation.single import curve_table, finding, segment_table
 from analysis.segmentation.strategy import Segmenter, Strategy, check_features, check_rule
 from analysis.segmentation.view import CutView
+from analysis.strips.segmentation import segment_strip
+from analysis.token_strip.notebook import NotebookStrip
 from analysis.uncertainty.result import ScoredText
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec
@@ -53,6 +55,7 @@ def segmented(
         lambda name, view: draw(name, compared, view),
         lambda _, view: origin(compared, view),
         compared.sides[0].notes,
+        lambda view: NotebookStrip(segment_strip(compared, view), view.pinned),
     )
 
 
@@ -79,6 +82,7 @@ def compared(
         lambda name, view: draw(name, found, view),
         lambda _, view: origin(found, view),
         tuple(f"{side.key}: {note}" for side in found.sides for note in side.notes),
+        lambda view: NotebookStrip(segment_strip(found, view), view.pinned),
     )
 
 
@@ -113,6 +117,7 @@ def solved(
         lambda name, view: draw(name, compared, view),
         lambda _, view: origin(compared, view),
         compared.sides[0].notes,
+        lambda view: NotebookStrip(segment_strip(compared, view), view.pinned),
     )
 
 

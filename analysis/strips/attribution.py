@@ -10,8 +10,8 @@ from analysis.score_registry import significant
 from analysis.token_strip.rows import Detail, Legend, Strip, TokenRow
 
 
-def attribution_strip(shown: ShownAttribution) -> Strip:
-    """The text, coloured by how much the quantity at the target depends on each token."""
+def attribution_strip(shown: ShownAttribution, hint: str = "") -> Strip:
+    """The text, coloured by how much the quantity at the target depends on each token; a hint opens its legend."""
     encoded, target = shown.found.encoded, shown.found.target
     value = per_token(shown)
     deepest = significant(top(shown) * shown.scale)
@@ -38,6 +38,12 @@ def attribution_strip(shown: ShownAttribution) -> Strip:
         boundary=begins[in_text],
         muted=np.arange(len(encoded))[in_text] > target,
     )
-    note = "click a token to explain it; tokens after the pinned one are faint, since they have no influence"
+    note = f"{hint}tokens after the explained one are faint, since they have no influence"
     legend = Legend(f"−{deepest}, lowers it", f"{deepest} {shown.unit}, raises it", note, "diverging")
     return Strip(shown.request.text.document.text, (row,), legend)
+
+
+def explained(shown: ShownAttribution) -> int | None:
+    """The place in the strip of the token whose number is attributed; None where it is none of the text."""
+    place = int(shown.found.encoded.source_start[shown.found.target])
+    return place if place >= 0 else None

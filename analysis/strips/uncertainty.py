@@ -14,7 +14,7 @@ from analysis.uncertainty.next_tokens import least_moved, token_names
 from analysis.uncertainty.result import Comparison, ScoredText
 from analysis.uncertainty.strip_figure import CHANGES, StripText, largest, shown_sides, strip_text
 from analysis.uncertainty.tables import cell_table
-from analysis.view import View
+from analysis.view import ScoreView, View
 from model.text.document import SEPARATOR, Document
 
 CHANGE = "B\u2212A"  # key of the row of pieces of text
@@ -54,6 +54,12 @@ def comparison_strip(comparison: Comparison, view: View) -> ShownStrip:
     note = "the chat template is faint" if comparison.cells is not None else "the prompt is faint"
     strip = Strip(base.text or "", rows, _legend(view.shown, view, note), aligned=base.text is not None)
     return ShownStrip(strip, None if comparison.cells is None else _sources(sides, base.text is not None))
+
+
+def score_strip(scored: ScoredText, document: Document, view: ScoreView) -> Strip:
+    """One model's tokens on the document's text."""
+    row = _row("A", scored, view, StripText(document.text, source=True), scored.strings)
+    return Strip(document.text, (row,), _legend(view.shown, view, ""), turns=turns_of(document))
 
 
 def _on_the_text(comparison: Comparison, view: View) -> Strip:
@@ -108,7 +114,7 @@ def _on_the_text(comparison: Comparison, view: View) -> Strip:
 
 
 def _row(
-    key: str, side: ScoredText, view: View, base: StripText, names: dict[int, str], hidden: bool = False
+    key: str, side: ScoredText, view: ScoreView, base: StripText, names: dict[int, str], hidden: bool = False
 ) -> TokenRow:
     encoded, scores = side.encoded, side.scores
     start, end = base.spans(side)
@@ -167,7 +173,7 @@ def _change_details(pieces: pd.DataFrame, view: View) -> tuple[Detail, ...]:
     return tuple(details)
 
 
-def _label(score: Score, view: View) -> str:
+def _label(score: Score, view: ScoreView) -> str:
     return f"{score.title}, {score.unit(view.unit)}" if score.information else score.title
 
 
@@ -175,7 +181,7 @@ def _scale(score: Score) -> Scale:
     return "diverging" if score.signed else "sequential"
 
 
-def _legend(score: Score, view: View, note: str) -> Legend:
+def _legend(score: Score, view: ScoreView, note: str) -> Legend:
     return Legend(*score.ends(view.unit), f"{score.title}; {note}" if note else score.title, _scale(score))
 
 

@@ -9,6 +9,8 @@ from analysis.options import Reader, text_provenance
 from analysis.provenance import Provenance
 from analysis.query import ModelLoader
 from analysis.score_registry import PER_NAT, significant
+from analysis.strips.uncertainty import comparison_strip, score_strip
+from analysis.token_strip.notebook import NotebookStrip
 from analysis.uncertainty import figures, score_figures
 from analysis.uncertainty.options import HistoryOptions
 from analysis.uncertainty.request import ComparisonQuery
@@ -55,6 +57,7 @@ def scores(
         lambda name, view: score_figures.draw(name, scored, view),
         lambda _, view: _origin(request, scored, view),
         scored.notes,
+        lambda view: NotebookStrip(score_strip(scored, request.text.document, view), view.pinned),
     )
 
 
@@ -94,4 +97,10 @@ def comparison(
         lambda name, view: figures.draw(name, compared, view),
         lambda _, view: query.origin(compared, view),
         tuple(f"{key} {side.facts.name}: {note}" for key, side in sides for note in side.notes),
+        lambda view: _shown(compared, view),
     )
+
+
+def _shown(compared: Comparison, view: View) -> NotebookStrip:
+    found = comparison_strip(compared, view)
+    return NotebookStrip(found.strip, found.place(view.pinned))

@@ -19,7 +19,7 @@ from analysis.attribution.result import Attribution, UnitSegments
 from analysis.attribution.view import ShownAttribution
 from analysis.figures.figure import visible
 from analysis.score_registry import Unit, significant
-from analysis.strips.attribution import attribution_strip
+from analysis.strips.attribution import attribution_strip, explained
 from analysis.uncertainty.result import ScoredText
 from app.attribution import controls
 from app.attribution.controls import Choice
@@ -131,13 +131,16 @@ def _error(shown: ShownAttribution) -> None:
 def _figures(shown: ShownAttribution) -> None:
     """The text; folded below it the numbers, the strongest units, and the curves."""
     provenance = origin(shown)
-    place = int(shown.found.encoded.source_start[shown.found.target])
     opening(
         headline(shown),
         draw("attribution", shown),
         provenance,
         body=lambda: token_strip(
-            attribution_strip(shown), key="attributed", pinned=place if place >= 0 else None, on_pin=pin, height=360
+            attribution_strip(shown, "click a token to explain it; "),
+            key="attributed",
+            pinned=explained(shown),
+            on_pin=pin,
+            height=360,
         ),
     )
     fold("attribution_summary", "What was attributed, and how far to trust it", lambda: _summary(shown))

@@ -117,7 +117,7 @@ def test_the_face_works_among_files_of_the_same_names(environment, tmp_path):
         "scored": 3,
         "rows": 1,
         "lacking": True,
-        "figure": "Figure",
+        "figure": "NotebookFigure",
         "rooms": [],
     }
     assert (tmp_path / "line.html").stat().st_size > 1000
