@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 DRAWN = "application/vnd.plotly.v1+json"
 
 
-class NotebookFigure(go.Figure):
+class NotebookFigure(go.Figure):  # type: ignore[misc]
     """A figure that stays a plotly figure in all else.
 
     Plotly chooses how a notebook draws it (`plotly.io.renderers`). By default that is data alone, which JupyterLab, VS
