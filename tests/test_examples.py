@@ -1,4 +1,4 @@
-"""The notebooks in examples/ are those of their scripts and run, one is looked at, and the example of the README runs."""
+"""The notebooks in examples/ are those of their scripts and run, one is looked at; the example of the README runs."""
 
 import re
 from collections import Counter
