@@ -142,7 +142,7 @@ def _spans_of(entry: CorpusEntry, options: StimulusOptions) -> Spans:
     assert entry.document is not None
     if options.regions is None:
         return word_spans(entry.document.text)
-    return region_spans(entry.document.text, split_regions(entry.columns[options.regions]))
+    return region_spans(entry.document.text, split_regions(entry.columns.get(options.regions)))
 
 
 def _from_region_rows(
@@ -159,7 +159,10 @@ def _from_region_rows(
         region = cell.strip() if options.join_with else cell
         if not region.strip():
             raise TextError(f"{name}, row {row + 1}: {entry.problem or 'the region is empty'}")
-        key = tuple(str(entry.columns[column]) for column in options.id_columns)
+        cells = [entry.columns.get(column) for column in options.id_columns]
+        if any(each is None or each is pd.NA or each == "" or each != each for each in cells):  # NaN is not itself
+            raise TextError(f"{name}, row {row + 1}: a cell of --id is empty, so its text is unknown; fill it in")
+        key = tuple(map(str, cells))
         if key != last:
             if key in seen:
                 raise TextError(

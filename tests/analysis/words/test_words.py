@@ -210,11 +210,32 @@ def test_texts_beyond_the_context_are_missing_there_not_zero(pair):
         ({"text": ["a b"], "cut": ["a||b"]}, {"regions": "cut"}, "none of them empty"),
         ({"text": ["a b"]}, {"rows": "regions"}, "needs --id"),
         ({"text": ["a", "b", "c"], "item": [1, 2, 1]}, {"ids": ["item"], "rows": "regions"}, "stand apart"),
+        (
+            {"text": ["a", "b"], "item": ["x", ""]},
+            {"ids": ["item"], "rows": "regions"},
+            "row 2: a cell of --id is empty",
+        ),
+        ({"text": ["a", "b"], "item": [np.nan, 1]}, {"ids": ["item"], "rows": "regions"}, "row 1: a cell of --id is"),
+        ({"text": ["a"], "item": [pd.NA]}, {"ids": ["item"], "rows": "regions"}, "row 1: a cell of --id is empty"),
     ],
 )
 def test_what_cannot_be_scored_is_one_clear_message(pair, rows, options, message):
     with pytest.raises(MicroStepError, match=message):
         ms.score_table(pair[0], pd.DataFrame(rows), **options)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "options", "message"),
+    [
+        ("item", {"ids": ["item"], "rows": "regions"}, "row 2: a cell of --id is empty"),
+        ("cut", {"regions": "cut"}, "row 2: regions are texts"),
+    ],
+)
+def test_a_json_record_without_a_column_that_is_needed_is_refused(pair, tmp_path, lacking, options, message):
+    file = tmp_path / "texts.jsonl"
+    file.write_text(json.dumps({"text": "a", lacking: "a"}) + '\n{"text": "b"}\n', encoding="utf-8")
+    with pytest.raises(MicroStepError, match=message):
+        ms.score_table(pair[0], file, **options)
 
 
 def test_options_of_a_table_need_one(command):
