@@ -25,7 +25,7 @@ def test_the_stored_notebook_is_that_of_its_script(script):
     stored = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     assert [(cell.cell_type, cell.source) for cell in stored.cells] == [
         (cell.cell_type, cell.source) for cell in notebook(script).cells
-    ], "python examples/build.py makes it anew"
+    ], "python examples/build.py reproduces it"
     assert any(cell.get("outputs") for cell in stored.cells)
     assert script.with_suffix(".ipynb").stat().st_size < LARGEST
 
