@@ -12,7 +12,6 @@ from model.hub.model_info import ModelInfo
 from model.hub.spec import ModelSpec
 from model.text.document import TextInput
 
-# functions of the face that draw what their command draws
 # Functions of the face that draw what their command draws.
 PYTHON = ("compare", "attribute", "attention", "micro_attention", "generate", "depth", "segment")
 SEVERAL = {"layer": "layers", "head": "heads"}  # options of commands that functions of the face call otherwise

@@ -15,7 +15,7 @@ from analysis.options import Reader, text_provenance
 from analysis.provenance import Provenance, plain_values
 from analysis.query import Ask, ModelLoader, RunCost, scoring_cost
 from analysis.uncertainty.scoring import TOP_K, cost_of, encode_for, fit, scored_text
-from model.causal_lm.device_memory import available_memory
+from model.causal_lm.device_memory import available_memory, spoken_bytes
 from model.errors import MicroStepError, ModelError, TooLarge
 from model.hub.loading import LoadedModel, ModelSpec
 from model.progress import Progress
@@ -172,6 +172,8 @@ def _fit_layers(
         return encoded, notes
     fits = int(len(encoded) * free / needed)  # memory grows at least as fast as the text
     if fits < 1:
-        raise TooLarge(f"the layers' states need {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; close others")
+        raise TooLarge(
+            f"the layers' states need {spoken_bytes(needed)}, but {spoken_bytes(free)} are free; close others"
+        )
     note = f"the first {fits:,} of {len(encoded):,} tokens were scored: the states of all layers need the memory"
     return encoded.head(fits), (*notes, note)

@@ -14,7 +14,6 @@ import pandas as pd
 
 from analysis.depth.request import DepthRequest, read_depth
 from analysis.depth.result import Depth
-from analysis.depth.scores import LAYER_SCORES
 from analysis.depth.statistics import (
     CountedTokens,
     change_decided,
@@ -24,7 +23,7 @@ from analysis.depth.statistics import (
     pooled,
     rank_correlation,
 )
-from analysis.depth.tables import layers_of_tokens, per
+from analysis.depth.tables import layers_of_tokens
 from analysis.intervals import Estimate
 from analysis.query import ModelLoader, Session
 from analysis.score_registry import SCORES, Unit, significant
@@ -86,8 +85,7 @@ def study_depth(
 
 def by_layer(study: DepthStudy, unit: Unit) -> pd.DataFrame:
     """A row for each model and layer, as `micro-step depth` gives it for one text."""
-    change = {name: per(name, study.same_tokenizer) for name in LAYER_SCORES} if study.same_layers else {}
-    return layers_of_tokens(study.sides, unit, change)
+    return layers_of_tokens(study.sides, unit, study.same_tokenizer)
 
 
 def summary(study: DepthStudy) -> pd.DataFrame:

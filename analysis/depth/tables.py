@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -37,17 +37,11 @@ def layer_table(depth: Depth, unit: Unit = "nats", role: str = "all") -> pd.Data
     `repeats` is the share at which the layer's likeliest word is the token just read, and `worse_than_uniform` that at
     which its KL to the final prediction is larger than that of a uniform guess: there the lens says little.
     """
-    sides = counted(depth, role)
-    change = (
-        {name: per(name, depth.same_tokenizer) for name in LAYER_SCORES}
-        if len(sides) == 2 and depth.same_layers
-        else {}
-    )
-    return layers_of_tokens(sides, unit, change)
+    return layers_of_tokens(counted(depth, role), unit, depth.same_tokenizer)
 
 
-def layers_of_tokens(sides: Sequence[CountedTokens], unit: Unit, change: Mapping[str, Per]) -> pd.DataFrame:
-    """As `layer_table`, of what is counted; `change` says of which scores B minus A is given, and per what."""
+def layers_of_tokens(sides: Sequence[CountedTokens], unit: Unit, same_tokenizer: bool) -> pd.DataFrame:
+    """As `layer_table`, of what is counted; without B minus A if the numbers of layers differ."""
     tables = []
     for key, side in zip("AB", sides, strict=False):
         layer = np.arange(side.layers.count + 1)
@@ -55,14 +49,18 @@ def layers_of_tokens(sides: Sequence[CountedTokens], unit: Unit, change: Mapping
         for name in LAYER_SCORES:
             means = mean_by_layer(side, name, unit)
             columns |= {name: means.mean, f"{name}_low": means.low, f"{name}_high": means.high}
-        shares = {"decided": decided_shares, "repeats": repeated_shares, "worse_than_uniform": worse_than_uniform}
-        for name, share in shares.items():
-            found = share(side)
+        shares = {
+            "decided": decided_shares(side),
+            "repeats": repeated_shares(side),
+            "worse_than_uniform": worse_than_uniform(side),
+        }
+        for name, found in shares.items():
             columns |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
-        columns |= {"decided_so_far": np.cumsum(decided_shares(side).mean), "tokens": side.count, "unit": unit}
+        columns |= {"decided_so_far": np.cumsum(shares["decided"].mean), "tokens": side.count, "unit": unit}
         tables.append(pd.DataFrame(columns))
-    for name, of in change.items():
-        gap = change_by_layer(sides[0], sides[1], name, unit, of)
+    both = len(sides) == 2 and sides[0].layers.count == sides[1].layers.count
+    for name in LAYER_SCORES if both else ():
+        gap = change_by_layer(sides[0], sides[1], name, unit, per(name, same_tokenizer))
         ends = {"": gap.mean, "_low": gap.low, "_high": gap.high}
         tables[1] = tables[1].assign(**{f"{name}_difference{end}": values for end, values in ends.items()})
     return pd.concat(tables, ignore_index=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 from analysis.answer import Result
-from analysis.provenance import Provenance
+from analysis.provenance import Provenance, drawing_lines, told
 from analysis.ranking.document_scores import document_scores
 from analysis.ranking.figures import FIGURES, draw
 from analysis.ranking.pairing import Pairing, pairing
@@ -14,6 +15,7 @@ from analysis.ranking.ranking import Ranking, ranking
 from analysis.ranking.tables import group_table, ranking_table
 from analysis.ranking.view import RankView
 from analysis.score_registry import significant
+from analysis.uncertainty.summary import signed
 from data.corpus.store import open_store
 from model.command_options import figure_command
 
@@ -68,7 +70,8 @@ def finding(found: Ranking) -> str:
         return f"Over {n}, the {mean} of {a} is {significant(overall.a.mean)}{unit} ({overall.a.ends()})."
     b, change = found.pairing.b.store.facts.name, overall.difference
     if not change.clear:
-        size = f"{_signed(change.mean)}{unit} ({change.ends(_signed)})"
+        bare = partial(signed, sign=False)
+        size = f"{bare(change.mean)}{unit} ({change.ends(bare)})"
         return f"Over {n}, no clear change in {title} from {a} to {b}: B − A is {size}."
     way, how = (view.shown.rise, "rises") if change.mean > 0 else (view.shown.drop, "falls")
     than = f" than {a}" if way.startswith("B is") else ""
@@ -77,33 +80,17 @@ def finding(found: Ranking) -> str:
     return f"Over {n}, {way.replace('B', b, 1)}{than}: the {mean} {how} by {size}."
 
 
-def _signed(value: float) -> str:
-    return f"{'−' if value < 0 else ''}{significant(abs(value))}"
-
-
 def origin(found: Ranking) -> Provenance:
     """Where a figure of a ranking comes from. Stores may be large, so an export names their folders."""
     pair, view = found.pairing, found.view
     sides = {"a": pair.a.store, **({"b": pair.b.store} if pair.b is not None else {})}
     paths = {key: str(Path(store.path).resolve()) for key, store in sides.items()}
-    named = [repr(path) for path in paths.values()]
-    told = [
-        f"{field.name}={value!r}"
-        for field in dataclasses.fields(view)
-        if (value := getattr(view, field.name)) != field.default
-    ]
+    given = [*map(repr, paths.values()), *(f"{name}={value!r}" for name, value in told(view).items())]
     return Provenance(
         command=figure_command("corpus", view, names=["rank", *paths.values()]),
         request={"stores": paths},
         view=dataclasses.asdict(view),
         models={key: store.facts for key, store in sides.items()},
         notes={key: store.notes for key, store in sides.items()} | {"match": pair.notes},
-        python=lambda figure: "\n".join(
-            [
-                "import micro_step as ms",
-                "",
-                f"result = ms.rank_documents({', '.join([*named, *told])})",
-                f"result.figure({figure!r})",
-            ]
-        ),
+        python=drawing_lines([], f"rank_documents({', '.join(given)})", {}),
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from analysis.options import Out, check_output, figure_option, print_answer
+from analysis.options import Out, check_output, figure_option, print_answer, print_notes, print_or_save
 from analysis.ranking.view import RankView
 from model.command_options import flatten_options
 from model.errors import MicroStepError
@@ -38,12 +38,9 @@ def rank_command(
 
     answer = rank(open_pair(store, against), view, table)
     if out is None and table == "ranking":
-        from analysis.options import print_notes
         from analysis.ranking.tables import ranking_table
-        from analysis.text_tables import show_table
-        from model.terminal import one_line
 
         print_notes("", answer.notes)
-        show_table(ranking_table(answer.raw, 0, view.top), one_line(answer.summary))
+        print_or_save(ranking_table(answer.raw, 0, view.top), None, answer.summary)
         return
     print_answer(answer, figure, out)

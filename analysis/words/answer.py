@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,12 +92,13 @@ def table_result(kind: str, raw: ScoredStimuli, by: str, unit: Unit) -> Result[S
     def none(name: str, view: object) -> Any:
         raise MicroStepError("a table of texts has no figures")
 
-    summary = partial(_summary, raw, by, unit)
-    return Result(kind, raw, (), ScoreView(unit=unit), lambda: raw.table(by, unit), summary, none, none, raw.notes)
+    table = cache(partial(raw.table, by, unit))  # the summary reads it, too
+    return Result(
+        kind, raw, (), ScoreView(unit=unit), table, lambda: _summary(raw, table(), by, unit), none, none, raw.notes
+    )
 
 
-def _summary(raw: ScoredStimuli, by: str, unit: Unit) -> str:
-    table = raw.table(by, unit)
+def _summary(raw: ScoredStimuli, table: pd.DataFrame, by: str, unit: Unit) -> str:
     means = []
     for letter, model in zip(("_a", "_b") if len(raw.models) == 2 else ("",), raw.models, strict=True):
         name = f"surprisal{letter}"

@@ -10,6 +10,7 @@ from analysis.ranking.figures import draw
 from analysis.ranking.ranking import Ranking
 from analysis.ranking.tables import ranking_table
 from analysis.score_registry import significant
+from analysis.uncertainty.summary import signed
 from app.cards import card
 from app.corpus.opening import follow, open_document
 from app.error_net import safely
@@ -40,7 +41,7 @@ def summary(ranking: Ranking) -> None:
                 st.caption(escape_markdown(f"{side.store.facts.name}; {mean.ends(lead='95% interval ')}"))
         if overall.difference is not None:
             with columns[3]:
-                st.metric("B − A", f"{_signed(overall.difference.mean)}{unit}")
+                st.metric("B − A", f"{signed(overall.difference.mean)}{unit}")
                 st.caption(escape_markdown(overall.difference.ends(lead="95% interval ")))
 
 
@@ -119,7 +120,3 @@ def _renumbered(ranking: Ranking) -> bool:
     """Whether some document has another number in B."""
     pair = ranking.pairing
     return pair.b is not None and bool((pair.a.number[pair.at_a] != pair.b.number[pair.at_b]).any())
-
-
-def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else '−' if value < 0 else ''}{significant(abs(value))}"
