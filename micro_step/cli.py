@@ -80,6 +80,7 @@ VERBS = {
     "model list": Verb(model, "cli:list_models", "Names, licences, and which models are on this machine."),
     "model fetch": Verb(model, "cli:fetch_model", "Fetch a model, and print the folder that holds it."),
     "model show": Verb(model, "cli:show_model", "What a model is, and what scoring a text takes."),
+    "model convert": Verb(model, "convert.cli:convert_command", "Write a model as another tool reads it."),
     "data sources": Verb(data, "cleaning.cli:sources_command", "The sources that a mix can name."),
     "data mixes": Verb(data, "cleaning.cli:mixes_command", "The mixes of the project."),
     "data clean": Verb(data, "cleaning.cli:clean_command", "Clean a mix, and say what each rule did."),

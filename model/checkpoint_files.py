@@ -137,6 +137,11 @@ def stored_size(folder: Path) -> tuple[int, int]:
     return count, size
 
 
+def stored_dtypes(folder: Path) -> set[str]:
+    """Return the dtypes of the weights in the folder's safetensors files, as these name them: F32, BF16, ..."""
+    return {str(entry["dtype"]) for path in weight_files(folder) for entry in _header(path)[0].values()}
+
+
 def licence_of(folder: Path) -> str | None:
     """Return the licence that the model card names in its front matter, or None."""
     try:

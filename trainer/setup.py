@@ -25,8 +25,8 @@ from model.errors import MicroStepError
 from model.hub.fetch import fetch
 from model.hub.loading import ModelSpec, load
 from model.hub.transformers_io import read_tokenizer
+from model.micro_step.fingerprint import fingerprint
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.micro_step.saving import fingerprint
 from model.progress import Tell
 from model.quiet import quiet
 from trainer.batches.dataset import rows_of

@@ -5,8 +5,9 @@ from safetensors.torch import load_file
 from model.errors import MicroStepError
 from model.hub.fetch import fetch
 from model.micro_step.configuration import MicroStepConfig
+from model.micro_step.fingerprint import fingerprint
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.micro_step.saving import MODULES, base_reference, fingerprint
+from model.micro_step.saving import MODULES, base_reference
 from trainer.recipe import Started
 
 _SAME: dict[Started, tuple[str, ...]] = {

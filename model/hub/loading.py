@@ -34,6 +34,7 @@ def load(
     spec: ModelSpec,
     progress: Callable[[str, float | None], None] | None = None,
     accept_licence: bool = False,
+    keep_adapter: bool = False,
 ) -> LoadedModel:
     """Fetch the model if needed, and load it.
 
@@ -41,6 +42,7 @@ def load(
         spec: what to load, and how.
         progress: called with a message and the share done (None if unknown).
         accept_licence: the user has accepted the model's terms.
+        keep_adapter: leave the LoRA adapter of a micro_step model apart, instead of merging it into its base.
 
     Raises:
         ModelNotFound: no model of that name exists.
@@ -75,6 +77,7 @@ def load(
                 lambda: read_model(spec, folder, config, dtype, device),
                 lambda place: read_tokenizer(spec, place),
                 lambda base: load(base, progress, accept_licence),
+                keep_adapter,
             )
             micro = replace(micro, untrained=is_untrained(model))
         notes = [*tokenizer_note(spec, folder), *base_notes]

@@ -12,6 +12,7 @@ from model.errors import MicroStepError, ModelBroken, ModelError
 from model.hub.catalog import find
 from model.hub.model_info import MicroStepInfo
 from model.hub.spec import LoadedModel, ModelSpec
+from model.micro_step.base_source import name_of_base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,7 +35,8 @@ def saved_in(folder: Path) -> MicroStepInfo | None:
         return None
     try:
         reference = config.get("base_reference") or {}
-        return MicroStepInfo.of(config, reference.get("name"), reference.get("revision"), untrained=False)
+        base = name_of_base(reference["name"], folder) if reference else None
+        return MicroStepInfo.of(config, base, reference.get("revision"), untrained=False)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelBroken(f"the config.json of {folder.name} does not describe a micro_step model: {error}") from error
 
@@ -46,6 +48,7 @@ def read_micro_step(
     read_whole: Callable[[], MicroStepForCausalLM],
     read_tokens: Callable[[Path], PreTrainedTokenizerBase],
     load: Callable[[ModelSpec], LoadedModel],
+    keep_adapter: bool,
 ) -> tuple[MicroStepForCausalLM, PreTrainedTokenizerBase, tuple[str, ...]]:
     """Return a saved model, its tokenizer (the folder's or else the base's), and notes for the user.
 
@@ -53,8 +56,9 @@ def read_micro_step(
         ModelError: an option does not fit such a model, or its base cannot be loaded or is another one.
         ModelBroken: damaged files.
     """
+    from model.micro_step.fingerprint import fingerprint
     from model.micro_step.modeling import MicroStepForCausalLM
-    from model.micro_step.saving import base_reference, fingerprint
+    from model.micro_step.saving import base_reference
 
     if spec.adapter is not None or spec.quantization != "none":
         raise ModelError(
@@ -77,7 +81,9 @@ def read_micro_step(
         # a model of the catalog is the same model whatever its source, quantised or not
         if find(saved.base) is not None and fingerprint(base.model) != reference["fingerprint"]:
             base_note = (OTHER_SOURCE,)
-        model = MicroStepForCausalLM.from_pretrained(folder, base=base.model, allow_other_base=bool(base_note))
+        model = MicroStepForCausalLM.from_pretrained(
+            folder, base=base.model, allow_other_base=bool(base_note), merge_adapter=not keep_adapter
+        )
     tokenizer = read_tokens(folder) if own_tokens else base.tokenizer
     return model, tokenizer, (*base.facts.approximations, *base_note, *_notes(model))
 

@@ -10,7 +10,15 @@ from pathlib import Path
 BaseFinder = Callable[[str, str | None], Path | str]
 """Maps a name and a revision (None: the newest) to a path or id for `AutoModelForCausalLM.from_pretrained`."""
 
+PARENT = ".."
+"""The name of a base in the folder that holds the modules' own folder, wherever both are moved to."""
+
 _finders: list[BaseFinder] = []
+
+
+def name_of_base(named: str, folder: Path) -> str:
+    """Return the name of the base of the modules in a folder, whose reference names it like this."""
+    return str(folder.resolve().parent) if named == PARENT else named
 
 
 def find_base(name: str, revision: str | None) -> Path | str:

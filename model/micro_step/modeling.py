@@ -26,7 +26,7 @@ from model.micro_step.configuration import MicroStepConfig, check_fields
 from model.micro_step.hidden_state_loss import hidden_error
 from model.micro_step.macro_inputs import read_segments
 from model.micro_step.outputs import Macro, Micro, MicroStepOutput
-from model.micro_step.pretrained import MicroStepPreTrainedModel
+from model.micro_step.pretrained import MicroStepPreTrainedModel, move_weights
 from model.micro_step.saving import base_reference, load_modules, save_modules
 from model.micro_step.segment_layout import Layout, layout
 
@@ -54,7 +54,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
             model.micro.copy_last_layers(base)
         for module in (model.merger, model.micro, model.stop):
             if module is not None:
-                module.to(device=base.device, dtype=base.dtype)
+                move_weights(module, base.device, base.dtype)
         settings = model.generation_config
         settings.update(**{k: v for k, v in base.generation_config.to_dict().items() if v is not None})
         settings.eos_token_id = end_ids(base) or None

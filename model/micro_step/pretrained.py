@@ -20,6 +20,13 @@ from model.micro_step.outputs import Macro, layer_outputs
 Group = Literal["new", "base", "adapter"]
 
 
+def move_weights(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Move a module to a device and cast its weights, but not its buffers: rotary frequencies need float32."""
+    module.to(device=device)
+    for weight in module.parameters():
+        weight.data = weight.data.to(dtype)
+
+
 class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     """A base, the merger before it, and the micro step decoder and stop head after it."""
 

@@ -5,7 +5,6 @@ The folder holds `config.json` (with a reference to the base: name, revision, fi
 fetches the base and refuses any other, since the new modules mean nothing beside other weights.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -18,34 +17,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from model.checkpoint_files import safetensors_problem, share_weights
 from model.errors import ExportError, ModelBroken, ModelError
-from model.micro_step.base_source import find_base
+from model.micro_step.base_source import find_base, name_of_base
 from model.micro_step.configuration import MicroStepConfig
-from model.micro_step.pretrained import MicroStepPreTrainedModel
+from model.micro_step.fingerprint import fingerprint
+from model.micro_step.pretrained import MicroStepPreTrainedModel, move_weights
 
 Model = TypeVar("Model", bound=MicroStepPreTrainedModel)
 
 MODULES = "micro_step.safetensors"
-_SAMPLED = 1024  # number of values of each tensor that enter the fingerprint
-
-
-def fingerprint(base: PreTrainedModel) -> str:
-    """Return the sha256 of names, shapes and up to 1,024 evenly spaced values of all weights, rounded to bfloat16.
-
-    It is the same in float32 and bfloat16, with or without a LoRA adapter beside the weights, and differs after any
-    fine-tuning.
-    """
-    seen: set[int] = set()
-    digest = hashlib.sha256()
-    for name, weight in sorted(base.named_parameters(remove_duplicate=False)):
-        if "lora_" in name or weight.data_ptr() in seen:
-            continue  # tied weights count once, under the first of their names
-        seen.add(weight.data_ptr())
-        flat = weight.detach().flatten()
-        indices = torch.linspace(0, len(flat) - 1, min(_SAMPLED, len(flat)), dtype=torch.float64).long()
-        values = flat[indices.to(flat.device)].to(torch.bfloat16).view(torch.int16).cpu().numpy()
-        digest.update(f"{name.replace('.base_layer', '')}{list(weight.shape)}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
 
 
 def save_modules(
@@ -91,7 +70,7 @@ def base_reference(folder: Path | str) -> dict[str, Any] | None:
     try:
         reference = json.loads((folder / "config.json").read_text(encoding="utf-8"))["base_reference"]
         return {
-            "name": str(reference["name"]),
+            "name": name_of_base(str(reference["name"]), folder),
             "revision": reference["revision"],
             "fingerprint": str(reference["fingerprint"]),
         }
@@ -122,6 +101,8 @@ def load_modules(
     from safetensors.torch import load_file
 
     folder = Path(folder)
+    if isinstance(dtype, str):
+        dtype = None if dtype == "auto" else getattr(torch, dtype)
     reference = base_reference(folder)
     assert reference is not None
     if (problem := safetensors_problem(folder / MODULES)) is not None:
@@ -129,7 +110,7 @@ def load_modules(
     config = MicroStepConfig.from_pretrained(folder)
     if base is None:
         source = find_base(reference["name"], reference["revision"])
-        base = AutoModelForCausalLM.from_pretrained(source, local_files_only=True, dtype="auto", **options)
+        base = AutoModelForCausalLM.from_pretrained(source, local_files_only=True, dtype=dtype or "auto", **options)
     _check_shape(folder, config, base)
     actual = fingerprint(base)
     if actual != reference["fingerprint"] and not allow_other_base:
@@ -155,9 +136,7 @@ def load_modules(
         raise ModelBroken(f"{folder} does not fit its configuration: {str(error).splitlines()[-1].strip()}") from error
     if adapter is not None and merge_adapter:
         model.merge_adapter()
-    if isinstance(dtype, str):
-        dtype = None if dtype == "auto" else getattr(torch, dtype)
-    model.to(device=base.device, dtype=dtype or base.dtype)
+    move_weights(model, base.device, dtype or base.dtype)
     if (folder / "generation_config.json").is_file():
         from transformers import GenerationConfig
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from model.errors import ExportError, ModelBroken, ModelError
+from model.micro_step.fingerprint import fingerprint
 from model.micro_step.modeling import MicroStepForCausalLM
-from model.micro_step.saving import MODULES, fingerprint
+from model.micro_step.saving import MODULES
 from tests.support.micro_steps import micro_step, ragged, random_starts, scramble
 from tests.support.tiny import save_tiny, tiny_model
 

@@ -1,0 +1,57 @@
+"""The card of a converted model: where it is from, its licence, how it is used, and what its source's own card says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from model.convert.source import SourceModel
+
+_FRONT = re.compile(r"\A---\s*\n.*?\n---\s*\n", re.DOTALL)
+_TERMS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+
+
+def write_card(source: SourceModel, folder: Path, title: str, use: str) -> None:
+    """Write README.md, and copy the files of the source that hold its terms.
+
+    Args:
+        source: the converted model.
+        folder: of the copy.
+        title: what the folder holds, a sentence.
+        use: how it is used, in Markdown.
+    """
+    facts = source.facts
+    micro = facts.micro_step
+    front = [
+        *([f"license: {facts.licence}"] if facts.licence else []),
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        *([f"base_model: {name}"] if (name := source.base.config._name_or_path) else []),
+        *(["tags:", "- micro_step"] if micro else []),
+    ]
+    notes = "".join(f"- {note}\n" for note in facts.approximations)
+    parts = [
+        "---\n" + "\n".join(front) + "\n---\n",
+        f"# {facts.name}\n",
+        title + "\n",
+        use + "\n",
+        f"Converted by micro_step from {_place(facts.source)} ({facts.revision[:19]}); weights in"
+        f" {str(source.dtype).removeprefix('torch.')}.\n",
+        *([f"It is not exactly the original:\n\n{notes}"] if notes else []),
+    ]
+    card = source.folder / "README.md"
+    if card.is_file():
+        own = _FRONT.sub("", card.read_text("utf-8", errors="replace")).strip()
+        parts.append(f"## The card of its source\n\n{own}\n")
+    (folder / "README.md").write_text("\n".join(parts), "utf-8")
+    for pattern in _TERMS:
+        for path in source.folder.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+
+
+def _place(source: str) -> str:
+    """The source of a model, without the path of a folder of this machine."""
+    kind, _, where = source.partition(" ")
+    return f"the {kind} {Path(where).name}" if kind in ("folder", "file") else f"{kind} {where}"

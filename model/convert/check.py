@@ -1,0 +1,71 @@
+"""Compare written models with their source, in processes that have only the written files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.convert import reload
+from model.errors import ModelBroken
+from model.micro_step import fingerprint as fingerprint_module
+from model.terminal import one_line
+
+
+@dataclass(frozen=True)
+class Check:
+    """A written folder, and what was observed of its source."""
+
+    folder: Path
+    expected: dict[str, Any]  # of `reload.observe`
+    alone: bool = False  # read it in a process that cannot import this project
+    own_code: bool = False  # the folder comes with code, which is trusted
+
+
+def check(checks: Sequence[Check], threads: int) -> None:
+    """Read written folders again, in one fresh process for all of a kind, and compare them with their sources.
+
+    Args:
+        checks: what to read.
+        threads: threads of torch, the same as when the sources were observed.
+
+    Raises:
+        ModelBroken: a folder cannot be read, or is not the same.
+    """
+    for alone in sorted({each.alone for each in checks}):
+        some = [each for each in checks if each.alone == alone]
+        for each, found in zip(some, _reloaded(some, alone, threads), strict=True):
+            different = [name for name, value in each.expected.items() if found[name] != value]
+            if different:
+                raise ModelBroken(
+                    f"the written model differs from its source in its {', '.join(different)}; nothing was kept"
+                )
+
+
+def _reloaded(checks: Sequence[Check], alone: bool, threads: int) -> list[dict[str, Any]]:
+    jobs = json.dumps([{"folder": str(each.folder), "own_code": each.own_code} for each in checks])
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "found.json"
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(threads),
+            "HF_MODULES_CACHE": place,  # code that comes with a model is copied there
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
+        if not alone:
+            env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        words = ["-I", str(reload.__file__)] if alone else ["-m", reload.__name__]
+        kind = "alone" if alone else "with the project"
+        command = [sys.executable, *words, jobs, str(fingerprint_module.__file__), str(out), kind]
+        done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            raise ModelBroken(f"the written model cannot be read in a fresh process: {one_line(why)}")
+        found: list[dict[str, Any]] = json.loads(out.read_text("utf-8"))
+        return found

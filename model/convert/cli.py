@@ -1,0 +1,42 @@
+"""`micro-step model convert`: the folder goes to standard output, all else to standard error."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from model.cli import AcceptLicence
+from model.command_options import Adapter, Dtype, Revision, Tokenizer, flatten_options
+from model.hub.spec import ModelSpec
+from model.terminal import progress_bar
+
+_TO = typer.Option(
+    "--to",
+    help="whole: one folder for transformers, where micro_step is installed. modules: without the base. vllm: the base,"
+    " which any engine loads, and the modules beside it.",
+)
+
+
+@flatten_options
+def convert_command(
+    name: Annotated[str, typer.Argument(help="Catalog name, hub id, model folder or .gguf file.")],
+    to: Annotated[Literal["modules", "whole", "vllm"], _TO],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must be new or empty.")],
+    dtype: Dtype = "auto",
+    keep_adapter: Annotated[
+        bool, typer.Option("--keep-adapter", help="Leave the LoRA adapter apart; vllm then has it in adapter/.")
+    ] = False,
+    revision: Revision = None,
+    adapter: Adapter = None,
+    tokenizer: Tokenizer = None,
+    accept_licence: AcceptLicence = False,
+) -> None:
+    """Convert a model for another tool, compare the copy with it in a fresh process, and print the folder."""
+    from model.convert.convert import convert
+
+    spec = ModelSpec(name, revision, adapter, tokenizer=tokenizer)
+    with progress_bar() as tell:
+        done = convert(spec, to, out, dtype, keep_adapter, tell, accept_licence)
+    print(done.folder, flush=True)
+    print(f"{done.checked}\nUse it: {done.command}", file=sys.stderr)

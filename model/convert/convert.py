@@ -1,0 +1,114 @@
+"""Convert a model into a folder that another tool reads: whole or not at all, and only if it is the same model."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.atomic_files import check_writable, flush_entry, flush_folder, make_folder
+from model.convert.check import Check, check
+from model.convert.reload import NEW_TOKENS
+from model.convert.source import SourceModel, open_source
+from model.convert.writers import write_modules, write_vllm, write_whole
+from model.errors import ExportError, MicroStepError
+from model.hub.spec import Dtype, ModelSpec
+from model.progress import Tell, silent
+from model.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of copy."""
+
+    write: Callable[[SourceModel, Path, str], list[Check]]  # into an empty folder, which will have this name
+    command: str  # that uses the copy in {folder}
+    apart: bool | None  # whether a LoRA adapter is left apart; None: as the user says
+
+
+KINDS = {
+    "modules": Kind(write_modules, "micro-step generate --model {folder} --prompt 'Once upon a time'", True),
+    "whole": Kind(write_whole, "micro-step generate --model {folder} --prompt 'Once upon a time'", False),
+    "vllm": Kind(write_vllm, "vllm serve {folder}", None),
+}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A folder that holds the same model as its source, as a fresh process found."""
+
+    folder: Path
+    command: str  # that uses it
+    fingerprint: str
+
+    @property
+    def checked(self) -> str:
+        """What was compared, a sentence."""
+        return (
+            f"A fresh process read it again: the fingerprint {self.fingerprint[:12]}, the tokenizer and {NEW_TOKENS}"
+            " greedy tokens are those of its source."
+        )
+
+
+def convert(
+    spec: ModelSpec,
+    kind: str,
+    out: Path,
+    dtype: Dtype = "auto",
+    keep_adapter: bool = False,
+    tell: Tell = silent,
+    accept_licence: bool = False,
+) -> Converted:
+    """Convert a model.
+
+    Args:
+        spec: the model; its precision and device are chosen here.
+        kind: a name in `KINDS`.
+        out: the folder to write, which must be empty or not there.
+        dtype: of the written weights; "auto": as they are stored.
+        keep_adapter: leave the LoRA adapter of a micro_step model apart, instead of merging it into its base.
+        tell: called with what is being done.
+        accept_licence: the user has accepted the model's terms.
+
+    Raises:
+        ModelError: the model cannot be loaded, or cannot be converted to this kind.
+        ModelBroken: what was written is not the same model; nothing is kept.
+        ExportError: the folder cannot be written.
+    """
+    if kind not in KINDS:
+        raise MicroStepError(f"unknown kind {kind!r}; use one of {', '.join(KINDS)}")
+    chosen = KINDS[kind]
+    if keep_adapter and chosen.apart is False:
+        raise MicroStepError(f"a copy of the kind {kind} has its adapter merged; modules and vllm can keep it apart")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ExportError(f"{out} is there already; choose a new folder")
+    check_writable(out)
+    apart = keep_adapter if chosen.apart is None else chosen.apart
+    source = open_source(spec, dtype, apart, kind == "modules", tell, accept_licence)
+    new = make_folder(out.absolute().parent)
+    staging = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
+    try:
+        tell("writing", None)
+        with quiet():
+            checks = chosen.write(source, staging, out.name)
+        del source  # the fresh process needs the memory
+        staging.chmod(0o755)
+        tell("checking it in a fresh process", None)
+        check(checks, torch.get_num_threads())
+        flush_folder(staging)
+        if out.exists():
+            out.rmdir()
+        staging.replace(out)
+        flush_entry(out.absolute().parent)
+        new = []
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        for folder in new:
+            folder.rmdir()
+    return Converted(out, chosen.command.format(folder=out), checks[0].expected["fingerprint"])

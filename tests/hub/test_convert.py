@@ -1,0 +1,135 @@
+"""Models as other tools read them: the same in a fresh process, whole or not there, and nothing of this machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import model.convert.convert as conversion
+from model.checkpoint_files import stored_dtypes
+from model.convert.check import Check, check
+from model.errors import ModelBroken, ModelError
+from model.hub.spec import ModelSpec
+from model.micro_step.modeling import MicroStepForCausalLM
+from tests.support.micro_steps import scramble
+from tests.support.tiny import save_tiny
+
+pytestmark = pytest.mark.slow
+
+FAMILIES = ("llama", "qwen3", "gemma3_text")
+LORA = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """For each family modules on a base with a chat template: in bfloat16, llama's with an adapter."""
+    root = tmp_path_factory.mktemp("sources")
+    for family in FAMILIES:
+        base = save_tiny(root / f"{family}-base", family, chat=True)
+        (base / "README.md").write_text("---\nlicense: mit\n---\nA base.\n")
+        (base / "LICENSE").write_text("Terms.")
+        torch.manual_seed(0)
+        model = MicroStepForCausalLM.from_base(AutoModelForCausalLM.from_pretrained(base), merger="attention")
+        if family == "llama":
+            model.add_adapter_to_base(**LORA)
+        scramble(model)
+        model.generation_config.eos_token_id = [2, 4]
+        model.save_modules(root / family, str(base), dtype=torch.bfloat16)
+    return root
+
+
+def collect(monkeypatch, found: list[Check], source: Path, kind: str, out: Path, **how) -> None:
+    """Convert, and put off what must be read in a fresh process, which takes seconds."""
+
+    def later(checks, threads):
+        staging = checks[0].folder
+        found.extend(replace(each, folder=out / each.folder.relative_to(staging)) for each in checks)
+
+    monkeypatch.setattr(conversion, "check", later)
+    conversion.convert(ModelSpec(str(source)), kind, out, **how)
+
+
+def test_a_fresh_process_finds_the_same_models(monkeypatch, tmp_path, sources):
+    checks: list[Check] = []
+    for family in FAMILIES:
+        collect(monkeypatch, checks, sources / family, "modules", tmp_path / f"{family}-modules")
+        collect(monkeypatch, checks, sources / family, "whole", tmp_path / f"{family}-whole", dtype="bfloat16")
+        collect(monkeypatch, checks, tmp_path / f"{family}-whole", "vllm", tmp_path / f"{family}-vllm")
+    collect(monkeypatch, checks, sources / "llama", "vllm", tmp_path / "apart", keep_adapter=True)
+    collect(monkeypatch, checks, sources / "qwen3-base", "whole", tmp_path / "plain", dtype="float16")
+    check(checks, threads=1)
+
+    assert stored_dtypes(tmp_path / "llama-modules") == {"BF16"}
+    assert stored_dtypes(tmp_path / "gemma3_text-whole") == stored_dtypes(tmp_path / "gemma3_text-vllm") == {"BF16"}
+    assert stored_dtypes(tmp_path / "plain") == {"F16"}
+    assert any("lora_A" in name for name in load_file(tmp_path / "apart" / "adapter" / "adapter_model.safetensors"))
+    engine = json.loads((tmp_path / "llama-vllm" / "config.json").read_text())
+    assert engine["architectures"] == ["LlamaForCausalLM"] and engine["dtype"] == "bfloat16"
+    assert (tmp_path / "plain" / "LICENSE").is_file()
+    assert "license: mit" in (tmp_path / "plain" / "README.md").read_text()
+    for path in tmp_path.rglob("*"):  # modules alone name the place of their base
+        if path.suffix in (".json", ".md", ".jinja") and not path.parent.name.endswith("-modules"):
+            assert str(tmp_path.parent) not in path.read_text(), path
+
+
+def test_another_model_is_not_kept(monkeypatch, tmp_path, sources):
+    monkeypatch.setattr("model.convert.check._reloaded", lambda checks, alone, threads: [
+        {**each.expected, "greedy tokens": [1]} for each in checks
+    ])  # fmt: skip
+    with pytest.raises(ModelBroken, match="greedy tokens"):
+        conversion.convert(ModelSpec(str(sources / "qwen3")), "whole", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unreadable_copy_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.executable", "false")
+    with pytest.raises(ModelBroken, match="fresh process"):
+        check([Check(tmp_path, {})], threads=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("micro-step-tiny", "--to", "modules"), "holds its base"),
+        (("tiny-sft", "--to", "vllm"), "no micro_step model"),
+        (("micro-step-tiny", "--to", "whole", "--keep-adapter"), "merged"),
+        (("micro-step-tiny", "--to", "onnx"), "onnx"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_line(tmp_path, command, words, said):
+    code, out, lines = command("model", "convert", *words, "--out", tmp_path / "o" / "out")
+    assert code and not out and said in lines[-1] and not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_files_stays_as_it_is(tmp_path, command):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    code, _, lines = command("model", "convert", "micro-step-tiny", "--to", "whole", "--out", tmp_path)
+    assert code == 1 and "choose a new folder" in lines[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_command_prints_the_folder_and_what_uses_it(monkeypatch, tmp_path, command):
+    monkeypatch.setattr(conversion, "check", lambda checks, threads: None)
+    (tmp_path / "out").mkdir()
+    code, out, lines = command("model", "convert", "micro-step-tiny", "--to", "vllm", "--out", tmp_path / "out")
+    assert code == 0 and out == f"{tmp_path / 'out'}\n" and f"vllm serve {tmp_path / 'out'}" in lines[-1]
+    assert command("model", "show", tmp_path / "out" / "micro_step")[0] == 0  # its base is the folder above
+
+
+def test_rotary_frequencies_stay_in_float32(sources):
+    model = MicroStepForCausalLM.from_pretrained(sources / "qwen3", dtype=torch.bfloat16)
+    frequencies = {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name}
+    assert model.dtype == torch.bfloat16 and frequencies == {torch.float32}
+
+
+def test_modules_of_another_base_are_refused(tmp_path, sources):
+    model = MicroStepForCausalLM.from_pretrained(sources / "qwen3")
+    model.save_modules(tmp_path / "m", "tiny-sft")
+    with pytest.raises(ModelError):
+        conversion.convert(ModelSpec(str(tmp_path / "m")), "modules", tmp_path / "out")
