@@ -23,6 +23,7 @@ from model.errors import MicroStepError
 
 Raw = TypeVar("Raw")
 SHOWN_ROWS = 10  # of the table in a notebook
+NOTEBOOK_WIDTH = 700  # pixels, of a figure in a narrow notebook, and of plotly's pictures
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -71,7 +72,8 @@ class Result(Generic[Raw]):
             MicroStepError: there is no such figure or option.
         """
         drawn, view = self._drawn(name, options)
-        return NotebookFigure(standalone(drawn, self.provenance(drawn.name, view)), words=lambda: _words(drawn))
+        shown = standalone(drawn, self.provenance(drawn.name, view), NOTEBOOK_WIDTH)
+        return NotebookFigure(shown, words=lambda: _words(drawn))
 
     def strip(self, **options: Any) -> NotebookStrip:
         """The token strip, which a notebook shows as the app does.

@@ -88,13 +88,16 @@ def image(figure: go.Figure, kind: ImageFormat) -> bytes:
     return bytes(drawn)
 
 
-def standalone(drawn: Figure, origin: Provenance) -> go.Figure:
-    """The figure under a head that says what it shows: title, caption, models, and the pinned place."""
+def standalone(drawn: Figure, origin: Provenance, width: int = _WIDTH) -> go.Figure:
+    """The figure under a head that says what it shows: title, caption, models, and the pinned place.
+
+    Lines of the head fit the figure's own width, or where it has none the one that is given, in pixels.
+    """
     figure = go.Figure(drawn.figure)
     models = [f"{key.upper() if len(key) == 1 else key}: {info.name}" for key, info in origin.models.items()]
     pinned = origin.view.get("pinned")
     facts = "; ".join([*models, *([] if pinned is None else [f"pinned: character {pinned}"])])
-    per_line = (figure.layout.width or _WIDTH) // _LETTER
+    per_line = (figure.layout.width or width) // _LETTER
     lines = [
         html.escape(line, quote=False) for text in (drawn.caption, facts) for line in textwrap.wrap(text, per_line)
     ]

@@ -48,11 +48,11 @@ def wrap(text: str, begin: int, end: int) -> list[tuple[int, int]]:
     """Characters [start, stop) of each line: up to WIDTH columns, broken after a space if there is one."""
     lines = []
     first, column, fold = begin, 0, begin  # start of the line, columns used, where the line may be broken
-    for each in _clusters(text, begin, end):
+    for each in clusters(text, begin, end):
         if column + each.columns > WIDTH and each.start > first:
             stop = fold if fold > first else each.start
             lines.append((first, stop))
-            first, column = stop, sum(other.columns for other in _clusters(text, stop, each.start))
+            first, column = stop, sum(other.columns for other in clusters(text, stop, each.start))
         column += each.columns
         if text[each.end - 1] == " ":
             fold = each.end
@@ -72,7 +72,7 @@ class _Cluster:
     shown: str
 
 
-def _clusters(text: str, begin: int, end: int) -> Iterator[_Cluster]:
+def clusters(text: str, begin: int, end: int) -> Iterator[_Cluster]:
     for match in _CLUSTER.finditer(text, begin, end):
         whole = match.group()
         joined = len(whole) > 1 and whole[0].isprintable()  # its joiners and marks belong to what it looks like
@@ -129,7 +129,7 @@ class Page:
             self.hover.append(f"{name} {row.hover(i)}")
             tone[a:b] = ["ink"] * (b - a)
         self.glyphs["soft"].append((-0.6 - len(name) / 2, self.y, name))
-        for each in _clusters(text, left, right):
+        for each in clusters(text, left, right):
             a, b = each.start - left, each.end - left
             middle = (column[a] + column[b]) / 2
             self.glyphs[tone[a]].append((middle, self.y, html.escape(each.shown, quote=False)))
@@ -201,7 +201,7 @@ class Page:
 def _places(text: str, line: tuple[int, int]) -> list[float]:
     """Left edge, in columns, of each code point of a line, and the end of the last one."""
     places = [0.0]
-    for each in _clusters(text, *line):
+    for each in clusters(text, *line):
         left, count = places[-1], each.end - each.start
         places += [left + each.columns * (i + 1) / count for i in range(count)]
     return places

@@ -29,7 +29,7 @@ def depth_strip(depth: Depth, view: DepthView) -> Strip:
             rows.append(_curve(side, view))
         rows.append(_row(key, depth, side, view, hidden=not drawn))
     if depth.cells is None:
-        return Strip(text, tuple(rows), Legend(*scale.ends(), _note(view)), turns=turns_of(depth.document))
+        return Strip(text, tuple(rows), _legend(scale, view), turns=turns_of(depth.document))
     changes, cells = scale.changes(depth), depth.cells
     shade = scale.shade(changes, change=True)
     columns = {"start": cells.start, "end": cells.end, "shade": shade, "change": changes}
@@ -53,12 +53,10 @@ def depth_strip(depth: Depth, view: DepthView) -> Strip:
     )
     compares = lens in ("both", "change")
     jumps = np.sort(pieces["start"].to_numpy()[largest(pieces["change"].to_numpy())]).tolist() if compares else []
-    change = lens == "change"
-    legend = Legend(*scale.ends(change), _note(view), "diverging" if change else "sequential")
     return Strip(
         text,
         tuple(rows),
-        legend,
+        _legend(scale, view),
         turns=turns_of(depth.document),
         jumps=tuple(jumps),
         jump_to=f"the {CHANGES} largest changes",
@@ -66,11 +64,12 @@ def depth_strip(depth: Depth, view: DepthView) -> Strip:
     )
 
 
-def _note(view: DepthView) -> str:
+def _legend(scale: DecisionScale, view: DepthView) -> Legend:
     if view.lens == "change":
-        return "B − A in the layer at which each piece is decided"
+        return Legend(*scale.ends(True), "B − A in the layer at which each piece is decided", "diverging")
     bars = "; bars: B − A" if view.lens == "both" else ""
-    return f"layer at which each token is decided; curve: final {beside(view).title}{bars}"
+    note = "layer at which each token is decided"
+    return Legend(*scale.ends(), note, beside=f"curve: final {beside(view).title}{bars}")
 
 
 def _detail(depth: Depth, side: LayeredText, values: NDArray[np.floating]) -> Detail:

@@ -14,7 +14,7 @@ from analysis.score_registry import PER_NAT, Unit, significant
 from analysis.token_strip.rows import Detail, Legend, Note, Strip, TokenRow, TopK
 
 SMALLEST = 0.001  # probability that is still shown as a number
-NOTE = "numbers count macro steps; a notch marks the start of one"
+NOTE = "probability of each token under the model that wrote it; a notch starts a macro step"
 
 
 def generation_strip(generation: Generation, unit: Unit) -> Strip:
@@ -123,4 +123,4 @@ def _topk(generation: Generation, answer: Answer) -> TopK | None:
 
 def legend() -> Legend:
     """The legend of a strip that shows probabilities."""
-    return Legend("1, sure", "0, unsure", f"probability of each token under the model that wrote it; {NOTE}")
+    return Legend("1, sure", "0, unsure", NOTE, beside="numbers count macro steps")

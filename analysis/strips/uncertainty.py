@@ -59,7 +59,7 @@ def comparison_strip(comparison: Comparison, view: View) -> ShownStrip:
 def score_strip(scored: ScoredText, document: Document, view: ScoreView) -> Strip:
     """One model's tokens on the document's text."""
     row = _row("A", scored, view, StripText(document.text, source=True), scored.strings)
-    return Strip(document.text, (row,), _legend(view.shown, view, ""), turns=turns_of(document))
+    return Strip(document.text, (row,), _legend(view.shown, view), turns=turns_of(document))
 
 
 def _on_the_text(comparison: Comparison, view: View) -> Strip:
@@ -101,11 +101,10 @@ def _on_the_text(comparison: Comparison, view: View) -> Strip:
     )
     compares = lens in ("both", "change")
     jumps = np.sort(pieces["start"].to_numpy()[largest(value)]).tolist() if compares else []
-    note = "bars: B \u2212 A" if lens == "both" else ""
     return Strip(
         text,
         rows,
-        _legend(drawn if lens == "change" else view.shown, view, note),
+        _legend(drawn if lens == "change" else view.shown, view, beside="bars: B \u2212 A" if lens == "both" else ""),
         turns=turns_of(comparison.document),
         jumps=tuple(jumps),
         jump_to=f"the {CHANGES} largest changes",
@@ -181,8 +180,8 @@ def _scale(score: Score) -> Scale:
     return "diverging" if score.signed else "sequential"
 
 
-def _legend(score: Score, view: ScoreView, note: str) -> Legend:
-    return Legend(*score.ends(view.unit), f"{score.title}; {note}" if note else score.title, _scale(score))
+def _legend(score: Score, view: ScoreView, note: str = "", beside: str = "") -> Legend:
+    return Legend(*score.ends(view.unit), f"{score.title}; {note}" if note else score.title, _scale(score), beside)
 
 
 def turns_of(document: Document) -> tuple[tuple[int, str], ...]:

@@ -70,7 +70,8 @@ function marks({ texts }) {
 
 /** @param {StripData} data */
 function note({ legend }) {
-  return legend.note ? [el("span", "group", legend.note)] : [];
+  const text = [legend.note, legend.beside].filter(Boolean).join("; ");
+  return text ? [el("span", "group", text)] : [];
 }
 
 /** @param {StripData} data */

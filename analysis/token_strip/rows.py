@@ -167,6 +167,7 @@ class Legend:
     high: str  # "unsure, 8 bits"
     note: str = ""
     scale: Scale = "sequential"
+    beside: str = ""  # what bars, curves and numbers beside the tokens show
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@
 /** @typedef {{key: string, title: string, block: number, start: Numbers, end: Numbers, value: Numbers}} Curve */
 /** @typedef {Curve & {kind: "bars", hidden: boolean, up: string, down: string}} BarRow */
 /** @typedef {Curve & {kind: "line", hidden?: boolean, threshold: number | null, marked: "above" | "below"}} LineRow */
-/** @typedef {{low: string, high: string, note: string, scale: Scale}} LegendData */
+/** @typedef {{low: string, high: string, note: string, scale: Scale, beside: string}} LegendData */
 
 /**
  * The body and the look, as one.
