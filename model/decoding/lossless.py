@@ -1,7 +1,9 @@
-"""Lossless decoding: the micro decoder drafts from the unmerged base's states, and the base checks drafts in one pass.
+"""Checked decoding: the micro decoder drafts from the unmerged base's states, and the base checks drafts in one pass.
 
-Greedy output equals the base's, token for token; sampled output has the base's distribution (speculative acceptance,
-arXiv 2302.01318 and 2211.17192). Drafting continues while the likeliest word's probability is at least tau. The rule
+With eps = 1 it is lossless. Greedy output equals the base's, token for token; sampled output has the base's
+distribution (speculative acceptance, arXiv 2302.01318 and 2211.17192). With a smaller eps the check is relaxed: it also
+keeps each drafted token that the base gives at least eps of its likeliest token's probability (after processors and
+warpers), so the output is no longer the base's. Drafting continues while the likeliest word's probability is at least tau. The rule
 never looks at the drawn token's own probability, which would bias the distribution. With a draft vocabulary (arXiv
 2502.14856) only its words are drafted.
 """
@@ -68,7 +70,7 @@ def write_lossless(session: DecodingSession, input_ids: Tensor, mask: Tensor, ro
         count_pass(written)
         logits = logits_of(model.base, macro.last.flatten(0, 1)).view(len(live), n + 1, -1)
         clock.to("macro")
-        checked = _check(sampler, written, logits, draft, clock)
+        checked = _check(sampler, written, logits, draft, clock, session.eps)
         token, count = checked.token, checked.count
         batch = torch.arange(len(live), device=mask.device)
         logits, context = logits[batch, count], macro.context[batch, count]
@@ -241,7 +243,9 @@ class CheckedDrafts:
     over: list[bool]  # R entries, True if the row ended within its draft
 
 
-def _check(sampler: TokenSampler, rows: list[RowOutput], logits: Tensor, draft: Draft, clock: Clock) -> CheckedDrafts:
+def _check(
+    sampler: TokenSampler, rows: list[RowOutput], logits: Tensor, draft: Draft, clock: Clock, eps: float
+) -> CheckedDrafts:
     """Append the drafted tokens that the base keeps to the rows and close their segments; logits [R, 1 + n, V].
 
     It proceeds token by token, so that processors and criteria see only tokens that were kept.
@@ -258,11 +262,12 @@ def _check(sampler: TokenSampler, rows: list[RowOutput], logits: Tensor, draft: 
         some = [rows[i] for i in live]
         scores = sampler.processed(logits[at, j], some)
         agreed, result.token[at] = _agreed(sampler, scores, draft, j, at)
+        tolerated = _tolerated(scores, draft, j, at, eps) if eps < 1 else agreed
         result.possible[at] = scores.amax(-1) > -torch.inf
         going = []
-        for i, agrees in zip(live, agreed, strict=True):
+        for i, agrees, tolerates in zip(live, agreed, tolerated, strict=True):
             row = rows[i]
-            if not agrees:
+            if not agrees and not tolerates:
                 disagreed = j < drafted[i]
                 row.close("disagreed", (ids[i][j], probabilities[i][j])) if disagreed else row.close(
                     draft.why[i], draft.refused[i]
@@ -270,6 +275,7 @@ def _check(sampler: TokenSampler, rows: list[RowOutput], logits: Tensor, draft: 
                 continue
             counts[i] += 1
             row.accepted += 1
+            row.relaxed += not agrees
             if (reason := sampler.add(row, ids[i][j], probabilities[i][j], clock.now(), logits[i, j])) is None:
                 going.append(i)
             else:
@@ -296,6 +302,15 @@ def _agreed(sampler: TokenSampler, scores: Tensor, draft: Draft, j: int, at: Ten
     rest = (p - q).clamp_min(0)
     refused = valid & ~agreed & (rest.sum(-1) > 0)
     return agreed.tolist(), sampler.sample(torch.where(refused[:, None], rest, p))
+
+
+def _tolerated(scores: Tensor, draft: Draft, j: int, at: Tensor, eps: float) -> list[bool]:
+    """Whether the base gives the drafted tokens of rows `at` at least eps of its likeliest token's probability."""
+    if j == draft.ids.shape[1]:
+        return [False] * len(at)
+    drafted = scores.gather(1, draft.ids[at, j, None])[:, 0]
+    kept: list[bool] = (draft.valid[at, j] & (drafted - scores.amax(-1) >= math.log(eps))).tolist()
+    return kept
 
 
 def _probability(logits: Tensor, ids: Tensor) -> list[list[float]]:

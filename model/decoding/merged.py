@@ -49,6 +49,7 @@ def generate_segments(
     max_new_tokens: int | None = None,
     max_segment_length: int | None = None,
     verify: bool | None = None,
+    eps: float = 1.0,
     generation_config: GenerationConfig | None = None,
     seed: int | None = None,
     topk: int = 0,
@@ -71,7 +72,9 @@ def generate_segments(
             likeliest word has at least this probability.
         max_new_tokens: the largest T; 256 unless the settings say otherwise.
         max_segment_length: M, at most the model's own.
-        verify: lossless decoding; None: what the model was trained for.
+        verify: the base checks each draft; None: what the model was trained for.
+        eps: with `verify`, a drafted token is also kept if the base gives it at least this share of its likeliest
+            token's probability; 1 is lossless.
         generation_config: transformers' settings; None: the model's own.
         seed: seed for sampling; None: torch's global state.
         topk: keep this many likeliest words of each new token.
@@ -98,6 +101,10 @@ def generate_segments(
     max_length = model.config.max_segment_length if max_segment_length is None else max_segment_length
     if not 1 <= max_length <= model.config.max_segment_length:
         raise MicroStepError(f"segments may have 1 to {model.config.max_segment_length} tokens, got {max_length}")
+    if not 0 < eps <= 1:
+        raise MicroStepError(f"eps must be above 0 and at most 1, got {eps:g}")
+    if eps < 1 and not lossless:
+        raise MicroStepError("eps relaxes the base's check of drafts: it needs verify=True")
     mask = _checked(input_ids, attention_mask)
     check_base(model, lossless)
     if streamer is not None and len(input_ids) != 1:
@@ -120,13 +127,13 @@ def generate_segments(
     with torch.inference_mode():
         quick = with_fast_linear(model)
         session = DecodingSession(
-            quick, sampler, chosen, confidence, max_length, clock, _segment_callback(streamer, on_segment)
+            quick, sampler, chosen, confidence, max_length, clock, _segment_callback(streamer, on_segment), eps
         )
         slots = _in_groups(session, write, ids, mask, rows)
     if streamer is not None:
         streamer.end()
     pad = 0 if prepared._pad_token_tensor is None else int(prepared._pad_token_tensor)
-    return collect_outputs(ids, rows, pad, clock, chosen.name, confidence, max_length, lossless, slots)
+    return collect_outputs(ids, rows, pad, clock, chosen.name, confidence, max_length, lossless, eps, slots)
 
 
 def prepared_settings(

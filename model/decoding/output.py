@@ -29,6 +29,7 @@ class RowOutput:
     micro_steps: int = 0  # tokens that the micro decoder proposed
     drafted: int = 0  # proposed tokens that were shown to the base (lossless)
     accepted: int = 0
+    relaxed: int = 0  # accepted tokens that only the relaxed check keeps (eps below 1)
     ended: bool = False  # True after an end token or a stop string
 
     def open(self) -> None:
@@ -64,7 +65,8 @@ class SegmentedGeneration(ShortRepr):
     rule: str
     confidence: float  # tau
     max_segment_length: int  # M
-    verified: bool  # lossless: the output is the base's
+    verified: bool  # the base checked each draft; with eps = 1 the output is the base's
+    eps: float  # a drafted token is kept if the base gives it this share of its likeliest token's probability
     cache_slots: int  # slots of the longest row in the base's cache at the end, mean over its layers
     prompt_seconds: float
     macro_seconds: float  # time in the base, after the prompt
@@ -111,6 +113,7 @@ def collect_outputs(
     confidence: float,
     max_segment_length: int,
     verified: bool,
+    eps: float,
     cache_slots: int,
 ) -> SegmentedGeneration:
     """Combine the rows of a finished run."""
@@ -131,6 +134,7 @@ def collect_outputs(
         confidence,
         max_segment_length,
         verified,
+        eps,
         cache_slots,
         clock.spent.get("prompt", 0.0),
         clock.spent.get("macro", 0.0),

@@ -31,6 +31,7 @@ class DecodingSession:
     max_length: int  # M
     clock: Clock
     tell: SegmentCallback  # of a row's number and all that it has written, after each of its segments
+    eps: float = 1.0  # of the check, if the base checks drafts
 
     @property
     def alone(self) -> bool:
