@@ -32,6 +32,7 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     repetition_penalty: float = 1.0,
+    eps: float = 1.0,
     chat: bool = False,
     force_bos: bool = False,
     unit: Unit = "nats",
@@ -52,6 +53,8 @@ def generate(
         top_p: sample from the likeliest tokens of this total probability.
         seed: of sampling.
         repetition_penalty: as transformers has it; 1 is none.
+        eps: below 1, the base also keeps a drafted token that it gives at least this share of its likeliest token's
+            probability; the answer is then no longer lossless.
         chat: apply the model's chat template.
         force_bos: put BOS first even if the tokenizer does not.
         unit: bits or nats, of the nll in the table.
@@ -72,6 +75,7 @@ def generate(
         max_new_tokens,
         Sampling(temperature, top_p, seed),
         repetition_penalty,
+        eps,
     )
     request = GenerationRequest(models.spec(model), as_text_input(prompt, chat, force_bos), how)
     generation = request.run(models.load)

@@ -51,7 +51,7 @@ class Film:
         found = self.found
         if found.how.sampled or not len(found.micro):
             return False
-        return found.drafts is not None if found.lossless else found.how.tau <= 1 and found.how.rule != "stop_head"
+        return found.drafts is not None if found.verified else found.how.tau <= 1 and found.how.rule != "stop_head"
 
     @property
     def taus(self) -> tuple[float, ...]:
@@ -63,7 +63,7 @@ class Film:
         """The macro steps at a tau, one of `taus`."""
         if tau == self.found.how.tau:
             return self._recorded()
-        return self._checked(tau) if self.found.lossless else self._merged(tau)
+        return self._checked(tau) if self.found.verified else self._merged(tau)
 
     def _recorded(self) -> Playback:
         found, segments = self.found, self.found.segments
@@ -152,7 +152,7 @@ class Film:
         return {
             "model": found.facts.name,
             "base": facts.base or found.facts.name,
-            "lossless": found.lossless,
+            "lossless": found.verified,
             "prompt": _spoken(found),
             "tokens": _flow(found),
             "offers": [[(text, significant(p)) for text, p in each] for each in self.offers],
@@ -180,7 +180,7 @@ class Film:
             return "This run was sampled. Another tau would draw other random numbers, so only this run can be shown."
         if not self.replayable:
             return "Too little was stored of this run to say what it would do at another tau."
-        if found.lossless:
+        if found.verified:
             return (
                 "The base decides on every token, so the text is the same at every tau. Move tau: the macro steps are"
                 " those of a run at that tau."
@@ -195,7 +195,7 @@ class Film:
         """How many slots of the base's cache a macro step takes, in a sentence."""
         facts = self.found.facts.micro_step
         assert facts is not None
-        if self.found.lossless:
+        if self.found.verified:
             return "The base checks the whole draft in one pass. Every token that it keeps has a slot of its own."
         if not facts.merge_layer:
             return "Each macro step is folded into one slot, and the base reads only the slots."

@@ -55,6 +55,13 @@ class AnswerOptions:
 
     max_segment_length: Annotated[int, typer.Option(min=1, help="M, the most tokens of a segment.")] = 4
     repetition_penalty: Annotated[float, typer.Option(help="As in transformers; 1 means no penalty.")] = 1.0
+    eps: Annotated[
+        float,
+        typer.Option(
+            help="Below 1, a relaxed check: the base also keeps a drafted token that it gives at least this share of "
+            "its likeliest token's probability. The answer is then no longer lossless."
+        ),
+    ] = 1.0
 
     def decoding(self, stopping: StoppingOptions, sampling: SamplingOptions, tau: float) -> Decoding:
         """The value that a request takes."""
@@ -68,4 +75,5 @@ class AnswerOptions:
             stopping.max_new_tokens,
             sampling.sampling(),
             self.repetition_penalty,
+            self.eps,
         )

@@ -23,8 +23,8 @@ def origin(request: GenerationRequest, found: Generation | Sweep, view: Generati
         asked["how"]["tau"] = list(found.taus)
     reader = Reader("model", request.model, one.facts, one.prompt.text, one.notes)
     options = (
-        StoppingOptions.of(request.how, one.lossless, found.taus if isinstance(found, Sweep) else None),
-        AnswerOptions(request.how.max_segment_length, request.how.repetition_penalty),
+        StoppingOptions.of(request.how, one.verified, found.taus if isinstance(found, Sweep) else None),
+        AnswerOptions(request.how.max_segment_length, request.how.repetition_penalty, request.how.eps),
         SamplingOptions.of(request.how.sampling),
         view,
     )

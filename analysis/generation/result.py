@@ -35,6 +35,7 @@ class Decoding:
     max_new_tokens: int = 64
     sampling: Sampling = field(default_factory=Sampling)
     repetition_penalty: float = 1.0  # 1 means none
+    eps: float = 1.0  # below 1, the base's check of drafts is relaxed (`model.decoding.lossless`)
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -48,6 +49,9 @@ class Decoding:
             )
         if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
             raise MicroStepError(f"the repetition penalty must be more than 0, got {self.repetition_penalty}")
+
+        if not 0 < self.eps <= 1:
+            raise MicroStepError(f"eps must be above 0 and at most 1, got {self.eps}")
 
     @property
     def sampled(self) -> bool:
@@ -156,20 +160,31 @@ class Generation(ShortRepr):
 
     facts: ModelInfo  # `micro_step` is never None
     how: Decoding
-    lossless: bool
+    verified: bool  # whether the base checked each draft
     prompt: EncodedText
     micro: Answer
     segments: GeneratedSegments
     base: Answer | None  # None if the run was stopped before it answered
     macro_steps: int  # passes of the base
     micro_steps: int  # tokens that the micro decoder proposed
-    drafted: int  # proposed tokens that the base checked (lossless)
+    drafted: int  # proposed tokens that the base checked
     accepted: int
+    relaxed: int  # accepted tokens that a lossless check refuses
     cache_slots: int  # slots of the base's cache at the end; 0 if unknown, in a stopped run
     strings: dict[int, str]  # the text of top-k and refused token ids
     notes: tuple[str, ...]
     finished: bool  # False if the run was stopped; this is what was written until then
     drafts: EveryDraft | None = None  # after each token, of a finished greedy lossless run
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the answer is the base's own, or sampled from the base's own distribution."""
+        return self.verified and self.how.eps == 1
+
+    @property
+    def nll_ratio(self) -> float:
+        """Nats per token under the base, divided by those of the base's own answer; NaN if unknown."""
+        return self.micro.mean_nll / self.base.mean_nll if self.base and self.base.mean_nll > 0 else math.nan
 
     @property
     def untrained(self) -> bool:
@@ -179,14 +194,14 @@ class Generation(ShortRepr):
     @property
     def written_by(self) -> list[str]:
         """[T] which model wrote each token."""
-        other = DRAFT if self.lossless else MICRO
+        other = DRAFT if self.verified else MICRO
         return [BASE if place == 0 else other for place in self.segments.micro_position.tolist()]
 
     @property
     def passes_by_then(self) -> NDArray[np.int64]:
-        """[T] passes of the base by the time of each token; in lossless decoding the next pass confirms a draft."""
+        """[T] passes of the base by the time of each token; a draft is confirmed by the next pass."""
         segments = self.segments
-        return segments.of_token + 1 + (self.lossless & (segments.micro_position > 0))
+        return segments.of_token + 1 + (self.verified & (segments.micro_position > 0))
 
     @property
     def tokens_per_macro_step(self) -> float:
@@ -196,7 +211,7 @@ class Generation(ShortRepr):
     @property
     def cached_tokens(self) -> int:
         """Tokens in the base's cache; the base alone would need a slot for each."""
-        if self.lossless or not len(self.segments):
+        if self.verified or not len(self.segments):
             return self.cache_slots
         before = len(self.prompt) + len(self.prompt.prefix)
         return before + int(self.segments.starts[-1])  # the last segment is never read

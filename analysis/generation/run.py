@@ -51,7 +51,7 @@ class GenerationRun:
     ) -> None:
         self.ready, self.prompt, self.how, self.notes = ready, prompt, how, notes
         self.fed = torch.tensor([_fed(prompt)], device=ready.model.device, dtype=torch.long)
-        self.lossless = ready.facts.decoding == "lossless" if how.lossless is None else how.lossless
+        self.verified = ready.facts.decoding == "lossless" if how.lossless is None else how.lossless
         self.written: RowOutput | None = None
         self.base: list[int] = []
         self._base_seconds: list[float] = []
@@ -68,7 +68,8 @@ class GenerationRun:
             "rule": how.rule,
             "confidence": how.tau,
             "max_segment_length": how.max_segment_length,
-            "verify": self.lossless,
+            "verify": self.verified,
+            "eps": how.eps,
             "seed": how.sampling.seed if how.sampled else None,
             **_settings(how),
         }
@@ -128,7 +129,7 @@ class GenerationRun:
 
     def _drafts(self) -> EveryDraft | None:
         """What would be drafted after each token, from which the run is replayed at other values of tau."""
-        if not self.lossless or self.how.sampled or self.written is None:
+        if not self.verified or self.how.eps < 1 or self.how.sampled or self.written is None:
             return None
         return draft_after_each_token(
             self.ready.model,
@@ -162,7 +163,7 @@ class GenerationRun:
         return Generation(
             facts=replace(self.ready.loaded.facts, micro_step=self.ready.facts),
             how=self.how,
-            lossless=self.lossless,
+            verified=self.verified,
             prompt=self.prompt,
             micro=micro,
             segments=segments,
@@ -171,6 +172,7 @@ class GenerationRun:
             micro_steps=row.micro_steps,
             drafted=row.drafted,
             accepted=row.accepted,
+            relaxed=row.relaxed,
             cache_slots=self._slots,
             strings={},
             notes=self.notes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from analysis.generation.result import Generation
 from analysis.score_registry import significant
 from model.text.encoding import EncodedText
@@ -21,7 +23,7 @@ def cost(found: Generation) -> str:
     """Tokens per macro step, cache slots and speed."""
     written = f"{counted(len(found.micro), 'token')} in {counted(found.macro_steps, 'macro step')}"
     parts = [f"{written}, {significant(found.tokens_per_macro_step)} per step"]
-    if found.cache_slots and not found.lossless:
+    if found.cache_slots and not found.verified:
         parts.append(f"{found.cached_tokens - found.cache_slots} of {found.cached_tokens} cache slots saved")
     if found.base is not None:
         parts.append(f"{significant(found.speed_ratio)} times the base's speed in these two runs")
@@ -33,8 +35,8 @@ def judged(found: Generation, why: str = "") -> str:
     why = why and f": {why}"
     if found.lossless and found.drafted:
         return f"The base kept {found.accepted} of {counted(found.drafted, 'drafted token')}{why}."
-    if found.base is not None and found.base.mean_nll > 0:
-        ratio = significant(found.micro.mean_nll / found.base.mean_nll)
+    if not math.isnan(found.nll_ratio):
+        ratio = significant(found.nll_ratio)
         return f"The base gives this text {ratio} times the nats per token of its own{why}."
     return ""
 
@@ -59,9 +61,15 @@ def agreement(found: Generation) -> str:
 
 
 def promise(found: Generation) -> str:
-    """What lossless decoding guarantees, and whether it held; "" for merged decoding."""
-    if not found.lossless:
+    """What the base's check of drafts guarantees, and whether it held; "" for merged decoding."""
+    if not found.verified:
         return ""
+    if not found.lossless:
+        return (
+            f"Relaxed: the base kept {found.accepted} of {counted(found.drafted, 'drafted token')}, {found.relaxed} of"
+            f" them only because it gives them at least {significant(found.how.eps)} of its likeliest token's"
+            f" probability. The answer is not the base's. {judged(found)}".rstrip()
+        )
     if found.how.sampled:
         return (
             "Lossless: sampled from the base's own distribution. The words differ, since drafting draws other"
@@ -83,7 +91,9 @@ def promise(found: Generation) -> str:
 def kind(found: Generation) -> str:
     """How it was decoded: decoding, rule, tau and M."""
     how = found.how
-    decoding = "lossless" if found.lossless else "merged"
+    decoding = (
+        "merged" if not found.verified else "lossless" if found.lossless else f"relaxed to eps {significant(how.eps)}"
+    )
     return f"{decoding}, {how.rule} at tau {significant(how.tau)}, segments of up to {how.max_segment_length} tokens"
 
 

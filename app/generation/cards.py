@@ -96,7 +96,7 @@ def _summary(generation: Generation, unit: Unit) -> None:
                 significant(generation.tokens_per_macro_step),
                 help="New tokens divided by passes of the base model, including the pass over the prompt.",
             )
-            drafts = f"{generation.accepted} of {generation.drafted} drafts kept" if generation.lossless else ""
+            drafts = f"{generation.accepted} of {generation.drafted} drafts kept" if generation.verified else ""
             offers = drafts or counted(generation.micro_steps, "micro step")
             steps = counted(generation.macro_steps, "macro step")
             st.caption(f"{counted(len(generation.micro), 'token')} in {steps}; {offers}")
@@ -110,7 +110,7 @@ def _summary(generation: Generation, unit: Unit) -> None:
             )
             slots = f"{counted(generation.cache_slots, 'slot')} for {counted(generation.cached_tokens, 'token')}"
             slots = slots if known else "the run was stopped"
-            st.caption("lossless decoding does not merge" if generation.lossless else slots)
+            st.caption("checked drafts are not merged" if generation.verified else slots)
         with columns[2]:
             alone = significant(base.tokens_per_second) if base else "none"
             st.metric(
@@ -148,12 +148,12 @@ def _summary(generation: Generation, unit: Unit) -> None:
 
 
 def _caveats(generation: Generation) -> None:
-    """What the reader must know: untrained modules, lossless decoding or not, and notes."""
+    """What the reader must know: untrained modules, what the base checked, and notes."""
     if generation.untrained:
         st.markdown(UNTRAINED)
     if generation.lossless_failed:
         st.warning(escape_markdown(promise(generation)))
-    elif generation.lossless:
+    elif generation.verified:
         st.markdown(escape_markdown(promise(generation)))
     else:
         st.markdown(escape_markdown(f"Merged: {agreement(generation)}."))

@@ -23,7 +23,7 @@ from model.hub.loading import ModelSpec
 from model.hub.wrap_base import MAX_SEGMENT, micro_step_info
 from model.text.document import TextInput
 
-MODEL, DECODING, RULE, TAU, MOST = "writer", "decoding", "rule", "tau", "longest"
+MODEL, DECODING, EPS, RULE, TAU, MOST = "writer", "decoding", "eps", "rule", "tau", "longest"
 PROMPT, BEGINNING, WHOLE = "prompt_part", "first words", "whole text"
 FILM, YOURS = "film", "Your run"
 RUN_TEXT = "run_text"  # the key of Run at the top of the page
@@ -65,6 +65,13 @@ def _settings(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationC
         help="**merged**: each segment becomes one macro step of the base model, so the answer may differ from the "
         "base's.  \n**lossless**: the base model checks every draft, so the answer is the base's own.",
     )  # fmt: skip
+    eps = 1.0
+    if decoding == "lossless":
+        eps = slider(
+            "eps of the check", 0.05, 1.0, 1.0, 0.05, EPS,
+            help="At 1 the check is lossless. Below 1 it is relaxed: the base also keeps a drafted token that it gives "
+            "at least this share of its likeliest token's probability, so the answer is no longer the base's own.",
+        )  # fmt: skip
     names = [name for name, rule in RULES.items() if saved is None or saved.stop_head or not rule.needs_stop_head]
     rule = segmented(
         "Rule", names, RULE, "confidence",
@@ -90,7 +97,7 @@ def _settings(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationC
         help="Divides the scores of tokens that occurred before; 1 means none. The base uses the same.",
     )  # fmt: skip
     return GenerationControls(
-        side, spec, Decoding(rule, tau, cap, decoding == "lossless", new_tokens, sampling, penalty), prompt
+        side, spec, Decoding(rule, tau, cap, decoding == "lossless", new_tokens, sampling, penalty, eps), prompt
     )
 
 

@@ -3,9 +3,10 @@
 With eps = 1 it is lossless. Greedy output equals the base's, token for token; sampled output has the base's
 distribution (speculative acceptance, arXiv 2302.01318 and 2211.17192). With a smaller eps the check is relaxed: it also
 keeps each drafted token that the base gives at least eps of its likeliest token's probability (after processors and
-warpers), so the output is no longer the base's. Drafting continues while the likeliest word's probability is at least tau. The rule
-never looks at the drawn token's own probability, which would bias the distribution. With a draft vocabulary (arXiv
-2502.14856) only its words are drafted.
+warpers), so the output is no longer the base's.
+
+Drafting continues while the likeliest word's probability is at least tau. The rule never looks at the drawn token's own
+probability, which would bias the distribution. With a draft vocabulary (arXiv 2502.14856) only its words are drafted.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def generate_segments(
     if not 0 < eps <= 1:
         raise MicroStepError(f"eps must be above 0 and at most 1, got {eps:g}")
     if eps < 1 and not lossless:
-        raise MicroStepError("eps relaxes the base's check of drafts: it needs verify=True")
+        raise MicroStepError("eps relaxes the base's check of drafts, and merged decoding has none: leave it at 1")
     mask = _checked(input_ids, attention_mask)
     check_base(model, lossless)
     if streamer is not None and len(input_ids) != 1:
