@@ -69,7 +69,7 @@ def by_hand(loaded):
         return Generation(
             facts=loaded.facts,
             how=Decoding(**how),
-            lossless=lossless,
+            verified=lossless,
             prompt=encode(TextInput.plain("abc"), loaded.tokenizer),
             micro=written("abcdef", (1, 2, 3, 4, 5, 6), (0.9, 0.8, 0.5, 0.9, 0.7, 0.6)),
             segments=GeneratedSegments(
@@ -84,6 +84,7 @@ def by_hand(loaded):
             micro_steps=4,
             drafted=0,
             accepted=0,
+            relaxed=0,
             cache_slots=len(encode(TextInput.plain("abc"), loaded.tokenizer)) + 2,
             strings={7: "<i>"},
             notes=(),
@@ -128,6 +129,9 @@ def test_a_broken_promise_is_said(by_hand):
     assert not kept.lossless_failed and "equals the base's" in promise(kept)
     sampled = by_hand(lossless=True, sampling=Sampling(1.0))
     assert not sampled.lossless_failed and "distribution" in promise(sampled)
+    relaxed = by_hand(lossless=True, eps=0.5)
+    assert not relaxed.lossless and not relaxed.lossless_failed and "0.5" in promise(relaxed)
+    assert "nats per token" in promise(relaxed) and "relaxed" in kind(relaxed)
     assert promise(by_hand()) == ""
 
 
