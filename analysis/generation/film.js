@@ -6,7 +6,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /**
  * @typedef {{tau: string, starts: number[], drafted: number[], kept: number[], known: number, whole: boolean}} Play
- * @typedef {{model: string, base: string, lossless: boolean, prompt: [string, string][], tokens: string[],
+ * @typedef {{model: string, base: string, checked: boolean, prompt: [string, string][], tokens: string[],
  *   offers: [string, string][][], plays: Play[], own: number, movable: string, folding: string}} Reel
  */
 
@@ -188,11 +188,11 @@ class Film {
   }
 
   /**
-   * The passes of the base until a macro step is written: in lossless decoding the next one confirms what was drafted.
+   * The passes of the base until a macro step is written: where the base checks drafts, the next one confirms what was drafted.
    * @param {number} s
    */
   passes(s) {
-    return s + 1 + (this.reel.lossless && this.play_.kept[s] ? 1 : 0);
+    return s + 1 + (this.reel.checked && this.play_.kept[s] ? 1 : 0);
   }
 
   /**
@@ -238,9 +238,9 @@ class Film {
     const wide = Math.max(this.reel.tokens.length, refused, 1);
     const rows = /** @type {[string, string[]][]} */ ([
       ["tokens", this.writer.slice(0, known)],
-      [this.reel.lossless ? "passes of the base" : "slots", new Array(this.passes(starts.length - 1)).fill("base")],
+      [this.reel.checked ? "passes of the base" : "slots", new Array(this.passes(starts.length - 1)).fill("base")],
     ]);
-    if (this.reel.lossless) rows.push(["refused drafts", new Array(refused).fill("out")]);
+    if (this.reel.checked) rows.push(["refused drafts", new Array(refused).fill("out")]);
     this.cells = [];
     this.counts = [];
     const parts = rows.flatMap(([name, kinds]) => {

@@ -152,7 +152,7 @@ class Film:
         return {
             "model": found.facts.name,
             "base": facts.base or found.facts.name,
-            "lossless": found.verified,
+            "checked": found.verified,
             "prompt": _spoken(found),
             "tokens": _flow(found),
             "offers": [[(text, significant(p)) for text, p in each] for each in self.offers],
@@ -178,6 +178,8 @@ class Film:
         found = self.found
         if found.how.sampled:
             return "This run was sampled. Another tau would draw other random numbers, so only this run can be shown."
+        if found.verified and not found.lossless:
+            return "The check was relaxed. With another tau the text may differ, so only this run can be shown."
         if not self.replayable:
             return "Too little was stored of this run to say what it would do at another tau."
         if found.verified:

@@ -70,7 +70,9 @@ def _settings(a: ModelSpec, b: ModelSpec, text: TextInput | None) -> GenerationC
         eps = slider(
             "eps of the check", 0.05, 1.0, 1.0, 0.05, EPS,
             help="At 1 the check is lossless. Below 1 it is relaxed: the base also keeps a drafted token that it gives "
-            "at least this share of its likeliest token's probability, so the answer is no longer the base's own.",
+            "at least this share of its likeliest token's probability, so the answer is no longer the base's own. The "
+            "page then shows the nll ratio: the nats per token that the base gives the answer, divided by those of its "
+            "own answer to the same prompt.",
         )  # fmt: skip
     names = [name for name, rule in RULES.items() if saved is None or saved.stop_head or not rule.needs_stop_head]
     rule = segmented(

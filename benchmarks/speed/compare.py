@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.ratio import ratio
 from benchmarks.speed.batch_log import BatchLog
-from benchmarks.speed.decoders import BASE, MERGED, ComparedModels, Decoder, plain_decoder, segment_decoders
+from benchmarks.speed.decoders import BASE, MERGED, RELAXED, ComparedModels, Decoder, plain_decoder, segment_decoders
 from benchmarks.speed.measure import Measurements, measure
 from benchmarks.speed.options import DecodeOptions
 from benchmarks.speed.prompts import Rows, mixed
@@ -157,6 +157,7 @@ def _row(decoder: Decoder, size: int, answers: Answers, base: Answers, base_mode
         "computes": decoder.computes,
         "rule": decoder.rule,
         "tau": decoder.tau,
+        "eps": decoder.eps,
         "at_a_time": size,
         "prompts": len(answers.prompts),
         "tokens": int(count.sum()),
@@ -184,6 +185,7 @@ def _not_run(decoder: Decoder, size: int, like: dict[str, Any]) -> dict[str, Any
 
 def _label(decoder: Decoder, size: int) -> str:
     rule = "" if decoder.tau is None else f", {decoder.rule} {decoder.tau:g}"
+    rule += f", eps {decoder.eps:g}" if decoder.decoding == RELAXED else ""
     return f"{decoder.model}, {decoder.decoding}{rule}; {size} at a time"
 
 

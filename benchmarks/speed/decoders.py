@@ -26,7 +26,7 @@ from model.hub.wrap_base import Wrapped, wrap
 from model.micro_step.configuration import MicroStepConfig
 from model.micro_step.modeling import MicroStepForCausalLM
 
-BASE, PLAIN, MERGED, LOSSLESS = "base", "plain", "merged", "lossless"
+BASE, PLAIN, MERGED, LOSSLESS, RELAXED = "base", "plain", "merged", "lossless", "relaxed"
 LOOKUP = 5  # tokens that prompt lookup may propose
 
 
@@ -59,11 +59,12 @@ class Decoder:
     """One way to answer: a model, and for a micro_step model a rule at one tau."""
 
     model: str
-    decoding: str  # plain, merged, lossless, or the name of a baseline
+    decoding: str  # plain, merged, lossless, relaxed, or the name of a baseline
     computes: str
     write: Write
     rule: str | None = None  # when a segment ends
     tau: float | None = None
+    eps: float | None = None  # of the check, where the base checks drafts
     one_at_a_time: bool = False  # it takes one prompt at a time
 
 
@@ -208,16 +209,18 @@ def segmented_answers(
 
 
 def segment_decoders(models: ComparedModels, options: DecodeOptions) -> list[Decoder]:
-    """Every micro_step model by every rule that it can follow, at every tau."""
+    """Every micro_step model by every rule that it can follow, at every tau, and at every eps where it checks drafts."""
     decoders = []
     for each in models.micro:
-        lossless = each.facts.decoding == LOSSLESS if options.verify is None else options.verify
-        for rule, tau in product(options.rule, options.confidence):
+        checked = each.facts.decoding == LOSSLESS if options.verify is None else options.verify
+        for rule, tau, eps in product(options.rule, options.confidence, options.eps if checked else (None,)):
             if each.facts.stop_head or not RULES[rule].needs_stop_head:
-                write = _segment_writer(each.model, models, rule=rule, confidence=tau, verify=lossless)
-                computes = f"generate_segments({rule}, {tau:g})"
-                decoding = LOSSLESS if lossless else MERGED
-                decoders.append(Decoder(each.loaded.facts.name, decoding, computes, write, rule, tau))
+                how = {"rule": rule, "confidence": tau, "verify": checked, "eps": 1.0 if eps is None else eps}
+                relaxed = "" if how["eps"] == 1 else f", eps={eps:g}"
+                decoding = MERGED if not checked else RELAXED if relaxed else LOSSLESS
+                computes = f"generate_segments({rule}, {tau:g}{relaxed})"
+                write = _segment_writer(each.model, models, **how)
+                decoders.append(Decoder(each.loaded.facts.name, decoding, computes, write, rule, tau, eps))
     return decoders
 
 

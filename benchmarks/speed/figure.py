@@ -22,12 +22,14 @@ def draw(report: dict[str, Any]) -> go.Figure:
     """A panel a quantity over tau, a line a model and number of prompts at a time, with 95% intervals."""
     figure = make_subplots(2, 2, subplot_titles=[title for _, title in PANELS], vertical_spacing=0.14)
     rows = [row for row in report["rows"] if row["tau"] is not None]
-    models = list(dict.fromkeys((row["model"], row["rule"]) for row in rows))
+    models = list(dict.fromkeys((row["model"], row["rule"], row["eps"]) for row in rows))
     sizes = sorted({row["at_a_time"] for row in rows})
     for place, (key, _) in enumerate(PANELS):
-        for number, (model, rule) in enumerate(models):
+        for number, (model, rule, eps) in enumerate(models):
+            relaxed = "" if eps in (None, 1) else f", eps {eps:g}"
             for size in sizes if key == "speedup" else sizes[-1:]:  # the others hardly depend on it
-                line = [row for row in rows if (row["model"], row["rule"], row["at_a_time"]) == (model, rule, size)]
+                own = (model, rule, eps, size)
+                line = [row for row in rows if (row["model"], row["rule"], row["eps"], row["at_a_time"]) == own]
                 value, low, high = np.array([row[key] for row in line], dtype=float).T
                 figure.add_trace(
                     go.Scatter(
@@ -36,8 +38,8 @@ def draw(report: dict[str, Any]) -> go.Figure:
                         error_y={"array": high - value, "arrayminus": value - low, "thickness": 1, "width": 3},
                         mode="lines+markers",
                         line={"color": SERIES["light"][number], "dash": DASHES[sizes.index(size) % len(DASHES)]},
-                        name=f"{safe(model)}, {rule}, {size} at a time",
-                        legendgroup=f"{model} {rule} {size}",
+                        name=f"{safe(model)}, {rule}{relaxed}, {size} at a time",
+                        legendgroup=f"{model} {rule} {eps} {size}",
                         showlegend=key == "speedup",
                     ),
                     row=place // 2 + 1,

@@ -56,6 +56,14 @@ class DecodeOptions:
         tuple[str, ...], typer.Option(help="When a segment ends: confidence, product, stop_head."), ListOf(str)
     ] = ("confidence",)
     verify: Annotated[bool | None, typer.Option(help="Lossless, or merged; else what each model is for.")] = None
+    eps: Annotated[
+        tuple[float, ...],
+        typer.Option(
+            help="Where the base checks drafts: a drafted token is also kept if the base gives it at least this share"
+            " of its likeliest token's probability, as 1,0.5; 1 is lossless."
+        ),
+        ListOf(float),
+    ] = (1.0,)
     max_new_tokens: NewTokens = 256
     batch_size: Annotated[
         str, typer.Option(help="Prompts that are answered together; 1:24,8 is one at a time for the first 24, then 8.")

@@ -9,7 +9,7 @@ from analysis.generation import sweep_figures as sweep_figures
 from analysis.generation.provenance import origin
 from analysis.generation.request import LONGEST_WORDS, GenerationRequest, beginning, prompt_of
 from analysis.generation.result import Answer, Decoding, GeneratedSegments, Generation
-from analysis.generation.summary import agreement, finding, promise
+from analysis.generation.summary import agreement, finding, kind, promise
 from analysis.generation.sweep import SweepRequest, parse_taus
 from analysis.generation.tables import answer_table, is_timed, segment_table, sweep_table, timeline_table
 from analysis.generation.view import GenerationView

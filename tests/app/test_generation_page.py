@@ -129,6 +129,10 @@ def test_lossless_is_stated_and_checked(models, runs, monkeypatch):
     at = ran(models, decoding="lossless", tau="0.0", text="where is the cat")
     assert "output equals the base" in shown(at) and not at.warning
     assert at.metric[3].value == "100%" and at.metric[1].value == "0%"
+    press_run(at.slider(key="eps").set_value(0.05).run())
+    assert runs[-1].how.eps == 0.05 and "Relaxed" in shown(at) and "nats per token" in shown(at) and not at.warning
+    assert "output equals the base" not in shown(at)
+    press_run(at.slider(key="eps").set_value(1.0).run())
     from analysis.generation.result import Generation
 
     monkeypatch.setattr(Generation, "lossless_failed", True)

@@ -81,7 +81,10 @@ def test_a_merged_run_is_replayed_up_to_the_first_token_that_changes(write, rule
 
 def test_what_is_not_known_is_not_replayed(write):
     sampled = write(tau=0.2, lossless=True, sampling=Sampling(1.0, 1.0, 3))
-    for found in (sampled.so_far(), write(tau=0.2, lossless=True).so_far(), write(tau=1.05, lossless=False).so_far()):
+    relaxed = write(tau=0.0, lossless=True, eps=0.01)
+    assert relaxed._drafts() is None and relaxed.so_far().relaxed > 0 and "relaxed" in Film(relaxed.so_far()).movable
+    unknown = (sampled, relaxed, write(tau=0.2, lossless=True), write(tau=1.05, lossless=False))
+    for found in [run.so_far() for run in unknown]:
         film = Film(found)
         assert sampled._drafts() is None and not film.replayable and film.taus == (found.how.tau,)
         assert sum(play["kept"][0] + 1 for play in film.reel()["plays"]) == found.segments.lengths[0]

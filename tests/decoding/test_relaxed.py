@@ -73,7 +73,7 @@ def test_sampling_keeps_no_token_that_its_warpers_forbid():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"eps": 0.0}, "eps"), ({"eps": 1.5}, "eps"), ({"verify": False}, "verify")]
+    ("options", "said"), [({"eps": 0.0}, "eps"), ({"eps": 1.5}, "eps"), ({"verify": False}, "merged")]
 )
 def test_what_eps_cannot_mean_is_refused(options, said):
     with pytest.raises(MicroStepError, match=said):
