@@ -209,7 +209,7 @@ def segmented_answers(
 
 
 def segment_decoders(models: ComparedModels, options: DecodeOptions) -> list[Decoder]:
-    """Every micro_step model by every rule that it can follow, at every tau, and at every eps where it checks drafts."""
+    """Every micro_step model by every rule that it can follow, at every tau; where it checks drafts, at every eps."""
     decoders = []
     for each in models.micro:
         checked = each.facts.decoding == LOSSLESS if options.verify is None else options.verify
