@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import pytest
 
 from tests.support.browser import needs_chromium
+
+ROOT = Path(__file__).parents[2]
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 expect = playwright_api.expect
@@ -23,6 +26,29 @@ Open = Callable[..., Any]
 SETTLED = """async () => {
   await document.fonts.ready;
   for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+}"""
+
+
+# How many bodies and commands there are after an old mount, a new one of the same, the end of the old, and of the new.
+WIRES = """async ([body, pin]) => {
+  const counts = [];
+  for (const [wire, data, kept] of [
+    [body, new Uint8Array(20), "microStepBodies"], [pin, {strip: "s", at: 1, turn: 1}, "microStepPins"],
+  ]) {
+    const mount = (await import(URL.createObjectURL(new Blob([wire], {type: "text/javascript"})))).default;
+    const count = [];
+    const tell = () => count.push(globalThis[kept].size);
+    const endOld = mount({parentElement: {}, data});
+    tell();
+    const endNew = mount({parentElement: {}, data});
+    tell();
+    for (const end of [endOld, endNew]) {
+      end();
+      tell();
+    }
+    counts.push(count);
+  }
+  return counts;
 }"""
 
 
@@ -245,6 +271,14 @@ def test_a_link_to_a_pin_opens_there_and_a_pin_sends_the_strip_no_second_time(sh
     expect(page.get_by_text("told: [")).to_contain_text(re.compile(r"\d"))
     assert first > 500_000
     assert sum(received) < 50_000
+
+
+def test_a_body_and_a_pin_outlive_the_mount_that_a_new_one_replaces(browser: Any) -> None:
+    """Streamlit may mount anew before it ends the old mount: the strip then found no text, and stayed empty."""
+    page = browser.contexts[0].new_page()
+    wires = [(ROOT / f"app/token_strip/{name}.js").read_text() for name in ("body", "pin")]
+    assert page.evaluate(WIRES, wires) == [[1, 1, 1, 0], [1, 1, 1, 0]]
+    page.close()
 
 
 def test_wide_characters_keep_their_columns(show: Open) -> None:
