@@ -139,8 +139,10 @@ def test_the_tiny_models_give_the_stored_results():
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_real_models_give_the_stored_results():
-    """The smallest of each kind of question, which takes seconds."""
-    files = sorted(stored_files(False), key=lambda path: path.stat().st_size)
+    """The smallest of each kind of question that takes seconds; the tiny models answer the others."""
+    long = ("LayersQuery", "AttributionRequest")
+    files = [path for path in stored_files(False) if not path.name.startswith(long)]
+    files.sort(key=lambda path: path.stat().st_size)
     check({path.name.partition("_")[0]: path for path in reversed(files)}.values())
 
 

@@ -88,12 +88,12 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
     base: str, prepared: Prepared, names: tuple[str, str]
 ) -> None:
     models = load_models(ComparedModelOptions(model=list(names), base=base, control=[base]))
-    options = DecodeOptions(confidence=(0.01, 1.1), max_new_tokens=16, batch_size="1:3,4", repeats=1, fast_base=True)
-    report = compare(models, {"made": held_out_prompts(prepared, "made", 6)}, options)
+    options = DecodeOptions(confidence=(0.01, 1.1), max_new_tokens=8, batch_size="1:2,2", repeats=1, fast_base=True)
+    report = compare(models, {"made": held_out_prompts(prepared, "made", 3)}, options)
     rows = report["rows"]
     assert [(row["model"], row["tau"], row["at_a_time"], row["prompts"]) for row in rows] == [
         (model, tau, size, prompts)
-        for size, prompts in ((1, 3), (4, 6))
+        for size, prompts in ((1, 2), (2, 3))
         for model, tau in (
             (BASE, None),
             ("merged", 0.01),

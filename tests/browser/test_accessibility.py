@@ -1,12 +1,12 @@
-"""Readers who use no mouse, or see little: axe-core finds no serious fault, and the keyboard reaches everything."""
+"""Readers who use no mouse: the keyboard reaches everything. What those need who see little, each page's visit tests."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
+from tests.support.axe import serious_faults
 from tests.support.browser import needs_chromium
 from tests.support.reader import Reader, strip_text
 
@@ -16,40 +16,6 @@ pytestmark = [pytest.mark.browser, needs_chromium]
 
 PAIR = {"a": "tiny-base", "b": "tiny-sft"}
 MOST_STOPS = 60  # presses of Tab to what is next on the way
-
-
-def serious_faults(page: Any) -> list[str]:
-    """The serious faults of a page that has settled, each as its rule, what is wrong, and its element."""
-    found = []
-    for violation in Axe().run(page).response["violations"]:
-        for node in violation["nodes"] if violation["impact"] in ("serious", "critical") else ():
-            why = "; ".join(each["message"] for kind in ("any", "all", "none") for each in node[kind])
-            found.append(f"{violation['id']}: {why}: {node['target']} {node['html'][:200]}")
-    return found
-
-
-@pytest.mark.parametrize(
-    ("to", "more"),
-    [
-        ("", {"lens": "both"}),
-        ("", {"lens": "change"}),
-        ("segmentation", {}),
-        ("generation", {}),
-        ("attention", {}),
-        ("attribution", {}),
-        ("corpus", {}),
-        ("depth", {"lens": "change"}),
-        ("runs", {}),
-        ("evaluation", {}),
-    ],
-)
-def test_axe_finds_no_serious_fault_in_either_theme(reader: Reader, to: str, more: dict[str, str]) -> None:
-    page = reader.open(to, **PAIR, **more)
-    found = [f"light: {fault}" for fault in serious_faults(page)]
-    page.emulate_media(color_scheme="dark")  # the open page follows
-    expect(page.locator(".stApp")).to_have_css("color-scheme", "dark")
-    found += [f"dark: {fault}" for fault in serious_faults(page)]
-    assert not found, f"on {to or 'uncertainty'} {more}:\n" + "\n".join(found)
 
 
 def tab_to(page: Any, focused: str) -> None:
@@ -75,6 +41,7 @@ def test_the_keyboard_alone_reaches_text_run_lens_strip_export_and_film(reader: 
         page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
     reader.until(lambda: reader.query().get("lens") == "change")
+    assert not serious_faults(page)
 
     tab_to(page, ".st-key-menu_strip button:focus")
     page.keyboard.press("Enter")

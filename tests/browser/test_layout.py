@@ -1,4 +1,4 @@
-"""What a page shows first stays where it is while the rest arrives, in a browser that knows nothing yet."""
+"""A first visit, in a browser that knows nothing yet: the page stands still while it arrives, and can be read by all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support.browser import needs_chromium, streamlit_server
+from tests.support.axe import serious_faults
 from tests.support.reader import PATIENCE, RESTS
+
+expect = pytest.importorskip("playwright.sync_api").expect
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 
@@ -20,6 +23,7 @@ FIRST = {  # what a page opens with, and how far down it may begin in a window o
     "attention": (".scroller", 320),
     "attribution": (".scroller", 320),
     "depth": (".scroller", 320),
+    "corpus": (".scroller, .stDataFrame", None),
     "runs": (".js-plotly-plot", None),
     "evaluation": (".scroller", None),
 }
@@ -36,7 +40,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("page", FIRST)
-def test_a_page_stands_still_on_its_first_visit_and_opens_with_its_figure(served: str, browser: Any, page: str) -> None:
+def test_a_page_stands_still_opens_with_its_figure_and_has_no_serious_fault_in_either_theme(
+    served: str, browser: Any, page: str
+) -> None:
     context = browser.new_context(viewport={"width": 1440, "height": 1000})
     tab = context.new_page()
     tab.add_init_script(SHIFTS)
@@ -48,6 +54,11 @@ def test_a_page_stands_still_on_its_first_visit_and_opens_with_its_figure(served
     tab.wait_for_timeout(500)
     if lowest is not None:
         assert first.bounding_box()["y"] < lowest
-    found = tab.evaluate("window.shifts")
+    shifts = tab.evaluate("window.shifts")
+    assert sum(value for value, *_ in shifts) < MOST, shifts
+    faults = [f"light: {fault}" for fault in serious_faults(tab)]
+    tab.emulate_media(color_scheme="dark")  # the open page follows
+    expect(tab.locator(".stApp")).to_have_css("color-scheme", "dark")
+    faults += [f"dark: {fault}" for fault in serious_faults(tab)]
     context.close()
-    assert sum(value for value, *_ in found) < MOST, found
+    assert not faults, "\n".join(faults)

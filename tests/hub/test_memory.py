@@ -120,12 +120,12 @@ from model.hub.loading import ModelSpec, load
 loaded = load(ModelSpec("smollm2-135m-instruct"))
 body = loaded.model.model
 rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-ids = torch.arange(1024)[None]
+ids = torch.arange(512)[None]
 with torch.no_grad():
     body(input_ids=ids[:, :64], use_cache=False)  # pages in the weights and the kernels
     before = rss()
     body(input_ids=ids, use_cache=False)
-cost = estimate_memory(loaded, 1024)
+cost = estimate_memory(loaded, 512)
 print(cost.activations + cost.attention, rss() - before)
 """
     done = subprocess.run(
