@@ -1,4 +1,4 @@
-"""Readers who use no mouse: the keyboard reaches everything. What those need who see little, each page's visit tests."""
+"""Readers who use no mouse: the keyboard reaches everything."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.axe import serious_faults
 from tests.support.browser import needs_chromium
-from tests.support.reader import Reader, strip_text
+from tests.support.reader import Reader, serious_faults, strip_text
 
 expect = pytest.importorskip("playwright.sync_api").expect
 

@@ -1,4 +1,4 @@
-"""A first visit, in a browser that knows nothing yet: the page stands still while it arrives, and can be read by all."""
+"""A first visit, in a browser that knows nothing yet: the page stands still, opens with its figure, and can be read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import needs_chromium, streamlit_server
-from tests.support.axe import serious_faults
-from tests.support.reader import PATIENCE, RESTS
+from tests.support.reader import PATIENCE, RESTS, serious_faults
 
 expect = pytest.importorskip("playwright.sync_api").expect
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlparse
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 expect = pytest.importorskip("playwright.sync_api").expect
 NARROW = 700  # pixels, of a narrow window
@@ -208,6 +209,16 @@ def strip_text(page: Any, row: int = 0) -> str:
         "".join(line.locator(".row").nth(row).locator(".cell").all_text_contents())
         for line in page.locator(".strip .line").all()
     ).replace("·", " ")
+
+
+def serious_faults(page: Any) -> list[str]:
+    """The serious faults that axe-core finds in a page that has settled: rule, what is wrong, element."""
+    found = []
+    for violation in Axe().run(page).response["violations"]:
+        for node in violation["nodes"] if violation["impact"] in ("serious", "critical") else ():
+            why = "; ".join(each["message"] for kind in ("any", "all", "none") for each in node[kind])
+            found.append(f"{violation['id']}: {why}: {node['target']} {node['html'][:200]}")
+    return found
 
 
 def inert(page: Any) -> None:
