@@ -17,6 +17,8 @@ from model.errors import ModelBroken
 from model.micro_step import fingerprint as fingerprint_module
 from model.terminal import one_line
 
+_CLOSE = 1e-4  # share of the largest number
+
 
 @dataclass(frozen=True)
 class Check:
@@ -41,11 +43,21 @@ def check(checks: Sequence[Check], threads: int) -> None:
     for alone in sorted({each.alone for each in checks}):
         some = [each for each in checks if each.alone == alone]
         for each, found in zip(some, _reloaded(some, alone, threads), strict=True):
-            different = [name for name, value in each.expected.items() if found[name] != value]
+            different = [name for name, value in each.expected.items() if not _same(found[name], value)]
             if different:
                 raise ModelBroken(
                     f"the written model differs from its source in its {', '.join(different)}; nothing was kept"
                 )
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """True for equal values, and for lists of numbers that are equal up to rounding; NaN equals nothing."""
+    if not (isinstance(expected, list) and expected and isinstance(expected[0], float)):
+        return bool(found == expected)
+    scale = max(map(abs, expected))
+    return len(found) == len(expected) and all(
+        abs(a - b) <= _CLOSE * scale for a, b in zip(found, expected, strict=True)
+    )
 
 
 def _reloaded(checks: Sequence[Check], alone: bool, threads: int) -> list[dict[str, Any]]:

@@ -13,15 +13,16 @@ from model.terminal import progress_bar
 
 _TO = typer.Option(
     "--to",
-    help="whole: one folder for transformers, where micro_step is installed. modules: without the base. vllm: the base,"
-    " which any engine loads, and the modules beside it.",
+    help="whole: one folder, for transformers and micro_step. hub: the same with its code, for transformers alone."
+    " modules: without the base. vllm: the base, which any engine loads, and the modules beside it."
+    " gguf: the base alone, for llama.cpp.",
 )
 
 
 @flatten_options
 def convert_command(
     name: Annotated[str, typer.Argument(help="Catalog name, hub id, model folder or .gguf file.")],
-    to: Annotated[Literal["modules", "whole", "vllm"], _TO],
+    to: Annotated[Literal["modules", "whole", "hub", "vllm", "gguf"], _TO],
     out: Annotated[Path, typer.Option(help="Folder to write; it must be new or empty.")],
     dtype: Dtype = "auto",
     keep_adapter: Annotated[

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import torch
 
 from model.atomic_files import check_writable, flush_entry, flush_folder, make_folder
 from model.convert.check import Check, check
+from model.convert.gguf_file import write_gguf
 from model.convert.reload import NEW_TOKENS
 from model.convert.source import SourceModel, open_source
-from model.convert.writers import write_modules, write_vllm, write_whole
+from model.convert.writers import write_hub, write_modules, write_vllm, write_whole
 from model.errors import ExportError, MicroStepError
 from model.hub.spec import Dtype, ModelSpec
 from model.progress import Tell, silent
@@ -26,13 +29,15 @@ class Kind:
     """A kind of copy."""
 
     write: Callable[[SourceModel, Path, str], list[Check]]  # into an empty folder, which will have this name
-    command: str  # that uses the copy in {folder}
+    command: str  # that uses the copy {name} in {folder}
     apart: bool | None  # whether a LoRA adapter is left apart; None: as the user says
 
 
 KINDS = {
     "modules": Kind(write_modules, "micro-step generate --model {folder} --prompt 'Once upon a time'", True),
     "whole": Kind(write_whole, "micro-step generate --model {folder} --prompt 'Once upon a time'", False),
+    "hub": Kind(write_hub, "hf upload USER/{name} {folder}", False),
+    "gguf": Kind(write_gguf, "llama-cli --model {folder}/*.gguf --prompt 'Once upon a time'", False),
     "vllm": Kind(write_vllm, "vllm serve {folder}", None),
 }
 
@@ -109,6 +114,11 @@ def convert(
         raise ExportError(f"{out} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        for folder in new:
-            folder.rmdir()
-    return Converted(out, chosen.command.format(folder=out), checks[0].expected["fingerprint"])
+        with suppress(OSError):  # somebody else uses them already
+            for folder in new:
+                folder.rmdir()
+    return Converted(
+        out,
+        chosen.command.format(folder=shlex.quote(str(out)), name=shlex.quote(out.name)),
+        checks[0].expected["fingerprint"],
+    )

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then"
 NEW_TOKENS = 32
@@ -31,9 +34,12 @@ def observe(model: Any, tokenizer: Any, fingerprint: Callable[[Any], str]) -> di
         ids, attention_mask=ids.new_ones(ids.shape), do_sample=False, num_beams=1,
         max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, **options,
     )  # fmt: skip
+    with torch.no_grad():
+        logits = model(ids).logits[0, -1]
     return {
         "fingerprint": fingerprint(model),
         "token ids of a text": ids[0].tolist(),
+        "logits": logits.float().tolist(),  # of the token after the text
         "greedy tokens": written[0, ids.shape[1] :].tolist(),
         "chat template": tokenizer.chat_template,
         "special tokens": {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())},
@@ -42,7 +48,6 @@ def observe(model: Any, tokenizer: Any, fingerprint: Callable[[Any], str]) -> di
 
 
 def _main(jobs: list[dict[str, Any]], fingerprint_file: str, alone: bool) -> list[dict[str, Any]]:
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -54,12 +59,26 @@ def _main(jobs: list[dict[str, Any]], fingerprint_file: str, alone: bool) -> lis
     found = []
     for job in jobs:
         options = {"trust_remote_code": True} if job["own_code"] else {}
-        model = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32, **options).eval()
-        found.append(observe(model, AutoTokenizer.from_pretrained(job["folder"], **options), fingerprint))
+        with tempfile.TemporaryDirectory() as place:
+            folder = _read_gguf(Path(job["folder"]), Path(place)) or job["folder"]
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+            found.append(observe(model, AutoTokenizer.from_pretrained(folder, **options), fingerprint))
     here = sorted(name for name in sys.modules if name.partition(".")[0] in ("model", "micro_step"))
     if alone and here:
         raise ImportError(f"{here[0]} was imported, which only this project has")
     return found
+
+
+def _read_gguf(folder: Path, place: Path) -> Path | None:
+    """Convert the GGUF file of a folder, if that is what it holds, and return the place of the copy."""
+    files = list(folder.glob("*.gguf"))
+    if not files:
+        return None
+    from model.hub.gguf import convert
+    from model.progress import silent
+
+    convert(files[0], place, {}, silent)
+    return place
 
 
 if __name__ == "__main__":

@@ -52,10 +52,13 @@ class SourceModel:
         """The model without merger and micro decoder."""
         return cast("PreTrainedModel", getattr(self.model, "base", self.model))
 
-    def expected(self, folder: Path, model: PreTrainedModel | None = None, **how: bool) -> Check:
-        """Say that a folder must hold the model, or another one."""
+    def expected(
+        self, folder: Path, model: PreTrainedModel | None = None, only: tuple[str, ...] = (), **how: bool
+    ) -> Check:
+        """Say that a folder must hold the model, or another one; `only` these of its properties count."""
         with quiet():
             seen = observe(self.model if model is None else model, self.tokenizer, fingerprint)
+        seen = {name: value for name, value in seen.items() if not only or name in only}
         return Check(folder, json.loads(json.dumps(seen)), **how)
 
 

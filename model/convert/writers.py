@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from model.checkpoint_files import share_weights
 from model.convert.card import write_card
 from model.convert.check import Check
+from model.convert.hub_code import AUTO_MAP, write_code
 from model.convert.source import SourceModel, cast_weights, rounded
 from model.errors import ModelError
 from model.micro_step.base_source import PARENT
@@ -47,6 +48,17 @@ def write_whole(source: SourceModel, folder: Path, name: str) -> list[Check]:
     what = "A whole model." if plain else "A whole micro_step model: base, merger and micro decoder."
     write_card(source, folder, what, _code(name, plain))
     return [source.expected(folder, alone=plain)]
+
+
+def write_hub(source: SourceModel, folder: Path, name: str) -> list[Check]:
+    """Everything in one folder, with the code that it needs."""
+    source.micro_step.config.base_reference = None
+    source.model.config.auto_map = AUTO_MAP
+    _save(rounded(source).model, source, folder)
+    write_code(folder)
+    what = "A whole micro_step model with its code, for which transformers alone must be installed."
+    write_card(source, folder, what, _code(name, own_code=True))
+    return [source.expected(folder, alone=True, own_code=True)]
 
 
 def write_vllm(source: SourceModel, folder: Path, name: str) -> list[Check]:
@@ -102,13 +114,14 @@ def _without_adapter(base: PreTrainedModel) -> PreTrainedModel:
     return plain
 
 
-def _code(folder: str, plain: bool = False) -> str:
+def _code(folder: str, plain: bool = False, own_code: bool = False) -> str:
     """Return lines of Python that use a folder, for its card."""
+    trust = ", trust_remote_code=True" if own_code else ""
     lines = [
-        *([] if plain else ["import micro_step"]),
+        *([] if plain or own_code else ["import micro_step"]),
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
-        f'model = AutoModelForCausalLM.from_pretrained("{folder}")',
+        f'model = AutoModelForCausalLM.from_pretrained("{folder}"{trust})',
         f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
     ]
     text = "\n".join(["```python", *lines, "```"])

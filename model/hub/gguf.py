@@ -25,7 +25,8 @@ _LOG = logging.getLogger(__name__)
 # Vocabularies whose merges were learned with each digit separate. transformers has no entry for them and falls back to
 # GPT-2's rule, which splits "\n  3" into "\n ", " ", "3" instead of "\n  ", "3".
 # (llama.cpp, src/llama-vocab.cpp: these types share the expressions \p{N} and GPT-2's.)
-_SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell"}
+SINGLE_DIGITS_RULE = "smollm"
+_SINGLE_DIGITS = {SINGLE_DIGITS_RULE, "starcoder", "refact", "command-r", "codeshell"}
 _GPT2_RULE = {None, "default", "gpt-2", "gpt2"}
 
 _PROBE_TEXTS = (

