@@ -33,17 +33,13 @@ ROOMS = [name for name in EVERY if "." not in name and name != PACKAGE]
 
 
 class OnePackage(build_py):
-    """Copies the modules with their imports rewritten, and the settings of the app."""
+    """Copies the modules with their imports rewritten."""
 
     def run(self) -> None:
         """Build; what an earlier build left is removed first, since it would go into the wheel as well."""
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
-        if not self.editable_mode:
-            settings = Path(self.build_lib, PACKAGE, "app", ".streamlit")  # where Streamlit looks beside its script
-            settings.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / ".streamlit" / "config.toml", settings / "config.toml")
 
     def build_module(self, module: str, module_file: str, package: str) -> tuple[str, bool]:
         """Copy one module."""
@@ -75,7 +71,7 @@ setup(
             "recordings/*",
             *DEMO,
         ],
-        f"{PACKAGE}.app": ["icon.svg", "layout.css", "one_step.js"],
+        f"{PACKAGE}.app": ["icon.svg", "layout.css", "one_step.js", ".streamlit/config.toml"],
         f"{PACKAGE}.app.token_strip": ["*.js"],
         f"{PACKAGE}.analysis.token_strip": ["*.js", "*.css"],
         f"{PACKAGE}.analysis.generation": ["*.js", "*.css"],

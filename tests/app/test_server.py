@@ -1,10 +1,15 @@
-"""The front end's files reach the browser compressed, and nothing else changes on the way."""
+"""The front end's files reach the browser compressed, nothing else changes on the way, and settings hold anywhere."""
 
 import asyncio
 import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from app import server
 from app.server import FRONT_END, CompressedFrontEnd, address_meant
 
 SCRIPT = next((FRONT_END / "static" / "js").glob("index.*.js"))
@@ -64,3 +69,15 @@ def test_all_else_is_passed_on(path, asked):
 )
 def test_an_address_that_is_almost_that_of_a_page_leads_to_it(path, to):
     assert address_meant(path) == to
+
+
+def test_the_settings_are_the_same_from_any_folder(tmp_path):
+    """Started elsewhere, the server once listened on every interface, since Streamlit found no settings."""
+    (tmp_path / ".streamlit").mkdir()
+    (tmp_path / ".streamlit" / "config.toml").write_text('[server]\naddress = "0.0.0.0"\n')
+    script = str(Path(server.__file__).with_name("main.py"))
+    code = f"from streamlit import config as c; c._main_script_path = {str(script)!r}; c.get_config_options()"
+    code += "; print(c.get_option('server.address'), c.get_option('server.allowedHosts'))"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIT_")}
+    said = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert said.stdout.strip() == "127.0.0.1 ['localhost', '127.0.0.1']", said.stderr

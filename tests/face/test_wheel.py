@@ -59,7 +59,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("wheel")
     source, bare = root / "source", root / "bare"
     source.mkdir()
-    for name in (*ROOMS, "micro_step", ".streamlit"):
+    for name in (*ROOMS, "micro_step"):
         shutil.copytree(ROOT / name, source / name, ignore=LEFT_OUT)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -91,7 +91,6 @@ def test_one_package_comes_with_all_its_files(environment):
             if path.is_file() and needed and path.suffix != ".pyc" and not {*path.parts} & {*LARGE}:
                 missing += [] if (place / path.relative_to(folder)).exists() else [path]
     assert not missing
-    assert (site / "micro_step" / "app" / ".streamlit" / "config.toml").is_file()
 
 
 def test_nothing_in_it_imports_a_room_by_its_short_name(environment):

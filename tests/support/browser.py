@@ -10,13 +10,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SETTINGS = ROOT / "app" / ".streamlit" / "config.toml"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -47,7 +50,9 @@ def streamlit_server(
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", str(ROOT / script)]
     command += [f"--server.port={port}", "--server.address=127.0.0.1", "--server.headless=true"]
-    command += ["--browser.gatherUsageStats=false", "--server.fileWatcherType=none", *arguments]
+    if not (ROOT / script).is_relative_to(SETTINGS.parents[1]):  # else Streamlit finds them beside the script
+        command += _flags(tomllib.loads(SETTINGS.read_text("utf-8")))
+    command += arguments
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | (env or {})
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -61,6 +66,17 @@ def streamlit_server(
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def _flags(settings: dict[str, Any], section: str = "") -> list[str]:
+    """The settings of the app as options of `streamlit run`, for a script of the tests."""
+    flags = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flags += _flags(value, f"{section}{name}.")
+        else:
+            flags += [f"--{section}{name}={each}" for each in (value if isinstance(value, list) else [value])]
+    return flags
 
 
 def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: int, timeout: float) -> None:
