@@ -23,6 +23,7 @@ from model.errors import MicroStepError
 
 Raw = TypeVar("Raw")
 SHOWN_ROWS = 10  # of the table in a notebook
+PLAIN_WIDTH = 100  # letters of its lines in plain text
 NOTEBOOK_WIDTH = 700  # pixels, of a figure in a narrow notebook, and of plotly's pictures
 
 
@@ -137,15 +138,18 @@ class Result(Generic[Raw]):
         """How a notebook shows it: the summary, the token strip, and the first rows of the table."""
         notes = "".join(f"<p><i>{html.escape(note)}</i></p>" for note in self.notes)
         strip = "" if self.lay is None else self.lay(self.view).html
-        return f"<p>{html.escape(self.summary)}</p>{notes}{strip}{_rows(self.table, '.table')}"
+        return f"<p>{html.escape(self.summary)}</p>{notes}{strip}{_rows(self.table)}"
 
 
 def _words(drawn: Figure) -> str:
-    """A figure in words: what it shows, and the first of its numbers."""
-    return f"<p><b>{html.escape(drawn.title)}</b><br>{html.escape(drawn.caption)}</p>{_rows(drawn.data, '.data')}"
+    """A figure in plain text: what it shows, and the first of its numbers."""
+    more = len(drawn.data) - SHOWN_ROWS
+    rest = f"\n{more:,} more rows in .data({drawn.name!r})" if more > 0 else ""
+    text = f"{drawn.title}\n{drawn.caption}\n\n{drawn.data.head(SHOWN_ROWS).to_string(line_width=PLAIN_WIDTH)}{rest}"
+    return "".join(c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in text)
 
 
-def _rows(table: pd.DataFrame, where: str) -> str:
+def _rows(table: pd.DataFrame) -> str:
     more = len(table) - SHOWN_ROWS
-    rest = f"<p>{more:,} more rows in <code>{where}</code></p>" if more > 0 else ""
+    rest = f"<p>{more:,} more rows in <code>.table</code></p>" if more > 0 else ""
     return f"{table.head(SHOWN_ROWS).to_html()}{rest}"

@@ -13,8 +13,9 @@ DRAWN = "application/vnd.plotly.v1+json"
 class NotebookFigure(go.Figure):  # type: ignore[misc]
     """A figure that stays a plotly figure in all else.
 
-    Plotly chooses how a notebook draws it (`plotly.io.renderers`). By default that is data alone, which JupyterLab, VS
-    Code and Colab draw, and which loads nothing; a static piece of HTML is added for all that cannot.
+    Plotly chooses how a notebook draws it (`plotly.io.renderers`). By default that is data alone, which JupyterLab and
+    VS Code draw, and which loads nothing; plain text is added for all that cannot. It is no HTML, which viewers would
+    prefer to the picture that JupyterLab stores with the notebook.
     """
 
     def __init__(self, *args: Any, words: Callable[[], str] | None = None, **kwargs: Any) -> None:
@@ -24,7 +25,7 @@ class NotebookFigure(go.Figure):  # type: ignore[misc]
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **kwargs: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = super()._repr_mimebundle_(include, exclude, **kwargs)
         if bundle.keys() == {DRAWN} and self._words is not None:
-            bundle["text/html"] = self._words()
+            bundle["text/plain"] = self._words()
         return bundle
 
     def _ipython_display_(self) -> None:

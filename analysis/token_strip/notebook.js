@@ -21,5 +21,8 @@ function show(host, pin, body, look) {
   for (const moved of ["transitionend", "transitioncancel"]) root.addEventListener(moved, () => requestAnimationFrame(draw));
   new IntersectionObserver(draw).observe(host);
   draw();
+  const use = () => host.classList.add("used");
+  if (pin !== null) use();
+  for (const first of ["pointerover", "focusin"]) root.addEventListener(first, use, { once: true });
   globalThis.microStepBodies.delete(digest(body)); // mount has read it
 }
