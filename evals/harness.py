@@ -165,6 +165,8 @@ class MicroStepLM(RecordedLM):
         batch_size: number of rows in a batch.
         dtype: dtype of the weights, if a name is given.
         device: device, if a name is given.
+        verify: the base checks each draft; None: what the model was trained for.
+        eps: with this check, see `generate_segments`; None: 1, which is lossless.
     """
 
     def __init__(
@@ -176,6 +178,8 @@ class MicroStepLM(RecordedLM):
         dtype: Any = "auto",
         device: str | None = "auto",
         max_batch_size: int | None = None,
+        verify: bool | None = None,
+        eps: float | None = None,
     ) -> None:
         loaded = pretrained
         if isinstance(loaded, str):
@@ -184,9 +188,13 @@ class MicroStepLM(RecordedLM):
             raise MicroStepError(f"{loaded.facts.name} is not a micro_step model; use the harness's own class (hf)")
         super().__init__(loaded, batch_size, per_token=True)
         self.confidence, self.likelihood = float(confidence), likelihood
+        self.verify = loaded.model.config.decoding == "lossless" if verify is None else verify
+        self.eps = 1.0 if eps is None else eps
+        if self.eps < 1 and not self.verify:
+            raise MicroStepError(f"eps relaxes the base's check of drafts; {loaded.facts.name} needs verify for it")
 
     def scores_of(self, contexts: list[list[int]], continuations: list[list[int]]) -> list[Scored]:
-        if self.likelihood == "base":
+        if self.likelihood == "base" or self.verify:
             return by_base(self.model, contexts, continuations)
         return by_own_segments(self.model, contexts, continuations, self.confidence)
 
@@ -206,6 +214,8 @@ class MicroStepLM(RecordedLM):
                 mask[group],
                 rule="confidence",
                 confidence=self.confidence,
+                verify=self.verify,
+                eps=self.eps,
                 max_new_tokens=max_length - context.shape[1],
                 stopping_criteria=[AnswerCriterion(stops, [prompts[i] for i in group])],
                 **generation_kwargs,

@@ -32,11 +32,24 @@ class AskOptions:
         float, typer.Option(min=0, help="Temperature of sampling, with top-p 0.95; 0 is greedy.")
     ] = 0.0
     seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0
+    verify: Annotated[
+        bool | None,
+        typer.Option("--verify/--merged", help="Of a micro_step model: its base checks each draft, or nothing does."),
+    ] = None
+    eps: Annotated[
+        float | None,
+        typer.Option(
+            help="Where the base checks drafts: it also keeps a drafted token that it gives at least this share of its "
+            "likeliest token's probability. 1, or nothing, is lossless."
+        ),
+    ] = None
     likelihood: Annotated[
         Likelihood, typer.Option(help="Log-likelihoods in the model's own segments, or by its base alone.")
     ] = "own"
 
     def __post_init__(self) -> None:
+        if self.eps is not None and not 0 < self.eps <= 1:
+            raise MicroStepError(f"--eps must be above 0 and at most 1, got {self.eps:g}")
         if self.repeats > 1 and self.temperature == 0:
             raise MicroStepError("greedy answers are all the same: --repeats above 1 needs --temperature above 0")
 

@@ -57,6 +57,8 @@ def evaluate(
     repeats: int = 1,
     temperature: float = 0.0,
     seed: int = 0,
+    verify: bool | None = None,
+    eps: float | None = None,
     likelihood: Likelihood = "own",
     allow_code_execution: bool = False,
     template: Mapping[str, Any] | None = None,
@@ -79,6 +81,9 @@ def evaluate(
         repeats: answers to each document.
         temperature: 0 is greedy.
         seed: of sampling.
+        verify: the base of a micro_step model checks each draft. None: what the model was trained for.
+        eps: with this check, the base also keeps a drafted token that it gives at least this share of its likeliest
+            token's probability. None, or 1: lossless.
         likelihood: own or base: log-likelihoods in the model's own segments, or by its base alone.
         allow_code_execution: run the programs that the model writes, in a sandbox.
         template: arguments of the chat template.
@@ -104,6 +109,8 @@ def evaluate(
         repeats,
         temperature,
         seed,
+        verify,
+        eps,
         likelihood,
         "full" if allow_code_execution else None,
         template_arguments(template) if template else None,

@@ -56,12 +56,13 @@ class AnswerOptions:
     max_segment_length: Annotated[int, typer.Option(min=1, help="M, the most tokens of a segment.")] = 4
     repetition_penalty: Annotated[float, typer.Option(help="As in transformers; 1 means no penalty.")] = 1.0
     eps: Annotated[
-        float,
+        tuple[float, ...],
         typer.Option(
             help="Below 1, a relaxed check: the base also keeps a drafted token that it gives at least this share of "
-            "its likeliest token's probability. The answer is then no longer lossless."
+            "its likeliest token's probability. The answer is then no longer lossless. Several: 1,0.5."
         ),
-    ] = 1.0
+        ListOf(float),
+    ] = (1.0,)
 
     def decoding(self, stopping: StoppingOptions, sampling: SamplingOptions, tau: float) -> Decoding:
         """The value that a request takes."""
@@ -75,5 +76,5 @@ class AnswerOptions:
             stopping.max_new_tokens,
             sampling.sampling(),
             self.repetition_penalty,
-            self.eps,
+            self.eps[0],
         )

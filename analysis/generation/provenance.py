@@ -15,16 +15,20 @@ from model.command_options import SamplingOptions
 
 
 def origin(request: GenerationRequest, found: Generation | Sweep, view: GenerationView) -> Provenance:
-    """Where a figure of a generation, or of a sweep of its tau, comes from."""
+    """Where a figure of a generation, or of a sweep of its tau and eps, comes from."""
     one = found.generations[0] if isinstance(found, Sweep) else found
     prompt = dataclasses.replace(request.text, document=prompt_of(request.text.document))
     asked = plain_values(request)
     if isinstance(found, Sweep):
-        asked["how"]["tau"] = list(found.taus)
+        asked["how"] |= {"tau": list(found.taus), "eps": list(found.epsilons)}
     reader = Reader("model", request.model, one.facts, one.prompt.text, one.notes)
     options = (
         StoppingOptions.of(request.how, one.verified, found.taus if isinstance(found, Sweep) else None),
-        AnswerOptions(request.how.max_segment_length, request.how.repetition_penalty, request.how.eps),
+        AnswerOptions(
+            request.how.max_segment_length,
+            request.how.repetition_penalty,
+            found.epsilons if isinstance(found, Sweep) else (request.how.eps,),
+        ),
         SamplingOptions.of(request.how.sampling),
         view,
     )

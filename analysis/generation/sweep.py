@@ -1,4 +1,4 @@
-"""One prompt with several values of tau: how segments, answer and speed change."""
+"""One prompt with several values of tau, and of eps where drafts are checked: how segments, answer and speed change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from analysis.generation.request import GenerationRequest
-from analysis.generation.result import Generation
+from analysis.generation.result import Decoding, Generation
 from analysis.query import ModelLoader, RunCost
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec
@@ -20,14 +20,24 @@ MOST = 12
 
 @dataclass(frozen=True)
 class Sweep:
-    """A generation for each tau, all with the same answer of the base."""
+    """A generation for each eps and tau, all with the same answer of the base."""
 
-    generations: tuple[Generation, ...]  # in the order of rising tau
+    generations: tuple[Generation, ...]  # in the order of falling eps, and for each eps of rising tau
 
     @property
     def taus(self) -> tuple[float, ...]:
-        """The values."""
-        return tuple(each.how.tau for each in self.generations)
+        """The values of tau."""
+        return tuple(dict.fromkeys(each.how.tau for each in self.generations))
+
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """The values of eps."""
+        return tuple(dict.fromkeys(each.how.eps for each in self.generations))
+
+    def name_of(self, generation: Generation) -> str:
+        """What tells one of the generations from the others."""
+        eps = f", eps {generation.how.eps:g}" if len(self.epsilons) > 1 else ""
+        return f"{generation.how.tau:g}{eps}"
 
     @property
     def one_text(self) -> bool:
@@ -37,23 +47,34 @@ class Sweep:
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """A request, and the values of tau that replace its own.
+    """A request, and the values of tau and eps that replace its own.
 
     Raises:
-        MicroStepError: there are no values, too many, or one that tau cannot have.
+        MicroStepError: there are no values, too many, or one that tau or eps cannot have.
     """
 
     request: GenerationRequest
     taus: tuple[float, ...] = TAUS
+    epsilons: tuple[float, ...] = ()  # none: the request's own
 
     def __post_init__(self) -> None:
-        if not 1 <= len(set(self.taus)) <= MOST:
-            raise MicroStepError(f"a sweep takes 1 to {MOST} different values of tau, got {len(set(self.taus))}")
-        object.__setattr__(self, "taus", tuple(sorted(set(self.taus))))
-        # requests that differ only in their own tau give the same sweep
-        object.__setattr__(self, "request", replace(self.request, how=replace(self.request.how, tau=self.taus[0])))
-        for tau in self.taus:
-            replace(self.request.how, tau=tau)
+        taus = tuple(sorted(set(self.taus)))
+        epsilons = tuple(sorted(set(self.epsilons) or {self.request.how.eps}, reverse=True))
+        if not 1 <= len(taus) * len(epsilons) <= MOST:
+            raise MicroStepError(
+                f"a sweep takes 1 to {MOST} different values of tau, times those of eps; got {len(taus)} times"
+                f" {len(epsilons)}"
+            )
+        object.__setattr__(self, "taus", taus)
+        object.__setattr__(self, "epsilons", epsilons)
+        # requests that differ only in their own tau and eps give the same sweep
+        object.__setattr__(self, "request", replace(self.request, how=self.settings[0]))
+
+    @property
+    def settings(self) -> tuple[Decoding, ...]:
+        """How each answer is decoded."""
+        how = self.request.how
+        return tuple(replace(how, tau=tau, eps=eps) for eps in self.epsilons for tau in self.taus)
 
     @property
     def specs(self) -> dict[str, ModelSpec]:
@@ -63,16 +84,16 @@ class SweepRequest:
     def cost(self, loaded: LoadedModel) -> RunCost:
         """The cost of all answers."""
         one = self.request.cost(loaded)
-        return replace(one, work=one.work * (len(self.taus) + 1) / 2)
+        return replace(one, work=one.work * (len(self.settings) + 1) / 2)
 
     def run(self, load: ModelLoader, progress: Progress | None = None) -> Sweep:
         """All answers; raises as `GenerationRequest.run`."""
         request, found = self.request, list[Generation]()
         ready, base = wrap(load(request.model)), None
-        count = len(self.taus) + 1
-        for i, tau in enumerate(self.taus):
+        count = len(self.settings) + 1
+        for i, how in enumerate(self.settings):
             begin = (i + (i > 0)) / count
-            run = request.begin(ready, replace(request.how, tau=tau), part(progress, begin, begin + 2 / count))
+            run = request.begin(ready, how, part(progress, begin, begin + 2 / count))
             run.write()
             if base is None:
                 run.write_base()
@@ -84,8 +105,8 @@ class SweepRequest:
         return Sweep(tuple(found))
 
 
-def parse_taus(text: str) -> tuple[float, ...]:
-    """Read numbers separated by spaces, commas or semicolons.
+def parse_values(text: str, name: str) -> tuple[float, ...]:
+    """Read values of tau or eps: numbers separated by spaces, commas or semicolons.
 
     Raises:
         MicroStepError: a part is not a number.
@@ -94,12 +115,12 @@ def parse_taus(text: str) -> tuple[float, ...]:
     try:
         found = [float(word) for word in words]
     except ValueError:
-        raise MicroStepError(f"values of tau are numbers such as 0.3 0.5 0.9, got {text!r}") from None
-    if not all(math.isfinite(tau) for tau in found):
-        raise MicroStepError(f"values of tau are numbers such as 0.3 0.5 0.9, got {text!r}")
+        raise MicroStepError(f"values of {name} are numbers such as 0.3 0.5 0.9, got {text!r}") from None
+    if not all(math.isfinite(value) for value in found):
+        raise MicroStepError(f"values of {name} are numbers such as 0.3 0.5 0.9, got {text!r}")
     return tuple(found)
 
 
-def of_taus(request: GenerationRequest, taus: Sequence[float] | None) -> SweepRequest:
-    """The sweep of a request, over the default values if none are given."""
-    return SweepRequest(request, tuple(taus) if taus else TAUS)
+def sweep_of(request: GenerationRequest, taus: Sequence[float], epsilons: Sequence[float] = ()) -> SweepRequest:
+    """The sweep of a request, over the default values of tau if none are given."""
+    return SweepRequest(request, tuple(taus) or TAUS, tuple(epsilons))

@@ -1,4 +1,4 @@
-"""The tables of a generation: a row for each token, each segment, or each tau.
+"""The tables of a generation: a row for each token, each segment, or each run of a sweep.
 
 Columns that start with `seconds` or `tokens_per_second`, and `speed_ratio`, belong to one run on one machine. They
 stand last. All other columns are the same in every run.
@@ -100,7 +100,7 @@ def timeline_table(generation: Generation) -> pd.DataFrame:
 
 
 def sweep_table(sweep: Sweep, unit: Unit = "nats") -> pd.DataFrame:
-    """A row for each tau: tokens per macro step, cache, agreement with the base, NLL under the base, speed.
+    """A row for each eps and tau: tokens per macro step, cache, agreement with the base, NLL under the base, speed.
 
     `agreement` and `first_difference` compare two greedy answers, and are missing if both are sampled. `likeliest` is
     the share of tokens that the base finds likeliest at their place.
@@ -112,6 +112,7 @@ def sweep_table(sweep: Sweep, unit: Unit = "nats") -> pd.DataFrame:
         rows.append(
             {
                 "tau": each.how.tau,
+                "eps": each.how.eps,
                 "tokens": len(each.micro),
                 "macro_steps": each.macro_steps,
                 "micro_steps": each.micro_steps,
@@ -123,6 +124,7 @@ def sweep_table(sweep: Sweep, unit: Unit = "nats") -> pd.DataFrame:
                 "likeliest_base": each.base.likeliest,
                 "nll": each.micro.mean_nll * PER_NAT[unit],
                 "nll_base": each.base.mean_nll * PER_NAT[unit],
+                "nll_ratio": each.nll_ratio,
                 "unit": unit,
                 "tokens_per_second": each.micro.tokens_per_second,
                 "tokens_per_second_base": each.base.tokens_per_second,
@@ -133,13 +135,15 @@ def sweep_table(sweep: Sweep, unit: Unit = "nats") -> pd.DataFrame:
 
 
 def sweep_token_table(sweep: Sweep) -> pd.DataFrame:
-    """A row for each token of the answer for each tau."""
+    """A row for each token of the answer for each eps and tau."""
     parts = []
     for each in sweep.generations:
         table = answer_table(each)
-        parts.append(table[table["answer"] == "micro_step"].drop(columns="answer").assign(tau=each.how.tau))
+        parts.append(
+            table[table["answer"] == "micro_step"].drop(columns="answer").assign(tau=each.how.tau, eps=each.how.eps)
+        )
     joined = pd.concat(parts, ignore_index=True)
-    return joined[["tau", *(name for name in joined if name != "tau")]]
+    return joined[["tau", "eps", *(name for name in joined if name not in ("tau", "eps"))]]
 
 
 def _tokens(answer: Answer, whose: str, unit: Unit) -> pd.DataFrame:

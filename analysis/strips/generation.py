@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from analysis.figures.figure import visible
 from analysis.generation.result import BASE, Answer, Generation
 from analysis.generation.sweep import Sweep
-from analysis.generation.sweep_figures import row_name
 from analysis.generation.tables import why_ended
 from analysis.score_registry import PER_NAT, Unit, significant
 from analysis.token_strip.rows import Detail, Legend, Note, Strip, TokenRow, TopK
@@ -28,13 +27,13 @@ def generation_strip(generation: Generation, unit: Unit) -> Strip:
 
 
 def sweep_strip(sweep: Sweep, unit: Unit) -> Strip:
-    """A row for each tau: below each other if all texts are equal, else one after another."""
+    """A row for each run: below each other if all texts are equal, else one after another."""
     one = sweep.one_text
     rows = [
         _segmented(
             each,
-            f"τ {row_name(each.how.tau)}",
-            f"tau {row_name(each.how.tau)}: {significant(each.tokens_per_macro_step)} tokens per macro step",
+            f"τ {sweep.name_of(each)}",
+            f"tau {sweep.name_of(each)}: {significant(each.tokens_per_macro_step)} tokens per macro step",
             unit,
             None if one else each.micro.text,
             labelled=not one,

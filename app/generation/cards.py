@@ -13,7 +13,7 @@ from analysis.generation.recordings import Recording, recorded
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Generation
 from analysis.generation.summary import agreement, cost, counted, judged, kind, promise, read
-from analysis.generation.sweep import SweepRequest, parse_taus
+from analysis.generation.sweep import SweepRequest, parse_values
 from analysis.generation.view import GenerationView
 from analysis.provenance import Provenance
 from analysis.score_registry import PER_NAT, Unit, significant
@@ -23,7 +23,7 @@ from app.cards import card, export_menu, fold
 from app.error_net import fragment, safely
 from app.escape import escape_markdown
 from app.generation import live
-from app.generation.controls import taus, timeline_over
+from app.generation.controls import epsilons, taus, timeline_over
 from app.generation.estimate import seconds_to_run
 from app.generation.film import film_screen
 from app.links import held
@@ -219,8 +219,9 @@ def _segment_table(endings: Figure) -> None:
 def _sweep(request: GenerationRequest, unit: Unit) -> None:
     """Other values of tau, run when the reader asks for them."""
     with st.container():
-        st.caption("Answers the same prompt with each tau: how do the segments change, and how does the answer?")
-        query = SweepRequest(request, parse_taus(taus()))
+        st.caption("Answers the same prompt with each value: how do the segments change, and how does the answer?")
+        relaxed = parse_values(epsilons(), "eps") if request.how.lossless else ()
+        query = SweepRequest(request, parse_values(taus(), "tau"), relaxed)
         started: set[SweepRequest] = st.session_state.setdefault(SWEEPS, set())
         if model_pool().get(query) is None and query not in started:
 
@@ -229,8 +230,8 @@ def _sweep(request: GenerationRequest, unit: Unit) -> None:
                 st.session_state.setdefault(ACCEPTED, set()).add(query)  # its time was told
 
             st.button("Run the sweep", on_click=safely(start))
-            answers, tokens = counted(len(query.taus), "answer"), counted(request.how.max_new_tokens, "token")
-            seconds = seconds_to_run(request, len(query.taus) + 1)
+            answers, tokens = counted(len(query.settings), "answer"), counted(request.how.max_new_tokens, "token")
+            seconds = seconds_to_run(request, len(query.settings) + 1)
             st.caption(f"{answers} of up to {tokens}, and the base's own{f': about {seconds}' if seconds else ''}.")
             return
     sweep = run_or_get(query, QueryDisplay("writing"))
@@ -239,6 +240,7 @@ def _sweep(request: GenerationRequest, unit: Unit) -> None:
     view = GenerationView(unit, theme())
     provenance = origin(request, sweep, view)
     card(sweep_figures.draw("sweep", sweep, view), provenance)
+    card(sweep_figures.draw("sweep_quality", sweep, view), provenance)
     strip = sweep_strip(sweep, unit)
     card(
         sweep_figures.draw("sweep_segments", sweep, view),

@@ -152,6 +152,15 @@ def timeline_over() -> Over:
     return "passes" if segmented("Timeline over", ["time", "base passes"], "over", "time") != "time" else "time"
 
 
+def epsilons() -> str:
+    """Draw the box for the values of eps of a sweep whose drafts are checked, and return what is typed."""
+    typed: str = st.text_input(
+        "Values of eps", **linked("epsilons", "1 0.5"),
+        help="At 1 the check of drafts is lossless, below it is relaxed. Each is tried with each tau, 12 runs in all.",
+    )  # fmt: skip
+    return typed
+
+
 def taus() -> str:
     """Draw the box for the values of a sweep, and return what is typed."""
     typed: str = st.text_input(

@@ -125,7 +125,7 @@ def report_rows(evaluations: Sequence[Evaluated]) -> list[ScoreRow]:
 
 def _names(evaluations: Sequence[Evaluated]) -> list[str]:
     """Return the models' names; equal names get as much of the folder's path as distinguishes them."""
-    names = [str(evaluation.manifest["model"]["name"]) for evaluation in evaluations]
+    names = [_decoded(evaluation.manifest) for evaluation in evaluations]
     paths = [evaluation.path.absolute().parts for evaluation in evaluations]
     depth, labels = max(map(len, paths), default=1), names
     for count in range(1, depth + 1):
@@ -134,6 +134,14 @@ def _names(evaluations: Sequence[Evaluated]) -> list[str]:
         if len({*labels}) == len(labels):
             break
     return labels
+
+
+def _decoded(manifest: Mapping[str, Any]) -> str:
+    """Return a model's name, and how it decoded where that was asked for."""
+    name, eps, verify = manifest["model"]["name"], manifest["options"].get("eps"), manifest["options"].get("verify")
+    if isinstance(eps, float) and eps < 1:
+        return f"{name}, relaxed to eps {eps:g}"
+    return name if verify is None else f"{name}, {'lossless' if verify else 'merged'}"
 
 
 def _row(file: SampleFile, model: str, folder: Path) -> ScoreRow:

@@ -10,7 +10,7 @@ from analysis.generation.provenance import origin
 from analysis.generation.request import LONGEST_WORDS, GenerationRequest, beginning, prompt_of
 from analysis.generation.result import Answer, Decoding, GeneratedSegments, Generation
 from analysis.generation.summary import agreement, finding, kind, promise
-from analysis.generation.sweep import SweepRequest, parse_taus
+from analysis.generation.sweep import SweepRequest, parse_values
 from analysis.generation.tables import answer_table, is_timed, segment_table, sweep_table, timeline_table
 from analysis.generation.view import GenerationView
 from analysis.strips.generation import generation_strip, sweep_strip
@@ -283,10 +283,25 @@ def test_a_sweep_has_one_base_and_rising_taus(ask, loaded):
         SweepRequest(ask(), tuple(i / 20 for i in range(14)))
     with pytest.raises(MicroStepError, match="tau must be"):
         SweepRequest(ask(), (-0.5,))
-    assert parse_taus(" .3; 0.5,1") == (0.3, 0.5, 1.0)
+    assert parse_values(" .3; 0.5,1", "tau") == (0.3, 0.5, 1.0)
     for wrong in ("a lot", "nan", "0.3 inf"):
         with pytest.raises(MicroStepError, match="numbers"):
-            parse_taus(wrong)
+            parse_values(wrong, "tau")
+
+
+def test_a_sweep_over_eps_says_what_fewer_passes_cost(ask, loaded):
+    asked = SweepRequest(ask(lossless=True, max_new_tokens=16), (0.0,), (1.0, 1e-6))
+    sweep = asked.run(lambda spec: loaded)
+    table = sweep_table(sweep)
+    assert table["eps"].tolist() == [1, 1e-6] and table["nll_ratio"].iloc[0] == pytest.approx(1)
+    assert table["tokens_per_macro_step"].is_monotonic_increasing and table["nll_ratio"].iloc[1] > 1
+    relaxed = sweep.generations[1]
+    assert table["nll_ratio"].iloc[1] == pytest.approx(relaxed.micro.nll.mean() / sweep.generations[0].micro.nll.mean())
+    line, base = sweep_figures.draw("sweep_quality", sweep, GenerationView()).figure.data
+    assert (line.x[0], line.y[1]) == (table["tokens_per_macro_step"][0], table["nll_ratio"][1])
+    assert (base.x, base.y) == ((1,), (1,))
+    assert [row.key for row in sweep_strip(sweep, "bits").rows] == ["τ 0, eps 1", "τ 0, eps 1e-06"]
+    assert "--eps 1.0,1e-06" in origin(asked.request, sweep, GenerationView()).command("sweep", "figure.csv")
 
 
 def test_equal_requests_are_equal_whatever_the_side(ask):

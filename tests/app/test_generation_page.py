@@ -165,7 +165,7 @@ def test_a_sweep_runs_when_it_is_asked_for(models, runs):
     at = ran(models, taus="0 1.01", text="the dog sat")
     assert len(charts(at)) == 2
     next(button for button in at.button if button.label == "Run the sweep").click().run()
-    assert not at.exception and not at.error and len(charts(at)) == 3
+    assert not at.exception and not at.error and len(charts(at)) == 4
     assert "Segments for each tau" in shown(at)
     at.text_input(key="taus").set_value("nothing").run()
     assert "numbers" in at.error[0].value and len(runs) == 1

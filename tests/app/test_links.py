@@ -52,7 +52,7 @@ KEPT = {
 KEPT |= {"quantization"}  # no other value can be used everywhere
 NOT_LINKED = {"Run code that comes with the models"}
 WIDGETS = ("number_input", "slider", "toggle", "checkbox", "selectbox", "button_group", "multiselect", "text_input")
-SPOKEN = {"taus": "0.5 1", "layers": "0", "heads": "0", "template": "x=0", "attention": "eager"}
+SPOKEN = {"taus": "0.5 1", "epsilons": "1 0.5", "layers": "0", "heads": "0", "template": "x=0", "attention": "eager"}
 
 
 @pytest.fixture(scope="module")

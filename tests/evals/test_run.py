@@ -115,6 +115,22 @@ def test_a_folder_of_something_else_is_left_alone(micro, plain, local, done, tmp
         evaluate(lambda: micro, chosen("gsm8k_cot_zeroshot"), [0.1], stranger, local, OPTIONS)
 
 
+def test_a_relaxed_check_is_asked_for_and_named(micro, plain, local, tmp_path):
+    steps = {}
+    for eps in (1.0, 1e-6):
+        options = replace(OPTIONS, verify=True, eps=eps)
+        out = tmp_path / str(eps)
+        (file,) = evaluate(lambda: micro, chosen("gsm8k_cot_zeroshot"), [0.0], out, local, options)
+        steps[eps] = sum(sample.macro_steps for sample in file.samples)
+    assert steps[1e-6] < steps[1.0]
+    names = [row.model for row in report_rows([read_folder(tmp_path / str(eps)) for eps in steps])]
+    assert sum("relaxed to eps 1e-06" in name for name in names) == sum("lossless" in name for name in names) == 1
+    with pytest.raises(MicroStepError, match="plain model"):
+        evaluate(lambda: plain, chosen("gsm8k_cot_zeroshot"), [], tmp_path / "plain", local, options)
+    with pytest.raises(MicroStepError, match="above 0"):
+        replace(OPTIONS, eps=0.0)
+
+
 def test_each_benchmark_may_have_its_own_number_of_documents(plain, local, tmp_path):
     both = chosen("gsm8k_cot_zeroshot", "arc_challenge")
     found = evaluate(lambda: plain, both, [], tmp_path / "out", local, OPTIONS, limits={"gsm8k_cot_zeroshot": 2})
