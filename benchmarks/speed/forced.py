@@ -35,7 +35,7 @@ from benchmarks.speed.prompts import Rows
 from benchmarks.timing import spread
 from model.causal_lm.forward import body, vocabulary
 from model.decoding import lossless
-from model.decoding.output import RowOutput
+from model.decoding.row import LiveRow
 from model.decoding.stopping import ProposedToken, StopRule
 from model.errors import MicroStepError
 from model.micro_step.modeling import MicroStepForCausalLM
@@ -81,10 +81,9 @@ def forced_length(mean: float) -> StopRule:
         raise MicroStepError(f"a segment has at least one token, got a mean length of {mean:g}")
     low = int(mean)
 
-    def keep(offer: ProposedToken, _: float) -> Tensor:
-        step = offer.macro_step
-        extra = int((step + 1) * (mean - low) + 1e-9) - int(step * (mean - low) + 1e-9)
-        return torch.full_like(offer.product, offer.slot < low + extra, dtype=torch.bool)
+    def keep(offer: ProposedToken, _: Tensor) -> Tensor:
+        before, after = (((offer.macro_step + i) * (mean - low) + 1e-9).floor() for i in (0, 1))
+        return offer.slot < low + after - before
 
     return StopRule(f"length {mean:g}", "segments have lengths that were set", keep, early=True)
 
@@ -101,11 +100,11 @@ def forced_agreement(prompts: Rows, answers: Rows, rate: float, words: int, seed
     class Known(lossless.Drafter):
         """Drafts what it was told."""
 
-        def _next(self, state: Tensor, rows: list[RowOutput], beyond: Rows) -> lossless.DraftedWords:
+        def _next(self, state: Tensor, rows: list[LiveRow], beyond: Rows) -> lossless.DraftedWords:
             offered = super()._next(state, rows, beyond)
             drafted = []
             for row, extra in zip(rows, beyond, strict=True):
-                right = known[tuple(row.prompt)][len(row.ids) + len(extra)]
+                right = known[tuple(row.out.prompt)][len(row.out.ids) + len(extra)]
                 drafted.append(right if chance.random() < rate else (right + 1) % words)
             return replace(offered, ids=torch.tensor(drafted, device=offered.ids.device))
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
+from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from model.causal_lm.parts import body
 
@@ -124,6 +124,54 @@ def keep_slots(cache: DynamicCache, seen: Tensor, kept: Tensor, anywhere: bool, 
         if layer.keys is not None:  # only some of a body's layers may have a cache
             layer.keys, layer.values = (_gathered(states, order) for states in (layer.keys, layer.values))
     return seen.gather(1, order)
+
+
+def rows_may_join(cache: DynamicCache) -> bool:
+    """True if every layer holds keys and values only, so that rows of different lengths fit into one cache."""
+    known = (PreallocatedLayer, DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+    return all(type(layer) in known for layer in cache.layers)
+
+
+def join_rows(cache: DynamicCache, other: DynamicCache) -> None:
+    """Append the rows of another cache of the same model; the shorter cache is padded on its left."""
+    for mine, theirs in zip(cache.layers, other.layers, strict=True):
+        if getattr(mine, "keys", None) is None:  # only some of a body's layers may have a cache
+            continue
+        slots = max(mine.get_seq_length(), theirs.get_seq_length())
+        held = slots
+        if isinstance(mine, DynamicSlidingWindowLayer):
+            mine.cumulative_length, held = slots, min(slots, mine.sliding_window - 1)
+        mine.keys, mine.values = _joined(mine.keys, theirs.keys, held), _joined(mine.values, theirs.values, held)
+
+
+def _joined(a: Tensor, b: Tensor, slots: int) -> Tensor:
+    """Return [A + B, H, slots, D], the rows of both aligned at their ends, with room for more."""
+    rows = len(a) + len(b)
+    out = a.new_zeros(rows, a.shape[1], slots + max(MIN_ROOM, slots // 4), a.shape[3])
+    for held, rows_of in ((a, slice(len(a))), (b, slice(len(a), rows))):
+        out[rows_of, :, slots - held.shape[2] : slots] = held
+    return out[:, :, :slots]
+
+
+def joined_masks(a: Tensor, b: Tensor) -> Tensor:
+    """Return [A + B, N], two masks aligned at their ends."""
+    width = max(a.shape[1], b.shape[1])
+    return torch.cat([torch.nn.functional.pad(mask, (width - mask.shape[1], 0)) for mask in (a, b)])
+
+
+def without_idle_start(cache: DynamicCache, seen: Tensor, idle: float) -> Tensor:
+    """Remove the first slots, which no row sees, if more than this share of all are such; return the rest of `seen`."""
+    first = int(seen.any(0).int().argmax())
+    if first <= idle * seen.shape[1]:
+        return seen
+    for layer in cache.layers:
+        if getattr(layer, "keys", None) is None:
+            continue
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length -= first
+        cut = max(0, layer.keys.shape[2] - (seen.shape[1] - first))
+        layer.keys, layer.values = layer.keys[:, :, cut:], layer.values[:, :, cut:]
+    return seen[:, first:]
 
 
 def _gathered(held: Tensor, order: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from model.causal_lm.fast_linear import with_fast_linear
 from model.decoding.draft_record import EveryDraft
 from model.decoding.lossless import Drafter
 from model.decoding.merged import ending_criteria, prepared_settings
-from model.decoding.output import Clock, RowOutput
-from model.decoding.sampling import TokenSampler, rules_of
-from model.decoding.session import DecodingSession
+from model.decoding.output import RowOutput
+from model.decoding.row import LiveRow, SegmentSettings
+from model.decoding.sampling import token_settings
 from model.decoding.stopping import find_stop_rule
 
 if TYPE_CHECKING:
@@ -47,20 +47,19 @@ def draft_after_each_token(
         max_segment_length: M.
         settings: those of the run that wrote the answer, `max_new_tokens` among them.
     """
-    rows = [RowOutput(prompt, answer[: t + 1]) for t in range(len(answer))]
+    written = [RowOutput(prompt, answer[: t + 1]) for t in range(len(answer))]
     prepared = prepared_settings(model, None, settings, 1)
-    rules = rules_of(model, prepared, rows, None, [])
-    sampler = TokenSampler(model, False, rows, rules, ending_criteria(model, prepared, None, None), None, 0)
-    found = find_stop_rule(rule, model.stop is not None)
-    session = DecodingSession(
-        with_fast_linear(model), sampler, found, 0.0, max_segment_length, Clock(), lambda i, row: None
-    )
+    criteria = ending_criteria(model, prepared, None, None)
+    tokens = token_settings(model, prepared, [prompt] * len(answer), criteria)
+    segments = SegmentSettings(find_stop_rule(rule, model.stop is not None), 0.0, max_segment_length)
+    rows = [LiveRow(out, segments, how, lambda row: None) for out, how in zip(written, tokens, strict=True)]
+    model = with_fast_linear(model)
     ids = torch.tensor([prompt + answer], device=model.device)
     position = torch.arange(ids.shape[1], device=ids.device)[None]
-    embedded = session.model.get_input_embeddings()(ids)
+    embedded = model.get_input_embeddings()(ids)
     # a draft after a token reads the base's states at the token before it
-    context = session.model.macro(embedded, torch.ones_like(ids), position).context[0, len(prompt) - 1 : -1]
-    drafter, shape = Drafter(session), (len(answer), max_segment_length - 1)
+    context = model.macro(embedded, torch.ones_like(ids), position).context[0, len(prompt) - 1 : -1]
+    drafter, shape = Drafter(model), (len(answer), max_segment_length - 1)
     every = EveryDraft(np.full(shape, -1), np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32))
     for t in range(0, len(answer), AT_ONCE):
         some = slice(t, t + AT_ONCE)

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,72 +23,143 @@ from transformers import PreTrainedModel
 
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import logits_of, vocabulary
-from model.causal_lm.kv_cache import MAX_IDLE, growing_cache, keep_slots, padded_anywhere
-from model.decoding.output import Clock, RowOutput
-from model.decoding.sampling import TokenSampler, probability_of
-from model.decoding.session import DecodingSession, count_pass, drop_finished_rows, read_prompts
+from model.causal_lm.kv_cache import (
+    MAX_IDLE,
+    growing_cache,
+    join_rows,
+    joined_masks,
+    keep_slots,
+    padded_anywhere,
+    rows_may_join,
+)
+from model.causal_lm.padding import padding_is_bound
+from model.decoding.output import Clock
+from model.decoding.row import LiveRow
+from model.decoding.sampling import (
+    any_sampled,
+    append,
+    choose,
+    needs_history,
+    probability_of,
+    processed,
+    sample,
+    uniform,
+)
+from model.decoding.session import DecodingBatch, count_pass, drop_finished_rows, prompts_of, read_prompts
 from model.decoding.stopping import Why
 
+if TYPE_CHECKING:
+    from model.micro_step.pretrained import MicroStepPreTrainedModel
 
-def write_lossless(session: DecodingSession, input_ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
-    """Decode all rows to their ends and return the number of slots in the base's cache. One pass gives one segment.
 
-    `rule` decides when drafting stops: `stop_head` by the stop head, the others by the likeliest word's probability or
-    the product of these.
+class LosslessBatch(DecodingBatch):
+    """Rows whose drafts the base checks. One pass of the base gives one segment.
+
+    A row's `rule` decides when drafting stops: `stop_head` by the stop head, the others by the likeliest word's
+    probability or the product of these.
     """
-    model, sampler, clock = session.model, session.sampler, session.clock
-    embed = model.get_input_embeddings()
-    drafter, anywhere = Drafter(session), padded_anywhere(model.base)
-    cache = growing_cache()  # layers that keep everything, sliding ones too, so that refused tokens can be removed
-    last, context, mask, position = read_prompts(
-        model, input_ids, mask, cache, lambda embeds, mask, position: model.macro(embeds, mask, position, cache)
-    )
-    count_pass(rows)
-    logits = logits_of(model.base, last)
-    token, probability = sampler.choose(logits, rows)
-    clock.to("prompt")
-    live = list(range(len(rows)))
-    while True:
-        going = []
-        chosen = zip(live, token.tolist(), probability.tolist(), strict=True)
-        for at, (i, id_, p) in enumerate(chosen):
-            rows[i].open()
-            if (reason := sampler.add(rows[i], id_, p, clock.now(), logits[at])) is not None:
-                rows[i].close(reason)
-                session.tell(i, rows[i])
-            else:
-                going.append(at)
-        if not going:
-            return int(cache.get_seq_length())
-        live, mask, position, token, context = drop_finished_rows(cache, going, live, mask, position, token, context)
-        written = [rows[i] for i in live]
-        draft = drafter.draft(written, context, token)
-        clock.to("micro")
+
+    def __init__(self, model: MicroStepPreTrainedModel, clock: Clock) -> None:
+        super().__init__(model, clock)
+        self.drafter, self.anywhere = Drafter(model), padded_anywhere(model.base)
+        self.cache = growing_cache()  # it keeps everything, sliding layers too, so that refused tokens can be removed
+        # the base's next token of each row [R] and its probability, from logits [R, V]; states [R, K, d] before it;
+        # what each row sees of the cache [R, N], and the position of its last token there [R]
+        self.token = self.probability = self.logits = torch.zeros(0)
+        self.context = self.mask = self.position = torch.zeros(0)
+
+    def read(self, rows: Sequence[LiveRow]) -> None:
+        """Read the prompts of rows, which become those of this batch."""
+        model, cache = self.model, self.cache
+        last, context, self.mask, position = read_prompts(
+            model,
+            *prompts_of(rows, model.device),
+            cache,
+            lambda embeds, mask, position: model.macro(embeds, mask, position, cache),
+        )
+        count_pass(rows)
+        logits = logits_of(model.base, last)
+        self._state = (*choose(logits, rows), logits, context, position)
+        self.rows = list(rows)
+        self.clock.to("prompt")
+
+    def add(self, other: Self) -> None:
+        """Take over the rows of another batch."""
+        join_rows(self.cache, other.cache)
+        self.mask = joined_masks(self.mask, other.mask)
+        self._state = tuple(map(torch.cat, zip(self._state, other._state, strict=True)))
+        self.rows += other.rows
+
+    def step(self) -> None:
+        """Write one segment of each row, and let the base read it. Rows that are over leave."""
+        over = []
+        chosen = zip(self.rows, self.token.tolist(), self.probability.tolist(), self.logits, strict=True)
+        for row, id_, p, logits in chosen:
+            row.out.open()
+            reason = append(self.model, row, id_, p, self.clock.now(), logits)
+            over.append(reason is not None)
+            if reason is not None:
+                row.out.close(reason)
+        if any(over):
+            going = self._leave(over, self._row_slots)
+            if not going:
+                return
+            self._select(going)
+        draft = self.drafter.draft(self.rows, self.context, self.token)
+        self.clock.to("micro")
+        self._check(draft)
+
+    def _check(self, draft: Draft) -> None:
+        """Let the base read a draft, append what it keeps, and close the segments."""
+        model, mask = self.model, self.mask
         n = draft.ids.shape[1]
-        fed = torch.cat([token[:, None], draft.ids], 1)
+        fed = torch.cat([self.token[:, None], draft.ids], 1)
         inside = torch.cat([torch.ones_like(draft.valid[:, :1]), draft.valid], 1) if n else mask.new_ones(len(mask), 1)
         steps = torch.arange(1, n + 2, device=mask.device)
         seen = torch.cat([mask, inside.to(mask.dtype)], 1)
-        macro = model.macro(embed(fed), seen, position[:, None] + steps, cache)
-        count_pass(written)
-        logits = logits_of(model.base, macro.last.flatten(0, 1)).view(len(live), n + 1, -1)
-        clock.to("macro")
-        checked = _check(sampler, written, logits, draft, clock, session.eps)
-        token, count = checked.token, checked.count
-        batch = torch.arange(len(live), device=mask.device)
-        logits, context = logits[batch, count], macro.context[batch, count]
-        probability = probability_of(logits, token).where(checked.possible, torch.nan)
-        mask = keep_slots(cache, seen, torch.arange(n + 1, device=mask.device) <= count[:, None], anywhere, MAX_IDLE)
-        position = position + count + 1
-        clock.to("macro")
-        for i in live:
-            session.tell(i, rows[i])
-        kept = [at for at, reason in enumerate(checked.over) if not reason]
-        if not kept:
-            return int(cache.get_seq_length())
-        live, mask, position, token, context, probability, logits = drop_finished_rows(
-            cache, kept, live, mask, position, token, context, probability, logits
-        )
+        macro = model.macro(model.get_input_embeddings()(fed), seen, self.position[:, None] + steps, self.cache)
+        count_pass(self.rows)
+        logits = logits_of(model.base, macro.last.flatten(0, 1)).view(len(self.rows), n + 1, -1)
+        self.clock.to("macro")
+        checked = _checked(model, self.rows, logits, draft, self.clock)
+        count = checked.count
+        batch = torch.arange(len(self.rows), device=mask.device)
+        logits = logits[batch, count]
+        probability = probability_of(logits, checked.token).where(checked.possible, torch.nan)
+        kept = torch.arange(n + 1, device=mask.device) <= count[:, None]
+        self.mask = keep_slots(self.cache, seen, kept, self.anywhere, MAX_IDLE)
+        position = self.position + count + 1
+        self._state = checked.token, probability, logits, macro.context[batch, count], position
+        self.clock.to("macro")
+        going = self._leave(checked.over, self._row_slots)
+        if going:
+            self._select(going)
+
+    def _row_slots(self) -> list[int]:
+        slots: list[int] = self.mask.sum(1).tolist()
+        return slots
+
+    @property
+    def _state(self) -> tuple[Tensor, ...]:
+        return self.token, self.probability, self.logits, self.context, self.position
+
+    @_state.setter
+    def _state(self, state: tuple[Tensor, ...]) -> None:
+        self.token, self.probability, self.logits, self.context, self.position = state
+
+    def _select(self, chosen: list[int]) -> None:
+        self.rows, self.mask, *state = drop_finished_rows(self.cache, chosen, self.rows, self.mask, *self._state)
+        self._state = tuple(state)
+
+    @property
+    def rows_may_join(self) -> bool:
+        """True if rows of other lengths may be written beside these."""
+        return rows_may_join(self.cache) and padding_is_bound(self.model)
+
+    @property
+    def slots(self) -> int:
+        """Slots of the longest row in the base's cache."""
+        return int(self.cache.get_seq_length())
 
 
 class Draft:
@@ -117,28 +190,38 @@ class Draft:
 
 
 class Drafter:
-    """Drafts up to M - 1 tokens per row, as long as the rule allows, and not beyond an end."""
+    """Drafts up to M - 1 tokens per row, as long as its rule allows, and not beyond an end."""
 
-    def __init__(self, session: DecodingSession) -> None:
-        self.model, self.sampler, self.rule, self.tau = session.model, session.sampler, session.rule, session.tau
-        self.max_length, self.alone = session.max_length, session.alone
-        self.words = torch.tensor(self.model.config.draft_vocabulary, device=self.model.device, dtype=torch.long)
-        self.head = with_vocabulary(self.model.base, self.words) if len(self.words) else self.model.base
+    def __init__(self, model: MicroStepPreTrainedModel) -> None:
+        self.model = model
+        self.words = torch.tensor(model.config.draft_vocabulary, device=model.device, dtype=torch.long)
+        self.head = with_vocabulary(model.base, self.words) if len(self.words) else model.base
 
-    def draft(self, rows: list[RowOutput], context: Tensor, token: Tensor) -> Draft:
+    def draft(self, rows: list[LiveRow], context: Tensor, token: Tensor) -> Draft:
+        """Draft after the tokens [R] that the base's states [R, K, d] stand before."""
         model, out = self.model, Draft(len(rows), token.device)
         embed = model.get_input_embeddings()
         cache = model.micro.new_cache()
-        going = torch.ones_like(token, dtype=torch.bool)
-        if self.alone and self.max_length > 1:
-            out.stop(going, "unsure")
-            return out
+        how = [row.segments for row in rows]
+        tau, length, alone, early, by_product = (
+            torch.tensor(values, device=token.device)
+            for values in (
+                [each.tau for each in how],
+                [each.max_length for each in how],
+                [each.alone for each in how],
+                [each.rule.early for each in how],
+                [each.rule.name == "product" for each in how],
+            )
+        )
+        out.stop(alone & (length > 1), "unsure")
+        going = ~alone
         product = torch.ones(len(rows), device=token.device)
         # leave room for the token that the base adds itself
-        room = torch.tensor([self.sampler.room(row) - 1 for row in rows], device=token.device)
+        room = torch.tensor([row.room - 1 for row in rows], device=token.device)
         beyond: list[list[int]] = [[] for _ in rows]
         before: Tensor | None = context
-        for slot in range(1, self.max_length):
+        for slot in range(1, max(each.max_length for each in how)):
+            going = going & (length > slot)
             out.stop(going & (room < slot), "limit")
             going = going & (room >= slot)
             if not bool(going.any()):
@@ -146,8 +229,8 @@ class Drafter:
             state, _ = model.micro(before, embed(token)[:, None], cache)
             before = None
             stop = None if model.stop is None else model.stop(state[:, 0])[:, 0].float().sigmoid()
-            if self.rule.early and stop is not None:
-                keep = 1 - stop >= self.tau
+            if stop is not None:
+                keep = (1 - stop >= tau) | ~early
                 out.stop(going & ~keep, "unsure")
                 going = going & keep
                 if not bool(going.any()):
@@ -157,21 +240,18 @@ class Drafter:
             proposed = self._next(state[index, 0], [rows[i] for i in drafting], [beyond[i] for i in drafting])
             token = token.index_put((index,), proposed.ids)
             product = product.index_put((index,), product[index] * proposed.sure)
-            keep = going.index_put((index,), proposed.possible)
-            value = product.index_put((index,), product[index] if self.rule.name == "product" else proposed.sure)
-            if self.rule.early:
-                value = product if stop is None else 1 - stop
-            else:
-                keep[index] &= value[index] >= self.tau
+            sure = product.index_put((index,), proposed.sure)
+            value = torch.where(early, product if stop is None else 1 - stop, torch.where(by_product, product, sure))
+            keep = going.index_put((index,), proposed.possible) & (early | (value >= tau))
             results = zip(
                 drafting, keep[index].tolist(), proposed.ids.tolist(), proposed.probability.tolist(),
                 proposed.possible.tolist(), strict=True,
             )  # fmt: skip
             for i, kept, id_, p, possible in results:
                 if math.isnan(p):
-                    raise not_finite(model, "the micro decoder has probabilities")
-                rows[i].micro_steps += 1
-                rows[i].drafted += kept
+                    rows[i].error = not_finite(model, "the micro decoder has probabilities")
+                rows[i].out.micro_steps += 1
+                rows[i].out.drafted += kept
                 beyond[i].append(id_)
                 if not kept and possible:
                     out.refused[i] = (id_, p)
@@ -184,29 +264,30 @@ class Drafter:
                 whole = whole.new_zeros(len(rows), whole.shape[1]).index_copy(0, index, whole)
             probability = product.index_put((index,), proposed.probability)
             out.add(token, going, probability, value, whole)
-            if self.sampler.ends:
-                over = torch.tensor([id_ in self.sampler.ends for id_ in token.tolist()], device=token.device)
+            if any(row.tokens.ends for row in rows):
+                ended = [id_ in row.tokens.ends for id_, row in zip(token.tolist(), rows, strict=True)]
+                over = torch.tensor(ended, device=token.device)
                 out.stop(going & over, "end")
                 going = going & ~over
         return out
 
-    def _next(self, state: Tensor, rows: list[RowOutput], beyond: list[list[int]]) -> DraftedWords:
+    def _next(self, state: Tensor, rows: list[LiveRow], beyond: list[list[int]]) -> DraftedWords:
         """Return the next words of G rows, from the micro decoder's states [G, d]."""
         logits = logits_of(self.head, state)
         sure = (logits.amax(-1) - logits.logsumexp(-1)).exp()
-        if not self.sampler.sampled and not self.sampler.needs_history(rows):
+        if not any_sampled(rows) and not needs_history(rows):
             best = logits.argmax(-1)
             return DraftedWords(self.words[best] if len(self.words) else best, None, sure, sure, sure >= 0)
         if len(self.words):
             full = logits.new_full((len(logits), vocabulary(self.model.base)), float("-inf"))
             logits = full.index_copy(1, self.words, logits)
-        scores = self.sampler.processed(logits, rows, beyond)
+        scores = processed(logits, rows, beyond)
         possible = scores.amax(-1) > -torch.inf
-        if not self.sampler.sampled:
+        if not any_sampled(rows):
             best = scores.argmax(-1)
             return DraftedWords(best, None, sure, probability_of(logits, best), possible)
         distribution = scores.softmax(-1)
-        drawn = self.sampler.sample(distribution)
+        drawn = sample(distribution, rows, scores.argmax(-1))
         return DraftedWords(drawn, distribution, sure, probability_of(logits, drawn), possible)
 
 
@@ -215,7 +296,7 @@ class DraftedWords:
     """The next word of a draft, for G rows. Probabilities are taken before processors and temperature."""
 
     ids: Tensor  # [G]
-    distribution: Tensor | None  # [G, V] that the word was drawn from, if sampled
+    distribution: Tensor | None  # [G, V] that the word was drawn from, if any row is sampled
     sure: Tensor  # [G] probability of the likeliest word, which the rule compares with tau
     probability: Tensor  # [G] probability of the word itself
     possible: Tensor  # [G] bool, whether processors leave any word that may be drafted
@@ -244,8 +325,8 @@ class CheckedDrafts:
     over: list[bool]  # R entries, True if the row ended within its draft
 
 
-def _check(
-    sampler: TokenSampler, rows: list[RowOutput], logits: Tensor, draft: Draft, clock: Clock, eps: float
+def _checked(
+    model: MicroStepPreTrainedModel, rows: list[LiveRow], logits: Tensor, draft: Draft, clock: Clock
 ) -> CheckedDrafts:
     """Append the drafted tokens that the base keeps to the rows and close their segments; logits [R, 1 + n, V].
 
@@ -254,63 +335,69 @@ def _check(
     n = draft.ids.shape[1]
     ids, drafted, probabilities = draft.ids.tolist(), draft.valid.sum(1).tolist(), _probability(logits, draft.ids)
     none = torch.zeros(len(rows), dtype=torch.long, device=logits.device)
-    result = CheckedDrafts(none, none.clone(), none.bool(), [False] * len(rows))
+    over = [row.error is not None for row in rows]
+    result = CheckedDrafts(none, none.clone(), none.bool(), over)
     counts, live = [0] * len(rows), list(range(len(rows)))
     for j in range(n + 1):
         if not live:
             break
         at = torch.tensor(live, device=logits.device)
         some = [rows[i] for i in live]
-        scores = sampler.processed(logits[at, j], some)
-        agreed, result.token[at] = _agreed(sampler, scores, draft, j, at)
-        tolerated = _tolerated(scores, draft, j, at, eps) if eps < 1 else agreed
+        scores = processed(logits[at, j], some)
+        agreed, result.token[at] = _agreed(some, scores, draft, j, at)
+        tolerated = _tolerated(some, scores, draft, j, at)
         result.possible[at] = scores.amax(-1) > -torch.inf
         going = []
         for i, agrees, tolerates in zip(live, agreed, tolerated, strict=True):
             row = rows[i]
             if not agrees and not tolerates:
                 disagreed = j < drafted[i]
-                row.close("disagreed", (ids[i][j], probabilities[i][j])) if disagreed else row.close(
+                row.out.close("disagreed", (ids[i][j], probabilities[i][j])) if disagreed else row.out.close(
                     draft.why[i], draft.refused[i]
                 )
                 continue
             counts[i] += 1
-            row.accepted += 1
-            row.relaxed += not agrees
-            if (reason := sampler.add(row, ids[i][j], probabilities[i][j], clock.now(), logits[i, j])) is None:
+            row.out.accepted += 1
+            row.out.relaxed += not agrees
+            if (reason := append(model, row, ids[i][j], probabilities[i][j], clock.now(), logits[i, j])) is None:
                 going.append(i)
             else:
-                row.close(reason)
-                result.over[i] = True
+                row.out.close(reason)
+                over[i] = True
         live = going
     result.count = torch.tensor(counts, device=logits.device)
     return result
 
 
-def _agreed(sampler: TokenSampler, scores: Tensor, draft: Draft, j: int, at: Tensor) -> tuple[list[bool], Tensor]:
+def _agreed(rows: list[LiveRow], scores: Tensor, draft: Draft, j: int, at: Tensor) -> tuple[list[bool], Tensor]:
+    """Whether the base agrees with the drafted tokens of rows `at`, and the base's own tokens there."""
     n = draft.ids.shape[1]
     valid = draft.valid[at, j] if j < n else torch.zeros_like(at, dtype=torch.bool)
-    if not sampler.sampled:
-        choice = scores.argmax(-1)
-        agreed = valid & (choice == draft.ids[at, j]) if j < n else valid
+    choice = scores.argmax(-1)
+    agreed = valid & (choice == draft.ids[at, j]) if j < n else valid
+    if not any_sampled(rows):
         return agreed.tolist(), choice
     p = scores.softmax(-1)
-    if not bool(valid.any()):
-        return valid.tolist(), sampler.sample(p)
+    sampled = torch.tensor([row.tokens.sampled for row in rows], device=at.device)
+    drawing = valid & sampled
+    if not bool(drawing.any()):
+        return agreed.tolist(), sample(p, rows, choice)
     q, drawn = draft.distributions[j][at], draft.ids[at, j, None]
     ratio = (p.gather(1, drawn) / q.gather(1, drawn).clamp_min(1e-30))[:, 0]
-    agreed = valid & (sampler.uniform(len(at), device=at.device) < ratio)
+    agreed = torch.where(sampled, drawing & (uniform(rows, drawing) < ratio), agreed)
     rest = (p - q).clamp_min(0)
-    refused = valid & ~agreed & (rest.sum(-1) > 0)
-    return agreed.tolist(), sampler.sample(torch.where(refused[:, None], rest, p))
+    refused = drawing & ~agreed & (rest.sum(-1) > 0)
+    return agreed.tolist(), sample(torch.where(refused[:, None], rest, p), rows, choice)
 
 
-def _tolerated(scores: Tensor, draft: Draft, j: int, at: Tensor, eps: float) -> list[bool]:
+def _tolerated(rows: list[LiveRow], scores: Tensor, draft: Draft, j: int, at: Tensor) -> list[bool]:
     """Whether the base gives the drafted tokens of rows `at` at least eps of its likeliest token's probability."""
-    if j == draft.ids.shape[1]:
+    eps = [row.segments.eps for row in rows]
+    if j == draft.ids.shape[1] or min(eps) == 1:
         return [False] * len(at)
+    least = torch.tensor([math.log(each) if each < 1 else math.inf for each in eps], device=at.device)
     drafted = scores.gather(1, draft.ids[at, j, None])[:, 0]
-    kept: list[bool] = (draft.valid[at, j] & (drafted - scores.amax(-1) >= math.log(eps))).tolist()
+    kept: list[bool] = (draft.valid[at, j] & (drafted - scores.amax(-1) >= least)).tolist()
     return kept
 
 

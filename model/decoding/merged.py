@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -22,10 +22,11 @@ from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import logits_of
 from model.causal_lm.padding import equal_lengths, padding_is_bound
 from model.decoding.generation_config import DEFAULT_NEW_TOKENS, check_settings, end_ids
-from model.decoding.lossless import write_lossless
+from model.decoding.lossless import LosslessBatch
 from model.decoding.output import Clock, RowOutput, SegmentedGeneration, collect_outputs
-from model.decoding.sampling import Allowed, TokenSampler, rules_of
-from model.decoding.session import DecodingSession, SegmentCallback, count_pass, drop_finished_rows, select_rows
+from model.decoding.row import LiveRow, SegmentSettings
+from model.decoding.sampling import Allowed, append, choose, token_settings
+from model.decoding.session import DecodingBatch, count_pass, drop_finished_rows, prompts_of, select_rows
 from model.decoding.stopping import ProposedToken, StopRule, find_stop_rule
 from model.errors import MicroStepError, TextError, TooLarge
 from model.micro_step.base_check import check_base
@@ -34,7 +35,7 @@ from model.micro_step.macro_cache import macro_cache
 if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
 
-Write = Callable[[DecodingSession, Tensor, Tensor, list[RowOutput]], int]
+SegmentCallback = Callable[[int, RowOutput], None]  # of a row's number and all that it has written
 
 __all__ = ["RowOutput", "SegmentedGeneration", "generate_segments"]
 
@@ -96,8 +97,84 @@ def generate_segments(
             `model.decoding.generation_config`.
         NumericalError: the model's logits are not finite.
     """
+    if streamer is not None and len(input_ids) != 1:
+        raise MicroStepError("a streamer takes one prompt; use on_segment for a batch")
+    mask = _checked(input_ids, attention_mask)
+    lossless = verifies(model, verify)
+    rows, prepared = new_rows(
+        model,
+        [prompt[real].tolist() for prompt, real in zip(input_ids, mask.bool(), strict=True)],
+        rule=rule,
+        confidence=confidence,
+        max_new_tokens=max_new_tokens,
+        max_segment_length=max_segment_length,
+        verify=verify,
+        eps=eps,
+        generation_config=generation_config,
+        generator=None if seed is None else torch.Generator(model.device).manual_seed(seed),
+        topk=topk,
+        tokenizer=tokenizer,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
+        prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        on_segment=_segment_callback(streamer, on_segment),
+        **settings,
+    )
+    if streamer is not None:
+        streamer.put(input_ids.cpu())
+    clock, slots = Clock(), 0
+    with torch.inference_mode():
+        quick = with_fast_linear(model)
+        for group in [rows] if rows_share_a_batch(model, rows) else equal_rows(rows):
+            batch = new_batch(quick, lossless, clock)
+            batch.read(group)
+            while batch.rows:
+                batch.step()
+                for row in group:
+                    if row.error is not None:
+                        raise row.error
+            slots = max(slots, batch.slots)
+    if streamer is not None:
+        streamer.end()
+    pad = 0 if prepared._pad_token_tensor is None else int(prepared._pad_token_tensor)
+    ids = input_ids.repeat_interleave(len(rows) // len(input_ids), 0)
+    how = rows[0].segments
+    return collect_outputs(
+        ids, [row.out for row in rows], pad, clock, how.rule.name, how.tau, how.max_length, lossless, how.eps, slots
+    )
+
+
+def verifies(model: MicroStepPreTrainedModel, verify: bool | None) -> bool:
+    """True if the base checks drafts: as asked, or as the model was trained."""
+    return model.config.decoding == "lossless" if verify is None else verify
+
+
+def new_rows(
+    model: MicroStepPreTrainedModel,
+    prompts: Sequence[list[int]],
+    *,
+    rule: str | StopRule = "confidence",
+    confidence: float = 0.8,
+    max_new_tokens: int | None = None,
+    max_segment_length: int | None = None,
+    verify: bool | None = None,
+    eps: float = 1.0,
+    generation_config: GenerationConfig | None = None,
+    generator: torch.Generator | None = None,
+    topk: int = 0,
+    tokenizer: Any = None,
+    logits_processor: Any = None,
+    stopping_criteria: Any = None,
+    prefix_allowed_tokens_fn: Allowed | None = None,
+    on_segment: SegmentCallback = lambda i, row: None,
+    **settings: Any,
+) -> tuple[list[LiveRow], GenerationConfig]:
+    """Check a request and return its rows, ready to join a batch, and transformers' settings of them.
+
+    The arguments are those of `generate_segments`, except for the prompts, which have no padding, and the generator.
+    """
     chosen = find_stop_rule(rule, model.stop is not None)
-    lossless = model.config.decoding == "lossless" if verify is None else verify
+    lossless = verifies(model, verify)
     max_length = model.config.max_segment_length if max_segment_length is None else max_segment_length
     if not 1 <= max_length <= model.config.max_segment_length:
         raise MicroStepError(f"segments may have 1 to {model.config.max_segment_length} tokens, got {max_length}")
@@ -105,35 +182,37 @@ def generate_segments(
         raise MicroStepError(f"eps must be above 0 and at most 1, got {eps:g}")
     if eps < 1 and not lossless:
         raise MicroStepError("eps relaxes the base's check of drafts, and merged decoding has none: leave it at 1")
-    mask = _checked(input_ids, attention_mask)
     check_base(model, lossless)
-    if streamer is not None and len(input_ids) != 1:
-        raise MicroStepError("a streamer takes one prompt; use on_segment for a batch")
     if max_new_tokens is not None:
         settings["max_new_tokens"] = max_new_tokens
-    prepared = prepared_settings(model, generation_config, settings, len(input_ids))
+    prepared = prepared_settings(model, generation_config, settings, len(prompts))
     criteria = ending_criteria(model, prepared, stopping_criteria, tokenizer)
     copies = prepared.num_return_sequences or 1
-    ids, mask = input_ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
-    if streamer is not None:
-        streamer.put(input_ids.cpu())
-    rows = [RowOutput(prompt[real].tolist()) for prompt, real in zip(ids, mask.bool(), strict=True)]
-    rules = rules_of(model, prepared, rows, prefix_allowed_tokens_fn, logits_processor or [])
-    generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
-    sampler = TokenSampler(model, bool(prepared.do_sample), rows, rules, criteria, generator, topk)
-    _check_context(model, max(len(row.prompt) + sampler.room(row) for row in rows))
-    clock = Clock()
-    write = write_lossless if lossless else write_merged
-    with torch.inference_mode():
-        quick = with_fast_linear(model)
-        session = DecodingSession(
-            quick, sampler, chosen, confidence, max_length, clock, _segment_callback(streamer, on_segment), eps
-        )
-        slots = _in_groups(session, write, ids, mask, rows)
-    if streamer is not None:
-        streamer.end()
-    pad = 0 if prepared._pad_token_tensor is None else int(prepared._pad_token_tensor)
-    return collect_outputs(ids, rows, pad, clock, chosen.name, confidence, max_length, lossless, eps, slots)
+    each = [prompt for prompt in prompts for _ in range(copies)]
+    tokens = token_settings(
+        model, prepared, each, criteria, generator, topk, prefix_allowed_tokens_fn, logits_processor or []
+    )
+    segments = SegmentSettings(chosen, confidence, max_length, eps)
+    rows = [
+        LiveRow(RowOutput(prompt), segments, how, partial(on_segment, i))
+        for i, (prompt, how) in enumerate(zip(each, tokens, strict=True))
+    ]
+    _check_context(model, max(len(row.out.prompt) + row.room for row in rows))
+    return rows, prepared
+
+
+def new_batch(model: MicroStepPreTrainedModel, lossless: bool, clock: Clock) -> DecodingBatch:
+    return LosslessBatch(model, clock) if lossless else MergedBatch(model, clock)
+
+
+def rows_share_a_batch(model: MicroStepPreTrainedModel, rows: Sequence[LiveRow]) -> bool:
+    """True if rows may be read together: the model respects a padding mask, or there is no padding."""
+    return len({len(row.out.prompt) for row in rows}) == 1 or padding_is_bound(model)
+
+
+def equal_rows(rows: Sequence[LiveRow]) -> list[list[LiveRow]]:
+    """Return groups of rows whose prompts have one length."""
+    return [[rows[i] for i in group] for group in equal_lengths([len(row.out.prompt) for row in rows])]
 
 
 def prepared_settings(
@@ -168,58 +247,60 @@ def ending_criteria(
     return model._get_stopping_criteria(endless, StoppingCriteriaList(given or []), tokenizer)
 
 
-def _in_groups(session: DecodingSession, write: Write, ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
-    """Decode all rows at once, or one length after another if the model does not respect a padding mask."""
-    if bool(mask.all()) or padding_is_bound(session.model):
-        return write(session, ids, mask, rows)
-    slots = []
-    for group in equal_lengths(mask.sum(1).tolist()):
-        length = int(mask[group[0]].sum())
-        slots.append(
-            write(
-                replace(session, tell=_renumbered(group, session.tell)),
-                ids[group, -length:],
-                mask[group, -length:],
-                [rows[i] for i in group],
-            )
-        )
-    return max(slots)
+class MergedBatch(DecodingBatch):
+    """Rows whose segments are merged: one slot of the macro cache for each segment."""
 
+    def __init__(self, model: MicroStepPreTrainedModel, clock: Clock) -> None:
+        super().__init__(model, clock)
+        self.cache = macro_cache(model)
+        self.last = self.context = torch.zeros(0)  # [R, d], [R, K, d] the base's states at the last macro steps
 
-def _renumbered(group: list[int], tell: SegmentCallback) -> SegmentCallback:
-    return lambda i, row: tell(group[i], row)
+    def read(self, rows: Sequence[LiveRow]) -> None:
+        """Read the prompts of rows, which become those of this batch."""
+        self.last, self.context = self.cache.read(*prompts_of(rows, self.model.device))
+        self.rows = list(rows)
+        count_pass(rows)
+        self.clock.to("prompt")
 
+    def add(self, other: Self) -> None:
+        """Take over the rows of another batch."""
+        self.cache.join(other.cache)
+        self.last, self.context = torch.cat([self.last, other.last]), torch.cat([self.context, other.context])
+        self.rows += other.rows
 
-def write_merged(session: DecodingSession, input_ids: Tensor, mask: Tensor, rows: list[RowOutput]) -> int:
-    """Decode all rows to their ends; return the slots in the macro cache. Finished rows leave the batch."""
-    if session.alone:
-        session = replace(session, max_length=1)
-    clock, cache = session.clock, macro_cache(session.model)
-    last, context = cache.read(input_ids, mask)
-    count_pass(rows)
-    clock.to("prompt")
-    live = list(range(len(rows)))
-    while live:
-        segment = _Segment(session, [rows[i] for i in live])
-        embeds, valid, over = segment.write(last, context)
-        for i in live:
-            session.tell(i, rows[i])
-        going = [at for at, done in enumerate(over) if not done]
-        clock.to("micro")
+    def step(self) -> None:
+        """Write one segment of each row, and let the base read it. Rows that are over leave."""
+        segment = _Segment(self.model, self.clock, self.rows)
+        embeds, valid, over = segment.write(self.last, self.context)
+        going = self._leave(over, self.cache.row_slots)
+        self.clock.to("micro")
         if not going:
-            break
-        live, embeds, valid = drop_finished_rows(cache, going, live, embeds, valid)
-        last, context = cache.step(embeds, valid)
-        count_pass([rows[i] for i in live])
-        clock.to("macro")
-    return cache.slots
+            return
+        self.rows, embeds, valid = drop_finished_rows(self.cache, going, self.rows, embeds, valid)
+        self.last, self.context = self.cache.step(embeds, valid)
+        count_pass(self.rows)
+        self.clock.to("macro")
+
+    def _select(self, chosen: list[int]) -> None:
+        kept = drop_finished_rows(self.cache, chosen, self.rows, self.last, self.context)
+        self.rows, self.last, self.context = kept
+
+    @property
+    def rows_may_join(self) -> bool:
+        """True if rows of other lengths may be written beside these."""
+        return self.cache.rows_may_join and padding_is_bound(self.model)
+
+    @property
+    def slots(self) -> int:
+        """Slots of the longest row in the macro cache, mean over its layers."""
+        return self.cache.slots
 
 
 class _Segment:
     """One segment of each of R rows, while it is decoded."""
 
-    def __init__(self, session: DecodingSession, rows: list[RowOutput]) -> None:
-        self.session, self.rows = session, rows
+    def __init__(self, model: MicroStepPreTrainedModel, clock: Clock, rows: list[LiveRow]) -> None:
+        self.model, self.clock, self.rows = model, clock, rows
         self.over = [False] * len(rows)
 
     def write(self, last: Tensor, context: Tensor) -> tuple[Tensor, Tensor, list[bool]]:
@@ -228,13 +309,13 @@ class _Segment:
         Returns:
             [R, M, d] embeddings of the segments' tokens, [R, M] bool which exist, and whether each row is over.
         """
-        model, max_length = self.session.model, self.session.max_length
+        model, max_length = self.model, max(_cap(row) for row in self.rows)
         embed = model.get_input_embeddings()
         logits = logits_of(model.base, last)
-        token, product = self.session.sampler.choose(logits, self.rows)
-        self.session.clock.to("macro")  # the base's head belongs to the macro step
+        token, product = choose(logits, self.rows)
+        self.clock.to("macro")  # the base's head belongs to the macro step
         for row in self.rows:
-            row.open()
+            row.out.open()
         fed = embed(token)
         embeds = fed.new_zeros(len(self.rows), max_length, fed.shape[-1])
         valid = torch.zeros(len(self.rows), max_length, dtype=torch.bool, device=embeds.device)
@@ -260,28 +341,28 @@ class _Segment:
         return embeds, valid, self.over
 
     def _stopped_early(self, live: list[int], going: list[int], product: Tensor, slot: int) -> list[int]:
-        """Apply an early stopping rule before the micro decoder runs; return the indices into `live` that continue."""
-        rule, tau = self.session.rule, self.session.tau
-        if not going or not rule.early or rule.needs_stop_head:
+        """Apply early stopping rules before the micro decoder runs; return the indices into `live` that continue."""
+        early = [self._rule(live[at]).early and not self._rule(live[at]).needs_stop_head for at in going]
+        if not any(early):
             return going
         _, product = select_rows(going, live, product)
-        step, unknown = self.rows[live[0]].macro_steps - 1, torch.full_like(product, float("nan"))
-        return self._kept(rule.keep(ProposedToken(slot, step, unknown, product, None), tau), live, going)
+        keep = self._keeps([live[at] for at in going], early, slot, torch.full_like(product, torch.nan), product, None)
+        return self._kept(keep, live, going)
 
     def _add(self, live: list[int], token: Tensor, probability: Tensor, logits: Tensor, slot: int) -> list[int]:
         """Append a token to each live row. Returns the indices into `live` whose segment may continue."""
-        now, going = self.session.clock.now(), []
+        now, going = self.clock.now(), []
         chosen = zip(live, token.tolist(), probability.tolist(), strict=True)
         for at, (i, id_, p) in enumerate(chosen):
             row = self.rows[i]
-            reason = self.session.sampler.add(row, id_, p, now, logits[at])
+            reason = append(self.model, row, id_, p, now, logits[at])
             self.over[i] = reason is not None
             if reason is not None:
-                row.close(reason)
-            elif self.session.alone:
-                row.close("unsure")
-            elif slot == self.session.max_length - 1:
-                row.close("cap")
+                row.out.close(reason)
+            elif row.segments.alone:
+                row.out.close("unsure")
+            elif slot == row.segments.max_length - 1:
+                row.out.close("cap")
             else:
                 going.append(at)
         return going
@@ -296,29 +377,51 @@ class _Segment:
                 the
             logits.
         """
-        model, rule, tau = self.session.model, self.session.rule, self.session.tau
+        model = self.model
         stop = None if model.stop is None else model.stop(state)[:, 0].float().sigmoid()
-        step = self.rows[live[0]].macro_steps - 1
         candidates = list(range(len(live)))  # rows for which a token is computed
-        if rule.early and rule.needs_stop_head:
-            unknown = torch.full_like(product, float("nan"))
+        early = [self._rule(i).early and self._rule(i).needs_stop_head for i in live]
+        if any(early):
+            unknown = torch.full_like(product, torch.nan)
             candidates = self._kept(
-                rule.keep(ProposedToken(slot, step, unknown, product, stop), tau), live, candidates, None, stop
+                self._keeps(live, early, slot, unknown, product, stop), live, candidates, None, stop
             )
             if not candidates:
                 return [], torch.zeros(0), product, product, state
-        rows, state, product = select_rows(candidates, [self.rows[i] for i in live], state, product)
+        some, state, product = select_rows(candidates, live, state, product)
+        rows = [self.rows[i] for i in some]
         logits = logits_of(model.base, state)
-        token, probability = self.session.sampler.choose(logits, rows)
+        token, probability = choose(logits, rows)
         product = product * probability
         for row in rows:
-            row.micro_steps += 1
-        if rule.early:
+            row.out.micro_steps += 1
+        late = [not row.segments.rule.early for row in rows]
+        if not any(late):
             return candidates, token, probability, product, logits
-        keep = rule.keep(ProposedToken(slot, step, probability, product, stop), tau)
-        kept = self._kept(keep, live, candidates, token, probability)
-        _, token, probability, product, logits = select_rows(kept, live, token, probability, product, logits)
-        return kept, token, probability, product, logits
+        stop = None if stop is None else select_rows(candidates, live, stop)[1]
+        keep = self._keeps(some, late, slot, probability, product, stop)
+        going = self._kept(keep, some, list(range(len(some))), token, probability)
+        _, token, probability, product, logits = select_rows(going, some, token, probability, product, logits)
+        return [candidates[at] for at in going], token, probability, product, logits
+
+    def _rule(self, i: int) -> StopRule:
+        return self.rows[i].segments.rule
+
+    def _keeps(
+        self, live: list[int], asked: list[bool], slot: int, probability: Tensor, product: Tensor, stop: Tensor | None
+    ) -> Tensor:
+        """Return [L] bool, whether segments continue by the rules of the rows in `asked`; all other segments do."""
+        rows = [self.rows[i] for i in live]
+        step = torch.tensor([row.out.macro_steps - 1 for row in rows], device=product.device)
+        tau = torch.tensor([row.segments.tau for row in rows], device=product.device)
+        proposed = ProposedToken(slot, step, probability, product, stop)
+        rules = {row.segments.rule.name: row.segments.rule for row, asks in zip(rows, asked, strict=True) if asks}
+        keep = torch.ones(len(rows), dtype=torch.bool, device=product.device)
+        for name, rule in rules.items():
+            own = [row.segments.rule.name == name for row in rows]
+            kept = rule.keep(proposed, tau)
+            keep = kept if all(own) else torch.where(torch.tensor(own, device=keep.device), kept, keep)
+        return keep
 
     def _kept(
         self,
@@ -330,24 +433,27 @@ class _Segment:
     ) -> list[int]:
         """Return the candidates whose segment continues; close the segments of the others.
 
-        Raises:
-            NumericalError: a probability is NaN, which no rule keeps.
+        A probability that is NaN, which no rule keeps, ends its row with an error.
         """
         if bool(keep.all()):
             return candidates
         kept = []
-        proposed = None
-        p = None if probability is None else probability.tolist()
-        if p is not None and any(math.isnan(value) for value in p):
-            raise not_finite(self.session.model, "the micro decoder has probabilities")
-        if token is not None and p is not None:
-            proposed = list(zip(token.tolist(), p, strict=True))
-        for at, continues in zip(candidates, keep.tolist(), strict=True):
+        p = [0.0] * len(candidates) if probability is None else probability.tolist()
+        proposed = None if token is None else list(zip(token.tolist(), p, strict=True))
+        for at, (candidate, continues) in enumerate(zip(candidates, keep.tolist(), strict=True)):
+            i = live[candidate]
             if continues:
-                kept.append(at)
-            else:
-                self.rows[live[at]].close("unsure", None if proposed is None else proposed[at])
+                kept.append(candidate)
+                continue
+            self.rows[i].out.close("unsure", None if proposed is None else proposed[at])
+            if math.isnan(p[at]):
+                self.rows[i].error = not_finite(self.model, "the micro decoder has probabilities")
+                self.over[i] = True
         return kept
+
+
+def _cap(row: LiveRow) -> int:
+    return 1 if row.segments.alone else row.segments.max_length
 
 
 def _checked(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -30,6 +30,7 @@ class RowOutput:
     drafted: int = 0  # proposed tokens that were shown to the base (lossless)
     accepted: int = 0
     relaxed: int = 0  # accepted tokens that only the relaxed check keeps (eps below 1)
+    cache_slots: int = 0  # slots that the base's cache held of this row when it was over, mean over the layers
     ended: bool = False  # True after an end token or a stop string
 
     def open(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from transformers.generation import EosTokenCriteria, GenerationConfig, MaxLengthCriteria, MaxTimeCriteria
 
 from model.causal_lm.finite import not_finite
-from model.decoding.output import RowOutput
+from model.decoding.row import LiveRow, TokenSettings
 from model.decoding.stopping import Why
 from model.errors import MicroStepError
 
@@ -28,25 +27,34 @@ if TYPE_CHECKING:
 Allowed = Callable[[int, Tensor], list[int]]  # maps a row's number and its tokens to the ids that may follow
 
 
-@dataclass(frozen=True)
-class RowRules:
-    """The processors and the length limit of one row."""
-
-    processors: LogitsProcessorList
-    max_new_tokens: int
-
-
-def rules_of(
+def token_settings(
     model: MicroStepPreTrainedModel,
     settings: GenerationConfig,
-    rows: Sequence[RowOutput],
-    allowed: Allowed | None,
-    given: Sequence[Any],
-) -> list[RowRules]:
-    """Return the rules of each row; lengths in `settings` count its prompt and answer, without padding."""
-    rules = []
-    for number, row in enumerate(rows):
-        read = len(row.prompt)
+    prompts: Sequence[list[int]],
+    criteria: StoppingCriteriaList,
+    generator: torch.Generator | None = None,
+    topk: int = 0,
+    allowed: Allowed | None = None,
+    given: Sequence[Any] = (),
+) -> list[TokenSettings]:
+    """Return the settings of each row; lengths in `settings` count its prompt and answer, without padding.
+
+    Args:
+        model: the generating model.
+        settings: transformers' settings, prepared.
+        prompts: ids of each row, without padding.
+        criteria: criteria that end answers besides their lengths, transformers' own and additional ones.
+        generator: random number generator of all rows; None: torch's global one.
+        topk: keep this many likeliest words of each new token.
+        allowed: which ids may follow.
+        given: additional processors.
+    """
+    lengths = [c.max_length for c in criteria if isinstance(c, MaxLengthCriteria)]  # they replace the settings'
+    ends = {int(token) for c in criteria if isinstance(c, EosTokenCriteria) for token in c.eos_token_id.tolist()}
+    known = EosTokenCriteria | MaxLengthCriteria | MaxTimeCriteria
+    rows = []
+    for number, prompt in enumerate(prompts):
+        read = len(prompt)
         max_new = settings.max_new_tokens
         if max_new is None:
             max_new = settings.max_length - read
@@ -64,7 +72,7 @@ def rules_of(
             assert allowed is not None
             return allowed(number, ids)
 
-        ids = torch.tensor([row.prompt], device=model.device)
+        ids = torch.tensor([prompt], device=model.device)
         try:
             processors = model._get_logits_processor(
                 own,
@@ -77,128 +85,138 @@ def rules_of(
             )
         except ValueError as error:
             raise MicroStepError(f"transformers rejects these settings: {error}") from error
-        rules.append(RowRules(processors, max_new))
-    return rules
+        rows.append(
+            TokenSettings(
+                processors,
+                min(lengths) - read if lengths else max_new,
+                frozenset(ends),
+                tuple(c for c in criteria if isinstance(c, MaxTimeCriteria)),
+                tuple(c for c in criteria if not isinstance(c, known)),
+                bool(settings.do_sample),
+                generator,
+                topk,
+            )
+        )
+    return rows
 
 
-class TokenSampler:
-    """Chooses tokens for the rows of one run, and says when a row is over.
+def needs_history(rows: Sequence[LiveRow]) -> bool:
+    """True if a choice depends on more than the logits."""
+    return any(row.tokens.processors for row in rows)
+
+
+def any_sampled(rows: Sequence[LiveRow]) -> bool:
+    return any(row.tokens.sampled for row in rows)
+
+
+def processed(logits: Tensor, rows: Sequence[LiveRow], beyond: list[list[int]] | None = None) -> Tensor:
+    """Return [R, V] scores after the processors and warpers.
 
     Args:
-        model: the generating model.
-        sampled: sample tokens instead of taking the likeliest.
-        rows: rows of the run.
-        rules: rules of each row.
-        criteria: criteria that end answers besides their lengths, transformers' own and additional ones.
-        generator: random number generator; None: torch's global one.
-        topk: keep this many likeliest words of each new token.
+        logits: [R, V].
+        rows: R rows.
+        beyond: tokens that follow each row's own.
     """
+    if not needs_history(rows):
+        return logits
+    more = beyond or [[] for _ in rows]
+    scores = [
+        row.tokens.processors(_history(row, extra, logits.device), logits[i : i + 1].clone())
+        if row.tokens.processors
+        else logits[i : i + 1]
+        for i, (row, extra) in enumerate(zip(rows, more, strict=True))
+    ]
+    return torch.cat(scores)
 
-    def __init__(
-        self,
-        model: MicroStepPreTrainedModel,
-        sampled: bool,
-        rows: Sequence[RowOutput],
-        rules: Sequence[RowRules],
-        criteria: StoppingCriteriaList,
-        generator: torch.Generator | None,
-        topk: int,
-    ) -> None:
-        self.model, self.sampled = model, sampled
-        self.topk = topk
-        lengths = [
-            c.max_length for c in criteria if isinstance(c, MaxLengthCriteria)
-        ]  # additional ones, which replace the settings'
-        self._max_new = {
-            id(row): min(lengths) - len(row.prompt) if lengths else rule.max_new_tokens
-            for row, rule in zip(rows, rules, strict=True)
-        }
-        self._processors = {id(row): rule.processors for row, rule in zip(rows, rules, strict=True)}
-        self._times = [c for c in criteria if isinstance(c, MaxTimeCriteria)]
-        self.ends = {
-            int(token) for c in criteria if isinstance(c, EosTokenCriteria) for token in c.eos_token_id.tolist()
-        }
-        known = EosTokenCriteria | MaxLengthCriteria | MaxTimeCriteria
-        self._others = [c for c in criteria if not isinstance(c, known)]
-        self._generator = generator
 
-    def room(self, row: RowOutput) -> int:
-        return self._max_new[id(row)] - len(row.ids)
+def choose(logits: Tensor, rows: Sequence[LiveRow]) -> tuple[Tensor, Tensor]:
+    """Return [R] ids, and the probability [R] of each under the logits themselves, before processors.
 
-    def needs_history(self, rows: list[RowOutput]) -> bool:
-        """True if a choice depends on more than the logits."""
-        return bool(self._processors[id(rows[0])])
+    The probability is NaN if there is nothing to choose from; `append` refuses it.
+    """
+    scores = processed(logits, rows)
+    chosen = pick(scores, rows)
+    return chosen, probability_of(logits, chosen, scores)
 
-    def processed(self, logits: Tensor, rows: list[RowOutput], beyond: list[list[int]] | None = None) -> Tensor:
-        """Return [R, V] scores after the processors and warpers.
 
-        Args:
-            logits: [R, V].
-            rows: R rows.
-            beyond: tokens that follow each row's own.
-        """
-        if not self.needs_history(rows):
-            return logits
-        more = beyond or [[] for _ in rows]
-        scores = [
-            self._processors[id(row)](self._history(row, extra, logits.device), logits[i : i + 1].clone())
-            for i, (row, extra) in enumerate(zip(rows, more, strict=True))
-        ]
-        return torch.cat(scores)
+def pick(scores: Tensor, rows: Sequence[LiveRow]) -> Tensor:
+    """Return [R] ids from scores [R, V]: the highest, or sampled."""
+    return sample(scores.softmax(-1), rows, scores.argmax(-1)) if any_sampled(rows) else scores.argmax(-1)
 
-    def choose(self, logits: Tensor, rows: list[RowOutput]) -> tuple[Tensor, Tensor]:
-        """Return [R] ids, and the probability [R] of each under the logits themselves, before processors.
 
-        The probability is NaN if there is nothing to choose from; `add` refuses it.
-        """
-        scores = self.processed(logits, rows)
-        chosen = self.pick(scores)
-        return chosen, probability_of(logits, chosen, scores)
+def sample(probability: Tensor, rows: Sequence[LiveRow], greedy: Tensor) -> Tensor:
+    """Sample ids from distributions [R, V]; rows that are not sampled keep their `greedy` ones. Returns [R] ids.
 
-    def pick(self, scores: Tensor) -> Tensor:
-        """Return [R] ids from scores [R, V]: the highest, or sampled."""
-        if not self.sampled:
-            return scores.argmax(-1)
-        return self.sample(scores.softmax(-1))
+    A distribution that is NaN gives any id, whose probability is NaN.
+    """
+    probability = probability.nan_to_num(nan=1.0)
+    groups = _by_generator(rows)
+    if len(groups) == 1 and len(groups[0][1]) == len(rows):
+        return torch.multinomial(probability, 1, generator=groups[0][0])[:, 0]
+    chosen = greedy.clone()
+    for generator, at in groups:
+        chosen[at] = torch.multinomial(probability[at], 1, generator=generator)[:, 0]
+    return chosen
 
-    def sample(self, probability: Tensor) -> Tensor:
-        """Sample [R] ids from distributions [R, V]. One that is NaN gives any id, whose probability is NaN."""
-        return torch.multinomial(probability.nan_to_num(nan=1.0), 1, generator=self._generator)[:, 0]
 
-    def uniform(self, *shape: int, device: torch.device) -> Tensor:
-        return torch.rand(*shape, generator=self._generator, device=device)
+def uniform(rows: Sequence[LiveRow], drawn: Tensor) -> Tensor:
+    """Return [R] numbers in [0, 1) for the sampled rows of `drawn`, [R] bool; the others draw none and get 0."""
+    out = torch.zeros(len(rows), device=drawn.device)
+    wanted = drawn.tolist()
+    for generator, group in _by_generator(rows):
+        at = [i for i in group if wanted[i]]
+        out[at] = torch.rand(len(at), generator=generator, device=drawn.device)
+    return out
 
-    def add(self, row: RowOutput, token: int, probability: float, now: float, logits: Tensor) -> Why | None:
-        """Append a token to a row; return why the row is over, or None.
 
-        Raises:
-            NumericalError: the probability is NaN because the logits are not finite.
-            MicroStepError: the probability is NaN because the settings leave no token to choose.
-        """
-        if math.isnan(probability):
-            if bool(logits.logsumexp(-1).isfinite()):
-                raise MicroStepError(f"the settings forbid every token as new token {len(row.ids) + 1}; loosen them")
-            raise not_finite(self.model, f"new token {len(row.ids) + 1} has logits")
-        row.add(token, probability, now)
-        if self.topk:
-            best = logits.softmax(-1).topk(self.topk)
-            row.topk.append((best.indices.tolist(), best.values.tolist()))
-        row.ended = token in self.ends or self._meets(row, self._others, logits.device)
-        if row.ended:
-            return "end"
-        if self.room(row) <= 0:
-            return "limit"
-        return "time" if self._meets(row, self._times, logits.device) else None
+def _by_generator(rows: Sequence[LiveRow]) -> list[tuple[torch.Generator | None, list[int]]]:
+    """Return each generator and the indices of the sampled rows that draw from it."""
+    groups: dict[int, tuple[torch.Generator | None, list[int]]] = {}
+    for i, row in enumerate(rows):
+        if row.tokens.sampled:
+            groups.setdefault(id(row.tokens.generator), (row.tokens.generator, []))[1].append(i)
+    return list(groups.values())
 
-    def _meets(self, row: RowOutput, criteria: list[Any], device: torch.device) -> bool:
-        if not criteria:
-            return False
-        history = self._history(row, [], device)
-        return any(bool(torch.as_tensor(criterion(history, None)).any()) for criterion in criteria)
 
-    def _history(self, row: RowOutput, extra: list[int], device: torch.device) -> Tensor:
-        """Return [1, p + t] a row's tokens, without padding."""
-        return torch.tensor([row.prompt + row.ids + extra], device=device)
+def append(
+    model: MicroStepPreTrainedModel, row: LiveRow, token: int, probability: float, now: float, logits: Tensor
+) -> Why | None:
+    """Append a token to a row; return why the row is over, or None.
+
+    A probability that is NaN ends the row with an error: NumericalError if the logits are not finite, else a
+    MicroStepError, because the settings leave no token to choose.
+    """
+    out, how = row.out, row.tokens
+    if math.isnan(probability):
+        number = len(out.ids) + 1
+        row.error = (
+            MicroStepError(f"the settings forbid every token as new token {number}; loosen them")
+            if bool(logits.logsumexp(-1).isfinite())
+            else not_finite(model, f"new token {number} has logits")
+        )
+        return "end"
+    out.add(token, probability, now)
+    if how.topk:
+        best = logits.softmax(-1).topk(how.topk)
+        out.topk.append((best.indices.tolist(), best.values.tolist()))
+    out.ended = token in how.ends or _meets(row, how.others, logits.device)
+    if out.ended:
+        return "end"
+    if row.room <= 0:
+        return "limit"
+    return "time" if _meets(row, how.times, logits.device) else None
+
+
+def _meets(row: LiveRow, criteria: Sequence[Any], device: torch.device) -> bool:
+    if not criteria:
+        return False
+    history = _history(row, [], device)
+    return any(bool(torch.as_tensor(criterion(history, None)).any()) for criterion in criteria)
+
+
+def _history(row: LiveRow, extra: list[int], device: torch.device) -> Tensor:
+    """Return [1, p + t] a row's tokens, without padding."""
+    return torch.tensor([row.out.prompt + row.out.ids + extra], device=device)
 
 
 def probability_of(logits: Tensor, chosen: Tensor, scores: Tensor | None = None) -> Tensor:

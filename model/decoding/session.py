@@ -1,45 +1,90 @@
-"""The values that all steps of one generation share, and how finished rows leave its batch."""
+"""What merged and lossless decoding share: a batch that rows may join and leave, and the reading of prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
-from model.decoding.output import Clock, RowOutput
-from model.decoding.sampling import TokenSampler
+from model.causal_lm.padding import left_padded
+from model.decoding.output import Clock
+from model.decoding.row import LiveRow
 from model.decoding.shared_prefix import RowCache, shared_first
-from model.decoding.stopping import StopRule
 from model.micro_step.outputs import Macro
 
 if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
 
-SegmentCallback = Callable[[int, RowOutput], None]
 Read = Callable[[Tensor, Tensor, Tensor], Macro]
 
 
-@dataclass(frozen=True)
-class DecodingSession:
-    model: MicroStepPreTrainedModel
-    sampler: TokenSampler
-    rule: StopRule
-    tau: float
-    max_length: int  # M
-    clock: Clock
-    tell: SegmentCallback  # of a row's number and all that it has written, after each of its segments
-    eps: float = 1.0  # of the check, if the base checks drafts
+class DecodingBatch(ABC):
+    """Rows that are written together, one macro step of each at a time. They may join and leave between steps.
+
+    Args:
+        model: the generating model.
+        clock: measures the parts of a step.
+    """
+
+    def __init__(self, model: MicroStepPreTrainedModel, clock: Clock) -> None:
+        self.model, self.clock = model, clock
+        self.rows: list[LiveRow] = []
+
+    @abstractmethod
+    def read(self, rows: Sequence[LiveRow]) -> None:
+        """Read the prompts of rows, which become those of this batch. It must be new."""
+
+    @abstractmethod
+    def add(self, other: Self) -> None:
+        """Take over the rows of another batch of the same model. Both must allow it (`rows_may_join`)."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Write one segment of each row, and let the base read it. Rows that are over leave."""
+
+    def keep(self, chosen: list[int]) -> None:
+        """Keep only these rows."""
+        if not chosen:
+            self.rows = []
+        elif len(chosen) < len(self.rows):
+            self._select(chosen)
+
+    @abstractmethod
+    def _select(self, chosen: list[int]) -> None:
+        """Keep only these rows, at least one."""
 
     @property
-    def alone(self) -> bool:
-        """True if the base writes alone because no probability reaches tau."""
-        return self.tau > 1
+    @abstractmethod
+    def rows_may_join(self) -> bool:
+        """True if these rows and others may be written in one batch, whatever their lengths."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """Slots of the longest row in the base's cache, mean over its layers."""
+
+    def _leave(self, over: list[bool], slots: Callable[[], list[int]]) -> list[int]:
+        """Pass on each closed segment; return the indices of the rows that go on. If none does, all leave."""
+        going = [at for at, done in enumerate(over) if not done]
+        if len(going) < len(over):
+            for row, done, held in zip(self.rows, over, slots(), strict=True):
+                if done:
+                    row.out.cache_slots = held
+        for row in self.rows:
+            if len(row.out.why) == len(row.out.starts):  # its segment is closed
+                row.tell()
+        if not going:
+            self.rows = []
+        return going
 
 
-# called after each segment with the row's number and its output so far
+def prompts_of(rows: Sequence[LiveRow], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the prompts [R, P] of rows, padded on the left, and their mask."""
+    ids, mask = left_padded([row.out.prompt for row in rows])
+    return ids.to(device), mask.to(device)
 
 
 def read_prompts(
@@ -66,10 +111,10 @@ def read_prompts(
     return macro.last[:, -1], macro.context[:, -1], prompts.mask, position[:, -1]
 
 
-def count_pass(rows: list[RowOutput]) -> None:
+def count_pass(rows: Sequence[LiveRow]) -> None:
     """Count a pass of the base for each of its rows; a prompt that is read in parts counts once."""
     for row in rows:
-        row.macro_steps += 1
+        row.out.macro_steps += 1
 
 
 def select_rows(chosen: list[int], live: list[Any], *tensors: Tensor) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ class ProposedToken:
     """A next token that the micro decoder proposes for R segments, and the values that a rule may use."""
 
     slot: int  # its place in the segment, from 1
-    macro_step: int  # from 0
+    macro_step: Tensor  # [R] from 0
     probability: Tensor  # [R] of the token under the micro decoder; NaN for rules that decide before it is computed
     product: Tensor  # [R] of the probabilities of the segment's tokens, this one included
     stop: Tensor | None  # [R] probability that the segment ends before it; None without a stop head
@@ -39,12 +39,12 @@ class StopRule:
 
     name: str
     meaning: str
-    keep: Callable[[ProposedToken, float], Tensor]  # for tau: [R] bool, the segment continues with the token
+    keep: Callable[[ProposedToken, Tensor], Tensor]  # for tau [R]: [R] bool, the segment continues with the token
     early: bool = False  # needs no token, and without a stop head no state either, so neither is computed in vain
     needs_stop_head: bool = False
 
 
-def _stop_head(offer: ProposedToken, tau: float) -> Tensor:
+def _stop_head(offer: ProposedToken, tau: Tensor) -> Tensor:
     assert offer.stop is not None
     return 1 - offer.stop >= tau
 

@@ -6,13 +6,22 @@ for all rows together; of the slots that this adds to a cache, each row keeps it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from model.causal_lm.kv_cache import MAX_IDLE, growing_cache, keep_slots, padded_anywhere
+from model.causal_lm.kv_cache import (
+    MAX_IDLE,
+    growing_cache,
+    join_rows,
+    joined_masks,
+    keep_slots,
+    padded_anywhere,
+    rows_may_join,
+    without_idle_start,
+)
 from model.causal_lm.layer_split import part_cache
 from model.decoding.session import read_prompts
 from model.micro_step.cache_folding import kept_slots
@@ -56,6 +65,20 @@ class MacroCache:
         return macro.last[:, -1], macro.context[:, -1]
 
     @property
+    def rows_may_join(self) -> bool:
+        return rows_may_join(self.cache)
+
+    def join(self, other: Self) -> None:
+        """Append the rows of another cache."""
+        join_rows(self.cache, other.cache)
+        self.mask, self.position = joined_masks(self.mask, other.mask), torch.cat([self.position, other.position])
+
+    def row_slots(self) -> list[int]:
+        """Slots of each row, mean over the layers."""
+        slots: list[int] = self.mask.sum(1).tolist()
+        return slots
+
+    @property
     def slots(self) -> int:
         """Of the longest row, the mean of all layers; layers that keep a state count as if they kept all."""
         try:
@@ -67,6 +90,8 @@ class MacroCache:
         """Keep only these rows."""
         self.cache.batch_select_indices(indices)
         self.mask, self.position = self.mask[indices], self.position[indices]
+        if self.rows_may_join:
+            self.mask = without_idle_start(self.cache, self.mask, MAX_IDLE)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row, while a prompt is read."""
@@ -106,6 +131,16 @@ class _InParts(MacroCache):
         self.tokens_mask = keep_slots(self.tokens, seen, valid, self.anywhere, MAX_IDLE)
         return macro.last[:, -1], macro.context[:, -1]
 
+    def join(self, other: Self) -> None:
+        super().join(other)
+        join_rows(self.tokens, other.tokens)
+        self.tokens_mask = joined_masks(self.tokens_mask, other.tokens_mask)
+
+    def row_slots(self) -> list[int]:
+        k, layers = int(self.model.config.merge_layer), int(self.model.config.num_hidden_layers)
+        both = zip(self.tokens_mask.sum(1).tolist(), self.mask.sum(1).tolist(), strict=True)
+        return [round((k * tokens + (layers - k) * steps) / layers) for tokens, steps in both]
+
     @property
     def slots(self) -> int:
         k, layers = int(self.model.config.merge_layer), int(self.model.config.num_hidden_layers)
@@ -115,7 +150,7 @@ class _InParts(MacroCache):
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
         self.tokens.batch_select_indices(indices)
-        self.tokens_mask = self.tokens_mask[indices]
+        self.tokens_mask = without_idle_start(self.tokens, self.tokens_mask[indices], MAX_IDLE)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)

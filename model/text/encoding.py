@@ -117,7 +117,7 @@ def encode_reply(prompt: EncodedText, ids: NDArray[np.int64], tokenizer: Any) ->
 
     Bytes that never became a whole character are shown as U+FFFD.
     """
-    pieces = _token_bytes(tokenizer, ids) or [tokenizer.decode([int(i)]).encode("utf-8", "replace") for i in ids]
+    pieces = token_bytes(tokenizer, ids)
     text = b"".join(pieces).decode("utf-8", "replace")
     spans = _spans_from_bytes(text, pieces)
     if spans is None:  # some bytes had to be replaced, so each token is decoded on its own
@@ -142,8 +142,12 @@ def encode_reply(prompt: EncodedText, ids: NDArray[np.int64], tokenizer: Any) ->
 
 def token_strings(tokenizer: Any, ids: NDArray[np.int64]) -> list[str]:
     """Return the string of each vocabulary entry; bytes that are not a whole character are written as <0xNN>."""
-    pieces = _token_bytes(tokenizer, ids) or [tokenizer.decode([int(i)]).encode("utf-8", "replace") for i in ids]
-    return [_show(piece) for piece in pieces]
+    return [_show(piece) for piece in token_bytes(tokenizer, ids)]
+
+
+def token_bytes(tokenizer: Any, ids: NDArray[np.int64]) -> list[bytes]:
+    """Return the bytes of each vocabulary entry, in UTF-8, which may be a part of a character."""
+    return _token_bytes(tokenizer, ids) or [tokenizer.decode([int(i)]).encode("utf-8", "replace") for i in ids]
 
 
 def _show(piece: bytes) -> str:

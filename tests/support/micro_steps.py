@@ -58,8 +58,8 @@ def random_starts(ids: Tensor, prompt: int, most: int, seed: int = 0) -> Tensor:
 def forced(pattern: Callable[[int], int]) -> StopRule:
     """A rule that gives the s-th segment `pattern(s)` tokens."""
 
-    def keep(offer: ProposedToken, _: float) -> Tensor:
-        return torch.full_like(offer.product, offer.slot < pattern(offer.macro_step), dtype=torch.bool)
+    def keep(offer: ProposedToken, _: Tensor) -> Tensor:
+        return offer.slot < torch.tensor([pattern(step) for step in offer.macro_step.tolist()])
 
     return StopRule("forced", "segments of given lengths", keep)
 

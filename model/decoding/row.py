@@ -1,0 +1,74 @@
+"""A row of a batch while it is written: what it has written so far, and how it is to be written.
+
+Rows of one batch may differ in everything that stands here, and no row's answer depends on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from model.decoding.output import RowOutput
+from model.errors import MicroStepError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LogitsProcessorList
+
+    from model.decoding.stopping import StopRule
+
+
+ENDS = ("end", "limit", "time")  # why the last segment of an answer ended
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """When the segments of a row end."""
+
+    rule: StopRule
+    tau: float
+    max_length: int  # M
+    eps: float = 1.0  # of the check, if the base checks drafts
+
+    @property
+    def alone(self) -> bool:
+        """True if the base writes alone because no probability reaches tau."""
+        return self.tau > 1
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """How the tokens of a row are chosen, and when its answer ends."""
+
+    processors: LogitsProcessorList  # they see only the row's own tokens, without padding
+    max_new_tokens: int
+    ends: frozenset[int]  # ids that end the answer
+    times: tuple[Any, ...]  # criteria of transformers that limit the time
+    others: tuple[Any, ...]  # other criteria that end the answer
+    sampled: bool  # tokens are sampled; else the likeliest are taken
+    generator: torch.Generator | None  # rows that share one are drawn together; None: torch's global one
+    topk: int  # keep this many likeliest words of each new token
+
+
+@dataclass(eq=False)
+class LiveRow:
+    out: RowOutput
+    segments: SegmentSettings
+    tokens: TokenSettings
+    on_segment: Callable[[RowOutput], None]
+    error: MicroStepError | None = None  # why the row cannot be continued; other rows go on
+
+    @property
+    def room(self) -> int:
+        """Number of tokens that may still be written."""
+        return self.tokens.max_new_tokens - len(self.out.ids)
+
+    @property
+    def over(self) -> bool:
+        """True once the answer has ended, or cannot be continued."""
+        return self.error is not None or bool(self.out.why and self.out.why[-1] in ENDS)
+
+    def tell(self) -> None:
+        """Pass on what is written, after a segment."""
+        self.on_segment(self.out)
