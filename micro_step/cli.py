@@ -20,6 +20,7 @@ import benchmarks
 import data
 import evals
 import model
+import serving
 import trainer
 from micro_step.old_commands import translated
 
@@ -68,6 +69,7 @@ VERBS = {
     "evenness": Verb(analysis, "attention.evenness.cli:evenness", "Are all context states used evenly?"),
     "runs": Verb(analysis, "runs.cli:runs_command", "Training runs from their logs."),
     "train": Verb(trainer, "cli:train", "Train from a recipe, or resume the training."),
+    "serve": Verb(serving, "cli:serve", "Serve a model over OpenAI's API, segment by segment."),
     "app": Verb(web, "cli:serve", "Open the app in a browser."),
     "examples": Verb(web, "cli:examples_command", "Recompute the results that come with the app."),
     "corpus score": Verb(analysis, "corpus.cli:corpus_command", "Score a corpus into a store; resumable."),

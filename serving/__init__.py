@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server for micro_step models and their bases."""
