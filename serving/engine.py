@@ -193,5 +193,5 @@ def _errors_end(rows: Sequence[LiveRow], batch: DecodingBatch | None = None) -> 
 def _fail(rows: Sequence[LiveRow], why: str) -> None:
     """End rows with an error."""
     for row in rows:
-        row.error = MicroStepError(why)
+        row.over, row.error = True, MicroStepError(why)
         row.tell()

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from model.decoding.stopping import StopRule
 
 
-ENDS = ("end", "limit", "time")  # why the last segment of an answer ended
-
-
 @dataclass(frozen=True)
 class SegmentSettings:
     """When the segments of a row end."""
@@ -57,17 +54,13 @@ class LiveRow:
     segments: SegmentSettings
     tokens: TokenSettings
     on_segment: Callable[[RowOutput], None]
+    over: bool = False  # the answer has ended, or cannot be continued
     error: MicroStepError | None = None  # why the row cannot be continued; other rows go on
 
     @property
     def room(self) -> int:
         """Number of tokens that may still be written."""
         return self.tokens.max_new_tokens - len(self.out.ids)
-
-    @property
-    def over(self) -> bool:
-        """True once the answer has ended, or cannot be continued."""
-        return self.error is not None or bool(self.out.why and self.out.why[-1] in ENDS)
 
     def tell(self) -> None:
         """Pass on what is written, after a segment."""

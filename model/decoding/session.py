@@ -72,7 +72,7 @@ class DecodingBatch(ABC):
         if len(going) < len(over):
             for row, done, held in zip(self.rows, over, slots(), strict=True):
                 if done:
-                    row.out.cache_slots = held
+                    row.over, row.out.cache_slots = True, held
         for row in self.rows:
             if len(row.out.why) == len(row.out.starts):  # its segment is closed
                 row.tell()

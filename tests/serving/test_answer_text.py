@@ -1,0 +1,57 @@
+"""The text of an answer comes in whole characters, and stops before a stop string, however it is split."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.text.document import TextInput
+from model.text.encoding import encode, token_bytes
+from serving.answer_text import AnswerText, StopStrings, TokenBytes
+from tests.support.tiny import EOS, tiny_tokenizer
+
+TEXT = "naïve café: 你好，世界 🙂👩‍👩‍👧 end"
+
+
+def ids_of(tokenizer, text):
+    return encode(TextInput.plain(text), tokenizer).ids.tolist()
+
+
+def test_characters_that_are_split_over_tokens_come_whole():
+    for kind in ("bytelevel", "sentencepiece"):
+        tokenizer = tiny_tokenizer(kind=kind)
+        ids = ids_of(tokenizer, TEXT)
+        assert any(piece[:1] == b"\xf0" and len(piece) < 4 for piece in token_bytes(tokenizer, np.array(ids)))
+        text = AnswerText(TokenBytes(tokenizer))
+        pieces = [text.add([i]) for i in ids] + [text.add([EOS], last=True)]
+        assert "".join(pieces) == TEXT and "\ufffd" not in "".join(pieces)
+        cut = AnswerText(TokenBytes(tokenizer))
+        at = next(i for i, piece in enumerate(token_bytes(tokenizer, np.array(ids))) if piece[:1] == b"\xf0")
+        assert "\ufffd" in cut.add(ids[: at + 1], last=True), "bytes that never become a character are shown as such"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text("abc\n", max_size=30),
+    st.lists(st.text("abc\n", min_size=1, max_size=4), max_size=3),
+    st.lists(st.integers(1, 5), min_size=1, max_size=5),
+)
+def test_stop_strings_end_a_text_wherever_they_are_split(text, stops, sizes):
+    tokens = TokenBytes(tiny_tokenizer())
+    ids, answer, out, at, turn = ids_of(tiny_tokenizer(), text), AnswerText(tokens, stops), "", 0, 0
+    stopped = StopStrings(tokens, stops)
+    import torch
+
+    ends = [stopped(torch.tensor([ids[: i + 1]]), None) for i in range(len(ids))]
+    while at < len(ids):
+        n = sizes[turn % len(sizes)]
+        out += answer.add(ids[at : at + n], last=at + n >= len(ids))
+        at, turn = at + n, turn + 1
+    found = [text.find(stop) for stop in stops if stop in text]
+    first = min((text.find(stop) + len(stop) for stop in stops if stop in text), default=None)
+    assert answer.stopped == bool(found) == any(ends)
+    if first is None:
+        assert out == text
+    else:
+        assert text.startswith(out) and not any(stop in out for stop in stops)
