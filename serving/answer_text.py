@@ -64,7 +64,7 @@ def _overlap(text: str, stop: str) -> int:
     return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))
 
 
-class StopStrings(StoppingCriteria):  # type: ignore[misc]
+class StopStringCriterion(StoppingCriteria):  # type: ignore[misc]
     """Ends an answer at the token that completes a stop string; called once after each token of one answer."""
 
     def __init__(self, tokens: TokenBytes, stops: Sequence[str]) -> None:

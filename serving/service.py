@@ -21,7 +21,7 @@ from model.hub.wrap_base import wrap
 from model.text.conversation import read_conversation
 from model.text.document import TextInput
 from model.text.encoding import encode
-from serving.answer_text import StopStrings, TokenBytes
+from serving.answer_text import StopStringCriterion, TokenBytes
 from serving.engine import Engine
 from serving.errors import ApiError
 from serving.options import LimitOptions, SegmentOptions
@@ -149,7 +149,7 @@ class Service:
             [prompt],
             generator=generator,
             topk=request.topk or 0,
-            stopping_criteria=[StopStrings(self.tokens, request.stops)] if request.stops else None,
+            stopping_criteria=[StopStringCriterion(self.tokens, request.stops)] if request.stops else None,
             **self._segments(request.micro_step or SegmentRequest()),
             **explicit_settings(
                 do_sample=sampled, max_new_tokens=new_tokens, max_time=float(self.limits.timeout), **warped

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from model.text.document import TextInput
 from model.text.encoding import encode, token_bytes
-from serving.answer_text import AnswerText, StopStrings, TokenBytes
+from serving.answer_text import AnswerText, StopStringCriterion, TokenBytes
 from tests.support.tiny import EOS, tiny_tokenizer
 
 TEXT = "naïve café: 你好，世界 🙂👩‍👩‍👧 end"
@@ -40,7 +40,7 @@ def test_characters_that_are_split_over_tokens_come_whole():
 def test_stop_strings_end_a_text_wherever_they_are_split(text, stops, sizes):
     tokens = TokenBytes(tiny_tokenizer())
     ids, answer, out, at, turn = ids_of(tiny_tokenizer(), text), AnswerText(tokens, stops), "", 0, 0
-    stopped = StopStrings(tokens, stops)
+    stopped = StopStringCriterion(tokens, stops)
     import torch
 
     ends = [stopped(torch.tensor([ids[: i + 1]]), None) for i in range(len(ids))]

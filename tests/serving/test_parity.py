@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from tests.support.served import served
+from tests.serving.served import served
 
 LENGTHS = [5, 90, 2, 12, 44, 7, 1, 20]
 GREEDY = {"temperature": 0}
