@@ -92,7 +92,7 @@ class Api:
         if self._key is None or not request.url.path.startswith("/v1/"):
             return
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self._key):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode("latin-1"), self._key):
             raise ApiError(401, "the API key is missing or wrong", "authentication_error", code="invalid_api_key")
 
     def _is_known(self, host: str) -> bool:

@@ -45,7 +45,7 @@ class Engine:
     Args:
         model: the generating model, which nothing else may change meanwhile.
         max_rows: rows that are written together.
-        max_waiting: rows that wait; with more, `submit` refuses.
+        max_waiting: rows that wait beside these; with more, `submit` refuses.
     """
 
     def __init__(self, model: MicroStepForCausalLM, max_rows: int, max_waiting: int) -> None:
@@ -94,7 +94,8 @@ class Engine:
         with self._changed:
             if self._closed or not self.alive:
                 raise MicroStepError("the server is stopping")
-            if sum(len(asked.rows) for asked in self._waiting) + len(rows) > self.max_waiting:
+            taken = self.running + sum(len(asked.rows) for asked in self._waiting)
+            if taken + len(rows) > self.max_rows + self.max_waiting:
                 raise EngineBusy("too many requests are waiting; try again later")
             self._waiting.append(AskedRows(tuple(rows), lossless))
             self._changed.notify()
