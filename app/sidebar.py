@@ -19,6 +19,7 @@ from model.errors import MicroStepError, TextError
 from model.hub.loading import Dtype, ModelSpec, Quantization
 from model.text.document import Document, TextInput, read_template_args
 
+DTYPE, DEVICE, QUANTIZATION = "dtype", "device", "quantization"
 REVISION, ADAPTER = ({side: f"{what}_{side.lower()}" for side in "AB"} for what in ("revision", "adapter"))
 NO_TEXT = "There is no text yet. Type one at the top of the page and press Run, or choose an example."
 
@@ -118,16 +119,16 @@ def _options(a: str, b: str) -> tuple[ModelSpec, ModelSpec]:
             st.text_input(f"LoRA adapter on {x}", help="Hub id or folder.", **linked(ADAPTER[x], "")) for x in "AB"
         ]
         dtype = selected(
-            "Precision", get_args(Dtype), "dtype", "auto",
+            "Precision", get_args(Dtype), DTYPE, "auto",
             help="auto: float32 on a CPU, the checkpoint's own precision on a GPU.",
         )  # fmt: skip
-        device = st.text_input("Device", help="auto, cpu, cuda, cuda:1, mps", **linked("device", "auto"))
+        device = st.text_input("Device", help="auto, cpu, cuda, cuda:1, mps", **linked(DEVICE, "auto"))
         attention = st.text_input(
             "Attention", help="sdpa, eager or flash_attention_2. If empty, transformers chooses.",
             **linked("attention", "", _known_attention),
         )  # fmt: skip
         quantization = selected(
-            "Quantisation", get_args(Quantization), "quantization", "none", help="Needs bitsandbytes."
+            "Quantisation", get_args(Quantization), QUANTIZATION, "none", help="Needs bitsandbytes."
         )
         trust = st.checkbox(
             "Run code that comes with the models", key=state.TRUST,

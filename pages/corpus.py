@@ -9,7 +9,7 @@ from analysis.ranking.answer import notes
 from analysis.ranking.discovery import find_stores
 from analysis.ranking.pairing import Pairing, pairing
 from analysis.ranking.ranking import ranking
-from app.corpus.cards import group_cards, ranking_card, summary
+from app.corpus.cards import group_cards, ranking_card, sentences, summary
 from app.corpus.controls import DEFAULT_FOLDER, SHIPPED, choose, folder, view
 from app.corpus.reading import opened
 from app.escape import escape_markdown
@@ -61,8 +61,8 @@ def page() -> None:
         st.info(escape_markdown(str(error)))
         return
     summary(ranked)
-    said = [*notes(pair), "a store holds no predictions, so KL and JS are shown once a document is open in Uncertainty"]
-    st.caption(escape_markdown(" ".join(f"{note[0].upper()}{note[1:]}." for note in said), longest=2000))
+    if said := notes(pair):
+        st.caption(escape_markdown(sentences(said), longest=2000))
     ranking_card(ranked)
     group_cards(ranked)
 

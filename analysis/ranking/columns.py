@@ -25,18 +25,22 @@ def column_names(store: CorpusStore) -> tuple[str, ...]:
     if own := store.column_names:
         return own
     file, text = corpus_file(store), store.manifest["data"]["column"]
-    return () if file is None else tuple(name for name in column_names_of(CorpusSpec(str(file), text)) if name != text)
+    return () if file is None else tuple(name for name in column_names_of(_spec(store, file)) if name != text)
 
 
 @lru_cache(maxsize=8)
 def grouping_columns(side: ScoredDocuments) -> tuple[str, ...]:
-    """The columns with few values, by the first documents."""
-    found = []
-    for name in column_names(side.store):
-        values = {value for _, value in islice(_values(side.store, name), LOOKED_AT)}
-        if 1 < len(values) <= MOST_GROUPS:
-            found.append(name)
-    return tuple(found)
+    """The columns with few values, by the first documents, which are read once for all columns."""
+    store, names = side.store, column_names(side.store)
+    values: dict[str, set[str]] = {name: set() for name in names}
+    if store.column_names:
+        for name, some in store.columns(most=LOOKED_AT).items():
+            values[name].update(map(_text, some))
+    elif (file := corpus_file(store)) is not None:
+        for _, record, _ in islice(file_values(_spec(store, file)), LOOKED_AT):
+            for name in names:
+                values[name].add(_text(record.get(name)))
+    return tuple(name for name in names if 1 < len(values[name]) <= MOST_GROUPS)
 
 
 @lru_cache(maxsize=4)
@@ -69,8 +73,13 @@ def _values(store: CorpusStore, name: str) -> Iterator[tuple[int, str]]:
         (values,) = store.columns([name]).values()
         yield from ((number, _text(value)) for number, value in enumerate(values))
     elif (file := corpus_file(store)) is not None:
-        for number, (value, _, _) in enumerate(file_values(CorpusSpec(str(file), name))):
-            yield number, _text(value)
+        for number, (_, record, _) in enumerate(file_values(_spec(store, file))):
+            yield number, _text(record.get(name))
+
+
+def _spec(store: CorpusStore, file: Path) -> CorpusSpec:
+    data = store.manifest["data"]
+    return CorpusSpec(str(file), data["column"], data["documents"])
 
 
 def _text(value: object) -> str:

@@ -57,26 +57,25 @@ def changes(ranking: Ranking) -> Figure:
 
 def by_role(ranking: Ranking) -> Figure:
     """The means of each role."""
-    groups = ranking.by_role()
     return Figure(
         "role_means",
         "Means by role",
         f"The {ranking.view.said} over the tokens of each role. {_INTERVALS}",
-        lambda: _means(groups, ranking),
-        lambda: group_table(groups, ranking, "role"),
+        lambda: _means(ranking.by_role(), ranking),
+        lambda: group_table(ranking.by_role(), ranking, "role"),
     )
 
 
 def by_column(ranking: Ranking) -> Figure:
     """The means of each value of a column."""
-    groups, name = ranking.by_column(), ranking.view.column or "column"
-    more = f" The {MOST_DRAWN} largest of {len(groups):,} groups are drawn." if len(groups) > MOST_DRAWN else ""
+    name, count = ranking.view.column or "column", ranking.group_count
+    more = f" The {MOST_DRAWN} largest of {count:,} groups are drawn." if count > MOST_DRAWN else ""
     return Figure(
         "column_means",
         f"Means by {name}" if ranking.column is not None else "Means by a column",
         f"The {ranking.view.said} over the tokens of {_roles(ranking)}. {_INTERVALS}{more}",
-        lambda: _means(groups[:MOST_DRAWN], ranking),
-        lambda: group_table(groups, ranking, name),
+        lambda: _means(ranking.by_column(MOST_DRAWN), ranking),
+        lambda: group_table(ranking.by_column(), ranking, name),
     )
 
 
@@ -125,7 +124,7 @@ def _means(groups: Sequence[GroupMean], ranking: Ranking) -> go.Figure:
     view, paired = ranking.view, ranking.pairing.paired
     names = [safe(group.group, 24).replace("·", " ") or "(empty)" for group in groups]
     titles = ("A and B", "B − A") if paired else ("A",)
-    figure = make_subplots(1, len(titles), shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=titles)
+    figure = make_subplots(1, len(titles), shared_yaxes=True, horizontal_spacing=0.1, subplot_titles=titles)
     sides = [("A", [group.a for group in groups], ORANGE, 1)]
     if paired:
         sides += [
@@ -162,7 +161,7 @@ def _means(groups: Sequence[GroupMean], ranking: Ranking) -> go.Figure:
         )
     figure = styled(figure, view.theme, 110 + 34 * max(1, len(groups)))
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[len(names) - 0.5, -0.5])
-    figure.update_xaxes(title=view.axis)
+    figure.update_xaxes(title=view.shown.unit(view.unit))  # the caption names the score: two titles leave little room
     figure.update_annotations(font={"size": 13})
     if paired:
         figure.add_vline(x=0, line={"color": SOFT[view.theme], "width": 1, "dash": "dot"}, row=1, col=2)

@@ -100,24 +100,45 @@ class Ranking:
     @cached_property
     def overall(self) -> GroupMean:
         """The mean over all chosen documents."""
-        return self._mean(ALL, self._roles, self.chosen)
+        return self._mean(ALL, self._roles, np.flatnonzero(self.chosen), self._of_both(self._roles))
 
     def by_role(self) -> list[GroupMean]:
         """The means of the tokens of each role, the template's among them, over documents with the chosen values."""
         sides = [side for side in (self.pairing.a, self.pairing.b) if side is not None]
         bare = self.view.score == BITS_PER_BYTE.name
         roles = [role for role in ROLE_NAMES if all(role in side.roles for side in sides)]
-        return [self._mean(role, (role,), self._of_values) for role in roles if not (bare and role == TEMPLATE)]
+        among = np.flatnonzero(self._of_values)
+        return [
+            self._mean(role, (role,), among, self._of_both((role,)))
+            for role in roles
+            if not (bare and role == TEMPLATE)
+        ]
 
-    def by_column(self) -> list[GroupMean]:
-        """The means of the documents with each value of the column; those with most documents first."""
+    @property
+    def group_count(self) -> int:
+        """How many groups `by_column` finds."""
+        return len(self._groups)
+
+    def by_column(self, most: int | None = None) -> list[GroupMean]:
+        """The means of the documents with each value of the column; those with most documents first.
+
+        Args:
+            most: how many groups; None: all.
+        """
+        parts = self._of_both(self._roles)
+        return [self._mean(name, self._roles, places, parts) for name, places in self._groups[:most]]
+
+    @cached_property
+    def _groups(self) -> list[tuple[str, Ints]]:
+        """The values of the column, and the places of their documents that have such tokens in each store."""
         if self.column is None:
             return []
-        named = pd.Series(self.column, dtype=object)
-        found = [
-            self._mean(str(value), self._roles, (named == value).to_numpy()) for value in named.value_counts().index
-        ]
-        return [group for group in found if group.documents]
+        _, weight_a, _, weight_b = self._of_both(self._roles).T
+        some = np.flatnonzero((weight_a > 0) & (weight_b > 0))
+        codes, names = pd.factorize(np.array(self.column, dtype=object)[some])
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(some[order], np.cumsum(np.bincount(codes, minlength=len(names)))[:-1])
+        return sorted(zip(names.tolist(), parts, strict=False), key=lambda group: -len(group[1]))
 
     @property
     def _roles(self) -> Sequence[str]:
@@ -138,20 +159,28 @@ class Ranking:
         weight = (side.bytes if per_byte else side.tokens)[:, of].sum(1)[at]
         return summed * factor, weight
 
-    def _mean(self, group: str, roles: Sequence[str], among: NDArray[np.bool_]) -> GroupMean:
+    def _of_both(self, roles: Sequence[str]) -> Floats:
+        """[P, 4] sum and weight of A, and of B; without a second store, of A again."""
         pairing = self.pairing
-        sum_a, weight_a = self._parts(pairing.a, pairing.at_a, roles)
-        sum_b, weight_b = (sum_a, weight_a) if pairing.b is None else self._parts(pairing.b, pairing.at_b, roles)
-        there = among & (weight_a > 0) & (weight_b > 0)
-        parts = np.stack([sum_a, weight_a, sum_b, weight_b], axis=1)[there]
-        units = Units.of(pairing.a.number[pairing.at_a][there])
+        a = self._parts(pairing.a, pairing.at_a, roles)
+        b = a if pairing.b is None else self._parts(pairing.b, pairing.at_b, roles)
+        return np.stack([*a, *b], axis=1)
+
+    def _mean(self, group: str, roles: Sequence[str], among: Ints, of_both: Floats) -> GroupMean:
+        """The mean over the documents at some places; of_both: as `_of_both` gives it for these roles."""
+        pairing, parts = self.pairing, of_both[among]
+        some = (parts[:, 1] > 0) & (parts[:, 3] > 0)
+        there, parts = among[some], parts[some]
+        number = pairing.a.number[pairing.at_a[there]]
+        units = Units.of(number)
         own = units.sums(parts)
         sums = units.left_out(own)
         a, b = quotient(sums[:, 0], sums[:, 1]), quotient(sums[:, 2], sums[:, 3])
         told = units.estimates(np.column_stack([a, b, b - a]), own[:, 1] + own[:, 3])
-        tokens = int(pairing.a.tokens[:, [ROLE_NAMES.index(role) for role in roles]].sum(1)[pairing.at_a][there].sum())
+        of = [ROLE_NAMES.index(role) for role in roles]
+        tokens = int(pairing.a.tokens[pairing.at_a[there]][:, of].sum())
         ends = (told.at(1), told.at(2)) if pairing.paired else (None, None)
-        return GroupMean(group, int(there.sum()), tokens, told.at(0), *ends)
+        return GroupMean(group, len(there), tokens, told.at(0), *ends)
 
 
 def ranking(pairing: Pairing, view: RankView) -> Ranking:

@@ -1,11 +1,14 @@
-"""One document of a store as a text or a conversation again, to be opened on another page."""
+"""One document of a store as a text or a conversation again, and how it was read, to be opened on another page."""
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.ranking.pairing import Pairing
 from data.corpus.scored_rows import ROLE_NAMES, ScoredRow, from_parquet
 from data.corpus.store import CorpusStore
 from model.errors import TextError
@@ -13,16 +16,60 @@ from model.text.document import PLAIN, SEPARATOR, TEMPLATE, Document, Message
 
 
 @dataclass(frozen=True)
-class StoredDocument:
-    """A document, and how it was read."""
+class ReadingSettings:
+    """How the documents of a store were read, beside the model itself."""
 
-    document: Document
-    chat: bool  # whether a chat template was applied to it
-    whole: bool  # False if the store holds only its start
+    chat: bool
+    force_bos: bool
+    template: str  # arguments of the chat template as NAME=JSON, separated by spaces, the date among them
+    dtype: str
+    quantization: str
 
 
-def stored_document(store: CorpusStore, number: int) -> StoredDocument:
-    """Read a document of a store. Only the shards that hold it are read.
+def reading_settings(store: CorpusStore) -> ReadingSettings:
+    """The settings that a model needs to read a document of a store in the same way."""
+    given = store.manifest["parameters"]
+    arguments = dict(given.get("template") or {})
+    if date := given.get("template_date"):
+        arguments["template_date"] = json.dumps(date)
+    template = shlex.join(f"{name}={value}" for name, value in sorted(arguments.items()))
+    facts = store.facts
+    return ReadingSettings(
+        bool(given.get("chat")), bool(given.get("force_bos")), template, facts.dtype, facts.quantization
+    )
+
+
+def opening_notes(pair: Pairing) -> tuple[str, ...]:
+    """Why the numbers of an opened document may differ from those of the stores."""
+    sides = [side.store for side in (pair.a, pair.b) if side is not None]
+    notes = []
+    if any(store.manifest["parameters"].get(name) for store in sides for name in ("windows", "window_characters")):
+        notes.append(
+            "longer documents were scored in windows, each as a text of its own; an opened document is scored whole, so"
+            " its numbers differ from the second window on"
+        )
+    if (pair.a.cut[pair.at_a]).any():
+        notes.append("of a document whose end was not scored, the part that A holds opens")
+    first, *others = map(reading_settings, sides)
+    titles = {
+        "chat": "the chat template",
+        "force_bos": "forced BOS",
+        "template": "template arguments",
+        "dtype": "precision",
+        "quantization": "quantisation",
+    }
+    different = [
+        title for name, title in titles.items() if any(getattr(other, name) != getattr(first, name) for other in others)
+    ]
+    if different:
+        notes.append(
+            f"the stores differ in {', '.join(different)}; an opened document is read as in A, so B's numbers differ"
+        )
+    return tuple(notes)
+
+
+def stored_document(store: CorpusStore, number: int) -> Document:
+    """Read a document of a store: the part that was scored. Only the shards that hold it are read.
 
     Raises:
         TextError: the store holds no such document, or it has no token.
@@ -41,8 +88,7 @@ def stored_document(store: CorpusStore, number: int) -> StoredDocument:
     messages = _messages(pieces)
     if chat and [message.role for message in messages] == ["user"]:  # a plain text is the user's under a template
         messages = (Message(PLAIN, messages[0].content),)
-    whole = sum(len(piece.ids) for piece in pieces) >= pieces[0].document_tokens
-    return StoredDocument(Document(messages), chat, whole)
+    return Document(messages)
 
 
 def _messages(pieces: list[ScoredRow]) -> tuple[Message, ...]:

@@ -9,9 +9,17 @@ import pandas as pd
 
 from analysis.ranking.ranking import GroupMean, Ranking
 
+TAKEN = (
+    *("rank", "document", "document_b", "text", "documents", "tokens", "clear", "score", "unit"),
+    *(f"{name}{end}" for name in ("a", "b", "difference") for end in ("", "_low", "_high")),
+)
+
 
 def ranking_table(ranking: Ranking, first: int = 0, count: int | None = None) -> pd.DataFrame:
-    """A row for each document, in order: all, or `count` from the place `first` on."""
+    """A row for each document, in order: all, or `count` from the place `first` on.
+
+    A column of the corpus that has the name of one of ours is called `corpus_...`.
+    """
     at = ranking.order[first : None if count is None else first + count]
     pairing = ranking.pairing
     here = pairing.at_a[at]
@@ -20,7 +28,7 @@ def ranking_table(ranking: Ranking, first: int = 0, count: int | None = None) ->
         table["document_b"] = pairing.b.number[pairing.at_b[at]]
     table["text"] = [pairing.a.beginning[place] for place in here.tolist()]
     if ranking.column is not None:
-        table[str(ranking.view.column)] = [ranking.column[place] for place in at.tolist()]
+        table[column_title(str(ranking.view.column))] = [ranking.column[place] for place in at.tolist()]
     table |= {"tokens": ranking.tokens[at], "a": ranking.a[at]}
     if pairing.paired:
         table |= {"b": ranking.b[at], "difference": ranking.change[at]}
@@ -37,12 +45,17 @@ def group_table(groups: Sequence[GroupMean], ranking: Ranking, what: str) -> pd.
     """
     rows = []
     for group in groups:
-        row: dict[str, object] = {what: group.group, "documents": group.documents, "tokens": group.tokens}
-        row |= group.a.columns("a")
+        row: dict[str, object] = {column_title(what): group.group}
+        row |= {"documents": group.documents, "tokens": group.tokens} | group.a.columns("a")
         if group.b is not None and group.difference is not None:
             row |= group.b.columns("b") | group.difference.columns("difference") | {"clear": group.difference.clear}
         rows.append(row | score_columns(ranking))
     return pd.DataFrame(rows)
+
+
+def column_title(name: str) -> str:
+    """What a column of the corpus is called beside ours."""
+    return f"corpus_{name}" if name.removeprefix("corpus_") in TAKEN else name
 
 
 def score_columns(ranking: Ranking) -> dict[str, str]:

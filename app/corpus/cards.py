@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from analysis.figures.figure import visible
 from analysis.ranking.answer import finding, origin
 from analysis.ranking.figures import draw
 from analysis.ranking.ranking import Ranking
-from analysis.ranking.tables import ranking_table
+from analysis.ranking.stored_document import opening_notes
+from analysis.ranking.tables import column_title, ranking_table
 from analysis.score_registry import significant
 from analysis.uncertainty.summary import signed
 from app.cards import card
@@ -58,19 +61,22 @@ def ranking_card(ranking: Ranking) -> None:
         page = stepper("Page", range(1, pages + 1), most, PAGE, f"{view.top} documents a page.") if most > 1 else 1
         first = (page - 1) * view.top
         table = ranking_table(ranking, first, view.top)
-        unshown = ["score", "unit", *([] if _renumbered(ranking) else ["document_b"])]
+        column = [] if view.column is None else [column_title(view.column)]
+        score = ["difference"] if pair.paired else []
+        numbered = ["document", *(["document_b"] if _renumbered(ranking) else [])]
         places = ranking.order[first : first + view.top].tolist()
         number = st.column_config.NumberColumn
         unit = view.shown.unit(view.unit)
         with above:
             row_table(
-                table.drop(columns=unshown, errors="ignore"),
+                table[["rank", *score, "text", *column, "tokens", "a", *(["b"] if pair.paired else []), *numbered]],
                 TABLE,
                 lambda row: open_document(pair, places[row]),
                 height=38 + ROW * len(table),
                 column_config={
                     "rank": number("rank", width=55),
                     "document": number("document", help="Its number in the corpus, from 0.", width=80),
+                    **{name: st.column_config.TextColumn(escape_markdown(str(view.column))) for name in column},
                     "text": st.column_config.TextColumn("text", help="How it begins.", width="large"),
                     "tokens": number("tokens", help="Over which A's mean is taken.", width=70),
                     "a": number("A", help=unit, format="%.3f", width=80),
@@ -99,21 +105,24 @@ def ranking_card(ranking: Ranking) -> None:
             f"holds texts of up to {LONGEST_IN_URL:,} characters; longer texts, and conversations of several rounds, "
             "open in this session only."
         )
+        if notes := opening_notes(pair):
+            st.caption(escape_markdown(sentences(notes), longest=1000))
         follow()
 
     card(draw("ranking", ranking), origin(ranking), body=body)
 
 
 def group_cards(ranking: Ranking) -> None:
-    """How the change is distributed, and means by role and by group."""
+    """Means by group and by role, and how the change is distributed. What is folded is not computed."""
     provenance = origin(ranking)
-    left, right = st.columns(2)
-    with left:
-        card(draw("document_changes", ranking), provenance)
-    with right:
-        card(draw("role_means", ranking), provenance)
-    if ranking.column is not None:
-        card(draw("column_means", ranking), provenance)
+    names = [*(["column_means"] if ranking.column is not None else []), "role_means", "document_changes"]
+    for name in names:
+        card(draw(name, ranking), provenance, folded=True)
+
+
+def sentences(notes: Sequence[str]) -> str:
+    """Notes as sentences, one after the other."""
+    return " ".join(f"{note[0].upper()}{note[1:]}." for note in notes)
 
 
 def _renumbered(ranking: Ranking) -> bool:

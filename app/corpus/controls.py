@@ -68,11 +68,13 @@ def view(pair: Pairing, unit: Unit) -> RankView:
     """Draw the controls of the ranking, and read them."""
     scores = list(RANKED)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        score = segmented(
+        score = selected(
             "Score", scores, SCORE, scores[0] if pair.same_tokens else scores[-1],
             format_func=lambda name: RANKED[name].title,
             help="A document's score is the mean over its tokens.  \n"
-            + "  \n".join(f"**{each.title}**: {each.meaning}" for each in RANKED.values()),
+            + "  \n".join(f"**{each.title}**: {each.meaning}" for each in RANKED.values())
+            + "  \nKL and JS compare two models' predictions, and a store holds the scores of one model alone: open a "
+            "document in Uncertainty to see them.", width=180,
         )  # fmt: skip
         titles: dict[Sort, str] = {"change": "change", "a": "A", "b": "B", "document": "document"}
         sorts: list[Sort] = ["change", "a", "b", "document"] if pair.paired else ["a", "document"]

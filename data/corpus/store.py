@@ -96,13 +96,14 @@ class CorpusStore(ShortRepr):
         files = [self.path / columns_name(number) for number, mark in enumerate(self.marks) if mark.columns_sha256]
         return tuple(dict.fromkeys(name for file in files for name in pq.read_schema(file).names))
 
-    def columns(self, names: Sequence[str] | None = None) -> Columns:
+    def columns(self, names: Sequence[str] | None = None, most: int | None = None) -> Columns:
         """The columns of the documents: [documents] values each, in the order of the corpus; None where one is missing.
 
         A document's values are at its index, `ScoredRows.document`. No token is read.
 
         Args:
             names: of `column_names`; None: all.
+            most: read no further shard once there are so many documents; None: read all.
 
         Raises:
             TextError: there is no such column, or its file is damaged.
@@ -111,12 +112,16 @@ class CorpusStore(ShortRepr):
         if unknown := [name for name in names or () if name not in known]:
             raise TextError(f"{self.path} has no column {unknown[0]!r}; its columns: {', '.join(known) or 'none'}")
         found: Columns = {name: [] for name in (known if names is None else names)}
+        done = 0
         for number, mark in enumerate(self.marks):
             part: Columns = {}
             if mark.columns_sha256:
                 part, _ = columns_from_parquet(self._checked(columns_name(number), mark.columns_sha256), list(found))
             for name, values in found.items():
                 values += part.get(name) or [None] * mark.documents
+            done += mark.documents
+            if most is not None and done >= most:
+                break
         return found
 
     def shards(self) -> Iterator[ScoredRows]:

@@ -9,7 +9,6 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis.ranking.answer import open_pair, rank
-from analysis.ranking.stored_document import StoredDocument
 from analysis.ranking.view import RankView
 from model.text.document import Document, Message
 from tests.analysis.ranking.random_stores import SHIPPED, add_column, save_store
@@ -65,8 +64,7 @@ def test_a_document_opens_under_the_models_of_its_stores() -> None:
     ids=["long", "rounds"],
 )
 def test_what_no_link_can_hold_opens_in_the_session(monkeypatch: pytest.MonkeyPatch, document: Document) -> None:
-    chat = len(document.messages) > 1
-    monkeypatch.setattr("app.corpus.opening.stored_document", lambda *_: StoredDocument(document, chat, True))
+    monkeypatch.setattr("app.corpus.opening.stored_document", lambda *_: document)
     at = opened()
     assert any("this session only" in each.value for each in at.caption)
     at.button(key="open_document").click().run()
@@ -78,10 +76,11 @@ def test_what_no_link_can_hold_opens_in_the_session(monkeypatch: pytest.MonkeyPa
 def test_groups_of_a_column_and_what_cannot_be_read(tmp_path: Path) -> None:
     a, b = (save_store(tmp_path / "stores" / name, 30, seed=seed) for seed, name in enumerate("ab"))
     add_column(a, "domain", ["<b>news</b>", "code", "![x](y)"] * 10)
-    at = opened(stores=str(tmp_path / "stores"), store_a="a", store_b="b", values="code")
+    at = opened(stores=str(tmp_path / "stores"), store_a="a", store_b="b", values="code", open="column_means")
     assert not at.exception and not at.error
     assert set(at.dataframe(key="ranking_table").value["domain"]) == {"code"}
-    assert {"**Means by role**", "**Means by domain**"} <= {each.value for each in at.markdown}
+    folded = [each.label for each in at.expander if each.label.startswith("**Means")]
+    assert folded == ["**Means by domain**", "**Means by role**"] and len(pages.charts(at)) == 1
     (b / "shard-00000.parquet").write_bytes(b"x" * (b / "shard-00000.parquet").stat().st_size)
     (error,) = opened(stores=str(tmp_path / "stores"), store_a="a", store_b="b").error
     assert "damaged" in error.value

@@ -170,11 +170,11 @@ def _with_keys(side: object, keys: bytes) -> object:
 @pytest.mark.parametrize("number", range(len(TALKS) + 1))
 def test_a_document_comes_back_as_it_was_read(stores: dict[str, Path], number: int) -> None:
     found = stored_document(open_store(stores["all-a"]), number)
-    said = [(each.role, each.content) for each in found.document.messages]
+    said = [(each.role, each.content) for each in found.messages]
     expected = [("text", CORPUS[0])] if number == len(TALKS) else [(m["role"], m["content"]) for m in TALKS[number]]
-    assert found.chat and found.whole and said == expected
+    assert said == expected
     pieces = stored_document(open_store(stores["pieces-a"]), number % len(CORPUS))
-    assert pieces.document.text == CORPUS[number % len(CORPUS)] and pieces.whole and not pieces.chat
+    assert pieces.text == CORPUS[number % len(CORPUS)]
     with pytest.raises(TextError):
         stored_document(open_store(stores["all-a"]), 99)
 
