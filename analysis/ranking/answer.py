@@ -62,7 +62,7 @@ def notes(pair: Pairing) -> tuple[str, ...]:
 def finding(found: Ranking) -> str:
     """The ranking in one sentence."""
     overall, view = found.overall, found.view
-    a, n, unit = found.pairing.a.store.facts.name, f"{overall.documents:,} documents", view.shown.unit(view.unit)
+    a, n, unit = found.pairing.a.store.facts.name, counted(overall.documents), view.shown.unit(view.unit)
     title = view.shown.title
     mean = title if title == unit else f"mean {title}"
     unit = f" {unit}" if view.shown.information else ""
@@ -78,6 +78,11 @@ def finding(found: Ranking) -> str:
     low, high = sorted((abs(change.low), abs(change.high)))
     size = f"{significant(abs(change.mean))}{unit} ({significant(low)} to {significant(high)})"
     return f"Over {n}, {way.replace('B', b, 1)}{than}: the {mean} {how} by {size}."
+
+
+def counted(documents: int) -> str:
+    """A number of documents in words."""
+    return f"{documents:,} document{'s' if documents != 1 else ''}"
 
 
 def origin(found: Ranking) -> Provenance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import streamlit as st
 
@@ -45,7 +46,7 @@ def summary(ranking: Ranking) -> None:
         if overall.difference is not None:
             with columns[3]:
                 st.metric("B − A", f"{signed(overall.difference.mean)}{unit}")
-                st.caption(escape_markdown(overall.difference.ends(lead="95% interval ")))
+                st.caption(escape_markdown(overall.difference.ends(partial(signed, sign=False), "95% interval ")))
 
 
 def ranking_card(ranking: Ranking) -> None:
@@ -76,7 +77,7 @@ def ranking_card(ranking: Ranking) -> None:
                 column_config={
                     "rank": number("rank", width=55),
                     "document": number("document", help="Its number in the corpus, from 0.", width=80),
-                    **{name: st.column_config.TextColumn(escape_markdown(str(view.column))) for name in column},
+                    **{name: st.column_config.TextColumn(view.column) for name in column},
                     "text": st.column_config.TextColumn("text", help="How it begins.", width="large"),
                     "tokens": number("tokens", help="Over which A's mean is taken.", width=70),
                     "a": number("A", help=unit, format="%.3f", width=80),

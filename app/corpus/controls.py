@@ -13,7 +13,6 @@ from analysis.ranking.document_scores import CONTENT
 from analysis.ranking.pairing import Pairing
 from analysis.ranking.view import RANKED, RankView, Show, Sort
 from analysis.score_registry import Unit
-from app.escape import escape_markdown
 from app.links import linked, settle
 from app.styles import theme
 from app.widgets import folder_input, segmented, selected
@@ -106,7 +105,7 @@ def _group(pair: Pairing) -> tuple[str | None, list[str]]:
     if not names:
         return None, []
     name = selected(
-        "Group by", [NO_COLUMN, *names], COLUMN, names[0], format_func=_plain,
+        "Group by", [NO_COLUMN, *names], COLUMN, names[0],
         help=f"A column of the corpus with at most {MOST_GROUPS} values, such as a domain: of the store, or of the "
         "file that was scored, if it lies beside the store or in it.",
     )  # fmt: skip
@@ -130,7 +129,3 @@ def _first_words(key: str) -> list[str]:
     linked(key, [])
     value: list[str] = st.session_state[key] or []
     return value
-
-
-def _plain(name: str) -> str:
-    return escape_markdown(name)

@@ -31,8 +31,10 @@ def columns_to_parquet(documents: Sequence[Mapping[str, object]]) -> bytes | Non
 def columns_from_parquet(content: bytes, names: Sequence[str]) -> tuple[Columns, int]:
     """The columns of these names that the file has, and its number of documents."""
     with pq.ParquetFile(pa.BufferReader(content)) as file:
-        table = file.read([name for name in names if name in file.schema_arrow.names])
-        return {name: _values(table.column(name)) for name in table.column_names}, file.metadata.num_rows
+        held = set(file.schema_arrow.names)
+        table = file.read([name for name in names if name in held])
+        columns = zip(table.column_names, table.columns, strict=True)
+        return {name: _values(column) for name, column in columns}, file.metadata.num_rows
 
 
 def _values(column: Any) -> list[Any]:

@@ -108,7 +108,7 @@ class CorpusStore(ShortRepr):
         Raises:
             TextError: there is no such column, or its file is damaged.
         """
-        known = self.column_names
+        known = dict.fromkeys(self.column_names)
         if unknown := [name for name in names or () if name not in known]:
             raise TextError(f"{self.path} has no column {unknown[0]!r}; its columns: {', '.join(known) or 'none'}")
         found: Columns = {name: [] for name in (known if names is None else names)}
