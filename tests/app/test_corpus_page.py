@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis.ranking.answer import open_pair, rank
+from analysis.ranking.stored_document import opening_notes
 from analysis.ranking.view import RankView
+from analysis.uncertainty.request import ComparisonQuery
+from data.corpus.documents import CorpusSpec, open_corpus
+from data.corpus.options import CorpusOptions
+from data.corpus.scoring import score_corpus
+from data.corpus.store import open_store
+from model.hub.loading import ModelSpec, load
 from model.text.document import Document, Message
 from tests.analysis.ranking.random_stores import SHIPPED, add_column, save_store
 from tests.support import pages
+from tests.support.templates import DATED
+from tests.support.tiny import save_tiny
 
 pytestmark = pytest.mark.slow
 PAIR = {"a": Path("tiny-base"), "b": Path("tiny-sft")}
@@ -53,6 +64,41 @@ def test_a_document_opens_under_the_models_of_its_stores() -> None:
     assert now.text == "What is the capital of France?"
     assert at.query_params["answer"] == "The capital of France is Paris."
     assert any("France" in str(each.value) for each in at.text_area)
+
+
+def test_the_strip_of_an_opened_document_has_the_numbers_of_the_stores(tmp_path: Path) -> None:
+    """The template's arguments and its date, BOS and the precision decide the tokens and their scores."""
+    data = tmp_path / "texts.jsonl"
+    data.write_text('{"text": [{"role": "user", "content": "The fox?"}, {"role": "assistant", "content": "A dog"}]}\n')
+    how = CorpusOptions(
+        chat=True, force_bos=True, template=(("mood", '"a \\"sad\\" day"'),), template_date="2024-01-31"
+    )
+    for seed, name in enumerate("ab"):
+        save_tiny(tmp_path / f"model-{name}", "llama", chat=True, seed=seed)
+        (tmp_path / f"model-{name}" / "chat_template.jinja").write_text("{{ mood }}, " + DATED)
+        spec = ModelSpec(str(tmp_path / f"model-{name}"), dtype="bfloat16")
+        score_corpus(lambda spec=spec: load(spec), open_corpus(CorpusSpec(str(data))), tmp_path / "s" / name, how)  # type: ignore[misc]
+    at = opened(stores=str(tmp_path / "s"), store_a="a", store_b="b")
+    at.button(key="open_document").click().run()
+    assert not at.exception and not at.error
+    (a, b, text) = at.session_state["inputs"].ready()
+    shown = ComparisonQuery(a, b, text).run(load)
+    for side, name in ((shown.a, "a"), (shown.b, "b")):
+        (row,) = open_store(tmp_path / "s" / name).rows()
+        np.testing.assert_array_equal(side.encoded.ids, row.ids)
+        np.testing.assert_allclose(side.scores.surprisal, row.surprisal, rtol=1e-6)
+        np.testing.assert_allclose(side.scores.entropy, row.entropy, rtol=1e-6)
+        assert "31 Jan 2024" in side.encoded.text and 'a "sad" day' in side.encoded.text
+
+
+def test_what_makes_the_strip_differ_from_the_stores_is_said(tmp_path: Path) -> None:
+    a, b = (save_store(tmp_path / name, 3) for name in "ab")
+    pair = open_pair(a, b)
+    assert opening_notes(pair) == ()
+    parameters = {**pair.a.store.manifest["parameters"], "windows": True, "force_bos": True}
+    store = replace(pair.a.store, manifest={**pair.a.store.manifest, "parameters": parameters})
+    told = " ".join(opening_notes(replace(pair, a=replace(pair.a, store=store, cut=pair.a.cut | True))))
+    assert "windows" in told and "forced BOS" in told and "the part" in told
 
 
 @pytest.mark.parametrize(
