@@ -16,18 +16,21 @@ import textwrap
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import kaleido
 import pandas as pd
 import plotly.graph_objects as go
+import pyarrow as pa
+import pyarrow.parquet as pq
 from choreographer.browsers.chromium import Chromium
 from pandas.api.types import is_numeric_dtype
 
 from analysis.figures.figure import Figure
 from analysis.provenance import Provenance
-from model.atomic_files import atomic_write, check_writable
+from model.atomic_files import atomic_open, atomic_write, check_writable
 from model.errors import ExportError
 
 ImageFormat = Literal["png", "svg", "pdf"]
@@ -139,10 +142,7 @@ def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
         ExportError: no such format.
     """
     if suffix == "csv":
-        texts = {name: table[name].map(_inert) for name in table if not is_numeric_dtype(table[name])}
-        lines = _Lines()
-        table.assign(**texts).rename(columns=_inert).to_csv(lines, index=False, lineterminator=_LINE_ENDS)
-        return lines.getvalue().encode("utf-8")
+        return _csv(table, head=True)
     if suffix == "parquet":
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False)
@@ -150,6 +150,14 @@ def table_bytes(table: pd.DataFrame, suffix: str) -> bytes:
     if suffix == "json":
         return str(table.to_json(orient="records", force_ascii=False, indent=1, double_precision=15)).encode("utf-8")
     raise ExportError(f"unknown table format {suffix!r}; use one of {', '.join(TABLES)}")
+
+
+def _csv(table: pd.DataFrame, head: bool) -> bytes:
+    texts = {name: table[name].map(_inert) for name in table if not is_numeric_dtype(table[name])}
+    lines = _Lines()
+    inert = table.assign(**texts).rename(columns=_inert)
+    inert.to_csv(lines, index=False, header=head, lineterminator=_LINE_ENDS)
+    return lines.getvalue().encode("utf-8")
 
 
 class _Lines(io.StringIO):
@@ -189,6 +197,38 @@ def save_table(table: pd.DataFrame, path: Path) -> None:
         ExportError: unknown suffix, or the file cannot be written.
     """
     atomic_write(path, table_bytes(table, path.suffix.lstrip(".").lower()))
+
+
+@contextmanager
+def table_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Write a table in pieces, each some rows with the same columns; the whole file is as `save_table` writes it.
+
+    Raises:
+        ExportError: unknown suffix, or the file cannot be written. Nothing is left of it then.
+    """
+    suffix = path.suffix.lstrip(".").lower()
+    if suffix not in TABLES:
+        raise ExportError(f"unknown table format {suffix!r}; use one of {', '.join(TABLES)}")
+    with atomic_open(path) as file, ExitStack() as closing:
+        parquet: list[pq.ParquetWriter] = []
+
+        def write(table: pd.DataFrame) -> None:
+            begun = file.tell() > 0
+            if suffix == "csv":
+                file.write(_csv(table, head=not begun))
+            elif suffix == "json":
+                file.write(b",\n" if begun else b"[\n")
+                file.write(table_bytes(table, suffix).removeprefix(b"[\n").removesuffix(b"\n]"))
+            else:
+                schema = parquet[0].schema if parquet else None
+                rows = pa.Table.from_pandas(table, schema, preserve_index=False)
+                if not parquet:
+                    parquet.append(closing.enter_context(pq.ParquetWriter(file, rows.schema)))
+                parquet[0].write_table(rows)
+
+        yield write
+        if suffix == "json":
+            file.write(b"\n]")
 
 
 def check_out(path: Path, formats: tuple[str, ...]) -> None:

@@ -4,9 +4,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from model.errors import ExportError, TooLarge
 
@@ -19,12 +20,19 @@ def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
         content: all of it.
         hint: what the message of a failure ends with.
     """
+    with atomic_open(path, hint) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_open(path: Path, hint: str = "") -> Iterator[BinaryIO]:
+    """Write a file in pieces, as `atomic_write`; after an error nothing of it is left, and an older file stays."""
     part = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex[:8]}.part")
     make_folder(path.parent)
     try:
         try:
             with part.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)

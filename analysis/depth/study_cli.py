@@ -88,7 +88,7 @@ def read_documents(options: DepthStudyOptions) -> list[Document]:
             Document(tuple(Message(role, text) for role, text in each.messages)) for each in samples()
         )
     else:
-        found = (entry.document for entry in open_corpus(CorpusSpec(options.data, options.column)).entries())
+        found = (entry.document for entry in open_corpus(CorpusSpec(options.data, options.column)).entries(others=()))
     texts = (document for document in found if document is not None and document.text.strip())
     documents = [first_characters(document, options.characters) for document in islice(texts, options.limit)]
     if not documents:

@@ -73,7 +73,7 @@ def _values(store: CorpusStore, name: str) -> Iterator[tuple[int, str]]:
         (values,) = store.columns([name]).values()
         yield from ((number, _text(value)) for number, value in enumerate(values))
     elif (file := corpus_file(store)) is not None:
-        for number, (_, record, _) in enumerate(file_values(_spec(store, file))):
+        for number, (_, record, _) in enumerate(file_values(_spec(store, file), others=(name,))):
             yield number, _text(record.get(name))
 
 

@@ -46,7 +46,7 @@ def group_table(groups: Sequence[GroupMean], ranking: Ranking, what: str) -> pd.
     rows = []
     for group in groups:
         row: dict[str, object] = {column_title(what): group.group}
-        row |= {"documents": group.documents, "tokens": group.tokens} | group.a.columns("a")
+        row |= {"documents": group.documents, "tokens": group.tokens, **group.a.columns("a")}
         if group.b is not None and group.difference is not None:
             row |= group.b.columns("b") | group.difference.columns("difference") | {"clear": group.difference.clear}
         rows.append(row | score_columns(ranking))

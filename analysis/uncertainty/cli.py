@@ -87,7 +87,8 @@ def _score_table(
     out: Path | None,
 ) -> None:
     """The texts of a table."""
-    from analysis.words.answer import score_table
+    from analysis.words.answer import score_pieces
+    from analysis.words.cli import print_made
     from data.corpus.options import CorpusOptions
 
     if text.given or text.system is not None or text.answer is not None:
@@ -100,8 +101,8 @@ def _score_table(
     template = TemplateOptions(text.template_arg, text.template_date)
     reading = CorpusOptions(text.chat, text.force_bos, template.arguments, text.template_date)
     with progress_bar() as tell:
-        answer = score_table(specs, data, stimuli, reading, view.unit, load_shown, tell)
-    print_answer(answer, None, out)
+        made = score_pieces(specs, data, stimuli, reading, view.unit, load_shown, tell).made(out)
+    print_made(made, out)
 
 
 @flatten_options

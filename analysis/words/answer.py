@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,11 +12,12 @@ import pandas as pd
 
 from analysis.answer import Result
 from analysis.query import ModelLoader
-from analysis.score_registry import Unit, significant
+from analysis.score_registry import Unit
 from analysis.view import ScoreView
 from analysis.words.options import StimulusOptions
-from analysis.words.stimuli import Stimuli, read_stimuli, stored_stimuli
-from analysis.words.tables import token_table, word_table
+from analysis.words.pieces import PIECE, TablePieces, described
+from analysis.words.stimuli import Stimuli, open_stimuli, read_stimuli
+from analysis.words.tables import token_tables, word_tables
 from data.corpus.budget import resolve
 from data.corpus.documents import Corpus, CorpusEntry
 from data.corpus.options import CorpusOptions
@@ -24,7 +25,6 @@ from data.corpus.progress import ScoringProgress
 from data.corpus.scored_rows import ScoredRows
 from data.corpus.scoring import score_rows
 from data.corpus.shards import stream_windows, take_shard
-from data.corpus.store import CorpusStore
 from model.errors import MicroStepError, TextError
 from model.hub.loading import LoadedModel, ModelSpec
 from model.hub.model_info import ModelInfo
@@ -43,8 +43,13 @@ class ScoredStimuli(ShortRepr):
 
     def table(self, by: str, unit: Unit) -> pd.DataFrame:
         """A row for each word or region, or for each token."""
+        (table,) = self.tables(by, unit)
+        return table
+
+    def tables(self, by: str, unit: Unit, characters: int | None = None) -> Iterator[pd.DataFrame]:
+        """The same in pieces; see `word_tables`."""
         sides = dict(zip(("a", "b") if len(self.rows) == 2 else ("",), self.rows, strict=True))
-        return (word_table if by == "word" else token_table)(self.stimuli, sides, unit)
+        return (word_tables if by == "word" else token_tables)(self.stimuli, sides, unit, characters)
 
 
 def score_table(
@@ -62,77 +67,100 @@ def score_table(
         MicroStepError: a model or the table cannot be read, or memory does not suffice.
     """
     stimuli = read_stimuli(data, options)
-    found, models, notes = [], [], []
-    for letter, spec in zip("AB", specs, strict=False):
-        loaded = load(spec)
-        rows, told = _scored(loaded, stimuli, scoring, tell)
-        found.append(rows)
-        models.append(loaded.facts)
-        notes += [f"{letter} {loaded.facts.name}: {note}" if len(specs) > 1 else note for note in told]
-    raw = ScoredStimuli(stimuli, tuple(models), tuple(found), tuple(notes))
-    return table_result("score_table", raw, options.by, unit)
+    scorers = _scorers(specs, scoring, load, tell)
+    rows = tuple(scorer.score(stimuli) for scorer in scorers)
+    raw = ScoredStimuli(stimuli, tuple(scorer.loaded.facts for scorer in scorers), rows, _notes(scorers))
 
-
-def store_tables(stores: tuple[CorpusStore, ...], by: str, unit: Unit) -> Result[ScoredStimuli]:
-    """The table of a store, or of two stores of one corpus.
-
-    Raises:
-        MicroStepError: the stores are of different texts.
-    """
-    rows = tuple(store.arrays() for store in stores)
-    every = [stored_stimuli(store, each) for store, each in zip(stores, rows, strict=True)]
-    if any(stimuli.texts != every[0].texts for stimuli in every):
-        raise MicroStepError("the stores hold different texts; score the same corpus in the same way with both")
-    notes = tuple(f"{store.facts.name}: {note}" for store in stores for note in store.notes)
-    raw = ScoredStimuli(every[0], tuple(store.facts for store in stores), rows, notes)
-    return table_result("corpus table", raw, by, unit)
-
-
-def table_result(kind: str, raw: ScoredStimuli, by: str, unit: Unit) -> Result[ScoredStimuli]:
     def none(name: str, view: object) -> Any:
         raise MicroStepError("a table of texts has no figures")
 
-    table = cache(partial(raw.table, by, unit))  # the summary reads it, too
+    table = cache(partial(raw.table, options.by, unit))  # the summary reads it, too
     return Result(
-        kind, raw, (), ScoreView(unit=unit), table, lambda: _summary(raw, table(), by, unit), none, none, raw.notes
-    )
+        "score_table", raw, (), ScoreView(unit=unit), table,
+        lambda: described([table()], len(stimuli.texts), [model.name for model in raw.models], options.by, unit),
+        none, none, raw.notes,
+    )  # fmt: skip
 
 
-def _summary(raw: ScoredStimuli, table: pd.DataFrame, by: str, unit: Unit) -> str:
-    means = []
-    for letter, model in zip(("_a", "_b") if len(raw.models) == 2 else ("",), raw.models, strict=True):
-        name = f"surprisal{letter}"
-        own = table[f"scored_{name}" if f"scored_{name}" in table else name]
-        means.append(f"{model.name} {significant(float(own.mean()))}")
-    return (
-        f"{len(raw.stimuli.texts):,} texts, {len(table):,} {by}s; mean surprisal a {by}: {', '.join(means)} {unit}"
-        + ("; entropy_sum is the sum over a word's tokens" if by == "word" else "")
-    )
+def score_pieces(
+    specs: tuple[ModelSpec, ...],
+    data: str | Path,
+    options: StimulusOptions,
+    scoring: CorpusOptions,
+    unit: Unit,
+    load: ModelLoader,
+    tell: Tell = silent,
+) -> TablePieces:
+    """As `score_table`, piece by piece: memory does not grow with the number of texts.
+
+    Raises:
+        MicroStepError: a model or the table cannot be read, or memory does not suffice.
+    """
+    table = open_stimuli(data, options)
+    scorers = _scorers(specs, scoring, load, tell)
+    models = tuple(scorer.loaded.facts for scorer in scorers)
+
+    def pieces() -> Iterator[pd.DataFrame]:
+        for stimuli in table.pieces(PIECE):
+            rows = tuple(scorer.score(stimuli) for scorer in scorers)
+            yield from ScoredStimuli(stimuli, models, rows).tables(options.by, unit, PIECE)
+
+    names = [model.name for model in models]
+    return TablePieces(pieces, table.texts, names, options.by, unit, lambda: _notes(scorers))
+
+
+class _Scorer:
+    """Scores texts under one model, piece by piece, and counts those that do not fit."""
+
+    def __init__(self, loaded: LoadedModel, given: CorpusOptions, tell: Tell) -> None:
+        self.loaded = loaded
+        self._options, self._told = resolve(loaded, given, None)
+        self._meter = ScoringProgress(tell, f"scoring under {loaded.facts.name}", 0)
+        self._cut = 0
+
+    def score(self, stimuli: Stimuli) -> ScoredRows:
+        """The tokens of the texts, whose numbers in `document` begin with 0.
+
+        Raises:
+            TextError: a text cannot be read.
+        """
+        stream = stream_windows(self.loaded, cast(Corpus, _StimulusReader(stimuli)), self._options, (0, 0))
+        parts, ahead = [], next(stream, None)
+        while ahead is not None:
+            windows, ahead = take_shard(stream, ahead, self._options.shard_tokens, None)
+            if refused := next((window for window in windows if window.problem is not None), None):
+                raise TextError(f"text {refused.document + 1}: {refused.problem}")
+            self._cut += sum(window.left_out > 0 for window in windows)
+            parts.append(score_rows(self.loaded, windows, self._options.batch_tokens or 1, self._meter))
+        rows = ScoredRows.join(parts)
+        return replace(rows, document=rows.document - stimuli.first)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the texts that were scored so far."""
+        cut = f"the ends of {self._cut:,} texts are beyond the context, and their words are missing"
+        return (*self._told, *([cut] if self._cut else []))
 
 
 class _StimulusReader:
     """The texts as the windows of a corpus are cut from it."""
 
-    def __init__(self, entries: tuple[CorpusEntry, ...]) -> None:
-        self._entries = entries
+    def __init__(self, stimuli: Stimuli) -> None:
+        self._stimuli = stimuli
 
     def entries(self, start: int = 0) -> Iterator[CorpusEntry]:
-        return iter(self._entries[start:])
+        for number, document in enumerate(self._stimuli.documents[start:], self._stimuli.first + start):
+            yield CorpusEntry(number, document, None, None)
 
 
-def _scored(
-    loaded: LoadedModel, stimuli: Stimuli, given: CorpusOptions, tell: Tell
-) -> tuple[ScoredRows, tuple[str, ...]]:
-    options, notes = resolve(loaded, given, None)
-    stream = stream_windows(loaded, cast(Corpus, _StimulusReader(stimuli.entries)), options, (0, 0))
-    meter = ScoringProgress(tell, f"scoring under {loaded.facts.name}", 0)
-    parts, cut, ahead = [], 0, next(stream, None)
-    while ahead is not None:
-        pieces, ahead = take_shard(stream, ahead, options.shard_tokens, None)
-        if refused := next((piece for piece in pieces if piece.problem is not None), None):
-            raise TextError(f"text {refused.document + 1}: {refused.problem}")
-        cut += sum(piece.left_out > 0 for piece in pieces)
-        parts.append(score_rows(loaded, pieces, options.batch_tokens or 1, meter))
-    if cut:
-        notes = (*notes, f"the ends of {cut:,} texts are beyond the context, and their words are missing")
-    return ScoredRows.join(parts), notes
+def _scorers(specs: tuple[ModelSpec, ...], scoring: CorpusOptions, load: ModelLoader, tell: Tell) -> list[_Scorer]:
+    return [_Scorer(loaded, scoring, tell) for loaded in [load(spec) for spec in specs]]
+
+
+def _notes(scorers: list[_Scorer]) -> tuple[str, ...]:
+    both = len(scorers) > 1
+    return tuple(
+        f"{letter} {scorer.loaded.facts.name}: {note}" if both else note
+        for letter, scorer in zip("AB", scorers, strict=False)
+        for note in scorer.notes
+    )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from analysis.options import Out, check_table, print_answer
+from analysis.options import Out, check_table, print_notes, print_or_save
 from analysis.view import UNIT, UnitOption
 from analysis.words.options import ByOption
+
+if TYPE_CHECKING:
+    from analysis.words.pieces import MadeTable
 
 
 def corpus_table_command(
@@ -21,8 +24,18 @@ def corpus_table_command(
 ) -> None:
     """The scores of a store by word or by token, with all columns of its documents. No model is loaded."""
     check_table(out)
-    from analysis.words.answer import store_tables
+    from analysis.words.stored import store_pieces
     from data.corpus.store import open_store
 
     stores = tuple(open_store(path) for path in (store, against) if path is not None)
-    print_answer(store_tables(stores, by, unit), None, out)
+    print_made(store_pieces(stores, by, unit).made(out), out)
+
+
+def print_made(made: MadeTable, out: Path | None) -> None:
+    """Say what a reader must know of a table, and show it if it was not written."""
+    if made.table is None:
+        print(out)
+        print_notes("", (*made.notes, made.summary))
+    else:
+        print_notes("", made.notes)
+        print_or_save(made.table, None, made.summary)

@@ -1,12 +1,13 @@
 """Tables of scored texts: a row a word (or a region), or a row a token, with the columns of the texts.
 
-The surprisal of a word is the sum over its tokens, so is `entropy_sum`; `entropy_first` is of its first token alone.
+A table comes in pieces of some rows, since the columns of a text are repeated on each of its rows. The surprisal of a
+word is the sum over its tokens, so is `entropy_sum`; `entropy_first` is of its first token alone.
 A sum over a token without a score is missing. With two models every score has one column for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +35,16 @@ class _Words:
     last: NDArray[np.int64]  # [N]
 
 
-def word_table(stimuli: Stimuli, sides: Mapping[str, ScoredRows], unit: Unit) -> pd.DataFrame:
+def word_tables(
+    stimuli: Stimuli, sides: Mapping[str, ScoredRows], unit: Unit, characters: int | None = None
+) -> Iterator[pd.DataFrame]:
     """A row for each word: the columns of its text, its place, and the scores of each model.
 
     Args:
         stimuli: D texts.
         sides: "" and one model's tokens of these texts, or "a" and "b" and two models'.
         unit: of surprisal and entropy.
+        characters: a piece has at most so many in the columns of its texts, or one row; None: one piece has all rows.
     """
     counts = np.array([len(spans) for spans in stimuli.spans], dtype=np.int64)
     document = np.repeat(np.arange(len(counts)), counts)
@@ -48,7 +52,7 @@ def word_table(stimuli: Stimuli, sides: Mapping[str, ScoredRows], unit: Unit) ->
     spans = np.concatenate([np.zeros((0, 2), dtype=np.int64), *stimuli.spans])
     texts = zip(document.tolist(), spans.tolist(), strict=True)
     ours: dict[str, object] = {
-        "document": document,
+        "document": document + stimuli.first,
         "position": position,
         "word": pd.array([stimuli.texts[i][a:b] for i, (a, b) in texts], dtype="str"),
         "start": spans[:, 0],
@@ -58,11 +62,13 @@ def word_table(stimuli: Stimuli, sides: Mapping[str, ScoredRows], unit: Unit) ->
     ours |= _side_by_side(scored)
     if len(sides) == 2:
         ours["surprisal_difference"] = scored["b"]["surprisal"] - scored["a"]["surprisal"]
-    return _joined(stimuli.rows(document, position), pd.DataFrame(ours).assign(unit=unit))
+    yield from _pieces(stimuli, stimuli.row_of(document, position), ours, unit, characters)
 
 
-def token_table(stimuli: Stimuli, sides: Mapping[str, ScoredRows], unit: Unit) -> pd.DataFrame:
-    """A row for each token, with the word that it belongs to; arguments as `word_table`.
+def token_tables(
+    stimuli: Stimuli, sides: Mapping[str, ScoredRows], unit: Unit, characters: int | None = None
+) -> Iterator[pd.DataFrame]:
+    """A row for each token, with the word that it belongs to; arguments as `word_tables`.
 
     Raises:
         TextError: two models read different tokens.
@@ -78,18 +84,18 @@ def token_table(stimuli: Stimuli, sides: Mapping[str, ScoredRows], unit: Unit) -
     word_position = pd.array(position, dtype="Int64")
     word_position[position < 0] = pd.NA
     ours: dict[str, object] = {
-        "document": words.document,
+        "document": words.document + stimuli.first,
         "position": np.arange(len(rows.ids)) - offsets[words.document],
         "token_id": rows.ids,
         "token": pd.array([stimuli.texts[i][a:b] if a >= 0 else "" for i, a, b in inside], dtype="str"),
         "start": rows.start,
         "end": rows.end,
-        "role": np.array(ROLE_NAMES)[rows.role].astype(object),
+        "role": pd.array(np.array(ROLE_NAMES)[rows.role], dtype="str"),
         "word_position": word_position,
         "shared_token": words.first != words.last,
     }
     ours |= _side_by_side({key: _token_scores(each, unit) for key, each in sides.items()})
-    return _joined(stimuli.rows(words.document, position), pd.DataFrame(ours).assign(unit=unit))
+    yield from _pieces(stimuli, stimuli.row_of(words.document, position), ours, unit, characters)
 
 
 def _first_words(stimuli: Stimuli) -> NDArray[np.int64]:
@@ -111,7 +117,7 @@ def _words(stimuli: Stimuli, rows: ScoredRows) -> _Words:
 
 def _word_scores(
     stimuli: Stimuli, rows: ScoredRows, ends: NDArray[np.int64], document: NDArray[np.int64], unit: Unit
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Any]:
     words, count = _words(stimuli, rows), len(ends)
     mine = np.flatnonzero(words.first >= 0)
     word = words.first[mine]
@@ -142,7 +148,7 @@ def _word_scores(
         **{name: np.where(known, values, np.nan) for name, values in sums.items()},
         "entropy_first": np.where(known, entropy_first, np.nan),
         "shared_token": np.cumsum(shared)[:count] > 0,
-        "missing": reason,
+        "missing": pd.array(reason, dtype="str"),
     }
 
 
@@ -156,12 +162,26 @@ def _token_scores(rows: ScoredRows, unit: Unit) -> dict[str, object]:
     rank[lacking] = pd.NA
     reason = np.full(len(lacking), None, dtype=object)
     reason[lacking] = FIRST
-    return {**scores, "rank": rank, "missing": reason}
+    return {**scores, "rank": rank, "missing": pd.array(reason, dtype="str")}
 
 
 def _side_by_side(scored: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     names = next(iter(scored.values()))
     return {f"{name}_{key}" if key else name: scored[key][name] for name in names for key in scored}
+
+
+def _pieces(
+    stimuli: Stimuli, row: NDArray[np.int64], ours: Mapping[str, object], unit: Unit, characters: int | None
+) -> Iterator[pd.DataFrame]:
+    """Our columns beside those of the table's rows, [n] of which `row` says."""
+    scores = pd.DataFrame(ours).assign(unit=unit)
+    ends = [len(row)]
+    if characters is not None and stimuli.row_size is not None:
+        full = np.cumsum(stimuli.row_size[row]) // characters
+        ends = [*(np.flatnonzero(np.diff(full)) + 1).tolist(), len(row)]
+    for begin, end in zip([0, *ends], ends, strict=False):
+        theirs = stimuli.columns.iloc[row[begin:end]].reset_index(drop=True)
+        yield _joined(theirs, scores.iloc[begin:end].reset_index(drop=True))
 
 
 def _joined(theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:

@@ -28,13 +28,13 @@ def columns_to_parquet(documents: Sequence[Mapping[str, object]]) -> bytes | Non
     return bytes(buffer.getvalue().to_pybytes())
 
 
-def columns_from_parquet(content: bytes, names: Sequence[str]) -> tuple[Columns, int]:
-    """The columns of these names that the file has, and its number of documents."""
+def columns_from_parquet(content: bytes, names: Sequence[str] | None = None) -> Columns:
+    """The columns of these names that the file has; None: all."""
     with pq.ParquetFile(pa.BufferReader(content)) as file:
         held = set(file.schema_arrow.names)
-        table = file.read([name for name in names if name in held])
+        table = file.read(None if names is None else [name for name in names if name in held])
         columns = zip(table.column_names, table.columns, strict=True)
-        return {name: _values(column) for name, column in columns}, file.metadata.num_rows
+        return {name: _values(column) for name, column in columns}
 
 
 def _values(column: Any) -> list[Any]:

@@ -4,10 +4,12 @@ Documents come in a fixed order and carry their index in it, so a reader can res
 about tokens, models or stores.
 """
 
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from data.corpus.text_files import (
     SUFFIXES,
@@ -55,8 +57,13 @@ class Corpus:
     spec: CorpusSpec
     facts: DataFacts
 
-    def entries(self, start: int = 0) -> Iterator[CorpusEntry]:
+    def entries(self, start: int = 0, others: Collection[str] | None = None) -> Iterator[CorpusEntry]:
         """Stream the documents from index `start` on.
+
+        Args:
+            start: the first document's index.
+            others: columns that are needed beside the text and the ids, which saves reading the others of a Parquet
+                file; None: all.
 
         Raises:
             TextError: the file or data set cannot be read, is damaged, or has no such column.
@@ -64,7 +71,7 @@ class Corpus:
         if self.facts.kind == "hub":
             values: Iterator[Value] = hub_values(self.spec, self.facts, start)
         else:
-            values = islice(file_values(self.spec), start, None)
+            values = file_values(self.spec, start, others)
         for index, (value, columns, share) in enumerate(values, start):
             yield corpus_entry(index, value, columns, share)
 
@@ -90,7 +97,7 @@ def open_corpus(spec: CorpusSpec) -> Corpus:
     else:
         facts = hub_facts(spec)
     corpus = Corpus(spec, facts)
-    if next(corpus.entries(), None) is None:
+    if next(corpus.entries(others=()), None) is None:
         raise TextError(f"{spec.data} holds no document")
     if spec.ids and facts.kind == "file":
         _check_ids(corpus)
@@ -107,15 +114,18 @@ def corpus_entry(index: int, value: object, columns: Mapping[str, object], share
 
 def _check_ids(corpus: Corpus) -> None:
     """See that no two documents of a file have the same name."""
-    seen: dict[int, int] = {}  # hashes, which take less memory than the names
-    for entry in corpus.entries():
-        name = tuple(str(entry.columns[column]) for column in corpus.spec.ids)
-        other = seen.setdefault(hash(name), entry.index)
-        if other != entry.index:
-            raise TextError(
-                f"{corpus.spec.data}: rows {other + 1} and {entry.index + 1} both have the id {', '.join(name)};"
-                " give --id the columns that together name a row"
-            )
+    names = (tuple(str(entry.columns[column]) for column in corpus.spec.ids) for entry in corpus.entries(others=()))
+    seen = np.frombuffer(array("q", map(hash, names)), dtype=np.int64)  # hashes take less memory than the names
+    order = np.argsort(seen, kind="stable")
+    if len(again := np.flatnonzero(np.diff(seen[order]) == 0)):
+        place = again[order[again + 1].argmin()]
+        first, second = order[place : place + 2].tolist()
+        columns = next(corpus.entries(second, others=())).columns
+        raise TextError(
+            f"{corpus.spec.data}: rows {first + 1} and {second + 1} both have the id"
+            f" {', '.join(str(columns[column]) for column in corpus.spec.ids)};"
+            " give --id the columns that together name a row"
+        )
 
 
 def _document(value: object) -> Document:

@@ -6,7 +6,7 @@ since its cells cannot be told apart. This module knows nothing about texts to s
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
@@ -37,8 +37,16 @@ def text_records(lines: TextIO, name: str, kind: str) -> Iterator[dict[str, Any]
     return _json_list(lines, name) if kind.endswith(".json") else _json_lines(lines, name)
 
 
-def parquet_records(path: Path, name: str) -> Iterator[tuple[dict[str, Any], float]]:
+def parquet_records(
+    path: Path, name: str, start: int = 0, only: Collection[str] | None = None
+) -> Iterator[tuple[dict[str, Any], float]]:
     """Yield the rows of a Parquet file without its columns of bytes, and the share that has been read.
+
+    Args:
+        path: of the file.
+        name: of the file, for messages.
+        start: the first row to yield. Row groups that end before it are not read.
+        only: the columns to read; None, or if one of them is not there: all.
 
     Raises:
         TextError: it is not readable.
@@ -49,9 +57,17 @@ def parquet_records(path: Path, name: str) -> Iterator[tuple[dict[str, Any], flo
     try:
         with pq.ParquetFile(path) as file:
             names = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
+            if only is not None and set(only) <= set(names):
+                names = [column for column in names if column in only]
             done, total = 0, file.metadata.num_rows
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=names):
-                for record in batch.to_pylist():
+            groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            first = 0
+            while first < len(groups) and done + groups[first] <= start:
+                done, first = done + groups[first], first + 1
+            for batch in file.iter_batches(_PARQUET_ROWS, list(range(first, len(groups))), columns=names):
+                skipped = min(len(batch), max(0, start - done))
+                done += skipped
+                for record in batch.slice(skipped).to_pylist():
                     done += 1
                     yield record, done / total
     except pa.ArrowException as error:

@@ -83,6 +83,16 @@ class ScoredRows(ScoredTokens):
         head: dict[str, Any] = {name: int(getattr(self, name)[i]) for name in _ROW}
         return ScoredRow(**head, text=self.text[i], **{name: getattr(self, name)[piece] for name in _TOKEN})
 
+    def part(self, a: int, b: int) -> ScoredRows:
+        """Return rows [a, b)."""
+        first, last = int(self.offsets[a]), int(self.offsets[b])
+        return ScoredRows(
+            text=self.text[a:b],
+            offsets=self.offsets[a : b + 1] - first,
+            **{name: getattr(self, name)[a:b] for name in _ROW},
+            **{name: getattr(self, name)[first:last] for name in _TOKEN},
+        )
+
     @classmethod
     def join(cls, parts: list[ScoredRows]) -> ScoredRows:
         names, lengths = (*_ROW, *_TOKEN), [np.diff(part.offsets) for part in parts]

@@ -114,15 +114,18 @@ class CorpusStore(ShortRepr):
         found: Columns = {name: [] for name in (known if names is None else names)}
         done = 0
         for number, mark in enumerate(self.marks):
-            part: Columns = {}
-            if mark.columns_sha256:
-                part, _ = columns_from_parquet(self._checked(columns_name(number), mark.columns_sha256), list(found))
+            part = self.columns_of(number, list(found))
             for name, values in found.items():
                 values += part.get(name) or [None] * mark.documents
             done += mark.documents
             if most is not None and done >= most:
                 break
         return found
+
+    def columns_of(self, number: int, names: Sequence[str] | None = None) -> Columns:
+        """The columns of the documents that start in a shard, of these names (None: all), as far as it has them."""
+        sha256 = self.marks[number].columns_sha256
+        return columns_from_parquet(self._checked(columns_name(number), sha256), names) if sha256 else {}
 
     def shards(self) -> Iterator[ScoredRows]:
         for number in range(len(self.marks)):

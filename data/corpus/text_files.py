@@ -7,8 +7,9 @@ knows nothing about documents, models or stores.
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -65,9 +66,16 @@ def file_facts(path: Path) -> DataFacts:
         raise TextError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def file_values(spec: CorpusSpec) -> Iterator[Value]:
-    """Yield the values of a file."""
-    for record, share in _file_records(spec):
+def file_values(spec: CorpusSpec, start: int = 0, others: Collection[str] | None = None) -> Iterator[Value]:
+    """Yield the values of a file.
+
+    Args:
+        spec: names the file.
+        start: the first row to yield.
+        others: columns that are needed beside the text and the ids; None: all. Of Parquet, no others are read.
+    """
+    only = None if others is None else {spec.column, *spec.ids, *others}
+    for record, share in _file_records(spec, start, only):
         yield (record, {}, share) if isinstance(record, str) else (*_divided(record, spec), share)
 
 
@@ -77,13 +85,15 @@ def column_names_of(spec: CorpusSpec) -> list[str]:
     return [] if isinstance(first, str) else list(first)
 
 
-def _file_records(spec: CorpusSpec) -> Iterator[tuple[str | dict[str, Any], float]]:
+def _file_records(
+    spec: CorpusSpec, start: int = 0, only: Collection[str] | None = None
+) -> Iterator[tuple[str | dict[str, Any], float]]:
     """Yield the texts of a text file or the rows of a table, each with the share of the file that has been read."""
     path = Path(spec.data).expanduser()
     kind = path.name.lower().removesuffix(".gz")
     try:
         if kind.endswith(".parquet"):
-            yield from parquet_records(path, spec.data)
+            yield from parquet_records(path, spec.data, start, only)
             return
         size = max(1, path.stat().st_size)
         with path.open("rb") as raw:
@@ -94,7 +104,8 @@ def _file_records(spec: CorpusSpec) -> Iterator[tuple[str | dict[str, Any], floa
                     records = _text_values(lines, spec.documents)
                 else:
                     records = text_records(lines, spec.data, kind)
-                for record in records:
+                rest: Iterator[str | dict[str, Any]] = islice(records, start, None)
+                for record in rest:
                     yield record, min(1.0, raw.tell() / size)
     except _UNREADABLE as error:
         raise TextError(f"{spec.data} is damaged or not UTF-8 ({error}); save or fetch it again") from None

@@ -84,7 +84,7 @@ def read_texts(data: str, column: str = "text", limit: int | None = None, chat: 
         return _prepared(read_prepared(Path(data)), limit)
     corpus = open_corpus(CorpusSpec(data, column))
     found: list[Document] = []
-    for entry in corpus.entries():
+    for entry in corpus.entries(others=()):
         if entry.document is not None and entry.document.text.strip():
             found.append(entry.document)
         if len(found) == limit:

@@ -14,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import micro_step as ms
-from analysis.export import read_csv
+from analysis.export import read_csv, save_table
+from analysis.words import answer
 from analysis.words.spans import region_spans, split_regions, token_words, word_spans
+from analysis.words.stored import store_pieces
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.scoring import score_corpus
+from data.corpus.store import open_store
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
 from model.text.document import TextInput
@@ -186,6 +189,61 @@ def test_a_store_gives_the_same_words_over_windows_and_its_columns(pair, tmp_pat
     assert (table["surprisal_a"].dropna() == table["surprisal_b"].dropna()).all() and len(table) == whole[
         "tokens"
     ].sum()
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("by", ["word", "token"])
+def test_a_table_written_in_pieces_is_the_whole_table(pair, tmp_path, command, monkeypatch, form, by):
+    """Kinds of columns are those of the whole file: 1 in the first piece stays 1.0 if 0.5 comes in the last."""
+    file = tmp_path / "x.jsonl"
+    others = [(1, None, "a"), (2, True, ["b"]), (0.5, None, 3), (None, False, None)] * 2
+    rows = [{"text": t, "n": n, "yes": y, "unit": u} for t, (n, y, u) in zip(CORPUS, others, strict=True)]
+    rows[-1]["late"] = "=f(x)"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = [pair[0].spec.name] * 2 if by == "token" else [loaded.spec.name for loaded in pair]
+    whole = ms.score_table(names[0], file, names[1], by=by).table
+    monkeypatch.setattr("analysis.words.answer.PIECE", 100)
+    monkeypatch.setattr("analysis.words.stored.PIECE", 100)
+    words = ("score", "--a", names[0], "--b", names[1], "--data", file, "--by", by)
+    assert command(*words, "--out", tmp_path / f"t.{form}")[0] == 0
+    _same(whole, tmp_path / f"t.{form}")
+    for name, loaded in zip("ab", pair if by == "word" else pair[:1] * 2, strict=True):
+        options = CorpusOptions(windows=True, max_tokens=7, shard_tokens=40 if name == "a" else 25)
+        score_corpus(lambda loaded=loaded: loaded, open_corpus(CorpusSpec(str(file))), tmp_path / name, options)
+    both = (tmp_path / "a", "--against", tmp_path / "b", "--by", by)
+    made = store_pieces(tuple(open_store(tmp_path / name) for name in "ab"), by, "nats").made(None)
+    assert command("corpus", "table", *both, "--out", tmp_path / f"s.{form}")[0] == 0
+    _same(made.table, tmp_path / f"s.{form}")
+    own = ["n", "yes", "unit", "late", "document"]
+    pd.testing.assert_frame_equal(whole[own], made.table[own])
+
+
+def _same(table, path):
+    """The file is the table, but for rounding: batches are of other texts."""
+    save_table(table, expected := path.with_name(f"whole{path.suffix}"))
+    read = {".csv": read_csv, ".json": pd.read_json, ".parquet": pd.read_parquet}[path.suffix]
+    pd.testing.assert_frame_equal(read(path), read(expected), rtol=1e-3, atol=1e-4)
+    if path.suffix == ".csv":
+        lines = [file.read_text("utf-8").splitlines()[0] for file in (path, expected)]
+        assert lines[0] == lines[1]
+
+
+def test_what_fails_in_a_later_piece_leaves_the_older_file(pair, tmp_path, command, monkeypatch):
+    file, out = tmp_path / "x.csv", tmp_path / "t.csv"
+    file.write_text("text\n" + "".join(f"{text.split()[0]}\n" for text in CORPUS))
+    out.write_text("older")
+    monkeypatch.setattr("analysis.words.answer.PIECE", 10)
+    score, seen = answer.score_rows, []
+
+    def breaks(*given):
+        seen.append(given)
+        if len(seen) == 3:
+            raise TextError("broken")
+        return score(*given)
+
+    monkeypatch.setattr(answer, "score_rows", breaks)
+    assert command("score", "--model", pair[0].spec.name, "--data", file, "--out", out)[0] == 1
+    assert out.read_text() == "older" and {each.name for each in tmp_path.iterdir()} == {"x.csv", "t.csv"}
 
 
 def test_texts_beyond_the_context_are_missing_there_not_zero(pair):
