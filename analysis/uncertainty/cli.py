@@ -29,7 +29,7 @@ from model.command_options import (
     TemplateOptions,
     flatten_options,
 )
-from model.errors import MicroStepError
+from model.errors import ExportError, MicroStepError
 from model.terminal import progress_bar
 
 Data = Annotated[
@@ -97,6 +97,8 @@ def _score_table(
         raise MicroStepError("--figure and --history are of one text, not of --data")
     need_chat(text.chat, text.template_arg, text.template_date)
     check_table(out)
+    if out is not None and Path(data).is_file() and out.exists() and out.samefile(data):
+        raise ExportError(f"{out} is the table that is read; give another --out")
     specs = tuple(spec for _, spec in models.some(loading))
     template = TemplateOptions(text.template_arg, text.template_date)
     reading = CorpusOptions(text.chat, text.force_bos, template.arguments, text.template_date)

@@ -106,7 +106,7 @@ def score_pieces(
             yield from ScoredStimuli(stimuli, models, rows).tables(options.by, unit, PIECE)
 
     names = [model.name for model in models]
-    return TablePieces(pieces, table.texts, names, options.by, unit, lambda: _notes(scorers))
+    return TablePieces(pieces, table.texts, names, options.by, unit, lambda: _notes(scorers), table.size)
 
 
 class _Scorer:
@@ -138,7 +138,7 @@ class _Scorer:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the texts that were scored so far."""
-        cut = f"the ends of {self._cut:,} texts are beyond the context, and their words are missing"
+        cut = f"texts whose ends are beyond the context, so that their last words are missing: {self._cut:,}"
         return (*self._told, *([cut] if self._cut else []))
 
 

@@ -11,8 +11,13 @@ import pandas as pd
 
 from analysis.export import table_file
 from analysis.score_registry import Unit, significant
+from model.atomic_files import need_disk
 
-PIECE = 1 << 21  # characters of the texts that are scored together, and of the columns that are written together
+PIECE = 1 << 20  # characters of the texts that are scored together, and of the columns that are written together
+_SMALLER = (
+    "each of its rows repeats the columns of its text: write .parquet, or use `corpus score` and `corpus table`, whose"
+    " table leaves the text itself out"
+)
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,20 @@ class TablePieces:
     by: str
     unit: Unit
     notes: Callable[[], tuple[str, ...]]  # what a reader must know, when all pieces were made
+    size: int = 0  # bytes that it takes as CSV at least
 
     def made(self, out: Path | None) -> MadeTable:
         """Make the table: write it to a file, whose suffix chooses the format, or hold it in memory.
 
         Raises:
             ExportError: it cannot be written. A file that was there before stays.
+            TooLarge: the disk is too small for it.
         """
         if out is None:
             tables = list(self.make())
             return MadeTable(pd.concat(tables, ignore_index=True), self._described(tables), self.notes())
+        if out.suffix.lower() != ".parquet":  # which stores what is repeated once
+            need_disk(out.parent, self.size, "the table", _SMALLER)
         with table_file(out) as write:
 
             def written() -> Iterator[pd.DataFrame]:

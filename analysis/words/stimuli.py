@@ -6,7 +6,7 @@ A row of the table is a text; or it is a region of a text, and consecutive rows 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from analysis.words.options import StimulusOptions
 from analysis.words.spans import Spans, region_spans, split_regions, word_spans
 from data.corpus.document_columns import json_cell
-from data.corpus.documents import CorpusEntry, CorpusSpec, corpus_entry, open_corpus
+from data.corpus.documents import Corpus, CorpusEntry, CorpusSpec, corpus_entry, open_corpus
 from data.corpus.text_files import column_names_of
 from model.errors import TextError
 from model.short_repr import ShortRepr
 from model.text.document import PLAIN, Document
 
 Kinds = Mapping[str, str]  # of columns, by name: as pandas calls them, or TEXT
+ROW = 100  # the size of a row of short texts, in characters
 TEXT = "text"  # the kind of a column with values of several kinds, or nested ones, or dates: each becomes a text
 
 
@@ -61,20 +62,24 @@ class StimulusTable(ShortRepr):
 
     name: str
     options: StimulusOptions
-    entries: Callable[[], Iterable[CorpusEntry]]
+    corpus: Corpus
     kinds: Kinds  # of all columns, in the order in which they come out
     texts: int
+    size: int  # characters of these columns in a table by word, about
 
     def pieces(self, characters: int | None = None) -> Iterator[Stimuli]:
         """The texts in order, in pieces of whole texts.
 
         Args:
             characters: a piece ends with the text with which its rows hold so many; None: one piece holds all.
+
+        Raises:
+            TextError: the file was changed since it was checked.
         """
         held: list[_Text] = []
         sizes: list[int] = []
         first = size = 0
-        for text in _texts(self.name, self.entries(), self.options):
+        for text in _texts(self.name, self.corpus.entries(), self.options):
             held.append(text)
             sizes += [_characters(row) for row in text.rows]
             size += sum(sizes[-len(text.rows) :])
@@ -83,6 +88,8 @@ class StimulusTable(ShortRepr):
                 first, held, sizes, size = first + len(held), [], [], 0
         if held:
             yield self._piece(held, first, sizes)
+        if not self.corpus.unchanged():
+            raise TextError(f"{self.name} was changed while it was read; run the command again")
 
     def _piece(self, held: Sequence[_Text], first: int, sizes: Sequence[int]) -> Stimuli:
         rows = [row for text in held for row in text.rows]
@@ -124,14 +131,16 @@ def open_stimuli(data: str | Path, options: StimulusOptions) -> StimulusTable:
     names = column_names_of(spec) if corpus.facts.kind == "file" else []
     _check_columns(name, list(dict.fromkeys([*names, options.column, *first.columns])), options)
     seen: dict[str, set[type]] = {column: set() for column in [*names, options.column]}
-    texts = 0
+    texts = size = 0
     for text in _texts(name, corpus.entries(), options):
         texts += 1
+        size += sum(map(_characters, text.rows)) * (1 if options.rows == "regions" else len(text.spans))
         for row in text.rows:
             seen[options.column].add(str)
             for column, value in row.columns.items():
                 seen.setdefault(column, set()).add(_type(value))
-    return StimulusTable(name, options, corpus.entries, {column: _kind(types) for column, types in seen.items()}, texts)
+    kinds = {column: _kind(types) for column, types in seen.items()}
+    return StimulusTable(name, options, corpus, kinds, texts, size)
 
 
 def _stimuli(
@@ -200,8 +209,8 @@ def _text(value: object) -> str:
 
 
 def _characters(row: CorpusEntry) -> int:
-    """The characters of a row's texts, and of nested values about as many."""
-    own = 0 if row.document is None else len(row.document.text)
+    """The size of a row: the characters of its texts, of nested values about as many, and what all rows take."""
+    own = ROW + (0 if row.document is None else len(row.document.text))
     return own + sum(len(value if isinstance(value, str) else str(value)) for value in row.columns.values())
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from analysis.score_registry import Unit
 from analysis.words.pieces import PIECE, TablePieces
 from analysis.words.spans import word_spans
-from analysis.words.stimuli import Stimuli, column_of, kinds_of
+from analysis.words.stimuli import ROW, Stimuli, column_of, kinds_of
 from analysis.words.tables import token_tables, word_tables
 from data.corpus.document_columns import Columns
 from data.corpus.scored_rows import ScoredRows
@@ -103,7 +103,7 @@ class _ColumnReader:
         taken = {name: values[:count] for name, values in self._held.items()}
         self._held = {name: values[count:] for name, values in self._held.items()}
         self._count -= count
-        sizes = np.zeros(count, dtype=np.int64)
+        sizes = np.full(count, ROW, dtype=np.int64)
         for values in taken.values():
             sizes += [len(value) if isinstance(value, str) else len(str(value)) for value in values]
         columns = {name: column_of(values, self._kinds[name]) for name, values in taken.items()}

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import pandas as pd
 import pyarrow.csv
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analysis.export import read_csv, table_bytes
 from evals.ablation.table import as_csv, rows_of
 
 pytestmark = pytest.mark.slow
+on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # time says nothing here
 
 AWKWARD = ["\r", "\r\n", "\n", '"', "\0", "\v", "\f", "\x1a", "\x1c", "\x85", "\u2028", "\ufeff", "=", "+", "-", "@"]
 AWKWARD += ["\t", " ", ",", ";", "'", "\\", "#", "|", "(", "a", "null", "NA", "\u0301", "\U0001f600"]
@@ -50,6 +51,7 @@ READERS: dict[str, Callable[[bytes], list[str]]] = {
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+@on_a_busy_machine
 @given(st.lists(texts, min_size=1, max_size=6))
 def test_any_text_survives_any_reader(read: Callable[[bytes], list[str]], tokens: list[str]) -> None:
     """A bare carriage return was not quoted, and split its row in two: 24 rows for 21 tokens, and a wrong mean."""
@@ -58,6 +60,7 @@ def test_any_text_survives_any_reader(read: Callable[[bytes], list[str]], tokens
     assert [cell.removeprefix("'") for cell in read(data)] == [cell.removeprefix("'") for cell in tokens]
 
 
+@on_a_busy_machine
 @given(st.lists(texts.filter(bool), min_size=1, max_size=6))
 def test_what_is_read_again_is_what_was_written(tokens: list[str]) -> None:
     """The apostrophe before a formula could not be told from one that a text began with, nor "null" from nothing."""

@@ -138,6 +138,28 @@ def test_two_rows_with_one_id_are_refused(tmp_path):
         open_corpus(CorpusSpec(str(path), ids=("n",)))
 
 
+def test_of_parquet_only_the_columns_and_row_groups_that_are_needed_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.parquet"
+    table = pa.table({"text": TEXTS[:5], "id": range(5), "long": [["x" * 99]] * 5, "raw": [b"x"] * 5})
+    pq.write_table(table, path, row_group_size=2)
+    asked, batches = [], pq.ParquetFile.iter_batches
+
+    def recorded(self, size, groups, columns):
+        asked.append((groups, columns))
+        return batches(self, size, groups, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", recorded)
+    corpus = open_corpus(CorpusSpec(str(path), ids=("id",)))
+    assert [columns for _, columns in asked] == [["text", "id"]] * 2
+    for first in range(6):
+        entries = list(corpus.entries(first))
+        assert [(each.index, each.document.text) for each in entries] == list(enumerate(TEXTS[:5]))[first:]
+        assert [each.columns for each in entries] == [{"id": i, "long": ["x" * 99]} for i in range(first, 5)]
+        assert asked[-1][0] == [0, 1, 2][first // 2 if first < 5 else 3 :]
+    with pytest.raises(TextError, match="choose --id among text, id, long"):
+        open_corpus(CorpusSpec(str(path), ids=("n",)))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_text_file_is_one_document_or_its_blocks_or_its_lines(tmp_path, packed):
     text = "\ufeffone\r\ntwo\r\n \r\n\r\n\tthree é\n\n\nfour"

@@ -10,19 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import micro_step as ms
 from analysis.export import read_csv, save_table
 from analysis.words import answer
+from analysis.words.options import StimulusOptions
+from analysis.words.pieces import TablePieces
 from analysis.words.spans import region_spans, split_regions, token_words, word_spans
+from analysis.words.stimuli import ROW, open_stimuli
 from analysis.words.stored import store_pieces
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.scoring import score_corpus
 from data.corpus.store import open_store
-from model.errors import MicroStepError, TextError
+from model.errors import MicroStepError, TextError, TooLarge
 from model.hub.loading import ModelSpec, load
 from model.text.document import TextInput
 from model.text.encoding import encode
@@ -84,6 +87,7 @@ def summed(spans, tokens, text):
     return found
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts.filter(str.strip), st.booleans(), st.data())
 def test_tokens_belong_to_words_as_the_slow_rule_says(text, sentencepiece, data):
     tokenizer = tiny_tokenizer(kind="sentencepiece" if sentencepiece else "bytelevel")
@@ -244,6 +248,18 @@ def test_what_fails_in_a_later_piece_leaves_the_older_file(pair, tmp_path, comma
     monkeypatch.setattr(answer, "score_rows", breaks)
     assert command("score", "--model", pair[0].spec.name, "--data", file, "--out", out)[0] == 1
     assert out.read_text() == "older" and {each.name for each in tmp_path.iterdir()} == {"x.csv", "t.csv"}
+    code, _, told = command("score", "--model", pair[0].spec.name, "--data", file, "--out", file)
+    assert code == 1 and "another --out" in told[-1]
+
+
+def test_a_table_that_no_disk_holds_is_refused_before_it_is_made(pair, tmp_path, command):
+    file = tmp_path / "x.csv"
+    file.write_text("text,note\n" + "a " * 10_000 + f",{'n' * 1_000_000}\n")
+    assert open_stimuli(file, StimulusOptions()).size == 10_000 * (20_000 + 1_000_000 + ROW)
+    pieces = TablePieces(lambda: iter(()), 1, ["m"], "word", "nats", lambda: (), 10**18)
+    with pytest.raises(TooLarge, match="parquet"):
+        pieces.made(tmp_path / "t.csv")
+    assert [each.name for each in tmp_path.iterdir()] == ["x.csv"]
 
 
 def test_texts_beyond_the_context_are_missing_there_not_zero(pair):
