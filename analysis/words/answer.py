@@ -109,7 +109,7 @@ def score_pieces(
     return TablePieces(pieces, table.texts, names, options.by, unit, lambda: _notes(scorers), table.size)
 
 
-class _Scorer:
+class _StimulusScorer:
     """Scores texts under one model, piece by piece, and counts those that do not fit."""
 
     def __init__(self, loaded: LoadedModel, given: CorpusOptions, tell: Tell) -> None:
@@ -153,11 +153,13 @@ class _StimulusReader:
             yield CorpusEntry(number, document, None, None)
 
 
-def _scorers(specs: tuple[ModelSpec, ...], scoring: CorpusOptions, load: ModelLoader, tell: Tell) -> list[_Scorer]:
-    return [_Scorer(loaded, scoring, tell) for loaded in [load(spec) for spec in specs]]
+def _scorers(
+    specs: tuple[ModelSpec, ...], scoring: CorpusOptions, load: ModelLoader, tell: Tell
+) -> list[_StimulusScorer]:
+    return [_StimulusScorer(loaded, scoring, tell) for loaded in [load(spec) for spec in specs]]
 
 
-def _notes(scorers: list[_Scorer]) -> tuple[str, ...]:
+def _notes(scorers: list[_StimulusScorer]) -> tuple[str, ...]:
     both = len(scorers) > 1
     return tuple(
         f"{letter} {scorer.loaded.facts.name}: {note}" if both else note
