@@ -81,6 +81,16 @@ class AttentionOptions:
 
 
 @dataclass(frozen=True)
+class DepthOptions:
+    """Time and memory of the scores of every layer, against the LM head on as many states, on the processor."""
+
+    model: Model = SMOLLM2
+    tokens: Annotated[int, typer.Option(min=2, help="That are scored.")] = 4096
+    repeats: Repeats = 3
+    threads: Threads = None
+
+
+@dataclass(frozen=True)
 class HarnessOptions:
     """Answers and likelihoods beside the harness's own class: whether they are equal, and the time they take."""
 

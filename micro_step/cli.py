@@ -104,6 +104,7 @@ VERBS = {
     "bench train-step": Verb(benchmarks, "cli:train_step", "Forward and backward, beside the base's."),
     "bench app": Verb(benchmarks, "cli:first_minute", "The app's first figures, in a browser."),
     "bench attention": Verb(benchmarks, "cli:attention", "Overview and one map of attention."),
+    "bench depth": Verb(benchmarks, "cli:depth", "The scores of every layer."),
     "bench families": Verb(
         benchmarks, "families.cli:families_command", "Every feature on every family of transformers."
     ),

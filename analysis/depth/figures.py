@@ -19,6 +19,7 @@ from analysis.depth.statistics import (
     decided_in_bins,
     decided_shares,
     mean_by_layer,
+    units_of,
 )
 from analysis.depth.strip_figure import beside, strip
 from analysis.depth.tables import per
@@ -104,16 +105,16 @@ def heatmap(depth: Depth, view: DepthView) -> Figure:
 
 def layers(depth: Depth, view: DepthView) -> Figure:
     """The mean over the tokens after each layer, and below B minus A."""
-    sides, shown = counted(depth, view.role), view.shown
-    paired = len(sides) == 2 and depth.same_layers
-    means = [mean_by_layer(side, view.score, view.unit) for side in sides]
-    change = (
-        change_by_layer(sides[0], sides[1], view.score, view.unit, per(view.score, depth.same_tokenizer))
-        if paired
-        else None
-    )
+    paired, per_what = len(depth.sides) == 2 and depth.same_layers, per(view.score, depth.same_tokenizer)
+
+    @cache
+    def estimates() -> tuple[list[Estimates], Estimates | None]:
+        sides = counted(depth, view.role)
+        means = [mean_by_layer(side, view.score, view.unit) for side in sides]
+        return means, change_by_layer(*sides, view.score, view.unit, per_what) if paired else None
 
     def make() -> go.Figure:
+        means, change = estimates()
         figure = make_subplots(rows=2 if paired else 1, shared_xaxes=True, row_heights=[0.65, 0.35] if paired else None)
         for key, side, found, color in zip(depth.keys, depth.sides, means, _colors(view), strict=False):
             draw_band(
@@ -124,11 +125,12 @@ def layers(depth: Depth, view: DepthView) -> Figure:
             at = _axis(depth, len(change.mean) - 1)
             draw_band(figure, at, change, CHANGE, INK[view.theme], legend=False, row=2, col=1)
             figure.add_hline(y=0, line={"color": SOFT[view.theme], "width": 1}, row=2, col=1)
-            figure.update_yaxes(title=f"B − A per {per(view.score, depth.same_tokenizer)}", row=2, col=1)
+            figure.update_yaxes(title=f"B − A per {per_what}", row=2, col=1)
         figure.update_xaxes(title=_axis_title(depth), row=2 if paired else 1, col=1)
         return styled(figure, view.theme, 460 if paired else 340)
 
     def table() -> pd.DataFrame:
+        means, change = estimates()
         tables = [_estimates_table(found, view).assign(model=key) for key, found in zip(depth.keys, means, strict=True)]
         if change is not None:
             tables.append(_estimates_table(change, view).assign(model=CHANGE))
@@ -137,7 +139,7 @@ def layers(depth: Depth, view: DepthView) -> Figure:
     return Figure(
         "layers",
         "Layer by layer",
-        f"Mean {shown.title} of each layer's prediction over the tokens; {sides[0].units.meaning}."
+        f"Mean {view.shown.title} of each layer's prediction over the tokens; {units_of(depth, view.role).meaning}."
         f" {_lens_words(depth)}",
         make,
         table,
@@ -146,12 +148,11 @@ def layers(depth: Depth, view: DepthView) -> Figure:
 
 def decided(depth: Depth, view: DepthView) -> Figure:
     """The share of the tokens that is decided at each layer."""
-    sides = counted(depth, view.role)
-    shares = [decided_shares(side) for side in sides]
+    shares = cache(lambda: [decided_shares(side) for side in counted(depth, view.role)])
 
     def make() -> go.Figure:
         figure = go.Figure()
-        for key, side, found, color in zip(depth.keys, depth.sides, shares, _colors(view), strict=False):
+        for key, side, found, color in zip(depth.keys, depth.sides, shares(), _colors(view), strict=False):
             known = np.isfinite(found.low)
             figure.add_trace(
                 go.Bar(
@@ -178,7 +179,7 @@ def decided(depth: Depth, view: DepthView) -> Figure:
                         "share_high": found.high, "so_far": np.cumsum(found.mean), "unit": "share",
                     }
                 )
-                for key, side, found in zip(depth.keys, depth.sides, shares, strict=True)
+                for key, side, found in zip(depth.keys, depth.sides, shares(), strict=True)
             ],
             ignore_index=True,
         )  # fmt: skip
@@ -187,7 +188,7 @@ def decided(depth: Depth, view: DepthView) -> Figure:
         "decided",
         "Where tokens are decided",
         "Share of the tokens decided at each layer: the first layer from which the likeliest word stays the final one;"
-        f" {sides[0].units.meaning}. {_lens_words(depth)}",
+        f" {units_of(depth, view.role).meaning}. {_lens_words(depth)}",
         make,
         table,
     )
@@ -195,12 +196,18 @@ def decided(depth: Depth, view: DepthView) -> Figure:
 
 def agreement(depth: Depth, view: DepthView) -> Figure:
     """The mean layer of decision over the final prediction's score, in bins of equally many tokens."""
-    sides, shown = counted(depth, view.role), beside(view)
-    found = [decided_in_bins(side, shown.name, view.unit, max(1, min(BINS, side.count // FEWEST))) for side in sides]
+    shown = beside(view)
+
+    @cache
+    def found() -> list[tuple[NDArray[np.float64], Estimates, NDArray[np.int64]]]:
+        return [
+            decided_in_bins(side, shown.name, view.unit, max(1, min(BINS, side.count // FEWEST)))
+            for side in counted(depth, view.role)
+        ]
 
     def make() -> go.Figure:
         figure = go.Figure()
-        for key, side, (middle, means, _), color in zip(depth.keys, depth.sides, found, _colors(view), strict=False):
+        for key, side, (middle, means, _), color in zip(depth.keys, depth.sides, found(), _colors(view), strict=False):
             draw_band(figure, middle, means, f"{key} {safe(side.scored.facts.name)}", color)
         figure.update_xaxes(title=f"final {shown.title}, {shown.unit(view.unit)}")
         figure.update_yaxes(title="mean layer of decision", rangemode="tozero")
@@ -208,7 +215,7 @@ def agreement(depth: Depth, view: DepthView) -> Figure:
 
     def table() -> pd.DataFrame:
         tables = []
-        for key, (middle, means, _) in zip(depth.keys, found, strict=True):
+        for key, (middle, means, _) in zip(depth.keys, found(), strict=True):
             columns = {"model": key, shown.name: middle, "decided": means.mean}
             columns |= {"decided_low": means.low, "decided_high": means.high}
             tables.append(pd.DataFrame(columns).assign(unit=shown.unit(view.unit)))
@@ -218,7 +225,7 @@ def agreement(depth: Depth, view: DepthView) -> Figure:
         "agreement",
         "Decided early where sure?",
         f"The mean layer at which a token is decided, over the final prediction's {shown.title}, in bins of equally"
-        f" many tokens; {sides[0].units.meaning}. {_lens_words(depth)}",
+        f" many tokens; {units_of(depth, view.role).meaning}. {_lens_words(depth)}",
         make,
         table,
     )

@@ -57,22 +57,38 @@ class CountedTokens(ShortRepr):
         return self.units.sums(LAYER_SCORES[score].values(raw(self.layers, score), unit).T)
 
 
+def units_of(depth: Depth, role: str = "all") -> Units:
+    """The units of one text: the tokens that count, or the pieces of text that both models scored."""
+    if depth.cells is None:
+        return Units.in_runs(int(_own(depth.sides[0], role).sum()), "tokens", in_order=True)
+    return Units.in_runs(int(_of_role(depth.cells.role, role).sum()), "pieces of text", in_order=True)
+
+
 def counted(depth: Depth, role: str = "all") -> tuple[CountedTokens, ...]:
     """What counts of one text: content that is scored, by both models where there are two."""
-    if depth.cells is None:
-        (side,) = depth.sides
-        own = side.scored.content & ((side.scored.encoded.role == role) | (role == "all"))
-        return (_of_units(side, np.cumsum(own) - 1, own, Units.in_runs(int(own.sum()), "tokens", True), np.empty(0)),)
-    cells = depth.cells
-    chosen = (cells.role == role) | (role == "all")
-    runs = Units.in_runs(int(chosen.sum()), "pieces of text", in_order=True)
+    units, cells = units_of(depth, role), depth.cells
+    if cells is None:
+        own = _own(depth.sides[0], role)
+        return (_of_units(depth.sides[0], np.cumsum(own) - 1, own, units, np.empty(0)),)
+    chosen = _of_role(cells.role, role)
     of_cell = np.full(len(cells) + 1, -1, dtype=np.int64)  # the last stands for tokens in no cell
-    of_cell[:-1][chosen] = runs.of_row
-    bytes_ = runs.sums(cells.bytes[chosen])
+    of_cell[:-1][chosen] = units.of_row
+    bytes_ = units.sums(cells.bytes[chosen])
     return tuple(
-        _of_units(side, cell, of_cell[cell] >= 0, replace(runs, of_row=of_cell[:-1]), bytes_)
+        _of_units(side, cell, of_cell[cell] >= 0, replace(units, of_row=of_cell[:-1]), bytes_)
         for side, cell in zip(depth.sides, (cells.token_cell_a, cells.token_cell_b), strict=True)
     )
+
+
+def _own(side: LayeredText, role: str) -> NDArray[np.bool_]:
+    """[N] which tokens of a model count."""
+    own: NDArray[np.bool_] = side.scored.content & _of_role(side.scored.encoded.role, role)
+    return own
+
+
+def _of_role(roles: NDArray[np.str_], role: str) -> NDArray[np.bool_]:
+    chosen: NDArray[np.bool_] = (roles == role) | (role == "all")
+    return chosen
 
 
 def pooled(depths: Sequence[Depth], role: str = "all") -> tuple[CountedTokens, ...]:
