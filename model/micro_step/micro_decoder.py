@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from model.causal_lm.kv_cache import RowsCache
 from model.causal_lm.parts import decoder, family_of, layers_of
@@ -101,6 +101,8 @@ _PER_LAYER = (
 
 def _shallow_body(config: MicroStepConfig) -> PreTrainedModel:
     """Return the base's body with n layers, no embeddings, and positions for K + M - 1 slots."""
+    from transformers import AutoModel  # not above: see micro_step/auto_classes.py
+
     small: Any = copy.deepcopy(config.base_config.get_text_config())
     slots = len(config.context_layers) + config.max_segment_length - 1
     try:

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from model.causal_lm.forward import body
 from model.causal_lm.past import past_name, takes_positions
@@ -38,6 +38,8 @@ class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     supports_gradient_checkpointing = True
 
     def __init__(self, config: MicroStepConfig, base: PreTrainedModel | None = None) -> None:
+        from transformers import AutoModelForCausalLM  # not above: see micro_step/auto_classes.py
+
         super().__init__(config)
         self.base = AutoModelForCausalLM.from_config(config.base_config) if base is None else base
         config.base_config._attn_implementation = self.base.config._attn_implementation

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from model.checkpoint_files import safetensors_problem, share_weights
 from model.errors import ExportError, ModelBroken, ModelError
@@ -99,6 +99,7 @@ def load_modules(
         options: options of the base's `from_pretrained`: attn_implementation, device_map, ...
     """
     from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM  # not above: see micro_step/auto_classes.py
 
     folder = Path(folder)
     if isinstance(dtype, str):

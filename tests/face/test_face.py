@@ -36,6 +36,11 @@ def test_the_import_brings_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_a_new_process_may_begin_with_a_view_that_looks_into_micro_step_models():
+    code = "import micro_step; micro_step.depth"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
