@@ -42,7 +42,10 @@ class LensFile:
         """
         from model.scoring.tuned_lens import lens_file  # needs torch
 
-        path = lens_file(Path(given).expanduser().resolve())
+        try:
+            path = lens_file(Path(given).expanduser().resolve())
+        except (OSError, RuntimeError, ValueError):  # such as a name that is too long, or of an unknown user
+            raise ModelError(f"{str(given)[:200]!r} is no path of a tuned lens") from None
         return cls(str(path), hashlib.sha256(_content(path)).hexdigest())
 
     @property

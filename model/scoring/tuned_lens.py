@@ -8,7 +8,6 @@ in it is run.
 from __future__ import annotations
 
 import io
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from model.causal_lm.layer_states import layer_count
 from model.errors import ModelBroken, ModelError, first_line
 
 PARAMETERS = ("params.safetensors", "params.pt")
-_NAME = re.compile(r"(\d+)\.(weight|bias)")
+_NAME = re.compile(r"(?:layer_translators\.)?(0|[1-9][0-9]{0,3})\.(weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -79,31 +78,49 @@ def read_lens(content: bytes, path: Path) -> TunedLens:
     tensors = _tensors(content, path)
     found: dict[str, dict[int, Tensor]] = {"weight": {}, "bias": {}}
     for name, tensor in tensors.items():
-        match = _NAME.fullmatch(name.removeprefix("layer_translators."))
-        if match is None or not isinstance(tensor, Tensor):
+        match = _NAME.fullmatch(str(name))
+        if match is None or not _dense(tensor):
             raise ModelBroken(f"{path} is no tuned lens: it holds {name!r} beside weights and biases of layers")
-        found[match[2]][int(match[1])] = tensor.float()
+        found[match[2]][int(match[1])] = tensor
+    if sum(tensor.numel() for tensor in tensors.values()) > len(content):  # views that share their numbers
+        raise ModelBroken(f"{path} is no tuned lens: its tensors hold more numbers than the file")
     weights, biases = found["weight"], found["bias"]
     if not weights or sorted(weights) != list(range(len(weights))) or set(biases) - set(weights):
         raise ModelBroken(f"{path} is no tuned lens: it needs a weight for each layer, named 0.weight, 1.weight, ...")
-    width = weights[0].shape[-1]
+    width = len(weights[0]) if weights[0].ndim else 0
     shapes = {tuple(each.shape) for each in weights.values()}, {tuple(each.shape) for each in biases.values()}
     if shapes[0] != {(width, width)} or shapes[1] - {(width,)}:
         raise ModelBroken(f"the tensors of {path} do not have the shapes [d, d] and [d] of a tuned lens")
-    bias = [biases.get(layer, torch.zeros(width)) for layer in range(len(weights))]
-    lens = TunedLens(torch.stack([weights[layer] for layer in range(len(weights))]), torch.stack(bias))
+    bias = [biases.get(layer, torch.zeros(width)).detach().float() for layer in range(len(weights))]
+    weight = [weights[layer].detach().float() for layer in range(len(weights))]
+    lens = TunedLens(torch.stack(weight), torch.stack(bias))
     if not bool(lens.weight.isfinite().all() and lens.bias.isfinite().all()):
         raise ModelBroken(f"the tuned lens {path} holds numbers that are not finite: the file is damaged")
     return lens
 
 
-def _tensors(content: bytes, path: Path) -> Mapping[str, Any]:
+def _dense(tensor: object) -> bool:
+    """Whether it is a tensor of plain numbers in memory: not sparse, quantised, complex, or without content."""
+    return (
+        isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and tensor.is_floating_point()
+        and tensor.device.type == "cpu"
+    )
+
+
+def _tensors(content: bytes, path: Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_safetensors(content)
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except SafetensorError as error:
         raise ModelBroken(f"{path} cannot be read as a tuned lens: {first_line(error)}") from None
+    except Exception:  # noqa: BLE001 - torch raises anything for such a file, and advises to run what it holds
+        raise ModelBroken(
+            f"{path} cannot be read as tensors alone, so nothing in it was opened: it is damaged, or it holds other"
+            " things, which could run code"
+        ) from None
     if not isinstance(loaded, Mapping):
         raise ModelBroken(f"{path} is no tuned lens: it does not hold tensors by name")
     return loaded

@@ -126,9 +126,19 @@ def test_a_lens_is_read_from_both_kinds_of_file_and_nothing_else(tmp_path):
         TunedLens(lens.weight[:2], lens.bias[:2]).check_fits(model, "tiny")
     with pytest.raises(ModelError, match="tuned lens"):
         lens_file(tmp_path / "nowhere")
-    torch.save({"0.weight": print}, tmp_path / "code.pt")
+    hostile = {
+        "code.pt": {"0.weight": print},
+        "number.pt": {0: torch.zeros(2, 2)},
+        "scalar.pt": {"0.weight": torch.zeros(())},
+        "sparse.pt": {"0.weight": torch.zeros(2, 2).to_sparse()},
+        "empty.pt": {"0.weight": torch.zeros(2, 2, device="meta")},
+        "large.pt": {"0.weight": torch.zeros(1).expand(10**6, 10**6)},
+    }
+    for name, content in hostile.items():
+        torch.save(content, tmp_path / name)
     broken = {
-        "code.pt": (tmp_path / "code.pt").read_bytes(),
+        **{name: (tmp_path / name).read_bytes() for name in hostile},
+        "pickle.pt": b"\x80\x02.",
         "text.safetensors": b"no tensors",
         "names.safetensors": save({"lm_head.weight": torch.zeros(2, 2)}),
         "gap.safetensors": save({"1.weight": torch.zeros(2, 2)}),

@@ -157,6 +157,12 @@ def test_a_heat_map_holds_a_window_around_what_is_pinned(ask, models):
             assert drawn.data["column"].min() == 30
 
 
+def test_a_figure_computes_nothing_before_it_is_opened(ask, models, monkeypatch):
+    _, depth = depth_of(ask, models, "base", "sft")
+    monkeypatch.setattr("analysis.depth.figures.counted", None)
+    assert all("lens" in draw(name, depth, DepthView()).caption for name in FIGURES if name != "strip")
+
+
 def test_an_answer_can_be_stored(ask, models):
     _, depth = depth_of(ask, models, "base")
     (side,) = depth.sides
@@ -179,8 +185,9 @@ def test_costs_and_wrong_requests(ask, models):
     ):
         with pytest.raises(MicroStepError):
             wrong()
-    with pytest.raises(ModelError, match="tuned lens"):
-        LensFile.of("/nowhere")
+    for path in ("/nowhere", "a\0b", "a" * 5000, "~nobody-of-this-name/lens"):
+        with pytest.raises(ModelError, match="tuned lens"):
+            LensFile.of(path)
     with pytest.raises(TextError):
         depth_answer(DepthRequest(request.models, TextInput.plain("")), DepthView(), ask.load)
 
