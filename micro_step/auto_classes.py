@@ -1,8 +1,8 @@
 """Lets transformers' Auto classes open our checkpoints in a process that imported only `micro_step`.
 
 Our classes register themselves when their modules are imported, which takes torch and transformers. To keep `import
-micro_step` quick, that waits until transformers itself imports its Auto classes. A module that ours need must not import
-an Auto class at its top: if it were the first to do so, it would be asked for while half done.
+micro_step` quick, that waits until transformers itself imports its Auto classes. A module that ours need must not
+import an Auto class at its top: if it were the first to do so, it would be asked for while half done.
 """
 
 from __future__ import annotations

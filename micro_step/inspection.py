@@ -250,8 +250,8 @@ def depth(
         unit: bits or nats, of entropy, surprisal, KL and JS.
 
     Returns:
-        A row a layer in `table`: means over the tokens with their 95% intervals. Figures take score, lens, role, start
-        and pinned. `raw.sides[0].layers` has every score of every layer and token.
+        A row a layer in `table`: means over the tokens with their 95% intervals. Figures take score, lens, role, start,
+        segments and pinned. `raw.sides[0].layers` has every score of every layer and token.
 
     Raises:
         MicroStepError: the model or the text cannot be read, the model's layers cannot be read one by one, or a tuned

@@ -59,11 +59,11 @@ def heatmap(depth: Depth, view: DepthView) -> Figure:
     def panels() -> list[_Panel]:
         if view.lens == "change":
             return [_change_panel(depth, view)]
-        chosen = [side for side in zip(depth.keys, depth.sides, strict=True) if view.lens in (side[0].lower(), "both")]
-        return [_panel(*side, view) for side in chosen]
+        return [_panel(*side, view) for side in depth.seen(view.lens)]
 
     if view.lens == "change":
         depth.check_change()
+    depth.seen(view.lens)  # there are such models
 
     def make() -> go.Figure:
         drawn = panels()
@@ -105,13 +105,17 @@ def heatmap(depth: Depth, view: DepthView) -> Figure:
 
 def layers(depth: Depth, view: DepthView) -> Figure:
     """The mean over the tokens after each layer, and below B minus A."""
-    paired, per_what = len(depth.sides) == 2 and depth.same_layers, per(view.score, depth.same_tokenizer)
+    paired, each = len(depth.sides) == 2 and depth.same_layers, per(view.score, depth.same_tokenizer)
+    unit = view.shown.unit(view.unit)
+    unit_of_change = f"{unit} per byte" if each == "byte" else unit
 
     @cache
     def estimates() -> tuple[list[Estimates], Estimates | None]:
         sides = counted(depth, view.role)
         means = [mean_by_layer(side, view.score, view.unit) for side in sides]
-        return means, change_by_layer(*sides, view.score, view.unit, per_what) if paired else None
+        if not paired:
+            return means, None
+        return means, change_by_layer(sides[0], sides[1], view.score, view.unit, each)
 
     def make() -> go.Figure:
         means, change = estimates()
@@ -125,15 +129,18 @@ def layers(depth: Depth, view: DepthView) -> Figure:
             at = _axis(depth, len(change.mean) - 1)
             draw_band(figure, at, change, CHANGE, INK[view.theme], legend=False, row=2, col=1)
             figure.add_hline(y=0, line={"color": SOFT[view.theme], "width": 1}, row=2, col=1)
-            figure.update_yaxes(title=f"B − A per {per_what}", row=2, col=1)
+            figure.update_yaxes(title=f"B − A, {unit_of_change}", row=2, col=1)
         figure.update_xaxes(title=_axis_title(depth), row=2 if paired else 1, col=1)
         return styled(figure, view.theme, 460 if paired else 340)
 
     def table() -> pd.DataFrame:
         means, change = estimates()
-        tables = [_estimates_table(found, view).assign(model=key) for key, found in zip(depth.keys, means, strict=True)]
+        tables = [
+            _estimates_table(found, view.score).assign(unit=unit, model=key)
+            for key, found in zip(depth.keys, means, strict=True)
+        ]
         if change is not None:
-            tables.append(_estimates_table(change, view).assign(model=CHANGE))
+            tables.append(_estimates_table(change, view.score).assign(unit=unit_of_change, model=CHANGE))
         return pd.concat(tables, ignore_index=True)
 
     return Figure(
@@ -199,23 +206,27 @@ def agreement(depth: Depth, view: DepthView) -> Figure:
     shown = beside(view)
 
     @cache
-    def found() -> list[tuple[NDArray[np.float64], Estimates, NDArray[np.int64]]]:
-        return [
-            decided_in_bins(side, shown.name, view.unit, max(1, min(BINS, side.count // FEWEST)))
-            for side in counted(depth, view.role)
-        ]
+    def found() -> list[tuple[NDArray[np.float64], Estimates]]:
+        bins = []
+        for side in counted(depth, view.role):
+            middle, at, _ = decided_in_bins(side, shown.name, view.unit, max(1, min(BINS, side.count // FEWEST)))
+            top = 1 if depth.same_layers else side.layers.count
+            bins.append((middle, Estimates(at.mean / top, at.low / top, at.high / top)))
+        return bins
 
     def make() -> go.Figure:
         figure = go.Figure()
-        for key, side, (middle, means, _), color in zip(depth.keys, depth.sides, found(), _colors(view), strict=False):
+        for key, side, (middle, means), color in zip(depth.keys, depth.sides, found(), _colors(view), strict=False):
             draw_band(figure, middle, means, f"{key} {safe(side.scored.facts.name)}", color)
         figure.update_xaxes(title=f"final {shown.title}, {shown.unit(view.unit)}")
-        figure.update_yaxes(title="mean layer of decision", rangemode="tozero")
+        figure.update_yaxes(
+            title=f"mean {'layer' if depth.same_layers else 'relative depth'} of decision", rangemode="tozero"
+        )
         return styled(figure, view.theme, 340)
 
     def table() -> pd.DataFrame:
         tables = []
-        for key, (middle, means, _) in zip(depth.keys, found(), strict=True):
+        for key, (middle, means) in zip(depth.keys, found(), strict=True):
             columns = {"model": key, shown.name: middle, "decided": means.mean}
             columns |= {"decided_low": means.low, "decided_high": means.high}
             tables.append(pd.DataFrame(columns).assign(unit=shown.unit(view.unit)))
@@ -363,10 +374,9 @@ def draw_band(
     )  # fmt: skip
 
 
-def _estimates_table(found: Estimates, view: DepthView) -> pd.DataFrame:
-    columns = {"layer": np.arange(len(found.mean)), view.score: found.mean}
-    columns |= {f"{view.score}_low": found.low, f"{view.score}_high": found.high}
-    return pd.DataFrame(columns).assign(unit=view.shown.unit(view.unit))
+def _estimates_table(found: Estimates, score: str) -> pd.DataFrame:
+    columns = {"layer": np.arange(len(found.mean)), score: found.mean}
+    return pd.DataFrame(columns | {f"{score}_low": found.low, f"{score}_high": found.high})
 
 
 def _axis(depth: Depth, count: int) -> NDArray[np.float64]:
@@ -375,7 +385,7 @@ def _axis(depth: Depth, count: int) -> NDArray[np.float64]:
 
 
 def _axis_title(depth: Depth) -> str:
-    return "layer" if depth.same_layers else "relative depth: layer over number of layers, which differs"
+    return "layer" if depth.same_layers else "relative depth, layer over number of layers"
 
 
 def _colors(view: DepthView) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from analysis.depth.scores import LAYER_SCORES
 from analysis.score_registry import Unit
 from analysis.uncertainty.alignment import Cells, common_cells
 from analysis.uncertainty.result import ScoredText, same_tokenizer
+from analysis.view import Lens
 from model.errors import MicroStepError
 from model.scoring.scores import LayerScores
 from model.short_repr import ShortRepr
@@ -82,6 +83,16 @@ class Depth(ShortRepr):
     def keys(self) -> tuple[str, ...]:
         """The letters of the models."""
         return ("A", "B")[: len(self.sides)]
+
+    def seen(self, lens: Lens) -> list[tuple[str, LayeredText]]:
+        """The models that a lens shows, under their letters: none with "change".
+
+        Raises:
+            MicroStepError: it shows B alone, and there is only one model.
+        """
+        if lens == "b" and len(self.sides) < 2:
+            raise MicroStepError("there is no model B: give A and B")
+        return [each for each in zip(self.keys, self.sides, strict=True) if lens in (each[0].lower(), "both")]
 
     @property
     def same_tokenizer(self) -> bool:

@@ -199,7 +199,7 @@ def _moments(sides: Sequence[CountedTokens], score: str) -> list[Floats]:
     for side in sides:
         x, y = (pd.Series(each).rank().to_numpy() for each in (raw(side.layers, score)[-1], side.decided))
         if len(x):
-            x, y = (values / len(x) - 0.5 for values in (x, y))
+            x, y = ((values - (len(x) + 1) / 2) / len(x) for values in (x, y))
         found.append(side.units.sums(np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)))
     return found
 
@@ -207,8 +207,9 @@ def _moments(sides: Sequence[CountedTokens], score: str) -> list[Floats]:
 def _correlation(left: Floats) -> Floats:
     n, x, y, xx, yy, xy = left.T
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.sqrt(np.maximum(0, n * xx - x * x)) * np.sqrt(np.maximum(0, n * yy - y * y))
-        return np.where(spread > 1e-12, (n * xy - x * y) / spread, np.nan)
+        spread_x, spread_y = n * xx - x * x, n * yy - y * y
+        varies = (spread_x > 1e-9 * n * xx) & (spread_y > 1e-9 * n * yy)  # else it is rounding
+        return np.where(varies, (n * xy - x * y) / np.sqrt(spread_x * spread_y), np.nan)
 
 
 def _mean(units: Units, total: Floats, weight: Floats, within: tuple[float, float] = ANYWHERE) -> Estimates:

@@ -94,7 +94,7 @@ def segment_starts(side: LayeredText, view: DepthView) -> NDArray[np.bool_] | No
 def strip(depth: Depth, view: DepthView) -> Figure:
     """The rows of the models, one below the other and aligned by character, or one row of what changed."""
     scale, change = DecisionScale.of(depth), view.lens == "change"
-    sides = [each for each in zip(depth.keys, depth.sides, strict=True) if view.lens in (each[0].lower(), "both")]
+    sides = depth.seen(view.lens)
     if change:
         depth.check_cells()
     starts = {key: segment_starts(side, view) for key, side in sides}

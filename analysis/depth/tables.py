@@ -36,6 +36,7 @@ def layer_table(depth: Depth, unit: Unit = "nats", role: str = "all") -> pd.Data
     of the rank. `decided` is the share of the tokens that is decided at the layer, `decided_so_far` at it or before.
     `repeats` is the share at which the layer's likeliest word is the token just read, and `worse_than_uniform` that at
     which its KL to the final prediction is larger than that of a uniform guess: there the lens says little.
+    `_difference` is B minus A of the means, of two tokenizers per byte where it is information.
     """
     return layers_of_tokens(counted(depth, role), unit, depth.same_tokenizer)
 

@@ -1,5 +1,7 @@
 """Depth of one model and of two: identities with the ordinary comparison, and statistics worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,8 @@ def test_correlation_and_bins_are_those_of_the_tokens(ask, models):
     found = rank_correlation(tokens, "entropy")
     assert found.mean == pytest.approx(spearmanr(entropy, side.decided[own]).statistic, abs=1e-5)
     assert not found.known or found.low <= found.mean <= found.high
+    constant = replace(tokens, layers=replace(tokens.layers, top_id=np.full_like(tokens.layers.top_id, 7)))
+    assert np.isnan(rank_correlation(constant, "entropy").mean)
     middle, means, _ = decided_in_bins(tokens, "entropy", "nats", 4)
     order = np.array_split(np.argsort(entropy, kind="stable"), 4)
     assert sorted(middle) == list(middle)
@@ -128,12 +132,19 @@ def test_layers_that_do_not_match_have_no_difference(ask, models, tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path)
     _, depth = depth_of(ask, {**models, "short": tmp_path}, "base", "short")
     assert not depth.same_layers
+    _, alone = depth_of(ask, models, "base")
+    for name in ("strip", "heatmap"):
+        with pytest.raises(MicroStepError, match="no model B"):
+            draw(name, alone, DepthView(lens="b"))
     for make in (lambda: depth.change("entropy", "nats"), lambda: draw("heatmap", depth, DepthView(lens="change"))):
         with pytest.raises(MicroStepError, match="3 layers and B has 2"):
             make()
     for name in FIGURES:
         assert len(draw(name, depth, DepthView()).data)
     assert "relative depth" in draw("layers", depth, DepthView()).figure.layout.xaxis.title.text
+    bins = draw("agreement", depth, DepthView()).data
+    for (key, own), side in zip(bins.groupby("model"), depth.sides, strict=True):  # equally many tokens in each bin
+        assert own["decided"].mean() == pytest.approx(np.nanmean(side.decided) / side.count, abs=0.05), key
     table = layer_table(depth)
     assert "entropy_difference" not in table and table.groupby("model")["depth"].max().tolist() == [1, 1]
 
