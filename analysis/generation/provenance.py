@@ -11,7 +11,7 @@ from analysis.generation.sweep import Sweep
 from analysis.generation.view import GenerationView
 from analysis.options import Reader, text_provenance
 from analysis.provenance import Provenance, plain_values
-from model.command_options import SamplingOptions
+from model.command_options import LoadOptions, ModelOptions, SamplingOptions, command_line, to_args
 
 
 def origin(request: GenerationRequest, found: Generation | Sweep, view: GenerationView) -> Provenance:
@@ -34,3 +34,15 @@ def origin(request: GenerationRequest, found: Generation | Sweep, view: Generati
     )
     asked = {name: value for name, value in asked.items() if name != "side"}
     return text_provenance("generate", asked, prompt, view, [reader], *options)
+
+
+def serve_command(request: GenerationRequest, found: Generation) -> str:
+    """The command that serves the model of a generation, with segments that end as they do there."""
+    how, named = request.how, ModelOptions.of(request.model, found.facts)
+    given = {"--revision": named.revision, "--adapter": named.adapter}
+    words = [word for option, value in given.items() if value is not None for word in (option, value)]
+    if not found.untrained:
+        words += to_args(StoppingOptions(how.rule, (how.tau,), found.verified))
+        words += ["--max-segment-length", str(how.max_segment_length)]
+        words += ["--eps", str(how.eps)] if how.eps < 1 else []
+    return command_line("serve", named.model, *words, *to_args(LoadOptions.of(request.model, [found.facts])))

@@ -8,7 +8,7 @@ import streamlit as st
 
 from analysis.figures.figure import Figure, visible
 from analysis.generation import figures, sweep_figures
-from analysis.generation.provenance import origin
+from analysis.generation.provenance import origin, serve_command
 from analysis.generation.recordings import Recording, recorded
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Generation
@@ -179,11 +179,20 @@ def _folded(request: GenerationRequest, generation: Generation, unit: Unit) -> N
     card(endings, provenance, folded=True)
     fold("answer_segments", "Segments", lambda: _segment_table(endings))
     fold("answer_prompt", "The prompt as the model reads it", lambda: _prompt(generation))
+    fold("serve", "Serve this model", lambda: _serving(request, generation))
 
 
 def _prompt(generation: Generation) -> None:
     st.caption(escape_markdown(read(generation.prompt)))
     st.code(generation.prompt.text[:20_000], language=None, wrap_lines=True)
+
+
+def _serving(request: GenerationRequest, generation: Generation) -> None:
+    st.caption(
+        "In a terminal, this command serves the model with these settings on this machine. Any client of OpenAI's API "
+        "can then use it, at http\\://127.0.0.1\\:8000/v1."
+    )
+    st.code(serve_command(request, generation), language="bash", wrap_lines=True)
 
 
 def _timeline(generation: Generation, view: GenerationView, origin: Provenance) -> None:

@@ -1,16 +1,20 @@
 """The generation page through Streamlit's own test runner: what it shows, what it asks, and when it runs a model."""
 
 import json
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import typer
 
 from analysis.generation import recordings
+from analysis.generation.provenance import serve_command
 from analysis.generation.request import GenerationRequest
 from analysis.generation.result import Answer, Decoding
 from app.cache import model_pool
 from app.generation import live
+from micro_step import cli
 from model.hub.loading import ModelSpec, load
 from model.hub.wrap_base import wrap
 from model.text.document import Document, Message, TextInput
@@ -45,7 +49,7 @@ def loaded_answer():
     return Answer(text, two.astype(int), *spans, two, two, nothing.astype(int), nothing, two, 1.0)
 
 
-FOLDED = ("answer_numbers", "answer", "steps", "endings", "answer_segments", "answer_prompt", "taus")
+FOLDED = ("answer_numbers", "answer", "steps", "endings", "answer_segments", "answer_prompt", "taus", "serve")
 
 
 def opened(models, text=TEXT, **query):
@@ -100,12 +104,29 @@ def test_the_films_that_come_with_the_project_are_what_their_titles_say():
     assert sum(path.stat().st_size for path in recordings.FOLDER.iterdir()) < 150_000
 
 
+def test_the_command_that_serves_a_model_says_how_its_segments_end():
+    for name, said in (("merged", "--merged"), ("wins", "--lossless")):
+        words = shlex.split(serve_command(recordings.RECORDINGS[name].request, recordings.recorded(name)))
+        assert words[1] == "serve" and said in words
+        line = typer.main.get_command(cli.command(words[1:]))
+        context = line.context_class(line, info_name="micro-step")
+        _, verb, rest = line.resolve_command(context, words[1:])
+        given = verb.make_context("serve", list(rest), parent=context).params
+        how = recordings.RECORDINGS[name].request.how
+        assert (given["rule"], given["confidence"], given["max_segment_length"]) == (
+            how.rule,
+            how.tau,
+            how.max_segment_length,
+        )
+
+
 def test_an_untrained_model_answers_and_says_that_it_is_untrained(models, runs):
     at = ran(models)
     assert not at.exception and not at.error and len(runs) == 1
     assert [metric.label.split()[0] for metric in at.metric] == ["tokens", "cache", "written", "equal"]
     assert "Untrained." in shown(at) and shown(at).count("Untrained modules") == 3
     assert runs[0].model.name == str(models["sft"]) and runs[0].how.lossless is False
+    assert any(code.value.startswith(f"micro-step serve {models['sft']}") for code in at.code)
     assert {figure["layout"]["xaxis"]["title"]["text"] for figure in charts(at)} == {
         "seconds, prompt included",
         "tokens of a segment",

@@ -8,11 +8,16 @@ import re
 import signal
 import socket
 import time
+from contextlib import nullcontext
 
 import httpx2
 import openai
 import pytest
 
+from benchmarks.options import ServeOptions
+from benchmarks.speed import serve
+from model.hub.loading import load
+from model.hub.spec import ModelSpec
 from tests.support.command import call
 from tests.support.processes import program
 
@@ -80,6 +85,22 @@ def test_slow_and_broken_clients_hold_nothing_up(server):
     for each in held:
         each.close()
     free(url)
+
+
+def test_the_benchmark_asks_the_server_the_same_as_it_asks_the_model(server, monkeypatch):
+    monkeypatch.setattr(serve, "server", lambda options, trained: nullcontext(server[1]))
+    options = ServeOptions("micro-step-tiny", clients=(1, 2), prompts=3, max_new_tokens=5, confidence=0.4, repeats=1)
+    report = serve.measure(options, lambda message, share: None)
+    ways = {row["way"]: row for row in report["rows"]}
+    assert [*ways] == [serve.ALONE, "1 client", "2 clients"] and report["new_tokens"] <= 15
+    assert ways[serve.ALONE]["ratio"]["median"] == 1
+    for row in ways.values():
+        assert 0 < row["first_segment_p50_seconds"] <= row["answer_p50_seconds"] <= row["answer_p99_seconds"]
+    loaded = load(ModelSpec("micro-step-tiny"))
+    prompts = serve.some_prompts(loaded, 3)
+    runs = serve.alone(loaded, prompts, options), serve.by_clients(server[1], "micro-step-tiny", prompts, 2, options)
+    mine, theirs = ([answer.tokens for answer in run.answers] for run in runs)
+    assert mine == theirs
 
 
 def test_sigterm_lets_the_running_answer_end(server):

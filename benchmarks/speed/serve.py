@@ -1,0 +1,173 @@
+"""The server under 1, 4, 16 clients at once, beside `generate_segments` with one prompt at a time.
+
+The server is a process of its own on this machine. All ways answer the same prompts greedily, one way after the other
+in a round, in turning order.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+
+from benchmarks.options import ServeOptions, use_threads
+from benchmarks.texts import bundled_ids
+from benchmarks.timing import device_name, environment, in_rounds, ratios, spread
+from model.command_options import command_line
+from model.decoding.generation_config import explicit_settings
+from model.errors import MicroStepError
+from model.hub.loading import LoadedModel, ModelSpec, load
+from model.hub.wrap_base import wrap
+from model.progress import Tell
+
+ALONE = "generate_segments, one at a time"
+PROMPTS = (24, 120)  # tokens of the shortest and of the longest prompt
+SECONDS = 600.0  # for one answer
+
+
+@dataclass(frozen=True)
+class TimedAnswer:
+    tokens: int
+    first: float  # seconds until its first segment
+    whole: float
+
+
+@dataclass(frozen=True)
+class TimedRun:
+    """The answers to all prompts, by one way."""
+
+    answers: list[TimedAnswer]
+    seconds: float
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second."""
+        return sum(answer.tokens for answer in self.answers) / self.seconds
+
+
+def some_prompts(loaded: LoadedModel, count: int) -> list[list[int]]:
+    """Prompts of different lengths, from the bundled text."""
+    lengths = np.random.default_rng(0).permutation(np.linspace(*PROMPTS, count).astype(int)).tolist()
+    ends = np.cumsum(lengths).tolist()
+    ids = bundled_ids(loaded.tokenizer, ends[-1])
+    return [ids[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def alone(loaded: LoadedModel, prompts: Sequence[list[int]], options: ServeOptions) -> TimedRun:
+    """Answer one prompt after the other in this process."""
+    wrapped, answers, began = wrap(loaded), [], time.perf_counter()
+    tau = 2.0 if wrapped.facts.untrained else options.confidence
+    for prompt in prompts:
+        start = time.perf_counter()
+        row = wrapped.model.generate_segments(
+            torch.tensor([prompt], device=wrapped.model.device),
+            confidence=tau,
+            **explicit_settings(max_new_tokens=options.max_new_tokens),
+        ).rows[0]
+        end = row.starts[1] if len(row.starts) > 1 else len(row.ids)
+        answers.append(TimedAnswer(len(row.ids), row.seconds[end - 1], time.perf_counter() - start))
+    return TimedRun(answers, time.perf_counter() - began)
+
+
+def by_clients(url: str, model: str, prompts: Sequence[list[int]], clients: int, options: ServeOptions) -> TimedRun:
+    """Let so many clients ask the server, each for one answer after the other."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        answers = list(pool.map(partial(_ask, url, model, options.max_new_tokens), prompts))
+    return TimedRun(answers, time.perf_counter() - began)
+
+
+def _ask(url: str, model: str, new_tokens: int, prompt: list[int]) -> TimedAnswer:
+    start, first, usage = time.perf_counter(), 0.0, None
+    body = {"model": model, "prompt": prompt, "max_tokens": new_tokens, "temperature": 0, "stream": True}
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=SECONDS)
+    try:
+        asked = json.dumps({**body, "stream_options": {"include_usage": True}})
+        connection.request("POST", "/v1/completions", asked, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        for line in answer:
+            if not line.startswith(b"data: {"):
+                continue
+            first = first or time.perf_counter() - start
+            chunk = json.loads(line.removeprefix(b"data: "))
+            if "error" in chunk or answer.status != 200:
+                raise MicroStepError(f"the server answered with an error: {chunk}")
+            usage = chunk["usage"]
+    finally:
+        connection.close()
+    if usage is None:
+        raise MicroStepError(f"the server did not answer (status {answer.status})")
+    return TimedAnswer(usage["completion_tokens"], first, time.perf_counter() - start)
+
+
+@contextmanager
+def server(options: ServeOptions, trained: bool) -> Iterator[str]:
+    """Start `micro-step serve` in a process of its own; gives its URL."""
+    words = ["serve", options.model, "--port", "0", "--max-rows", str(max(options.clients)), "--dtype", options.dtype]
+    words += ["--device", options.device, "--threads", str(torch.get_num_threads())]
+    words += ["--confidence", str(options.confidence)] if trained else []
+    process = subprocess.Popen([sys.executable, "-m", "micro_step", *words], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        if "http://" not in said:
+            raise MicroStepError(f"the server did not start: {command_line(*words)}")
+        yield said.split()[-1]
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
+    """Tokens per second, seconds to the first segment and to the whole answer, and ratios in the same round."""
+    use_threads(options.threads)
+    loaded = load(ModelSpec(options.model, dtype=options.dtype, device=options.device), tell)
+    prompts, trained = some_prompts(loaded, options.prompts), not wrap(loaded).facts.untrained
+    with server(options, trained) as url:
+        runs: dict[str, Callable[[], TimedRun]] = {ALONE: partial(alone, loaded, prompts, options)}
+        for count in options.clients:
+            name = "1 client" if count == 1 else f"{count} clients"
+            runs[name] = partial(by_clients, url, options.model, prompts, count, options)
+        alone(loaded, prompts[:1], options)
+        by_clients(url, options.model, prompts[:1], 1, options)
+        tell(f"serve: {options.repeats} rounds", None)
+        found = in_rounds(runs, options.repeats)
+    speeds = {name: [run.speed for run in each] for name, each in found.items()}
+    return {
+        "benchmark": "serve",
+        "model": loaded.facts.name,
+        "dtype": loaded.facts.dtype,
+        "device": device_name(loaded.facts.device),
+        "confidence": options.confidence if trained else None,
+        "prompts": len(prompts),
+        "new_tokens": sum(answer.tokens for answer in found[ALONE][0].answers),
+        "repeats": options.repeats,
+        **environment("torch", "transformers", "starlette", "uvicorn"),
+        "rows": [
+            {
+                "way": name,
+                "tokens_per_second": spread(speeds[name]),
+                "ratio": ratios(speeds[name], speeds[ALONE]),
+                **_seconds("first_segment", [answer.first for run in each for answer in run.answers]),
+                **_seconds("answer", [answer.whole for run in each for answer in run.answers]),
+            }
+            for name, each in found.items()
+        ],
+    }
+
+
+def _seconds(of: str, values: list[float]) -> dict[str, float]:
+    """The median and two percentiles, over the answers of all rounds."""
+    return {f"{of}_p{p}_seconds": float(np.percentile(values, p)) for p in (50, 90, 99)}
