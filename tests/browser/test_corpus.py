@@ -12,6 +12,10 @@ from tests.support.reader import Reader, card, strip_text
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
+CUT_OFF = """() => [...document.querySelectorAll(
+  '[data-testid=stMain] :is(button, input, .js-plotly-plot, [data-testid=stDataFrame])')].filter(
+  e => e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML.slice(0, 200))"""
+
 pytestmark = [pytest.mark.browser, needs_chromium]
 
 
@@ -23,8 +27,13 @@ def reader(server: str, browser: Any) -> Iterator[Reader]:
 
 
 def test_a_ranked_document_opens_on_its_strip_by_click_and_by_keyboard(reader: Reader) -> None:
-    page = reader.open()
+    page = reader.open(open="column_means")
     expect(card(page, "ranking")).to_contain_text("40 documents")
+    expect(card(page, "column_means").locator(".js-plotly-plot")).to_be_visible()
+    page.set_viewport_size({"width": 400, "height": 2200})
+    page.wait_for_timeout(500)
+    assert page.evaluate(CUT_OFF) == []
+    page.set_viewport_size({"width": 1300, "height": 2200})
     table = page.get_by_test_id("stDataFrame").first
     table.scroll_into_view_if_needed()
     table.click(position={"x": 18, "y": 38 + 35 * 3 + 17})  # the box of the fourth row

@@ -54,7 +54,12 @@ def save_store(path: Path, documents: int, tokens: int = 50, seed: int = 0, shar
 
 def add_column(path: Path, name: str, values: list[Any]) -> None:
     """Add a column of the corpus to a store of one shard."""
-    content = columns_to_parquet([{name: value} for value in values]) or b""
+    add_columns(path, [{name: value} for value in values])
+
+
+def add_columns(path: Path, documents: list[dict[str, Any]]) -> None:
+    """Add the columns of each document."""
+    content = columns_to_parquet(documents) or b""
     (path / columns_name(0)).write_bytes(content)
     file = (path / shard_name(0)).with_suffix(".json")
     mark = json.loads(file.read_text("utf-8")) | {"columns_sha256": hashlib.sha256(content).hexdigest()}

@@ -27,11 +27,11 @@ from data.corpus.options import CorpusOptions
 from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scored_rows import ROLE_NAMES
 from data.corpus.scoring import score_corpus
-from data.corpus.store import open_store
+from data.corpus.store import CorpusStore, open_store
 from data.corpus.text_files import column_names_of
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
-from tests.analysis.ranking.random_stores import SHIPPED, add_column, save_store
+from tests.analysis.ranking.random_stores import SHIPPED, add_column, add_columns, save_store
 from tests.support.command import call, repeat
 from tests.support.tiny import CORPUS, save_tiny
 
@@ -200,6 +200,22 @@ def test_means_by_a_column_of_the_corpus(tmp_path: Path) -> None:
             rank(pair, view)
     with pytest.raises(MicroStepError, match="columns"):
         ranking(open_pair(b, a), RankView(column="domain"))
+
+
+def test_columns_with_our_names_and_many_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column called text took the place of the text, and each of 10,000 columns was read by itself, for minutes."""
+    a = save_store(tmp_path / "a", 6)
+    add_column(a, "text", ["x", "y"] * 3)
+    pair = open_pair(a, None)
+    table = rank(pair, RankView(column="text", values=["y"])).table
+    assert set(table["corpus_text"]) == {"y"} and set(table["text"]) <= set(pair.a.beginning)
+    means = rank(pair, RankView(column="text"), "columns").table
+    assert means["corpus_text"].tolist() == ["x", "y"] and means["documents"].tolist() == [3, 3]
+    read: list[object] = []
+    columns_of = CorpusStore.columns_of
+    monkeypatch.setattr(CorpusStore, "columns_of", lambda *given: (read.append(given), columns_of(*given))[1])
+    add_columns(a, [{f"c{i}": (i + j) % 2 for i in range(300)} for j in range(6)])
+    assert len(grouping_columns(document_scores(open_store(a)))) == 300 and len(read) == 1
 
 
 def test_columns_are_read_from_the_very_file_that_was_scored(tmp_path: Path) -> None:
