@@ -31,6 +31,7 @@ from analysis.score_registry import Score, significant
 TOKENS = 160  # columns of a heat map: more cannot be told apart, nor be sent in a moment
 NAMED = 60  # columns that are named
 BETWEEN = 110  # pixels between two heat maps, for the names of tokens
+BAR = 40  # pixels below, for the colours
 BINS = 8
 FEWEST = 12  # tokens of a bin
 CHANGE = "B − A"
@@ -67,13 +68,15 @@ def heatmap(depth: Depth, view: DepthView) -> Figure:
 
     def make() -> go.Figure:
         drawn = panels()
-        height = sum(max(150, min(420, 14 * len(panel.values))) + BETWEEN for panel in drawn)
+        height = sum(max(150, min(420, 14 * len(panel.values))) + BETWEEN for panel in drawn) + BAR
         titles = [panel.title for panel in drawn]
         figure = make_subplots(rows=len(drawn), subplot_titles=titles, vertical_spacing=BETWEEN / height)
         for row, panel in enumerate(drawn, 1):
             _draw_panel(figure, row, panel, view)
         figure = styled(figure, view.theme, height)
-        return figure.update_annotations(font_size=13).update_layout(showlegend=False, margin_t=40)
+        return figure.update_annotations(font_size=13).update_layout(
+            showlegend=False, margin_t=40, margin_b=BAR + BETWEEN // 2
+        )
 
     def table() -> pd.DataFrame:
         tables = []
@@ -303,12 +306,16 @@ def _part(at: slice, total: int) -> str:
 def _draw_panel(figure: go.Figure, row: int, panel: _Panel, view: DepthView) -> None:
     shown, (rows, width) = panel.shown, panel.values.shape
     low, high = shown.ends(view.unit)
-    bottom = -1 if shown.signed else 0
+    bottom, gap = -1 if shown.signed else 0, 1 if width <= NAMED else 0  # a gap would hide narrow cells
     figure.add_trace(
         go.Heatmap(
             z=shown.shade(panel.values, view.unit), x0=0, dx=1, y0=0, dy=1, zmin=bottom, zmax=1,
-            colorscale=colorscale(view.theme, shown.signed), text=_hover(panel, view), hoverinfo="text", xgap=1, ygap=1,
-            colorbar={"thickness": 10, "tickvals": [bottom, 1], "ticktext": [_short(low), _short(high)]},
+            colorscale=colorscale(view.theme, shown.signed), text=_hover(panel, view), hoverinfo="text",
+            xgap=gap, ygap=gap,
+            colorbar={
+                "orientation": "h", "thickness": 10, "len": 0.6, "yref": "container", "y": 0, "yanchor": "bottom",
+                "tickvals": [bottom, 1], "ticktext": [_short(low), _short(high)],
+            },
             showscale=row == 1,
         ),
         row=row, col=1,

@@ -126,9 +126,10 @@ class LayerScores(ShortRepr):
     def decided(self) -> NDArray[np.int32]:
         """[N] the layer at which each token is decided, 0 to L; -1 if missing.
 
-        From this layer on, the likeliest token is always the one that is likeliest in the end.
+        From this layer on, no token is likelier than the one that is likeliest in the end. Tied ones, which are common
+        in bfloat16, do not delay it.
         """
-        differs = self.top_id != self.top_id[-1]
+        differs = self.final_rank > 1
         last = len(differs) - 1 - np.argmax(differs[::-1], axis=0)  # the last layer that differs, where one does
         return np.where(self.missing, -1, np.where(differs.any(0), last + 1, 0)).astype(np.int32)
 

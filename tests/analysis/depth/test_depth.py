@@ -103,8 +103,9 @@ def test_correlation_and_bins_are_those_of_the_tokens(ask, models):
     found = rank_correlation(tokens, "entropy")
     assert found.mean == pytest.approx(spearmanr(entropy, side.decided[own]).statistic, abs=1e-5)
     assert not found.known or found.low <= found.mean <= found.high
-    constant = replace(tokens, layers=replace(tokens.layers, top_id=np.full_like(tokens.layers.top_id, 7)))
+    constant = replace(tokens, layers=replace(tokens.layers, final_rank=np.ones_like(tokens.layers.rank)))
     assert np.isnan(rank_correlation(constant, "entropy").mean)
+    assert (constant.decided == 0).all()  # though the likeliest words differ by name: they are tied with the final one
     middle, means, _ = decided_in_bins(tokens, "entropy", "nats", 4)
     order = np.array_split(np.argsort(entropy, kind="stable"), 4)
     assert sorted(middle) == list(middle)
