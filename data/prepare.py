@@ -24,6 +24,7 @@ from data.prepared import ANSWERS, EXAMPLES, STORE, Prepared, examples_file, rea
 from data.yaml_config import dump_yaml
 from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError
+from model.one_writer import one_writer
 from model.progress import Tell, silent
 
 if TYPE_CHECKING:
@@ -59,19 +60,20 @@ def prepare(
         ExportError: the folder holds something else, or cannot be written.
         TextError: a source cannot be read, or nothing is left of it.
     """
-    _begin(out, mix, base, options)
-    if not (out / EXAMPLES / TABLE).is_file():
-        clean(mix, local, out / EXAMPLES, options.limit, tell)
-    if options.distill is not None and not (out / ANSWERS / TABLE).is_file():
-        from data.distill.examples import distill_examples
+    with one_writer(out, tell):
+        _begin(out, mix, base, options)
+        if not (out / EXAMPLES / TABLE).is_file():
+            clean(mix, local, out / EXAMPLES, options.limit, tell)
+        if options.distill is not None and not (out / ANSWERS / TABLE).is_file():
+            from data.distill.examples import distill_examples
 
-        answers = replace(options.distill, template=options.template, template_date=options.template_date)
-        distill_examples(load_model, out / EXAMPLES, out / ANSWERS, answers, tell)
-    _score(load_model, out, options, tell)
-    store = open_store(out / STORE)
-    for feature in needed:
-        compute_features(load_model, store, feature, tell)
-    return read_prepared(out)
+            answers = replace(options.distill, template=options.template, template_date=options.template_date)
+            distill_examples(load_model, out / EXAMPLES, out / ANSWERS, answers, tell)
+        _score(load_model, out, options, tell)
+        store = open_store(out / STORE)
+        for feature in needed:
+            compute_features(load_model, store, feature, tell)
+        return read_prepared(out)
 
 
 def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:

@@ -1,5 +1,6 @@
 """Run a recipe from beginning to end: prepare the data if needed, build the model, train."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from data.corpus.features import FeatureSpec
 from data.prepared import Prepared, read_prepared
 from data.run_folder import Run
 from model.hub.loading import ModelSpec, load
+from model.one_writer import one_writer
 from model.progress import Tell, silent
 from model.segmentation.features import features_needed
 from model.segmentation.segment import valid_parameters
@@ -45,16 +47,18 @@ def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Run
         KeyboardInterrupt: the user stopped it.
     """
     accelerator = accelerator_for(recipe, device)
-    quiet: Tell = tell if accelerator.is_main_process else silent
-    built = prepare_and_build(recipe, places, device, quiet, accelerator)
-    for note in built.notes:
-        quiet(note, None)
-    built = fit(built, places.out, accelerator, quiet)
-    done = Trainer(built, places.out, accelerator, quiet).run()
-    if not accelerator.is_main_process:
-        return None
-    write_card(done, built.recipe, places.prepared_for(recipe))
-    return done
+    main = accelerator.is_main_process
+    quiet: Tell = tell if main else silent
+    with one_writer(places.out) if main else nullcontext():
+        built = prepare_and_build(recipe, places, device, quiet, accelerator)
+        for note in built.notes:
+            quiet(note, None)
+        built = fit(built, places.out, accelerator, quiet)
+        done = Trainer(built, places.out, accelerator, quiet).run()
+        if not main:
+            return None
+        write_card(done, built.recipe, places.prepared_for(recipe))
+        return done
 
 
 def prepare_and_build(

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ import typer
 from benchmarks.report import check_file, write
 from model.atomic_files import append
 from model.errors import MicroStepError
+from model.one_writer import one_writer
 from model.tables import markdown_table
 from model.terminal import progress_bar
 
@@ -51,14 +53,15 @@ def families_command(
     if unknown:
         raise MicroStepError(f"transformers has no causal language model of family {unknown[0]!r}")
     chosen = family or list(FAMILIES)
-    measured = _read(kept)
-    missing = [name for name in chosen if name not in measured]
-    with progress_bar() as tell:
-        for i, each in enumerate(_measured(missing)):
-            measured[each.name] = each
-            if kept is not None:
-                append(kept, (json.dumps(asdict(each)) + "\n").encode(), None, "what was measured before stays")
-            tell(each.name, (i + 1) / len(missing))
+    with nullcontext() if kept is None else one_writer(kept, is_file=True):
+        measured = _read(kept)
+        missing = [name for name in chosen if name not in measured]
+        with progress_bar() as tell:
+            for i, each in enumerate(_measured(missing)):
+                measured[each.name] = each
+                if kept is not None:
+                    append(kept, (json.dumps(asdict(each)) + "\n").encode(), None, "what was measured before stays")
+                tell(each.name, (i + 1) / len(missing))
     families = [measured[name] for name in chosen]
     text = page(families)
     if out is None:

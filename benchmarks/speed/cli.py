@@ -1,5 +1,6 @@
 """`micro-step bench decode`: options, tables, figure, JSON."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -10,6 +11,7 @@ from benchmarks.report import check_file, show, write
 from benchmarks.speed.options import ComparedModelOptions, DecodeOptions, PromptOptions
 from model.command_options import ListOf, flatten_options
 from model.errors import MicroStepError
+from model.one_writer import one_writer
 from model.terminal import progress_bar
 
 
@@ -81,7 +83,8 @@ def decode_command(
                 cases = forced_drafts(models, every, forced_agreement, drafts, how)
                 report["forced_agreement"] = forced_study(models, every, cases, how, tell)
         else:
-            report = compare(models, by_source, how, baselines_of(models, assistant) if baselines else (), tell)
+            with nullcontext() if how.keep is None else one_writer(how.keep, is_file=True):
+                report = compare(models, by_source, how, baselines_of(models, assistant) if baselines else (), tell)
         if strategy is not None and prepared is not None:
             report["positions"] = position_accuracy(models, prepared, strategy, read)
     show(report, leave_out=("decoding", "rule", "tau", "eps", "at_a_time"))  # the first column tells them

@@ -28,7 +28,7 @@ from model.hub.model_info import ModelInfo
 from model.short_repr import ShortRepr
 
 FORMAT = "micro_step corpus store 1"
-MANIFEST, COMPLETE, LOCK = "manifest.json", "complete.json", ".lock"
+MANIFEST, COMPLETE = "manifest.json", "complete.json"
 # Facts about the model that all shards of a store must share.
 IDENTITY = ("revision", "tokenizer_hash", "chat_template_hash", "dtype", "device", "attn_implementation",
             "quantization", "adapter")  # fmt: skip

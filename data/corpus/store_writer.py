@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from data.corpus.document_columns import columns_to_parquet
 from data.corpus.scored_rows import ScoredRows, to_parquet
-from data.corpus.store import COMPLETE, COUNTS, IDENTITY, LOCK, MANIFEST, Mark, columns_name, read_manifest, shard_name
-from model.atomic_files import as_json, atomic_write, make_folder
+from data.corpus.store import COMPLETE, COUNTS, IDENTITY, MANIFEST, Mark, columns_name, read_manifest, shard_name
+from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError
+from model.one_writer import LOCK, one_writer
 
 SHARDS_STAY = "the complete shards are kept: run the same command again to resume"
 
@@ -24,26 +23,16 @@ def writing(path: Path) -> Iterator[None]:
     try:
         if path.exists() and not path.is_dir():
             raise ExportError(f"{path} cannot be a store: it is a file; give --out a folder")
-        new = make_folder(path)
-        strangers = [file.name for file in path.iterdir() if file.name != LOCK and file.suffix != ".part"]
-        if strangers and MANIFEST not in strangers:
-            raise ExportError(f"{path} is not a store and holds other files ({strangers[0]}); give --out a new folder")
-        lock = filelock.FileLock(path / LOCK)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ExportError(f"another process writes into {path}; wait for it, or give another --out") from None
+        there = [file.name for file in path.iterdir()] if path.exists() else []
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror}") from None
-    try:
+    strangers = [name for name in there if name != LOCK and not name.endswith(".part")]
+    if strangers and MANIFEST not in strangers:
+        raise ExportError(f"{path} is not a store and holds other files ({strangers[0]}); give --out a new folder")
+    with one_writer(path):
         for leftover in path.glob("*.part"):
             leftover.unlink()
         yield
-    finally:
-        if not (path / MANIFEST).exists():  # nothing was begun, so the new folders are removed
-            (path / LOCK).unlink()
-            for folder in new:
-                folder.rmdir()
-        lock.release()
 
 
 def begin(path: Path, manifest: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from model.errors import ExportError, MicroStepError, ModelBroken
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.saving import MODULES
+from model.one_writer import one_writer
 from model.terminal import start
 from tests.support.browser import ROOT
 from tests.support.command import call
@@ -738,6 +739,8 @@ def test_a_budget_becomes_steps_and_leaves_no_trace_in_what_is_trained(
     monkeypatch.setattr(time_budget, "_seconds_a_step", None)  # a begun run is not measured again
     again = run_recipe(chosen, places, "cpu", quiet)
     assert again is not None and again.facts == run.facts and again.lines == run.lines
+    with one_writer(tmp_path / "run"), pytest.raises(ExportError, match="another process"):
+        run_recipe(chosen, places, "cpu", quiet)
 
 
 # --- recipes
