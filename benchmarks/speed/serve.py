@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import torch
 
 from benchmarks.options import ServeOptions, use_threads
@@ -38,6 +39,18 @@ SECONDS = 600.0  # for one answer
 
 
 @dataclass(frozen=True)
+class RunningServer:
+    url: str
+    pid: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds of processors that it has used."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
+
+
+@dataclass(frozen=True)
 class TimedAnswer:
     tokens: int
     first: float  # seconds until its first segment
@@ -50,11 +63,11 @@ class TimedRun:
 
     answers: list[TimedAnswer]
     seconds: float
+    cpu_seconds: float  # of the process that writes
 
     @property
-    def speed(self) -> float:
-        """Tokens per second."""
-        return sum(answer.tokens for answer in self.answers) / self.seconds
+    def tokens(self) -> int:
+        return sum(answer.tokens for answer in self.answers)
 
 
 def some_prompts(loaded: LoadedModel, count: int) -> list[list[int]]:
@@ -67,7 +80,7 @@ def some_prompts(loaded: LoadedModel, count: int) -> list[list[int]]:
 
 def alone(loaded: LoadedModel, prompts: Sequence[list[int]], options: ServeOptions) -> TimedRun:
     """Answer one prompt after the other in this process."""
-    wrapped, answers, began = wrap(loaded), [], time.perf_counter()
+    wrapped, answers, began, worked = wrap(loaded), [], time.perf_counter(), time.process_time()
     tau = 2.0 if wrapped.facts.untrained else options.confidence
     for prompt in prompts:
         start = time.perf_counter()
@@ -78,15 +91,16 @@ def alone(loaded: LoadedModel, prompts: Sequence[list[int]], options: ServeOptio
         ).rows[0]
         end = row.starts[1] if len(row.starts) > 1 else len(row.ids)
         answers.append(TimedAnswer(len(row.ids), row.seconds[end - 1], time.perf_counter() - start))
-    return TimedRun(answers, time.perf_counter() - began)
+    return TimedRun(answers, time.perf_counter() - began, time.process_time() - worked)
 
 
-def by_clients(url: str, model: str, prompts: Sequence[list[int]], clients: int, options: ServeOptions) -> TimedRun:
+def by_clients(running: RunningServer, prompts: Sequence[list[int]], clients: int, options: ServeOptions) -> TimedRun:
     """Let so many clients ask the server, each for one answer after the other."""
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), running.cpu_seconds
+    ask = partial(_ask, running.url, options.model, options.max_new_tokens)
     with ThreadPoolExecutor(clients) as pool:
-        answers = list(pool.map(partial(_ask, url, model, options.max_new_tokens), prompts))
-    return TimedRun(answers, time.perf_counter() - began)
+        answers = list(pool.map(ask, prompts))
+    return TimedRun(answers, time.perf_counter() - began, running.cpu_seconds - worked)
 
 
 def _ask(url: str, model: str, new_tokens: int, prompt: list[int]) -> TimedAnswer:
@@ -113,8 +127,8 @@ def _ask(url: str, model: str, new_tokens: int, prompt: list[int]) -> TimedAnswe
 
 
 @contextmanager
-def server(options: ServeOptions, trained: bool) -> Iterator[str]:
-    """Start `micro-step serve` in a process of its own; gives its URL."""
+def server(options: ServeOptions, trained: bool) -> Iterator[RunningServer]:
+    """Start `micro-step serve` in a process of its own."""
     words = ["serve", options.model, "--port", "0", "--max-rows", str(max(options.clients)), "--dtype", options.dtype]
     words += ["--device", options.device, "--threads", str(torch.get_num_threads())]
     words += ["--confidence", str(options.confidence)] if trained else []
@@ -124,27 +138,31 @@ def server(options: ServeOptions, trained: bool) -> Iterator[str]:
         said = process.stdout.readline()
         if "http://" not in said:
             raise MicroStepError(f"the server did not start: {command_line(*words)}")
-        yield said.split()[-1]
+        yield RunningServer(said.split()[-1], process.pid)
     finally:
         process.terminate()
         process.wait(60)
 
 
 def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
-    """Tokens per second, seconds to the first segment and to the whole answer, and ratios in the same round."""
+    """Tokens per second, seconds to the first segment and to the whole answer, and ratios in the same round.
+
+    Tokens per second of processor time, of the process that writes, depend less on what else the machine does.
+    """
     use_threads(options.threads)
     loaded = load(ModelSpec(options.model, dtype=options.dtype, device=options.device), tell)
     prompts, trained = some_prompts(loaded, options.prompts), not wrap(loaded).facts.untrained
-    with server(options, trained) as url:
+    with server(options, trained) as running:
         runs: dict[str, Callable[[], TimedRun]] = {ALONE: partial(alone, loaded, prompts, options)}
         for count in options.clients:
             name = "1 client" if count == 1 else f"{count} clients"
-            runs[name] = partial(by_clients, url, options.model, prompts, count, options)
+            runs[name] = partial(by_clients, running, prompts, count, options)
         alone(loaded, prompts[:1], options)
-        by_clients(url, options.model, prompts[:1], 1, options)
+        by_clients(running, prompts[:1], 1, options)
         tell(f"serve: {options.repeats} rounds", None)
         found = in_rounds(runs, options.repeats)
-    speeds = {name: [run.speed for run in each] for name, each in found.items()}
+    speeds = {name: [run.tokens / run.seconds for run in each] for name, each in found.items()}
+    per_cpu = {name: [run.tokens / run.cpu_seconds for run in each] for name, each in found.items()}
     return {
         "benchmark": "serve",
         "model": loaded.facts.name,
@@ -152,7 +170,7 @@ def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
         "device": device_name(loaded.facts.device),
         "confidence": options.confidence if trained else None,
         "prompts": len(prompts),
-        "new_tokens": sum(answer.tokens for answer in found[ALONE][0].answers),
+        "new_tokens": found[ALONE][0].tokens,
         "repeats": options.repeats,
         **environment("torch", "transformers", "starlette", "uvicorn"),
         "rows": [
@@ -160,6 +178,8 @@ def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
                 "way": name,
                 "tokens_per_second": spread(speeds[name]),
                 "ratio": ratios(speeds[name], speeds[ALONE]),
+                "tokens_per_cpu_second": spread(per_cpu[name]),
+                "cpu_ratio": ratios(per_cpu[name], per_cpu[ALONE]),
                 **_seconds("first_segment", [answer.first for run in each for answer in run.answers]),
                 **_seconds("answer", [answer.whole for run in each for answer in run.answers]),
             }
