@@ -11,10 +11,10 @@ from model.micro_step.saving import MODULES, base_reference
 from trainer.recipe import Started
 
 _SAME: dict[Started, tuple[str, ...]] = {
-    "micro decoder": ("context_layers", "micro_layers"),
+    "micro decoder": ("context_layers", "micro_layers", "micro_norm"),
     "all": (
         "context_layers", "micro_layers", "decoding", "merger", "merger_heads", "merger_layers", "stop_head", "adapter",
-        "merge_layer", "keep",
+        "merge_layer", "keep", "merger_bias", "micro_norm", "stop_layers", "stop_state",
     ),
 }  # fmt: skip
 _PREFIX = "micro."

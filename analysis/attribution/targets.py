@@ -217,7 +217,7 @@ def _of_segments(
         lossless = model.config.decoding == "lossless"
         if what.name == "stop":
             if lossless and model.stop is not None:
-                return cast(Tensor, model.stop(unmerged(e).to(model.stop.weight.dtype))[:, 0]).float()
+                return model.stop_logits(unmerged(e))
             return cast(Tensor, model(**rows, every_segment=True, logits_to_keep=1).stop_logits[:, -1])
         logits = logits_of(model, unmerged(e)) if lossless else model(**rows, logits_to_keep=2).logits[:, -2]
         return _log_softmax(logits).amax(-1).exp()

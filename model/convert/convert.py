@@ -15,9 +15,10 @@ import torch
 from model.atomic_files import check_writable, flush_entry, flush_folder, make_folder
 from model.convert.check import Check, check
 from model.convert.gguf_file import write_gguf
+from model.convert.hamburger import FILE
 from model.convert.reload import NEW_TOKENS
-from model.convert.source import SourceModel, open_source
-from model.convert.writers import write_hub, write_modules, write_vllm, write_whole
+from model.convert.source import SourceModel, open_hamburger, open_source
+from model.convert.writers import write_hub, write_modules, write_published, write_vllm, write_whole
 from model.errors import ExportError, MicroStepError
 from model.hub.spec import Dtype, ModelSpec
 from model.progress import Tell, silent
@@ -38,6 +39,11 @@ KINDS = {
     "whole": Kind(write_whole, "micro-step generate --model {folder} --prompt 'Once upon a time'", False),
     "hub": Kind(write_hub, "hf upload USER/{name} {folder}", False),
     "gguf": Kind(write_gguf, "llama-cli --model {folder}/*.gguf --prompt 'Once upon a time'", False),
+    "hamburger": Kind(
+        write_published,
+        f"micro-step model convert BASE --from hamburger {{folder}}/{FILE} --allow-pickle --to whole --out OTHER",
+        False,
+    ),
     "vllm": Kind(write_vllm, "vllm serve {folder}", None),
 }
 
@@ -67,6 +73,7 @@ def convert(
     keep_adapter: bool = False,
     tell: Tell = silent,
     accept_licence: bool = False,
+    hamburger: Path | None = None,
 ) -> Converted:
     """Convert a model.
 
@@ -78,6 +85,8 @@ def convert(
         keep_adapter: leave the LoRA adapter of a micro_step model apart, instead of merging it into its base.
         tell: called with what is being done.
         accept_licence: the user has accepted the model's terms.
+        hamburger: convert this published checkpoint of HAMburger, whose base `spec` is. It is a pickle, of which only
+            weights are read.
 
     Raises:
         ModelError: the model cannot be loaded, or cannot be converted to this kind.
@@ -93,7 +102,10 @@ def convert(
         raise ExportError(f"{out} is there already; choose a new folder")
     check_writable(out)
     apart = keep_adapter if chosen.apart is None else chosen.apart
-    source = open_source(spec, dtype, apart, kind == "modules", tell, accept_licence)
+    if hamburger is None:
+        source = open_source(spec, dtype, apart, kind == "modules", tell, accept_licence)
+    else:
+        source = open_hamburger(spec, hamburger, dtype, tell, accept_licence)
     new = make_folder(out.absolute().parent)
     staging = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
     try:

@@ -61,7 +61,10 @@ def _main(jobs: list[dict[str, Any]], fingerprint_file: str, alone: bool) -> lis
         options = {"trust_remote_code": True} if job["own_code"] else {}
         with tempfile.TemporaryDirectory() as place:
             folder = _read_gguf(Path(job["folder"]), Path(place)) or job["folder"]
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+            model = _read_hamburger(Path(folder)) or AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, **options
+            )
+            model.eval()
             found.append(observe(model, AutoTokenizer.from_pretrained(folder, **options), fingerprint))
     here = sorted(name for name in sys.modules if name.partition(".")[0] in ("model", "micro_step"))
     if alone and here:
@@ -79,6 +82,24 @@ def _read_gguf(folder: Path, place: Path) -> Path | None:
 
     convert(files[0], place, {}, silent)
     return place
+
+
+def _read_hamburger(folder: Path) -> Any:
+    """Return the model in a folder with HAMburger's layout; None for any other folder."""
+    files = list(folder.glob("*.ckpt"))
+    if not files:
+        return None
+    from transformers import GenerationConfig
+
+    from model.convert.hamburger import read_hamburger
+    from model.micro_step.configuration import MicroStepConfig
+    from model.micro_step.modeling import MicroStepForCausalLM
+
+    model = MicroStepForCausalLM(MicroStepConfig.from_pretrained(folder))
+    model.load_state_dict(read_hamburger(files[0]))
+    model.tie_weights()
+    model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model.float()
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ import torch
 
 from model.checkpoint_files import stored_dtypes
 from model.convert.check import Check
+from model.convert.hamburger import model_of, read_hamburger
 from model.convert.reload import observe
 from model.errors import ModelError
+from model.hub.cache import remembered_sha256
 from model.hub.fetch import fetch
 from model.hub.loading import load
-from model.hub.model_info import ModelInfo
+from model.hub.model_info import MicroStepInfo, ModelInfo
 from model.hub.spec import Dtype, ModelSpec
 from model.micro_step.fingerprint import fingerprint
 from model.micro_step.modeling import MicroStepForCausalLM
@@ -89,6 +91,25 @@ def open_source(
         config._name_or_path = base
     source.model.config._name_or_path = source.facts.name
     return source
+
+
+def open_hamburger(
+    spec: ModelSpec, file: Path, dtype: Dtype, tell: Tell | None = None, accept_licence: bool = False
+) -> SourceModel:
+    """Load a published checkpoint of HAMburger, as `open_source` loads a model; `spec` is its base."""
+    base = open_source(spec, "float32", False, False, tell, accept_licence)
+    weights = read_hamburger(file)
+    model = model_of(weights, base.model, base.tokenizer)
+    stored = next(iter(weights.values())).dtype
+    facts = replace(
+        base.facts,
+        name=file.stem,
+        revision=f"sha256:{remembered_sha256(file)}",
+        source=f"file {file}",
+        micro_step=MicroStepInfo.of(vars(model.config), base.facts.name, base.facts.revision, untrained=False),
+        approximations=("the published code writes each segment one position later than it was trained",),
+    )
+    return replace(base, model=model, facts=facts, dtype=stored if dtype == "auto" else getattr(torch, dtype))
 
 
 def rounded(source: SourceModel, modules_only: bool = False) -> SourceModel:

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from model.checkpoint_files import share_weights
 from model.convert.card import write_card
 from model.convert.check import Check
+from model.convert.hamburger import FILE, write_hamburger
 from model.convert.hub_code import AUTO_MAP, write_code
 from model.convert.source import SourceModel, cast_weights, rounded
 from model.errors import ModelError
@@ -79,6 +80,19 @@ def write_vllm(source: SourceModel, folder: Path, name: str) -> list[Check]:
     model.base.enable_adapters()
     model.merge_adapter()
     return [*found, source.expected(modules)]
+
+
+def write_published(source: SourceModel, folder: Path, name: str) -> list[Check]:
+    """HAMburger's published layout, with the tokenizer and our configuration beside it."""
+    model = rounded(source).micro_step
+    write_hamburger(model, folder / FILE, source.dtype)
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    source.tokenizer.name_or_path = ""
+    source.tokenizer.save_pretrained(folder)
+    use = f'```python\ntorch.load("{name}/{FILE}", weights_only=True)["state_dict"]\n```'
+    write_card(source, folder, "A micro_step model in the layout of HAMburger (arXiv 2505.20438).", use)
+    return [source.expected(folder)]
 
 
 def _save(model: PreTrainedModel, source: SourceModel, folder: Path, adapter: Path | None = None) -> None:

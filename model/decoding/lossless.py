@@ -220,6 +220,7 @@ class Drafter:
         room = torch.tensor([row.room - 1 for row in rows], device=token.device)
         beyond: list[list[int]] = [[] for _ in rows]
         before: Tensor | None = context
+        predicted = context[:, -1]
         for slot in range(1, max(each.max_length for each in how)):
             going = going & (length > slot)
             out.stop(going & (room < slot), "limit")
@@ -228,7 +229,7 @@ class Drafter:
                 break
             state, _ = model.micro(before, embed(token)[:, None], cache)
             before = None
-            stop = None if model.stop is None else model.stop(state[:, 0])[:, 0].float().sigmoid()
+            stop, predicted = model.stop_probability(state[:, 0], predicted), state[:, 0]
             if stop is not None:
                 keep = (1 - stop >= tau) | ~early
                 out.stop(going & ~keep, "unsure")

@@ -322,18 +322,18 @@ class _Segment:
         embeds[:, 0], valid[:, 0] = fed, True
         live = list(range(len(self.rows)))
         going = self._stopped_early(live, self._add(live, token, product, logits, slot=0), product, slot=1)
-        cache = model.micro.new_cache()
+        cache, predicted = model.micro.new_cache(), last
         for slot in range(1, max_length):
-            live, fed, context, product = select_rows(going, live, fed, context, product)
+            live, fed, context, product, predicted = select_rows(going, live, fed, context, product, predicted)
             if not live:
                 break
             if slot > 1 and len(going) < len(token):
                 cache.batch_select_indices(torch.tensor(going, device=embeds.device))
             state, _ = model.micro(context if slot == 1 else None, fed[:, None], cache)
-            kept, token, probability, product, logits = self._propose(live, state[:, 0], product, slot)
+            kept, token, probability, product, logits = self._propose(live, state[:, 0], predicted, product, slot)
             if not kept:
                 break
-            live, context = drop_finished_rows(cache, kept, live, context)
+            live, context, predicted = drop_finished_rows(cache, kept, live, context, state[:, 0])
             fed = embed(token)
             embeds[live, slot], valid[live, slot] = fed, True
             going = self._add(live, token, probability, logits, slot)
@@ -368,9 +368,11 @@ class _Segment:
         return going
 
     def _propose(
-        self, live: list[int], state: Tensor, product: Tensor, slot: int
+        self, live: list[int], state: Tensor, predicted: Tensor, product: Tensor, slot: int
     ) -> tuple[list[int], Tensor, Tensor, Tensor, Tensor]:
         """Return the micro decoder's next token for each live row, from the states [L, d] of the tokens before.
+
+        `predicted` are the states [L, d] that predicted these tokens.
 
         Returns:
             The rows (0 to L - 1) that keep their token, and of these the tokens, their probabilities, the products and
@@ -378,7 +380,7 @@ class _Segment:
             logits.
         """
         model = self.model
-        stop = None if model.stop is None else model.stop(state)[:, 0].float().sigmoid()
+        stop = model.stop_probability(state, predicted)
         candidates = list(range(len(live)))  # rows for which a token is computed
         early = [self._rule(i).early and self._rule(i).needs_stop_head for i in live]
         if any(early):

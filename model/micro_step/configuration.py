@@ -12,6 +12,7 @@ MERGER_NAMES = ("residual_softmax", "mean", "attention", "local_encoder")
 STARTS = ("random", "copied")
 DECODINGS = ("merged", "lossless")
 KEEPS = ("last", "first_last")
+STOP_STATES = ("after", "before")
 
 
 class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
@@ -29,9 +30,14 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         keep: with k = all layers, the slots of a segment that later segments see, a name in `KEEPS`.
         merger_heads: attention heads of the mergers `attention` and `local_encoder`.
         merger_layers: transformer layers of the merger `local_encoder`.
+        merger_bias: whether the projections of the merger `attention` have biases.
         micro_layers: layers of the micro decoder.
+        micro_norm: whether the micro decoder ends in a norm, as the base does.
         micro_start: `copied` starts it as the base's last layers and final norm, `random` as the base's class does.
         stop_head: whether there is a head that learns where segments end.
+        stop_layers: linear layers of the stop head, with SiLU between them.
+        stop_state: the state from which the stop head says that a token ends its segment: the one `after` the micro
+            decoder has read the token, or the one `before`, which predicted it (the base's for a first token).
         stop_weight: weight of the stop loss.
         token_weight: weight of the cross-entropy of the tokens; 0, with a teacher: only the teacher is followed.
         teacher_weight: weight of KL(teacher || model), if teacher states are given.
@@ -60,9 +66,13 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         keep: str = "last",
         merger_heads: int = 4,
         merger_layers: int = 1,
+        merger_bias: bool = False,
         micro_layers: int = 2,
+        micro_norm: bool = True,
         micro_start: str = "copied",
         stop_head: bool = True,
+        stop_layers: int = 1,
+        stop_state: str = "after",
         stop_weight: float = 0.5,
         token_weight: float = 1.0,
         teacher_weight: float = 1.0,
@@ -89,9 +99,13 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         self.keep = keep
         self.merger_heads = merger_heads
         self.merger_layers = merger_layers
+        self.merger_bias = merger_bias
         self.micro_layers = micro_layers
+        self.micro_norm = micro_norm
         self.micro_start = micro_start
         self.stop_head = stop_head
+        self.stop_layers = stop_layers
+        self.stop_state = stop_state
         self.stop_weight = stop_weight
         self.token_weight = token_weight
         self.teacher_weight = teacher_weight
@@ -139,10 +153,11 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
             ("micro_start", STARTS),
             ("decoding", DECODINGS),
             ("keep", KEEPS),
+            ("stop_state", STOP_STATES),
         ):
             if (value := getattr(self, name)) not in known:
                 raise ModelError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
-        for name in ("max_segment_length", "merger_heads", "merger_layers", "micro_layers"):
+        for name in ("max_segment_length", "merger_heads", "merger_layers", "micro_layers", "stop_layers"):
             if (value := getattr(self, name)) < 1:
                 raise ModelError(f"{name} must be at least 1, got {value}")
         chosen = self.context_layers
@@ -159,6 +174,10 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
             )
         if self.decoding == "lossless" and self.merge_layer:
             raise ModelError(f"a lossless model merges nothing: leave out its merge_layer of {self.merge_layer}")
+        if self.decoding == "lossless" and self.stop_state == "before":
+            raise ModelError("a lossless model's stop head reads the state after a token: leave out stop_state")
+        if self.merger_bias and self.merger != "attention":
+            raise ModelError(f"merger_bias needs the merger attention, got {self.merger}")
         if self.merger in ("attention", "local_encoder") and hidden_size % self.merger_heads:
             raise ModelError(f"merger_heads {self.merger_heads} must divide the hidden size {hidden_size}")
         if self.micro_start == "copied" and self.micro_layers > layers:

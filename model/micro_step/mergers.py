@@ -59,11 +59,12 @@ class AttentionMerger(MeanMerger):
         d = config.hidden_size
         self.heads = config.merger_heads
         self.position = nn.Parameter(torch.randn(config.max_segment_length, d // 2) * 0.02)
-        self.query = nn.Linear(d, d, bias=False)
-        self.key = nn.Linear(d + d // 2, d, bias=False)
-        self.value = nn.Linear(d + d // 2, d, bias=False)
-        self.out = nn.Linear(d, d, bias=False)
-        nn.init.zeros_(self.out.weight)
+        self.query = nn.Linear(d, d, bias=config.merger_bias)
+        self.key = nn.Linear(d + d // 2, d, bias=config.merger_bias)
+        self.value = nn.Linear(d + d // 2, d, bias=config.merger_bias)
+        self.out = nn.Linear(d, d, bias=config.merger_bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def correction(self, embeds: Tensor, valid: Tensor, mean: Tensor) -> Tensor:
         placed = _with_position(embeds, self.position)

@@ -116,6 +116,9 @@ def _shallow_body(config: MicroStepConfig) -> PreTrainedModel:
         small._attn_implementation = config.base_config._attn_implementation
         layers: PreTrainedModel = AutoModel.from_config(small)
         layers.set_input_embeddings(None)  # it reads embeddings, so its own would be unused
+        if not config.micro_norm:
+            layers.get_submodule("norm")  # fails where a family has its last norm elsewhere
+            layers.norm = nn.Identity()
     except FAULTS as error:
         raise ModelError(
             f"{small.model_type} cannot be the base of a micro_step model: no shallow copy of it can be built"

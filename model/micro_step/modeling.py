@@ -152,7 +152,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         states = _at_tokens(macro.last, plan)
         inner = micro.inner
         states = states.index_put((micro.row[inner], micro.token[inner]), micro.states[inner])
-        stops = self._stop_logits(input_ids, micro)
+        stops = self._stops(states, plan, micro)
         out = MicroStepOutput(micro_position=plan.slot, stop_logits=stops)
         if labelled is None:
             kept = states[:, -logits_to_keep:]  # -0: all
@@ -178,7 +178,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         selected = plan.segments if every else plan.lengths > 1
         if labelled is not None and not every:
             used = torch.zeros_like(plan.lengths).scatter_add_(1, plan.segment, labelled.long()) > 0
-            selected = used & (selected if self.stop is None else plan.segments)
+            selected = used & (plan.segments if self.reads_ends else selected)
         after_first = torch.arange(selected.shape[1], device=selected.device) > 0
         rows, segments = (selected & after_first).nonzero(as_tuple=True)
         return rows, segments
@@ -192,7 +192,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         """
         max_length = self.config.max_segment_length - 1
         lengths = plan.lengths[rows, segments]
-        needed = lengths.clamp(max=max_length) if self.stop is not None else lengths - 1
+        needed = lengths.clamp(max=max_length) if self.reads_ends else lengths - 1
         tokens, _ = plan.slots(rows, segments, max_length)
         valid = torch.arange(max_length, device=embeds.device) < needed[:, None]
         whole = embeds.new_zeros(len(rows), max_length, embeds.shape[-1], dtype=macro.last.dtype)
@@ -208,12 +208,15 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         q, slot = valid.nonzero(as_tuple=True)
         return Micro(rows[q], tokens[q, slot], slot < lengths[q] - 1, whole[q, slot], whole, attentions)
 
-    def _stop_logits(self, input_ids: Tensor, micro: Micro) -> Tensor | None:
+    def _stops(self, states: Tensor, plan: Layout, micro: Micro) -> Tensor | None:
+        """Return [B, N] logits that a segment ends after a token; states [B, N, d] predict the tokens after theirs."""
         if self.stop is None:
             return None
-        logits = self.stop(micro.states.to(self.stop.weight.dtype))[:, 0].float()
-        out = torch.full(input_ids.shape, float("nan"), device=logits.device)
-        return out.index_put((micro.row, micro.token), logits)
+        out = torch.full(plan.real.shape, float("nan"), device=states.device)
+        if self.reads_ends:
+            return out.index_put((micro.row, micro.token), self.stop_logits(micro.states))
+        row, token = (plan.position > 0).nonzero(as_tuple=True)
+        return out.index_put((row, token), self.stop_logits(states[row, token - 1]))
 
     def _losses(
         self,

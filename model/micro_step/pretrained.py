@@ -50,8 +50,13 @@ class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             )
         self.merger = build_merger(config)
         self.micro = MicroDecoder(config)
-        self.stop = nn.Linear(config.hidden_size, 1) if config.stop_head else None
+        self.stop = _stop_head(config.hidden_size, config.stop_layers) if config.stop_head else None
         self.post_init()
+
+    @property
+    def reads_ends(self) -> bool:
+        """True if the micro decoder reads a segment's last token to say that the segment ends there."""
+        return self.stop is not None and self.config.stop_state == "after"
 
     def add_adapter_to_base(self, **lora: Any) -> None:
         """Put a fresh LoRA adapter (fields of peft's LoraConfig) on the base."""
@@ -69,6 +74,23 @@ class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
                 setattr(self.base.get_submodule(parent), last, module.get_base_layer())
         self.base._hf_peft_config_loaded = False
         self.config.adapter = None
+
+    def stop_logits(self, states: Tensor) -> Tensor:
+        """Return [...] logits, in float32, that a segment ends, from states [..., d]; the model has a stop head."""
+        assert self.stop is not None
+        logits: Tensor = self.stop(states.to(next(self.stop.parameters()).dtype))
+        return logits[..., 0].float()
+
+    def stop_probability(self, after: Tensor, before: Tensor) -> Tensor | None:
+        """Return [R] the probability that a segment ends with its last token; None without a stop head.
+
+        Args:
+            after: [R, d] states of the micro decoder that has read the token.
+            before: [R, d] states that predicted the token.
+        """
+        if self.stop is None:
+            return None
+        return self.stop_logits(after if self.config.stop_state == "after" else before).sigmoid()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Do nothing: every module initialises itself when it is built."""
@@ -127,3 +149,10 @@ class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         last = out.last_hidden_state
         context = torch.stack([*states, last], dim=2)
         return Macro(last, context, out.attentions if output_attentions else None)
+
+
+def _stop_head(d: int, layers: int) -> nn.Module:
+    if layers == 1:
+        return nn.Linear(d, 1)
+    inner = [module for _ in range(layers - 1) for module in (nn.Linear(d, d), nn.SiLU())]
+    return nn.Sequential(*inner, nn.Linear(d, 1))
