@@ -190,7 +190,7 @@ def _prompt(generation: Generation) -> None:
 def _serving(request: GenerationRequest, generation: Generation) -> None:
     st.caption(
         "In a terminal, this command serves the model with these settings on this machine. Any client of OpenAI's API "
-        "can then use it, at http\\://127.0.0.1\\:8000/v1."
+        "can then use it, at `http://127.0.0.1:8000/v1`."
     )
     st.code(serve_command(request, generation), language="bash", wrap_lines=True)
 
