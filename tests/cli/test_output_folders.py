@@ -59,8 +59,20 @@ CALLS = {  # for each command: its arguments, and the name of what it writes
     "bench families": (("--family", "llama"), "x.md"),
     **{
         f"bench {name}": ((), "x.json")
-        for name in ("score", "segment", "words", "harness", "train", "train-step", "attention", "app")
+        for name in (
+            "score",
+            "segment",
+            "words",
+            "harness",
+            "train",
+            "train-step",
+            "attention",
+            "app",
+            "depth",
+            "serve",
+        )
     },
+    "model convert": (("{base}", "--to", "whole"), "folder"),
     "bench drafts": (("--prepared", "{prepared}", "--model", "{base}"), "x.json"),
 }
 
@@ -105,7 +117,10 @@ def short(monkeypatch):
     from benchmarks.families.features import Family
 
     monkeypatch.setattr("analysis.export.chrome", lambda: None)
-    for module in ("score", "segment", "words", "speed.drafts", "harness", "train_step", "train", "attention", "app"):
+    for module in (
+        *("score", "segment", "words", "speed.drafts", "speed.serve", "harness", "train_step", "train", "attention"),
+        *("app", "depth"),
+    ):
         monkeypatch.setattr(f"benchmarks.{module}.measure", lambda given, tell: {"benchmark": "made up"})
     monkeypatch.setattr(families, "_measured", lambda names: [Family(name, "", {}, ()) for name in names])
     monkeypatch.setattr(families, "page", lambda families: "made up")
@@ -116,6 +131,7 @@ def short(monkeypatch):
         "compare.compare": {"benchmark": "made up"},
     }.items():
         monkeypatch.setattr(f"benchmarks.speed.{name}", lambda *_, value=value: value)
+    monkeypatch.setattr("model.convert.convert.check", lambda checks, threads: None)
     monkeypatch.setattr("app.cli.is_cached", lambda name: True)
     monkeypatch.setattr("app.cli.kept", made_up_examples)
     study = SimpleNamespace(tables={"judged": pd.DataFrame({"value": [1]})})

@@ -142,9 +142,7 @@ def test_a_folder_of_modules_opens_with_its_base_where_transformers_was_imported
 
 def test_the_ranges_of_the_package_hold_the_pins_that_are_tested():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    ranges = [
-        Requirement(line) for part in ("app", "train", "evals") for line in project["optional-dependencies"][part]
-    ]
+    ranges = [Requirement(line) for lines in project["optional-dependencies"].values() for line in lines]
     ranges += [Requirement(line) for line in project["dependencies"]]
     pins = {}
     for name in ("requirements.txt", "requirements-evals.txt"):
