@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-PROGRAMS = {"model": "model", "data": "data", "trainer": "train", "evals": "eval", "benchmarks": "bench"}
+PROGRAMS = {
+    "model": "model",
+    "data": "data",
+    "trainer": "train",
+    "evals": "eval",
+    "benchmarks": "bench",
+    "serving": "serve",
+}
 VERBS = {
     "corpus": "corpus score",
     "corpus-report": "corpus report",
