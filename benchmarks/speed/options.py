@@ -64,6 +64,12 @@ class DecodeOptions:
         ),
         ListOf(float),
     ] = (1.0,)
+    by_cost: Annotated[
+        bool,
+        typer.Option(
+            help="Where the base checks drafts: draft only as much as the measured times of passes make quickest."
+        ),
+    ] = False
     max_new_tokens: NewTokens = 256
     batch_size: Annotated[
         str, typer.Option(help="Prompts that are answered together; 1:24,8 is one at a time for the first 24, then 8.")

@@ -33,6 +33,7 @@ from model.causal_lm.kv_cache import (
     rows_may_join,
 )
 from model.causal_lm.padding import padding_is_bound
+from model.decoding.draft_length import DraftCosts, tokens_to_draft
 from model.decoding.output import Clock
 from model.decoding.row import LiveRow
 from model.decoding.sampling import (
@@ -59,9 +60,9 @@ class LosslessBatch(DecodingBatch):
     probability or the product of these.
     """
 
-    def __init__(self, model: MicroStepPreTrainedModel, clock: Clock) -> None:
+    def __init__(self, model: MicroStepPreTrainedModel, clock: Clock, costs: DraftCosts | None = None) -> None:
         super().__init__(model, clock)
-        self.drafter, self.anywhere = Drafter(model), padded_anywhere(model.base)
+        self.drafter, self.anywhere = Drafter(model, costs), padded_anywhere(model.base)
         self.cache = growing_cache()  # it keeps everything, sliding layers too, so that refused tokens can be removed
         # the base's next token of each row [R] and its probability, from logits [R, V]; states [R, K, d] before it;
         # what each row sees of the cache [R, N], and the position of its last token there [R]
@@ -190,12 +191,15 @@ class Draft:
 
 
 class Drafter:
-    """Drafts up to M - 1 tokens per row, as long as its rule allows, and not beyond an end."""
+    """Drafts up to M - 1 tokens per row, as long as its rule allows, and not beyond an end.
 
-    def __init__(self, model: MicroStepPreTrainedModel) -> None:
-        self.model = model
+    With costs, drafts are also no longer than is quickest for the rows together.
+    """
+
+    def __init__(self, model: MicroStepPreTrainedModel, costs: DraftCosts | None = None) -> None:
+        self.model, self.costs = model, costs
         self.words = torch.tensor(model.config.draft_vocabulary, device=model.device, dtype=torch.long)
-        self.head = with_vocabulary(model.base, self.words) if len(self.words) else model.base
+        self.head = draft_head(model)
 
     def draft(self, rows: list[LiveRow], context: Tensor, token: Tensor) -> Draft:
         """Draft after the tokens [R] that the base's states [R, K, d] stand before."""
@@ -215,13 +219,18 @@ class Drafter:
         )
         out.stop(alone & (length > 1), "unsure")
         going = ~alone
+        most = max(each.max_length for each in how) - 1
+        if self.costs is not None:
+            drafting_rows = [row.out for row in rows if not row.segments.alone]
+            most = tokens_to_draft(drafting_rows, self.costs, most, len(rows) - len(drafting_rows))
+            out.stop(going & (length > most + 1), "cost")
         product = torch.ones(len(rows), device=token.device)
         # leave room for the token that the base adds itself
         room = torch.tensor([row.room - 1 for row in rows], device=token.device)
         beyond: list[list[int]] = [[] for _ in rows]
         before: Tensor | None = context
         predicted = context[:, -1]
-        for slot in range(1, max(each.max_length for each in how)):
+        for slot in range(1, most + 1):
             going = going & (length > slot)
             out.stop(going & (room < slot), "limit")
             going = going & (room >= slot)
@@ -301,6 +310,12 @@ class DraftedWords:
     sure: Tensor  # [G] probability of the likeliest word, which the rule compares with tau
     probability: Tensor  # [G] probability of the word itself
     possible: Tensor  # [G] bool, whether processors leave any word that may be drafted
+
+
+def draft_head(model: MicroStepPreTrainedModel) -> PreTrainedModel:
+    """Return the base with a head for the words that may be drafted."""
+    words = torch.tensor(model.config.draft_vocabulary, device=model.device, dtype=torch.long)
+    return with_vocabulary(model.base, words) if len(words) else model.base
 
 
 def with_vocabulary(lm: PreTrainedModel, words: Tensor) -> PreTrainedModel:

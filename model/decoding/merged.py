@@ -21,6 +21,7 @@ from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import logits_of
 from model.causal_lm.padding import equal_lengths, padding_is_bound
+from model.decoding.draft_length import DraftCosts
 from model.decoding.generation_config import DEFAULT_NEW_TOKENS, check_settings, end_ids
 from model.decoding.lossless import LosslessBatch
 from model.decoding.output import Clock, RowOutput, SegmentedGeneration, collect_outputs
@@ -51,6 +52,7 @@ def generate_segments(
     max_segment_length: int | None = None,
     verify: bool | None = None,
     eps: float = 1.0,
+    draft_costs: DraftCosts | None = None,
     generation_config: GenerationConfig | None = None,
     seed: int | None = None,
     topk: int = 0,
@@ -76,6 +78,10 @@ def generate_segments(
         verify: the base checks each draft; None: what the model was trained for.
         eps: with `verify`, a drafted token is also kept if the base gives it at least this share of its likeliest
             token's probability; 1 is lossless.
+        draft_costs: with `verify`, times of passes, such as `model.decoding.pass_times.MeasuredTimes`. Drafts are then
+            as long as these and what was kept so far make quickest; where the base alone is quicker, nothing is
+            drafted. This changes no greedy lossless answer. It does change which sampled answer is drawn, and which
+            tokens a relaxed check keeps. None: the rule alone ends drafts.
         generation_config: transformers' settings; None: the model's own.
         seed: seed for sampling; None: torch's global state.
         topk: keep this many likeliest words of each new token.
@@ -101,6 +107,8 @@ def generate_segments(
         raise MicroStepError("a streamer takes one prompt; use on_segment for a batch")
     mask = _checked(input_ids, attention_mask)
     lossless = verifies(model, verify)
+    if draft_costs is not None and not lossless:
+        raise MicroStepError("draft_costs limit drafts, and merged decoding makes none: leave them out")
     rows, prepared = new_rows(
         model,
         [prompt[real].tolist() for prompt, real in zip(input_ids, mask.bool(), strict=True)],
@@ -126,7 +134,7 @@ def generate_segments(
     with torch.inference_mode():
         quick = with_fast_linear(model)
         for group in [rows] if rows_share_a_batch(model, rows) else equal_rows(rows):
-            batch = new_batch(quick, lossless, clock)
+            batch = new_batch(quick, lossless, clock, draft_costs)
             batch.read(group)
             while batch.rows:
                 batch.step()
@@ -201,8 +209,10 @@ def new_rows(
     return rows, prepared
 
 
-def new_batch(model: MicroStepPreTrainedModel, lossless: bool, clock: Clock) -> DecodingBatch:
-    return LosslessBatch(model, clock) if lossless else MergedBatch(model, clock)
+def new_batch(
+    model: MicroStepPreTrainedModel, lossless: bool, clock: Clock, costs: DraftCosts | None = None
+) -> DecodingBatch:
+    return LosslessBatch(model, clock, costs) if lossless else MergedBatch(model, clock)
 
 
 def rows_share_a_batch(model: MicroStepPreTrainedModel, rows: Sequence[LiveRow]) -> bool:

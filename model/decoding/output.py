@@ -30,6 +30,7 @@ class RowOutput:
     drafted: int = 0  # proposed tokens that were shown to the base (lossless)
     accepted: int = 0
     relaxed: int = 0  # accepted tokens that only the relaxed check keeps (eps below 1)
+    ended_early: int = 0  # segments that the rule or the base ended before a limit did
     cache_slots: int = 0  # slots that the base's cache held of this row when it was over, mean over the layers
     ended: bool = False  # True after an end token or a stop string
 
@@ -43,6 +44,7 @@ class RowOutput:
 
     def close(self, why: Why, refused: tuple[int, float] | None = None) -> None:
         self.why.append(why)
+        self.ended_early += why in ("unsure", "disagreed")
         self.refused.append(refused)
 
     @property

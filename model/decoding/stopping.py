@@ -11,10 +11,11 @@ from model.errors import MicroStepError
 if TYPE_CHECKING:
     from torch import Tensor
 
-Why = Literal["unsure", "cap", "end", "limit", "disagreed", "time"]
+Why = Literal["unsure", "cap", "cost", "end", "limit", "disagreed", "time"]
 REASONS: dict[Why, str] = {
     "unsure": "the rule did not keep the next token",
     "cap": "the segment has M tokens",
+    "cost": "a longer draft would have taken more time than it saves",
     "end": "the answer ended",
     "limit": "the limit of new tokens was reached",
     "disagreed": "the base chose another token than the draft",
