@@ -65,6 +65,7 @@ class Api:
         ]
         routes = [Route(path, self._guarded(path, endpoint), methods=[how]) for path, how, endpoint in endpoints]
         self.app = Starlette(routes=routes, exception_handlers={HTTPException: _unknown_route})
+        self.app.router.redirect_slashes = False  # a redirect would go out before anyone is refused
 
     def _guarded(self, path: str, endpoint: Endpoint) -> Endpoint:
         """Let a request in, and tell what goes wrong in the form of OpenAI's API."""

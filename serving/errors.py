@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+LONGEST_MESSAGE = 500  # characters, where a message repeats a part of the request
+
 
 @dataclass
 class ApiError(Exception):
@@ -28,9 +30,10 @@ def refused(error: ValidationError) -> ApiError:
     """Return the first thing that is wrong with a request, without repeating its values."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     field = errors[0]["loc"][:1]
-    found = [each for each in errors if each["loc"][:1] == field][-1]  # of several types, the last is the longest
+    own = [each for each in errors if each["loc"][:1] == field]
+    found = next((each for each in own if not each["type"].endswith("_type")), own[-1])  # of several types, the last
     if found["type"] == "extra_forbidden":
         name = ".".join(map(str, found["loc"]))[:200]
         return ApiError(400, f"unknown field {name!r}; remove it", param=name, code="unknown_parameter")
     param, said = "".join(map(str, field)) or None, found["msg"].removeprefix("Value error, ")
-    return ApiError(400, (f"{param}: {said}" if param else said)[:500], param=param, code="invalid_value")
+    return ApiError(400, (f"{param}: {said}" if param else said)[:LONGEST_MESSAGE], param=param, code="invalid_value")

@@ -23,7 +23,7 @@ from model.text.document import TextInput
 from model.text.encoding import encode
 from serving.answer_text import StopStringCriterion, TokenBytes
 from serving.engine import Engine
-from serving.errors import ApiError
+from serving.errors import LONGEST_MESSAGE, ApiError
 from serving.options import LimitOptions, SegmentOptions
 from serving.protocol import SEEDS, ApiRequest, ChatRequest, CompletionRequest, SegmentRequest
 
@@ -109,7 +109,7 @@ class Service:
         except TooLarge as error:
             raise ApiError(400, str(error), code="context_length_exceeded") from error
         except MicroStepError as error:
-            raise ApiError(400, str(error)) from error
+            raise ApiError(400, str(error)[:LONGEST_MESSAGE]) from error
         return PreparedRows(tuple(rows), self._lossless(request), sum(map(len, prompts)))
 
     def _prompts(self, request: ApiRequest) -> list[list[int]]:

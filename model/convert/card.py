@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -27,7 +28,7 @@ def write_card(source: SourceModel, folder: Path, title: str, use: str) -> None:
         *([f"license: {facts.licence}"] if facts.licence else []),
         "library_name: transformers",
         "pipeline_tag: text-generation",
-        *([f"base_model: {name}"] if (name := source.base.config._name_or_path) else []),
+        *([f"base_model: {json.dumps(name)}"] if (name := source.base.config._name_or_path) else []),
         *(["tags:", "- micro_step"] if micro else []),
     ]
     notes = "".join(f"- {note}\n" for note in facts.approximations)

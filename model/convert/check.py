@@ -71,7 +71,7 @@ def _reloaded(checks: Sequence[Check], alone: bool, threads: int) -> list[dict[s
             "TRANSFORMERS_VERBOSITY": "error",
         }
         if not alone:
-            env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+            env["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))  # "" is this folder
         words = ["-I", str(reload.__file__)] if alone else ["-m", reload.__name__]
         kind = "alone" if alone else "with the project"
         command = [sys.executable, *words, jobs, str(fingerprint_module.__file__), str(out), kind]

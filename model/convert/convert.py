@@ -98,29 +98,27 @@ def convert(
     chosen = KINDS[kind]
     if keep_adapter and chosen.apart is False:
         raise MicroStepError(f"a copy of the kind {kind} has its adapter merged; modules and vllm can keep it apart")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ExportError(f"{out} is there already; choose a new folder")
-    check_writable(out)
+    place = _free_place(out)
     apart = keep_adapter if chosen.apart is None else chosen.apart
     if hamburger is None:
         source = open_source(spec, dtype, apart, kind == "modules", tell, accept_licence)
     else:
         source = open_hamburger(spec, hamburger, dtype, tell, accept_licence)
-    new = make_folder(out.absolute().parent)
-    staging = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
+    new = make_folder(place.parent)
+    staging = Path(tempfile.mkdtemp(dir=place.parent, prefix=".converting."))
     try:
         tell("writing", None)
         with quiet():
-            checks = chosen.write(source, staging, out.name)
+            checks = chosen.write(source, staging, place.name)
         del source  # the fresh process needs the memory
         staging.chmod(0o755)
         tell("checking it in a fresh process", None)
         check(checks, torch.get_num_threads())
         flush_folder(staging)
-        if out.exists():
-            out.rmdir()
-        staging.replace(out)
-        flush_entry(out.absolute().parent)
+        if place.exists():
+            place.rmdir()
+        staging.replace(place)
+        flush_entry(place.parent)
         new = []
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error.strerror}") from error
@@ -131,6 +129,18 @@ def convert(
                 folder.rmdir()
     return Converted(
         out,
-        chosen.command.format(folder=shlex.quote(str(out)), name=shlex.quote(out.name)),
+        chosen.command.format(folder=shlex.quote(str(out)), name=shlex.quote(place.name)),
         checks[0].expected["fingerprint"],
     )
+
+
+def _free_place(out: Path) -> Path:
+    """Return the place of a folder, without links, at which nothing is yet but an empty folder."""
+    try:
+        place = out.resolve()
+        if place == Path.cwd() or (place.exists() and not (place.is_dir() and not any(place.iterdir()))):
+            raise ExportError(f"{out} is there already; choose a new folder")
+    except (OSError, RuntimeError) as error:  # too long a name, a circle of links
+        raise ExportError(f"{out} cannot be written: {error}") from error
+    check_writable(place)
+    return place

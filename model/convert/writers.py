@@ -136,7 +136,7 @@ def _code(folder: str, plain: bool = False, own_code: bool = False) -> str:
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         f'model = AutoModelForCausalLM.from_pretrained("{folder}"{trust})',
-        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}"{trust})',
     ]
     text = "\n".join(["```python", *lines, "```"])
     return text if plain else f"{text}\n\n`model.generate_segments` writes segment by segment."

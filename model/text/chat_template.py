@@ -227,11 +227,13 @@ def _pieces(turn: Turn, kept: ContentSpan) -> list[RenderedPiece]:
 def _left_out(turns: Sequence[Turn], kept: Sequence[ContentSpan]) -> list[str]:
     """Return notes on characters that the template drops, except for white space at the ends of a message."""
     notes = []
+    parts = [list[ContentSpan]() for _ in turns]
+    for part in kept:
+        parts[part.turn].append(part)
     for i, turn in enumerate(turns):
         marks = [False] * len(turn.content)
-        for part in kept:
-            if part.turn == i:
-                marks[part.begin : part.end] = [True] * (part.end - part.begin)
+        for part in parts[i]:
+            marks[part.begin : part.end] = [True] * (part.end - part.begin)
         count = sum(not read and not turn.content[at].isspace() for at, read in enumerate(marks))
         if count:
             notes.append(f"the chat template leaves out {count:,} characters of turn {i + 1} ({turn.role}): not read")

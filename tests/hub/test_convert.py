@@ -17,7 +17,7 @@ import model.convert.convert as conversion
 from model.checkpoint_files import stored_dtypes
 from model.convert.check import Check, check
 from model.convert.hub_code import write_code
-from model.errors import ModelBroken, ModelError
+from model.errors import ExportError, ModelBroken, ModelError
 from model.hub.spec import ModelSpec
 from model.micro_step.modeling import MicroStepForCausalLM
 from tests.support.micro_steps import scramble
@@ -131,6 +131,20 @@ def test_a_folder_with_files_stays_as_it_is(tmp_path, command):
     code, _, lines = command("model", "convert", "micro-step-tiny", "--to", "whole", "--out", tmp_path)
     assert code == 1 and "choose a new folder" in lines[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_odd_places_are_refused_or_followed(monkeypatch, tmp_path):
+    monkeypatch.setattr(conversion, "check", lambda checks, threads: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "circle").symlink_to("circle")
+    for out in (".", "circle", "x" * 300):
+        with pytest.raises(ExportError):
+            conversion.convert(ModelSpec("micro-step-tiny"), "hub", Path(out))
+    (tmp_path / "circle").unlink()
+    (tmp_path / "link").symlink_to("linked")  # to a folder that is not there yet
+    conversion.convert(ModelSpec("micro-step-tiny"), "hub", Path("link"))
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "linked"} and (tmp_path / "link").is_symlink()
+    assert (tmp_path / "linked" / "README.md").read_text().count("trust_remote_code=True") == 2  # else it asks
 
 
 def test_the_command_prints_the_folder_and_what_uses_it(monkeypatch, tmp_path, command):

@@ -119,22 +119,26 @@ FIELDS = {
     "ten thousand stops": {"prompt": "a", "stop": ["b"] * 10_000},
     "long stop": {"prompt": "a", "stop": "b" * 2000},
     "empty stop": {"prompt": "a", "stop": [""]},
+    "empty text as stop": {"prompt": "a", "stop": ""},
     "many answers": {"prompt": "a", "n": 100},
     "many prompts": {"prompt": ["a"] * 5},
     "unknown field": {"prompt": "a", "beam_width": 3},
     "unsupported": {"prompt": "a", "logit_bias": {"5": 100}},
     "best of": {"prompt": "a", "best_of": 2},
     "unknown rule": {"prompt": "a", "micro_step": {"rule": "luck"}},
+    "long rule": {"prompt": "a", "micro_step": {"rule": "l" * 20_000}},
     "no confidence": {"prompt": "a", "micro_step": {"confidence": -1}},
     "long segments": {"prompt": "a", "micro_step": {"max_segment_length": 1000}},
     "eps without a check": {"prompt": "a", "micro_step": {"eps": 0.5, "verify": False}},
     "unknown in micro_step": {"prompt": "a", "micro_step": {"tau": 1}},
     "stream options": {"prompt": "a", "stream_options": {"include_usage": True}},
 }
+NULLS = ("stream", "stream_options", "n", "max_tokens", "temperature", "top_p", "seed", "stop", "logprobs", "user")
 CHATS = {
     "no messages": [],
     "no role": [{"content": "a"}],
     "unknown role": [{"role": "king", "content": "a"}],
+    "long role": [{"role": "k" * 20_000, "content": "a"}],
     "no content": [{"role": "user"}],
     "a picture": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}]}],
     "a number": [{"role": "user", "content": 3}],
@@ -153,17 +157,22 @@ def test_hostile_requests_get_an_error_of_openais_form(server):
         for name, messages in CHATS.items():
             body = {"model": server.name, "messages": messages}
             answers[name] = await client.post("/v1/chat/completions", json=body), 400
+        plain = {"model": server.name, "prompt": "a"}
         form = {"content-type": "application/x-www-form-urlencoded"}
         answers["a form"] = await client.post("/v1/completions", content=b"{}", headers=form), 415
         answers["a foreign page"] = await client.get("/v1/models", headers={"host": "evil.example"}), 403
         answers["an address"] = await client.get("/v1/models", headers={"host": "[::1]:8000"}), 200
         answers["no such path"] = await client.get("/v1/chat"), 404
+        answers["a slash more"] = await client.post("/v1/completions/", json={}), 404
+        answers["null"] = await client.post("/v1/completions", json=dict.fromkeys(NULLS) | plain), 200
         answers["wrong method"] = await client.get("/v1/completions"), 405
         answers["no key"] = await client.get("/v1/models", headers={"authorization": ""}), 401
         answers["odd key"] = await client.get("/v1/models", headers={"authorization": b"Bearer \xe9"}), 401
         return answers
 
-    for name, (answer, status) in asked(server, act).items():
+    answers = asked(server, act)
+    assert "1 character" in answers["empty text as stop"][0].text and "equal to 0" in answers["negative id"][0].text
+    for name, (answer, status) in answers.items():
         assert answer.status_code == status, (name, answer.text)
         if status != 200:
             error = answer.json()["error"]
