@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from model.atomic_files import check_writable, flush_entry, flush_folder, make_folder
 from model.convert.check import Check, check
@@ -104,9 +105,9 @@ def convert(
         source = open_source(spec, dtype, apart, kind == "modules", tell, accept_licence)
     else:
         source = open_hamburger(spec, hamburger, dtype, tell, accept_licence)
-    new = make_folder(place.parent)
-    staging = Path(tempfile.mkdtemp(dir=place.parent, prefix=".converting."))
+    new, staging = make_folder(place.parent), None
     try:
+        staging = Path(tempfile.mkdtemp(dir=place.parent, prefix=".converting."))
         tell("writing", None)
         with quiet():
             checks = chosen.write(source, staging, place.name)
@@ -120,10 +121,11 @@ def convert(
         staging.replace(place)
         flush_entry(place.parent)
         new = []
-    except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        raise ExportError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
         with suppress(OSError):  # somebody else uses them already
             for folder in new:
                 folder.rmdir()

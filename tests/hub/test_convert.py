@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -145,6 +146,15 @@ def test_odd_places_are_refused_or_followed(monkeypatch, tmp_path):
     conversion.convert(ModelSpec("micro-step-tiny"), "hub", Path("link"))
     assert {path.name for path in tmp_path.iterdir()} == {"link", "linked"} and (tmp_path / "link").is_symlink()
     assert (tmp_path / "linked" / "README.md").read_text().count("trust_remote_code=True") == 2  # else it asks
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(monkeypatch, tmp_path, command):
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")  # as safetensors says it, which is no OSError
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    code, out, lines = command("model", "convert", "micro-step-tiny", "--to", "whole", "--out", tmp_path / "o" / "out")
+    assert code == 1 and not out and "space" in lines[-1] and not list(tmp_path.iterdir())
 
 
 def test_the_command_prints_the_folder_and_what_uses_it(monkeypatch, tmp_path, command):
