@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,7 @@ class Wording:
     def __init__(self, job: Job) -> None:
         self.job, self.chat = job, isinstance(job.request, ChatRequest)
         self._offset = [0] * len(job.rows)  # characters of each answer so far, of its tokens with probabilities
+        self._characters = [codecs.getincrementaldecoder("utf-8")("replace") for _ in job.rows]
 
     def chunk(self, segment: WrittenSegment) -> dict[str, Any]:
         """One chunk of a stream: one segment of one answer."""
@@ -85,7 +87,7 @@ class Wording:
         offsets = []
         for choice, token, _ in told:
             offsets.append(self._offset[choice])
-            self._offset[choice] += len(token["token"])
+            self._offset[choice] += len(self._characters[choice].decode(bytes(token["bytes"])))
         return {
             "tokens": [token["token"] for _, token, _ in told],
             "token_logprobs": [token["logprob"] for _, token, _ in told],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +12,8 @@ from hypothesis import strategies as st
 from model.text.document import TextInput
 from model.text.encoding import encode, token_bytes
 from serving.answer_text import AnswerText, StopStringCriterion, TokenBytes
+from serving.job import Job, WrittenSegment
+from serving.responses import Wording
 from tests.support.tiny import EOS, tiny_tokenizer
 
 TEXT = "naïve café: 你好，世界 🙂👩‍👩‍👧 end"
@@ -55,3 +60,15 @@ def test_stop_strings_end_a_text_wherever_they_are_split(text, stops, sizes):
         assert out == text
     else:
         assert text.startswith(out) and not any(stop in out for stop in stops)
+
+
+def test_offsets_of_tokens_count_whole_characters():
+    tokenizer = tiny_tokenizer()
+    ids, rows = ids_of(tokenizer, TEXT), [None]
+    request = SimpleNamespace(topk=0, stops=())
+    service = SimpleNamespace(tokenizer=tokenizer, tokens=TokenBytes(tokenizer))
+    wording = Wording(cast("Job", SimpleNamespace(request=request, service=service, rows=rows)))
+    told = [wording.logprobs([WrittenSegment(0, 0, "unsure", [i], [0.5], [], False)]) for i in ids]
+    pieces = token_bytes(tokenizer, np.array(ids))
+    whole = [len(b"".join(pieces[:at]).decode("utf-8", "ignore")) for at in range(len(ids))]
+    assert [one["text_offset"][0] for one in told if one] == whole
