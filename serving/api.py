@@ -53,7 +53,7 @@ class Api:
 
     def __init__(self, service: Service, api_key: str | None, hosts: Sequence[str]) -> None:
         self.service, self.metrics = service, Metrics()
-        self._key = None if api_key is None else api_key.encode()
+        self._key = None if api_key is None else api_key.strip().encode()
         self._hosts = {*_LOCAL, *(host.lower() for host in hosts)}
         endpoints: list[tuple[str, str, Endpoint]] = [
             ("/v1/chat/completions", "POST", lambda request: self._complete(request, ChatRequest)),

@@ -14,7 +14,6 @@ from model.causal_lm.forward import check_readable, context_length
 from model.decoding.generation_config import explicit_settings
 from model.decoding.merged import new_rows, verifies
 from model.decoding.row import LiveRow
-from model.decoding.stopping import find_stop_rule
 from model.errors import MicroStepError, TextError, TooLarge
 from model.hub.loading import LoadedModel
 from model.hub.wrap_base import wrap
@@ -61,10 +60,8 @@ class Service:
         self.context = context_length(self.model) or NO_CONTEXT
         self.created = int(time.time())
         self.engine = Engine(self.model, limits.max_rows, limits.max_waiting)
-        find_stop_rule(segments.rule, self.model.stop is not None)
-        lossless = verifies(self.model, segments.lossless)
-        self.model.generate_segments(  # what is tried once per model has been tried before the first request
-            torch.tensor([[1, 1]], device=self.model.device), max_new_tokens=2, verify=lossless and not self.plain
+        self.model.generate_segments(  # settings that do not fit the model are refused before the first request
+            torch.tensor([[1, 1]], device=self.model.device), max_new_tokens=2, **self._segments(SegmentRequest())
         )
 
     @property

@@ -10,6 +10,11 @@ import openai
 import pytest
 
 from model.decoding.session import DecodingBatch
+from model.errors import MicroStepError
+from model.hub.loading import load
+from model.hub.spec import ModelSpec
+from serving.options import LimitOptions, SegmentOptions
+from serving.service import Service
 from tests.serving.served import served
 
 GREEDY = {"temperature": 0, "max_tokens": 12}
@@ -238,3 +243,10 @@ def test_an_error_while_an_answer_is_written_is_told_and_the_next_request_is_ans
     assert json.loads(error.removeprefix("data: "))["error"]["type"] == "server_error" and "memory" not in error
     assert done == "data: [DONE]" and after[-1]["choices"][0]["finish_reason"] == "length"
     assert "out of memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [{"eps": 5.0}, {"eps": 0.5}, {"max_segment_length": 99}, {"rule": "luck"}])
+def test_settings_that_fit_no_request_are_refused_at_the_start(wrong):
+    loaded = load(ModelSpec("micro-step-tiny"))  # decodes merged, which has no check that eps could relax
+    with pytest.raises(MicroStepError):
+        Service(loaded, "tiny", SegmentOptions(**wrong), LimitOptions())
