@@ -42,14 +42,23 @@ def write_card(source: SourceModel, folder: Path, title: str, use: str) -> None:
         *([f"It is not exactly the original:\n\n{notes}"] if notes else []),
     ]
     card = source.folder / "README.md"
-    if card.is_file():
+    if _is_own(card):
         own = _FRONT.sub("", card.read_text("utf-8", errors="replace")).strip()
         parts.append(f"## The card of its source\n\n{own}\n")
     (folder / "README.md").write_text("\n".join(parts), "utf-8")
     for pattern in _TERMS:
         for path in source.folder.glob(pattern):
-            if path.is_file():
+            if _is_own(path):
                 shutil.copyfile(path, folder / path.name)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is there, and is the model's own: a link may lead to any file of this machine.
+
+    Those of the hub's cache lead to its folder of blobs.
+    """
+    target = path.resolve()
+    return path.is_file() and (not path.is_symlink() or target.parent == path.parent.resolve().parents[1] / "blobs")
 
 
 def _place(source: str) -> str:

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import model.convert.convert as conversion
 from model.checkpoint_files import stored_dtypes
+from model.convert.card import write_card
 from model.convert.check import Check, check
 from model.convert.hub_code import write_code
 from model.errors import ExportError, ModelBroken, ModelError
@@ -155,6 +157,23 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(monkeypatch, tmp_path, comma
     monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
     code, out, lines = command("model", "convert", "micro-step-tiny", "--to", "whole", "--out", tmp_path / "o" / "out")
     assert code == 1 and not out and "space" in lines[-1] and not list(tmp_path.iterdir())
+
+
+def test_a_link_out_of_the_model_s_folder_is_not_copied(tmp_path):
+    folder, blobs = tmp_path / "m" / "snapshots" / "1", tmp_path / "m" / "blobs"
+    for made in (folder, blobs, tmp_path / "copy"):
+        made.mkdir(parents=True)
+    (tmp_path / "secret").write_text("a key")
+    (blobs / "abc").write_text("Apache")
+    (folder / "README.md").symlink_to(tmp_path / "secret")
+    (folder / "LICENSE.x").symlink_to(tmp_path / "secret")
+    (folder / "LICENSE").symlink_to("../../blobs/abc")
+    (folder / "NOTICE").write_text("theirs")
+    facts = SimpleNamespace(name="m", licence=None, micro_step=None, approximations=(), source="folder m", revision="1")
+    base = SimpleNamespace(config=SimpleNamespace(_name_or_path=""))
+    write_card(SimpleNamespace(facts=facts, base=base, folder=folder, dtype="float32"), tmp_path / "copy", "A.", "Use.")
+    texts = {path.name: path.read_text() for path in (tmp_path / "copy").iterdir()}
+    assert texts.keys() == {"README.md", "LICENSE", "NOTICE"} and "a key" not in "".join(texts.values())
 
 
 def test_the_command_prints_the_folder_and_what_uses_it(monkeypatch, tmp_path, command):
