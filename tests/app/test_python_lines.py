@@ -54,7 +54,11 @@ CASES: dict[str, tuple[tuple[str, ...], str | None, dict[str, Any]]] = {  # func
     ),
     "generate": (("generate",), "generation", {"film": "Your run", "new_tokens": "6", "open": ["answer", "endings"]}),
     "runs": (("runs",), "runs", {"curves": ["loss", "accuracy"], "x": "tokens", "log_scale": "true"}),
-    "corpus": (("rank_documents",), "corpus", {"rank_by": "surprisal", "sort_by": "b", "roles": "assistant"}),
+    "corpus": (
+        ("rank_documents",),
+        "corpus",
+        {"rank_by": "surprisal", "sort_by": "b", "roles": "assistant", "open": ["column_means", "document_changes"]},
+    ),
     "evaluation": (("report", "samples"), "evaluation", {"benchmark": "gsm8k_cot_zeroshot", "show": "differing"}),
 }
 

@@ -1,6 +1,5 @@
 """The front end's files reach the browser compressed, nothing else changes on the way, and settings hold anywhere."""
 
-import asyncio
 import gzip
 import os
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 
 from app import server
 from app.server import FRONT_END, CompressedFrontEnd, address_meant
+from tests.support.processes import run_coroutine
 
 SCRIPT = next((FRONT_END / "static" / "js").glob("index.*.js"))
 
@@ -26,7 +26,7 @@ def answered(path, accepts="gzip, br", method="GET"):
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "headers": [(b"accept-encoding", accepts.encode())]}
-    asyncio.run(CompressedFrontEnd(passed_on)(scope, None, send))
+    run_coroutine(CompressedFrontEnd(passed_on)(scope, None, send))
     if sent == [None]:
         return None
     start, body = sent

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.serving.served import served
+from tests.support.processes import run_coroutine
 
 LENGTHS = [5, 90, 2, 12, 44, 7, 1, 20]
 GREEDY = {"temperature": 0}
@@ -61,7 +62,7 @@ def test_eight_interleaved_requests_are_answered_as_each_is_alone():
             {"prompt": prompt, **how, "micro_step": segments}
             for prompt, (how, segments) in zip(given, CASES, strict=True)
         ]
-        answers = asyncio.run(all_at_once(server, asked))
+        answers = run_coroutine(all_at_once(server, asked))
         for prompt, (how, segments), chunks in zip(given, CASES, answers, strict=True):
             row = alone(server.model, prompt, how, segments)
             *written, usage = chunks
@@ -90,7 +91,7 @@ def test_eight_interleaved_requests_are_answered_as_each_is_alone():
 def test_a_plain_base_is_served_as_it_writes_alone():
     with served("tiny-base") as server:
         given = prompts(900)[:4]
-        answers = asyncio.run(all_at_once(server, [{"prompt": p, "max_tokens": 20, **GREEDY} for p in given]))
+        answers = run_coroutine(all_at_once(server, [{"prompt": p, "max_tokens": 20, **GREEDY} for p in given]))
         base = server.model.base
         for prompt, chunks in zip(given, answers, strict=True):
             ids = torch.tensor([prompt])
@@ -103,7 +104,7 @@ def test_a_plain_base_is_served_as_it_writes_alone():
 def test_choices_of_one_request_are_sampled_apart():
     with served() as server:
         asked = {"prompt": [11, 12, 13], "n": 3, "seed": 9, "max_tokens": 12, "micro_step": {"confidence": 0.3}}
-        (chunks,) = asyncio.run(all_at_once(server, [asked]))
+        (chunks,) = run_coroutine(all_at_once(server, [asked]))
         for choice in range(3):
             row = alone(server.model, [11, 12, 13], {"max_tokens": 12, "seed": 9 + choice}, {"confidence": 0.3})
             own = [chunk for chunk in chunks[:-1] if chunk["choices"][0]["index"] == choice]

@@ -16,6 +16,7 @@ from model.hub.spec import ModelSpec
 from serving.options import LimitOptions, SegmentOptions
 from serving.service import Service
 from tests.serving.served import served
+from tests.support.processes import run_coroutine
 
 GREEDY = {"temperature": 0, "max_tokens": 12}
 
@@ -36,7 +37,7 @@ def asked(server, act):
             assert (await client.get("/health")).json() == {"status": "ok"}
             return result
 
-    return asyncio.run(run())
+    return run_coroutine(run())
 
 
 def test_the_official_client_reads_answers_streams_and_errors(server):

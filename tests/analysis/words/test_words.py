@@ -195,8 +195,7 @@ def test_a_store_gives_the_same_words_over_windows_and_its_columns(pair, tmp_pat
     ].sum()
 
 
-@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
-@pytest.mark.parametrize("by", ["word", "token"])
+@pytest.mark.parametrize(("form", "by"), [("csv", "word"), ("json", "token"), ("parquet", "token")])
 def test_a_table_written_in_pieces_is_the_whole_table(pair, tmp_path, command, monkeypatch, form, by):
     """Kinds of columns are those of the whole file: 1 in the first piece stays 1.0 if 0.5 comes in the last."""
     file = tmp_path / "x.jsonl"
