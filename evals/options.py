@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from evals.sandbox.runner import Isolation
-from model.command_options import Limit
+from model.command_options import EPS_HELP, Limit
 from model.errors import MicroStepError
 
 Likelihood = Literal["own", "base"]
@@ -36,13 +36,7 @@ class AskOptions:
         bool | None,
         typer.Option("--verify/--merged", help="Of a micro_step model: its base checks each draft, or nothing does."),
     ] = None
-    eps: Annotated[
-        float | None,
-        typer.Option(
-            help="Where the base checks drafts: it also keeps a drafted token that it gives at least this share of its "
-            "likeliest token's probability. 1, or nothing, is lossless."
-        ),
-    ] = None
+    eps: Annotated[float | None, typer.Option(help=EPS_HELP)] = None
     likelihood: Annotated[
         Likelihood, typer.Option(help="Log-likelihoods in the model's own segments, or by its base alone.")
     ] = "own"

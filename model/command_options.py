@@ -181,6 +181,11 @@ Tokenizer = Annotated[
 Local = Annotated[Path | None, typer.Option(help="Folder with the files of data sets; without it, the hub.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many documents.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of torch; its own choice if not given.")]
+EPS_HELP = (
+    "Where the base checks drafts: it also keeps a drafted token that it gives at least this share of its likeliest"
+    " token's probability. 1 is lossless; below 1 the answer no longer is."
+)
+EpsValues = Annotated[tuple[float, ...], typer.Option(help=f"{EPS_HELP} Several: 1,0.5."), ListOf(float)]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
 _OF_CONTINUATIONS = OnlyWith("new_tokens")  # of commands that continue a text only where they are asked to
 _MODEL = typer.Option(help="Catalog name, hub id or folder.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,6 +13,24 @@ from model.errors import ExportError
 from model.progress import Tell
 
 LOCK = ".lock"
+
+
+def acquired(file: Path, busy: Callable[[], None]) -> filelock.BaseFileLock:
+    """Return the held lock of a file.
+
+    Args:
+        file: its folder is there.
+        busy: called if another process holds it, before it is waited for; may raise instead.
+    """
+    held = filelock.FileLock(file)
+    try:
+        held.acquire(timeout=0)
+        return held
+    except filelock.Timeout:
+        pass
+    busy()
+    held.acquire()
+    return held
 
 
 @contextmanager
@@ -31,15 +49,14 @@ def one_writer(path: Path, tell: Tell | None = None, *, is_file: bool = False) -
     """
     file = path.with_name(f".{path.name}{LOCK}") if is_file else path / LOCK
     new = make_folder(file.parent)
-    held = filelock.FileLock(file)
+
+    def busy() -> None:
+        if tell is None:
+            raise ExportError(f"another process writes into {path}; wait for it, or give another --out")
+        tell(f"waiting for another process that writes into {path}", None)
+
     try:
-        try:
-            held.acquire(timeout=0)
-        except filelock.Timeout:
-            if tell is None:
-                raise ExportError(f"another process writes into {path}; wait for it, or give another --out") from None
-            tell(f"waiting for another process that writes into {path}", None)
-            held.acquire()
+        held = acquired(file, busy)
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror}") from error
     try:

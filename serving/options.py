@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from model.command_options import EPS_HELP
+
 
 @dataclass(frozen=True)
 class AddressOptions:
@@ -36,9 +38,7 @@ class SegmentOptions:
     max_segment_length: Annotated[
         int | None, typer.Option(min=1, help="M, the most tokens of a segment; the model's own if not given.")
     ] = None
-    eps: Annotated[
-        float, typer.Option(help="Below 1, a relaxed check of drafts; the answer is then no longer lossless.")
-    ] = 1.0
+    eps: Annotated[float, typer.Option(help=EPS_HELP)] = 1.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from data.training_rows import TokenRows
 from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
-from model.decoding.lossless import with_vocabulary
+from model.decoding.lossless import draft_head
 from model.micro_step.modeling import MicroStepForCausalLM
 from trainer.batches.sampler import TensorBatch
 from trainer.metrics import MetricSums
@@ -47,7 +47,7 @@ class DraftObjective(nn.Module):
         known = torch.full((int(model.config.vocab_size),), -1, dtype=torch.long, device=model.device)
         known[words] = torch.arange(len(words), device=model.device)
         # In a list, so that it is neither a submodule nor a buffer. The reduced head is a copy of frozen weights.
-        self._head = [with_vocabulary(model.base, words) if len(words) else model.base]
+        self._head = [draft_head(model)]
         self._place = known if len(words) else torch.arange(len(known), device=model.device)
 
     @property

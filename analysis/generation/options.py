@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.command_options import ListOf, MaxNewTokens, SamplingOptions
+from model.command_options import EpsValues, ListOf, MaxNewTokens, SamplingOptions
 from model.errors import MicroStepError
 
 if TYPE_CHECKING:
@@ -55,14 +55,7 @@ class AnswerOptions:
 
     max_segment_length: Annotated[int, typer.Option(min=1, help="M, the most tokens of a segment.")] = 4
     repetition_penalty: Annotated[float, typer.Option(help="As in transformers; 1 means no penalty.")] = 1.0
-    eps: Annotated[
-        tuple[float, ...],
-        typer.Option(
-            help="Below 1, a relaxed check: the base also keeps a drafted token that it gives at least this share of "
-            "its likeliest token's probability. The answer is then no longer lossless. Several: 1,0.5."
-        ),
-        ListOf(float),
-    ] = (1.0,)
+    eps: EpsValues = (1.0,)
 
     def decoding(self, stopping: StoppingOptions, sampling: SamplingOptions, tau: float) -> Decoding:
         """The value that a request takes."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.options import SMOLLM2, Device, Dtype, NewTokens, Repeats
-from model.command_options import ListOf, Local, Threads
+from model.command_options import EpsValues, ListOf, Local, Threads
 from model.errors import MicroStepError
 
 Size = tuple[int, int | None]  # prompts at a time, and how many of the prompts are answered so (None: all)
@@ -56,14 +56,7 @@ class DecodeOptions:
         tuple[str, ...], typer.Option(help="When a segment ends: confidence, product, stop_head."), ListOf(str)
     ] = ("confidence",)
     verify: Annotated[bool | None, typer.Option(help="Lossless, or merged; else what each model is for.")] = None
-    eps: Annotated[
-        tuple[float, ...],
-        typer.Option(
-            help="Where the base checks drafts: a drafted token is also kept if the base gives it at least this share"
-            " of its likeliest token's probability, as 1,0.5; 1 is lossless."
-        ),
-        ListOf(float),
-    ] = (1.0,)
+    eps: EpsValues = (1.0,)
     by_cost: Annotated[
         bool,
         typer.Option(

@@ -15,6 +15,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -62,12 +63,17 @@ class LosslessBatch(DecodingBatch):
 
     def __init__(self, model: MicroStepPreTrainedModel, clock: Clock, costs: DraftCosts | None = None) -> None:
         super().__init__(model, clock)
-        self.drafter, self.anywhere = Drafter(model, costs), padded_anywhere(model.base)
+        self.costs, self.anywhere = costs, padded_anywhere(model.base)
         self.cache = growing_cache()  # it keeps everything, sliding layers too, so that refused tokens can be removed
         # the base's next token of each row [R] and its probability, from logits [R, V]; states [R, K, d] before it;
         # what each row sees of the cache [R, N], and the position of its last token there [R]
         self.token = self.probability = self.logits = torch.zeros(0)
         self.context = self.mask = self.position = torch.zeros(0)
+
+    @cached_property
+    def drafter(self) -> Drafter:
+        """It copies the rows of its words from the head, so a batch whose rows only join another one makes none."""
+        return Drafter(self.model, self.costs)
 
     def read(self, rows: Sequence[LiveRow]) -> None:
         """Read the prompts of rows, which become those of this batch."""

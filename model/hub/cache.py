@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
 import platformdirs
 
 from model.atomic_files import atomic_write, flush_entry, flush_folder
 from model.errors import ExportError, ModelError
+from model.one_writer import acquired
 from model.progress import Tell, silent
 
 RECORD = "micro_step.json"
@@ -46,12 +46,7 @@ def lock(slug: str, progress: Tell = silent) -> Iterator[None]:
     path = cache_dir() / "locks" / f"{slug}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(path)
-        try:
-            held.acquire(timeout=0)
-        except filelock.Timeout:
-            progress(f"waiting for another process that is fetching {slug}", None)
-            held.acquire()
+        held = acquired(path, lambda: progress(f"waiting for another process that is fetching {slug}", None))
     except OSError as error:
         raise ModelError(
             f"cannot write to the cache folder {cache_dir()} ({error.strerror}); set MICRO_STEP_CACHE to another"
