@@ -27,7 +27,7 @@ from serving.job import Job
 from serving.metrics import Metrics
 from serving.protocol import ApiRequest, ChatRequest, CompletionRequest
 from serving.responses import Wording
-from serving.service import Service
+from serving.model_service import ModelService
 
 BODY_SECONDS = 30.0  # for a request to arrive
 RETRY_AFTER = "5"  # seconds that a client should wait if too many wait
@@ -37,7 +37,7 @@ Answer = TypeVar("Answer")
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def build_app(service: Service, api_key: str | None = None, hosts: Sequence[str] = ()) -> Starlette:
+def build_app(service: ModelService, api_key: str | None = None, hosts: Sequence[str] = ()) -> Starlette:
     """Return the ASGI application.
 
     Args:
@@ -51,7 +51,7 @@ def build_app(service: Service, api_key: str | None = None, hosts: Sequence[str]
 class Api:
     """The routes of one server."""
 
-    def __init__(self, service: Service, api_key: str | None, hosts: Sequence[str]) -> None:
+    def __init__(self, service: ModelService, api_key: str | None, hosts: Sequence[str]) -> None:
         self.service, self.metrics = service, Metrics()
         self._key = None if api_key is None else api_key.strip().encode()
         self._hosts = {*_LOCAL, *(host.lower() for host in hosts)}

@@ -15,7 +15,7 @@ from model.decoding.stopping import Why
 from serving.answer_text import AnswerText
 from serving.errors import ApiError
 from serving.protocol import ApiRequest
-from serving.service import PreparedRows, Service
+from serving.model_service import PreparedRows, ModelService
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Job:
         prepared: the rows of its answers.
     """
 
-    def __init__(self, service: Service, request: ApiRequest, prepared: PreparedRows) -> None:
+    def __init__(self, service: ModelService, request: ApiRequest, prepared: PreparedRows) -> None:
         self.service, self.request, self.prepared = service, request, prepared
         self.id, self.created, self.began = uuid.uuid4().hex, int(time.time()), time.perf_counter()
         self.texts = [AnswerText(service.tokens, request.stops) for _ in prepared.rows]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from serving.job import Job
-from serving.service import Service
+from serving.model_service import ModelService
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # upper ends of the buckets
 
@@ -52,7 +52,7 @@ class Metrics:
             self.tokens["drafted_tokens"] += row.out.drafted
             self.tokens["accepted_tokens"] += row.out.accepted
 
-    def text(self, service: Service) -> str:
+    def text(self, service: ModelService) -> str:
         """All of it."""
         lines = []
         for name, value in (("running", service.engine.running), ("waiting", service.engine.waiting)):

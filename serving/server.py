@@ -10,7 +10,7 @@ import uvicorn
 from model.errors import MicroStepError
 from serving.api import build_app
 from serving.options import AddressOptions
-from serving.service import Service
+from serving.model_service import ModelService
 
 MOST_CONNECTIONS = 512  # open at once; further ones get 503
 
@@ -37,7 +37,7 @@ def url_of(listening: socket.socket) -> str:
 
 
 def run_server(
-    service: Service, address: AddressOptions, listening: socket.socket, started: Callable[[], None]
+    service: ModelService, address: AddressOptions, listening: socket.socket, started: Callable[[], None]
 ) -> None:
     """Answer requests until SIGTERM or Ctrl-C; then only those that are under way, and end."""
     app = build_app(service, address.api_key, [address.host, *(address.allowed_host or ())])

