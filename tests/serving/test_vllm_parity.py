@@ -1,0 +1,37 @@
+"""The real vLLM: run it where vLLM is installed, with `pytest tests/serving/test_vllm_parity.py` (docs/serving.md)."""
+
+from __future__ import annotations
+
+import os
+import random
+from importlib.util import find_spec
+
+import pytest
+
+from tests.serving.vllm_served import expected, same, service_of, vllm_folder_of, written
+
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]
+LENGTHS = (5, 60, 2, 12, 44, 7)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    folder = tmp_path_factory.mktemp("vllm")
+    model = vllm_folder_of(os.environ.get("MICRO_STEP_VLLM_MODEL", "micro-step-tiny"), folder)
+    service = service_of(folder, 0.2)
+    service.engine.start()
+    yield service, model
+    service.engine.close()
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_six_prompts_alone_and_together(served, together):
+    service, model = served
+    drawn = random.Random(1)
+    prompts = [[drawn.randrange(10, 900) for _ in range(n)] for n in LENGTHS]
+    rows = written(service, prompts, together, max_tokens=32)
+    theirs = [expected(model, prompt, 32, 0.2) for prompt in prompts]
+    assert [row.ids for row in rows] == [row.ids for row in theirs]
+    assert all(map(same, rows, theirs)) and sum(row.accepted for row in rows) > 10

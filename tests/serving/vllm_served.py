@@ -1,0 +1,69 @@
+"""A server whose engine is vLLM, or its stand-in, and what its answers are compared with."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+
+from model.hub.loading import load
+from model.hub.spec import ModelSpec
+from serving.options import LimitOptions, SegmentOptions
+from serving.protocol import CompletionRequest
+from serving.vllm_plugin.service import VllmService
+
+
+def vllm_folder_of(name, place):
+    """Write a model as `model convert --to vllm` does, without its checks; returns the model."""
+    loaded = load(ModelSpec(name))
+    loaded.model.base.save_pretrained(place)
+    loaded.tokenizer.save_pretrained(place)
+    loaded.model.save_modules(place / "micro_step", "..", None, torch.float32)
+    return loaded.model
+
+
+def service_of(folder, confidence, max_rows=8):
+    return VllmService(
+        folder, "served", SegmentOptions(confidence=confidence, lossless=True), LimitOptions(max_rows=max_rows)
+    )
+
+
+def written(service, prompts, together, **asked):
+    """The rows of prompts, all at once or one after the other."""
+    rows, done = [], []
+
+    def finished(row, out):
+        if row.over or row.error is not None:
+            done[rows.index(row)].set()
+
+    groups = [prompts] if together else [[prompt] for prompt in prompts]
+    for group in groups:
+        started = []
+        for prompt in group:
+            request = CompletionRequest(model="served", prompt=prompt, temperature=0, **asked)
+            (row,) = service.prepare(request).rows
+            row.on_segment = lambda out, row=row: finished(row, out)
+            rows.append(row)
+            done.append(threading.Event())
+            started.append(row)
+        service.engine.submit(started, True)
+        for event in done:
+            assert event.wait(300)
+    for row in rows:
+        assert row.error is None, row.error
+    return [row.out for row in rows]
+
+
+def expected(model, prompt, new, confidence, **how):
+    """The row that `generate_segments` writes."""
+    return model.generate_segments(
+        torch.tensor([prompt]), max_new_tokens=new, do_sample=False, verify=True, confidence=confidence, **how
+    ).rows[0]
+
+
+def same(ours, theirs):
+    """True if two rows have the same tokens and segments, and counts."""
+    return all(
+        getattr(ours, name) == getattr(theirs, name)
+        for name in ("ids", "segments", "why", "macro_steps", "drafted", "accepted", "ended")
+    )
