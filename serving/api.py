@@ -25,9 +25,9 @@ from serving.engine import EngineBusy
 from serving.errors import ApiError, refused
 from serving.job import Job
 from serving.metrics import Metrics
+from serving.model_service import ModelService
 from serving.protocol import ApiRequest, ChatRequest, CompletionRequest
 from serving.responses import Wording
-from serving.model_service import ModelService
 
 BODY_SECONDS = 30.0  # for a request to arrive
 RETRY_AFTER = "5"  # seconds that a client should wait if too many wait

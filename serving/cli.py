@@ -12,9 +12,9 @@ import typer
 
 from model.command_options import Adapter, LoadOptions, Revision, Threads, flatten_options
 from model.errors import MicroStepError
-from model.terminal import progress_bar
 from model.hub.spec import ModelSpec
 from model.progress import Tell
+from model.terminal import progress_bar
 from serving.options import AddressOptions, LimitOptions, SegmentOptions
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from model.decoding.row import LiveRow
 from model.decoding.stopping import Why
 from serving.answer_text import AnswerText
 from serving.errors import ApiError
+from serving.model_service import ModelService, PreparedRows
 from serving.protocol import ApiRequest
-from serving.model_service import PreparedRows, ModelService
 
 
 @dataclass(frozen=True)

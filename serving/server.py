@@ -9,8 +9,8 @@ import uvicorn
 
 from model.errors import MicroStepError
 from serving.api import build_app
-from serving.options import AddressOptions
 from serving.model_service import ModelService
+from serving.options import AddressOptions
 
 MOST_CONNECTIONS = 512  # open at once; further ones get 503
 

@@ -15,8 +15,8 @@ from model.hub.loading import LoadedModel
 from model.hub.wrap_base import wrap
 from serving.answer_text import StopStringCriterion
 from serving.engine import Engine
-from serving.options import LimitOptions, SegmentOptions
 from serving.model_service import MIN_TEMPERATURE, NO_CONTEXT, ModelService, ServedModel
+from serving.options import LimitOptions, SegmentOptions
 from serving.protocol import ApiRequest, SegmentRequest
 
 

@@ -59,9 +59,7 @@ class MicroStepDrafter:
         """Put the modules around vLLM's model."""
         device = next(target.parameters()).device
         dtype = self.vllm_config.model_config.dtype
-        self._drafter = EngineDrafter(
-            ModulesAround(self.config, self.settings.modules, target, device, dtype), target
-        )
+        self._drafter = EngineDrafter(ModulesAround(self.config, self.settings.modules, target, device, dtype), target)
 
     def propose(self, *_: Any, **__: Any) -> list[list[int]]:
         """Called by vLLM only where the plugin's hooks are not in place."""

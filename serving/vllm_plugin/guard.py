@@ -89,7 +89,7 @@ def check_version(relied: tuple[Relied, ...] = RELIED) -> None:
         )
 
 
-def registration() -> MicroStepError | None | Literal["none"]:
+def registration() -> MicroStepError | Literal["none"] | None:
     """How the registration went: None, the fault that ended it, or "none" before it."""
     return _state.get("fault", "none")
 

@@ -69,9 +69,7 @@ class VllmService(ModelService):
             True,
         )
         super().__init__(served, segments, limits)
-        self._settings = DraftSettings(
-            modules, segments.rule, segments.confidence, segments.max_segment_length
-        )
+        self._settings = DraftSettings(modules, segments.rule, segments.confidence, segments.max_segment_length)
         if self._config is not None:
             self._settings.segments(self._config)
         self.engine = VllmEngine(self._start_vllm(folder, dtype, threads), limits.max_rows, limits.max_waiting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -150,4 +149,6 @@ class FakeLLM:
     def _told(logprobs, id_, k):
         ranks = logprobs.argsort(descending=True).tolist()
         wanted = {*ranks[:k], id_}
-        return {i: SimpleNamespace(logprob=float(logprobs[i]), rank=ranks.index(i) + 1) for i in wanted if not math.isnan(i)}
+        return {
+            i: SimpleNamespace(logprob=float(logprobs[i]), rank=ranks.index(i) + 1) for i in wanted if not math.isnan(i)
+        }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 
 import torch
 
@@ -40,7 +42,8 @@ def written(service, prompts, together, **asked):
     for group in groups:
         started = []
         for prompt in group:
-            request = CompletionRequest(model="served", prompt=prompt, temperature=0, **asked)
+            body = {"model": "served", "prompt": prompt, "temperature": 0, **asked}
+            request = CompletionRequest.model_validate_json(json.dumps(body))
             (row,) = service.prepare(request).rows
             row.on_segment = lambda out, row=row: finished(row, out)
             rows.append(row)
@@ -49,6 +52,9 @@ def written(service, prompts, together, **asked):
         service.engine.submit(started, True)
         for event in done:
             assert event.wait(300)
+    end = time.monotonic() + 10
+    while service.engine.running:
+        assert time.monotonic() < end, "rows are not freed"
     for row in rows:
         assert row.error is None, row.error
     return [row.out for row in rows]
