@@ -149,6 +149,4 @@ class FakeLLM:
     def _told(logprobs, id_, k):
         ranks = logprobs.argsort(descending=True).tolist()
         wanted = {*ranks[:k], id_}
-        return {
-            i: SimpleNamespace(logprob=float(logprobs[i]), rank=ranks.index(i) + 1) for i in wanted if not math.isnan(i)
-        }
+        return {i: SimpleNamespace(logprob=float(logprobs[i]), rank=ranks.index(i) + 1) for i in wanted}
