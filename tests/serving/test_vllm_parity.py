@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 from importlib.util import find_spec
 
 import pytest
 
-from tests.serving.vllm_served import expected, same, service_of, vllm_folder_of, written
+from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
 
 pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]
-LENGTHS = (5, 60, 2, 12, 44, 7)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +27,7 @@ def served(tmp_path_factory):
 @pytest.mark.parametrize("together", [False, True])
 def test_six_prompts_alone_and_together(served, together):
     service, model = served
-    drawn = random.Random(1)
-    prompts = [[drawn.randrange(10, 900) for _ in range(n)] for n in LENGTHS]
+    prompts = prompts_of(service)
     rows = written(service, prompts, together, max_tokens=32)
     theirs = [expected(model, prompt, 32, 0.2) for prompt in prompts]
     assert [row.ids for row in rows] == [row.ids for row in theirs]

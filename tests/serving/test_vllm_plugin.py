@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +14,7 @@ from serving.vllm_plugin.drafter import MicroStepDrafter
 from serving.vllm_plugin.service import VllmService
 from serving.vllm_plugin.settings import DraftSettings
 from tests.serving.fake_vllm import FakeLLM, Target, install, vllm_config
-from tests.serving.vllm_served import expected, same, service_of, vllm_folder_of, written
-
-LENGTHS = (5, 30, 2, 12, 44, 7)
+from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +42,10 @@ def service(folder, model, monkeypatch):
     service.engine.close()
 
 
-def prompts():
-    drawn = random.Random(1)
-    return [[drawn.randrange(10, 900) for _ in range(n)] for n in LENGTHS]
-
-
 @pytest.mark.parametrize("together", [False, True])
 def test_answers_and_segments_are_those_of_generate_segments(service, model, together):
-    rows = written(service, prompts(), together, max_tokens=24)
-    theirs = [expected(model, prompt, 24, 0.2) for prompt in prompts()]
+    rows = written(service, prompts_of(service), together, max_tokens=24)
+    theirs = [expected(model, prompt, 24, 0.2) for prompt in prompts_of(service)]
     assert all(map(same, rows, theirs)) and sum(row.accepted for row in rows) > 10
     for row, other in zip(rows, theirs, strict=True):
         assert row.probability == pytest.approx(other.probability, abs=1e-3)
@@ -66,14 +58,14 @@ def test_answers_and_segments_are_those_of_generate_segments(service, model, tog
               {"confidence": 0.05, "max_segment_length": 2}]
 )  # fmt: skip
 def test_each_request_has_its_own_rule(service, model, asked):
-    (row,) = written(service, prompts()[:1], False, max_tokens=20, micro_step=asked)
-    assert same(row, expected(model, prompts()[0], 20, **asked))
+    (row,) = written(service, prompts_of(service)[:1], False, max_tokens=20, micro_step=asked)
+    assert same(row, expected(model, prompts_of(service)[0], 20, **asked))
 
 
 def test_a_stop_string_ends_an_answer_and_frees_its_row(service, model):
-    whole = expected(model, prompts()[1], 24, 0.2)
+    whole = expected(model, prompts_of(service)[1], 24, 0.2)
     stop = service.tokenizer.decode(whole.ids[5:7])
-    (row,) = written(service, prompts()[1:2], False, max_tokens=24, stop=stop)
+    (row,) = written(service, prompts_of(service)[1:2], False, max_tokens=24, stop=stop)
     assert row.ended and row.why[-1] == "end" and stop in service.tokenizer.decode(row.ids)
     assert row.ids == whole.ids[: len(row.ids)] and len(row.ids) < len(whole.ids)
     assert service.engine.running == 0 and not service.engine._llm.requests
@@ -83,7 +75,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(service, folder, tmp_path):
     for asked, word in (({"verify": False}, "lossless"), ({"eps": 0.5}, "relaxed"), ({"rule": "none"}, "rule"),
                         ({"max_segment_length": 99}, "1 to")):  # fmt: skip
         with pytest.raises(Exception, match=word):
-            written(service, prompts()[:1], False, micro_step=asked)
+            written(service, prompts_of(service)[:1], False, micro_step=asked)
     with pytest.raises(MicroStepError, match="lossless"):
         VllmService(folder, "served", SegmentOptions(), LimitOptions())  # trained for merged decoding
     said = DraftSettings(folder / "micro_step").as_config

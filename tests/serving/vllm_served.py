@@ -14,6 +14,20 @@ from serving.options import LimitOptions, SegmentOptions
 from serving.protocol import CompletionRequest
 from serving.vllm_plugin.service import VllmService
 
+TEXTS = (
+    "Once upon a time",
+    "Once upon a time there was a little girl named Lily. She loved to play with her toys in the park. One day, she",
+    "The dog",
+    "Tom and his mom went to the shop. Tom saw a big red",
+    "One day, a little boy named Tim went to the park. He saw a big tree. He wanted to climb the tree, but he was",
+    "What is 12 times 7?",
+)
+
+
+def prompts_of(service):
+    """Six prompts of unequal length."""
+    return [service.tokenizer.encode(text) for text in TEXTS]
+
 
 def vllm_folder_of(name, place):
     """Write a model as `model convert --to vllm` does, without its checks; returns the model."""
