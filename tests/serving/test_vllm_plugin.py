@@ -44,8 +44,8 @@ def service(folder, model, monkeypatch):
 
 @pytest.mark.parametrize("together", [False, True])
 def test_answers_and_segments_are_those_of_generate_segments(service, model, together):
-    rows = written(service, prompts_of(service), together, max_tokens=24)
-    theirs = [expected(model, prompt, 24, 0.2) for prompt in prompts_of(service)]
+    rows = written(service, prompts_of(service), together, max_tokens=14)
+    theirs = [expected(model, prompt, 14, 0.2) for prompt in prompts_of(service)]
     assert all(map(same, rows, theirs)) and sum(row.accepted for row in rows) > 10
     for row, other in zip(rows, theirs, strict=True):
         assert row.probability == pytest.approx(other.probability, abs=1e-3)
