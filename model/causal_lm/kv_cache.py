@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, cache_utils
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from model.causal_lm.parts import body
 
+DummyLayer: Any = getattr(cache_utils, "DummyLayer", None)  # transformers 5.19, which vLLM pins, has none
 MIN_ROOM = 64  # tokens that a grown buffer has free at least
 MAX_IDLE = 0.25  # share of a cache's slots that no row sees
 

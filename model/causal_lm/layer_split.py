@@ -12,10 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import DynamicCache, PretrainedConfig
-from transformers.cache_utils import DummyLayer
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
-from model.causal_lm.kv_cache import growing_cache
+from model.causal_lm.kv_cache import DummyLayer, growing_cache
 from model.causal_lm.parts import layers_of
 
 
