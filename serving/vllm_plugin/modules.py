@@ -107,7 +107,7 @@ class EngineDrafter(Drafter):
         if not len(self.words):
             whole: Tensor = self._target.compute_logits(state)
             return whole.float()
-        logits = cast(nn.Linear, self.head.get_output_embeddings())(state).float() * self._scale
+        logits: Tensor = cast(nn.Linear, self.head.get_output_embeddings())(state).float() * self._scale
         return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
 
 
