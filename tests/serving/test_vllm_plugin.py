@@ -133,6 +133,12 @@ def test_another_version_is_told_in_one_sentence_and_left_as_it_is(monkeypatch):
     assert runner_class._setup_eagle3_aux_hidden_state_outputs is before
     with pytest.raises(MicroStepError, match=r"propose_draft_token_ids.*requirements-vllm"):
         guard.check_registered()
+    install(monkeypatch)
+    monkeypatch.setattr(guard, "version", lambda package: "0.33.0")
+    with pytest.raises(MicroStepError, match=r"0.32, but vllm 0.33.0.*requirements-vllm"):
+        guard.check_version()
+    monkeypatch.setattr(guard, "version", lambda package: "0.32.7")
+    guard.check_version()
 
 
 def test_values_are_repeated_for_drafted_tokens():
