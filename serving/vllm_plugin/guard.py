@@ -85,11 +85,13 @@ def check_version(relied: tuple[Relied, ...] = RELIED) -> None:
     found = installed_version()
     if found is not None and found[1].split(".")[:2] != SUPPORTED.split("."):
         raise MicroStepError(
-            f"micro_step works inside vLLM {SUPPORTED}, but {' '.join(found)} is installed: install requirements-vllm.txt"
+            f"micro_step works inside vLLM {SUPPORTED}, but {' '.join(found)} is installed: install"
+            " requirements-vllm.txt"
         )
     if faults := [fault for each in relied if (fault := each.fault) is not None]:
         raise MicroStepError(
-            f"micro_step works inside vLLM {SUPPORTED}, but the installed one {faults[0]}: install requirements-vllm.txt"
+            f"micro_step works inside vLLM {SUPPORTED}, but the installed one {faults[0]}: install"
+            " requirements-vllm.txt"
         )
 
 

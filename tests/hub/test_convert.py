@@ -180,7 +180,8 @@ def test_the_command_prints_the_folder_and_what_uses_it(monkeypatch, tmp_path, c
     monkeypatch.setattr(conversion, "check", lambda checks, threads: None)
     (tmp_path / "out").mkdir()
     code, out, lines = command("model", "convert", "micro-step-tiny", "--to", "vllm", "--out", tmp_path / "out")
-    assert code == 0 and out == f"{tmp_path / 'out'}\n" and f"micro-step serve {tmp_path / 'out'} --engine vllm" in lines[-1]
+    assert code == 0 and out == f"{tmp_path / 'out'}\n"
+    assert f"micro-step serve {tmp_path / 'out'} --engine vllm" in lines[-1]
     assert command("model", "show", tmp_path / "out" / "micro_step")[0] == 0  # its base is the folder above
 
 
