@@ -68,9 +68,13 @@ class StopStringCriterion(StoppingCriteria):  # type: ignore[misc]
     """Ends an answer at the token that completes a stop string; called once after each token of one answer."""
 
     def __init__(self, tokens: TokenBytes, stops: Sequence[str]) -> None:
+        self._tokens, self._stops, self._read = tokens, stops, 0
         self._text = AnswerText(tokens, stops)
 
     def __call__(self, input_ids: Tensor, scores: object, **_: object) -> bool:
         """Read the last of the ids [1, N]."""
+        if input_ids.shape[1] <= self._read:  # the answer begins again
+            self._text = AnswerText(self._tokens, self._stops)
+        self._read = input_ids.shape[1]
         self._text.add([int(input_ids[0, -1])])
         return self._text.stopped

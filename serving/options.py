@@ -47,5 +47,8 @@ class LimitOptions:
 
     max_rows: Annotated[int, typer.Option(min=1, help="Answers that are written at once.")] = 16
     max_waiting: Annotated[int, typer.Option(min=0, help="Answers that may wait; further requests get 429.")] = 64
+    read_at_once: Annotated[
+        int, typer.Option(min=1, help="Tokens of prompts that are read between two steps of the answers under way.")
+    ] = 256
     max_body: Annotated[int, typer.Option(min=1, help="Bytes of a request.")] = 2_000_000
     timeout: Annotated[int, typer.Option(min=1, help="Seconds for an answer, waiting included.")] = 600

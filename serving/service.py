@@ -42,7 +42,7 @@ class Service(ModelService):
             verifies(model, segments.lossless),
         )
         super().__init__(served, segments, limits)
-        self.engine = Engine(model, limits.max_rows, limits.max_waiting)
+        self.engine = Engine(model, limits.max_rows, limits.max_waiting, limits.read_at_once)
         model.generate_segments(  # settings that do not fit the model are refused before the first request
             torch.tensor([[1, 1]], device=model.device), max_new_tokens=2, **self._segments(SegmentRequest())
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -75,14 +75,15 @@ class LosslessBatch(DecodingBatch):
         """It copies the rows of its words from the head, so a batch whose rows only join another one makes none."""
         return Drafter(self.model, self.costs)
 
-    def read(self, rows: Sequence[LiveRow]) -> None:
+    def reading(self, rows: Sequence[LiveRow], at_once: int | None) -> Generator[None]:
         """Read the prompts of rows, which become those of this batch."""
         model, cache = self.model, self.cache
-        last, context, self.mask, position = read_prompts(
+        last, context, self.mask, position = yield from read_prompts(
             model,
             *prompts_of(rows, model.device),
             cache,
             lambda embeds, mask, position: model.macro(embeds, mask, position, cache),
+            at_once,
         )
         count_pass(rows)
         logits = logits_of(model.base, last)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -265,9 +265,9 @@ class MergedBatch(DecodingBatch):
         self.cache = macro_cache(model)
         self.last = self.context = torch.zeros(0)  # [R, d], [R, K, d] the base's states at the last macro steps
 
-    def read(self, rows: Sequence[LiveRow]) -> None:
+    def reading(self, rows: Sequence[LiveRow], at_once: int | None) -> Generator[None]:
         """Read the prompts of rows, which become those of this batch."""
-        self.last, self.context = self.cache.read(*prompts_of(rows, self.model.device))
+        self.last, self.context = yield from self.cache.reading(*prompts_of(rows, self.model.device), at_once)
         self.rows = list(rows)
         count_pass(rows)
         self.clock.to("prompt")

@@ -6,14 +6,15 @@ Rows of one batch may differ in everything that stands here, and no row's answer
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from model.decoding.output import RowOutput
 from model.errors import MicroStepError
 
 if TYPE_CHECKING:
-    import torch
     from transformers import LogitsProcessorList
 
     from model.decoding.stopping import StopRule
@@ -57,11 +58,30 @@ class LiveRow:
     over: bool = False  # the answer has ended, or cannot be continued
     error: MicroStepError | None = None  # why the row cannot be continued; other rows go on
 
+    told: int = 0  # segments that were passed on
+    _before: RowOutput | None = None  # what was written before the row began again
+
     @property
     def room(self) -> int:
         """Number of tokens that may still be written."""
         return self.tokens.max_new_tokens - len(self.out.ids)
 
     def tell(self) -> None:
-        """Pass on what is written, after a segment."""
+        """Pass on what is written, after a segment or an error."""
+        count = len(self.out.starts)
+        if self._before is not None and count <= self.told and self.error is None:
+            if self.out.segments != self._before.segments[:count]:
+                raise MicroStepError("the answer is not the one that was begun before an error")
+            return
+        self.told = count
         self.on_segment(self.out)
+
+    def begin_again(self) -> None:
+        """Forget what is written, after an error. What was passed on is written once more, but not passed on again.
+
+        The row must have its generator for itself. Its criteria must notice that the answer begins again.
+        """
+        self._before, self.out, self.over = self.out, RowOutput(self.out.prompt), False
+        if (generator := self.tokens.generator) is not None:
+            new = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+            self.tokens = replace(self.tokens, generator=new)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
 
 Read = Callable[[Tensor, Tensor, Tensor], Macro]
+Result = TypeVar("Result")
 
 
 class DecodingBatch(ABC):
@@ -33,9 +34,16 @@ class DecodingBatch(ABC):
         self.model, self.clock = model, clock
         self.rows: list[LiveRow] = []
 
-    @abstractmethod
     def read(self, rows: Sequence[LiveRow]) -> None:
         """Read the prompts of rows, which become those of this batch. It must be new."""
+        finish(self.reading(rows, None))
+
+    @abstractmethod
+    def reading(self, rows: Sequence[LiveRow], at_once: int | None) -> Generator[None]:
+        """Read the prompts of rows, as `read`, and pause after each `at_once` tokens; None: without a pause.
+
+        Caches that cannot be continued by several tokens are filled without a pause.
+        """
 
     @abstractmethod
     def add(self, other: Self) -> None:
@@ -87,10 +95,22 @@ def prompts_of(rows: Sequence[LiveRow], device: torch.device) -> tuple[Tensor, T
     return ids.to(device), mask.to(device)
 
 
+def finish(steps: Generator[None, None, Result]) -> Result:
+    """Go through all pauses of a generator, and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
 def read_prompts(
-    model: MicroStepPreTrainedModel, input_ids: Tensor, mask: Tensor, cache: RowCache, read: Read
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    model: MicroStepPreTrainedModel, input_ids: Tensor, mask: Tensor, cache: RowCache, read: Read, at_once: int | None
+) -> Generator[None, None, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Read prompts [B, P], padded on the left, into an empty cache, every token as a macro step of its own.
+
+    It pauses after each `at_once` tokens, padding included.
 
     Args:
         model: the model whose base reads.
@@ -98,6 +118,7 @@ def read_prompts(
         mask: [B, P], 0 at padding.
         cache: the cache that `read` fills.
         read: reads embeddings [B, N, d] at positions [B, N], with the mask of all that the cache then holds.
+        at_once: the most tokens between two pauses, padding included, but at least one of each row; None: no pause.
 
     Returns:
         The base's states [B, d] and [B, K, d] at the last tokens; the mask [B, P] of the cache; and the last tokens'
@@ -105,10 +126,23 @@ def read_prompts(
     """
     embed = model.get_input_embeddings()
     prompts = shared_first(input_ids, mask, model.base)
-    prompts.read_shared(cache, lambda ids, mask, position: read(embed(ids), mask, position))
-    ids, position = prompts.ids[:, prompts.shared :], prompts.position
-    macro = read(embed(ids), prompts.mask, position[:, prompts.shared :])
-    return macro.last[:, -1], macro.context[:, -1], prompts.mask, position[:, -1]
+    ids, mask, position, (rows, width) = prompts.ids, prompts.mask, prompts.position, input_ids.shape
+    if prompts.shared:
+        for part in _parts(0, prompts.shared, at_once):
+            read(embed(ids[:1, part]), mask[:1, : part.stop], position[:1, part])
+            yield
+        cache.batch_repeat_interleave(rows)
+    for part in _parts(prompts.shared, width, at_once and max(1, at_once // rows)):
+        macro = read(embed(ids[:, part]), mask[:, : part.stop], position[:, part])
+        if part.stop < width:
+            yield
+    return macro.last[:, -1], macro.context[:, -1], mask, position[:, -1]
+
+
+def _parts(start: int, end: int, most: int | None) -> list[slice]:
+    """Return consecutive slices from start to end, each of at most so many items."""
+    step = most or end - start
+    return [slice(a, min(end, a + step)) for a in range(start, end, step)]
 
 
 def count_pass(rows: Sequence[LiveRow]) -> None:

@@ -6,6 +6,7 @@ for all rows together; of the slots that this adds to a cache, each row keeps it
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -23,7 +24,7 @@ from model.causal_lm.kv_cache import (
     without_idle_start,
 )
 from model.causal_lm.layer_split import part_cache
-from model.decoding.session import read_prompts
+from model.decoding.session import finish, read_prompts
 from model.micro_step.cache_folding import kept_slots
 from model.micro_step.macro_inputs import MacroInputs, merged, read_in_parts
 from model.micro_step.outputs import Macro
@@ -53,7 +54,14 @@ class MacroCache:
 
     def read(self, input_ids: Tensor, mask: Tensor) -> States:
         """Read prompts [R, P], padded on the left, into the empty cache."""
-        last, context, self.mask, self.position = read_prompts(self.model, input_ids, mask, self, self._read_tokens)
+        return finish(self.reading(input_ids, mask, None))
+
+    def reading(self, input_ids: Tensor, mask: Tensor, at_once: int | None) -> Generator[None, None, States]:
+        """Read prompts, as `read`, and pause after each `at_once` tokens."""
+        at_once = at_once if self.rows_may_join else None  # recurrent layers are not continued by several tokens
+        last, context, self.mask, self.position = yield from read_prompts(
+            self.model, input_ids, mask, self, self._read_tokens, at_once
+        )
         return last, context
 
     def step(self, embeds: Tensor, valid: Tensor) -> States:
@@ -110,8 +118,8 @@ class _InParts(MacroCache):
         self.tokens, self.tokens_mask = part_cache(range(k), layers), torch.zeros(0)
         self.anywhere = padded_anywhere(model.base)
 
-    def read(self, input_ids: Tensor, mask: Tensor) -> States:
-        states = super().read(input_ids, mask)
+    def reading(self, input_ids: Tensor, mask: Tensor, at_once: int | None) -> Generator[None, None, States]:
+        states = yield from super().reading(input_ids, mask, at_once)
         self.tokens_mask = self.mask
         return states
 

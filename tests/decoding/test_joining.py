@@ -64,7 +64,8 @@ def test_a_row_that_joins_is_what_it_is_alone(family, config, verify):
         while batch.rows or waiting:
             if steps % 2 == 0 and waiting:
                 joining = new_batch(model, verify, Clock())
-                joining.read(waiting[:2])
+                pauses = len(list(joining.reading(waiting[:2], at_once=14)))
+                assert pauses == (max(len(row.out.prompt) for row in waiting[:2]) - 1) // 7
                 assert joining.rows_may_join
                 waiting = waiting[2:]
                 if batch.rows:

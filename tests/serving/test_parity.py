@@ -8,7 +8,11 @@ import random
 import pytest
 import torch
 
+from model.decoding.merged import new_rows
+from model.decoding.session import DecodingBatch
+from serving.engine import Engine, read_together
 from tests.serving.served import served
+from tests.support.micro_steps import micro_step
 from tests.support.processes import run_coroutine
 
 LENGTHS = [5, 90, 2, 12, 44, 7, 1, 20]
@@ -56,7 +60,7 @@ async def all_at_once(server, asked):
 
 
 def test_eight_interleaved_requests_are_answered_as_each_is_alone():
-    with served() as server:
+    with served(read_at_once=16) as server:
         given = prompts(900)
         asked = [
             {"prompt": prompt, **how, "micro_step": segments}
@@ -110,3 +114,63 @@ def test_choices_of_one_request_are_sampled_apart():
             own = [chunk for chunk in chunks[:-1] if chunk["choices"][0]["index"] == choice]
             assert [token["id"] for chunk in own for token in chunk["micro_step"]["tokens"]] == row.ids
             assert "".join(chunk["choices"][0]["text"] for chunk in own) == server.service.tokenizer.decode(row.ids)
+
+
+def test_an_error_ends_only_the_row_that_fails_alone(monkeypatch, capsys):
+    """The others begin again, each apart, and go on where their clients are."""
+    poison, met = [7, 7, 7], []
+    for kind in DecodingBatch.__subclasses__():
+
+        def failing(self, step=kind.step):
+            bad = any(row.out.prompt == poison and len(row.out.starts) >= 2 for row in self.rows)
+            if bad:
+                met.append(len(self.rows))
+            step(self)
+            if bad:
+                raise ValueError("a row that cannot be written")
+
+        monkeypatch.setattr(kind, "step", failing)
+    with served(read_at_once=16) as server:
+        chosen = [0, 1, 4, 5, 7]
+        given = [(prompts(900)[i], *CASES[i]) for i in chosen]
+        asked = [{"prompt": prompt, **how, "micro_step": segments} for prompt, how, segments in given]
+        stopped = {"prompt": [5, 6, 7], "stop": ["."], "max_tokens": 30, **GREEDY}
+        bad = [
+            {"prompt": poison, "max_tokens": 40, **GREEDY, "micro_step": {"confidence": 2, "verify": verify}}
+            for verify in (False, True)
+        ]
+        *answers, stop, one, two = run_coroutine(all_at_once(server, [*asked, stopped, *bad]))
+        assert met.count(1) == 2 and max(met) > 1 and "cannot be written" in capsys.readouterr().err
+        for (prompt, how, segments), (*written, usage) in zip(given, answers, strict=True):
+            row = alone(server.model, prompt, how, segments)
+            said = [chunk["micro_step"] for chunk in written]
+            assert [[token["id"] for token in each["tokens"]] for each in said] == row.segments
+            assert usage["usage"]["micro_step"]["macro_steps"] == row.macro_steps
+        assert (one[-1]["error"]["type"], two[-1]["error"]["type"]) == ("server_error", "server_error")
+        (expected,) = run_coroutine(all_at_once(server, [stopped]))
+        texts = ["".join(chunk["choices"][0]["text"] for chunk in chunks[:-1]) for chunks in (stop, expected)]
+        assert texts[0] == texts[1]
+
+
+def test_a_long_prompt_is_read_between_the_steps_of_others(monkeypatch):
+    seen, read = [], Engine._read_on
+    for kind in DecodingBatch.__subclasses__():
+        monkeypatch.setattr(kind, "step", lambda batch, step=kind.step: (seen.append("step"), step(batch)))
+    monkeypatch.setattr(Engine, "_read_on", lambda self: (self._reading and seen.append("read"), read(self)))
+    with served(read_at_once=16) as server:
+        asked = [{"prompt": [5], "max_tokens": 90, **GREEDY}, {"prompt": [6] * 400, "max_tokens": 3, **GREEDY}]
+        run_coroutine(all_at_once(server, asked))
+    said = "".join(each[0] for each in seen)
+    assert said.count("r") == 1 + 25 and "rr" not in said
+
+
+def test_prompts_that_are_alike_are_read_together():
+    def groups(*given, at_once=100):
+        rows = [new_rows(server_model, [prompt])[0][0] for prompt in given]
+        return [[len(row.out.prompt) for row in group] for group in read_together(rows, at_once)]
+
+    server_model = micro_step()
+    long = [9] * 200
+    assert groups([1] * 20, [2] * 24, [3] * 25, [4] * 30) == [[20, 24, 25], [30]]
+    assert groups([1] * 120, long, long, [*long, 1, 2, 3], [8] * 203) == [[120], [200, 200, 203], [203]]
+    assert groups(long[:150], long, at_once=1) == [[150, 200]] and groups([1], [2], at_once=1) == [[1], [1]]
