@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from model.crash_log import fault
 from model.errors import MicroStepError
 from serving.engine import EngineBusy
-from serving.errors import ApiError, refused
+from serving.errors import RETRY_AFTER, ApiError, refused
 from serving.job import Job
 from serving.metrics import Metrics
 from serving.model_service import ModelService
@@ -30,7 +30,6 @@ from serving.protocol import ApiRequest, ChatRequest, CompletionRequest
 from serving.responses import Wording
 
 BODY_SECONDS = 30.0  # for a request to arrive
-RETRY_AFTER = "5"  # seconds that a client should wait if too many wait
 _LOCAL = ("localhost", "")
 
 Answer = TypeVar("Answer")

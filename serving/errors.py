@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+RETRY_AFTER = "5"  # seconds that a client should wait if there is no room for it
 LONGEST_MESSAGE = 500  # characters, where a message repeats a part of the request
 
 

@@ -9,10 +9,9 @@ import uvicorn
 
 from model.errors import MicroStepError
 from serving.api import build_app
+from serving.connections import GuardedConnection
 from serving.model_service import ModelService
 from serving.options import AddressOptions
-
-MOST_CONNECTIONS = 512  # open at once; further ones get 503
 
 
 def listen(address: AddressOptions) -> socket.socket:
@@ -49,7 +48,7 @@ def run_server(
         proxy_headers=False,
         ws="none",
         lifespan="off",
-        limit_concurrency=MOST_CONNECTIONS,
+        http=GuardedConnection,
         timeout_graceful_shutdown=service.limits.timeout,
     )
     service.engine.start()

@@ -26,12 +26,35 @@ LONG = {"model": "micro-step-tiny", "prompt": [5, 6, 7], "max_tokens": 900, "see
 
 @pytest.fixture(scope="module")
 def server():
-    process = program("micro-step", "serve", "micro-step-tiny", "--port", "0", "--confidence", "0.4")
+    process, url = started(0)
     try:
-        process.until(lambda: "/v1" in process.out)
-        yield process, re.search(r"http://\S+", process.out)[0]
+        yield process, url
     finally:
         process.killed()
+
+
+def started(port):
+    process = program("micro-step", "serve", "micro-step-tiny", "--port", str(port), "--confidence", "0.4")
+    process.until(lambda: "/v1" in process.out)
+    return process, re.search(r"http://\S+", process.out)[0]
+
+
+@pytest.fixture(scope="module")
+def started_again(server):
+    """Another server at the port of one that was killed while it wrote, and what its client saw."""
+    process, url = server
+    client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
+    with client.completions.create(**LONG, stream=True) as stream:
+        next(stream)
+        process.send(signal.SIGKILL)
+        with pytest.raises(openai.APIConnectionError):
+            list(stream)
+    again, its_url = started(re.search(r":(\d+)/", url)[1])
+    try:
+        assert its_url == url
+        yield again, url
+    finally:
+        again.killed()
 
 
 def running(url):
@@ -104,8 +127,14 @@ def test_the_benchmark_asks_the_server_the_same_as_it_asks_the_model(server, mon
     assert mine == theirs
 
 
-def test_sigterm_lets_the_running_answer_end(server):
-    process, url = server
+def test_a_killed_server_starts_again_at_its_port(started_again):
+    _, url = started_again
+    answer = httpx2.post(f"{url}/completions", json={**LONG, "max_tokens": 3, "temperature": 0}).json()
+    assert answer["usage"]["completion_tokens"] == 3 and running(url) == 0
+
+
+def test_sigterm_lets_the_running_answer_end(started_again):
+    process, url = started_again
     client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
     with client.completions.create(**{**LONG, "max_tokens": 300}, stream=True) as stream:
         chunks = [next(stream)]
