@@ -17,13 +17,13 @@ HEADER_SECONDS = 10.0  # for the headers of a request to arrive
 READ_SECONDS = 60.0  # for a client to take anything of an answer that waits for it
 
 
-class GuardedConnection(H11Protocol):  # type: ignore[misc]
+class GuardedConnection(H11Protocol):
     """One connection of uvicorn, with limits of time and errors of OpenAI's form."""
 
     _arriving: asyncio.TimerHandle | None = None  # ends the wait for headers, or for what nobody reads any more
     _unread: asyncio.TimerHandle | None = None  # ends the wait for a client that reads nothing
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
