@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from model.atomic_files import flush_folder
 from model.errors import ExportError, ModelBroken
 
+Trained = Mapping[str, nn.Parameter]  # parameters by name
 STATE, WEIGHTS, OPTIMIZER, OPENS = "state.json", "weights.safetensors", "optimizer.safetensors", "model"
 
 
@@ -39,7 +40,7 @@ class Progress:
 def save(
     folder: Path,
     progress: Progress,
-    trained: Mapping[str, nn.Parameter],
+    trained: Trained,
     optimizer: torch.optim.Optimizer,
     export: Callable[[Path], None],
 ) -> Path:
@@ -80,7 +81,7 @@ def read_progress(path: Path) -> Progress:
         raise _broken(path, error) from error
 
 
-def load(path: Path, trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer | None) -> None:
+def load(path: Path, trained: Trained, optimizer: torch.optim.Optimizer | None) -> None:
     """Load a checkpoint onto the devices of the parameters.
 
     Args:
@@ -116,7 +117,7 @@ def _broken(path: Path, error: Exception) -> ModelBroken:
     )
 
 
-def _moments(named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(named: Trained, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for name, parameter in named.items()
@@ -124,9 +125,7 @@ def _moments(named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     }
 
 
-def _load_moments(
-    moments: dict[str, Tensor], named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
+def _load_moments(moments: dict[str, Tensor], named: Trained, optimizer: torch.optim.Optimizer) -> None:
     held: dict[str, dict[str, Any]] = {}
     for name, value in moments.items():
         parameter, _, key = name.rpartition("/")

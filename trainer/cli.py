@@ -27,6 +27,10 @@ def train(
         float | None,
         typer.Option(min=0.01, help="Of training: as many steps as fit, not the recipe's; a begun run keeps its own."),
     ] = None,
+    shard: Annotated[
+        bool,
+        typer.Option("--shard", help="Under torchrun: each process holds a part of every weight (FSDP2)."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it takes: parameters, memory, tokens, time.")
     ] = False,
@@ -46,7 +50,7 @@ def train(
             if dry_run:
                 print(plan(chosen, places, device, tell).text)
                 return
-            done = run_recipe(chosen, places, device, tell)
+            done = run_recipe(chosen, places, device, tell, shard)
     except RunInterrupted:
         print(one_line(f"{folder} holds a checkpoint; run the same command again to resume"), file=sys.stderr)
         raise

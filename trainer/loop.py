@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from data.run_folder import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
 from data.yaml_config import dump_yaml
 from model.atomic_files import atomic_write, make_folder
-from model.causal_lm.finite import damaged_weights
 from model.errors import ExportError, NumericalError
 from model.progress import Tell
 from trainer import checkpoint, optimizer
@@ -33,6 +32,8 @@ from trainer.batches.prefetch import PreparedStep, prepared_steps
 from trainer.checkpoint import Progress
 from trainer.log import RunLogger, log_line
 from trainer.metrics import MetricSums
+from trainer.processes.replicated import ReplicatedWeights
+from trainer.processes.sharded import ShardedWeights
 from trainer.recipe import Recipe, StageConfig, Weighted, same_recipe
 from trainer.setup import RunSetup
 
@@ -76,11 +77,14 @@ class _StepSums:
 
 
 class Trainer:
-    def __init__(self, built: RunSetup, folder: Path, accelerator: Accelerator, tell: Tell) -> None:
+    def __init__(
+        self, built: RunSetup, folder: Path, accelerator: Accelerator, tell: Tell, shard: bool = False
+    ) -> None:
         self.built, self.recipe, self.folder = built, built.recipe, folder
         self.accelerator, self.tell = accelerator, tell
         self.device = accelerator.device
         self.checkpoints = folder / CHECKPOINTS
+        self.weights = ShardedWeights(built, accelerator) if shard else ReplicatedWeights(built, accelerator)
         config = built.model.config  # a control's model has no such weights
         self._weights = {name: getattr(config, name) for name in get_args(Weighted) if hasattr(config, name)}
         self._asked_to_stop = False
@@ -97,11 +101,11 @@ class Trainer:
         if main:
             begin(self.folder, self.built)
         self.accelerator.wait_for_everyone()
+        self.weights.place()
         progress, last = Progress(), checkpoint.newest(self.checkpoints)
         if last is not None:
             progress = checkpoint.read_progress(last)
-            checkpoint.load(last, self._trained(progress.step), None)
-        self.built.objective.to(self.device)
+            self.weights.load(last, self._trained(progress.step), None)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         steps = prepared_steps(self.built.feed, progress.step, rank, world, self.recipe.batch.accumulate, self.device)
         log = RunLogger(self.folder, progress.step, self.recipe.steps, self.tell) if main else None
@@ -112,8 +116,7 @@ class Trainer:
                     progress = self._stage(stage, first, progress, last, steps, log)
                     last = None
                 first += stage.steps
-        if main:
-            self.built.export(self.folder / MODEL)
+        self.weights.export(self.folder / MODEL)
         self.accelerator.wait_for_everyone()
         return read_run(self.folder)
 
@@ -133,8 +136,8 @@ class Trainer:
         groups = optimizer.choose(objective, recipe.objective, {str(g): r for g, r in stage.rates.items()})
         adam = optimizer.build(groups, stage, recipe.optimizer)
         if last is not None and progress.step > first:
-            checkpoint.load(last, self._trained(progress.step), adam)
-        module, prepared = self.accelerator.prepare(objective, adam)
+            self.weights.load(last, self._trained(progress.step), adam)
+        module, prepared = self.weights.prepare(adam)
         sums = _StepSums.unpacked(progress.since, self.built.positions, self.device)
         for done in range(progress.step - first, stage.steps):
             for group in prepared.param_groups:
@@ -159,7 +162,7 @@ class Trainer:
                 self._save(replace(progress, since=sums.packed()), adam)
             if stop:
                 raise RunInterrupted
-        self.accelerator.free_memory(module, prepared)
+        self.weights.release(module, prepared)
         return replace(progress, since=())
 
     def _step(self, module: nn.Module, adam: Any, step: PreparedStep, number: int, sums: _StepSums) -> int:
@@ -167,14 +170,15 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         torch.manual_seed((self.recipe.seed * 1_000_003 + number) * 1009 + rank)
         for i, part in enumerate(step.parts, 1):
-            with nullcontext() if i == len(step.parts) else self.accelerator.no_sync(module):
-                loss, tally = module(part.to(self.device), step.averaged_over)
+            with nullcontext() if i == len(step.parts) else self.weights.without_sync(module):
+                with self.accelerator.autocast():
+                    loss, tally = module(part.to(self.device), step.averaged_over)
                 self.accelerator.backward(loss * world)  # gradients are averaged over processes
             sums.tally, sums.read = sums.tally + tally, sums.read + part.tokens
         norm = self.accelerator.clip_grad_norm_(module.parameters(), self.recipe.optimizer.clip)
         adam.step()
         adam.zero_grad()
-        sums.norm, sums.steps = sums.norm + norm, sums.steps + 1
+        sums.norm, sums.steps = sums.norm + self.weights.total_norm(norm), sums.steps + 1
         return step.loss_tokens
 
     def _log(self, stage: StageConfig, progress: Progress, sums: _StepSums, adam: Any, log: RunLogger | None) -> None:
@@ -199,10 +203,11 @@ class Trainer:
         tally = MetricSums.zeros(self.built.positions, self.device, rows=True)
         training_modules = [part_module for part_module in module.modules() if part_module.training]
         module.eval()
-        for chosen in batches[rank::world]:
-            part = feed.part(chosen, held_out=True).to(self.device)
+        for i in range(rank, -(-len(batches) // world) * world, world):  # in each process as many: they gather weights
+            part = feed.part(batches[i] if i < len(batches) else batches[0][:0], held_out=True).to(self.device)
             _, sums = self._unwrapped(module)(part, (1, 1))
             tally = tally + sums
+        self.weights.after_validation()
         for part_module in training_modules:
             part_module.training = True
         tally = self._reduced(tally)
@@ -254,11 +259,10 @@ class Trainer:
         return optimizer.parameters(self.built.objective, self.recipe.objective, groups)
 
     def _save(self, progress: Progress, adam: torch.optim.Optimizer) -> None:
-        if (damaged := damaged_weights(self.built.objective)) is not None:
+        if (damaged := self.weights.damaged()) is not None:
             raise self._not_finite(f"weight {damaged}", progress)
+        self.weights.save(self.checkpoints, progress, self._trained(progress.step), adam)
         if self.accelerator.is_main_process:
-            trained = self._trained(progress.step)
-            checkpoint.save(self.checkpoints, progress, trained, adam, self.built.export)
             checkpoint.prune(self.checkpoints, self.recipe.checkpoint.keep)
         self.accelerator.wait_for_everyone()
 

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from data.corpus.features import FeatureSpec
 from data.prepared import Prepared, read_prepared
 from data.run_folder import Run
+from model.errors import MicroStepError
 from model.hub.loading import ModelSpec, load
 from model.one_writer import one_writer
 from model.progress import Tell, silent
@@ -39,8 +40,15 @@ class RunPaths:
         return self.states if self.states is not None else self.prepared_for(recipe) / "states"
 
 
-def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Run | None:
+def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell, shard: bool = False) -> Run | None:
     """Prepare data if needed, and train; an existing run is resumed. Returns None in all processes but the main one.
+
+    Args:
+        recipe: the recipe.
+        places: the folders.
+        device: auto, cpu, cuda, ..; each process has its own.
+        tell: told of progress.
+        shard: let each process hold a part of every weight, for a model that does not fit into one device.
 
     Raises:
         MicroStepError: the run is not possible.
@@ -48,13 +56,15 @@ def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Run
     """
     accelerator = accelerator_for(recipe, device)
     main = accelerator.is_main_process
+    if shard:
+        _check_shardable(recipe)
     quiet: Tell = tell if main else silent
     with one_writer(places.out) if main else nullcontext():
-        built = prepare_and_build(recipe, places, device, quiet, accelerator)
+        built = prepare_and_build(recipe, places, device, quiet, accelerator, shard)
         for note in built.notes:
             quiet(note, None)
         built = fit(built, places.out, accelerator, quiet)
-        done = Trainer(built, places.out, accelerator, quiet).run()
+        done = Trainer(built, places.out, accelerator, quiet, shard).run()
         if not main:
             return None
         write_card(done, built.recipe, places.prepared_for(recipe))
@@ -62,22 +72,36 @@ def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Run
 
 
 def prepare_and_build(
-    recipe: Recipe, places: RunPaths, device: str, tell: Tell, accelerator: Accelerator | None = None
+    recipe: Recipe,
+    places: RunPaths,
+    device: str,
+    tell: Tell,
+    accelerator: Accelerator | None = None,
+    shard: bool = False,
 ) -> RunSetup:
     """Prepare the data and build the setup. The main process prepares; the others wait for it."""
     if accelerator is None or accelerator.is_main_process:
         data = prepared_data(recipe, places, device, tell)
-        built = build(recipe, data, places.states_for(recipe), _device(device, accelerator), tell)
+        built = build(recipe, data, places.states_for(recipe), _device(device, accelerator, shard), tell)
     if accelerator is not None:
         accelerator.wait_for_everyone()
         if not accelerator.is_main_process:
             data = prepared_data(recipe, places, device, tell)
-            built = build(recipe, data, places.states_for(recipe), _device(device, accelerator), tell)
+            built = build(recipe, data, places.states_for(recipe), _device(device, accelerator, shard), tell)
     return built
 
 
-def _device(device: str, accelerator: Accelerator | None) -> str:
+def _device(device: str, accelerator: Accelerator | None, shard: bool) -> str:
+    if shard:
+        return "cpu"  # a layer at a time goes from there to its processes
     return device if accelerator is None else str(accelerator.device)
+
+
+def _check_shardable(recipe: Recipe) -> None:
+    if recipe.objective == "draft" or recipe.teacher:
+        raise MicroStepError("--shard cannot compute the states of the base: it trains no draft, and without a teacher")
+    if recipe.minutes is not None:
+        raise MicroStepError("--shard cannot measure how many steps fit into minutes: give steps")
 
 
 def prepared_data(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Prepared:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.scoring import score_corpus
 from data.examples import TABLE
 from data.prepared import EXAMPLES, STORE, Prepared, read_prepared
+from data.run_folder import LogLine
+from data.yaml_config import dump_yaml
 from model.hub.loading import ModelSpec, load
+from model.terminal import start
+from tests.support.processes import Forked
 from trainer.recipe import Recipe
 
 WORDS = ("the cat", "a dog", "two birds", "my hat", "the sea", "her book", "an egg", "his lamp")
@@ -68,3 +76,43 @@ def recipe(model: Path, objective: str = "micro_step", steps: int = 6, **more: A
         **more,
     }
     return Recipe.model_validate_json(json.dumps(said))
+
+
+def same_curve(a: tuple[LogLine, ...], b: tuple[LogLine, ...]) -> None:
+    """The same curve within float error."""
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert (x.step, x.split, x.tokens, x.stops) == (y.step, y.split, y.tokens, y.stops)
+        assert x.loss == pytest.approx(y.loss, rel=2e-4) and x.stop_loss == pytest.approx(y.stop_loss, rel=2e-3)
+
+
+def write_recipe(chosen: Recipe, path: Path) -> Path:
+    path.write_text(dump_yaml(chosen), "utf-8")
+    return path
+
+
+def train_in_processes(file: Path, out: Path, prepared: Path, world: int, *words: str) -> None:
+    """Train in some processes, as torchrun starts them, but without their fresh interpreters."""
+    given = ["train", str(file), "--out", str(out), "--prepared", str(prepared), "--device", "cpu", *words]
+    port = _free_port()
+    processes = [Forked(_train_as, rank, world, port, given) for rank in range(world)]
+    codes = [process.ended() for process in processes]
+    assert codes == [0] * world, "".join(process.err for process in processes)
+    said = [process.out.splitlines() for process in processes]
+    assert said == [[str(out / "model")]] + [[]] * (world - 1)  # said once
+
+
+def _train_as(rank: int, world: int, port: int, words: list[str]) -> None:
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # what this process was before it was copied
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    sys.argv = ["micro-step", *words]
+    start()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

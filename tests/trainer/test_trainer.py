@@ -23,19 +23,17 @@ from data.prepared import Prepared
 from data.run_folder import LogLine, Run, read_lines, read_run
 from data.segmentation_config import SegmentationConfig
 from data.training_rows import TokenRows
-from data.yaml_config import dump_yaml
 from model.decoding.generation_config import end_ids
 from model.errors import ExportError, MicroStepError, ModelBroken
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.saving import MODULES
 from model.one_writer import one_writer
-from model.terminal import start
 from tests.support.browser import ROOT
 from tests.support.command import call
-from tests.support.processes import Forked, program
+from tests.support.processes import program
 from tests.support.tiny import save_tiny
-from tests.support.training import make_prepared, recipe
+from tests.support.training import make_prepared, recipe, same_curve, write_recipe
 from trainer import checkpoint
 from trainer.batches import sampler
 from trainer.batches.dataset import training_rows
@@ -537,20 +535,7 @@ def test_stages_follow_each_other_and_train_what_they_say(prepared: Prepared, mo
 def test_parts_of_a_step_add_up_to_the_whole(prepared: Prepared, model: Path, tmp_path: Path) -> None:
     whole = trained(recipe(model), prepared, tmp_path / "whole")
     parts = trained(recipe(model, batch={"tokens": 512, "accumulate": 3}), prepared, tmp_path / "parts")
-    _same(whole.lines, parts.lines)
-
-
-def _same(a: tuple[LogLine, ...], b: tuple[LogLine, ...]) -> None:
-    """The same curve within float error."""
-    assert len(a) == len(b)
-    for x, y in zip(a, b, strict=True):
-        assert (x.step, x.split, x.tokens, x.stops) == (y.step, y.split, y.tokens, y.stops)
-        assert x.loss == pytest.approx(y.loss, rel=2e-4) and x.stop_loss == pytest.approx(y.stop_loss, rel=2e-3)
-
-
-def write_recipe(chosen: Recipe, path: Path) -> Path:
-    path.write_text(dump_yaml(chosen), "utf-8")
-    return path
+    same_curve(whole.lines, parts.lines)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
@@ -622,37 +607,6 @@ def test_a_checkpoint_that_lacks_an_earlier_stage_is_refused(prepared: Prepared,
 
 def _lines(out: Path) -> list[LogLine]:
     return read_lines(out / "log.jsonl")
-
-
-def test_two_processes_follow_the_curve_of_one(prepared: Prepared, model: Path, tmp_path: Path) -> None:
-    chosen = recipe(model)
-    one = trained(chosen, prepared, tmp_path / "one")
-    file = write_recipe(chosen, tmp_path / "r.yaml")
-    words = ["train", str(file), "--out", str(tmp_path / "two"), "--prepared", str(prepared.path), "--device", "cpu"]
-    port = _free_port()
-    first, second = (Forked(_train_as, rank, port, words) for rank in range(2))
-    assert first.ended() == second.ended() == 0, first.err + second.err
-    assert first.out.splitlines() == [str(tmp_path / "two" / "model")] and not second.out  # said once
-    _same(one.lines, read_run(tmp_path / "two").lines)
-
-
-def _train_as(rank: int, port: int, words: list[str]) -> None:
-    """Train as one of two processes, as torchrun starts them, but without its three interpreters."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)  # what this process was before it was copied
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    sys.argv = ["micro-step", *words]
-    start()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def test_ctrl_c_leaves_a_checkpoint_of_the_last_step(prepared: Prepared, model: Path, tmp_path: Path) -> None:
