@@ -91,7 +91,7 @@ class Run:
     path: Path
     facts: RunFacts
     lines: tuple[LogLine, ...]
-    checkpoints: tuple[Path, ...]  # complete checkpoints, oldest first
+    checkpoints: tuple[Path, ...]  # complete checkpoints that open as models, oldest first
     finished: bool
 
     @property
@@ -165,7 +165,9 @@ def read_facts(path: Path) -> RunFacts:
 
 
 def checkpoints(path: Path) -> tuple[Path, ...]:
-    return tuple(sorted(folder for folder in (path / CHECKPOINTS).glob("step-*") if folder.suffix != ".part"))
+    """Return the checkpoints that open as models: those of a run with sharded weights do not."""
+    found = (path / CHECKPOINTS).glob("step-*")
+    return tuple(sorted(folder for folder in found if folder.suffix != ".part" and (folder / MODEL).is_dir()))
 
 
 def is_finished(path: Path) -> bool:
