@@ -26,7 +26,8 @@ class ReplicatedWeights:
         return module, prepared
 
     def without_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        return self.accelerator.no_sync(module)
+        without: AbstractContextManager[None] = self.accelerator.no_sync(module)
+        return without
 
     def after_validation(self) -> None:
         pass

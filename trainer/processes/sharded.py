@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed.checkpoint as distributed_checkpoint
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
@@ -103,7 +105,7 @@ class ShardedWeights:
             weights = {name: parameter.detach() for name, parameter in trained.items()}
             for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, _moments(trained, adam))):
                 writer = HuggingFaceStorageWriter(str(part / name), save_distributed=True)
-                distributed_checkpoint.save(tensors, storage_writer=writer)
+                save(tensors, storage_writer=writer)
             if main:
                 (part / STATE).write_text(json.dumps(asdict(progress)) + "\n", "utf-8")
                 flush_folder(part)
@@ -180,4 +182,4 @@ def _load_moments(folder: Path, trained: Trained, adam: torch.optim.Optimizer) -
 
 
 def _read(folder: Path, into: dict[str, Tensor]) -> None:
-    distributed_checkpoint.load(into, storage_reader=HuggingFaceStorageReader(str(folder)))
+    load(into, storage_reader=HuggingFaceStorageReader(str(folder)))
