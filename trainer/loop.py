@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from data.run_folder import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_run
+from data.run_folder import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_facts, read_run
 from data.yaml_config import dump_yaml
 from model.atomic_files import atomic_write, make_folder
 from model.errors import ExportError, NumericalError
@@ -313,7 +313,14 @@ def begin(folder: Path, built: RunSetup) -> None:
         raise ExportError(
             f"{folder} holds a run of another recipe (see {file}); give --out another folder, or remove this one"
         )
-    if (folder / FACTS).exists() and read_run(folder).facts.data_hash != built.facts.data_hash:
-        raise ExportError(f"{folder} was trained on other data; give --out another folder, or remove this one")
+    if (folder / FACTS).exists():
+        begun = read_facts(folder)
+        if begun.data_hash != built.facts.data_hash:
+            raise ExportError(f"{folder} was trained on other data; give --out another folder, or remove this one")
+        if begun.base_revision != built.facts.base_revision:
+            raise ExportError(
+                f"{folder} was begun on other weights of {begun.base} ({begun.base_revision}, now"
+                f" {built.facts.base_revision}); give --out another folder, or remove this one"
+            )
     atomic_write(file, dump_yaml(built.recipe).encode())
     atomic_write(folder / FACTS, facts_json(built.facts))

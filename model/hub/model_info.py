@@ -152,9 +152,10 @@ def find_name(name: str, folder: Path, in_catalog: bool) -> str:
 
 
 def weights_hash(folder: Path) -> str:
-    """Return one hash, "sha256:...", over the sha256 of every weight file in the order of their names."""
+    """Return one hash, "sha256:...", over the sha256 of every weight file in the order of names, and of config.json."""
     total = hashlib.sha256()
-    for path in weight_files(folder):
+    config = folder / "config.json"
+    for path in [*weight_files(folder), *([config] if config.is_file() else [])]:
         total.update(remembered_sha256(path).encode())
     return f"sha256:{total.hexdigest()}"
 

@@ -660,6 +660,14 @@ def test_another_recipe_or_other_data_do_not_go_into_a_begun_folder(
         trained(recipe(model, steps=2), other, tmp_path / "run")
 
 
+def test_a_run_does_not_go_on_with_other_weights_of_its_base(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(model, tmp_path / "base")
+    trained(recipe(base, steps=2), prepared, tmp_path / "run")
+    save_tiny(base, "llama", seed=4, chat=True)
+    with pytest.raises(ExportError, match="other weights"):
+        trained(recipe(base, steps=2), prepared, tmp_path / "run")
+
+
 # --- a budget
 
 
