@@ -1,16 +1,15 @@
 """Everything that outlives a rerun and is shared by all users. Only this module uses `st.cache_*`.
 
-`ModelPool` holds at most two loaded models and the latest results. Models hold no state of a run, and results are
-frozen. One query runs at a time, since memory is estimated for one.
+`ModelPool` holds loaded models and the latest results. Models hold no state of a run, and results are frozen. Who runs
+a query has the machine by its `queue`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,16 +21,19 @@ from analysis.ranking.document_scores import ScoredDocuments, document_scores
 from analysis.runs.log_cache import LogCache
 from analysis.segmentation.corpus_view import StoreSides
 from analysis.stored_results.store import FOLDER, stored_answer
+from app.scheduling.run_queue import RunQueue
 from data.corpus.store import open_store
 from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
+from model.causal_lm.device_memory import available_memory
 from model.causal_lm.device_speed import multiplications_per_second
 from model.hub.default_pair import DefaultPair, default_pair
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.progress import Progress, Tell
 
 RESULTS = 24  # kept in memory; a comparison of 10,000 tokens takes about 3 MB
-MODELS = 2  # kept in memory
+MODELS = 2  # kept in memory, whatever they take
+MODEL_SHARE = 0.1  # of the memory that is free: others are kept, too, while all take no more
 STORES = 4  # of documents' sums, kept in memory: about 500 bytes a document
 LONG = 2.0  # seconds of a run that tells the speed of this machine
 WORK = 0.5  # seconds that it should take at least: of a run with less to do, the start takes most of the time
@@ -48,10 +50,9 @@ class ModelPool:
         self._results: OrderedDict[tuple[Query[Any], Stamp], tuple[Any, bool]] = OrderedDict()  # bool: it was stored
         self._anew: set[Query[Any]] = set()  # questions whose stored answers are not wanted
         self._speed: float | None = None  # multiplications a second, in the latest run that took a while
-        self.doing = ""  # of the run that has the machine, for those who wait
+        self.queue = RunQueue()
         self.examples: Path | None = FOLDER  # of the answers that come with the project; None: use none
         self._guard = threading.Lock()
-        self._running = threading.Lock()
 
     def get(self, query: Query[Result]) -> Result | None:
         """The result of a query, if it is still in memory or comes with the project."""
@@ -84,38 +85,49 @@ class ModelPool:
         with self._guard:
             return [(query, result) for (query, _), (result, stored) in self._results.items() if not stored]
 
-    @contextmanager
-    def exclusive(self, wait: Callable[[], None]) -> Iterator[None]:
-        """Reserve the machine for one run. `wait` is called while another run has it, and may raise to give up."""
-        while not self._running.acquire(timeout=0.5):
-            wait()
-        try:
-            yield
-        finally:
-            self._running.release()
-
     def load(self, query: Query[Any], tell: Tell) -> dict[str, LoadedModel]:
-        """Load the models of a query. At most MODELS stay in memory; those used longest ago are dropped first."""
+        """Load the models of a query. Those used longest ago are dropped first."""
         wanted = {name: (spec, _stamp(spec)) for name, spec in query.specs.items()}
         needed = set(wanted.values())
-        while len(needed | self._models.keys()) > MODELS and (spare := [k for k in self._models if k not in needed]):
-            del self._models[spare[0]]
+        spare = [key for key in self._models if key not in needed]
+        while spare and len(needed | self._models.keys()) > MODELS and self._too_large():
+            del self._models[spare.pop(0)]
         for key in needed:
             if key not in self._models:
                 self._models[key] = load(key[0], tell)
             self._models.move_to_end(key)
         return {name: self._models[key] for name, key in wanted.items()}
 
+    def _too_large(self) -> bool:
+        """Whether the loaded models take more than their share of the memory that is free."""
+        taken = Counter[str]()
+        for loaded in self._models.values():
+            taken[str(loaded.model.device)] += loaded.model.get_memory_footprint()
+        return any(size > MODEL_SHARE * available_memory(device) for device, size in taken.items())
+
     def run(
-        self, query: Query[Result], progress: Progress, run: Callable[[ModelLoader, Progress], Result] | None = None
+        self,
+        query: Query[Result],
+        models: Mapping[str, LoadedModel],
+        progress: Progress,
+        run: Callable[[ModelLoader, Progress], Result] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> Result:
-        """Run a query with the models loaded for it, and keep the result; `run` replaces the query's own method."""
-        began = time.perf_counter()
-        result = (run or query.run)(lambda spec: self._models[spec, _stamp(spec)], progress)
-        took = time.perf_counter() - began
+        """Run a query with the models loaded for it, and keep the result.
+
+        Args:
+            query: the question.
+            models: those of the question, by its names for them.
+            progress: told how far the run is.
+            run: replaces the question's own method.
+            clock: seconds that the run had the machine.
+        """
+        began = clock()
+        by_spec = {spec: models[name] for name, spec in query.specs.items()}
+        result = (run or query.run)(by_spec.__getitem__, progress)
+        took = clock() - began
         if took > LONG:
-            models = [self._models[spec, _stamp(spec)] for spec in query.specs.values()]
-            work = sum(query.cost(loaded).work for loaded in models)
+            work = sum(query.cost(loaded).work for loaded in models.values())
             if work > WORK * REACHED * multiplications_per_second():
                 self._speed = work / took
         self._keep((query, _stamp(*query.specs.values())), result, False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from analysis.query import ModelLoader, Query
 from analysis.uncertainty.scoring import encode_for
@@ -117,18 +118,28 @@ def _compute(questions: Sequence[Query[Any]], way: QueryDisplay[Any]) -> bool:
     stop = st.empty()
     stop.button("Stop", on_click=safely(_stop), args=(questions,), key=_key("stop", questions))
     pool = model_pool()
-    with pool.exclusive(lambda: _show(bar, f"waiting for another run on this machine: {pool.doing}", None)):
-        for each in questions:
-            if pool.get(each) is not None:  # another reader may have asked the same meanwhile
+
+    def waiting(message: str) -> None:
+        _show(bar, message, None)
+
+    for each in questions:
+        with pool.queue.turn(_visitor(), each, lambda each=each: pool.get(each) is not None, waiting) as turn:
+            if turn is None:  # another visitor asked the same, and has the answer
                 continue
-            pool.doing = f"{way.doing} with {' and '.join(dict.fromkeys(s.name for s in each.specs.values()))}"
+            turn.doing = way.doing
             models = pool.load(each, lambda what, share: _show(bar, what, share))
             if _must_ask(each, models, questions):
                 bar.empty()
                 stop.empty()
                 return False
-            pool.run(each, Ticker(bar, way.doing), way.run)
+            progress = pool.queue.watched(turn, Ticker(bar, way.doing), waiting)
+            pool.run(each, models, progress, way.run, turn.seconds)
     return True
+
+
+def _visitor() -> str:
+    context = get_script_run_ctx()
+    return "" if context is None else context.session_id
 
 
 def _key(what: str, questions: Sequence[Query[Any]]) -> str:

@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,8 @@ class _Visits:
 
     def __call__(self) -> dict[str, float]:
         """The figures; what the page does not show within the time that there is, is missing."""
-        with _server(self.folder) as (address, started):
-            found = {"start_s": started}
+        with serving(self.folder) as server:
+            address, found = server.address, {"start_s": server.started}
             context = self.browser.new_context(viewport=SIZE)
             try:
                 first = _Visit(context, address, self.page)
@@ -178,9 +179,18 @@ def _browser() -> Iterator[Any]:
             browser.close()
 
 
+@dataclass(frozen=True)
+class ServedApp:
+    """The app of a checkout, in a process of its own."""
+
+    address: str
+    pid: int
+    started: float  # seconds until it answered
+
+
 @contextlib.contextmanager
-def _server(folder: Path) -> Iterator[tuple[str, float]]:
-    """A checkout's server: its address, and the seconds until it answered."""
+def serving(folder: Path) -> Iterator[ServedApp]:
+    """Serve a checkout's app in this block."""
     script = next((path for name in ("server", "main") if (path := folder / "app" / f"{name}.py").is_file()), None)
     if script is None:
         raise MicroStepError(f"{folder} holds no checkout with an app")
@@ -199,7 +209,7 @@ def _server(folder: Path) -> Iterator[tuple[str, float]]:
             if server.poll() is not None or time.perf_counter() - start > PATIENCE:
                 raise MicroStepError(f"the app of {folder} did not start")
             time.sleep(0.02)
-        yield address, time.perf_counter() - start
+        yield ServedApp(address, server.pid, time.perf_counter() - start)
     finally:
         server.terminate()
         try:

@@ -32,6 +32,7 @@ from model.decoding.shared_prefix import shared_first
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
+from model.text.template_process import TemplateRefusal, apply_chat_template
 
 _Request = tuple[Any, list[int], list[int]]  # texts of the request, ids of the context, ids of the continuation
 
@@ -74,6 +75,19 @@ class RecordedLM(HFLM):  # type: ignore[misc]
         self.per_token = per_token
         self.answers: list[HarnessAnswer] = []
         self.likelihoods: list[Likely] = []
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Apply the chat template, under its limits; as in the harness, one that refuses a system prompt gets none."""
+        options = {
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+            **self.chat_template_args,
+        }
+        try:
+            return apply_chat_template(self.tokenizer, chat_history, **options)
+        except TemplateRefusal:
+            turns = [turn for turn in chat_history if turn["role"] != "system"]
+            return apply_chat_template(self.tokenizer, turns, **options)
 
     @property
     def ends(self) -> set[int]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 
 from data.corpus.store import MANIFEST
 from data.corpus.store_writer import writing
@@ -31,6 +30,7 @@ from model.hub.loading import LoadedModel
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Meter, Tell, silent
 from model.text.chat_template import template_settings
+from model.text.template_process import TemplateRefusal, apply_chat_template
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -129,8 +129,8 @@ def _check_chat(loaded: LoadedModel, options: EvalOptions, arguments: Mapping[st
     if options.system:
         turns = [{"role": "system", "content": options.system}, {"role": "user", "content": "Hello!"}]
         try:
-            rendered = str(loaded.tokenizer.apply_chat_template(turns, tokenize=False, **arguments))
-        except TemplateError as error:
+            rendered = apply_chat_template(loaded.tokenizer, turns, **arguments)
+        except TemplateRefusal as error:
             raise ModelError(f"the chat template of {loaded.facts.name} refuses a system prompt: {error}") from None
         if options.system.strip() not in rendered:
             raise ModelError(f"the chat template of {loaded.facts.name} drops a system prompt; leave it out")

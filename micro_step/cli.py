@@ -104,6 +104,7 @@ VERBS = {
     "bench train-step": Verb(benchmarks, "cli:train_step", "Forward and backward, beside the base's."),
     "bench serve": Verb(benchmarks, "cli:serve", "The server under several clients, beside one prompt at a time."),
     "bench app": Verb(benchmarks, "cli:first_minute", "The app's first figures, in a browser."),
+    "bench load": Verb(benchmarks, "cli:load", "The app under many visitors at once."),
     "bench attention": Verb(benchmarks, "cli:attention", "Overview and one map of attention."),
     "bench depth": Verb(benchmarks, "cli:depth", "The scores of every layer."),
     "bench families": Verb(

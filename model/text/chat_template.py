@@ -17,6 +17,7 @@ from typing import Any
 from model.errors import TextError
 from model.text.document import PLAIN, SEPARATOR, Document
 from model.text.message_spans import ContentSpan, place
+from model.text.template_process import TemplateRefusal, apply_chat_template
 
 FOLD = "\n\n"  # between a system message and the first question, if a template has no system message
 _NOW = re.compile(r"""\bstrftime_now\(\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*\)""")
@@ -206,10 +207,10 @@ class _Template:
         return _NOW.sub(lambda match: json.dumps(day.strftime(match[1] or match[2] or "")), self._given)
 
     def _apply(self, conversation: list[dict[str, Any]], source: str | None = None) -> str:
-        options = {"tokenize": False, "add_generation_prompt": self._reply, "chat_template": source or self.source}
+        options = {"add_generation_prompt": self._reply, "chat_template": source or self.source, **self._arguments}
         try:
-            return str(self._tokenizer.apply_chat_template(conversation, **options, **self._arguments))
-        except Exception as error:  # jinja raises whatever the template's own code raises
+            return apply_chat_template(self._tokenizer, conversation, **options)
+        except TemplateRefusal as error:
             raise TextError(f"the model's chat template refuses this conversation: {error}") from error
 
 

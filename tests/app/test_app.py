@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -187,29 +188,30 @@ def test_heavy_runs_are_asked_for_first(models, runs, monkeypatch):
 
 
 def test_a_wait_says_what_blocks_it(models, monkeypatch):
-    pool, said = model_pool(), []
-    assert pool._running.acquire(timeout=10)
-    pool.doing = "writing with another-model"
+    said = []
+    with ExitStack() as other:
+        turn = other.enter_context(model_pool().queue.turn("other", "question", lambda: False, said.append))
+        turn.doing = "writing"
 
-    def show(bar, what, share):
-        said.append(what)
-        if "waiting" in what:
-            pool._running.release()  # the other run is done
+        def show(bar, what, share):
+            said.append(what)
+            if "waiting" in what:
+                other.close()  # the other run is done
 
-    monkeypatch.setattr("app.run_query._show", show)
-    at = pages.opened(models, "a text that nobody has asked for", fresh=False)
-    assert "waiting for another run" in said[0] and "another-model" in said[0] and not at.exception
+        monkeypatch.setattr("app.run_query._show", show)
+        at = pages.opened(models, "a text that nobody has asked for", fresh=False)
+    assert "writing" in said[0] and "place 1 of 1" in said[0] and not at.exception
     assert "Mean entropy" in shown(at)
 
 
 def test_a_short_run_does_not_tell_the_speed_of_the_machine(models, monkeypatch):
     pool, query = ModelPool(), ScoresQuery("A", ModelSpec(str(models["base"])), TextInput.plain(TEXT))
-    pool.load(query, lambda what, share: None)
+    loaded = pool.load(query, lambda what, share: None)
     monkeypatch.setattr("app.cache.LONG", 0.0)
-    pool.run(query, lambda share: None)
+    pool.run(query, loaded, lambda share: None)
     assert pool.speed() == REACHED * multiplications_per_second()
     monkeypatch.setattr("app.cache.WORK", 0.0)
-    pool.run(query, lambda share: None)
+    pool.run(query, loaded, lambda share: None)
     assert pool.speed() != REACHED * multiplications_per_second()
 
 

@@ -14,9 +14,11 @@ from data.corpus.options import CorpusOptions
 from data.corpus.scoring import score_corpus
 from model.errors import ExportError, TextError
 from model.hub.loading import ModelSpec, load
+from model.text import template_process
 from model.text.chat_template import render
 from model.text.document import Document, Message, TextInput, read_template_args, template_arguments
 from model.text.encoding import encode
+from model.text.template_process import TemplateLimits, TemplateStopped, apply_chat_template
 from tests.support.templates import CHATML, DATED, DROPS_SYSTEM, DROPS_THINKING, LAST_THINKING, NO_SYSTEM, TOOLS
 from tests.support.tiny import save_tiny, tiny_tokenizer
 
@@ -228,3 +230,20 @@ def test_an_argument_that_no_template_takes_is_named(arguments, said):
     document = Document.plain("Hi").with_template_settings(arguments, "2024-05-01")
     with pytest.raises(TextError, match=said):
         render(document, tiny_tokenizer(chat=True), chat=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "most"),
+    [
+        ("{% for i in range(10**5) %}{% for j in range(10**5) %}{% endfor %}{% endfor %}", "1 s"),
+        ("{% set n = namespace(s='x') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}", "GiB|1 s"),
+        ("{{ 'x' * 10**11 }}", "GiB"),
+        ("{{ 'x' * 10**7 }}", "characters"),
+    ],
+)
+def test_a_template_that_does_not_end_is_stopped_and_the_next_one_works(monkeypatch, source, most):
+    monkeypatch.setattr(template_process, "LIMITS", TemplateLimits(seconds=1, characters=10**6))
+    said = [{"role": "user", "content": "Hello"}]
+    with pytest.raises(TemplateStopped, match=most):
+        apply_chat_template(tokenizer_with(source), said)
+    assert apply_chat_template(tokenizer_with("{{ messages[0].content }}"), said) == "Hello"

@@ -1,0 +1,1 @@
+"""Who has the machine, and who waits for it."""
