@@ -92,10 +92,8 @@ class LoadOptions:
     """The app under many visitors at once: seconds to Uncertainty and Attribution, memory, and mix-ups."""
 
     visitors: Annotated[int, typer.Option(min=1, help="At once.")] = 20
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of tiny models, each in files of its own.")] = 6
-    pair: Annotated[list[str] | None, typer.Option(help="A,B: these models instead; may be given several times.")] = (
-        None
-    )
+    pairs: Annotated[int, typer.Option(min=0, help="Pairs of tiny models, each in files of its own.")] = 6
+    pair: Annotated[list[str] | None, typer.Option(help="A,B: these models, too; may be given several times.")] = None
     minutes: Annotated[float, typer.Option(min=0.05, help="For which visitors come.")] = 5.0
     think: Annotated[float, typer.Option(min=0, help="Seconds that a visitor reads, on average.")] = 5.0
     compared: Annotated[int, typer.Option(min=0, help="Links that are opened once more, alone.")] = 40

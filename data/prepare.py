@@ -26,6 +26,7 @@ from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError
 from model.one_writer import one_writer
 from model.progress import Tell, silent
+from model.reading.regular_files import read_text
 
 if TYPE_CHECKING:
     from model.hub.loading import LoadedModel
@@ -90,7 +91,7 @@ def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
     file = out / IDENTITY
     try:
         out.mkdir(parents=True, exist_ok=True)
-        recorded = json.loads(file.read_text("utf-8")) if file.is_file() else None
+        recorded = json.loads(read_text(file)) if file.is_file() else None
     except OSError as error:
         raise ExportError(f"{out} cannot be used: {error.strerror}") from None
     except ValueError:

@@ -21,6 +21,7 @@ from data.corpus.rule_inputs import CorpusSource
 from data.corpus.store import open_store
 from data.examples import TABLE
 from model.errors import MicroStepError, TextError
+from model.reading.regular_files import read_bytes
 
 EXAMPLES, ANSWERS, STORE = "examples", "answers", "store"
 
@@ -73,7 +74,7 @@ def read_prepared(path: Path) -> Prepared:
     store = open_store(path / STORE)
     if store.documents != len(table):
         raise TextError(f"{path} holds scores of {store.documents:,} of {len(table):,} examples; prepare it again")
-    digest = hashlib.sha256(file.read_bytes())
+    digest = hashlib.sha256(read_bytes(file))
     for mark in store.marks:
         digest.update(mark.sha256.encode())
     names, origin = np.unique(table.column("source").to_pylist(), return_inverse=True)

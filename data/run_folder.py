@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from model.errors import TextError
+from model.reading.regular_files import read_bytes, read_text
 
 RECIPE, FACTS, LOG, CHECKPOINTS, MODEL = "recipe.yaml", "run.json", "log.jsonl", "checkpoints", "model"
 FORMAT = "micro_step run 1"
@@ -117,7 +118,7 @@ def to_line(line: LogLine) -> str:
 def read_lines(path: Path) -> list[LogLine]:
     """Return the complete lines of a log; empty if there is no log yet."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -154,7 +155,7 @@ def read_run(path: Path) -> Run:
 def read_facts(path: Path) -> RunFacts:
     """Return the facts about the run in a folder."""
     try:
-        content = (path / FACTS).read_text("utf-8")
+        content = read_text(path / FACTS)
         if json.loads(content).get("format") != FORMAT:
             raise TextError(f"{path} holds a run of another version; train it again")
         return _FACTS.validate_json(content, strict=True)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.errors import MicroStepError
 from model.git_lfs import pointer
+from model.reading.regular_files import read_text
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -29,7 +30,7 @@ def read_yaml(path: Path, kind: type[Kind]) -> Kind:
     if (problem := pointer(path)) is not None:
         raise MicroStepError(f"{path} cannot be read: {problem}")
     try:
-        values = yaml.load(path.read_text("utf-8"), _Loader)
+        values = yaml.load(read_text(path), _Loader)
     except OSError as error:
         raise MicroStepError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

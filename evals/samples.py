@@ -21,6 +21,7 @@ from data.corpus.store_writer import write_or_compare
 from evals.aggregate import Value
 from model.atomic_files import append, read_json
 from model.errors import ExportError, TextError
+from model.reading.regular_files import read_bytes
 
 FORMAT = "micro_step evaluation 1"
 BASE = "base"
@@ -99,7 +100,7 @@ def to_lines(records: Sequence[Head | Sample]) -> bytes:
 def read_samples(path: Path) -> tuple[SampleFile, int] | None:
     """Return a file of samples, and the number of bytes in complete lines; None if not even the head is complete."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError:
         return None
     except OSError as error:

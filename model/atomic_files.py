@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from model.errors import ExportError, TooLarge
+from model.reading.regular_files import open_regular, read_text
 
 
 def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
@@ -85,7 +86,7 @@ def as_json(values: Mapping[str, Any]) -> bytes:
 def read_json(path: Path) -> Any:
     """What a file of JSON holds; None where it cannot be read."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(read_text(path))
     except (OSError, ValueError):
         return None
 
@@ -106,7 +107,7 @@ def flush_folder(folder: Path) -> None:
     """Push every file of a folder to the disk, so that a power cut after its renaming finds them complete."""
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 os.fsync(file.fileno())
     flush_entry(folder)
 

@@ -11,6 +11,7 @@ from math import prod
 from pathlib import Path
 
 from model.git_lfs import pointer
+from model.reading.regular_files import need_regular, open_regular, read_text
 
 _WIDTH = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
@@ -25,6 +26,10 @@ _HEADER_LIMIT = 100_000_000  # the format's own limit
 def find_problem(folder: Path) -> str | None:
     """Return why the folder cannot be loaded as a model, or None if its files look complete."""
     config = folder / "config.json"
+    try:
+        need_regular(folder)
+    except OSError as error:
+        return f"{Path(error.filename).name} cannot be read: {error.strerror}"
     for path in sorted(path for path in folder.iterdir() if path.suffix in _SMALL):
         if (problem := pointer(path)) is not None:
             return problem
@@ -36,7 +41,7 @@ def find_problem(folder: Path) -> str | None:
             " adapter with --adapter"
         )
     try:
-        if not isinstance(json.loads(config.read_text(encoding="utf-8")), dict):
+        if not isinstance(json.loads(read_text(config)), dict):
             return "its config.json is not an object"
     except (OSError, ValueError) as error:
         return f"its config.json cannot be read ({error})"
@@ -86,7 +91,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json.loads(read_text(index))["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"its {index.name} cannot be read ({type(error).__name__})") from error
     for name in names:
@@ -115,7 +120,7 @@ def safetensors_problem(path: Path) -> str | None:
 
 def _header(path: Path) -> tuple[dict[str, dict[str, list[int] | str]], int]:
     """Return the tensors' descriptions and the offset at which the data begins."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _HEADER_LIMIT:
             raise ValueError("header too long")
@@ -145,7 +150,7 @@ def stored_dtypes(folder: Path) -> set[str]:
 def licence_of(folder: Path) -> str | None:
     """Return the licence that the model card names in its front matter, or None."""
     try:
-        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+        card = read_text(folder / "README.md", errors="replace")
     except OSError:
         return None
     front = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)

@@ -19,6 +19,7 @@ from model.causal_lm.device_memory import available_memory, spoken_bytes
 from model.errors import MicroStepError, ModelError, TooLarge
 from model.hub.loading import LoadedModel, ModelSpec
 from model.progress import Progress
+from model.reading.regular_files import read_bytes
 from model.text.document import TextInput
 from model.text.encoding import EncodedText, token_strings
 
@@ -57,7 +58,7 @@ class LensFile:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise ModelError(f"the tuned lens {path} cannot be read: {error.strerror}") from None
 

@@ -19,6 +19,7 @@ from analysis.stored_results.codec import StoredFile, write_npz
 from model.atomic_files import atomic_write
 from model.errors import MicroStepError
 from model.hub.spec import ModelSpec
+from model.reading.regular_files import read_bytes
 from model.text.document import Document, Message, TextInput
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "recordings"
@@ -78,7 +79,7 @@ def recorded(name: str) -> Generation:
 @cache
 def _read(path: Path) -> Generation:
     try:
-        generation: Generation = StoredFile(path.read_bytes()).read("generation", Generation)
+        generation: Generation = StoredFile(read_bytes(path)).read("generation", Generation)
     except OSError as error:
         raise MicroStepError(f"the recording {path.name} cannot be read: {error.strerror}") from None
     return generation

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from data.run_folder import FACTS, LOG, MODEL, LogLine, RunFacts, Split, checkpoints, final_model, from_line, read_facts
 from model.errors import TextError
+from model.reading.regular_files import open_regular
 from model.short_repr import ShortRepr
 
 KEPT_END = 200  # bytes at the end of the part that was read: they differ if the log was rewritten
@@ -123,7 +124,7 @@ class Follower:
     def read(self) -> tuple[tuple[LogLine, ...], tuple[str, ...], int]:
         """The valid lines, sentences about damage, and the number of lines left out since their steps were repeated."""
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 self._follow(file)
         except FileNotFoundError:
             self._forget()

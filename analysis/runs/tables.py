@@ -13,6 +13,7 @@ from analysis.runs.curves import unfinite
 from analysis.runs.log import RunLog
 from analysis.score_registry import PER_NAT, Unit
 from data.run_folder import RECIPE
+from model.reading.regular_files import open_regular
 
 LONGEST_RECIPE = 200_000  # bytes
 MOST_SETTINGS = 500
@@ -95,7 +96,7 @@ def facts(run: RunLog) -> Iterator[tuple[str, str]]:
 def recipe(path: Path) -> str | None:
     """The recipe of the run in a folder, as text; None if there is none or it cannot be read."""
     try:
-        with (path / RECIPE).open("rb") as file:
+        with open_regular(path / RECIPE) as file:
             return file.read(LONGEST_RECIPE).decode("utf-8", "replace")
     except OSError:
         return None

@@ -22,6 +22,7 @@ from model.hub.fetch import ROOT, fetch, is_cached
 from model.hub.micro_step_io import saved_in
 from model.hub.model_info import find_source
 from model.hub.spec import ModelSpec
+from model.reading.regular_files import read_bytes
 from model.text.document import Document
 
 FOLDER = ROOT / "data" / "examples"
@@ -43,7 +44,7 @@ def stored_answer(query: Query[Answer], folder: Path = FOLDER) -> Answer | None:
     if not path.is_file():
         return None
     try:
-        file = StoredFile(path.read_bytes())
+        file = StoredFile(read_bytes(path))
         header = file.read("header", Header)
         if header["version"] != str(VERSION) or header["question"] != _key(query) or header["weights"] != weights:
             return None

@@ -51,7 +51,7 @@ def measure(given: LoadOptions, tell: Tell) -> list[dict[str, Any]]:
     """
     folders = {"there": given.against.resolve()} if given.against is not None else {}
     with tempfile.TemporaryDirectory() as folder:
-        pairs = [_named(pair) for pair in given.pair or ()] or _copies(Path(folder), given.pairs)
+        pairs = [*_copies(Path(folder), given.pairs), *(_named(pair) for pair in given.pair or ())]
         return [
             _measured(name, at, pairs, given, lambda what, share, name=name: tell(f"{name}: {what}", share))  # type: ignore[misc]
             for name, at in {**folders, "here": ROOT}.items()

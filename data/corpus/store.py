@@ -25,6 +25,7 @@ from data.corpus.scored_rows import ScoredRow, ScoredRows, from_parquet
 from model.atomic_files import read_json
 from model.errors import TextError
 from model.hub.model_info import ModelInfo
+from model.reading.regular_files import read_bytes, read_text
 from model.short_repr import ShortRepr
 
 FORMAT = "micro_step corpus store 1"
@@ -142,7 +143,7 @@ class CorpusStore(ShortRepr):
     def _checked(self, name: str, sha256: str) -> bytes:
         file = self.path / name
         try:
-            content = file.read_bytes()
+            content = read_bytes(file)
         except OSError as error:
             raise TextError(f"{file} cannot be read: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != sha256:
@@ -210,16 +211,16 @@ def read_mark(path: Path, number: int, check: bool = False) -> Mark | None:
     """Return the mark of a complete shard, else None; `check` also compares its hash."""
     file = path / shard_name(number)
     try:
-        values = json.loads(file.with_suffix(".json").read_text("utf-8"))
+        values = json.loads(read_text(file.with_suffix(".json")))
         mark = Mark(**{**values, "next": tuple(values["next"])})
         whole = file.stat().st_size == mark.size
         if check and whole:
-            whole = hashlib.sha256(file.read_bytes()).hexdigest() == mark.sha256
+            whole = hashlib.sha256(read_bytes(file)).hexdigest() == mark.sha256
         if mark.columns_sha256 and whole:
             beside = path / columns_name(number)
             whole = beside.is_file()
             if check and whole:
-                whole = hashlib.sha256(beside.read_bytes()).hexdigest() == mark.columns_sha256
+                whole = hashlib.sha256(read_bytes(beside)).hexdigest() == mark.columns_sha256
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return mark if whole else None

@@ -21,6 +21,7 @@ from evals.ablation.table import AblationRow, rows_of
 from model.atomic_files import as_json, atomic_write
 from model.errors import MicroStepError
 from model.progress import Tell, silent
+from model.reading.regular_files import read_text
 from trainer.recipe import Recipe, same_recipe
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _measured(
 def stored_measures(run: Path, decode: Mapping[str, object] | None) -> dict[str, float] | None:
     """Return the stored measures of a run with the same settings, or None."""
     try:
-        stored = json.loads((run / MEASURES).read_text("utf-8"))
+        stored = json.loads(read_text(run / MEASURES))
         if stored["format"] == _FORMAT and stored["decode"] == decode:
             return {str(name): float(value) for name, value in stored["measures"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -19,6 +19,7 @@ from model.atomic_files import atomic_write, flush_entry, flush_folder
 from model.errors import ExportError, ModelError
 from model.one_writer import acquired
 from model.progress import Tell, silent
+from model.reading.regular_files import open_regular, read_text
 
 RECORD = "micro_step.json"
 """Written last into a finished model folder: its source, its hashes, and what was changed."""
@@ -83,7 +84,7 @@ def build(slug: str) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -94,7 +95,7 @@ def remembered_sha256(path: Path) -> str:
     key = hashlib.sha256(f"{path}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
     note = cache_dir() / "hashes" / key[:32]
     try:
-        known = note.read_text()
+        known = read_text(note)
         if len(known) == 64:
             return known
     except OSError:
@@ -111,7 +112,7 @@ def remembered_sha256(path: Path) -> str:
 def read_record(folder: Path) -> dict[str, object]:
     """Return the record written when the folder was made; empty for a folder that this project did not make."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads(read_text(folder / RECORD))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -28,6 +28,7 @@ from model.hub.catalog import CatalogEntry, catalog, find, nearest
 from model.hub.sources import BundledSource, HubSource, WheelSource
 from model.micro_step.base_source import find_bases_with
 from model.progress import Tell, silent
+from model.reading.regular_files import read_text
 
 __all__ = ["cache_dir", "fetch", "is_cached"]
 
@@ -190,7 +191,7 @@ def _from_hub(repo: str, revision: str | None, progress: Tell, code: bool, hint:
 
 def _lacks_code(folder: Path) -> bool:
     """True if a model has code of its own that was not fetched with it."""
-    return "auto_map" in (folder / "config.json").read_text(encoding="utf-8") and not any(folder.glob("*.py"))
+    return "auto_map" in read_text(folder / "config.json") and not any(folder.glob("*.py"))
 
 
 def _suggestion(name: str) -> str:

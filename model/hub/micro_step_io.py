@@ -13,6 +13,7 @@ from model.hub.catalog import find
 from model.hub.model_info import MicroStepInfo
 from model.hub.spec import LoadedModel, ModelSpec
 from model.micro_step.base_source import name_of_base
+from model.reading.regular_files import read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +29,7 @@ OTHER_SOURCE = (
 def saved_in(folder: Path) -> MicroStepInfo | None:
     """Return the description in the config.json of a micro_step model, or None for any other model."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_text(folder / "config.json"))
         if config.get("model_type") != "micro_step":
             return None
     except (OSError, ValueError, AttributeError):

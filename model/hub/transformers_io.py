@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from model.errors import ModelBroken, ModelError, TooLarge, first_line
 from model.git_lfs import pointer
 from model.hub.spec import ModelSpec
+from model.reading.regular_files import read_text
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ def read_config(spec: ModelSpec, folder: Path) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    raw = json.loads(read_text(folder / "config.json"))
     if raw.get("model_type") == "micro_step":
         import model.micro_step.modeling  # noqa: F401 - registers it with transformers
     if "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING and not spec.trust_remote_code:

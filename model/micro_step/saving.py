@@ -21,6 +21,7 @@ from model.micro_step.base_source import find_base, name_of_base
 from model.micro_step.configuration import MicroStepConfig
 from model.micro_step.fingerprint import fingerprint
 from model.micro_step.pretrained import MicroStepPreTrainedModel, move_weights
+from model.reading.regular_files import read_text
 
 Model = TypeVar("Model", bound=MicroStepPreTrainedModel)
 
@@ -68,7 +69,7 @@ def base_reference(folder: Path | str) -> dict[str, Any] | None:
     if not (folder / MODULES).is_file() or not (folder / "config.json").is_file():
         return None
     try:
-        reference = json.loads((folder / "config.json").read_text(encoding="utf-8"))["base_reference"]
+        reference = json.loads(read_text(folder / "config.json"))["base_reference"]
         return {
             "name": name_of_base(str(reference["name"]), folder),
             "revision": reference["revision"],

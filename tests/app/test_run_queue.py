@@ -48,9 +48,7 @@ class Visit:
                 run.doing = self.question
                 self.order.append(self.visitor)
                 self.has.set()
-                report = self.queue.watched(
-                    run, lambda share: self._tell("") if self.gone.is_set() else None, self._tell
-                )
+                report = self.queue.watched(run, self._report, self._tell)
                 while not self.end.wait(0.01):
                     report(0.5)
                 self.answers.add(self.question)

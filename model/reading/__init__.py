@@ -1,0 +1,1 @@
+"""Reads files whose paths users give."""
