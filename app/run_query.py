@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import streamlit as st
@@ -123,7 +124,7 @@ def _compute(questions: Sequence[Query[Any]], way: QueryDisplay[Any]) -> bool:
         _show(bar, message, None)
 
     for each in questions:
-        with pool.queue.turn(_visitor(), each, lambda each=each: pool.get(each) is not None, waiting) as turn:
+        with pool.queue.turn(_visitor(), each, partial(_is_known, each), waiting) as turn:
             if turn is None:  # another visitor asked the same, and has the answer
                 continue
             turn.doing = way.doing
@@ -135,6 +136,10 @@ def _compute(questions: Sequence[Query[Any]], way: QueryDisplay[Any]) -> bool:
             progress = pool.queue.watched(turn, Ticker(bar, way.doing), waiting)
             pool.run(each, models, progress, way.run, turn.seconds)
     return True
+
+
+def _is_known(question: Query[Any]) -> bool:
+    return model_pool().get(question) is not None
 
 
 def _visitor() -> str:

@@ -88,7 +88,7 @@ class AppOptions:
 
 
 @dataclass(frozen=True)
-class LoadOptions:
+class VisitorsOptions:
     """The app under many visitors at once: seconds to Uncertainty and Attribution, memory, and mix-ups."""
 
     visitors: Annotated[int, typer.Option(min=1, help="At once.")] = 20

@@ -39,7 +39,7 @@ class RunRefused(MicroStepError):
 
 
 @dataclass(eq=False)
-class Run:
+class QueuedRun:
     """One visitor's run of one question."""
 
     visitor: str
@@ -61,13 +61,15 @@ class RunQueue:
     def __init__(self, limits: RunLimits | None = None) -> None:
         self.limits = limits or RunLimits()
         self._changed = threading.Condition()
-        self._running: Run | None = None
-        self._waiting: list[Run] = []
+        self._running: QueuedRun | None = None
+        self._waiting: list[QueuedRun] = []
         self._served: dict[str, int] = {}  # of each visitor: when the last turn was, counted in turns
         self._count = itertools.count(1)
 
     @contextmanager
-    def turn(self, visitor: str, question: Hashable, known: Callable[[], bool], tell: Waiting) -> Iterator[Run | None]:
+    def turn(
+        self, visitor: str, question: Hashable, known: Callable[[], bool], tell: Waiting
+    ) -> Iterator[QueuedRun | None]:
         """Wait for the machine, and have it within the block.
 
         Args:
@@ -82,14 +84,14 @@ class RunQueue:
         with self._changed:
             if len(self._waiting) >= self.limits.waiting:
                 raise RunRefused(f"{len(self._waiting)} runs wait for this machine already; try again in a minute")
-            run = Run(visitor, question, next(self._count), time.monotonic())
+            run = QueuedRun(visitor, question, next(self._count), time.monotonic())
             self._waiting.append(run)
         try:
             yield run if self._wait(run, known, tell) else None
         finally:
             self._leave(run)
 
-    def watched(self, run: Run, progress: Progress, tell: Waiting) -> Progress:
+    def watched(self, run: QueuedRun, progress: Progress, tell: Waiting) -> Progress:
         """The progress of a run, which pauses there for others and is ended there after its time."""
 
         def report(share: float) -> None:
@@ -106,7 +108,7 @@ class RunQueue:
 
         return report
 
-    def _wait(self, run: Run, known: Callable[[], bool], tell: Waiting) -> bool:
+    def _wait(self, run: QueuedRun, known: Callable[[], bool], tell: Waiting) -> bool:
         while True:
             if known():
                 return False
@@ -120,19 +122,19 @@ class RunQueue:
                 message = self._message(run)
             tell(message)
 
-    def _take(self, run: Run) -> None:
+    def _take(self, run: QueuedRun) -> None:
         self._waiting.remove(run)
         self._running, run.since, run.started = run, time.monotonic(), True
         self._served = {each.visitor: self._served.get(each.visitor, 0) for each in self._waiting}
         self._served[run.visitor] = next(self._count)
 
-    def _pause(self, run: Run) -> None:
+    def _pause(self, run: QueuedRun) -> None:
         with self._changed:
             run.used, run.since, self._running = run.seconds(), time.monotonic(), None
             self._waiting.append(run)
             self._changed.notify_all()
 
-    def _leave(self, run: Run) -> None:
+    def _leave(self, run: QueuedRun) -> None:
         with self._changed:
             if self._running is run:
                 self._running = None
@@ -140,7 +142,7 @@ class RunQueue:
                 self._waiting.remove(run)
             self._changed.notify_all()
 
-    def _must_pause(self, run: Run) -> bool:
+    def _must_pause(self, run: QueuedRun) -> bool:
         with self._changed:
             if time.monotonic() - run.since < self.limits.slice and run.used:
                 return False
@@ -149,16 +151,16 @@ class RunQueue:
             others = [each for each in self._waiting if each.question != run.question]
             return any(self._urgent(each) for each in others)
 
-    def _urgent(self, run: Run) -> bool:
+    def _urgent(self, run: QueuedRun) -> bool:
         return run.used <= self.limits.light or time.monotonic() - run.since > self.limits.patience
 
-    def _order(self) -> list[Run]:
+    def _order(self) -> list[QueuedRun]:
         """The waiting runs: those that waited for long, light ones, heavy ones; last, those whose question is run."""
         now, taken = time.monotonic(), {run.question for run in self._waiting if run.started}
         if self._running is not None:
             taken.add(self._running.question)
 
-        def rank(run: Run) -> tuple[bool, bool, bool, int, int]:
+        def rank(run: QueuedRun) -> tuple[bool, bool, bool, int, int]:
             return (
                 run.question in taken and not run.started,
                 now - run.since <= self.limits.patience,
@@ -169,7 +171,7 @@ class RunQueue:
 
         return sorted(self._waiting, key=rank)
 
-    def _message(self, run: Run) -> str:
+    def _message(self, run: QueuedRun) -> str:
         order = self._order()
         doing = f" ({self._running.doing})" if self._running is not None and self._running.doing else ""
         if run.started:

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.app import ROOT, serving
+from benchmarks.app import ROOT, ServedApp, serving
 from benchmarks.load.visit import Link, Visited, visit
-from benchmarks.options import LoadOptions
+from benchmarks.options import VisitorsOptions
 from benchmarks.timing import environment
 from data.samples import samples
 from model.errors import MicroStepError
@@ -34,6 +34,7 @@ SHARED = 0.25  # of the links: everybody's texts
 ATTRIBUTION = 0.25  # of the links; the others are of the page Uncertainty
 WORDS = 40, 120  # of a text
 PATIENCE = 600.0  # seconds that a visitor waits
+PAGES = ("uncertainty", "attribution")
 MARK = re.compile(r"visitor\d+")
 
 
@@ -43,37 +44,34 @@ class MemorySample:
     size: int  # bytes of the server and the processes that it started
 
 
-def measure(given: LoadOptions, tell: Tell) -> list[dict[str, Any]]:
+def measure(given: VisitorsOptions, tell: Tell) -> list[dict[str, Any]]:
     """A report for each checkout.
 
     Raises:
         MicroStepError: a checkout does not start, or a pair is not two names.
     """
     folders = {"there": given.against.resolve()} if given.against is not None else {}
-    with tempfile.TemporaryDirectory() as folder:
-        pairs = [*_copies(Path(folder), given.pairs), *(_named(pair) for pair in given.pair or ())]
-        return [
-            _measured(name, at, pairs, given, lambda what, share, name=name: tell(f"{name}: {what}", share))  # type: ignore[misc]
-            for name, at in {**folders, "here": ROOT}.items()
-        ]
+    reports = []
+    with tempfile.TemporaryDirectory() as copies:
+        pairs = [*copied(Path(copies), given.pairs), *(_named(pair) for pair in given.pair or ())]
+        for name, folder in {**folders, "here": ROOT}.items():
+            with serving(folder) as server:
+                reports.append({"checkout": name, **under_load(server, pairs, given, tell)})
+    return reports
 
 
-def _measured(
-    name: str, folder: Path, pairs: Sequence[tuple[str, str]], given: LoadOptions, tell: Tell
+def under_load(
+    server: ServedApp, pairs: Sequence[tuple[str, str]], given: VisitorsOptions, tell: Tell
 ) -> dict[str, Any]:
-    with serving(folder) as server:
-        load = _Load(server.address, server.pid, pairs, given, tell)
-        asyncio.run(load.run())
-        alone = asyncio.run(load.alone())
+    """A report of a server that is running."""
+    load = _Load(server, pairs, given, tell)
+    asyncio.run(load.run())
+    alone = asyncio.run(load.alone())
     seen = load.visited
     errors = [each for each in seen if not _answered(each)]
-    differ = [each for each in seen if each not in errors and each.words != alone.get(each.link, each.words)]
-    strange = [each for each in seen if _strange(each)]
-    mixed = {id(each): each for each in (*differ, *strange)}
-    rows = [_row(page, [each for each in seen if each.link.page == page]) for page in ("uncertainty", "attribution")]
+    mixed = [each for each in seen if _strange(each) or (_answered(each) and _differs(each, alone))]
     return {
         "measured": "the app under many visitors",
-        "checkout": name,
         "visitors": given.visitors,
         "pairs": [f"{Path(a).name}, {Path(b).name}" for a, b in pairs],
         "minutes": given.minutes,
@@ -85,17 +83,16 @@ def _measured(
         "compared": len(alone),
         "mix_ups": len(mixed),
         **_memory(load.memory, given.minutes * 60),
-        "rows": rows,
+        "rows": [_row(page, [each for each in seen if each.link.page == page]) for page in PAGES],
     }
 
 
 class _Load:
     """All visitors of a server, and the server's memory meanwhile."""
 
-    def __init__(
-        self, address: str, pid: int, pairs: Sequence[tuple[str, str]], given: LoadOptions, tell: Tell
-    ) -> None:
-        self.address, self.process, self.pairs, self.given, self.tell = address, psutil.Process(pid), pairs, given, tell
+    def __init__(self, server: ServedApp, pairs: Sequence[tuple[str, str]], given: VisitorsOptions, tell: Tell) -> None:
+        self.address, self.process = server.address, psutil.Process(server.pid)
+        self.pairs, self.given, self.tell = pairs, given, tell
         self.visited: list[Visited] = []
         self.memory: list[MemorySample] = []
 
@@ -110,10 +107,12 @@ class _Load:
     async def _visitor(self, number: int) -> None:
         chance = random.Random(f"{self.given.seed} {number}")
         await asyncio.sleep(chance.uniform(0, self.given.think))
-        while time.perf_counter() < self.until:
+        coming = True
+        while coming:
             link = self._link(chance, number)
             self.visited.append(await visit(self.address, link, PATIENCE))
             await asyncio.sleep(chance.uniform(0.5, 1.5) * self.given.think)
+            coming = time.perf_counter() < self.until
 
     def _link(self, chance: random.Random, number: int) -> Link:
         shared = chance.random() < SHARED
@@ -151,6 +150,11 @@ def _strange(seen: Visited) -> bool:
     return not set(MARK.findall(seen.received.decode("utf-8", "replace"))) <= own
 
 
+def _differs(seen: Visited, alone: Mapping[Link, tuple[str, ...]]) -> bool:
+    """Whether the page said anything else than to a visitor alone."""
+    return seen.link in alone and seen.words != alone[seen.link]
+
+
 def _row(page: str, seen: Sequence[Visited]) -> dict[str, Any]:
     seconds = [each.seconds for each in seen] or [float("nan")]
     quantiles = {f"p{q}_s": float(np.quantile(seconds, q / 100)) if seen else None for q in (50, 95, 100)}
@@ -185,7 +189,7 @@ def _named(pair: str) -> tuple[str, str]:
     return a.strip(), b.strip()
 
 
-def _copies(folder: Path, count: int) -> list[tuple[str, str]]:
+def copied(folder: Path, count: int) -> list[tuple[str, str]]:
     """So many pairs of the project's own tiny models, each a copy in files of its own."""
     pairs = []
     for number in range(1, count + 1):

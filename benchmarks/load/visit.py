@@ -19,11 +19,12 @@ class Link:
     a: str
     b: str
     text: str
+    choices: tuple[tuple[str, str], ...] = ()  # others of the page, as its address holds them
 
     @property
     def query(self) -> str:
         """The part of the address behind the question mark."""
-        return urlencode({"a": self.a, "b": self.b, "source": "typed", "text": self.text})
+        return urlencode({"a": self.a, "b": self.b, "source": "typed", "text": self.text, **dict(self.choices)})
 
 
 @dataclass

@@ -6,10 +6,10 @@ Whoever opens a named pipe waits until somebody writes into it, and a device suc
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -21,7 +21,7 @@ class NotRegular(OSError):
         super().__init__(errno.EINVAL, "it is a pipe or a device, and only regular files are read", str(path))
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading bytes.
 
     Raises:
