@@ -1,5 +1,7 @@
 """Train the tokenizer of the tiny models: `python -m data.make_tokenizer --local FOLDER --out tokenizer`.
 
+With `--bytes` in place of `--local FOLDER` it writes tiny-byte's, whose 256 tokens are the bytes.
+
 The models themselves are trained by trainer/recipes/tiny-base.yaml, tiny-sft.yaml and tiny.yaml. FOLDER holds the
 sources' files, three of which are not on the hub. The same files give the tokenizer.json of data/demo, byte for byte.
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from data.sources.reading import readings
 from data.sources.registry import source
@@ -50,24 +53,45 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
+    return _finished(bpe, model_max_length=1024)
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """A token for each byte: byte b has the id b + 4, after the special tokens."""
+    special = [END, TURN_START, TURN_END, PAD]
+    names = [*special, *(character for _, character in sorted(bytes_to_unicode().items()))]
+    by_byte = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[]))
+    by_byte.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    by_byte.decoder = decoders.ByteLevel()
+    by_byte.add_special_tokens(special)
+    return _finished(by_byte, model_max_length=512)
+
+
+def _finished(tokenizer: Tokenizer, model_max_length: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
+        tokenizer_object=tokenizer,
         bos_token=END,
         eos_token=END,
         pad_token=PAD,
         additional_special_tokens=[TURN_START, TURN_END],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
-        model_max_length=1024,
+        model_max_length=model_max_length,
     )
 
 
 def main() -> None:
     """Train and save the tokenizer; a user's mistake ends with one line and exit status 1."""
     parser = argparse.ArgumentParser(prog="python -m data.make_tokenizer", description="Train the tiny tokenizer.")
-    parser.add_argument("--local", type=Path, required=True, help="folder with the sources' files")
+    source_of = parser.add_mutually_exclusive_group(required=True)
+    source_of.add_argument("--local", type=Path, help="folder with the sources' files")
+    source_of.add_argument("--bytes", action="store_true", help="write tiny-byte's tokenizer, which needs no training")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the tokenizer to")
     given = parser.parse_args()
+    if given.bytes:
+        byte_tokenizer().save_pretrained(given.out)
+        print(f"{given.out}: the tokenizer of bytes")
+        return
     try:
         train_tokenizer(list(training_texts(given.local))).save_pretrained(given.out)
     except MicroStepError as error:

@@ -60,7 +60,7 @@ def feature_values(
     """
     if feature.need == "micro_step" and not loaded.facts.trained_micro_step:
         raise MicroStepError(NO_MICRO_STEP)
-    values, note = feature.compute(loaded.model, encoded.ids, encoded.prefix, progress)
+    values, note = feature.compute(loaded, encoded.ids, encoded.prefix, progress)
     return FeatureValues(len(encoded), values, note)
 
 

@@ -192,7 +192,7 @@ def _values(
     if len(ids) <= what.begin:
         return {name: np.full(len(ids), np.nan, dtype=np.float32) for name in names}
     skipped = max(0, what.begin - what.feature.window)  # tokens from `begin` on still have `window` tokens before them
-    values, _ = what.feature.compute(loaded.model, ids[skipped:], prefix)
+    values, _ = what.feature.compute(loaded, ids[skipped:], prefix)
     computed = {name: values[name] for name in names}
     if not what.begin:
         return computed

@@ -1,4 +1,5 @@
-"""What some rules need beyond the scores: a limited history, attention, hidden states, a micro decoder's confidence.
+"""What some rules need beyond the scores: a limited history, attention, hidden states, a micro decoder's confidence,
+the entropies of bytes.
 
 `FEATURES` stands beside `RULES`, under the names that `Rule.needs` holds. Each entry says which fields of
 `SegmentInputs` it fills, how they are computed, what that costs, and under which name they are kept beside a store.
@@ -17,8 +18,7 @@ from model.segmentation.segment import MAX_LENGTH, find_rule
 if TYPE_CHECKING:  # they bring torch, which the registry does without
     import numpy as np
     from numpy.typing import NDArray
-    from transformers import PreTrainedModel
-
+    from model.hub.loading import LoadedModel
     from model.micro_step.modeling import MicroStepForCausalLM
     from model.progress import Progress
 
@@ -81,7 +81,7 @@ class Feature:
 
     def compute(
         self,
-        model: PreTrainedModel,
+        loaded: LoadedModel,
         ids: NDArray[np.int64],
         prefix: Sequence[int] = (),
         progress: Progress | None = None,
@@ -89,7 +89,7 @@ class Feature:
         """Run a model; `micro_step` needs a trained MicroStepForCausalLM, which the caller checks.
 
         Args:
-            model: any decoder-only language model.
+            loaded: any decoder-only language model with its tokenizer.
             ids: [N] a text's tokens without what the tokenizer puts first.
             prefix: ids that stand before the text.
             progress: told the share done; may raise to stop.
@@ -100,7 +100,7 @@ class Feature:
         Raises:
             MicroStepError: the model cannot give it, or the text does not fit its context or the memory.
         """
-        fields, note = self.kind.compute(self, model, ids, prefix, progress)
+        fields, note = self.kind.compute(self, loaded, ids, prefix, progress)
         return fields | self.settings, note
 
 
@@ -111,7 +111,7 @@ class FeatureKind:
     passes: Callable[[Feature], float]
     name: Callable[[Feature], str]
     meaning: Callable[[Feature], str]
-    compute: Callable[..., tuple[Fields, str]]  # (feature, model, ids, prefix, progress)
+    compute: Callable[..., tuple[Fields, str]]  # (feature, loaded, ids, prefix, progress)
 
 
 def features_needed(
@@ -129,40 +129,49 @@ def features_needed(
 
 
 def _window(
-    feature: Feature, model: PreTrainedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
+    feature: Feature, loaded: LoadedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
 ) -> tuple[Fields, str]:
     from model.scoring.limited_history import limited_history
 
-    found = limited_history(model, ids, feature.window, feature.method, feature.stride, prefix, k=1, progress=progress)
+    found = limited_history(loaded.model, ids, feature.window, feature.method, feature.stride, prefix, k=1, progress=progress)
     return {"limited_entropy": found.scores.entropy}, f"limited history, {found.meaning}"
 
 
 def _attention(
-    feature: Feature, model: PreTrainedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
+    feature: Feature, loaded: LoadedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
 ) -> tuple[Fields, str]:
     from model.segmentation.attention_features import attention_shares
 
-    found = attention_shares(model, ids, prefix, feature.layers, feature.heads, feature.width, progress=progress)
+    found = attention_shares(loaded.model, ids, prefix, feature.layers, feature.heads, feature.width, progress=progress)
     heads = "all heads" if found.heads is None else f"heads {_listed(found.heads)}"
     note = f"attention: mean over layers {_listed(found.layers)}, {heads}, first position left out"
     return {"attention_mass": found.mass, "attention_sparsity": found.sparsity}, note
 
 
 def _hidden(
-    feature: Feature, model: PreTrainedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
+    feature: Feature, loaded: LoadedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
 ) -> tuple[Fields, str]:
     from model.segmentation.attention_features import router_turns
 
-    return {"router": router_turns(model, ids, feature.layer, prefix, progress=progress)}, ""
+    return {"router": router_turns(loaded.model, ids, feature.layer, prefix, progress=progress)}, ""
 
 
 def _micro_step(
-    feature: Feature, model: PreTrainedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
+    feature: Feature, loaded: LoadedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
 ) -> tuple[Fields, str]:
     from model.segmentation.micro_features import refined_confidences
 
-    found = refined_confidences(cast("MicroStepForCausalLM", model), ids, prefix, progress)
+    found = refined_confidences(cast("MicroStepForCausalLM", loaded.model), ids, prefix, progress)
     return {"micro_confidence": found}, "micro decoder's confidence, from the base's states of the unmerged text"
+
+
+def _bytes(
+    feature: Feature, loaded: LoadedModel, ids: Any, prefix: Sequence[int], progress: Progress | None
+) -> tuple[Fields, str]:
+    from model.segmentation.byte_features import byte_features
+    from model.text.encoding import token_bytes
+
+    return dict(byte_features(token_bytes(loaded.tokenizer, ids), progress)), _BYTES
 
 
 def _window_passes(feature: Feature) -> float:
@@ -191,6 +200,8 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
+_BYTES = "byte entropies of tiny-byte, a small byte model, whatever model scores the text"
+
 FEATURES: dict[str, FeatureKind] = {
     "window": FeatureKind(("limited_entropy",), "window", _window_passes, _window_name, _window_meaning, _window),
     "attention": FeatureKind(
@@ -216,5 +227,13 @@ FEATURES: dict[str, FeatureKind] = {
         lambda _: "micro-confidence",
         lambda _: "the micro decoder's confidence, from the base's states of the unmerged text",
         _micro_step,
+    ),
+    "bytes": FeatureKind(
+        ("byte_entropy", "byte_rise"),
+        None,
+        lambda _: 1.0,  # of a small model of its own, over several bytes a token
+        lambda _: "bytes",
+        lambda _: _BYTES,
+        _bytes,
     ),
 }

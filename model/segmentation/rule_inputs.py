@@ -42,6 +42,8 @@ class SegmentInputs(ShortRepr):
     router: Values | None = None  # [N] half of (1 - cosine) between the hidden states of a token and the one before
     layer: int | None = None  # layer of `router`
     micro_confidence: Values | None = None  # [N, W] column j - 1: the confidence if the segment began j tokens before
+    byte_entropy: Values | None = None  # [N] nats, the highest of a byte of the token, under a small byte model
+    byte_rise: Values | None = None  # [N] nats, the highest rise of that entropy from one byte to the next
     prompt: NDArray[np.bool_] | None = None  # [N] tokens of the prompt, which each start a segment
     row_start: NDArray[np.bool_] | None = None  # [N] first tokens of rows; None: one row
 

@@ -20,7 +20,7 @@ Parameters = Mapping[str, float]
 NO_MICRO_STEP = (
     "the rule refined needs the micro decoder of a trained micro_step model; choose such a model, or another rule"
 )
-Need = Literal["scores", "text", "window", "attention", "hidden", "micro_step"]
+Need = Literal["scores", "text", "window", "attention", "hidden", "micro_step", "bytes"]
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,16 @@ def _refined(inputs: SegmentInputs, p: Parameters) -> Plan:
     return Table(inputs.micro_confidence, lambda confidence: confidence.astype(np.float64) >= p["tau"])
 
 
+def _bytes(name: str) -> Callable[[SegmentInputs, Parameters], Plan]:
+    """Return a plan in which a byte's value above the threshold starts a segment at its token."""
+
+    def plan(inputs: SegmentInputs, p: Parameters) -> Plan:
+        highest = _given(inputs, name, "the entropies of the text's bytes").astype(np.float64)
+        return Pointwise(highest <= p["threshold"], highest)
+
+    return plan
+
+
 def _threshold(default: float, unit: str = "nats", low: float = 0.0, high: float = 16.0) -> Parameter:
     return Parameter("threshold", default, low, high, unit, "a higher value starts a segment")
 
@@ -202,6 +212,13 @@ def _tau(default: float, meaning: str, unit: str = "probability") -> Parameter:
 
 _SCORES: frozenset[Need] = frozenset({"scores"})
 _BLT = "global threshold of BLT, arXiv 2412.09871"
+_BYTES = "of BLT's patches, arXiv 2412.09871, moved from a byte to the token in which its character begins"
+_H_NET = (
+    "H-Net's boundary probability, arXiv 2507.07955. The same: half of 1 − cosine of neighbouring states, compared with"
+    " 0.5. Not the same: a layer of the model, of tokens, stands in for a trained encoder of bytes; there are no learnt"
+    " projections of the two states, no smoothing of the chunks by their probabilities, no loss on the share of"
+    " boundaries, and the mean length is solved for"
+)
 _HAMBURGER = "HAMburger, arXiv 2505.20438"
 _OURS = "definition"
 _RISE = Parameter("rise", 0.0, -16.0, 16.0, "nats", "the entropy must also rise by more than this")
@@ -259,8 +276,15 @@ RULES: dict[str, Rule] = {rule.name: rule for rule in (
          _OURS, "effective support over length", "share", "above", _sparsity, "tau"),
     Rule("router", "Router", "the hidden state turns away from that of the token before",
          (_threshold(0.5, "half of 1 − cosine", high=1.0), _LAYER), frozenset({"hidden"}), False,
-         "H-Net's boundary probability without its learnt projections, arXiv 2507.07955", "half of 1 − cosine",
-         "half of 1 − cosine", "above", _router, "threshold"),
+         _H_NET, "half of 1 − cosine", "half of 1 − cosine", "above", _router, "threshold"),
+    Rule("byte_entropy", "Byte entropy", "a small byte model's entropy is above a threshold at one of its bytes",
+         (_threshold(1.5, high=6.0),), frozenset({"bytes"}), False, f"global threshold {_BYTES}",
+         "highest byte entropy", "nats", "above", _bytes("byte_entropy"), "threshold"),
+    Rule("byte_entropy_rise", "Byte entropy rise",
+         "a small byte model's entropy rises by more than a threshold to one of its bytes",
+         (_threshold(1.0, low=-6.0, high=6.0),), frozenset({"bytes"}), False,
+         f"approximate monotonic constraint {_BYTES}", "highest rise of the byte entropy", "nats", "above",
+         _bytes("byte_rise"), "threshold"),
     Rule("refined", "Refined", "the micro decoder is not confident in the next token",
          (_tau(0.8, "the least confidence that joins"),), frozenset({"micro_step"}), True, _HAMBURGER,
          "micro confidence", "probability", "below", _refined, "tau", monotone=False),

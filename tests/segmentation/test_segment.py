@@ -13,6 +13,7 @@ from model.errors import MicroStepError
 from model.scoring.limited_history import limited_history
 from model.scoring.token_scores import score
 from model.segmentation.attention_features import attention_shares, router_turns
+from model.segmentation.byte_features import byte_features
 from model.segmentation.segment import (
     RULES,
     Segmentation,
@@ -73,6 +74,8 @@ def opens(rule, row, begin, t, p):
         return above(row["attention_sparsity"][t], p["tau"])
     if rule == "router":
         return not below(row["router"][t], p["threshold"])
+    if rule in ("byte_entropy", "byte_entropy_rise"):
+        return above(row["byte_entropy" if rule == "byte_entropy" else "byte_rise"][t], p["threshold"])
     if rule == "refined":
         return below(row["micro_confidence"][t][t - begin - 1], p["tau"])
     raise AssertionError(rule)
@@ -116,7 +119,7 @@ def inputs_of(rng, n, kind="random", lead=False, prompt=False, width=WIDTH):
         return rng.choice(few, shape).astype(np.float32)
 
     scores = {name: values(top, n) for name, top in zip(("entropy", "confidence", "margin"), (9, 1, 1), strict=True)}
-    arrays = {**scores, "surprisal": values(9, n), "limited_entropy": values(9, n)}
+    arrays = {**scores, "surprisal": values(9, n), "limited_entropy": values(9, n), "byte_entropy": values(9, n)}
     if lead and n:
         for array in arrays.values():
             array[0] = NAN
@@ -128,6 +131,7 @@ def inputs_of(rng, n, kind="random", lead=False, prompt=False, width=WIDTH):
         attention_sparsity=values(1, n),
         router=values(1, n),
         micro_confidence=values(1, n, width),
+        byte_rise=values(1, n) - np.float32(0.5),
         prompt=np.arange(n) < n // 3 if prompt else None,
     )
 
@@ -237,6 +241,7 @@ def test_every_rule_on_real_scores(family, prefix):
         router=router_turns(model, ids, 2, prefix),
         layer=2,
         micro_confidence=np.random.default_rng(2).random((60, 4)),
+        **byte_features([bytes([i % 256]) * (i % 3) for i in ids.tolist()]),
     )
     for rule in RULES:
         middle = {
@@ -302,7 +307,7 @@ def test_every_token_outside_the_answer_is_a_segment():
 def test_the_registry_describes_every_rule():
     described = "fixed word entropy entropy_rise entropy_combined entropy_spike entropy_relative entropy_groups"
     described += " entropy_budget limited_history confidence margin confidence_product surprisal attention_mass"
-    assert [*described.split(), "attention_sparsity", "router", "refined"] == list(RULES)
+    assert [*described.split(), "attention_sparsity", "router", "byte_entropy", "byte_entropy_rise", "refined"] == list(RULES)
     for rule in RULES.values():
         assert rule.title and rule.meaning and rule.source and rule.value and rule.unit and "\n" not in rule.meaning
         for parameter in rule.parameters:
