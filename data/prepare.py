@@ -20,7 +20,7 @@ from data.distill.answers import begun_options
 from data.distill.run import DistillOptions
 from data.examples import TABLE
 from data.mixes import Mix
-from data.prepared import ANSWERS, EXAMPLES, STORE, Prepared, examples_file, read_prepared
+from data.prepared import ANSWERS, EXAMPLES, IDENTITY, STORE, Prepared, examples_file, read_prepared
 from data.yaml_config import dump_yaml
 from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError
@@ -30,8 +30,6 @@ from model.reading.regular_files import read_text
 
 if TYPE_CHECKING:
     from model.hub.loading import LoadedModel
-
-IDENTITY = "prepared.json"
 
 
 @dataclass(frozen=True)

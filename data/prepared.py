@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from data.corpus.rule_inputs import CorpusSource
 from data.corpus.store import open_store
 from data.examples import TABLE
+from model.atomic_files import read_json
 from model.errors import MicroStepError, TextError
 from model.reading.regular_files import read_bytes
 
+IDENTITY = "prepared.json"
 EXAMPLES, ANSWERS, STORE = "examples", "answers", "store"
 
 
@@ -61,6 +63,17 @@ def examples_file(path: Path) -> Path:
     """Return the file of the scored examples: with the base's answers, if it generated any."""
     answers = path / ANSWERS / TABLE
     return answers if answers.is_file() else path / EXAMPLES / TABLE
+
+
+def folder_name(mix: str, base: str) -> str:
+    """Return the name of the folder of a mix under a base."""
+    return f"{Path(mix).stem}-{Path(base).name}"
+
+
+def beside(path: Path, base: str) -> Path:
+    """Return the folder of the same mix under another base: `prepared.json` of `path` names its own."""
+    own = Path(str(read_json(path / IDENTITY)["base"])).name
+    return path.parent / f"{path.name.removesuffix(own)}{Path(base).name}"
 
 
 def read_prepared(path: Path) -> Prepared:

@@ -16,3 +16,6 @@ class SegmentationConfig(StrictModel):
     max_length: Annotated[int, Field(ge=1)] = MAX_LENGTH
     target_length: Annotated[float, Field(ge=1)] | None = None
     """Solve the rule's threshold for this mean length of the training responses."""
+    under: str | None = None
+    """Segment the same examples under this model, by its scores and over its tokens, and move its boundaries to the
+    tokens that start at the same characters. max_length and target_length then count its tokens."""

@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data.corpus.rule_inputs import CorpusTokens, row_firsts, row_of
+from data.corpus.rule_inputs import CorpusTokens, continuation, row_firsts, row_of
 from data.corpus.scored_rows import ROLE_NAMES
 from data.prepared import Prepared
+from model.errors import MicroStepError
+from model.segmentation.boundaries import Pointwise, find_starts
 from model.segmentation.segment import find_rule, starts_of, valid_parameters
 from model.segmentation.solver import POINTS, solve
 
+LONGEST_MOVED = 64  # tokens of a segment that was moved from another tokenizer
 _ASSISTANT, _TEXT = ROLE_NAMES.index("assistant"), ROLE_NAMES.index("text")
 
 
@@ -77,6 +80,50 @@ def segment_examples(
     prepared: Prepared, rule: str, given: Mapping[str, float], max_length: int, target_length: float | None = None
 ) -> SegmentedRows:
     """Segment the learned part of every prepared example; a row ends with its last learned token."""
+    whole = _segmented(prepared, rule, given, max_length, target_length)
+    return SegmentedRows(_rows(whole, whole.starts), rule, whole.parameters, max_length)
+
+
+def segment_as_under(
+    prepared: Prepared,
+    other: Prepared,
+    rule: str,
+    given: Mapping[str, float],
+    max_length: int,
+    target_length: float | None = None,
+) -> SegmentedRows:
+    """Segment every prepared example where the same example is segmented under another model.
+
+    A token starts a segment if one starts at its first character there. No segment has more than LONGEST_MOVED tokens.
+
+    Raises:
+        MicroStepError: the two do not hold the same examples.
+    """
+    if not np.array_equal(prepared.held_out, other.held_out) or not np.array_equal(prepared.origin, other.origin):
+        raise MicroStepError(f"{prepared.path} and {other.path} hold other examples; prepare both with one mix")
+    theirs = _segmented(other, rule, given, max_length, target_length)
+    whole = _segmented(prepared, "fixed", {"k": 1}, 1, None)
+    opened = _characters(theirs.tokens)[theirs.starts & ~continuation(theirs.tokens.rows)]
+    joins = ~np.isin(_characters(whole.tokens), opened[opened >= 0]) | continuation(whole.tokens.rows)
+    inputs = replace(whole.tokens.inputs, prompt=~whole.loss_mask)
+    starts = find_starts(Pointwise(joins, joins.astype(np.float64)), inputs.forced, LONGEST_MOVED)
+    return SegmentedRows(_rows(whole, starts), rule, theirs.parameters, LONGEST_MOVED)
+
+
+@dataclass(frozen=True)
+class _Segmented:
+    """All tokens of all examples, those that are not learned included."""
+
+    tokens: CorpusTokens
+    loss_mask: NDArray[np.bool_]  # [N]
+    kept: NDArray[np.bool_]  # [N] up to the last learned token of the row
+    starts: NDArray[np.bool_]  # [N]
+    parameters: Mapping[str, float]
+
+
+def _segmented(
+    prepared: Prepared, rule: str, given: Mapping[str, float], max_length: int, target_length: float | None
+) -> _Segmented:
     tokens, parameters = prepared.source.ready(rule, given)
     loss_mask, kept = _loss_mask(tokens, prepared.ended[tokens.rows.document])
     inputs = replace(tokens.inputs, prompt=~loss_mask)
@@ -86,16 +133,26 @@ def segment_examples(
         name = find_rule(rule).solves
         others = {key: value for key, value in parameters.items() if key != name}
         parameters = solve(rule, inputs, target_length, max_length, POINTS, **others).parameters
-    starts = starts_of(rule, inputs, parameters, max_length)
-    lengths = np.bincount(row_of(tokens.rows.offsets)[kept], minlength=len(tokens.rows))
-    rows = TokenRows(
-        tokens.rows.ids[kept].astype(np.int64),
-        loss_mask[kept],
+    return _Segmented(tokens, loss_mask, kept, starts_of(rule, inputs, parameters, max_length), parameters)
+
+
+def _rows(whole: _Segmented, starts: NDArray[np.bool_]) -> TokenRows:
+    rows, kept = whole.tokens.rows, whole.kept
+    lengths = np.bincount(row_of(rows.offsets)[kept], minlength=len(rows))
+    return TokenRows(
+        rows.ids[kept].astype(np.int64),
+        whole.loss_mask[kept],
         starts[kept],
         np.concatenate([[0], np.cumsum(lengths)]),
-        tokens.rows.document.astype(np.int64),
+        rows.document.astype(np.int64),
     )
-    return SegmentedRows(rows, rule, parameters, max_length)
+
+
+def _characters(tokens: CorpusTokens) -> NDArray[np.int64]:
+    """[N] a number for the document and the character in which a token starts; -1 without one."""
+    rows = tokens.rows
+    document = rows.document.astype(np.int64)[row_of(rows.offsets)]
+    return np.where(rows.start >= 0, (document << 32) + rows.start, -1)
 
 
 def _loss_mask(tokens: CorpusTokens, ended: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

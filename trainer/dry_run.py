@@ -15,11 +15,12 @@ from trainer.batches.hidden_state_cache import positions, stored_bytes
 from trainer.batches.loader import RowFeed, mean_tokens
 from trainer.batches.sampler import RowBatch
 from trainer.draft_objective import DraftBatch, DraftObjective, draft_steps
+from trainer.objectives import objective_over_rows
 from trainer.optimizer import choose
 from trainer.recipe import Recipe
 from trainer.run import RunPaths
-from trainer.setup import build_model, objective_over_rows, parameters_of
-from trainer.time_budget import fitted_to
+from trainer.setup import build_model, parameters_of
+from trainer.time_budget import fitted_to, fitted_to_flops, mean_flops
 
 _MOMENTS = 8  # bytes per trained parameter: two float32 numbers
 _MEASURED_STEPS = 3
@@ -89,6 +90,9 @@ def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
         a_step, an_epoch = mean_tokens(feed), float(rows.train.loss_tokens @ rows.repeat)
     seconds, memory = _measure(objective, recipe, parts)
     steps, notes = recipe.steps, rows.notes
+    if recipe.flops is not None:
+        steps = fitted_to_flops(recipe, mean_flops(model, feed)).steps
+        notes = (*notes, f"{steps:,} steps fit {recipe.flops:.3g} operations")
     if recipe.minutes is not None:
         steps = fitted_to(recipe, [seconds] * len(recipe.stages)).steps
         notes = (*notes, f"about {steps:,} steps fit {recipe.minutes:g} minutes here")

@@ -21,7 +21,7 @@ from model.micro_step.modeling import MicroStepForCausalLM
 from trainer.batches.dataset import rows_of, training_rows
 from trainer.batches.sampler import batch, held_out_batches
 from trainer.metrics import MetricSums
-from trainer.objectives import LanguageModelObjective, MicroStepObjective
+from trainer.objectives import objective_over_rows, positions_of
 from trainer.recipe import Recipe
 
 
@@ -36,9 +36,7 @@ def nll_by_source(done: Run, recipe: Recipe, prepared: Prepared, device: str) ->
         return {}
     rows, origin = rows_of(prepared, recipe).held_out, prepared.origin
     model = load(ModelSpec(str(done.model), dtype="float32", device=device)).model
-    plain = not isinstance(model, MicroStepForCausalLM)
-    objective = LanguageModelObjective(model) if plain else MicroStepObjective(model)
-    most = 1 if plain else int(model.config.max_segment_length)
+    objective, most = objective_over_rows(model), positions_of(model)
     nll = {}
     for index, name in enumerate(prepared.sources):
         source_rows = rows.take(np.flatnonzero(origin[rows.example] == index))

@@ -1,7 +1,7 @@
 """The objectives: one module each, all called in the same way by the loop.
 
 `micro_step` learns to generate segments; `control` and `pretraining` are plain next-token prediction with the base
-alone, every token a segment. The draft objective is in draft_objective.py.
+alone, every token a segment; a BLT reads the segments as its patches. The draft objective is in draft_objective.py.
 """
 
 from typing import Protocol
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
 from model.causal_lm.forward import body
+from model.errors import MicroStepError
 from model.micro_step.modeling import MicroStepForCausalLM
 from trainer.batches.sampler import RowBatch
 from trainer.metrics import MetricSums
@@ -59,6 +60,56 @@ class MicroStepObjective(nn.Module):
         if not self.training:
             tally = tally.with_rows(row, out.micro_position[row, token], out.correct[row, token])
         return out.loss, tally
+
+
+def patch_lengths(starts: Tensor, mask: Tensor) -> Tensor:
+    """Return [B, P] the lengths of the segments of rows [B, N], padded on the right with zeros, as a BLT reads them.
+
+    Raises:
+        MicroStepError: a row's first segment is not one token, whose patch would tell what its own tokens are.
+    """
+    starts = starts & mask
+    patch = (starts.cumsum(1) - 1).clamp(min=0)
+    lengths = torch.zeros(len(starts), int(starts.sum(1).max()), dtype=torch.long, device=starts.device)
+    lengths.scatter_add_(1, patch, mask.long())
+    if bool((lengths[:, 0] != 1).any()):
+        raise MicroStepError("a row's first segment must be one token: a BLT's decoder reads the patch before its own")
+    return lengths
+
+
+class PatchObjective(nn.Module):
+    """Next tokens of a BLT, whose patches are the segments."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
+        # No mask: padding stands on the right, and every part of the model is causal.
+        states = body(self.model)(
+            input_ids=batch.ids, patch_lengths=patch_lengths(batch.starts, batch.mask), use_cache=False
+        ).last_hidden_state
+        row, token = (batch.labels[:, 1:] != -100).nonzero(as_tuple=True)
+        weight = torch.full((len(row),), 1 / max(1, averaged_over[0]), device=states.device)
+        head = chunked_lm_head_loss(self.model, states[row, token], batch.ids[row, token + 1], weight)
+        order = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
+        slot = (order - torch.where(batch.starts, order, 0).cummax(1).values)[row, token + 1]
+        tally = MetricSums.of(positions_of(self.model), slot, head.nll, head.correct)
+        return head.loss, tally if self.training else tally.with_rows(row, slot, head.correct)
+
+
+def objective_over_rows(model: PreTrainedModel) -> nn.Module:
+    """Return the objective over rows, which all recipes use except a draft's over stored states."""
+    if isinstance(model, MicroStepForCausalLM):
+        return MicroStepObjective(model)
+    return PatchObjective(model) if model.config.model_type == "blt" else LanguageModelObjective(model)
+
+
+def positions_of(model: PreTrainedModel) -> int:
+    """Return M, the number of places in a segment; 1 if there are no segments."""
+    if isinstance(model, MicroStepForCausalLM):
+        return int(model.config.max_segment_length)
+    return int(model.config.max_patch_length or 1) if model.config.model_type == "blt" else 1
 
 
 class LanguageModelObjective(nn.Module):

@@ -34,7 +34,8 @@ class BaseConfig(StrictModel):
     dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of frozen weights, and of answering and scoring; None: the run's precision."""
     config: dict[str, Any] | None = None
-    """A transformers configuration with model_type: start from random weights. Only for pretraining."""
+    """A transformers configuration with model_type: start from random weights, for pretraining and micro_step. A
+    `blt` is trained on the segments of the recipe as its patches."""
 
 
 class DistillConfig(StrictModel):
@@ -135,6 +136,8 @@ class Recipe(StrictModel):
     log_every: Positive = 10
     minutes: Rate | None = None
     """A budget for steps and validations: as many steps as fit, divided among the stages in proportion."""
+    flops: Rate | None = None
+    """A budget of operations for the steps, by the formula of trainer/flops.py: as many steps as fit, as above."""
     seed: int = 0
 
     @property
@@ -145,6 +148,12 @@ class Recipe(StrictModel):
     @property
     def groups(self) -> set[str]:
         return {group for stage in self.stages for group in stage.rates}
+
+    @property
+    def is_segmented(self) -> bool:
+        """True if rows are trained on in segments: of a micro_step model, or as the patches of a BLT."""
+        patched = self.base.config is not None and self.base.config.get("model_type") == "blt"
+        return self.objective == "micro_step" or (self.objective == "pretraining" and patched)
 
     @property
     def matches_states(self) -> bool:
@@ -175,8 +184,14 @@ class Recipe(StrictModel):
             raise ValueError("an adapter needs a stage that trains it, and the other way round: give both or none")
         if len({stage.name for stage in self.stages}) < len(self.stages):
             raise ValueError("two stages have the same name")
-        if (self.base.config is not None) != (self.objective == "pretraining"):
-            raise ValueError("base.config is for pretraining, and only for that")
+        if self.objective == "pretraining" and self.base.config is None:
+            raise ValueError("pretraining starts from random weights: describe the model in base.config")
+        if self.base.config is not None and self.objective not in ("pretraining", "micro_step"):
+            raise ValueError(f"base.config is for pretraining and micro_step, not for {self.objective}")
+        if self.base.config is not None and (self.teacher or "base" not in groups):
+            raise ValueError("a base from random weights must be trained, and teaches nothing: give it a rate")
+        if self.minutes is not None and self.flops is not None:
+            raise ValueError("give a budget of either minutes or flops")
         if self.model and self.objective in ("control", "pretraining"):
             raise ValueError(f"model holds settings of a micro_step model, which {self.objective} does not train")
         if self.start and self.objective in ("control", "pretraining"):
@@ -218,13 +233,13 @@ def mix_of(recipe: Recipe) -> Mix:
 def same_recipe(folder: Path, recipe: Recipe) -> bool:
     """True if the run in a folder has this recipe; keys that the stored one lacks count as their defaults.
 
-    Under a budget of minutes, the run keeps the steps that fitted when it was begun.
+    Under a budget of minutes or operations, the run keeps the steps that fitted when it was begun.
     """
     try:
         stored = read_yaml(folder / RECIPE, Recipe)
     except MicroStepError:
         return False
-    if recipe.minutes is not None and len(stored.stages) == len(recipe.stages):
+    if (recipe.minutes is not None or recipe.flops is not None) and len(stored.stages) == len(recipe.stages):
         recipe = with_steps(recipe, [stage.steps for stage in stored.stages])
     return stored == recipe
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from data.corpus.features import FeatureSpec
-from data.prepared import Prepared, read_prepared
+from data.prepared import Prepared, folder_name, read_prepared
 from data.run_folder import Run
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec, load
@@ -33,8 +33,7 @@ class RunPaths:
     def prepared_for(self, recipe: Recipe) -> Path:
         if self.prepared is not None:
             return self.prepared
-        base = Path(recipe.base.name).name
-        return self.out.parent / "prepared" / f"{Path(recipe.data.mix).stem}-{base}"
+        return self.out.parent / "prepared" / folder_name(recipe.data.mix, recipe.base.name)
 
     def states_for(self, recipe: Recipe) -> Path:
         return self.states if self.states is not None else self.prepared_for(recipe) / "states"
@@ -118,6 +117,10 @@ def prepared_data(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> 
         limit=recipe.data.limit,
         distill=None if recipe.data.distill is None else recipe.data.distill.options(),
     )
+    if (under := recipe.segmentation.under) is not None and recipe.is_segmented:
+        segmentation = recipe.segmentation.model_copy(update={"under": None})
+        base = recipe.base.model_copy(update={"name": under, "revision": None})
+        prepared_data(recipe.model_copy(update={"base": base, "segmentation": segmentation}), places, device, tell)
     spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype=recipe.base_dtype, device=device)
     return prepare(
         mix_of(recipe),
@@ -132,8 +135,10 @@ def prepared_data(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> 
 
 
 def _needed_features(recipe: Recipe) -> tuple[FeatureSpec, ...]:
-    if recipe.objective != "micro_step":
+    if not recipe.is_segmented:
         return ()
     cut = recipe.segmentation
+    if cut.under is not None:
+        return ()
     feature = features_needed(cut.rule, valid_parameters(cut.rule, cut.parameters), cut.max_length)
     return () if feature is None else (FeatureSpec(feature),)

@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from data.prepared import Prepared
 from data.run_folder import RunFacts, StageFacts
-from data.training_rows import TokenRows
+from data.segmentation_config import SegmentationConfig
+from data.training_rows import LONGEST_MOVED, TokenRows
 from model.atomic_files import as_json, atomic_write
 from model.checkpoint_files import share_weights
 from model.decoding.generation_config import end_ids
@@ -33,7 +34,7 @@ from trainer.batches.dataset import rows_of
 from trainer.batches.hidden_state_cache import States, adapter_disabled, load_or_compute_states
 from trainer.batches.loader import DraftFeed, Feed, RowFeed, mean_tokens
 from trainer.draft_objective import DraftObjective, frequent
-from trainer.objectives import LanguageModelObjective, MicroStepObjective
+from trainer.objectives import objective_over_rows, positions_of
 from trainer.optimizer import group_of
 from trainer.recipe import Recipe
 from trainer.warm_start import start_from
@@ -101,13 +102,7 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
         objective = objective_over_rows(model)
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, stored)
     facts = _facts(recipe, model, prepared, feed, revision)
-    positions = model.config.max_segment_length if isinstance(model, MicroStepForCausalLM) else 1
-    return RunSetup(recipe, objective, model, tokenizer, feed, facts, rows.notes, positions)
-
-
-def objective_over_rows(model: PreTrainedModel) -> nn.Module:
-    """Return the objective over rows, which all recipes use except a draft's over stored states."""
-    return MicroStepObjective(model) if isinstance(model, MicroStepForCausalLM) else LanguageModelObjective(model)
+    return RunSetup(recipe, objective, model, tokenizer, feed, facts, rows.notes, positions_of(model))
 
 
 def build_model(
@@ -134,6 +129,8 @@ def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel,
     if recipe.base.config is not None:
         folder = fetch(recipe.base.name, recipe.base.revision, tell)
         given = dict(recipe.base.config)
+        if given.get("model_type") == "blt":
+            given |= {"patch_in_forward": False, "max_patch_length": longest_segment(recipe.segmentation)}
         try:
             tokenizer = read_tokenizer(ModelSpec(recipe.base.name), folder)
             config = AutoConfig.for_model(given.pop("model_type"), **given)
@@ -151,6 +148,11 @@ def load_base(recipe: Recipe, device: str, tell: Tell) -> tuple[PreTrainedModel,
         raise MicroStepError(f"{recipe.base.name} is a micro_step model already; give its base")
     loaded.model.config._name_or_path = recipe.base.name  # saved with the model, so no folder of this machine
     return loaded.model, loaded.tokenizer, loaded.facts.revision
+
+
+def longest_segment(segmentation: SegmentationConfig) -> int:
+    """Return the most tokens that a segment can have."""
+    return segmentation.max_length if segmentation.under is None else LONGEST_MOVED
 
 
 def _micro_step(

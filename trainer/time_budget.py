@@ -1,4 +1,4 @@
-"""A time budget: as many steps as fit into some minutes on this device, after measuring a few steps.
+"""A budget of time or of operations: as many steps as fit into it, after measuring or counting a few steps.
 
 The measured steps train nothing (their rate is 0). The number of steps is written into the run's recipe: a run that was
 stopped resumes with the same steps, and its schedule follows them as if they had been requested.
@@ -10,14 +10,18 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
 from data.run_folder import RECIPE
 from data.yaml_config import read_yaml
 from model.causal_lm.device_memory import wait_for
+from model.errors import MicroStepError
 from model.progress import Tell
 from trainer import optimizer
-from trainer.batches.loader import tensor_of
+from trainer.batches.loader import Feed, tensor_of
 from trainer.batches.prefetch import prepared_steps
+from trainer.batches.sampler import RowBatch
+from trainer.flops import training_flops
 from trainer.recipe import Recipe, same_recipe, with_steps
 from trainer.setup import RunSetup, stage_facts
 
@@ -25,18 +29,40 @@ _SECONDS, _MAX_STEPS, _MIN_STEPS, _WARM_UP_STEPS = 3.0, 50, 3, 2  # for measurin
 
 
 def fit(built: RunSetup, folder: Path, accelerator: Accelerator, tell: Tell) -> RunSetup:
-    """Return the run with stages that fill its minutes in proportion; unchanged without a budget."""
+    """Return the run with stages that fill its budget in proportion; unchanged without a budget."""
     recipe = built.recipe
-    if recipe.minutes is None:
+    if recipe.minutes is None and recipe.flops is None:
         return built
     if (folder / RECIPE).is_file() and same_recipe(folder, recipe):
         fitted = read_yaml(folder / RECIPE, Recipe)
+    elif recipe.flops is not None:
+        fitted = fitted_to_flops(recipe, mean_flops(built.model, built.feed))
+        tell(f"{fitted.steps:,} steps fit into {recipe.flops:.3g} operations", None)
     else:
         tell(f"measuring how many steps fit into {recipe.minutes:g} minutes", None)
         fitted = fitted_to(recipe, _seconds_a_step(built, accelerator), _seconds_a_validation(built, accelerator))
         tell(f"{fitted.steps:,} steps fit into {recipe.minutes:g} minutes", None)
     stages = stage_facts(fitted)
     return replace(built, recipe=fitted, facts=replace(built.facts, steps=fitted.steps, stages=stages))
+
+
+def fitted_to_flops(recipe: Recipe, a_step: float) -> Recipe:
+    """Return a recipe with as many steps as fit into its budget of operations."""
+    assert recipe.flops is not None
+    shares = [stage.steps / recipe.steps for stage in recipe.stages]
+    return with_steps(recipe, [max(1, int(share * recipe.flops / a_step)) for share in shares])
+
+
+def mean_flops(model: PreTrainedModel, feed: Feed) -> float:
+    """Return the mean operations of a training step, over the first steps. Every stage counts as if it trained all.
+
+    Raises:
+        MicroStepError: the rows are stored states, or as `training_flops`.
+    """
+    parts = [feed.part(chosen) for chosen, _ in zip(feed.steps(), range(_MAX_STEPS), strict=False)]
+    if not all(isinstance(part, RowBatch) for part in parts):
+        raise MicroStepError("a draft's operations are not counted; give it steps or minutes")
+    return sum(training_flops(model, part) for part in parts if isinstance(part, RowBatch)) / len(parts)
 
 
 def fitted_to(recipe: Recipe, seconds: list[float], a_validation: float = 0.0) -> Recipe:

@@ -141,6 +141,10 @@ def _changed(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """Change mappings key by key; replace all other values."""
     out = copy.deepcopy(values)
     for key, value in change.items():
-        both = isinstance(value, dict) and isinstance(out.get(key), dict) and key not in ("parameters", "adapter")
+        both = (
+            isinstance(value, dict)
+            and isinstance(out.get(key), dict)
+            and key not in ("parameters", "adapter", "config")
+        )
         out[key] = _changed(out[key], value) if both else value
     return out

@@ -33,6 +33,8 @@ _FAILS = (AssertionError, AttributeError, LookupError, NotImplementedError, Runt
 
 def check_base(model: MicroStepPreTrainedModel, lossless: bool) -> None:
     """Raise ModelError if a base cannot generate in segments; with `lossless`, if a draft cannot be rolled back."""
+    if model.config.micro_window or model.config.merger_window:
+        raise ModelError("a model with micro_window or merger_window can be trained and scored only, not generate yet")
     if model.config.merge_layer == 0 or lossless:  # the others were tried when they were built
         why = once(model.base, "writes", lambda: _fault(model, False))
         if why is not None:

@@ -31,8 +31,10 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         merger_heads: attention heads of the mergers `attention` and `local_encoder`.
         merger_layers: transformer layers of the merger `local_encoder`.
         merger_bias: whether the projections of the merger `attention` have biases.
+        merger_window: how many tokens before a segment the merger `local_encoder` also reads, in training and scoring.
         micro_layers: layers of the micro decoder.
         micro_norm: whether the micro decoder ends in a norm, as the base does.
+        micro_window: how many tokens before a segment the micro decoder also reads, in training and scoring.
         micro_start: `copied` starts it as the base's last layers and final norm, `random` as the base's class does.
         stop_head: whether there is a head that learns where segments end.
         stop_layers: linear layers of the stop head, with SiLU between them.
@@ -67,8 +69,10 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         merger_heads: int = 4,
         merger_layers: int = 1,
         merger_bias: bool = False,
+        merger_window: int = 0,
         micro_layers: int = 2,
         micro_norm: bool = True,
+        micro_window: int = 0,
         micro_start: str = "copied",
         stop_head: bool = True,
         stop_layers: int = 1,
@@ -100,8 +104,10 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         self.merger_heads = merger_heads
         self.merger_layers = merger_layers
         self.merger_bias = merger_bias
+        self.merger_window = merger_window
         self.micro_layers = micro_layers
         self.micro_norm = micro_norm
+        self.micro_window = micro_window
         self.micro_start = micro_start
         self.stop_head = stop_head
         self.stop_layers = stop_layers
@@ -178,6 +184,11 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
             raise ModelError("a lossless model's stop head reads the state after a token: leave out stop_state")
         if self.merger_bias and self.merger != "attention":
             raise ModelError(f"merger_bias needs the merger attention, got {self.merger}")
+        for name in ("merger_window", "micro_window"):
+            if (value := getattr(self, name)) < 0:
+                raise ModelError(f"{name} must be at least 0, got {value}")
+        if self.merger_window and (self.merger != "local_encoder" or self.merge_layer):
+            raise ModelError("merger_window needs the merger local_encoder, and a merge_layer of 0")
         if self.merger in ("attention", "local_encoder") and hidden_size % self.merger_heads:
             raise ModelError(f"merger_heads {self.merger_heads} must divide the hidden size {hidden_size}")
         if self.micro_start == "copied" and self.micro_layers > layers:

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from model.causal_lm.forward import body
 from model.causal_lm.layer_split import run_lower, run_upper
+from model.errors import ModelError
 from model.micro_step.cache_folding import read_with_folded_cache
 from model.micro_step.outputs import Macro, layer_outputs
 from model.micro_step.segment_layout import Layout
@@ -105,6 +106,8 @@ def merged(model: MicroStepPreTrainedModel, embeds: Tensor, valid: Tensor) -> Te
         embeds: the tokens' embeddings, or with `merge_layer` their states after that layer.
         valid: [Q, M] bool, which tokens exist, from the left.
     """
+    if model.config.merger_window:
+        raise ModelError("a model with merger_window can be trained and scored only: it cannot generate yet")
     several = valid[:, 1] if valid.shape[1] > 1 else torch.zeros_like(valid[:, 0])
     out = embeds[:, 0]
     chosen = several.nonzero()[:, 0]
@@ -119,6 +122,7 @@ def _folded(model: MicroStepPreTrainedModel, embeds: Tensor, plan: Layout) -> Te
     rows, segments = (plan.lengths > 1).nonzero(as_tuple=True)
     if len(rows):
         tokens, valid = plan.slots(rows, segments, int(plan.lengths.max()))
-        steps = model.merger(embeds[rows[:, None], tokens], valid)
+        before = embeds[rows[:, None], plan.before(rows, segments, model.config.merger_window)]
+        steps = model.merger(embeds[rows[:, None], tokens], valid, before)
         out = out.index_put((rows, segments), steps.to(out.dtype))
     return out

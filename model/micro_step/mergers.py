@@ -20,14 +20,20 @@ class MeanMerger(nn.Module):
         super().__init__()
         self.from_last = config.merge_layer > 0
 
-    def forward(self, embeds: Tensor, valid: Tensor) -> Tensor:  # [Q, M, d], [Q, M] -> [Q, d]
-        """Merge Q segments; `valid` is False where a segment has no token."""
+    def forward(self, embeds: Tensor, valid: Tensor, before: Tensor | None = None) -> Tensor:
+        """Return [Q, d] for Q segments.
+
+        Args:
+            embeds: [Q, M, d].
+            valid: [Q, M] bool, False where a segment has no token.
+            before: [Q, w, d] embeddings of the tokens before each segment, for a merger that reads them.
+        """
         kept = valid[..., None]
         mean = (embeds * kept).sum(1) / kept.sum(1)
         start = embeds[torch.arange(len(embeds), device=embeds.device), valid.sum(1) - 1] if self.from_last else mean
-        return start + self.correction(embeds, valid, mean)
+        return start + self.correction(embeds, valid, mean, before)
 
-    def correction(self, embeds: Tensor, valid: Tensor, mean: Tensor) -> Tensor:
+    def correction(self, embeds: Tensor, valid: Tensor, mean: Tensor, before: Tensor | None) -> Tensor:
         """Return [Q, d], the term added to the mean."""
         return torch.zeros_like(mean)
 
@@ -44,7 +50,7 @@ class ResidualSoftmaxMerger(MeanMerger):
         self.out = nn.Linear(d, d, bias=False)
         nn.init.zeros_(self.out.weight)
 
-    def correction(self, embeds: Tensor, valid: Tensor, mean: Tensor) -> Tensor:
+    def correction(self, embeds: Tensor, valid: Tensor, mean: Tensor, before: Tensor | None) -> Tensor:
         gate = self.gate(F.silu(self.inner(_with_position(embeds, self.position))))
         weight = gate.masked_fill(~valid[..., None], float("-inf")).softmax(1)
         out: Tensor = self.out((weight * embeds).sum(1))
@@ -66,7 +72,7 @@ class AttentionMerger(MeanMerger):
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)
 
-    def correction(self, embeds: Tensor, valid: Tensor, mean: Tensor) -> Tensor:
+    def correction(self, embeds: Tensor, valid: Tensor, mean: Tensor, before: Tensor | None) -> Tensor:
         placed = _with_position(embeds, self.position)
         query, key, value = self.query(mean)[:, None], self.key(placed), self.value(placed)
         out: Tensor = self.out(_attend(query, key, value, valid, self.heads)[:, 0])
@@ -74,13 +80,17 @@ class AttentionMerger(MeanMerger):
 
 
 class LocalEncoderMerger(MeanMerger):
-    """A small transformer over [e_i; p_i] that sees the whole segment, pooled by cross-attention from the mean."""
+    """A small transformer over [e_i; p_i] that sees the whole segment, pooled by cross-attention from the mean.
+
+    With `merger_window` w it also sees the w tokens before; only the segment's own states are pooled.
+    """
 
     def __init__(self, config: MicroStepConfig) -> None:
         super().__init__(config)
         d = config.hidden_size
         self.heads = config.merger_heads
-        self.position = nn.Parameter(torch.randn(config.max_segment_length, d // 2) * 0.02)
+        slots = config.merger_window + config.max_segment_length
+        self.position = nn.Parameter(torch.randn(slots, d // 2) * 0.02)
         self.inner = nn.Linear(d + d // 2, d)
         layer = nn.TransformerEncoderLayer(
             d, config.merger_heads, 2 * d, dropout=0.0, activation=F.gelu, batch_first=True, norm_first=True
@@ -91,8 +101,13 @@ class LocalEncoderMerger(MeanMerger):
         self.out = nn.Linear(d, d, bias=False)
         nn.init.zeros_(self.out.weight)
 
-    def correction(self, embeds: Tensor, valid: Tensor, mean: Tensor) -> Tensor:
-        read = self.layers(self.inner(_with_position(embeds, self.position)), src_key_padding_mask=~valid)
+    def correction(self, embeds: Tensor, valid: Tensor, mean: Tensor, before: Tensor | None) -> Tensor:
+        window = 0 if before is None else before.shape[1]
+        seen, there = embeds, valid
+        if before is not None and window:
+            seen = torch.cat([before, embeds], 1)
+            there = torch.cat([valid.new_ones(len(valid), window), valid], 1)
+        read = self.layers(self.inner(_with_position(seen, self.position)), src_key_padding_mask=~there)[:, window:]
         key, value = self.key_value(read).chunk(2, -1)
         out: Tensor = self.out(_attend(self.query(mean)[:, None], key, value, valid, self.heads)[:, 0])
         return out

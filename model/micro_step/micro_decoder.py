@@ -24,7 +24,7 @@ class MicroDecoder(nn.Module):
 
     def __init__(self, config: MicroStepConfig) -> None:
         super().__init__()
-        self.context = len(config.context_layers)
+        self.context = len(config.context_layers) + config.micro_window
         self.layers = _shallow_body(config)
 
     def forward(
@@ -37,7 +37,8 @@ class MicroDecoder(nn.Module):
         """Read tokens of Q segments.
 
         Args:
-            context: [Q, K, d] the base's states at the macro step before; None if `cache` holds them.
+            context: [Q, K, d] the base's states at the macro step before; None if `cache` holds them. With
+                `micro_window` w, the embeddings of w tokens before the segment stand before them: [Q, w + K, d].
             embeds: [Q, n, d] embeddings of the segment's tokens, without those in `cache`.
             cache: cache of the tokens before; it grows in place.
             output_attentions: also return the attention of each layer; needs eager attention.
@@ -45,7 +46,12 @@ class MicroDecoder(nn.Module):
         Returns:
             [Q, n, d] states, after the final norm: the j-th predicts token j + 1. And per layer the attention
             [Q, H, K + n, K + n], if requested.
+
+        Raises:
+            ModelError: the caller gives no window, so that it cannot run a model that was trained with one.
         """
+        if context is not None and context.shape[1] != self.context:
+            raise ModelError("a model with micro_window can be trained and scored only: it cannot generate yet")
         fed = embeds if context is None else torch.cat([context.to(embeds.dtype), embeds], dim=1)
         before = 0 if cache is None else int(cache.read)
         position = torch.arange(before, before + fed.shape[1], device=fed.device)[None]
@@ -104,7 +110,7 @@ def _shallow_body(config: MicroStepConfig) -> PreTrainedModel:
     from transformers import AutoModel  # not above: see micro_step/auto_classes.py
 
     small: Any = copy.deepcopy(config.base_config.get_text_config())
-    slots = len(config.context_layers) + config.max_segment_length - 1
+    slots = len(config.context_layers) + config.micro_window + config.max_segment_length - 1
     try:
         _keep_last_layers(small, config.micro_layers)
         small.vocab_size, small.pad_token_id = 1, None

@@ -147,7 +147,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         macro = read_segments(self, embeds, plan, output_attentions)
         labelled = plan.real & (plan.position > 0) & (labels != -100) if labels is not None else None
-        rows, segments = self._micro_segments(plan, labelled, every_segment)
+        rows, segments = self.micro_segments(plan, labelled, every_segment)
         micro = self._micro_states(embeds, plan, macro, rows, segments, output_attentions)
         states = _at_tokens(macro.last, plan)
         inner = micro.inner
@@ -173,7 +173,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
             out.micro_segments = torch.stack([rows, segments], 1)
         return out
 
-    def _micro_segments(self, plan: Layout, labelled: Tensor | None, every: bool) -> tuple[Tensor, Tensor]:
+    def micro_segments(self, plan: Layout, labelled: Tensor | None, every: bool = False) -> tuple[Tensor, Tensor]:
         """Return [Q] row and [Q] index of the segments that the micro decoder reads, never a row's first."""
         selected = plan.segments if every else plan.lengths > 1
         if labelled is not None and not every:
@@ -203,6 +203,9 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
                 continue
             read = embeds[rows[chosen, None], tokens[chosen, :n]]
             context = macro.context[rows[chosen], segments[chosen] - 1]
+            if window := self.config.micro_window:
+                earlier = plan.before(rows[chosen], segments[chosen], window)
+                context = torch.cat([embeds[rows[chosen, None], earlier].to(context.dtype), context], 1)
             states, attentions = self.micro(context, read, output_attentions=output_attentions)
             whole = whole.index_put((chosen[:, None], torch.arange(n, device=embeds.device)), states.to(whole.dtype))
         q, slot = valid.nonzero(as_tuple=True)

@@ -55,6 +55,13 @@ class Layout:
         first = self.last[rows, segments] - lengths + 1
         return first[:, None] + torch.minimum(inside, lengths[:, None] - 1), inside < lengths[:, None]
 
+    def before(self, rows: Tensor, segments: Tensor, count: int) -> Tensor:
+        """Return [Q, count] index (of N) of the tokens before chosen segments; a row's first repeats where none is."""
+        first = self.last[rows, segments] - self.lengths[rows, segments] + 1
+        row_first = self.last[rows, 0] - self.lengths[rows, 0] + 1
+        earlier = first[:, None] - torch.arange(count, 0, -1, device=rows.device)
+        return torch.maximum(earlier, row_first[:, None])
+
 
 def layout(starts: Tensor, attention_mask: Tensor | None, max_length: int) -> Layout:
     """Lay out a batch.

@@ -1,6 +1,6 @@
-"""What some rules need beyond the scores: a limited history, attention, hidden states, a micro decoder's confidence,
-the entropies of bytes.
+"""What some rules need beyond the scores.
 
+It is a limited history, attention, hidden states, a micro decoder's confidence, or the entropies of a text's bytes.
 `FEATURES` stands beside `RULES`, under the names that `Rule.needs` holds. Each entry says which fields of
 `SegmentInputs` it fills, how they are computed, what that costs, and under which name they are kept beside a store.
 """
@@ -18,6 +18,7 @@ from model.segmentation.segment import MAX_LENGTH, find_rule
 if TYPE_CHECKING:  # they bring torch, which the registry does without
     import numpy as np
     from numpy.typing import NDArray
+
     from model.hub.loading import LoadedModel
     from model.micro_step.modeling import MicroStepForCausalLM
     from model.progress import Progress
@@ -133,7 +134,9 @@ def _window(
 ) -> tuple[Fields, str]:
     from model.scoring.limited_history import limited_history
 
-    found = limited_history(loaded.model, ids, feature.window, feature.method, feature.stride, prefix, k=1, progress=progress)
+    found = limited_history(
+        loaded.model, ids, feature.window, feature.method, feature.stride, prefix, k=1, progress=progress
+    )
     return {"limited_entropy": found.scores.entropy}, f"limited history, {found.meaning}"
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.prepared import Prepared
+from data.prepared import Prepared, beside, read_prepared
 from data.segmentation_config import SegmentationConfig
-from data.training_rows import TokenRows, segment_examples
+from data.training_rows import TokenRows, segment_as_under, segment_examples
 from model.errors import MicroStepError
 from trainer.recipe import Recipe
 
@@ -39,7 +39,11 @@ def training_rows(
         segmented = segment_examples(prepared, "fixed", {"k": 1}, 1)
     else:
         config = segmentation
-        segmented = segment_examples(prepared, config.rule, config.parameters, config.max_length, config.target_length)
+        how = config.rule, config.parameters, config.max_length, config.target_length
+        if config.under is None:
+            segmented = segment_examples(prepared, *how)
+        else:
+            segmented = segment_as_under(prepared, read_prepared(beside(prepared.path, config.under)), *how)
     rows = segmented.rows
     useful = rows.loss_tokens > 0
     held_out = prepared.held_out[rows.example]
@@ -62,5 +66,5 @@ def training_rows(
 
 def rows_of(prepared: Prepared, recipe: Recipe) -> TrainingRows:
     """Segment every prepared example as a recipe says."""
-    segmentation = recipe.segmentation if recipe.objective == "micro_step" else None
+    segmentation = recipe.segmentation if recipe.is_segmented else None
     return training_rows(prepared, segmentation, recipe.data.without)
