@@ -38,7 +38,7 @@ def train(
     """Train from a recipe; stopped or killed, the same command goes on where it was."""
     chosen = read_recipe(recipe)
     if minutes is not None:
-        chosen = chosen.model_copy(update={"minutes": minutes})
+        chosen = chosen.model_copy(update={"minutes": minutes, "flops": None})
     folder = out if out is not None else Path("runs") / chosen.name
     from trainer.dry_run import plan  # torch
     from trainer.loop import RunInterrupted

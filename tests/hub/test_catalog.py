@@ -19,7 +19,7 @@ from model.hub.sources import BundledSource, HubSource, WheelSource
 NAMES = {
     *("smollm2-135m", "smollm2-135m-instruct", "smollm2-360m", "smollm2-360m-instruct"),
     *("qwen2.5-0.5b", "qwen2.5-0.5b-instruct", "llama-3.2-1b", "llama-3.2-1b-instruct"),
-    *("gemma-3-270m", "tiny-base", "tiny-sft", "micro-step-tiny"),
+    *("gemma-3-270m", "tiny-base", "tiny-sft", "tiny-byte", "micro-step-tiny"),
     *("micro-step-smollm2-135m", "micro-step-smollm2-135m-draft", "control-smollm2-135m"),
 }
 
