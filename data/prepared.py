@@ -72,7 +72,10 @@ def folder_name(mix: str, base: str) -> str:
 
 def beside(path: Path, base: str) -> Path:
     """Return the folder of the same mix under another base: `prepared.json` of `path` names its own."""
-    own = Path(str(read_json(path / IDENTITY)["base"])).name
+    recorded = read_json(path / IDENTITY)
+    if not isinstance(recorded, dict) or "base" not in recorded:
+        raise TextError(f"{path / IDENTITY} cannot be read; remove {path} and prepare again")
+    own = Path(str(recorded["base"])).name
     return path.parent / f"{path.name.removesuffix(own)}{Path(base).name}"
 
 

@@ -1,0 +1,91 @@
+"""The documents of a grid's runs: bits per byte with intervals over documents, and differences from the first variant.
+
+Each run keeps RUN/documents.npz. Seeds are summed per document, so an interval is over documents for these seeds; the
+grid's own table has the intervals over seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.intervals import Units, quotient
+from data.run_folder import Run
+from evals.ablation.grid import AblationGrid, runs_of
+from model.atomic_files import atomic_open
+from model.errors import MicroStepError
+from trainer.document_eval import DocumentBits, document_bits
+from trainer.recipe import Recipe
+from trainer.run import RunPaths, prepared_data
+
+FILE = "documents.npz"
+_FIELDS = ("example", "bits", "size", "macro_steps", "operations")
+
+
+def measured_documents(done: Run, recipe: Recipe, local: Path | None, device: str) -> DocumentBits:
+    """Return the documents of a finished run, measured now if needed."""
+    file = done.path / FILE
+    if file.is_file():
+        with np.load(file, allow_pickle=False) as stored:
+            return DocumentBits(**{name: stored[name] for name in _FIELDS})
+    prepared = prepared_data(recipe, RunPaths(done.path, local), device, lambda message, fraction: None)
+    found = document_bits(done, recipe, prepared, device)
+    with atomic_open(file) as out:
+        np.savez_compressed(out, allow_pickle=False, **{name: getattr(found, name) for name in _FIELDS})
+    return found
+
+
+def document_table(variants: Mapping[str, Sequence[DocumentBits]]) -> pd.DataFrame:
+    """Return a row per variant; the first is what the others are compared with, document by document."""
+    first = next(iter(variants.values()))
+    lines = []
+    for name, seeds in variants.items():
+        if any(not np.array_equal(each.example, first[0].example) for each in seeds):
+            raise MicroStepError(f"{name} was measured on other documents than the first variant")
+        ours, theirs = (_per_document(each) for each in (seeds, first))
+        units = Units.of(np.arange(len(ours)))
+        left = units.left_out(units.sums(np.concatenate([ours, theirs], axis=1)))
+        own, other = quotient(left[:, 0], left[:, 1]), quotient(left[:, 2], left[:, 3])
+        weight = units.sums(ours[:, 1])
+        value, less = units.estimates(own, weight).at(), units.estimates(own - other, weight).at()
+        lines.append(
+            {
+                "variant": name,
+                "documents": len(ours),
+                **value.columns("bits_per_byte"),
+                **(less.columns("difference") if seeds is not first else {}),
+                "bytes_per_macro_step": float(np.mean([each.bytes_per_macro_step for each in seeds])),
+                "training_operations_per_byte": float(np.mean([each.operations_per_byte for each in seeds])),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def place_table(variants: Mapping[str, Sequence[DocumentBits]]) -> pd.DataFrame:
+    """Return bits per byte by place in the segment: a row per variant and place, in the variant's own units."""
+    lines = []
+    for name, seeds in variants.items():
+        bits, size = (sum(getattr(each, field).sum(0) for each in seeds) for field in ("bits", "size"))
+        lines += [
+            {"variant": name, "place": place, "bytes": int(size[place] / len(seeds)), "bits_per_byte": value}
+            for place, value in enumerate(quotient(bits, size).tolist())
+            if size[place]
+        ]
+    return pd.DataFrame(lines)
+
+
+def _per_document(seeds: Sequence[DocumentBits]) -> NDArray[np.float64]:
+    """[D, 2] bits and bytes, summed over seeds."""
+    return np.stack([sum(each.bits.sum(1) for each in seeds), sum(each.size.sum(1) for each in seeds)], axis=1)
+
+
+def grid_documents(
+    grid: AblationGrid, runs: Mapping[str, Run], local: Path | None, device: str
+) -> dict[str, list[DocumentBits]]:
+    """Return the documents of every variant's seeds; `runs` holds the finished runs by the name of their recipe."""
+    found: dict[str, list[DocumentBits]] = {variant: [] for variant in grid.variants}
+    for run in runs_of(grid):
+        found[run.variant].append(measured_documents(runs[run.recipe.name], run.recipe, local, device))
+    return found
