@@ -49,5 +49,9 @@ def ablate_command(
     with resumable(out, "the runs so far") as tell:
         rows = ablate(chosen, out, local, device, "full" if allow_code_execution else None, tell)
     print(as_markdown(chosen.name, rows))
+    if chosen.documents:
+        from evals.ablation.documents import write_documents
+
+        print(write_documents(chosen, out, local, device))
     for path in table or []:
         write_table(chosen.name, chosen.seeds, rows, path)

@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.export import table_bytes
 from analysis.intervals import Units, quotient
-from data.run_folder import Run
+from analysis.score_registry import significant
+from data.run_folder import Run, read_run
 from evals.ablation.grid import AblationGrid, runs_of
-from model.atomic_files import atomic_open
+from model.atomic_files import atomic_open, atomic_write
 from model.errors import MicroStepError
+from model.tables import markdown_table
 from trainer.document_eval import DocumentBits, document_bits
 from trainer.recipe import Recipe
 from trainer.run import RunPaths, prepared_data
@@ -81,11 +84,23 @@ def _per_document(seeds: Sequence[DocumentBits]) -> NDArray[np.float64]:
     return np.stack([sum(each.bits.sum(1) for each in seeds), sum(each.size.sum(1) for each in seeds)], axis=1)
 
 
-def grid_documents(
-    grid: AblationGrid, runs: Mapping[str, Run], local: Path | None, device: str
-) -> dict[str, list[DocumentBits]]:
-    """Return the documents of every variant's seeds; `runs` holds the finished runs by the name of their recipe."""
+def write_documents(grid: AblationGrid, out: Path, local: Path | None, device: str) -> str:
+    """Measure the documents of a grid's finished runs, and return two tables as Markdown.
+
+    GRID-documents.csv and GRID-places.csv hold them beside the runs.
+    """
     found: dict[str, list[DocumentBits]] = {variant: [] for variant in grid.variants}
     for run in runs_of(grid):
-        found[run.variant].append(measured_documents(runs[run.recipe.name], run.recipe, local, device))
-    return found
+        found[run.variant].append(measured_documents(read_run(out / run.recipe.name), run.recipe, local, device))
+    parts = []
+    for name, table in (("documents", document_table(found)), ("places", place_table(found))):
+        atomic_write(out / f"{grid.name}-{name}.csv", table_bytes(table, "csv"))
+        lines = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+        parts.append("\n".join(markdown_table(list(table.columns), lines)))
+    return "\n\n".join(parts)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "-" if np.isnan(value) else significant(value)
