@@ -11,6 +11,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -53,7 +54,7 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    return _finished(bpe, model_max_length=1024)
+    return _finished(bpe, model_max_length=1024, chat_template=CHAT_TEMPLATE)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -67,16 +68,15 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return _finished(by_byte, model_max_length=512)
 
 
-def _finished(tokenizer: Tokenizer, model_max_length: int) -> PreTrainedTokenizerFast:
+def _finished(tokenizer: Tokenizer, **more: Any) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END,
         eos_token=END,
         pad_token=PAD,
         additional_special_tokens=[TURN_START, TURN_END],
-        chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
-        model_max_length=model_max_length,
+        **more,
     )
 
 

@@ -38,7 +38,7 @@ APACHE = ("apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 LLAMA = ("llama3.2", "https://www.llama.com/llama3_2/license/")
 GEMMA = ("gemma", "https://ai.google.dev/gemma/terms")
 TINY_PARAMETERS = 1_296_000
-TINY_BYTE_PARAMETERS = 886_016
+TINY_BYTE_PARAMETERS = 886_400
 MICRO_STEP_TINY_PARAMETERS = 1_698_689
 # Models trained on SmolLM2 135M Instruct; the counts include its weights and merged adapters.
 MERGED_PARAMETERS, DRAFT_PARAMETERS, CONTROL_PARAMETERS = 142_759_873, 141_595_776, 134_515_008

@@ -66,7 +66,7 @@ def test_the_grid_holds_seven_arms_of_one_budget() -> None:
 
 
 def test_a_blt_reads_segments_as_patches_and_never_what_comes_later() -> None:
-    lm = model("BLT on bytes").eval()
+    lm = model("BLT on bytes").eval().requires_grad_(False)
     rows = batch(260, mean=4)
     lengths = patch_lengths(rows.starts, rows.mask)
     assert lengths.sum(1).tolist() == rows.mask.sum(1).tolist() and (lengths[:, 0] == 1).all()
