@@ -88,6 +88,8 @@ class Cleaning(StrictModel):
     line_breaks: Literal["real", "literal"] | None = "real"
     r"""real: literal \n become line breaks in a text that was written with them, see filters.py. literal: all line
     breaks become literal, after all other rules, so the same examples are kept. None: texts stay unchanged."""
+    typing_noise: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Mistype this share of the letters, after all other rules, so the same examples are kept."""
     code_languages: tuple[str, ...] | None = None
     """Drop an example with a fenced block labelled with any other language; blocks without a label are allowed."""
     prompt_characters: Positive | None = None  # drop an example with a longer prompt

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from data.cleaning.dedup import ContaminationIndex, Duplicates, NearDuplicates
-from data.cleaning.filters import languages, literal_line_breaks, real_line_breaks
+from data.cleaning.filters import languages, literal_line_breaks, mistyped, real_line_breaks
 from data.cleaning.report import REPORT, CleaningReport, FilterCounts
 from data.examples import Example, write_examples, writing_to
 from data.mixes import Cleaning, Mix, Opening, Use
@@ -158,6 +159,10 @@ class _Rules:
             before, example = example, _mapped(example, literal_line_breaks)
             if example != before:
                 tally.mend("line_breaks", _whole(example))
+        if rules.typing_noise is not None:
+            key = f"{example.source}/{example.number}"
+            example = _mapped(example, partial(mistyped, share=rules.typing_noise, key=key))
+            tally.mend("typing_noise", _whole(example))
         return example
 
     def _reason(self, example: Example, tally: FilterCounts) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """Cleaning rules that look at one text alone: line breaks and code languages. dedup.py has the others."""
 
+import random
 import re
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*\{?\.?([\w+#.-]*)[^\n`]*$", re.MULTILINE)
@@ -61,3 +62,32 @@ def languages(text: str) -> list[str]:
         elif not label and fence.startswith(opened):  # a closing fence
             opened = None
     return labels
+
+
+def mistyped(text: str, share: float, key: str) -> str:
+    """Return a text in which this share of the Latin letters is mistyped, the same ones for the same key.
+
+    A letter is replaced by its neighbour on the keyboard, left out, doubled, or swapped with the character after it,
+    each equally often.
+    """
+    chance = random.Random(f"{key}/{share}")
+    out, at = [], 0
+    while at < len(text):
+        letter, at = text[at], at + 1
+        if letter.lower() not in _NEIGHBOUR or chance.random() >= share:
+            out.append(letter)
+            continue
+        kind = chance.choice(("replaced", "left out", "doubled", "swapped"))
+        if kind == "replaced":
+            near = chance.choice(_NEIGHBOUR[letter.lower()])
+            out.append(near.upper() if letter.isupper() else near)
+        elif kind == "doubled":
+            out.append(letter * 2)
+        elif kind == "swapped":
+            out.append(text[at : at + 1] + letter)
+            at += 1
+    return "".join(out)
+
+
+_KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_NEIGHBOUR = {letter: row[max(0, i - 1) : i] + row[i + 1 : i + 2] for row in _KEYBOARD for i, letter in enumerate(row)}

@@ -1,7 +1,7 @@
 """The documents of a grid's runs: bits per byte with intervals over documents, and differences from the first variant.
 
-Each run keeps RUN/documents.npz. Seeds are summed per document, so an interval is over documents for these seeds; the
-grid's own table has the intervals over seeds.
+Each run keeps RUN/documents-MIX.npz. Seeds are summed per document, so an interval is over documents for these seeds;
+the grid's own table has the intervals over seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,22 +19,31 @@ from evals.ablation.grid import AblationGrid, runs_of
 from model.atomic_files import atomic_open, atomic_write
 from model.errors import MicroStepError
 from model.tables import markdown_table
+from trainer.batches.dataset import solved
 from trainer.document_eval import DocumentBits, document_bits
 from trainer.recipe import Recipe
 from trainer.run import RunPaths, prepared_data
 
-FILE = "documents.npz"
 _FIELDS = ("example", "bits", "size", "macro_steps", "operations")
 
 
-def measured_documents(done: Run, recipe: Recipe, local: Path | None, device: str) -> DocumentBits:
-    """Return the documents of a finished run, measured now if needed."""
-    file = done.path / FILE
+def measured_documents(done: Run, recipe: Recipe, mix: str, local: Path | None, device: str) -> DocumentBits:
+    """Return the documents of a mix under a finished run, measured now if needed."""
+    file = done.path / f"documents-{Path(mix).stem}.npz"
     if file.is_file():
         with np.load(file, allow_pickle=False) as stored:
             return DocumentBits(**{name: stored[name] for name in _FIELDS})
-    prepared = prepared_data(recipe, RunPaths(done.path, local), device, lambda message, fraction: None)
-    found = document_bits(done, recipe, prepared, device)
+    places, quiet = RunPaths(done.path, local), lambda message, fraction: None
+    read = recipe
+    if mix != recipe.data.mix:
+        own = prepared_data(recipe, places, device, quiet)
+        read = recipe.model_copy(
+            update={
+                "data": recipe.data.model_copy(update={"mix": mix}),
+                "segmentation": solved(own, recipe.segmentation),
+            }
+        )
+    found = document_bits(done, read, prepared_data(read, places, device, quiet), device)
     with atomic_open(file) as out:
         np.savez_compressed(out, allow_pickle=False, **{name: getattr(found, name) for name in _FIELDS})
     return found
@@ -85,18 +94,21 @@ def _per_document(seeds: Sequence[DocumentBits]) -> NDArray[np.float64]:
 
 
 def write_documents(grid: AblationGrid, out: Path, local: Path | None, device: str) -> str:
-    """Measure the documents of a grid's finished runs, and return two tables as Markdown.
+    """Measure the documents of a grid's finished runs, and return two tables for each mix as Markdown.
 
-    GRID-documents.csv and GRID-places.csv hold them beside the runs.
+    GRID-documents-MIX.csv and GRID-places-MIX.csv hold them beside the runs.
     """
-    found: dict[str, list[DocumentBits]] = {variant: [] for variant in grid.variants}
-    for run in runs_of(grid):
-        found[run.variant].append(measured_documents(read_run(out / run.recipe.name), run.recipe, local, device))
     parts = []
-    for name, table in (("documents", document_table(found)), ("places", place_table(found))):
-        atomic_write(out / f"{grid.name}-{name}.csv", table_bytes(table, "csv"))
-        lines = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-        parts.append("\n".join(markdown_table(list(table.columns), lines)))
+    for mix in grid.documents:
+        found: dict[str, list[DocumentBits]] = {variant: [] for variant in grid.variants}
+        for run in runs_of(grid):
+            done = read_run(out / run.recipe.name)
+            found[run.variant].append(measured_documents(done, run.recipe, mix, local, device))
+        for name, table in (("documents", document_table(found)), ("places", place_table(found))):
+            stem = f"{grid.name}-{name}-{Path(mix).stem}"
+            atomic_write(out / f"{stem}.csv", table_bytes(table, "csv"))
+            lines = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+            parts.append("\n".join([f"{stem}:", "", *markdown_table(list(table.columns), lines)]))
     return "\n\n".join(parts)
 
 

@@ -61,7 +61,9 @@ class AblationGrid(StrictModel):
     """Instead of variants: one run with all sources of the mix, and one without each."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
     decode: Decode | None = Decode()  # None: skipped, for runs that train no micro_step model
-    documents: bool = False  # also bits per byte of every held-out document, with intervals over documents
+    documents: tuple[str, ...] = ()
+    """Mixes on whose held-out documents bits per byte are measured, with intervals over documents; of the same examples
+    as the recipe's. Thresholds stay those of the recipe's mix."""
     evaluate: Evaluate | None = None  # None: no benchmark is run, unless a variant sets it
 
     @model_validator(mode="after")

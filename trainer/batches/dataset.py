@@ -64,6 +64,16 @@ def training_rows(
     return TrainingRows(train, prepared.repeat[train.example], measured, tuple(notes))
 
 
+def solved(prepared: Prepared, segmentation: SegmentationConfig) -> SegmentationConfig:
+    """Return the strategy with the parameters that were solved for on this data, for use on other data."""
+    if segmentation.target_length is None:
+        return segmentation
+    read = prepared if segmentation.under is None else read_prepared(beside(prepared.path, segmentation.under))
+    how = segmentation.rule, segmentation.parameters, segmentation.max_length, segmentation.target_length
+    parameters = dict(segment_examples(read, *how).parameters)
+    return segmentation.model_copy(update={"parameters": parameters, "target_length": None})
+
+
 def rows_of(prepared: Prepared, recipe: Recipe) -> TrainingRows:
     """Segment every prepared example as a recipe says."""
     segmentation = recipe.segmentation if recipe.is_segmented else None
