@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from data.cleaning.clean import clean
 from data.cleaning.dedup import ContaminationIndex, Duplicates, NearDuplicates, words
-from data.cleaning.filters import languages, literal_line_breaks, real_line_breaks
+from data.cleaning.filters import languages, literal_line_breaks, mistyped, real_line_breaks
 from data.cleaning.report import REPORT, CleaningReport
 from data.examples import TABLE, read_examples
 from data.mixes import Cleaning, Mix, Use, read_mix
@@ -326,3 +327,13 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     for out in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(ExportError):
             clean(made(tmp_path, pairs("a")), None, out)
+
+
+def test_typing_noise_mistypes_a_share_of_the_letters_and_nothing_else() -> None:
+    text = "The quick brown fox jumps over 12 lazy dogs; 你好 🦆!\n" * 200
+    found = mistyped(text, 0.05, "made/1")
+    assert found == mistyped(text, 0.05, "made/1") != mistyped(text, 0.05, "made/2")
+    kept = SequenceMatcher(None, text[:2000], found[:2000], autojunk=False).ratio()
+    assert 0.93 < kept < 0.99 and abs(len(found) - len(text)) < 0.02 * len(text)
+    assert mistyped("123 你好 🦆", 0.99, "made/1") == "123 你好 🦆"
+    assert sum(found.count(digit) for digit in "12") == 400
