@@ -15,7 +15,7 @@ from data.training_rows import TokenRows
 from model.hub.loading import ModelSpec, load
 from trainer.batches.dataset import rows_of
 from trainer.batches.sampler import batch
-from trainer.flops import training_flops
+from trainer.budgets.flops import training_flops
 from trainer.objectives import objective_over_rows, positions_of
 from trainer.recipe import Recipe
 

@@ -14,13 +14,13 @@ from trainer.batches.dataset import rows_of
 from trainer.batches.hidden_state_cache import positions, stored_bytes
 from trainer.batches.loader import RowFeed, mean_tokens
 from trainer.batches.sampler import RowBatch
+from trainer.budgets.time_budget import fitted_to, fitted_to_flops, mean_flops
 from trainer.draft_objective import DraftBatch, DraftObjective, draft_steps
 from trainer.objectives import objective_over_rows
 from trainer.optimizer import choose
 from trainer.recipe import Recipe
 from trainer.run import RunPaths
 from trainer.setup import build_model, parameters_of
-from trainer.time_budget import fitted_to, fitted_to_flops, mean_flops
 
 _MOMENTS = 8  # bytes per trained parameter: two float32 numbers
 _MEASURED_STEPS = 3

@@ -137,7 +137,7 @@ class Recipe(StrictModel):
     minutes: Rate | None = None
     """A budget for steps and validations: as many steps as fit, divided among the stages in proportion."""
     flops: Rate | None = None
-    """A budget of operations for the steps, by the formula of trainer/flops.py: as many steps as fit, as above."""
+    """A budget of operations for the steps, by the formula of trainer/budgets/flops.py: as many steps as fit, as above."""
     seed: int = 0
 
     @property
@@ -192,6 +192,8 @@ class Recipe(StrictModel):
             raise ValueError("a base from random weights must be trained, and teaches nothing: give it a rate")
         if self.minutes is not None and self.flops is not None:
             raise ValueError("give a budget of either minutes or flops")
+        if self.flops is not None and self.objective == "draft":
+            raise ValueError("a draft's operations are not counted: give it steps or minutes")
         if self.model and self.objective in ("control", "pretraining"):
             raise ValueError(f"model holds settings of a micro_step model, which {self.objective} does not train")
         if self.start and self.objective in ("control", "pretraining"):

@@ -16,11 +16,11 @@ from model.progress import Tell, silent
 from model.segmentation.features import features_needed
 from model.segmentation.segment import valid_parameters
 from model.text.document import template_arguments
+from trainer.budgets.time_budget import fit
 from trainer.loop import Trainer, accelerator_for
 from trainer.model_card import write_card
 from trainer.recipe import Recipe, mix_of
 from trainer.setup import RunSetup, build
-from trainer.time_budget import fit
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from evals.ablation.grid import read_grid, runs_of
 from model.micro_step.modeling import MicroStepForCausalLM
 from trainer.batches.sampler import RowBatch
-from trainer.flops import measured_flops, training_flops
+from trainer.budgets.flops import measured_flops, training_flops
 from trainer.objectives import PatchObjective, objective_over_rows, patch_lengths
 
 CONFIGS = {run.variant: run.recipe for run in runs_of(read_grid("blt"))}

@@ -38,13 +38,13 @@ from trainer import checkpoint
 from trainer.batches import sampler
 from trainer.batches.dataset import training_rows
 from trainer.batches.hidden_state_cache import positions
+from trainer.budgets.time_budget import fitted_to
 from trainer.draft_objective import DraftObjective
 from trainer.loop import RunInterrupted, Trainer, accelerator_for
 from trainer.objectives import LanguageModelObjective, MicroStepObjective
 from trainer.optimizer import choose, factor
 from trainer.recipe import Recipe, StageConfig, read_recipe
 from trainer.setup import build
-from trainer.time_budget import fitted_to
 
 pytestmark = pytest.mark.slow
 

@@ -15,13 +15,12 @@ from transformers import PreTrainedModel
 from data.run_folder import RECIPE
 from data.yaml_config import read_yaml
 from model.causal_lm.device_memory import wait_for
-from model.errors import MicroStepError
 from model.progress import Tell
 from trainer import optimizer
 from trainer.batches.loader import Feed, tensor_of
 from trainer.batches.prefetch import prepared_steps
 from trainer.batches.sampler import RowBatch
-from trainer.flops import training_flops
+from trainer.budgets.flops import training_flops
 from trainer.recipe import Recipe, same_recipe, with_steps
 from trainer.setup import RunSetup, stage_facts
 
@@ -57,11 +56,9 @@ def mean_flops(model: PreTrainedModel, feed: Feed) -> float:
     """Return the mean operations of a training step, over the first steps. Every stage counts as if it trained all.
 
     Raises:
-        MicroStepError: the rows are stored states, or as `training_flops`.
+        MicroStepError: as `training_flops`.
     """
     parts = [feed.part(chosen) for chosen, _ in zip(feed.steps(), range(_MAX_STEPS), strict=False)]
-    if not all(isinstance(part, RowBatch) for part in parts):
-        raise MicroStepError("a draft's operations are not counted; give it steps or minutes")
     return sum(training_flops(model, part) for part in parts if isinstance(part, RowBatch)) / len(parts)
 
 

@@ -1,0 +1,1 @@
+"""Budgets of time or of operations: how many steps fit."""
