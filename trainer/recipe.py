@@ -137,7 +137,7 @@ class Recipe(StrictModel):
     minutes: Rate | None = None
     """A budget for steps and validations: as many steps as fit, divided among the stages in proportion."""
     flops: Rate | None = None
-    """A budget of operations for the steps, by the formula of trainer/budgets/flops.py: as many steps as fit, as above."""
+    """A budget of operations for the steps, by the formula of budgets/flops.py: as many steps as fit, as above."""
     seed: int = 0
 
     @property

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.prepared import examples_file
-from data.run_folder import Run, read_run
+from data.prepared import examples_file, read_prepared
+from data.run_folder import RECIPE, Run, read_run
+from data.yaml_config import read_yaml
 from evals.ablation.grid import AblationGrid, GridRun, runs_of
 from evals.ablation.run import is_made, stored_measures
 from model.errors import TextError
-from trainer.recipe import same_recipe
+from trainer.recipe import Recipe, same_recipe
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,15 @@ def plan(grid: AblationGrid, out: Path, local: Path | None, device: str) -> Grid
     runs = runs_of(grid)
     finished = [is_made(run.recipe, out) for run in runs]
     logs = [_log(run, out) for run in runs]
-    done = [
-        run.recipe.steps if is_finished else _steps(log)
-        for run, is_finished, log in zip(runs, finished, logs, strict=True)
-    ]
-    total = sum(run.recipe.steps for run in runs)
+    each = [_steps_of(run.recipe, out, local, device) for run in runs]
+    done = [steps if is_finished else _steps(log) for steps, is_finished, log in zip(each, finished, logs, strict=True)]
+    total = sum(each)
     left = total - sum(done)
     decode = None if grid.decode is None else grid.decode.model_dump(mode="json")
     return GridPlan(
         runs=len(runs),
         trained=sum(finished),
-        begun=sum(0 < steps < run.recipe.steps for run, steps in zip(runs, done, strict=True)),
+        begun=sum(0 < steps < of_run for of_run, steps in zip(each, done, strict=True)),
         measured=sum(stored_measures(out / run.recipe.name, decode) is not None for run in runs),
         steps=total,
         left=left,
@@ -68,6 +67,31 @@ def _log(run: GridRun, out: Path) -> Run | None:
         return read_run(folder) if same_recipe(folder, run.recipe) else None
     except TextError:
         return None
+
+
+def _steps_of(recipe: Recipe, out: Path, local: Path | None, device: str) -> int:
+    """Return the steps of a run: its own where it has begun, those that fit a budget where its data is prepared."""
+    folder = out / recipe.name
+    if same_recipe(folder, recipe):
+        return read_yaml(folder / RECIPE, Recipe).steps
+    if recipe.flops is None:
+        return recipe.steps
+    from trainer.batches.dataset import rows_of
+    from trainer.batches.loader import RowFeed
+    from trainer.budgets.time_budget import fitted_to_flops, mean_flops
+    from trainer.run import RunPaths
+    from trainer.setup import build_model
+
+    prepared = RunPaths(folder, local).prepared_for(recipe)
+    if not examples_file(prepared).is_file():
+        return recipe.steps
+    try:
+        rows = rows_of(read_prepared(prepared), recipe)
+    except TextError:  # preparation was stopped
+        return recipe.steps
+    model, _, _ = build_model(recipe, device, lambda message, fraction: None, rows.train)
+    feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
+    return fitted_to_flops(recipe, mean_flops(model, feed)).steps
 
 
 def _steps(run: Run | None) -> int:
