@@ -117,4 +117,4 @@ def _a_step(
         estimate = plan_run(first, paths, device, lambda message, fraction: None)
     except TextError:  # preparation was stopped
         return None
-    return None if estimate.seconds is None else estimate.seconds / first.steps
+    return None if estimate.seconds is None else estimate.seconds / _steps_of(first, out, local, device)
