@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from data.prepared import Prepared
 from data.run_folder import Run
 from data.training_rows import TokenRows
-from model.hub.loading import ModelSpec, load
 from trainer.batches.dataset import rows_of
 from trainer.batches.sampler import batch
 from trainer.budgets.flops import training_flops
+from trainer.final_eval import trained_model
 from trainer.objectives import objective_over_rows, positions_of
 from trainer.recipe import Recipe
 
@@ -49,7 +49,7 @@ class DocumentBits:
 def document_bits(done: Run, recipe: Recipe, prepared: Prepared, device: str) -> DocumentBits:
     """Read every held-out document alone under the saved model."""
     rows = rows_of(prepared, recipe).held_out
-    model = load(ModelSpec(str(done.model), dtype="float32", device=device)).model
+    model = trained_model(done, recipe, device)
     objective, places = objective_over_rows(model), positions_of(model)
     bits, size = np.zeros((len(rows), places)), np.zeros((len(rows), places))
     steps, operations = np.zeros(len(rows)), np.zeros(len(rows))

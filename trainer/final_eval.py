@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from data.prepared import Prepared
 from data.run_folder import Run
@@ -16,13 +16,24 @@ from model.causal_lm.forward import body
 from model.causal_lm.padding import left_padded
 from model.decoding.generation_config import ends_of
 from model.hub.loading import ModelSpec, load
+from model.hub.spec import resolve_device
 from model.hub.wrap_base import wrap
 from model.micro_step.modeling import MicroStepForCausalLM
+from model.quiet import quiet
 from trainer.batches.dataset import rows_of, training_rows
 from trainer.batches.sampler import batch, held_out_batches
 from trainer.metrics import MetricSums
 from trainer.objectives import objective_over_rows, positions_of
 from trainer.recipe import Recipe
+
+
+def trained_model(done: Run, recipe: Recipe, device: str) -> PreTrainedModel:
+    """Return the saved model of a run in float32. A BLT, which reads patches, opens here only, not as any model does."""
+    if recipe.base.config is None or recipe.base.config.get("model_type") != "blt":
+        return load(ModelSpec(str(done.model), dtype="float32", device=device)).model
+    with quiet():
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(done.model, dtype=torch.float32)
+    return model.to(resolve_device(device)).eval().requires_grad_(False)  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -35,7 +46,7 @@ def nll_by_source(done: Run, recipe: Recipe, prepared: Prepared, device: str) ->
     if recipe.objective == "draft" or len(prepared.sources) < 2:
         return {}
     rows, origin = rows_of(prepared, recipe).held_out, prepared.origin
-    model = load(ModelSpec(str(done.model), dtype="float32", device=device)).model
+    model = trained_model(done, recipe, device)
     objective, most = objective_over_rows(model), positions_of(model)
     nll = {}
     for index, name in enumerate(prepared.sources):
