@@ -28,7 +28,7 @@ from trainer.recipe import Recipe
 
 
 def trained_model(done: Run, recipe: Recipe, device: str) -> PreTrainedModel:
-    """Return the saved model of a run in float32. A BLT, which reads patches, opens here only, not as any model does."""
+    """Return the saved model of a run in float32. A BLT, which reads patches, opens here only."""
     if recipe.base.config is None or recipe.base.config.get("model_type") != "blt":
         return load(ModelSpec(str(done.model), dtype="float32", device=device)).model
     with quiet():
