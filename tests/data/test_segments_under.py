@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.corpus.rule_inputs import continuation
 from data.mixes import read_mix
 from data.prepare import PrepareOptions, prepare
 from data.prepared import Prepared, beside, folder_name
@@ -33,11 +34,12 @@ def prepared(folder: Path, base: str, texts: list[str]) -> Prepared:
 
 
 def characters(rows: TokenRows, source: Prepared, row: int) -> set[int]:
-    """The characters at which the segments of a row start."""
+    """The characters at which the segments of a row start, but for those that start inside one."""
     scored = source.source.tokens.rows
     (index,) = np.flatnonzero(scored.document == rows.example[row])
     first = int(scored.offsets[index])
     starts = rows.starts[rows.offsets[row] : rows.offsets[row + 1]]
+    starts = starts & ~continuation(scored)[first : first + len(starts)]
     return set(scored.start[first : first + len(starts)][starts].tolist())
 
 

@@ -31,7 +31,7 @@ def slow(values: list[float], pieces: list[bytes], otherwise: float) -> list[flo
             if at == 0 or not 0x80 <= byte < 0xC0:
                 token = number
             value = values[at]
-            found[token] = value if math.isnan(value) or math.isnan(found[token]) else max(found[token], value)
+            found[token] = math.nan if math.isnan(value) or math.isnan(found[token]) else max(found[token], value)
             at += 1
     return found
 
