@@ -65,7 +65,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     by_byte.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     by_byte.decoder = decoders.ByteLevel()
     by_byte.add_special_tokens(special)
-    return _finished(by_byte, model_max_length=512)
+    return _finished(by_byte, model_max_length=8192)
 
 
 def _finished(tokenizer: Tokenizer, **more: Any) -> PreTrainedTokenizerFast:

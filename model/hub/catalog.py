@@ -96,7 +96,9 @@ _CATALOG: tuple[CatalogEntry, ...] = (
     ),
     _bundled("tiny-base", "Tiny base of this project", "llama", APACHE, TINY_PARAMETERS, kind="pretrained"),
     _bundled("tiny-sft", "Tiny SFT of this project", "llama", SHARE_ALIKE, TINY_PARAMETERS),
-    _bundled("tiny-byte", "Tiny byte model of this project", "llama", APACHE, TINY_BYTE_PARAMETERS, kind="pretrained"),
+    _bundled(
+        "tiny-byte", "Tiny byte model of this project", "mistral", APACHE, TINY_BYTE_PARAMETERS, kind="pretrained"
+    ),
     _bundled(
         "micro-step-tiny",
         "Tiny micro_step model of this project",

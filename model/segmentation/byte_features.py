@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BYTE_MODEL = "tiny-byte"
 OFFSET = 4  # id of byte 0, after the special tokens
 JOINS = {"byte_entropy": 0.0, "byte_rise": -6.0}  # nats: of a token in which no character begins; no threshold is lower
+WINDOW = 512  # bytes that it sees at most
 _ROWS = 16  # windows a batch
 
 
@@ -37,10 +38,9 @@ def byte_model() -> PreTrainedModel:
 def byte_entropies(data: bytes, model: PreTrainedModel, progress: Progress | None = None) -> NDArray[np.float32]:
     """Return [B] the entropy, in nats, of the byte model's distribution before each byte; NaN before the first.
 
-    Windows overlap by half, so each byte is predicted from all before it, or from at least half a context.
+    Windows overlap by half, so each byte is predicted from all before it, or from at least half a window.
     """
-    width = int(model.config.max_position_embeddings)
-    step = (width + 1) // 2
+    width, step = WINDOW, WINDOW // 2
     ids = torch.tensor(np.frombuffer(data, dtype=np.uint8).astype(np.int64) + OFFSET)
     entropy = np.full(len(data), np.nan, dtype=np.float32)
     starts = list(range(0, max(1, len(data) - 1 - width + step), step)) if len(data) > 1 else []

@@ -10,7 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.segmentation.byte_features import JOINS, OFFSET, byte_entropies, byte_features, byte_model, highest_of_tokens
+from model.segmentation.byte_features import (
+    JOINS,
+    OFFSET,
+    WINDOW,
+    byte_entropies,
+    byte_features,
+    byte_model,
+    highest_of_tokens,
+)
 from model.segmentation.segment import RULES, SegmentInputs, segment
 from model.text.encoding import token_bytes
 from tests.support.tiny import tiny_tokenizer
@@ -65,7 +73,7 @@ def test_entropies_are_those_of_every_window_read_alone(length: int) -> None:
     data = (TEXT * 20).encode()[:length]
     model = byte_model()
     found = byte_entropies(data, model)
-    width, exact = model.config.max_position_embeddings, copy.deepcopy(model).double()
+    width, exact = WINDOW, copy.deepcopy(model).double()
     assert len(found) == length and np.isnan(found[:1]).all() and not np.isnan(found[1:]).any()
     for at in sorted({1, 2, 300, width - 1, width, width + 1, length - 1} & set(range(1, length))):
         begin = next(start for start in range(0, length, width // 2) if at - start <= width)
