@@ -32,8 +32,9 @@ from trainer.batches.hidden_state_cache import load_or_compute_states
 from trainer.batches.loader import Chosen, DraftFeed, RowFeed
 from trainer.draft_objective import DraftObjective
 from trainer.loop import Trainer, accelerator_for
+from trainer.objectives import objective_over_rows
 from trainer.recipe import Recipe
-from trainer.setup import RunSetup, build_model, objective_over_rows
+from trainer.setup import RunSetup, build_model
 
 RATE = 1e-4
 TRAINER = "Trainer"  # transformers' own

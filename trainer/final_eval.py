@@ -33,7 +33,7 @@ def trained_model(done: Run, recipe: Recipe, device: str) -> PreTrainedModel:
         return load(ModelSpec(str(done.model), dtype="float32", device=device)).model
     with quiet():
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(done.model, dtype=torch.float32)
-    return model.to(resolve_device(device)).eval().requires_grad_(False)  # type: ignore[arg-type]
+    return model.to(resolve_device(device)).eval().requires_grad_(False)
 
 
 @torch.inference_mode()

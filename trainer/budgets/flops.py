@@ -92,8 +92,8 @@ def _micro_step(model: MicroStepForCausalLM, batch: RowBatch) -> int:
     lengths = plan.lengths[chosen]
     needed = lengths.clamp(max=config.max_segment_length - 1) if model.reads_ends else lengths - 1
     context = len(config.context_layers) + config.micro_window
-    for n, count in zip(*(each.tolist() for each in needed[needed > 0].unique(return_counts=True)), strict=True):
-        total += _layers(config.base_config, count, context + n, config.micro_layers)
+    for n, count in enumerate(needed.bincount(minlength=1).tolist()):
+        total += _layers(config.base_config, count, context + n, config.micro_layers) if n else 0
     return total + _merger(config, plan.lengths)
 
 
@@ -109,7 +109,7 @@ def _merger(config: Any, lengths: Tensor) -> int:
         longest += config.merger_window
         layer = 2 * merged * longest * 8 * d * d + 4 * merged * longest * longest * d
         pooled = 2 * merged * (longest * 2 * d * d + 2 * d * d) + 4 * merged * longest * d
-        return 2 * merged * longest * inner + config.merger_layers * layer + pooled
+        return 2 * merged * longest * inner + int(config.merger_layers) * layer + pooled
     return 0
 
 
