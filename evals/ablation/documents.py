@@ -5,6 +5,7 @@ the grid's own table has the intervals over seeds.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -93,23 +94,40 @@ def _per_document(seeds: Sequence[DocumentBits]) -> NDArray[np.float64]:
     return np.stack([sum(each.bits.sum(1) for each in seeds), sum(each.size.sum(1) for each in seeds)], axis=1)
 
 
-def write_documents(grid: AblationGrid, out: Path, local: Path | None, device: str) -> str:
-    """Measure the documents of a grid's finished runs, and return two tables for each mix as Markdown.
+@dataclass(frozen=True)
+class GridDocuments:
+    """The held-out documents of all runs of a grid."""
 
-    GRID-documents-MIX.csv and GRID-places-MIX.csv hold them beside the runs.
-    """
-    parts = []
+    grid: str
+    found: Mapping[str, Mapping[str, Sequence[DocumentBits]]]  # by mix and variant, a seed each
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by name: documents and places of each mix."""
+        out = {}
+        for mix, variants in self.found.items():
+            for name, table in (("documents", document_table(variants)), ("places", place_table(variants))):
+                out[f"{self.grid}-{name}-{Path(mix).stem}"] = table
+        return out
+
+    def write(self, out: Path) -> str:
+        """Write the tables as NAME.csv into a folder, and return them as Markdown."""
+        parts = []
+        for name, table in self.tables().items():
+            atomic_write(out / f"{name}.csv", table_bytes(table, "csv"))
+            lines = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+            parts.append("\n".join([f"{name}:", "", *markdown_table(list(table.columns), lines)]))
+        return "\n\n".join(parts)
+
+
+def measured_grid(grid: AblationGrid, out: Path, local: Path | None, device: str) -> GridDocuments:
+    """Measure the documents of a grid whose runs are finished."""
+    found: dict[str, dict[str, list[DocumentBits]]] = {}
     for mix in grid.documents:
-        found: dict[str, list[DocumentBits]] = {variant: [] for variant in grid.variants}
+        variants = found[mix] = {variant: [] for variant in grid.variants}
         for run in runs_of(grid):
             done = read_run(out / run.recipe.name)
-            found[run.variant].append(measured_documents(done, run.recipe, mix, local, device))
-        for name, table in (("documents", document_table(found)), ("places", place_table(found))):
-            stem = f"{grid.name}-{name}-{Path(mix).stem}"
-            atomic_write(out / f"{stem}.csv", table_bytes(table, "csv"))
-            lines = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-            parts.append("\n".join([f"{stem}:", "", *markdown_table(list(table.columns), lines)]))
-    return "\n\n".join(parts)
+            variants[run.variant].append(measured_documents(done, run.recipe, mix, local, device))
+    return GridDocuments(grid.name, found)
 
 
 def _cell(value: object) -> str:

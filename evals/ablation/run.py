@@ -59,6 +59,20 @@ def ablate(
     return rows_of(measures)
 
 
+def trained_part(grid: AblationGrid, out: Path) -> AblationGrid:
+    """Return the grid of the variants whose runs are all trained.
+
+    Raises:
+        MicroStepError: the first variant's are not, with which the others are compared.
+    """
+    missing = {run.variant for run in runs_of(grid) if not is_made(run.recipe, out)}
+    first = next(iter(grid.variants))
+    if first in missing:
+        raise MicroStepError(f"{out} lacks a trained run of the variant {first!r}, with which the others are compared")
+    kept = {name: change for name, change in grid.variants.items() if name not in missing}
+    return grid.model_copy(update={"variants": kept})
+
+
 def is_made(recipe: Recipe, out: Path) -> bool:
     return is_finished(out / recipe.name) and same_recipe(out / recipe.name, recipe)
 

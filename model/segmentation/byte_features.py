@@ -90,5 +90,6 @@ def highest_of_tokens(values: NDArray[np.float32], pieces: Sequence[bytes], othe
         first[0] = True  # a text that starts inside a character
         begins = np.flatnonzero(first)
         token = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
-        np.maximum.at(found, token[begins], np.maximum.reduceat(values, begins))  # NaN wins
+        with np.errstate(invalid="ignore"):
+            np.maximum.at(found, token[begins], np.maximum.reduceat(values, begins))  # NaN wins
     return found
