@@ -685,7 +685,7 @@ def test_stages_share_a_budget_as_they_share_the_steps(model: Path) -> None:
 def test_a_budget_becomes_steps_and_leaves_no_trace_in_what_is_trained(
     prepared: Prepared, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer import time_budget
+    from trainer.budgets import time_budget
     from trainer.run import RunPaths, run_recipe
 
     monkeypatch.setattr(time_budget, "_SECONDS", 0.0)
