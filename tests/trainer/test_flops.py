@@ -60,8 +60,9 @@ def test_the_formula_agrees_with_a_count(variant: str) -> None:
 
 
 def test_the_arms_of_the_grid_have_one_budget() -> None:
-    assert len(CONFIGS) == 8
-    assert {recipe.flops for recipe in CONFIGS.values()} == {CONFIGS["M2D"].flops}
+    assert len(CONFIGS) == 11
+    budgets = {recipe.flops for variant, recipe in CONFIGS.items() if not variant.endswith("M2D's documents")}
+    assert budgets == {CONFIGS["M2D"].flops}
     assert len({recipe.data for recipe in CONFIGS.values()} | {None}) == 2
 
 
