@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
@@ -61,8 +61,11 @@ class ShardedWeights:
         layers = layers_of(body(model.base if isinstance(model, MicroStepForCausalLM) else model))
         in_layers = {id(parameter) for layer in layers for parameter in layer.parameters()}
         others = [name for name, parameter in objective.named_parameters() if id(parameter) not in in_layers]
+        half = torch.bfloat16 if self.built.recipe.precision == "bfloat16" else None
+        # in bfloat16 already, or autocast would keep a copy of each gathered weight until the backward pass
+        precision = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for layer in layers:
-            fully_shard(layer, mesh=mesh)
+            fully_shard(layer, mesh=mesh, mp_policy=precision)
         objective.register_forward_hook(_using(others))  # runs before the hook of FSDP that may shard them again
         fully_shard(objective, mesh=mesh)
 
