@@ -133,13 +133,15 @@ def in_rounds(runs: Mapping[str, Callable[[], Result]], repeats: int) -> dict[st
     return given
 
 
-def seconds_of(run: Callable[[], Result], device: str = "cpu") -> tuple[float, Result]:
-    """Wall-clock seconds of a call until the device has done all, and what the call gave."""
+def seconds_of(
+    run: Callable[[], Result], device: str = "cpu", now: Callable[[], float] = time.perf_counter
+) -> tuple[float, Result]:
+    """Seconds of a call until the device has done all, by the clock `now`, and what the call gave."""
     wait_for(device)
-    start = time.perf_counter()
+    start = now()
     given = run()
     wait_for(device)
-    return time.perf_counter() - start, given
+    return now() - start, given
 
 
 def device_name(device: str) -> str:

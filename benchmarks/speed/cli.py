@@ -60,6 +60,8 @@ def decode_command(
     if positions is not None and prompts.prepared is None:
         raise MicroStepError("--positions reads held-out examples; give --prepared as well")
     strategy = None if positions is None else Strategy.parse(positions)
+    if how.clock == "processor" and which.device != "cpu":
+        raise MicroStepError("the processor's clock does not see what a device does: use --clock wall")
     use_threads(which.threads)
 
     from benchmarks.speed.compare import compare, facts_of

@@ -53,6 +53,7 @@ def compare(
         **facts_of(models),
         "max_new_tokens": options.max_new_tokens,
         "repeats": options.repeats,
+        "clock": options.clock,
         "prompts_sha256": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
     }
     layout = {"sizes": options.sizes, "decoders": [_label(each, 1) + each.computes for each in decoders]}

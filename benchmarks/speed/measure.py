@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,7 @@ def measure(
 ) -> list[Measurements]:
     """Let every decoder answer all prompts in batches of `size`; see `batches_of`."""
     repeats, new_tokens = options.repeats, options.max_new_tokens
+    now = time.process_time if options.clock == "processor" else time.perf_counter
     order, batches = batches_of(prompts, size)
     warm = set[int]()
     for turn in range(repeats):
@@ -116,7 +118,7 @@ def measure(
                     if which not in warm:
                         decoders[which].write(batches[0], min(WARM_TOKENS, new_tokens))
                         warm.add(which)
-                    _measure(decoders[which], batch, new_tokens, log, place)
+                    _measure(decoders[which], batch, new_tokens, log, place, now)
     return [
         Measurements(
             [[log[size, turn, number, which] for number in range(len(batches))] for turn in range(repeats)],
@@ -126,6 +128,8 @@ def measure(
     ]
 
 
-def _measure(decoder: Decoder, batch: Rows, new_tokens: int, log: BatchLog, place: Place) -> None:
+def _measure(
+    decoder: Decoder, batch: Rows, new_tokens: int, log: BatchLog, place: Place, now: Callable[[], float]
+) -> None:
     gc.collect()
-    log.put(place, Measured(*seconds_of(lambda: decoder.write(batch, new_tokens))))
+    log.put(place, Measured(*seconds_of(lambda: decoder.write(batch, new_tokens), now=now)))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -68,6 +68,10 @@ class DecodeOptions:
         str, typer.Option(help="Prompts that are answered together; 1:24,8 is one at a time for the first 24, then 8.")
     ] = "1"
     repeats: Repeats = 3
+    clock: Annotated[
+        Literal["wall", "processor"],
+        typer.Option(help="What is a second; on a busy machine the processor's, with one thread."),
+    ] = "wall"
     fast_base: Annotated[
         bool, typer.Option(help="Give the base and controls the linear layers and cache of micro_step models, too.")
     ] = False

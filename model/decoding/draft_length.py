@@ -24,7 +24,7 @@ from model.decoding.output import RowOutput
 
 DRAFTED, KEPT = 0.9, 0.6  # d and k before anything is known: those of a trained draft model
 POOLED, OWN = 8.0, 4.0  # proposals that these count as, for all rows; and that all rows count as, for one
-MARGIN = 1.02  # drafting must be quicker than the base alone by this factor, since times are not exact
+MARGIN = 1.05  # drafting must be quicker than the base alone by this factor, since times and rates are not exact
 
 
 class DraftCosts(Protocol):
@@ -32,6 +32,20 @@ class DraftCosts(Protocol):
 
     def seconds(self, rows: int, most: int) -> tuple[Sequence[float], float]:
         """Seconds of a pass of the base over 1, 2, .. 1 + `most` tokens of each row; and of a micro decoder's step."""
+
+    @property
+    def needs_plain_pass(self) -> bool:
+        """True if the next pass should have no draft, so that its time is known."""
+
+    def observe(self, rows: int, drafted: int, steps: int, seconds: float) -> None:
+        """Take note of how long a pass took.
+
+        Args:
+            rows: of the batch.
+            drafted: tokens of the longest draft.
+            steps: of the micro decoder.
+            seconds: that drafting and checking took.
+        """
 
 
 @dataclass(frozen=True)
@@ -47,13 +61,21 @@ class PassTimes:
         base = [float(np.interp(rows, known, [self.base[n][j] for n in known])) for j in range(most + 1)]
         return base, float(np.interp(rows, known, [self.micro[n] for n in known]))
 
+    @property
+    def needs_plain_pass(self) -> bool:
+        """False: these times are known."""
+        return False
+
+    def observe(self, rows: int, drafted: int, steps: int, seconds: float) -> None:
+        """These times stay what they are."""
+
 
 def tokens_to_draft(rows: Sequence[RowOutput], costs: DraftCosts, most: int, others: int = 0) -> int:
     """Return how many tokens to draft at most for the next pass over these rows, from 0 to `most`.
 
     `others` is the number of further rows of the batch, for which nothing is drafted.
     """
-    if not rows or not most:
+    if not rows or not most or costs.needs_plain_pass:
         return 0
     every = len(rows) + others
     base, micro = costs.seconds(every, most)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from model.causal_lm.device_memory import clock_of
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import logits_of, vocabulary
 from model.causal_lm.kv_cache import (
@@ -64,6 +65,7 @@ class LosslessBatch(DecodingBatch):
     def __init__(self, model: MicroStepPreTrainedModel, clock: Clock, costs: DraftCosts | None = None) -> None:
         super().__init__(model, clock)
         self.costs, self.anywhere = costs, padded_anywhere(model.base)
+        self.now = clock_of(model.device)
         self.cache = growing_cache()  # it keeps everything, sliding layers too, so that refused tokens can be removed
         # the base's next token of each row [R] and its probability, from logits [R, V]; states [R, K, d] before it;
         # what each row sees of the cache [R, N], and the position of its last token there [R]
@@ -113,9 +115,12 @@ class LosslessBatch(DecodingBatch):
             if not going:
                 return
             self._select(going)
+        rows, begun = len(self.rows), self.now()
         draft = self.drafter.draft(self.rows, self.context, self.token)
         self.clock.to("micro")
         self._check(draft)
+        if self.costs is not None:
+            self.costs.observe(rows, draft.ids.shape[1], draft.steps, self.now() - begun)
 
     def _check(self, draft: Draft) -> None:
         """Let the base read a draft, append what it keeps, and close the segments."""
@@ -181,6 +186,7 @@ class Draft:
         self.distributions: list[Tensor] = []  # n x [R, V], if tokens are sampled
         self.why: list[Why] = ["cap"] * rows  # why the draft has no more tokens
         self.refused: list[tuple[int, float] | None] = [None] * rows  # the word that the rule rejected
+        self.steps = 0  # of the micro decoder
 
     def add(self, ids: Tensor, going: Tensor, probability: Tensor, value: Tensor, distribution: Tensor | None) -> None:
         """Append one more token [R] to the rows that are still `going` [R]."""
@@ -244,6 +250,7 @@ class Drafter:
             if not bool(going.any()):
                 break
             state, _ = model.micro(before, embed(token)[:, None], cache)
+            out.steps += 1
             before = None
             stop, predicted = model.stop_probability(state[:, 0], predicted), state[:, 0]
             if stop is not None:

@@ -1,18 +1,25 @@
-"""The times of passes on this machine, measured when they are first needed and kept in a folder."""
+"""The times of passes on this machine, measured when they are first needed, kept in a folder, and corrected by use.
+
+What is measured apart promises too much: caches are longer in use, rows keep different parts of their drafts. So each
+pass is timed too, and the times are multiplied by what passes took of late over what was measured, for each length of
+the longest draft on its own. Now and then a pass without a draft is made to see what the base alone would take.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
-import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
 
 from model.atomic_files import as_json, atomic_write, read_json
+from model.causal_lm.device_memory import clock_of
 from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.forward import logits_of
 from model.causal_lm.kv_cache import growing_cache
@@ -22,8 +29,11 @@ from model.decoding.lossless import draft_head
 if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
 
-SLOTS = 128  # tokens that each row has in the cache
+SLOTS = 256  # tokens that each row has in the cache
 ROUNDS = 4  # the fastest counts: other work on the machine only slows passes down
+RECENT = 5  # passes whose median corrects a time
+UNSEEN = 32  # passes with drafts after which one without is due
+VERSION = 2  # of what is measured
 
 
 class MeasuredTimes:
@@ -38,9 +48,32 @@ class MeasuredTimes:
         self._model, self._most = model, model.config.max_segment_length - 1
         self._path = folder / f"{_key(model)}.json"
         self._times = _read(self._path)
+        self._ratios: dict[int, deque[float]] = {}  # of seconds in use over measured ones, by tokens of the draft
+        self._since_plain = 0  # passes with drafts since the last one without
 
     def seconds(self, rows: int, most: int) -> tuple[Sequence[float], float]:
         """See `model.decoding.draft_length.DraftCosts`."""
+        base, micro = self._measured(rows, most)
+        seen = {drafted: median(ratios) for drafted, ratios in self._ratios.items()}
+        drafting = [ratio for drafted, ratio in seen.items() if drafted] or [seen.get(0, 1.0)]
+        others = median(drafting)  # holds for lengths that were not seen yet
+        return [seconds * seen.get(drafted, others) for drafted, seconds in enumerate(base)], micro * others
+
+    @property
+    def needs_plain_pass(self) -> bool:
+        """See `model.decoding.draft_length.DraftCosts`."""
+        return 0 not in self._ratios or self._since_plain >= UNSEEN
+
+    def observe(self, rows: int, drafted: int, steps: int, seconds: float) -> None:
+        """See `model.decoding.draft_length.DraftCosts`."""
+        self._since_plain = self._since_plain + 1 if steps else 0
+        if drafted or not steps:  # else all was refused: it is a pass with a draft, but of no length
+            base, micro = self._measured(rows, self._most)
+            ratios = self._ratios.setdefault(drafted, deque(maxlen=RECENT))
+            ratios.append(seconds / (base[drafted] + steps * micro))
+
+    def _measured(self, rows: int, most: int) -> tuple[Sequence[float], float]:
+        """The times as they were measured, now if they are not known yet."""
         above = 1 << (rows - 1).bit_length()
         for point in sorted({max(1, above // 2), above} if rows < above else {above}):
             if point not in self._times.base:
@@ -51,10 +84,9 @@ class MeasuredTimes:
         return self._times.seconds(rows, most)
 
 
-def time_passes(
-    model: MicroStepPreTrainedModel, rows: int, most: int, now: Callable[[], float] = time.perf_counter
-) -> tuple[list[float], float]:
+def time_passes(model: MicroStepPreTrainedModel, rows: int, most: int) -> tuple[list[float], float]:
     """Return the seconds of a pass of the base over 1, 2, .. 1 + `most` tokens of each row, and of a micro step."""
+    now = clock_of(model.device)
     with torch.inference_mode():
         model = with_fast_linear(model)
         embed, cache = model.get_input_embeddings(), growing_cache()
@@ -69,7 +101,9 @@ def time_passes(
             held = int(cache.get_seq_length())
             fed = token[:, None].expand(rows, count)
             position = held + torch.arange(count, device=device).expand(rows, count)
-            macro = model.macro(embed(fed), fed.new_ones(rows, held + count), position, cache)
+            mask = fed.new_ones(rows, held + count)
+            mask[1::2, 0] = 0  # rows of one batch have different lengths
+            macro = model.macro(embed(fed), mask, position, cache)
             logits_of(model.base, macro.last.flatten(0, 1)).argmax(-1).tolist()
             cache.crop(-count)
 
@@ -97,7 +131,7 @@ def _key(model: MicroStepPreTrainedModel) -> str:
         [sum(p.numel() for p in part.parameters()) for part in (model.base, model.micro)],
         [model.base.config.model_type, model.config.max_segment_length, len(model.config.draft_vocabulary)],
         [str(weights.dtype), str(weights.device.type), device, platform.node()],
-        [torch.get_num_threads(), torch.__version__],
+        [torch.get_num_threads(), torch.__version__, VERSION],
     )
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 

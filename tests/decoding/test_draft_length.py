@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.decoding.draft_length import PassTimes, tokens_to_draft
+from model.decoding.draft_length import MARGIN, PassTimes, tokens_to_draft
 from model.decoding.output import RowOutput
 from model.decoding.pass_times import MeasuredTimes
 from model.errors import MicroStepError
@@ -49,7 +49,7 @@ def test_the_choice_is_the_quickest_of_a_simulation():
         rows = [row(int(d * count), count, int(k * count), count - int(k * count)) for d, k in rates]
         found = tokens_to_draft(rows, PassTimes({len(rows): base}, {len(rows): micro}), 3)
         speeds = simulated(rates, base, micro, 3, rng)
-        assert speeds[found] >= 0.97 * max(speeds)
+        assert speeds[found] * MARGIN >= 0.99 * max(speeds)
         chosen.add(found)
     assert chosen == {0, 1, 2, 3}
 
