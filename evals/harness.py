@@ -28,6 +28,7 @@ from model.causal_lm.forward import body
 from model.causal_lm.kv_cache import growing_cache, keeps_all
 from model.causal_lm.padding import equal_lengths, padding_is_bound
 from model.decoding.generation_config import end_ids
+from model.decoding.pass_times import machine_times
 from model.decoding.shared_prefix import shared_first
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
@@ -181,6 +182,7 @@ class MicroStepLM(RecordedLM):
         device: device, if a name is given.
         verify: the base checks each draft; None: what the model was trained for.
         eps: with this check, see `generate_segments`; None: 1, which is lossless.
+        by_cost: drafts are as long as the measured times of passes make quickest.
     """
 
     def __init__(
@@ -194,6 +196,7 @@ class MicroStepLM(RecordedLM):
         max_batch_size: int | None = None,
         verify: bool | None = None,
         eps: float | None = None,
+        by_cost: bool = False,
     ) -> None:
         loaded = pretrained
         if isinstance(loaded, str):
@@ -206,6 +209,9 @@ class MicroStepLM(RecordedLM):
         self.eps = 1.0 if eps is None else eps
         if self.eps < 1 and not self.verify:
             raise MicroStepError(f"eps relaxes the base's check of drafts; {loaded.facts.name} needs verify for it")
+        if by_cost and not self.verify:
+            raise MicroStepError(f"by_cost limits drafts; {loaded.facts.name} makes none without verify")
+        self.draft_costs = machine_times(loaded.model) if by_cost else None
 
     def scores_of(self, contexts: list[list[int]], continuations: list[list[int]]) -> list[Scored]:
         if self.likelihood == "base" or self.verify:
@@ -230,6 +236,7 @@ class MicroStepLM(RecordedLM):
                 confidence=self.confidence,
                 verify=self.verify,
                 eps=self.eps,
+                draft_costs=self.draft_costs,
                 max_new_tokens=max_length - context.shape[1],
                 stopping_criteria=[AnswerCriterion(stops, [prompts[i] for i in group])],
                 **generation_kwargs,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from evals.sandbox.runner import Isolation
-from model.command_options import EPS_HELP, Limit
+from model.command_options import EPS_HELP, ByCost, Limit
 from model.errors import MicroStepError
 
 Likelihood = Literal["own", "base"]
@@ -37,6 +37,7 @@ class AskOptions:
         typer.Option("--verify/--merged", help="Of a micro_step model: its base checks each draft, or nothing does."),
     ] = None
     eps: Annotated[float | None, typer.Option(help=EPS_HELP)] = None
+    by_cost: ByCost = False
     likelihood: Annotated[
         Likelihood, typer.Option(help="Log-likelihoods in the model's own segments, or by its base alone.")
     ] = "own"
@@ -44,6 +45,10 @@ class AskOptions:
     def __post_init__(self) -> None:
         if self.eps is not None and not 0 < self.eps <= 1:
             raise MicroStepError(f"--eps must be above 0 and at most 1, got {self.eps:g}")
+        if self.by_cost and (self.temperature or self.eps not in (None, 1)):
+            raise MicroStepError(
+                "--by-cost needs greedy answers and a lossless check: other answers would depend on the machine's speed"
+            )
         if self.repeats > 1 and self.temperature == 0:
             raise MicroStepError("greedy answers are all the same: --repeats above 1 needs --temperature above 0")
 

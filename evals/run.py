@@ -74,9 +74,9 @@ def evaluate(
     with writing(out):
         loaded = load_model()
         taus = list(confidences) if isinstance(loaded.model, MicroStepForCausalLM) else [None]
-        if taus == [None] and (options.verify is not None or options.eps is not None):
+        if taus == [None] and (options.verify is not None or options.eps is not None or options.by_cost):
             raise MicroStepError(
-                f"{loaded.facts.name} is a plain model and drafts nothing; leave out --verify and --eps"
+                f"{loaded.facts.name} is a plain model and drafts nothing; leave out --verify, --eps and --by-cost"
             )
         if not taus:
             raise MicroStepError(f"{loaded.facts.name} is a micro_step model: give at least one --confidence")
@@ -178,7 +178,9 @@ class _BenchmarkRun:
         self.lm = (
             RecordedLM(loaded, rows, per_token=benchmark.judge == "tokens")
             if tau is None
-            else MicroStepLM(loaded, tau, options.likelihood, rows, verify=options.verify, eps=options.eps)
+            else MicroStepLM(
+                loaded, tau, options.likelihood, rows, verify=options.verify, eps=options.eps, by_cost=options.by_cost
+            )
         )
         if options.chat and loaded.tokenizer.chat_template:
             self.lm.chat_template_args, _ = template_settings(

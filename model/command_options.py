@@ -186,6 +186,13 @@ EPS_HELP = (
     " token's probability. 1 is lossless; below 1 the answer no longer is."
 )
 EpsValues = Annotated[tuple[float, ...], typer.Option(help=f"{EPS_HELP} Several: 1,0.5."), ListOf(float)]
+ByCost = Annotated[
+    bool,
+    typer.Option(
+        "--by-cost",
+        help="Where the base checks drafts: draft only as much as the measured times of passes make quickest.",
+    ),
+]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
 _OF_CONTINUATIONS = OnlyWith("new_tokens")  # of commands that continue a text only where they are asked to
 _MODEL = typer.Option(help="Catalog name, hub id or folder.")

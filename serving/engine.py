@@ -18,6 +18,7 @@ import torch
 
 from model.causal_lm.fast_linear import with_fast_linear
 from model.crash_log import fault
+from model.decoding.draft_length import DraftCosts
 from model.decoding.lossless import LosslessBatch
 from model.decoding.merged import equal_rows, new_batch, rows_share_a_batch
 from model.decoding.output import Clock
@@ -60,10 +61,18 @@ class Engine:
         max_rows: rows that are written together.
         max_waiting: rows that wait beside these; with more, `submit` refuses.
         read_at_once: tokens of prompts, padding included, that are read between two steps.
+        costs: times of passes that limit drafts; None: the rules alone do.
     """
 
-    def __init__(self, model: MicroStepForCausalLM, max_rows: int, max_waiting: int, read_at_once: int) -> None:
-        self.model, self.read_at_once = with_fast_linear(model), read_at_once
+    def __init__(
+        self,
+        model: MicroStepForCausalLM,
+        max_rows: int,
+        max_waiting: int,
+        read_at_once: int,
+        costs: DraftCosts | None = None,
+    ) -> None:
+        self.model, self.read_at_once, self._costs = with_fast_linear(model), read_at_once, costs
         self.max_rows, self.max_waiting = max_rows, max_waiting
         self._waiting: deque[AskedRows] = deque()
         self._dropped: set[LiveRow] = set()
@@ -194,7 +203,7 @@ class Engine:
                 yield self._new_reading(group, lossless)
 
     def _new_reading(self, rows: list[LiveRow], lossless: bool, apart: bool = False) -> Reading:
-        batch = new_batch(self.model, lossless, Clock())
+        batch = new_batch(self.model, lossless, Clock(), self._costs)
         return Reading(rows, batch, batch.reading(rows, self.read_at_once), apart)
 
     def _read_on(self) -> None:

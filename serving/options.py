@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from model.command_options import EPS_HELP
+from model.command_options import EPS_HELP, ByCost
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class SegmentOptions:
         int | None, typer.Option(min=1, help="M, the most tokens of a segment; the model's own if not given.")
     ] = None
     eps: Annotated[float, typer.Option(help=EPS_HELP)] = 1.0
+    by_cost: ByCost = False
 
 
 @dataclass(frozen=True)

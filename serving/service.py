@@ -10,6 +10,7 @@ import torch
 from model.causal_lm.forward import check_readable, context_length
 from model.decoding.generation_config import explicit_settings
 from model.decoding.merged import new_rows, verifies
+from model.decoding.pass_times import machine_times
 from model.decoding.row import LiveRow
 from model.hub.loading import LoadedModel
 from model.hub.wrap_base import wrap
@@ -42,9 +43,13 @@ class Service(ModelService):
             verifies(model, segments.lossless),
         )
         super().__init__(served, segments, limits)
-        self.engine = Engine(model, limits.max_rows, limits.max_waiting, limits.read_at_once)
+        costs = machine_times(model) if segments.by_cost else None
+        self.engine = Engine(model, limits.max_rows, limits.max_waiting, limits.read_at_once, costs)
         model.generate_segments(  # settings that do not fit the model are refused before the first request
-            torch.tensor([[1, 1]], device=model.device), max_new_tokens=2, **self._segments(SegmentRequest())
+            torch.tensor([[1, 1]], device=model.device),
+            max_new_tokens=2,
+            draft_costs=costs,
+            **self._segments(SegmentRequest()),
         )
 
     def _row(self, request: ApiRequest, prompt: list[int], new_tokens: int, seed: int) -> LiveRow:

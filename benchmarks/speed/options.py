@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmarks.options import SMOLLM2, Device, Dtype, NewTokens, Repeats
-from model.command_options import EpsValues, ListOf, Local, Threads
+from model.command_options import ByCost, EpsValues, ListOf, Local, Threads
 from model.errors import MicroStepError
 
 Size = tuple[int, int | None]  # prompts at a time, and how many of the prompts are answered so (None: all)
@@ -57,12 +57,7 @@ class DecodeOptions:
     ] = ("confidence",)
     verify: Annotated[bool | None, typer.Option(help="Lossless, or merged; else what each model is for.")] = None
     eps: EpsValues = (1.0,)
-    by_cost: Annotated[
-        bool,
-        typer.Option(
-            help="Where the base checks drafts: draft only as much as the measured times of passes make quickest."
-        ),
-    ] = False
+    by_cost: ByCost = False
     max_new_tokens: NewTokens = 256
     batch_size: Annotated[
         str, typer.Option(help="Prompts that are answered together; 1:24,8 is one at a time for the first 24, then 8.")

@@ -139,6 +139,8 @@ def _names(evaluations: Sequence[Evaluated]) -> list[str]:
 def _decoded(manifest: Mapping[str, Any]) -> str:
     """Return a model's name, and how it decoded where that was asked for."""
     name, eps, verify = manifest["model"]["name"], manifest["options"].get("eps"), manifest["options"].get("verify")
+    if manifest["options"].get("by_cost"):
+        return f"{name}, lossless by cost"
     if isinstance(eps, float) and eps < 1:
         return f"{name}, relaxed to eps {eps:g}"
     return name if verify is None else f"{name}, {'lossless' if verify else 'merged'}"

@@ -86,9 +86,7 @@ def with_fast_linear(model: Module) -> Module:
 def _copied(module: nn.Module, done: dict[int, nn.Module], configs: dict[int, Any]) -> nn.Module:
     if id(module) not in done:
         out = done[id(module)] = copy.copy(module)
-        out._modules = {
-            name: None if m is None else _copied(m, done, configs) for name, m in module._modules.items()
-        }
+        out._modules = {name: None if m is None else _copied(m, done, configs) for name, m in module._modules.items()}
         if type(module) is nn.Linear:
             out.__class__ = SmallBatchLinear
         config = getattr(module, "config", None)

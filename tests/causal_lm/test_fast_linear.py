@@ -37,9 +37,7 @@ def test_a_draft_with_a_mask_attends_without_repeated_keys(family, monkeypatch):
     mask[0, :3] = 0
     expected = model(ids, attention_mask=mask).logits
     monkeypatch.setattr("transformers.integrations.sdpa_attention.repeat_kv", lambda *_: pytest.fail("repeated"))
-    torch.testing.assert_close(
-        view(ids, attention_mask=mask).logits[:, 3:], expected[:, 3:], rtol=1e-4, atol=1e-3
-    )
+    torch.testing.assert_close(view(ids, attention_mask=mask).logits[:, 3:], expected[:, 3:], rtol=1e-4, atol=1e-3)
     assert model.config._attn_implementation == view.config._attn_implementation == "sdpa"
 
 

@@ -8,7 +8,7 @@ import torch
 
 from model.decoding.draft_length import MARGIN, PassTimes, tokens_to_draft
 from model.decoding.output import RowOutput
-from model.decoding.pass_times import MeasuredTimes
+from model.decoding.pass_times import UNSEEN, MeasuredTimes
 from model.errors import MicroStepError
 from tests.support.micro_steps import micro_step, ragged
 
@@ -90,6 +90,36 @@ def test_greedy_answers_are_the_same_whatever_the_times_say(family):
 def test_merged_decoding_takes_no_costs():
     with pytest.raises(MicroStepError, match="draft_costs"):
         micro_step("llama").generate_segments(*ragged([3]), **{**GREEDY, "verify": False}, draft_costs=FLAT)
+
+
+def test_times_follow_what_passes_took(tmp_path):
+    times = MeasuredTimes(micro_step("llama"), tmp_path)
+    base, micro = times.seconds(2, 3)
+    assert times.needs_plain_pass
+    times.observe(2, 0, 0, 2 * base[0])  # the base alone took twice as long
+    assert not times.needs_plain_pass and times.seconds(2, 3)[0] == pytest.approx([2 * each for each in base])
+    for took in (5, 5, 5, 50):  # one pass that another program held up changes nothing
+        times.observe(2, 2, 2, took * (base[2] + 2 * micro))
+    found, step = times.seconds(2, 3)
+    assert found == pytest.approx([2 * base[0], *(5 * each for each in base[1:])]) and step == pytest.approx(5 * micro)
+    times.observe(2, 0, 1, 9.0)  # all was refused: no time of the base alone
+    assert times.seconds(2, 3)[0][0] == found[0]
+    for _ in range(UNSEEN):
+        times.observe(2, 2, 2, 1.0)
+    assert times.needs_plain_pass
+
+
+def test_drafts_that_cost_more_than_they_save_end(monkeypatch, tmp_path):
+    """Measured apart, drafting pays; in use it does not, and after a few passes the base writes alone."""
+    times = MeasuredTimes(model := micro_step("llama"), tmp_path)
+    flat = ([1.0, 1.0, 1.0, 1.0], 0.01)
+    monkeypatch.setattr(times, "_measured", lambda rows, most: flat)
+    taken = times.observe
+    monkeypatch.setattr(times, "observe", lambda rows, drafted, steps, _: taken(rows, drafted, steps, 1 + 9 * steps))
+    found = model.generate_segments(*ragged([9]), **GREEDY | {"max_new_tokens": 60}, draft_costs=times)
+    alone = model.generate_segments(*ragged([9]), **GREEDY | {"max_new_tokens": 60, "confidence": 1.1})
+    assert torch.equal(found.sequences, alone.sequences)
+    assert 0 < found.rows[0].micro_steps < 12
 
 
 def test_times_are_measured_once_and_damage_is_measured_again(tmp_path, monkeypatch):

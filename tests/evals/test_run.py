@@ -16,6 +16,7 @@ import pytest
 from app import escape as shown
 from evals.aggregate import Average
 from evals.benchmark import benchmarks, read_limits
+from evals.harness import MicroStepLM
 from evals.report import tables
 from evals.report.figures import figure, score, write_figures
 from evals.report.score_rows import read_folder, report_rows
@@ -115,6 +116,18 @@ def test_a_folder_of_something_else_is_left_alone(micro, plain, local, done, tmp
         evaluate(lambda: micro, chosen("gsm8k_cot_zeroshot"), [0.1], stranger, local, OPTIONS)
 
 
+def test_drafts_by_cost_change_no_answer(micro, local, tmp_path, monkeypatch):
+    monkeypatch.setenv("MICRO_STEP_CACHE", str(tmp_path / "cache"))
+    answers = []
+    for by_cost in (False, True):
+        options, out = replace(OPTIONS, verify=True, by_cost=by_cost), tmp_path / str(by_cost)
+        (file,) = evaluate(lambda: micro, chosen("gsm8k_cot_zeroshot"), [0.0], out, local, options)
+        answers.append([[answer.ids for answer in sample.answers] for sample in file.samples])
+    assert answers[0] == answers[1]
+    assert list((tmp_path / "cache/times").iterdir())
+    assert "by cost" in report_rows([read_folder(out)])[0].model
+
+
 def test_a_relaxed_check_is_asked_for_and_named(micro, plain, local, tmp_path):
     steps = {}
     for eps in (1.0, 1e-6):
@@ -127,6 +140,10 @@ def test_a_relaxed_check_is_asked_for_and_named(micro, plain, local, tmp_path):
     assert sum("relaxed to eps 1e-06" in name for name in names) == sum("lossless" in name for name in names) == 1
     with pytest.raises(MicroStepError, match="plain model"):
         evaluate(lambda: plain, chosen("gsm8k_cot_zeroshot"), [], tmp_path / "plain", local, options)
+    with pytest.raises(MicroStepError, match="greedy"):
+        replace(options, by_cost=True)
+    with pytest.raises(MicroStepError, match="without verify"):
+        MicroStepLM(micro, 0.0, verify=False, by_cost=True)
     with pytest.raises(MicroStepError, match="above 0"):
         replace(OPTIONS, eps=0.0)
 

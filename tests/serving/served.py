@@ -17,9 +17,11 @@ from serving.service import Service
 
 
 @contextmanager
-def served(name: str = "micro-step-tiny", key: str | None = None, **limits: Any) -> Iterator[Served]:
+def served(
+    name: str = "micro-step-tiny", key: str | None = None, segments: SegmentOptions | None = None, **limits: Any
+) -> Iterator[Served]:
     """Serve a model within the block."""
-    service = Service(load(ModelSpec(name)), name, SegmentOptions(), LimitOptions(**limits))
+    service = Service(load(ModelSpec(name)), name, segments or SegmentOptions(), LimitOptions(**limits))
     service.engine.start()
     try:
         yield Served(service, key)

@@ -11,6 +11,7 @@ import torch
 from model.decoding.merged import new_rows
 from model.decoding.session import DecodingBatch
 from serving.engine import Engine, read_together
+from serving.options import SegmentOptions
 from tests.serving.served import served
 from tests.support.micro_steps import micro_step
 from tests.support.processes import run_coroutine
@@ -103,6 +104,17 @@ def test_a_plain_base_is_served_as_it_writes_alone():
             written = [token for chunk in chunks[:-1] for token in chunk["micro_step"]["tokens"]]
             assert [token["id"] for token in written] == expected
             assert {token["written_by"] for token in written} == {"base"}
+
+
+def test_drafts_by_cost_change_no_answer(monkeypatch, tmp_path):
+    monkeypatch.setenv("MICRO_STEP_CACHE", str(tmp_path))
+    with served(segments=SegmentOptions(lossless=True, confidence=0.0, by_cost=True)) as server:
+        given = prompts(900)[:3]
+        answers = run_coroutine(all_at_once(server, [{"prompt": p, "max_tokens": 20, **GREEDY} for p in given]))
+        for prompt, chunks in zip(given, answers, strict=True):
+            written = [token["id"] for chunk in chunks[:-1] for token in chunk["micro_step"]["tokens"]]
+            assert written == alone(server.model, prompt, {"max_tokens": 20, **GREEDY}, {"confidence": 2.0}).ids
+    assert list((tmp_path / "times").iterdir())
 
 
 def test_choices_of_one_request_are_sampled_apart():

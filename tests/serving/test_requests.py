@@ -246,7 +246,9 @@ def test_an_error_while_an_answer_is_written_is_told_and_the_next_request_is_ans
     assert "out of memory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [{"eps": 5.0}, {"eps": 0.5}, {"max_segment_length": 99}, {"rule": "luck"}])
+@pytest.mark.parametrize(
+    "wrong", [{"eps": 5.0}, {"eps": 0.5}, {"max_segment_length": 99}, {"rule": "luck"}, {"by_cost": True}]
+)
 def test_settings_that_fit_no_request_are_refused_at_the_start(wrong):
     loaded = load(ModelSpec("micro-step-tiny"))  # decodes merged, which has no check that eps could relax
     with pytest.raises(MicroStepError):
