@@ -28,9 +28,10 @@ from model.causal_lm.forward import body
 from model.causal_lm.kv_cache import growing_cache, keeps_all
 from model.causal_lm.padding import equal_lengths, padding_is_bound
 from model.decoding.generation_config import end_ids
-from model.decoding.pass_times import machine_times
+from model.decoding.pass_times import MeasuredTimes
 from model.decoding.shared_prefix import shared_first
 from model.errors import MicroStepError
+from model.hub.cache import times_folder
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.text.template_process import TemplateRefusal, apply_chat_template
@@ -211,7 +212,7 @@ class MicroStepLM(RecordedLM):
             raise MicroStepError(f"eps relaxes the base's check of drafts; {loaded.facts.name} needs verify for it")
         if by_cost and not self.verify:
             raise MicroStepError(f"by_cost limits drafts; {loaded.facts.name} makes none without verify")
-        self.draft_costs = machine_times(loaded.model) if by_cost else None
+        self.draft_costs = MeasuredTimes(loaded.model, times_folder()) if by_cost else None
 
     def scores_of(self, contexts: list[list[int]], continuations: list[list[int]]) -> list[Scored]:
         if self.likelihood == "base" or self.verify:

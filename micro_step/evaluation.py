@@ -59,6 +59,7 @@ def evaluate(
     seed: int = 0,
     verify: bool | None = None,
     eps: float | None = None,
+    by_cost: bool = False,
     likelihood: Likelihood = "own",
     allow_code_execution: bool = False,
     template: Mapping[str, Any] | None = None,
@@ -84,6 +85,7 @@ def evaluate(
         verify: the base of a micro_step model checks each draft. None: what the model was trained for.
         eps: with this check, the base also keeps a drafted token that it gives at least this share of its likeliest
             token's probability. None, or 1: lossless.
+        by_cost: with this check, drafts are as long as the measured times of passes make quickest.
         likelihood: own or base: log-likelihoods in the model's own segments, or by its base alone.
         allow_code_execution: run the programs that the model writes, in a sandbox.
         template: arguments of the chat template.
@@ -111,6 +113,7 @@ def evaluate(
         seed,
         verify,
         eps,
+        by_cost,
         likelihood,
         "full" if allow_code_execution else None,
         template_arguments(template) if template else None,

@@ -10,8 +10,9 @@ import torch
 from model.causal_lm.forward import check_readable, context_length
 from model.decoding.generation_config import explicit_settings
 from model.decoding.merged import new_rows, verifies
-from model.decoding.pass_times import machine_times
+from model.decoding.pass_times import MeasuredTimes
 from model.decoding.row import LiveRow
+from model.hub.cache import times_folder
 from model.hub.loading import LoadedModel
 from model.hub.wrap_base import wrap
 from serving.answer_text import StopStringCriterion
@@ -43,7 +44,7 @@ class Service(ModelService):
             verifies(model, segments.lossless),
         )
         super().__init__(served, segments, limits)
-        costs = machine_times(model) if segments.by_cost else None
+        costs = MeasuredTimes(model, times_folder()) if segments.by_cost else None
         self.engine = Engine(model, limits.max_rows, limits.max_waiting, limits.read_at_once, costs)
         model.generate_segments(  # settings that do not fit the model are refused before the first request
             torch.tensor([[1, 1]], device=model.device),

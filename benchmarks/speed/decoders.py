@@ -18,9 +18,10 @@ from model.causal_lm.kv_cache import growing_cache, keeps_all
 from model.causal_lm.padding import equal_lengths, left_padded, padding_is_bound
 from model.decoding.generation_config import end_ids, ends_of, explicit_settings
 from model.decoding.output import SegmentedGeneration
-from model.decoding.pass_times import machine_times
+from model.decoding.pass_times import MeasuredTimes
 from model.decoding.stopping import RULES
 from model.errors import ModelError
+from model.hub.cache import times_folder
 from model.hub.fetch import fetch
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.wrap_base import Wrapped, wrap
@@ -219,7 +220,7 @@ def segment_decoders(models: ComparedModels, options: DecodeOptions) -> list[Dec
                 how = {"rule": rule, "confidence": tau, "verify": checked, "eps": 1.0 if eps is None else eps}
                 relaxed = "" if how["eps"] == 1 else f", eps={eps:g}"
                 decoding = MERGED if not checked else RELAXED if relaxed else LOSSLESS
-                times = machine_times(each.model) if checked and options.by_cost else None
+                times = MeasuredTimes(each.model, times_folder()) if checked and options.by_cost else None
                 computes = f"generate_segments({rule}, {tau:g}{relaxed}{', draft_costs' if times else ''})"
                 write = _segment_writer(each.model, models, draft_costs=times, **how)
                 decoders.append(Decoder(each.loaded.facts.name, decoding, computes, write, rule, tau, eps))

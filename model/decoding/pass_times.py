@@ -25,7 +25,6 @@ from model.causal_lm.forward import logits_of
 from model.causal_lm.kv_cache import growing_cache
 from model.decoding.draft_length import PassTimes
 from model.decoding.lossless import draft_head
-from model.hub.cache import cache_dir
 
 if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
@@ -83,11 +82,6 @@ class MeasuredTimes:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write(self._path, as_json({"base": dict(self._times.base), "micro": dict(self._times.micro)}))
         return self._times.seconds(rows, most)
-
-
-def machine_times(model: MicroStepPreTrainedModel) -> MeasuredTimes:
-    """Return the times of a model that this machine keeps beside its models."""
-    return MeasuredTimes(model, cache_dir() / "times")
 
 
 def time_passes(model: MicroStepPreTrainedModel, rows: int, most: int) -> tuple[list[float], float]:

@@ -31,6 +31,11 @@ def cache_dir() -> Path:
     return Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("micro_step"))
 
 
+def times_folder() -> Path:
+    """Return the folder of the measured times of models' passes on this machine."""
+    return cache_dir() / "times"
+
+
 def model_folder(slug: str) -> Path:
     """Return the folder of the finished model of that name, which need not exist."""
     return cache_dir() / "models" / slug
