@@ -280,8 +280,8 @@ class MergedBatch(DecodingBatch):
 
     def step(self) -> None:
         """Write one segment of each row, and let the base read it. Rows that are over leave."""
-        segment = _Segment(self.model, self.clock, self.rows)
-        embeds, valid, over = segment.write(self.last, self.context)
+        segment = SegmentWriter(self.model, self.clock, self.rows)
+        embeds, valid, over = segment.write(logits_of(self.model.base, self.last), self.last, self.context)
         going = self._leave(over, self.cache.row_slots)
         self.clock.to("micro")
         if not going:
@@ -306,23 +306,22 @@ class MergedBatch(DecodingBatch):
         return self.cache.slots
 
 
-class _Segment:
-    """One segment of each of R rows, while it is decoded."""
+class SegmentWriter:
+    """Writes one segment of each of R rows."""
 
     def __init__(self, model: MicroStepPreTrainedModel, clock: Clock, rows: list[LiveRow]) -> None:
         self.model, self.clock, self.rows = model, clock, rows
         self.over = [False] * len(rows)
 
-    def write(self, last: Tensor, context: Tensor) -> tuple[Tensor, Tensor, list[bool]]:
-        """Decode a segment from the base's states [R, d] and [R, K, d].
+    def write(self, logits: Tensor, last: Tensor, context: Tensor) -> tuple[Tensor, Tensor, list[bool]]:
+        """Decode a segment from the base's logits [R, V] and states [R, d] and [R, K, d].
 
         Returns:
             [R, M, d] embeddings of the segments' tokens, [R, M] bool which exist, and whether each row is over.
         """
         model, max_length = self.model, max(_cap(row) for row in self.rows)
         embed = model.get_input_embeddings()
-        logits = logits_of(model.base, last)
-        token, product = choose(logits, self.rows)
+        token, product = self._choose(logits, list(range(len(self.rows))))
         self.clock.to("macro")  # the base's head belongs to the macro step
         for row in self.rows:
             row.out.open()
@@ -401,13 +400,12 @@ class _Segment:
             if not candidates:
                 return [], torch.zeros(0), product, product, state
         some, state, product = select_rows(candidates, live, state, product)
-        rows = [self.rows[i] for i in some]
-        logits = logits_of(model.base, state)
-        token, probability = choose(logits, rows)
+        logits = self._logits(state)
+        token, probability = self._choose(logits, some)
         product = product * probability
-        for row in rows:
-            row.out.micro_steps += 1
-        late = [not row.segments.rule.early for row in rows]
+        for i in some:
+            self.rows[i].out.micro_steps += 1
+        late = [not self._rule(i).early for i in some]
         if not any(late):
             return candidates, token, probability, product, logits
         stop = None if stop is None else select_rows(candidates, live, stop)[1]
@@ -415,6 +413,14 @@ class _Segment:
         going = self._kept(keep, some, list(range(len(some))), token, probability)
         _, token, probability, product, logits = select_rows(going, some, token, probability, product, logits)
         return [candidates[at] for at in going], token, probability, product, logits
+
+    def _logits(self, state: Tensor) -> Tensor:
+        """Return float32 logits [L, V] for the micro decoder's states [L, d]."""
+        return logits_of(self.model.base, state)
+
+    def _choose(self, logits: Tensor, live: list[int]) -> tuple[Tensor, Tensor]:
+        """Return the next token of each live row, and its probability under the logits [L, V] themselves."""
+        return choose(logits, [self.rows[i] for i in live])
 
     def _rule(self, i: int) -> StopRule:
         return self.rows[i].segments.rule

@@ -8,62 +8,29 @@ rest, so the base's distribution is kept exactly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList
 
-from model.decoding.output import RowOutput
-from model.decoding.row import LiveRow, SegmentSettings, TokenSettings
-from model.decoding.stopping import Why
-from model.errors import MicroStepError
-from serving.vllm_plugin.guard import check_registered
-from serving.vllm_plugin.modules import EngineDrafter, ModulesAround, read_config
-from serving.vllm_plugin.settings import PREFIX, ROW, DraftSettings
+from model.decoding.row import LiveRow
+from serving.vllm_plugin.modules import EngineDrafter
+from serving.vllm_plugin.proposer import NOTES, Proposer, StepNote
+from serving.vllm_plugin.settings import PREFIX, ROW
 
 
-@dataclass(frozen=True)
-class DraftNote:
-    """What was drafted for a row's next pass."""
-
-    ids: tuple[int, ...]
-    why: Why  # it has no more tokens
-
-
-NOTES: dict[str, DraftNote] = {}
-"""Per row of this project's own server, whose engine runs in the same process and takes the notes out."""
-
-
-class MicroStepDrafter:
-    """A proposer of vLLM.
-
-    Args:
-        vllm_config: vLLM's configuration, with ours in `additional_config`.
-    """
+class MicroStepDrafter(Proposer):
+    """Drafts after each pass of the base."""
 
     def __init__(self, vllm_config: Any) -> None:
-        check_registered()
-        refuse_unsupported(vllm_config)
-        self.settings = DraftSettings.of(vllm_config.additional_config)
-        self.config = read_config(self.settings.modules)
-        self.settings.segments(self.config)  # refuses values that no request could be drafted with
-        self.aux_layers = tuple(self.config.context_layers[:-1])
+        super().__init__(vllm_config)
         self.most = int(vllm_config.speculative_config.num_speculative_tokens)
-        self.vllm_config = vllm_config
         self._rows: dict[str, LiveRow] = {}
         self._drafter: EngineDrafter | None = None
 
     def load_model(self, target: Any) -> None:
         """Put the modules around vLLM's model."""
-        device = next(target.parameters()).device
-        dtype = self.vllm_config.model_config.dtype
-        self._drafter = EngineDrafter(ModulesAround(self.config, self.settings.modules, target, device, dtype), target)
-
-    def propose(self, *_: Any, **__: Any) -> list[list[int]]:
-        """Called by vLLM only where the plugin's hooks are not in place."""
-        raise MicroStepError("the micro_step plugin of vLLM is not active")
+        self._drafter = EngineDrafter(self.around(target), target)
 
     def propose_after(
         self,
@@ -106,40 +73,13 @@ class MicroStepDrafter:
                 raise row.error
             drafts[i] = [id_ for id_, real in zip(ids, valid, strict=True) if real][: self.most]
             if (name := (requests[i].sampling_params.extra_args or {}).get(PREFIX + ROW)) is not None:
-                NOTES[name] = DraftNote(tuple(drafts[i]), why)
+                NOTES[name] = StepNote(tuple(drafts[i]), why)
         return drafts
 
     def _row(self, request: Any) -> LiveRow:
         """A row for one request, kept while the request is written."""
         row = self._rows.get(request.req_id)
         if row is None:
-            params = request.sampling_params
-            segments = self.settings.asked(params.extra_args).segments(self.config)
-            ends = frozenset(params.stop_token_ids or () if params.ignore_eos else params.all_stop_token_ids)
-            row = LiveRow(RowOutput([]), segments, _greedy(params.max_tokens, ends), lambda _: None)
+            row = self.new_row(request.sampling_params, request.sampling_params.max_tokens)
         row.out.ids = request.output_token_ids
         return row
-
-
-def _greedy(max_tokens: int, ends: frozenset[int]) -> TokenSettings:
-    return TokenSettings(LogitsProcessorList(), max_tokens, ends, (), (), False, None, 0)
-
-
-def refuse_unsupported(vllm_config: Any) -> None:
-    """Refuse what cannot work, in one sentence.
-
-    Raises:
-        MicroStepError: the configuration has something that is not supported.
-    """
-    parallel = vllm_config.parallel_config
-    if parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1:
-        raise MicroStepError(
-            "micro_step works inside vLLM on one device: leave --tensor-parallel-size and --pipeline-parallel-size at 1"
-        )
-    if vllm_config.lora_config is not None:
-        raise MicroStepError("micro_step inside vLLM takes no LoRA adapters at run time: merge them by model convert")
-
-
-def segment_settings(settings: DraftSettings, config: Any, params: Any) -> SegmentSettings:
-    """How the drafts of a request end; refuses what vLLM's engine could only fail at later."""
-    return settings.asked(getattr(params, "extra_args", None)).segments(config)

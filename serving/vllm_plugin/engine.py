@@ -12,7 +12,7 @@ from model.crash_log import fault
 from model.decoding.row import LiveRow
 from model.errors import MicroStepError
 from serving.engine import EngineBusy
-from serving.vllm_plugin.drafter import NOTES
+from serving.vllm_plugin.proposer import NOTES
 from serving.vllm_plugin.rows import EngineRow
 from serving.vllm_plugin.settings import PREFIX, ROW
 
@@ -152,12 +152,12 @@ class VllmEngine:
             row, (written,) = self._running.get(output.request_id), output.outputs
             if row is None:
                 continue
+            note = NOTES.pop(output.request_id, None)
             if written.token_ids:
-                row.take(written.token_ids, written.logprobs, written.finish_reason)
+                row.take(written.token_ids, written.logprobs, written.finish_reason, note)
             elif written.finish_reason is not None and not row.over:
                 row.over, row.error = True, MicroStepError("vLLM ended this answer")
                 row.tell()
-            row.note = NOTES.pop(output.request_id, None)
             if row.over or row.error is not None:
                 over.append(output.request_id)
         self._forget(over)

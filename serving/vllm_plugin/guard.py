@@ -73,7 +73,63 @@ EXPAND = Relied(
     ("x", "cu_num_tokens", "num_tokens", "replace_from", "replace_to"),
 )
 CUSTOM_CLASS = Relied("vllm.v1.spec_decode.custom_class_proposer", "create_custom_proposer", ("vllm_config",))
-RELIED = (PROPOSE, SET_UP_STATES, VALIDATE, EXPAND, CUSTOM_CLASS)
+SAMPLE = Relied(_RUNNER, "GPUModelRunner._sample", ("self", "logits", "spec_decode_metadata"))
+FORWARD = Relied(
+    _RUNNER,
+    "GPUModelRunner._model_forward",
+    ("self", "input_ids", "positions", "intermediate_tensors", "inputs_embeds", "model_kwargs"),
+)
+ATTENTION = Relied(
+    _RUNNER,
+    "GPUModelRunner._build_attention_metadata",
+    (
+        "self",
+        "num_tokens",
+        "num_reqs",
+        "max_query_len",
+        "num_tokens_padded",
+        "num_reqs_padded",
+        "ubatch_slices",
+        "logits_indices",
+        "max_num_sampled_tokens",
+        "use_spec_decode",
+        "for_cudagraph_capture",
+        "num_scheduled_tokens",
+        "slot_mappings",
+    ),
+)
+CACHE = Relied(
+    _RUNNER,
+    "GPUModelRunner.initialize_kv_cache",
+    ("self", "kv_cache_config", "is_profiling", "kv_cache_allocation_context"),
+)
+ALLOCATE = Relied(
+    "vllm.v1.core.kv_cache_manager",
+    "KVCacheManager.allocate_slots",
+    (
+        "self",
+        "request",
+        "num_new_tokens",
+        "num_new_computed_tokens",
+        "new_computed_blocks",
+        "num_lookahead_tokens",
+        "num_external_computed_tokens",
+        "delay_cache_blocks",
+        "num_encoder_tokens",
+        "full_sequence_must_fit",
+        "reserved_blocks",
+        "has_scheduled_reqs",
+        "skip_zeroing_group_ids",
+    ),
+)
+UPDATE = Relied(
+    "vllm.v1.core.sched.scheduler",
+    "Scheduler._update_request_with_output",
+    ("self", "request", "new_token_ids", "is_stale"),
+)
+SAMPLER_OUTPUT = Relied("vllm.v1.outputs", "SamplerOutput", ("sampled_token_ids", "logprobs_tensors"))
+MERGED = (SAMPLE, FORWARD, ATTENTION, CACHE, ALLOCATE, UPDATE, SAMPLER_OUTPUT)
+RELIED = (PROPOSE, SET_UP_STATES, VALIDATE, EXPAND, CUSTOM_CLASS, *MERGED)
 
 
 def check_version(relied: tuple[Relied, ...] = RELIED) -> None:

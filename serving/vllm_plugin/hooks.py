@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.errors import MicroStepError
-from serving.vllm_plugin.drafter import MicroStepDrafter, segment_settings
+from serving.vllm_plugin.drafter import MicroStepDrafter
 from serving.vllm_plugin.guard import (
     EXPAND,
     PROPOSE,
@@ -22,8 +23,12 @@ from serving.vllm_plugin.guard import (
     note_registration,
     registration,
 )
+from serving.vllm_plugin.merged import MergedWriter
+from serving.vllm_plugin.merged_hooks import REPLACED
 from serving.vllm_plugin.modules import read_config
-from serving.vllm_plugin.settings import KEY, DraftSettings
+from serving.vllm_plugin.proposer import Proposer
+from serving.vllm_plugin.requests import refuse_request
+from serving.vllm_plugin.settings import KEY, EngineSettings
 
 
 def register() -> None:
@@ -40,6 +45,8 @@ def register() -> None:
     _replace(PROPOSE, _propose)
     _replace(SET_UP_STATES, _set_up_states)
     _replace(VALIDATE, _validate)
+    for relied, wrap in REPLACED.items():
+        _replace(relied, wrap)
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
@@ -74,7 +81,7 @@ def _propose(original: Any) -> Any:
         slot_mappings: Any,
     ) -> Any:
         drafter = getattr(self, "drafter", None)
-        if not isinstance(drafter, MicroStepDrafter):
+        if not isinstance(drafter, Proposer):
             return original(
                 self,
                 scheduler_output,
@@ -88,6 +95,8 @@ def _propose(original: Any) -> Any:
                 slot_mappings,
             )
         self._draft_probs = self._draft_prob_req_ids = None  # drafts are certain, as those of vLLM's ngram method
+        if not isinstance(drafter, MicroStepDrafter):
+            return [[] for _ in sampled_token_ids]
         count = len(sampled_token_ids)
         return drafter.propose_after(
             [self.requests[name] for name in self.input_batch.req_ids[:count]],
@@ -107,9 +116,11 @@ def _set_up_states(original: Any) -> Any:
     @wraps(original)
     def _setup_eagle3_aux_hidden_state_outputs(self: Any) -> None:
         drafter = getattr(self, "drafter", None)
-        if not isinstance(drafter, MicroStepDrafter):
+        if not isinstance(drafter, Proposer):
             original(self)
             return
+        if isinstance(drafter, MergedWriter):  # else vLLM drafts zeros where an answer nears the context's end
+            self.effective_drafter_max_model_len = sys.maxsize
         if not drafter.aux_layers:
             return
         from vllm.model_executor.models.interfaces import supports_eagle3
@@ -131,10 +142,10 @@ def _validate(original: Any) -> Any:
     @wraps(original)
     def _validate_params(self: Any, params: Any, supported_tasks: Any) -> Any:
         said = self.vllm_config.additional_config or {}
-        if isinstance(said, dict) and KEY in said:
-            settings = DraftSettings.of(said)
+        if isinstance(said, dict) and KEY in said and hasattr(params, "logprobs"):
+            settings = EngineSettings.of(said)
             try:
-                segment_settings(settings, _config(settings.modules), params)
+                refuse_request(settings, _config(settings.modules), params, self.vllm_config)
             except MicroStepError as error:
                 raise ValueError(str(error)) from error
         return original(self, params, supported_tasks)

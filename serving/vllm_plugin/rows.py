@@ -13,8 +13,9 @@ import torch
 from model.decoding.row import LiveRow
 from model.decoding.stopping import Why
 from model.errors import MicroStepError
-from serving.vllm_plugin.drafter import DraftNote
+from serving.vllm_plugin.proposer import StepNote
 
+NO_DRAFT = StepNote((), "unsure")
 TokenLogprobs = Mapping[int, Any]  # id: vLLM's Logprob, with `logprob` and `rank`, of the token and the likeliest
 
 
@@ -29,18 +30,21 @@ class EngineRow(LiveRow):
     sampling: dict[str, Any] = field(default_factory=dict)  # arguments of vLLM's SamplingParams
     seconds: float = math.inf  # most for the answer
     began: float = field(default_factory=time.perf_counter)
-    note: DraftNote | None = None  # of the draft that the next step checks
+    note: StepNote | None = None  # of the last step: what it drafted, and this step has checked
 
-    def take(self, ids: Sequence[int], logprobs: Sequence[TokenLogprobs], finished: str | None) -> None:
+    def take(
+        self, ids: Sequence[int], logprobs: Sequence[TokenLogprobs], finished: str | None, new: StepNote | None
+    ) -> None:
         """Add a step's tokens, and pass on the segment that they complete.
 
         Args:
             ids: the tokens; the last is the base's own, unless the answer ended before it.
             logprobs: of each token.
             finished: why vLLM ended the answer; None: it goes on.
+            new: what the proposer did in this step.
         """
-        note = self.note or DraftNote((), "unsure")
-        drafted = note.ids
+        note, self.note = self.note or NO_DRAFT, new
+        drafted = note.drafted
         first = not self.out.macro_steps
         self.out.macro_steps += 1
         self.out.drafted += len(drafted)
@@ -53,10 +57,10 @@ class EngineRow(LiveRow):
                 self.out.open()
             self.out.accepted += not own
             if (reason := self._append(id_, found)) is not None:
-                self._end(reason, own)
+                self._end(reason, self._slots(own))
                 return
         if finished is not None:
-            self._end("end" if finished == "stop" else "limit", own)
+            self._end("end" if finished == "stop" else "limit", self._slots(own))
 
     def _append(self, token: int, found: TokenLogprobs) -> Why | None:
         """Append a token; return why the row is over, or None."""
@@ -80,6 +84,30 @@ class EngineRow(LiveRow):
         self.out.close(why)
         self.tell()
 
-    def _end(self, why: Why, own: bool) -> None:
-        self.over, self.out.cache_slots = True, len(self.out.prompt) + len(self.out.ids) - own
+    def _end(self, why: Why, slots: int) -> None:
+        self.over, self.out.cache_slots = True, slots
         self._close(why)
+
+    def _slots(self, own: bool) -> int:
+        return len(self.out.prompt) + len(self.out.ids) - own
+
+
+@dataclass(eq=False)
+class MergedRow(EngineRow):
+    """A row that vLLM writes merged: all tokens of a step are one segment."""
+
+    def take(
+        self, ids: Sequence[int], logprobs: Sequence[TokenLogprobs], finished: str | None, new: StepNote | None
+    ) -> None:
+        """Add a step's segment, and pass it on (see `EngineRow.take`)."""
+        self.out.macro_steps += 1
+        self.out.open()
+        slots = len(self.out.prompt) + len(self.out.starts) - 1
+        for id_, found in zip(ids, logprobs, strict=True):
+            if (reason := self._append(id_, found)) is not None:
+                self._end(reason, slots)
+                return
+        if finished is not None:
+            self._end("end" if finished == "stop" else "limit", slots)
+        else:
+            self._close((new or NO_DRAFT).why)

@@ -18,12 +18,14 @@ from serving.answer_text import StopStringCriterion
 from serving.model_service import MIN_TEMPERATURE, NO_CONTEXT, ModelService, ServedModel
 from serving.options import LimitOptions, SegmentOptions
 from serving.protocol import ApiRequest, SegmentRequest
+from serving.vllm_plugin.drafter import MicroStepDrafter
 from serving.vllm_plugin.engine import VllmEngine
 from serving.vllm_plugin.guard import check_registered
 from serving.vllm_plugin.hooks import register
+from serving.vllm_plugin.merged import MergedWriter, refuse_merge_layer
 from serving.vllm_plugin.modules import read_config
-from serving.vllm_plugin.rows import EngineRow
-from serving.vllm_plugin.settings import FIELDS, PREFIX, DraftSettings
+from serving.vllm_plugin.rows import EngineRow, MergedRow
+from serving.vllm_plugin.settings import FIELDS, PREFIX, EngineSettings
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process, so that each of its steps is seen
@@ -32,6 +34,7 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's default is half of the memory
 }
+AT_ONCE = 2048  # tokens that vLLM reads in one step at most, unless a prompt has more
 
 
 class VllmService(ModelService):
@@ -58,18 +61,21 @@ class VllmService(ModelService):
         modules = folder / "micro_step"
         self._config = read_config(modules) if modules.is_dir() else None
         self._ends, context, self._vocabulary = _read_base(folder)
-        if self._config is not None:
-            _refuse(segments.lossless, segments.eps, self._config.decoding == "lossless")
+        trained = "lossless" if self._config is None else self._config.decoding
+        self._merged = not (trained == "lossless" if segments.lossless is None else segments.lossless)
+        _refuse(None, segments.eps, self._merged)
+        if self._merged and self._config is not None:
+            refuse_merge_layer(self._config)
         served = ServedModel(
             name,
             read_tokenizer(ModelSpec(str(folder)), folder),
             context or NO_CONTEXT,
             self._config is None,
             1 if self._config is None else self._config.max_segment_length,
-            True,
+            not self._merged,
         )
         super().__init__(served, segments, limits)
-        self._settings = DraftSettings(modules, segments.rule, segments.confidence, segments.max_segment_length)
+        self._settings = EngineSettings(modules, segments.rule, segments.confidence, segments.max_segment_length)
         if self._config is not None:
             self._settings.segments(self._config)
         self.engine = VllmEngine(self._start_vllm(folder, dtype, threads), limits.max_rows, limits.max_waiting)
@@ -91,13 +97,16 @@ class VllmService(ModelService):
             options = {
                 "speculative_config": {
                     "method": "custom_class",
-                    "model": "micro_step.vllm_plugin.MicroStepDrafter",
+                    "model": f"micro_step.vllm_plugin.{(MergedWriter if self._merged else MicroStepDrafter).__name__}",
                     "num_speculative_tokens": self._config.max_segment_length - 1,
                 },
                 "additional_config": self._settings.as_config,
             }
-        if current_platform.is_cpu():
-            options |= {"enforce_eager": True, "gpu_memory_utilization": 0.3}
+        if self._merged:
+            options |= {"enforce_eager": True, "enable_prefix_caching": False}
+        if current_platform.is_cpu():  # a generator of a processor cannot be rewound after a part of a prompt
+            whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(self.context, AT_ONCE)}
+            options |= {"enforce_eager": True, "gpu_memory_utilization": 0.3, **whole}
         args = EngineArgs(
             model=str(folder),
             dtype="float32" if dtype == "auto" and current_platform.is_cpu() else dtype,
@@ -118,7 +127,7 @@ class VllmService(ModelService):
         extra: dict[str, Any] = {}
         how = SegmentSettings(RULES["confidence"], 2.0, 1)
         if self._config is not None:
-            _refuse(asked["verify"], asked["eps"], True)
+            _refuse(asked["verify"], asked["eps"], self._merged)
             extra = {PREFIX + field: asked[field] for field in FIELDS if asked[field] is not None}
             how = self._settings.asked(extra).segments(self._config)
         sampling = {
@@ -135,7 +144,7 @@ class VllmService(ModelService):
         tokens = TokenSettings(
             LogitsProcessorList(), new_tokens, self._ends, (), others, sampled, None, request.topk or 0
         )
-        return EngineRow(
+        return (MergedRow if self._merged else EngineRow)(
             RowOutput(prompt), how, tokens, lambda _: None, sampling=sampling, seconds=float(self.limits.timeout)
         )
 
@@ -155,16 +164,16 @@ def _read_base(folder: Path) -> tuple[frozenset[int], int | None, int]:
     return frozenset(map(int, several)), getattr(config, "max_position_embeddings", None), int(config.vocab_size)
 
 
-def _refuse(verify: bool | None, eps: float, lossless: bool) -> None:
+def _refuse(verify: bool | None, eps: float, merged: bool) -> None:
     """Refuse decoding that vLLM cannot do here.
 
     Raises:
-        MicroStepError: it is merged, or relaxed.
+        MicroStepError: it is another than the server was started with, or relaxed.
     """
-    if verify is False or (verify is None and not lossless):
+    if verify is not None and verify == merged:
+        one, other = ("merged", "--lossless") if merged else ("lossless", "--merged")
         raise MicroStepError(
-            "inside vLLM only lossless decoding works: start the server with --lossless and leave verify out, or use"
-            " this project's own engine"
+            f"this server decodes {one} inside vLLM: leave verify out, or start another server with {other}"
         )
     if eps < 1:
         raise MicroStepError("vLLM's check of drafts cannot be relaxed: leave eps out")

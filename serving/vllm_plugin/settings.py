@@ -20,7 +20,7 @@ ROW = "row"  # under which the drafter notes what it drafted for a request, for 
 
 
 @dataclass(frozen=True)
-class DraftSettings:
+class EngineSettings:
     """How drafts end unless a request says otherwise."""
 
     modules: Path  # folder with merger and micro decoder
@@ -29,7 +29,7 @@ class DraftSettings:
     max_segment_length: int | None = None  # M; None: the model's own
 
     @classmethod
-    def of(cls, additional_config: Mapping[str, Any] | None) -> DraftSettings:
+    def of(cls, additional_config: Mapping[str, Any] | None) -> EngineSettings:
         """Read vLLM's `additional_config`.
 
         Raises:
@@ -50,7 +50,7 @@ class DraftSettings:
         """The inverse of `of`."""
         return {KEY: {**vars(self), "modules": str(self.modules)}}
 
-    def asked(self, extra_args: Mapping[str, Any] | None) -> DraftSettings:
+    def asked(self, extra_args: Mapping[str, Any] | None) -> EngineSettings:
         """Return the settings of a request.
 
         Raises:

@@ -12,7 +12,7 @@ from serving.options import LimitOptions, SegmentOptions
 from serving.vllm_plugin import guard, hooks
 from serving.vllm_plugin.drafter import MicroStepDrafter
 from serving.vllm_plugin.service import VllmService
-from serving.vllm_plugin.settings import DraftSettings
+from serving.vllm_plugin.settings import EngineSettings
 from tests.serving.fake_vllm import FakeLLM, Target, install, vllm_config
 from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
 
@@ -78,7 +78,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(service, folder, tmp_path):
             written(service, prompts_of(service)[:1], False, micro_step=asked)
     with pytest.raises(MicroStepError, match="lossless"):
         VllmService(folder, "served", SegmentOptions(), LimitOptions())  # trained for merged decoding
-    said = DraftSettings(folder / "micro_step").as_config
+    said = EngineSettings(folder / "micro_step").as_config
     for config, word in (
         (vllm_config(said, 3, tensor_parallel_size=2), "one device"),
         (vllm_config({}, 3), "additional-config"),
@@ -96,7 +96,7 @@ def test_hooks_leave_other_drafters_alone_and_serve_ours(folder, model, monkeypa
     other = SimpleNamespace(drafter=object())
     assert runner_class.propose_draft_token_ids(other, *range(9)) == "vllm"
     assert runner_class._setup_eagle3_aux_hidden_state_outputs(other) is None
-    drafter = MicroStepDrafter(vllm_config(DraftSettings(folder / "micro_step").as_config, 3))
+    drafter = MicroStepDrafter(vllm_config(EngineSettings(folder / "micro_step").as_config, 3))
     layers = []
     target = Target(model.base)
     target.set_aux_hidden_state_layers = layers.append
@@ -112,7 +112,7 @@ def test_a_request_that_would_fail_in_the_engine_is_refused_before_it(folder, mo
     modules = install(monkeypatch)
     hooks.register()
     validate = modules["vllm.v1.engine.input_processor"].InputProcessor._validate_params
-    ours = SimpleNamespace(vllm_config=vllm_config(DraftSettings(folder / "micro_step").as_config, 3))
+    ours = SimpleNamespace(vllm_config=vllm_config(EngineSettings(folder / "micro_step").as_config, 3))
     fine = SimpleNamespace(extra_args={"micro_step_confidence": 0.3, "other": 1})
     assert validate(ours, fine, ()) == "vllm"
     for field, value in (("confidence", "high"), ("confidence", float("nan")), ("tau", 1), ("max_segment_length", 0)):

@@ -38,9 +38,9 @@ def vllm_folder_of(name, place):
     return loaded.model
 
 
-def service_of(folder, confidence, max_rows=8):
+def service_of(folder, confidence, lossless=True, max_rows=8):
     return VllmService(
-        folder, "served", SegmentOptions(confidence=confidence, lossless=True), LimitOptions(max_rows=max_rows)
+        folder, "served", SegmentOptions(confidence=confidence, lossless=lossless), LimitOptions(max_rows=max_rows)
     )
 
 
@@ -74,10 +74,10 @@ def written(service, prompts, together, **asked):
     return [row.out for row in rows]
 
 
-def expected(model, prompt, new, confidence, **how):
+def expected(model, prompt, new, confidence, verify=True, **how):
     """The row that `generate_segments` writes."""
     return model.generate_segments(
-        torch.tensor([prompt]), max_new_tokens=new, do_sample=False, verify=True, confidence=confidence, **how
+        torch.tensor([prompt]), max_new_tokens=new, do_sample=False, verify=verify, confidence=confidence, **how
     ).rows[0]
 
 

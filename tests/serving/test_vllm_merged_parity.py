@@ -1,0 +1,59 @@
+"""Merged decoding in the real vLLM: run it where vLLM is installed, in a process of its own (docs/serving.md)."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import pytest
+
+from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
+
+pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    folder = tmp_path_factory.mktemp("vllm")
+    model = vllm_folder_of("micro-step-tiny", folder)
+    service = service_of(folder, 0.2, lossless=False)
+    service.engine.start()
+    yield service, model
+    service.engine.close()
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_six_prompts_alone_and_together(served, together):
+    service, model = served
+    prompts = [*prompts_of(service)[:5], prompts_of(service)[0][:1]]  # one has a single token
+    rows = written(service, prompts, together, max_tokens=48)
+    theirs = [expected(model, prompt, 48, 0.2, verify=False) for prompt in prompts]
+    assert [row.ids for row in rows] == [row.ids for row in theirs]
+    assert all(map(same, rows, theirs)) and sum(map(len, (row.ids for row in rows))) > 1.2 * sum(
+        row.macro_steps for row in rows
+    )
+    for row, other in zip(rows, theirs, strict=True):
+        assert row.probability == pytest.approx(other.probability, abs=1e-3)
+        assert row.cache_slots == other.cache_slots
+
+
+def test_saved_blocks_are_given_back(served):
+    service, model = served
+    manager = service.engine._llm.engine_core.engine_core.scheduler.kv_cache_manager
+    held, allocate = [], manager.allocate_slots
+
+    def allocated(request, *args, **options):
+        blocks = allocate(request, *args, **options)
+        held.append((len(manager.get_block_ids(request.request_id)[0]), request.num_tokens))
+        return blocks
+
+    manager.allocate_slots = allocated
+    free = manager.block_pool.get_num_free_blocks()
+    size = manager.kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
+    (row,) = written(service, prompts_of(service)[:1], False, max_tokens=3 * size, micro_step={"confidence": 0.05})
+    theirs = expected(model, prompts_of(service)[0], 3 * size, 0.05, verify=False)
+    assert row.ids == theirs.ids and row.cache_slots == theirs.cache_slots
+    assert held[-1][0] == -(-row.cache_slots // size) < held[-1][1] // size
+    assert manager.block_pool.get_num_free_blocks() == free
