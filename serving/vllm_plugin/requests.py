@@ -24,7 +24,7 @@ def refuse_request(settings: EngineSettings, config: MicroStepConfig, params: An
     """
     settings.asked(getattr(params, "extra_args", None)).segments(config)
     asked = {
-        "structured outputs": params.structured_outputs is not None,
+        "structured_outputs": params.structured_outputs is not None,
         "logprobs of all words": params.logprobs == -1,
         "logprob_token_ids": bool(params.logprob_token_ids),
         "thinking_token_budget": params.thinking_token_budget is not None,

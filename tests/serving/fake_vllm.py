@@ -37,6 +37,7 @@ def install(monkeypatch, **other):
             place.__dict__.setdefault(owner, type(owner, (), {}))
             place = getattr(place, owner)
         setattr(place, name, function_of(other.get(name, each.arguments)))
+    module("vllm.v1.outputs").SamplerOutput = SamplerOutput
     module("vllm").SamplingParams = lambda **options: SimpleNamespace(**options)
     module("vllm.sampling_params").RequestOutputKind = SimpleNamespace(DELTA="delta")
     module("vllm.platforms").current_platform = SimpleNamespace(is_cpu=lambda: True)
@@ -47,14 +48,26 @@ def install(monkeypatch, **other):
     return modules
 
 
-def vllm_config(additional, drafts, **parallel):
-    """A configuration of vLLM."""
+class SamplerOutput:
+    """Tokens [R, W] and their logprobs."""
+
+    def __init__(self, sampled_token_ids, logprobs_tensors):
+        self.sampled_token_ids, self.logprobs_tensors = sampled_token_ids, logprobs_tensors
+
+
+def vllm_config(additional, drafts, proposer="MicroStepDrafter", refused=(), **parallel):
+    """A configuration of vLLM; `refused` names settings that merged decoding cannot work with."""
     return SimpleNamespace(
         additional_config=additional,
-        speculative_config=SimpleNamespace(num_speculative_tokens=drafts),
+        speculative_config=SimpleNamespace(num_speculative_tokens=drafts, model=f"micro_step.vllm_plugin.{proposer}"),
+        cache_config=SimpleNamespace(enable_prefix_caching="prefix caching" in refused),
+        scheduler_config=SimpleNamespace(
+            async_scheduling="asynchronous" in refused, enable_chunked_prefill="chunked" in refused, max_num_seqs=8
+        ),
+        kv_transfer_config=None,
         parallel_config=SimpleNamespace(**{"tensor_parallel_size": 1, "pipeline_parallel_size": 1, **parallel}),
         lora_config=None,
-        model_config=SimpleNamespace(dtype=torch.float32),
+        model_config=SimpleNamespace(dtype=torch.float32, enforce_eager="compiled" not in refused, max_model_len=100),
     )
 
 

@@ -72,12 +72,10 @@ def test_a_stop_string_ends_an_answer_and_frees_its_row(service, model):
 
 
 def test_what_cannot_work_is_refused_in_one_sentence(service, folder, tmp_path):
-    for asked, word in (({"verify": False}, "lossless"), ({"eps": 0.5}, "relaxed"), ({"rule": "none"}, "rule"),
+    for asked, word in (({"verify": False}, "--merged"), ({"eps": 0.5}, "relaxed"), ({"rule": "none"}, "rule"),
                         ({"max_segment_length": 99}, "1 to")):  # fmt: skip
         with pytest.raises(Exception, match=word):
             written(service, prompts_of(service)[:1], False, micro_step=asked)
-    with pytest.raises(MicroStepError, match="lossless"):
-        VllmService(folder, "served", SegmentOptions(), LimitOptions())  # trained for merged decoding
     said = EngineSettings(folder / "micro_step").as_config
     for config, word in (
         (vllm_config(said, 3, tensor_parallel_size=2), "one device"),
@@ -108,18 +106,32 @@ def test_hooks_leave_other_drafters_alone_and_serve_ours(folder, model, monkeypa
         runner_class._setup_eagle3_aux_hidden_state_outputs(runner)
 
 
+def params(**asked):
+    """Sampling parameters of vLLM."""
+    fields = ("extra_args", "structured_outputs", "logprobs", "logprob_token_ids", "thinking_token_budget", "seed")
+    return SimpleNamespace(**{"min_tokens": 0, **dict.fromkeys(fields), **asked})
+
+
 def test_a_request_that_would_fail_in_the_engine_is_refused_before_it(folder, model, monkeypatch):
     modules = install(monkeypatch)
     hooks.register()
     validate = modules["vllm.v1.engine.input_processor"].InputProcessor._validate_params
     ours = SimpleNamespace(vllm_config=vllm_config(EngineSettings(folder / "micro_step").as_config, 3))
-    fine = SimpleNamespace(extra_args={"micro_step_confidence": 0.3, "other": 1})
-    assert validate(ours, fine, ()) == "vllm"
+    assert validate(ours, params(extra_args={"micro_step_confidence": 0.3, "other": 1}, min_tokens=3), ()) == "vllm"
+    for field in ("structured_outputs", "logprob_token_ids", "thinking_token_budget"):
+        with pytest.raises(ValueError, match=field[:10]):
+            validate(ours, params(**{field: [1]}), ())
+    with pytest.raises(ValueError, match="all words"):
+        validate(ours, params(logprobs=-1), ())
+    ours.vllm_config = vllm_config(ours.vllm_config.additional_config, 3, "MergedWriter", refused=["chunked"])
+    for asked in ({"min_tokens": 3}, {"seed": 1}):
+        with pytest.raises(ValueError, match=next(iter(asked))):
+            validate(ours, params(**asked), ())
     for field, value in (("confidence", "high"), ("confidence", float("nan")), ("tau", 1), ("max_segment_length", 0)):
         with pytest.raises(ValueError, match=field if field != "max_segment_length" else "tokens"):
-            validate(ours, SimpleNamespace(extra_args={f"micro_step_{field}": value}), ())
+            validate(ours, params(extra_args={f"micro_step_{field}": value}), ())
     plain = SimpleNamespace(vllm_config=vllm_config({}, 3))
-    assert validate(plain, SimpleNamespace(extra_args={"micro_step_tau": 1}), ()) == "vllm"
+    assert validate(plain, params(extra_args={"micro_step_tau": 1}), ()) == "vllm"
 
 
 def test_another_version_is_told_in_one_sentence_and_left_as_it_is(monkeypatch):

@@ -39,14 +39,15 @@ def vllm_folder_of(name, place):
 
 
 def service_of(folder, confidence, lossless=True, max_rows=8):
-    return VllmService(
-        folder, "served", SegmentOptions(confidence=confidence, lossless=lossless), LimitOptions(max_rows=max_rows)
-    )
+    plain = not (folder / "micro_step").is_dir()
+    segments = SegmentOptions() if plain else SegmentOptions(confidence=confidence, lossless=lossless)
+    return VllmService(folder, "served", segments, LimitOptions(max_rows=max_rows))
 
 
-def written(service, prompts, together, **asked):
-    """The rows of prompts, all at once or one after the other."""
+def written(service, prompts, together, each=None, **asked):
+    """The rows of prompts, all at once or one after the other; `each` has fields of single requests."""
     rows, done = [], []
+    each = iter(each or [{} for _ in prompts])
 
     def finished(row, out):
         if row.over or row.error is not None:
@@ -56,7 +57,7 @@ def written(service, prompts, together, **asked):
     for group in groups:
         started = []
         for prompt in group:
-            body = {"model": "served", "prompt": prompt, "temperature": 0, **asked}
+            body = {"model": "served", "prompt": prompt, "temperature": 0, **asked, **next(each)}
             request = CompletionRequest.model_validate_json(json.dumps(body))
             (row,) = service.prepare(request).rows
             row.on_segment = lambda out, row=row: finished(row, out)
