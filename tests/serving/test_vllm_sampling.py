@@ -98,20 +98,22 @@ def test_lossless_sampling_has_the_distribution_of_plain_vllm(lossless, plain):
 
 def test_merged_sampling_has_the_distribution_of_generate_segments(merged, model):
     torch.manual_seed(1)
-    ids = torch.tensor([prompts_of(merged)[1]] * DRAWS)
+    ids = torch.tensor([prompts_of(merged)[1]] * 4 * DRAWS)
     how = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 0}
     theirs = model.generate_segments(ids, max_new_tokens=TOKENS, confidence=TAU, verify=False, **how)
-    check_same_distribution(draws(merged, 0), [row.ids for row in theirs.rows])
-    assert sum(row.macro_steps for row in theirs.rows) < 0.8 * TOKENS * DRAWS  # segments have several tokens
+    check_same_distribution(draws(merged, 20_000), [row.ids for row in theirs.rows])
+    assert sum(row.macro_steps for row in theirs.rows) < 0.8 * TOKENS * 4 * DRAWS  # segments have several tokens
 
 
 @pytest.mark.parametrize("name", ["lossless", "merged"])
-def test_a_seed_gives_one_answer_whoever_is_written_beside_it(name, request):
+def test_a_seed_gives_one_answer_whoever_is_written_beside_it(name, request, plain):
     service = request.getfixturevalue(name)
     prompt = prompts_of(service)[1]
     together = written_with_seeds(service, prompt, [5, 6, 7, 5], max_tokens=16)
     (alone,) = written_with_seeds(service, prompt, [5], max_tokens=16)
     assert together[0].ids == together[3].ids == alone.ids and together[1].ids != alone.ids
+    first = [[row.ids[0] for row in written_with_seeds(each, prompt, range(ROWS))] for each in (service, plain)]
+    assert first[0] == first[1]  # nothing has been drafted yet, and vLLM draws from the base
 
 
 def test_merged_logprobs_and_penalties_are_those_of_generate_segments(merged, model):
