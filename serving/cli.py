@@ -77,7 +77,7 @@ def _in_vllm(
     from serving.vllm_plugin.folder import vllm_folder
     from serving.vllm_plugin.service import VllmService
 
-    folder = vllm_folder(spec, tell)
+    folder = vllm_folder(spec, segments.lossless, tell)
     tell(f"vLLM loads {name}", None)
     return VllmService(folder, name, segments, limits, spec.dtype, threads)
 

@@ -128,6 +128,7 @@ class VllmEngine:
     def _admit(self) -> None:
         """Hand waiting rows to vLLM, in their order, while there is room."""
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMValidationError
         from vllm.sampling_params import RequestOutputKind
 
         while len(self._running) < self.max_rows:
@@ -141,7 +142,7 @@ class VllmEngine:
             params = SamplingParams(detokenize=False, output_kind=RequestOutputKind.DELTA, **options)
             try:
                 self._llm.add_request(name, {"prompt_token_ids": list(row.out.prompt)}, params)
-            except ValueError as error:  # what vLLM refuses
+            except (ValueError, VLLMValidationError) as error:  # what vLLM refuses
                 del self._running[name]
                 row.over, row.error = True, MicroStepError(str(error))
                 row.tell()

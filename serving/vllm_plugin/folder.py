@@ -12,16 +12,18 @@ from model.hub.micro_step_io import saved_in
 from model.hub.spec import Dtype, ModelSpec
 from model.micro_step.saving import MODULES
 from model.progress import Tell
+from serving.vllm_plugin.merged import refuse_merge_layer
 
 
-def vllm_folder(spec: ModelSpec, tell: Tell) -> Path:
-    """Return the folder for a model.
+def vllm_folder(spec: ModelSpec, lossless: bool | None, tell: Tell) -> Path:
+    """Return the folder for a model that is to be decoded lossless, merged (False), or as it was trained (None).
 
     A folder that `model convert --to vllm` wrote, and a plain base, are used as they are. Any other micro_step model is
     converted into the cache, once.
 
     Raises:
         ModelError: the model cannot be found or converted.
+        MicroStepError: it cannot be decoded so.
     """
     source = fetch(spec.name, spec.revision, tell)
     if (source / "micro_step" / MODULES).is_file():
@@ -29,6 +31,8 @@ def vllm_folder(spec: ModelSpec, tell: Tell) -> Path:
     saved = saved_in(source)
     if saved is None and spec.adapter is None:
         return source
+    if saved is not None and not (saved.decoding == "lossless" if lossless is None else lossless):
+        refuse_merge_layer(saved.merge_layer)  # before it is converted in vain
     base = [] if saved is None or saved.base is None else [fetch(saved.base, saved.base_revision, tell)]
     key = _key([source, *base], spec.dtype)
     place = cache_dir() / "engines" / key

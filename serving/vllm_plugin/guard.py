@@ -129,7 +129,8 @@ UPDATE = Relied(
 )
 SAMPLER_OUTPUT = Relied("vllm.v1.outputs", "SamplerOutput", ("sampled_token_ids", "logprobs_tensors"))
 MERGED = (SAMPLE, FORWARD, ATTENTION, CACHE, ALLOCATE, UPDATE, SAMPLER_OUTPUT)
-RELIED = (PROPOSE, SET_UP_STATES, VALIDATE, EXPAND, CUSTOM_CLASS, *MERGED)
+REFUSAL = Relied("vllm.exceptions", "VLLMValidationError", ("message", "parameter", "value"))
+RELIED = (PROPOSE, SET_UP_STATES, VALIDATE, REFUSAL, EXPAND, CUSTOM_CLASS, *MERGED)
 
 
 def check_version(relied: tuple[Relied, ...] = RELIED) -> None:

@@ -147,7 +147,9 @@ def _validate(original: Any) -> Any:
             try:
                 refuse_request(settings, _config(settings.modules), params, self.vllm_config)
             except MicroStepError as error:
-                raise ValueError(str(error)) from error
+                from vllm.exceptions import VLLMValidationError
+
+                raise VLLMValidationError(str(error)) from error
         return original(self, params, supported_tasks)
 
     return _validate_params

@@ -19,7 +19,6 @@ from model.decoding.output import Clock
 from model.decoding.row import LiveRow
 from model.decoding.sampling import probability_of
 from model.errors import MicroStepError
-from model.micro_step.configuration import MicroStepConfig
 from model.micro_step.macro_inputs import merged
 from serving.vllm_plugin.modules import ModulesAround
 from serving.vllm_plugin.proposer import NOTES, Proposer, StepNote
@@ -39,7 +38,7 @@ class MergedWriter(Proposer):
 
     def __init__(self, vllm_config: Any) -> None:
         super().__init__(vllm_config)
-        refuse_merge_layer(self.config)
+        refuse_merge_layer(self.config.merge_layer)
         refuse_unsupported(vllm_config)
         self._modules: ModulesAround | None = None
         self._target: Any = None
@@ -225,16 +224,16 @@ class VllmSegment(SegmentWriter):
         return self._head(state).float()
 
 
-def refuse_merge_layer(config: MicroStepConfig) -> None:
+def refuse_merge_layer(merge_layer: int) -> None:
     """Refuse a model whose lower layers read every token.
 
     Raises:
         MicroStepError: it is one.
     """
-    if config.merge_layer:
+    if merge_layer:
         raise MicroStepError(
             "inside vLLM only models that merge before the first layer can be decoded merged, and this one merges after"
-            f" layer {config.merge_layer}: use --lossless, or this project's own engine"
+            f" layer {merge_layer}: use --lossless, or this project's own engine"
         )
 
 

@@ -65,7 +65,7 @@ class VllmService(ModelService):
         self._merged = not (trained == "lossless" if segments.lossless is None else segments.lossless)
         _refuse(None, segments.eps, self._merged)
         if self._merged and self._config is not None:
-            refuse_merge_layer(self._config)
+            refuse_merge_layer(self._config.merge_layer)
         served = ServedModel(
             name,
             read_tokenizer(ModelSpec(str(folder)), folder),

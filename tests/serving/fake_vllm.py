@@ -38,6 +38,7 @@ def install(monkeypatch, **other):
             place = getattr(place, owner)
         setattr(place, name, function_of(other.get(name, each.arguments)))
     module("vllm.v1.outputs").SamplerOutput = SamplerOutput
+    module("vllm.exceptions").VLLMValidationError = VLLMValidationError
     module("vllm").SamplingParams = lambda **options: SimpleNamespace(**options)
     module("vllm.sampling_params").RequestOutputKind = SimpleNamespace(DELTA="delta")
     module("vllm.platforms").current_platform = SimpleNamespace(is_cpu=lambda: True)
@@ -46,6 +47,13 @@ def install(monkeypatch, **other):
         monkeypatch.setitem(sys.modules, name, each)
     monkeypatch.setattr(guard, "_state", {})
     return modules
+
+
+class VLLMValidationError(Exception):
+    """Of a request."""
+
+    def __init__(self, message, *, parameter=None, value=None):
+        super().__init__(message)
 
 
 class SamplerOutput:
@@ -101,7 +109,7 @@ class FakeLLM:
 
     def add_request(self, name, prompt, params):
         if params.max_tokens < 1:
-            raise ValueError("max_tokens must be at least 1")
+            raise VLLMValidationError("max_tokens must be at least 1")
         self.requests[name] = SimpleNamespace(
             req_id=f"{name}-of-vllm", sampling_params=params, output_token_ids=[],
             prompt=prompt["prompt_token_ids"], drafted=[],

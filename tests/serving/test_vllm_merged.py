@@ -73,7 +73,7 @@ def test_what_merged_decoding_cannot_do_is_refused_in_one_sentence(service, fold
         with pytest.raises(MicroStepError, match=name):
             MergedWriter(vllm_config(said, 3, MERGED, refused=[name]))
     with pytest.raises(MicroStepError, match="after layer 8"):
-        refuse_merge_layer(SimpleNamespace(merge_layer=8))
+        refuse_merge_layer(8)
     writer = service.engine._llm.runner.drafter
     writer.check_cache(8 * 4 + 1, {"FullAttentionSpec": 32})
     with pytest.raises(MicroStepError, match="32 blocks"):

@@ -12,7 +12,7 @@ from serving.vllm_plugin import guard, hooks
 from serving.vllm_plugin.drafter import MicroStepDrafter
 from serving.vllm_plugin.service import VllmService
 from serving.vllm_plugin.settings import EngineSettings
-from tests.serving.fake_vllm import FakeLLM, Target, install, vllm_config
+from tests.serving.fake_vllm import FakeLLM, Target, VLLMValidationError, install, vllm_config
 from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
 
 
@@ -117,16 +117,16 @@ def test_a_request_that_would_fail_in_the_engine_is_refused_before_it(folder, mo
     ours = SimpleNamespace(vllm_config=vllm_config(EngineSettings(folder / "micro_step").as_config, 3))
     assert validate(ours, params(extra_args={"micro_step_confidence": 0.3, "other": 1}, min_tokens=3), ()) == "vllm"
     for field in ("structured_outputs", "logprob_token_ids", "thinking_token_budget"):
-        with pytest.raises(ValueError, match=field[:10]):
+        with pytest.raises(VLLMValidationError, match=field[:10]):
             validate(ours, params(**{field: [1]}), ())
-    with pytest.raises(ValueError, match="all words"):
+    with pytest.raises(VLLMValidationError, match="all words"):
         validate(ours, params(logprobs=-1), ())
     ours.vllm_config = vllm_config(ours.vllm_config.additional_config, 3, "MergedWriter", refused=["chunked"])
     for asked in ({"min_tokens": 3}, {"seed": 1}):
-        with pytest.raises(ValueError, match=next(iter(asked))):
+        with pytest.raises(VLLMValidationError, match=next(iter(asked))):
             validate(ours, params(**asked), ())
     for field, value in (("confidence", "high"), ("confidence", float("nan")), ("tau", 1), ("max_segment_length", 0)):
-        with pytest.raises(ValueError, match=field if field != "max_segment_length" else "tokens"):
+        with pytest.raises(VLLMValidationError, match=field if field != "max_segment_length" else "tokens"):
             validate(ours, params(extra_args={f"micro_step_{field}": value}), ())
     plain = SimpleNamespace(vllm_config=vllm_config({}, 3))
     assert validate(plain, params(extra_args={"micro_step_tau": 1}), ()) == "vllm"

@@ -135,6 +135,7 @@ def test_lossless_penalties_are_those_of_plain_vllm(lossless, plain):
 
 @pytest.mark.parametrize("name", ["lossless", "merged"])
 def test_what_is_not_supported_is_refused_before_the_engine_sees_it(name, request):
+    from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import StructuredOutputsParams
 
     service = request.getfixturevalue(name)
@@ -145,7 +146,7 @@ def test_what_is_not_supported_is_refused_before_the_engine_sees_it(name, reques
         {"extra_args": {"micro_step_confidence": "high"}}, *([{"min_tokens": 3}] if name == "merged" else []),
     ]  # fmt: skip
     for how in refused:
-        with pytest.raises(ValueError, match=r"support|unknown|confidence|max_logprobs"):
+        with pytest.raises((ValueError, VLLMValidationError), match=r"support|unknown|confidence|max_logprobs"):
             direct(service, prompt, **how)
     assert direct(service, prompt, logprobs=2, prompt_logprobs=1, bad_words=["the"])
 
