@@ -28,7 +28,7 @@ def figure_of(documents: GridDocuments, theme: Theme = "light") -> Figure:
         "documents",
         f"Bits per byte of held-out documents: {documents.grid}",
         f"Lower is better. Left: all bytes, with 95% intervals over documents for the mean of {seeds} seeds. Right: by"
-        f" place in the segment, in the model's own units, on {Path(next(iter(documents.found))).stem}.",
+        f" place in the segment, in the model's own units (0: its first token or byte), on {_first(documents)}.",
         lambda: _draw(documents, theme),
         lambda: _data(documents),
     )
@@ -43,6 +43,10 @@ def save(documents: GridDocuments, path: Path) -> None:
     words = ("eval", "ablate", documents.grid, "--trained-only")
     origin = Provenance(lambda name, out: command_line(*words, "--figure", out), {"grid": documents.grid}, {}, {})
     save_figure(figure_of(documents), path, origin)
+
+
+def _first(documents: GridDocuments) -> str:
+    return Path(next(iter(documents.found))).stem
 
 
 def _data(documents: GridDocuments) -> pd.DataFrame:
@@ -87,7 +91,7 @@ def _draw(documents: GridDocuments, theme: Theme) -> go.Figure:
     drawn = styled(drawn, theme, _HEIGHT)
     drawn.update_xaxes(title="bits per byte", row=1, col=1)
     drawn.update_yaxes(autorange="reversed", row=1, col=1)
-    drawn.update_xaxes(title="place in the segment (0: its first token or byte)", row=1, col=2)
+    drawn.update_xaxes(title="place in the segment", row=1, col=2)
     drawn.update_yaxes(title="bits per byte", row=1, col=2)
     return drawn
 

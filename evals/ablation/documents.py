@@ -1,7 +1,7 @@
 """The documents of a grid's runs: bits per byte with intervals over documents, and differences from the first variant.
 
-Each run keeps RUN/documents-MIX.npz. Seeds are summed per document, so an interval is over documents for these seeds;
-the grid's own table has the intervals over seeds.
+Each run keeps RUN/documents-MIX.npz. Seeds are summed per document, so an interval is over documents for these seeds.
+The columns `half_over_seeds` are half of an interval over seeds, for these documents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from analysis.intervals import Units, quotient
 from analysis.score_registry import significant
 from data.run_folder import Run, read_run
 from evals.ablation.grid import AblationGrid, runs_of
+from evals.ablation.table import interval
 from model.atomic_files import atomic_open, atomic_write
 from model.errors import MicroStepError
 from model.tables import markdown_table
@@ -57,18 +58,22 @@ def document_table(variants: Mapping[str, Sequence[DocumentBits]]) -> pd.DataFra
     for name, seeds in variants.items():
         if any(not np.array_equal(each.example, first[0].example) for each in seeds):
             raise MicroStepError(f"{name} was measured on other documents than the first variant")
-        ours, theirs = (_per_document(each) for each in (seeds, first))
+        ours, base = (_per_document(each) for each in (seeds, first))
         units = Units.of(np.arange(len(ours)))
-        left = units.left_out(units.sums(np.concatenate([ours, theirs], axis=1)))
+        left = units.left_out(units.sums(np.concatenate([ours, base], axis=1)))
         own, other = quotient(left[:, 0], left[:, 1]), quotient(left[:, 2], left[:, 3])
         weight = units.sums(ours[:, 1])
         value, less = units.estimates(own, weight).at(), units.estimates(own - other, weight).at()
+        by_seed = [each.bits_per_byte for each in seeds]
+        beside = [each.bits_per_byte - theirs.bits_per_byte for each, theirs in zip(seeds, first, strict=True)]
         lines.append(
             {
                 "variant": name,
                 "documents": len(ours),
                 **value.columns("bits_per_byte"),
+                "half_over_seeds": interval(by_seed).half,
                 **(less.columns("difference") if seeds is not first else {}),
+                **({"difference_half_over_seeds": interval(beside).half} if seeds is not first else {}),
                 "bytes_per_macro_step": float(np.mean([each.bytes_per_macro_step for each in seeds])),
                 "training_operations_per_byte": float(np.mean([each.operations_per_byte for each in seeds])),
             }

@@ -37,7 +37,10 @@ def test_documents_are_summed_over_seeds_and_compared_with_the_first_variant() -
         assert table.loc[name, "bits_per_byte"] == pytest.approx(total, rel=1e-12)
         assert table.loc[name, "bits_per_byte_low"] < total < table.loc[name, "bits_per_byte_high"]
         assert table.loc[name, ["bytes_per_macro_step", "training_operations_per_byte"]].tolist() == [8, 3e6]
-    assert np.isnan(table.loc["plain", "difference"])
+        rates = [each.bits_per_byte for each in seeds]
+        half = 12.7062 * abs(rates[0] - rates[1]) / 2  # Student's t for one degree of freedom
+        assert table.loc[name, "half_over_seeds"] == pytest.approx(half, rel=1e-4)
+    assert np.isnan(table.loc["plain", "difference"]) and np.isnan(table.loc["plain", "difference_half_over_seeds"])
     assert table.loc["<b>wide</b>", "difference_low"] < -0.5 < table.loc["<b>wide</b>", "difference_high"] < -0.4
     places = place_table(variants).set_index(["variant", "place"])
     assert places.loc[("plain", 1), "bytes"] == SIZE[:, 1].sum()
