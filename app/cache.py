@@ -6,6 +6,8 @@ a query has the machine by its `queue`.
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import streamlit as st
 
 from analysis.export import chrome
@@ -31,7 +34,8 @@ from model.hub.default_pair import DefaultPair, default_pair
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.progress import Progress, Tell
 
-RESULTS = 24  # kept in memory; a comparison of 10,000 tokens takes about 3 MB
+RESULTS = 24  # kept in memory, whatever they take; a comparison of 10,000 tokens takes about 3 MB
+RESULT_BYTES = 250_000_000  # more are kept while all take no more
 MODELS = 2  # kept in memory, whatever they take
 MODEL_SHARE = 0.1  # of the memory that is free: others are kept, too, while all take no more
 STORES = 4  # of documents' sums, kept in memory: about 500 bytes a document
@@ -48,6 +52,7 @@ class ModelPool:
     def __init__(self) -> None:
         self._models: OrderedDict[tuple[ModelSpec, Stamp], LoadedModel] = OrderedDict()
         self._results: OrderedDict[tuple[Query[Any], Stamp], tuple[Any, bool]] = OrderedDict()  # bool: it was stored
+        self._sizes: dict[tuple[Query[Any], Stamp], int] = {}  # bytes
         self._anew: set[Query[Any]] = set()  # questions whose stored answers are not wanted
         self._speed: float | None = None  # multiplications a second, in the latest run that took a while
         self.queue = RunQueue()
@@ -78,7 +83,7 @@ class ModelPool:
         with self._guard:
             self._anew.update(queries)
             for key in [key for key, (_, stored) in self._results.items() if stored and key[0] in self._anew]:
-                del self._results[key]
+                del self._results[key], self._sizes[key]
 
     def computed(self) -> list[tuple[Query[Any], Any]]:
         """The latest results that models gave, with their queries."""
@@ -142,8 +147,21 @@ class ModelPool:
     def _keep(self, key: tuple[Query[Any], Stamp], result: Any, stored: bool) -> None:
         with self._guard:
             self._results[key] = result, stored
-            while len(self._results) > RESULTS:
-                self._results.popitem(last=False)
+            self._sizes[key] = _size(result)
+            while len(self._results) > RESULTS and sum(self._sizes.values()) > RESULT_BYTES:
+                oldest, _ = self._results.popitem(last=False)
+                del self._sizes[oldest]
+
+
+def _size(value: Any) -> int:
+    """About how many bytes a result takes."""
+    if isinstance(value, np.ndarray):
+        return int(value.nbytes)
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, each.name) for each in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return sys.getsizeof(value) + (sum(map(_size, value)) if isinstance(value, tuple | list) else 0)
 
 
 def _stamp(*specs: ModelSpec) -> Stamp:

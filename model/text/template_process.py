@@ -121,13 +121,6 @@ _idle: list[TemplateProcess] = []
 _guard = threading.Lock()
 
 
-def warm_up() -> None:
-    """Start a process, so that the first text does not wait for it."""
-    process = TemplateProcess()
-    with _guard:
-        _idle.append(process)
-
-
 def _ask(request: dict[str, Any]) -> dict[str, Any]:
     with _guard:
         process = _idle.pop() if _idle else None

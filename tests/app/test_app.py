@@ -276,3 +276,15 @@ def test_a_folded_part_is_drawn_only_while_it_is_open():
     at = AppTest.from_function(script)
     at.query_params["open"] = "part"
     assert [caption.value for caption in at.run().caption] == ["drawn"]
+
+
+def test_results_are_kept_while_they_take_little(monkeypatch):
+    pool, kept = ModelPool(), 30
+    pool.examples = None
+    queries = [ScoresQuery("A", ModelSpec("none"), TextInput.plain(str(number))) for number in range(kept)]
+    for query in queries:
+        pool._keep((query, ()), np.zeros(1000), False)
+    assert all(pool.get(query) is not None for query in queries)
+    monkeypatch.setattr("app.cache.RESULT_BYTES", 100_000)
+    pool._keep((queries[-1], ()), np.zeros(1000), False)
+    assert sum(pool.get(query) is not None for query in queries) == 24
