@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from analysis.stored_results.store import FOLDER, store_answer
+from app.access import settings
 from data.samples import samples
 from model.errors import MicroStepError
 from model.hub.default_pair import PAIRS, DefaultPair
@@ -31,13 +32,36 @@ SECONDS = 600.0  # for one page
 
 
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the address on this machine.")] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the address.")] = 8501,
+    address: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 is every interface.")] = "127.0.0.1",
+    host: Annotated[
+        list[str], typer.Option(help="A name by which visitors reach the app; repeat it for several.")
+    ] = [],  # noqa: B006 - typer makes it anew
+    for_others: Annotated[bool | None, settings.SERVE.option()] = None,
+    models: Annotated[list[str], settings.MODELS.option()] = [],  # noqa: B006
+    runs: Annotated[list[str], settings.RUNS.option()] = [],  # noqa: B006
+    evaluations: Annotated[list[str], settings.EVALUATIONS.option()] = [],  # noqa: B006
+    stores: Annotated[list[str], settings.STORES.option()] = [],  # noqa: B006
+    hub_cache: Annotated[bool | None, settings.HUB_CACHE.option()] = None,
+    fetch: Annotated[bool | None, settings.FETCH.option()] = None,
+    remote_code: Annotated[bool | None, settings.REMOTE_CODE.option()] = None,
 ) -> None:
-    """Start the app and open it in a browser; Ctrl-C ends it."""
+    """Start the app and open it in a browser; Ctrl-C ends it. How to serve it to others: docs/serving-a-team.md."""
     if find_spec("streamlit") is None:
         raise MicroStepError("the app needs Streamlit: pip install 'micro_step[app]'")
-    server = Path(__file__).with_name("server.py")
-    command = [sys.executable, "-m", "streamlit", "run", str(server), "--server.port", str(port)]
+    if address not in settings.LOOPBACK and not host:
+        raise MicroStepError(f"name the host by which visitors reach {address}: --host bench.example.org")
+    given = {
+        settings.SERVE: for_others, settings.MODELS: models, settings.RUNS: runs, settings.EVALUATIONS: evaluations,
+        settings.STORES: stores, settings.HUB_CACHE: hub_cache, settings.FETCH: fetch,
+        settings.REMOTE_CODE: remote_code,
+    }  # fmt: skip
+    os.environ.update(settings.as_variables(given))
+    settings.Settings.read(os.environ)  # says at once what is wrong
+    command = [sys.executable, "-m", "streamlit", "run", str(MAIN), "--server.port", str(port)]
+    command += ["--server.address", address] if address != settings.LOOPBACK[0] else []
+    for name in (*host, *settings.LOOPBACK) if host else ():
+        command += ["--server.allowedHosts", name]
     os.execv(sys.executable, command)  # in place of this process, so that Ctrl-C and exit codes are its own
 
 

@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 import streamlit as st
 from streamlit.errors import FragmentHandledException
 
+from app.access.settings import settings
 from app.escape import escape_markdown
 from app.links import fragment_done
 from model.crash_log import fault
@@ -24,6 +25,7 @@ Result = TypeVar("Result")
 
 _PENDING = "pending_errors"  # in the session: errors from places where nothing can be drawn
 _LONGEST = 1000
+SERVED = "Something unexpected went wrong. Whoever runs this server finds the details in its log."
 # Streamlit would print the traceback of a failed download to the terminal; our log has it already.
 logging.getLogger("streamlit.runtime.backend_operation_handler").setLevel(logging.CRITICAL)
 
@@ -90,7 +92,8 @@ def error_sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "The machine's memory is full. Shorten the text, or choose a smaller model or precision."
-    return fault(error, "the app")
+    said = fault(error, "the app")
+    return SERVED if settings().serve else said
 
 
 def _pending() -> list[str]:

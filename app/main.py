@@ -13,6 +13,7 @@ while (root / "__init__.py").is_file():
 if str(root) not in sys.path:
     sys.path.insert(0, str(root))
 
+from app.access.settings import settings  # noqa: E402
 from app.error_net import caught  # noqa: E402
 from app.links import address  # noqa: E402
 from app.run_query import says_what_is_stored  # noqa: E402
@@ -69,6 +70,7 @@ inject_css()
 if page == benchmarks:
     page.run()
 with address(), caught():
+    settings()
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="page_header"):
         st.title(page.title, anchor=False, width="content")
         st.caption(CAPTIONS[page.title].replace("_", "\\_"), width="content")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from analysis.query import Query
+from app.access.settings import settings
 from app.error_net import safely
 from app.escape import escape_markdown
 from app.submission import submit
+from model.access import local_path
 from model.errors import LicenceNeeded, MicroStepError, TooLarge
 from model.hub.adapter import adapter_folder, local_adapter
 from model.hub.catalog import catalog, find, nearest
@@ -29,6 +30,12 @@ def all_here(questions: Sequence[Query[Any]]) -> bool:
             continue
         entry = find(spec.name)
         failed: dict[ModelSpec, MicroStepError] = st.session_state.setdefault(FAILED, {})
+        if not settings().models.fetch:
+            st.info(
+                f"Model {side}, {escape_markdown(lacking)}, is not on this server, which fetches no models. Choose "
+                f"another one, or ask whoever runs the server to fetch it."
+            )
+            return False
         st.info(f"Model {side}, {escape_markdown(lacking)}, is not on this machine yet.")
         if spec in failed:
             st.error(escape_markdown(f"It could not be fetched: {failed[spec]}", longest=600))
@@ -68,7 +75,7 @@ def _lacking(spec: ModelSpec) -> str | None:
 
 def _on_hub(name: str) -> bool:
     """Whether the hub may have it: it reads like a hub id, and nothing on this machine has that name."""
-    return is_repo_id(name) and not Path(name).exists()
+    return is_repo_id(name) and local_path(name) is None
 
 
 def _use(side: str, name: str) -> None:

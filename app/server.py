@@ -8,6 +8,7 @@ while the server starts, so that the first visitor does not wait for them.
 from __future__ import annotations
 
 import gzip
+import os
 import sys
 from difflib import get_close_matches
 from functools import cache
@@ -23,6 +24,9 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from streamlit import config
+
+from app.access.settings import LOOPBACK, SERVE
 
 LAYOUT = Path(__file__).with_name("layout.css").read_text("utf-8")
 FRONT_END = Path(st.__file__).parent / "static"
@@ -111,5 +115,7 @@ def import_ahead() -> None:
     import_module("app.workspace_bar")
 
 
+if config.get_option("server.address") not in LOOPBACK:  # others can reach it: it is theirs, unless the operator says
+    os.environ.setdefault(SERVE.variable, "1")
 Thread(target=import_ahead, daemon=True).start()
 app = st.App(Path(__file__).with_name("main.py"), middleware=[Middleware(CompressedFrontEnd), Middleware(FirstPaint)])

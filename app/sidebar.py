@@ -11,11 +11,14 @@ import streamlit as st
 
 from analysis.score_registry import Unit
 from app import state
+from app.access.settings import settings
 from app.escape import escape_markdown
 from app.links import linked
 from app.submission import Submission
 from app.widgets import segmented, selected
+from model.access import ATTENTION, need_code
 from model.errors import MicroStepError, TextError
+from model.hub.fetch import offered
 from model.hub.loading import Dtype, ModelSpec, Quantization
 from model.text.document import Document, TextInput, read_template_args
 
@@ -106,7 +109,7 @@ def _with_template_args(document: Document, typed: str) -> Document:
 
 def _known_attention(words: Sequence[str]) -> str:
     """How attention is computed, as a link may say it: other names make transformers fetch code."""
-    if words[-1] not in ("", "sdpa", "eager", "flash_attention_2"):
+    if words[-1] not in ("", *ATTENTION, "flash_attention_2"):
         raise ValueError("not known")
     return words[-1]
 
@@ -130,7 +133,7 @@ def _options(a: str, b: str) -> tuple[ModelSpec, ModelSpec]:
         quantization = selected(
             "Quantisation", get_args(Quantization), QUANTIZATION, "none", help="Needs bitsandbytes."
         )
-        trust = st.checkbox(
+        trust = settings().models.remote_code and st.checkbox(
             "Run code that comes with the models", key=state.TRUST,
             help="Some models bring their own Python code. Tick this only if you trust whoever published it. A link "
             "does not hold this choice.",
@@ -141,16 +144,17 @@ def _options(a: str, b: str) -> tuple[ModelSpec, ModelSpec]:
         )  # fmt: skip
     specs = [
         ModelSpec(
-            name,
+            offered(name),
             revision.strip() or None,
-            adapter.strip() or None,
+            offered(adapter.strip()) if adapter.strip() else None,
             dtype,
             device.strip() or "auto",
             attention.strip() or None,
             quantization,
             trust,
-            tokenizer.strip() or None,
+            offered(tokenizer.strip()) if tokenizer.strip() else None,
         )
         for name, revision, adapter in zip((a, b), revisions, adapters, strict=True)
     ]
+    need_code(a, trust, specs[0].attn_implementation)
     return specs[0], specs[1]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from analysis.discovery import Found
+from app.access.settings import SHIPPED, Kind, settings
 from app.error_net import safely
 from app.escape import escape_markdown
 from app.links import held, linked, settle
@@ -104,26 +105,28 @@ def sampling_inputs() -> Sampling:
     return Sampling(temperature, top_p, whole("Seed", 0, 2**31 - 1, 0, "seed"))
 
 
-def folder_input(label: str, key: str, usual: str, shipped: str, meaning: str) -> Path:
+def folder_input(label: str, key: str, kind: Kind, usual: str, meaning: str) -> Path:
     """Draw a box for the path of a folder, and read it.
 
     Args:
         label: of the box.
         key: of the box.
-        usual: the folder that commands write to; a first visit opens it if it is there.
-        shipped: the folder that comes with the project, which a first visit opens otherwise.
+        kind: of what the folder holds.
+        usual: the folder that commands write to; a first visit opens it if it is there, or else the one that comes
+            with the project. On a server, it opens the first folder that is offered.
         meaning: what the folder holds.
+
+    Raises:
+        TextError: this server does not offer the folder.
     """
-    typed = st.text_input(
-        label, **linked(key, usual if Path(usual).is_dir() else shipped),
-        help=f"{meaning} A relative path starts in the folder where the app was started.",
-    )  # fmt: skip
-    if typed == shipped:
-        return ROOT / shipped
-    try:
-        return Path(str(typed).strip() or ".").expanduser()
-    except RuntimeError:  # the home folder of a user who does not exist
-        return Path(str(typed))
+    roots = settings().roots(kind)
+    first, help = usual if Path(usual).is_dir() else SHIPPED[kind], f"{meaning} A relative path starts in the folder "
+    help += "where the app was started."
+    if roots is not None:
+        first = roots.roots[0].name
+        help = f"{meaning} This server offers {escape_markdown(roots.names)}, and the folders below, as NAME/FOLDER."
+    typed = st.text_input(label, **linked(key, first), help=help)
+    return settings().folder(kind, str(typed))
 
 
 def settle_choice(found: Found, key: str, first: int, limit: int) -> list[str]:

@@ -9,8 +9,9 @@ from analysis.ranking.answer import notes
 from analysis.ranking.discovery import find_stores
 from analysis.ranking.pairing import Pairing, pairing
 from analysis.ranking.ranking import ranking
+from app.access.settings import SHIPPED, settings
 from app.corpus.cards import group_cards, ranking_card, sentences, summary
-from app.corpus.controls import DEFAULT_FOLDER, SHIPPED, choose, folder, view
+from app.corpus.controls import DEFAULT_FOLDER, choose, folder, view
 from app.corpus.reading import opened
 from app.escape import escape_markdown
 from app.sidebar import SidebarInputs
@@ -34,7 +35,7 @@ def page() -> None:
     """The choice of stores, and what they say."""
     parent = folder()
     try:
-        found = find_stores(parent)
+        found = settings().own("stores", find_stores(parent))
     except MicroStepError as error:
         found, problem = Found(()), str(error)
     else:
@@ -44,7 +45,7 @@ def page() -> None:
         st.caption("This command scores a corpus, one document a line; run it for each model:")
         st.code(EXAMPLE_COMMAND, language="bash")
         return
-    if parent == ROOT / SHIPPED:
+    if parent == ROOT / SHIPPED["stores"]:
         st.caption(
             "A small corpus of 40 texts that comes with micro\\_step, each with its domain. To see your own, run "
             f"`{EXAMPLE_COMMAND}` for each model and type the folder, `{DEFAULT_FOLDER}`."

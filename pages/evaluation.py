@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from analysis.discovery import Found, Place
+from app.access.settings import SHIPPED, settings
 from app.cache import evaluation
 from app.error_net import fragment
 from app.escape import escape_markdown
 from app.evaluation.cards import invalid_cards, report_cards, sample_cards, summary
-from app.evaluation.controls import DEFAULT_FOLDER, SHIPPED, benchmark, choose, folder, judged, two_runs, unread
+from app.evaluation.controls import DEFAULT_FOLDER, benchmark, choose, folder, judged, two_runs, unread
 from app.styles import theme
 from app.widgets import ROOT
 from evals.discovery import find_evaluations
@@ -52,7 +53,7 @@ def page() -> None:
     """The choice of evaluations, and their results."""
     parent = folder()
     try:
-        found = find_evaluations(parent)
+        found = settings().own("evaluations", find_evaluations(parent))
     except MicroStepError as error:
         found, problem = Found(()), str(error)
     else:
@@ -62,7 +63,7 @@ def page() -> None:
         st.caption("This command makes one in about a minute:")
         st.code(EXAMPLE_COMMAND, language="bash")
         return
-    if parent == ROOT / SHIPPED:
+    if parent == ROOT / SHIPPED["evaluations"]:
         st.caption(
             "A small evaluation that comes with micro\\_step. Its 20 sums say little. The machine was busy, so "
             "the speeds cannot be compared. To see your own, run "

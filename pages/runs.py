@@ -15,12 +15,13 @@ from analysis.runs.provenance import origin
 from analysis.runs.summary import summarise
 from analysis.runs.tables import remarks, unlike
 from analysis.runs.view import RunsView
+from app.access.settings import SHIPPED, settings
 from app.cache import log_cache
 from app.cards import card
 from app.error_net import fragment
 from app.escape import escape_markdown
 from app.runs.cards import checkpoints_card, facts_card, runs_card, summary
-from app.runs.controls import DEFAULT_FOLDER, SHIPPED, choose, folder, measure, view
+from app.runs.controls import DEFAULT_FOLDER, choose, folder, measure, view
 from app.sidebar import SidebarInputs
 from app.widgets import ROOT
 from model.errors import MicroStepError
@@ -36,7 +37,7 @@ def results(parent: Path, found: Found, chosen: list[Place], known: object) -> N
     listed = log_cache().briefly(found.places)
     whole = log_cache().runs(chosen)
     runs = whole.runs
-    if known != stage_of(chosen) or found != find_runs(parent):
+    if known != stage_of(chosen) or found != settings().own("runs", find_runs(parent)):
         st.rerun(scope="app")  # a run started, ended, or wrote a checkpoint, so the rest of the page changes too
     for problem in dict.fromkeys([*whole.problems, *listed.problems]):
         st.error(escape_markdown(problem, longest=600))
@@ -84,7 +85,7 @@ def page() -> None:
     """The choice of runs, and their figures."""
     parent = folder()
     try:
-        found = find_runs(parent)
+        found = settings().own("runs", find_runs(parent))
     except MicroStepError as error:
         found, problem = Found(()), str(error)
     else:
@@ -94,7 +95,7 @@ def page() -> None:
         st.caption("This command trains a small micro\\_step model from scratch in a few minutes:")
         st.code(EXAMPLE_COMMAND, language="bash")
         return
-    if parent == ROOT / SHIPPED:
+    if parent == ROOT / SHIPPED["runs"]:
         st.caption(
             "The logs of the models that come with micro\\_step. To see your own runs, train with "
             f"`{EXAMPLE_COMMAND}` and type their folder, `{DEFAULT_FOLDER}`."

@@ -61,7 +61,7 @@ def corpus_file(store: CorpusStore) -> Path | None:
     if data["kind"] != "file":
         return None
     for folder in (store.path, store.path.resolve().parent):
-        file = folder / str(data["name"])
+        file = folder / Path(str(data["name"])).name  # a manifest names no file elsewhere
         if file.is_file() and file_facts(file).revision == data["revision"]:
             return file
     return None

@@ -22,7 +22,7 @@ from model.errors import TextError
 FOLDER, STORE_A, STORE_B, SCORE, SORT, REVERSE, SHOW, ROLES, COLUMN, VALUES = (
     "stores", "store_a", "store_b", "rank_by", "sort_by", "reversed", "changed", "roles", "column", "values",
 )  # fmt: skip
-DEFAULT_FOLDER, SHIPPED = "stores", "data/demo/scored"
+DEFAULT_FOLDER = "stores"
 ALONE, NO_COLUMN = "no second store", "none"
 LOOKED_AT = 20  # newest stores among which a first visit looks for a pair
 SHOWN: dict[Show, str] = {"all": "all", "rises": "rises", "falls": "falls"}
@@ -31,7 +31,7 @@ SHOWN: dict[Show, str] = {"all": "all", "rises": "rises", "falls": "falls"}
 def folder() -> Path:
     """The folder that holds stores."""
     meaning = "A folder that holds stores of scores, up to three folders deep, or the folder of one."
-    return folder_input("Folder of stores", FOLDER, DEFAULT_FOLDER, SHIPPED, meaning)
+    return folder_input("Folder of stores", FOLDER, "stores", DEFAULT_FOLDER, meaning)
 
 
 def choose(found: Found) -> list[Place]:

@@ -17,6 +17,7 @@ from app.escape import escape_markdown
 from app.links import held, linked, settle
 from app.sidebar import SidebarInputs
 from app.widgets import segmented, selected
+from model.access import offered_path
 from model.errors import MicroStepError
 from model.segmentation.segment import RULES
 
@@ -95,4 +96,5 @@ def _tuned_lens(letter: str) -> str | None:
         help="A folder with params.pt or params.safetensors, as the package tuned-lens saves it, or such a file. If "
         "empty, the logit lens reads the layers.",
     )  # fmt: skip
-    return str(typed).strip() or None
+    path = str(typed).strip()
+    return offered_path(path) if path else None

@@ -20,7 +20,7 @@ from model.errors import TextError
 FOLDER, EVALUATIONS, BENCHMARK, RUN_A, RUN_B, JUDGED, SHOW, INVALID_RUN, WAY = (
     "evaluations", "evaluation", "benchmark", "run_a", "run_b", "judged_by", "show", "invalid_run", "way",
 )  # fmt: skip
-DEFAULT_FOLDER, SHIPPED = "evaluated", "data/demo/evaluated"
+DEFAULT_FOLDER = "evaluated"
 ALONE = "no second run"
 
 
@@ -35,7 +35,7 @@ class EvaluationControls:
 def folder() -> Path:
     """The folder that holds evaluations."""
     meaning = "A folder that holds evaluations, up to three folders deep, or the folder of one."
-    return folder_input("Folder of evaluations", FOLDER, DEFAULT_FOLDER, SHIPPED, meaning)
+    return folder_input("Folder of evaluations", FOLDER, "evaluations", DEFAULT_FOLDER, meaning)
 
 
 def choose(found: Found) -> list[Place]:

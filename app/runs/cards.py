@@ -23,6 +23,7 @@ from app.links import linked
 from app.sidebar import ADAPTER, REVISION
 from app.submission import submit
 from app.widgets import indexed_selectbox
+from model.access import local_path
 from model.hub.catalog import find
 from model.hub.huggingface import is_repo_id
 
@@ -182,8 +183,6 @@ def _take(run: RunLog, chosen: CheckpointRecord) -> None:
 def _base(run: RunLog) -> str | None:
     """A name that opens the run's base; None if the base was only a configuration, or cannot be found."""
     name = run.facts.base
-    try:
-        is_folder = Path(name).expanduser().is_dir()
-    except (OSError, ValueError, RuntimeError):
-        is_folder = False
+    path = local_path(name)
+    is_folder = path is not None and path.is_dir()
     return name if find(name) is not None or is_folder or (is_repo_id(name) and "/" in name) else None

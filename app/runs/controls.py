@@ -20,7 +20,7 @@ from app.widgets import folder_input, segmented, settle_choice, slider
 FOLDER, RUNS, CURVE, X, SMOOTH, LOG, MEASURE, LIVE = (
     "folder", "runs", "curves", "x", "smoothing", "log_scale", "per_position", "live",
 )  # fmt: skip
-DEFAULT_FOLDER, SHIPPED = "runs", "data/demo"
+DEFAULT_FOLDER = "runs"
 FIRST = 3  # the newest runs, which a first visit compares
 FORMERLY = {"tokens per second": "training tokens per second"}  # in older links
 NAMES = {each.title: name for name, each in CURVES.items()}  # the URL holds what is shown
@@ -29,7 +29,7 @@ NAMES = {each.title: name for name, each in CURVES.items()}  # the URL holds wha
 def folder() -> Path:
     """The folder that holds runs."""
     meaning = "A folder that holds training runs, up to three folders deep, or the folder of one run."
-    return folder_input("Folder of runs", FOLDER, DEFAULT_FOLDER, SHIPPED, meaning)
+    return folder_input("Folder of runs", FOLDER, "runs", DEFAULT_FOLDER, meaning)
 
 
 def choose(found: Found) -> tuple[list[Place], bool]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 import streamlit as st
 
 from analysis.segmentation.corpus_view import StoreSides
 from analysis.segmentation.request import CutRequest
+from app.access.settings import settings
 from app.cache import store_sides
 from app.escape import escape_markdown
 from app.links import linked
@@ -73,10 +73,11 @@ def _of_store(request: CutRequest, folder: str, number: int) -> SegmentationCont
             None, hint="Type the folder of a store. `micro-step corpus score` makes one from a data set."
         )
     try:
-        found = store_sides(Path(folder).expanduser())
+        path = settings().folder("stores", folder, whole=True)
+        found = store_sides(path)
         number = min(number, found.rows - 1)
         said = f"{found.rows:,} documents, {len(found.whole):,} tokens. Shown: {found.title(number)}"
-        return SegmentationControls(replace(request, store=folder, number=number), found, said=said)
+        return SegmentationControls(replace(request, store=str(path), number=number), found, said=said)
     except MicroStepError as error:
         return SegmentationControls(None, problem=str(error))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
+from model.access import local_path, need_fetching, not_offered
 from model.checkpoint_files import ADAPTER, is_adapter, safetensors_problem
 from model.errors import ModelBroken, ModelError, ModelNotFound, first_line
 from model.git_lfs import pointer
@@ -30,13 +31,11 @@ if TYPE_CHECKING:
 
 def local_adapter(name: str) -> Path | None:
     """Return the folder of an adapter that is on this machine: a folder of that name, or a fetched one."""
-    try:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            return path.resolve()
-    except (OSError, ValueError, RuntimeError):  # no path, or the home folder of an unknown user
-        return None
-    snapshot = huggingface.snapshot(name) if huggingface.is_repo_id(name) else None
+    path = local_path(name)
+    if path is not None and path.is_dir():
+        return path
+    of_hub = huggingface.is_repo_id(name) and huggingface.offered(name)
+    snapshot = huggingface.snapshot(name) if of_hub else None
     return snapshot if snapshot is not None and (snapshot / "adapter_config.json").is_file() else None
 
 
@@ -44,12 +43,17 @@ def adapter_folder(name: str, progress: Tell | None = None) -> Path:
     """Return the folder of an adapter, fetched from the hub if it is not on this machine."""
     if (here := local_adapter(name)) is not None:
         folder = here
+    elif not huggingface.offered(name):
+        raise not_offered(name)
     elif not huggingface.is_repo_id(name):
         raise ModelNotFound(f"there is no adapter folder {name!r}, and it is not a hub id")
-    elif huggingface.reachable():
-        folder = huggingface.download(name, None, progress or silent, adapter=True)
     else:
-        raise ModelNotFound(f"the adapter {name!r} is not on this machine, and the Hugging Face hub cannot be reached")
+        need_fetching(name)
+        if not huggingface.reachable():
+            raise ModelNotFound(
+                f"the adapter {name!r} is not on this machine, and the Hugging Face hub cannot be reached"
+            )
+        folder = huggingface.download(name, None, progress or silent, adapter=True)
     weights = folder / "adapter_model.safetensors"
     if (problem := pointer(folder / ADAPTER)) is not None:
         raise ModelBroken(f"the adapter {name} cannot be loaded: {problem}")

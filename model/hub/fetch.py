@@ -9,6 +9,7 @@ import json
 import unicodedata
 from pathlib import Path
 
+from model.access import local_path, model_access, need_fetching, not_offered
 from model.atomic_files import need_disk
 from model.checkpoint_files import find_problem
 from model.errors import LicenceNeeded, ModelBroken, ModelError, ModelNotFound
@@ -42,7 +43,8 @@ def is_cached(name: str, revision: str | None = None) -> bool:
     entry = find(name)
     try:
         if entry is None:
-            return (_on_disk(name) or huggingface.cached(name, revision)) is not None
+            of_hub = huggingface.offered(name)
+            return _on_disk(name) is not None or (of_hub and huggingface.cached(name, revision) is not None)
         if revision is None:
             return _local(entry) is not None
         repos = [source.repo for source in entry.sources if isinstance(source, HubSource)]
@@ -86,7 +88,24 @@ def fetch(
         if revision is not None:
             raise ModelError(f"{name} is a local path; a revision can only be chosen for a model on the hub")
         return _from_gguf_file(on_disk, progress) if on_disk.is_file() else on_disk
+    if not huggingface.offered(name):
+        raise not_offered(name)
     return _from_hub(name, revision, progress, code)
+
+
+def offered(name: str) -> str:
+    """The name by which a model is loaded that a visitor typed: of NAME/FOLDER the path, else as it is.
+
+    Raises:
+        ModelNotFound: this server does not offer it.
+    """
+    if model_access().folders is None or find(name) is not None:
+        return name
+    if (path := local_path(name)) is not None:
+        return str(path)
+    if not huggingface.offered(name):
+        raise not_offered(name)
+    return name
 
 
 def _check_name(name: str, what: str) -> None:
@@ -99,13 +118,9 @@ def _check_name(name: str, what: str) -> None:
 
 def _on_disk(name: str) -> Path | None:
     """Return the model folder or GGUF file that the name is a path to, or None if no such path exists."""
-    try:
-        path = Path(name).expanduser()
-        if not path.exists():
-            return None
-    except (OSError, ValueError, RuntimeError):  # RuntimeError: the home folder of an unknown user
+    path = local_path(name)
+    if path is None:
         return None
-    path = path.resolve()
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelBroken(f"{path} is a file but not a .gguf file; give a model's folder")
@@ -144,6 +159,7 @@ def _fetch_entry(entry: CatalogEntry, revision: str | None, progress: Tell, acce
     """Return the model from the first source that has it; if none does, raise an error with all reasons."""
     if revision is None and (local := _local(entry)) is not None:
         return local
+    need_fetching(entry.name)
     reasons: list[ModelError] = []
     for source in entry.sources:
         try:
@@ -178,6 +194,7 @@ def _from_hub(repo: str, revision: str | None, progress: Tell, code: bool, hint:
         raise ModelNotFound(f"there is no folder {repo!r}, and it is not a catalog name or hub id{advice}")
     if (local := huggingface.cached(repo, revision)) is not None and not (code and _lacks_code(local)):
         return local
+    need_fetching(repo)
     if not huggingface.reachable():
         raise ModelNotFound(f"{repo!r} is not on this machine, and the Hugging Face hub cannot be reached{advice}")
     try:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from model.access import model_access, need_fetching
 from model.atomic_files import need_disk
 from model.errors import LicenceNeeded, ModelError, ModelNotFound
 from model.progress import Tell, silent
@@ -55,10 +56,18 @@ def is_repo_id(name: str) -> bool:
     return True
 
 
+def offered(name: str) -> bool:
+    """True if a name may be looked for on the hub, and among what was fetched from it."""
+    access = model_access()
+    return access.folders is None or (access.hub_cache and is_repo_id(name))
+
+
 def snapshot(repo: str, revision: str | None = None) -> Path | None:
     """Return the repository's folder in the local hub cache, complete or not, without a network."""
     from huggingface_hub import constants
 
+    if revision is not None and ".." in revision:
+        return None
     home = Path(constants.HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
     try:
         commit = (home / "refs" / (revision or "main")).read_text().strip()
@@ -110,6 +119,7 @@ def download(
         RevisionNotFoundError,
     )
 
+    need_fetching(repo)
     at = f"{repo} at revision {revision}" if revision else repo
     try:
         progress(f"asking the hub for {at}", None)

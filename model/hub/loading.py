@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.access import need_code
 from model.checkpoint_files import find_problem, stored_size
 from model.errors import MicroStepError, ModelBroken, ModelError, TooLarge
 from model.hub.adapter import adapter_base, adapter_folder, adapter_tokenizer, held_embeddings, merge_adapter
@@ -52,6 +53,7 @@ def load(
         ModelError: it is not a causal language model, or an option does not fit it or this machine.
     """
     tell = progress or (lambda message, fraction: None)
+    need_code(spec.name, spec.trust_remote_code, spec.attn_implementation)
     device = resolve_device(spec.device)
     _check_quantization(spec, device)
     folder = fetch(spec.name, spec.revision, progress, accept_licence, code=spec.trust_remote_code)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.access import local_path
 from model.checkpoint_files import licence_of, weight_files
 from model.hub import huggingface
 from model.hub.cache import read_record, remembered_sha256
@@ -147,8 +148,7 @@ def find_name(name: str, folder: Path, in_catalog: bool) -> str:
     """Return the name to show: a catalog name or hub id as it is, of a path only the last part."""
     if in_catalog:
         return name.strip().lower()
-    path = Path(name).expanduser()
-    return (path.name or folder.name) if path.exists() else name
+    return name if local_path(name) is None else Path(name).expanduser().name or folder.name
 
 
 def weights_hash(folder: Path) -> str:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.access import local_path
 from model.errors import ModelBroken, ModelError, TooLarge, first_line
 from model.git_lfs import pointer
 from model.hub.spec import ModelSpec
@@ -105,11 +106,8 @@ def has_tokenizer(folder: Path) -> bool:
 def _tokenizer_folder(name: str) -> Path:
     from model.hub.fetch import fetch
 
-    try:
-        path = Path(name).expanduser()
-        folder = path if path.is_dir() else fetch(name)
-    except RuntimeError:  # the home folder of an unknown user
-        folder = fetch(name)
+    path = local_path(name)
+    folder = path if path is not None and path.is_dir() else fetch(name)
     if not has_tokenizer(folder):
         raise ModelError(f"{name} holds no tokenizer; give a model or folder that does (--tokenizer)")
     for file in folder.iterdir():

@@ -1,0 +1,1 @@
+"""What the operator, who starts the app, lets its visitors do."""
