@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 
 app: $(VENV)/ready
 	-$(PY) -m model fetch --default
-	$(PY) -m streamlit run app/server.py
+	$(PY) -m streamlit run app/main.py
 
 test: $(VENV)/ready-dev check
 	@tests/chromium.sh

@@ -72,6 +72,7 @@ setup(
             *DEMO,
         ],
         f"{PACKAGE}.app": ["icon.svg", "layout.css", "one_step.js", ".streamlit/config.toml"],
+        f"{PACKAGE}.app.access": ["*.html", "*.js"],
         f"{PACKAGE}.app.token_strip": ["*.js"],
         f"{PACKAGE}.analysis.token_strip": ["*.js", "*.css"],
         f"{PACKAGE}.analysis.generation": ["*.js", "*.css"],

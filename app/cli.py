@@ -46,7 +46,7 @@ def serve(
     fetch: Annotated[bool | None, settings.FETCH.option()] = None,
     remote_code: Annotated[bool | None, settings.REMOTE_CODE.option()] = None,
 ) -> None:
-    """Start the app and open it in a browser; Ctrl-C ends it. How to serve it to others: docs/serving-a-team.md."""
+    """Start the app and print its link; Ctrl-C ends it. How to serve it to others: docs/serving-a-team.md."""
     if find_spec("streamlit") is None:
         raise MicroStepError("the app needs Streamlit: pip install 'micro_step[app]'")
     if address not in settings.LOOPBACK and not host:

@@ -23,7 +23,7 @@ from app.escape import escape_markdown
 # words that could not be used, by name; all names; whether the page is being drawn
 _KNOWN, _SHOWN, _READ, _OWN = "link_known", "link_shown", "link_read", "link_own"
 _REPLACED, _NAMES, _DRAWING = "link_replaced", "link_names", "link_drawing"
-# The server sends it in its first page, before anything is written; `streamlit run app/main.py` sends it with the app.
+# The server sends it in its first page, before anything is written; where only the script is run, the app sends it.
 ONE_STEP = f"<script>{Path(__file__).with_name('one_step.js').read_text('utf-8')}</script>"
 Read = Callable[[Sequence[str]], Any]  # the value that the words of an address stand for; ValueError: for none
 

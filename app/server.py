@@ -1,4 +1,4 @@
-"""What `micro-step app` serves: the app, with what a browser loads first made small and complete.
+"""How the app is served: to those with its token alone, with what a browser loads first made small and complete.
 
 The front end's files are compressed, which quarters what a browser loads. The first page has the styles of the layout
 in it, which Streamlit would send after all else: what stands on the page would move. The app's modules are imported
@@ -10,23 +10,29 @@ from __future__ import annotations
 import gzip
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from urllib.parse import quote
 
 import streamlit as st
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import config
 
-from app.access.settings import LOOPBACK, SERVE
+from app.access.gate import CONNECTION, PARAMETER, SafeHeaders, TokenGate
+from app.access.settings import LOOPBACK, SERVE, settings
+from model.errors import MicroStepError
 
 LAYOUT = Path(__file__).with_name("layout.css").read_text("utf-8")
 FRONT_END = Path(st.__file__).parent / "static"
@@ -49,6 +55,7 @@ _IMPORTS = "".join(f"import './static/js/{path.name}';" for part in _PARTS for p
 ONE_STEP = Path(__file__).with_name("one_step.js").read_text("utf-8")
 _SCRIPT = f"<script>{ONE_STEP}</script><script type='module'>{_IMPORTS}</script>"
 HEAD = f"<style>{LAYOUT}{_BEFORE}</style>{_SCRIPT}</head>".encode()
+WITH_KEY = f"<script>{CONNECTION}</script>".encode() + HEAD
 PAGES = Path(__file__).resolve().parents[1] / "pages"
 ADDRESSES = {file.stem: f"/{file.stem}" for file in PAGES.glob("[!_]*.py")}
 ADDRESSES |= {"uncertainty": "/", "benchmarks": "/evaluation"}
@@ -92,6 +99,10 @@ def address_meant(path: str) -> str | None:
 class FirstPaint(BaseHTTPMiddleware):
     """Puts the styles into every page, and opens pages under addresses that are almost theirs; passes all else on."""
 
+    def __init__(self, app: ASGIApp, with_key: bool = False) -> None:
+        super().__init__(app)
+        self.head = WITH_KEY if with_key else HEAD
+
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Answer a request."""
         answer = await call_next(request)
@@ -103,7 +114,7 @@ class FirstPaint(BaseHTTPMiddleware):
         if answer.headers.get("content-encoding") == "gzip":  # as Streamlit sends every page but the first
             page = gzip.decompress(page)
         headers = {name: value for name, value in answer.headers.items() if name not in OF_THE_FILE}
-        return Response(page.replace(b"</head>", HEAD, 1), answer.status_code, headers)
+        return Response(page.replace(b"</head>", self.head, 1), answer.status_code, headers)
 
 
 def import_ahead() -> None:
@@ -115,7 +126,36 @@ def import_ahead() -> None:
     import_module("app.workspace_bar")
 
 
-if config.get_option("server.address") not in LOOPBACK:  # others can reach it: it is theirs, unless the operator says
-    os.environ.setdefault(SERVE.variable, "1")
-Thread(target=import_ahead, daemon=True).start()
-app = st.App(Path(__file__).with_name("main.py"), middleware=[Middleware(CompressedFrontEnd), Middleware(FirstPaint)])
+def middleware() -> list[Middleware]:
+    """What stands between a browser and the app, from the outside in."""
+    if config.get_option("server.address") not in LOOPBACK:  # others can reach it, so it is theirs
+        os.environ.setdefault(SERVE.variable, "1")
+    try:
+        token = settings().token
+    except MicroStepError as error:
+        sys.exit(f"micro_step: {error}")
+    Thread(target=import_ahead, daemon=True).start()
+    return [
+        Middleware(SafeHeaders),
+        Middleware(TrustedHostMiddleware, allowed_hosts=config.get_option("server.allowedHosts"), www_redirect=False),
+        Middleware(TokenGate, token=token),
+        Middleware(CompressedFrontEnd),
+        Middleware(FirstPaint, with_key=token is not None),
+    ]
+
+
+@asynccontextmanager
+async def started(app: st.App) -> AsyncIterator[None]:
+    """While the app is served; says first where."""
+    print(f"\n  Open micro_step in a browser:\n\n  {link()}\n", flush=True)
+    yield
+
+
+def link() -> str:
+    """The address of the first page, with the token."""
+    hosts = [name for name in config.get_option("server.allowedHosts") if name not in LOOPBACK and "*" not in name]
+    host = hosts[0] if hosts and config.get_option("server.address") not in LOOPBACK else LOOPBACK[0]
+    scheme = "https" if config.get_option("server.sslCertFile") else "http"
+    token = settings().token
+    query = "" if token is None else f"?{PARAMETER}={quote(token)}"
+    return f"{scheme}://{host}:{config.get_option('server.port')}/{query}"

@@ -191,18 +191,17 @@ class ServedApp:
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[ServedApp]:
     """Serve a checkout's app in this block."""
-    script = next((path for name in ("server", "main") if (path := folder / "app" / f"{name}.py").is_file()), None)
+    scripts = [path for name in ("server", "main") if (path := folder / "app" / f"{name}.py").is_file()]
+    script = next((path for path in scripts if "st.App(" in path.read_text("utf-8")), next(iter(scripts[-1:]), None))
     if script is None:
         raise MicroStepError(f"{folder} holds no checkout with an app")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}", "--server.headless=true"]
+    env = os.environ | {"PYTHONPATH": str(folder), "MICRO_STEP_TOKEN": "off"}
     start = time.perf_counter()
-    server = subprocess.Popen(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    server = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}"
         while not _answers(f"{address}/_stcore/health"):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any, Literal
 
 import typer
@@ -23,6 +24,9 @@ from model.hub.fetch import ROOT
 
 Kind = Literal["runs", "evaluations", "stores"]
 SHIPPED: dict[Kind, str] = {"runs": "data/demo", "evaluations": "data/demo/evaluated", "stores": "data/demo/scored"}
+# No option of the command, since other accounts of the machine see those.
+TOKEN = "MICRO_STEP_TOKEN"
+SHORTEST = 16  # characters of a token that the operator chose
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -69,6 +73,7 @@ class Settings:
     runs: Roots | None  # None: any folder, as for all below
     evaluations: Roots | None
     stores: Roots | None
+    token: str | None  # that lets visitors in; None: a proxy in front says who may come in
 
     @classmethod
     def read(cls, said: Mapping[str, str]) -> Settings:
@@ -92,6 +97,7 @@ class Settings:
             runs,
             _roots(said, EVALUATIONS, serve, SHIPPED["evaluations"]),
             _roots(said, STORES, serve, SHIPPED["stores"]),
+            _token(said),
         )
 
     def roots(self, kind: Kind) -> Roots | None:
@@ -137,6 +143,16 @@ def settings() -> Settings:
     read = Settings.read(os.environ)
     limit_access(read.models)
     return read
+
+
+def _token(said: Mapping[str, str]) -> str | None:
+    """The token: the operator's, or a new one."""
+    word = said.get(TOKEN, "").strip()
+    if word == "off":
+        return None
+    if word and (len(word) < SHORTEST or not word.isascii()):
+        raise MicroStepError(f"{TOKEN} is too easy to guess: give {SHORTEST} or more letters and digits, or off")
+    return word or token_urlsafe(32)
 
 
 def _flag(said: Mapping[str, str], choice: OperatorOption, otherwise: bool) -> bool:

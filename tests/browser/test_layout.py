@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import needs_chromium, streamlit_server
+from tests.support.browser import let_in, needs_chromium, streamlit_server
 from tests.support.reader import PATIENCE, RESTS, serious_faults
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -34,15 +34,21 @@ SHIFTS = """window.shifts = []; new PerformanceObserver(list => { for (const e o
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     env = {"MICRO_STEP_CACHE": str(Path(tmp_path_factory.mktemp("cache"))), "HF_HUB_OFFLINE": "1"}
-    with streamlit_server("app/server.py", env=env) as url:
+    with streamlit_server("app/main.py", env=env) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def let(served: str, browser: Any) -> Any:
+    """What a visitor's browser keeps who opened the link with the token."""
+    return let_in(browser, served)
 
 
 @pytest.mark.parametrize("page", FIRST)
 def test_a_page_stands_still_opens_with_its_figure_and_has_no_serious_fault_in_either_theme(
-    served: str, browser: Any, page: str
+    served: str, browser: Any, let: Any, page: str
 ) -> None:
-    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    context = browser.new_context(viewport={"width": 1440, "height": 1000}, storage_state=let)
     tab = context.new_page()
     tab.add_init_script(SHIFTS)
     tab.goto(f"{served}/{page}")

@@ -20,6 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ROOT / "app" / ".streamlit" / "config.toml"
+TOKEN = "the-token-of-the-tests"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -35,7 +36,7 @@ needs_chromium = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def streamlit_server(
-    script: Path | str, *arguments: str, env: dict[str, str] | None = None, timeout: float = 90
+    script: Path | str, *arguments: str, env: dict[str, str] | None = None, timeout: float = 90, cwd: Path = ROOT
 ) -> Iterator[str]:
     """Runs a Streamlit script on a free port and gives its address; ends the server afterwards.
 
@@ -44,6 +45,7 @@ def streamlit_server(
         arguments: more options of `streamlit run`, such as "--theme.base=dark".
         env: more environment variables.
         timeout: seconds until it must answer.
+        cwd: the folder where it is started.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -53,9 +55,9 @@ def streamlit_server(
     if not (ROOT / script).is_relative_to(SETTINGS.parents[1]):  # else Streamlit finds them beside the script
         command += _flags(tomllib.loads(SETTINGS.read_text("utf-8")))
     command += arguments
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | (env or {})
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MICRO_STEP_TOKEN": TOKEN} | (env or {})
     with tempfile.TemporaryFile("w+") as log:
-        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, cwd=cwd, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             _wait_until_healthy(f"http://127.0.0.1:{port}/_stcore/health", server, log.fileno(), timeout)
             yield f"http://127.0.0.1:{port}"
@@ -66,6 +68,17 @@ def streamlit_server(
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def let_in(browser: Any, url: str) -> Any:
+    """What the link with the token gives a browser, a cookie and a key, for new contexts (`storage_state`)."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{url}/?access_token={TOKEN}")
+    page.wait_for_url(f"{url}/")
+    state = context.storage_state()
+    context.close()
+    return state
 
 
 def _flags(settings: dict[str, Any], section: str = "") -> list[str]:
