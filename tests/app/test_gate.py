@@ -53,7 +53,9 @@ def let_in(client: TestClient) -> str:
 def connects(client: TestClient, *words: str, origin: str | None = HOST) -> bool:
     try:
         headers = {} if origin is None else {"origin": origin}
-        with client.websocket_connect("/_stcore/stream", ["streamlit", "xsrf", *words], headers) as socket:
+        with client.websocket_connect(
+            "ws://127.0.0.1:8501/_stcore/stream", ["streamlit", "xsrf", *words], headers=headers
+        ) as socket:
             assert socket.receive_json() == ["streamlit, xsrf", ["streamlit", "xsrf"]]  # nothing of the key
             return True
     except WebSocketDisconnect:
@@ -104,15 +106,10 @@ def test_every_answer_has_the_headers_and_the_form_runs_nothing_else() -> None:
     client = visitor()
     let_in(client)
     for answer in (client.get("/"), client.get("/_stcore/health"), client.put("/", headers={"origin": "null"})):
-        assert HEADERS.items() <= {name.title(): value for name, value in answer.headers.items()}.items() or all(
-            answer.headers[name] == value for name, value in HEADERS.items()
-        )
+        assert all(answer.headers[name] == value for name, value in HEADERS.items())
     form = visitor().get('/"><script>alert(1)</script>?x="><b>', headers=HTML)
-    assert (
-        "alert" not in form.text
-        and "<b>" not in form.text
-        and "default-src 'none'" in form.headers["content-security-policy"]
-    )
+    assert "alert(" not in form.text and "<b>" not in form.text
+    assert "default-src 'none'" in form.headers["content-security-policy"]
 
 
 def test_the_operators_token_is_long_and_another_one_is_new_each_time() -> None:
