@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.access.gate import FORM, HEADERS, KEY, PARAMETER, SafeHeaders, TokenGate
-from app.access.settings import Settings
+from app.access.settings import Settings, settings
+from app.server import middleware
 from model.errors import MicroStepError
 from tests.support.browser import TOKEN, streamlit_server
 
@@ -131,8 +130,9 @@ def test_streamlit_run_serves_this_machine_alone_and_asks_for_the_token(tmp_path
             urllib.request.urlopen(urllib.request.Request(url, headers={"Host": "evil.test"}))
 
 
-def test_a_setting_that_cannot_be_read_is_one_line_at_the_start() -> None:
-    code = "import app.main"
-    env = {"MICRO_STEP_MODELS": "lab=/nowhere/at/all", "PATH": ""}
-    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert said.returncode == 1 and "there is no folder /nowhere/at/all" in said.stderr.splitlines()[-1]
+def test_a_setting_that_cannot_be_read_is_one_line_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MICRO_STEP_SERVE", "0")
+    monkeypatch.setenv("MICRO_STEP_MODELS", "lab=/nowhere/at/all")
+    settings.cache_clear()
+    with pytest.raises(SystemExit, match="there is no folder /nowhere/at/all"):
+        middleware()
