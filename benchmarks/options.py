@@ -63,13 +63,13 @@ class SegmentTimingOptions:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Tokens per second of the server under several clients, beside one prompt at a time without it."""
+    """Tokens per second of the server under several clients, beside one prompt at a time and beside transformers."""
 
     model: Model = "micro-step-smollm2-135m"
     clients: Annotated[
-        tuple[int, ...], typer.Option(help="Clients at once, as 1,4,16."), ListOf(int, least=1, below=129)
-    ] = (1, 4, 16)
-    prompts: Annotated[int, typer.Option(min=1, help="Requests of a round.")] = 16
+        tuple[int, ...], typer.Option(help="Clients at once, as 1,4,16,32."), ListOf(int, least=1, below=129)
+    ] = (1, 4, 16, 32)
+    prompts: Annotated[int, typer.Option(min=1, help="Requests of a round.")] = 32
     max_new_tokens: NewTokens = 64
     confidence: Annotated[float, typer.Option(min=0, help="tau; a plain base has none.")] = 0.8
     plain_base: Annotated[

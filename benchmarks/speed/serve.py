@@ -1,4 +1,4 @@
-"""The server under 1, 4, 16 clients at once, beside `generate_segments` with one prompt at a time.
+"""The server under 1, 4, 16, 32 clients at once, beside one prompt at a time: `generate_segments` and `generate`.
 
 The server is a process of its own on this machine. All ways answer the same prompts greedily, one way after the other
 in a round, in turning order.
@@ -22,17 +22,20 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 import torch
+from torch import Tensor
+from transformers.generation import BaseStreamer
 
 from benchmarks.options import ServeOptions, use_threads
 from benchmarks.texts import bundled_ids
 from benchmarks.timing import device_name, environment, in_rounds, ratios, spread
 from model.command_options import command_line
-from model.decoding.generation_config import explicit_settings
+from model.decoding.generation_config import ends_of, explicit_settings
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.hub.wrap_base import wrap
 from model.progress import Tell
 
+GENERATE = "transformers' generate, one at a time"
 ALONE = "generate_segments, one at a time"
 PROMPTS = (24, 120)  # tokens of the shortest and of the longest prompt
 SECONDS = 600.0  # for one answer
@@ -92,6 +95,39 @@ def alone(loaded: LoadedModel, prompts: Sequence[list[int]], options: ServeOptio
         ).rows[0]
         end = row.starts[1] if len(row.starts) > 1 else len(row.ids)
         answers.append(TimedAnswer(len(row.ids), row.seconds[end - 1], time.perf_counter() - start))
+    return TimedRun(answers, time.perf_counter() - began, time.process_time() - worked)
+
+
+class _FirstToken(BaseStreamer):  # type: ignore[misc]
+    """Notes when the first new token comes; what comes before it is the prompt."""
+
+    def __init__(self) -> None:
+        self.begun, self.times = time.perf_counter(), list[float]()
+
+    def put(self, value: Tensor) -> None:
+        """Take a token."""
+        self.times.append(time.perf_counter() - self.begun)
+
+    def end(self) -> None:
+        """The answer is over."""
+
+
+def by_generate(loaded: LoadedModel, prompts: Sequence[list[int]], options: ServeOptions) -> TimedRun:
+    """Answer one prompt after the other with transformers' own `generate` of the base."""
+    model, answers, began, worked = wrap(loaded).model, [], time.perf_counter(), time.process_time()
+    for prompt in prompts:
+        streamer = _FirstToken()
+        ids = torch.tensor([prompt], device=model.device)
+        with torch.inference_mode():
+            whole = model.base.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                streamer=streamer,
+                **ends_of(model),
+                **explicit_settings(max_new_tokens=options.max_new_tokens),
+            )
+        seconds = time.perf_counter() - streamer.begun
+        answers.append(TimedAnswer(whole.shape[1] - len(prompt), streamer.times[1], seconds))
     return TimedRun(answers, time.perf_counter() - began, time.process_time() - worked)
 
 
@@ -160,12 +196,16 @@ def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
             for name, (model, *words) in inside.items():
                 tell(f"serve: vLLM loads {model}", None)
                 servers[name] = running.enter_context(server(model, options, "--engine", "vllm", *words))
-        runs: dict[str, Callable[[], TimedRun]] = {ALONE: partial(alone, loaded, prompts, options)}
+        runs: dict[str, Callable[[], TimedRun]] = {
+            GENERATE: partial(by_generate, loaded, prompts, options),
+            ALONE: partial(alone, loaded, prompts, options),
+        }
         for server_name, each in servers.items():
             by_clients(each, prompts[:1], 1, options.max_new_tokens)
             for count in options.clients:
                 name = server_name + ("1 client" if count == 1 else f"{count} clients")
                 runs[name] = partial(by_clients, each, prompts, count, options.max_new_tokens)
+        by_generate(loaded, prompts[:1], options)
         alone(loaded, prompts[:1], options)
         tell(f"serve: {options.repeats} rounds", None)
         found = in_rounds(runs, options.repeats)
@@ -187,8 +227,10 @@ def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
                 "way": name,
                 "tokens_per_second": spread(speeds[name]),
                 "ratio": ratios(speeds[name], speeds[ALONE]),
+                "ratio_to_generate": ratios(speeds[name], speeds[GENERATE]),
                 "tokens_per_cpu_second": spread(per_cpu[name]),
                 "cpu_ratio": ratios(per_cpu[name], per_cpu[ALONE]),
+                "cpu_ratio_to_generate": ratios(per_cpu[name], per_cpu[GENERATE]),
                 **_seconds("first_segment", [answer.first for run in each for answer in run.answers]),
                 **_seconds("answer", [answer.whole for run in each for answer in run.answers]),
             }

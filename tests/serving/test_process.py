@@ -116,8 +116,8 @@ def test_the_benchmark_asks_the_server_the_same_as_it_asks_the_model(server, mon
     options = ServeOptions("micro-step-tiny", clients=(1, 2), prompts=3, max_new_tokens=5, confidence=0.4, repeats=1)
     report = serve.measure(options, lambda message, share: None)
     ways = {row["way"]: row for row in report["rows"]}
-    assert [*ways] == [serve.ALONE, "1 client", "2 clients"] and report["new_tokens"] <= 15
-    assert ways[serve.ALONE]["ratio"]["median"] == 1
+    assert [*ways] == [serve.GENERATE, serve.ALONE, "1 client", "2 clients"] and report["new_tokens"] <= 15
+    assert ways[serve.ALONE]["ratio"]["median"] == ways[serve.GENERATE]["ratio_to_generate"]["median"] == 1
     for row in ways.values():
         assert 0 < row["first_segment_p50_seconds"] <= row["answer_p50_seconds"] <= row["answer_p99_seconds"]
     loaded = load(ModelSpec("micro-step-tiny"))
