@@ -1,16 +1,23 @@
 """Files that are there whole or not at all, even after a power cut; room for them; and what of JSON can be read."""
 
+import glob
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from model.errors import ExportError, TooLarge
 from model.reading.regular_files import open_regular, read_text
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; leftovers stay there
+    fcntl = None  # type: ignore[assignment]
 
 
 def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
@@ -43,6 +50,55 @@ def atomic_open(path: Path, hint: str = "") -> Iterator[BinaryIO]:
         flush_entry(path.parent)
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror}{'; ' if hint else ''}{hint}") from error
+
+
+@contextmanager
+def atomic_folder(place: Path, beside: Path | None = None) -> Iterator[Path]:
+    """Yield an empty folder. If the block ends without an error, it is pushed to the disk and replaces what is there.
+
+    After an error nothing of it is left. What a process that was killed has left is removed when the same folder is
+    built the next time.
+
+    Args:
+        place: of the folder.
+        beside: the folder in which it is built, on the same disk; None: the one that `place` is in.
+    """
+    beside = beside or place.parent
+    make_folder(beside)
+    start = f".{place.name[:200]}."
+    for leftover in beside.glob(f"{glob.escape(start)}????????.part"):
+        if (lock := _locked(leftover)) is not None:  # nobody builds it
+            shutil.rmtree(leftover, ignore_errors=True)
+            os.close(lock)
+    part = Path(tempfile.mkdtemp(".part", start, beside))
+    lock = _locked(part)
+    try:
+        yield part
+        part.chmod(0o755)
+        flush_folder(part)
+        make_folder(place.parent)
+        if place.exists():
+            shutil.rmtree(place)
+        part.replace(place)
+        flush_entry(place.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock a folder until the descriptor is closed or the process ends; None if another process has locked it."""
+    if fcntl is None:
+        return None
+    descriptor = None
+    with suppress(OSError):  # it is locked, or gone, or its disk knows no locks
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+    if descriptor is not None:
+        os.close(descriptor)
+    return None
 
 
 def make_folder(folder: Path) -> list[Path]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from model.atomic_files import check_writable, flush_entry, flush_folder, make_folder
+from model.atomic_files import atomic_folder, check_writable, make_folder
 from model.convert.check import Check, check
 from model.convert.gguf_file import write_gguf
 from model.convert.hamburger import FILE
@@ -105,27 +103,21 @@ def convert(
         source = open_source(spec, dtype, apart, kind == "modules", tell, accept_licence)
     else:
         source = open_hamburger(spec, hamburger, dtype, tell, accept_licence)
-    new, staging = make_folder(place.parent), None
+    new = make_folder(place.parent)
     try:
-        staging = Path(tempfile.mkdtemp(dir=place.parent, prefix=".converting."))
-        tell("writing", None)
-        with quiet():
-            checks = chosen.write(source, staging, place.name)
-        del source  # the fresh process needs the memory
-        staging.chmod(0o755)
-        tell("checking it in a fresh process", None)
-        check(checks, torch.get_num_threads())
-        flush_folder(staging)
-        if place.exists():
-            place.rmdir()
-        staging.replace(place)
-        flush_entry(place.parent)
+        with atomic_folder(place) as part:
+            tell("writing", None)
+            with quiet():
+                checks = chosen.write(source, part, place.name)
+            del source  # the fresh process needs the memory
+            tell("checking it in a fresh process", None)
+            check(checks, torch.get_num_threads())
+            if place.exists():
+                place.rmdir()  # refused if somebody has put something there meanwhile
         new = []
     except (OSError, SafetensorError) as error:
         raise ExportError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
         with suppress(OSError):  # somebody else uses them already
             for folder in new:
                 folder.rmdir()

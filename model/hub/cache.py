@@ -7,15 +7,13 @@ A model folder appears there complete or not at all: it is built in `staging/`, 
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 
-from model.atomic_files import atomic_write, flush_entry, flush_folder
+from model.atomic_files import atomic_folder, atomic_write
 from model.errors import ExportError, ModelError
 from model.one_writer import acquired
 from model.progress import Tell, silent
@@ -67,25 +65,10 @@ def lock(slug: str, progress: Tell = silent) -> Iterator[None]:
 def build(slug: str) -> Iterator[Path]:
     """Yield an empty folder to build a model in; it replaces `model_folder(slug)` if the block ends without an error.
 
-    Call it while holding the lock of `slug`: leftovers of interrupted processes for the same slug are removed.
+    Call it while holding the lock of `slug`.
     """
-    staging = cache_dir() / "staging"
-    staging.mkdir(parents=True, exist_ok=True)
-    for leftover in staging.glob(f"{slug}@*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder = staging / f"{slug}@{uuid.uuid4().hex}"
-    folder.mkdir()
-    try:
+    with atomic_folder(model_folder(slug), cache_dir() / "staging") as folder:
         yield folder
-        flush_folder(folder)
-        target = model_folder(slug)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():  # unfinished, from a version that wrote in place, or damaged by hand
-            shutil.rmtree(target)
-        os.replace(folder, target)  # noqa: PTH105 - Path.replace refuses nothing that this does not
-        flush_entry(target.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def file_sha256(path: Path) -> str:

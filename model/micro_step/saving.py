@@ -6,8 +6,6 @@ fetches the base and refuses any other, since the new modules mean nothing besid
 """
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from model.atomic_files import atomic_folder
 from model.checkpoint_files import safetensors_problem, share_weights
 from model.errors import ExportError, ModelBroken, ModelError
 from model.micro_step.base_source import find_base, name_of_base
@@ -46,19 +45,11 @@ def save_modules(
     config = MicroStepConfig.from_dict({**model.config.to_dict(), "base_reference": reference})
     config.architectures = [type(model).__name__]
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            save_file(weights, temporary / MODULES, metadata={"format": "pt"})
-            config.save_pretrained(temporary)
-            model.generation_config.save_pretrained(temporary)
-            temporary.chmod(0o755)
-            share_weights(temporary)
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.replace(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with atomic_folder(folder) as part:
+            save_file(weights, part / MODULES, metadata={"format": "pt"})
+            config.save_pretrained(part)
+            model.generation_config.save_pretrained(part)
+            share_weights(part)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror}") from error
 

@@ -1,0 +1,49 @@
+"""A folder that is built beside its place is there whole or not at all, and what a killed process left of it goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from model.atomic_files import atomic_folder
+from tests.support.processes import Forked
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def build(place, content="new", beside=None):
+    with atomic_folder(place, beside) as folder:
+        (folder / "file").write_text(content)
+
+
+def build_and_die(place):
+    with atomic_folder(place) as folder:
+        (folder / "file").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_folder_replaces_the_one_before_and_after_an_error_nothing_is_left(tmp_path):
+    place = tmp_path / "models" / "a"
+    build(place, "old", tmp_path / "staging")
+    with pytest.raises(ZeroDivisionError), atomic_folder(place) as folder:
+        (folder / "file").write_text("half")
+        raise ZeroDivisionError
+    assert (place / "file").read_text() == "old" and names(place.parent) == ["a"]
+    build(place)
+    assert (place / "file").read_text() == "new" and names(place) == ["file"]
+    assert names(place.parent) == ["a"] and names(tmp_path / "staging") == []
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_built_stays(tmp_path):
+    place = tmp_path / "a[1]"
+    assert Forked(build_and_die, place).ended() == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    with atomic_folder(place) as mine:
+        assert names(tmp_path) == [mine.name] != [left.name]
+        build(place)
+        (mine / "file").write_text("mine")
+    assert names(tmp_path) == ["a[1]"] and (place / "file").read_text() == "mine"
