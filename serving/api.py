@@ -30,6 +30,7 @@ from serving.protocol import ApiRequest, ChatRequest, CompletionRequest
 from serving.responses import Wording
 
 BODY_SECONDS = 30.0  # for a request to arrive
+FORGOTTEN = 8  # times the largest size that are received, so that a client which sends all before it reads is told so
 _LOCAL = ("localhost", "")
 
 Answer = TypeVar("Answer")
@@ -130,15 +131,19 @@ class Api:
 
     async def _body(self, request: Request) -> bytes:
         """Read the body, unless it is too large or too slow."""
-        most, body = self.service.limits.max_body, bytearray()
+        most, body, size = self.service.limits.max_body, bytearray(), 0
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for part in request.stream():
-                    body += part
-                    if len(body) > most:
-                        raise ApiError(413, f"a request may have {most:,} bytes", code="request_too_large")
+                    size += len(part)
+                    if size <= most:
+                        body += part
+                    elif size > FORGOTTEN * most:
+                        break
         except TimeoutError:
             raise ApiError(408, f"the request did not arrive within {BODY_SECONDS:g} seconds") from None
+        if size > most:
+            raise ApiError(413, f"a request may have {most:,} bytes", code="request_too_large")
         return bytes(body)
 
     async def _models(self, _: Request) -> Response:

@@ -105,6 +105,9 @@ def test_slow_and_broken_clients_hold_nothing_up(server):
         held[-1].sendall(sent)  # and it reads nothing
     answer = httpx2.post(f"{url}/completions", json={**LONG, "max_tokens": 3, "temperature": 0}).json()
     assert answer["usage"]["completion_tokens"] == 3
+    json_type = {"Content-Type": "application/json"}
+    huge = httpx2.post(f"{url}/completions", content=b"a" * 5_000_000, headers=json_type)  # it sends all of it first
+    assert huge.status_code == 413 and huge.json()["error"]["code"] == "request_too_large"
     for each in held:
         each.close()
     free(url)
