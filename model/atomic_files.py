@@ -14,11 +14,6 @@ from typing import Any, BinaryIO
 from model.errors import ExportError, TooLarge
 from model.reading.regular_files import open_regular, read_text
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; leftovers stay there
-    fcntl = None  # type: ignore[assignment]
-
 
 def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
     """Write a file beside its place as *.part, push it to the disk, and move it there.
@@ -89,7 +84,9 @@ def atomic_folder(place: Path, beside: Path | None = None) -> Iterator[Path]:
 
 def _locked(folder: Path) -> int | None:
     """Lock a folder until the descriptor is closed or the process ends; None if another process has locked it."""
-    if fcntl is None:
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks; leftovers stay there
         return None
     descriptor = None
     with suppress(OSError):  # it is locked, or gone, or its disk knows no locks
