@@ -81,15 +81,19 @@ def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
         )
     else:
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out)
-        objective = objective_over_rows(model)
+        objective = objective_over_rows(model, recipe.prompt_gradients)
         parts = [feed.part(chosen) for chosen, _ in zip(feed.steps(), range(_MEASURED_STEPS), strict=False)]  # type: ignore[misc]
         if recipe.teacher:
             assert isinstance(model, MicroStepForCausalLM)
-            parts = [_with_blank_teacher(part, model, recipe.matches_states) for part in parts]  # type: ignore[arg-type, misc]
-            states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
+            parts = [_with_blank_teacher(part, model, recipe) for part in parts]  # type: ignore[arg-type, misc]
+            both = (rows.train, rows.held_out)
+            if (k := recipe.teacher_top) is not None:
+                states = sum(6 * k * len(positions(each)[0]) for each in both)  # int32 and float16
+            else:
+                states = sum(stored_bytes(each, model) for each in both)
         a_step, an_epoch = mean_tokens(feed), float(rows.train.loss_tokens @ rows.repeat)
     seconds, memory = _measure(objective, recipe, parts)
-    steps, notes = recipe.steps, rows.notes
+    steps, notes = recipe.last_step, rows.notes
     if recipe.flops is not None:
         steps = fitted_to_flops(recipe, mean_flops(model, feed)).steps
         notes = (*notes, f"{steps:,} steps fit {recipe.flops:.3g} operations")
@@ -107,9 +111,12 @@ def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
     )
 
 
-def _with_blank_teacher(part: RowBatch, model: MicroStepForCausalLM, every: bool) -> RowBatch:
+def _with_blank_teacher(part: RowBatch, model: MicroStepForCausalLM, recipe: Recipe) -> RowBatch:
     """Add a blank teacher to a part, since the cost of a measured step includes it."""
-    layers = [len(model.config.context_layers)] if every else []
+    if recipe.teacher_top is not None:
+        ids = torch.zeros(*part.ids.shape, recipe.teacher_top, dtype=torch.int32)
+        return replace(part, teacher_ids=ids, teacher_probability=torch.zeros(ids.shape))
+    layers = [len(model.config.context_layers)] if recipe.matches_states else []
     return replace(part, teacher=torch.zeros(*part.ids.shape, *layers, int(model.config.hidden_size)))
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from data.run_folder import CHECKPOINTS, FACTS, MODEL, RECIPE, Run, facts_json, read_facts, read_run
 from data.yaml_config import dump_yaml
 from model.atomic_files import atomic_write, make_folder
-from model.errors import ExportError, NumericalError
+from model.errors import ExportError, MicroStepError, NumericalError
 from model.progress import Tell
 from trainer import checkpoint, optimizer
 from trainer.batches.loader import tensor_of
@@ -34,7 +34,7 @@ from trainer.log import RunLogger, log_line
 from trainer.metrics import MetricSums
 from trainer.processes.replicated import ReplicatedWeights
 from trainer.processes.sharded import ShardedWeights
-from trainer.recipe import Recipe, StageConfig, Weighted, same_recipe
+from trainer.recipe import Recipe, StageConfig, Weighted, check_same_plan, same_recipe
 from trainer.setup import RunSetup
 
 
@@ -98,27 +98,41 @@ class Trainer:
             ExportError: the disk is full, or the folder belongs to another recipe.
         """
         main = self.accelerator.is_main_process
+        progress, last = Progress(), self._newest()
         if main:
             begin(self.folder, self.built)
         self.accelerator.wait_for_everyone()
         self.weights.place()
-        progress, last = Progress(), checkpoint.newest(self.checkpoints)
         if last is not None:
             progress = checkpoint.read_progress(last)
             self.weights.load(last, self._trained(progress.step), None)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         steps = prepared_steps(self.built.feed, progress.step, rank, world, self.recipe.batch.accumulate, self.device)
-        log = RunLogger(self.folder, progress.step, self.recipe.steps, self.tell) if main else None
+        log = RunLogger(self.folder, progress.step, self.recipe.last_step, self.tell) if main else None
         with log or nullcontext(), self._signals():
             first = 0
             for stage in self.recipe.stages:
-                if progress.step < first + stage.steps:
+                if progress.step < min(first + stage.steps, self.recipe.last_step):
                     progress = self._stage(stage, first, progress, last, steps, log)
                     last = None
                 first += stage.steps
         self.weights.export(self.folder / MODEL)
         self.accelerator.wait_for_everyone()
         return read_run(self.folder)
+
+    def _newest(self) -> Path | None:
+        """Return the checkpoint to start from: of this run, or else of the earlier run of its plan."""
+        if (last := checkpoint.newest(self.checkpoints)) is not None or self.recipe.continues is None:
+            return last
+        folder = Path(self.recipe.continues)
+        check_same_plan(folder, self.recipe)
+        if read_facts(folder).base_revision != self.built.facts.base_revision:
+            raise MicroStepError(f"continues: {folder} was trained on other weights of {self.recipe.base.name}")
+        last = checkpoint.newest(folder / CHECKPOINTS)
+        if last is None or checkpoint.read_progress(last).step >= self.recipe.last_step:
+            have = "no checkpoint" if last is None else f"done {checkpoint.read_progress(last).step:,} steps"
+            raise MicroStepError(f"continues: {folder} has {have}, and this run ends at {self.recipe.last_step:,}")
+        return last
 
     def _stage(
         self,
@@ -139,13 +153,14 @@ class Trainer:
             self.weights.load(last, self._trained(progress.step), adam)
         module, prepared = self.weights.prepare(adam)
         sums = _StepSums.unpacked(progress.since, self.built.positions, self.device)
-        for done in range(progress.step - first, stage.steps):
+        end = min(stage.steps, recipe.last_step - first)
+        for done in range(progress.step - first, end):
             for group in prepared.param_groups:
                 group["lr"] = group["peak"] * optimizer.factor(stage, done)
             began = time.monotonic()
             seen = self._step(module, prepared, next(steps), progress.step, sums)
             progress = replace(progress, step=progress.step + 1, seen=progress.seen + seen)
-            ends, stop = done + 1 == stage.steps, self._stop()
+            ends, stop = done + 1 == end, self._stop()
             log_now = progress.step % recipe.log_every == 0 or ends
             if (
                 log_now and self.device.type == "cuda"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from model.causal_lm.chunked_cross_entropy import chunked_lm_head_loss
+from model.causal_lm.chunked_cross_entropy import TopTeacher, chunked_lm_head_loss
 from model.causal_lm.forward import body
 from model.errors import MicroStepError
 from model.micro_step.modeling import MicroStepForCausalLM
@@ -29,21 +29,31 @@ class Objective(Protocol):
 class MicroStepObjective(nn.Module):
     """Next tokens, from the base and the micro decoder, and stops; with a teacher's states, its distributions too."""
 
-    def __init__(self, model: MicroStepForCausalLM) -> None:
+    def __init__(self, model: MicroStepForCausalLM, prompt_gradients: bool = True) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.prompt_gradients = model, prompt_gradients
 
     def forward(self, batch: RowBatch, averaged_over: tuple[int, int]) -> tuple[Tensor, MetricSums]:
+        teacher: Tensor | TopTeacher | None = batch.teacher
+        if batch.teacher_ids is not None and batch.teacher_probability is not None:
+            teacher = TopTeacher(batch.teacher_ids, batch.teacher_probability)
         out = self.model(
-            batch.ids, batch.mask, batch.starts, batch.labels, teacher_states=batch.teacher, averaged_over=averaged_over
+            batch.ids,
+            batch.mask,
+            batch.starts,
+            batch.labels,
+            teacher_states=teacher,
+            averaged_over=averaged_over,
+            prompt_gradients=self.prompt_gradients,
         )
         row, token = out.labelled.nonzero(as_tuple=True)
         stops = None
         if out.stop_loss is not None:
             stops = (float(out.stop_count), out.stop_correct, out.stop_loss * averaged_over[1])
         taught = None
-        if batch.teacher is not None and out.teacher_loss is not None:
-            known = ~batch.teacher[row, token - 1].flatten(1)[:, 0].isnan()
+        if teacher is not None and out.teacher_loss is not None:
+            numbers = teacher.probability if isinstance(teacher, TopTeacher) else teacher
+            known = ~numbers[row, token - 1].flatten(1)[:, 0].isnan()
             taught = (float(known.sum()), out.teacher_loss * averaged_over[0])
         hidden = None
         if out.hidden_loss is not None:
@@ -98,10 +108,10 @@ class PatchObjective(nn.Module):
         return head.loss, tally if self.training else tally.with_rows(row, slot, head.correct)
 
 
-def objective_over_rows(model: PreTrainedModel) -> nn.Module:
+def objective_over_rows(model: PreTrainedModel, prompt_gradients: bool = True) -> nn.Module:
     """Return the objective over rows, which all recipes use except a draft's over stored states."""
     if isinstance(model, MicroStepForCausalLM):
-        return MicroStepObjective(model)
+        return MicroStepObjective(model, prompt_gradients)
     return PatchObjective(model) if model.config.model_type == "blt" else LanguageModelObjective(model)
 
 

@@ -118,7 +118,12 @@ class Recipe(StrictModel):
     objective: Objective
     base: BaseConfig
     data: DataConfig
-    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]  # of the whole plan, if several runs share it
+    until: Positive | None = None
+    """The step of the plan at which this run ends; None: it does all of them."""
+    continues: str | None = None
+    """Folder of an earlier run of the same plan. Its weights, the optimizer's moments and the schedule are continued,
+    on the same data or on other data."""
     segmentation: SegmentationConfig = SegmentationConfig()
     model: dict[str, Any] = Field(default={})  # fields of MicroStepConfig
     start: str | None = None
@@ -128,6 +133,11 @@ class Recipe(StrictModel):
     adapter: dict[str, Any] | None = None  # fields of peft's LoraConfig, for a group `adapter` on the base
     draft: DraftConfig = DraftConfig()
     teacher: bool = False  # also match the distributions of the unchanged base
+    teacher_top: Positive | None = None
+    """Store the teacher as its likeliest so many tokens and their probabilities; None: as states, for all tokens."""
+    prompt_gradients: bool = True
+    """False: read the prompts without gradients, which saves their backward pass. Only for a frozen base: exact where
+    new modules alone are trained, and an approximation with an adapter."""
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; trained weights stay in float32
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -163,7 +173,13 @@ class Recipe(StrictModel):
 
     @property
     def steps(self) -> int:
+        """Number of steps of the whole plan."""
         return sum(stage.steps for stage in self.stages)
+
+    @property
+    def last_step(self) -> int:
+        """The step at which this run ends."""
+        return self.steps if self.until is None else self.until
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -203,6 +219,16 @@ class Recipe(StrictModel):
         if self.teacher and self.objective in ("control", "pretraining"):
             raise ValueError(f"a teacher is for micro_step and draft, not for {self.objective}")
         self._check_weights()
+        if self.teacher_top is not None and (not self.teacher or self.objective == "draft" or self.matches_states):
+            raise ValueError(
+                "teacher_top needs a teacher of a micro_step model; a draft and a hidden_weight need its states"
+            )
+        if not self.prompt_gradients and (self.objective != "micro_step" or "base" in groups):
+            raise ValueError("prompt_gradients may be false for a micro_step model on a frozen base only")
+        if self.until is not None and self.until > self.steps:
+            raise ValueError(f"until is {self.until:,}, but the stages have {self.steps:,} steps")
+        if (self.until or self.continues) and (self.minutes or self.flops):
+            raise ValueError("a budget of minutes or flops changes the steps of a plan: leave it out")
         if self.objective == "draft" and self.model.get("decoding", "lossless") != "lossless":
             raise ValueError("a draft is for the lossless mode: leave model.decoding out")
         return self
@@ -230,6 +256,19 @@ def mix_of(recipe: Recipe) -> Mix:
     if unknown := [name for name in recipe.data.without if name not in names]:
         raise MicroStepError(f"data.without: the mix {mix.name} has no {unknown[0]!r}; it has {', '.join(names)}")
     return mix
+
+
+_FREE_IN_A_PLAN = {"name", "data", "until", "continues", "log_every", "validation", "checkpoint"}
+
+
+def check_same_plan(folder: Path, recipe: Recipe) -> None:
+    """Raise MicroStepError if the run in a folder is not of the same plan; runs may differ in data and in reporting."""
+    earlier, now = (each.model_dump(exclude=_FREE_IN_A_PLAN) for each in (read_yaml(folder / RECIPE, Recipe), recipe))
+    if different := [name for name in now if earlier[name] != now[name]]:
+        raise MicroStepError(
+            f"continues: {folder} belongs to another plan, since {', '.join(different)} differ; runs of one plan have"
+            " the same recipe, apart from data and until"
+        )
 
 
 def same_recipe(folder: Path, recipe: Recipe) -> bool:

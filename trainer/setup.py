@@ -33,6 +33,7 @@ from model.quiet import quiet
 from trainer.batches.dataset import rows_of
 from trainer.batches.hidden_state_cache import States, adapter_disabled, load_or_compute_states
 from trainer.batches.loader import DraftFeed, Feed, RowFeed, mean_tokens
+from trainer.batches.teacher_cache import TopTokens, load_or_compute_top_tokens
 from trainer.draft_objective import DraftObjective, frequent
 from trainer.objectives import objective_over_rows, positions_of
 from trainer.optimizer import group_of
@@ -84,14 +85,22 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     rows = rows_of(prepared, recipe)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
     stored: tuple[States, States] | None = None
+    top: tuple[TopTokens, TopTokens] | None = None
     if isinstance(model, MicroStepForCausalLM) and (recipe.objective == "draft" or recipe.teacher):
         identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
         train_identity = {**identity, "data": prepared.hash_without(recipe.data.without)}
         with adapter_disabled(model):
-            stored = (
-                load_or_compute_states(model, rows.train, states / "train", train_identity, tell),
-                load_or_compute_states(model, rows.held_out, states / "held_out", identity, tell),
-            )
+            if (k := recipe.teacher_top) is not None:
+                folder = states / f"top-{k}"
+                top = (
+                    load_or_compute_top_tokens(model, rows.train, k, folder / "train", train_identity, tell),
+                    load_or_compute_top_tokens(model, rows.held_out, k, folder / "held_out", identity, tell),
+                )
+            else:
+                stored = (
+                    load_or_compute_states(model, rows.train, states / "train", train_identity, tell),
+                    load_or_compute_states(model, rows.held_out, states / "held_out", identity, tell),
+                )
     objective: nn.Module
     feed: Feed
     if recipe.objective == "draft":
@@ -99,8 +108,8 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
         objective = DraftObjective(model)
         feed = DraftFeed(recipe, stored[0], rows.repeat, stored[1], objective.drafted)
     else:
-        objective = objective_over_rows(model)
-        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, stored)
+        objective = objective_over_rows(model, recipe.prompt_gradients)
+        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, top or stored)
     facts = _facts(recipe, model, prepared, feed, revision)
     return RunSetup(recipe, objective, model, tokenizer, feed, facts, rows.notes, positions_of(model))
 
@@ -186,7 +195,7 @@ def _facts(recipe: Recipe, model: PreTrainedModel, prepared: Prepared, feed: Fee
         base_revision=revision,
         data=prepared.name,
         data_hash=prepared.hash_without(recipe.data.without),
-        steps=recipe.steps,
+        steps=recipe.last_step,
         stages=stage_facts(recipe),
         parameters=parameters_of(recipe, model),
         tokens_per_step=mean_tokens(feed),

@@ -5,7 +5,7 @@ the forward pass; the backward pass only scales them. Nothing is computed twice,
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ from transformers import PreTrainedModel
 from model.causal_lm.forward import logits_of, vocabulary
 
 CHUNK_BYTES = 64 * 2**20  # size of one chunk of float32 logits
+
+
+class TopTeacher(NamedTuple):
+    """The k likeliest tokens of a distribution; the rest of its probability counts as one event."""
+
+    ids: Tensor  # [.., k]
+    probability: Tensor  # [.., k]; NaN if the distribution is unknown, which teaches nothing
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ def chunked_lm_head_loss(
     hidden: Tensor,
     target: Tensor,
     weight: Tensor,
-    teacher: Tensor | None = None,
+    teacher: Tensor | TopTeacher | None = None,
     teacher_weight: float = 0.0,
     token_weight: float = 1.0,
 ) -> HeadLoss:
@@ -44,7 +51,8 @@ def chunked_lm_head_loss(
         hidden: [T, d] states after the final norm.
         target: [T] ids.
         weight: [T] float32, weight of each position in the loss.
-        teacher: [T, d] states whose distribution under the same head is the target; no gradient flows into it.
+        teacher: [T, d] states whose distribution under the same head is the target; no gradient flows into it. Or the
+            likeliest tokens of such distributions.
         teacher_weight: weight of the divergence beside the nll.
         token_weight: weight of the nll; 0: only the teacher is followed.
     """
@@ -66,7 +74,7 @@ class _HeadLoss(torch.autograd.Function):
         lm: PreTrainedModel,
         target: Tensor,
         weight: Tensor,
-        teacher: Tensor | None,
+        teacher: Tensor | TopTeacher | None,
         weights: tuple[float, float],
         hidden: Tensor,
         *head: Tensor,
@@ -81,9 +89,7 @@ class _HeadLoss(torch.autograd.Function):
             chunk = slice(a, a + size)
             with torch.set_grad_enabled(needs_grad):
                 h = hidden[chunk].detach().requires_grad_(needs_grad)
-                part, *details = _chunk(
-                    lm, h, target[chunk], weight[chunk], teacher[chunk] if teacher is not None else None, weights
-                )
+                part, *details = _chunk(lm, h, target[chunk], weight[chunk], _part(teacher, chunk), weights)
             if needs_grad:
                 gradients = torch.autograd.grad(part, [h, *head])
                 assert to_hidden is not None
@@ -111,12 +117,18 @@ def _no_positions(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return empty, empty.bool(), empty.clone()
 
 
+def _part(teacher: Tensor | TopTeacher | None, chunk: slice) -> Tensor | TopTeacher | None:
+    if isinstance(teacher, TopTeacher):
+        return TopTeacher(teacher.ids[chunk], teacher.probability[chunk])
+    return None if teacher is None else teacher[chunk]
+
+
 def _chunk(
     lm: PreTrainedModel,
     h: Tensor,
     target: Tensor,
     weight: Tensor,
-    teacher: Tensor | None,
+    teacher: Tensor | TopTeacher | None,
     weights: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the weighted loss of a chunk, and nll, correct and divergence of each position, detached."""
@@ -125,10 +137,27 @@ def _chunk(
     token_weight, teacher_weight = weights
     loss = token_weight * nll
     divergence = torch.zeros_like(nll)
-    if teacher is not None:
+    if isinstance(teacher, TopTeacher):
+        divergence = _divergence_from_top(logits, teacher)
+        loss = loss + teacher_weight * divergence
+    elif teacher is not None:
         with torch.no_grad():
             theirs = logits_of(lm, teacher).log_softmax(-1)
         divergence = (theirs.exp() * (theirs - logits.log_softmax(-1))).sum(-1)
         loss = loss + teacher_weight * divergence
     correct = logits.detach().argmax(-1) == target
     return (loss * weight).sum(), nll.detach(), correct, divergence.detach()
+
+
+def _divergence_from_top(logits: Tensor, teacher: TopTeacher) -> Tensor:
+    """Return [C], KL(teacher || model) in nats over the teacher's tokens and the rest as one event; 0 if unknown."""
+    known = ~teacher.probability[..., 0].isnan()
+    theirs = torch.where(known[:, None], teacher.probability.float(), 0.0)
+    ids, whole = teacher.ids.long(), logits.logsumexp(-1)
+    apart = torch.special.xlogy(theirs, theirs) - theirs * (logits.gather(-1, ids) - whole[:, None])
+    divergence: Tensor = apart.sum(-1)
+    if ids.shape[-1] < logits.shape[-1]:
+        rest = torch.where(known, (1 - theirs.sum(-1)).clamp(min=0), 0.0)
+        mine = logits.scatter(-1, ids, float("-inf")).logsumexp(-1) - whole
+        divergence = divergence + torch.special.xlogy(rest, rest) - rest * mine
+    return divergence

@@ -17,15 +17,18 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from model.causal_lm.forward import body
-from model.causal_lm.layer_split import run_lower, run_upper
+from model.causal_lm.kv_cache import growing_cache
+from model.causal_lm.layer_split import part_cache, run_lower, run_upper
+from model.causal_lm.past import past_name
 from model.errors import ModelError
 from model.micro_step.cache_folding import read_with_folded_cache
 from model.micro_step.outputs import Macro, layer_outputs
-from model.micro_step.segment_layout import Layout
+from model.micro_step.segment_layout import Layout, layout
 
 if TYPE_CHECKING:
     from model.micro_step.pretrained import MicroStepPreTrainedModel
 
+_PAST = "past_key_values"
 Gather = Callable[[Tensor], Tensor]  # [B, N, d] -> [B, S, d]
 
 
@@ -96,6 +99,59 @@ def read_in_parts(
     context = torch.stack([*map(last, below), *above, out.last_hidden_state], dim=2)
     attentions = (*lower.attentions, *out.attentions) if output_attentions else None
     return Macro(out.last_hidden_state, context, attentions)
+
+
+def read_after_prompt(model: MicroStepPreTrainedModel, embeds: Tensor, plan: Layout, prompt: Tensor) -> Macro:
+    """As `read_segments`, but read the prompts first and without gradients: a backward pass leaves them out.
+
+    Args:
+        model: the model whose base is run.
+        embeds: the tokens' embeddings, [B, N, d], padded on the right.
+        plan: their segments; every token of a prompt is one, and the token after it starts one.
+        prompt: [B] number of tokens of each prompt, at least 1.
+
+    Raises:
+        ModelError: the model folds the cache alone, has a merger_window, or its base keeps something else than keys and values.
+    """
+    k, layers = int(model.config.merge_layer), int(model.config.num_hidden_layers)
+    if model.config.folds_cache or model.config.merger_window or past_name(model.base) not in (None, _PAST):
+        raise ModelError("this model cannot read its prompts apart: leave out prompt_gradients")
+    row, column = (torch.arange(size, device=embeds.device) for size in embeds.shape[:2])
+    row, longest = row[:, None], int(prompt.max())
+    before = prompt[:, None] - longest + column[:longest]  # the prompts' ends are aligned
+    seen, before = before >= 0, before.clamp(min=0)
+    after = prompt[:, None] + column[: int((plan.real.sum(1) - prompt).max().clamp(min=1))]
+    real, after = after < plan.real.sum(1, keepdim=True), after.clamp(max=embeds.shape[1] - 1)
+    answer = layout(plan.starts[row, after] & real, real, model.config.max_segment_length)
+    tokens, position = torch.cat([seen, real], 1), prompt[:, None] + answer.position
+    steps, step_position = torch.cat([seen, answer.segments], 1), prompt[:, None] + answer.macro_position
+    if k == 0:
+        cache = growing_cache()
+        with torch.no_grad():
+            first = model.macro(embeds[row, before], seen, before, cache)
+        second = model.macro(_folded(model, embeds[row, after], answer), steps, step_position, cache)
+    else:
+        lower, upper = part_cache(range(k), layers), part_cache(range(k, layers), layers)
+        with torch.no_grad():
+            inputs = MacroInputs(seen, before, lower), MacroInputs(seen, before, upper)
+            first = read_in_parts(model, embeds[row, before], *inputs, fold=lambda s: s, last=lambda s: s)
+        second = read_in_parts(
+            model,
+            embeds[row, after],
+            MacroInputs(tokens, position, lower),
+            MacroInputs(steps, step_position, upper),
+            fold=lambda states: _folded(model, states, answer),
+            last=answer.at_last,
+        )
+    rows, slots = seen.nonzero(as_tuple=True)
+    more_rows, more_slots = answer.segments.nonzero(as_tuple=True)
+    at = torch.cat([rows, more_rows]), torch.cat([before[rows, slots], prompt[more_rows] + more_slots])
+
+    def whole(ours: Tensor, theirs: Tensor) -> Tensor:
+        out = theirs.new_zeros(*plan.lengths.shape, *theirs.shape[2:])
+        return out.index_put(at, torch.cat([ours[rows, slots], theirs[more_rows, more_slots]]))
+
+    return Macro(whole(first.last, second.last), whole(first.context, second.context), None)
 
 
 def merged(model: MicroStepPreTrainedModel, embeds: Tensor, valid: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class MicroDecoder(nn.Module):
         super().__init__()
         self.context = len(config.context_layers) + config.micro_window
         self.layers = _shallow_body(config)
+        self._causal_masks: bool | None = None  # unknown until the first step of training
 
     def forward(
         self,
@@ -61,14 +62,32 @@ class MicroDecoder(nn.Module):
             options[past_name(self.layers) or "past_key_values"] = cache
         if takes_positions(self.layers):
             options["position_ids"] = position.expand(fed.shape[0], -1)
-        out = self.layers(
-            inputs_embeds=fed,
-            # given although it hides nothing: without it, some families guess packed rows from the positions
-            attention_mask=torch.ones(fed.shape[0], before + fed.shape[1], dtype=torch.long, device=fed.device),
-            use_cache=cache is not None,
-            **options,
-        )
+        # given although it hides nothing: without it, some families guess packed rows from the positions
+        mask = torch.ones(fed.shape[0], before + fed.shape[1], dtype=torch.long, device=fed.device)
+        if self.training and cache is None and not output_attentions and self._takes_causal_masks(fed):
+            mask = _causal(fed)
+        out = self.layers(inputs_embeds=fed, attention_mask=mask, use_cache=cache is not None, **options)
         return out.last_hidden_state[:, -embeds.shape[1] :], (out.attentions if output_attentions else None)
+
+    @torch.no_grad()
+    def _takes_causal_masks(self, fed: Tensor) -> bool:
+        """Return whether the layers take [Q, 1, N, N] masks; tried once, on one row.
+
+        transformers asks a mask of [Q, N] whether it hides anything, for which a GPU's host has to wait at every step.
+        """
+        if self._causal_masks is None:
+            row = fed[:1].detach()
+            options: dict[str, Any] = {"use_cache": False}
+            if takes_positions(self.layers):
+                options["position_ids"] = torch.arange(row.shape[1], device=row.device)[None]
+            plain = self.layers(inputs_embeds=row, attention_mask=torch.ones_like(row[..., 0]).long(), **options)
+            try:
+                masked = self.layers(inputs_embeds=row, attention_mask=_causal(row), **options)
+                close = torch.allclose(masked.last_hidden_state, plain.last_hidden_state, rtol=1e-2, atol=1e-2)
+                self._causal_masks = close
+            except FAULTS:
+                self._causal_masks = False
+        return self._causal_masks
 
     def new_cache(self) -> RowsCache:
         """Return an empty cache; it never holds more than K + M - 1 slots."""
@@ -93,6 +112,12 @@ class MicroDecoder(nn.Module):
             raise ModelError(
                 f"{family_of(base)} cannot be the base of a micro_step model: its layers are not copies of each other"
             ) from error
+
+
+def _causal(fed: Tensor) -> Tensor:
+    """Return [Q, 1, N, N] bool, True where a slot of Q rows sees another one."""
+    seen = torch.ones(fed.shape[1], fed.shape[1], dtype=torch.bool, device=fed.device).tril()
+    return seen.expand(fed.shape[0], 1, -1, -1)
 
 
 _PER_LAYER = (

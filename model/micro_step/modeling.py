@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 
-from model.causal_lm.chunked_cross_entropy import HeadLoss, chunked_lm_head_loss
+from model.causal_lm.chunked_cross_entropy import HeadLoss, TopTeacher, chunked_lm_head_loss
 from model.causal_lm.forward import logits_of, vocabulary
 from model.decoding.generation_config import end_ids, inferred_mask
 from model.decoding.merged import SegmentedGeneration, generate_segments
@@ -24,7 +24,7 @@ from model.errors import MicroStepError, ModelError
 from model.micro_step.base_check import check_merge_layer
 from model.micro_step.configuration import MicroStepConfig, check_fields
 from model.micro_step.hidden_state_loss import hidden_error
-from model.micro_step.macro_inputs import read_segments
+from model.micro_step.macro_inputs import read_after_prompt, read_segments
 from model.micro_step.outputs import Macro, Micro, MicroStepOutput
 from model.micro_step.pretrained import MicroStepPreTrainedModel, move_weights
 from model.micro_step.saving import base_reference, load_modules, save_modules
@@ -104,9 +104,10 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         attention_mask: Tensor | None = None,
         segment_starts: Tensor | None = None,
         labels: Tensor | None = None,
-        teacher_states: Tensor | None = None,
+        teacher_states: Tensor | TopTeacher | None = None,
         averaged_over: tuple[int, int] | None = None,
         every_segment: bool = False,
+        prompt_gradients: bool = True,
         inputs_embeds: Tensor | None = None,
         logits_to_keep: int = 0,
         output_attentions: bool = False,
@@ -121,11 +122,12 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
             labels: [B, N] the ids again, -100 where no loss is taken; not shifted. With labels no logits are kept.
             teacher_states: [B, N, d] states after the final norm whose distributions are the target, at t for token
                 t + 1, for example the unmerged base's. NaN: no target. Or [B, N, K, d], the states of all context
-                    layers,
-                which `hidden_weight` needs.
+                layers, which `hidden_weight` needs. Or the likeliest tokens of these distributions, [B, N, k].
             averaged_over: numbers of labelled tokens and of stops that the losses are averaged over, if this batch is
                 part of a larger one; None: those of this batch.
             every_segment: run the micro decoder on all segments, for their `stop_logits`.
+            prompt_gradients: False: read what comes before a row's first label without gradients; with labels, and
+                padding on the right.
             inputs_embeds: [B, N, d] used instead of the embeddings of `input_ids`, which still give the shape.
             logits_to_keep: number of last positions whose logits are returned; 0: all.
             output_attentions: needs a model with eager attention (`set_attn_implementation("eager")`).
@@ -145,7 +147,11 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
                 "a row's first segment must be one token: no macro step before it could predict the others"
             )
         embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
-        macro = read_segments(self, embeds, plan, output_attentions)
+        if labels is None or prompt_gradients:
+            macro = read_segments(self, embeds, plan, output_attentions)
+        else:
+            prompt = (labels != -100).long().argmax(1).clamp(min=1)
+            macro = read_after_prompt(self, embeds, plan, prompt)
         labelled = plan.real & (plan.position > 0) & (labels != -100) if labels is not None else None
         rows, segments = self.micro_segments(plan, labelled, every_segment)
         micro = self._micro_states(embeds, plan, macro, rows, segments, output_attentions)
@@ -160,7 +166,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
             out.logits = logits_of(self.base, kept.flatten(0, 1)).view(shape)
         else:
             self._losses(out, states, cast(Tensor, labels), labelled, plan, teacher_states, averaged_over)
-            if teacher_states is not None and teacher_states.ndim == 4:
+            if isinstance(teacher_states, Tensor) and teacher_states.ndim == 4:
                 error, out.hidden_count = hidden_error(macro.context, teacher_states, plan, labelled)
                 out.hidden_loss = error / max(1, int(labelled.sum()) if averaged_over is None else averaged_over[0])
                 out.loss = out.loss + self.config.hidden_weight * out.hidden_loss
@@ -228,14 +234,17 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         labels: Tensor,
         labelled: Tensor,
         plan: Layout,
-        teacher_states: Tensor | None,
+        teacher_states: Tensor | TopTeacher | None,
         averaged_over: tuple[int, int] | None,
     ) -> None:
         """Fill in the losses of an output."""
         row, token = labelled.nonzero(as_tuple=True)
         count = max(1, len(row) if averaged_over is None else averaged_over[0])
-        states, teacher = states[row, token - 1], None
-        if teacher_states is not None:
+        states = states[row, token - 1]
+        teacher: Tensor | TopTeacher | None = None
+        if isinstance(teacher_states, TopTeacher):
+            teacher = TopTeacher(*(each[row, token - 1] for each in teacher_states))
+        elif teacher_states is not None:
             last = teacher_states if teacher_states.ndim == 3 else teacher_states[:, :, -1]
             theirs = last[row, token - 1].to(states.dtype)
             teacher = torch.where(theirs.isnan(), states.detach(), theirs)  # its own states teach nothing

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer
 
 from data.prepared import Prepared
@@ -290,6 +291,83 @@ def test_a_taught_model_matches_the_base_as_it_was_at_every_token_whose_state_is
     assert float(loss.detach()) == pytest.approx(float(tally.position[1].sum()) + expected + stop, rel=1e-4)
 
 
+def test_a_teacher_of_all_tokens_is_the_one_of_states_and_fewer_tokens_bound_it_from_below(
+    prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    """By the log-sum inequality, tokens that count as one event cannot diverge more than apart."""
+    losses = {}
+    for k in (None, 4, 10**6):
+        built = build(recipe(model, teacher=True, teacher_top=k), prepared, tmp_path, "cpu", quiet)
+        loss, tally = built.objective(built.feed.part(next(built.feed.steps())), (1, 1))
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in built.model.micro.parameters() if p.grad is not None])  # type: ignore[attr-defined]
+        losses[k] = tally.other[3:5], gradient
+    assert losses[None][0][0] == losses[4][0][0] == losses[10**6][0][0] > 0  # tokens
+    torch.testing.assert_close(losses[10**6][0][1], losses[None][0][1], rtol=5e-3, atol=0.0)  # states are bfloat16
+    difference = (losses[10**6][1] - losses[None][1]).norm() / losses[None][1].norm()
+    assert difference < 1e-2
+    assert 0 < losses[4][0][1] < 0.99 * losses[None][0][1]
+
+
+@pytest.mark.parametrize("merge_layer", [0, 1])
+def test_a_prompt_read_without_gradients_gives_the_same_loss(
+    merge_layer: int, prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    """And the same gradients of the new modules, which no prompt depends on; an adapter's lose what prompts gave."""
+    gradients, losses = [], []
+    for whole in (True, False):
+        chosen = recipe(
+            model, teacher=True, prompt_gradients=whole, adapter=LORA,
+            stages=[{"name": "only", "steps": 2, "rates": {"new": 1e-3, "adapter": 1e-3}}],
+        ).model_copy(update={"model": {"merge_layer": merge_layer}})  # fmt: skip
+        built = build(chosen, prepared, tmp_path, "cpu", quiet)
+        named = dict(built.model.named_parameters())
+        torch.manual_seed(0)
+        for name, parameter in named.items():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        choose(built.objective, "micro_step", {"new": 1.0, "adapter": 1.0})
+        batch = built.feed.part(next(built.feed.steps()))
+        assert len(set((batch.labels != -100).long().argmax(1).tolist())) > 1  # type: ignore[attr-defined]
+        loss, _ = built.objective(batch, (1, 1))
+        loss.backward()
+        losses.append(float(loss.detach()))
+        gradients.append({name: p.grad for name, p in named.items() if p.grad is not None})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        if "lora_" not in name:
+            torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-3)
+    assert any(
+        not torch.allclose(gradients[1][name], gradient, rtol=0.05)
+        for name, gradient in gradients[0].items()
+        if "lora_B" in name
+    )
+
+
+def test_a_draft_step_reads_nothing_back_from_the_device(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    """Reading a value (`item`, `bool`, `nonzero`) makes the host wait for a GPU."""
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = function.name()
+            if any(part in name for part in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero")):
+                reads.append(name)
+            return function(*args, **(kwargs or {}))
+
+    reads: list[str] = []
+    built = build(recipe(model, "draft", teacher=True, draft={"vocabulary": 24}), prepared, tmp_path, "cpu", quiet)
+    steps = built.feed.steps()
+    for number in range(2):  # the first step tries whether the layers take causal masks
+        reads.clear()
+        batch = built.feed.part(next(steps))
+        with Reads():
+            loss, _ = built.objective(batch, (1, 1))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(built.model.micro.parameters(), 1.0)  # type: ignore[attr-defined]
+        assert number == 0 or not reads
+
+
 def _exact(micro: MicroStepForCausalLM, rows: TokenRows, row: Any, token: Any) -> tuple[torch.Tensor, ...]:
     """A draft batch with states in float64 instead of the stored bfloat16."""
     contexts, after, learnt = [], [], []
@@ -560,6 +638,26 @@ def test_a_killed_run_goes_on_to_the_same_losses_bit_for_bit(prepared: Prepared,
         tmp_path / "whole/model/micro_step.safetensors"
     ).read_bytes()
     assert whole.finished
+
+
+def test_runs_that_share_a_plan_equal_one_run(prepared: Prepared, model: Path, tmp_path: Path) -> None:
+    """One schedule, one optimizer, one order of the data: the second run begins inside the second stage."""
+    stages = [
+        {"name": "first", "steps": 2, "rates": {"new": 1e-3}},
+        {"name": "second", "steps": 5, "rates": {"new": 1e-3, "adapter": 1e-3}},
+    ]
+    shared: dict[str, Any] = {"stages": stages, "adapter": LORA, "validation": {"every": 1}}
+    trained(recipe(model, **shared), prepared, tmp_path / "whole")
+    trained(recipe(model, **shared, until=4), prepared, tmp_path / "one")
+    second = recipe(model, **shared, continues=str(tmp_path / "one"))
+    trained(second, prepared, tmp_path / "two")
+    assert figures(tmp_path / "one") + figures(tmp_path / "two") == figures(tmp_path / "whole")
+    weights = [(tmp_path / name / "model/micro_step.safetensors").read_bytes() for name in ("whole", "one", "two")]
+    assert weights[0] == weights[2] != weights[1]
+    with pytest.raises(MicroStepError, match="done 4 steps"):
+        trained(second.model_copy(update={"until": 4}), prepared, tmp_path / "three")
+    with pytest.raises(MicroStepError, match="seed"):
+        trained(second.model_copy(update={"seed": 1}), prepared, tmp_path / "three")
 
 
 @pytest.mark.parametrize(

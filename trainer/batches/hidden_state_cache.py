@@ -146,6 +146,15 @@ def _compute(
     size = 2 * int(np.prod(shape))
     need_disk(path, size + 2**28, "the states' file", "free some, lower data.limit or raise draft.every")
     out = np.lib.format.open_memmap(path / STATES, mode="w+", dtype=np.int16, shape=shape)
+    for where, context in contexts(model, rows, token, tell):
+        out[where] = context.to(torch.bfloat16).cpu().view(torch.int16).numpy()
+    out.flush()
+
+
+def contexts(
+    model: MicroStepForCausalLM, rows: TokenRows, token: NDArray[np.int64], tell: Tell
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Run the unmerged base over rows, and yield batches of indices of `token` [T] with the states there, [T, K, d]."""
     place = np.full(len(rows.ids), -1)
     place[token] = np.arange(len(token))
     done = 0
@@ -155,10 +164,8 @@ def _compute(
         with torch.inference_mode():
             context = model.macro(model.get_input_embeddings()(some.ids), some.mask, position).context  # [B, N, K, d]
         check_states(model.base, context[some.mask.bool()], "states")
-        bits = context.to(torch.bfloat16).cpu()[some.mask.cpu()].view(torch.int16).numpy()  # [tokens, K, d]
         where = np.concatenate([np.arange(rows.offsets[i], rows.offsets[i + 1]) for i in chosen])
         stored = place[where] >= 0
-        out[place[where[stored]]] = bits[stored]
+        yield place[where[stored]], context[some.mask.bool()][torch.from_numpy(stored).to(context.device)]
         done += len(where)
         tell(f"states of the base: {done:,} of {len(rows.ids):,} tokens", done / len(rows.ids))
-    out.flush()

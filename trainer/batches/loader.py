@@ -15,6 +15,7 @@ from data.training_rows import TokenRows
 from trainer.batches import sampler
 from trainer.batches.hidden_state_cache import States
 from trainer.batches.sampler import RowBatch, TensorBatch
+from trainer.batches.teacher_cache import TopTokens
 from trainer.draft_objective import DraftBatch, draft_steps
 from trainer.recipe import Recipe
 
@@ -51,8 +52,9 @@ class RowFeed:
     train: TokenRows
     repeat: NDArray[np.int64]  # [R] number of times that each row of `train` occurs in an epoch
     measured: TokenRows
-    teacher: tuple[States, States] | None = None
-    """States of the base, for the rows for training and validation; the last ones are the teacher's."""
+    teacher: tuple[States, States] | tuple[TopTokens, TopTokens] | None = None
+    """States of the base, for the rows for training and validation; the last ones are the teacher's. Or its likeliest
+    tokens."""
 
     def steps(self) -> Iterator[Chosen]:
         return sampler.steps(self.train.lengths, self.repeat, self.recipe.batch.tokens, self.recipe.seed)
@@ -61,8 +63,11 @@ class RowFeed:
         part = sampler.batch(self.measured if held_out else self.train, chosen)
         if self.teacher is None:
             return part
-        teacher = self.teacher[held_out].of_rows(chosen, part.ids.shape, self.recipe.matches_states)
-        return replace(part, teacher=teacher)
+        stored = self.teacher[held_out]
+        if isinstance(stored, TopTokens):
+            ids, probability = stored.of_rows(chosen, part.ids.shape)
+            return replace(part, teacher_ids=ids, teacher_probability=probability)
+        return replace(part, teacher=stored.of_rows(chosen, part.ids.shape, self.recipe.matches_states))
 
     def counts(self, chosen: Chosen) -> tuple[int, int]:
         max_length = self.recipe.segmentation.max_length if self.recipe.objective == "micro_step" else 1

@@ -48,6 +48,8 @@ class RowBatch(TensorBatch):
     labels: Tensor  # [B, N] the ids again, -100 where no loss is taken
     teacher: Tensor | None = None
     """[B, N, d] last states of the unchanged base, or [B, N, K, d] of all context layers; NaN if unknown."""
+    teacher_ids: Tensor | None = None  # [B, N, k] the unchanged base's likeliest next tokens
+    teacher_probability: Tensor | None = None  # [B, N, k]; NaN if unknown
 
     @property
     def tokens(self) -> int:
