@@ -111,7 +111,7 @@ def read_after_prompt(model: MicroStepPreTrainedModel, embeds: Tensor, plan: Lay
         prompt: [B] number of tokens of each prompt, at least 1.
 
     Raises:
-        ModelError: the model folds the cache alone, has a merger_window, or its base keeps something else than keys and values.
+        ModelError: the model folds the cache alone or has a merger_window, or its base keeps more than keys and values.
     """
     k, layers = int(model.config.merge_layer), int(model.config.num_hidden_layers)
     if model.config.folds_cache or model.config.merger_window or past_name(model.base) not in (None, _PAST):
