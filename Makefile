@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: app test test-fast check format clean evaluation
+.PHONY: app test test-fast check format clean evaluation lock audit licences
 
 app: $(VENV)/ready
 	-$(PY) -m model fetch --default
@@ -37,6 +37,21 @@ evaluation: $(VENV)/ready-dev
 	    --batch-rows 64 --max-new-tokens 256 --dtype float32 --threads 2 --local $(DATA) --out evaluated/$$model || exit 1; \
 	done
 	$(PY) -m evals report $(EVALUATED:%=evaluated/%) --out evaluated/table.md --figures evaluated --figure-format png
+
+# exact versions and hashes of all that requirements.txt brings, for every platform:
+# pip install --require-hashes -r requirements.lock
+lock: $(VENV)/ready
+	$(PY) -m pip install --quiet --disable-pip-version-check "uv==0.13.8"
+	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header requirements.txt -o requirements.lock
+
+# known weaknesses of these versions
+audit: $(VENV)/ready
+	$(PY) -m pip install --quiet --disable-pip-version-check "pip-audit==2.10.1"
+	$(PY) -m pip_audit --require-hashes --disable-pip --requirement requirements.lock \
+	  || { echo "make audit: weaknesses are listed above, or the list of known weaknesses could not be reached" >&2; exit 1; }
+
+licences: $(VENV)/ready
+	$(PY) docs/make_licences.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -11,7 +11,7 @@ from micro_step import cli
 from micro_step.old_commands import translated
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FILE = r"`((?:model|data|trainer|analysis|evals|serving|app|pages|tests|benchmarks|micro_step)/[a-z0-9_/]+\.[a-z]+)`"
 COMMAND = r"(?:python -m|micro-step) "
 
