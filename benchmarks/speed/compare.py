@@ -148,8 +148,10 @@ def _row(decoder: Decoder, size: int, answers: Answers, base: Answers, base_mode
     """The figures of a decoder, each with its interval."""
     mine, theirs = answers.measured, base.measured
     passes, count, (nll, agreed) = mine.passes, answers.count, answers.scores.T
-    slots = passes if decoder.decoding == MERGED and passes is not None else count  # of tokens that are read again
     read = np.array([len(prompt) for prompt in answers.prompts], float)
+    slots = count  # of the answer in the cache; what is written last never enters, but counts here
+    if decoder.decoding == MERGED and mine.slots is not None:
+        slots = mine.slots - read + 1
     equal = np.array([_common(a, b) for a, b in zip(mine.rows, theirs.rows, strict=True)], float)
     return {
         "way": _label(decoder, size),
@@ -172,7 +174,7 @@ def _row(decoder: Decoder, size: int, answers: Answers, base: Answers, base_mode
         "nll": ratio((nll, count)),
         "nll_ratio": ratio((nll, count), (base.scores[:, 0], base.count)),
         "cache_bytes_a_token": ratio((slots * slot_bytes(base_model), count)),
-        "cache_of_base": ratio((read + slots - 1, read + base.count - 1)),  # what is written last never enters
+        "cache_of_base": ratio((read + slots - 1, read + base.count - 1)),
         "seconds": float(mine.seconds.sum()),
         "parts": mine.parts,
     }

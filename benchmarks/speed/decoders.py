@@ -40,6 +40,7 @@ class BatchAnswers:
     passes: list[int] | None = None  # of the base, for each prompt; None: not known
     drafted: int = 0  # tokens that were shown to the base
     parts: dict[str, float] = field(default_factory=dict)  # seconds in the prompt, the base and the micro decoder
+    slots: list[int] | None = None  # of the base's cache at the end, for each prompt, mean over layers; None: not known
 
     @classmethod
     def of(cls, generation: SegmentedGeneration) -> BatchAnswers:
@@ -50,6 +51,7 @@ class BatchAnswers:
             [row.macro_steps for row in rows],
             sum(row.drafted for row in rows),
             {part: getattr(generation, f"{part}_seconds") for part in ("prompt", "macro", "micro")},
+            [row.cache_slots for row in rows],
         )
 
 

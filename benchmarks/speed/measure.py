@@ -57,6 +57,12 @@ class Measurements:
         return np.array(self._of_prompts(passes), float) if passes else None
 
     @property
+    def slots(self) -> NDArray[np.float64] | None:
+        """[P] slots of the base's cache at the end of each answer in the last round, if they are known."""
+        slots = [n for batch in self.rounds[-1] for n in batch.answers.slots or ()]
+        return np.array(self._of_prompts(slots), float) if slots else None
+
+    @property
     def tokens_per_pass(self) -> float:
         """New tokens over passes of the base, of all prompts."""
         if self.passes is None:
