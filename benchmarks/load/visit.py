@@ -32,7 +32,7 @@ class Screen:
     """The sentences of a page while it is drawn."""
 
     words: dict[tuple[int, ...], str] = field(default_factory=dict)  # by their place on the page
-    alerts: dict[tuple[int, ...], str] = field(default_factory=dict)
+    errors: dict[tuple[int, ...], str] = field(default_factory=dict)
     done: bool = False
 
     def read(self, message: Any) -> None:
@@ -40,17 +40,18 @@ class Screen:
         kind = message.WhichOneof("type")
         if kind == "new_session":
             self.words.clear()
-            self.alerts.clear()
+            self.errors.clear()
         elif kind == "script_finished":
             self.done = message.script_finished == message.FINISHED_SUCCESSFULLY
         elif kind == "delta" and message.delta.WhichOneof("type") == "new_element":
             place, element = tuple(message.metadata.delta_path), message.delta.new_element
             self.words.pop(place, None)
-            self.alerts.pop(place, None)
+            self.errors.pop(place, None)
             if element.WhichOneof("type") == "markdown":
                 self.words[place] = element.markdown.body
-            elif element.WhichOneof("type") == "alert" and element.alert.format == element.alert.ERROR:
-                self.alerts[place] = element.alert.body
+            elif element.WhichOneof("type") == "alert":
+                kind = self.errors if element.alert.format == element.alert.ERROR else self.words
+                kind[place] = element.alert.body
 
 
 @dataclass(frozen=True)
@@ -102,5 +103,5 @@ async def visit(address: str, link: Link, patience: float, stay: float | None = 
         error = f"the connection failed: {failure}"
     seconds = time.perf_counter() - begun
     words = tuple(screen.words[place] for place in sorted(screen.words))
-    error = error or next(iter(screen.alerts.values()), None)
+    error = error or next(iter(screen.errors.values()), None)
     return Visited(link, begun, seconds, words, error, b"".join(received))
