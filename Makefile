@@ -47,7 +47,7 @@ lock: $(VENV)/ready
 # known weaknesses of these versions
 audit: $(VENV)/ready
 	$(PY) -m pip install --quiet --disable-pip-version-check "pip-audit==2.10.1"
-	$(PY) -m pip_audit --require-hashes --disable-pip --requirement requirements.lock \
+	$(PY) -m pip_audit --strict --require-hashes --disable-pip --requirement requirements.lock \
 	  || { echo "make audit: weaknesses are listed above, or the list of known weaknesses could not be reached" >&2; exit 1; }
 
 licences: $(VENV)/ready
