@@ -72,10 +72,11 @@ class ServeOptions:
     prompts: Annotated[int, typer.Option(min=1, help="Requests of a round.")] = 32
     max_new_tokens: NewTokens = 64
     confidence: Annotated[float, typer.Option(min=0, help="tau; a plain base has none.")] = 0.8
-    plain_base: Annotated[
-        str | None,
-        typer.Option(help="Where vLLM is installed: also measure vLLM with the model, and with this plain base."),
+    vllm: Annotated[
+        Path | None,
+        typer.Option(help="Python of vLLM's environment: also measure vLLM, with the model and with --plain-base."),
     ] = None
+    plain_base: Annotated[str | None, typer.Option(help="The model's base, for vLLM to serve alone.")] = None
     repeats: Repeats = 3
     dtype: Dtype = "float32"
     device: Device = "cpu"

