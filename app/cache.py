@@ -30,8 +30,9 @@ from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
 from model.causal_lm.device_memory import available_memory
 from model.causal_lm.device_speed import multiplications_per_second
+from model.hub.cache import FileState
 from model.hub.default_pair import DefaultPair, default_pair
-from model.hub.loading import LoadedModel, ModelSpec, load
+from model.hub.loading import LoadedModel, ModelSpec, content_of, load
 from model.progress import Progress, Tell
 
 RESULTS = 24  # kept in memory, whatever they take; a comparison of 10,000 tokens takes about 3 MB
@@ -43,16 +44,17 @@ LONG = 2.0  # seconds of a run that tells the speed of this machine
 WORK = 0.5  # seconds that it should take at least: of a run with less to do, the start takes most of the time
 REACHED = 0.4  # share of a matrix product's speed that models reach on a CPU: measured, .3 to .6
 Result = TypeVar("Result")
-Stamp = tuple[float, ...]  # when a model's files changed, so that results of an older checkpoint are not used
+FilesState = tuple[tuple[tuple[str | int, ...], ...], bool]
+Content = tuple[tuple[str, ...], ...]  # hashes of the files of a query's models: other weights give another answer
 
 
 class ModelPool:
     """The loaded models, the latest results, and those that come with the project."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[tuple[ModelSpec, Stamp], LoadedModel] = OrderedDict()
-        self._results: OrderedDict[tuple[Query[Any], Stamp], tuple[Any, bool]] = OrderedDict()  # bool: it was stored
-        self._sizes: dict[tuple[Query[Any], Stamp], int] = {}  # bytes
+        self._models: OrderedDict[ModelSpec, LoadedModel] = OrderedDict()
+        self._results: OrderedDict[Query[Any], tuple[Content, Any, bool]] = OrderedDict()  # bool: it was stored
+        self._sizes: dict[Query[Any], int] = {}  # bytes
         self._anew: set[Query[Any]] = set()  # questions whose stored answers are not wanted
         self._speed: float | None = None  # multiplications a second, in the latest run that took a while
         self.queue = RunQueue()
@@ -61,47 +63,51 @@ class ModelPool:
 
     def get(self, query: Query[Result]) -> Result | None:
         """The result of a query, if it is still in memory or comes with the project."""
-        key = query, _stamp(*query.specs.values())
         with self._guard:
-            if key in self._results:
-                self._results.move_to_end(key)
-                kept: Result = self._results[key][0]
-                return kept
-            folder = None if query in self._anew else self.examples
+            known = self._results.get(query)
+        if known is not None and known[0] == _content(query):
+            with self._guard:
+                if query in self._results:
+                    self._results.move_to_end(query)
+            kept: Result = known[1]
+            return kept
+        folder = None if query in self._anew else self.examples
         stored = None if folder is None else stored_answer(query, folder)
         if stored is not None:
-            self._keep(key, stored, True)
+            self._keep(query, _content(query), stored, True)
         return stored
 
     def stored(self, query: Query[Any]) -> bool:
         """Whether the result in memory is one that comes with the project."""
         with self._guard:
-            return self._results.get((query, _stamp(*query.specs.values())), (None, False))[1]
+            return self._results.get(query, ((), None, False))[2]
 
     def compute_anew(self, queries: Iterable[Query[Any]]) -> None:
         """From now on, have the models answer these, and not what comes with the project."""
         with self._guard:
             self._anew.update(queries)
-            for key in [key for key, (_, stored) in self._results.items() if stored and key[0] in self._anew]:
-                del self._results[key], self._sizes[key]
+            for query in [query for query, (_, _, stored) in self._results.items() if stored and query in self._anew]:
+                del self._results[query], self._sizes[query]
 
     def computed(self) -> list[tuple[Query[Any], Any]]:
         """The latest results that models gave, with their queries."""
         with self._guard:
-            return [(query, result) for (query, _), (result, stored) in self._results.items() if not stored]
+            return [(query, result) for query, (_, result, stored) in self._results.items() if not stored]
 
     def load(self, query: Query[Any], tell: Tell) -> dict[str, LoadedModel]:
         """Load the models of a query. Those used longest ago are dropped first."""
-        wanted = {name: (spec, _stamp(spec)) for name, spec in query.specs.items()}
-        needed = set(wanted.values())
-        spare = [key for key in self._models if key not in needed]
+        needed = set(query.specs.values())
+        for spec in needed & self._models.keys():
+            if self._models[spec].content != content_of(spec):
+                del self._models[spec]
+        spare = [spec for spec in self._models if spec not in needed]
         while spare and len(needed | self._models.keys()) > MODELS and self._too_large():
             del self._models[spare.pop(0)]
-        for key in needed:
-            if key not in self._models:
-                self._models[key] = load(key[0], tell)
-            self._models.move_to_end(key)
-        return {name: self._models[key] for name, key in wanted.items()}
+        for spec in needed:
+            if spec not in self._models:
+                self._models[spec] = load(spec, tell)
+            self._models.move_to_end(spec)
+        return {name: self._models[spec] for name, spec in query.specs.items()}
 
     def _too_large(self) -> bool:
         """Whether the loaded models take more than their share of the memory that is free."""
@@ -135,7 +141,7 @@ class ModelPool:
             work = sum(query.cost(loaded).work for loaded in models.values())
             if work > WORK * REACHED * multiplications_per_second():
                 self._speed = work / took
-        self._keep((query, _stamp(*query.specs.values())), result, False)
+        self._keep(query, tuple(models[name].content for name in query.specs), result, False)
         return result
 
     def speed(self) -> float:
@@ -144,10 +150,11 @@ class ModelPool:
             self._speed = REACHED * multiplications_per_second()
         return self._speed
 
-    def _keep(self, key: tuple[Query[Any], Stamp], result: Any, stored: bool) -> None:
+    def _keep(self, query: Query[Any], content: Content, result: Any, stored: bool) -> None:
         with self._guard:
-            self._results[key] = result, stored
-            self._sizes[key] = _size(result)
+            self._results[query] = content, result, stored
+            self._results.move_to_end(query)
+            self._sizes[query] = _size(result)
             while len(self._results) > RESULTS and sum(self._sizes.values()) > RESULT_BYTES:
                 oldest, _ = self._results.popitem(last=False)
                 del self._sizes[oldest]
@@ -164,20 +171,19 @@ def _size(value: Any) -> int:
     return sys.getsizeof(value) + (sum(map(_size, value)) if isinstance(value, tuple | list) else 0)
 
 
-def _stamp(*specs: ModelSpec) -> Stamp:
-    """When the files of local models last changed."""
-    times = [_changed(name) for spec in specs for name in (spec.name, spec.adapter, spec.tokenizer) if name]
-    return tuple(time for time in times if time is not None)
+def _content(query: Query[Any]) -> Content:
+    return tuple(content_of(spec) for spec in query.specs.values())
 
 
-def _changed(name: str) -> float | None:
-    """When a file, or the files of a folder, last changed."""
+def _state(path: Path) -> FilesState:
+    """The state of a file, or of the files of a folder. What is read while it settles is read once more afterwards."""
     try:
-        path = Path(name).expanduser()
-        files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
-        return max((file.stat().st_mtime for file in files), default=0.0)
-    except (OSError, ValueError, RuntimeError):  # not a path: a name on the hub, or a string that no file can have
-        return None
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        states = [FileState.of(file) for file in files]
+    except OSError:
+        return (), True
+    named = tuple((file.name, *state) for file, state in zip(files, states, strict=True))
+    return named, all(state.settled for state in states)
 
 
 @st.cache_resource
@@ -210,11 +216,11 @@ def store_sides(path: Path) -> StoreSides:
     Raises:
         TextError: the folder holds no complete store.
     """
-    return _store_sides(path, _changed(str(path)))
+    return _store_sides(path, _state(path))
 
 
 @st.cache_resource(show_spinner="reading the store", max_entries=2)
-def _store_sides(path: Path, changed: float | None) -> StoreSides:
+def _store_sides(path: Path, state: FilesState) -> StoreSides:
     return StoreSides.read(path)
 
 
@@ -222,13 +228,13 @@ class ReadStores:
     """The documents of the corpus stores that were read last."""
 
     def __init__(self) -> None:
-        self._read: OrderedDict[tuple[Path, float | None], ScoredDocuments] = OrderedDict()
+        self._read: OrderedDict[tuple[Path, FilesState], ScoredDocuments] = OrderedDict()
         self._guard = threading.Lock()
 
     def get(self, path: Path) -> ScoredDocuments | None:
         """A store, if it was read and has not changed since."""
         with self._guard:
-            return self._read.get((path, _changed(str(path))))
+            return self._read.get((path, _state(path)))
 
     def read(self, path: Path, progress: Progress) -> ScoredDocuments:
         """Read a store.
@@ -236,7 +242,7 @@ class ReadStores:
         Raises:
             TextError: the folder holds no complete store, or it is damaged.
         """
-        key = path, _changed(str(path))
+        key = path, _state(path)
         scores = document_scores(open_store(path), progress)
         with self._guard:
             self._read[key] = scores
@@ -257,7 +263,7 @@ def evaluation(path: Path) -> Evaluated:
     Raises:
         TextError: the folder holds no evaluation, or it is damaged.
     """
-    return _evaluation(path.absolute(), _changed(str(path)))
+    return _evaluation(path.absolute(), _state(path))
 
 
 def sample_file(path: Path) -> SampleFile | None:
@@ -266,15 +272,15 @@ def sample_file(path: Path) -> SampleFile | None:
     Raises:
         TextError: it is damaged.
     """
-    return _sample_file(path.absolute(), _changed(str(path)))
+    return _sample_file(path.absolute(), _state(path))
 
 
 @st.cache_resource(show_spinner="reading the evaluation", max_entries=48)
-def _evaluation(path: Path, changed: float | None) -> Evaluated:
+def _evaluation(path: Path, state: FilesState) -> Evaluated:
     return read_folder(path, texts=False)
 
 
 @st.cache_resource(show_spinner="reading the samples", max_entries=6)
-def _sample_file(path: Path, changed: float | None) -> SampleFile | None:
+def _sample_file(path: Path, state: FilesState) -> SampleFile | None:
     read = read_samples(path)
     return None if read is None else read[0]

@@ -24,6 +24,8 @@ from data.prepared import ANSWERS, EXAMPLES, IDENTITY, STORE, Prepared, examples
 from data.yaml_config import dump_yaml
 from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError
+from model.hub.loading import content_of
+from model.hub.spec import ModelSpec
 from model.one_writer import one_writer
 from model.progress import Tell, silent
 from model.reading.regular_files import read_text
@@ -86,6 +88,8 @@ def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
     inputs: dict[str, Any] = json.loads(
         as_json({"base": base, "options": options_used, "mix": dump_yaml(mix).splitlines()})
     )
+    if content := content_of(ModelSpec(base)):  # folders of earlier versions do not name it
+        inputs["weights"] = list(content)
     file = out / IDENTITY
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -96,8 +100,9 @@ def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
         raise ExportError(f"{file} is damaged; remove {out} and prepare again") from None
     if recorded is None:
         atomic_write(file, as_json(inputs))
-    elif recorded != inputs:
-        different = [name for name in inputs if recorded.get(name) != inputs[name]]
+    elif not isinstance(recorded, dict):
+        raise ExportError(f"{file} is damaged; remove {out} and prepare again")
+    elif different := [name for name in inputs if recorded.get(name, inputs[name]) != inputs[name]]:
         raise ExportError(
             f"{out} was prepared differently: {', '.join(different)} differ from those in {file.name};"
             " give another folder, or remove this one"

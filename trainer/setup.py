@@ -87,7 +87,8 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     stored: tuple[States, States] | None = None
     top: tuple[TopTokens, TopTokens] | None = None
     if isinstance(model, MicroStepForCausalLM) and (recipe.objective == "draft" or recipe.teacher):
-        identity = {"base": fingerprint(model.base), "data": prepared.hash, "dtype": str(model.base.dtype)}
+        weights = [fingerprint(model.base), revision]  # of files, the revision knows every weight
+        identity = {"base": weights, "data": prepared.hash, "dtype": str(model.base.dtype)}
         train_identity = {**identity, "data": prepared.hash_without(recipe.data.without)}
         with adapter_disabled(model):
             if (k := recipe.teacher_top) is not None:

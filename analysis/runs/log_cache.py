@@ -13,6 +13,7 @@ from analysis.discovery import Place
 from analysis.runs.log import Follower, RunLog, RunStatus, read_log
 from data.run_folder import FACTS, LOG
 from model.errors import MicroStepError
+from model.hub.cache import FileState
 
 LOGS = 24  # logs kept in memory
 LAST_LINES = 20  # lines of each split that a table of runs needs
@@ -82,8 +83,7 @@ def _stamp(path: Path) -> Stamp:
     found = list[int]()
     for name in (FACTS, LOG):
         try:
-            stat = (path / name).stat()
-            found += [stat.st_mtime_ns, stat.st_size, stat.st_ino]
+            found += FileState.of(path / name)
         except OSError:
             found.append(-1)
     return tuple(found)

@@ -4,17 +4,21 @@ A model folder appears there complete or not at all: it is built in `staging/`, 
 `models/` while a lock is held. Nothing here knows what a model is.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
-from model.atomic_files import atomic_folder, atomic_write
-from model.errors import ExportError, ModelError
+from model.atomic_files import as_json, atomic_folder, atomic_write, read_json
+from model.errors import ExportError, ModelBroken, ModelError
 from model.one_writer import acquired
 from model.progress import Tell, silent
 from model.reading.regular_files import open_regular, read_text
@@ -76,24 +80,54 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+SETTLED_NS = 2_000_000_000
+"""A file that changed less than this ago may change again without another time stamp: clocks of file systems tick."""
+_TRIES = 3  # of hashing a file that somebody writes meanwhile
+
+
+class FileState(NamedTuple):
+    """What changes with a file's content. Its owner can set the modification time back, but not the time of change."""
+
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        stat = path.stat()
+        return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    @property
+    def settled(self) -> bool:
+        """Whether a later write is sure to show in the state: if not, git calls the file racily clean."""
+        return time.time_ns() - max(self.modified_ns, self.changed_ns) > SETTLED_NS
+
+
 def remembered_sha256(path: Path) -> str:
-    """Return `file_sha256`, cached under the file's path, size and modification time."""
+    """Return `file_sha256`, and remember it for as long as the file's state stays the same.
+
+    Raises:
+        OSError: the file cannot be read.
+        ModelBroken: it keeps changing while it is read.
+    """
     path = path.resolve()
-    state = path.stat()
-    key = hashlib.sha256(f"{path}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
-    note = cache_dir() / "hashes" / key[:32]
-    try:
-        known = read_text(note)
-        if len(known) == 64:
-            return known
-    except OSError:
-        pass
-    digest = file_sha256(path)
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(note, digest.encode())
-    except (OSError, ExportError):
-        pass  # a cache that cannot be written only costs the time to hash again
+    note = cache_dir() / "hashes" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    state = FileState.of(path)
+    known = read_json(note)
+    if isinstance(known, dict) and known.get("state") == list(state) and len(str(known.get("sha256"))) == 64:
+        return str(known["sha256"])
+    for _ in range(_TRIES):
+        settled = state.settled  # before it is read
+        digest = file_sha256(path)
+        before, state = state, FileState.of(path)
+        if state == before:
+            break
+    else:
+        raise ModelBroken(f"{path} keeps changing while it is read; try again when it is complete")
+    if settled:
+        with suppress(OSError, ExportError):  # a cache that cannot be written only costs the time to hash again
+            atomic_write(note, as_json({"state": list(state), "sha256": digest}))
     return digest
 
 

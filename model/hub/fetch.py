@@ -41,16 +41,28 @@ _MORE_DISK = "free some, or set MICRO_STEP_CACHE to a folder on another disk"
 def is_cached(name: str, revision: str | None = None) -> bool:
     """True if the model of that catalog name, hub id or path can be loaded without a network."""
     entry = find(name)
+    if entry is not None and revision is not None and not _repos(entry):
+        return True
+    return local_path(name, revision) is not None
+
+
+def local_path(name: str, revision: str | None = None) -> Path | None:
+    """Return the complete folder, or the GGUF file, of a model that is on this machine; None for any other name."""
+    entry = find(name)
     try:
         if entry is None:
-            of_hub = huggingface.offered(name)
-            return _on_disk(name) is not None or (of_hub and huggingface.cached(name, revision) is not None)
+            if (path := _on_disk(name)) is not None:
+                return path
+            return huggingface.cached(name, revision) if huggingface.offered(name) else None
         if revision is None:
-            return _local(entry) is not None
-        repos = [source.repo for source in entry.sources if isinstance(source, HubSource)]
-        return not repos or any(huggingface.cached(repo, revision) is not None for repo in repos)
+            return _local(entry)
+        return next((path for repo in _repos(entry) if (path := huggingface.cached(repo, revision)) is not None), None)
     except (ModelError, OSError, ValueError):
-        return False
+        return None
+
+
+def _repos(entry: CatalogEntry) -> list[str]:
+    return [source.repo for source in entry.sources if isinstance(source, HubSource)]
 
 
 def fetch(

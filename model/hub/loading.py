@@ -6,18 +6,26 @@ how many to hold (`app/cache.py`).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.access import need_code
-from model.checkpoint_files import find_problem, stored_size
+from model.checkpoint_files import find_problem, stored_size, weight_files
 from model.errors import MicroStepError, ModelBroken, ModelError, TooLarge
-from model.hub.adapter import adapter_base, adapter_folder, adapter_tokenizer, held_embeddings, merge_adapter
+from model.hub.adapter import (
+    adapter_base,
+    adapter_folder,
+    adapter_tokenizer,
+    held_embeddings,
+    local_adapter,
+    merge_adapter,
+)
 from model.hub.cache import remembered_sha256
 from model.hub.catalog import find
-from model.hub.fetch import ROOT, fetch
+from model.hub.fetch import ROOT, fetch, local_path
 from model.hub.micro_step_io import is_untrained, read_micro_step, saved_in
 from model.hub.model_info import MicroStepInfo, ModelInfo, chat_template_hash, find_name, find_source, tokenizer_hash
 from model.hub.spec import Dtype, LoadedModel, ModelSpec, Quantization, resolve_device
@@ -28,7 +36,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Dtype", "LoadedModel", "ModelInfo", "ModelSpec", "Quantization", "load", "resolve_device"]
+__all__ = ["Dtype", "LoadedModel", "ModelInfo", "ModelSpec", "Quantization", "content_of", "load", "resolve_device"]
+
+DECIDING = (".json", ".jinja", ".model", ".txt", ".py")  # files beside the weights that may decide answers
 
 
 def load(
@@ -37,7 +47,7 @@ def load(
     accept_licence: bool = False,
     keep_adapter: bool = False,
 ) -> LoadedModel:
-    """Fetch the model if needed, and load it.
+    """Fetch the model if needed, and load it. It then keeps nothing of its files open.
 
     Args:
         spec: what to load, and how.
@@ -57,6 +67,56 @@ def load(
     device = resolve_device(spec.device)
     _check_quantization(spec, device)
     folder = fetch(spec.name, spec.revision, progress, accept_licence, code=spec.trust_remote_code)
+    if spec.adapter is not None:
+        adapter_folder(spec.adapter, progress)
+    tell(f"checking the files of {spec.name}", None)
+    begun = content_of(spec)
+    loaded = _read(spec, folder, device, progress, accept_licence, keep_adapter)
+    if begun and content_of(spec) != begun:
+        raise ModelBroken(f"the files of {spec.name} changed while they were read; try again when they are complete")
+    return replace(loaded, content=begun)
+
+
+def content_of(spec: ModelSpec) -> tuple[str, ...]:
+    """Hashes of the files that a model is read from, with those of its base, adapter and tokenizer.
+
+    Files whose state did not change are not read again. Empty if the model is not on this machine.
+    """
+    wanted = [(spec.name, spec.revision), (spec.adapter, None), (spec.tokenizer, None)]
+    digests: dict[Path, str] = {}
+    while wanted:
+        name, revision = wanted.pop(0)
+        path = None if name is None else local_path(name, revision) or local_adapter(name)
+        if path is None or path in digests:
+            continue
+        try:
+            digests[path] = _content(path)
+            if path.is_dir():
+                saved = saved_in(path)
+                base = adapter_base(path) if saved is None else (saved.base, saved.base_revision)
+                wanted += [] if base is None else [base]
+        except (OSError, ValueError, MicroStepError):  # `load` says what is wrong with it
+            digests[path] = ""
+    return tuple(digests.values())
+
+
+def _content(path: Path) -> str:
+    if path.is_file():
+        return remembered_sha256(path)
+    weights = {*weight_files(path), path / "adapter_model.safetensors"}
+    files = sorted(each for each in path.iterdir() if each.suffix in DECIDING or each in weights)
+    return hashlib.sha256("\0".join(f"{each.name}\0{remembered_sha256(each)}" for each in files).encode()).hexdigest()
+
+
+def _read(
+    spec: ModelSpec,
+    folder: Path,
+    device: torch.device,
+    progress: Callable[[str, float | None], None] | None,
+    accept_licence: bool,
+    keep_adapter: bool,
+) -> LoadedModel:
+    tell = progress or (lambda message, fraction: None)
     if spec.adapter is None and (base_of_adapter := adapter_base(folder)) is not None:
         return _adapted(spec, folder, *base_of_adapter, lambda base: load(base, progress, accept_licence))
     if (problem := find_problem(folder)) is not None:
@@ -94,6 +154,7 @@ def load(
             if spec.quantization != "none":
                 notes.append(f"the adapter was merged into {spec.quantization} weights, which rounds it")
         notes = [*check_vocabulary(spec, model, tokenizer), *notes]
+    _own_weights(model)
     model.eval().requires_grad_(False)
     _check_family(spec, model)
     facts = _facts(spec, folder, model, tokenizer, notes, micro)
@@ -101,6 +162,13 @@ def load(
 
     token_model(model).name_or_path = model.name_or_path = facts.name  # in messages
     return LoadedModel(spec, facts, model, tokenizer)
+
+
+def _own_weights(model: PreTrainedModel) -> None:
+    """Copy weights that are a file's pages: they would change with the file, and end the process if it shrinks."""
+    for weight in (*model.parameters(), *model.buffers()):
+        if weight.device.type == "cpu" and not weight.untyped_storage().resizable():  # not torch's own memory
+            weight.data = weight.data.clone()
 
 
 def _adapted(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ class ModelInfo:
 
     name: str  # as the user named it; of a path only the last part
     source: str  # "hub REPO", "wheel REQUIREMENT", "file PATH", "folder PATH" or "project FOLDER"
-    revision: str  # the hub's commit; without one "sha256:..." of the GGUF file or over the weight files
+    revision: str  # the hub's commit; without one, or if the files were changed, "sha256:..." of what was read
     tokenizer_hash: str
     chat_template_hash: str | None
     family: str  # transformers' `config.model_type`
@@ -120,7 +121,7 @@ def find_source(name: str, folder: Path, root: Path) -> ModelSource:
     repo = huggingface.repo_of(folder)
     if entry is None and repo is not None:  # a catalog model that was named by its hub id
         entry = next((e for e in catalog() if any(s == HubSource(repo, s.gated) for s in _hubs(e))), None)
-    commit = huggingface.commit_of(folder)
+    named = str(huggingface.commit_of(folder) or record.get("revision") or "")
     if repo is not None:
         source = f"hub {repo}"
     elif "source" in record:
@@ -133,7 +134,7 @@ def find_source(name: str, folder: Path, root: Path) -> ModelSource:
     return ModelSource(
         name=find_name(name, folder, entry is not None and find(name) is not None),
         source=source,
-        revision=commit or str(record.get("revision") or weights_hash(folder)),
+        revision=named if named and _is_original(folder, record) else weights_hash(folder),
         licence=entry.licence if entry else licence_of(folder),
         kind=entry.kind if entry else str(record.get("kind", "unknown")),
         approximations=tuple(str(note) for note in listed) if isinstance(listed, list) else (),
@@ -158,6 +159,23 @@ def weights_hash(folder: Path) -> str:
     for path in [*weight_files(folder), *([config] if config.is_file() else [])]:
         total.update(remembered_sha256(path).encode())
     return f"sha256:{total.hexdigest()}"
+
+
+def _is_original(folder: Path, record: Mapping[str, object]) -> bool:
+    """Whether the weights are those that were fetched: by our record, or by the names of the hub cache's blobs."""
+    files = record.get("files")
+    for path in weight_files(folder):
+        if isinstance(files, dict):
+            expected = files.get(path.name)
+        elif path.is_symlink():
+            expected = path.resolve().name  # a sha256; of a file that git holds, and of mirrors, it may be another name
+            if re.fullmatch("[0-9a-f]{64}", expected) is None:
+                continue
+        else:  # put there by somebody else, or a system without links: known by its content
+            return False
+        if expected != remembered_sha256(path):
+            return False
+    return True
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -50,6 +50,7 @@ class LoadedModel(ShortRepr):
     facts: ModelInfo
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    content: tuple[str, ...] = ()  # hashes of the files that it was read from (`content_of`)
 
 
 def resolve_device(name: str) -> torch.device:
