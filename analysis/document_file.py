@@ -6,6 +6,7 @@ import json
 
 from model.errors import TextError
 from model.git_lfs import WHAT, is_pointer
+from model.reading.json_text import parse_json
 from model.text.conversation import EXPECTED, read_conversation
 from model.text.document import PLAIN, Document
 
@@ -21,7 +22,7 @@ def document_file(document: Document) -> tuple[str, bytes]:
         # a U+FEFF at the start of a file is read as its byte order mark, so a text that starts with one needs another
         return "text.txt", text.encode("utf-8-sig" if text.startswith("\ufeff") else "utf-8")
     turns = [{"role": message.role, "content": message.content, **message.extras} for message in messages]
-    tools = {name: json.loads(value) for name, value in document.arguments if name == "tools"}
+    tools = {name: parse_json(value) for name, value in document.arguments if name == "tools"}
     return "messages.json", json.dumps({"messages": turns, **tools}, indent=1, ensure_ascii=False).encode("utf-8")
 
 
@@ -40,7 +41,7 @@ def read_document(content: bytes, name: str) -> Document:
     if not name.endswith(".json"):
         return Document.plain(text)
     try:
-        held = json.loads(text)
+        held = parse_json(text)
     except (ValueError, RecursionError):
         raise TextError(f"{name} is not a conversation; {EXPECTED}") from None
     return read_conversation(held, name)

@@ -28,6 +28,7 @@ from model.hub.loading import content_of
 from model.hub.spec import ModelSpec
 from model.one_writer import one_writer
 from model.progress import Tell, silent
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_text
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
     file = out / IDENTITY
     try:
         out.mkdir(parents=True, exist_ok=True)
-        recorded = json.loads(read_text(file)) if file.is_file() else None
+        recorded = parse_json(read_text(file)) if file.is_file() else None
     except OSError as error:
         raise ExportError(f"{out} cannot be used: {error.strerror}") from None
     except ValueError:

@@ -17,11 +17,13 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from model.errors import TextError
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_bytes, read_text
 
 RECIPE, FACTS, LOG, CHECKPOINTS, MODEL = "recipe.yaml", "run.json", "log.jsonl", "checkpoints", "model"
 FORMAT = "micro_step run 1"
 
+MOST_COUNTED = 2**53  # steps or tokens: the largest count that a float64 holds
 Split = Literal["train", "validation"]
 _CONFIGS = ("config.json", "adapter_config.json")
 
@@ -137,6 +139,9 @@ def from_line(line: bytes | str) -> LogLine:
     parsed = _LINE.validate_json(line, strict=True)
     if not len(parsed.position_tokens) == len(parsed.position_loss) == len(parsed.position_accuracy):
         raise ValueError("the lists do not have an entry for each position")
+    counts = (parsed.step, parsed.tokens, parsed.seen, parsed.stops, *parsed.position_tokens)
+    if not all(0 <= count <= MOST_COUNTED for count in counts):
+        raise ValueError("it counts less than nothing, or more than can be counted")
     if len(parsed.row_counts) != len(parsed.accuracy_errors):
         raise ValueError("there is no standard error for each count of rows")
     return parsed
@@ -156,7 +161,7 @@ def read_facts(path: Path) -> RunFacts:
     """Return the facts about the run in a folder."""
     try:
         content = read_text(path / FACTS)
-        if json.loads(content).get("format") != FORMAT:
+        if parse_json(content).get("format") != FORMAT:
             raise TextError(f"{path} holds a run of another version; train it again")
         return _FACTS.validate_json(content, strict=True)
     except OSError:

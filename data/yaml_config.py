@@ -5,6 +5,7 @@ No string of a recipe is ever executed: YAML is read as plain values, which must
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -18,6 +19,7 @@ from model.git_lfs import pointer
 from model.reading.regular_files import read_text
 
 Kind = TypeVar("Kind", bound=BaseModel)
+MOST_VALUES = 100_000  # in a file of YAML
 
 
 class StrictModel(BaseModel):
@@ -30,10 +32,10 @@ def read_yaml(path: Path, kind: type[Kind]) -> Kind:
     if (problem := pointer(path)) is not None:
         raise MicroStepError(f"{path} cannot be read: {problem}")
     try:
-        values = yaml.load(read_text(path), _Loader)
+        values = load_yaml(read_text(path))
     except OSError as error:
         raise MicroStepError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise MicroStepError(f"{path}{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from None
@@ -100,8 +102,26 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
+def load_yaml(text: str) -> Any:
+    """What a text of YAML says.
+
+    Raises:
+        yaml.YAMLError, ValueError: it is not valid, or its aliases stand for too much or for themselves.
+        RecursionError: it is nested too deeply.
+    """
+    return yaml.load(text, _Loader)
+
+
 class _Loader(yaml.SafeLoader):
-    """Reads plain values only; a repeated key is a mistake, and 3e-3 is a number."""
+    """Reads plain values only; a repeated key is a mistake, and 3e-3 is a number. Aliases stand for few values."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _values(node, {}) > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"with its aliases, it holds more than {MOST_VALUES:,} values", node.start_mark
+            )
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -124,3 +144,13 @@ for _each in (_Loader, _Dumper):
         re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$"),
         list("-+.0123456789"),
     )
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for, each alias counted as what it repeats; infinitely many if it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # while its parts are counted
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = [each for part in parts for each in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_values(each, known) for each in inner)
+    return known[id(node)]

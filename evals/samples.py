@@ -21,6 +21,7 @@ from data.corpus.store_writer import write_or_compare
 from evals.aggregate import Value
 from model.atomic_files import append, read_json
 from model.errors import ExportError, TextError
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_bytes
 
 FORMAT = "micro_step evaluation 1"
@@ -110,7 +111,7 @@ def read_samples(path: Path) -> tuple[SampleFile, int] | None:
         return None
     try:
         first, *others = complete.splitlines()
-        if json.loads(first).get("format") != FORMAT:
+        if parse_json(first).get("format") != FORMAT:
             raise TextError(f"{path} does not have the format {FORMAT!r}")
         head = _HEAD.validate_json(first)
         samples = tuple(map(_SAMPLE.validate_json, others))

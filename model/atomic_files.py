@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from model.errors import ExportError, TooLarge
+from model.reading.json_text import parse_json
 from model.reading.regular_files import open_regular, read_text
 
 
@@ -139,7 +140,7 @@ def as_json(values: Mapping[str, Any]) -> bytes:
 def read_json(path: Path) -> Any:
     """What a file of JSON holds; None where it cannot be read."""
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path))
     except (OSError, ValueError):
         return None
 

@@ -4,13 +4,13 @@ The check explains a problem in one sentence, before a library fails on it with 
 torch or transformers.
 """
 
-import json
 import re
 import struct
 from math import prod
 from pathlib import Path
 
 from model.git_lfs import pointer
+from model.reading.json_text import parse_json
 from model.reading.regular_files import need_regular, open_regular, read_text
 
 _WIDTH = {
@@ -41,7 +41,7 @@ def find_problem(folder: Path) -> str | None:
             " adapter with --adapter"
         )
     try:
-        if not isinstance(json.loads(read_text(config)), dict):
+        if not isinstance(parse_json(read_text(config)), dict):
             return "its config.json is not an object"
     except (OSError, ValueError) as error:
         return f"its config.json cannot be read ({error})"
@@ -91,7 +91,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        names = sorted(set(json.loads(read_text(index))["weight_map"].values()))
+        names = sorted(set(parse_json(read_text(index))["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"its {index.name} cannot be read ({type(error).__name__})") from error
     for name in names:
@@ -124,7 +124,7 @@ def _header(path: Path) -> tuple[dict[str, dict[str, list[int] | str]], int]:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _HEADER_LIMIT:
             raise ValueError("header too long")
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("header is no object")
     header.pop("__metadata__", None)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from model.atomic_files import flush_folder
 from model.errors import ExportError, ModelBroken
+from model.reading.json_text import parse_json
 
 Trained = Mapping[str, nn.Parameter]  # parameters by name
 STATE, WEIGHTS, OPTIMIZER, OPENS = "state.json", "weights.safetensors", "optimizer.safetensors", "model"
@@ -75,7 +76,7 @@ def newest(folder: Path) -> Path | None:
 def read_progress(path: Path) -> Progress:
     """Return how far a checkpoint is."""
     try:
-        state = json.loads((path / STATE).read_text("utf-8"))
+        state = parse_json((path / STATE).read_text("utf-8"))
         return Progress(**{**state, "since": tuple(state["since"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(path, error) from error

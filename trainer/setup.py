@@ -5,7 +5,6 @@ This module knows families and files, but nothing about steps.
 
 import copy
 import importlib.metadata
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from model.micro_step.fingerprint import fingerprint
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
 from model.quiet import quiet
+from model.reading.json_text import parse_json
 from trainer.batches.dataset import rows_of
 from trainer.batches.hidden_state_cache import States, adapter_disabled, load_or_compute_states
 from trainer.batches.loader import DraftFeed, Feed, RowFeed, mean_tokens
@@ -233,6 +233,6 @@ def _in_bfloat16(file: Path) -> None:
 def _name_base(folder: Path, recipe: Recipe) -> None:
     """Make an adapter's folder name its base as the recipe does, not the folder it was loaded from."""
     file = folder / "adapter_config.json"
-    config: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    config: dict[str, Any] = parse_json(file.read_text("utf-8"))
     config |= {"base_model_name_or_path": recipe.base.name, "revision": recipe.base.revision}
     atomic_write(file, as_json(config))

@@ -19,6 +19,7 @@ from analysis.runs.view import RunOptions, RunsView
 from data.run_folder import FACTS, LOG, RECIPE, facts_json, to_line
 from model.command_options import figure_command
 from model.errors import TextError
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_text
 
 FOLDER, SEEN = "runs", "seen.json"  # of an export: the logs, and what the folders of the runs said
@@ -60,7 +61,7 @@ def _files(runs: Sequence[RunLog]) -> Files:
 def read_seen(path: Path) -> dict[str, RunStatus]:
     """What an export says of the folders of its runs, by their names."""
     try:
-        said = json.loads(read_text(path))
+        said = parse_json(read_text(path))
         return {name: RunStatus(bool(each["finished"]), age=float(each["age"])) for name, each in said.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise TextError(f"{path} does not say what was seen of runs; take {SEEN} of an export") from None

@@ -13,6 +13,7 @@ from analysis.runs.curves import unfinite
 from analysis.runs.log import RunLog
 from analysis.score_registry import PER_NAT, Unit
 from data.run_folder import RECIPE
+from data.yaml_config import load_yaml
 from model.reading.regular_files import open_regular
 
 LONGEST_RECIPE = 200_000  # bytes
@@ -144,7 +145,7 @@ def _parts(run: RunLog) -> tuple[bool, bool, str]:
 def _settings(text: str) -> list[tuple[str, str]]:
     """The settings of a recipe; empty if it is damaged."""
     try:
-        settings = yaml.safe_load(text)
+        settings = load_yaml(text)
         return list(islice(_flat(settings, "recipe: "), MOST_SETTINGS)) if isinstance(settings, dict) else []
     except (yaml.YAMLError, RecursionError, ValueError):  # nested too deeply, or dates that do not exist
         return []

@@ -20,6 +20,7 @@ from data.corpus.document_columns import json_cell
 from data.corpus.documents import Corpus, CorpusEntry, CorpusSpec, corpus_entry, open_corpus
 from data.corpus.text_files import column_names_of
 from model.errors import TextError
+from model.reading.json_text import parse_json
 from model.short_repr import ShortRepr
 from model.text.document import PLAIN, Document
 
@@ -205,7 +206,7 @@ def _text(value: object) -> str:
     cell = json_cell(value)
     if cell is None:  # what JSON cannot hold, such as a duration
         return str(value)
-    return cell if isinstance(value, list | dict | bool | int | float) else str(json.loads(cell))
+    return cell if isinstance(value, list | dict | bool | int | float) else str(parse_json(cell))
 
 
 def _characters(row: CorpusEntry) -> int:

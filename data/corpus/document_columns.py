@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from model.reading.json_text import parse_json
+
 Columns = dict[str, list[Any]]  # by name: [documents] values; None: missing
 
 
@@ -41,7 +43,7 @@ def _values(column: Any) -> list[Any]:
     """Each different cell is parsed once."""
     coded = column.combine_chunks().dictionary_encode()
     parsed = np.empty(len(coded.dictionary) + 1, dtype=object)
-    parsed[:-1] = [json.loads(cell) for cell in coded.dictionary.to_pylist()] or None
+    parsed[:-1] = [parse_json(cell) for cell in coded.dictionary.to_pylist()] or None
     found: list[Any] = parsed[coded.indices.fill_null(len(parsed) - 1).to_numpy()].tolist()
     return found
 

@@ -11,7 +11,6 @@ every model, where documents were cut into windows of characters. Stopped, it go
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from data.corpus.store_writer import writing
 from model.atomic_files import as_json, atomic_write, make_folder
 from model.errors import ExportError, MicroStepError, TextError
 from model.progress import Meter, Tell, silent
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_text
 from model.segmentation.features import Feature
 from model.segmentation.rule_inputs import TABLES
@@ -139,7 +139,7 @@ def gathers(store: CorpusStore) -> list[FeatureSpec]:
     for file in sorted(store.path.glob(f"{FOLDER}/*/{SETTINGS}")):
         if (file.parent / COMPLETE).is_file():
             try:
-                specs.append(FeatureSpec.read(json.loads(read_text(file))))
+                specs.append(FeatureSpec.read(parse_json(read_text(file))))
             except (OSError, ValueError, TypeError, KeyError, MicroStepError):
                 raise TextError(f"{file} was written by another version; remove its folder") from None
     return specs

@@ -5,13 +5,13 @@ since its cells cannot be told apart. This module knows nothing about texts to s
 """
 
 import csv
-import json
 from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
 from model.errors import TextError
+from model.reading.json_text import parse_json
 
 TABLE_SUFFIXES = (
     *(f"{kind}{packed}" for kind in (".csv", ".tsv", ".json", ".jsonl") for packed in ("", ".gz")),
@@ -100,7 +100,7 @@ def _json_list(lines: TextIO, name: str) -> Iterator[dict[str, Any]]:
         yield from _json_lines(chain([first], lines), name)
         return
     try:
-        records = json.loads(first + lines.read())
+        records = parse_json(first + lines.read())
     except (ValueError, RecursionError) as error:
         raise TextError(f"{name} is not JSON ({error}); expected a list of objects") from None
     for number, record in enumerate(records, 1):
@@ -114,7 +114,7 @@ def _json_lines(lines: Iterator[str], name: str) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except (ValueError, RecursionError) as error:
             raise TextError(f"{name}, line {number} is not JSON ({error}); expected one object per line") from None
         if not isinstance(record, dict):

@@ -12,7 +12,6 @@ are computed: see scoring.py.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from data.corpus.scored_rows import ScoredRow, ScoredRows, from_parquet
 from model.atomic_files import read_json
 from model.errors import TextError
 from model.hub.model_info import ModelInfo
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_bytes, read_text
 from model.short_repr import ShortRepr
 
@@ -211,7 +211,7 @@ def read_mark(path: Path, number: int, check: bool = False) -> Mark | None:
     """Return the mark of a complete shard, else None; `check` also compares its hash."""
     file = path / shard_name(number)
     try:
-        values = json.loads(read_text(file.with_suffix(".json")))
+        values = parse_json(read_text(file.with_suffix(".json")))
         mark = Mark(**{**values, "next": tuple(values["next"])})
         whole = file.stat().st_size == mark.size
         if check and whole:

@@ -17,6 +17,7 @@ from data.corpus.record_files import TABLE_SUFFIXES, parquet_records, text_recor
 from model.errors import TextError, first_line
 from model.git_lfs import pointer
 from model.hub.cache import remembered_sha256
+from model.reading.unpacked import TooMuchContent, unpacked
 
 Cut = Literal["file", "paragraph", "line"]
 SUFFIXES = (".txt", ".txt.gz", *TABLE_SUFFIXES)
@@ -97,7 +98,7 @@ def _file_records(
             return
         size = max(1, path.stat().st_size)
         with path.open("rb") as raw:
-            plain = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw
+            plain = unpacked(raw, _whole(kind, spec.documents)) if path.name.lower().endswith(".gz") else raw
             with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as lines:
                 records: Iterator[str | dict[str, Any]]
                 if kind.endswith(".txt"):
@@ -107,10 +108,17 @@ def _file_records(
                 rest: Iterator[str | dict[str, Any]] = islice(records, start, None)
                 for record in rest:
                     yield record, min(1.0, raw.tell() / size)
+    except TooMuchContent as error:
+        raise TextError(f"{spec.data} is not read: {error}") from None
     except _UNREADABLE as error:
         raise TextError(f"{spec.data} is damaged or not UTF-8 ({error}); save or fetch it again") from None
     except OSError as error:
         raise TextError(f"{spec.data} cannot be read: {error.strerror or error}") from None
+
+
+def _whole(kind: str, unit: Cut) -> bool:
+    """Whether such a file is held in memory at once."""
+    return kind.endswith(".json") or (kind.endswith(".txt") and unit == "file")
 
 
 def _text_values(lines: TextIO, unit: Cut) -> Iterator[str]:

@@ -20,6 +20,7 @@ from data.corpus.store import MANIFEST, read_manifest
 from data.corpus.store_writer import write_or_compare
 from model.atomic_files import atomic_write
 from model.errors import MicroStepError, TextError
+from model.reading.json_text import parse_json
 from model.text.document import Message
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _line(answer: DistilledAnswer) -> bytes:
 def _parsed(path: Path) -> list[DistilledAnswer] | None:
     """Return the answers of a shard; None if it is damaged or missing."""
     try:
-        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        lines = [parse_json(line) for line in path.read_bytes().splitlines()]
         return [
             DistilledAnswer(**{**line, "messages": tuple(Message(**turn) for turn in line["messages"])})
             for line in lines

@@ -3,8 +3,7 @@
 reading.py turns records into examples; this module knows nothing about that.
 """
 
-import gzip
-import json
+import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import IO
 from data.sources.schema import Source
 from model.errors import TextError, first_line
 from model.git_lfs import pointer
+from model.reading.json_text import parse_json
+from model.reading.unpacked import unpacked
 
 Record = Mapping[str, object]
 _SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")  # the first three also with .gz
@@ -87,14 +88,14 @@ def _file_records(source: Source, file: Path) -> Iterator[Record]:
     compressed = plain != file.name.lower()
     kind = {".txt": "text", ".jsonl": "JSON lines", ".json": "JSON, a list of objects"}[suffix]
     try:
-        with _open(file, compressed) as stream:
+        with _open(file, compressed, suffix != ".jsonl") as stream:
             if suffix == ".txt":
                 whole = stream.read()
                 texts = whole.split(source.separator) if source.separator else [whole]
                 column = source.text or "text"
                 yield from ({column: piece} for piece in texts)
             elif suffix == ".json":
-                yield from _objects(json.load(stream))
+                yield from _objects(parse_json(stream.read()))
             else:
                 yield from _objects(_json_lines(stream))
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:  # ValueError: not UTF-8, not JSON
@@ -104,14 +105,14 @@ def _file_records(source: Source, file: Path) -> Iterator[Record]:
         ) from None
 
 
-def _open(file: Path, compressed: bool) -> IO[str]:
+def _open(file: Path, compressed: bool, whole: bool) -> IO[str]:
     if compressed:
-        return gzip.open(file, "rt", encoding="utf-8-sig")
+        return io.TextIOWrapper(unpacked(file.open("rb"), whole), encoding="utf-8-sig")
     return file.open(encoding="utf-8-sig")
 
 
 def _json_lines(lines: Iterable[str]) -> Iterator[object]:
-    return (json.loads(line) for line in lines if line.strip())
+    return (parse_json(line) for line in lines if line.strip())
 
 
 def _objects(values: object) -> Iterator[Record]:

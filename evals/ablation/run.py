@@ -10,7 +10,6 @@ A stopped grid resumes; finished runs, measures and samples are not repeated.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from evals.ablation.table import AblationRow, rows_of
 from model.atomic_files import as_json, atomic_write
 from model.errors import MicroStepError
 from model.progress import Tell, silent
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_text
 from trainer.recipe import Recipe, same_recipe
 
@@ -103,7 +103,7 @@ def _measured(
 def stored_measures(run: Path, decode: Mapping[str, object] | None) -> dict[str, float] | None:
     """Return the stored measures of a run with the same settings, or None."""
     try:
-        stored = json.loads(read_text(run / MEASURES))
+        stored = parse_json(read_text(run / MEASURES))
         if stored["format"] == _FORMAT and stored["decode"] == decode:
             return {str(name): float(value) for name, value in stored["measures"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

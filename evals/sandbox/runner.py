@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from model.errors import MicroStepError
+from model.reading.json_text import parse_json
 
 Isolation = Literal["full", "limits"]
 Outcome = Literal["passed", "failed", "timed out"]
@@ -96,7 +97,7 @@ def _verdict(answer: bytes | None) -> Verdict:
     if answer is None:
         return Verdict("timed out", "it could not be stopped from inside")
     try:
-        reply = json.loads(answer)
+        reply = parse_json(answer)
     except ValueError:
         return Verdict("failed", "it killed the process that watched it")
     if reply["verdict"] == NO_SANDBOX:

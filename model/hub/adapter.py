@@ -6,7 +6,6 @@ The model then reads text as the adapter was trained: with its tokenizer, chat t
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from model.hub import huggingface
 from model.hub.model_info import tokenizer_hash
 from model.hub.transformers_io import has_tokenizer
 from model.progress import Tell, silent
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_text
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def adapter_folder(name: str, progress: Tell | None = None) -> Path:
     if (problem := pointer(folder / ADAPTER)) is not None:
         raise ModelBroken(f"the adapter {name} cannot be loaded: {problem}")
     try:
-        kind = json.loads(read_text(folder / "adapter_config.json"))["peft_type"]
+        kind = parse_json(read_text(folder / "adapter_config.json"))["peft_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelBroken(f"{name} is not an adapter: it has no readable adapter_config.json") from error
     if kind != "LORA":
@@ -76,7 +76,7 @@ def adapter_base(folder: Path) -> tuple[str, str | None] | None:
     if not is_adapter(folder):
         return None
     try:
-        config = json.loads(read_text(file))
+        config = parse_json(read_text(file))
         name, revision = config["base_model_name_or_path"], config.get("revision")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelBroken(f"{folder.name} is not an adapter: it has no readable adapter_config.json") from error
@@ -119,7 +119,7 @@ def _template(folder: Path) -> Any:
         if (file := folder / "chat_template.jinja").is_file():
             return read_text(file)
         if (file := folder / "tokenizer_config.json").is_file():
-            template = json.loads(read_text(file)).get("chat_template")
+            template = parse_json(read_text(file)).get("chat_template")
             if isinstance(template, list):  # several, by name
                 return {named["name"]: named["template"] for named in template}
             return template or None
@@ -157,7 +157,7 @@ class Held:
 
 def held_embeddings(model: PreTrainedModel, folder: Path) -> Held:
     """Return what an adapter's file holds of a model's embeddings and output layer."""
-    config = json.loads(read_text(folder / "adapter_config.json"))
+    config = parse_json(read_text(folder / "adapter_config.json"))
     single = config.get("trainable_token_indices") or ()
     tokens = [i for one in (single.values() if isinstance(single, dict) else [single]) for i in one]
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]

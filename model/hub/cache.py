@@ -7,7 +7,6 @@ A model folder appears there complete or not at all: it is built in `staging/`, 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from model.atomic_files import as_json, atomic_folder, atomic_write, read_json
 from model.errors import ExportError, ModelBroken, ModelError
 from model.one_writer import acquired
 from model.progress import Tell, silent
+from model.reading.json_text import parse_json
 from model.reading.regular_files import open_regular, read_text
 
 RECORD = "micro_step.json"
@@ -134,7 +134,7 @@ def remembered_sha256(path: Path) -> str:
 def read_record(folder: Path) -> dict[str, object]:
     """Return the record written when the folder was made; empty for a folder that this project did not make."""
     try:
-        record = json.loads(read_text(folder / RECORD))
+        record = parse_json(read_text(folder / RECORD))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.checkpoint_files import share_weights
-from model.errors import ModelBroken, first_line
+from model.errors import ModelBroken, TooLarge, first_line
 from model.progress import Tell
 from model.quiet import quiet
 
@@ -58,6 +58,8 @@ def convert(gguf: Path, folder: Path, original: dict[str, object], progress: Tel
                 source: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                     gguf.parent, gguf_file=gguf.name, dtype=torch.float32
                 )
+        except MemoryError as error:
+            raise TooLarge(f"there is too little memory to convert {gguf.name}; close other programs") from error
         except Exception as error:  # the readers raise many kinds of errors for damaged or unknown files
             raise ModelBroken(f"{gguf.name} cannot be read as a GGUF model: {first_line(error)}") from error
         source.eval()

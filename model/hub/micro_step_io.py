@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from model.hub.catalog import find
 from model.hub.model_info import MicroStepInfo
 from model.hub.spec import LoadedModel, ModelSpec
 from model.micro_step.base_source import name_of_base
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_text
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ OTHER_SOURCE = (
 def saved_in(folder: Path) -> MicroStepInfo | None:
     """Return the description in the config.json of a micro_step model, or None for any other model."""
     try:
-        config = json.loads(read_text(folder / "config.json"))
+        config = parse_json(read_text(folder / "config.json"))
         if config.get("model_type") != "micro_step":
             return None
     except (OSError, ValueError, AttributeError):

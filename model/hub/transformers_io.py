@@ -5,7 +5,6 @@ No pickle is opened; the folder's own code runs only if the spec allows it. Noth
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from model.access import local_path
 from model.errors import ModelBroken, ModelError, TooLarge, first_line
 from model.git_lfs import pointer
 from model.hub.spec import ModelSpec
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def read_config(spec: ModelSpec, folder: Path) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    raw = json.loads(read_text(folder / "config.json"))
+    raw = parse_json(read_text(folder / "config.json"))
     if raw.get("model_type") == "micro_step":
         import model.micro_step.modeling  # noqa: F401 - registers it with transformers
     if "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING and not spec.trust_remote_code:
@@ -75,6 +75,8 @@ def read_tokenizer(spec: ModelSpec, folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=spec.trust_remote_code, local_files_only=True
         )
+    except MemoryError as error:
+        raise TooLarge(f"there is too little memory for the tokenizer of {spec.name}; close other programs") from error
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise ModelBroken(f"the tokenizer of {spec.name} is damaged: {first_line(error)}") from error
     if not tokenizer.is_fast:
@@ -155,7 +157,7 @@ def read_model(spec: ModelSpec, folder: Path, config: Any, dtype: torch.dtype, d
             **options,
         )
         model = model.to(device) if "device_map" not in options else model
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise TooLarge(
             f"{spec.name} does not fit into the memory of {device}; choose a smaller dtype or model"
         ) from error

@@ -5,7 +5,6 @@ The folder holds `config.json` (with a reference to the base: name, revision, fi
 fetches the base and refuses any other, since the new modules mean nothing beside other weights.
 """
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from model.micro_step.base_source import find_base, name_of_base
 from model.micro_step.configuration import MicroStepConfig
 from model.micro_step.fingerprint import fingerprint
 from model.micro_step.pretrained import MicroStepPreTrainedModel, move_weights
+from model.reading.json_text import parse_json
 from model.reading.regular_files import read_text
 
 Model = TypeVar("Model", bound=MicroStepPreTrainedModel)
@@ -60,7 +60,7 @@ def base_reference(folder: Path | str) -> dict[str, Any] | None:
     if not (folder / MODULES).is_file() or not (folder / "config.json").is_file():
         return None
     try:
-        reference = json.loads(read_text(folder / "config.json"))["base_reference"]
+        reference = parse_json(read_text(folder / "config.json"))["base_reference"]
         return {
             "name": name_of_base(str(reference["name"]), folder),
             "revision": reference["revision"],

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from model.errors import TextError
+from model.reading.json_text import parse_json
 from model.text.document import PLAIN, SEPARATOR, Document
 from model.text.message_spans import ContentSpan, place
 from model.text.template_process import TemplateRefusal, apply_chat_template
@@ -159,7 +160,7 @@ class _Template:
 
     def __init__(self, tokenizer: Any, document: Document, reply: bool) -> None:
         self._tokenizer, self._reply = tokenizer, reply
-        self._arguments = {name: json.loads(value) for name, value in document.arguments}
+        self._arguments = {name: parse_json(value) for name, value in document.arguments}
         reserved = set(inspect.signature(tokenizer.apply_chat_template).parameters) - {"tools", "documents", "kwargs"}
         reserved |= {"messages"}  # the conversation itself
         if odd := sorted(reserved & set(self._arguments)):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.errors import TextError
+from model.reading.json_text import parse_json
 from model.text.document import PLAIN, Document, Message, template_arguments
 
 SPEAKERS = {
@@ -169,7 +170,7 @@ def _call(call: object) -> dict[str, Any]:
 
 def _parsed(text: object) -> Any:
     try:
-        return json.loads(text) if isinstance(text, str) else text
+        return parse_json(text) if isinstance(text, str) else text
     except (ValueError, RecursionError):
         raise TextError("the arguments of a tool call are not valid JSON") from None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from model.errors import TextError
+from model.reading.json_text import parse_json
 from model.short_repr import ShortRepr
 
 TEMPLATE = "template"  # the role of characters that a template adds
@@ -42,7 +43,7 @@ class Message(ShortRepr):
     @property
     def extras(self) -> dict[str, Any]:
         """The values in `extra`, by name."""
-        values: dict[str, Any] = json.loads(self.extra) if self.extra else {}
+        values: dict[str, Any] = parse_json(self.extra) if self.extra else {}
         return values
 
 
@@ -118,7 +119,7 @@ def read_template_args(given: list[str] | None) -> dict[str, Any]:
         if name in arguments:
             raise TextError(f"the template argument {name!r} is given twice; give it once")
         try:
-            arguments[name] = json.loads(value)
+            arguments[name] = parse_json(value)
         except ValueError:
             arguments[name] = value
     return arguments
