@@ -43,10 +43,10 @@ def is_cached(name: str, revision: str | None = None) -> bool:
     entry = find(name)
     if entry is not None and revision is not None and not _repos(entry):
         return True
-    return local_path(name, revision) is not None
+    return model_path(name, revision) is not None
 
 
-def local_path(name: str, revision: str | None = None) -> Path | None:
+def model_path(name: str, revision: str | None = None) -> Path | None:
     """Return the complete folder, or the GGUF file, of a model that is on this machine; None for any other name."""
     entry = find(name)
     try:

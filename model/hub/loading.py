@@ -25,7 +25,7 @@ from model.hub.adapter import (
 )
 from model.hub.cache import remembered_sha256
 from model.hub.catalog import find
-from model.hub.fetch import ROOT, fetch, local_path
+from model.hub.fetch import ROOT, fetch, model_path
 from model.hub.micro_step_io import is_untrained, read_micro_step, saved_in
 from model.hub.model_info import MicroStepInfo, ModelInfo, chat_template_hash, find_name, find_source, tokenizer_hash
 from model.hub.spec import Dtype, LoadedModel, ModelSpec, Quantization, resolve_device
@@ -86,7 +86,7 @@ def content_of(spec: ModelSpec) -> tuple[str, ...]:
     digests: dict[Path, str] = {}
     while wanted:
         name, revision = wanted.pop(0)
-        path = None if name is None else local_path(name, revision) or local_adapter(name)
+        path = None if name is None else model_path(name, revision) or local_adapter(name)
         if path is None or path in digests:
             continue
         try:
