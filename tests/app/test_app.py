@@ -283,8 +283,8 @@ def test_results_are_kept_while_they_take_little(monkeypatch):
     pool.examples = None
     queries = [ScoresQuery("A", ModelSpec("none"), TextInput.plain(str(number))) for number in range(kept)]
     for query in queries:
-        pool._keep((query, ()), np.zeros(1000), False)
+        pool._keep(query, ((),), np.zeros(1000), False)
     assert all(pool.get(query) is not None for query in queries)
     monkeypatch.setattr("app.cache.RESULT_BYTES", 100_000)
-    pool._keep((queries[-1], ()), np.zeros(1000), False)
+    pool._keep(queries[-1], ((),), np.zeros(1000), False)
     assert sum(pool.get(query) is not None for query in queries) == 24
