@@ -59,7 +59,7 @@ def plain(folder, model, tmp_path_factory):
 
 
 def draws(service, first_seed, **how):
-    prompt, out = prompts_of(service)[1], []
+    prompt, out = prompts_of(service)[4], []  # drafts after it are kept, and rejected
     for start in range(first_seed, first_seed + DRAWS, ROWS):
         rows = written_with_seeds(service, prompt, range(start, start + ROWS), **how)
         out += [tuple(row.ids) for row in rows]
@@ -92,13 +92,13 @@ def check_same_distribution(ours, theirs):
 
 def test_lossless_sampling_has_the_distribution_of_plain_vllm(lossless, plain):
     check_same_distribution(draws(lossless, 0), draws(plain, 10_000))
-    rows = written_with_seeds(lossless, prompts_of(lossless)[1], range(ROWS))
+    rows = written_with_seeds(lossless, prompts_of(lossless)[4], range(ROWS))
     assert sum(row.drafted for row in rows) > sum(row.accepted for row in rows) > 0  # drafts are kept, and rejected
 
 
 def test_merged_sampling_has_the_distribution_of_generate_segments(merged, model):
     torch.manual_seed(1)
-    ids = torch.tensor([prompts_of(merged)[1]] * 4 * DRAWS)
+    ids = torch.tensor([prompts_of(merged)[4]] * 4 * DRAWS)
     how = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 0}
     theirs = model.generate_segments(ids, max_new_tokens=TOKENS, confidence=TAU, verify=False, **how)
     check_same_distribution(draws(merged, 20_000), [row.ids for row in theirs.rows])
