@@ -24,7 +24,8 @@ from analysis.ranking.document_scores import ScoredDocuments, document_scores
 from analysis.runs.log_cache import LogCache
 from analysis.segmentation.corpus_view import StoreSides
 from analysis.stored_results.store import FOLDER, stored_answer
-from app.scheduling.run_queue import RunQueue
+from app.access.settings import settings
+from app.scheduling.run_queue import RunLimits, RunQueue
 from data.corpus.store import open_store
 from evals.report.score_rows import Evaluated, read_folder
 from evals.samples import SampleFile, read_samples
@@ -51,13 +52,13 @@ Content = tuple[tuple[str, ...], ...]  # hashes of the files of a query's models
 class ModelPool:
     """The loaded models, the latest results, and those that come with the project."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: RunLimits | None = None) -> None:
         self._models: OrderedDict[ModelSpec, LoadedModel] = OrderedDict()
         self._results: OrderedDict[Query[Any], tuple[Content, Any, bool]] = OrderedDict()  # bool: it was stored
         self._sizes: dict[Query[Any], int] = {}  # bytes
         self._anew: set[Query[Any]] = set()  # questions whose stored answers are not wanted
         self._speed: float | None = None  # multiplications a second, in the latest run that took a while
-        self.queue = RunQueue()
+        self.queue = RunQueue(limits)
         self.examples: Path | None = FOLDER  # of the answers that come with the project; None: use none
         self._guard = threading.Lock()
 
@@ -189,7 +190,7 @@ def _state(path: Path) -> FilesState:
 @st.cache_resource
 def model_pool() -> ModelPool:
     """The one pool of the server."""
-    return ModelPool()
+    return ModelPool(settings().limits)
 
 
 @st.cache_resource

@@ -45,6 +45,8 @@ def serve(
     hub_cache: Annotated[bool | None, settings.HUB_CACHE.option()] = None,
     fetch: Annotated[bool | None, settings.FETCH.option()] = None,
     remote_code: Annotated[bool | None, settings.REMOTE_CODE.option()] = None,
+    run_minutes: Annotated[float | None, settings.RUN_MINUTES.option(min=0.1)] = None,
+    queue: Annotated[int | None, settings.QUEUE.option(min=1)] = None,
 ) -> None:
     """Start the app and print its link; Ctrl-C ends it. How to serve it to others: docs/serving-a-team.md."""
     if find_spec("streamlit") is None:
@@ -54,7 +56,7 @@ def serve(
     given = {
         settings.SERVE: for_others, settings.MODELS: models, settings.RUNS: runs, settings.EVALUATIONS: evaluations,
         settings.STORES: stores, settings.HUB_CACHE: hub_cache, settings.FETCH: fetch,
-        settings.REMOTE_CODE: remote_code,
+        settings.REMOTE_CODE: remote_code, settings.RUN_MINUTES: run_minutes, settings.QUEUE: queue,
     }  # fmt: skip
     os.environ.update(settings.as_variables(given))
     settings.Settings.read(os.environ)  # says at once what is wrong

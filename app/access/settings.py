@@ -6,6 +6,7 @@ named, fetches nothing, and runs no code that comes with models, unless the oper
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any, Literal
 import typer
 
 from analysis.discovery import Found
+from app.scheduling.run_queue import RunLimits
 from model.access import ModelAccess, Root, Roots, limit_access
 from model.errors import MicroStepError, TextError
 from model.hub.fetch import ROOT
@@ -62,6 +64,8 @@ FETCH = OperatorOption("--fetch/--no-fetch", "MICRO_STEP_FETCH", "Let visitors f
 REMOTE_CODE = OperatorOption(
     "--remote-code/--no-remote-code", "MICRO_STEP_REMOTE_CODE", "Let visitors run Python code that comes with models."
 )
+RUN_MINUTES = OperatorOption("--run-minutes", "MICRO_STEP_RUN_MINUTES", "End a run that has worked for longer.")
+QUEUE = OperatorOption("--queue", "MICRO_STEP_QUEUE", "Refuse a run while so many wait.")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Settings:
     runs: Roots | None  # None: any folder, as for all below
     evaluations: Roots | None
     stores: Roots | None
+    limits: RunLimits
     token: str | None  # that lets visitors in; None: a proxy in front says who may come in
 
     @classmethod
@@ -97,6 +102,10 @@ class Settings:
             runs,
             _roots(said, EVALUATIONS, serve, SHIPPED["evaluations"]),
             _roots(said, STORES, serve, SHIPPED["stores"]),
+            RunLimits(
+                seconds=60 * _number(said, RUN_MINUTES, RunLimits.seconds / 60),
+                waiting=int(_number(said, QUEUE, RunLimits.waiting, 1)),
+            ),
             _token(said),
         )
 
@@ -162,6 +171,17 @@ def _flag(said: Mapping[str, str], choice: OperatorOption, otherwise: bool) -> b
     return word in ("1", "true", "yes") if word else otherwise
 
 
+def _number(said: Mapping[str, str], choice: OperatorOption, otherwise: float, least: float = 0.1) -> float:
+    word = said.get(choice.variable, "").strip()
+    try:
+        number = float(word) if word else otherwise
+    except ValueError:
+        number = math.nan
+    if not least <= number < math.inf:
+        raise MicroStepError(f"{choice.variable} is {word!r}; give a number of at least {least:g}")
+    return number
+
+
 def _roots(said: Mapping[str, str], choice: OperatorOption, serve: bool, shipped: str = "") -> Roots | None:
     """The folders that a variable names, and the one that comes with the project; None: any."""
     words = [word for word in said.get(choice.variable, "").split(os.pathsep) if word.strip()]
@@ -187,10 +207,10 @@ def _root(choice: OperatorOption, word: str) -> Root:
     return Root(name, path, path.resolve())
 
 
-def as_variables(choices: Mapping[OperatorOption, bool | Sequence[str] | None]) -> dict[str, str]:
+def as_variables(choices: Mapping[OperatorOption, bool | float | Sequence[str] | None]) -> dict[str, str]:
     """Options of the command as variables, which the app reads; None: not given."""
     return {
-        choice.variable: str(int(value)) if isinstance(value, bool) else os.pathsep.join(value)
+        choice.variable: os.pathsep.join(value) if isinstance(value, Sequence) else str(value + 0)
         for choice, value in choices.items()
         if value is not None and value != []
     }

@@ -12,6 +12,7 @@ import pytest
 
 from analysis.runs.discovery import find_runs
 from app.access.settings import ROOT, Settings, settings
+from app.scheduling.run_queue import RunLimits
 from model import access
 from model.errors import MicroStepError, ModelError, ModelNotFound
 from model.hub.fetch import fetch, is_cached, offered
@@ -52,6 +53,15 @@ def refusal(name: object, spec: Callable[[str], object] = fetch) -> str:
     with pytest.raises(MicroStepError) as error:
         spec(str(name))
     return str(error.value).replace(repr(str(name)), "NAME")
+
+
+def test_the_operator_limits_runs() -> None:
+    limits = Settings.read({"MICRO_STEP_RUN_MINUTES": "1.5", "MICRO_STEP_QUEUE": "7"}).limits
+    assert (limits.seconds, limits.waiting) == (90, 7)
+    assert Settings.read({}).limits == RunLimits()
+    for word in ("0", "-1", "nan", "many", "inf"):
+        with pytest.raises(MicroStepError, match="MICRO_STEP_QUEUE"):
+            Settings.read({"MICRO_STEP_QUEUE": word})
 
 
 def test_for_oneself_every_folder_is_open_and_the_tick_box_is_there() -> None:
