@@ -28,7 +28,13 @@ from tests.support.tiny import save_tiny, tiny_config, tiny_tokenizer
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-STEPS = ("loading ", "hashing ", "scoring", "comparing")  # progress, said once each where there is no terminal
+STEPS = (
+    "loading ",
+    "checking the files of ",
+    "hashing ",
+    "scoring",
+    "comparing",
+)  # progress, said once each where there is no terminal
 CONTROLS = "".join(chr(code) for code in (*range(0x20), *range(0x7F, 0xA0), 0x200B, 0x202E, 0x2066, 0x2028, 0xFEFF))
 HOSTILE = {
     "one token": "a",
