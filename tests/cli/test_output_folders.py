@@ -70,6 +70,7 @@ CALLS = {  # for each command: its arguments, and the name of what it writes
             "app",
             "depth",
             "serve",
+            "load",
         )
     },
     "model convert": (("{base}", "--to", "whole"), "folder"),
@@ -119,7 +120,7 @@ def short(monkeypatch):
     monkeypatch.setattr("analysis.export.chrome", lambda: None)
     for module in (
         *("score", "segment", "words", "speed.drafts", "speed.serve", "harness", "train_step", "train", "attention"),
-        *("app", "depth"),
+        *("app", "depth", "load.measure"),
     ):
         monkeypatch.setattr(f"benchmarks.{module}.measure", lambda given, tell: {"benchmark": "made up"})
     monkeypatch.setattr(families, "_measured", lambda names: [Family(name, "", {}, ()) for name in names])
@@ -138,7 +139,9 @@ def short(monkeypatch):
     monkeypatch.setattr("analysis.corpus.study._judged", lambda *_: study)
     monkeypatch.setattr("analysis.corpus.study.study_text", lambda study: "made up")
     monkeypatch.setattr("analysis.corpus.study.compute_features", lambda *_: None)
-    monkeypatch.setattr("evals.ablation.grid.read_grid", lambda grid: SimpleNamespace(name="g", seeds=(0,)))
+    monkeypatch.setattr(
+        "evals.ablation.grid.read_grid", lambda grid: SimpleNamespace(name="g", seeds=(0,), documents=())
+    )
     monkeypatch.setattr("evals.ablation.grid.runs_of", lambda grid: [])
     monkeypatch.setattr("evals.ablation.dry_run.plan", lambda *_: SimpleNamespace(text=""))
     monkeypatch.setattr("evals.ablation.run.ablate", lambda *_: [])
