@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-from model.causal_lm.device_memory import wait_for
+from model.causal_lm.device_speed import wait_for
 from model.errors import MicroStepError
 from model.progress import Tell
 

@@ -1,9 +1,7 @@
-"""An accelerator or the machine: how much memory can be allocated now, its clock, and waiting until it is done."""
+"""How much memory can be allocated now, on an accelerator or the machine."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,19 +28,6 @@ def available_memory(device: torch.device | str) -> int:
 def spoken_bytes(size: float) -> str:
     """An amount of memory in words: "2.1 GB", "45 MB", "under 1 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else "under 1 MB"
-
-
-def clock_of(device: torch.device) -> Callable[[], float]:
-    """Return the clock of what runs on a device: on a CPU processor time, which other programs hardly disturb."""
-    return time.process_time if device.type == "cpu" else time.perf_counter
-
-
-def wait_for(device: torch.device | str) -> None:
-    """Wait until an accelerator has done what it was given, before a clock is read."""
-    if str(device).startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)
 
 
 def _container_free() -> int | None:

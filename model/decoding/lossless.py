@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from model.causal_lm.device_memory import clock_of
+from model.causal_lm.device_speed import clock_of
 from model.causal_lm.finite import not_finite
 from model.causal_lm.forward import logits_of, vocabulary
 from model.causal_lm.kv_cache import (

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from model.atomic_files import as_json, atomic_write, read_json
-from model.causal_lm.device_memory import clock_of
+from model.causal_lm.device_speed import clock_of
 from model.causal_lm.fast_linear import with_fast_linear
 from model.causal_lm.forward import logits_of
 from model.causal_lm.kv_cache import growing_cache

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from data.run_folder import RECIPE
 from data.yaml_config import read_yaml
-from model.causal_lm.device_memory import wait_for
+from model.causal_lm.device_speed import wait_for
 from model.progress import Tell
 from trainer import optimizer
 from trainer.batches.loader import Feed, tensor_of
