@@ -171,8 +171,8 @@ def server(model: str, options: ServeOptions, *more: str, python: str = sys.exec
     process = subprocess.Popen([python, "-m", "micro_step", *words], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        if "http://" not in said:
+        said = next((line for line in process.stdout if "served at http://" in line), None)  # vLLM says more before it
+        if said is None:
             raise MicroStepError(f"the server did not start: {command_line(*words)}")
         yield RunningServer(model, said.split()[-1], process.pid)
     finally:
