@@ -47,7 +47,20 @@ def model(variant: str) -> Any:
     return base
 
 
-@pytest.mark.parametrize("variant", ["token model", "M2D", "M2D, wide decoder", "BLT on tokens", "BLT on bytes"])
+# A part of BLT's cross-attention is half a percent of its step, so 2% would not show that it is missing. The formula
+# leaves out small parts of M2D's micro decoder, 0.4 to 0.8% of these steps.
+TOLERANCE = {
+    "token model": 1e-3,
+    "M2D": 0.01,
+    "M2D, wide decoder": 0.01,
+    "M2D, wider decoder": 0.01,
+    "M2D, wide encoder": 0.01,
+    "BLT on tokens": 1e-3,
+    "BLT on bytes": 1e-3,
+}
+
+
+@pytest.mark.parametrize("variant", TOLERANCE)
 def test_the_formula_agrees_with_a_count(variant: str) -> None:
     lm = model(variant).train()
     rows = batch(260 if "bytes" in variant else 2048, mean=4 if "bytes" in variant else 2)
@@ -56,7 +69,7 @@ def test_the_formula_agrees_with_a_count(variant: str) -> None:
     def step() -> None:
         objective(rows, (100, 100))[0].backward()
 
-    assert training_flops(lm, rows) == pytest.approx(measured_flops(step), rel=0.02)
+    assert training_flops(lm, rows) == pytest.approx(measured_flops(step), rel=TOLERANCE[variant])
 
 
 def test_the_arms_of_the_grid_have_one_budget() -> None:

@@ -106,10 +106,10 @@ def _merger(config: Any, lengths: Tensor) -> int:
     if config.merger == "attention":
         return 2 * merged * (longest * 2 * inner + 2 * d * d) + 4 * merged * longest * d
     if config.merger == "local_encoder":
-        longest += int(config.merger_window)
-        layer = 2 * merged * longest * 8 * d * d + 4 * merged * longest * longest * d
+        seen = longest + int(config.merger_window)  # of which only the segment's own tokens are pooled
+        layer = 2 * merged * seen * 8 * d * d + 4 * merged * seen * seen * d
         pooled = 2 * merged * (longest * 2 * d * d + 2 * d * d) + 4 * merged * longest * d
-        return 2 * merged * longest * inner + int(config.merger_layers) * layer + pooled
+        return 2 * merged * seen * inner + int(config.merger_layers) * layer + pooled
     return 0
 
 
