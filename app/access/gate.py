@@ -132,7 +132,10 @@ class TokenGate:
         """Whether a request comes from a page of this very host and port, or from no page."""
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        return origin is None or urlsplit(origin).netloc == headers.get("host")
+        try:
+            return origin is None or urlsplit(origin).netloc == headers.get("host")
+        except ValueError:  # it is no address
+            return False
 
 
 def same(given: str, secret: str) -> bool:

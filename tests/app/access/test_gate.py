@@ -92,7 +92,7 @@ def test_a_stolen_cookie_another_port_and_another_site_cannot_connect() -> None:
     assert connects(client, key) and connects(client, key, origin=None)
     assert not connects(client)  # a program on another port that was sent the cookie
     assert not connects(client, KEY + client.cookies["micro_step_8501"])
-    for origin in ("http://127.0.0.1:9999", "http://localhost:8501", "http://evil.test", "null"):
+    for origin in ("http://127.0.0.1:9999", "http://localhost:8501", "http://evil.test", "null", "http://["):
         assert not connects(client, key, origin=origin)
         assert client.put("/_stcore/upload_file/1", headers={"origin": origin}).status_code == 403
     client.cookies.clear()
