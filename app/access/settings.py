@@ -94,7 +94,7 @@ class Settings:
         return cls(
             serve,
             ModelAccess(
-                None if models is None else Roots((*models.roots, *(runs.roots if runs is not None else ()))),
+                None if models is None else _together(models, runs),
                 _flag(said, HUB_CACHE, fetch),
                 fetch,
                 _flag(said, REMOTE_CODE, not serve),
@@ -194,6 +194,14 @@ def _roots(said: Mapping[str, str], choice: OperatorOption, serve: bool, shipped
     if len(set(names)) < len(names):
         raise MicroStepError(f"{choice.variable} gives one name to two folders; give each its own")
     return Roots(tuple(named))
+
+
+def _together(models: Roots, runs: Roots | None) -> Roots:
+    """The folders that models are opened from: checkpoints of runs are models, too."""
+    both = dict.fromkeys((*models.roots, *(runs.roots if runs is not None else ())))
+    if len({root.name for root in both}) < len(both):
+        raise MicroStepError(f"{MODELS.variable} and {RUNS.variable} give one name to two folders; give each its own")
+    return Roots(tuple(both))
 
 
 def _root(choice: OperatorOption, word: str) -> Root:

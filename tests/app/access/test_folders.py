@@ -55,6 +55,16 @@ def refusal(name: object, spec: Callable[[str], object] = fetch) -> str:
     return str(error.value).replace(repr(str(name)), "NAME")
 
 
+def test_a_name_stands_for_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    said = {"MICRO_STEP_SERVE": "1", "MICRO_STEP_MODELS": f"lab={tmp_path / 'a'}"}
+    folders = Settings.read({**said, "MICRO_STEP_RUNS": f"lab={tmp_path / 'a'}"}).models.folders
+    assert folders is not None and folders.names == "lab, data/demo"
+    with pytest.raises(MicroStepError, match="one name to two folders"):
+        Settings.read({**said, "MICRO_STEP_RUNS": f"lab={tmp_path / 'b'}"})
+
+
 def test_the_operator_limits_runs() -> None:
     limits = Settings.read({"MICRO_STEP_RUN_MINUTES": "1.5", "MICRO_STEP_QUEUE": "7"}).limits
     assert (limits.seconds, limits.waiting) == (90, 7)
