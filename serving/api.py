@@ -21,13 +21,13 @@ from starlette.types import Receive, Scope, Send
 
 from model.crash_log import fault
 from model.errors import MicroStepError
-from serving.engine import EngineBusy
 from serving.errors import RETRY_AFTER, ApiError, refused
 from serving.job import Job
 from serving.metrics import Metrics
 from serving.model_service import ModelService
 from serving.protocol import ApiRequest, ChatRequest, CompletionRequest
 from serving.responses import Wording
+from serving.row_engine import EngineBusy
 
 BODY_SECONDS = 30.0  # for a request to arrive
 FORGOTTEN = 8  # times the largest size that are received, so that a client which sends all before it reads is told so

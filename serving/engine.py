@@ -8,7 +8,6 @@ apart from the others, so that it ends only those that fail alone.
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,12 +26,9 @@ from model.decoding.session import DecodingBatch
 from model.decoding.shared_prefix import MIN_SHARED
 from model.errors import MicroStepError
 from model.micro_step.modeling import MicroStepForCausalLM
+from serving.row_engine import RowEngine, fail
 
 _WHOLE = object()  # instead of a pause: a prompt is read
-
-
-class EngineBusy(MicroStepError):
-    """Too many requests are waiting."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,8 @@ class Reading:
     apart: bool = False  # the rows will join no others
 
 
-class Engine:
-    """Writes rows in a thread of its own.
+class Engine(RowEngine):
+    """Writes rows with the model itself.
 
     Args:
         model: the generating model, which nothing else may change meanwhile.
@@ -72,94 +68,44 @@ class Engine:
         read_at_once: int,
         costs: DraftCosts | None = None,
     ) -> None:
+        super().__init__(max_rows, max_waiting)
         self.model, self.read_at_once, self._costs = with_fast_linear(model), read_at_once, costs
-        self.max_rows, self.max_waiting = max_rows, max_waiting
         self._waiting: deque[AskedRows] = deque()
-        self._dropped: set[LiveRow] = set()
         self._reading: list[Reading] = []  # they take turns
         self._batches: list[DecodingBatch] = []
         self._apart: list[DecodingBatch] = []  # of one row each
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop after the current step. Rows that are not over end with an error."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
 
     @property
     def running(self) -> int:
-        """Number of rows that are being read or written."""
         return len(self._taken())
 
     @property
     def waiting(self) -> int:
-        """Number of rows that wait."""
         with self._changed:
             return sum(len(asked.rows) for asked in self._waiting)
 
-    def submit(self, rows: Sequence[LiveRow], lossless: bool) -> None:
-        """Let rows be written; their `on_segment` is called in the engine's thread.
+    def _queue(self, rows: Sequence[LiveRow], lossless: bool) -> None:
+        self._waiting.append(AskedRows(tuple(rows), lossless))
 
-        Raises:
-            EngineBusy: too many rows wait.
-            MicroStepError: there are more rows than are ever written together, or the engine has stopped.
-        """
-        if len(rows) > self.max_rows:
-            raise MicroStepError(f"at most {self.max_rows} answers are written at once, got a request for {len(rows)}")
-        with self._changed:
-            if self._closed or not self.alive:
-                raise MicroStepError("the server is stopping")
-            taken = self.running + sum(len(asked.rows) for asked in self._waiting)
-            if taken + len(rows) > self.max_rows + self.max_waiting:
-                raise EngineBusy("too many requests are waiting; try again later")
-            self._waiting.append(AskedRows(tuple(rows), lossless))
-            self._changed.notify()
+    def _write(self) -> None:
+        with torch.inference_mode():
+            while self._wait():
+                self._remove_dropped()
+                self._reading += self._new_readings(self._admitted())
+                self._read_on()
+                for batch in (*self._batches, *self._apart):
+                    self._step(batch)
+                self._forget_empty()
 
-    def drop(self, rows: Sequence[LiveRow]) -> None:
-        """Take rows out that nobody waits for any more."""
-        with self._changed:
-            self._dropped.update(row for row in rows if not row.over)
-            self._changed.notify()
-
-    def _run(self) -> None:
-        try:
-            with torch.inference_mode():
-                while self._wait():
-                    self._remove_dropped()
-                    self._reading += self._new_readings(self._admitted())
-                    self._read_on()
-                    for batch in (*self._batches, *self._apart):
-                        self._step(batch)
-                    self._forget_empty()
-        finally:
-            with self._changed:
-                self._closed = True
-                left = [row for asked in self._waiting for row in asked.rows]
-                self._waiting.clear()
-            _fail([*left, *self._taken()], "the server has stopped")
+    def _left(self) -> list[LiveRow]:
+        left = [row for asked in self._waiting for row in asked.rows]
+        self._waiting.clear()
+        return [*left, *self._taken()]
 
     def _taken(self) -> list[LiveRow]:
         """The rows that are read or written."""
         read = [row for reading in tuple(self._reading) for row in reading.rows]
         return read + [row for batch in (*self._batches, *self._apart) for row in tuple(batch.rows)]
-
-    def _wait(self) -> bool:
-        """Wait until there is something to do; False once the engine is closed."""
-        with self._changed:
-            while not (self._closed or self._waiting or self._taken()):
-                self._changed.wait()
-            return not self._closed
 
     def _remove_dropped(self) -> None:
         with self._changed:
@@ -248,7 +194,7 @@ class Engine:
         batch.rows = []
         left = [row for row in rows if not row.over or row.told < len(row.out.starts)]
         if len(rows) == 1:
-            _fail(left, "the server could not write this answer; its log says why")
+            fail(left, "the server could not write this answer; its log says why")
             return
         for row in left:
             row.begin_again()
@@ -281,10 +227,3 @@ def read_together(rows: Sequence[LiveRow], at_once: int) -> list[list[LiveRow]]:
 def _keep_going(batch: DecodingBatch) -> None:
     """Remove the rows that nobody waits for any more."""
     batch.keep([at for at, row in enumerate(batch.rows) if not row.over])
-
-
-def _fail(rows: Sequence[LiveRow], why: str) -> None:
-    """End rows with an error."""
-    for row in rows:
-        row.over, row.error = True, MicroStepError(why)
-        row.tell()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,38 +19,11 @@ from serving.answer_text import TokenBytes
 from serving.errors import LONGEST_MESSAGE, ApiError
 from serving.options import LimitOptions, SegmentOptions
 from serving.protocol import SEEDS, ApiRequest, ChatRequest, CompletionRequest, SegmentRequest
+from serving.row_engine import RowEngine
 
 MOST_NEW_TOKENS = 1024  # of a chat answer whose request does not say
 MIN_TEMPERATURE = 1e-3  # below it, answers are greedy, as they would be but for rounding
 NO_CONTEXT = 32_768  # tokens of prompt and answer, for models that state no limit
-
-
-class RowEngine(Protocol):
-    """Writes rows in a thread of its own; see `serving.engine.Engine`."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def close(self) -> None:
-        """Stop after the current step. Rows that are not over end with an error."""
-
-    @property
-    def alive(self) -> bool:
-        """True while it works."""
-
-    @property
-    def running(self) -> int:
-        """Number of rows that are being written."""
-
-    @property
-    def waiting(self) -> int:
-        """Number of rows that wait."""
-
-    def submit(self, rows: Sequence[LiveRow], lossless: bool) -> None:
-        """Let rows be written; their `on_segment` is called in the engine's thread."""
-
-    def drop(self, rows: Sequence[LiveRow]) -> None:
-        """Take rows out that nobody waits for any more."""
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from model.crash_log import fault
 from model.decoding.row import LiveRow
-from model.errors import MicroStepError
-from serving.engine import EngineBusy
+from serving.row_engine import RowEngine, fail
 from serving.vllm_plugin.proposer import NOTES
 from serving.vllm_plugin.rows import EngineRow
 from serving.vllm_plugin.settings import PREFIX, ROW
 
 
-class VllmEngine:
+class VllmEngine(RowEngine):
     """Hands rows to vLLM.
 
     Args:
@@ -27,65 +25,23 @@ class VllmEngine:
     """
 
     def __init__(self, llm: Any, max_rows: int, max_waiting: int) -> None:
-        self.max_rows, self.max_waiting = max_rows, max_waiting
+        super().__init__(max_rows, max_waiting)
         self._llm, self._next = llm, 0
         self._waiting: deque[EngineRow] = deque()
         self._running: dict[str, EngineRow] = {}
-        self._dropped: set[LiveRow] = set()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop after the current step. Rows that are not over end with an error."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
-
-    @property
-    def alive(self) -> bool:
-        """True while it works."""
-        return self._thread.is_alive()
 
     @property
     def running(self) -> int:
-        """Number of rows that are being written."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Number of rows that wait."""
         return len(self._waiting)
 
-    def submit(self, rows: Sequence[LiveRow], lossless: bool) -> None:
-        """Let rows be written; their `on_segment` is called in the engine's thread.
+    def _queue(self, rows: Sequence[LiveRow], lossless: bool) -> None:
+        self._waiting.extend(row for row in rows if isinstance(row, EngineRow))
 
-        Raises:
-            EngineBusy: too many rows wait.
-            MicroStepError: there are more rows than are ever written together, or the engine has stopped.
-        """
-        if len(rows) > self.max_rows:
-            raise MicroStepError(f"at most {self.max_rows} answers are written at once, got a request for {len(rows)}")
-        with self._changed:
-            if self._closed or not self.alive:
-                raise MicroStepError("the server is stopping")
-            if self.running + self.waiting + len(rows) > self.max_rows + self.max_waiting:
-                raise EngineBusy("too many requests are waiting; try again later")
-            self._waiting.extend(row for row in rows if isinstance(row, EngineRow))
-            self._changed.notify()
-
-    def drop(self, rows: Sequence[LiveRow]) -> None:
-        """Take rows out that nobody waits for any more."""
-        with self._changed:
-            self._dropped.update(row for row in rows if not row.over)
-            self._changed.notify()
-
-    def _run(self) -> None:
+    def _write(self) -> None:
         try:
             while self._wait():
                 self._remove_dropped()
@@ -94,22 +50,12 @@ class VllmEngine:
                     self._step()
         except Exception as error:  # noqa: BLE001 - vLLM may fail in any way; all rows are told, and the log says how
             print(fault(error, "serving"), file=sys.stderr, flush=True)
-        finally:
-            with self._changed:
-                self._closed = True
-                left = [*self._waiting, *self._running.values()]
-                self._waiting.clear()
-                self._running.clear()
-            for row in left:
-                row.over, row.error = True, MicroStepError("the server has stopped")
-                row.tell()
 
-    def _wait(self) -> bool:
-        """Wait until there is something to write; False once the engine is closed."""
-        with self._changed:
-            while not (self._closed or self._waiting or self._running):
-                self._changed.wait()
-            return not self._closed
+    def _left(self) -> list[LiveRow]:
+        left: list[LiveRow] = [*self._waiting, *self._running.values()]
+        self._waiting.clear()
+        self._running.clear()
+        return left
 
     def _remove_dropped(self) -> None:
         with self._changed:
@@ -144,8 +90,7 @@ class VllmEngine:
                 self._llm.add_request(name, {"prompt_token_ids": list(row.out.prompt)}, params)
             except (ValueError, VLLMValidationError) as error:  # what vLLM refuses
                 del self._running[name]
-                row.over, row.error = True, MicroStepError(str(error))
-                row.tell()
+                fail([row], str(error))
 
     def _step(self) -> None:
         over = []
@@ -157,8 +102,7 @@ class VllmEngine:
             if written.token_ids:
                 row.take(written.token_ids, written.logprobs, written.finish_reason, note)
             elif written.finish_reason is not None and not row.over:
-                row.over, row.error = True, MicroStepError("vLLM ended this answer")
-                row.tell()
+                fail([row], "vLLM ended this answer")
             if row.over or row.error is not None:
                 over.append(output.request_id)
         self._forget(over)
