@@ -46,25 +46,45 @@ def save(
     export: Callable[[Path], None],
 ) -> Path:
     """Write a checkpoint beside its place and move it there."""
-    final = folder / f"step-{progress.step:08d}"
-    part = final.with_suffix(".part")
+    part = part_of(folder, progress)
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save_file({name: parameter.detach().cpu().contiguous() for name, parameter in trained.items()}, part / WEIGHTS)
-        save_file(_moments(trained, optimizer), part / OPTIMIZER)
+        begin_part(part)
+        for file, tensors in ((WEIGHTS, trained), (OPTIMIZER, moments_of(trained, optimizer))):
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part / file)
         export(part / OPENS)
-        (part / STATE).write_text(json.dumps(asdict(progress)) + "\n", "utf-8")
-        flush_folder(part)
-        shutil.rmtree(final, ignore_errors=True)
-        part.replace(final)
+        return finish_part(part, progress)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise ExportError(
-            f"the checkpoint {final} cannot be written ({_reason(error)}); the one before is complete: free some room"
-            " and run the same command again to resume"
-        ) from error
+        raise not_written(part, error) from error
+
+
+def part_of(folder: Path, progress: Progress) -> Path:
+    """Return the folder in which a checkpoint is written, beside its place."""
+    return folder / f"step-{progress.step:08d}.part"
+
+
+def begin_part(part: Path) -> None:
+    """Make the folder, empty."""
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+
+
+def finish_part(part: Path, progress: Progress) -> Path:
+    """Say how far the checkpoint is, and move it to its place."""
+    (part / STATE).write_text(json.dumps(asdict(progress)) + "\n", "utf-8")
+    flush_folder(part)
+    final = part.with_suffix("")
+    shutil.rmtree(final, ignore_errors=True)
+    part.replace(final)
     return final
+
+
+def not_written(part: Path, error: BaseException) -> ExportError:
+    """Remove what was written, and return the error for the user."""
+    shutil.rmtree(part, ignore_errors=True)
+    return ExportError(
+        f"the checkpoint {part.with_suffix('')} cannot be written ({_reason(error)}); the one before is complete: free"
+        " some room and run the same command again to resume"
+    )
 
 
 def newest(folder: Path) -> Path | None:
@@ -79,7 +99,7 @@ def read_progress(path: Path) -> Progress:
         state = parse_json((path / STATE).read_text("utf-8"))
         return Progress(**{**state, "since": tuple(state["since"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _broken(path, error) from error
+        raise broken(path, error) from error
 
 
 def load(path: Path, trained: Trained, optimizer: torch.optim.Optimizer | None) -> None:
@@ -103,7 +123,7 @@ def load(path: Path, trained: Trained, optimizer: torch.optim.Optimizer | None) 
         if optimizer is not None:
             _load_moments(load_file(path / OPTIMIZER), trained, optimizer)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise _broken(path, error) from error
+        raise broken(path, error) from error
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -112,15 +132,16 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _broken(path: Path, error: Exception) -> ModelBroken:
+def broken(path: Path, error: BaseException) -> ModelBroken:
     return ModelBroken(
         f"{path} is damaged or belongs to another recipe ({_reason(error)}); remove it to resume from the one before"
     )
 
 
-def _moments(named: Trained, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def moments_of(named: Trained, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's moments, by the names of parameter and moment."""
     return {
-        f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        f"{name}/{key}": torch.as_tensor(value)
         for name, parameter in named.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
@@ -136,5 +157,5 @@ def _load_moments(moments: dict[str, Tensor], named: Trained, optimizer: torch.o
         optimizer.state[named[parameter]] = state
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error).strip().splitlines()[0]

@@ -79,15 +79,16 @@ def prepare_and_build(
     shard: bool = False,
 ) -> RunSetup:
     """Prepare the data and build the setup. The main process prepares; the others wait for it."""
-    if accelerator is None or accelerator.is_main_process:
+
+    def built() -> RunSetup:
         data = prepared_data(recipe, places, device, tell)
-        built = build(recipe, data, places.states_for(recipe), _device(device, accelerator, shard), tell)
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
-        if not accelerator.is_main_process:
-            data = prepared_data(recipe, places, device, tell)
-            built = build(recipe, data, places.states_for(recipe), _device(device, accelerator, shard), tell)
-    return built
+        return build(recipe, data, places.states_for(recipe), _device(device, accelerator, shard), tell)
+
+    if accelerator is None:
+        return built()
+    first = built() if accelerator.is_main_process else None
+    accelerator.wait_for_everyone()
+    return built() if first is None else first
 
 
 def _device(device: str, accelerator: Accelerator | None, shard: bool) -> str:

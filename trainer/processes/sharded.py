@@ -13,11 +13,9 @@ Only at the end, the main process gathers the trained weights, one at a time, to
 from __future__ import annotations
 
 import copy
-import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,12 +31,11 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from model.atomic_files import flush_folder
 from model.causal_lm.parts import body, layers_of
-from model.errors import ExportError, MicroStepError, ModelBroken
+from model.errors import MicroStepError, ModelBroken
 from model.micro_step.modeling import MicroStepForCausalLM
-from trainer import optimizer
-from trainer.checkpoint import STATE, Progress, Trained
+from trainer import checkpoint, optimizer
+from trainer.checkpoint import Progress, Trained
 from trainer.metrics import MetricSums
 from trainer.setup import RunSetup
 
@@ -97,25 +94,19 @@ class ShardedWeights:
 
     def save(self, folder: Path, progress: Progress, trained: Trained, adam: torch.optim.Optimizer) -> None:
         """Write a checkpoint beside its place, every process its part, and move it there."""
-        final = folder / f"step-{progress.step:08d}"
-        part = final.with_suffix(".part")
-        main = self.accelerator.is_main_process
+        part, main = checkpoint.part_of(folder, progress), self.accelerator.is_main_process
         try:
             if main:
-                shutil.rmtree(part, ignore_errors=True)
-                part.mkdir(parents=True)
+                checkpoint.begin_part(part)
             self.accelerator.wait_for_everyone()
             weights = {name: parameter.detach() for name, parameter in trained.items()}
-            for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, _moments(trained, adam))):
+            for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, checkpoint.moments_of(trained, adam))):
                 writer = HuggingFaceStorageWriter(str(part / name), save_distributed=True)
                 save(tensors, storage_writer=writer)
             if main:
-                (part / STATE).write_text(json.dumps(asdict(progress)) + "\n", "utf-8")
-                flush_folder(part)
-                shutil.rmtree(final, ignore_errors=True)
-                part.replace(final)
+                checkpoint.finish_part(part, progress)
         except (OSError, CheckpointException) as error:
-            raise ExportError(f"the checkpoint {final} cannot be written; the one before is complete") from error
+            raise checkpoint.not_written(part, error) from error
         self.accelerator.wait_for_everyone()
 
     def load(self, path: Path, trained: Trained, adam: torch.optim.Optimizer | None) -> None:
@@ -126,7 +117,7 @@ class ShardedWeights:
             if adam is not None:
                 _load_moments(path / OPTIMIZER, trained, adam)
         except (OSError, ValueError, KeyError, RuntimeError, CheckpointException) as error:
-            raise ModelBroken(f"{path} is damaged or belongs to another recipe; remove it and resume") from error
+            raise checkpoint.broken(path, error) from error
 
     def export(self, folder: Path) -> None:
         """Gather the trained weights in the main process, one at a time, and write the model."""
@@ -166,14 +157,6 @@ def _local(weight: Tensor) -> Tensor:
     return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
-def _moments(trained: Trained, adam: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}/{key}": value
-        for name, parameter in trained.items()
-        for key, value in adam.state.get(parameter, {}).items()
-    }
-
-
 def _load_moments(folder: Path, trained: Trained, adam: torch.optim.Optimizer) -> None:
     stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     now = {id(parameter) for group in adam.param_groups for parameter in group["params"]}
@@ -181,7 +164,7 @@ def _load_moments(folder: Path, trained: Trained, adam: torch.optim.Optimizer) -
         if id(parameter) in now and f"{name}/step" in stored:
             moments = {key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")}
             adam.state[parameter] = {"step": torch.tensor(0.0), **moments}
-    _read(folder, _moments(trained, adam))
+    _read(folder, checkpoint.moments_of(trained, adam))
 
 
 def _read(folder: Path, into: dict[str, Tensor]) -> None:
