@@ -80,11 +80,26 @@ class States:
         """
         layers = slice(None) if every else -1
         out = torch.full((*shape, *self.states[:0, layers].shape[1:]), float("nan"))
-        first, end = (np.searchsorted(self.row, chosen, side) for side in ("left", "right"))
-        for i, (row, a, b) in enumerate(zip(chosen, first, end, strict=True)):
-            at = torch.from_numpy(self.token[a:b] - self.rows.offsets[row])
-            out[i, at] = torch.from_numpy(np.array(self.states[a:b, layers])).view(torch.bfloat16).float()
+        for i, (at, stored) in enumerate(stored_in(self.rows, self.row, self.token, chosen)):
+            found = torch.from_numpy(np.array(self.states[stored, layers]))
+            out[i, torch.from_numpy(at)] = found.view(torch.bfloat16).float()
         return out
+
+
+def stored_in(
+    rows: TokenRows, row: NDArray[np.int64], token: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], slice]]:
+    """Yield, of each chosen row, the places in it of the positions that are stored, and where these are stored.
+
+    Args:
+        rows: all rows.
+        row: [P] of each position, rising.
+        token: [P] of each position, its index in `rows.ids`.
+        chosen: [B] rows.
+    """
+    first, end = (np.searchsorted(row, chosen, side) for side in ("left", "right"))
+    for number, a, b in zip(chosen, first, end, strict=True):
+        yield token[a:b] - rows.offsets[number], slice(a, b)
 
 
 def positions(rows: TokenRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -20,7 +20,7 @@ from model.causal_lm.chunked_cross_entropy import CHUNK_BYTES
 from model.causal_lm.forward import logits_of, vocabulary
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
-from trainer.batches.hidden_state_cache import contexts, positions
+from trainer.batches.hidden_state_cache import contexts, positions, stored_in
 
 MARK, IDS, PROBABILITY = "teacher.json", "ids.npy", "probability.npy"
 
@@ -39,10 +39,8 @@ class TopTokens:
         """Return [B, N, k] ids and float16 probabilities of B rows; NaN where none is stored."""
         ids = np.zeros((*shape, self.ids.shape[1]), dtype=np.int32)
         probability = np.full(ids.shape, np.nan, dtype=np.float16)
-        first, end = (np.searchsorted(self.row, chosen, side) for side in ("left", "right"))
-        for i, (row, a, b) in enumerate(zip(chosen, first, end, strict=True)):
-            at = self.token[a:b] - self.rows.offsets[row]
-            ids[i, at], probability[i, at] = self.ids[a:b], self.probability[a:b]
+        for i, (at, stored) in enumerate(stored_in(self.rows, self.row, self.token, chosen)):
+            ids[i, at], probability[i, at] = self.ids[stored], self.probability[stored]
         return torch.from_numpy(ids), torch.from_numpy(probability)
 
 
