@@ -30,6 +30,7 @@ from model.hub.micro_step_io import is_untrained, read_micro_step, saved_in
 from model.hub.model_info import MicroStepInfo, ModelInfo, chat_template_hash, find_name, find_source, tokenizer_hash
 from model.hub.spec import Dtype, LoadedModel, ModelSpec, Quantization, resolve_device
 from model.hub.transformers_io import check_vocabulary, read_config, read_model, read_tokenizer, tokenizer_note
+from model.progress import Tell, silent
 from model.quiet import quiet
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ DECIDING = (".json", ".jinja", ".model", ".txt", ".py")  # files beside the weig
 
 def load(
     spec: ModelSpec,
-    progress: Callable[[str, float | None], None] | None = None,
+    progress: Tell | None = None,
     accept_licence: bool = False,
     keep_adapter: bool = False,
 ) -> LoadedModel:
@@ -62,16 +63,16 @@ def load(
         TooLarge: its weights do not fit into memory.
         ModelError: it is not a causal language model, or an option does not fit it or this machine.
     """
-    tell = progress or (lambda message, fraction: None)
+    tell = progress or silent
     need_code(spec.name, spec.trust_remote_code, spec.attn_implementation)
     device = resolve_device(spec.device)
     _check_quantization(spec, device)
-    folder = fetch(spec.name, spec.revision, progress, accept_licence, code=spec.trust_remote_code)
+    folder = fetch(spec.name, spec.revision, tell, accept_licence, code=spec.trust_remote_code)
     if spec.adapter is not None:
-        adapter_folder(spec.adapter, progress)
+        adapter_folder(spec.adapter, tell)
     tell(f"checking the files of {spec.name}", None)
     begun = content_of(spec)
-    loaded = _read(spec, folder, device, progress, accept_licence, keep_adapter)
+    loaded = _read(spec, folder, device, tell, accept_licence, keep_adapter)
     if begun and content_of(spec) != begun:
         raise ModelBroken(f"the files of {spec.name} changed while they were read; try again when they are complete")
     return replace(loaded, content=begun)
@@ -112,16 +113,15 @@ def _read(
     spec: ModelSpec,
     folder: Path,
     device: torch.device,
-    progress: Callable[[str, float | None], None] | None,
+    tell: Tell,
     accept_licence: bool,
     keep_adapter: bool,
 ) -> LoadedModel:
-    tell = progress or (lambda message, fraction: None)
     if spec.adapter is None and (base_of_adapter := adapter_base(folder)) is not None:
-        return _adapted(spec, folder, *base_of_adapter, lambda base: load(base, progress, accept_licence))
+        return _adapted(spec, folder, *base_of_adapter, lambda base: load(base, tell, accept_licence))
     if (problem := find_problem(folder)) is not None:
         raise ModelBroken(f"{spec.name} cannot be loaded: {problem}")
-    adapter = adapter_folder(spec.adapter, progress) if spec.adapter is not None else None
+    adapter = adapter_folder(spec.adapter, tell) if spec.adapter is not None else None
     with quiet():
         config = read_config(spec, folder)
         dtype = _dtype(spec, config, device)
@@ -138,7 +138,7 @@ def _read(
                 micro,
                 lambda: read_model(spec, folder, config, dtype, device),
                 lambda place: read_tokenizer(spec, place),
-                lambda base: load(base, progress, accept_licence),
+                lambda base: load(base, tell, accept_licence),
                 keep_adapter,
             )
             micro = replace(micro, untrained=is_untrained(model))
