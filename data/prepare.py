@@ -72,7 +72,6 @@ def prepare(
             answers = replace(options.distill, template=options.template, template_date=options.template_date)
             distill_examples(load_model, out / EXAMPLES, out / ANSWERS, answers, tell)
         _score(load_model, out, options, tell)
-        _check_weights(base, out)
         store = open_store(out / STORE)
         for feature in needed:
             compute_features(load_model, store, feature, tell)
@@ -107,24 +106,6 @@ def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
         raise ExportError(
             f"{out} was prepared differently: {', '.join(different)} differ from those in {file.name};"
             " give another folder, or remove this one"
-        )
-
-
-def _check_weights(base: str, out: Path) -> None:
-    """Refuse scores of other weights than a local folder holds now; a name of a model stands for the same weights."""
-    from model.hub.adapter import adapter_base
-    from model.hub.catalog import find
-    from model.hub.fetch import ROOT
-    from model.hub.model_info import find_source
-
-    folder = Path(base).expanduser()
-    if find(base) is not None or not folder.is_dir() or adapter_base(folder) is not None:
-        return
-    scored = open_store(out / STORE).facts.revision
-    if scored != find_source(base, folder, ROOT).revision:
-        raise ExportError(
-            f"{out} holds answers or scores of other weights of {base} ({scored}); give another folder, or remove"
-            " this one"
         )
 
 
