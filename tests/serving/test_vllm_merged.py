@@ -14,19 +14,9 @@ from serving.vllm_plugin.service import VllmService
 from serving.vllm_plugin.settings import EngineSettings
 from tests.serving.fake_vllm import install, vllm_config
 from tests.serving.fake_vllm_runner import FakeMergedLLM, install_loop
-from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
+from tests.serving.vllm_served import expected, prompts_of, running, same, service_of, written
 
 MERGED = "MergedWriter"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("vllm")
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return vllm_folder_of("micro-step-tiny", folder)
 
 
 @pytest.fixture
@@ -39,9 +29,8 @@ def service(folder, model, monkeypatch):
         lambda self, place, *_: FakeMergedLLM(place, self._settings.as_config, parts, proposer=MERGED),
     )
     service = service_of(folder, 0.2, lossless=False)
-    service.engine.start()
-    yield service
-    service.engine.close()
+    with running(service):
+        yield service
 
 
 @pytest.mark.parametrize("together", [False, True])

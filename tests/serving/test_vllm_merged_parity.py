@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 
 import pytest
 
-from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
+from tests.serving.vllm_served import expected, prompts_of, same, served_by_vllm, written
 
 pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    folder = tmp_path_factory.mktemp("vllm")
-    model = vllm_folder_of("micro-step-tiny", folder)
-    service = service_of(folder, 0.2, lossless=False)
-    service.engine.start()
-    yield service, model
-    service.engine.close()
+    yield from served_by_vllm("micro-step-tiny", tmp_path_factory.mktemp("vllm"), lossless=False)
 
 
 @pytest.mark.parametrize("together", [False, True])

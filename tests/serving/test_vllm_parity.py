@@ -7,21 +7,15 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
+from tests.serving.vllm_served import expected, prompts_of, same, served_by_vllm, written
 
 pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    folder = tmp_path_factory.mktemp("vllm")
-    model = vllm_folder_of(os.environ.get("MICRO_STEP_VLLM_MODEL", "micro-step-tiny"), folder)
-    service = service_of(folder, 0.2)
-    service.engine.start()
-    yield service, model
-    service.engine.close()
+    name = os.environ.get("MICRO_STEP_VLLM_MODEL", "micro-step-tiny")
+    yield from served_by_vllm(name, tmp_path_factory.mktemp("vllm"))
 
 
 @pytest.mark.parametrize("together", [False, True])

@@ -13,17 +13,7 @@ from serving.vllm_plugin.drafter import MicroStepDrafter
 from serving.vllm_plugin.service import VllmService
 from serving.vllm_plugin.settings import EngineSettings
 from tests.serving.fake_vllm import FakeLLM, Target, VLLMValidationError, install, vllm_config
-from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("vllm")
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return vllm_folder_of("micro-step-tiny", folder)
+from tests.serving.vllm_served import expected, prompts_of, running, same, service_of, written
 
 
 @pytest.fixture
@@ -36,9 +26,8 @@ def service(folder, model, monkeypatch):
         lambda self, place, *_: FakeLLM(place, self._settings.as_config, self._config.max_segment_length - 1),
     )
     service = service_of(folder, 0.2)
-    service.engine.start()
-    yield service
-    service.engine.close()
+    with running(service):
+        yield service
 
 
 def test_answers_and_segments_are_those_of_generate_segments(service, model):

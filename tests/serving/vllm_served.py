@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
+from contextlib import contextmanager
 
 import torch
 
@@ -42,6 +44,25 @@ def service_of(folder, confidence, lossless=True, max_rows=8):
     plain = not (folder / "micro_step").is_dir()
     segments = SegmentOptions() if plain else SegmentOptions(confidence=confidence, lossless=lossless)
     return VllmService(folder, "served", segments, LimitOptions(max_rows=max_rows))
+
+
+@contextmanager
+def running(service):
+    """Let a service's engine work in this block."""
+    service.engine.start()
+    try:
+        yield service
+    finally:
+        service.engine.close()
+
+
+def served_by_vllm(name, folder, lossless=True):
+    """The running service of a model in the real vLLM, and the model."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    model = vllm_folder_of(name, folder)
+    with running(service_of(folder, 0.2, lossless)) as service:
+        yield service, model
 
 
 def written(service, prompts, together, each=None, **asked):
