@@ -33,6 +33,7 @@ from data.corpus.store import CorpusStore
 from micro_step.inputs import ModelLike, Models
 from model.arguments import checked
 from model.segmentation.segment import MAX_LENGTH
+from model.storage.places import place_of
 from model.terminal import progress_bar
 from model.text.document import template_arguments
 
@@ -70,7 +71,7 @@ def score_corpus(
     Args:
         model: a name, a path, a specification, or a loaded model.
         data: a .txt, .csv, .tsv, .json, .jsonl (also .gz) or .parquet file, or the hub id of a data set.
-        out: folder of the store.
+        out: folder of the store, or its address in object storage (s3://, gs://, hf://).
         column: holds the text or the conversation; for all but .txt. The others stay with the documents.
         ids: columns that together name a document.
         documents: file, line or paragraph: what is a document of a .txt file.
@@ -98,7 +99,7 @@ def score_corpus(
         MicroStepError: the model or the corpus cannot be read, the store cannot be written, or memory or disk do not
             suffice.
     """
-    models, out = Models(), Path(out)
+    models, place = Models(), place_of(out)
     spec = models.spec(model)
     corpus = open_corpus(CorpusSpec(str(data), column, documents, subset, split, data_revision, tuple(ids)))
     options = CorpusOptions(
@@ -113,7 +114,7 @@ def score_corpus(
         batch_tokens=batch_tokens,
     )
     with progress_bar() as tell:
-        store = scoring.score_corpus(lambda: models.load(spec), corpus, out, options, tell)
+        store = scoring.score_corpus(lambda: models.load(spec), corpus, place, options, tell)
     source = CorpusSource.read(store)
     targets = [target for target in target_lengths if target <= max_length] or [1.0]
     reports = [
@@ -182,4 +183,4 @@ def rank_documents(
         MicroStepError: a folder holds no complete store, the stores share no text, or no document is left.
     """
     view = RankView(score, sort, reverse, show, tuple(roles), column, list(values) or None, top, unit, theme)
-    return rank(open_pair(Path(a), None if b is None else Path(b)), view)
+    return rank(open_pair(place_of(a), None if b is None else place_of(b)), view)

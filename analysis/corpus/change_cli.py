@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from analysis.options import Out, check_table, print_notes, print_or_save
+from model.storage.places import place_of
 
 
 def change_command(
-    store: Annotated[Path, typer.Argument(help="Store of model A, for instance the base.")],
-    against: Annotated[Path, typer.Argument(help="Store of the same corpus under model B, with the same tokenizer.")],
+    store: Annotated[str, typer.Argument(help="Store of model A, for instance the base.")],
+    against: Annotated[str, typer.Argument(help="Store of the same corpus under model B, with the same tokenizer.")],
     out: Out = None,
 ) -> None:
     """What fine-tuning changed: mean entropy, confidence and surprisal under two models, by role, with intervals."""
@@ -22,7 +22,7 @@ def change_command(
     from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import open_store
 
-    a, b = (CorpusSource.read(open_store(path)) for path in (store, against))
+    a, b = (CorpusSource.read(open_store(place_of(name))) for name in (store, against))
     found = change_table(changes(a, b))
     for each in (a, b):
         print_notes(f"{each.store.facts.name}: ", each.store.notes)

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from data.corpus.store import CorpusStore
 from model.command_options import Chat, ForceBos, LoadOptions, ModelOptions, TemplateOptions, flatten_options
 from model.hub.loading import load
+from model.storage.places import place_of
 from model.terminal import one_line, progress_bar
 
 
@@ -25,7 +25,12 @@ from model.terminal import one_line, progress_bar
 class DataOptions:
     """The corpus."""
 
-    data: Annotated[str, typer.Option(help="A .txt, .csv, .tsv, .json, .jsonl (also .gz), .parquet file, or a hub id.")]
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A .txt, .csv, .tsv, .json, .jsonl (also .gz), .parquet file, its address (s3://...), or a hub id."
+        ),
+    ]
     column: Column = "text"
     ids: Ids = None
     documents: Annotated[Cut, typer.Option(help="What counts as a document in a .txt file.")] = "file"
@@ -87,7 +92,9 @@ class ScoringOptions:
 def corpus_command(
     model: ModelOptions,
     data: DataOptions,
-    out: Annotated[Path, typer.Option(help="Folder of the store. An existing one is resumed.")],
+    out: Annotated[
+        str, typer.Option(help="Folder of the store, or its address (s3://, gs://, hf://). An existing one is resumed.")
+    ],
     scoring: ScoringOptions,
     template: TemplateOptions,
     loading: LoadOptions,
@@ -98,7 +105,7 @@ def corpus_command(
 
     All other columns of a table stay with its documents in the store.
     """
-    settings = judging.check()
+    settings, place = judging.check(), place_of(out)
     corpus, spec, started = data.open(), model.spec(loading), time.monotonic()
     score: Callable[..., CorpusStore]
     if scoring.ray:
@@ -108,7 +115,7 @@ def corpus_command(
 
     try:
         with progress_bar() as tell:
-            store = score(lambda: load(spec, tell), corpus, out, scoring.options(template), tell)
+            store = score(lambda: load(spec, tell), corpus, place, scoring.options(template), tell)
     except KeyboardInterrupt:
         print(one_line(f"{out} keeps the scores so far; the same command resumes it"), file=sys.stderr)
         raise

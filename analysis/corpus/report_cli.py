@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -28,6 +27,7 @@ from model.errors import MicroStepError
 from model.hub.loading import load
 from model.segmentation.features import FEATURES
 from model.segmentation.segment import MAX_LENGTH, RULES, check_max_length, check_target_length, find_rule
+from model.storage.places import place_of
 from model.terminal import progress_bar
 
 if TYPE_CHECKING:  # they bring pandas and pyarrow
@@ -104,9 +104,9 @@ class ReportStrategyOptions:
 
 @flatten_options
 def report_command(
-    store: Annotated[Path, typer.Argument(help="Folder of a store of scores.")],
+    store: Annotated[str, typer.Argument(help="Folder or address of a store of scores.")],
     judging: ReportStrategyOptions,
-    against: Annotated[Path | None, typer.Option(help="The store of the same corpus under another model.")] = None,
+    against: Annotated[str | None, typer.Option(help="The store of the same corpus under another model.")] = None,
     table: Annotated[
         Table | None,
         typer.Option(help="Which table; by default strategies, or transfer with --against."),
@@ -125,8 +125,8 @@ def report_command(
     from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import open_store
 
-    source = CorpusSource.read(open_store(store, allow_incomplete))
-    other = None if against is None else CorpusSource.read(open_store(against, allow_incomplete))
+    source = CorpusSource.read(open_store(place_of(store), allow_incomplete))
+    other = None if against is None else CorpusSource.read(open_store(place_of(against), allow_incomplete))
     found = _table(source, other, chosen, judging, settings)
     print_notes(f"{source.store.facts.name}: ", source.store.notes)
     if other is not None:
@@ -136,7 +136,7 @@ def report_command(
 
 @flatten_options
 def gather_command(
-    store: Annotated[Path, typer.Argument(help="Folder of a store of scores of the same model.")],
+    store: Annotated[str, typer.Argument(help="Folder or address of a store of scores of the same model.")],
     model: ModelOptions,
     strategy: Annotated[
         list[str],
@@ -158,7 +158,7 @@ def gather_command(
     from data.corpus.store import open_store
     from model.segmentation.features import Feature
 
-    opened = open_store(store)
+    opened = open_store(place_of(store))
     spec = model.spec(loading)
     for need in sorted({_need(name) for name in split_strategies(strategy)}):
         feature = Feature(need, window, history_method, history_stride, layer, max_length)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from pathlib import Path
 
 from analysis.answer import Result
 from analysis.provenance import Provenance, drawing_lines, told
@@ -18,9 +17,10 @@ from analysis.score_registry import significant
 from analysis.uncertainty.summary import signed
 from data.corpus.store import open_store
 from model.command_options import figure_command
+from model.storage.places import Place, absolute
 
 
-def open_pair(a: Path, b: Path | None) -> Pairing:
+def open_pair(a: Place, b: Place | None) -> Pairing:
     """Read one or two stores, and match their documents.
 
     Raises:
@@ -89,7 +89,7 @@ def origin(found: Ranking) -> Provenance:
     """Where a figure of a ranking comes from. Stores may be large, so an export names their folders."""
     pair, view = found.pairing, found.view
     sides = {"a": pair.a.store, **({"b": pair.b.store} if pair.b is not None else {})}
-    paths = {key: str(Path(store.path).resolve()) for key, store in sides.items()}
+    paths = {key: str(absolute(store.path)) for key, store in sides.items()}
     given = [*map(repr, paths.values()), *(f"{name}={value!r}" for name, value in told(view).items())]
     return Provenance(
         command=figure_command("corpus", view, names=["rank", *paths.values()]),

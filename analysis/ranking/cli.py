@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -11,6 +10,7 @@ from analysis.options import Out, check_output, figure_option, print_answer, pri
 from analysis.ranking.view import RankView
 from model.command_options import flatten_options
 from model.errors import MicroStepError
+from model.storage.places import place_of
 
 FIGURE_NAMES = ("ranking", "document_changes", "role_means", "column_means")
 
@@ -18,8 +18,8 @@ FIGURE_NAMES = ("ranking", "document_changes", "role_means", "column_means")
 @flatten_options
 def rank_command(
     view: RankView,
-    store: Annotated[Path, typer.Argument(help="Store of model A.")],
-    against: Annotated[Path | None, typer.Argument(help="Store of the same corpus under model B.")] = None,
+    store: Annotated[str, typer.Argument(help="Store of model A.")],
+    against: Annotated[str | None, typer.Argument(help="Store of the same corpus under model B.")] = None,
     table: Annotated[
         Literal["ranking", "roles", "columns"],
         typer.Option(help="A row is a document, a role, or a value of the column that --column names."),
@@ -36,7 +36,7 @@ def rank_command(
         raise MicroStepError("means by a column need --column, the name of the column")
     from analysis.ranking.answer import open_pair, rank
 
-    answer = rank(open_pair(store, against), view, table)
+    answer = rank(open_pair(place_of(store), None if against is None else place_of(against)), view, table)
     if out is None and table == "ranking":
         from analysis.ranking.tables import ranking_table
 

@@ -15,6 +15,7 @@ from analysis.ranking.document_scores import ScoredDocuments
 from data.corpus.store import CorpusStore
 from data.corpus.text_files import CorpusSpec, column_names_of, file_facts, file_values
 from model.arguments import check_choice
+from model.storage.places import Address
 
 MOST_GROUPS = 200  # values of a column that groups documents; a column with more names documents
 LOOKED_AT = 2000  # documents that say whether a column does
@@ -58,7 +59,7 @@ def column_values(side: ScoredDocuments, name: str) -> tuple[str, ...]:
 def corpus_file(store: CorpusStore) -> Path | None:
     """The file that was scored, if it lies beside the store or in it, and has not changed."""
     data = store.manifest["data"]
-    if data["kind"] != "file":
+    if data["kind"] != "file" or isinstance(store.path, Address):
         return None
     for folder in (store.path, store.path.resolve().parent):
         file = folder / Path(str(data["name"])).name  # a manifest names no file elsewhere

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from data.corpus.scored_rows import ROLE_NAMES
 from data.corpus.store import open_store
 from model.errors import TextError
 from model.segmentation.segment import RULES, SegmentInputs
+from model.storage.places import Place
 
 _ARRAYS = ("entropy", "confidence", "margin", "surprisal", "word_start", "prompt", "row_start")
 
@@ -22,12 +22,12 @@ _ARRAYS = ("entropy", "confidence", "margin", "surprisal", "word_start", "prompt
 class StoreSides:
     """A store, read."""
 
-    path: Path
+    path: Place
     whole: TokenizedText  # every token, documents end to end
     source: CorpusSource
 
     @classmethod
-    def read(cls, path: Path) -> StoreSides:
+    def read(cls, path: Place) -> StoreSides:
         """Read a complete store.
 
         Raises:

@@ -10,14 +10,15 @@ import typer
 from analysis.options import Out, check_table, print_notes, print_or_save
 from analysis.view import UNIT, UnitOption
 from analysis.words.options import ByOption
+from model.storage.places import place_of
 
 if TYPE_CHECKING:
     from analysis.words.pieces import MadeTable
 
 
 def corpus_table_command(
-    store: Annotated[Path, typer.Argument(help="Store of a corpus's scores.")],
-    against: Annotated[Path | None, typer.Option(help="Store of the same corpus under a second model.")] = None,
+    store: Annotated[str, typer.Argument(help="Store of a corpus's scores.")],
+    against: Annotated[str | None, typer.Option(help="Store of the same corpus under a second model.")] = None,
     by: ByOption = "word",
     unit: UnitOption = UNIT,
     out: Out = None,
@@ -27,7 +28,7 @@ def corpus_table_command(
     from analysis.words.stored import store_pieces
     from data.corpus.store import open_store
 
-    stores = tuple(open_store(path) for path in (store, against) if path is not None)
+    stores = tuple(open_store(place_of(name)) for name in (store, against) if name is not None)
     print_made(store_pieces(stores, by, unit).made(out), out)
 
 

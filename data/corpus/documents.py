@@ -7,7 +7,6 @@ about tokens, models or stores.
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -18,11 +17,13 @@ from data.corpus.text_files import (
     DataFacts,
     Value,
     file_facts,
+    file_place,
     file_values,
     hub_facts,
     hub_values,
 )
 from model.errors import TextError
+from model.storage.places import Address, size_of
 from model.text.conversation import read_conversation
 from model.text.document import Document
 
@@ -77,20 +78,20 @@ class Corpus:
 
     def unchanged(self) -> bool:
         """True if the file has not changed since it was opened; a hub commit never changes."""
-        return self.facts.kind == "hub" or file_facts(Path(self.spec.data)) == self.facts
+        return self.facts.kind == "hub" or file_facts(file_place(self.spec)) == self.facts
 
     @property
     def file_size(self) -> int | None:
         """Bytes on disk; None for a hub data set."""
-        return None if self.facts.kind == "hub" else Path(self.spec.data).expanduser().stat().st_size
+        return None if self.facts.kind == "hub" else size_of(file_place(self.spec))
 
 
 def open_corpus(spec: CorpusSpec) -> Corpus:
     """Find a corpus, and read its first document to check that it is one."""
-    path = Path(spec.data).expanduser()
-    if path.is_dir():
+    path = file_place(spec)
+    if not isinstance(path, Address) and path.is_dir():
         raise TextError(f"{spec.data} is a folder; give one file ({', '.join(SUFFIXES)}) or a hub id")
-    if path.exists():
+    if isinstance(path, Address) or path.exists():
         if not path.name.lower().endswith(SUFFIXES):
             raise TextError(f"{spec.data} is of an unsupported kind; give one of {', '.join(SUFFIXES)}")
         facts = file_facts(path)

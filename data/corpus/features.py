@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from data.corpus.store import COMPLETE, IDENTITY, CorpusStore
 from data.corpus.store_writer import writing
-from model.atomic_files import as_json, atomic_write, make_folder
+from model.atomic_files import as_json
 from model.errors import ExportError, MicroStepError, TextError
 from model.progress import Meter, Tell, silent
 from model.reading.json_text import parse_json
-from model.reading.regular_files import read_text
 from model.segmentation.features import Feature
 from model.segmentation.rule_inputs import TABLES
 from model.segmentation.rules import NO_MICRO_STEP
+from model.storage.places import folders_in, read, read_several, sizes_in, write
 
 if TYPE_CHECKING:
     from data.corpus.scored_rows import ScoredRow
@@ -106,40 +106,44 @@ def compute_features(
         MicroStepError: as the functions that compute it.
     """
     folder = store.path / FOLDER / what.name
-    if (folder / COMPLETE).is_file():
+    if COMPLETE in sizes_in(folder):
         return read_gathered(store, what)
-    with writing(store.path):
+    with writing(store.path) as check:
         loaded = load_model()
         _check_model(loaded, store, what)
         prefix = _prefix(loaded, store)
-        make_folder(folder)
-        atomic_write(folder / SETTINGS, as_json(what.settings))
+        there = sizes_in(folder)
+        write(folder / SETTINGS, as_json(what.settings))
         lengths = np.concatenate([np.diff(shard.offsets) for shard in store.shards()])
         chosen = np.arange(0, len(lengths), what.every)
-        part = np.cumsum(lengths[chosen]) // PART_TOKENS  # [rows] the part that each is in
-        numbers, starts = np.unique(part, return_index=True)
+        part_of = np.cumsum(lengths[chosen]) // PART_TOKENS  # [rows] the part that each is in
+        numbers, starts = np.unique(part_of, return_index=True)
         rows = (row for i, row in enumerate(store.rows()) if i % what.every == 0)
         meter, total = Meter(), int(lengths[chosen].sum())
         for number, indices in enumerate(np.split(chosen, starts[1:])):
-            file = folder / f"part-{number:05d}.parquet"
+            name = f"part-{number:05d}.parquet"
             mine = [next(rows) for _ in indices]
             meter.done += sum(len(row.ids) for row in mine)
-            if not file.is_file():
-                atomic_write(file, _to_parquet(indices, [_values(loaded, row, prefix, what) for row in mine]))
+            if name not in there:
+                part = _to_parquet(indices, [_values(loaded, row, prefix, what) for row in mine])
+                check()
+                write(folder / name, part)
             if meter.due():
                 done = f"{what.name}: {meter.done:,} of {total:,} tokens, {meter.seconds:,.0f} s"
                 tell(done, meter.done / max(total, 1))
-        atomic_write(folder / COMPLETE, as_json({"parts": len(numbers), "rows": len(chosen), "tokens": total}))
+        write(folder / COMPLETE, as_json({"parts": len(numbers), "rows": len(chosen), "tokens": total}))
     return read_gathered(store, what)
 
 
 def gathers(store: CorpusStore) -> list[FeatureSpec]:
     """What has been gathered beside a store, complete, in the order of the names."""
     specs = []
-    for file in sorted(store.path.glob(f"{FOLDER}/*/{SETTINGS}")):
-        if (file.parent / COMPLETE).is_file():
+    for name in folders_in(store.path / FOLDER):
+        folder = store.path / FOLDER / name
+        file, there = folder / SETTINGS, sizes_in(folder)
+        if SETTINGS in there and COMPLETE in there:
             try:
-                specs.append(FeatureSpec.read(parse_json(read_text(file))))
+                specs.append(FeatureSpec.read(parse_json(read(file))))
             except (OSError, ValueError, TypeError, KeyError, MicroStepError):
                 raise TextError(f"{file} was written by another version; remove its folder") from None
     return specs
@@ -147,14 +151,16 @@ def gathers(store: CorpusStore) -> list[FeatureSpec]:
 
 def read_gathered(store: CorpusStore, what: FeatureSpec) -> GatheredRows:
     folder = store.path / FOLDER / what.name
-    if not (folder / COMPLETE).is_file():
+    sizes = sizes_in(folder)
+    if COMPLETE not in sizes:
         raise TextError(f"{store.path} holds no {what.name}; gather it first")
     rows, lengths, values = [], [], []
-    for file in sorted(folder.glob("part-*.parquet")):
+    parts = {name: sizes[name] for name in sorted(sizes) if name.startswith("part-")}
+    for name, content in zip(parts, read_several(folder, parts), strict=True):
         try:
-            (table,) = pq.read_table(file).combine_chunks().to_batches()
+            (table,) = pq.read_table(pa.BufferReader(content)).combine_chunks().to_batches()
         except (pa.ArrowException, ValueError):
-            raise TextError(f"{file} is damaged; remove {folder} and gather it again") from None
+            raise TextError(f"{folder / name} is damaged; remove {folder} and gather it again") from None
         rows.append(table.column("row").to_numpy())
         lengths.append(table.column("tokens").to_numpy())
         names = table.schema.names[2:]

@@ -26,6 +26,7 @@ from model import errors
 from model.errors import MicroStepError, NumericalError, TextError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.progress import Tell, silent
+from model.storage.places import Place, absolute
 
 IMPORTED_FROM = Path(__file__).resolve().parents[__name__.count(".")]  # the folder of the outermost package
 RAY = 'pip install "ray[data]==2.60.0"'
@@ -41,7 +42,7 @@ class RayOptions:
 def score_corpus_with_ray(
     load_model: Callable[[], LoadedModel],
     corpus: Corpus,
-    path: Path,
+    path: Place,
     options: CorpusOptions | None = None,
     tell: Tell = silent,
     cluster: RayOptions | None = None,
@@ -74,7 +75,7 @@ def score_corpus_with_ray(
         if items:
             meter = ScoringProgress(tell, scoring_title(corpus), done)
             meter.expected = total
-            job = _Job(_with_absolute_paths(loaded.spec), _absolute(corpus), options, path.resolve())
+            job = _Job(_with_absolute_paths(loaded.spec), _absolute(corpus), options, absolute(path))
             try:
                 _run(job, items, cluster or RayOptions(), loaded.model.device.type == "cuda", meter)
             except NumericalError as error:
@@ -95,7 +96,7 @@ class _Job:
     spec: ModelSpec
     corpus: Corpus
     options: CorpusOptions
-    path: Path
+    path: Place
 
 
 class _Scorer:
@@ -202,7 +203,7 @@ def _with_absolute_paths(spec: ModelSpec) -> ModelSpec:
 
     def place(name: str) -> str:
         path = Path(name).expanduser()
-        return str(path.resolve()) if path.exists() else name
+        return str(absolute(path)) if path.exists() else name
 
     adapter, tokenizer = (None if name is None else place(name) for name in (spec.adapter, spec.tokenizer))
     return replace(spec, name=place(spec.name), adapter=adapter, tokenizer=tokenizer)

@@ -7,11 +7,11 @@ since its cells cannot be told apart. This module knows nothing about texts to s
 import csv
 from collections.abc import Collection, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any, TextIO
 
 from model.errors import TextError
 from model.reading.json_text import parse_json
+from model.storage.places import Place, opened
 
 TABLE_SUFFIXES = (
     *(f"{kind}{packed}" for kind in (".csv", ".tsv", ".json", ".jsonl") for packed in ("", ".gz")),
@@ -38,7 +38,7 @@ def text_records(lines: TextIO, name: str, kind: str) -> Iterator[dict[str, Any]
 
 
 def parquet_records(
-    path: Path, name: str, start: int = 0, only: Collection[str] | None = None
+    path: Place, name: str, start: int = 0, only: Collection[str] | None = None
 ) -> Iterator[tuple[dict[str, Any], float]]:
     """Yield the rows of a Parquet file without its columns of bytes, and the share that has been read.
 
@@ -55,7 +55,7 @@ def parquet_records(
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with opened(path) as content, pq.ParquetFile(content) as file:
             names = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
             if only is not None and set(only) <= set(names):
                 names = [column for column in names if column in only]

@@ -8,7 +8,6 @@ compared with scoring each document alone, entropies differ by up to about 1e-4 
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,12 +29,12 @@ from data.corpus.store import (
 )
 from data.corpus.store_writer import begin, finish, write_shard, writing
 from data.corpus.windows import TokenWindow
-from model.atomic_files import need_disk
 from model.errors import NumericalError, TextError
 from model.hub.loading import LoadedModel
 from model.progress import Tell, silent
 from model.scoring import token_scores
 from model.scoring.scores import TokenScores
+from model.storage.places import Place, need_room, remove
 
 _MORE_DISK = "free some, or give --limit-tokens; complete shards are kept"
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
@@ -44,11 +43,18 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
 def score_corpus(
     load_model: Callable[[], LoadedModel],
     corpus: Corpus,
-    path: Path,
+    path: Place,
     options: CorpusOptions | None = None,
     tell: Tell = silent,
 ) -> CorpusStore:
-    """Score a corpus into the store at `path`, or resume a run that was stopped.
+    """Score a corpus into a store, or resume a run that was stopped.
+
+    Args:
+        load_model: loads the model once the store is known to be writable.
+        corpus: what is scored.
+        path: a folder, or an address of object storage.
+        options: how it is scored.
+        tell: receives progress messages.
 
     Raises:
         ExportError: the folder cannot be used, holds a store of something else, or another process writes to it.
@@ -56,7 +62,7 @@ def score_corpus(
         TooLarge: there is not enough memory or disk.
         NumericalError: a document's scores are not finite; no statistic is computed from the others alone.
     """
-    with writing(path):
+    with writing(path) as check:
         loaded, options = begin_store(load_model, corpus, path, options)
         marks: list[Mark] = []
         meter: ScoringProgress | None = None
@@ -64,7 +70,7 @@ def score_corpus(
             if isinstance(item, Shard):
                 meter = meter or ScoringProgress(tell, scoring_title(corpus), sum(mark.tokens for mark in marks))
                 try:
-                    item = score_shard(loaded, item, options, path, meter)
+                    item = score_shard(loaded, item, options, path, meter, check)
                 except NumericalError as error:
                     raise stopped_by_numbers(path, error, begun=bool(marks)) from error
             marks.append(item)
@@ -72,31 +78,31 @@ def score_corpus(
 
 
 def begin_store(
-    load_model: Callable[[], LoadedModel], corpus: Corpus, path: Path, options: CorpusOptions | None
+    load_model: Callable[[], LoadedModel], corpus: Corpus, path: Place, options: CorpusOptions | None
 ) -> tuple[LoadedModel, CorpusOptions]:
     """Load the model, and begin its store or check that the begun one has the same settings; see `score_corpus`."""
     loaded = load_model()
     options, notes = resolve(loaded, options or CorpusOptions(), read_manifest(path))
-    need_disk(path, expected_bytes(corpus, options), "the store", _MORE_DISK)
+    need_room(path, expected_bytes(corpus, options), "the store", _MORE_DISK)
     begin(path, _manifest(loaded, corpus, options, notes))
     return loaded, options
 
 
-def finish_store(corpus: Corpus, path: Path, marks: list[Mark]) -> CorpusStore:
+def finish_store(corpus: Corpus, path: Place, marks: list[Mark]) -> CorpusStore:
     if not corpus.unchanged():
         raise TextError(f"{corpus.spec.data} was changed while it was being scored; remove {path} and start again")
     finish(path, marks)
     return open_store(path)
 
 
-def stopped_by_numbers(path: Path, error: NumericalError, begun: bool) -> NumericalError:
+def stopped_by_numbers(path: Place, error: NumericalError, begun: bool) -> NumericalError:
     """Return the error for the user.
 
     Another precision needs another store; a store without any shard is removed.
     """
     if begun:
         return NumericalError(f"{error}, and use another --out than {path}, which holds the scores so far")
-    (path / MANIFEST).unlink()  # so that the folder is left as it was
+    remove(path / MANIFEST)  # so that the folder is left as it was
     return error
 
 
@@ -123,8 +129,15 @@ def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes
     }
 
 
-def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path: Path, meter: ScoringProgress) -> Mark:
-    """Score the rows of one shard and write it.
+def score_shard(
+    loaded: LoadedModel,
+    shard: Shard,
+    options: CorpusOptions,
+    path: Place,
+    meter: ScoringProgress,
+    check: Callable[[], None] = lambda: None,
+) -> Mark:
+    """Score the rows of one shard and write it; `check` of `writing` is called before.
 
     Raises:
         TextError: the shard is the whole corpus and holds no token.
@@ -137,10 +150,10 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
     refused = [piece for piece in first if piece.problem is not None]
     end = pieces[-1]
     if shard.last and shard.number == 0 and tokens == 0:
-        (path / MANIFEST).unlink()
+        remove(path / MANIFEST)
         reason = f"the first that was refused: {refused[0].problem}" if refused else "its documents are empty"
         raise TextError(f"there is no token to score in {meter.what.removeprefix('scoring ')}: {reason}")
-    need_disk(path, 2 * tokens * BYTES_A_TOKEN, "the store", _MORE_DISK)
+    need_room(path, 2 * tokens * BYTES_A_TOKEN, "the store", _MORE_DISK)
     meter.expect(end, tokens, options.limit_tokens)
     rows = score_rows(loaded, pieces, options.batch_tokens or 1, meter)
     mark = Mark(
@@ -157,6 +170,7 @@ def score_shard(loaded: LoadedModel, shard: Shard, options: CorpusOptions, path:
         inexact=sum(piece.encoded is not None and not piece.encoded.exact for piece in first),
     )
     columns = [piece.columns for piece in first] if "ids" in (read_manifest(path) or {}) else []
+    check()
     return write_shard(path, shard.number, rows, mark, columns)
 
 

@@ -6,13 +6,13 @@ This module knows nothing about scores.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 from data.corpus.documents import Corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.store import Mark, read_mark
 from data.corpus.windows import TokenizeOptions, TokenWindow, tokenized_windows
 from model.hub.loading import LoadedModel
+from model.storage.places import Place
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Shard:
         return self.ahead is None or self.tokens == self.left
 
 
-def planned(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, path: Path) -> Iterator[Shard | Mark]:
+def planned(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, path: Place) -> Iterator[Shard | Mark]:
     """Yield all shards in their order: those still to be scored, and the marks of finished ones."""
     done = 0
     stream: Iterator[TokenWindow] | None = None

@@ -7,26 +7,26 @@
     STORE/complete.json        totals: written at the end of the corpus
     STORE/gathered/            features that rules need beyond the scores: see features.py
 
-Nothing in a store depends on the time: two undisturbed runs give the same bytes. This module does not know how scores
-are computed: see scoring.py.
+STORE is a folder, or an address of object storage (model/storage). Nothing in a store depends on the time: two
+undisturbed runs give the same bytes. This module does not know how scores are computed: see scoring.py.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import count, takewhile
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.corpus.document_columns import Columns, columns_from_parquet
 from data.corpus.scored_rows import ScoredRow, ScoredRows, from_parquet
-from model.atomic_files import read_json
 from model.errors import TextError
 from model.hub.model_info import ModelInfo
 from model.reading.json_text import parse_json
-from model.reading.regular_files import read_bytes, read_text
 from model.short_repr import ShortRepr
+from model.storage.places import Place, read, read_json, read_several, sizes_in
 
 FORMAT = "micro_step corpus store 1"
 MANIFEST, COMPLETE = "manifest.json", "complete.json"
@@ -57,7 +57,7 @@ class Mark:
 class CorpusStore(ShortRepr):
     """A readable store. Shards are loaded, and their hashes checked, on demand."""
 
-    path: Path
+    path: Place
     facts: ModelInfo
     manifest: Mapping[str, Any]  # the manifest from the start of the run: data, parameters, roles, packages and notes
     marks: tuple[Mark, ...]
@@ -95,7 +95,8 @@ class CorpusStore(ShortRepr):
     def column_names(self) -> tuple[str, ...]:
         """The columns that documents have beside their text, as the corpus orders them; () of older stores."""
         files = [self.path / columns_name(number) for number, mark in enumerate(self.marks) if mark.columns_sha256]
-        return tuple(dict.fromkeys(name for file in files for name in pq.read_schema(file).names))
+        schemas = (pq.read_schema(pa.BufferReader(read(file))) for file in files)
+        return tuple(dict.fromkeys(name for schema in schemas for name in schema.names))
 
     def columns(self, names: Sequence[str] | None = None, most: int | None = None) -> Columns:
         """The columns of the documents: [documents] values each, in the order of the corpus; None where one is missing.
@@ -128,9 +129,12 @@ class CorpusStore(ShortRepr):
         sha256 = self.marks[number].columns_sha256
         return columns_from_parquet(self._checked(columns_name(number), sha256), names) if sha256 else {}
 
-    def shards(self) -> Iterator[ScoredRows]:
-        for number in range(len(self.marks)):
-            yield from_parquet(self.content(number))
+    def shards(self, numbers: Iterable[int] | None = None) -> Iterator[ScoredRows]:
+        """The rows of shards, one shard at a time; None: of all. Errors as `content`."""
+        chosen = list(range(len(self.marks)) if numbers is None else numbers)
+        contents = read_several(self.path, {shard_name(number): self.marks[number].size for number in chosen})
+        for number in chosen:
+            yield from_parquet(self._checked(shard_name(number), self.marks[number].sha256, contents))
 
     def content(self, number: int) -> bytes:
         """Return the bytes of a shard, whose hash is checked.
@@ -140,12 +144,12 @@ class CorpusStore(ShortRepr):
         """
         return self._checked(shard_name(number), self.marks[number].sha256)
 
-    def _checked(self, name: str, sha256: str) -> bytes:
+    def _checked(self, name: str, sha256: str, contents: Iterator[bytes] | None = None) -> bytes:
         file = self.path / name
         try:
-            content = read_bytes(file)
+            content = read(file) if contents is None else next(contents)
         except OSError as error:
-            raise TextError(f"{file} cannot be read: {error.strerror}") from None
+            raise TextError(f"{file} cannot be read: {error.strerror or 'it is gone'}") from None
         if hashlib.sha256(content).hexdigest() != sha256:
             raise TextError(f"{file} is damaged; run the corpus command again to rebuild it")
         return content
@@ -162,20 +166,19 @@ class CorpusStore(ShortRepr):
 COUNTS = ("empty", "refused", "truncated", "left_out", "inexact")
 
 
-def open_store(path: Path, allow_incomplete: bool = False) -> CorpusStore:
+def open_store(path: Place, allow_incomplete: bool = False) -> CorpusStore:
     """Open a store for reading.
 
     Args:
-        path: its folder.
+        path: its folder or address.
         allow_incomplete: accept the complete shards of a run that was stopped; the store's notes say so.
     """
     manifest = read_manifest(path)
     if manifest is None:
         raise TextError(f"{path} holds no store of scores; make one with `micro-step corpus score --out {path}`")
-    marks: list[Mark] = []
-    while (mark := read_mark(path, len(marks))) is not None:
-        marks.append(mark)
-    complete = (path / COMPLETE).is_file() and bool(marks) and marks[-1].last
+    sizes = sizes_in(path)
+    marks = read_marks(path, sizes)
+    complete = COMPLETE in sizes and bool(marks) and marks[-1].last
     if not complete and not allow_incomplete:
         raise TextError(
             f"{path} is incomplete ({len(marks)} shards, {sum(mark.tokens for mark in marks):,} tokens);"
@@ -194,11 +197,15 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.parquet"
 
 
+def mark_name(number: int) -> str:
+    return f"shard-{number:05d}.json"
+
+
 def columns_name(number: int) -> str:
     return f"columns-{number:05d}.parquet"
 
 
-def read_manifest(path: Path, kind: str = FORMAT) -> dict[str, Any] | None:
+def read_manifest(path: Place, kind: str = FORMAT) -> dict[str, Any] | None:
     manifest = read_json(path / MANIFEST)
     if manifest is None:
         return None
@@ -207,20 +214,57 @@ def read_manifest(path: Path, kind: str = FORMAT) -> dict[str, Any] | None:
     return manifest
 
 
-def read_mark(path: Path, number: int, check: bool = False) -> Mark | None:
-    """Return the mark of a complete shard, else None; `check` also compares its hash."""
-    file = path / shard_name(number)
+def read_mark(path: Place, number: int, check: bool = False) -> Mark | None:
+    """Return the mark of a complete shard, else None; `check` also compares its hash.
+
+    Raises:
+        TextError: object storage does not answer.
+    """
     try:
-        values = parse_json(read_text(file.with_suffix(".json")))
-        mark = Mark(**{**values, "next": tuple(values["next"])})
-        whole = file.stat().st_size == mark.size
-        if check and whole:
-            whole = hashlib.sha256(read_bytes(file)).hexdigest() == mark.sha256
-        if mark.columns_sha256 and whole:
-            beside = path / columns_name(number)
-            whole = beside.is_file()
-            if check and whole:
-                whole = hashlib.sha256(read_bytes(beside)).hexdigest() == mark.columns_sha256
-    except (OSError, ValueError, TypeError, KeyError):
+        mark = _mark_of(read(path / mark_name(number)))
+        if mark is None or not check:
+            return mark if mark is not None and _whole(mark, number, sizes_in(path)) else None
+        hashes = {shard_name(number): mark.sha256, columns_name(number): mark.columns_sha256}
+        whole = all(
+            hashlib.sha256(read(path / name)).hexdigest() == sha256 for name, sha256 in hashes.items() if sha256
+        )
+        return mark if whole else None
+    except OSError:
         return None
-    return mark if whole else None
+
+
+def read_marks(path: Place, sizes: Mapping[str, int] | None = None) -> list[Mark]:
+    """The marks of the shards that are complete, up to the first that is not. No hash is compared.
+
+    Args:
+        path: of the store.
+        sizes: of its files, if they are known.
+
+    Raises:
+        TextError: object storage does not answer.
+    """
+    sizes = sizes_in(path) if sizes is None else sizes
+    names = list(takewhile(sizes.__contains__, map(mark_name, count())))
+    marks: list[Mark] = []
+    try:
+        for content in read_several(path, {name: sizes[name] for name in names}):
+            mark = _mark_of(content)
+            if mark is None or not _whole(mark, len(marks), sizes):
+                break
+            marks.append(mark)
+    except OSError:  # the next one cannot be read, or has gone meanwhile
+        return marks
+    return marks
+
+
+def _mark_of(content: bytes) -> Mark | None:
+    try:
+        values = parse_json(content)
+        return Mark(**{**values, "next": tuple(values["next"])})
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _whole(mark: Mark, number: int, sizes: Mapping[str, int]) -> bool:
+    beside = not mark.columns_sha256 or columns_name(number) in sizes
+    return sizes.get(shard_name(number)) == mark.size and beside

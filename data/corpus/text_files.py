@@ -5,12 +5,12 @@ knows nothing about documents, models or stores.
 """
 
 import gzip
+import hashlib
 import io
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from data.corpus.record_files import TABLE_SUFFIXES, parquet_records, text_records
@@ -18,6 +18,7 @@ from model.errors import TextError, first_line
 from model.git_lfs import pointer
 from model.hub.cache import remembered_sha256
 from model.reading.unpacked import TooMuchContent, unpacked
+from model.storage.places import Address, Place, opened, place_of
 
 Cut = Literal["file", "paragraph", "line"]
 SUFFIXES = (".txt", ".txt.gz", *TABLE_SUFFIXES)
@@ -56,8 +57,21 @@ class DataFacts:
 # --- files
 
 
-def file_facts(path: Path) -> DataFacts:
-    """Return the facts about a file, identified by its hash."""
+def file_place(spec: CorpusSpec) -> Place:
+    """Where the file of a corpus is."""
+    place = place_of(spec.data)
+    return place if isinstance(place, Address) else place.expanduser()
+
+
+def file_facts(path: Place) -> DataFacts:
+    """Return the facts about a file, identified by its hash; one in object storage is read for it."""
+    if isinstance(path, Address):
+        try:
+            with opened(path) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return DataFacts("file", path.name, f"sha256:{digest}", None, None)
+        except FileNotFoundError:
+            raise TextError(f"there is no file {path}; check its address") from None
     path = path.expanduser()
     if (problem := pointer(path)) is not None:
         raise TextError(f"{path} cannot be read: {problem}")
@@ -90,14 +104,15 @@ def _file_records(
     spec: CorpusSpec, start: int = 0, only: Collection[str] | None = None
 ) -> Iterator[tuple[str | dict[str, Any], float]]:
     """Yield the texts of a text file or the rows of a table, each with the share of the file that has been read."""
-    path = Path(spec.data).expanduser()
+    path = file_place(spec)
     kind = path.name.lower().removesuffix(".gz")
     try:
         if kind.endswith(".parquet"):
             yield from parquet_records(path, spec.data, start, only)
             return
-        size = max(1, path.stat().st_size)
-        with path.open("rb") as raw:
+        with opened(path) as raw:
+            size = max(1, raw.seek(0, io.SEEK_END))
+            raw.seek(0)
             plain = unpacked(raw, _whole(kind, spec.documents)) if path.name.lower().endswith(".gz") else raw
             with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as lines:
                 records: Iterator[str | dict[str, Any]]
