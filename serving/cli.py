@@ -39,7 +39,11 @@ def serve(
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
         raise MicroStepError(f"the server needs {' and '.join(missing)}: pip install 'micro_step[serve]'")
     if engine == "vllm":
-        _check_vllm(loading, segments)
+        from serving.vllm_plugin.launch import need_vllm
+
+        need_vllm(loading)
+        if segments.by_cost:
+            raise MicroStepError("--by-cost goes by the times of this project's own decoding: leave it or --engine out")
     from serving.server import listen, run_server, url_of
 
     listening = listen(address)
@@ -80,16 +84,6 @@ def _in_vllm(
     folder = vllm_folder(spec, segments.lossless, tell)
     tell(f"vLLM loads {name}", None)
     return VllmService(folder, name, segments, limits, spec.dtype, threads)
-
-
-def _check_vllm(loading: LoadOptions, segments: SegmentOptions) -> None:
-    """Refuse options that vLLM has no equal of, and an environment without vLLM."""
-    if find_spec("vllm") is None:
-        raise MicroStepError("vLLM is not installed here: see requirements-vllm.txt, or leave out --engine")
-    if loading != LoadOptions(loading.dtype):
-        raise MicroStepError("with --engine vllm, of the options that load a model only --dtype can be given")
-    if segments.by_cost:
-        raise MicroStepError("--by-cost goes by the times of this project's own decoding: leave it or --engine out")
 
 
 def _is_loopback(host: str) -> bool:

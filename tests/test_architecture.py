@@ -15,7 +15,7 @@ ARROWS = {
     "model": set(),
     "data": {"model"},
     "trainer": {"model", "data"},
-    "analysis": {"model", "data"},
+    "analysis": {"model", "data", "serving"},
     "evals": {"model", "data", "analysis", "trainer"},
     "serving": {"model"},
     "app": {"model", "data", "analysis", "evals"},

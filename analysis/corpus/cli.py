@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from importlib.util import find_spec
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,7 +17,9 @@ from data.corpus.documents import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from data.corpus.store import CorpusStore
 from model.command_options import Chat, ForceBos, LoadOptions, ModelOptions, TemplateOptions, flatten_options
-from model.hub.loading import load
+from model.errors import MicroStepError
+from model.hub.loading import LoadedModel, ModelSpec, load
+from model.progress import Tell
 from model.storage.places import place_of
 from model.terminal import one_line, progress_bar
 
@@ -71,6 +74,34 @@ class ScoringOptions:
     chat: Chat = False
     force_bos: ForceBos = False
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, or with Ray on this machine.")] = False
+    engine: Annotated[
+        Literal["own", "vllm"], typer.Option(help="What computes the scores; vllm must be installed (docs/serving.md).")
+    ] = "own"
+    tensor_parallel_size: Annotated[int, typer.Option(min=1, help="Devices over which vLLM shards the model.")] = 1
+
+    def check(self, loading: LoadOptions, report: bool) -> None:
+        """Refuse options that do not go together, before anything is read."""
+        if self.engine == "vllm":
+            from serving.vllm_plugin.launch import need_vllm
+
+            need_vllm(loading)
+            if self.ray:
+                raise MicroStepError("--ray distributes this project's own scoring: leave it or --engine out")
+            if report and find_spec("kaleido") is None:
+                raise MicroStepError(
+                    "vLLM's environment lacks what draws the report: give --no-report, and run `micro-step corpus"
+                    " report STORE` in the other environment"
+                )
+        elif self.tensor_parallel_size > 1:
+            raise MicroStepError("--tensor-parallel-size goes with --engine vllm")
+
+    def load(self, spec: ModelSpec, tell: Tell) -> LoadedModel:
+        """Load the model, in this process or in vLLM."""
+        if self.engine == "own":
+            return load(spec, tell)
+        from serving.vllm_plugin.scorer import VllmOptions, load_in_vllm
+
+        return load_in_vllm(spec, VllmOptions(self.batch_tokens, self.tensor_parallel_size), tell)
 
     def options(self, template: TemplateOptions) -> CorpusOptions:
         need_chat(self.chat, template.template_arg, template.template_date)
@@ -106,6 +137,7 @@ def corpus_command(
     All other columns of a table stay with its documents in the store.
     """
     settings, place = judging.check(), place_of(out)
+    scoring.check(loading, report)
     corpus, spec, started = data.open(), model.spec(loading), time.monotonic()
     score: Callable[..., CorpusStore]
     if scoring.ray:
@@ -115,7 +147,7 @@ def corpus_command(
 
     try:
         with progress_bar() as tell:
-            store = score(lambda: load(spec, tell), corpus, place, scoring.options(template), tell)
+            store = score(lambda: scoring.load(spec, tell), corpus, place, scoring.options(template), tell)
     except KeyboardInterrupt:
         print(one_line(f"{out} keeps the scores so far; the same command resumes it"), file=sys.stderr)
         raise

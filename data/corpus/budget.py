@@ -11,6 +11,7 @@ from model.errors import TooLarge
 from model.hub.loading import LoadedModel
 from model.hub.memory import estimate_memory, tokens_that_fit
 from model.scoring.caveats import remarks
+from model.scoring.engine import EngineModel
 from model.scoring.token_scores import chunk_positions
 from model.text.document import Document, TextInput
 from model.text.encoding import encode
@@ -28,9 +29,9 @@ def resolve(
     probe = encode(TextInput(document, options.chat, options.force_bos), loaded.tokenizer)
     notes = remarks(loaded, probe, options.chat)
     device, chunk = loaded.model.device, chunk_positions(loaded.facts.vocab_size)
-    context = context_length(loaded.model)
+    context, elsewhere = context_length(loaded.model), isinstance(loaded, EngineModel)
     room = None if context is None else context + 1 - len(probe.prefix)  # the last token is never read
-    fits = tokens_that_fit(loaded, device, chunk=chunk)
+    fits = 1 << 62 if elsewhere else tokens_that_fit(loaded, device, chunk=chunk)
     if options.max_tokens is None and manifest is not None:
         longest = int(manifest["parameters"]["max_tokens"])
     else:
@@ -47,12 +48,18 @@ def resolve(
         n = min(tokens, longest)
         return estimate_memory(loaded, n, max(1, tokens // n), chunk).run <= available_memory(device) / 2
 
-    batch = options.batch_tokens
+    batch = loaded.engine.batch_tokens if isinstance(loaded, EngineModel) else options.batch_tokens
     if batch is None:
         batch = int(manifest["batch_tokens"]) if manifest else MAX_BATCH_TOKENS[device.type]
         while batch > 256 and not batch_fits(batch):
             batch //= 2
     return replace(options, max_tokens=longest, batch_tokens=batch, template_date=probe.date or date), notes
+
+
+def longest_read(loaded: LoadedModel, options: CorpusOptions) -> int:
+    """Return the most tokens that are read of a text: what stands before it, and all but its last token."""
+    probe = encode(TextInput(Document.plain("a"), False, options.force_bos), loaded.tokenizer)
+    return len(probe.prefix) + max(1, options.max_tokens or 1) - 1
 
 
 def expected_bytes(corpus: Corpus, options: CorpusOptions) -> int:

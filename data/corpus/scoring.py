@@ -7,19 +7,20 @@ compared with scoring each document alone, entropies differ by up to about 1e-4 
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.corpus.budget import BYTES_A_TOKEN, expected_bytes, resolve
+from data.corpus.budget import BYTES_A_TOKEN, expected_bytes, longest_read, resolve
 from data.corpus.documents import Corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.progress import ScoringProgress
 from data.corpus.scored_rows import ROLE_NAMES, ScoredRows
 from data.corpus.shards import Shard, planned
 from data.corpus.store import (
+    ENGINE,
     FORMAT,
     MANIFEST,
     CorpusStore,
@@ -33,6 +34,7 @@ from model.errors import NumericalError, TextError
 from model.hub.loading import LoadedModel
 from model.progress import Tell, silent
 from model.scoring import token_scores
+from model.scoring.engine import EngineModel
 from model.scoring.scores import TokenScores
 from model.storage.places import Place, need_room, remove
 
@@ -84,6 +86,8 @@ def begin_store(
     loaded = load_model()
     options, notes = resolve(loaded, options or CorpusOptions(), read_manifest(path))
     need_room(path, expected_bytes(corpus, options), "the store", _MORE_DISK)
+    if isinstance(loaded, EngineModel):
+        loaded.engine.start(longest_read(loaded, options))
     begin(path, _manifest(loaded, corpus, options, notes))
     return loaded, options
 
@@ -115,9 +119,11 @@ def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes
     parameters = dataclasses.asdict(options)
     batch_tokens = parameters.pop("batch_tokens")  # it may differ between runs
     parameters["template"] = dict(options.template) if options.template else None
+    engine = {ENGINE: loaded.engine.name} if isinstance(loaded, EngineModel) else {}
     return {
         "format": FORMAT,
         "model": loaded.facts.to_dict(),
+        **engine,
         "data": dataclasses.asdict(corpus.facts) | {"column": corpus.spec.column, "documents": corpus.spec.documents},
         "parameters": parameters,
         "batch_tokens": batch_tokens,
@@ -177,18 +183,19 @@ def score_shard(
 def score_rows(loaded: LoadedModel, pieces: list[TokenWindow], batch_tokens: int, meter: ScoringProgress) -> ScoredRows:
     """Score rows in batches of similar lengths; return them in their original order."""
     lengths = np.array([piece.n for piece in pieces])
-    scores = [TokenScores.missing_scores(0, 1)] * len(pieces)
-    for batch in _batches(lengths, batch_tokens):
+    elsewhere = isinstance(loaded, EngineModel)  # such an engine keeps no top-k, and forms its batches itself
+    scores = [TokenScores.missing_scores(0, 0 if elsewhere else 1)] * len(pieces)
+    batches = [np.flatnonzero(lengths).tolist()] if elsewhere else _batches(lengths, batch_tokens)
+    for batch in filter(None, batches):
         texts = [pieces[i].encoded for i in batch]
         prefix = next(text.prefix for text in texts if text is not None)
         ids = [text.ids for text in texts if text is not None]
         try:
-            scored = token_scores.score(loaded.model, ids, prefix=prefix, k=1)
+            scored = _score(loaded, ids, prefix, meter.add)
         except NumericalError as error:
             raise NumericalError(f"document {pieces[batch[error.row or 0]].document} of the corpus: {error}") from error
         for i, row_scores in zip(batch, scored, strict=True):
             scores[i] = row_scores
-        meter.add(int(lengths[batch].sum()))
 
     code = {name: i for i, name in enumerate(ROLE_NAMES)}
     all_scores = TokenScores.join(scores)
@@ -213,6 +220,17 @@ def score_rows(loaded: LoadedModel, pieces: list[TokenWindow], batch_tokens: int
         end=joined("source_end"),
         role=np.array(roles, dtype=np.uint8),
     )
+
+
+def _score(
+    loaded: LoadedModel, ids: list[NDArray[np.int64]], prefix: Sequence[int], done: Callable[[int], None]
+) -> list[TokenScores]:
+    """Score the texts of a batch; `done` is called with numbers of scored tokens."""
+    if isinstance(loaded, EngineModel):
+        return loaded.engine.score(ids, prefix, done)
+    scored = token_scores.score(loaded.model, ids, prefix=prefix, k=1)
+    done(sum(map(len, ids)))
+    return scored
 
 
 def _batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[list[int]]:

@@ -30,6 +30,7 @@ from model.storage.places import Place, read, read_json, read_several, sizes_in
 
 FORMAT = "micro_step corpus store 1"
 MANIFEST, COMPLETE = "manifest.json", "complete.json"
+ENGINE = "engine"  # in the manifest: what computed the scores, unless it was this project in its own process
 # Facts about the model that all shards of a store must share.
 IDENTITY = ("revision", "tokenizer_hash", "chat_template_hash", "dtype", "device", "attn_implementation",
             "quantization", "adapter")  # fmt: skip
@@ -75,6 +76,8 @@ class CorpusStore(ShortRepr):
     def notes(self) -> tuple[str, ...]:
         total = {name: sum(getattr(mark, name) for mark in self.marks) for name in COUNTS}
         notes = [str(note) for note in self.manifest["notes"]]
+        if ENGINE in self.manifest:
+            notes.insert(0, f"scored by {self.manifest[ENGINE]}")
         if not self.complete:
             notes.insert(0, f"incomplete: only the first {self.documents:,} documents of the corpus were scored")
         if total["truncated"]:

@@ -11,6 +11,7 @@ from data.corpus.scored_rows import ScoredRows, to_parquet
 from data.corpus.store import (
     COMPLETE,
     COUNTS,
+    ENGINE,
     IDENTITY,
     MANIFEST,
     Mark,
@@ -67,7 +68,8 @@ def write_or_compare(
     if begun is None:
         write(path / MANIFEST, as_json(manifest))
         return
-    pairs = [(name, begun["model"].get(name), manifest["model"].get(name)) for name in IDENTITY]
+    pairs = [(ENGINE, *(each.get(ENGINE, "micro_step") for each in (begun, manifest)))]
+    pairs += [(name, begun["model"].get(name), manifest["model"].get(name)) for name in IDENTITY]
     for group in groups:
         title = "" if group == groups[-1] else f"{group} "
         pairs += [(title + name, begun[group].get(name), value) for name, value in manifest[group].items()]

@@ -78,6 +78,36 @@ def load(
     return replace(loaded, content=begun)
 
 
+def load_outline(spec: ModelSpec, device: torch.device, tell: Tell = silent) -> LoadedModel:
+    """Load what is known of a model, and its tokenizer; its weights are for another engine to load, on this device.
+
+    The model is on torch's meta device. Weights that must be changed before they can be used, such as those of an
+    adapter, are read into memory once.
+
+    Raises:
+        MicroStepError: as `load`.
+    """
+    import torch
+
+    folder = fetch(spec.name, spec.revision, tell)
+    if spec.adapter is not None or adapter_base(folder) is not None or saved_in(folder) is not None:
+        loaded = load(replace(spec, device="cpu"), tell)
+        model, tokenizer, facts = loaded.model.to("meta"), loaded.tokenizer, loaded.facts
+    else:
+        if (problem := find_problem(folder)) is not None:
+            raise ModelBroken(f"{spec.name} cannot be loaded: {problem}")
+        with quiet(), torch.device("meta"):
+            from transformers import AutoModelForCausalLM
+
+            config = read_config(spec, folder)
+            model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+        tokenizer = read_tokenizer(spec, folder)
+        notes = [*tokenizer_note(spec, folder), *check_vocabulary(spec, model, tokenizer)]
+        facts = _facts(spec, folder, model, tokenizer, notes, None)
+    dtype = str(_dtype(spec, model.config, device)).removeprefix("torch.")
+    return LoadedModel(spec, replace(facts, dtype=dtype, device=str(device)), model, tokenizer)
+
+
 def content_of(spec: ModelSpec) -> tuple[str, ...]:
     """Hashes of the files that a model is read from, with those of its base, adapter and tokenizer.
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from model.convert.convert import convert
+from model.hub.adapter import adapter_base, adapter_folder
 from model.hub.cache import cache_dir, lock, remembered_sha256
 from model.hub.fetch import fetch
 from model.hub.micro_step_io import saved_in
@@ -28,13 +29,15 @@ def vllm_folder(spec: ModelSpec, lossless: bool | None, tell: Tell) -> Path:
     source = fetch(spec.name, spec.revision, tell)
     if (source / "micro_step" / MODULES).is_file():
         return source
-    saved = saved_in(source)
-    if saved is None and spec.adapter is None:
+    saved, alone = saved_in(source), adapter_base(source)
+    if saved is None and alone is None and spec.adapter is None:
         return source
     if saved is not None and not (saved.decoding == "lossless" if lossless is None else lossless):
         refuse_merge_layer(saved.merge_layer)  # before it is converted in vain
-    base = [] if saved is None or saved.base is None else [fetch(saved.base, saved.base_revision, tell)]
-    key = _key([source, *base], spec.dtype)
+    adapter = [] if spec.adapter is None else [adapter_folder(spec.adapter, tell)]
+    named = alone if saved is None else (saved.base, saved.base_revision)
+    base = [] if named is None or named[0] is None else [fetch(named[0], named[1], tell)]
+    key = _key([source, *adapter, *base], spec.dtype)
     place = cache_dir() / "engines" / key
     with lock(f"engine-{key}", tell):
         if not place.is_dir():

@@ -130,7 +130,28 @@ UPDATE = Relied(
 SAMPLER_OUTPUT = Relied("vllm.v1.outputs", "SamplerOutput", ("sampled_token_ids", "logprobs_tensors"))
 MERGED = (SAMPLE, FORWARD, ATTENTION, CACHE, ALLOCATE, UPDATE, SAMPLER_OUTPUT)
 REFUSAL = Relied("vllm.exceptions", "VLLMValidationError", ("message", "parameter", "value"))
-RELIED = (PROPOSE, SET_UP_STATES, VALIDATE, REFUSAL, EXPAND, CUSTOM_CLASS, *MERGED)
+SCORING = (
+    Relied(
+        "vllm.model_executor.models.registry",
+        "_ModelRegistry.register_model",
+        ("self", "model_arch", "model_cls"),
+    ),
+    Relied("vllm.model_executor.layers.pooler", "Pooler.forward", ("self", "hidden_states", "pooling_metadata")),
+    Relied("vllm.model_executor.layers.pooler", "PoolingParamsUpdate", ("requires_token_ids",)),
+    Relied(
+        "vllm.v1.pool.metadata",
+        "PoolingMetadata",
+        (
+            "prompt_lens",
+            "prompt_token_ids",
+            "prompt_token_ids_cpu",
+            "pooling_params",
+            "pooling_states",
+            "pooling_cursor",
+        ),
+    ),
+)
+RELIED = (PROPOSE, SET_UP_STATES, VALIDATE, REFUSAL, EXPAND, CUSTOM_CLASS, *MERGED, *SCORING)
 
 
 def check_version(relied: tuple[Relied, ...] = RELIED) -> None:

@@ -26,6 +26,7 @@ from serving.vllm_plugin.guard import (
 from serving.vllm_plugin.merged import MergedWriter
 from serving.vllm_plugin.merged_hooks import REPLACED
 from serving.vllm_plugin.modules import read_config
+from serving.vllm_plugin.pooler import register_scorers
 from serving.vllm_plugin.proposer import Proposer
 from serving.vllm_plugin.requests import refuse_request
 from serving.vllm_plugin.settings import KEY, EngineSettings
@@ -47,6 +48,7 @@ def register() -> None:
     _replace(VALIDATE, _validate)
     for relied, wrap in REPLACED.items():
         _replace(relied, wrap)
+    register_scorers()
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,11 @@ from serving.options import LimitOptions, SegmentOptions
 from serving.protocol import ApiRequest, SegmentRequest
 from serving.vllm_plugin.drafter import MicroStepDrafter
 from serving.vllm_plugin.engine import VllmEngine
-from serving.vllm_plugin.guard import check_registered
-from serving.vllm_plugin.hooks import register
+from serving.vllm_plugin.launch import AT_ONCE, prepare_vllm
 from serving.vllm_plugin.merged import MergedWriter, refuse_merge_layer
 from serving.vllm_plugin.modules import read_config
 from serving.vllm_plugin.rows import EngineRow, MergedRow
 from serving.vllm_plugin.settings import FIELDS, PREFIX, EngineSettings
-
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process, so that each of its steps is seen
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # it takes no proposers of others
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's default is half of the memory
-}
-AT_ONCE = 2048  # tokens that vLLM reads in one step at most, unless a prompt has more
 
 
 class VllmService(ModelService):
@@ -82,16 +71,10 @@ class VllmService(ModelService):
 
     def _start_vllm(self, folder: Path, dtype: Dtype, threads: int | None) -> Any:
         """Let vLLM load the model."""
-        for key, value in ENVIRONMENT.items():
-            os.environ.setdefault(key, value)
-        if threads is not None:
-            os.environ["OMP_NUM_THREADS"] = str(threads)
-            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        prepare_vllm(threads)
         from vllm import EngineArgs, LLMEngine
         from vllm.platforms import current_platform
 
-        register()
-        check_registered()
         options: dict[str, Any] = {}
         if self._config is not None and self._config.max_segment_length > 1:
             options = {

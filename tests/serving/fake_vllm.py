@@ -40,13 +40,29 @@ def install(monkeypatch, **other):
     module("vllm.v1.outputs").SamplerOutput = SamplerOutput
     module("vllm.exceptions").VLLMValidationError = VLLMValidationError
     module("vllm").SamplingParams = lambda **options: SimpleNamespace(**options)
+    module("vllm").PoolingParams = lambda **options: SimpleNamespace(**options)
+    module("vllm").ModelRegistry = FakeRegistry()
+    module("vllm.model_executor.models.config").MODELS_CONFIG_MAP = {}
     module("vllm.sampling_params").RequestOutputKind = SimpleNamespace(DELTA="delta")
-    module("vllm.platforms").current_platform = SimpleNamespace(is_cpu=lambda: True)
+    module("vllm.platforms").current_platform = SimpleNamespace(is_cpu=lambda: True, device_type="cpu")
     module("vllm.model_executor.models.interfaces").supports_eagle3 = lambda model: model.eagle3
     for name, each in modules.items():
         monkeypatch.setitem(sys.modules, name, each)
     monkeypatch.setattr(guard, "_state", {})
     return modules
+
+
+class FakeRegistry:
+    """The models that vLLM knows by name."""
+
+    def __init__(self):
+        self.models = {"LlamaForCausalLM": "llama", "BertModel": "bert"}
+
+    def get_supported_archs(self):
+        return self.models.keys()
+
+    def register_model(self, architecture, place):
+        self.models[architecture] = place
 
 
 class VLLMValidationError(Exception):
@@ -95,6 +111,64 @@ class Target:
 
     def compute_logits(self, states):
         return self.lm_head(states)
+
+
+class FakeScoringLLM:
+    """Texts read by a transformers model, so many tokens a pass that their ends lie in several passes."""
+
+    def __init__(self, model, score, at_once):
+        self.model, self.score, self.at_once = model, score, at_once
+        self.requests, self.put_off = {}, 0
+
+    def add_request(self, name, prompt, params):
+        ids = torch.tensor(prompt["prompt_token_ids"])
+        self.requests[name] = SimpleNamespace(ids=ids, params=params, state=FakePoolingState(), read=0)
+
+    def has_unfinished_requests(self):
+        return bool(self.requests)
+
+    def abort_request(self, names):
+        for name in names:
+            del self.requests[name]
+
+    @torch.inference_mode()
+    def step(self):
+        passed, counts, states, room = [], [], [], self.at_once
+        for name, each in self.requests.items():
+            if room and (count := min(room, len(each.ids) - each.read)):
+                if self.put_off and each.read:  # vLLM drops what it holds of a text, and later begins anew
+                    self.put_off, each.read = self.put_off - 1, 0
+                    count = min(room, len(each.ids))
+                each.read, room = each.read + count, room - count
+                body = self.model.model(each.ids[None, : each.read]).last_hidden_state[0]
+                states.append(body[each.read - count :])
+                passed.append(name)
+                counts.append(count)
+        live = [self.requests[name] for name in passed]
+        lengths = [len(each.ids) for each in live]
+        metadata = SimpleNamespace(
+            prompt_lens=torch.tensor(lengths),
+            prompt_token_ids_cpu=torch.nn.utils.rnn.pad_sequence([each.ids for each in live], batch_first=True).int(),
+            pooling_params=[each.params for each in live],
+            pooling_states=[each.state for each in live],
+            pooling_cursor=SimpleNamespace(
+                num_scheduled_tokens_cpu=torch.tensor(counts), seq_lens_cpu=torch.tensor([each.read for each in live])
+            ),
+        )
+        answers = dict(zip(passed, self.score(torch.cat(states), metadata), strict=True))
+        over = {name: answer for name, answer in answers.items() if answer is not None}
+        self.abort_request(over)
+        return [SimpleNamespace(request_id=name, outputs=SimpleNamespace(data=answer)) for name, answer in over.items()]
+
+
+class FakePoolingState:
+    """What vLLM keeps for a pooler between the passes of a text."""
+
+    def __init__(self):
+        self.hidden_states_cache = []
+
+    def clean(self):
+        self.hidden_states_cache.clear()
 
 
 class FakeLLM:
