@@ -55,7 +55,7 @@ def run_command(
     allow_code_execution: AllowCodeExecution = False,
     weak_sandbox: Annotated[
         bool,
-        typer.Option("--weak-sandbox", help="Run them under limits alone: the network and your files are in reach."),
+        typer.Option("--weak-sandbox", help="Run them under limits alone: your files are in reach."),
     ] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",

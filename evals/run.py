@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.models.huggingface import HFLM
 
+_LOGGER = logging.getLogger(__name__)
 _DEFAULT_NEW_TOKENS = 256  # the harness's default
 
 
@@ -101,7 +102,8 @@ def sandbox_for(chosen: Sequence[Benchmark], options: EvalOptions) -> Sandbox | 
     if options.isolation is None:
         raise MicroStepError(f"{running[0]}: {NOT_ALLOWED}")
     sandbox = Sandbox(options.isolation)
-    sandbox.check()
+    for sentence in sandbox.check():
+        _LOGGER.warning("the sandbox is weaker on this machine: %s", sentence)
     return sandbox
 
 

@@ -3,6 +3,8 @@
 A score is a number, or a numerator with its denominator (aggregate.py). This module knows no model and no file.
 """
 
+import builtins
+import keyword
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -98,35 +100,41 @@ def _choices(document: Document, responses: Sequence[Response], context: Scoring
 
 
 def _humaneval(document: Document, responses: Sequence[Response], context: ScoringContext) -> DocumentScores:
-    """Run the tests of each answer, which is a whole function or the body that continues the prompt's."""
+    """Run the tests of each answer, which is a whole function or the body that continues the prompt's.
+
+    The tests may use what the prompt defines before the function that is asked for.
+    """
     name = document["entry_point"]
+    tests = f"{document['prompt']}\n{document['test']}\ndel {name}\ncheck({name})\n"
 
     def whole(program: Program) -> str:
         separator = "\n" if defines(program.code, name) else ""  # the prompt ends inside the function that it begins
-        return f"{document['prompt']}{separator}{program.code}\n{document['test']}\ncheck({name})\n"
+        return f"{document['prompt']}{separator}{program.code}\n"
 
     programs = [program_in(response.text, name) for response in responses]
-    return _run([(whole(program), program.reason) for program in programs], context)
+    return _run([(whole(program), program.reason) for program in programs], tests, name, context)
 
 
 def _mbpp(document: Document, responses: Sequence[Response], context: ScoringContext) -> DocumentScores:
     """Run the tests of each answer, which is a whole program."""
     tests = document["test_list"]
     tested = re.search(r"assert\s+\(?\s*(\w+)\s*\(", tests[0]) if tests else None
-
-    def whole(program: Program) -> str:
-        return "\n".join([program.code, document["test_setup_code"], *tests, ""])
-
+    called = [name for name in re.findall(r"\b([A-Za-z_]\w*)\s*\(", " ".join(tests)) if not keyword.iskeyword(name)]
+    own = [name for name in called if name not in vars(builtins)]
+    code = "\n".join([document["test_setup_code"], *tests, ""])
     texts = [response.text.split("[DONE]")[0] for response in responses]
     programs = [program_in(text, tested and tested.group(1)) for text in texts]
-    return _run([(whole(program), program.reason) for program in programs], context)
+    function = next(iter(own or called), None)
+    return _run([(program.code, program.reason) for program in programs], code, function, context)
 
 
-def _run(programs: list[tuple[str, str | None]], context: ScoringContext) -> DocumentScores:
-    """Run programs; an answer without a program fails for that reason."""
+def _run(
+    programs: list[tuple[str, str | None]], tests: str, function: str | None, context: ScoringContext
+) -> DocumentScores:
+    """Run programs and their tests; an answer without a program fails for that reason."""
     if context.sandbox is None:
         raise MicroStepError(NOT_ALLOWED)
-    verdicts = [context.sandbox.run(program) for program, _ in programs]
+    verdicts = [context.sandbox.run(program, tests, function) for program, _ in programs]
     scores: dict[str, Value] = {**passes([verdict.passed for verdict in verdicts])}
     scores["timed out"] = float(np.mean([verdict.outcome == "timed out" for verdict in verdicts]))
     reasons = [

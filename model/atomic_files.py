@@ -15,6 +15,8 @@ from model.errors import ExportError, TooLarge
 from model.reading.json_text import parse_json
 from model.reading.regular_files import open_regular, read_text
 
+_LOCK_ATTEMPTS = 3
+
 
 def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
     """Write a file beside its place as *.part, push it to the disk, and move it there.
@@ -61,14 +63,7 @@ def atomic_folder(place: Path, beside: Path | None = None) -> Iterator[Path]:
     """
     beside = beside or place.parent
     make_folder(beside)
-    start = f".{place.name[:200]}."
-    for leftover in beside.glob(f"{glob.escape(start)}????????.part"):
-        if (lock := _locked(leftover)) is not None:  # nobody builds it
-            shutil.rmtree(leftover, ignore_errors=True)
-            os.close(lock)
-    part = Path(tempfile.mkdtemp(".part", start, beside))
-    lock = _locked(part)
-    try:
+    with _own_folder(beside, f".{place.name[:200]}.", ".part") as part:
         yield part
         part.chmod(0o755)
         flush_folder(part)
@@ -77,8 +72,42 @@ def atomic_folder(place: Path, beside: Path | None = None) -> Iterator[Path]:
             shutil.rmtree(place)
         part.replace(place)
         flush_entry(place.parent)
+
+
+@contextmanager
+def scratch_folder(purpose: str, beside: Path | None = None) -> Iterator[Path]:
+    """Yield an empty folder that is removed after the block, or, if the process is killed, at the next such call.
+
+    Args:
+        purpose: the beginning of its name, the same for all folders of this kind.
+        beside: the folder in which it is made; None: the system's for temporary files.
+    """
+    with _own_folder(beside or Path(tempfile.gettempdir()), f"{purpose}_", ".scratch") as folder:
+        yield folder
+
+
+@contextmanager
+def _own_folder(beside: Path, start: str, end: str) -> Iterator[Path]:
+    """Make a folder that is locked as long as it is used, and remove those of the kind that nobody uses any more."""
+    for leftover in beside.glob(f"{glob.escape(start)}????????{end}"):
+        if (lock := _locked(leftover)) is not None:  # its process has ended
+            shutil.rmtree(leftover, ignore_errors=True)
+            os.close(lock)
+    for _ in range(_LOCK_ATTEMPTS):
+        folder = Path(tempfile.mkdtemp(end, start, beside))
+        lock = _locked(folder)
+        if lock is not None and folder.exists():  # another process may have taken it for a leftover
+            break
+        if lock is not None:
+            os.close(lock)
+        with suppress(OSError):
+            folder.rmdir()
+    else:  # a disk or system without such locks
+        folder, lock = Path(tempfile.mkdtemp(end, start, beside)), None
+    try:
+        yield folder
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)
 

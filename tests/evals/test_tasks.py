@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -17,6 +19,7 @@ from evals.report import tables
 from evals.report.score_rows import read_folder, report_rows
 from evals.run import evaluate
 from evals.samples import file_name, read_samples
+from evals.sandbox.calls import examine, serve
 from evals.sandbox.runner import Sandbox, Verdict
 from evals.scoring import JUDGES, Response, ScoringContext
 from model.errors import MicroStepError, ModelError, TextError, TooLarge
@@ -221,13 +224,16 @@ class Recorder:
     def __init__(self):
         self.programs = []
 
-    def run(self, program):
+    def run(self, program, tests, function):
         self.programs.append(program)
-        try:
-            exec(compile(program, "test", "exec"), {})  # noqa: S102 - the test's own programs
-        except (AssertionError, NameError, SyntaxError) as error:
-            return Verdict("failed", str(error))
-        return Verdict("passed", "")
+        (asked, ask), (replies, reply) = os.pipe(), os.pipe()
+        with os.fdopen(asked, "rb") as requests, os.fdopen(reply, "wb") as answers:
+            serving = Thread(target=serve, args=(program, requests, answers))
+            serving.start()
+            with os.fdopen(ask, "wb") as writer, os.fdopen(replies, "rb") as reader:
+                found = examine(tests, function, writer, reader)
+            serving.join()
+        return Verdict("passed" if found["passed"] else "failed", found["reason"])
 
 
 @pytest.mark.parametrize(
