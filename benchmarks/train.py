@@ -23,12 +23,13 @@ from benchmarks.texts import bundled_ids
 from benchmarks.timing import device_name, environment, in_fresh_process, in_rounds, ratios, spread
 from benchmarks.train_step import random_starts
 from data.run_folder import RunFacts, StageFacts
+from data.states.files import Parts
 from data.training_rows import TokenRows
 from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
 from model.quiet import quiet
-from trainer.batches.hidden_state_cache import load_or_compute_states
+from trainer.batches.hidden_state_cache import States, positions
 from trainer.batches.loader import Chosen, DraftFeed, RowFeed
 from trainer.draft_objective import DraftObjective
 from trainer.loop import Trainer, accelerator_for
@@ -77,7 +78,7 @@ def timed(options: TrainOptions) -> dict[str, Any]:
         new_folder = (Path(folder) / f"run-{number}" for number in count())
         runs: dict[str, Callable[[], float]] = {TRAINER: lambda: _theirs(options, rows, next(new_folder))}
         for each in CONTENDERS:
-            ours = _ours(each, options, rows, Path(folder) / "states")
+            ours = _ours(each, options, rows)
             runs[each.name] = lambda ours=ours: ours(next(new_folder))  # type: ignore[misc]
         rates = in_rounds(runs, options.repeats)
     computes = {each.name: each.computes for each in CONTENDERS}
@@ -186,7 +187,20 @@ class _PositionsInOrder(DraftFeed):
         return []
 
 
-def _ours(contender: Contender, options: TrainOptions, rows: TokenRows, states: Path) -> Callable[[Path], float]:
+@torch.inference_mode()
+def _states(model: MicroStepForCausalLM, rows: TokenRows) -> States:
+    """The states of a draft's base, in memory."""
+    row, token = positions(rows)
+    found = []
+    for i in range(len(rows)):
+        ids = torch.as_tensor(rows.ids[rows.offsets[i] : rows.offsets[i + 1]], device=model.device)[None]
+        position = torch.arange(ids.shape[1], device=ids.device)[None]
+        context = model.macro(model.get_input_embeddings()(ids), torch.ones_like(ids), position).context[0]
+        found.append(context[token[row == i] - rows.offsets[i]].to(torch.bfloat16).cpu())
+    return States(rows, Parts((torch.cat(found),)), np.arange(len(row)), row, token)
+
+
+def _ours(contender: Contender, options: TrainOptions, rows: TokenRows) -> Callable[[Path], float]:
     """What gives the tokens per second of our trainer, run in a new folder."""
     given = dict(contender.recipe)
     stage = {"name": "only", "steps": options.steps + 1, "rates": given.pop("rates"), "decay": "constant", "warmup": 0}
@@ -212,7 +226,7 @@ def _ours(contender: Contender, options: TrainOptions, rows: TokenRows, states: 
             objective = objective_over_rows(model)
         else:
             assert isinstance(model, MicroStepForCausalLM)
-            stored = load_or_compute_states(model, rows, states, {"rows": len(rows)}, silent)
+            stored = _states(model, rows)
             draft = DraftObjective(model)
             objective, feed = draft, _PositionsInOrder(recipe, stored, once, stored, draft.drafted, options.rows)
         max_length = getattr(model.config, "max_segment_length", 1)

@@ -15,12 +15,13 @@ from data.cleaning.clean import clean
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.features import FeatureSpec, compute_features
 from data.corpus.options import CorpusOptions
-from data.corpus.store import COMPLETE, open_store
+from data.corpus.store import COMPLETE, CorpusStore, open_store
 from data.distill.answers import begun_options
 from data.distill.run import DistillOptions
 from data.examples import TABLE
 from data.mixes import Mix
 from data.prepared import ANSWERS, EXAMPLES, IDENTITY, STORE, Prepared, examples_file, read_prepared
+from data.states.spec import StatesSpec
 from data.yaml_config import dump_yaml
 from model.atomic_files import as_json, atomic_write
 from model.errors import ExportError
@@ -44,6 +45,7 @@ class PrepareOptions:
     ray: bool = False  # score on a Ray cluster
     template: tuple[tuple[str, str], ...] | None = None  # arguments of the chat template, as JSON by name
     template_date: str | None = None  # YYYY-MM-DD, the date that the chat template writes
+    states: StatesSpec | None = None  # what else to keep of the pass that scores; the data are the same without
 
 
 def prepare(
@@ -75,14 +77,15 @@ def prepare(
         store = open_store(out / STORE)
         for feature in needed:
             compute_features(load_model, store, feature, tell)
+        if options.states is not None:
+            _keep_states(load_model, store, options.states, tell)
         return read_prepared(out)
 
 
 def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
     """Record the inputs of the folder, or check that they are the same."""
-    options_used = {
-        name: value for name, value in asdict(options).items() if name not in ("ray", "template", "template_date")
-    }
+    free = ("ray", "template", "template_date", "states")
+    options_used = {name: value for name, value in asdict(replace(options, states=None)).items() if name not in free}
     if options.template is not None or options.template_date is not None:
         options_used |= {"template": options.template, "template_date": options.template_date}
     inputs: dict[str, Any] = json.loads(
@@ -118,6 +121,7 @@ def _score(load_model: Callable[[], LoadedModel], out: Path, options: PrepareOpt
         template=options.template,
         template_date=options.template_date or begun_options(out / ANSWERS).get("template_date"),
         max_tokens=options.max_tokens,
+        states=options.states,
     )
     if options.ray:
         from data.corpus.ray_scoring import score_corpus_with_ray
@@ -127,3 +131,13 @@ def _score(load_model: Callable[[], LoadedModel], out: Path, options: PrepareOpt
     from data.corpus.scoring import score_corpus  # torch
 
     score_corpus(load_model, corpus, out / STORE, corpus_options, tell)
+
+
+def _keep_states(load_model: Callable[[], LoadedModel], store: CorpusStore, spec: StatesSpec, tell: Tell) -> None:
+    """Compute what the pass that scored did not keep, for example because it was asked for later."""
+    from data.states.computing import compute_missing, missing_parts  # torch
+
+    if missing_parts(store.facts.layers, store, spec, store.facts.revision, None):
+        loaded = load_model()
+        dtype = str(loaded.model.dtype).removeprefix("torch.")
+        compute_missing(loaded.model, loaded.tokenizer, store, spec, loaded.facts.revision, dtype, tell)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from model.command_options import Device, Dtype, Local, TemplateOptions, flatten_options
+from model.errors import MicroStepError
 from model.tables import print_table
 from model.terminal import progress_bar
 
@@ -26,19 +27,35 @@ def prepare_command(
     max_length: Annotated[int, typer.Option(min=1, help="M, the most tokens of a segment, for the table.")] = 4,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    states: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYERS",
+            help="Also keep the base's states for training, of the same pass: after these layers, such as 8,15,22,30,"
+            " or 'even' for four evenly spaced ones.",
+        ),
+    ] = None,
+    teacher_top: Annotated[
+        int | None, typer.Option(min=1, help="Also keep so many likeliest next tokens as a teacher, of the same pass.")
+    ] = None,
     ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, with one model an actor.")] = False,
 ) -> None:
     """Clean a mix, score it under a base (resumable), and show what each strategy would give on the responses."""
     from data.distill.run import DistillOptions
     from data.mixes import read_mix
     from data.prepare import PrepareOptions, prepare
+    from data.prepared import STATES
+    from data.states.spec import StatesSpec
     from data.training_rows import strategy_rows
     from model.hub.loading import ModelSpec, load
 
     chosen = read_mix(mix)
     spec = ModelSpec(model, dtype=dtype, device=device)
     answers = None if distill is None else DistillOptions(max_new_tokens=distill)
-    options = PrepareOptions(chat, max_tokens, limit, answers, ray, template.arguments, template.template_date)
+    kept = None
+    if states is not None or teacher_top is not None:
+        kept = StatesSpec((out / STATES).resolve(), None if states is None else _layers(states), teacher_top)
+    options = PrepareOptions(chat, max_tokens, limit, answers, ray, template.arguments, template.template_date, kept)
     with progress_bar() as tell:
         made = prepare(chosen, model, lambda: load(spec, tell), out, local, options, (), tell)
     titles = ("strategy", "tokens a macro step", *(f"of {n + 1}" for n in range(max_length)))
@@ -49,3 +66,12 @@ def prepare_command(
     print_table(titles, rows, 1)
     print(f"{len(made.held_out):,} examples, {int(made.held_out.sum()):,} held out; {made.hash}")
     print(out)
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    if text == "even":
+        return ()
+    try:
+        return tuple(int(layer) for layer in text.split(","))
+    except ValueError:
+        raise MicroStepError(f"--states takes numbers of layers, such as 8,15,22,30, or 'even', not {text!r}") from None

@@ -3,6 +3,7 @@
     PREPARED/examples/   cleaned examples and the report on the cleaning
     PREPARED/answers/    the base's own answers, if requested
     PREPARED/store/      the scores of every example, in the order of the examples
+    PREPARED/states/     more of the pass that scored them, for a draft or a teacher: see data/states
 
 `data.prepare` writes these files.
 """
@@ -25,7 +26,7 @@ from model.errors import MicroStepError, TextError
 from model.reading.regular_files import read_bytes
 
 IDENTITY = "prepared.json"
-EXAMPLES, ANSWERS, STORE = "examples", "answers", "store"
+EXAMPLES, ANSWERS, STORE, STATES = "examples", "answers", "store", "states"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data.corpus.rule_inputs import CorpusTokens, continuation, row_firsts, row_of
-from data.corpus.scored_rows import ROLE_NAMES
+from data.corpus.rule_inputs import CorpusTokens, continuation, row_of
+from data.learned import learned_tokens
 from data.prepared import Prepared
 from model.errors import MicroStepError
 from model.segmentation.boundaries import Pointwise, find_starts
@@ -20,7 +20,6 @@ from model.segmentation.segment import find_rule, starts_of, valid_parameters
 from model.segmentation.solver import POINTS, solve
 
 LONGEST_MOVED = 64  # tokens of a segment that was moved from another tokenizer
-_ASSISTANT, _TEXT = ROLE_NAMES.index("assistant"), ROLE_NAMES.index("text")
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _segmented(
     prepared: Prepared, rule: str, given: Mapping[str, float], max_length: int, target_length: float | None
 ) -> _Segmented:
     tokens, parameters = prepared.source.ready(rule, given)
-    loss_mask, kept = _loss_mask(tokens, prepared.ended[tokens.rows.document])
+    loss_mask, kept = learned_tokens(tokens.rows, prepared.ended[tokens.rows.document])
     inputs = replace(tokens.inputs, prompt=~loss_mask)
     if target_length is None:
         parameters = valid_parameters(rule, parameters)
@@ -153,31 +152,6 @@ def _characters(tokens: CorpusTokens) -> NDArray[np.int64]:
     rows = tokens.rows
     document = rows.document.astype(np.int64)[row_of(rows.offsets)]
     return np.where(rows.start >= 0, (document << 32) + rows.start, -1)
-
-
-def _loss_mask(tokens: CorpusTokens, ended: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return [N] bool, the tokens in the loss; and [N] bool, the tokens up to the last of them.
-
-    In the loss are the last answer and the one token that closes it. A truncated answer is not closed. A plain text is
-    an answer except for its first token.
-    """
-    rows = tokens.rows
-    row, position = row_of(rows.offsets), np.arange(len(rows.ids))
-    first = np.zeros(len(rows.ids), dtype=bool)
-    first[row_firsts(rows.offsets)] = True
-    answer = (rows.role == _ASSISTANT) | ((rows.role == _TEXT) & ~first)
-    other_turn = ~answer & (rows.start >= 0) & ~((rows.role == _TEXT) & first)  # what another speaker said
-    last_other = np.full(len(rows), -1)
-    np.maximum.at(last_other, row[other_turn], position[other_turn])
-    loss_mask = answer & (position > last_other[row])
-    last = np.full(len(rows), -1)
-    np.maximum.at(last, row[loss_mask], position[loss_mask])
-    closing = last[(last >= 0) & ended] + 1
-    closing = closing[(closing < len(rows.ids))]
-    closing = closing[(row[closing] == row[np.maximum(closing - 1, 0)]) & (rows.role[closing] != _TEXT)]
-    loss_mask[closing] = True
-    last[row[closing]] = closing
-    return loss_mask, position <= last[row]
 
 
 @dataclass(frozen=True)

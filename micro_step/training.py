@@ -39,7 +39,7 @@ def train(
         out: folder of the run. None: runs/NAME.
         local: folder with the sources' files. None: the hub.
         prepared: a folder that `micro-step data prepare` made. None: the data is prepared if it is not yet.
-        states: of a draft: where the base's states are kept.
+        states: of a draft or a teacher: where the base's states are kept.
         device: auto, cpu, cuda, cuda:N or mps.
         minutes: of training: as many steps as fit, instead of the recipe's.
         unit: bits or nats, of losses.

@@ -21,7 +21,9 @@ def train(
         Path | None,
         typer.Option(help="A folder that `micro-step data prepare` made; by default runs/prepared/MIX-BASE is."),
     ] = None,
-    states: Annotated[Path | None, typer.Option(help="Of a draft: where the base's states are kept.")] = None,
+    states: Annotated[
+        Path | None, typer.Option(help="Of a draft or a teacher: where the base's states are kept.")
+    ] = None,
     device: Device = "auto",
     minutes: Annotated[
         float | None,

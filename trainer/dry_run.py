@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from data.prepared import examples_file, read_prepared
+from data.states.files import bytes_per_position
+from data.states.recording import chosen_layers
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
 from trainer.batches.dataset import rows_of
-from trainer.batches.hidden_state_cache import positions, stored_bytes
+from trainer.batches.hidden_state_cache import kept_count, positions
+from trainer.batches.kept import needed_states
 from trainer.batches.loader import RowFeed, mean_tokens
 from trainer.batches.sampler import RowBatch
 from trainer.budgets.time_budget import fitted_to, fitted_to_flops, mean_flops
@@ -53,17 +56,22 @@ def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
     """Estimate a run. Data that is not prepared yet is left unprepared."""
     folder = places.prepared_for(recipe)
     ready = examples_file(folder).is_file()
-    rows = None
+    rows = prepared = None
     if ready:
-        rows = rows_of(read_prepared(folder), recipe)
+        prepared = read_prepared(folder)
+        rows = rows_of(prepared, recipe)
     model, _, _ = build_model(recipe, device, tell, None if rows is None else rows.train)
     parameters = parameters_of(recipe, model)
     trained = sum(count for group, count in parameters.items() if group != "frozen")
-    if rows is None:
+    if rows is None or prepared is None:
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         note = f"{folder} is not prepared yet: tokens, time and the memory of a step are unknown"
         return Plan(parameters, weights + trained * (4 + _MOMENTS), None, None, None, None, (note,))
     states = None
+    if (spec := needed_states(recipe, places.states_for(recipe))) is not None:
+        assert isinstance(model, MicroStepForCausalLM)
+        each = bytes_per_position(spec, chosen_layers(model.config.num_hidden_layers, spec), model.config)
+        states = kept_count(prepared) * each
     if recipe.objective == "draft":
         assert isinstance(model, MicroStepForCausalLM)
         objective: torch.nn.Module = DraftObjective(model)
@@ -74,7 +82,6 @@ def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
         max_length = recipe.segmentation.max_length
         blank = torch.zeros(size, max_length, dtype=torch.long)
         parts = [DraftBatch(torch.zeros(shape), blank, torch.ones_like(blank, dtype=torch.bool))] * _MEASURED_STEPS
-        states = stored_bytes(rows.train, model) + stored_bytes(rows.held_out, model)
         a_step, an_epoch = (
             size * (max_length - 1.0),
             float(rows.repeat[row].sum()) / recipe.draft.every * (max_length - 1),
@@ -86,11 +93,6 @@ def plan(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> Plan:
         if recipe.teacher:
             assert isinstance(model, MicroStepForCausalLM)
             parts = [_with_blank_teacher(part, model, recipe) for part in parts]  # type: ignore[arg-type, misc]
-            both = (rows.train, rows.held_out)
-            if (k := recipe.teacher_top) is not None:
-                states = sum(6 * k * len(positions(each)[0]) for each in both)  # int32 and float16
-            else:
-                states = sum(stored_bytes(each, model) for each in both)
         a_step, an_epoch = mean_tokens(feed), float(rows.train.loss_tokens @ rows.repeat)
     seconds, memory = _measure(objective, recipe, parts)
     steps, notes = recipe.last_step, rows.notes

@@ -7,7 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from data.corpus.features import FeatureSpec
-from data.prepared import Prepared, folder_name, read_prepared
+from data.prepared import STATES, Prepared, folder_name, read_prepared
 from data.run_folder import Run
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec, load
@@ -16,6 +16,7 @@ from model.progress import Tell, silent
 from model.segmentation.features import features_needed
 from model.segmentation.segment import valid_parameters
 from model.text.document import template_arguments
+from trainer.batches.kept import needed_states
 from trainer.budgets.time_budget import fit
 from trainer.loop import Trainer, accelerator_for
 from trainer.model_card import write_card
@@ -28,7 +29,7 @@ class RunPaths:
     out: Path
     local: Path | None = None  # files of the sources; None: the hub
     prepared: Path | None = None  # None: a folder beside the run, named after mix and base
-    states: Path | None = None  # states for a draft; None: a folder in the prepared data
+    states: Path | None = None  # the base's states, for a draft or a teacher; None: a folder in the prepared data
 
     def prepared_for(self, recipe: Recipe) -> Path:
         if self.prepared is not None:
@@ -36,7 +37,7 @@ class RunPaths:
         return self.out.parent / "prepared" / folder_name(recipe.data.mix, recipe.base.name)
 
     def states_for(self, recipe: Recipe) -> Path:
-        return self.states if self.states is not None else self.prepared_for(recipe) / "states"
+        return self.states if self.states is not None else self.prepared_for(recipe) / STATES
 
 
 def run_recipe(recipe: Recipe, places: RunPaths, device: str, tell: Tell, shard: bool = False) -> Run | None:
@@ -117,11 +118,13 @@ def prepared_data(recipe: Recipe, places: RunPaths, device: str, tell: Tell) -> 
         max_tokens=recipe.data.max_tokens,
         limit=recipe.data.limit,
         distill=None if recipe.data.distill is None else recipe.data.distill.options(),
+        states=needed_states(recipe, places.states_for(recipe).resolve()),
     )
     if (under := recipe.segmentation.under) is not None and recipe.is_segmented:
         segmentation = recipe.segmentation.model_copy(update={"under": None})
         base = recipe.base.model_copy(update={"name": under, "revision": None})
-        prepared_data(recipe.model_copy(update={"base": base, "segmentation": segmentation}), places, device, tell)
+        other = recipe.model_copy(update={"base": base, "segmentation": segmentation, "teacher": False})
+        prepared_data(other, places, device, tell)
     spec = ModelSpec(recipe.base.name, recipe.base.revision, dtype=recipe.base_dtype, device=device)
     return prepare(
         mix_of(recipe),

@@ -25,15 +25,14 @@ from model.errors import MicroStepError
 from model.hub.fetch import fetch
 from model.hub.loading import ModelSpec, load
 from model.hub.transformers_io import read_tokenizer
-from model.micro_step.fingerprint import fingerprint
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
 from model.quiet import quiet
 from model.reading.json_text import parse_json
 from trainer.batches.dataset import rows_of
-from trainer.batches.hidden_state_cache import States, adapter_disabled, load_or_compute_states
+from trainer.batches.hidden_state_cache import States
+from trainer.batches.kept import Kept, kept_states, needed_states
 from trainer.batches.loader import DraftFeed, Feed, RowFeed, mean_tokens
-from trainer.batches.teacher_cache import TopTokens, load_or_compute_top_tokens
 from trainer.draft_objective import DraftObjective, frequent
 from trainer.objectives import objective_over_rows, positions_of
 from trainer.optimizer import group_of
@@ -84,33 +83,21 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     """Load the base and build the rest of the recipe around it."""
     rows = rows_of(prepared, recipe)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
-    stored: tuple[States, States] | None = None
-    top: tuple[TopTokens, TopTokens] | None = None
-    if isinstance(model, MicroStepForCausalLM) and (recipe.objective == "draft" or recipe.teacher):
-        weights = [fingerprint(model.base), revision]  # of files, the revision knows every weight
-        identity = {"base": weights, "data": prepared.hash, "dtype": str(model.base.dtype)}
-        train_identity = {**identity, "data": prepared.hash_without(recipe.data.without)}
-        with adapter_disabled(model):
-            if (k := recipe.teacher_top) is not None:
-                folder = states / f"top-{k}"
-                top = (
-                    load_or_compute_top_tokens(model, rows.train, k, folder / "train", train_identity, tell),
-                    load_or_compute_top_tokens(model, rows.held_out, k, folder / "held_out", identity, tell),
-                )
-            else:
-                stored = (
-                    load_or_compute_states(model, rows.train, states / "train", train_identity, tell),
-                    load_or_compute_states(model, rows.held_out, states / "held_out", identity, tell),
-                )
+    kept: Kept | None = None
+    if (spec := needed_states(recipe, states)) is not None:
+        assert isinstance(model, MicroStepForCausalLM)
+        kept = kept_states(recipe, prepared, rows, model, tokenizer, revision, spec, tell)
     objective: nn.Module
     feed: Feed
     if recipe.objective == "draft":
-        assert isinstance(model, MicroStepForCausalLM) and stored is not None
+        assert isinstance(model, MicroStepForCausalLM) and kept is not None
+        train, measured = kept
+        assert isinstance(train, States) and isinstance(measured, States)
         objective = DraftObjective(model)
-        feed = DraftFeed(recipe, stored[0], rows.repeat, stored[1], objective.drafted)
+        feed = DraftFeed(recipe, train, rows.repeat, measured, objective.drafted)
     else:
         objective = objective_over_rows(model, recipe.prompt_gradients)
-        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, top or stored)
+        feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, kept)
     facts = _facts(recipe, model, prepared, feed, revision)
     return RunSetup(recipe, objective, model, tokenizer, feed, facts, rows.notes, positions_of(model))
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from data.states.spec import StatesSpec
+
 SHARD_TOKENS = 65_536  # the most that a kill can cost: about two minutes on two cores, two seconds on a GPU
 
 
@@ -22,3 +24,4 @@ class CorpusOptions:
     shard_tokens: int = SHARD_TOKENS
     batch_tokens: int | None = None
     """Tokens of a batch, including padding; None: what fits into memory. Scores do not depend on it."""
+    states: StatesSpec | None = None  # what else to keep of the pass; the scores do not depend on it

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data.corpus.windows import TokenWindow
 from model.short_repr import ShortRepr
 from model.text.document import PLAIN, TEMPLATE
 
@@ -101,6 +102,34 @@ class ScoredRows(ScoredTokens):
             offsets=np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64),
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
         )
+
+
+def unscored_rows(pieces: list[TokenWindow]) -> ScoredRows:
+    """Return rows whose scores are missing."""
+    code = {name: i for i, name in enumerate(ROLE_NAMES)}
+    lengths = np.array([piece.n for piece in pieces])
+    encoded = [piece.encoded for piece in pieces if piece.encoded is not None]
+    text, text_start = zip(*(piece.text for piece in pieces), strict=True)
+    missing = np.full(int(lengths.sum()), np.nan, dtype=np.float32)
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([[], *(getattr(text, name) for text in encoded)]).astype(np.int32)
+
+    roles = [code[role] for text in encoded for role in text.role.tolist()]
+    return ScoredRows(
+        document=np.array([piece.document for piece in pieces], dtype=np.int32),
+        piece=np.array([piece.number for piece in pieces], dtype=np.int32),
+        document_tokens=np.array([piece.document_tokens for piece in pieces], dtype=np.int32),
+        text_start=np.array(text_start, dtype=np.int32),
+        text=text,
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        ids=joined("ids"),
+        **dict.fromkeys(_FLOATS, missing),
+        rank=np.zeros(len(missing), dtype=np.int32),
+        start=joined("source_start"),
+        end=joined("source_end"),
+        role=np.array(roles, dtype=np.uint8),
+    )
 
 
 def to_parquet(rows: ScoredRows) -> bytes:

@@ -8,6 +8,7 @@ compared with scoring each document alone, entropies differ by up to about 1e-4 
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from data.corpus.budget import BYTES_A_TOKEN, expected_bytes, longest_read, reso
 from data.corpus.documents import Corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.progress import ScoringProgress
-from data.corpus.scored_rows import ROLE_NAMES, ScoredRows
+from data.corpus.scored_rows import ROLE_NAMES, ScoredRows, unscored_rows
 from data.corpus.shards import Shard, planned
 from data.corpus.store import (
     ENGINE,
@@ -30,6 +31,9 @@ from data.corpus.store import (
 )
 from data.corpus.store_writer import begin, finish, write_shard, writing
 from data.corpus.windows import TokenWindow
+from data.states.estimate import check_room
+from data.states.files import PartSource
+from data.states.recording import StateRecorder
 from model.errors import NumericalError, TextError
 from model.hub.loading import LoadedModel
 from model.progress import Tell, silent
@@ -65,7 +69,7 @@ def score_corpus(
         NumericalError: a document's scores are not finite; no statistic is computed from the others alone.
     """
     with writing(path) as check:
-        loaded, options = begin_store(load_model, corpus, path, options)
+        loaded, options = begin_store(load_model, corpus, path, options, tell)
         marks: list[Mark] = []
         meter: ScoringProgress | None = None
         for item in planned(loaded, corpus, options, path):
@@ -80,12 +84,18 @@ def score_corpus(
 
 
 def begin_store(
-    load_model: Callable[[], LoadedModel], corpus: Corpus, path: Place, options: CorpusOptions | None
+    load_model: Callable[[], LoadedModel],
+    corpus: Corpus,
+    path: Place,
+    options: CorpusOptions | None,
+    tell: Tell = silent,
 ) -> tuple[LoadedModel, CorpusOptions]:
     """Load the model, and begin its store or check that the begun one has the same settings; see `score_corpus`."""
     loaded = load_model()
     options, notes = resolve(loaded, options or CorpusOptions(), read_manifest(path))
     need_room(path, expected_bytes(corpus, options), "the store", _MORE_DISK)
+    if options.states is not None:
+        check_room(loaded, corpus, options, options.states, tell)
     if isinstance(loaded, EngineModel):
         loaded.engine.start(longest_read(loaded, options))
     begin(path, _manifest(loaded, corpus, options, notes))
@@ -116,7 +126,8 @@ def scoring_title(corpus: Corpus) -> str:
 
 def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes: tuple[str, ...]) -> dict[str, Any]:
 
-    parameters = dataclasses.asdict(options)
+    parameters = dataclasses.asdict(dataclasses.replace(options, states=None))
+    del parameters["states"]  # kept beside the store, by this run or by a later one
     batch_tokens = parameters.pop("batch_tokens")  # it may differ between runs
     parameters["template"] = dict(options.template) if options.template else None
     engine = {ENGINE: loaded.engine.name} if isinstance(loaded, EngineModel) else {}
@@ -161,7 +172,11 @@ def score_shard(
         raise TextError(f"there is no token to score in {meter.what.removeprefix('scoring ')}: {reason}")
     need_room(path, 2 * tokens * BYTES_A_TOKEN, "the store", _MORE_DISK)
     meter.expect(end, tokens, options.limit_tokens)
-    rows = score_rows(loaded, pieces, options.batch_tokens or 1, meter)
+    recorder = None
+    if options.states is not None and tokens:
+        lead = next(len(piece.encoded.prefix) for piece in pieces if piece.encoded is not None)
+        recorder = StateRecorder(loaded.model, options.states, unscored_rows(pieces), lead)
+    rows = score_rows(loaded, pieces, options.batch_tokens or 1, meter, recorder)
     mark = Mark(
         rows=len(pieces),
         tokens=tokens,
@@ -177,63 +192,71 @@ def score_shard(
     )
     columns = [piece.columns for piece in first] if "ids" in (read_manifest(path) or {}) else []
     check()
-    return write_shard(path, shard.number, rows, mark, columns)
+    hashes = recorder.write(shard.number) if recorder is not None else {}
+    mark = write_shard(path, shard.number, rows, mark, columns)
+    if recorder is not None:
+        recorder.mark(shard.number, part_source(loaded, mark.sha256), hashes)
+    return mark
 
 
-def score_rows(loaded: LoadedModel, pieces: list[TokenWindow], batch_tokens: int, meter: ScoringProgress) -> ScoredRows:
-    """Score rows in batches of similar lengths; return them in their original order."""
+def score_rows(
+    loaded: LoadedModel,
+    pieces: list[TokenWindow],
+    batch_tokens: int,
+    meter: ScoringProgress,
+    recorder: StateRecorder | None = None,
+) -> ScoredRows:
+    """Score rows in batches of similar lengths; return them in their original order.
+
+    A recorder keeps more of the same passes.
+    """
     lengths = np.array([piece.n for piece in pieces])
     elsewhere = isinstance(loaded, EngineModel)  # such an engine keeps no top-k, and forms its batches itself
     scores = [TokenScores.missing_scores(0, 0 if elsewhere else 1)] * len(pieces)
-    batches = [np.flatnonzero(lengths).tolist()] if elsewhere else _batches(lengths, batch_tokens)
+    batches = [np.flatnonzero(lengths).tolist()] if elsewhere else batches_of(lengths, batch_tokens)
     for batch in filter(None, batches):
         texts = [pieces[i].encoded for i in batch]
         prefix = next(text.prefix for text in texts if text is not None)
         ids = [text.ids for text in texts if text is not None]
         try:
-            scored = _score(loaded, ids, prefix, meter.add)
+            scored = _score(loaded, ids, prefix, meter.add, recorder)
         except NumericalError as error:
             raise NumericalError(f"document {pieces[batch[error.row or 0]].document} of the corpus: {error}") from error
+        if recorder is not None:
+            recorder.add(batch, scored)
         for i, row_scores in zip(batch, scored, strict=True):
-            scores[i] = row_scores
+            scores[i] = row_scores if recorder is None else row_scores.likeliest(1)
 
-    code = {name: i for i, name in enumerate(ROLE_NAMES)}
     all_scores = TokenScores.join(scores)
-    encoded = [piece.encoded for piece in pieces if piece.encoded is not None]
-    text, text_start = zip(*(piece.text for piece in pieces), strict=True)
-
-    def joined(name: str) -> NDArray[Any]:
-        return np.concatenate([[], *(getattr(text, name) for text in encoded)]).astype(np.int32)
-
-    roles = [code[role] for text in encoded for role in text.role.tolist()]
-    return ScoredRows(
-        document=np.array([piece.document for piece in pieces], dtype=np.int32),
-        piece=np.array([piece.number for piece in pieces], dtype=np.int32),
-        document_tokens=np.array([piece.document_tokens for piece in pieces], dtype=np.int32),
-        text_start=np.array(text_start, dtype=np.int32),
-        text=text,
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        ids=joined("ids"),
+    return dataclasses.replace(
+        unscored_rows(pieces),
         **{name: getattr(all_scores, name) for name in ("entropy", "confidence", "margin", "surprisal")},
         rank=all_scores.rank.astype(np.int32),
-        start=joined("source_start"),
-        end=joined("source_end"),
-        role=np.array(roles, dtype=np.uint8),
     )
 
 
 def _score(
-    loaded: LoadedModel, ids: list[NDArray[np.int64]], prefix: Sequence[int], done: Callable[[int], None]
+    loaded: LoadedModel,
+    ids: list[NDArray[np.int64]],
+    prefix: Sequence[int],
+    done: Callable[[int], None],
+    recorder: StateRecorder | None,
 ) -> list[TokenScores]:
     """Score the texts of a batch; `done` is called with numbers of scored tokens."""
     if isinstance(loaded, EngineModel):
         return loaded.engine.score(ids, prefix, done)
-    scored = token_scores.score(loaded.model, ids, prefix=prefix, k=1)
+    with nullcontext() if recorder is None else recorder.reading():
+        scored = token_scores.score(loaded.model, ids, prefix=prefix, k=1 if recorder is None else recorder.top)
     done(sum(map(len, ids)))
     return scored
 
 
-def _batches(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[list[int]]:
+def part_source(loaded: LoadedModel, scores: str) -> PartSource:
+    """Return where the states of a shard with these scores come from."""
+    return PartSource(scores, loaded.facts.revision, str(loaded.model.dtype).removeprefix("torch."))
+
+
+def batches_of(lengths: NDArray[np.int64], batch_tokens: int) -> Iterator[list[int]]:
     """Yield rows of similar lengths, longest first; rows x longest is at most `batch_tokens`, unless a row is alone."""
     batch: list[int] = []
     for i in np.argsort(-lengths, kind="stable").tolist():

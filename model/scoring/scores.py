@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -57,6 +57,10 @@ class TokenScores(ShortRepr):
     def not_finite(self) -> NDArray[np.bool_]:
         """[N] bool, True for tokens that are not missing but whose logits were NaN or plus infinity."""
         return np.isnan(self.entropy) & (self.rank > 0)
+
+    def likeliest(self, k: int) -> TokenScores:
+        """Return the same scores with at most the k likeliest tokens."""
+        return replace(self, topk_ids=self.topk_ids[:, :k].copy(), topk_probability=self.topk_probability[:, :k].copy())
 
     @classmethod
     def join(cls, parts: Sequence[TokenScores]) -> TokenScores:
