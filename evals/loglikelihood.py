@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 from model.causal_lm.finite import check_finite
 from model.causal_lm.forward import logits_of, states, token_model, vocabulary
 from model.causal_lm.padding import equal_lengths, left_padded, padding_is_bound
+from model.causal_lm.partial_adapter import adapter_acting
 from model.decoding.session import drop_finished_rows
 from model.micro_step.macro_cache import macro_cache
 from model.micro_step.modeling import MicroStepForCausalLM
@@ -70,7 +71,9 @@ def by_base(
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
-    hidden = states(base, input_ids=ids.to(base.device), use_cache=False)
+    given = torch.tensor([len(context) for context in contexts])[:, None]
+    with adapter_acting((torch.arange(ids.shape[1]) >= given).to(base.device)):
+        hidden = states(base, input_ids=ids.to(base.device), use_cache=False)
     places = [
         slice(len(row) - len(continuation), len(row)) for row, continuation in zip(rows, continuations, strict=True)
     ]

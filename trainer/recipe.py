@@ -223,6 +223,8 @@ class Recipe(StrictModel):
             raise ValueError(
                 "teacher_top needs a teacher of a micro_step model; a draft and a hidden_weight need its states"
             )
+        if not self.model.get("prompt_adapter", True) and (self.adapter is None or "base" in groups):
+            raise ValueError("prompt_adapter may be false for an adapter on a frozen base only")
         if not self.prompt_gradients and (self.objective != "micro_step" or "base" in groups):
             raise ValueError("prompt_gradients may be false for a micro_step model on a frozen base only")
         if self.until is not None and self.until > self.steps:

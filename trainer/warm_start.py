@@ -14,7 +14,7 @@ _SAME: dict[Started, tuple[str, ...]] = {
     "micro decoder": ("context_layers", "micro_layers", "micro_norm"),
     "all": (
         "context_layers", "micro_layers", "decoding", "merger", "merger_heads", "merger_layers", "stop_head", "adapter",
-        "merge_layer", "keep", "merger_bias", "micro_norm", "stop_layers", "stop_state",
+        "merge_layer", "keep", "merger_bias", "micro_norm", "stop_layers", "stop_state", "prompt_adapter",
     ),
 }  # fmt: skip
 _PREFIX = "micro."

@@ -20,6 +20,7 @@ from analysis.attribution.options import Baseline
 from analysis.attribution.quantities import BASELINES, QUANTITIES, AttributionTarget, Bools, eligible
 from model.arguments import check_choice
 from model.causal_lm.forward import body, check_readable, family_of, logits_of, token_model
+from model.causal_lm.partial_adapter import adapter_acting
 from model.causal_lm.probe import FAULTS, once, some_ids
 from model.errors import MicroStepError, ModelError, first_line
 from model.hub.loading import LoadedModel
@@ -202,18 +203,26 @@ def _of_segments(
     whole[:2] = True
     opened = int(np.flatnonzero(whole)[-1])  # where the last segment starts
     segments, ids = torch.as_tensor(whole, device=model.device)[None], ids.to(model.device)
+    given = torch.tensor([lead + encoded.given], device=model.device)
 
     def unmerged(e: Tensor) -> Tensor:
         """[R, d] the micro decoder's state before the target if the base reads single tokens."""
         n = opened
         mask = torch.ones(e.shape[0], n, dtype=torch.long, device=e.device)
-        macro = model.macro(e[:, :n], mask, torch.arange(n, device=e.device).expand(e.shape[0], -1))
+        position = torch.arange(n, device=e.device).expand(e.shape[0], -1)
+        with adapter_acting(position >= given[:, None]):
+            macro = model.macro(e[:, :n], mask, position)
         states, _ = model.micro(macro.context[:, -1], e[:, n : lead + target])
         return cast(Tensor, states[:, -1])
 
     def score(e: Tensor) -> Tensor:
         e = e.to(device=model.device, dtype=model.dtype)
-        rows = {"input_ids": ids.expand(len(e), -1), "segment_starts": segments.expand(len(e), -1), "inputs_embeds": e}
+        rows = {
+            "input_ids": ids.expand(len(e), -1),
+            "segment_starts": segments.expand(len(e), -1),
+            "inputs_embeds": e,
+            "prompt": given.expand(len(e)),
+        }
         lossless = model.config.decoding == "lossless"
         if what.name == "stop":
             if lossless and model.stop is not None:

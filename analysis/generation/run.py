@@ -22,6 +22,7 @@ from analysis.generation.result import Answer, Decoding, GeneratedSegments, Gene
 from analysis.uncertainty.scoring import TOP_K, cost_of
 from model.causal_lm.finite import FiniteLogits
 from model.causal_lm.forward import context_length, token_model
+from model.causal_lm.partial_adapter import adapter_acting
 from model.decoding.draft_record import EveryDraft
 from model.decoding.every_draft import draft_after_each_token
 from model.decoding.generation_config import ends_of, explicit_settings
@@ -220,7 +221,9 @@ class GenerationRun:
     def _read(self, answer: Answer) -> Answer:
         """Add the base's scores of an answer, read token by token; for its own answer, its probabilities too."""
         whole = np.concatenate([self.prompt.ids, answer.ids])
-        (scores,) = score(token_model(self.ready.model), [whole], prefix=self.prompt.prefix, k=TOP_K)
+        read = torch.arange(len(self.prompt.prefix) + len(whole) - 1, device=self.ready.model.device)
+        with adapter_acting(read[None] >= len(self.prompt.prefix) + len(self.prompt)):
+            (scores,) = score(token_model(self.ready.model), [whole], prefix=self.prompt.prefix, k=TOP_K)
         own = slice(len(whole) - len(answer), None)
         nll = scores.surprisal[own]
         if not np.isnan(answer.probability).all():

@@ -18,7 +18,7 @@ from model.convert.hamburger import FILE
 from model.convert.reload import NEW_TOKENS
 from model.convert.source import SourceModel, open_hamburger, open_source
 from model.convert.writers import write_hub, write_modules, write_published, write_vllm, write_whole
-from model.errors import ExportError, MicroStepError
+from model.errors import ExportError, MicroStepError, ModelError
 from model.hub.spec import Dtype, ModelSpec
 from model.progress import Tell, silent
 from model.quiet import quiet
@@ -103,6 +103,11 @@ def convert(
         source = open_source(spec, dtype, apart, kind == "modules", tell, accept_licence)
     else:
         source = open_hamburger(spec, hamburger, dtype, tell, accept_licence)
+    if kind != "modules" and not getattr(source.model.config, "prompt_adapter", True):
+        raise ModelError(
+            f"{source.facts.name} reads its prompts without its adapter, which only this project does: convert it to"
+            " modules"
+        )
     new = make_folder(place.parent)
     try:
         with atomic_folder(place) as part:

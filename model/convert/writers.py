@@ -35,7 +35,7 @@ def write_modules(source: SourceModel, folder: Path, name: str) -> list[Check]:
     rounded(source, modules_only=True)
     model.save_modules(folder, reference["name"], reference["revision"], source.dtype)
     write_card(source, folder, "The modules of a micro_step model, without its base.", _code(name))
-    if model.config.adapter is not None:
+    if model.config.adapter is not None and model.config.prompt_adapter:
         model.merge_adapter()
     return [source.expected(folder)]
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from model.causal_lm.fast_linear import with_fast_linear
+from model.causal_lm.partial_adapter import adapter_acting
 from model.decoding.draft_record import EveryDraft
 from model.decoding.lossless import Drafter
 from model.decoding.merged import ending_criteria, prepared_settings
@@ -58,7 +59,8 @@ def draft_after_each_token(
     position = torch.arange(ids.shape[1], device=ids.device)[None]
     embedded = model.get_input_embeddings()(ids)
     # a draft after a token reads the base's states at the token before it
-    context = model.macro(embedded, torch.ones_like(ids), position).context[0, len(prompt) - 1 : -1]
+    with adapter_acting(True if model.config.prompt_adapter else position >= len(prompt)):
+        context = model.macro(embedded, torch.ones_like(ids), position).context[0, len(prompt) - 1 : -1]
     drafter, shape = Drafter(model), (len(answer), max_segment_length - 1)
     every = EveryDraft(np.full(shape, -1), np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32))
     for t in range(0, len(answer), AT_ONCE):

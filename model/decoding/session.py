@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.causal_lm.padding import left_padded
+from model.causal_lm.partial_adapter import adapter_acting
 from model.decoding.output import Clock
 from model.decoding.row import LiveRow
 from model.decoding.shared_prefix import RowCache, shared_first
@@ -129,11 +130,13 @@ def read_prompts(
     ids, mask, position, (rows, width) = prompts.ids, prompts.mask, prompts.position, input_ids.shape
     if prompts.shared:
         for part in _parts(0, prompts.shared, at_once):
-            read(embed(ids[:1, part]), mask[:1, : part.stop], position[:1, part])
+            with adapter_acting(model.config.prompt_adapter):
+                read(embed(ids[:1, part]), mask[:1, : part.stop], position[:1, part])
             yield
         cache.batch_repeat_interleave(rows)
     for part in _parts(prompts.shared, width, at_once and max(1, at_once // rows)):
-        macro = read(embed(ids[:, part]), mask[:, : part.stop], position[:, part])
+        with adapter_acting(model.config.prompt_adapter):
+            macro = read(embed(ids[:, part]), mask[:, : part.stop], position[:, part])
         if part.stop < width:
             yield
     return macro.last[:, -1], macro.context[:, -1], mask, position[:, -1]

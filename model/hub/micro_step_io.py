@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from model.micro_step.modeling import MicroStepForCausalLM
 
 UNTRAINED = "untrained: the micro decoder is a copy of the base's last layers, and a merged segment is the plain mean"
+PROMPT_APART = (
+    "its adapter is off for the prompt when it writes; views that read a text token by token show it with the adapter"
+    " on at every token"
+)
 OTHER_SOURCE = (
     "the base has other weights than those it was trained with: it comes from another source of the same model"
 )
@@ -90,7 +94,7 @@ def read_micro_step(
 
 
 def _notes(model: MicroStepForCausalLM) -> tuple[str, ...]:
-    return (UNTRAINED,) if is_untrained(model) else ()
+    return (*((UNTRAINED,) if is_untrained(model) else ()), *(() if model.config.prompt_adapter else (PROMPT_APART,)))
 
 
 def is_untrained(model: MicroStepForCausalLM) -> bool:

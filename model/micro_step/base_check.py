@@ -122,7 +122,8 @@ def _largest_error(model: MicroStepPreTrainedModel) -> float:
     for n in segments:
         starts[:, begin + 1 : begin + n] = False
         begin += n
-    at_once = read_segments(model, embeds, layout(starts, None, max(segments)))
+    prompt = None if model.config.prompt_adapter else torch.tensor([_PROMPT], device=model.device)
+    at_once = read_segments(model, embeds, layout(starts, None, max(segments)), prompt=prompt)
     cache = macro_cache(model)
     cache.read(ids[:, :_PROMPT], every[:, :_PROMPT])
     begin = _PROMPT

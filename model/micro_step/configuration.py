@@ -48,6 +48,8 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         decoding: what it was trained for: `merged`, or `lossless`, which drafts for an unmerged base.
         draft_vocabulary: ids of the only words that the micro decoder drafts in lossless mode; empty: all.
         adapter: the LoRA adapter on the base, as peft's own dictionary, or None.
+        prompt_adapter: False: the adapter is off for everything before the first token that the model writes, in
+            training and in generation. It then stays apart from the base's weights.
         base_reference: reference to the base, if its weights are not saved with the model.
 
     Raises:
@@ -84,6 +86,7 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         decoding: str = "merged",
         draft_vocabulary: tuple[int, ...] | list[int] = (),
         adapter: dict[str, Any] | None = None,
+        prompt_adapter: bool = True,
         base_reference: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -119,6 +122,7 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
         self.decoding = decoding
         self.draft_vocabulary = list(draft_vocabulary)
         self.adapter = adapter
+        self.prompt_adapter = prompt_adapter
         self.base_reference = base_reference
         self._check(int(text.num_hidden_layers), int(text.hidden_size), int(text.vocab_size))
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -182,6 +186,8 @@ class MicroStepConfig(PreTrainedConfig):  # type: ignore[misc]
             raise ModelError(f"a lossless model merges nothing: leave out its merge_layer of {self.merge_layer}")
         if self.decoding == "lossless" and self.stop_state == "before":
             raise ModelError("a lossless model's stop head reads the state after a token: leave out stop_state")
+        if self.decoding == "lossless" and not self.prompt_adapter:
+            raise ModelError("a lossless model's base has no adapter: leave out prompt_adapter")
         if self.merger_bias and self.merger != "attention":
             raise ModelError(f"merger_bias needs the merger attention, got {self.merger}")
         for name in ("merger_window", "micro_window"):

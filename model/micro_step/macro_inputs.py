@@ -9,6 +9,7 @@ sees only the slots that are kept (cache_folding.py).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from transformers import DynamicCache
 from model.causal_lm.forward import body
 from model.causal_lm.kv_cache import growing_cache
 from model.causal_lm.layer_split import part_cache, run_lower, run_upper
+from model.causal_lm.partial_adapter import adapter_acting
 from model.causal_lm.past import past_name
 from model.errors import ModelError
 from model.micro_step.cache_folding import read_with_folded_cache
@@ -39,6 +41,8 @@ class MacroInputs:
     mask: Tensor  # [B, N] or [B, S]; with a cache its slots too
     position: Tensor  # [B, N] or [B, S]
     cache: DynamicCache | None = None
+    adapted: Tensor | bool | None = None
+    """Where an adapter acts that is off for prompts: [B, N] or [B, S] bool; None: as around this call."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -50,21 +54,43 @@ class MacroInputs:
             "use_cache": self.cache is not None,
         }
 
+    def acting(self) -> AbstractContextManager[None]:
+        """Return a block in which the adapter acts where it should."""
+        return nullcontext() if self.adapted is None else adapter_acting(self.adapted)
+
 
 def read_segments(
-    model: MicroStepPreTrainedModel, embeds: Tensor, plan: Layout, output_attentions: bool = False
+    model: MicroStepPreTrainedModel,
+    embeds: Tensor,
+    plan: Layout,
+    output_attentions: bool = False,
+    prompt: Tensor | None = None,
 ) -> Macro:
-    """Run the base over the segments of a batch, from their tokens' embeddings [B, N, d]."""
+    """Run the base over the segments of a batch, from their tokens' embeddings [B, N, d].
+
+    Args:
+        model: the model whose base is run.
+        embeds: the tokens' embeddings.
+        plan: their segments; every token of a prompt is one.
+        output_attentions: return the attention of all layers.
+        prompt: [B] number of tokens of each prompt, which a model without `prompt_adapter` reads without its adapter;
+            None: everything was written.
+    """
+    tokens: Tensor | bool = True if prompt is None else plan.position >= prompt[:, None]
+    steps: Tensor | bool = True if prompt is None else plan.macro_position >= prompt[:, None]
     if model.config.merge_layer == 0:
-        steps = _folded(model, embeds, plan)
-        return model.macro(steps, plan.segments, plan.macro_position, None, output_attentions)
+        with adapter_acting(steps):
+            return model.macro(
+                _folded(model, embeds, plan), plan.segments, plan.macro_position, None, output_attentions
+            )
     if model.config.folds_cache:
-        return read_with_folded_cache(model, embeds, plan, output_attentions)
+        with adapter_acting(tokens):
+            return read_with_folded_cache(model, embeds, plan, output_attentions)
     return read_in_parts(
         model,
         embeds,
-        MacroInputs(plan.real, plan.position),
-        MacroInputs(plan.segments, plan.macro_position),
+        MacroInputs(plan.real, plan.position, adapted=tokens),
+        MacroInputs(plan.segments, plan.macro_position, adapted=steps),
         fold=lambda states: _folded(model, states, plan),
         last=plan.at_last,
         output_attentions=output_attentions,
@@ -92,9 +118,9 @@ def read_in_parts(
         output_attentions: return the attention of all layers.
     """
     inner, k, wanted = body(model.base), model.config.merge_layer, model.config.context_layers[:-1]
-    with layer_outputs(inner, [layer for layer in wanted if layer <= k]) as below:
+    with layer_outputs(inner, [layer for layer in wanted if layer <= k]) as below, tokens.acting():
         lower = run_lower(inner, k, output_attentions, inputs_embeds=embeds, **tokens.options)
-    with layer_outputs(inner, [layer for layer in wanted if layer > k]) as above:
+    with layer_outputs(inner, [layer for layer in wanted if layer > k]) as above, steps.acting():
         out = run_upper(inner, k, fold(lower.states), lower.tuples, output_attentions, **steps.options)
     context = torch.stack([*map(last, below), *above, out.last_hidden_state], dim=2)
     attentions = (*lower.attentions, *out.attentions) if output_attentions else None
@@ -127,12 +153,12 @@ def read_after_prompt(model: MicroStepPreTrainedModel, embeds: Tensor, plan: Lay
     steps, step_position = torch.cat([seen, answer.segments], 1), prompt[:, None] + answer.macro_position
     if k == 0:
         cache = growing_cache()
-        with torch.no_grad():
+        with torch.no_grad(), adapter_acting(model.config.prompt_adapter):
             first = model.macro(embeds[row, before], seen, before, cache)
         second = model.macro(_folded(model, embeds[row, after], answer), steps, step_position, cache)
     else:
         lower, upper = part_cache(range(k), layers), part_cache(range(k, layers), layers)
-        with torch.no_grad():
+        with torch.no_grad(), adapter_acting(model.config.prompt_adapter):
             inputs = MacroInputs(seen, before, lower), MacroInputs(seen, before, upper)
             first = read_in_parts(model, embeds[row, before], *inputs, fold=lambda s: s, last=lambda s: s)
         second = read_in_parts(

@@ -108,6 +108,7 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
         averaged_over: tuple[int, int] | None = None,
         every_segment: bool = False,
         prompt_gradients: bool = True,
+        prompt: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         logits_to_keep: int = 0,
         output_attentions: bool = False,
@@ -128,6 +129,8 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
             every_segment: run the micro decoder on all segments, for their `stop_logits`.
             prompt_gradients: False: read what comes before a row's first label without gradients; with labels, and
                 padding on the right.
+            prompt: [B] number of tokens before the first that the model writes, for one that reads them without its
+                adapter; None: those before a row's first label, and without labels none.
             inputs_embeds: [B, N, d] used instead of the embeddings of `input_ids`, which still give the shape.
             logits_to_keep: number of last positions whose logits are returned; 0: all.
             output_attentions: needs a model with eager attention (`set_attn_implementation("eager")`).
@@ -147,11 +150,14 @@ class MicroStepForCausalLM(MicroStepPreTrainedModel, GenerationMixin):  # type: 
                 "a row's first segment must be one token: no macro step before it could predict the others"
             )
         embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        if prompt is None and labels is not None:
+            first = (labels != -100).long().argmax(1, keepdim=True)
+            prompt = plan.position.gather(1, first)[:, 0].clamp(min=1)
         if labels is None or prompt_gradients:
-            macro = read_segments(self, embeds, plan, output_attentions)
+            apart = None if self.config.prompt_adapter else prompt
+            macro = read_segments(self, embeds, plan, output_attentions, apart)
         else:
-            prompt = (labels != -100).long().argmax(1).clamp(min=1)
-            macro = read_after_prompt(self, embeds, plan, prompt)
+            macro = read_after_prompt(self, embeds, plan, cast(Tensor, prompt))
         labelled = plan.real & (plan.position > 0) & (labels != -100) if labels is not None else None
         rows, segments = self.micro_segments(plan, labelled, every_segment)
         micro = self._micro_states(embeds, plan, macro, rows, segments, output_attentions)

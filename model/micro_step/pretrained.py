@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from model.causal_lm.forward import body
+from model.causal_lm.partial_adapter import make_partial
 from model.causal_lm.past import past_name, takes_positions
 from model.errors import ModelError
 from model.micro_step.configuration import MicroStepConfig
@@ -62,10 +63,21 @@ class MicroStepPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         """Put a fresh LoRA adapter (fields of peft's LoraConfig) on the base."""
         peft = import_module("peft")  # not named by an import, which transformers would ask for in a model's own code
         self.base.add_adapter(peft.LoraConfig(**lora))
+        if not self.config.prompt_adapter:
+            make_partial(self.base)
         self.config.adapter = lora
 
     def merge_adapter(self) -> None:
-        """Fold the adapter into the base's weights."""
+        """Fold the adapter into the base's weights.
+
+        Raises:
+            ModelError: the model reads its prompts without it (`prompt_adapter`).
+        """
+        if not self.config.prompt_adapter:
+            raise ModelError(
+                "this model reads its prompts without its adapter (prompt_adapter is false), so the adapter cannot be"
+                " folded into the base's weights"
+            )
         tuners = import_module("peft.tuners.tuners_utils")
         for name, module in list(self.base.named_modules()):
             if isinstance(module, tuners.BaseTunerLayer):

@@ -86,7 +86,8 @@ def load_modules(
         folder: a folder that `save_modules` wrote.
         base: the base, if it is loaded already; it is shared, and an adapter is put into it. None: it is fetched.
         dtype: dtype of the whole model; None or "auto": the base's own.
-        merge_adapter: fold the adapter into the base's weights, for speed; False to continue training.
+        merge_adapter: fold the adapter into the base's weights, for speed; False to continue training. An adapter that
+            is off for prompts stays apart.
         allow_other_base: accept a base with other weights than the one it was trained with.
         options: options of the base's `from_pretrained`: attn_implementation, device_map, ...
     """
@@ -127,7 +128,7 @@ def load_modules(
         model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise ModelBroken(f"{folder} does not fit its configuration: {str(error).splitlines()[-1].strip()}") from error
-    if adapter is not None and merge_adapter:
+    if adapter is not None and merge_adapter and config.prompt_adapter:
         model.merge_adapter()
     move_weights(model, base.device, dtype or base.dtype)
     if (folder / "generation_config.json").is_file():

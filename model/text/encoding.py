@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.errors import TextError
 from model.short_repr import ShortRepr
 from model.text.chat_template import render
-from model.text.document import TEMPLATE, TextInput
+from model.text.document import PLAIN, TEMPLATE, TextInput
 
 PER_TOKEN = ("ids", "start", "end", "continuation", "role", "source_start", "source_end")  # of an EncodedText
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -53,6 +53,16 @@ class EncodedText(ShortRepr):
     def display(self) -> list[str]:
         """The string to show for each token; a split character is shown whole on each of its tokens."""
         return [self.text[a:b] for a, b in zip(self.start.tolist(), self.end.tolist(), strict=True)]
+
+    @property
+    def given(self) -> int:
+        """Number of tokens before the first of the last answer; of a plain text 1, as in training."""
+        first = np.arange(len(self)) == 0
+        answer = (self.role == "assistant") | ((self.role == PLAIN) & ~first)
+        others = np.flatnonzero(~answer & (self.source_start >= 0) & ~((self.role == PLAIN) & first))
+        written = np.flatnonzero(answer)
+        written = written[written > (others[-1] if len(others) else -1)]
+        return int(written[0]) if len(written) else len(self)
 
     def part(self, a: int, b: int) -> EncodedText:
         """The tokens a .. b - 1; `text` stays."""

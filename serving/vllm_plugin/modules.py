@@ -27,6 +27,10 @@ def read_config(modules: Path) -> MicroStepConfig:
             " vllm --out FOLDER"
         )
     config: MicroStepConfig = MicroStepConfig.from_pretrained(modules)
+    if not config.prompt_adapter:
+        raise ModelError(
+            f"{modules} reads its prompts without its adapter, which vLLM cannot: serve it without --engine"
+        )
     if config.adapter is not None:
         raise ModelError(
             f"{modules} keeps its LoRA adapter apart, which vLLM's base does not have: convert the model again without"

@@ -123,7 +123,8 @@ def attend(
             whole = copy.copy(loaded.model)
             whole._modules = {**loaded.model._modules, "base": private}
             starts = np.concatenate([np.ones(reading.lead, dtype=bool), reading.token_starts])
-            whole(tokens, segment_starts=torch.as_tensor(starts, device=tokens.device)[None])
+            given = torch.tensor([reading.lead + encoded.given], device=tokens.device)
+            whole(tokens, segment_starts=torch.as_tensor(starts, device=tokens.device)[None], prompt=given)
         else:
             body(private)(input_ids=tokens, use_cache=False)
     if left:
