@@ -64,8 +64,9 @@ $(VENV)/ready: requirements.txt | $(VENV)/bin/python
 	-$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .  # the command micro-step
 	@touch $@
 
-$(VENV)/ready-dev: requirements-dev.txt requirements-evals.txt $(VENV)/ready
+$(VENV)/ready-dev: requirements-dev.txt requirements-evals.txt requirements-ray.txt $(VENV)/ready
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	-$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt  # else those tests are skipped
 	@touch $@
 
 clean:

@@ -21,6 +21,7 @@ from data.distill.run import DistillOptions
 from data.examples import TABLE
 from data.mixes import Mix
 from data.prepared import ANSWERS, EXAMPLES, IDENTITY, STORE, Prepared, examples_file, read_prepared
+from data.ray_pool import RayOptions
 from data.states.spec import StatesSpec
 from data.yaml_config import dump_yaml
 from model.atomic_files import as_json, atomic_write
@@ -42,7 +43,7 @@ class PrepareOptions:
     max_tokens: int = 512  # maximum length of an example; the rest is left out
     limit: int | None = None  # number of examples to use after cleaning
     distill: DistillOptions | None = None  # let the base generate the responses
-    ray: bool = False  # score on a Ray cluster
+    cluster: RayOptions | None = None  # where the base answers and scores
     template: tuple[tuple[str, str], ...] | None = None  # arguments of the chat template, as JSON by name
     template_date: str | None = None  # YYYY-MM-DD, the date that the chat template writes
     states: StatesSpec | None = None  # what else to keep of the pass that scores; the data are the same without
@@ -72,7 +73,7 @@ def prepare(
             from data.distill.examples import distill_examples
 
             answers = replace(options.distill, template=options.template, template_date=options.template_date)
-            distill_examples(load_model, out / EXAMPLES, out / ANSWERS, answers, tell)
+            distill_examples(load_model, out / EXAMPLES, out / ANSWERS, answers, tell, cluster=options.cluster)
         _score(load_model, out, options, tell)
         store = open_store(out / STORE)
         for feature in needed:
@@ -84,7 +85,7 @@ def prepare(
 
 def _begin(out: Path, mix: Mix, base: str, options: PrepareOptions) -> None:
     """Record the inputs of the folder, or check that they are the same."""
-    free = ("ray", "template", "template_date", "states")
+    free = ("cluster", "template", "template_date", "states")
     options_used = {name: value for name, value in asdict(replace(options, states=None)).items() if name not in free}
     if options.template is not None or options.template_date is not None:
         options_used |= {"template": options.template, "template_date": options.template_date}
@@ -123,10 +124,10 @@ def _score(load_model: Callable[[], LoadedModel], out: Path, options: PrepareOpt
         max_tokens=options.max_tokens,
         states=options.states,
     )
-    if options.ray:
+    if options.cluster is not None and options.cluster.ray:
         from data.corpus.ray_scoring import score_corpus_with_ray
 
-        score_corpus_with_ray(load_model, corpus, out / STORE, corpus_options, tell)
+        score_corpus_with_ray(load_model, corpus, out / STORE, corpus_options, tell, options.cluster)
         return
     from data.corpus.scoring import score_corpus  # torch
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from data.ray_pool import RayOptions
 from model.command_options import Device, Dtype, Local, TemplateOptions, flatten_options
 from model.errors import MicroStepError
 from model.tables import print_table
@@ -16,6 +17,7 @@ def prepare_command(
     mix: Annotated[str, typer.Argument(help="Name of a mix, or a YAML file.")],
     model: Annotated[str, typer.Option(help="The base: catalog name, hub id or folder.")],
     template: TemplateOptions,
+    cluster: RayOptions,
     out: Annotated[Path, typer.Option(help="Folder of the prepared data; a begun one is gone on with.")],
     local: Local = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Examples, after cleaning.")] = None,
@@ -38,7 +40,6 @@ def prepare_command(
     teacher_top: Annotated[
         int | None, typer.Option(min=1, help="Also keep so many likeliest next tokens as a teacher, of the same pass.")
     ] = None,
-    ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, with one model an actor.")] = False,
 ) -> None:
     """Clean a mix, score it under a base (resumable), and show what each strategy would give on the responses."""
     from data.distill.run import DistillOptions
@@ -55,7 +56,7 @@ def prepare_command(
     kept = None
     if states is not None or teacher_top is not None:
         kept = StatesSpec((out / STATES).resolve(), None if states is None else _layers(states), teacher_top)
-    options = PrepareOptions(chat, max_tokens, limit, answers, ray, template.arguments, template.template_date, kept)
+    options = PrepareOptions(chat, max_tokens, limit, answers, cluster, template.arguments, template.template_date, kept)
     with progress_bar() as tell:
         made = prepare(chosen, model, lambda: load(spec, tell), out, local, options, (), tell)
     titles = ("strategy", "tokens a macro step", *(f"of {n + 1}" for n in range(max_length)))

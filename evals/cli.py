@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from data.ray_pool import RayOptions
 from evals.options import AllowCodeExecution, AskOptions, EvalOptions
 from evals.requirements import require_harness
 from evals.sandbox.runner import Isolation
@@ -46,6 +47,7 @@ def run_command(
     out: Annotated[Path, typer.Option(help="Output folder. An existing run is resumed.")],
     asked: AskOptions,
     template: TemplateOptions,
+    cluster: RayOptions,
     confidence: Annotated[
         tuple[float, ...],
         typer.Option(help="Values of tau of a micro_step model, as 0.3,0.5; above 1 the base alone writes."),
@@ -85,7 +87,8 @@ def run_command(
     )
     spec = ModelSpec(model, revision=revision, dtype=dtype, device=device, tokenizer=tokenizer)
     with resumable(out, "the samples so far") as tell:
-        evaluate(lambda: load(spec, tell), chosen, list(dict.fromkeys(confidence)), out, local, options, tell, own)
+        taus = list(dict.fromkeys(confidence))
+        evaluate(lambda: load(spec, tell), chosen, taus, out, local, options, tell, own, cluster)
     show(report_rows([read_folder(out)]))
     print(out)
 

@@ -10,7 +10,9 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ import torch
 
 from data.corpus.store import MANIFEST
 from data.corpus.store_writer import writing
+from data.ray_pool import RayItem, RayOptions, require_ray, work_on_ray
 from evals.benchmark import Benchmark, data_hash, documents, task_of
 from evals.harness import HarnessAnswer, MicroStepLM, RecordedLM
 from evals.options import EvalOptions
@@ -50,6 +53,7 @@ def evaluate(
     options: EvalOptions | None = None,
     tell: Tell = silent,
     limits: Mapping[str, int] | None = None,
+    cluster: RayOptions | None = None,
 ) -> list[SampleFile]:
     """Evaluate a model, or resume a run that was stopped.
 
@@ -62,15 +66,19 @@ def evaluate(
         options: the other options that decide the samples.
         tell: receives progress.
         limits: by benchmark name, use only this many documents, instead of the options' limit.
+        cluster: share the batches on a cluster of Ray.
 
     Raises:
-        MicroStepError: a benchmark runs programs without permission, or the machine cannot isolate them.
+        MicroStepError: a benchmark runs programs without permission, the machine cannot isolate them, the cluster of
+            Ray cannot be used, or its actors die again and again.
         ExportError: the folder cannot be used, or holds samples of something else.
         TextError: a data set cannot be read.
         TooLarge: prompts and answers do not fit the model's context.
     """
     options, limits = options or EvalOptions(), limits or {}
     sandbox = sandbox_for(chosen, options)
+    if cluster is not None and cluster.ray:
+        require_ray()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with writing(out):
         loaded = load_model()
@@ -91,7 +99,59 @@ def evaluate(
             records = documents(benchmark, local, limits.get(benchmark.name, options.limit))
             runs += [_BenchmarkRun(loaded, benchmark, records, tau, options, sandbox, tell) for tau in taus]
         begin(out, _manifest(loaded, options))
-        return [benchmark_run.run(out) for benchmark_run in runs]
+        batches = ((run, number) for run in runs for number in run.begin(out))
+        if cluster is None or not cluster.ray:
+            for run, number in batches:
+                run.keep(number, run.compute(number))
+        else:
+            _run_on_ray(loaded, runs, batches, cluster, tell)
+        return [run.kept for run in runs]
+
+
+def _run_on_ray(
+    loaded: LoadedModel,
+    runs: list[_BenchmarkRun],
+    batches: Iterator[tuple[_BenchmarkRun, int]],
+    cluster: RayOptions,
+    tell: Tell,
+) -> None:
+    """Let actors compute batches; they are kept in the order in which one process would compute them."""
+    items = (
+        RayItem(f"batch {number} of {run.title}", (place, runs.index(run), number))
+        for place, (run, number) in enumerate(batches)
+    )
+    asked = [(run.benchmark, run.documents, run.tau) for run in runs]
+    make = partial(_BatchActor, asked, runs[0].options, runs[0].context.sandbox)
+    held: dict[int, tuple[_BenchmarkRun, int, list[Sample]]] = {}
+    done = 0
+    with closing(work_on_ray(loaded, make, items, cluster, tell)) as finished:
+        for item, samples in finished:
+            place, which, number = item.value
+            held[place] = runs[which], number, samples
+            while done in held:
+                run, number, samples = held.pop(done)
+                run.keep(number, samples)
+                done += 1
+
+
+class _BatchActor:
+    """Computes one batch after another, as an actor of Ray."""
+
+    def __init__(
+        self,
+        asked: list[tuple[Benchmark, list[dict[str, Any]], float | None]],
+        options: EvalOptions,
+        sandbox: Sandbox | None,
+        loaded: LoadedModel,
+    ) -> None:
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        if sandbox is not None:
+            sandbox.check()
+        self._runs = cache(lambda number: _BenchmarkRun(loaded, *asked[number], options, sandbox, silent))
+
+    def __call__(self, value: tuple[int, int, int]) -> list[Sample]:
+        _, which, number = value
+        return self._runs(which).compute(number)
 
 
 def sandbox_for(chosen: Sequence[Benchmark], options: EvalOptions) -> Sandbox | None:
@@ -203,22 +263,36 @@ class _BenchmarkRun:
             return 0
         return int(self.task.config.generation_kwargs.get("max_gen_toks", _DEFAULT_NEW_TOKENS))
 
-    def run(self, folder: Path) -> SampleFile:
+    def begin(self, folder: Path) -> Iterator[int]:
+        """Begin the file of samples, or resume it; yield the numbers of batches that it lacks."""
         path = folder / file_name(self.benchmark.name, self.tau)
-        head = Head(self.benchmark.name, self.tau, len(self.documents), data_hash(self.documents))
-        writer = SampleWriter(path, head)
-        stored = {sample.document for sample in writer.samples}
-        meter = _SampleProgress(self._tell, self.benchmark.name, self.tau, len(self.documents), len(stored))
-        for number, batch in enumerate(self._batches(requests_of(self.benchmark, self.task, self.lm, self.options))):
-            missing = [document for document, _ in batch if document not in stored]
-            if missing:  # compute the whole batch again, since its other rows affect the rounding
-                samples = [sample for sample in self._samples(batch, number) if sample.document in missing]
-                writer.add(samples)
-                meter.add(samples)
-        return SampleFile(head, tuple(writer.samples))
+        self._head = Head(self.benchmark.name, self.tau, len(self.documents), data_hash(self.documents))
+        self._writer = SampleWriter(path, self._head)
+        stored = {sample.document for sample in self._writer.samples}
+        self._meter = _SampleProgress(self._tell, self.title, len(self.documents), len(stored))
+        for number, batch in enumerate(self._batches):
+            if not stored.issuperset(document for document, _ in batch):
+                yield number
 
-    def _batches(self, requests: Mapping[int, list[Instance]]) -> Iterator[list[tuple[int, list[Instance]]]]:
-        """Yield documents of similar lengths, longest first, with about as many requests as a batch has rows."""
+    def keep(self, number: int, samples: list[Sample]) -> None:
+        """Add those samples of a batch to the file that it lacks."""
+        stored = {sample.document for sample in self._writer.samples}
+        new = [sample for sample in samples if sample.document not in stored]
+        self._writer.add(new)
+        self._meter.add(new)
+
+    @property
+    def kept(self) -> SampleFile:
+        return SampleFile(self._head, tuple(self._writer.samples))
+
+    @property
+    def title(self) -> str:
+        return self.benchmark.name if self.tau is None else f"{self.benchmark.name} at {self.tau:g}"
+
+    @cached_property
+    def _batches(self) -> list[list[tuple[int, list[Instance]]]]:
+        """Documents of similar lengths, longest first, with about as many requests as a batch has rows."""
+        requests = requests_of(self.benchmark, self.task, self.lm, self.options)
         lengths = {
             number: max(len(self.lm.tok_encode("".join(map(str, request.args[:1])))) for request in instances)
             for number, instances in requests.items()
@@ -227,10 +301,14 @@ class _BenchmarkRun:
         batch_size = max(
             1, self.options.batch_rows // max(len(request) * self.options.repeats for request in requests.values())
         )
-        for a in range(0, len(order), batch_size):
-            yield [(number, requests[number]) for number in order[a : a + batch_size]]
+        return [
+            [(number, requests[number]) for number in order[a : a + batch_size]]
+            for a in range(0, len(order), batch_size)
+        ]
 
-    def _samples(self, batch: list[tuple[int, list[Instance]]], number: int) -> list[Sample]:
+    def compute(self, number: int) -> list[Sample]:
+        """Compute a whole batch: its other rows affect the rounding."""
+        batch = self._batches[number]
         seed = int(np.random.SeedSequence([self.options.seed, number]).generate_state(1)[0])
         devices = [self.lm.device] if self.lm.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -321,10 +399,9 @@ class _BenchmarkRun:
 
 
 class _SampleProgress(Meter):
-    def __init__(self, tell: Tell, name: str, tau: float | None, documents: int, done: int) -> None:
+    def __init__(self, tell: Tell, name: str, documents: int, done: int) -> None:
         super().__init__(done)
-        self._tell, self._documents = tell, documents
-        self._name = name if tau is None else f"{name} at {tau:g}"
+        self._tell, self._name, self._documents = tell, name, documents
         self._samples: list[Sample] = []
         tell(f"{self._name}: {done:,} of {documents:,}", done / documents)
 

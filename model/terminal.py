@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -97,7 +96,7 @@ def progress_bar() -> Iterator[Tell]:
 
 
 @contextmanager
-def resumable(out: Path, holds: str) -> Iterator[Tell]:
+def resumable(out: object, holds: str) -> Iterator[Tell]:
     """A progress bar around a run that goes on where it was stopped; whoever stops it is told so."""
     try:
         with progress_bar() as tell:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Annotated, Literal
 
@@ -16,12 +17,13 @@ from analysis.options import Column, Ids, id_columns, need_chat, print_notes
 from data.corpus.documents import Corpus, CorpusSpec, Cut, open_corpus
 from data.corpus.options import SHARD_TOKENS, CorpusOptions
 from data.corpus.store import CorpusStore
+from data.ray_pool import RayOptions
 from model.command_options import Chat, ForceBos, LoadOptions, ModelOptions, TemplateOptions, flatten_options
 from model.errors import MicroStepError
 from model.hub.loading import LoadedModel, ModelSpec, load
 from model.progress import Tell
 from model.storage.places import place_of
-from model.terminal import one_line, progress_bar
+from model.terminal import resumable
 
 
 @dataclass(frozen=True)
@@ -73,19 +75,18 @@ class ScoringOptions:
     shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens per shard.")] = SHARD_TOKENS
     chat: Chat = False
     force_bos: ForceBos = False
-    ray: Annotated[bool, typer.Option("--ray", help="Score on a Ray cluster, or with Ray on this machine.")] = False
     engine: Annotated[
         Literal["own", "vllm"], typer.Option(help="What computes the scores; vllm must be installed (docs/serving.md).")
     ] = "own"
     tensor_parallel_size: Annotated[int, typer.Option(min=1, help="Devices over which vLLM shards the model.")] = 1
 
-    def check(self, loading: LoadOptions, report: bool) -> None:
+    def check(self, loading: LoadOptions, report: bool, cluster: RayOptions) -> None:
         """Refuse options that do not go together, before anything is read."""
         if self.engine == "vllm":
             from serving.vllm_plugin.launch import need_vllm
 
             need_vllm(loading)
-            if self.ray:
+            if cluster.ray:
                 raise MicroStepError("--ray distributes this project's own scoring: leave it or --engine out")
             if report and find_spec("kaleido") is None:
                 raise MicroStepError(
@@ -127,6 +128,7 @@ def corpus_command(
         str, typer.Option(help="Folder of the store, or its address (s3://, gs://, hf://). An existing one is resumed.")
     ],
     scoring: ScoringOptions,
+    cluster: RayOptions,
     template: TemplateOptions,
     loading: LoadOptions,
     judging: ReportStrategyOptions,
@@ -137,20 +139,18 @@ def corpus_command(
     All other columns of a table stay with its documents in the store.
     """
     settings, place = judging.check(), place_of(out)
-    scoring.check(loading, report)
+    scoring.check(loading, report, cluster)
     corpus, spec, started = data.open(), model.spec(loading), time.monotonic()
     score: Callable[..., CorpusStore]
-    if scoring.ray:
-        from data.corpus.ray_scoring import score_corpus_with_ray as score
+    if cluster.ray:
+        from data.corpus.ray_scoring import score_corpus_with_ray
+
+        score = partial(score_corpus_with_ray, cluster=cluster)
     else:
         from data.corpus.scoring import score_corpus as score  # torch
 
-    try:
-        with progress_bar() as tell:
-            store = score(lambda: scoring.load(spec, tell), corpus, place, scoring.options(template), tell)
-    except KeyboardInterrupt:
-        print(one_line(f"{out} keeps the scores so far; the same command resumes it"), file=sys.stderr)
-        raise
+    with resumable(place, "the scores so far") as tell:
+        store = score(lambda: scoring.load(spec, tell), corpus, place, scoring.options(template), tell)
     print_notes(f"{store.facts.name}: ", store.notes)
     size = sum(mark.size for mark in store.marks)
     print(

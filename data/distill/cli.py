@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from data.ray_pool import RayOptions
 from model.command_options import Device, Dtype, Revision, SamplingOptions, flatten_options
 from model.terminal import one_line, resumable
 
@@ -16,6 +17,7 @@ def distill_command(
     model: Annotated[str, typer.Option(help="The base: catalog name, hub id or folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the answers; one that was begun is gone on with.")],
     sampling: SamplingOptions,
+    cluster: RayOptions,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of an answer; longer ones are cut off.")] = 256,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples.")] = None,
     batch_rows: Annotated[int | None, typer.Option(min=1, help="Answers at once; by default what fits.")] = None,
@@ -31,7 +33,7 @@ def distill_command(
     options = DistillOptions(max_new_tokens, sampling.temperature, sampling.top_p, sampling.seed, batch_rows)
     spec = ModelSpec(model, revision=revision, dtype=dtype, device=device)
     with resumable(out, "the finished shards") as tell:
-        made = distill_examples(lambda: load(spec, tell), examples, out, options, tell, limit)
+        made = distill_examples(lambda: load(spec, tell), examples, out, options, tell, limit, cluster)
     summary = f"{made.answers:,} answers, {made.tokens:,} tokens, {made.ended / made.answers:.0%} ended by themselves"
     if made.empty:
         summary += f"; {made.empty:,} empty, left out of the examples"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from data.distill.run import Distilled, DistillOptions, Prompt, distill, read_distilled
 from data.examples import Example, read_examples, write_examples
+from data.ray_pool import RayOptions
 from model.errors import TextError
 from model.progress import Tell, silent
 
@@ -24,6 +25,7 @@ def distill_examples(
     options: DistillOptions | None = None,
     tell: Tell = silent,
     limit: int | None = None,
+    cluster: RayOptions | None = None,
 ) -> Distilled:
     """Let a base answer the prompts of examples, and write them with its answers; an existing run is resumed.
 
@@ -38,7 +40,7 @@ def distill_examples(
     prompts = {place: prompt for place, example in enumerate(read) if (prompt := prompt_of(example)) is not None}
     if not prompts:
         raise TextError(f"the examples in {examples} are plain texts without prompts; there is nothing to answer")
-    distilled = distill(load_model, list(prompts.values()), out, options, tell)
+    distilled = distill(load_model, list(prompts.values()), out, options, tell, cluster)
     for place, answer in zip(prompts, read_distilled(out), strict=True):
         read[place] = replace(read[place], messages=answer.messages, ended=answer.ended)
     kept = [example for place, example in enumerate(read) if place not in prompts or example.response.strip()]

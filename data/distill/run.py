@@ -9,6 +9,8 @@ writing.py the generation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,7 @@ from data.distill.answers import (
     read_shard,
     write_shard,
 )
+from data.ray_pool import RayItem, RayOptions, require_ray, work_on_ray
 from model.errors import TextError
 from model.progress import Meter, Tell, silent
 
@@ -41,6 +44,7 @@ def distill(
     out: Path,
     options: DistillOptions | None = None,
     tell: Tell = silent,
+    cluster: RayOptions | None = None,
 ) -> Distilled:
     """Let a model (of a micro_step model, its base) answer prompts, or resume a run that was stopped.
 
@@ -48,12 +52,15 @@ def distill(
         ExportError: the folder cannot be used, holds answers to something else, or another process writes to it.
         TextError: there is no prompt.
         TooLarge: there is not enough memory.
+        MicroStepError: the cluster of Ray cannot be used, or its actors die again and again.
     """
     from data.distill.writing import AnswerWriter  # torch
 
     if not prompts:
         raise TextError("there is no prompt to answer")
     options = options or DistillOptions()
+    if cluster is not None and cluster.ray:
+        require_ray()
     with writing(out):
         writer = AnswerWriter(load_model(), options, begun_options(out))
         begin(out, manifest_of(writer.loaded.facts, prompts, writer.options))
@@ -61,9 +68,30 @@ def distill(
         shards = [prompts[at : at + size] for at in range(0, len(prompts), size)]
         missing = [number for number, shard in enumerate(shards) if read_shard(out, number, shard) is None]
         meter = _AnswerProgress(tell, len(prompts), len(prompts) - sum(len(shards[number]) for number in missing))
-        for number in missing:
-            write_shard(out, number, writer.answer(shards[number], number, meter.add))
+        if cluster is None or not cluster.ray:
+            for number in missing:
+                write_shard(out, number, writer.answer(shards[number], number, meter.add))
+        else:
+            items = (RayItem(f"shard {number} of {out.name}", (number, shards[number])) for number in missing)
+            make = partial(_Answerer, writer.options)
+            with closing(work_on_ray(writer.loaded, make, items, cluster, tell)) as finished:
+                for item, answers in finished:
+                    write_shard(out, item.value[0], answers)
+                    meter.add(sum(answer.tokens for answer in answers), len(answers))
         return count_distilled(out)
+
+
+class _Answerer:
+    """Answers one shard of prompts after another, as an actor of Ray."""
+
+    def __init__(self, options: DistillOptions, loaded: LoadedModel) -> None:
+        from data.distill.writing import AnswerWriter
+
+        self._writer = AnswerWriter(loaded, options)
+
+    def __call__(self, shard: tuple[int, Sequence[Prompt]]) -> list[DistilledAnswer]:
+        number, prompts = shard
+        return self._writer.answer(prompts, number, lambda tokens, answers: None)
 
 
 class _AnswerProgress(Meter):

@@ -1,26 +1,28 @@
-"""A corpus that Ray's actors score is byte for byte the store of one process. Needs Ray (requirements-ray.txt)."""
+"""A corpus that actors score is byte for byte the store of one process; see test_ray_cluster.py for a real cluster."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import torch
 
+from data import ray_pool
 from data.corpus import ray_scoring
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.ray_scoring import _ForwardReader, score_corpus_with_ray
 from data.corpus.scoring import score_corpus
-from data.corpus.store import open_store, shard_name
+from data.corpus.store import shard_name
+from data.distill import run
+from data.distill.run import DistillOptions
+from data.mixes import read_mix
+from data.prepare import PrepareOptions, prepare
+from data.ray_pool import RayOptions
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
+from tests.support.ray_work import shared_here
 from tests.support.tiny import CORPUS
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = CorpusOptions(windows=True, max_tokens=32, shard_tokens=150)
 
 
@@ -45,18 +47,15 @@ def corpus(data):
     return open_corpus(CorpusSpec(str(data)))
 
 
-# --- without Ray
-
-
 def test_without_ray_one_line_says_how_to_get_it(loaded, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_scoring, "find_spec", lambda name: None)
-    with pytest.raises(MicroStepError, match=r'pip install "ray\[data\]==2'):
+    monkeypatch.setattr(ray_pool, "find_spec", lambda name: None)
+    with pytest.raises(MicroStepError, match="pip install ray==2"):
         score_corpus_with_ray(lambda: loaded, corpus(data), tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
 
 def test_the_command_offers_ray(command, monkeypatch, models, data, tmp_path):
-    monkeypatch.setattr(ray_scoring, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_pool, "find_spec", lambda name: None)
     words = ("--model", models["base"], "--data", data, "--out", tmp_path / "store", "--ray")
     code, _, errors = command("corpus", "score", *words)
     assert code == 1 and errors[-1].startswith("Error: --ray needs Ray")
@@ -85,15 +84,8 @@ class _Counting:
 
 def test_actors_in_this_process_give_the_store_of_one_process_whatever_their_order(loaded, data, tmp_path, monkeypatch):
     score_corpus(lambda: loaded, corpus(data), tmp_path / "one", OPTIONS)
-
-    def run(job, items, cluster, gpu, meter):
-        scorers = [ray_scoring._Scorer(job, torch.get_num_threads()) for _ in range(2)]
-        for i, item in enumerate(reversed(items)):
-            scorers[i % 2]({name: torch.tensor([value]).numpy() for name, value in item.items()})
-            meter.add(item["tokens"])
-
-    monkeypatch.setattr(ray_scoring, "find_spec", lambda name: object())
-    monkeypatch.setattr(ray_scoring, "_run", run)
+    monkeypatch.setattr(ray_scoring, "require_ray", lambda: None)
+    monkeypatch.setattr(ray_scoring, "work_on_ray", shared_here)
     store = score_corpus_with_ray(lambda: loaded, corpus(data), tmp_path / "many", OPTIONS)
     assert files(tmp_path / "many") == files(tmp_path / "one") and len(store.marks) > 5
     (tmp_path / "many" / shard_name(2)).write_bytes(b"damaged")
@@ -107,7 +99,7 @@ def test_actors_in_this_process_give_the_store_of_one_process_whatever_their_ord
 
 
 def test_a_corpus_without_a_token_is_one_clear_error(loaded, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_scoring, "find_spec", lambda name: object())
+    monkeypatch.setattr(ray_scoring, "require_ray", lambda: None)
     empty = tmp_path / "x.jsonl"
     empty.write_text('{"text": ""}\n')
     with pytest.raises(TextError, match=r"no token to score in x.jsonl"):
@@ -118,25 +110,29 @@ def test_a_corpus_without_a_token_is_one_clear_error(loaded, tmp_path, monkeypat
 def test_actors_that_find_another_corpus_say_so(loaded, data, tmp_path):
     changed = tmp_path / "corpus.jsonl"
     changed.write_text(json.dumps({"text": "something else"}) + "\n", "utf-8")
-    job = ray_scoring._Job(loaded.spec, corpus(changed), OPTIONS, tmp_path)
-    item = {"number": 0, "document": 0, "window": 0, "left": -1, "tokens": 150}
-    said = ray_scoring._Scorer(job, None)({name: torch.tensor([value]).numpy() for name, value in item.items()})
-    assert said["error"].tolist() == ["TextError"] and "is not the same for all of Ray's actors" in said["told"][0]
+    score = ray_scoring._Scorer(ray_scoring._Job(corpus(changed), OPTIONS, tmp_path), loaded)
+    with pytest.raises(TextError, match="is not the same for all"):
+        score(ray_scoring._Span(number=0, document=0, window=0, left=None, tokens=150))
 
 
-# --- with Ray
+def test_prepared_data_are_those_of_one_process(models, tmp_path, monkeypatch):
+    """The base's answers and its scores of them."""
+    pairs = [{"question": text, "answer": "Yes."} for text in CORPUS]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), "utf-8")
+    mix = tmp_path / "made.yaml"
+    mix.write_text(
+        "name: made\nsources: [{file: pairs.jsonl, columns: {prompt: question, response: answer}}]\nheld_out: 2\n"
+    )
+    for module in (ray_scoring, run):
+        monkeypatch.setattr(module, "require_ray", lambda: None)
+        monkeypatch.setattr(module, "work_on_ray", shared_here)
+    base, answers = str(models["sft"]), DistillOptions(max_new_tokens=6, shard_prompts=3)
+    for name, cluster in (("one", None), ("many", RayOptions(True))):
+        options = PrepareOptions(distill=answers, cluster=cluster)
+        prepare(read_mix(str(mix)), base, lambda: load(ModelSpec(base)), tmp_path / name, None, options)
+    one, many = (tree(tmp_path / name) for name in ("one", "many"))
+    assert one == many and len(one) > 8
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ray is not tested there")
-def test_ray_gives_the_bytes_of_one_process(models, data, tmp_path):
-    pytest.importorskip("ray")
-    out = {name: tmp_path / name for name in ("one", "many")}
-    words = ("corpus", "score", "--model", models["base"], "--data", data, "--windows", "--shard-tokens", 150)
-    words = (*words, "--no-report", "--max-tokens-per-document", 32)
-    for name, more in (("one", ()), ("many", ("--ray",))):
-        command = [sys.executable, "-m", "micro_step", *map(str, words), "--out", str(out[name]), *more]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert "ray.data" not in done.stderr and "execution" not in done.stderr, "Ray speaks to users"
-    assert files(out["many"]) == files(out["one"])
-    assert len(open_store(out["many"]).marks) > 5
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from app import escape as shown
+from data.ray_pool import RayOptions
+from evals import run
 from evals.aggregate import Average
 from evals.benchmark import benchmarks, read_limits
 from evals.harness import MicroStepLM
@@ -26,6 +28,7 @@ from model.errors import ExportError, MicroStepError, TextError
 from tests.support import command
 from tests.support.evaluations import OPTIONS, SUMS, chosen, lines
 from tests.support.processes import program
+from tests.support.ray_work import shared_here
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +78,19 @@ def test_a_run_that_is_killed_goes_on_to_equal_samples(micro, local, undisturbed
     with first.open("ab") as file:
         file.write(b'{"document": 1, "prom')  # torn in the middle of a line
     evaluate(lambda: micro, chosen(*NAMES), [0.1, 0.5], out, local, OPTIONS)
+    assert content(out) == undisturbed
+
+
+def test_actors_compute_the_samples_of_one_process(micro, local, undisturbed, tmp_path, monkeypatch):
+    """Two actors that finish everything in the opposite order; in a run that was stopped, only what is missing."""
+    monkeypatch.setattr(run, "require_ray", lambda: None)
+    monkeypatch.setattr(run, "work_on_ray", shared_here)
+    out, asked = tmp_path / "out", (chosen(*NAMES), [0.1, 0.5], tmp_path / "out", local, OPTIONS)
+    evaluate(lambda: micro, *asked, cluster=RayOptions(True))
+    assert content(out) == undisturbed
+    path = out / file_name("gsm8k_cot_zeroshot", 0.1)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    evaluate(lambda: micro, *asked, cluster=RayOptions(True))
     assert content(out) == undisturbed
 
 
