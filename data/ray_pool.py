@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -68,7 +68,7 @@ def require_ray() -> None:
 
 def work_on_ray(
     loaded: LoadedModel, make: Make, items: Iterator[RayItem], cluster: RayOptions, tell: Tell
-) -> Iterator[tuple[RayItem, Any]]:
+) -> Generator[tuple[RayItem, Any]]:
     """Yield items with their results as they are finished. Items are read no further ahead than there are actors.
 
     The cluster is the one that RAY_ADDRESS names, that this machine or process is in, or else this machine alone. Each
@@ -161,8 +161,8 @@ class _Pool:
             if not (more or self._waiting or self._working):
                 return
             if not self._working:
-                what = "a GPU" if self._gpu else f"{self._threads} of a machine's processors"
-                self._tell(f"waiting for Ray to start a model on {what}", None)
+                needs = "a GPU" if self._gpu else f"{self._threads} of a machine's processors"
+                self._tell(f"waiting for Ray to start a model, which needs {needs}", None)
             ahead = more and len(self._waiting) < self._places()
             yield from self._finished(0 if ahead else SECONDS_BETWEEN_LOOKS)
 

@@ -18,7 +18,7 @@ from data.prepare import PrepareOptions, prepare
 from data.ray_pool import RayOptions
 from model.errors import MicroStepError, TextError
 from model.hub.loading import ModelSpec, load
-from tests.support.ray_work import shared_here
+from tests.data.ray_work import shared_here
 from tests.support.tiny import CORPUS
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from data.ray_pool import RayItem, RayOptions, work_on_ray
 from model.errors import MicroStepError, ModelNotFound, TextError
 from model.hub.loading import ModelSpec, load
 from model.progress import silent
-from tests.support.ray_work import RayHere
+from tests.data.ray_work import RayHere
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ from evals.report.score_rows import read_folder, report_rows
 from evals.run import evaluate
 from evals.samples import Head, SampleWriter, file_name, read_samples
 from model.errors import ExportError, MicroStepError, TextError
+from tests.data.ray_work import shared_here
 from tests.support import command
 from tests.support.evaluations import OPTIONS, SUMS, chosen, lines
 from tests.support.processes import program
-from tests.support.ray_work import shared_here
 
 pytestmark = pytest.mark.slow
 
