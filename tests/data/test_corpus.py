@@ -475,7 +475,7 @@ def test_ctrl_c_leaves_a_store_that_is_gone_on_with(models, loaded, tmp_path, da
     monkeypatch.setattr("model.scoring.token_scores.score", interrupted)
     code, said, lines = call(*words)
     assert (code, said) == (130, "")
-    assert lines[-2].endswith("the same command resumes it")
+    assert lines[-2].endswith("run the same command again to resume")
     monkeypatch.undo()
     assert open_store(out, allow_incomplete=True).tokens > 0
     monkeypatch.setattr(sys, "argv", ["micro-step", "corpus", "score", *map(str, words)])
