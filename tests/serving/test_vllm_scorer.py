@@ -15,6 +15,7 @@ from analysis.corpus.cli import ScoringOptions
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
 from data.corpus.scoring import score_corpus
+from data.ray_pool import RayOptions
 from model.command_options import LoadOptions
 from model.errors import ExportError, MicroStepError, ModelError, NumericalError
 from model.hub.loading import load, load_outline
@@ -154,19 +155,19 @@ def test_an_outline_has_the_facts_of_the_loaded_model(name):
 
 def test_what_cannot_be_scored_is_refused_before_vllm_starts(monkeypatch, in_vllm, tmp_path):
     monkeypatch.setattr(launch, "find_spec", lambda name: name)
-    for options, loading, word in (
-        (ScoringOptions(engine="vllm"), LoadOptions(device="cpu"), "--dtype"),
-        (ScoringOptions(engine="vllm", ray=True), LoadOptions(), "--ray"),
-        (ScoringOptions(tensor_parallel_size=2), LoadOptions(), "--engine"),
+    for options, loading, ray, word in (
+        (ScoringOptions(engine="vllm"), LoadOptions(device="cpu"), False, "--dtype"),
+        (ScoringOptions(engine="vllm"), LoadOptions(), True, "--ray"),
+        (ScoringOptions(tensor_parallel_size=2), LoadOptions(), False, "--engine"),
     ):
         with pytest.raises(MicroStepError, match=word):
-            options.check(loading, False)
+            options.check(loading, False, RayOptions(ray))
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     with pytest.raises(MicroStepError, match="--no-report"):
-        ScoringOptions(engine="vllm").check(LoadOptions(), True)
+        ScoringOptions(engine="vllm").check(LoadOptions(), True, RayOptions())
     monkeypatch.setattr(launch, "find_spec", lambda name: None)
     with pytest.raises(MicroStepError, match="not installed"):
-        ScoringOptions(engine="vllm").check(LoadOptions(), False)
+        ScoringOptions(engine="vllm").check(LoadOptions(), False, RayOptions())
     for named in ({"architectures": ["BertModel"]}, {"architectures": ["StrangeForCausalLM"]}, {}):
         (tmp_path / "config.json").write_text(json.dumps(named))
         with pytest.raises(ModelError, match="no language model"):
