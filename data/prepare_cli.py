@@ -56,7 +56,9 @@ def prepare_command(
     kept = None
     if states is not None or teacher_top is not None:
         kept = StatesSpec((out / STATES).resolve(), None if states is None else _layers(states), teacher_top)
-    options = PrepareOptions(chat, max_tokens, limit, answers, cluster, template.arguments, template.template_date, kept)
+    options = PrepareOptions(
+        chat, max_tokens, limit, answers, cluster, template.arguments, template.template_date, kept
+    )
     with progress_bar() as tell:
         made = prepare(chosen, model, lambda: load(spec, tell), out, local, options, (), tell)
     titles = ("strategy", "tokens a macro step", *(f"of {n + 1}" for n in range(max_length)))
