@@ -1,6 +1,6 @@
 """A real cluster of Ray, of two machines (raylets) here: one is killed while it works, and the results are the same.
 
-Needs Ray (requirements-ray.txt). What a death does otherwise is tested in test_ray_pool.py.
+Needs Ray, s3fs and moto (requirements-ray.txt). What a death does otherwise is tested in test_ray_pool.py.
 """
 
 import json
@@ -17,14 +17,18 @@ from data.corpus.scoring import score_corpus
 from data.distill.run import DistillOptions, Prompt, distill
 from data.ray_pool import RayOptions, quiet_ray
 from model.hub.loading import ModelSpec, load
+from model.one_writer import LOCK
 from model.progress import INTERVAL
+from model.storage.places import Address, read, sizes_in, write
 from model.text.document import Message
 from tests.support.tiny import CORPUS
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="Ray is not tested there"),
-    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install -r requirements-ray.txt"),
+    pytest.mark.skipif(
+        not all(map(find_spec, ("ray", "s3fs", "moto"))), reason="needs Ray, s3fs and moto: requirements-ray.txt"
+    ),
 ]
 
 QUICK = {  # so that the death of a machine is noticed within a second
@@ -37,8 +41,8 @@ OPTIONS = CorpusOptions(windows=True, max_tokens=32, shard_tokens=300)
 
 
 @pytest.fixture(scope="module")
-def machines():
-    """Two machines of one processor each."""
+def machines(server):
+    """Two machines of one processor each, which know the S3 server."""
     quiet_ray()
     from ray.cluster_utils import Cluster
 
@@ -69,20 +73,23 @@ class Lost:
                 process.kill()
 
 
-def files(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+def files(place):
+    return {name: read(place / name) for name in sizes_in(place) if name != LOCK}
 
 
 def test_a_machine_that_is_killed_changes_no_byte(machines, models, tmp_path, capfd):
+    """Actors read the corpus in object storage, and write the store there; there is no shared disk."""
     loaded = load(ModelSpec(str(models["base"])))
     data = tmp_path / "corpus.jsonl"
-    texts = [text[: 20 + 13 * i] for i in range(60) for text in CORPUS]
+    texts = [text[: 20 + 13 * i] for i in range(30) for text in CORPUS]
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
-    one, many = tmp_path / "one", tmp_path / "many"
+    one, many = tmp_path / "one", Address("s3://bucket/many")
     score_corpus(lambda: loaded, open_corpus(CorpusSpec(str(data))), one, OPTIONS)
+    write(Address("s3://bucket/corpus.jsonl"), data.read_bytes())
+    corpus = open_corpus(CorpusSpec("s3://bucket/corpus.jsonl"))
     capfd.readouterr()
     kill, interval = Lost(machines[1]), INTERVAL.set(0.0)
-    score_corpus_with_ray(lambda: loaded, open_corpus(CorpusSpec(str(data))), many, OPTIONS, kill, RayOptions(True))
+    score_corpus_with_ray(lambda: loaded, corpus, many, OPTIONS, kill, RayOptions(True))
     INTERVAL.reset(interval)
     assert kill.killed and files(many) == files(one)
     assert capfd.readouterr().out == "", "Ray speaks to users"
