@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from model.atomic_files import atomic_write
 from model.errors import ExportError, TextError, first_line
+from model.reading.declared_sizes import rows_at_once
 from model.text.document import PLAIN, Message
 
 TABLE = "examples.parquet"
@@ -80,7 +81,7 @@ def read_examples(folder: Path) -> Iterator[Example]:
         raise TextError(f"{folder} holds no {TABLE}; `micro-step data clean` makes it")
     try:
         with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(1024):
+            for batch in opened.iter_batches(rows_at_once(opened, str(file), 1024)):
                 for row in batch.to_pylist():
                     turns = tuple(Message(turn["role"], turn["content"]) for turn in row.pop("messages"))
                     yield Example(messages=turns, **row)

@@ -23,9 +23,11 @@ from data.corpus.store import open_store
 from data.examples import TABLE
 from model.atomic_files import read_json
 from model.errors import MicroStepError, TextError
+from model.reading.declared_sizes import rows_at_once
 from model.reading.regular_files import read_bytes
 
 IDENTITY = "prepared.json"
+_COLUMNS = ("source", "held_out", "ended", "repeat")
 EXAMPLES, ANSWERS, STORE, STATES = "examples", "answers", "store", "states"
 
 
@@ -85,7 +87,9 @@ def read_prepared(path: Path) -> Prepared:
     if not file.is_file():
         raise TextError(f"{path} holds no prepared data; make it with `micro-step data prepare`")
     try:
-        table = pq.read_table(file, columns=["source", "held_out", "ended", "repeat"])
+        with pq.ParquetFile(file, read_dictionary=["source"]) as opened:
+            rows_at_once(opened, str(file), 1, _COLUMNS)
+            table = opened.read(list(_COLUMNS))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise TextError(f"{file} is damaged ({error}); remove {path} and prepare it again") from None
     store = open_store(path / STORE)

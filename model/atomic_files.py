@@ -32,12 +32,17 @@ def atomic_write(path: Path, content: bytes, hint: str = "") -> None:
 
 @contextmanager
 def atomic_open(path: Path, hint: str = "") -> Iterator[BinaryIO]:
-    """Write a file in pieces, as `atomic_write`; after an error nothing of it is left, and an older file stays."""
-    part = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex[:8]}.part")
+    """Write a file in pieces, as `atomic_write`; after an error nothing of it is left, and an older file stays.
+
+    What a process that was killed has left is removed when the same file is written the next time.
+    """
+    start = f".{path.name[:200]}."
     make_folder(path.parent)
     try:
+        _remove_unused(path.parent, start, ".part")
+        part, file, lock = _new_file(path.parent, start)
         try:
-            with part.open("wb") as file:
+            with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -45,6 +50,9 @@ def atomic_open(path: Path, hint: str = "") -> Iterator[BinaryIO]:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+        finally:
+            if lock is not None:
+                os.close(lock)
         flush_entry(path.parent)
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror}{'; ' if hint else ''}{hint}") from error
@@ -89,10 +97,7 @@ def scratch_folder(purpose: str, beside: Path | None = None) -> Iterator[Path]:
 @contextmanager
 def _own_folder(beside: Path, start: str, end: str) -> Iterator[Path]:
     """Make a folder that is locked as long as it is used, and remove those of the kind that nobody uses any more."""
-    for leftover in beside.glob(f"{glob.escape(start)}????????{end}"):
-        if (lock := _locked(leftover)) is not None:  # its process has ended
-            shutil.rmtree(leftover, ignore_errors=True)
-            os.close(lock)
+    _remove_unused(beside, start, end)
     for _ in range(_LOCK_ATTEMPTS):
         folder = Path(tempfile.mkdtemp(end, start, beside))
         lock = _locked(folder)
@@ -112,15 +117,39 @@ def _own_folder(beside: Path, start: str, end: str) -> Iterator[Path]:
             os.close(lock)
 
 
-def _locked(folder: Path) -> int | None:
-    """Lock a folder until the descriptor is closed or the process ends; None if another process has locked it."""
+def _remove_unused(folder: Path, start: str, end: str) -> None:
+    """Remove what processes that have ended left of files and folders with such names."""
+    for leftover in folder.glob(f"{glob.escape(start)}????????{end}"):
+        if (lock := _locked(leftover)) is not None:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+            os.close(lock)
+
+
+def _new_file(folder: Path, start: str) -> tuple[Path, BinaryIO, int | None]:
+    """Open a new file that is locked, so that `_remove_unused` of another process leaves it alone."""
+    while True:
+        part = folder / f"{start}{uuid.uuid4().hex[:8]}.part"
+        file = part.open("wb")
+        lock = _locked(part)
+        if part.exists():
+            return part, file, lock
+        file.close()  # it was taken for a leftover before it was locked
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(place: Path) -> int | None:
+    """Lock a file or folder until the descriptor is closed or its process ends; None if another one has locked it."""
     try:
         import fcntl
     except ImportError:  # Windows has no such locks; leftovers stay there
         return None
     descriptor = None
     with suppress(OSError):  # it is locked, or gone, or its disk knows no locks
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(place, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor
     if descriptor is not None:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from model.atomic_files import atomic_folder
+from model.atomic_files import atomic_folder, atomic_open, atomic_write, scratch_folder
 from tests.support.processes import Forked
 
 
@@ -47,3 +47,33 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_built_stays(tmp
         build(place)
         (mine / "file").write_text("mine")
     assert names(tmp_path) == ["a[1]"] and (place / "file").read_text() == "mine"
+
+
+def write_and_die(place):
+    with atomic_open(place) as file:
+        file.write(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def scratch_and_die(folder):
+    with scratch_folder("kind", folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_and_what_is_being_written_stays(tmp_path):
+    """Such files stayed for ever."""
+    place = tmp_path / "a[1].json"
+    assert Forked(write_and_die, place).ended() == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    with atomic_open(place) as mine:
+        assert left.name not in names(tmp_path) and len(names(tmp_path)) == 1
+        atomic_write(place, b"theirs")
+        mine.write(b"mine")
+    assert names(tmp_path) == ["a[1].json"] and place.read_bytes() == b"mine"
+
+
+def test_a_scratch_folder_goes_and_takes_those_of_killed_processes_with_it(tmp_path):
+    assert Forked(scratch_and_die, tmp_path).ended() == -signal.SIGKILL
+    with scratch_folder("kind", tmp_path) as mine, scratch_folder("kind", tmp_path) as other:
+        assert names(tmp_path) == sorted([mine.name, other.name])
+    assert names(tmp_path) == []

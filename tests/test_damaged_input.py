@@ -1,15 +1,21 @@
 """Files that are damaged, or made to harm: each is one clear message, in little memory."""
 
 import gzip
+import io
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import transformers
 
 from analysis.document_file import read_document
 from analysis.runs.tables import _settings
+from analysis.stored_results.codec import CodecError, StoredFile
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.run_folder import LogLine, from_line, to_line
 from data.yaml_config import load_yaml, read_yaml
@@ -20,6 +26,7 @@ from model.hub.cache import read_record
 from model.hub.loading import ModelSpec, load
 from model.hub.micro_step_io import saved_in
 from model.reading import unpacked
+from model.reading.declared_sizes import mapped_npy, need_readable_at_once, read_npz, rows_at_once
 from model.reading.json_text import parse_json
 from trainer.recipe import Recipe
 
@@ -97,3 +104,57 @@ def test_too_little_memory_is_not_told_as_damage(models, monkeypatch):
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", full)
     with pytest.raises(TooLarge, match="memory"):
         load(ModelSpec(str(models["base"])))
+
+
+def repeated(file, text, times):
+    """A Parquet file that holds a text once, for many rows."""
+    values = pa.DictionaryArray.from_arrays(pa.array(np.zeros(times, np.int32)), pa.array([text]))
+    pq.write_table(pa.table({"text": values}), file, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    return file
+
+
+def test_a_small_parquet_file_cannot_fill_the_memory(tmp_path, monkeypatch):
+    """700 bytes stand for 2,000 rows of 8 MB each: 256 of them were read at once."""
+    file = repeated(tmp_path / "rows.parquet", "x" * (8 << 20), 2000)
+    assert file.stat().st_size < 2000
+    with pq.ParquetFile(file) as opened:
+        assert rows_at_once(opened, "rows", 256) * (8 << 20) <= 1 << 28
+        with pytest.raises(TextError, match="stands for"):
+            need_readable_at_once(opened, "rows")
+    next(iter(open_corpus(CorpusSpec(str(file))).entries()))
+    monkeypatch.setattr(unpacked, "LONGEST_WHOLE", 1 << 20)
+    with pytest.raises(TextError, match="stands for"):
+        next(iter(open_corpus(CorpusSpec(str(file))).entries()))
+
+
+def test_an_ordinary_parquet_file_is_read_in_large_batches(tmp_path):
+    pq.write_table(pa.table({"text": [f"text {i}" for i in range(1000)]}), tmp_path / "rows.parquet")
+    with pq.ParquetFile(tmp_path / "rows.parquet") as opened:
+        assert rows_at_once(opened, "rows", 256) == 256
+        need_readable_at_once(opened, "rows")
+
+
+def npz_that_declares(shape, content=b""):
+    """An archive whose one array has another size than its header says."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", header.getvalue() + content)
+    return file.getvalue()
+
+
+def test_arrays_that_declare_more_than_they_hold_are_damaged(monkeypatch, tmp_path):
+    """Room was made for what is declared: MemoryError in place of a message."""
+    huge = npz_that_declares((1 << 20, 1 << 20, 16))
+    with pytest.raises(ValueError, match="declares more"):
+        read_npz(io.BytesIO(huge))
+    with pytest.raises(CodecError):
+        StoredFile(huge)
+    assert read_npz(io.BytesIO(npz_that_declares((2,), bytes(8))))["x"].tolist() == [0, 0]
+    monkeypatch.setattr(unpacked, "LONGEST_WHOLE", 1 << 20)
+    with pytest.raises(unpacked.TooMuchContent):
+        read_npz(io.BytesIO(npz_that_declares((1 << 20,), bytes(4 << 20))))
+    (tmp_path / "x.npy").write_bytes(zipfile.ZipFile(io.BytesIO(huge)).read("x.npy"))
+    with pytest.raises(TextError, match="damaged"):
+        mapped_npy(tmp_path / "x.npy", "r")

@@ -55,6 +55,9 @@ def save(
         return finish_part(part, progress)
     except (OSError, SafetensorError) as error:
         raise not_written(part, error) from error
+    except BaseException:  # a second Ctrl-C
+        remove_part(part)
+        raise
 
 
 def part_of(folder: Path, progress: Progress) -> Path:
@@ -78,9 +81,14 @@ def finish_part(part: Path, progress: Progress) -> Path:
     return final
 
 
+def remove_part(part: Path) -> None:
+    """Remove what was written of a checkpoint."""
+    shutil.rmtree(part, ignore_errors=True)
+
+
 def not_written(part: Path, error: BaseException) -> ExportError:
     """Remove what was written, and return the error for the user."""
-    shutil.rmtree(part, ignore_errors=True)
+    remove_part(part)
     return ExportError(
         f"the checkpoint {part.with_suffix('')} cannot be written ({_reason(error)}); the one before is complete: free"
         " some room and run the same command again to resume"
@@ -127,7 +135,9 @@ def load(path: Path, trained: Trained, optimizer: torch.optim.Optimizer | None) 
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all checkpoints except the newest ones."""
+    """Remove all checkpoints except the newest ones, and what a killed run left of one."""
+    for part in folder.glob("step-*.part"):
+        shutil.rmtree(part, ignore_errors=True)
     for path in sorted(path for path in folder.glob("step-*") if path.suffix != ".part")[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -16,6 +16,7 @@ from data.corpus.rule_inputs import row_firsts, row_of
 from data.corpus.scored_rows import ROLE_NAMES
 from data.corpus.store import CorpusStore
 from model.progress import Progress
+from model.reading.declared_sizes import need_readable_at_once
 from model.short_repr import ShortRepr
 from model.text.document import TEMPLATE
 
@@ -119,8 +120,9 @@ def _firsts(document: NDArray[np.int64]) -> NDArray[np.int64]:
 def read_batches(store: CorpusStore, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Some columns of a store, shard by shard."""
     for number in range(len(store.marks)):
-        table = pq.read_table(pa.BufferReader(store.content(number)), columns=columns)
-        yield from table.combine_chunks().to_batches()
+        with pq.ParquetFile(pa.BufferReader(store.content(number))) as file:
+            need_readable_at_once(file, f"shard {number} of {store.path}", columns)
+            yield from file.read(columns).combine_chunks().to_batches()
 
 
 def _sums(batch: pa.RecordBatch) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import MicroStepError
+from model.reading.declared_sizes import read_npz
 from model.reading.json_text import parse_json
 
 TREE = "tree"  # the file's member that holds the JSON
@@ -98,9 +99,9 @@ class StoredFile:
 
     def __init__(self, content: bytes) -> None:
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as members:
-                self._arrays = {name: _gathered(members[name], name) for name in members.files if name != TREE}
-                self._tree: dict[str, Any] = parse_json(members[TREE].tobytes())
+            members = read_npz(io.BytesIO(content))
+            self._arrays = {name: _gathered(member, name) for name, member in members.items() if name != TREE}
+            self._tree: dict[str, Any] = parse_json(members[TREE].tobytes())
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CodecError(f"this is not a file of stored results ({error})") from error
 

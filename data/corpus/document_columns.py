@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from model.reading.declared_sizes import rows_at_once
 from model.reading.json_text import parse_json
 
 Columns = dict[str, list[Any]]  # by name: [documents] values; None: missing
@@ -33,7 +34,9 @@ def columns_to_parquet(documents: Sequence[Mapping[str, object]]) -> bytes | Non
 def columns_from_parquet(content: bytes, names: Sequence[str] | None = None) -> Columns:
     """The columns of these names that the file has; None: all."""
     with pq.ParquetFile(pa.BufferReader(content)) as file:
-        held = set(file.schema_arrow.names)
+        held = file.schema_arrow.names
+    with pq.ParquetFile(pa.BufferReader(content), read_dictionary=held) as file:  # no cell is written out twice
+        rows_at_once(file, "a file of columns", 1)
         table = file.read(None if names is None else [name for name in names if name in held])
         columns = zip(table.column_names, table.columns, strict=True)
         return {name: _values(column) for name, column in columns}

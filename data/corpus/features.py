@@ -25,6 +25,7 @@ from data.corpus.store_writer import writing
 from model.atomic_files import as_json
 from model.errors import ExportError, MicroStepError, TextError
 from model.progress import Meter, Tell, silent
+from model.reading.declared_sizes import need_readable_at_once
 from model.reading.json_text import parse_json
 from model.segmentation.features import Feature
 from model.segmentation.rule_inputs import TABLES
@@ -158,7 +159,9 @@ def read_gathered(store: CorpusStore, what: FeatureSpec) -> GatheredRows:
     parts = {name: sizes[name] for name in sorted(sizes) if name.startswith("part-")}
     for name, content in zip(parts, read_several(folder, parts), strict=True):
         try:
-            (table,) = pq.read_table(pa.BufferReader(content)).combine_chunks().to_batches()
+            with pq.ParquetFile(pa.BufferReader(content)) as file:
+                need_readable_at_once(file, str(folder / name))
+                (table,) = file.read().combine_chunks().to_batches()
         except (pa.ArrowException, ValueError):
             raise TextError(f"{folder / name} is damaged; remove {folder} and gather it again") from None
         rows.append(table.column("row").to_numpy())

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, TextIO
 
 from model.errors import TextError
+from model.reading.declared_sizes import rows_at_once
 from model.reading.json_text import parse_json
 from model.storage.places import Place, opened
 
@@ -64,7 +65,8 @@ def parquet_records(
             first = 0
             while first < len(groups) and done + groups[first] <= start:
                 done, first = done + groups[first], first + 1
-            for batch in file.iter_batches(_PARQUET_ROWS, list(range(first, len(groups))), columns=names):
+            rows = rows_at_once(file, name, _PARQUET_ROWS, names)
+            for batch in file.iter_batches(rows, list(range(first, len(groups))), columns=names):
                 skipped = min(len(batch), max(0, start - done))
                 done += skipped
                 for record in batch.slice(skipped).to_pylist():

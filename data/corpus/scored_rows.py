@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.corpus.windows import TokenWindow
+from model.reading.declared_sizes import need_readable_at_once
 from model.short_repr import ShortRepr
 from model.text.document import PLAIN, TEMPLATE
 
@@ -147,7 +148,9 @@ def to_parquet(rows: ScoredRows) -> bytes:
 
 
 def from_parquet(content: bytes) -> ScoredRows:
-    (table,) = pq.read_table(pa.BufferReader(content)).combine_chunks().to_batches()
+    with pq.ParquetFile(pa.BufferReader(content)) as file:
+        need_readable_at_once(file, "a shard")
+        (table,) = file.read().combine_chunks().to_batches()
     return ScoredRows(
         text=tuple(table.column("text").to_pylist()),
         offsets=table.column("ids").offsets.to_numpy().astype(np.int64),

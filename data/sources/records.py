@@ -12,6 +12,7 @@ from typing import IO
 from data.sources.schema import Source
 from model.errors import TextError, first_line
 from model.git_lfs import pointer
+from model.reading.declared_sizes import rows_at_once
 from model.reading.json_text import parse_json
 from model.reading.unpacked import unpacked
 
@@ -130,7 +131,7 @@ def _parquet_records(source: Source, file: Path) -> Iterator[Record]:
 
     try:
         with pq.ParquetFile(file) as table:
-            for batch in table.iter_batches(256):
+            for batch in table.iter_batches(rows_at_once(table, str(file), 256)):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         problem = f"is not a Parquet file ({first_line(error)})"

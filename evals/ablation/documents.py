@@ -7,6 +7,7 @@ The columns `half_over_seeds` are half of an interval over seeds, for these docu
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,9 @@ from data.run_folder import Run, read_run
 from evals.ablation.grid import AblationGrid, runs_of
 from evals.ablation.table import interval
 from model.atomic_files import atomic_open, atomic_write
-from model.errors import MicroStepError
+from model.errors import MicroStepError, TextError
+from model.reading.declared_sizes import read_npz
+from model.reading.regular_files import open_regular
 from model.tables import markdown_table
 from trainer.batches.dataset import solved
 from trainer.document_eval import DocumentBits, document_bits
@@ -33,8 +36,12 @@ def measured_documents(done: Run, recipe: Recipe, mix: str, local: Path | None, 
     """Return the documents of a mix under a finished run, measured now if needed."""
     file = done.path / f"documents-{Path(mix).stem}.npz"
     if file.is_file():
-        with np.load(file, allow_pickle=False) as stored:
+        try:
+            with open_regular(file) as content:
+                stored = read_npz(content)
             return DocumentBits(**{name: stored[name] for name in _FIELDS})
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise TextError(f"{file} is damaged ({error}); remove it, and the documents are measured again") from None
     places, quiet = RunPaths(done.path, local), lambda message, fraction: None
     read = recipe
     if mix != recipe.data.mix:

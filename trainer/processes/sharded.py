@@ -107,6 +107,9 @@ class ShardedWeights:
                 checkpoint.finish_part(part, progress)
         except (OSError, CheckpointException) as error:
             raise checkpoint.not_written(part, error) from error
+        except BaseException:  # a second Ctrl-C
+            checkpoint.remove_part(part)
+            raise
         self.accelerator.wait_for_everyone()
 
     def load(self, path: Path, trained: Trained, adam: torch.optim.Optimizer | None) -> None:
