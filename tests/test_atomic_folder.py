@@ -6,9 +6,11 @@ import os
 import signal
 
 import pytest
+import torch
 
 from model.atomic_files import atomic_folder, atomic_open, atomic_write, scratch_folder
 from tests.support.processes import Forked
+from trainer import checkpoint
 
 
 def names(folder):
@@ -77,3 +79,20 @@ def test_a_scratch_folder_goes_and_takes_those_of_killed_processes_with_it(tmp_p
     with scratch_folder("kind", tmp_path) as mine, scratch_folder("kind", tmp_path) as other:
         assert names(tmp_path) == sorted([mine.name, other.name])
     assert names(tmp_path) == []
+
+
+def test_a_checkpoint_that_is_interrupted_leaves_nothing_and_a_killed_ones_goes(tmp_path):
+    """A second Ctrl-C left step-*.part, and said that nothing was left."""
+
+    def interrupt(folder):
+        raise KeyboardInterrupt
+
+    weight = torch.nn.Parameter(torch.ones(2))
+    adam = torch.optim.AdamW([weight])
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, checkpoint.Progress(step=3), {"w": weight}, adam, interrupt)
+    assert names(tmp_path) == []
+    checkpoint.begin_part(checkpoint.part_of(tmp_path, checkpoint.Progress(step=2)))  # of a run that was killed
+    checkpoint.save(tmp_path, checkpoint.Progress(step=3), {"w": weight}, adam, lambda folder: folder.mkdir())
+    checkpoint.prune(tmp_path, 2)
+    assert names(tmp_path) == ["step-00000003"]

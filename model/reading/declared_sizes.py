@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Collection
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -77,19 +76,6 @@ def read_npz(file: BinaryIO) -> dict[str, NDArray[Any]]:
     file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
-
-
-def mapped_npy(path: Path, mode: Literal["r", "c"]) -> NDArray[Any]:
-    """Return an array of a file of one's own, read through the page cache.
-
-    Raises:
-        TextError: the file is damaged, for example shorter than it declares.
-    """
-    try:
-        found: NDArray[Any] = np.load(path, mmap_mode=mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TextError(f"{path} is damaged ({error}); remove {path.parent}, and it is computed again") from None
-    return found
 
 
 def _chunks(file: pq.ParquetFile, group: int, columns: Collection[str] | None) -> list[Any]:
