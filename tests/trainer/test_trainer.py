@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from model.hub.loading import ModelSpec, load
 from model.micro_step.modeling import MicroStepForCausalLM
 from model.micro_step.saving import MODULES
 from model.one_writer import one_writer
+from model.text.document import Document, Message, TextInput
+from model.text.encoding import encode
 from tests.support.browser import ROOT
 from tests.support.command import call
 from tests.support.processes import program
@@ -94,7 +97,13 @@ def test_of_several_turns_the_last_answer_is_learnt(model: Path, tmp_path: Path)
         {"role": "user", "content": "Say two."}, {"role": "assistant", "content": "Two."},
     ]  # fmt: skip
     rows = training_rows(make_prepared(tmp_path / "p", model, messages=[talk]), None).train
-    assert AutoTokenizer.from_pretrained(model).decode(rows.ids[rows.loss_mask]) == "Two.<|im_end|>"
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    assert tokenizer.decode(rows.ids[rows.loss_mask]) == "Two.<|im_end|>"
+    document = Document(tuple(Message(**turn) for turn in talk))
+    for count, given in ((4, len(rows.prompt(0))), (3, None)):  # what views take for the prompt is what training does
+        encoded = encode(TextInput(replace(document, messages=document.messages[:count]), chat=True), tokenizer)
+        assert encoded.given == (len(encoded) if given is None else given)
+    assert encode(TextInput(Document.plain("Say one.")), tokenizer).given == 1
 
 
 def test_a_target_length_is_solved_for(prepared: Prepared) -> None:
@@ -343,6 +352,28 @@ def test_a_prompt_read_without_gradients_gives_the_same_loss(
         for name, gradient in gradients[0].items()
         if "lora_B" in name
     )
+
+
+def test_a_model_trained_with_its_adapter_off_for_prompts_writes_so_when_it_is_loaded(
+    prepared: Prepared, model: Path, tmp_path: Path
+) -> None:
+    chosen = recipe(
+        model, teacher=True, prompt_gradients=False, adapter=LORA,
+        stages=[{"name": "only", "steps": 3, "rates": {"new": 1e-2, "adapter": 1e-1}}],
+    ).model_copy(update={"model": {"merge_layer": 1, "prompt_adapter": False}})  # fmt: skip
+    loaded = load(ModelSpec(str(trained(chosen, prepared, tmp_path / "run").model)))
+    assert any("adapter is off for the prompt" in note for note in loaded.facts.approximations)
+    prompt = torch.tensor([training_rows(prepared, None).train.prompt(0)])
+    found = loaded.model.generate_segments(prompt, confidence=0.0, max_new_tokens=12)
+    whole, n = found.sequences, prompt.shape[1]
+    starts = torch.cat([torch.ones_like(prompt, dtype=torch.bool), found.segment_starts], 1)
+    with torch.no_grad():
+        read, other = (
+            loaded.model(whole, segment_starts=starts, prompt=torch.tensor([given])).logits[0, n - 1 : -1]
+            for given in (n, 0)
+        )
+    assert read.argmax(-1).tolist() == whole[0, n:].tolist()
+    assert not torch.allclose(read, other, atol=1e-3)
 
 
 def test_a_draft_step_reads_nothing_back_from_the_device(prepared: Prepared, model: Path, tmp_path: Path) -> None:
@@ -831,6 +862,7 @@ def test_every_recipe_of_the_project_parses() -> None:
         ({"stages": []}, "stages"),
         ({"objective": "control"}, "train adapter, base, not new"),
         ({"adapter": LORA}, "both or none"),
+        ({"model": {"prompt_adapter": False}}, "prompt_adapter"),
         ({"name": "../up"}, "name"),
     ],
 )
