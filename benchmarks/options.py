@@ -127,6 +127,17 @@ class DepthOptions:
 
 
 @dataclass(frozen=True)
+class CorpusTimingOptions:
+    """Scoring documents in this process and inside vLLM, in turn: tokens per second, and how far the scores differ."""
+
+    model: Model = SMOLLM2
+    tokens: Annotated[int, typer.Option(min=2, help="Of all documents together.")] = 4096
+    document_tokens: Annotated[int, typer.Option(min=2, help="Of each document.")] = 128
+    repeats: Repeats = 3
+    threads: Threads = None
+
+
+@dataclass(frozen=True)
 class HarnessOptions:
     """Answers and likelihoods beside the harness's own class: whether they are equal, and the time they take."""
 

@@ -16,9 +16,9 @@ from model.tables import console, print_table
 
 def check_file(out: Path | None, suffix: str) -> None:
     """Raise ExportError, before heavy work, if nothing can be written under this name."""
-    from analysis.export import check_out
-
     if out is not None:
+        from analysis.export import check_out
+
         check_out(out, (suffix,))
 
 

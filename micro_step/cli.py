@@ -96,6 +96,7 @@ VERBS = {
     "eval ablate": Verb(evals, "ablation.cli:ablate_command", "Variants of a recipe, several seeds each."),
     "bench score": Verb(benchmarks, "cli:score", "Scoring a text."),
     "bench words": Verb(benchmarks, "cli:words", "Word surprisal of many texts, beside minicons."),
+    "bench corpus": Verb(benchmarks, "cli:corpus", "Scoring documents, beside vLLM."),
     "bench segment": Verb(benchmarks, "cli:segment", "Segmenting stored scores."),
     "bench decode": Verb(benchmarks, "speed.cli:decode_command", "Answers, beside the base's."),
     "bench drafts": Verb(benchmarks, "cli:drafts", "What drafts save, without writing any."),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.serving.vllm_served import expected, prompts_of, service_of, vllm_folder_of, written
+from tests.serving.vllm_served import expected, prompts_of, same, service_of, vllm_folder_of, written
 
 pytestmark = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")]
 DRAWS, TOKENS, ROWS = 960, 4, 32
@@ -131,6 +131,37 @@ def test_lossless_penalties_are_those_of_plain_vllm(lossless, plain):
     for how in ({"repetition_penalty": 1.5}, {"frequency_penalty": 1.0, "presence_penalty": 0.5}, {"min_tokens": 20}):
         for prompt in prompts_of(plain)[:3]:
             assert direct(lossless, prompt, **how) == direct(plain, prompt, **how)
+
+
+@pytest.mark.parametrize("name", ["lossless", "merged"])
+def test_requests_written_together_have_their_own_rules_and_ends(name, request, model):
+    service, verify = request.getfixturevalue(name), name == "lossless"
+    prompts = [prompts_of(service)[i] for i in (0, 0, 1, 1, 3)]
+    how = [{"confidence": 0.5}, {"confidence": 1.5}, {"rule": "product"}, {"max_segment_length": 2}, {}]
+    limits = [30, 9, 30, 7, 1]
+    each = [{"micro_step": asked, "max_tokens": most} for asked, most in zip(how, limits, strict=True)]
+    rows = written(service, prompts, True, each=each)
+    theirs = [
+        expected(model, prompt, most, **{"confidence": TAU, "verify": verify, **asked})
+        for prompt, most, asked in zip(prompts, limits, how, strict=True)
+    ]
+    assert all(map(same, rows, theirs))
+    if not verify:
+        assert rows[0].ended and len(rows[0].segments[-1]) > 1  # the answer's end stands inside a segment
+
+
+@pytest.mark.parametrize("name", ["lossless", "merged"])
+def test_a_stop_string_of_vllm_ends_an_answer_inside_a_segment(name, request, model):
+    service = request.getfixturevalue(name)
+    found = [(prompt, expected(model, prompt, 24, TAU, verify=name == "lossless")) for prompt in prompts_of(service)]
+    prompt, row = next((prompt, row) for prompt, row in found if any(len(ids) > 1 for ids in row.segments[1:]))
+    starts = np.cumsum([0, *map(len, row.segments)]).tolist()
+    place = next(a for a, b in zip(starts[1:], starts[2:], strict=False) if b - a > 1)  # where a longer segment begins
+    decode = service.tokenizer.decode
+    stop = decode(row.ids[: place + 1])[len(decode(row.ids[: place - 1])) :]
+    ids = direct(service, prompt, stop=[stop])
+    assert ids == row.ids[: len(ids)] and len(ids) <= place + 1 and stop in decode(ids)
+    assert direct(service, prompt) == row.ids
 
 
 @pytest.mark.parametrize("name", ["lossless", "merged"])
