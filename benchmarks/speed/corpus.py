@@ -6,6 +6,7 @@ It runs in vLLM's environment, so both have the same torch.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -39,11 +40,14 @@ def measure(options: CorpusTimingOptions, tell: Tell) -> dict[str, Any]:
     engine.start(n + len(read.prefix))
     count = max(1, MAX_BATCH_TOKENS[own.model.device.type] // n)
 
+    def there() -> list[TokenScores]:
+        return engine.score(rows, read.prefix, lambda _: None)
+
     def here() -> list[TokenScores]:
         batches = (rows[at : at + count] for at in range(0, len(rows), count))
         return [each for batch in batches for each in token_scores.score(own.model, batch, read.prefix, k=1)]
 
-    ways = {"this process": here, "vLLM": lambda: engine.score(rows, read.prefix, lambda _: None)}
+    ways: dict[str, Callable[[], list[TokenScores]]] = {"this process": here, "vLLM": there}
     scored = {name: run() for name, run in ways.items()}  # also warms them up
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     processor: dict[str, list[float]] = {name: [] for name in ways}  # other programs do not add to it

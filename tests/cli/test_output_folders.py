@@ -67,6 +67,7 @@ CALLS = {  # for each command: its arguments, and the name of what it writes
             "train",
             "train-step",
             "attention",
+            "corpus",
             "app",
             "depth",
             "serve",
@@ -120,7 +121,7 @@ def short(monkeypatch):
     monkeypatch.setattr("analysis.export.chrome", lambda: None)
     for module in (
         *("score", "segment", "words", "speed.drafts", "speed.serve", "harness", "train_step", "train", "attention"),
-        *("app", "depth", "load.measure"),
+        *("app", "depth", "load.measure", "speed.corpus"),
     ):
         monkeypatch.setattr(f"benchmarks.{module}.measure", lambda given, tell: {"benchmark": "made up"})
     monkeypatch.setattr(families, "_measured", lambda names: [Family(name, "", {}, ()) for name in names])
