@@ -6,6 +6,8 @@ again.
 """
 
 import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,14 +25,27 @@ _NAMES = ("past_key_values", "cache_params", "state", "mems")
 
 def past_name(model: PreTrainedModel) -> str | None:
     """Return the argument under which a family's `forward` takes its memory, or None if it has no known one."""
-    known = inspect.signature(token_model(model).forward).parameters
+    known = _arguments(token_model(model))
     return next((name for name in _NAMES if name in known), None)
 
 
 def takes_positions(inner: nn.Module) -> bool:
     """True if a body accepts positions; other families count what they read."""
-    known = inspect.signature(inner.forward).parameters
+    known = _arguments(inner)
     return "position_ids" in known or any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+
+
+def _arguments(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a module's `forward`, found once a class: decoding asks for them at every token."""
+    of_class = type(module).forward
+    if getattr(module.forward, "__func__", None) is of_class:
+        return _arguments_of(of_class)
+    return inspect.signature(module.forward).parameters
+
+
+@lru_cache(maxsize=256)
+def _arguments_of(function: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
 class Past:
