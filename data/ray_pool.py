@@ -8,6 +8,7 @@ as long as the cluster has room for it. So a machine may be lost or join at any 
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -204,8 +206,11 @@ class _Pool:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayTaskError as error:
                 self._idle.append(actor)
-                if item is None and isinstance(error.cause, MicroStepError):
-                    raise type(error.cause)(f"{error.ip}, a machine of the cluster: {error.cause}") from error
+                if isinstance(error.cause, self._ray.exceptions.RayError):  # what was sent cannot be read there
+                    raise MicroStepError(
+                        f"a machine of the cluster cannot work ({first_line(error.cause)}); install the same"
+                        " micro_step and packages on all machines, at the same path"
+                    ) from error
                 raise error.cause from error
             except self._ray.exceptions.RayError as error:
                 self._died(actor, item, error)
@@ -222,9 +227,9 @@ class _Pool:
         name = "" if item is None else item.name
         self._deaths[name] += 1
         if self._deaths[name] == DEATHS:
-            why = (str(getattr(error, "cause", None) or error).strip().splitlines() or [type(error).__name__])[-1]
+            why = shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], 250, placeholder="...")
             what = "started" if item is None else f"worked on {name}"
-            raise MicroStepError(f"{DEATHS} of Ray's actors died as they {what} ({why.strip()}); {_RESUME}") from error
+            raise MicroStepError(f"{DEATHS} of Ray's actors died as they {what} ({why}); {_RESUME}") from error
         if item is not None:
             self._waiting.appendleft(item)
 
@@ -243,8 +248,11 @@ class _Actor:
         spec, make, threads = given
         if threads is not None:
             torch.set_num_threads(threads)
-        loaded = load(spec)
-        self._act = make(loaded)
+        try:
+            loaded = load(spec)
+            self._act = make(loaded)
+        except MicroStepError as error:
+            raise type(error)(f"{platform.node()}, a machine of the cluster: {error}") from error
         return _facts(loaded)
 
     def work(self, value: Any) -> Any:

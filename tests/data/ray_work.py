@@ -31,8 +31,6 @@ class RayHere(ModuleType):
         pass
 
     class RayTaskError(RayError):
-        ip = "10.0.0.7"
-
         def __init__(self, cause):
             self.cause = cause
 
@@ -76,7 +74,7 @@ class RayHere(ModuleType):
             raise self.RayError("The actor died.\n\tkilled by SIGKILL\n")
         try:
             return getattr(actor.held, name)(value)
-        except (MicroStepError, ArithmeticError) as error:
+        except (MicroStepError, self.RayError) as error:
             raise self.RayTaskError(error) from None
 
     def kill(self, actor):

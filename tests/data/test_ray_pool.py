@@ -132,9 +132,19 @@ def test_the_errors_of_the_work_are_those_of_one_process(started, loaded, monkey
         raise ModelNotFound("there is no model here")
 
     monkeypatch.setattr("model.hub.loading.load", nowhere)
-    with pytest.raises(ModelNotFound, match="10.0.0.7, a machine of the cluster: there is no model"):
+    with pytest.raises(ModelNotFound, match=r"^.+, a machine of the cluster: there is no model"):
         results(loaded, 20)
     assert ray.alive == []
+
+
+def test_a_machine_without_the_code_is_told_in_one_line(started, loaded, monkeypatch):
+    def unread(self, given):
+        raise ray.RayError("System error: No module named 'data'\ntraceback: ...")
+
+    ray = started()
+    monkeypatch.setattr(ray_pool._Actor, "begin", unread)
+    with pytest.raises(MicroStepError, match=r"\(System error: No module named 'data'\); install the same"):
+        results(loaded, 12)
 
 
 def test_a_machine_with_another_version_or_model_is_refused(started, loaded, monkeypatch):
