@@ -21,4 +21,5 @@ def server():
             patch.setenv(name, value)
         fsspec.filesystem("s3", use_listings_cache=False).mkdir("bucket")
         yield
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it remembers this server
     server.stop()

@@ -1,6 +1,6 @@
 """A store in object storage: equal to one in a folder, resumed, with one writer. The S3 server is moto's.
 
-Needs s3fs and moto (requirements-ray.txt); the tests on fsspec's storage in memory need neither.
+Needs s3fs (requirements-ray.txt) and moto; the tests on fsspec's storage in memory need neither.
 """
 
 import itertools
@@ -32,7 +32,8 @@ from model.storage.places import Address, place_of, read, remove, sizes_in, writ
 from tests.support.tiny import CORPUS
 
 needs_s3 = pytest.mark.skipif(
-    find_spec("s3fs") is None or find_spec("moto") is None, reason="needs s3fs and moto: requirements-ray.txt"
+    find_spec("s3fs") is None or find_spec("moto") is None,
+    reason="needs s3fs and moto: requirements-ray.txt and -dev.txt",
 )
 OPTIONS = CorpusOptions(windows=True, max_tokens=32, shard_tokens=150)
 

@@ -1,6 +1,6 @@
 """A real cluster of Ray, of two machines (raylets) here: one is killed while it works, and the results are the same.
 
-Needs Ray, s3fs and moto (requirements-ray.txt). What a death does otherwise is tested in test_ray_pool.py.
+Needs Ray, s3fs (requirements-ray.txt) and moto. What a death does otherwise is tested in test_ray_pool.py.
 """
 
 import json
@@ -27,7 +27,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="Ray is not tested there"),
     pytest.mark.skipif(
-        not all(map(find_spec, ("ray", "s3fs", "moto"))), reason="needs Ray, s3fs and moto: requirements-ray.txt"
+        not all(map(find_spec, ("ray", "s3fs", "moto"))),
+        reason="needs Ray, s3fs and moto: requirements-ray.txt and -dev.txt",
     ),
 ]
 
