@@ -4,8 +4,9 @@ import fsspec
 import pytest
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server():
+    """Of the whole session, as s3fs remembers the address, and moto the buckets."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -21,5 +22,4 @@ def server():
             patch.setenv(name, value)
         fsspec.filesystem("s3", use_listings_cache=False).mkdir("bucket")
         yield
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it remembers this server
     server.stop()
