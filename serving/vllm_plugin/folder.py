@@ -19,8 +19,8 @@ from serving.vllm_plugin.merged import refuse_merge_layer
 def vllm_folder(spec: ModelSpec, lossless: bool | None, tell: Tell) -> Path:
     """Return the folder for a model that is to be decoded lossless, merged (False), or as it was trained (None).
 
-    A folder that `model convert --to vllm` wrote, and a plain base, are used as they are. Any other micro_step model is
-    converted into the cache, once.
+    A folder that `model convert --to vllm` wrote, and a plain base, are used as they are. Any other micro_step model,
+    and a base with an adapter, is converted into the cache, once.
 
     Raises:
         ModelError: the model cannot be found or converted.
@@ -41,7 +41,7 @@ def vllm_folder(spec: ModelSpec, lossless: bool | None, tell: Tell) -> Path:
     place = cache_dir() / "engines" / key
     with lock(f"engine-{key}", tell):
         if not place.is_dir():
-            convert(spec, "vllm", place, spec.dtype, tell=tell)
+            convert(spec, "whole" if saved is None else "vllm", place, spec.dtype, tell=tell)
     return place
 
 

@@ -20,7 +20,8 @@ from model.command_options import LoadOptions
 from model.errors import ExportError, MicroStepError, ModelError, NumericalError
 from model.hub.loading import load, load_outline
 from model.hub.spec import ModelSpec
-from serving.vllm_plugin import hooks, launch, pooler, scorer
+from model.progress import silent
+from serving.vllm_plugin import folder, hooks, launch, pooler, scorer
 from tests.serving.fake_vllm import FakeScoringLLM, install
 from tests.serving.vllm_served import TEXTS
 
@@ -151,6 +152,18 @@ def test_an_outline_has_the_facts_of_the_loaded_model(name):
     outline, loaded = load_outline(ModelSpec(name), torch.device("cpu")), load(ModelSpec(name))
     assert outline.facts == loaded.facts
     assert outline.model.device.type == "meta"
+
+
+def test_an_adapter_is_merged_into_a_plain_base_for_vllm(monkeypatch, tmp_path):
+    kinds = []
+    monkeypatch.setattr(folder, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(folder, "convert", lambda spec, kind, place, *_, **__: kinds.append(kind))
+    monkeypatch.setattr(folder, "adapter_base", lambda source: ("tiny-sft", None))
+    place = folder.vllm_folder(ModelSpec("tiny-base"), True, silent)
+    monkeypatch.setattr(folder, "adapter_base", lambda source: ("tiny-base", None))
+    assert folder.vllm_folder(ModelSpec("tiny-base"), True, silent) != place and kinds == ["whole", "whole"]
+    monkeypatch.setattr(folder, "adapter_base", lambda source: None)
+    assert not folder.vllm_folder(ModelSpec("tiny-base"), True, silent).is_relative_to(tmp_path)
 
 
 def test_what_cannot_be_scored_is_refused_before_vllm_starts(monkeypatch, in_vllm, tmp_path):
