@@ -89,7 +89,9 @@ def decode_command(
                 report = compare(models, by_source, how, baselines_of(models, assistant) if baselines else (), tell)
         if strategy is not None and prepared is not None:
             report["positions"] = position_accuracy(models, prepared, strategy, read)
-    show(report, leave_out=("decoding", "rule", "tau", "eps", "at_a_time"))  # the first column tells them
+    show(
+        report, leave_out=("decoding", "rule", "tau", "eps", "max_segment_length", "at_a_time")
+    )  # the first column tells them
     if figure is not None and "rows" in report:
         _draw(report, figure)
     write(report, out)

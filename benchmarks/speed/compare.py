@@ -75,6 +75,7 @@ def compare(
         **settings,
         "prompts": {name: len(each) for name, each in by_source.items()},
         "sittings": batch_log.sittings,
+        "crossed": options.cross,
         "intervals": "95% over prompts; of speeds over batches",
         "tokens_per_macro_step": ours["tokens_per_macro_step"][0],
         "speedup": ours["speedup_by_round"]["median"],
@@ -161,6 +162,7 @@ def _row(decoder: Decoder, size: int, answers: Answers, base: Answers, base_mode
         "rule": decoder.rule,
         "tau": decoder.tau,
         "eps": decoder.eps,
+        "max_segment_length": decoder.max_segment_length,
         "at_a_time": size,
         "prompts": len(answers.prompts),
         "tokens": int(count.sum()),
@@ -189,6 +191,7 @@ def _not_run(decoder: Decoder, size: int, like: dict[str, Any]) -> dict[str, Any
 def _label(decoder: Decoder, size: int) -> str:
     rule = "" if decoder.tau is None else f", {decoder.rule} {decoder.tau:g}"
     rule += f", eps {decoder.eps:g}" if decoder.decoding == RELAXED else ""
+    rule += "" if decoder.max_segment_length is None else f", M {decoder.max_segment_length}"
     return f"{decoder.model}, {decoder.decoding}{rule}; {size} at a time"
 
 

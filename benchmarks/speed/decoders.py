@@ -5,6 +5,7 @@ A decoder takes prompts and gives the new ids of each. All are greedy, and end w
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -20,7 +21,7 @@ from model.decoding.generation_config import end_ids, ends_of, explicit_settings
 from model.decoding.output import SegmentedGeneration
 from model.decoding.pass_times import MeasuredTimes
 from model.decoding.stopping import RULES
-from model.errors import ModelError
+from model.errors import MicroStepError, ModelError
 from model.hub.cache import times_folder
 from model.hub.fetch import fetch
 from model.hub.loading import LoadedModel, ModelSpec, load
@@ -69,6 +70,7 @@ class Decoder:
     rule: str | None = None  # when a segment ends
     tau: float | None = None
     eps: float | None = None  # of the check, where the base checks drafts
+    max_segment_length: int | None = None  # M; None: the model's own
     one_at_a_time: bool = False  # it takes one prompt at a time
 
 
@@ -213,20 +215,40 @@ def segmented_answers(
 
 
 def segment_decoders(models: ComparedModels, options: DecodeOptions) -> list[Decoder]:
-    """Every micro_step model by every rule that it can follow, at every tau; where it checks drafts, at every eps."""
+    """Every micro_step model by every rule that it can follow, at each tau and M; where it checks drafts, each eps."""
     decoders = []
     for each in models.micro:
         checked = each.facts.decoding == LOSSLESS if options.verify is None else options.verify
-        for rule, tau, eps in product(options.rule, options.confidence, options.eps if checked else (None,)):
+        settings = (options.confidence, options.eps if checked else (None,), _segment_lengths(each, options))
+        for rule, (tau, eps, most) in product(options.rule, _combined(settings, options.cross)):
             if each.facts.stop_head or not RULES[rule].needs_stop_head:
                 how = {"rule": rule, "confidence": tau, "verify": checked, "eps": 1.0 if eps is None else eps}
+                how["max_segment_length"] = most
                 relaxed = "" if how["eps"] == 1 else f", eps={eps:g}"
+                limited = "" if most is None else f", max_segment_length={most}"
                 decoding = MERGED if not checked else RELAXED if relaxed else LOSSLESS
                 times = MeasuredTimes(each.model, times_folder()) if checked and options.by_cost else None
-                computes = f"generate_segments({rule}, {tau:g}{relaxed}{', draft_costs' if times else ''})"
+                computes = f"generate_segments({rule}, {tau:g}{relaxed}{limited}{', draft_costs' if times else ''})"
                 write = _segment_writer(each.model, models, draft_costs=times, **how)
-                decoders.append(Decoder(each.loaded.facts.name, decoding, computes, write, rule, tau, eps))
+                decoders.append(Decoder(each.loaded.facts.name, decoding, computes, write, rule, tau, eps, most))
     return decoders
+
+
+def _segment_lengths(micro: Wrapped, options: DecodeOptions) -> tuple[int | None, ...]:
+    """The values of M that are measured; None is the model's own."""
+    own = micro.model.config.max_segment_length
+    for most in options.max_segment_length:
+        if not 1 <= most <= own:
+            raise MicroStepError(
+                f"segments of {micro.loaded.facts.name} have 1 to {own} tokens: --max-segment-length cannot be {most}"
+            )
+    return options.max_segment_length or (None,)
+
+
+def _combined(settings: Sequence[Sequence[Any]], cross: bool) -> list[tuple[Any, ...]]:
+    """All combinations of values; or else those in which at most one setting is not at its first value."""
+    first = [values[0] for values in settings]
+    return [each for each in product(*settings) if cross or sum(map(operator.ne, each, first)) <= 1]
 
 
 def _segment_writer(model: MicroStepForCausalLM, models: ComparedModels, **options: Any) -> Write:

@@ -1,5 +1,6 @@
-"""A comparison as one figure: how near to the base answers are by tokens a pass, and what tau gives, how fast."""
+"""A comparison as one figure: how near to the base, how fast and how small the cache is, by tokens a pass."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,54 +8,90 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.figures.figure import safe
-from analysis.figures.theme import SERIES, SOFT, styled
+from analysis.figures.theme import INK, SERIES, SOFT, styled
 
-TAU, TOKENS = "tau", "tokens_per_macro_step"
-PANELS = (  # x, y and title
-    (TOKENS, "nll_ratio", "NLL under the base over its own answers'"),
-    (TOKENS, "agreement", "Tokens that the base would choose"),
-    (TAU, TOKENS, "Tokens a base pass"),
-    (TAU, "speedup", "Speed over the base's"),
-)
+Row = dict[str, Any]
+TOKENS = "tokens_per_macro_step"
+PANELS = {
+    "nll_ratio": "NLL under the base over its own answers'",
+    "agreement": "Tokens that the base would choose",
+    "speedup": "Speed over the base's",
+    "cache_of_base": "Cache over the base's",
+}
+SETTINGS = {"tau": "tau", "eps": "eps", "max_segment_length": "M"}
+LABELS = ("top right", "bottom right", "top left", "bottom left")  # lines share points
 DASHES = ("solid", "dash", "dot")
 
 
 def draw(report: dict[str, Any]) -> go.Figure:
-    """A panel a quantity over tokens a pass or tau, a line a model, eps and prompts at a time, with 95% intervals.
+    """A panel a quantity over tokens a pass, a line a model and setting that varies, with 95% intervals.
 
-    The base is at 1 token a pass, and at 1 in all ratios.
+    A point is labelled with the value of the setting. The base is at 1 token a pass, and at 1 in all ratios.
     """
-    figure = make_subplots(2, 2, subplot_titles=[title for *_, title in PANELS], vertical_spacing=0.2)
+    figure = make_subplots(2, 2, subplot_titles=list(PANELS.values()), vertical_spacing=0.16)
     rows = [row for row in report["rows"] if row["tau"] is not None]
-    models = list(dict.fromkeys((row["model"], row["rule"], row["eps"]) for row in rows))
     sizes = sorted({row["at_a_time"] for row in rows})
-    for place, (across, key, _) in enumerate(PANELS):
-        for number, (model, rule, eps) in enumerate(models):
-            relaxed = "" if eps in (None, 1) else f", eps {eps:g}"
-            for size in sizes if key == "speedup" else sizes[-1:]:  # the others hardly depend on it
-                own = (model, rule, eps, size)
-                line = [row for row in rows if (row["model"], row["rule"], row["eps"], row["at_a_time"]) == own]
-                if not line:
-                    continue
+    lines = list(_lines([row for row in rows if row["at_a_time"] == sizes[-1]], report["crossed"]))
+    for number, (name, setting, longest) in enumerate(lines):
+        for size in sizes:
+            line = [row for of in longest for row in rows if _same(row, of) and row["at_a_time"] == size]
+            for place, key in enumerate(PANELS):
+                if size != sizes[-1] and key != "speedup":
+                    continue  # it hardly depends on how many are answered at a time
                 value, low, high = np.array([row[key] for row in line], dtype=float).T
                 figure.add_trace(
                     go.Scatter(
-                        x=[row[TAU] if across == TAU else row[TOKENS][0] for row in line],
+                        x=[row[TOKENS][0] for row in line],
                         y=value,
                         error_y={"array": high - value, "arrayminus": value - low, "thickness": 1, "width": 3},
-                        mode="lines+markers",
-                        line={"color": SERIES["light"][number], "dash": DASHES[sizes.index(size) % len(DASHES)]},
-                        name=f"{safe(model)}, {rule}{relaxed}, {size} at a time",
-                        legendgroup=f"{model} {rule} {eps} {size}",
+                        mode="lines+markers+text",
+                        text=[f"{row[setting]:g}" for row in line],
+                        textposition=LABELS[number % len(LABELS)],
+                        textfont={"size": 10, "color": SERIES["light"][number % len(SERIES["light"])]},
+                        line={
+                            "color": SERIES["light"][number % len(SERIES["light"])],
+                            "dash": DASHES[sizes.index(size) % len(DASHES)],
+                        },
+                        name=name + (f", {size} at a time" if len(sizes) > 1 else ""),
+                        legendgroup=f"{number} {size}",
                         showlegend=key == "speedup",
                     ),
                     row=place // 2 + 1,
                     col=place % 2 + 1,
                 )
-        if key in ("speedup", "nll_ratio"):
-            figure.add_hline(y=1, line={"color": SOFT["light"], "dash": "dot"}, row=place // 2 + 1, col=place % 2 + 1)
-    styled(figure, "light", 720)
-    for place, (across, *_) in enumerate(PANELS):
-        figure.update_xaxes(title="tau" if across == TAU else "tokens a pass", row=place // 2 + 1, col=place % 2 + 1)
-    figure.update_layout(legend={"y": 1.08}, margin={"t": 90})
+    for place in range(len(PANELS)):
+        at = {"row": place // 2 + 1, "col": place % 2 + 1}
+        figure.add_hline(y=1, line={"color": SOFT["light"], "dash": "dot"}, **at)
+        base = go.Scatter(
+            x=[1], y=[1], name="base", mode="markers", marker={"color": INK["light"], "symbol": "square", "size": 8}
+        )
+        figure.add_trace(base.update(showlegend=not place, legendgroup="base"), **at)
+    styled(figure, "light", 800)
+    figure.update_xaxes(title="tokens a pass")
+    figure.update_layout(legend={"y": 1.06}, margin={"t": 90})
     return figure
+
+
+def _lines(rows: Sequence[Row], crossed: bool) -> Iterator[tuple[str, str, list[Row]]]:
+    """Name, setting and rows of each line: the rows of a model that differ in this setting alone.
+
+    Of settings that were crossed, it is the first one that has several values, and there is a line for each combination
+    of the others. Else it is each that has several, and the others have their first value.
+    """
+    for model, rule in dict.fromkeys((row["model"], row["rule"]) for row in rows):
+        own = [row for row in rows if (row["model"], row["rule"]) == (model, rule)]
+        varied = [key for key in SETTINGS if len({row[key] for row in own}) > 1] or ["tau"]
+        for setting in varied[:1] if crossed else varied:
+            others = [key for key in SETTINGS if key != setting]
+            for fixed in dict.fromkeys(tuple(row[key] for key in others) for row in (own if crossed else own[:1])):
+                line = [row for row in own if tuple(row[key] for key in others) == fixed]
+                at = [
+                    f"{SETTINGS[key]} {value:g}" for key, value in zip(others, fixed, strict=True) if value is not None
+                ]
+                name = ", ".join([f"{safe(model)}, {rule}: {SETTINGS[setting]} varies", *at])
+                yield name, setting, sorted(line, key=lambda row: row[setting])
+
+
+def _same(row: Row, other: Row) -> bool:
+    """True if two rows are of one model and settings, whatever was answered at a time."""
+    return all(row[key] == other[key] for key in ("model", "rule", *SETTINGS))

@@ -57,6 +57,18 @@ class DecodeOptions:
     ] = ("confidence",)
     verify: Annotated[bool | None, typer.Option(help="Lossless, or merged; else what each model is for.")] = None
     eps: EpsValues = (1.0,)
+    max_segment_length: Annotated[
+        tuple[int, ...],
+        typer.Option(help="M, the most tokens of a segment; a draft has one fewer. The models' own if not given."),
+        ListOf(int),
+    ] = ()
+    cross: Annotated[
+        bool,
+        typer.Option(
+            help="Measure all combinations of tau, eps and M; without it, vary one of them at a time and leave the"
+            " others at their first value."
+        ),
+    ] = True
     by_cost: ByCost = False
     max_new_tokens: NewTokens = 256
     batch_size: Annotated[

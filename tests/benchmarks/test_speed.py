@@ -117,7 +117,8 @@ def test_above_one_all_are_the_base_and_lossless_is_at_every_tau(
             whole = 2 * layers * heads * width * size
             assert row["cache_bytes_a_token"][0] == pytest.approx(whole / row["tokens_per_macro_step"][0])
     assert any(row["model"] == "merged" and row["tokens_per_macro_step"][0] > 1.5 for row in rows)
-    assert len(draw(report).data) == 4 + 3 * 2, "a line a model, and one more for the speed of one prompt at a time"
+    lines = [line for line in draw(report).data if line.name != BASE]
+    assert len(lines) == 2 * (4 + 1), "a line a model and panel, and one more for the speed of one prompt at a time"
     first = rows[1]
     assert report["speedup"] == first["speedup_by_round"]["median"] and report["agreement"] == first["agreement"][0]
 
@@ -183,6 +184,26 @@ def test_every_rule_that_a_model_can_follow_is_measured(merged: ComparedModels, 
     assert [(row["model"], row["rule"]) for row in report["rows"][1:]] == [
         ("merged", rule) for rule in ("confidence", "stop_head")
     ]
+
+
+def test_settings_are_varied_one_at_a_time_and_each_gives_a_line(names: tuple[str, str], base: str) -> None:
+    models = load_models(ComparedModelOptions(model=list(names), base=base))
+    options = DecodeOptions(
+        confidence=(0.01, 0.5), eps=(0.5, 1.0), max_segment_length=(4, 2), cross=False, max_new_tokens=4, repeats=1
+    )
+    report = compare(models, {"made": [prompt_ids(TEXTS[0], models.tokenizer)]}, options)
+    rows = [(row["model"], row["tau"], row["eps"], row["max_segment_length"]) for row in report["rows"][1:]]
+    assert sorted(rows, key=str) == sorted(
+        [("merged", tau, None, most) for tau, most in ((0.01, 4), (0.5, 4), (0.01, 2))]
+        + [("lossless", *each) for each in ((0.01, 0.5, 4), (0.5, 0.5, 4), (0.01, 1.0, 4), (0.01, 0.5, 2))],
+        key=str,
+    )
+    longest = {row["max_segment_length"]: row["tokens_per_macro_step"][0] for row in report["rows"][1:]}
+    assert longest[2] <= 2
+    lines = [line for line in draw(report).data if line.name != BASE and line.showlegend]
+    assert [line.name.split(": ")[1].split(" varies")[0] for line in lines] == ["tau", "M", "tau", "eps", "M"]
+    with pytest.raises(MicroStepError, match="1 to 4 tokens"):
+        compare(models, {"made": [[5]]}, replace(options, max_segment_length=(5,)))
 
 
 def test_answers_are_scored_as_the_base_reads_them(base: str) -> None:
