@@ -90,7 +90,7 @@ def decode_command(
         if strategy is not None and prepared is not None:
             report["positions"] = position_accuracy(models, prepared, strategy, read)
     show(
-        report, leave_out=("decoding", "rule", "tau", "eps", "max_segment_length", "at_a_time")
+        report, leave_out=("decoding", "rule", "tau", "eps", "max_segment_length", "by_cost", "at_a_time")
     )  # the first column tells them
     if figure is not None and "rows" in report:
         _draw(report, figure)

@@ -163,6 +163,7 @@ def _row(decoder: Decoder, size: int, answers: Answers, base: Answers, base_mode
         "tau": decoder.tau,
         "eps": decoder.eps,
         "max_segment_length": decoder.max_segment_length,
+        "by_cost": decoder.by_cost,
         "at_a_time": size,
         "prompts": len(answers.prompts),
         "tokens": int(count.sum()),
@@ -192,6 +193,7 @@ def _label(decoder: Decoder, size: int) -> str:
     rule = "" if decoder.tau is None else f", {decoder.rule} {decoder.tau:g}"
     rule += f", eps {decoder.eps:g}" if decoder.decoding == RELAXED else ""
     rule += "" if decoder.max_segment_length is None else f", M {decoder.max_segment_length}"
+    rule += ", by cost" if decoder.by_cost else ""
     return f"{decoder.model}, {decoder.decoding}{rule}; {size} at a time"
 
 

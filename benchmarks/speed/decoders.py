@@ -71,6 +71,7 @@ class Decoder:
     tau: float | None = None
     eps: float | None = None  # of the check, where the base checks drafts
     max_segment_length: int | None = None  # M; None: the model's own
+    by_cost: bool = False  # drafts are also limited by cost
     one_at_a_time: bool = False  # it takes one prompt at a time
 
 
@@ -215,22 +216,26 @@ def segmented_answers(
 
 
 def segment_decoders(models: ComparedModels, options: DecodeOptions) -> list[Decoder]:
-    """Every micro_step model by every rule that it can follow, at each tau and M; where it checks drafts, each eps."""
+    """Every micro_step model by every rule that it can follow, at each tau and M; where it checks drafts, each eps.
+
+    With `by_cost` there is a second decoder for each that checks drafts, whose drafts are also limited by cost.
+    """
     decoders = []
     for each in models.micro:
         checked = each.facts.decoding == LOSSLESS if options.verify is None else options.verify
         settings = (options.confidence, options.eps if checked else (None,), _segment_lengths(each, options))
-        for rule, (tau, eps, most) in product(options.rule, _combined(settings, options.cross)):
+        costs = (None, MeasuredTimes(each.model, times_folder())) if checked and options.by_cost else (None,)
+        for rule, (tau, eps, most), times in product(options.rule, _combined(settings, options.cross), costs):
             if each.facts.stop_head or not RULES[rule].needs_stop_head:
                 how = {"rule": rule, "confidence": tau, "verify": checked, "eps": 1.0 if eps is None else eps}
-                how["max_segment_length"] = most
+                how |= {"max_segment_length": most, "draft_costs": times}
                 relaxed = "" if how["eps"] == 1 else f", eps={eps:g}"
                 limited = "" if most is None else f", max_segment_length={most}"
                 decoding = MERGED if not checked else RELAXED if relaxed else LOSSLESS
-                times = MeasuredTimes(each.model, times_folder()) if checked and options.by_cost else None
                 computes = f"generate_segments({rule}, {tau:g}{relaxed}{limited}{', draft_costs' if times else ''})"
-                write = _segment_writer(each.model, models, draft_costs=times, **how)
-                decoders.append(Decoder(each.loaded.facts.name, decoding, computes, write, rule, tau, eps, most))
+                write = _segment_writer(each.model, models, **how)
+                decoder = Decoder(each.loaded.facts.name, decoding, computes, write, rule, tau, eps, most, bool(times))
+                decoders.append(decoder)
     return decoders
 
 

@@ -18,6 +18,7 @@ PANELS = {
     "speedup": "Speed over the base's",
     "cache_of_base": "Cache over the base's",
 }
+WAYS = ("model", "rule", "by_cost")  # these have lines of their own
 SETTINGS = {"tau": "tau", "eps": "eps", "max_segment_length": "M"}
 LABELS = ("top right", "bottom right", "top left", "bottom left")  # lines share points
 DASHES = ("solid", "dash", "dot")
@@ -34,7 +35,8 @@ def draw(report: dict[str, Any]) -> go.Figure:
     lines = list(_lines([row for row in rows if row["at_a_time"] == sizes[-1]], report["crossed"]))
     for number, (name, setting, longest) in enumerate(lines):
         for size in sizes:
-            line = [row for of in longest for row in rows if _same(row, of) and row["at_a_time"] == size]
+            own = (*WAYS, *SETTINGS)
+            line = [row for of in longest for row in rows if _of(row, own) == _of(of, own) and row["at_a_time"] == size]
             for place, key in enumerate(PANELS):
                 if size != sizes[-1] and key != "speedup":
                     continue  # it hardly depends on how many are answered at a time
@@ -78,20 +80,19 @@ def _lines(rows: Sequence[Row], crossed: bool) -> Iterator[tuple[str, str, list[
     Of settings that were crossed, it is the first one that has several values, and there is a line for each combination
     of the others. Else it is each that has several, and the others have their first value.
     """
-    for model, rule in dict.fromkeys((row["model"], row["rule"]) for row in rows):
-        own = [row for row in rows if (row["model"], row["rule"]) == (model, rule)]
+    for model, rule, by_cost in dict.fromkeys(_of(row, WAYS) for row in rows):
+        own = [row for row in rows if _of(row, WAYS) == (model, rule, by_cost)]
         varied = [key for key in SETTINGS if len({row[key] for row in own}) > 1] or ["tau"]
         for setting in varied[:1] if crossed else varied:
             others = [key for key in SETTINGS if key != setting]
-            for fixed in dict.fromkeys(tuple(row[key] for key in others) for row in (own if crossed else own[:1])):
-                line = [row for row in own if tuple(row[key] for key in others) == fixed]
+            for fixed in dict.fromkeys(_of(row, others) for row in (own if crossed else own[:1])):
+                line = [row for row in own if _of(row, others) == fixed]
                 at = [
                     f"{SETTINGS[key]} {value:g}" for key, value in zip(others, fixed, strict=True) if value is not None
                 ]
-                name = ", ".join([f"{safe(model)}, {rule}: {SETTINGS[setting]} varies", *at])
+                name = ", ".join([f"{safe(model)}, {rule}: {SETTINGS[setting]} varies", *at, *["by cost"] * by_cost])
                 yield name, setting, sorted(line, key=lambda row: row[setting])
 
 
-def _same(row: Row, other: Row) -> bool:
-    """True if two rows are of one model and settings, whatever was answered at a time."""
-    return all(row[key] == other[key] for key in ("model", "rule", *SETTINGS))
+def _of(row: Row, keys: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in keys)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from benchmarks.options import SMOLLM2, Device, Dtype, NewTokens, Repeats
-from model.command_options import ByCost, EpsValues, ListOf, Local, Threads
+from model.command_options import EpsValues, ListOf, Local, Threads
 from model.errors import MicroStepError
 
 Size = tuple[int, int | None]  # prompts at a time, and how many of the prompts are answered so (None: all)
@@ -69,7 +69,14 @@ class DecodeOptions:
             " others at their first value."
         ),
     ] = True
-    by_cost: ByCost = False
+    by_cost: Annotated[
+        bool,
+        typer.Option(
+            "--by-cost",
+            help="Where the base checks drafts: measure each way twice, the second time with drafts only as long as the"
+            " measured times of passes make quickest.",
+        ),
+    ] = False
     max_new_tokens: NewTokens = 256
     batch_size: Annotated[
         str, typer.Option(help="Prompts that are answered together; 1:24,8 is one at a time for the first 24, then 8.")

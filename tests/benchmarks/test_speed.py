@@ -202,6 +202,8 @@ def test_settings_are_varied_one_at_a_time_and_each_gives_a_line(names: tuple[st
     assert longest[2] <= 2
     lines = [line for line in draw(report).data if line.name != BASE and line.showlegend]
     assert [line.name.split(": ")[1].split(" varies")[0] for line in lines] == ["tau", "M", "tau", "eps", "M"]
+    crossed = draw({**report, "crossed": True}).data
+    assert len({line.name for line in crossed if line.name != BASE}) == 2 + 3, "a line over tau for each of the others"
     with pytest.raises(MicroStepError, match="1 to 4 tokens"):
         compare(models, {"made": [[5]]}, replace(options, max_segment_length=(5,)))
 
