@@ -56,7 +56,9 @@ class Score:
     def ends(self, unit: Unit) -> tuple[str, str]:
         """What stands at the lower and at the upper end of the colour scale."""
         size, of = f"{self.top(unit):.2g}", self.unit(unit)
-        below = f"\u2212{size} {of} or less" if self.signed else f"0 {of}"
+        zero = f"0 {of}"
+        of = of.removesuffix("s") if size == "1" and self.information else of
+        below = f"\u2212{size} {of} or less" if self.signed else zero
         above = f"{size} {of}" if self.top_bits == 1 and not self.signed else f"{size} {of} or more"
         low, high = f"{below}, {self.low}", f"{above}, {self.high}"
         return (high, low) if self.falls else (low, high)

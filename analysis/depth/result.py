@@ -115,7 +115,7 @@ class Depth(ShortRepr):
         self.check_cells()
         if not self.same_layers:
             raise MicroStepError(
-                f"A has {self.sides[0].count} layers and B has {self.sides[1].count}, so B − A is not defined layer by"
+                f"A and B have {self.sides[0].count} and {self.sides[1].count} layers, so B − A is not defined layer by"
                 " layer: look at A and B beside each other, by relative depth"
             )
 

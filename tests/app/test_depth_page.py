@@ -141,6 +141,6 @@ def test_models_of_different_depth_are_compared_by_relative_depth(models, runs, 
     shutil.copytree(models["sft"], tmp_path / "shallow")
     shallow.save_pretrained(tmp_path / "shallow")
     at = opened({**models, "shallow": tmp_path / "shallow"}, b="shallow", lens="change")
-    assert not at.exception and not at.error and "A has 3 layers and B has 2" in at.info[0].value
+    assert not at.exception and not at.error and "A and B have 3 and 2 layers" in at.info[0].value
     rows = tokens(drawn["depth"])
     assert not rows["A"].hidden and set(rows["B"].value[1:].tolist()) <= {0.0, 0.5, 1.0}

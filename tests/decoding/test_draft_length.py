@@ -61,6 +61,16 @@ def test_a_row_that_keeps_nothing_is_no_longer_drafted_for():
     assert tokens_to_draft([row(30, 30, 29, 1)], costs, 3) == 3
 
 
+def test_a_short_answer_wastes_one_draft():
+    """The times are those of SmolLM2-135M: a second draft would cost an answer of ten tokens another 4%."""
+    costs, found = PassTimes({1: (1.0, 1.26, 1.34, 1.34)}, {1: 0.1}), row(0, 0, 0, 0)
+    wasted = 0
+    while tokens := tokens_to_draft([found], costs, 3):
+        found = row(found.drafted + tokens, found.micro_steps + tokens, 0, found.ended_early + 1)
+        wasted += 1
+    assert wasted == 1
+
+
 def test_times_between_known_rows_are_interpolated():
     times = PassTimes({1: (1.0, 2.0), 4: (4.0, 8.0)}, {1: 0.1, 4: 0.4})
     base, micro = times.seconds(2, 1)
