@@ -11,7 +11,7 @@ every model, where documents were cut into windows of characters. Stopped, it go
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,21 @@ class GatheredRows:
                 f"values must be of {n} tokens in {len(self.rows)} rows, got {wrong or self.offsets.shape}"
             )
 
+    @classmethod
+    def join(cls, parts: Sequence[GatheredRows]) -> GatheredRows:
+        """Rows of one store that follow each other."""
+        full = [part for part in parts if part.offsets[-1]] or parts[:1]  # without tokens, W of a table is unknown
+        values = {name: np.concatenate([part.values[name] for part in full]) for name in parts[0].values}
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(parts[0].spec, np.concatenate([part.rows for part in parts]), _offsets(lengths), values)
+
+    def part(self, a: int, b: int) -> GatheredRows:
+        """The rows with numbers from a up to b."""
+        i, j = np.searchsorted(self.rows, [a, b]).tolist()
+        first, last = self.offsets[[i, j]].tolist()
+        values = {name: each[first:last] for name, each in self.values.items()}
+        return GatheredRows(self.spec, self.rows[i:j], self.offsets[i : j + 1] - first, values)
+
 
 def compute_features(
     load_model: Callable[[], LoadedModel],
@@ -151,11 +166,19 @@ def gathers(store: CorpusStore) -> list[FeatureSpec]:
 
 
 def read_gathered(store: CorpusStore, what: FeatureSpec) -> GatheredRows:
+    return GatheredRows.join(list(gathered_parts(store, what)))
+
+
+def gathered_parts(store: CorpusStore, what: FeatureSpec) -> Iterator[GatheredRows]:
+    """What was gathered, some rows at a time.
+
+    Raises:
+        TextError: it was not gathered to its end, or is damaged.
+    """
     folder = store.path / FOLDER / what.name
     sizes = sizes_in(folder)
     if COMPLETE not in sizes:
         raise TextError(f"{store.path} holds no {what.name}; gather it first")
-    rows, lengths, values = [], [], []
     parts = {name: sizes[name] for name in sorted(sizes) if name.startswith("part-")}
     for name, content in zip(parts, read_several(folder, parts), strict=True):
         try:
@@ -164,14 +187,14 @@ def read_gathered(store: CorpusStore, what: FeatureSpec) -> GatheredRows:
                 (table,) = file.read().combine_chunks().to_batches()
         except (pa.ArrowException, ValueError):
             raise TextError(f"{folder / name} is damaged; remove {folder} and gather it again") from None
-        rows.append(table.column("row").to_numpy())
-        lengths.append(table.column("tokens").to_numpy())
-        names = table.schema.names[2:]
-        values.append({name: table.column(name).flatten().to_numpy() for name in names})
-    joined = {name: np.concatenate([part[name] for part in values]) for name in values[0]}
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
-    joined |= {name: each.reshape(offsets[-1], -1) for name, each in joined.items() if name in TABLES and len(each)}
-    return GatheredRows(what, np.concatenate(rows), offsets, joined)
+        offsets = _offsets(table.column("tokens").to_numpy())
+        values = {name: table.column(name).flatten().to_numpy() for name in table.schema.names[2:]}
+        values |= {name: each.reshape(offsets[-1], -1) for name, each in values.items() if name in TABLES and len(each)}
+        yield GatheredRows(what, table.column("row").to_numpy(), offsets, values)
+
+
+def _offsets(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def _check_model(loaded: LoadedModel, store: CorpusStore, what: FeatureSpec) -> None:

@@ -5,14 +5,14 @@ Knows how rows, texts and gathered values fit together; nothing about reports.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.corpus.features import GatheredRows, gathers, read_gathered
+from data.corpus.features import FeatureSpec, GatheredRows, gathers, read_gathered
 from data.corpus.scored_rows import ROLE_NAMES, ScoredRows
 from data.corpus.store import CorpusStore
 from model.errors import MicroStepError, NumericalError
@@ -37,6 +37,32 @@ class CorpusTokens(ShortRepr):
 
 
 @dataclass(frozen=True, repr=False)
+class CorpusPiece(ShortRepr):
+    """The N tokens of R consecutive rows of a store, as the rules look at them."""
+
+    first: int  # number of the first row in the store
+    offsets: NDArray[np.int64]  # [R + 1]
+    inputs: SegmentInputs  # of the N tokens, with the scores
+    gathered: tuple[GatheredRows, ...]  # values for some of these rows
+
+    @property
+    def rows(self) -> slice:
+        """Its rows among those of the store."""
+        return slice(self.first, self.first + len(self.offsets) - 1)
+
+    def inputs_with(self, spec: FeatureSpec | None) -> tuple[SegmentInputs, NDArray[np.bool_]]:
+        """What a rule looks at, and [R] the rows that have it: all, or those with gathered values."""
+        known = np.ones(len(self.offsets) - 1, dtype=bool)
+        if spec is None:
+            return self.inputs, known
+        values = next(each for each in self.gathered if each.spec == spec)
+        inputs, numbers, _, _ = _with_values(self.inputs, self.offsets, values, self.first)
+        known[:] = False
+        known[numbers] = True
+        return inputs, known
+
+
+@dataclass(frozen=True, repr=False)
 class CorpusSource(ShortRepr):
     """All that is stored of one corpus under one model."""
 
@@ -49,48 +75,93 @@ class CorpusSource(ShortRepr):
         """Read a store and all that was gathered beside it."""
         rows = store.arrays()
         _check_finite(store, rows)
-        tokens = CorpusTokens(rows, _inputs(rows, bool(store.manifest["parameters"]["chat"])), np.arange(len(rows)))
+        tokens = CorpusTokens(rows, inputs_of(rows, bool(store.manifest["parameters"]["chat"])), np.arange(len(rows)))
         return cls(store, tokens, tuple(read_gathered(store, what) for what in gathers(store)))
+
+    @property
+    def specs(self) -> tuple[FeatureSpec, ...]:
+        """What was gathered."""
+        return tuple(each.spec for each in self.gathered)
+
+    @property
+    def document(self) -> NDArray[np.int32]:
+        """[R] the document of each row."""
+        return self.tokens.rows.document
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """[R + 1] the tokens of each row."""
+        return self.tokens.rows.offsets
+
+    def pieces(self) -> Iterator[CorpusPiece]:
+        """All rows, as one piece."""
+        yield CorpusPiece(0, self.offsets, self.tokens.inputs, self.gathered)
 
     def rules(self) -> list[str]:
         """The rules that can be applied, in the registry's order."""
-        held = {each.spec.feature.need for each in self.gathered if not each.spec.begin} | {"scores", "text"}
-        return [name for name, rule in RULES.items() if rule.needs <= held]
+        return rules_for(self.specs)
 
     def ready(self, rule: str, given: Mapping[str, float]) -> tuple[CorpusTokens, dict[str, float]]:
         """The tokens that a rule can be applied to, and its parameters; window and layer as they were gathered."""
-        needs, setting = find_rule(rule).needs, dict(given)
-        valid_parameters(rule, given)
-        further = needs & FEATURES.keys()
-        if not further:
-            return self.tokens, setting
-        (need,) = further
-        name = FEATURES[need].parameter
-        fitting = [each for each in self.gathered if each.spec.feature.need == need and not each.spec.begin]
-        if name is not None and name in given:
-            fitting = [each for each in fitting if getattr(each.spec.feature, name) == given[name]]
-        if not fitting:
-            if need == "micro_step" and not self.store.facts.trained_micro_step:
-                raise MicroStepError(NO_MICRO_STEP)
-            wish = f" of {name} {given[name]:g}" if name is not None and name in given else ""
-            raise MicroStepError(
-                f"{rule} needs {need}{wish}, which was not gathered beside {self.store.path};"
-                f" `micro-step corpus gather {self.store.path} --model MODEL --strategy {rule}` does it"
-            )
-        fullest = max(fitting, key=lambda each: len(each.rows))
-        if name is not None:
-            setting[name] = getattr(fullest.spec.feature, name)
-        return with_gathered(self.tokens, fullest), setting
+        spec, setting = settle(self.store, self.specs, rule, given)
+        found = next((each for each in self.gathered if each.spec == spec), None)
+        return self.tokens if found is None else with_gathered(self.tokens, found), setting
+
+
+def rules_for(specs: Sequence[FeatureSpec]) -> list[str]:
+    """The rules that can be applied to a store beside which this was gathered, in the registry's order."""
+    held = {spec.feature.need for spec in specs if not spec.begin} | {"scores", "text"}
+    return [name for name, rule in RULES.items() if rule.needs <= held]
+
+
+def settle(
+    store: CorpusStore, specs: Sequence[FeatureSpec], rule: str, given: Mapping[str, float]
+) -> tuple[FeatureSpec | None, dict[str, float]]:
+    """What a rule needs of what was gathered beside a store (None: nothing), and its parameters with window or layer.
+
+    Raises:
+        MicroStepError: the parameters are not valid, or what it needs was not gathered.
+    """
+    needs, setting = find_rule(rule).needs, dict(given)
+    valid_parameters(rule, given)
+    further = needs & FEATURES.keys()
+    if not further:
+        return None, setting
+    (need,) = further
+    name = FEATURES[need].parameter
+    fitting = [spec for spec in specs if spec.feature.need == need and not spec.begin]
+    if name is not None and name in given:
+        fitting = [spec for spec in fitting if getattr(spec.feature, name) == given[name]]
+    if not fitting:
+        if need == "micro_step" and not store.facts.trained_micro_step:
+            raise MicroStepError(NO_MICRO_STEP)
+        wish = f" of {name} {given[name]:g}" if name is not None and name in given else ""
+        raise MicroStepError(
+            f"{rule} needs {need}{wish}, which was not gathered beside {store.path};"
+            f" `micro-step corpus gather {store.path} --model MODEL --strategy {rule}` does it"
+        )
+    fullest = min(fitting, key=lambda spec: spec.every)
+    if name is not None:
+        setting[name] = getattr(fullest.feature, name)
+    return fullest, setting
 
 
 def _check_finite(store: CorpusStore, rows: ScoredRows) -> None:
-    """A token that something stands before has a rank, and so must have scores."""
+    refuse_missing_scores(store, *missing_scores(rows))
+
+
+def missing_scores(rows: ScoredRows) -> tuple[int, set[int]]:
+    """How many tokens that something stands before, and so have a rank, lack scores; and the documents they are of."""
     bad = np.isnan(rows.entropy) & (rows.rank > 0)
-    if bad.any():
-        documents = len(np.unique(rows.document[row_of(rows.offsets)[bad]]))
+    return int(bad.sum()), set(np.unique(rows.document[row_of(rows.offsets)[bad]]).tolist())
+
+
+def refuse_missing_scores(store: CorpusStore, tokens: int, documents: set[int]) -> None:
+    """Raise NumericalError if a store has such tokens."""
+    if tokens:
         raise NumericalError(
             f"{store.path} holds scores that are not finite ({store.facts.name} in {store.facts.dtype}): of"
-            f" {int(bad.sum()):,} of {len(bad):,} tokens in {documents:,} of {store.documents:,} documents; score the"
+            f" {tokens:,} of {store.tokens:,} tokens in {len(documents):,} of {store.documents:,} documents; score the"
             " corpus again as bfloat16 or float32"
         )
 
@@ -103,14 +174,33 @@ def with_gathered(tokens: CorpusTokens, gathered_rows: GatheredRows, begin: int 
         gathered_rows: of some of its rows.
         begin: leave out so many tokens of each row, and rows that are no longer.
     """
-    rows, numbers = tokens.rows, gathered_rows.rows.astype(np.int64)
-    lengths = np.diff(rows.offsets)[numbers]
+    rows = tokens.rows
+    inputs, numbers, there, lengths = _with_values(tokens.inputs, rows.offsets, gathered_rows, 0, begin)
+    return CorpusTokens(_take(rows, numbers, there, lengths), inputs, numbers)
+
+
+def _with_values(
+    old: SegmentInputs, offsets: NDArray[np.int64], gathered_rows: GatheredRows, first: int, begin: int = 0
+) -> tuple[SegmentInputs, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The tokens of those of the rows that values were gathered for, with these.
+
+    Args:
+        old: the tokens of R rows.
+        offsets: [R + 1] of these rows.
+        gathered_rows: of some of these rows.
+        first: number of the first row in the store.
+        begin: as in `with_gathered`.
+
+    Returns:
+        The inputs; the rows that are kept, from 0 on; the indices of their tokens; and their numbers of tokens.
+    """
+    numbers = gathered_rows.rows.astype(np.int64) - first
+    lengths = np.diff(offsets)[numbers]
     if not np.array_equal(lengths, np.diff(gathered_rows.offsets)):
         raise MicroStepError(f"{gathered_rows.spec.name} was gathered for other rows; remove it and gather it again")
     kept = lengths > begin
     here, position = _positions(gathered_rows.offsets[:-1][kept] + begin, lengths[kept] - begin)
-    there, _ = _positions(rows.offsets[:-1][numbers][kept] + begin, lengths[kept] - begin)
-    old = tokens.inputs
+    there, _ = _positions(offsets[:-1][numbers][kept] + begin, lengths[kept] - begin)
     names = [name for name in (*_SCORED, "prompt") if getattr(old, name) is not None]
     gathered: dict[str, Any] = {name: values[here] for name, values in gathered_rows.values.items()}
     inputs = SegmentInputs(
@@ -119,7 +209,7 @@ def with_gathered(tokens: CorpusTokens, gathered_rows: GatheredRows, begin: int 
         **gathered_rows.spec.feature.settings,
         row_start=position == 0,
     )
-    return CorpusTokens(_take(rows, numbers[kept], there, lengths[kept] - begin), inputs, numbers[kept])
+    return inputs, numbers[kept], there, lengths[kept] - begin
 
 
 _SCORED = ("entropy", "confidence", "margin", "surprisal", "word_start")
@@ -143,7 +233,7 @@ def row_of(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
-def _inputs(rows: ScoredRows, chat: bool) -> SegmentInputs:
+def inputs_of(rows: ScoredRows, chat: bool) -> SegmentInputs:
     """What the rules look at, of rows end to end; under a chat template the prompt is kept apart, as `gather` does."""
     first = np.zeros(len(rows.ids), dtype=bool)
     first[row_firsts(rows.offsets)] = True
