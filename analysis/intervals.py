@@ -118,6 +118,10 @@ class Units:
         kind = kind if together == 1 else f"runs of {together} {kind}"
         return cls(of_row, int(of_row.max(initial=-1)) + 1, kind, in_order)
 
+    def part(self, rows: slice) -> Units:
+        """The units of some of the rows, of which there are as many as of all."""
+        return Units(self.of_row[rows], self.count, self.kind, self.in_order)
+
     @property
     def meaning(self) -> str:
         """What the intervals are taken over, for captions and notes."""

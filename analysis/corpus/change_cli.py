@@ -18,15 +18,13 @@ def change_command(
     """What fine-tuning changed: mean entropy, confidence and surprisal under two models, by role, with intervals."""
     check_table(out)
     from analysis.corpus.change import change_table, changes
-    from analysis.intervals import Units
-    from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import open_store
 
-    a, b = (CorpusSource.read(open_store(place_of(name))) for name in (store, against))
-    found = change_table(changes(a, b))
+    a, b = (open_store(place_of(name)) for name in (store, against))
+    changed, units = changes(a, b)
+    found = change_table(changed)
     for each in (a, b):
-        print_notes(f"{each.store.facts.name}: ", each.store.notes)
-    meaning = Units.of(a.tokens.rows.document).meaning
+        print_notes(f"{each.facts.name}: ", each.notes)
     if out is None:
         for name in ("a", "b", "difference"):
             found[f"±{name}"] = (found.pop(f"{name}_high") - found.pop(f"{name}_low")) / 2
@@ -35,6 +33,6 @@ def change_command(
     print_or_save(
         found,
         out,
-        f"A {a.store.facts.name}, B {b.store.facts.name} on {a.store.manifest['data']['name']}; nats per token;"
-        f" {meaning}; ± is half an interval",
+        f"A {a.facts.name}, B {b.facts.name} on {a.manifest['data']['name']}; nats per token;"
+        f" {units.meaning}; ± is half an interval",
     )

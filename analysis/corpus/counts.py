@@ -8,6 +8,7 @@ as disagreement. No window crosses the end of a row. All comparisons of boundari
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,17 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Marked:
+    """The boundaries of S segmentations in the P positions of R rows."""
+
+    starts: Bools  # [S, P] positions that start a segment
+    offsets: NDArray[np.int64]  # [R + 1] the rows of the P positions
+    known: Bools  # [S, R] rows in which a segmentation is known
+    units: Units  # of the R rows
+    forced: Bools | None = None  # [P] positions that start a segment under every rule, besides the first of each row
+
+
+@dataclass(frozen=True)
 class Pairs:
     """The agreement of S segmentations, with 95% intervals. [i, j]: i is the reference, j the hypothesis."""
 
@@ -72,25 +84,75 @@ def count(
         forced: [P] positions that start a segment under every rule, besides the first of each row.
         reach: length of a window; half the mean segment of the reference, rounded, if None.
     """
-    row, first = row_of(offsets), row_firsts(offsets)
-    given = known[:, row]
-    marks = starts & given
+    return count_in_pieces(lambda: [Marked(starts, offsets, known, units, forced)], reach)
+
+
+def count_in_pieces(pieces: Callable[[], Iterable[Marked]], reach: int | None = None) -> Counts:
+    """As `count`, for pieces of whole rows, which are asked for twice. No count depends on how the rows are divided."""
+    counting = Counting(reach)
+    for piece in pieces():
+        counting.add(piece)
+    for piece in pieces():
+        counting.add_windows(piece)
+    return counting.counts()
+
+
+class Counting:
+    """Counts over pieces: `add` takes each, then `add_windows` each again, since windows depend on mean segments."""
+
+    def __init__(self, reach: int | None = None) -> None:
+        self._reach = reach
+        self._sums: list[Floats] = []  # positions and segments [S, S]; shared, own, possible boundaries [U, S, S]
+        self._windows: Floats | None = None
+
+    def add(self, piece: Marked) -> None:
+        marks, free, row = _free(piece)
+        own, positions = _totals(marks, ~free, piece.offsets, piece.known, piece.units)
+        shared = np.zeros_like(own)
+        unit = piece.units.of_row[row]
+        edges = [0, *(np.flatnonzero(np.diff(unit)) + 1).tolist(), len(row)]
+        for begin, end in itertools.pairwise(edges):  # one stretch of a unit at a time
+            part = marks[:, begin:end].astype(np.float32)
+            if end > begin:
+                shared[unit[begin]] += part @ part.T
+        found = [*_per_row(_all_marks(piece, row), piece.offsets, piece.known), shared, own, positions]
+        self._sums = [a + b for a, b in zip(self._sums, found, strict=True)] if self._sums else found
+
+    @property
+    def reaches(self) -> NDArray[np.int64]:
+        """[S, S] the length of a window: half the mean segment of the reference."""
+        whole, segments = self._sums[:2]
+        half = np.round(quotient(whole, segments, 1.0) / 2)
+        return np.maximum(1, half if self._reach is None else np.full_like(half, self._reach)).astype(np.int64)
+
+    def add_windows(self, piece: Marked) -> None:
+        marks, _, _ = _free(piece)
+        found = _windows(marks, piece.offsets, piece.known, piece.units, self.reaches)
+        self._windows = found if self._windows is None else self._windows + found
+
+    def counts(self) -> Counts:
+        if self._windows is None:
+            raise ValueError("no piece was counted")
+        return Counts(self._sums[2], self._sums[3], *self._windows, self._sums[4], self.reaches)
+
+
+def _all_marks(piece: Marked, row: NDArray[np.int64]) -> Bools:
+    """[S, P] the boundaries in known rows, of which each row's first position is one."""
+    first = row_firsts(piece.offsets)
+    given = piece.known[:, row]
+    marks = piece.starts & given
     marks[:, first] = given[:, first]
-    forced = np.zeros(len(row), dtype=bool) if forced is None else forced.copy()
-    forced[first] = True
-    whole, segments = _per_row(marks, offsets, known)
-    half = np.round(quotient(whole, segments, 1.0) / 2)
-    reaches = np.maximum(1, half if reach is None else np.full_like(half, reach)).astype(np.int64)
-    marks &= ~forced
-    own, positions = _totals(marks, forced, offsets, known, units)
-    shared = np.zeros_like(own)
-    unit = units.of_row[row]
-    edges = [0, *(np.flatnonzero(np.diff(unit)) + 1).tolist(), len(row)]
-    for begin, end in itertools.pairwise(edges):  # one stretch of a unit at a time
-        part = marks[:, begin:end].astype(np.float32)
-        if end > begin:
-            shared[unit[begin]] += part @ part.T
-    return Counts(shared, own, *_windows(marks, offsets, known, units, reaches), positions, reaches)
+    return marks
+
+
+def _free(piece: Marked) -> tuple[Bools, Bools, NDArray[np.int64]]:
+    """[S, P] the boundaries that a strategy decides, [P] where there could be any, and [P] rows."""
+    row = row_of(piece.offsets)
+    free = np.ones(len(row), dtype=bool) if piece.forced is None else ~piece.forced
+    free[row_firsts(piece.offsets)] = False
+    marks = _all_marks(piece, row)
+    marks &= free
+    return marks, free, row
 
 
 def _per_row(marks: Bools, offsets: NDArray[np.int64], known: Bools) -> tuple[Floats, Floats]:
@@ -120,10 +182,8 @@ def _totals(
     return own, positions
 
 
-def _windows(
-    marks: Bools, offsets: NDArray[np.int64], known: Bools, units: Units, reach: NDArray[np.int64]
-) -> tuple[Floats, Floats, Floats]:
-    """[U, S, S] windows within rows, those with different numbers of boundaries, and those that only one splits."""
+def _windows(marks: Bools, offsets: NDArray[np.int64], known: Bools, units: Units, reach: NDArray[np.int64]) -> Floats:
+    """[3, U, S, S]: windows within rows, those with different numbers of boundaries, and those that only one splits."""
     size, row = len(marks), row_of(offsets)
     found = np.zeros((3, units.count, size, size))
     before = np.zeros((size, len(row) + 1), dtype=np.int32)
@@ -138,7 +198,7 @@ def _windows(
                 kinds = both, both & (inside != other), both & ((inside == 0) != (other == 0))
                 for n, kind in enumerate(kinds):
                     found[n, :, i, j] = np.bincount(unit[kind], minlength=units.count)
-    return found[0], found[1], found[2]
+    return found
 
 
 def pairs(counts: Counts, units: Units) -> Pairs:

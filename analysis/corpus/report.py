@@ -1,26 +1,48 @@
 """Judges strategies on a corpus from its store: lengths, agreement with words and each other, with intervals.
 
 All numbers come from counts per document, so intervals over documents need no second count. For a single document they
-equal those of analysis/segmentation/metrics.py. transfer.py compares two stores by characters.
+equal those of analysis/segmentation/metrics.py. Rows are looked at in pieces, and every number is a whole sum over
+them, so it does not depend on how a store is divided. transfer.py compares two stores by characters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.corpus.counts import Pairs, count, pairs
+from analysis.corpus.counts import Marked, Pairs, count_in_pieces, pairs
 from analysis.intervals import SHARE, Estimate, Estimates, Floats, Units, quotient
-from data.corpus.rule_inputs import CorpusSource, CorpusTokens, row_of
+from data.corpus.features import FeatureSpec
+from data.corpus.rule_inputs import CorpusPiece, row_of, rules_for, settle
+from data.corpus.scored_rows import ScoredRows
+from data.corpus.store import CorpusStore
 from model.errors import MicroStepError
-from model.segmentation.segment import MAX_LENGTH, RULES, check_max_length, find_rule, segment, starts_of
-from model.segmentation.solver import POINTS, solve
+from model.segmentation.rule_inputs import SegmentInputs
+from model.segmentation.segment import MAX_LENGTH, RULES, check_max_length, find_rule, starts_of, valid_parameters
+from model.segmentation.solver import POINTS, solve_in_parts
 from model.short_repr import ShortRepr
 
 Bools = NDArray[np.bool_]
+
+
+class StoredRows(Protocol):
+    """The rows of a store, whole (`CorpusSource`) or read in pieces (`StoredPieces`)."""
+
+    @property
+    def store(self) -> CorpusStore: ...
+    @property
+    def specs(self) -> Sequence[FeatureSpec]: ...
+    @property
+    def document(self) -> NDArray[np.int32]: ...
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...
+    def pieces(self) -> Iterable[CorpusPiece]: ...
+    def texts(self) -> Iterable[ScoredRows]: ...
 
 
 @dataclass(frozen=True)
@@ -45,16 +67,28 @@ class LengthCurve:
 class CutCorpus(ShortRepr):
     """The segments of a strategy in the N tokens of R rows of a store."""
 
+    source: StoredRows
     strategy: Candidate
     parameters: dict[str, float]  # all parameters of the rule, including the solved one
-    starts: Bools  # [N] starts of segments; false in rows where they are unknown
+    max_length: int  # M
     known: Bools  # [R] whether a row has what the rule needs
+    spec: FeatureSpec | None = None  # of the gathered values that it needs
     solved: tuple[str, Floats] | None = None  # the solved parameter, and [C] the values of its curve
-    tokens: CorpusTokens | None = None  # of the known rows
 
-    def __post_init__(self) -> None:
-        if self.starts.ndim != 1 or self.known.ndim != 1:
-            raise ValueError(f"starts must be [N] and known [R], got {self.starts.shape} and {self.known.shape}")
+    def starts_in(self, piece: CorpusPiece, parameters: Mapping[str, float] | None = None) -> Bools:
+        """[N] starts of segments in a piece, under these parameters or its own; false in rows where unknown."""
+        inputs, known = piece.inputs_with(self.spec)
+        found = starts_of(self.strategy.rule, inputs, parameters or self.parameters, self.max_length)
+        if known.all():
+            return found
+        whole = np.zeros(int(piece.offsets[-1]), dtype=bool)
+        whole[known[row_of(piece.offsets)]] = found
+        return whole
+
+    @cached_property
+    def starts(self) -> Bools:
+        """[N] starts of segments; false in rows where they are unknown."""
+        return np.concatenate([self.starts_in(piece) for piece in self.source.pieces()])
 
     @property
     def label(self) -> str:
@@ -81,7 +115,7 @@ class StrategyReport(ShortRepr):
 class CorpusReport(ShortRepr):
     """S strategies on one corpus."""
 
-    source: CorpusSource
+    source: StoredRows
     max_length: int  # M
     strategies: tuple[StrategyReport, ...]  # [S]
     words: Pairs  # [S + 1, S + 1]; segmentation S are the words
@@ -90,12 +124,12 @@ class CorpusReport(ShortRepr):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        gathered = tuple(each.spec.meaning for each in self.source.gathered if not each.spec.begin)
+        gathered = tuple(spec.meaning for spec in self.source.specs if not spec.begin)
         return (*self.source.store.notes, *gathered, self.units.meaning)
 
 
 def strategies_for(
-    source: CorpusSource, rules: Sequence[str] = (), settings: Mapping[str, float] | None = None, target: float = 2.0
+    source: StoredRows, rules: Sequence[str] = (), settings: Mapping[str, float] | None = None, target: float = 2.0
 ) -> list[Candidate]:
     """The strategies of a report. Each rule is solved for a mean length, unless its parameter is set.
 
@@ -105,7 +139,7 @@ def strategies_for(
         settings: parameters, each set for every rule that has it.
         target: mean length, in tokens.
     """
-    chosen, given = [find_rule(name) for name in rules or source.rules()], dict(settings or {})
+    chosen, given = [find_rule(name) for name in rules or rules_for(source.specs)], dict(settings or {})
     known = {parameter.name for rule in chosen for parameter in rule.parameters}
     stray = [name for name in given if name not in known]
     if stray:
@@ -120,27 +154,32 @@ def strategies_for(
     return found
 
 
-def cut_corpus(source: CorpusSource, strategy: Candidate, max_length: int = MAX_LENGTH) -> CutCorpus:
+def cut_corpus(source: StoredRows, strategy: Candidate, max_length: int = MAX_LENGTH) -> CutCorpus:
     """Segment every row of a store that has what the rule needs."""
-    tokens, given = source.ready(strategy.rule, strategy.parameters)
-    solved = None
-    if strategy.target_length is None:
-        found = segment(strategy.rule, tokens.inputs, max_length, **given)
-        parameters, starts = dict(found.parameters), found.starts
-    else:
-        answer = solve(strategy.rule, tokens.inputs, strategy.target_length, max_length, POINTS, **given)
+    check_max_length(max_length)
+    spec, given = settle(source.store, source.specs, strategy.rule, strategy.parameters)
+    parameters, solved = valid_parameters(strategy.rule, given), None
+    if strategy.target_length is not None:
+        parts = _Parts(source, spec)
+        answer = solve_in_parts(strategy.rule, parts, strategy.target_length, max_length, POINTS, **given)
         parameters, solved = answer.parameters, (answer.parameter, answer.curve_parameter)
-        starts = starts_of(strategy.rule, tokens.inputs, parameters, max_length)
-    every = source.tokens.rows.offsets
-    known = np.zeros(len(every) - 1, dtype=bool)
-    known[tokens.numbers] = True
-    whole = np.zeros(int(every[-1]), dtype=bool)
-    whole[known[row_of(every)]] = starts
-    return CutCorpus(strategy, parameters, whole, known, solved, tokens)
+    known = np.concatenate([piece.inputs_with(spec)[1] for piece in source.pieces()])
+    return CutCorpus(source, strategy, parameters, max_length, known, spec, solved)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The tokens of the rows that have what a rule needs, piece by piece, as often as they are asked for."""
+
+    source: StoredRows
+    spec: FeatureSpec | None
+
+    def __iter__(self) -> Iterator[SegmentInputs]:
+        return (piece.inputs_with(self.spec)[0] for piece in self.source.pieces())
 
 
 def report(
-    source: CorpusSource, strategies: Sequence[Candidate], max_length: int = MAX_LENGTH, curves: bool = True
+    source: StoredRows, strategies: Sequence[Candidate], max_length: int = MAX_LENGTH, curves: bool = True
 ) -> CorpusReport:
     """Judge strategies on a corpus.
 
@@ -154,84 +193,81 @@ def report(
     if not strategies:
         raise MicroStepError("there is no strategy to judge; name one with --strategy")
     cuts = [cut_corpus(source, strategy, max_length) for strategy in strategies]
-    units = Units.of(source.tokens.rows.document)
-    inputs = source.tokens.inputs
-    counted, offsets = counted_positions(source)
-    word_start = inputs.word_start
-    words = np.ones(len(counted), dtype=bool) if word_start is None else word_start
-    every_row = np.ones(len(offsets) - 1, dtype=bool)
-    starts = np.stack([*(cut.starts for cut in cuts), words])[:, counted]
-    known = np.stack([*(cut.known for cut in cuts), every_row])
-    found = count(starts, offsets, known, units, inputs.forced[counted])
+    units = Units.of(source.document)
+    found = count_in_pieces(lambda: (_marked(piece, cuts, units) for piece in source.pieces()))
     return CorpusReport(
         source,
         max_length,
-        tuple(_strategy(source, cut, units, counted, offsets, max_length, curves) for cut in cuts),
+        tuple(_strategy(source, cut, units, curves) for cut in cuts),
         pairs(found, units),
         pairs(found.of(len(cuts)), units),
         units,
     )
 
 
-def counted_positions(source: CorpusSource) -> tuple[Bools, NDArray[np.int64]]:
+def _marked(piece: CorpusPiece, cuts: Sequence[CutCorpus], units: Units) -> Marked:
+    """The boundaries of the strategies, and last those of the words, outside prompts."""
+    counted, offsets = counted_positions(piece)
+    word_start = piece.inputs.word_start
+    words = np.ones(len(counted), dtype=bool) if word_start is None else word_start
+    known = np.stack([*(cut.known[piece.rows] for cut in cuts), np.ones(len(offsets) - 1, dtype=bool)])
+    starts = np.stack([*(cut.starts_in(piece) for cut in cuts), words])[:, counted]
+    return Marked(starts, offsets, known, units.part(piece.rows), piece.inputs.forced[counted])
+
+
+def counted_positions(piece: CorpusPiece) -> tuple[Bools, NDArray[np.int64]]:
     """[N] whether a token is outside the prompt, and [R + 1] the offsets of the rows among these tokens."""
-    offsets, prompt = source.tokens.rows.offsets, source.tokens.inputs.prompt
+    offsets, prompt = piece.offsets, piece.inputs.prompt
     counted = np.ones(int(offsets[-1]), dtype=bool) if prompt is None else ~prompt
     return counted, np.concatenate([[0], np.cumsum(counted)])[offsets].astype(np.int64)
 
 
-def _strategy(
-    source: CorpusSource,
-    cut: CutCorpus,
-    units: Units,
-    counted: Bools,
-    offsets: NDArray[np.int64],
-    max_length: int,
-    curves: bool,
-) -> StrategyReport:
-    rows = len(cut.known)
-    first = np.flatnonzero(cut.starts & counted)  # of segments
-    ends = _ends(cut, source.tokens.rows.offsets)
-    lengths = ends[np.searchsorted(ends, first, side="right")] - first if len(first) else np.zeros(0, dtype=np.int64)
-    row = row_of(source.tokens.rows.offsets)[first]
-    tokens = np.diff(offsets) * cut.known
-    per_row = np.stack(
-        [tokens, np.bincount(row, minlength=rows), np.bincount(row[lengths == 1], minlength=rows)], axis=1
-    )
-    own = units.sums(per_row)
+def _strategy(source: StoredRows, cut: CutCorpus, units: Units, curves: bool) -> StrategyReport:
+    values = cut.solved[1] if curves and cut.solved is not None else np.zeros(0)
+    own = np.zeros((units.count, 3 + len(values)))  # tokens, segments, segments of one token; segments at each value
+    tokens, histogram = np.zeros(len(cut.known), dtype=np.int64), np.zeros(1, dtype=np.int64)
+    for piece in source.pieces():
+        known = cut.known[piece.rows]
+        counted, offsets = counted_positions(piece)
+        tokens[piece.rows] = np.diff(offsets) * known
+        starts, row = cut.starts_in(piece), row_of(piece.offsets)
+        first = np.flatnonzero(starts & counted)  # of segments
+        ends = np.union1d(np.flatnonzero(starts), piece.offsets)  # of segments: the next start, or the end of the row
+        lengths = ends[np.searchsorted(ends, first, side="right")] - first if len(first) else first
+        marks = [first, first[lengths == 1]]
+        if cut.solved is not None:
+            marks += [np.flatnonzero(cut.starts_in(piece, _at(cut, value)) & counted) for value in values.tolist()]
+        per_row = [tokens[piece.rows], *(np.bincount(row[at], minlength=len(known)) for at in marks)]
+        own += units.part(piece.rows).sums(np.stack(per_row, axis=1))
+        histogram = _added(histogram, np.bincount(lengths, minlength=1))
     sums = units.left_out(own)
     mean = units.estimates(quotient(sums[:, 0], sums[:, 1]), own[:, 1], (1.0, np.inf))
     single = units.estimates(quotient(sums[:, 2], sums[:, 1]), own[:, 1], SHARE)
+    curve = None
+    if curves and cut.solved is not None:
+        at_values = units.estimates(quotient(sums[:, :1], sums[:, 3:]), own[:, 3:], (1.0, np.inf))
+        curve = LengthCurve(*cut.solved, at_values)
     return StrategyReport(
         cut,
         int(tokens.sum()),
-        len(first),
-        len(np.unique(source.tokens.rows.document[tokens > 0])),
+        int(histogram.sum()),
+        len(np.unique(source.document[tokens > 0])),
         mean.at(),
         single.at(),
-        np.bincount(lengths, minlength=1).astype(np.int64),
-        _curve(source, cut, units, max_length, sums[:, 0]) if curves else None,
+        histogram,
+        curve,
     )
 
 
-def _ends(cut: CutCorpus, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The ends of segments, rising: the next start, or the end of the row."""
-    return np.union1d(np.flatnonzero(cut.starts), offsets)
+def _at(cut: CutCorpus, value: float) -> dict[str, float]:
+    """The parameters of a strategy with another value of the solved one."""
+    name = cut.solved[0] if cut.solved is not None else ""
+    return {**cut.parameters, name: int(value) if RULES[cut.strategy.rule].parameter(name).integer else value}
 
 
-def _curve(source: CorpusSource, cut: CutCorpus, units: Units, max_length: int, tokens: Floats) -> LengthCurve | None:
-    """The mean length at each value; `tokens` [1 + U]: of the known rows, and without each unit."""
-    if cut.solved is None or cut.tokens is None:
-        return None
-    name, values = cut.solved
-    here, integer = cut.tokens, RULES[cut.strategy.rule].parameter(name).integer
-    row = here.numbers[row_of(here.rows.offsets)]
-    counted = np.ones(len(row), dtype=bool) if here.inputs.prompt is None else ~here.inputs.prompt
-    per_row = np.zeros((len(cut.known), len(values)))
-    for i, value in enumerate(values.tolist()):
-        changed = {**cut.parameters, name: int(value) if integer else value}
-        starts = starts_of(cut.strategy.rule, here.inputs, changed, max_length) & counted
-        per_row[:, i] = np.bincount(row[starts], minlength=len(cut.known))
-    own = units.sums(per_row)
-    lengths = quotient(tokens[:, None], units.left_out(own))
-    return LengthCurve(name, values, units.estimates(lengths, own, (1.0, np.inf)))
+def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sum of counts by length, of which one may know longer ones."""
+    total = np.zeros(max(len(a), len(b)), dtype=np.int64)
+    total[: len(a)] += a
+    total[: len(b)] += b
+    return total

@@ -33,8 +33,8 @@ from model.terminal import progress_bar
 if TYPE_CHECKING:  # they bring pandas and pyarrow
     import pandas as pd
 
-    from analysis.corpus.report import Candidate
-    from data.corpus.rule_inputs import CorpusSource
+    from analysis.corpus.report import Candidate, StoredRows
+    from analysis.corpus.stored_pieces import StoredPieces
     from data.corpus.store import CorpusStore
 
 TARGETS = (2.0, 3.0)
@@ -87,7 +87,7 @@ class ReportStrategyOptions:
         return [word.partition(":")[0] for word in self.words]
 
     def candidates(
-        self, source: CorpusSource, rules: Sequence[str], settings: Mapping[str, float], target: float
+        self, source: StoredRows, rules: Sequence[str], settings: Mapping[str, float], target: float
     ) -> list[Candidate]:
         """What is judged at a target: a parameter that is written with its strategy is of that one alone."""
         from analysis.corpus.report import strategies_for
@@ -121,12 +121,12 @@ def report_command(
     check_table(out)
     if (chosen == "transfer") != (against is not None):
         raise MicroStepError("the table transfer goes with --against STORE2, and the other tables without it")
+    from analysis.corpus.stored_pieces import StoredPieces
     from analysis.corpus.tables import brief
-    from data.corpus.rule_inputs import CorpusSource
     from data.corpus.store import open_store
 
-    source = CorpusSource.read(open_store(place_of(store), allow_incomplete))
-    other = None if against is None else CorpusSource.read(open_store(place_of(against), allow_incomplete))
+    source = StoredPieces(open_store(place_of(store), allow_incomplete))
+    other = None if against is None else StoredPieces(open_store(place_of(against), allow_incomplete))
     found = _table(source, other, chosen, judging, settings)
     print_notes(f"{source.store.facts.name}: ", source.store.notes)
     if other is not None:
@@ -171,10 +171,10 @@ def gather_command(
 
 def show_strategies(store: CorpusStore, judging: ReportStrategyOptions, settings: Mapping[str, float]) -> None:
     """Print the table of strategies of a store."""
+    from analysis.corpus.stored_pieces import StoredPieces
     from analysis.corpus.tables import brief
-    from data.corpus.rule_inputs import CorpusSource
 
-    source = CorpusSource.read(store)
+    source = StoredPieces(store)
     table = _table(source, None, "strategies", judging, settings)
     print_or_save(brief(table), None, _caption(source, None, "strategies"))
     more = f"micro-step corpus report {store.path} --table curves"
@@ -182,8 +182,8 @@ def show_strategies(store: CorpusStore, judging: ReportStrategyOptions, settings
 
 
 def _table(
-    source: CorpusSource,
-    other: CorpusSource | None,
+    source: StoredPieces,
+    other: StoredPieces | None,
     table: Table,
     judging: ReportStrategyOptions,
     settings: Mapping[str, float],
@@ -195,12 +195,13 @@ def _table(
     from analysis.corpus.report import cut_corpus, report
     from analysis.corpus.tables import REPORT_TABLES, transfer_table
     from analysis.corpus.transfer import transfer
+    from data.corpus.rule_inputs import rules_for
 
     if table == "history":
         return history_table(history(source, judging.targets, judging.max_length))
     parts, rules = [], judging.rules
     if other is not None:
-        rules = rules or [name for name in source.rules() if name in other.rules()]
+        rules = rules or [name for name in rules_for(source.specs) if name in rules_for(other.specs)]
     for target in judging.targets:
         chosen = judging.candidates(source, rules, settings, target)
         if other is None:
@@ -213,12 +214,12 @@ def _table(
     return joined if table in ("strategies", "pairs") else joined.drop_duplicates(ignore_index=True)
 
 
-def _caption(source: CorpusSource, other: CorpusSource | None, table: Table) -> str:
+def _caption(source: StoredPieces, other: StoredPieces | None, table: Table) -> str:
     from analysis.intervals import Units
 
-    units = Units.of(source.tokens.rows.document)
+    units = Units.of(source.document)
     name = source.store.facts.name if other is None else f"{source.store.facts.name} and {other.store.facts.name}"
-    notes = "; ".join(each.spec.meaning for each in source.gathered if not each.spec.begin)
+    notes = "; ".join(spec.meaning for spec in source.specs if not spec.begin)
     corpus = source.store.manifest["data"]["name"]
     return (
         f"{table} of {name} on {corpus}, {source.store.tokens:,} tokens;"

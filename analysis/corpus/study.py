@@ -11,7 +11,6 @@ other options stay in the stores, and are not read.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,15 +18,15 @@ import pandas as pd
 
 from analysis.corpus.history import history, history_table
 from analysis.corpus.report import report, strategies_for
+from analysis.corpus.stored_pieces import MEMORY, StoredPieces
 from analysis.corpus.study_markdown import Study, study_text
 from analysis.corpus.study_options import StudyOptions
 from analysis.corpus.tables import REPORT_TABLES, transfer_table
 from analysis.corpus.transfer import transfer
 from analysis.export import save_table
 from data.corpus.documents import Corpus
-from data.corpus.features import compute_features
+from data.corpus.features import compute_features, gathers
 from data.corpus.options import CorpusOptions
-from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scoring import score_corpus
 from data.corpus.store import open_store
 from data.corpus.text_files import SUFFIXES
@@ -109,10 +108,10 @@ def _judged(corpora: Sequence[str], models: tuple[str, str], out: Path, options:
     return Study(models, tuple(corpora), tables, notes, options)
 
 
-def _source(path: Path, options: StudyOptions) -> CorpusSource:
+def _source(path: Path, options: StudyOptions) -> StoredPieces:
     """A store with the features of these options alone."""
-    source, wanted = CorpusSource.read(open_store(path)), options.features()
-    return replace(source, gathered=tuple(rows for rows in source.gathered if rows.spec in wanted))
+    store, wanted = open_store(path), options.features()
+    return StoredPieces(store, [spec for spec in gathers(store) if spec in wanted], MEMORY // 2)  # two at a time
 
 
 def _named(table: pd.DataFrame, **columns: object) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def pair_table(report: CorpusReport) -> pd.DataFrame:
                     "target_length": _target(one.cut) if _target(one.cut) is not None else _target(other.cut),
                 }
                 both = one.cut.known & other.cut.known
-                tokens = int(np.diff(report.source.tokens.rows.offsets)[both].sum())
+                tokens = int(np.diff(report.source.offsets)[both].sum())
                 chance = {"chance_f1": float(report.pairs.chance[i, j])}
                 rows.append(head | {"tokens": tokens} | _measures(report.pairs, i, j) | chance)
     return pd.DataFrame(rows)

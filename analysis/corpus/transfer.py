@@ -7,17 +7,19 @@ segment (ceiling of the tokenizers). Prompts, and boundaries that every rule has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.corpus.counts import count, pairs
-from analysis.corpus.report import CutCorpus
+from analysis.corpus.counts import Counting, Marked, pairs
+from analysis.corpus.report import CutCorpus, StoredRows
 from analysis.intervals import Estimate, Units
-from data.corpus.rule_inputs import CorpusSource, continuation, row_of
+from data.corpus.rule_inputs import continuation, row_of
+from data.corpus.scored_rows import ScoredRows
 from model.errors import MicroStepError
+from model.short_repr import ShortRepr
 
 Bools = NDArray[np.bool_]
 
@@ -39,40 +41,78 @@ class Transfer:
     ceiling: float  # F1 of the token edges
 
 
-@dataclass(frozen=True)
-class Shared:
-    """The rows of two stores with common texts, and the P characters that both models read."""
+@dataclass(frozen=True, repr=False)
+class _Texts(ShortRepr):
+    """Rows of one store with their texts, and the segments of S strategies in them."""
 
-    a: NDArray[np.int64]  # [R] rows of A
-    b: NDArray[np.int64]  # [R] rows of B
+    rows: ScoredRows  # R rows, N tokens
+    starts: Bools  # [S, N]
+    known: Bools  # [S, R]
+    forced: Bools  # [N]
+    prompt: Bools  # [N]
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """[R] rising: the document and window of each row."""
+        return (self.rows.document.astype(np.int64) << 32) | self.rows.piece
+
+    def part(self, a: int, b: int) -> _Texts:
+        """Rows [a, b)."""
+        tokens = slice(*self.rows.offsets[[a, b]].tolist())
+        return _Texts(
+            self.rows.part(a, b),
+            self.starts[:, tokens],
+            self.known[:, a:b],
+            self.forced[tokens],
+            self.prompt[tokens],
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[_Texts]) -> _Texts:
+        return cls(
+            ScoredRows.join([part.rows for part in parts]),
+            np.concatenate([part.starts for part in parts], axis=1),
+            np.concatenate([part.known for part in parts], axis=1),
+            np.concatenate([part.forced for part in parts]),
+            np.concatenate([part.prompt for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Rows of both stores with common texts, and the P characters that both models read."""
+
+    a: _Texts
+    b: _Texts
+    rows_a: NDArray[np.int64]  # [R] of `a`
+    rows_b: NDArray[np.int64]  # [R] of `b`
     offsets: NDArray[np.int64]  # [R + 1] of the P characters
 
+    def marked(self, strategy: int, known: Bools, units: Units, always: tuple[list[Bools], Bools, Bools]) -> Marked:
+        """A strategy's boundaries under both models, and the token edges of both."""
+        edges, forced, counted = always
+        starts = [
+            _characters(side.rows, side.starts[strategy], rows, self.offsets)
+            for side, rows in ((self.a, self.rows_a), (self.b, self.rows_b))
+        ]
+        offsets = np.concatenate([[0], np.cumsum(counted)])[self.offsets].astype(np.int64)
+        marks = np.stack([*starts, *edges])[:, counted]
+        return Marked(marks, offsets, np.stack([known] * 4), units, forced[counted])
 
-def shared_text(a: CorpusSource, b: CorpusSource) -> Shared:
-    """Find the rows with the same document, window and text."""
-    rows_a, rows_b = a.tokens.rows, b.tokens.rows
-    keys = [list(zip(rows.document.tolist(), rows.piece.tolist(), strict=True)) for rows in (rows_a, rows_b)]
-    place = {key: i for i, key in enumerate(keys[1])}
-    found = [(i, place[key], min(len(rows_a.text[i]), len(rows_b.text[place[key]])))
-             for i, key in enumerate(keys[0]) if key in place]  # fmt: skip
-    kept = [
-        (i, j, n)
-        for i, j, n in found
-        if n and rows_a.text[i][:n] == rows_b.text[j][:n] and rows_a.text_start[i] == rows_b.text_start[j]
-    ]
-    if not kept:
-        raise MicroStepError(
-            f"{a.store.path} and {b.store.path} have no text in common; score the same corpus with both models, long"
-            " documents with --window-characters"
-        )
-    rows = np.array(kept, dtype=np.int64)
-    return Shared(rows[:, 0], rows[:, 1], np.concatenate([[0], np.cumsum(rows[:, 2])]).astype(np.int64))
+    def always(self) -> tuple[list[Bools], Bools, Bools]:
+        """Whatever the strategy: the token starts of both models, what is forced under one, what is outside prompts."""
+        sides = (self.a, self.rows_a), (self.b, self.rows_b)
+        edges = [_characters(s.rows, np.ones(len(s.forced), bool), rows, self.offsets) for s, rows in sides]
+        forced = np.any([_characters(s.rows, s.forced, rows, self.offsets) for s, rows in sides], axis=0)
+        counted = ~np.any([_prompt(s.rows, s.prompt, rows, self.offsets) for s, rows in sides], axis=0)
+        return edges, forced, counted
+
+    def known(self, strategy: int) -> Bools:
+        return self.a.known[strategy, self.rows_a] & self.b.known[strategy, self.rows_b]
 
 
-def transfer(
-    a: CorpusSource, cuts_a: Sequence[CutCorpus], b: CorpusSource, cuts_b: Sequence[CutCorpus]
-) -> list[Transfer]:
-    """Compare each of S strategies under two models.
+def transfer(a: StoredRows, cuts_a: Sequence[CutCorpus], b: StoredRows, cuts_b: Sequence[CutCorpus]) -> list[Transfer]:
+    """Compare each of S strategies under two models. Both stores are read three times, piece by piece.
 
     Args:
         a: model A's store.
@@ -83,53 +123,45 @@ def transfer(
     Raises:
         MicroStepError: the stores have no text in common.
     """
-    both = shared_text(a, b)
-    units = Units.of(a.tokens.rows.document[both.a])
-    sides = (a, both.a), (b, both.b)
-    edges = [_characters(s, np.ones(len(s.tokens.inputs), bool), rows, both.offsets) for s, rows in sides]
-    forced = np.any([_characters(s, s.tokens.inputs.forced, rows, both.offsets) for s, rows in sides], axis=0)
-    counted = ~np.any([_prompt(s, rows, both.offsets) for s, rows in sides], axis=0)
-    read = _Read(both, units, edges, forced, counted)
-    return [_one(a, one, b, other, read) for one, other in zip(cuts_a, cuts_b, strict=True)]
+    documents = [each.a.rows.document[each.rows_a] for each in _shared(a, (), b, ())]
+    if not any(map(len, documents)):
+        raise MicroStepError(
+            f"{a.store.path} and {b.store.path} have no text in common; score the same corpus with both models, long"
+            " documents with --window-characters"
+        )
+    units = Units.of(np.concatenate(documents))
+    counting = [Counting() for _ in cuts_a]
+    characters, rows = np.zeros(len(cuts_a), dtype=np.int64), np.zeros(len(cuts_a), dtype=np.int64)
+    for windows in (False, True):
+        done = 0
+        for both in _shared(a, cuts_a, b, cuts_b):
+            here = units.part(slice(done, done + len(both.rows_a)))
+            done += len(both.rows_a)
+            always = both.always()
+            for s, each in enumerate(counting):
+                known = both.known(s)
+                marked = both.marked(s, known, here, always)
+                if windows:
+                    each.add_windows(marked)
+                    continue
+                each.add(marked)
+                characters[s] += int((np.diff(marked.offsets) * known).sum())
+                rows[s] += int(known.sum())
+    pairs_of_cuts = zip(cuts_a, cuts_b, counting, characters.tolist(), rows.tolist(), strict=True)
+    return [_one(*each, units) for each in pairs_of_cuts]
 
 
-@dataclass(frozen=True)
-class _Read:
-    """The P characters that both models read, whatever the strategy."""
-
-    both: Shared
-    units: Units
-    edges: list[Bools]  # [P] token starts, for each model
-    forced: Bools  # [P] whether every rule starts a segment here under one of the models
-    counted: Bools  # [P] outside prompts
-
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """[R + 1] offsets of the rows among the counted characters."""
-        return np.concatenate([[0], np.cumsum(self.counted)])[self.both.offsets].astype(np.int64)
-
-
-def _one(
-    a: CorpusSource,
-    one: CutCorpus,
-    b: CorpusSource,
-    other: CutCorpus,
-    read: _Read,
-) -> Transfer:
-    both, units, offsets = read.both, read.units, read.offsets
-    starts = [_characters(a, one.starts, both.a, both.offsets), _characters(b, other.starts, both.b, both.offsets)]
-    known = one.known[both.a] & other.known[both.b]
-    marks = np.stack([*starts, *read.edges])[:, read.counted]
-    counts = count(marks, offsets, np.stack([known] * 4), units, read.forced[read.counted])
+def _one(a: CutCorpus, b: CutCorpus, counting: Counting, characters: int, rows: int, units: Units) -> Transfer:
+    counts = counting.counts()
     found, total = pairs(counts.of(2), units), counts.shared.sum(0)
     tokens_a, tokens_b, common = total[2, 2], total[3, 3], total[2, 3]
     in_a, in_b = total[0, 0], total[1, 1]
     by_chance = common * in_a * in_b / max(tokens_a * tokens_b, 1)
     return Transfer(
-        one,
-        other,
-        int((np.diff(offsets) * known).sum()),
-        int(known.sum()),
+        a,
+        b,
+        characters,
+        rows,
         found.precision.at(0, 1),
         found.recall.at(0, 1),
         found.f1.at(0, 1),
@@ -140,9 +172,63 @@ def _one(
     )
 
 
-def _characters(source: CorpusSource, starts: Bools, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> Bools:
+def _shared(
+    a: StoredRows, cuts_a: Sequence[CutCorpus], b: StoredRows, cuts_b: Sequence[CutCorpus]
+) -> Iterator[_Shared]:
+    """The rows of both stores with the same document, window and text, for each piece of A."""
+    others, ended = _texts(b, cuts_b), False
+    held: list[_Texts] = []
+    for one, end in _with_ends(_texts(a, cuts_a)):
+        while not ended and not (held and len(held[-1].keys) and held[-1].keys[-1] >= end):
+            if (more := next(others, None)) is None:
+                ended = True
+            else:
+                held.append(more)
+        other = _Texts.join(held)
+        split = int(np.searchsorted(other.keys, end))
+        held = [other.part(split, len(other.rows))]
+        yield _matched(one, other.part(0, split))
+
+
+def _texts(source: StoredRows, cuts: Sequence[CutCorpus]) -> Iterator[_Texts]:
+    for piece, rows in zip(source.pieces(), source.texts(), strict=True):
+        n, prompt = len(piece.inputs), piece.inputs.prompt
+        starts = [cut.starts_in(piece) for cut in cuts]
+        known = [cut.known[piece.rows] for cut in cuts]
+        yield _Texts(
+            rows,
+            np.stack(starts) if cuts else np.zeros((0, n), dtype=bool),
+            np.stack(known) if cuts else np.zeros((0, len(rows)), dtype=bool),
+            piece.inputs.forced,
+            np.zeros(n, dtype=bool) if prompt is None else prompt,
+        )
+
+
+def _with_ends(texts: Iterator[_Texts]) -> Iterator[tuple[_Texts, int]]:
+    """Each piece with the key at which the next one begins."""
+    held = next(texts, None)
+    for following in texts:
+        if held is not None:
+            yield held, int(following.keys[0])
+        held = following
+    if held is not None:
+        yield held, 1 << 62
+
+
+def _matched(a: _Texts, b: _Texts) -> _Shared:
+    _, rows_a, rows_b = np.intersect1d(a.keys, b.keys, assume_unique=True, return_indices=True)
+    kept = []
+    for i, j in zip(rows_a.tolist(), rows_b.tolist(), strict=True):
+        n = min(len(a.rows.text[i]), len(b.rows.text[j]))
+        same = a.rows.text[i][:n] == b.rows.text[j][:n] and a.rows.text_start[i] == b.rows.text_start[j]
+        if n and same:
+            kept.append((i, j, n))
+    rows = np.array(kept, dtype=np.int64).reshape(-1, 3)
+    return _Shared(a, b, rows[:, 0], rows[:, 1], np.concatenate([[0], np.cumsum(rows[:, 2])]).astype(np.int64))
+
+
+def _characters(held: ScoredRows, starts: Bools, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> Bools:
     """[P] whether a segment starts at a character; never inside a character, nor in the chat template."""
-    held = source.tokens.rows
     row = row_of(held.offsets)
     place = np.full(len(held), -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
@@ -155,11 +241,10 @@ def _characters(source: CorpusSource, starts: Bools, rows: NDArray[np.int64], of
     return found
 
 
-def _prompt(source: CorpusSource, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> Bools:
+def _prompt(held: ScoredRows, prompt: Bools, rows: NDArray[np.int64], offsets: NDArray[np.int64]) -> Bools:
     """[P] whether a character belongs to a token of the prompt."""
     found = np.zeros(int(offsets[-1]) + 1, dtype=np.int64)
-    held, prompt = source.tokens.rows, source.tokens.inputs.prompt
-    if prompt is None:
+    if not prompt.any():
         return found[:-1] > 0
     row = row_of(held.offsets)
     place = np.full(len(held), -1, dtype=np.int64)

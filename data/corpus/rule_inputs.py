@@ -50,15 +50,20 @@ class CorpusPiece(ShortRepr):
         """Its rows among those of the store."""
         return slice(self.first, self.first + len(self.offsets) - 1)
 
+    def inputs_from(self, spec: FeatureSpec, begin: int) -> tuple[SegmentInputs, NDArray[np.int64], NDArray[np.int64]]:
+        """As `with_gathered`: the inputs, [R'] the rows among those of the store, and [R' + 1] their offsets."""
+        values = next(each for each in self.gathered if each.spec == spec)
+        inputs, numbers, _, lengths = _with_values(self.inputs, self.offsets, values, self.first, begin)
+        return inputs, self.first + numbers, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
     def inputs_with(self, spec: FeatureSpec | None) -> tuple[SegmentInputs, NDArray[np.bool_]]:
         """What a rule looks at, and [R] the rows that have it: all, or those with gathered values."""
         known = np.ones(len(self.offsets) - 1, dtype=bool)
         if spec is None:
             return self.inputs, known
-        values = next(each for each in self.gathered if each.spec == spec)
-        inputs, numbers, _, _ = _with_values(self.inputs, self.offsets, values, self.first)
+        inputs, numbers, _ = self.inputs_from(spec, 0)
         known[:] = False
-        known[numbers] = True
+        known[numbers - self.first] = True
         return inputs, known
 
 
@@ -96,6 +101,10 @@ class CorpusSource(ShortRepr):
     def pieces(self) -> Iterator[CorpusPiece]:
         """All rows, as one piece."""
         yield CorpusPiece(0, self.offsets, self.tokens.inputs, self.gathered)
+
+    def texts(self) -> Iterator[ScoredRows]:
+        """The rows of each piece, with their texts."""
+        yield self.tokens.rows
 
     def rules(self) -> list[str]:
         """The rules that can be applied, in the registry's order."""

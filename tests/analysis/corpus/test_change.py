@@ -13,10 +13,9 @@ from analysis.corpus.change import SCORES, change_table, changes
 from analysis.intervals import Units
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
-from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scored_rows import ROLE_NAMES
 from data.corpus.scoring import score_corpus
-from data.corpus.store import open_store
+from data.corpus.store import CorpusStore, open_store
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec, load
 from tests.support.command import call
@@ -41,14 +40,14 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def read(path: Path) -> CorpusSource:
-    return CorpusSource.read(open_store(path))
+def read(path: Path) -> CorpusStore:
+    return open_store(path)
 
 
 def test_means_and_differences_are_those_of_the_tokens(stores: dict[str, Path]) -> None:
     a, b = read(stores["all-a"]), read(stores["all-b"])
-    found = {(each.role, each.score): each for each in changes(a, b)}
-    x, y = a.tokens.rows, b.tokens.rows
+    found = {(each.role, each.score): each for each in changes(a, b)[0]}
+    x, y = a.arrays(), b.arrays()
     for role in ("user", "assistant", "template"):
         for score in SCORES:
             theirs, mine = getattr(x, score), getattr(y, score)
@@ -67,7 +66,7 @@ def test_means_and_differences_are_those_of_the_tokens(stores: dict[str, Path]) 
 def test_the_interval_is_of_pairs(stores: dict[str, Path]) -> None:
     """Between a model and itself nothing changes, in no document; the two means alone have wide intervals."""
     a = read(stores["all-a"])
-    for each in changes(a, a):
+    for each in changes(a, a)[0]:
         assert each.difference.mean == 0 and not each.difference.known and not each.difference.clear
         assert each.a == each.b and each.a.low < each.a.high
 
@@ -91,7 +90,7 @@ def test_the_command_gives_a_table_and_a_file(
     out = tmp_path / "change.csv"
     pair = stores["all-a"], stores["all-b"]
     assert call(monkeypatch, "corpus", "change", *pair, "--out", out) == 0
-    expected = change_table(changes(read(pair[0]), read(pair[1])))
+    expected = change_table(changes(read(pair[0]), read(pair[1]))[0])
     pd.testing.assert_frame_equal(pd.read_csv(out), expected, rtol=1e-6)
     capsys.readouterr()
     assert call(monkeypatch, "corpus", "change", *pair) == 0

@@ -24,7 +24,6 @@ from analysis.ranking.view import RANKED, RankView
 from analysis.score_registry import PER_NAT
 from data.corpus.documents import CorpusSpec, open_corpus
 from data.corpus.options import CorpusOptions
-from data.corpus.rule_inputs import CorpusSource
 from data.corpus.scored_rows import ROLE_NAMES
 from data.corpus.scoring import score_corpus
 from data.corpus.store import CorpusStore, open_store
@@ -124,9 +123,7 @@ def test_orders_and_filters(stores: dict[str, Path]) -> None:
 
 def test_means_by_role_are_those_of_corpus_change(stores: dict[str, Path]) -> None:
     a, b = stores["all-a"], stores["all-b"]
-    known = {
-        (each.role, each.score): each for each in changes(*(CorpusSource.read(open_store(path)) for path in (a, b)))
-    }
+    known = {(each.role, each.score): each for each in changes(open_store(a), open_store(b))[0]}
     for score in ("entropy", "confidence", "surprisal"):
         found = ranking(open_pair(a, b), RankView(score))
         groups = {group.group: group for group in found.by_role()} | {"content": found.overall}
