@@ -126,8 +126,8 @@ def _other_tokens(a: CorpusStore, b: CorpusStore) -> MicroStepError:
 
 def _tokens_of(role: str, rows: ScoredRows) -> NDArray[np.bool_]:
     """[N] the tokens of a role, or of every role except the chat template."""
-    template = rows.role == ROLE_NAMES.index(TEMPLATE)
-    return ~template if role == CONTENT else rows.role == ROLE_NAMES.index(role)
+    chosen: NDArray[np.bool_] = rows.role == ROLE_NAMES.index(TEMPLATE if role == CONTENT else role)
+    return ~chosen if role == CONTENT else chosen
 
 
 def _row_sums(

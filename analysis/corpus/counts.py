@@ -133,7 +133,9 @@ class Counting:
     def counts(self) -> Counts:
         if self._windows is None:
             raise ValueError("no piece was counted")
-        return Counts(self._sums[2], self._sums[3], *self._windows, self._sums[4], self.reaches)
+        _, _, shared, own, positions = self._sums
+        windows, differ, split = self._windows
+        return Counts(shared, own, windows, differ, split, positions, self.reaches)
 
 
 def _all_marks(piece: Marked, row: NDArray[np.int64]) -> Bools:

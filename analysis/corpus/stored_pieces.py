@@ -76,7 +76,8 @@ class StoredPieces:
         """The pieces, in order."""
         for (first, held), names in zip(self._held, self._names, strict=True):
             arrays = self._loaded(held, names) if isinstance(held, int) else held
-            inputs = SegmentInputs(**{name: arrays[name] for name in (*SCORES, *_FLAGS) if name in arrays})
+            given: dict[str, Any] = {name: arrays[name] for name in (*SCORES, *_FLAGS) if name in arrays}
+            inputs = SegmentInputs(**given)
             inputs.__dict__["forced"] = arrays["forced"]  # a cached property, which is used in every iteration
             gathered = tuple(_unpacked(number, spec, arrays) for number, spec in enumerate(self.specs))
             yield CorpusPiece(first, arrays["offsets"], inputs, gathered)
@@ -159,11 +160,11 @@ class _GatheredReader:
 
 
 def _arrays(rows: ScoredRows, inputs: SegmentInputs) -> Arrays:
-    arrays = {name: getattr(inputs, name) for name in (*SCORES, *_FLAGS)}
-    return {name: each for name, each in arrays.items() if each is not None} | {
-        "forced": inputs.forced,
-        "offsets": rows.offsets,
-    }
+    arrays: Arrays = {"forced": inputs.forced, "offsets": rows.offsets}
+    for name in (*SCORES, *_FLAGS):
+        if (array := getattr(inputs, name)) is not None:
+            arrays[name] = array
+    return arrays
 
 
 def _packed(number: int, found: GatheredRows) -> Arrays:

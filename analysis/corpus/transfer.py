@@ -108,7 +108,8 @@ class _Shared:
         return edges, forced, counted
 
     def known(self, strategy: int) -> Bools:
-        return self.a.known[strategy, self.rows_a] & self.b.known[strategy, self.rows_b]
+        known: Bools = self.a.known[strategy, self.rows_a] & self.b.known[strategy, self.rows_b]
+        return known
 
 
 def transfer(a: StoredRows, cuts_a: Sequence[CutCorpus], b: StoredRows, cuts_b: Sequence[CutCorpus]) -> list[Transfer]:

@@ -6,6 +6,7 @@ the steps themselves are bisected. For a rule with `Rule.monotone`, no parameter
 others, none of those that were tried does. Tokens may come in parts, of which one is in memory at a time.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -179,7 +180,7 @@ def _limits(parts: Iterable[SegmentInputs], max_length: int) -> tuple[int, int, 
         found += [int((each & counted).sum()) for each in (counted, inputs.forced, fewest)]
     if not found[0]:
         raise MicroStepError("there is no token to segment outside the prompt")
-    return tuple(found.tolist())
+    return int(found[0]), int(found[1]), int(found[2])
 
 
 class _Search:
@@ -231,19 +232,20 @@ class _Search:
         return np.unique(np.concatenate([np.zeros(0), *kept])), step == 1
 
     def sample(self, low: float, high: float) -> list[Floats]:
-        """At most `_SAMPLE` compared values between low and high, evenly from each part."""
+        """At most `_SAMPLE` compared values between low and high, evenly from each part: all if there are no more."""
         parts = sum(1 for _ in self._parts)
-        return [
-            values[:: max(1, len(values) * (self.max_length - 1) * parts // _SAMPLE)]
-            for plan in self.plans()
-            for values in _levels(plan, self.max_length, low, high)
-        ]
+        found: defaultdict[int, list[Floats]] = defaultdict(list)  # by the length of the segment so far
+        for plan in self.plans():
+            for number, values in enumerate(_levels(plan, self.max_length, low, high)):
+                found[number].append(values[:: max(1, len(values) * (self.max_length - 1) * parts // _SAMPLE)])
+        return [np.unique(np.concatenate(each)) for each in found.values()]
 
     def tied(self, low: float, high: float) -> bool:
         """Whether several tokens have a value in (low, high] or in [low, high), as the rule compares, and all one."""
         pointwise = [plan.compared for plan in self.plans() if isinstance(plan, Pointwise)]
-        for inside in (lambda x: (x > low) & (x <= high), lambda x: (x >= low) & (x < high)):
-            between = np.concatenate([x[inside(x)] for x in pointwise] or [np.zeros(0)])
+        upper = [x[(x > low) & (x <= high)] for x in pointwise]
+        lower = [x[(x >= low) & (x < high)] for x in pointwise]
+        for between in (np.concatenate(each) for each in (upper, lower)):
             if len(between) > 1 and (between == between[0]).all():
                 return True
         return False
