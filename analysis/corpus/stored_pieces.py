@@ -168,8 +168,10 @@ def _arrays(rows: ScoredRows, inputs: SegmentInputs) -> Arrays:
 
 
 def _packed(number: int, found: GatheredRows) -> Arrays:
-    values = {f"{number}.values.{name}": each for name, each in found.values.items()}
-    return {f"{number}.rows": found.rows, f"{number}.offsets": found.offsets} | values
+    arrays: Arrays = {f"{number}.rows": found.rows, f"{number}.offsets": found.offsets}
+    for name, values in found.values.items():
+        arrays[f"{number}.values.{name}"] = values
+    return arrays
 
 
 def _unpacked(number: int, spec: FeatureSpec, arrays: Arrays) -> GatheredRows:
