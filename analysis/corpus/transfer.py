@@ -42,7 +42,7 @@ class Transfer:
 
 
 @dataclass(frozen=True, repr=False)
-class _Texts(ShortRepr):
+class _TextRows(ShortRepr):
     """Rows of one store with their texts, and the segments of S strategies in them."""
 
     rows: ScoredRows  # R rows, N tokens
@@ -56,10 +56,10 @@ class _Texts(ShortRepr):
         """[R] rising: the document and window of each row."""
         return (self.rows.document.astype(np.int64) << 32) | self.rows.piece
 
-    def part(self, a: int, b: int) -> _Texts:
+    def part(self, a: int, b: int) -> _TextRows:
         """Rows [a, b)."""
         tokens = slice(*self.rows.offsets[[a, b]].tolist())
-        return _Texts(
+        return _TextRows(
             self.rows.part(a, b),
             self.starts[:, tokens],
             self.known[:, a:b],
@@ -68,7 +68,7 @@ class _Texts(ShortRepr):
         )
 
     @classmethod
-    def join(cls, parts: Sequence[_Texts]) -> _Texts:
+    def join(cls, parts: Sequence[_TextRows]) -> _TextRows:
         return cls(
             ScoredRows.join([part.rows for part in parts]),
             np.concatenate([part.starts for part in parts], axis=1),
@@ -82,8 +82,8 @@ class _Texts(ShortRepr):
 class _Shared:
     """Rows of both stores with common texts, and the P characters that both models read."""
 
-    a: _Texts
-    b: _Texts
+    a: _TextRows
+    b: _TextRows
     rows_a: NDArray[np.int64]  # [R] of `a`
     rows_b: NDArray[np.int64]  # [R] of `b`
     offsets: NDArray[np.int64]  # [R + 1] of the P characters
@@ -178,25 +178,25 @@ def _shared(
 ) -> Iterator[_Shared]:
     """The rows of both stores with the same document, window and text, for each piece of A."""
     others, ended = _texts(b, cuts_b), False
-    held: list[_Texts] = []
+    held: list[_TextRows] = []
     for one, end in _with_ends(_texts(a, cuts_a)):
         while not ended and not (held and len(held[-1].keys) and held[-1].keys[-1] >= end):
             if (more := next(others, None)) is None:
                 ended = True
             else:
                 held.append(more)
-        other = _Texts.join(held)
+        other = _TextRows.join(held)
         split = int(np.searchsorted(other.keys, end))
         held = [other.part(split, len(other.rows))]
         yield _matched(one, other.part(0, split))
 
 
-def _texts(source: StoredRows, cuts: Sequence[CutCorpus]) -> Iterator[_Texts]:
+def _texts(source: StoredRows, cuts: Sequence[CutCorpus]) -> Iterator[_TextRows]:
     for piece, rows in zip(source.pieces(), source.texts(), strict=True):
         n, prompt = len(piece.inputs), piece.inputs.prompt
         starts = [cut.starts_in(piece) for cut in cuts]
         known = [cut.known[piece.rows] for cut in cuts]
-        yield _Texts(
+        yield _TextRows(
             rows,
             np.stack(starts) if cuts else np.zeros((0, n), dtype=bool),
             np.stack(known) if cuts else np.zeros((0, len(rows)), dtype=bool),
@@ -205,7 +205,7 @@ def _texts(source: StoredRows, cuts: Sequence[CutCorpus]) -> Iterator[_Texts]:
         )
 
 
-def _with_ends(texts: Iterator[_Texts]) -> Iterator[tuple[_Texts, int]]:
+def _with_ends(texts: Iterator[_TextRows]) -> Iterator[tuple[_TextRows, int]]:
     """Each piece with the key at which the next one begins."""
     held = next(texts, None)
     for following in texts:
@@ -216,7 +216,7 @@ def _with_ends(texts: Iterator[_Texts]) -> Iterator[tuple[_Texts, int]]:
         yield held, 1 << 62
 
 
-def _matched(a: _Texts, b: _Texts) -> _Shared:
+def _matched(a: _TextRows, b: _TextRows) -> _Shared:
     _, rows_a, rows_b = np.intersect1d(a.keys, b.keys, assume_unique=True, return_indices=True)
     kept = []
     for i, j in zip(rows_a.tolist(), rows_b.tolist(), strict=True):
