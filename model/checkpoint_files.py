@@ -5,7 +5,6 @@ torch or transformers.
 """
 
 import re
-import struct
 from math import prod
 from pathlib import Path
 
@@ -109,7 +108,7 @@ def safetensors_problem(path: Path) -> str | None:
     try:
         header, start = _header(path)
         ends = [int(entry["data_offsets"][1]) for entry in header.values()]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return f"{path.name} is not a safetensors file, or its beginning is damaged"
     expected, size = start + max(ends, default=0), path.stat().st_size
     if size != expected:
@@ -121,14 +120,14 @@ def safetensors_problem(path: Path) -> str | None:
 def _header(path: Path) -> tuple[dict[str, dict[str, list[int] | str]], int]:
     """Return the tensors' descriptions and the offset at which the data begins."""
     with open_regular(path) as file:
-        (length,) = struct.unpack("<Q", file.read(8))
+        length = int.from_bytes(file.read(8), "little")
         if length > _HEADER_LIMIT:
             raise ValueError("header too long")
         header = parse_json(file.read(length))
     if not isinstance(header, dict):
         raise ValueError("header is no object")
     header.pop("__metadata__", None)
-    return header, 8 + int(length)
+    return header, 8 + length
 
 
 def stored_size(folder: Path) -> tuple[int, int]:

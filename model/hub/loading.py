@@ -72,9 +72,17 @@ def load(
         adapter_folder(spec.adapter, tell)
     tell(f"checking the files of {spec.name}", None)
     begun = content_of(spec)
-    loaded = _read(spec, folder, device, tell, accept_licence, keep_adapter)
+    changed = ModelBroken(f"the files of {spec.name} changed while they were read; try again when they are complete")
+    try:
+        loaded = _read(spec, folder, device, tell, accept_licence, keep_adapter)
+    except OSError as error:  # all were there when their checks began
+        raise changed from error
+    except (LookupError, ValueError, TypeError, RuntimeError) as error:
+        if content_of(spec) != begun:
+            raise changed from error
+        raise
     if begun and content_of(spec) != begun:
-        raise ModelBroken(f"the files of {spec.name} changed while they were read; try again when they are complete")
+        raise changed
     return replace(loaded, content=begun)
 
 

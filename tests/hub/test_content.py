@@ -119,6 +119,30 @@ def test_files_that_change_while_they_are_read_are_refused(models, folder, monke
         load(ModelSpec(str(folder)))
 
 
+@pytest.mark.parametrize("gone", ["config.json", WEIGHTS])
+def test_files_that_go_while_they_are_read_are_told(folder, monkeypatch, gone):
+    """The hash of a file that was no longer there ended in a traceback."""
+    original = loading._facts
+
+    def facts(*rest):
+        (folder / gone).unlink()
+        return original(*rest)
+
+    monkeypatch.setattr(loading, "_facts", facts)
+    with pytest.raises(ModelBroken, match="changed while"):
+        load(ModelSpec(str(folder)))
+
+
+def test_what_a_changing_folder_breaks_is_told_as_such(models, folder, monkeypatch):
+    def read(*rest):
+        replaced_by_older(folder, models)
+        raise KeyError("model.embed_tokens.weight")
+
+    monkeypatch.setattr(loading, "_read", read)
+    with pytest.raises(ModelBroken, match="changed while"):
+        load(ModelSpec(str(folder)))
+
+
 def test_a_loaded_model_outlives_its_files(folder):
     loaded = load(ModelSpec(str(folder), dtype="float32"))
     weight = next(loaded.model.parameters())
