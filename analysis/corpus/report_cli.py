@@ -121,12 +121,13 @@ def report_command(
     check_table(out)
     if (chosen == "transfer") != (against is not None):
         raise MicroStepError("the table transfer goes with --against STORE2, and the other tables without it")
-    from analysis.corpus.stored_pieces import StoredPieces
+    from analysis.corpus.stored_pieces import MEMORY, StoredPieces
     from analysis.corpus.tables import brief
     from data.corpus.store import open_store
 
-    source = StoredPieces(open_store(place_of(store), allow_incomplete))
-    other = None if against is None else StoredPieces(open_store(place_of(against), allow_incomplete))
+    share = MEMORY if against is None else MEMORY // 2
+    source = StoredPieces(open_store(place_of(store), allow_incomplete), memory=share)
+    other = None if against is None else StoredPieces(open_store(place_of(against), allow_incomplete), memory=share)
     found = _table(source, other, chosen, judging, settings)
     print_notes(f"{source.store.facts.name}: ", source.store.notes)
     if other is not None:
