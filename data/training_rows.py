@@ -5,7 +5,7 @@ Segments are derived here from the stored scores, so another strategy recomputes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,7 @@ class TokenRows:
     starts: NDArray[np.bool_]  # [T] the token starts a segment; every token of a prompt does
     offsets: NDArray[np.int64]  # [R + 1]
     example: NDArray[np.int64]  # [R] index of the example
+    prefix: int = 0  # number of tokens at the beginning of each row that are not the example's, such as BOS
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -61,7 +62,24 @@ class TokenRows:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         indices = np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return TokenRows(
-            self.ids[indices], self.loss_mask[indices], self.starts[indices], offsets, self.example[chosen]
+            self.ids[indices], self.loss_mask[indices], self.starts[indices], offsets, self.example[chosen], self.prefix
+        )
+
+    def after(self, prefix: Sequence[int]) -> TokenRows:
+        """Return rows that begin with more tokens, which are prompt. What was the first token stays unlearned."""
+        if not prefix:
+            return self
+        begins = self.offsets[:-1]
+        before = np.repeat(begins, len(prefix))
+        loss_mask = self.loss_mask.copy()
+        loss_mask[begins[self.lengths > 0]] = False
+        return TokenRows(
+            np.insert(self.ids, before, np.tile(np.asarray(prefix, dtype=np.int64), len(self))),
+            np.insert(loss_mask, before, False),
+            np.insert(self.starts, before, True),
+            self.offsets + len(prefix) * np.arange(len(self) + 1),
+            self.example,
+            self.prefix + len(prefix),
         )
 
 

@@ -82,11 +82,12 @@ def _bytes(prepared: Prepared, rows: TokenRows, row: int) -> NDArray[np.int64]:
     """
     scored = prepared.source.tokens.rows
     (index,) = np.flatnonzero(scored.document == rows.example[row])
-    first, n = int(scored.offsets[index]), int(rows.lengths[row])
+    first, n = int(scored.offsets[index]), int(rows.lengths[row]) - rows.prefix
     start, end = (each[first : first + n].astype(np.int64) for each in (scored.start, scored.end))
     text, before = scored.text[index], int(scored.text_start[index])
     upto = np.concatenate([[0], np.cumsum([len(character.encode()) for character in text])])
     inside = (start >= 0) & (end > start)
     a, b = (np.where(inside, each - before, 0) for each in (start, end))
     reached = np.concatenate([[0], np.maximum.accumulate(b)[:-1]])
-    return np.asarray(np.where(inside, upto[np.maximum(b, reached)] - upto[np.maximum(a, reached)], 0))
+    size = np.where(inside, upto[np.maximum(b, reached)] - upto[np.maximum(a, reached)], 0)
+    return np.concatenate([np.zeros(rows.prefix, dtype=size.dtype), size])

@@ -80,9 +80,12 @@ def _answer_bytes(prepared: Prepared, rows: TokenRows, row: int) -> int:
     """Return the number of UTF-8 bytes in the characters of a row's learned tokens."""
     scored = prepared.source.tokens.rows
     (index,) = np.flatnonzero(scored.document == rows.example[row])
-    first, size = int(scored.offsets[index]), int(rows.lengths[row])  # a row may end before its example does
+    first, size = (
+        int(scored.offsets[index]),
+        int(rows.lengths[row]) - rows.prefix,
+    )  # a row may end before its example does
     start, end = scored.start[first : first + size], scored.end[first : first + size]
-    inside = rows.loss_mask[rows.offsets[row] : rows.offsets[row + 1]] & (start >= 0)
+    inside = rows.loss_mask[rows.offsets[row] + rows.prefix : rows.offsets[row + 1]] & (start >= 0)
     if not inside.any():
         return 0
     before = int(scored.text_start[index])

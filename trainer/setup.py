@@ -29,6 +29,7 @@ from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
 from model.quiet import quiet
 from model.reading.json_text import parse_json
+from model.text.encoding import prefix_ids
 from trainer.batches.dataset import rows_of
 from trainer.batches.hidden_state_cache import States
 from trainer.batches.kept import Kept, kept_states, needed_states
@@ -83,6 +84,7 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
     """Load the base and build the rest of the recipe around it."""
     rows = rows_of(prepared, recipe)
     model, tokenizer, revision = build_model(recipe, device, tell, rows.train)
+    _check_prefix(prepared, tokenizer)
     kept: Kept | None = None
     if (spec := needed_states(recipe, states)) is not None:
         assert isinstance(model, MicroStepForCausalLM)
@@ -100,6 +102,13 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
         feed = RowFeed(recipe, rows.train, rows.repeat, rows.held_out, kept)
     facts = _facts(recipe, model, prepared, feed, revision)
     return RunSetup(recipe, objective, model, tokenizer, feed, facts, rows.notes, positions_of(model))
+
+
+def _check_prefix(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse data whose rows would lack what the base reads before every text."""
+    store = prepared.source.store
+    if prefix_ids(tokenizer, store.manifest["parameters"]["force_bos"]) != store.prefix:
+        raise MicroStepError(f"{prepared.path} does not say what stands before its texts (BOS): prepare it again")
 
 
 def build_model(

@@ -31,6 +31,7 @@ from model.segmentation.features import Feature
 from model.segmentation.rule_inputs import TABLES
 from model.segmentation.rules import NO_MICRO_STEP
 from model.storage.places import folders_in, read, read_several, sizes_in, write
+from model.text.encoding import prefix_ids
 
 if TYPE_CHECKING:
     from data.corpus.scored_rows import ScoredRow
@@ -127,7 +128,7 @@ def compute_features(
     with writing(store.path) as check:
         loaded = load_model()
         _check_model(loaded, store, what)
-        prefix = _prefix(loaded, store)
+        prefix = prefix_ids(loaded.tokenizer, store.manifest["parameters"]["force_bos"])
         there = sizes_in(folder)
         write(folder / SETTINGS, as_json(what.settings))
         lengths = np.concatenate([np.diff(shard.offsets) for shard in store.shards()])
@@ -204,16 +205,6 @@ def _check_model(loaded: LoadedModel, store: CorpusStore, what: FeatureSpec) -> 
     different = [name for name in IDENTITY if ours.get(name) != theirs.get(name)]
     if different:
         raise ExportError(f"{store.path} was scored by another model or precision: {', '.join(different)} differ")
-
-
-def _prefix(loaded: LoadedModel, store: CorpusStore) -> tuple[int, ...]:
-    """The ids that stood before each text when the store was scored."""
-    from model.text.document import Document, TextInput
-    from model.text.encoding import encode
-
-    parameters = store.manifest["parameters"]
-    text = TextInput(Document.plain("a"), parameters["chat"], parameters["force_bos"])
-    return encode(text, loaded.tokenizer).prefix
 
 
 def _values(

@@ -41,6 +41,7 @@ from model.scoring import token_scores
 from model.scoring.engine import EngineModel
 from model.scoring.scores import TokenScores
 from model.storage.places import Place, need_room, remove
+from model.text.encoding import prefix_ids
 
 _MORE_DISK = "free some, or give --limit-tokens; complete shards are kept"
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow")
@@ -125,7 +126,6 @@ def scoring_title(corpus: Corpus) -> str:
 
 
 def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes: tuple[str, ...]) -> dict[str, Any]:
-
     parameters = dataclasses.asdict(dataclasses.replace(options, states=None))
     del parameters["states"]  # kept beside the store, by this run or by a later one
     batch_tokens = parameters.pop("batch_tokens")  # it may differ between runs
@@ -137,6 +137,7 @@ def _manifest(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, notes
         **engine,
         "data": dataclasses.asdict(corpus.facts) | {"column": corpus.spec.column, "documents": corpus.spec.documents},
         "parameters": parameters,
+        "prefix": list(prefix_ids(loaded.tokenizer, options.force_bos)),
         "batch_tokens": batch_tokens,
         "roles": list(ROLE_NAMES),
         "units": {"entropy": "nats", "surprisal": "nats", "start": "characters of the document", "end": "characters"},

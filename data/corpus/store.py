@@ -90,6 +90,11 @@ class CorpusStore(ShortRepr):
         return tuple(notes)
 
     @property
+    def prefix(self) -> tuple[int, ...]:
+        """The ids that the model read before each row, such as BOS; they are not in the rows."""
+        return tuple(self.manifest.get("prefix", ()))
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """The columns that together name a document; () if none were given."""
         return tuple(self.manifest.get("ids", ()))

@@ -20,8 +20,7 @@ from model.causal_lm.layer_states import layer_count
 from model.one_writer import one_writer
 from model.progress import Meter, Tell
 from model.scoring import token_scores
-from model.text.document import Document, TextInput
-from model.text.encoding import encode
+from model.text.encoding import prefix_ids
 
 
 def missing_parts(layers: int, store: CorpusStore, spec: StatesSpec, base: str | None, dtype: str | None) -> list[int]:
@@ -74,8 +73,7 @@ def compute_missing(
     if not missing:
         return
     parameters = store.manifest["parameters"]
-    text = TextInput(Document.plain("a"), parameters["chat"], parameters["force_bos"])
-    prefix = encode(text, tokenizer).prefix  # as it was when the rows were scored
+    prefix = prefix_ids(tokenizer, parameters["force_bos"])  # as it was when the rows were scored
     make_folder(spec.folder)
     with one_writer(spec.folder, tell):
         total, meter = sum(store.marks[number].tokens for number in missing), Meter()

@@ -88,7 +88,7 @@ def encode(text: TextInput, tokenizer: Any, reply: bool = False) -> EncodedText:
     exact = spans is not None
     start, end, continuation = spans if spans is not None else _spans_from_offsets(rendered.text, offsets)
 
-    prefix = _prefix(tokenizer, text.force_bos)
+    prefix = prefix_ids(tokenizer, text.force_bos)
     if rendered.chat and prefix and tuple(ids[: len(prefix)].tolist()) == prefix:  # the template writes it itself
         n = len(prefix)
         ids, start, end, continuation = ids[n:], start[n:], end[n:], continuation[n:]
@@ -167,7 +167,7 @@ def _show(piece: bytes) -> str:
 _ESCAPED = {0xDC00 + byte: f"<0x{byte:02X}>" for byte in range(0x80, 0x100)}
 
 
-def _prefix(tokenizer: Any, force_bos: bool) -> tuple[int, ...]:
+def prefix_ids(tokenizer: Any, force_bos: bool) -> tuple[int, ...]:
     """Return the ids that the tokenizer itself puts before a text, after a BOS if the user forces one.
 
     Ids that it puts after a text, usually an end token, are not part of the text and are not read.

@@ -26,7 +26,7 @@ class TrainingRows:
 def training_rows(
     prepared: Prepared, segmentation: SegmentationConfig | None, without: Sequence[str] = ()
 ) -> TrainingRows:
-    """Segment every prepared example.
+    """Segment every prepared example. Its row begins with what the base reads before every text, such as BOS.
 
     Args:
         prepared: examples and their scores.
@@ -44,7 +44,7 @@ def training_rows(
             segmented = segment_examples(prepared, *how)
         else:
             segmented = segment_as_under(prepared, read_prepared(beside(prepared.path, config.under)), *how)
-    rows = segmented.rows
+    rows = segmented.rows.after(prepared.source.store.prefix)
     useful = rows.loss_tokens > 0
     held_out = prepared.held_out[rows.example]
     left_out = prepared.from_sources(without)[rows.example]
