@@ -66,7 +66,10 @@ def prepare_command(
         (row.strategy, f"{row.mean_length:.3f}", *(f"{share:.1%}" for share in row.shares))
         for row in strategy_rows(made, max_length)
     ]
-    print_table(titles, rows, 1)
+    if rows:
+        print_table(titles, rows, 1)
+    else:
+        print("no example has an answer to learn; --distill lets the model write them")
     print(f"{len(made.held_out):,} examples, {int(made.held_out.sum()):,} held out; {made.hash}")
     print(out)
 

@@ -182,11 +182,13 @@ class StrategyRow:
 
 
 def strategy_rows(prepared: Prepared, max_length: int) -> list[StrategyRow]:
-    """Return a row for each rule that needs only stored features."""
+    """Return a row for each rule that needs only stored features; none if there is nothing to learn."""
     table = []
     for name in prepared.source.rules():
         rows = segment_examples(prepared, name, {}, max_length).rows
         starts = np.flatnonzero(rows.starts & rows.loss_mask)
+        if not len(starts):
+            return []
         ends = np.append(starts[1:], len(rows.ids))
         row_end = rows.offsets[np.searchsorted(rows.offsets, starts, side="right")]
         lengths = np.minimum(ends, row_end) - starts

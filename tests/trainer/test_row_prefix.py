@@ -13,7 +13,7 @@ import torch
 from data.corpus.store import MANIFEST
 from data.learned import kept_positions
 from data.prepared import STORE, read_prepared
-from data.training_rows import TokenRows
+from data.training_rows import TokenRows, strategy_rows
 from model.errors import MicroStepError
 from model.hub.loading import ModelSpec, load
 from model.progress import silent
@@ -71,3 +71,9 @@ def test_a_prefix_moves_rows_and_nothing_else() -> None:
     assert moved.offsets.tolist() == [0, 6, 8, 13] and moved.prefix == 2 and rows.after([]) is rows
     assert moved.loss_mask.nonzero()[0].tolist() == [4, 5, 12]  # a row's first token has no loss, as without a prefix
     assert moved.take(np.array([2])).prefix == 2
+
+
+def test_prompts_without_answers_have_no_strategies_to_compare(tmp_path: Path) -> None:
+    talks = [[{"role": "user", "content": text}] for text in ("Say one.", "Say two.")]
+    prepared = make_prepared(tmp_path / "p", save_tiny(tmp_path / "m", chat=True), messages=talks)
+    assert strategy_rows(prepared, 4) == []  # and not a table of NaN
