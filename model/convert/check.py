@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.atomic_files import scratch_folder
 from model.convert import reload
 from model.errors import ModelBroken
 from model.micro_step import fingerprint as fingerprint_module
@@ -62,12 +62,13 @@ def _same(found: Any, expected: Any) -> bool:
 
 def _reloaded(checks: Sequence[Check], alone: bool, threads: int) -> list[dict[str, Any]]:
     jobs = json.dumps([{"folder": str(each.folder), "own_code": each.own_code} for each in checks])
-    with tempfile.TemporaryDirectory() as place:
-        out = Path(place) / "found.json"
+    with scratch_folder("micro_step_convert") as place:
+        out = place / "found.json"
         env = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
-            "HF_MODULES_CACHE": place,  # code that comes with a model is copied there
+            "HF_MODULES_CACHE": str(place),  # code that comes with a model is copied there
+            "TMPDIR": str(place),  # so that nothing stays of a process that is killed
             "TRANSFORMERS_VERBOSITY": "error",
         }
         if not alone:

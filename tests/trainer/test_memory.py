@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trainer.processes.memory import LlamaShape, gathered_bytes, kept_bytes, training_flops
+from trainer.processes.memory import LlamaShape, flops_by_parameters, gathered_bytes, kept_bytes
 
 SHAPES = {
     "1B": LlamaShape(2048, 8192, 512, 16, 128256, True),
@@ -79,7 +79,7 @@ def test_operations_are_those_that_pytorch_counts(trained: bool) -> None:
     model.requires_grad_(trained)
     with FlopCounterMode(display=False) as counter:
         model(inputs_embeds=embedded).logits.sum().backward()
-    assert counter.get_total_flops() == pytest.approx(training_flops(linear, 8, trained), rel=0.02)
+    assert counter.get_total_flops() == pytest.approx(flops_by_parameters(linear, 8, trained), rel=0.02)
 
 
 def test_the_documents_have_the_table_of_these_formulas() -> None:
@@ -90,6 +90,6 @@ def test_the_documents_have_the_table_of_these_formulas() -> None:
         shape, p, trained = SHAPES[name], int(processes), what == "all weights"
         whole = shape.parameters
         kept = kept_bytes(whole, 0, p) if trained else kept_bytes(0.005 * whole, whole, p)
-        hours = training_flops(whole, 1e9, trained) / (p * 0.4e15) / 3600
+        hours = flops_by_parameters(whole, 1e9, trained) / (p * 0.4e15) / 3600
         sizes = (kept, gathered_bytes(shape, trained), 4096 * shape.activations)
         assert figures == " | ".join([*(f"{size / 1e9:.1f}" for size in sizes), f"{hours:.2f}"])

@@ -51,7 +51,7 @@ def gathered_bytes(shape: LlamaShape, trained: bool) -> int:
     return weights + gradients
 
 
-def training_flops(parameters: float, tokens: float, trained: bool) -> float:
+def flops_by_parameters(parameters: float, tokens: float, trained: bool) -> float:
     """Return the operations: 2 for each parameter and token in a forward pass, and as many for each kind of gradient.
 
     Gradients are of inputs and of weights; with frozen weights (an adapter) only of inputs.
