@@ -65,8 +65,8 @@ $(VENV)/ready: requirements.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/ready-dev: requirements-dev.txt requirements-evals.txt requirements-ray.txt $(VENV)/ready
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	-$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt  # else those tests are skipped
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -r requirements-ray.txt \
+	  || $(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt  # tests of Ray are skipped
 	@touch $@
 
 clean:
