@@ -29,7 +29,6 @@ from model.micro_step.modeling import MicroStepForCausalLM
 from model.progress import Tell
 from model.quiet import quiet
 from model.reading.json_text import parse_json
-from model.text.encoding import prefix_ids
 from trainer.batches.dataset import rows_of
 from trainer.batches.hidden_state_cache import States
 from trainer.batches.kept import Kept, kept_states, needed_states
@@ -107,7 +106,7 @@ def build(recipe: Recipe, prepared: Prepared, states: Path, device: str, tell: T
 def _check_prefix(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse data whose rows would lack what the base reads before every text."""
     store = prepared.source.store
-    if prefix_ids(tokenizer, store.manifest["parameters"]["force_bos"]) != store.prefix:
+    if store.prefix_under(tokenizer) != store.prefix:
         raise MicroStepError(f"{prepared.path} does not say what stands before its texts (BOS): prepare it again")
 
 

@@ -14,7 +14,7 @@ from model.scoring.caveats import remarks
 from model.scoring.engine import EngineModel
 from model.scoring.token_scores import chunk_positions
 from model.text.document import Document, TextInput
-from model.text.encoding import encode
+from model.text.encoding import encode, prefix_ids
 
 MAX_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}  # larger batches are not faster
 BYTES_A_TOKEN = 24  # on disk, texts included, rounded up, to check that there is room
@@ -58,8 +58,7 @@ def resolve(
 
 def longest_read(loaded: LoadedModel, options: CorpusOptions) -> int:
     """Return the most tokens that are read of a text: what stands before it, and all but its last token."""
-    probe = encode(TextInput(Document.plain("a"), False, options.force_bos), loaded.tokenizer)
-    return len(probe.prefix) + max(1, options.max_tokens or 1) - 1
+    return len(prefix_ids(loaded.tokenizer, options.force_bos)) + max(1, options.max_tokens or 1) - 1
 
 
 def expected_bytes(corpus: Corpus, options: CorpusOptions) -> int:

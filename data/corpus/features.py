@@ -31,7 +31,6 @@ from model.segmentation.features import Feature
 from model.segmentation.rule_inputs import TABLES
 from model.segmentation.rules import NO_MICRO_STEP
 from model.storage.places import folders_in, read, read_several, sizes_in, write
-from model.text.encoding import prefix_ids
 
 if TYPE_CHECKING:
     from data.corpus.scored_rows import ScoredRow
@@ -128,7 +127,7 @@ def compute_features(
     with writing(store.path) as check:
         loaded = load_model()
         _check_model(loaded, store, what)
-        prefix = prefix_ids(loaded.tokenizer, store.manifest["parameters"]["force_bos"])
+        prefix = store.prefix_under(loaded.tokenizer)
         there = sizes_in(folder)
         write(folder / SETTINGS, as_json(what.settings))
         lengths = np.concatenate([np.diff(shard.offsets) for shard in store.shards()])

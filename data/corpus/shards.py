@@ -42,7 +42,7 @@ def planned(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, path: P
     ahead: TokenWindow | None = None
     start = (0, 0)
     for number in count():
-        shard: Shard | Mark | None = read_mark(path, number, check=True)
+        shard: Shard | Mark | None = read_mark(path, number)
         if isinstance(shard, Mark):
             stream, start = None, shard.next  # a later, damaged shard starts somewhere else
         else:

@@ -27,6 +27,7 @@ from model.hub.model_info import ModelInfo
 from model.reading.json_text import parse_json
 from model.short_repr import ShortRepr
 from model.storage.places import Place, read, read_json, read_several, sizes_in
+from model.text.encoding import prefix_ids
 
 FORMAT = "micro_step corpus store 1"
 MANIFEST, COMPLETE = "manifest.json", "complete.json"
@@ -93,6 +94,10 @@ class CorpusStore(ShortRepr):
     def prefix(self) -> tuple[int, ...]:
         """The ids that the model read before each row, such as BOS; they are not in the rows."""
         return tuple(self.manifest.get("prefix", ()))
+
+    def prefix_under(self, tokenizer: Any) -> tuple[int, ...]:
+        """The same as a tokenizer gives them, also for a store that is older than their entry in its manifest."""
+        return prefix_ids(tokenizer, self.manifest["parameters"]["force_bos"])
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -222,16 +227,16 @@ def read_manifest(path: Place, kind: str = FORMAT) -> dict[str, Any] | None:
     return manifest
 
 
-def read_mark(path: Place, number: int, check: bool = False) -> Mark | None:
-    """Return the mark of a complete shard, else None; `check` also compares its hash.
+def read_mark(path: Place, number: int) -> Mark | None:
+    """Return the mark of a complete shard whose content is the marked one, else None.
 
     Raises:
         TextError: object storage does not answer.
     """
     try:
         mark = _mark_of(read(path / mark_name(number)))
-        if mark is None or not check:
-            return mark if mark is not None and _whole(mark, number, sizes_in(path)) else None
+        if mark is None:
+            return None
         hashes = {shard_name(number): mark.sha256, columns_name(number): mark.columns_sha256}
         whole = all(
             hashlib.sha256(read(path / name)).hexdigest() == sha256 for name, sha256 in hashes.items() if sha256

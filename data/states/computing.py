@@ -20,7 +20,6 @@ from model.causal_lm.layer_states import layer_count
 from model.one_writer import one_writer
 from model.progress import Meter, Tell
 from model.scoring import token_scores
-from model.text.encoding import prefix_ids
 
 
 def missing_parts(layers: int, store: CorpusStore, spec: StatesSpec, base: str | None, dtype: str | None) -> list[int]:
@@ -72,8 +71,7 @@ def compute_missing(
     missing = missing_parts(layer_count(model), store, spec, base, dtype)
     if not missing:
         return
-    parameters = store.manifest["parameters"]
-    prefix = prefix_ids(tokenizer, parameters["force_bos"])  # as it was when the rows were scored
+    prefix = store.prefix_under(tokenizer)
     make_folder(spec.folder)
     with one_writer(spec.folder, tell):
         total, meter = sum(store.marks[number].tokens for number in missing), Meter()

@@ -10,7 +10,7 @@ from data.corpus.scored_rows import unscored_rows
 from data.corpus.shards import stream_windows
 from data.learned import kept_positions
 from data.states.files import bytes_per_position
-from data.states.recording import chosen_layers
+from data.states.recording import MORE_DISK, chosen_layers
 from data.states.spec import StatesSpec
 from model.atomic_files import need_disk
 from model.causal_lm.forward import text_config
@@ -19,7 +19,6 @@ from model.hub.loading import LoadedModel
 from model.progress import Tell
 
 EVERY = 16
-_MORE_DISK = "free some, keep fewer layers or likeliest tokens, or lower the number of examples"
 
 
 def check_room(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, spec: StatesSpec, tell: Tell) -> None:
@@ -31,7 +30,7 @@ def check_room(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, spec
     size = estimated_bytes(loaded, corpus, options, spec)
     tell(f"the base's states will take about {size / 1e9:.2f} GB in {spec.folder}", None)
     there = sum(file.stat().st_size for file in spec.folder.glob("*/part-*.safetensors"))
-    need_disk(spec.folder, max(0, size - there), "the base's states", _MORE_DISK)
+    need_disk(spec.folder, max(0, size - there), "the base's states", MORE_DISK)
 
 
 def estimated_bytes(loaded: LoadedModel, corpus: Corpus, options: CorpusOptions, spec: StatesSpec) -> int:

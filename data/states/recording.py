@@ -29,7 +29,7 @@ from model.micro_step.configuration import evenly_spaced
 from model.micro_step.outputs import layer_outputs
 from model.scoring.scores import TokenScores
 
-_MORE_DISK = "free some, keep fewer layers or likeliest tokens, or lower the number of examples"
+MORE_DISK = "free some, keep fewer layers or likeliest tokens, or lower the number of examples"
 
 
 def chosen_layers(count: int, spec: StatesSpec) -> tuple[int, ...]:
@@ -62,7 +62,7 @@ class StateRecorder:
         self._row, self._token = kept_positions(rows)
         config, count = text_config(model), len(self._row)
         size = count * bytes_per_position(spec, self.layers, config)
-        need_disk(spec.folder, size + 2**24, "the base's states", _MORE_DISK)
+        need_disk(spec.folder, size + 2**24, "the base's states", MORE_DISK)
         self._folders: dict[Any, dict[str, Tensor]] = {}
         if self.layers:
             shape = count, len(self.layers), int(config.hidden_size)
